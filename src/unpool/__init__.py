@@ -1,0 +1,27 @@
+"""Deconvolution networks: from a code back to pixels, by unpooling with switches and deconvolution.
+
+Names are loaded when they are first used, so that `import unpool` and `unpool --help` are quick:
+neither torch nor OpenCV is imported before something needs it.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Segmentation": "segment",
+    "Segmenter": "segment",
+    "UnpoolError": "errors",
+}
+
+__all__ = ["Segmentation", "Segmenter", "UnpoolError"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"unpool.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'unpool' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

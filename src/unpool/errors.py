@@ -1,0 +1,39 @@
+"""Errors that carry their cure.
+
+Every error that a user can cause derives from `UnpoolError` and from the builtin exception of
+its kind, so that both `except UnpoolError` and `except ValueError` work:
+
+    UnpoolError
+      ├─ ShapeError    (ValueError)  a tensor, array or box of the wrong shape, size or type
+      ├─ ImageError    (ValueError)  a picture or mask that cannot be used
+      ├─ DataError     (ValueError)  a data set that cannot be used
+      ├─ WeightsError  (ValueError)  weights, cards or checkpoints that cannot be used
+      └─ OptionError   (ValueError)  an option or recipe value that does not exist or does not fit
+
+A message says what came, what was wanted, and what to do. The command line prints it as one line
+and exits with 2; a traceback is left to bugs.
+"""
+
+
+class UnpoolError(Exception):
+    """The base of every error that a user can cause."""
+
+
+class ShapeError(UnpoolError, ValueError):
+    """A tensor, array or box has the wrong shape, size or type."""
+
+
+class ImageError(UnpoolError, ValueError):
+    """A picture or mask cannot be used."""
+
+
+class DataError(UnpoolError, ValueError):
+    """A data set cannot be used."""
+
+
+class WeightsError(UnpoolError, ValueError):
+    """Weights, their card, or a checkpoint cannot be used."""
+
+
+class OptionError(UnpoolError, ValueError):
+    """An option or a recipe value does not exist or does not fit."""
