@@ -1,1 +1,23 @@
-"""."""
+"""Architectures as tables, and their weights."""
+
+from unpool.models.deconvnet import DeconvNet
+from unpool.models.vgg import TRUNKS, Trunk, prepare
+from unpool.models.weights import (
+    MODELS,
+    from_pretrained,
+    list_pretrained,
+    load_vgg,
+    save_pretrained,
+)
+
+__all__ = [
+    "MODELS",
+    "TRUNKS",
+    "DeconvNet",
+    "Trunk",
+    "from_pretrained",
+    "list_pretrained",
+    "load_vgg",
+    "prepare",
+    "save_pretrained",
+]

@@ -1,0 +1,132 @@
+"""Measure a segmenter on labeled pictures: one confusion matrix over the data set, VOC's protocol."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unpool.data.voc import VOID, DataSet, read_sample
+from unpool.errors import DataError, UnpoolError
+from unpool.segment import Segmenter
+from unpool.vision.metrics import bootstrap_interval, boundary_f1, confusion_matrix, scores
+
+__all__ = ["Measured", "evaluate", "measure", "summarize"]
+
+
+class Measured(NamedTuple):
+    """What was counted on one picture."""
+
+    name: str
+    matrix: NDArray[np.int64]  #: (K, K) pixels, rows true, columns predicted
+    boundary_f1: float  #: mean over the picture's classes; NaN where there is no boundary
+    error: str = ""  #: why the picture was dropped; empty if it was not
+
+
+def evaluate(
+    segmenter: Segmenter,
+    data: DataSet,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Segment every picture at its own size and compare with its mask.
+
+    Args:
+        segmenter: its classes must be those of the data.
+        data: labeled pictures. One that cannot be read is dropped, and the summary says so.
+        progress: called with the number of pictures done and their total.
+        **options: of the segmenter's call: `mode`, `preset`, `proposals` ...
+
+    Returns:
+        The summary; see `summarize`.
+
+    Raises:
+        DataError: other classes than the segmenter's, or not a single usable picture.
+
+    Everingham et al. 2010, section 4.2: intersection over union, void left out.
+    """
+    if segmenter.classes != data.classes:
+        raise DataError(
+            f"got data with the classes {_few(data.classes)}, but the weights know "
+            f"{_few(segmenter.classes)}; evaluate on data with the same classes.txt"
+        )
+    measured = []
+    for result in measure(segmenter, data, **options):
+        measured.append(result)
+        if progress is not None:
+            progress(len(measured), len(data.samples))
+    mode = options.get("mode") or segmenter.mode
+    return {"mode": mode, **summarize(measured, data, _describe(segmenter, mode, options))}
+
+
+def measure(segmenter: Segmenter, data: DataSet, **options: Any) -> Iterator[Measured]:
+    """The counts of each picture, in the data's order."""
+    k = len(data.classes)
+    for sample in data.samples:
+        try:
+            image, truth = read_sample(sample, k)
+        except UnpoolError as error:
+            yield Measured(sample.name, np.zeros((k, k), np.int64), np.nan, str(error))
+            continue
+        labels = segmenter(image, **options).labels
+        found = boundary_f1(labels, truth, k, VOID)
+        mean = float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
+        yield Measured(sample.name, confusion_matrix(labels, truth, k, VOID), mean)
+
+
+def summarize(measured: list[Measured], data: DataSet, procedure: str) -> dict[str, Any]:
+    """The figures of a data set, as plain values.
+
+    Args:
+        measured: what `measure` gave.
+        data: the pictures.
+        procedure: how they were segmented, in words.
+
+    Returns:
+        `miou` (mean over the classes that occur in the truth or the prediction), `miou_interval`
+        (95 %, bootstrap over pictures), `iou` by class (None where a class occurs in neither),
+        `pixel_accuracy`, `mean_accuracy`, `boundary_f1`, `images`, `dropped` (names and reasons),
+        `protocol`. All but the counts are fractions from 0 to 1.
+    """
+    kept = [m for m in measured if not m.error]
+    if not kept or not any(m.matrix.any() for m in kept):
+        reason = measured[0].error if measured and measured[0].error else "every pixel is void"
+        raise DataError(f"no picture of {data.root} could be evaluated: {reason}")
+    matrices = np.stack([m.matrix for m in kept])
+    total = scores(matrices.sum(0))
+    outlines = [m.boundary_f1 for m in kept if np.isfinite(m.boundary_f1)]
+    return {
+        "miou": float(total.miou),
+        "miou_interval": list(bootstrap_interval(matrices)),
+        "iou": {
+            name: None if np.isnan(value) else float(value)
+            for name, value in zip(data.classes, total.iou, strict=True)
+        },
+        "pixel_accuracy": float(total.pixel_accuracy),
+        "mean_accuracy": float(total.mean_accuracy),
+        "boundary_f1": float(np.mean(outlines)) if outlines else None,
+        "images": len(kept),
+        "dropped": {m.name: m.error for m in measured if m.error},
+        "protocol": (
+            f"{data.root.name} {data.split}, {len(kept)} of {len(measured)} pictures; {procedure}; "
+            "labels at the original size; one confusion matrix over the data set, void (255) left "
+            "out; mean over classes present in truth or prediction; interval: 95 %, bootstrap over "
+            "pictures; boundary F1: tolerance 0.75 % of the diagonal, mean over pictures"
+        ),
+    }
+
+
+def _describe(segmenter: Segmenter, mode: str, options: dict[str, Any]) -> str:
+    precision = str(segmenter.dtype).removeprefix("torch.")
+    if mode == "whole":
+        return f"whole pictures, long side {segmenter.whole_side}, {precision}"
+    preset = options.get("preset") or "paper"
+    return (
+        f"instance-wise, {options.get('proposals') or 50} {options.get('method') or 'edgeboxes'} "
+        f"proposals, preset {preset}, {precision}"
+    )
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" … ({len(names)})" if len(names) > 4 else "")

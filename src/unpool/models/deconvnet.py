@@ -1,0 +1,186 @@
+"""DeconvNet: a trunk and its mirror image (Noh, Hong, Han 2015).
+
+One table is read twice. Forwards it spells the convolution network; backwards, with unpooling for
+pooling and deconvolution for convolution, it spells the deconvolution network.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from unpool.errors import OptionError, ShapeError
+from unpool.models.vgg import TRUNKS, Table, Trunk, block, chain, initialize
+from unpool.ops import Switches, unpool
+
+__all__ = ["DeconvNet"]
+
+
+class DeconvNet(nn.Module):
+    """The deconvolution network for semantic segmentation; the defaults are the published one.
+
+    30 layers with parameters, batch norm and ReLU after all but the last, 251,805,653 parameters.
+    Layers carry the authors' names: the state dict's keys end in `conv1_1.weight`,
+    `fc6-deconv.weight`, `deconv5_1.weight`, `debn5_1.weight`, `seg-score-voc.weight` ...
+
+    Any picture goes in whose last pooled map is at least as large as that of the design size;
+    nothing is stretched inside. (The design size only sets the kernel of the code layers.)
+
+    Args:
+        classes: number of score maps, background included.
+        trunk: a VGG name ("vgg11" to "vgg19") or a table of (layers, channels) rows.
+        code: width of fc6 and fc7; None leaves the code layers (fc6, fc7, fc6-deconv) out and
+            decodes the last pooled maps as they are.
+        size: design size in pixels, from 32 up for five stages.
+        eps: of batch norm, 1e-9 as in the authors' Caffe; None builds the network without it.
+
+    Raises:
+        OptionError: an argument that cannot be built.
+
+    Noh, Hong, Han 2015, section 3 and figure 2; layer widths from the released prototxt.
+
+    >>> net = DeconvNet(classes=3, trunk=((1, 8), (1, 16)), code=32, size=32).eval()
+    >>> net(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 3, 32, 32])
+    """
+
+    def __init__(
+        self,
+        classes: int = 21,
+        trunk: str | Table = "vgg16",
+        code: int | None = 4096,
+        size: int = 224,
+        eps: float | None = 1e-9,
+    ) -> None:
+        super().__init__()
+        self.trunk = Trunk(trunk, eps)
+        table = self.trunk.table
+        self.classes, self.code_width, self.size, self.eps = classes, code, size, eps
+        if classes < 2 or (code is not None and code < 1) or size < 2 ** len(table):
+            raise OptionError(
+                f"got classes={classes}, code={code}, size={size}; wanted at least 2 classes, a "
+                f"code of 1 up or None, and a size of {2 ** len(table)} up for {len(table)} stages"
+            )
+        self.side = _pooled(size, len(table))  # of the last pooled map at the design size
+        self.code = None if code is None else _code(table[-1][1], code, self.side, eps)
+        self.decoder = _decoder(table, eps)
+        self.add_module("seg-score-voc", nn.Conv2d(table[0][1], classes, 1))
+        self._initialize()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raw class scores (N, classes, H, W) for pictures (N, 3, H, W) made by `prepare`.
+
+        Raises:
+            ShapeError: the picture is smaller than the network can carry, or a single sample is
+                used to train batch norm on a 1 x 1 map.
+        """
+        maps, switches = self.trunk(x)
+        features = self.decode(maps, switches)[-1]
+        return self.score(features.to(self.score.weight.dtype))  # may be kept at fp32
+
+    def decode(self, maps: Tensor, switches: list[Switches]) -> list[Tensor]:
+        """The maps after each stage of the decoder, from coarse to fine.
+
+        Args:
+            maps: the trunk's last pooled maps, (N, C, h, w).
+            switches: the trunk's switches, one for each stage. Fewer of them, the *last* ones,
+                decode only so many stages.
+
+        Returns:
+            A tensor for each stage; the last one given all switches is (N, C, H, W).
+        """
+        x = maps if self.code is None else self._encode(maps)
+        out = []
+        for deconvolve, s in zip(self.decoder, reversed(switches), strict=False):
+            x = deconvolve(unpool(x, s))
+            out.append(x)
+        return out
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments that build this network again, as plain values."""
+        table = self.trunk.table
+        return {
+            "classes": self.classes,
+            "trunk": next((k for k, v in TRUNKS.items() if v == table), [list(row) for row in table]),
+            "code": self.code_width,
+            "size": self.size,
+            "eps": self.eps,
+        }
+
+    @property
+    def score(self) -> nn.Conv2d:
+        """The last layer, `seg-score-voc`: a 1 x 1 convolution."""
+        layer = self.get_submodule("seg-score-voc")
+        assert isinstance(layer, nn.Conv2d)
+        return layer
+
+    def _encode(self, maps: Tensor) -> Tensor:
+        height, width = maps.shape[-2:]
+        if min(height, width) < self.side:
+            raise ShapeError(
+                f"got a picture whose last pooled map is {height} x {width}; the code layers of "
+                f"this network need {self.side} x {self.side}: enlarge the picture to "
+                f"{self.size} pixels, or build the network with a smaller size or code=None"
+            )
+        values = maps.shape[0] * (height - self.side + 1) * (width - self.side + 1)
+        if self.training and values == 1 and self._normalizes_code():
+            raise ShapeError(
+                "got a single sample to train batch norm on a 1 x 1 code; pass a batch of two or "
+                "more, or put the code layers into evaluation mode: net.code.eval()"
+            )
+        assert self.code is not None
+        return self.code(maps)
+
+    def _normalizes_code(self) -> bool:
+        assert self.code is not None
+        return any(isinstance(m, nn.BatchNorm2d) and m.training for m in self.code.modules())
+
+    def _initialize(self) -> None:
+        """As the authors: deconvolutions and scores Gaussian 0.01, batch norm scale 1, shift 0.001.
+
+        The trunk and fc6, fc7 are He-initialized until VGG weights are loaded (`load_vgg`).
+        """
+        initialize(self, lambda w: nn.init.normal_(w, std=0.01))
+        initialize(self.trunk, lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"))
+        if self.code is not None:
+            for name in ("fc6", "fc7"):
+                weight = self.code.get_parameter(f"{name}.weight")
+                nn.init.kaiming_normal_(weight, nonlinearity="relu")
+        for layer in self.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                nn.init.constant_(layer.bias, 0.001)
+
+
+def _pooled(size: int, stages: int) -> int:
+    for _ in range(stages):
+        size = (size + 1) // 2
+    return size
+
+
+def _code(channels: int, width: int, side: int, eps: float | None) -> nn.Sequential:
+    """fc6, fc7 and fc6-deconv, the fully connected layers as convolutions of (C, side, side)."""
+    fc6 = nn.Conv2d(channels, width, side)
+    fc7 = nn.Conv2d(width, width, 1)
+    back = nn.ConvTranspose2d(width, channels, side)
+    return chain(
+        [
+            block(fc6, "fc6", "bnfc6", width, eps),
+            block(fc7, "fc7", "bnfc7", width, eps),
+            block(back, "fc6-deconv", "fc6-deconv-bn", channels, eps),
+        ]
+    )
+
+
+def _decoder(table: Table, eps: float | None) -> nn.ModuleList:
+    """The table read backwards: a stage's last layer narrows to the width of the stage below."""
+    stages = nn.ModuleList()
+    for stage in range(len(table), 0, -1):
+        layers, width = table[stage - 1]
+        below = table[max(stage - 2, 0)][1]
+        blocks = []
+        for layer in range(1, layers + 1):
+            out = below if layer == layers else width
+            deconv = nn.ConvTranspose2d(width, out, 3, padding=1)
+            blocks.append(block(deconv, f"deconv{stage}_{layer}", f"debn{stage}_{layer}", out, eps))
+        stages.append(chain(blocks))
+    return stages

@@ -1,0 +1,123 @@
+"""A DeconvNet in training: a head at every decoder stage, grown from coarse to fine.
+
+All five decoder stages learned at once from random weights need far more pictures than most people
+have. So the coarsest stage learns first, under a head of its own; then one stage after the other is
+added, and each *begins as what the network already knows*: its filters carry the coarser scores
+through, and its remaining channels start as the transposed filters of the trunk. The last head is
+the network's own score layer; the others are scaffolding, and fall away.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from unpool.models.deconvnet import DeconvNet
+from unpool.ops import unpool
+
+__all__ = ["Scaffold"]
+
+_HEADROOM = 2.5  #: standard deviations by which a carried score is lifted over the ReLU's zero
+
+
+class Scaffold(nn.Module):
+    """A `DeconvNet` with a 1 x 1 score layer after every stage of its decoder.
+
+    Args:
+        net: to be trained; it is changed in place.
+    """
+
+    def __init__(self, net: DeconvNet) -> None:
+        super().__init__()
+        self.net = net
+        widths = [_layers(stage)[-1][0].out_channels for stage in net.decoder]
+        self.heads = nn.ModuleList(nn.Conv2d(w, net.classes, 1) for w in widths[:-1])
+
+    def head(self, stage: int) -> nn.Conv2d:
+        """The score layer after decoder stage `stage`, counted from 0, the coarsest."""
+        last = stage == len(self.heads)
+        return self.net.score if last else self.heads[stage]  # type: ignore[return-value]
+
+    def forward(self, x: Tensor, stages: int) -> list[Tensor]:
+        """Scores (N, classes, h, w) after each of the first `stages` decoder stages.
+
+        Args:
+            x: pictures (N, 3, H, W) made by `prepare`.
+            stages: how deep to decode; every stage doubles the side of the maps.
+        """
+        maps, switches = self.net.trunk(x)
+        decoded = self.net.decode(maps, switches[-stages:])
+        return [self.head(i)(features) for i, features in enumerate(decoded)]
+
+    @torch.no_grad()
+    def tie(self) -> None:
+        """Start every deconvolution as the transpose of its mirror image in the trunk.
+
+        The two share their layout, so the filters are copied as they are. The last layer, whose
+        mirror image has three input channels, is He-initialized.
+
+        Zeiler, Fergus 2014, section 2.1 ("transposed versions of the same filters").
+        """
+        for stage, mirror in zip(self.net.decoder, reversed(self.net.trunk.stages), strict=True):
+            convolutions = [layer for layer in mirror if isinstance(layer, nn.Conv2d)]
+            for (deconv, _), conv in zip(_layers(stage), reversed(convolutions), strict=True):
+                if deconv.weight.shape == conv.weight.shape:
+                    deconv.weight.copy_(conv.weight)
+                else:
+                    nn.init.kaiming_normal_(deconv.weight, mode="fan_out")
+
+    @torch.no_grad()
+    def grow(self, stage: int, x: Tensor) -> None:
+        """Let decoder stage `stage` begin as a refinement of the scores before it.
+
+        Its first layer computes the coarser head's scores and spreads each over the 3 x 3 window
+        (of which unpooling has filled 9/4 places on average); the others hand them on, a little
+        smoothed; batch norm lifts them over the ReLU's zero, and the stage's own head reads them
+        off. Up to four channels carry each class, since each is unpooled to other places.
+
+        Args:
+            stage: from 1, the second-coarsest.
+            x: pictures (N, 3, H, W) on which the carried scores are measured.
+        """
+        net, coarser = self.net, self.head(stage - 1)
+        maps, switches = net.trunk(x)
+        switches = switches[-stage - 1 :]
+        features = unpool(net.decode(maps, switches[1:])[-1], switches[0])
+        carried, shift = coarser.weight[:, :, 0, 0], coarser.bias  # (K, C): how scores are read
+        kernel = torch.full((3, 3), 4 / 9)
+        for deconv, norm in _layers(net.decoder[stage]):
+            copies = max(1, min(4, deconv.out_channels // (2 * net.classes)))
+            lanes = net.classes * copies
+            read = carried.repeat(copies, 1)  # (lanes, C)
+            deconv.weight[:, :lanes] = read.t()[:, :, None, None] * kernel
+            deconv.bias[:lanes] = 0
+            features = deconv(features)
+            variance, mean = torch.var_mean(features.float(), (0, 2, 3), correction=0)
+            deviation = variance.sqrt()
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(variance)
+            norm.weight[:lanes] = deviation[:lanes]
+            norm.bias[:lanes] = _HEADROOM * deviation[:lanes]
+            lost = (mean - _HEADROOM * deviation)[:lanes]  # what batch norm has taken away
+            shift = shift + lost.view(copies, -1).mean(0)
+            features = _normalize(features, norm)
+            carried = torch.zeros(net.classes, deconv.out_channels)
+            for copy in range(copies):
+                lane = torch.arange(net.classes)
+                carried[lane, copy * net.classes + lane] = 1 / copies
+            kernel = torch.outer(*[torch.tensor([0.25, 0.5, 0.25])] * 2)
+        head = self.head(stage)
+        head.weight.copy_(carried[:, :, None, None])
+        head.bias.copy_(shift)
+
+
+def _layers(stage: nn.Module) -> list[tuple[nn.ConvTranspose2d, nn.BatchNorm2d]]:
+    """The deconvolutions of a stage, each with its batch norm."""
+    deconvs = [layer for layer in stage.children() if isinstance(layer, nn.ConvTranspose2d)]
+    norms = [layer for layer in stage.children() if isinstance(layer, nn.BatchNorm2d)]
+    return list(zip(deconvs, norms, strict=True))
+
+
+def _normalize(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    training, norm.training = norm.training, False
+    y = norm(x).relu()
+    norm.training = training
+    return y

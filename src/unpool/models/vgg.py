@@ -1,0 +1,143 @@
+"""The VGG tables, and the trunk that they spell: convolutions, pooling, switches.
+
+Simonyan, Zisserman 2015, table 1, configurations A, B, D and E.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from unpool.errors import OptionError, ShapeError
+from unpool.ops import Switches, pool
+
+__all__ = ["MEAN_BGR", "TRUNKS", "Trunk", "block", "prepare", "trunk_table"]
+
+Table = tuple[tuple[int, int], ...]
+"""A stage a row: how many 3 x 3 convolutions, of how many channels."""
+
+VGG11: Table = ((1, 64), (1, 128), (2, 256), (2, 512), (2, 512))
+VGG13: Table = ((2, 64), (2, 128), (2, 256), (2, 512), (2, 512))
+VGG16: Table = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+VGG19: Table = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
+
+TRUNKS = {"vgg11": VGG11, "vgg13": VGG13, "vgg16": VGG16, "vgg19": VGG19}
+
+MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)
+"""The ImageNet mean that the authors subtract: blue, green, red, of pixels 0..255."""
+
+
+def prepare(images: Tensor, mean: tuple[float, float, float] = MEAN_BGR) -> Tensor:
+    """Turn pictures into what the networks take: BGR, the mean subtracted, no scaling.
+
+    Args:
+        images: (N, H, W, 3) uint8, RGB.
+        mean: blue, green, red, in 0..255.
+
+    Returns:
+        (N, 3, H, W) float32 in channels-last layout, BGR.
+
+    >>> prepare(torch.zeros(1, 2, 2, 3, dtype=torch.uint8))[0, :, 0, 0]
+    tensor([-104.0070, -116.6688, -122.6789])
+    """
+    bgr = images.flip(-1).float() - torch.tensor(mean, device=images.device)
+    return bgr.permute(0, 3, 1, 2)
+
+
+def trunk_table(trunk: str | Table) -> Table:
+    """The table of a trunk, by its name or as it is.
+
+    Raises:
+        OptionError: an unknown name, or rows that are not (layers, channels).
+    """
+    if isinstance(trunk, str):
+        if trunk not in TRUNKS:
+            raise OptionError(
+                f"got trunk {trunk!r}; the trunks are {', '.join(TRUNKS)}, or pass a table of "
+                "(layers, channels) rows"
+            )
+        return TRUNKS[trunk]
+    table = tuple((int(layers), int(channels)) for layers, channels in trunk)
+    if not table or any(layers < 1 or channels < 1 for layers, channels in table):
+        raise OptionError(f"got the trunk table {trunk!r}; each row is (layers, channels), from 1 up")
+    return table
+
+
+def block(layer: nn.Module, name: str, norm: str, channels: int, eps: float | None) -> nn.Sequential:
+    """Convolution or deconvolution, then batch norm (unless eps is None), then ReLU."""
+    parts: OrderedDict[str, nn.Module] = OrderedDict([(name, layer)])
+    if eps is not None:
+        parts[norm] = nn.BatchNorm2d(channels, eps=eps)
+    parts[f"relu-{name}"] = nn.ReLU(inplace=True)
+    return nn.Sequential(parts)
+
+
+def chain(blocks: list[nn.Sequential]) -> nn.Sequential:
+    """Blocks one after the other, flat, so that a layer's name follows the stage directly."""
+    return nn.Sequential(OrderedDict(item for part in blocks for item in part.named_children()))
+
+
+class Trunk(nn.Module):
+    """The convolution stages of a VGG network, each ended by a pooling that keeps its switches.
+
+    Layers are named as in the papers: `stages.0.conv1_1`, `stages.0.bn1_1`, ...
+
+    Args:
+        table: the trunk's name ("vgg16") or its table.
+        eps: of the batch norm after every convolution; None for no batch norm.
+        channels: of the input.
+
+    >>> trunk = Trunk("vgg16")
+    >>> maps, switches = trunk(torch.zeros(1, 3, 64, 64))
+    >>> maps.shape, [s.size for s in switches]
+    (torch.Size([1, 512, 2, 2]), [(64, 64), (32, 32), (16, 16), (8, 8), (4, 4)])
+    """
+
+    def __init__(
+        self, table: str | Table = "vgg16", eps: float | None = 1e-9, channels: int = 3
+    ) -> None:
+        super().__init__()
+        self.table = trunk_table(table)
+        self.stages = nn.ModuleList()
+        for stage, (layers, width) in enumerate(self.table, start=1):
+            blocks = []
+            for layer in range(1, layers + 1):
+                conv = nn.Conv2d(channels, width, 3, padding=1)
+                blocks.append(block(conv, f"conv{stage}_{layer}", f"bn{stage}_{layer}", width, eps))
+                channels = width
+            self.stages.append(chain(blocks))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Switches]]:
+        """Pooled maps (N, C, h, w) of the last stage, and the switches of every stage, in order.
+
+        Args:
+            x: (N, 3, H, W), as `prepare` makes it.
+
+        Raises:
+            ShapeError: the picture is smaller than one cell of the last map.
+        """
+        self.require_size(x)
+        switches = []
+        for stage in self.stages:
+            x, s = pool(stage(x), ceil=True)  # Caffe's rounding; the same where sizes are even
+            switches.append(s)
+        return x, switches
+
+    def require_size(self, x: Tensor) -> None:
+        """Refuse what the trunk cannot carry."""
+        least = 2 ** len(self.table)
+        if x.dim() != 4 or x.shape[1] != 3 or min(x.shape[-2:]) < least:
+            raise ShapeError(
+                f"got input of shape {tuple(x.shape)}; this trunk takes (N, 3, H, W) with H and W "
+                f"from {least} up: enlarge or pad the picture, or use a trunk of fewer stages"
+            )
+
+
+def initialize(module: nn.Module, fill: Callable[[Tensor], object]) -> None:
+    """Fill the weights of every layer below `module` and zero its biases."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            fill(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

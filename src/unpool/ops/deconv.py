@@ -1,0 +1,107 @@
+"""Deconvolution: convolution read backwards, with the crop rule and the shared filters.
+
+Letters: N batch, I channels in, O channels out, H W before, k kernel.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unpool.errors import ShapeError
+
+__all__ = ["as_convolution", "bilinear_kernel", "deconv"]
+
+
+def deconv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int = 0,
+    size: tuple[int, int] | None = None,
+) -> Tensor:
+    """Spread each value over a window with the filter, add where windows meet, cut the border.
+
+    This is the transpose of `conv2d` with the same stride and padding, and the *same weight
+    tensor*: a convolution's (O, I, k, k) filters, O to I channels when read backwards. Sharing
+    the tensor therefore ties a deconvolution to its convolution; nothing is flipped by hand.
+
+    "We crop the boundary of the enlarged activation map to keep the size of the output map
+    identical to the one from the preceding unpooling layer": `padding` cells are cut from each
+    side of the enlarged map of side (H - 1) * stride + k. Where a strided convolution has left
+    out cells at the right and lower border, `size` names the size to come back to.
+
+    Args:
+        x: maps, (N, I, H, W).
+        weight: filters, (I, O, k, k): the layout of `ConvTranspose2d`, of Caffe's deconvolution,
+            and of the convolution from O to I channels whose transpose this is.
+        bias: (O,), or None.
+        stride: distance of the windows in the output.
+        padding: cells cut from each side of the enlarged map.
+        size: (H, W) of the output; the smallest possible when not given.
+
+    Returns:
+        Maps of (N, O, *size).
+
+    Raises:
+        ShapeError: no convolution with this stride leads from `size` to the size of x.
+
+    Noh, Hong, Han 2015, section 3.2.2; Zeiler, Fergus 2014, section 2.1.
+
+    >>> spread = deconv(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 3, 3), padding=1)
+    >>> spread.shape, spread[0, 0, 0]
+    (torch.Size([1, 1, 2, 2]), tensor([4., 4.]))
+    """
+    extra = (0, 0)
+    if size is not None:
+        kernel = weight.shape[-2:]
+        least = [(n - 1) * stride + k - 2 * padding for n, k in zip(x.shape[-2:], kernel, strict=True)]
+        extra = (size[0] - least[0], size[1] - least[1])
+        if not all(0 <= e < stride for e in extra):
+            most = [n + stride - 1 for n in least]
+            raise ShapeError(
+                f"got size {tuple(size)} for maps of {tuple(x.shape[-2:])}; a deconvolution with "
+                f"kernel {tuple(kernel)}, stride {stride}, padding {padding} gives {tuple(least)} "
+                f"to {tuple(most)}: pass the size of the convolution's input"
+            )
+    return F.conv_transpose2d(x, weight, bias, stride, padding, extra)
+
+
+def as_convolution(weight: Tensor) -> Tensor:
+    """The filters of the plain convolution that equals a deconvolution of stride 1.
+
+    Args:
+        weight: deconvolution filters, (I, O, k, k).
+
+    Returns:
+        Convolution filters, (O, I, k, k): channels exchanged and each filter turned by 180
+        degrees, to be used with padding k - 1 - padding.
+
+    >>> x, w = torch.randn(1, 2, 5, 5), torch.randn(2, 3, 3, 3)
+    >>> torch.allclose(deconv(x, w, padding=1), F.conv2d(x, as_convolution(w), padding=1), atol=1e-5)
+    True
+    """
+    return weight.transpose(0, 1).flip(-2, -1)
+
+
+def bilinear_kernel(channels: int, kernel: int) -> Tensor:
+    """Deconvolution filters that interpolate each channel bilinearly.
+
+    Args:
+        channels: number of channels; no channel mixes with another.
+        kernel: side of the filter; 2 * stride for an upsampling by an even stride.
+
+    Returns:
+        Dense filters (channels, channels, kernel, kernel), zero off the diagonal.
+
+    Long, Shelhamer, Darrell 2015, section 3.3.
+
+    >>> bilinear_kernel(1, 4)[0, 0, 1]
+    tensor([0.1875, 0.5625, 0.5625, 0.1875])
+    """
+    half = (kernel + 1) // 2
+    center = half - 1 if kernel % 2 else half - 0.5
+    line = 1 - (torch.arange(kernel) - center).abs() / half
+    weight = torch.zeros(channels, channels, kernel, kernel)
+    weight[range(channels), range(channels)] = torch.outer(line, line)
+    return weight

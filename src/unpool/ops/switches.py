@@ -1,0 +1,289 @@
+"""Max pooling that remembers its switches, and the unpooling that uses them.
+
+Pooling keeps the largest value of each window and a *switch*: the place where that value stood.
+Unpooling puts values back to the places that the switches name; every other place is zero.
+
+Letters: N batch, C channels, H W before pooling, h w after.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unpool.errors import OptionError, ShapeError
+
+__all__ = ["Switches", "fixed_unpool", "pool", "unpool"]
+
+
+class Switches(NamedTuple):
+    """Where the maxima of a pooling stood, and how large its input was.
+
+    A switch is kept in one of two equivalent forms, told apart by the dtype of `index`:
+
+    - int64, the *flat* form: the place `row * W + column` in the channel's own H x W plane, as in
+      `torch.nn.functional.max_pool2d` and in the authors' pooling masks. Serves every window.
+    - uint8, the *phase* form: the place 0..3 (row-major) inside a 2 x 2 window of stride 2. An
+      eighth of the memory, no scatter, and it exports to engines that have no unpooling.
+
+    Since the size travels with the switches, odd sizes, `ceil`, padding and overlapping windows
+    find their way back without an `output_size` argument.
+    """
+
+    index: Tensor  #: (N, C, h, w), int64 (flat) or uint8 (phase)
+    size: tuple[int, int]  #: (H, W) of the maps before pooling
+    disjoint: bool = False  #: no place belongs to two windows (stride >= kernel)
+
+    @property
+    def phase(self) -> "Switches":
+        """The same switches in the phase form; for 2 x 2 windows of stride 2 without padding."""
+        if self.index.dtype == torch.uint8:
+            return self
+        self._require_halves()
+        row, column = self.index // self.size[1], self.index % self.size[1]
+        return self._replace(index=(row % 2 * 2 + column % 2).to(torch.uint8))
+
+    @property
+    def flat(self) -> "Switches":
+        """The same switches in the flat form."""
+        if self.index.dtype == torch.int64:
+            return self
+        h, w = self.index.shape[-2:]
+        phase = self.index.long()
+        row = torch.arange(h, device=phase.device).view(h, 1) * 2 + phase // 2
+        column = torch.arange(w, device=phase.device) * 2 + phase % 2
+        return self._replace(index=row * self.size[1] + column)
+
+    def _require_halves(self) -> None:
+        h, w = self.index.shape[-2:]
+        if not self.disjoint or any(
+            small not in (large // 2, (large + 1) // 2)
+            for small, large in zip((h, w), self.size, strict=True)
+        ):
+            raise ShapeError(
+                f"got switches of {h} x {w} windows on maps of {self.size}; the phase form is for "
+                "2 x 2 windows of stride 2 without padding: use the flat form"
+            )
+
+
+def pool(
+    x: Tensor,
+    kernel: int = 2,
+    stride: int | None = None,
+    padding: int = 0,
+    ceil: bool = False,
+    form: Literal["flat", "phase"] = "flat",
+) -> tuple[Tensor, Switches]:
+    """Keep the maximum of each window, and the switch that tells where it stood.
+
+    Of equal values the first in row-major order wins, as in the authors' code. Both forms give
+    the same values and the same switches, bit for bit; see `Switches`.
+
+    Args:
+        x: maps, (N, C, H, W), any float dtype, contiguous or channels-last; N may be 0.
+        kernel: side of the square window.
+        stride: distance of the windows; the kernel when not given.
+        padding: cells of minus infinity around the map, at most half the kernel.
+        ceil: also pool the windows that reach over the right and lower border (as Caffe does),
+            instead of leaving those cells out.
+        form: how the switches are kept; "phase" needs kernel = stride = 2 and no padding.
+
+    Returns:
+        The maxima, (N, C, h, w), and their switches.
+
+    Raises:
+        ShapeError: x is not of four dimensions, or smaller than the window.
+        OptionError: an unknown form, or "phase" with another window.
+
+    Zeiler, Fergus 2014, section 2.1; Noh, Hong, Han 2015, section 3.2.1.
+
+    >>> y, switches = pool(torch.arange(16.0).view(1, 1, 4, 4))
+    >>> y
+    tensor([[[[ 5.,  7.],
+              [13., 15.]]]])
+    >>> switches.index.flatten().tolist(), switches.size
+    ([5, 7, 13, 15], (4, 4))
+    """
+    stride = kernel if stride is None else stride
+    _require_maps(x)
+    if min(x.shape[-2:]) + 2 * padding < (1 if ceil else kernel):
+        raise ShapeError(
+            f"got maps of {tuple(x.shape[-2:])} and windows of {kernel} x {kernel}; "
+            "pass larger maps, more padding, or ceil=True"
+        )
+    size = (x.shape[-2], x.shape[-1])
+    if form == "phase":
+        if (kernel, stride, padding) != (2, 2, 0):
+            raise OptionError(
+                f"got form='phase' with kernel {kernel}, stride {stride}, padding {padding}; "
+                "it serves kernel 2, stride 2, padding 0: use form='flat'"
+            )
+        y, index = _pool_phase(x, ceil)
+    elif form == "flat":
+        y, index = _pool_flat(x, kernel, stride, padding, ceil)
+    else:
+        raise OptionError(f"got form={form!r}; the forms are 'flat' and 'phase'")
+    return y, Switches(index, size, disjoint=stride >= kernel)
+
+
+def unpool(
+    y: Tensor, switches: Switches, overlap: Literal["overwrite", "sum"] = "overwrite"
+) -> Tensor:
+    """Put each value back where its maximum stood; every other place is zero.
+
+    Args:
+        y: pooled maps, (N, C, h, w), of any float dtype.
+        switches: what `pool` returned for maps of this size.
+        overlap: what happens where windows overlap and several of them name one place.
+            "overwrite": the last window in row-major order wins, always and on every device, as
+            in the authors' loop. "sum": the values add up; this is the exact adjoint of picking
+            the maxima, hence the gradient of `pool`. Without overlaps the two are the same.
+
+    Returns:
+        Sparse maps, (N, C, H, W), with H, W = switches.size, in the layout of y.
+
+    Raises:
+        ShapeError: y is not of the size of the switches.
+        OptionError: an unknown overlap.
+
+    Noh, Hong, Han 2015, section 3.2.1; Zeiler, Fergus 2014, section 2.1.
+
+    >>> y, switches = pool(torch.arange(16.0).view(1, 1, 4, 4))
+    >>> unpool(y, switches)[0, 0, 3]
+    tensor([ 0., 13.,  0., 15.])
+    """
+    _require_maps(y)
+    if overlap not in ("overwrite", "sum"):
+        raise OptionError(f"got overlap={overlap!r}; it is 'overwrite' or 'sum'")
+    if y.shape != switches.index.shape:
+        raise ShapeError(
+            f"got maps of {tuple(y.shape)} but switches recorded at {tuple(switches.index.shape)}; "
+            "pass the switches of the matching pool"
+        )
+    if switches.index.dtype == torch.uint8:
+        return _unpool_phase(y, switches)
+    return _unpool_flat(y, switches, overlap)
+
+
+def fixed_unpool(y: Tensor, factor: int = 2) -> Tensor:
+    """Put each value into the top-left cell of a block of zeros: unpooling without switches.
+
+    Args:
+        y: maps, (N, C, h, w).
+        factor: side of the block.
+
+    Returns:
+        Maps of (N, C, factor * h, factor * w), in the layout of y.
+
+    Dosovitskiy, Springenberg, Brox 2015, section 3.2.
+
+    >>> fixed_unpool(torch.tensor([[[[1.0, 2.0]]]]))
+    tensor([[[[1., 0., 2., 0.],
+              [0., 0., 0., 0.]]]])
+    """
+    _require_maps(y)
+    zero = torch.zeros_like(y)
+    return _interleave([y] + [zero] * (factor * factor - 1), factor)
+
+
+def _pool_flat(
+    x: Tensor, kernel: int, stride: int, padding: int, ceil: bool
+) -> tuple[Tensor, Tensor]:
+    if x.shape[0] == 0:  # the native kernel refuses an empty batch in some layouts
+        one, index = F.max_pool2d(
+            x.new_zeros((1, *x.shape[1:])), kernel, stride, padding, 1, ceil, return_indices=True
+        )
+        return one[:0], index[:0]
+    y, index = F.max_pool2d(x, kernel, stride, padding, 1, ceil, return_indices=True)
+    return y, index
+
+
+def _pool_phase(x: Tensor, ceil: bool) -> tuple[Tensor, Tensor]:
+    height, width = x.shape[-2:]
+    if ceil:
+        x = F.pad(x, (0, width % 2, 0, height % 2), value=-torch.inf)
+    else:
+        x = x[..., : height // 2 * 2, : width // 2 * 2]
+    y = x[..., 0::2, 0::2]
+    phase = torch.zeros_like(y, dtype=torch.uint8)
+    for place, (i, j) in enumerate([(0, 1), (1, 0), (1, 1)], start=1):
+        value = x[..., i::2, j::2]
+        wins = (value > y) | value.isnan()  # the rule of the native kernel, NaN included
+        y = torch.where(wins, value, y)
+        phase = torch.where(wins, torch.full_like(phase, place), phase)
+    return y, phase
+
+
+def _unpool_flat(y: Tensor, switches: Switches, overlap: str) -> Tensor:
+    index, (height, width) = switches.index, switches.size
+    n, c, h, w = y.shape
+    if switches.disjoint and y.numel() and _native_allowed():
+        return torch.ops.aten.max_unpool2d(y, index, [height, width])
+    if _layout(y) == torch.channels_last:  # planes along dimension 1, so that nothing is moved
+        y, index = (t.permute(0, 2, 3, 1).reshape(n, h * w, c) for t in (y, index))
+        out = _scatter(y, index, 1, height * width, switches.disjoint, overlap)
+        return out.view(n, height, width, c).permute(0, 3, 1, 2)
+    y, index = (t.reshape(n, c, h * w) for t in (y, index))
+    out = _scatter(y, index, 2, height * width, switches.disjoint, overlap)
+    return out.view(n, c, height, width)
+
+
+def _native_allowed() -> bool:
+    """The native kernel is twice as quick, but neither exports well nor calls itself deterministic.
+
+    (Without overlaps there is nothing in it that could vary.)
+    """
+    return not (torch.are_deterministic_algorithms_enabled() or torch.compiler.is_compiling())
+
+
+def _scatter(
+    y: Tensor, index: Tensor, dim: int, places: int, disjoint: bool, overlap: str
+) -> Tensor:
+    shape, windows = list(y.shape), y.shape[dim]
+    shape[dim] = places
+    zeros = y.new_zeros(shape)
+    if overlap == "sum":
+        return zeros.scatter_add(dim, index, y)
+    if disjoint:
+        return zeros.scatter(dim, index, y)
+    # Scatter leaves it open which of two equal places wins, so first find the last window of each.
+    order = torch.arange(windows, device=y.device).view(-1, *[1] * (2 - dim)).expand_as(y)
+    last = torch.full(shape, windows, dtype=torch.int64, device=y.device)
+    last = last.scatter_reduce(dim, index, order, "amax", include_self=False)
+    shape[dim] = 1  # window number `windows` is the zero of the places that nobody names
+    return torch.cat([y, y.new_zeros(shape)], dim).gather(dim, last)
+
+
+def _unpool_phase(y: Tensor, switches: Switches) -> Tensor:
+    height, width = switches.size
+    zero = torch.zeros((), dtype=y.dtype, device=y.device)
+    out = _interleave([torch.where(switches.index == place, y, zero) for place in range(4)], 2)
+    if out.shape[-2:] != (height, width):  # odd sizes: cut what `ceil` added, fill what it left out
+        out = F.pad(out, (0, width - out.shape[-1], 0, height - out.shape[-2]))
+    return out
+
+
+def _interleave(parts: list[Tensor], factor: int) -> Tensor:
+    """Weave factor x factor maps of (N, C, h, w) into one; part i is row i // factor of a block."""
+    n, c, h, w = parts[0].shape
+    if _layout(parts[0]) == torch.channels_last:
+        woven = torch.stack([part.permute(0, 2, 3, 1) for part in parts], dim=3)
+        woven = woven.view(n, h, w, factor, factor, c).permute(0, 1, 3, 2, 4, 5)
+        return woven.reshape(n, h * factor, w * factor, c).permute(0, 3, 1, 2)
+    woven = torch.stack(parts, dim=4).view(n, c, h, w, factor, factor)
+    return woven.permute(0, 1, 2, 4, 3, 5).reshape(n, c, h * factor, w * factor)
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    """Channels-last where x is laid out so and only so."""
+    only = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if only else torch.contiguous_format
+
+
+def _require_maps(x: Tensor) -> None:
+    if x.dim() != 4:
+        raise ShapeError(
+            f"got a tensor of shape {tuple(x.shape)}; maps are (N, C, H, W): "
+            "add a batch dimension with x[None]"
+        )

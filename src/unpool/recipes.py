@@ -1,0 +1,156 @@
+"""Recipes: every experiment as a named constant, a frozen dataclass of plain values.
+
+A run writes its resolved recipe beside its weights. Single values are overridden by name
+(`unpool train --set batch=8 --set phases.0.steps=100`); unknown names are refused.
+"""
+
+import dataclasses
+import difflib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from unpool.errors import OptionError
+
+__all__ = ["RECIPES", "Phase", "Recipe", "override"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training: how deep the decoder reaches, how long, and who learns how fast."""
+
+    name: str
+    stages: int  #: decoder stages in use, from the coarsest; the last one carries the newest head
+    steps: int  #: optimizer steps
+    lr: float  #: peak learning rate of the newest stage and its head
+    older_lr: float = 0.0  #: of the decoder stages before it, and their heads
+    trunk_lr: float = 0.0  #: of the trunk's convolutions; 0 keeps them as they are
+    trunk_from: int = 1  #: the first trunk stage that learns
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a training depends on, besides the data."""
+
+    name: str
+    phases: tuple[Phase, ...]
+
+    # the network
+    trunk: str = "vgg16"
+    code: int | None = 4096  #: width of the code layers; None for a network without them
+    size: int = 224  #: side of the training crops, and the network's design size
+    bn_eps: float = 1e-9  #: of batch norm
+
+    # what is seen
+    batch: int = 16
+    long_side: tuple[int, int] = (224, 448)  #: range of the enlarged picture's long side, pixels
+    aspect: float = 0.15  #: largest change of the aspect ratio, as a logarithm
+    flip: bool = True
+    color: float = 0.2  #: largest change of brightness, contrast and saturation
+
+    # how it is learned
+    optimizer: str = "adamw"  #: "adamw" or "sgd"
+    weight_decay: float = 0.01
+    momentum: float = 0.9  #: of SGD
+    warmup: int = 20  #: steps of a phase in which the learning rate rises; then it falls linearly
+    clip: float = 5.0  #: largest norm of the gradient
+    coarse_weight: float = 0.3  #: weight of the loss at each coarser stage's head
+    bf16: bool = True  #: bfloat16 arithmetic where the hardware has it
+    seed: int = 0
+
+    # what is kept
+    validate_every: int = 100  #: steps
+    save_every: int = 50  #: steps
+    statistics_passes: int = 40  #: batches over which batch norm's statistics are taken at the end
+    whole_side: int = 320  #: long side at which whole pictures are segmented
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as plain values for `config.json` and the model card."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Recipe":
+        """A recipe as `to_json` wrote it.
+
+        Raises:
+            OptionError: a field that recipes do not have, or that is missing.
+        """
+        return _from_json(cls, values)  # type: ignore[return-value]
+
+
+def override(recipe: Recipe, settings: list[str]) -> Recipe:
+    """The recipe with some values replaced.
+
+    Args:
+        recipe: to begin from; it stays as it is.
+        settings: `name=value` each; the parts of a phase by number, `phases.0.steps=100`.
+            Values are written as in JSON, strings also without quotes.
+
+    Raises:
+        OptionError: no such name (the nearest known one is told), or a value of another type.
+
+    >>> override(Recipe("short", (Phase("coarse", 1, 500, 1e-3),)), ["phases.0.steps=5"]).phases
+    (Phase(name='coarse', stages=1, steps=5, lr=0.001, older_lr=0.0, trunk_lr=0.0, trunk_from=1),)
+    """
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise OptionError(f"got --set {setting}; write name=value, for example batch=8")
+        recipe = _replace(recipe, name.strip().split("."), value.strip(), setting)
+    return recipe
+
+
+def _replace(part: Any, path: list[str], text: str, setting: str) -> Any:
+    """`part` with the value at `path` replaced; dataclasses by field, tuples by number."""
+    if not path:
+        return _parse(text, part, setting)
+    head, *rest = path
+    if isinstance(part, tuple):
+        if not head.isdigit() or int(head) >= len(part):
+            raise OptionError(
+                f"got --set {setting}; {head!r} is not a number from 0 to {len(part) - 1}"
+            )
+        place = int(head)
+        return (*part[:place], _replace(part[place], rest, text, setting), *part[place + 1 :])
+    known = [f.name for f in dataclasses.fields(part)] if dataclasses.is_dataclass(part) else []
+    if head not in known:
+        raise OptionError(f"got --set {setting}; {_no_such(head, known)}")
+    value = _replace(getattr(part, head), rest, text, setting)
+    return dataclasses.replace(part, **{head: value})
+
+
+def _no_such(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"there is no {name!r}: {hint}the names are {', '.join(known) or 'none'}"
+
+
+def _parse(text: str, old: Any, setting: str) -> Any:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    if isinstance(value, list):
+        value = tuple(value)
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    optional = old is None or value is None  # code=None and code=512 are both codes
+    if not optional and type(value) is not type(old):
+        raise OptionError(f"got --set {setting}; wanted a value like {json.dumps(old)}")
+    if isinstance(old, tuple) and any(dataclasses.is_dataclass(item) for item in old):
+        raise OptionError(f"got --set {setting}; set its parts one by one, as {setting[:6]}.0.…")
+    return value
+
+
+def _from_json(kind: type, values: dict[str, Any]) -> Any:
+    names = [f.name for f in dataclasses.fields(kind)]
+    for name in values:
+        if name not in names:
+            raise OptionError(f"got a recipe with {name!r}; {_no_such(name, names)}")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    if "phases" in values:
+        values["phases"] = tuple(_from_json(Phase, phase) for phase in values["phases"])
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise OptionError(f"got an incomplete recipe: {error}") from None

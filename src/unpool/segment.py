@@ -1,0 +1,302 @@
+"""Segment a picture: a class for every pixel (Noh, Hong, Han 2015).
+
+Two ways to use one network. *Whole*: the picture in one pass. *Instance-wise*, as in the paper: object
+proposals are cut out, enlarged, segmented one by one, and pasted back by the pixelwise maximum.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from unpool.errors import OptionError, ShapeError
+from unpool.models import DeconvNet, from_pretrained, prepare
+from unpool.models.fast import bf16_pays, fold
+from unpool.models.vgg import MEAN_BGR
+from unpool.vision.boxes import Crop, square
+from unpool.vision.images import overlay, voc_palette, write_image, write_mask
+from unpool.vision.proposals import propose
+
+__all__ = ["MODES", "PRESETS", "Preset", "Segmentation", "Segmenter"]
+
+Progress = Callable[[int, int], None]
+"""Called with the number of crops done and their total."""
+
+MODES = ("whole", "instance")
+
+
+class Preset(NamedTuple):
+    """How proposals become crops.
+
+    The released script's shift of the score map by one pixel is an error and is left out.
+    """
+
+    enlarge: float = 1.2  #: of the square around a proposal
+    least_side: int = 1  #: smaller squares are passed over, before the proposals are counted
+    candidates: int = 2000  #: proposals asked for
+
+
+PRESETS = {"paper": Preset(), "reference": Preset(least_side=112)}
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What was found in one picture."""
+
+    image: NDArray[np.uint8]  #: the picture, (H, W, 3) RGB
+    labels: NDArray[np.uint8]  #: (H, W) class ids
+    scores: NDArray[np.float32]  #: (K, H, W) class probabilities
+    classes: list[str]  #: names by class id
+    palette: NDArray[np.uint8]  #: (256, 3) RGB by class id
+    boxes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
+    """The squares that were segmented, (P, 4) x0, y0, x1, y1; none for a whole picture."""
+
+    def shares(self) -> dict[str, float]:
+        """The share of the pixels that each class has, the largest first; absent classes left out."""
+        count = np.bincount(self.labels.ravel(), minlength=len(self.classes))
+        order = np.argsort(-count, kind="stable")
+        return {self.classes[k]: float(count[k] / self.labels.size) for k in order if count[k]}
+
+    def overlay(self) -> NDArray[np.uint8]:
+        """The picture with its classes painted over it and a legend, (H, W, 3) RGB."""
+        return overlay(self.image, self.labels, self.palette, self.classes)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the labels as an index PNG with palette, and the overlay beside it.
+
+        Args:
+            path: of the mask, ending in .png; the overlay gets .overlay.jpg for it.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".png":
+            raise OptionError(f"got the path {path}; masks are written as .png: end it so")
+        write_image(path.with_suffix(".overlay.jpg"), self.overlay())
+        write_mask(path, self.labels, self.palette)  # last: a mask tells that all is there
+        return path
+
+
+class Segmenter:
+    """Segments pictures with one network.
+
+    Args:
+        model: a trained network.
+        classes: names by class id, the background first.
+        palette: colors by class id, (K, 3) uint8 RGB; the VOC palette when not given.
+        mean: subtracted from the pixels: blue, green, red.
+        whole_side: long side to which whole pictures are resized.
+        mode: the default mode, "whole" or "instance".
+        device: "auto", "cpu", "cuda" or "cuda:n".
+        precision: "bf16", "fp32", or "auto": bf16 where the hardware has it.
+
+    >>> segmenter = Segmenter(DeconvNet(2, ((1, 4),), None, 32), ["background", "cat"])
+    >>> segmenter(np.zeros((20, 30, 3), np.uint8)).labels.shape
+    (20, 30)
+    """
+
+    def __init__(
+        self,
+        model: DeconvNet,
+        classes: Sequence[str],
+        palette: NDArray[np.uint8] | None = None,
+        *,
+        mean: tuple[float, float, float] = MEAN_BGR,
+        whole_side: int = 320,
+        mode: str = "whole",
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> None:
+        _require("mode", mode, MODES)
+        _require("precision", precision, ("auto", "bf16", "fp32"))
+        if len(classes) != model.classes:
+            raise OptionError(
+                f"got {len(classes)} class names for a network of {model.classes} classes"
+            )
+        self.device = find_device(device)
+        self.classes, self.mean, self.mode = list(classes), mean, mode
+        self.whole_side = whole_side
+        self.palette = voc_palette()
+        if palette is not None:
+            self.palette[: len(palette)] = palette
+        self.model = fold(model).to(self.device)
+        self.dtype = torch.float32
+        if precision == "bf16" or (precision == "auto" and bf16_pays(self.device)):
+            self.dtype = torch.bfloat16
+            self.model.to(self.dtype)
+            self.model.score.float()  # scores close to each other must not become ties
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path = "objects", **options: Any) -> "Segmenter":
+        """A segmenter with saved weights.
+
+        Args:
+            source: the name of weights that ship with the package, or a folder of weights.
+            **options: `mode`, `device`, `precision`, as of the class.
+
+        Raises:
+            WeightsError: no such weights, or a damaged file.
+
+        >>> segmenter = Segmenter.from_pretrained("objects")
+        """
+        model, card = from_pretrained(source)
+        chosen = {"whole_side": card.get("whole_side", 320), "mode": card.get("mode", "whole")}
+        classes = card.get("classes") or [f"class {i}" for i in range(card["arguments"]["classes"])]
+        palette = np.array(card["palette"], np.uint8) if "palette" in card else None
+        mean = tuple(card.get("input", {}).get("mean", MEAN_BGR))
+        return cls(model, classes, palette, mean=mean, **{**chosen, **options})  # type: ignore[arg-type]
+
+    def __call__(
+        self,
+        image: NDArray[np.uint8],
+        *,
+        mode: str | None = None,
+        preset: str | Preset = "paper",
+        method: str = "edgeboxes",
+        proposals: int = 50,
+        batch: int = 8,
+        progress: Progress | None = None,
+    ) -> Segmentation:
+        """Segment one picture.
+
+        Args:
+            image: (H, W, 3) uint8, RGB, upright.
+            mode: "whole" or "instance"; the segmenter's own when not given.
+            preset: "paper", "reference" (squares under 112 pixels are passed over, as in the
+                released script), or a `Preset`; for instance-wise mode.
+            method: of the proposals, "edgeboxes" or "grid".
+            proposals: how many squares are segmented at most.
+            batch: how many at a time.
+            progress: called after each batch.
+
+        Returns:
+            Labels and probabilities at the size of the picture.
+
+        Raises:
+            ShapeError: the picture is not (H, W, 3) uint8.
+            OptionError: an unknown mode, preset or method, or a number below 1.
+        """
+        mode = self.mode if mode is None else mode
+        _require("mode", mode, MODES)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ShapeError(
+                f"got a picture of {image.shape} {image.dtype}; wanted (H, W, 3) uint8 RGB: "
+                "read it with unpool.vision.images.read_image"
+            )
+        if mode == "whole":
+            scores, boxes = self._whole(image), np.zeros((0, 4), np.int64)
+        else:
+            if min(proposals, batch) < 1:
+                raise OptionError(
+                    f"got proposals={proposals}, batch={batch}; wanted 1 or more of each"
+                )
+            boxes = squares(image, preset, method, proposals)
+            scores = self._instances(image, boxes, batch, progress)
+        labels = scores.argmax(0).astype(np.uint8)
+        probabilities = torch.from_numpy(scores).softmax(0).numpy()
+        return Segmentation(image, labels, probabilities, self.classes, self.palette, boxes)
+
+    def _whole(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Scores (K, H, W) of a picture in one pass, at the network's own scale."""
+        height, width = image.shape[:2]
+        if self.model.code is not None:  # made for one size: the square around the picture
+            side = max(height, width)
+            x, y = (width - side) // 2, (height - side) // 2
+            crop = Crop((x, y, x + side, y + side), self.model.size)
+            scores = np.full((self.model.classes, height, width), -np.inf, np.float32)
+            crop.paste(self._score(crop.take(image)[None])[0], scores)
+            return scores
+        resized = resize(image, self.whole_side, least=2 ** len(self.model.trunk.table))
+        small = torch.from_numpy(self._score(resized[None]))
+        large = F.interpolate(small, size=(height, width), mode="bilinear", antialias=True)
+        return np.asarray(large[0].numpy())
+
+    def _instances(
+        self,
+        image: NDArray[np.uint8],
+        boxes: NDArray[np.int64],
+        batch: int,
+        progress: Progress | None,
+    ) -> NDArray[np.float32]:
+        """Scores (K, H, W) by the pixelwise maximum over crops and zero: eq. (1) of the paper."""
+        merged = np.zeros((self.model.classes, *image.shape[:2]), np.float32)
+        crops = [Crop((b[0], b[1], b[2], b[3]), self.model.size) for b in boxes.tolist()]
+        for start in range(0, len(crops), batch):
+            part = crops[start : start + batch]
+            scores = self._score(np.stack([crop.take(image) for crop in part]))
+            for crop, score in zip(part, scores, strict=True):
+                crop.paste(score, merged)
+            if progress is not None:
+                progress(start + len(part), len(crops))
+        return merged
+
+    @torch.inference_mode()
+    def _score(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Raw scores (N, K, h, w) of pictures (N, h, w, 3) in one batch."""
+        x: Tensor = prepare(torch.from_numpy(images).to(self.device), self.mean)
+        return np.ascontiguousarray(self.model(x.to(self.dtype)).float().cpu().numpy())
+
+
+def squares(
+    image: NDArray[np.uint8],
+    preset: str | Preset = "paper",
+    method: str = "edgeboxes",
+    count: int = 50,
+) -> NDArray[np.int64]:
+    """The squares that instance-wise segmentation looks at, the most promising first.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        preset: how proposals become squares.
+        method: of the proposals.
+        count: how many are kept, counted after small ones have been passed over.
+
+    Returns:
+        (P, 4) x0, y0, x1, y1 in pixels, P at most `count`; may reach beyond the picture.
+    """
+    if isinstance(preset, str):
+        _require("preset", preset, tuple(PRESETS))
+        preset = PRESETS[preset]
+    found = propose(image, method, max(preset.candidates, count))
+    boxes = square(found.boxes, preset.enlarge)
+    return boxes[boxes[:, 2] - boxes[:, 0] >= preset.least_side][:count]
+
+
+def resize(image: NDArray[np.uint8], long_side: int, least: int = 1) -> NDArray[np.uint8]:
+    """The picture with its long side at `long_side`, and its short one at `least` or more."""
+    height, width = image.shape[:2]
+    scale = long_side / max(height, width)
+    size = max(round(width * scale), least), max(round(height * scale), least)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; "auto" is the GPU where there is one.
+
+    Raises:
+        OptionError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type == "cpu":
+            return device
+        if device.type == "cuda" and (device.index or 0) < torch.cuda.device_count():
+            return device
+    except RuntimeError:
+        pass
+    raise OptionError(
+        f"got device {name!r}; this machine has cpu"
+        + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
+    )
+
+
+def _require(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise OptionError(f"got {what} {value!r}; it is one of {', '.join(known)}")

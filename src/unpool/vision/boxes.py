@@ -1,0 +1,205 @@
+"""Boxes of an image, and the crop that carries pixels into a square and scores back out.
+
+Boxes are arrays (P, 4) of x0, y0, x1, y1 in image pixels, 0-based, x1 and y1 excluded: pixel i
+covers the interval from i to i + 1, so that x1 - x0 is the width. They may be whole numbers or
+not, and may lie beyond the image. Every function raises a `ShapeError` for anything else.
+"""
+
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unpool.errors import ShapeError
+
+
+def area(boxes: NDArray[Any]) -> NDArray[np.float64]:
+    """Give the area of each box in pixels, (P,).
+
+    >>> area(np.array([[0, 0, 4, 3]])).tolist()
+    [12.0]
+    """
+    boxes = _as_boxes(boxes)
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def iou(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """Give the intersection over union of each of `a`, (A, 4), with each of `b`, (B, 4): (A, B).
+
+    Two boxes without area have 0.
+
+    >>> iou(np.array([[0, 0, 4, 4]]), np.array([[0, 0, 4, 2], [4, 0, 8, 4]])).tolist()
+    [[0.5, 0.0]]
+    """
+    a, b = _as_boxes(a), _as_boxes(b)
+    low = np.maximum(a[:, None, :2], b[:, :2])
+    high = np.minimum(a[:, None, 2:], b[:, 2:])
+    sides = np.maximum(high - low, 0)
+    shared = sides[..., 0] * sides[..., 1]
+    union = area(a)[:, None] + area(b) - shared
+    ratio = np.zeros(union.shape)
+    np.divide(shared, union, out=ratio, where=union > 0)
+    return ratio
+
+
+def clip(boxes: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Cut boxes off at the edges of an image of `size` (height, width), keeping their type.
+
+    A box that lies outside the image is left without area.
+
+    >>> clip(np.array([[-3, 2, 5, 99]]), (10, 20)).tolist()
+    [[0, 2, 5, 10]]
+    """
+    height, width = size
+    clipped = np.clip(_as_boxes(boxes), 0, [width, height, width, height])
+    return clipped.astype(boxes.dtype)
+
+
+def nms(boxes: NDArray[Any], scores: NDArray[Any], threshold: float) -> NDArray[np.intp]:
+    """Keep the best boxes that do not repeat one another (greedy non-maximum suppression).
+
+    A box goes when its IoU with a better one that is kept is above the threshold. Of equal
+    scores, (P,), the first is the better. Returns the indices of the kept boxes, best first.
+
+    >>> nms(np.array([[0, 0, 4, 4], [0, 0, 4, 5], [9, 9, 12, 12]]), np.array([1, 3, 2]), 0.5)
+    array([1, 2])
+    """
+    boxes, scores = _as_boxes(boxes), np.asarray(scores, dtype=np.float64)
+    if scores.shape != (len(boxes),):
+        raise ShapeError(f"got scores of {scores.shape} for {len(boxes)} boxes; pass one a box")
+    waiting = np.argsort(-scores, kind="stable")
+    kept = []
+    while len(waiting):
+        best, waiting = waiting[0], waiting[1:]
+        kept.append(best)
+        waiting = waiting[iou(boxes[best, None], boxes[waiting])[0] <= threshold]
+    return np.array(kept, dtype=np.intp)
+
+
+def square(boxes: NDArray[Any], enlarge: float = 1.2) -> NDArray[np.int64]:
+    """Draw a square of whole pixels about the center of each box.
+
+    The side is `enlarge` times the longer side of the box, rounded, at least 1; the corner is
+    rounded too, so the center moves by half a pixel at most. Halves go up (not to even), so that
+    a box moved by whole pixels has the same square, moved. It may reach beyond the image.
+
+    Noh, Hong, Han 2015, which extends boxes 1.2 times; the authors' lists hold squares.
+
+    >>> square(np.array([[10, 10, 20, 15]])).tolist()
+    [[9, 7, 21, 19]]
+    """
+    boxes = _as_boxes(boxes)
+    low, high = boxes[:, :2], boxes[:, 2:]
+    side = np.maximum(np.floor(enlarge * (high - low).max(axis=1, keepdims=True) + 0.5), 1)
+    corner = np.floor((low + high - side) / 2 + 0.5)
+    return np.hstack([corner, corner + side]).astype(np.int64)
+
+
+class Crop(NamedTuple):
+    """A box of an image and the square it is resized to: the one place where the two frames meet.
+
+    `paste` writes where `take` read, without the shift by one pixel of the authors' code. The
+    box may lie beyond the image. Noh, Hong, Han 2015, section 5.1.
+
+    >>> crop = Crop((-2, 0, 2, 4), side=4)
+    >>> crop.take(np.full((8, 8, 3), 9, np.uint8))[0, :, 0].tolist()
+    [0, 0, 9, 9]
+    >>> canvas = np.zeros((1, 8, 8), np.float32)
+    >>> crop.paste(np.ones((1, 4, 4), np.float32), canvas)
+    >>> canvas[0, 0].tolist()
+    [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    """
+
+    box: tuple[int, int, int, int]  # x0, y0, x1, y1 in image pixels; x1, y1 excluded
+    side: int = 224
+
+    def take(
+        self, image: NDArray[np.uint8], fill: int = 0, antialias: bool = True
+    ) -> NDArray[np.uint8]:
+        """Cut the box out of an image, (H, W, 3) uint8, and resize it bilinearly.
+
+        What lies outside the image becomes `fill`: 0 *before* the mean is subtracted. With
+        `antialias` a box is shrunk as by MATLAB's imresize, with which the authors tested;
+        without, as by OpenCV's INTER_LINEAR, with which they trained. Returns (side, side, 3).
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ShapeError(
+                f"got an image of {image.shape} {image.dtype}, wanted (H, W, 3) uint8; convert it"
+            )
+        return _resize(self._cut(image, fill), (self.side, self.side), antialias)
+
+    def take_labels(self, labels: NDArray[Any], fill: int = 255) -> NDArray[Any]:
+        """Cut the box out of labels, (H, W), and resize it to (side, side) by the nearest label.
+
+        Nearest is meant to the center of each new pixel. (OpenCV's INTER_NEAREST, with which
+        the authors trained, takes the floor: labels move by up to half a pixel.)
+        """
+        if labels.ndim != 2:
+            raise ShapeError(f"got labels of {labels.shape}, wanted (H, W); pass a class a pixel")
+        cut = self._cut(labels, fill)
+        centers = 2 * np.arange(self.side) + 1  # in half pixels of the square
+        rows, columns = (centers * length // (2 * self.side) for length in cut.shape)
+        return cut[np.ix_(rows, columns)]
+
+    def paste(self, scores: NDArray[np.float32], canvas: NDArray[np.float32]) -> None:
+        """Resize scores, (K, side, side), to the box and merge them by pixelwise maximum.
+
+        The canvas, (K, H, W) float32, is changed in place where box and image overlap. If it
+        began with zeros, this is eq. (1) of the paper: negative scores become 0.
+        """
+        wanted = (len(canvas), self.side, self.side)
+        if scores.shape != wanted or canvas.ndim != 3 or scores.dtype != np.float32:
+            raise ShapeError(
+                f"got scores of {scores.shape} {scores.dtype} for a canvas of {canvas.shape}, "
+                f"wanted {wanted} float32; paste with the crop that took the image"
+            )
+        in_image, in_box = self._overlap((canvas.shape[1], canvas.shape[2]))
+        x0, y0, x1, y1 = self.box
+        # plane by plane is quicker than one resize of (side, side, K), which is turned twice
+        for plane, merged in zip(scores, canvas, strict=True):
+            visible = _resize(plane, (y1 - y0, x1 - x0))[in_box]
+            np.maximum(merged[in_image], visible, out=merged[in_image])
+
+    def _cut(self, image: NDArray[Any], fill: int) -> NDArray[Any]:
+        in_image, in_box = self._overlap((image.shape[0], image.shape[1]))
+        x0, y0, x1, y1 = self.box
+        cut = np.full((y1 - y0, x1 - x0, *image.shape[2:]), fill, image.dtype)
+        cut[in_box] = image[in_image]
+        return cut
+
+    def _overlap(self, size: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Give the rows and columns that box and image share, in the image and in the box."""
+        x0, y0, x1, y1 = self.box
+        if x1 <= x0 or y1 <= y0:
+            raise ShapeError(f"got the empty box {self.box}; wanted x0 < x1 and y0 < y1")
+        left, top, right, bottom = clip(np.array([self.box]), size)[0].tolist()
+        in_image = slice(top, bottom), slice(left, right)
+        return in_image, (slice(top - y0, bottom - y0), slice(left - x0, right - x0))
+
+
+def _as_boxes(boxes: NDArray[Any]) -> NDArray[np.float64]:
+    """Check boxes, and give them as float64, in which products of whole numbers are exact."""
+    found = np.asarray(boxes, dtype=np.float64)
+    if found.ndim != 2 or found.shape[1] != 4:
+        raise ShapeError(f"got boxes of {found.shape}, wanted (P, 4); pass rows of x0, y0, x1, y1")
+    right = np.isfinite(found).all(axis=1) & (found[:, :2] <= found[:, 2:]).all(axis=1)
+    if not right.all():
+        raise ShapeError(
+            f"got the box {found[~right][0].tolist()}, wanted finite x0 <= x1 and y0 <= y1; "
+            "convert from x, y, width, height if that is what it holds"
+        )
+    return found
+
+
+def _resize(image: NDArray[Any], size: tuple[int, int], antialias: bool = True) -> NDArray[Any]:
+    """Resize (h, w, 3) uint8 or (h, w) float32 bilinearly, about the centers of pixels.
+
+    Antialiasing shrinks with triangles as wide as the new pixels: in MATLAB so, and in Pillow.
+    """
+    height, width = size
+    if antialias and (height < image.shape[0] or width < image.shape[1]):
+        shrunk = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+        return np.array(shrunk)  # a copy, since a view of a picture is read-only
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))

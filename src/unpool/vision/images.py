@@ -1,0 +1,495 @@
+"""Pictures and masks, between files and arrays.
+
+A picture in memory is an (H, W, 3) uint8 array, RGB, upright; a mask is an (H, W) array of class
+indices. Reading is strict: a file is given in full and as a viewer shows it, or refused with an
+`ImageError` that says why. Color profiles are not applied.
+"""
+
+import io
+import math
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL.Image import Transpose
+
+from unpool.errors import ImageError, OptionError, ShapeError
+from unpool.files import atomic
+
+Readable: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+Labels: TypeAlias = npt.NDArray[np.integer]
+
+MAX_PIXELS = 178_956_970  # where Pillow, too, takes a header for a decompression bomb
+
+FORMATS = {  # Pillow's names and the suffixes; no other decoder is run
+    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+
+_TURNS = {  # EXIF orientation -> what makes the picture upright
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+_SIDEWAYS = [_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]]
+
+_COLOR_CODED = (
+    "as a color-coded mask does, wanted class indices 0 to 255; map each color to the index "
+    "of its class and save an index PNG with write_mask"
+)
+
+
+def read_image(source: Readable, *, max_pixels: int = MAX_PIXELS, animated: bool = False) -> Pixels:
+    """Read a picture as a viewer shows it: upright, in color, on white.
+
+    Transparent pixels are composited over white. 16-bit values keep their high byte; larger
+    integers and floating-point values have no known white and are refused.
+
+    Args:
+        source: a path, the bytes of a file, or a binary file, read from where it stands.
+        max_pixels: the most pixels that are decoded; the header is asked first. Pillow's own
+            limit, twice `PIL.Image.MAX_IMAGE_PIXELS`, stays in force.
+        animated: take the first frame or page of a file that has several, rather than refuse it.
+
+    Returns:
+        The picture, (H, W, 3) uint8, RGB.
+
+    Raises:
+        ImageError: the file is missing, broken, cut short, too large, or of another kind.
+
+    >>> file = io.BytesIO()
+    >>> Image.new("RGBA", (3, 2), (255, 0, 0, 0)).save(file, "PNG")
+    >>> picture = read_image(file.getvalue())
+    >>> picture.shape, picture[0, 0].tolist()
+    ((2, 3, 3), [255, 255, 255])
+    """
+    with _opened(source, max_pixels) as im:
+        if not animated:
+            _refuse_frames(im)
+        turn = _turn(im)
+        im.load()
+        rgb = _to_rgb(im)
+        return np.array(rgb if turn is None else rgb.transpose(turn))
+
+
+def read_mask(source: Readable) -> Pixels:
+    """Read a mask of class indices: an index PNG (its indices, not its colors) or a gray image.
+
+    Args:
+        source: a path, the bytes of a file, or a binary file, of mode P, L, 1 (read as 0 and 1)
+            or 16-bit gray.
+
+    Returns:
+        Class indices, (H, W) uint8.
+
+    Raises:
+        ImageError: the file cannot be read, holds colors or values beyond 255, is a JPEG, or
+            is turned by EXIF.
+
+    >>> file = io.BytesIO()
+    >>> Image.fromarray(np.array([[0, 15], [255, 0]], np.uint8)).save(file, "PNG")
+    >>> read_mask(file.getvalue()).tolist()
+    [[0, 15], [255, 0]]
+    """
+    with _opened(source, MAX_PIXELS) as im:
+        _refuse_frames(im)
+        if (orientation := _orientation(im)) != 1:
+            raise ImageError(
+                f"carries EXIF orientation {orientation}, which tools treat differently, wanted "
+                "a mask stored upright; turn its pixels and save it without EXIF"
+            )
+        if im.format in ("JPEG", "MPO"):
+            raise ImageError("is a JPEG, which alters class indices; save masks as PNG")
+        if im.mode not in ("P", "L", "1") and not im.mode.startswith("I"):
+            raise ImageError(f"has mode {im.mode}, {_COLOR_CODED}")
+        im.load()
+        labels = np.array(im)
+        low, high = labels.min(), labels.max()
+        if low < 0 or high > 255:
+            raise ImageError(f"holds values from {low} to {high}, {_COLOR_CODED}")
+        return labels.astype(np.uint8)
+
+
+def image_size(source: Readable) -> tuple[int, int]:
+    """The height and width of a picture once it is upright, from its header alone.
+
+    Args:
+        source: a path, the bytes of a file, or a binary file.
+
+    Raises:
+        ImageError: the file is missing, too large, or not a picture.
+
+    >>> file = io.BytesIO()
+    >>> Image.new("RGB", (3, 2)).save(file, "PNG")
+    >>> image_size(file.getvalue())
+    (2, 3)
+    """
+    with _opened(source, MAX_PIXELS) as im:
+        return im.size if _turn(im) in _SIDEWAYS else (im.height, im.width)
+
+
+def voc_palette() -> Pixels:
+    """The colors of PASCAL VOC, (256, 3) uint8, RGB; 0 is black and 255 (void) is cream.
+
+    Each three bits of a class, from the lowest, are the next lower bits of R, G and B.
+
+    >>> voc_palette()[[0, 1, 15, 255]].tolist()
+    [[0, 0, 0], [128, 0, 0], [192, 128, 128], [224, 224, 192]]
+    """
+    classes = np.arange(256)[:, None]
+    palette = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        palette |= ((classes >> 3 * bit + np.arange(3) & 1) << 7 - bit).astype(np.uint8)
+    return palette
+
+
+def write_mask(path: str | os.PathLike[str], labels: Labels, palette: Pixels | None = None) -> None:
+    """Write class indices as an 8-bit index PNG with a palette, whole or not at all.
+
+    Args:
+        path: the file, ending in `.png`.
+        labels: class indices 0 to 255, (H, W), of any integer type.
+        palette: colors of the first K classes, (K, 3) uint8, RGB; the others have the colors
+            of `voc_palette`.
+
+    Raises:
+        ImageError: another suffix, or a value outside 0 to 255.
+        ShapeError: labels or palette of another shape or type.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "mask.png"
+    >>> write_mask(path, np.array([[0, 255]]))
+    >>> read_mask(path).tolist()
+    [[0, 255]]
+    """
+    _check_suffix(path, ".png")
+    im = _indexed(labels, palette)
+    with atomic(path) as temporary:
+        im.save(temporary)
+
+
+def write_image(path: str | os.PathLike[str], image: Pixels) -> None:
+    """Write a picture as JPEG (quality 92, colors at full resolution) or PNG, whole or not at all.
+
+    Args:
+        path: the file, ending in `.jpg`, `.jpeg` or `.png`.
+        image: the picture, (H, W, 3) uint8, RGB.
+
+    Raises:
+        ImageError: another suffix, or a side beyond the 65500 pixels of JPEG.
+        ShapeError: an array of another shape or type.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "gray.jpg"
+    >>> write_image(path, np.full((2, 3, 3), 128, np.uint8))
+    >>> image_size(path)
+    (2, 3)
+    """
+    _check_image(image)
+    _check_suffix(path, *([".png"] if max(image.shape) > 65500 else [".png", ".jpg", ".jpeg"]))
+    with atomic(path) as temporary:
+        # PNG takes no notice of the two options
+        Image.fromarray(image).save(temporary, quality=92, subsampling=0)
+
+
+def overlay(
+    image: Pixels,
+    labels: Labels,
+    palette: Pixels,
+    names: Sequence[str],
+    *,
+    opacity: float = 0.55,
+    background: int = 0,
+) -> Pixels:
+    """Show labels on their picture: colors, white borders, and a legend with shares of the area.
+
+    The legend stands in the corner with the fewest labeled pixels, on at most a quarter of the
+    picture: its text shrinks, then its smallest classes go, then all of it. Its font is ASCII.
+
+    Args:
+        image: the picture, (H, W, 3) uint8, RGB.
+        labels: class indices 0 to 255, (H, W), of any integer type.
+        palette: colors of the first K classes, (K, 3) uint8, RGB, continued by `voc_palette`.
+        names: class names; a class without one is shown by its number, 255 as "void".
+        opacity: the weight of the colors, 0 to 1.
+        background: the class that stays bare.
+
+    Returns:
+        A new picture, (H, W, 3) uint8, RGB.
+
+    Raises:
+        ImageError: a label outside 0 to 255.
+        OptionError: an opacity outside 0 to 1.
+        ShapeError: arrays of other or differing shapes or types.
+
+    >>> image, labels = np.zeros((4, 4, 3), np.uint8), np.eye(4, dtype=np.int64)
+    >>> overlay(image, labels, voc_palette(), ["background", "aeroplane"]).shape
+    (4, 4, 3)
+    """
+    if not 0 <= opacity <= 1:
+        raise OptionError(f"got opacity {opacity}; wanted 0 (only the picture) to 1 (only colors)")
+    if not 0 <= opacity <= 1:
+        raise OptionError(f"got opacity {opacity}; wanted 0 (only the picture) to 1 (only colors)")
+    _check_image(image)
+    indexed = _indexed(labels, palette)
+    if image.shape[:2] != labels.shape:
+        raise ShapeError(
+            f"got labels of {labels.shape} for a picture of {image.shape[:2]}; "
+            "resize the labels to the picture by nearest neighbor"
+        )
+    shown = np.array(Image.blend(Image.fromarray(image), indexed.convert("RGB"), opacity))
+    labeled = labels != background
+    shown[~labeled] = image[~labeled]
+    shown[_borders(labels)] = 255
+
+    colors = indexed.getpalette() or []
+    titles = {255: "void", **dict(enumerate(names))}
+    areas = [(n, k) for k, n in enumerate(indexed.histogram()) if n and k != background]
+    rows = []
+    for n, k in sorted(areas, reverse=True):
+        share = f"{n / labels.size:.0%}" if n >= 0.01 * labels.size else "<1%"
+        rows.append((tuple(colors[3 * k : 3 * k + 3]), f"{titles.get(k, k)}  {share}"))
+    _draw_legend(shown, labeled, rows)
+    return shown
+
+
+def contact_sheet(tiles: Sequence[tuple[Pixels, str]], columns: int, width: int = 1200) -> Pixels:
+    """Lay out pictures with captions in a grid on white.
+
+    A picture is scaled to fit a square as wide as its column; a caption that is too long is cut.
+
+    Args:
+        tiles: pictures, each (H, W, 3) uint8, RGB, with their captions, row by row.
+        columns: pictures a row.
+        width: width of the sheet in pixels.
+
+    Returns:
+        The sheet, (height, width, 3) uint8, RGB.
+
+    Raises:
+        ShapeError: no tiles, no room for the columns, or a picture of another shape or type.
+
+    >>> gray = np.full((20, 30, 3), 128, np.uint8)
+    >>> contact_sheet([(gray, "input"), (gray, "output")], columns=2, width=300).shape[1]
+    300
+    """
+    gap = max(4, width // 100)
+    side = (width - gap) // max(columns, 1) - gap
+    if not tiles or columns < 1 or side < 16:
+        raise ShapeError(
+            f"got {len(tiles)} tiles for {columns} columns in {width} pixels; "
+            "wanted a tile or more, and columns of at least 16 pixels"
+        )
+    cells = [_cell(image, caption, side) for image, caption in tiles]
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    heights = [max(cell.height for cell in row) + gap for row in rows]
+    sheet = Image.new("RGB", (width, gap + sum(heights)), "white")
+    for i, row in enumerate(rows):
+        for j, cell in enumerate(row):
+            sheet.paste(cell, (gap + j * (side + gap), gap + sum(heights[:i])))
+    return np.array(sheet)
+
+
+@contextmanager
+def _opened(source: Readable, max_pixels: int) -> Iterator[Image.Image]:
+    """Open a picture by its header; what fails, here or in the body, becomes an ImageError."""
+    name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", "picture")
+    try:
+        with warnings.catch_warnings(), _stream(source) as file:
+            warnings.filterwarnings("ignore", module="PIL")  # odd metadata; the size we check
+            if not file.peek(1):
+                raise ImageError("is empty (0 bytes); copy or download it again")
+            with Image.open(file, formats=tuple(FORMATS)) as im:
+                if im.width * im.height > max_pixels:
+                    size = f"{im.width} x {im.height} pixels, at most {max_pixels} are read"
+                    raise Image.DecompressionBombError(size)
+                yield im
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except Exception as error:  # on broken files Pillow's decoders raise nearly every type
+        raise ImageError(f"{name}: {_cure(error)}") from error
+
+
+def _stream(source: Readable) -> io.BufferedReader:
+    if isinstance(source, str | os.PathLike):
+        return Path(source).open("rb")
+    return io.BufferedReader(io.BytesIO(source if isinstance(source, bytes) else source.read()))
+
+
+def _cure(error: Exception) -> str:
+    match error:
+        case FileNotFoundError():
+            return "does not exist; check the path"
+        case IsADirectoryError():
+            return "is a folder, wanted a picture; name a file in it"
+        case PermissionError():
+            return "may not be read; change its permissions"
+        case UnidentifiedImageError():
+            return f"is not a picture of a known format ({', '.join(FORMATS)}); convert it to PNG"
+        case Image.DecompressionBombError():
+            return f"is too large by its header ({error}); scale it down or cut it into parts"
+        case _:
+            return f"is broken or cut short ({error}); copy or download it again"
+
+
+def _refuse_frames(im: Image.Image) -> None:
+    # a phone's MPO is one photo with its depth map or a second view
+    if im.format != "MPO" and getattr(im, "is_animated", False):
+        raise ImageError("has several frames or pages, wanted one picture; extract the one to use")
+
+
+def _orientation(im: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8, from what stands before the pixels."""
+    try:
+        # not im.getexif(): for a PNG that decodes the pixels
+        value = Image.Image.getexif(im).get(ExifTags.Base.Orientation)
+    except Exception:  # a viewer shows a picture with broken EXIF as it is stored
+        return 1
+    return value if value in _TURNS else 1
+
+
+def _turn(im: Image.Image) -> Transpose | None:
+    """What is left to do to make a picture upright; a TIFF is turned by Pillow."""
+    return None if im.format == "TIFF" else _TURNS.get(_orientation(im))
+
+
+def _to_rgb(im: Image.Image) -> Image.Image:
+    if im.mode == "F":
+        raise ImageError("holds floating-point values; scale them to 0 to 255 and save 8 bits")
+    if im.mode.startswith("I"):
+        values = np.asarray(im)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ImageError(
+                f"holds integers from {values.min()} to {values.max()}, wanted 8 or 16 bits; "
+                "scale them to 0 to 255 and save 8 bits"
+            )
+        gray = (values >> 8).astype(np.uint8)  # Pillow's own conversion saturates
+        if "transparency" in im.info:
+            gray[values == im.info["transparency"]] = 255
+        return Image.fromarray(gray).convert("RGB")
+    if im.mode == "La":
+        im = im.convert("LA")
+    if im.has_transparency_data:
+        im = im.convert("RGBA")
+        im = Image.alpha_composite(Image.new("RGBA", im.size, "white"), im)
+    return im.convert("RGB")
+
+
+def _indexed(labels: Labels, palette: Pixels | None) -> Image.Image:
+    """Labels as an image of mode P with 256 colors: those given, then those of VOC."""
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer) or not labels.size:
+        raise ShapeError(
+            f"got labels of shape {labels.shape} and type {labels.dtype}; "
+            "wanted (H, W) of an integer type, not empty"
+        )
+    low, high = labels.min(), labels.max()
+    if low < 0 or high > 255:
+        raise ImageError(f"got labels from {low} to {high}; wanted class indices 0 to 255")
+    colors = voc_palette()
+    if palette is not None:
+        if palette.shape != (len(palette), 3) or len(palette) > 256 or palette.dtype != np.uint8:
+            raise ShapeError(
+                f"got a palette of shape {palette.shape} and type {palette.dtype}; "
+                "wanted (K, 3) uint8, RGB, with K to 256"
+            )
+        colors[: len(palette)] = palette
+    im = Image.fromarray(labels.astype(np.uint8))
+    im.putpalette(colors.tobytes())
+    return im
+
+
+def _check_image(image: Pixels) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ShapeError(
+            f"got a picture of shape {image.shape} and type {image.dtype}; "
+            "wanted (H, W, 3) uint8, RGB, not empty"
+        )
+
+
+def _check_suffix(path: str | os.PathLike[str], *suffixes: str) -> None:
+    suffix = Path(path).suffix.lower()
+    if suffix not in suffixes:
+        raise ImageError(
+            f"{path}: cannot be written as {suffix or 'a file without suffix'!r}; "
+            f"give a name that ends in {' or '.join(suffixes)}"
+        )
+
+
+def _borders(labels: Labels) -> npt.NDArray[np.bool_]:
+    """Where another class begins to the right or below: lines that grow with the picture."""
+    thick = max(1, round(min(labels.shape) / 400))
+    edge = np.zeros(labels.shape, np.bool_)
+    edge[:, :-thick] |= labels[:, :-thick] != labels[:, thick:]
+    edge[:-thick] |= labels[:-thick] != labels[thick:]
+    return edge
+
+
+def _draw_legend(
+    image: Pixels,
+    labeled: npt.NDArray[np.bool_],
+    rows: Sequence[tuple[tuple[int, ...], str]],
+) -> None:
+    """Draw swatches and texts into a corner, on at most half the width and half the height."""
+    height, width = labeled.shape
+    em = ImageFont.load_default(100)
+    lengths = [em.getlength(text) / 100 for _, text in rows]
+    for count in range(len(rows), 0, -1):
+        wide = 2.2 + max(lengths[:count])  # in text sizes, as is high
+        high = 0.6 + 1.3 * count
+        size = int(min(max(11, min(height, width) / 26), width / 2 / wide, height / 2 / high))
+        if size >= 8:  # the smallest that is legible
+            break
+    else:
+        return
+    down, across = math.ceil(size * high), math.ceil(size * wide)
+    corner = min(
+        [
+            np.s_[top : top + down, left : left + across]
+            for top in (height - down, 0)
+            for left in (0, width - across)
+        ],
+        key=lambda corner: np.count_nonzero(labeled[corner]),
+    )
+    panel = Image.fromarray(image[corner] // 3)
+    draw = ImageDraw.Draw(panel)
+    font = ImageFont.load_default(size)
+    for i, (color, text) in enumerate(rows[:count]):
+        middle = size * (0.95 + 1.3 * i)
+        draw.rectangle(
+            (0.4 * size, middle - 0.4 * size, 1.3 * size, middle + 0.4 * size), color, "white"
+        )
+        draw.text((1.7 * size, middle), text, "white", font, anchor="lm")
+    image[corner] = np.asarray(panel)
+
+
+def _cell(image: Pixels, caption: str, side: int) -> Image.Image:
+    """A picture within a square of `side`, centered across, with its caption below."""
+    _check_image(image)
+    picture = ImageOps.contain(Image.fromarray(image), (side, side), Image.Resampling.LANCZOS)
+    size = min(max(side // 16, 10), 22)
+    font = ImageFont.load_default(size)
+    if font.getlength(caption) > side:
+        while caption and font.getlength(caption + "…") > side:
+            caption = caption[:-1]
+        caption = caption.rstrip() + "…"
+    cell = Image.new("RGB", (side, picture.height + 2 * size), "white")
+    cell.paste(picture, ((side - picture.width) // 2, 0))
+    middle = (side / 2, picture.height + size)
+    ImageDraw.Draw(cell).text(middle, caption, "black", font, anchor="mm")
+    return cell

@@ -1,0 +1,236 @@
+"""How good a segmentation is: one confusion matrix over the data set, and what follows from it.
+
+A label map holds K classes as 0..K-1; the truth may hold an ignore value (255, "void") too, whose
+pixels count nowhere. Matrices of images are summed, and scores are taken from the sum: a mean of
+the IoU of single images is another figure, and not the one that is published.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from unpool.errors import DataError, OptionError, ShapeError
+
+
+class Scores(NamedTuple):
+    """Figures of a confusion matrix, 0..1, each NaN if there was nothing to score."""
+
+    miou: float  # mean of `iou` over the classes that have one
+    iou: NDArray[np.float64]  # (K,), NaN for a class neither in the truth nor predicted
+    pixel_accuracy: float  # share of the pixels labeled right
+    mean_accuracy: float  # the same share a class, averaged over the classes in the truth
+    frequency_weighted_iou: float  # mean of `iou`, weighted by the truth's pixels of the class
+
+
+def confusion_matrix(
+    prediction: NDArray[Any], truth: NDArray[Any], classes: int, ignore: int = 255
+) -> NDArray[np.int64]:
+    """Count the pixels of each true class that were given each class.
+
+    Args:
+        prediction: whole numbers 0..K-1, of any shape, on ignored pixels too.
+        truth: whole numbers 0..K-1, or `ignore` where nothing is counted, of the same shape.
+
+    Returns:
+        (K, K), rows true, columns predicted; those of several images may be added.
+
+    Raises:
+        ShapeError: the two are not of one shape, or not of whole numbers.
+        DataError: a value is out of range.
+
+    >>> truth = np.array([[0, 1, 1, 255]])
+    >>> confusion_matrix(np.array([[0, 1, 0, 0]]), truth, classes=2).tolist()
+    [[1, 0], [1, 1]]
+    """
+    _check(prediction, truth, classes, ignore)  # torchmetrics books a wrong value in another cell
+    counted = multiclass_confusion_matrix(
+        torch.from_numpy(prediction.astype(np.int64)),
+        torch.from_numpy(truth.astype(np.int64)),
+        num_classes=classes,
+        ignore_index=ignore,
+        validate_args=False,
+    )
+    return np.asarray(counted, dtype=np.int64)
+
+
+def scores(matrix: NDArray[Any]) -> Scores:
+    """Take all figures from a confusion matrix, (K, K), rows true, columns predicted.
+
+    Raises:
+        ShapeError: the matrix is not (K, K).
+
+    Long, Shelhamer, Darrell 2015, section 5; classes that do not occur as in their code.
+
+    >>> found = scores(np.array([[3, 1], [1, 3]]))
+    >>> found.miou, found.pixel_accuracy
+    (0.6, 0.75)
+    """
+    matrix = np.asarray(matrix)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ShapeError(f"got a matrix of {matrix.shape}, wanted (K, K); see confusion_matrix")
+    right, union, true = matrix.diagonal(), _union(matrix), matrix.sum(axis=1)
+    iou = _ratio(right, union)
+    return Scores(
+        miou=float(_mean(iou)),
+        iou=iou,
+        pixel_accuracy=float(_ratio(right.sum(), true.sum())),
+        mean_accuracy=float(_mean(_ratio(right, true))),
+        frequency_weighted_iou=float(_ratio(np.nansum(iou * true), true.sum())),
+    )
+
+
+def bootstrap_interval(
+    matrices: NDArray[Any], level: float = 0.95, samples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Give the ends of an interval for the mean IoU (percentile bootstrap over images).
+
+    Each sample draws N images with replacement, sums their matrices and takes the mean IoU.
+
+    Args:
+        matrices: (N, K, K), a confusion matrix an image.
+        level: share of the samples inside the interval.
+        samples: how many are drawn.
+        seed: the same one gives the same interval.
+
+    Raises:
+        ShapeError: the matrices are not (N, K, K).
+        DataError: they count no pixel.
+        OptionError: level is not between 0 and 1, or samples is below 1.
+
+    Efron, Tibshirani 1993, chapter 13.
+
+    >>> image = np.array([[3, 1], [1, 3]])
+    >>> bootstrap_interval(np.stack([image, image]))
+    (0.6, 0.6)
+    """
+    matrices = np.asarray(matrices)
+    if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2]:
+        raise ShapeError(f"got matrices of {matrices.shape}, wanted (N, K, K), one an image")
+    if not matrices.any():
+        raise DataError("got matrices that count no pixel; give images with labeled pixels")
+    if not (0 < level < 1 and samples >= 1):
+        raise OptionError(
+            f"got level {level}, samples {samples}; wanted 0 < level < 1, samples >= 1"
+        )
+    images = len(matrices)
+    drawn = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), samples)
+    # intersections and unions add up over images, and float64 holds the sums exactly
+    right, union = matrices.diagonal(axis1=1, axis2=2), _union(matrices)
+    miou = _mean(_ratio(*(drawn.astype(np.float64) @ counts for counts in (right, union))))
+    low, high = np.nanquantile(miou, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def boundary_f1(
+    prediction: NDArray[Any],
+    truth: NDArray[Any],
+    classes: int,
+    ignore: int = 255,
+    tolerance: float = 0.0075,
+) -> NDArray[np.float64]:
+    """Score the outline of each class in one image: the boundary F1, or BF.
+
+    The outline of a class is its pixels with a neighbor (of four) of another class; the edge of
+    the image and ignored pixels make no outline. Precision is the share of the predicted outline
+    near the true one, recall the share of the true one near the predicted. An image has the mean
+    over its classes (`np.nanmean`), a data set the mean over its images.
+
+    Args:
+        prediction: (H, W), whole numbers 0..K-1, on ignored pixels too.
+        truth: (H, W), whole numbers 0..K-1, or `ignore` where nothing is counted.
+        tolerance: how far "near" is, in diagonals of the image.
+
+    Returns:
+        (K,), 0..1; NaN for a class that is not in the truth, or has no outline in either map.
+
+    Raises:
+        ShapeError: the two are not of one shape (H, W), or not of whole numbers.
+        DataError: a value is out of range.
+
+    Csurka, Larlus, Perronnin 2013; tolerance and means as in SegNet (Badrinarayanan, Kendall,
+    Cipolla 2017, section 4).
+
+    >>> truth = np.repeat([[0, 0, 1, 1, 1, 1]], 6, axis=0)
+    >>> boundary_f1(truth, truth, classes=3).tolist()
+    [1.0, 1.0, nan]
+    """
+    _check(prediction, truth, classes, ignore)
+    if truth.ndim != 2:
+        raise ShapeError(f"got label maps of {truth.shape}, wanted (H, W); pass image by image")
+    prediction = np.where(truth == ignore, ignore, prediction.astype(np.int64))
+    reach = tolerance * math.hypot(*truth.shape)
+    f1 = np.full(classes, np.nan)
+    for k in np.unique(truth[truth != ignore]):
+        f1[k] = _outline_f1(_outline(prediction, k, ignore), _outline(truth, k, ignore), reach)
+    return f1
+
+
+def _outline(labels: NDArray[Any], k: int, ignore: int) -> NDArray[np.bool_]:
+    """Mark the pixels of class `k` with a neighbor of another class."""
+    own: NDArray[np.bool_] = labels == k
+    other = ~own & (labels != ignore)
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    return own & (cv2.dilate(other.astype(np.uint8), cross) > 0)
+
+
+def _outline_f1(found: NDArray[np.bool_], wanted: NDArray[np.bool_], reach: float) -> float:
+    if not (found.any() and wanted.any()):
+        return 0.0 if found.any() or wanted.any() else math.nan
+    precision, recall = (
+        float(np.mean(_distance(to)[of] <= reach)) for of, to in ((found, wanted), (wanted, found))
+    )
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _distance(outline: NDArray[np.bool_]) -> NDArray[Any]:
+    outside = (~outline).astype(np.uint8)
+    return cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+
+
+def _union(matrices: NDArray[Any]) -> NDArray[Any]:
+    """Count the pixels that are of each class in the truth, in the prediction, or in both."""
+    right = matrices.diagonal(axis1=-2, axis2=-1)
+    return np.asarray(matrices.sum(axis=-1) + matrices.sum(axis=-2) - right)
+
+
+def _ratio(part: Any, whole: Any) -> NDArray[np.float64]:
+    """Divide, with NaN where there is nothing to divide by."""
+    ratio = np.full(np.shape(whole), np.nan)
+    np.divide(part, whole, out=ratio, where=whole > 0)
+    return ratio
+
+
+def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Average over the last axis, without NaN; NaN, and no warning, when nothing is left."""
+    return _ratio(np.nansum(values, axis=-1), np.isfinite(values).sum(axis=-1))
+
+
+def _check(prediction: NDArray[Any], truth: NDArray[Any], classes: int, ignore: int) -> None:
+    for name, labels in (("prediction", prediction), ("truth", truth)):
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise ShapeError(f"got a {name} of {labels.dtype}, wanted classes as whole numbers")
+    if prediction.shape != truth.shape:
+        raise ShapeError(
+            f"got a prediction of {prediction.shape} for a truth of {truth.shape}; "
+            "resize the prediction to the truth, not the truth"
+        )
+    wrong = prediction[(prediction < 0) | (prediction >= classes)]
+    if wrong.size:
+        raise DataError(
+            f"got a prediction of {_some(wrong)}, wanted 0..{classes - 1}; predict a class a pixel"
+        )
+    wrong = truth[((truth < 0) | (truth >= classes)) & (truth != ignore)]
+    if wrong.size:
+        raise DataError(
+            f"got a truth of {_some(wrong)}, wanted 0..{classes - 1}, or {ignore} for ignored "
+            "pixels; check the number of classes and the ignored value"
+        )
+
+
+def _some(values: NDArray[Any]) -> str:
+    return ", ".join(map(str, np.unique(values)[:5]))

@@ -1,0 +1,234 @@
+"""Where objects may be: boxes from the edges of an image (EdgeBoxes), or from a fixed grid.
+
+DeconvNet labels the best of these boxes one by one and merges what it finds (Noh, Hong, Han 2015,
+section 5). EdgeBoxes (Zitnick, Dollar 2014) scores a box by the contours that lie wholly
+inside it. Its authors find edges with a trained forest; here they are gradients of the color,
+which need no weights.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from unpool.errors import OptionError, ShapeError
+from unpool.vision.boxes import clip
+
+_FLAT = 1e-3  # edges below are rounding errors; one gray level, blurred, is twice as much
+_SMALLEST = 16  # pixels: the grid ends at boxes with a shorter side
+
+
+class Proposals(NamedTuple):
+    """Boxes that may hold an object, the best first."""
+
+    boxes: NDArray[np.int32]  # (P, 4) x0, y0, x1, y1 inside the image; x1, y1 excluded
+    scores: NDArray[np.float32]  # (P,), descending
+
+
+def propose(image: NDArray[np.uint8], method: str = "edgeboxes", count: int = 2000) -> Proposals:
+    """Propose at most `count` boxes in an image, (H, W, 3) uint8 RGB, by "edgeboxes" or "grid".
+
+    Raises:
+        OptionError: there is no such method, or it cannot be used.
+        ShapeError: the image is not (H, W, 3) uint8.
+
+    >>> propose(np.zeros((60, 80, 3), np.uint8), "grid", count=1).boxes.tolist()
+    [[0, 0, 80, 60]]
+    """
+    if method not in METHODS:
+        raise OptionError(f"got the proposal method {method!r}; use one of {', '.join(METHODS)}")
+    _check(image, count)
+    return METHODS[method](image, count)
+
+
+def edge_boxes(
+    image: NDArray[np.uint8],
+    count: int = 2000,
+    *,
+    alpha: float = 0.65,
+    beta: float = 0.75,
+    eta: float = 1.0,
+    min_score: float = 0.01,
+    edge_min_mag: float = 0.1,
+    edge_merge_thr: float = 0.5,
+    cluster_min_mag: float = 0.5,
+    max_aspect_ratio: float = 3.0,
+    min_box_area: float = 1000.0,
+    gamma: float = 2.0,
+    kappa: float = 1.5,
+) -> Proposals:
+    """Propose boxes by the contours that they hold (EdgeBoxes), found with `edge_map`.
+
+    The defaults are the authors'. An image without edges has no boxes.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        count: at most so many boxes (the authors' maxBoxes).
+        alpha, beta: IoU of neighboring windows; IoU above which the weaker of two boxes goes.
+        eta: factor on beta after each box, while it is above 0.5.
+        min_score, edge_min_mag: boxes and edges below are dropped.
+        edge_merge_thr: a group of edges ends when it has turned by so many half turns.
+        cluster_min_mag: a group of less edge is merged with a neighbor.
+        max_aspect_ratio, min_box_area: limits of the windows.
+        gamma, kappa: exponents of the groups' affinity and of the size that divides the score.
+
+    Raises:
+        OptionError: a setting is out of range, or OpenCV lacks its contributed modules.
+        ShapeError: the image is not (H, W, 3) uint8, or is too large.
+
+    Zitnick, Dollar 2014, section 3.
+
+    >>> len(edge_boxes(np.zeros((60, 80, 3), np.uint8)).boxes)
+    0
+    """
+    _check(image, count)
+    _check_engine(image, alpha, beta, min_box_area)
+    # a new engine an image, since its tables grow with every call; in the order of its signature
+    engine = cv2.ximgproc.createEdgeBoxes(
+        *(alpha, beta, eta, min_score, count),
+        *(edge_min_mag, edge_merge_thr, cluster_min_mag),
+        *(max_aspect_ratio, min_box_area, gamma, kappa),
+    )
+    return _from_opencv(*engine.getBoundingBoxes(*edge_map(image)), image.shape[:2], count)
+
+
+def edge_map(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Find the edges of an image, (H, W, 3) uint8 RGB, thinned to lines.
+
+    The image is blurred in Lab, and the gradients of the three channels are joined in a structure
+    tensor; the root of its larger eigenvalue is the strength of an edge (Di Zenzo 1986). It is
+    thinned along the normal, divided by its 99th percentile, cut off at 1, and faded over the
+    outer 5 pixels, where the blur has seen a mirrored image.
+
+    Returns:
+        edges: (H, W) float32, 0..1.
+        orientation: (H, W) float32, 0..pi, of the edge's *normal*, from the x to the y axis.
+
+    >>> image = np.zeros((40, 40, 3), np.uint8)
+    >>> image[:, 20:] = 255
+    >>> edges, orientation = edge_map(image)
+    >>> edges[20].nonzero()[0].tolist(), float(orientation[20, 20])
+    ([19, 20], 0.0)
+    """
+    _check(image)
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2Lab).astype(np.float32) / 255
+    blurred = cv2.GaussianBlur(lab, (0, 0), max(1.5, 0.005 * max(image.shape[:2])))
+    gx, gy = cv2.Scharr(blurred, cv2.CV_32F, 1, 0), cv2.Scharr(blurred, cv2.CV_32F, 0, 1)
+    xx, xy, yy = (gx * gx).sum(2), (gx * gy).sum(2), (gy * gy).sum(2)
+    strength = np.sqrt((xx + yy + np.hypot(xx - yy, 2 * xy)) / 2)
+    orientation = np.mod(np.arctan2(2 * xy, xx - yy) / 2, np.float32(np.pi))
+    # thinned before it is cut off, since a plateau of ones cannot be thinned
+    scale = np.float32(max(np.percentile(strength, 99), _FLAT))
+    edges = np.minimum(_thin(strength, orientation) / scale, 1)
+    y, x = np.indices(edges.shape, np.float32)
+    border = np.minimum(np.minimum(y, y[::-1]), np.minimum(x, x[:, ::-1]))
+    return edges * np.minimum(border / 5, 1), orientation
+
+
+def grid_boxes(
+    size: tuple[int, int], count: int = 2000, *, shrink: float = 0.6, step: float = 0.5
+) -> Proposals:
+    """Propose boxes on a grid at several scales, whatever the image shows.
+
+    Each scale holds boxes of the shape of the image, and others of half the width or half the
+    height. Large scales come first, and in each scale the boxes near the center. The scores
+    fall evenly from 1 towards 0 and say no more than the order.
+
+    Args:
+        size: height and width of the image.
+        count: at most so many boxes.
+        shrink: size of each scale in the one before; the first is the image.
+        step: distance of neighboring boxes in box sides, at most.
+
+    Raises:
+        OptionError: count is below 1, shrink not between 0 and 1, or step not above 0.
+
+    >>> grid_boxes((60, 80), count=4).boxes.tolist()
+    [[0, 0, 80, 60], [20, 0, 60, 60], [0, 15, 80, 45], [0, 0, 40, 60]]
+    """
+    if not (count >= 1 and 0 < shrink < 1 and step > 0):
+        raise OptionError(
+            f"got count {count}, shrink {shrink}, step {step}; "
+            "wanted count >= 1, 0 < shrink < 1, step > 0"
+        )
+    height, width = size
+    levels = [np.array([[0, 0, width, height]])]
+    scale = 1.0
+    shapes = ((1, 1), (1, 0.5), (0.5, 1))
+    while scale * min(size) / 2 >= _SMALLEST:
+        covers = [_cover(size, (h * scale * height, w * scale * width), step) for h, w in shapes]
+        boxes = np.concatenate(covers)
+        offset = (boxes[:, :2] + boxes[:, 2:]) / (2 * np.array([width, height])) - 0.5
+        levels.append(boxes[np.argsort(np.hypot(*offset.T), kind="stable")])
+        scale *= shrink
+    unique, first = np.unique(np.concatenate(levels), axis=0, return_index=True)
+    best = unique[np.argsort(first)][:count].astype(np.int32)
+    return Proposals(best, np.linspace(1, 0, len(best), endpoint=False, dtype=np.float32))
+
+
+METHODS: dict[str, Callable[[NDArray[np.uint8], int], Proposals]] = {
+    "edgeboxes": edge_boxes,
+    "grid": lambda image, count: grid_boxes((image.shape[0], image.shape[1]), count),
+}
+
+
+def _from_opencv(found: Any, scores: Any, size: tuple[int, int], count: int) -> Proposals:
+    if len(found) == 0:  # the scores are None then
+        return Proposals(np.zeros((0, 4), np.int32), np.zeros(0, np.float32))
+    # x and y are 1-based there, and a box holds both of its ends, w + 1 pixels (edgeboxes.cpp,
+    # scoreBox): the start moves by one, and the end as given is the excluded one
+    x, y, w, h = np.asarray(found, np.int32).T
+    boxes = clip(np.stack([x - 1, y - 1, x + w, y + h], axis=1), size)
+    return Proposals(boxes[:count], np.asarray(scores, np.float32).ravel()[:count])
+
+
+def _thin(edges: NDArray[np.float32], normal: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Keep edges that are the maximum, to within 1 %, of five samples along their normal."""
+    y, x = np.indices(edges.shape, np.float32)
+    dx, dy = np.cos(normal), np.sin(normal)
+    kept = np.ones(edges.shape, bool)
+    for d in (-2, -1, 1, 2):
+        places = x + d * dx, y + d * dy
+        beside = cv2.remap(edges, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        kept &= edges * 1.01 >= beside
+    return edges * kept
+
+
+def _cover(size: tuple[int, int], sides: tuple[float, float], step: float) -> NDArray[np.int64]:
+    """Cover an image evenly from edge to edge with boxes of one size."""
+    starts = []
+    for length, side in zip(size, sides, strict=True):
+        steps = int(np.ceil((length - side) / (step * side) - 1e-9))  # 1e-9 against rounding
+        starts.append(np.linspace(0, length - side, steps + 1))
+    y, x = (start.ravel() for start in np.meshgrid(*starts, indexing="ij"))
+    corners = np.stack([x, y, x + sides[1], y + sides[0]], axis=1)
+    return np.floor(corners + 0.5).astype(np.int64)
+
+
+def _check(image: NDArray[Any], count: int = 1) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ShapeError(
+            f"got an image of {image.shape} {image.dtype}, wanted (H, W, 3) uint8; convert it"
+        )
+    if count < 1:
+        raise OptionError(f"got a count of {count}; wanted 1 or more proposals")
+
+
+def _check_engine(image: NDArray[Any], alpha: float, beta: float, min_box_area: float) -> None:
+    """Refuse what OpenCV would answer with a division by zero or a read out of bounds."""
+    if not hasattr(cv2, "ximgproc"):
+        raise OptionError(
+            "the OpenCV that is installed has no EdgeBoxes (ximgproc); uninstall the opencv "
+            "packages and `pip install opencv-contrib-python-headless`, or use the method 'grid'"
+        )
+    if not (0 < alpha < 1 and 0 < beta <= 1 and min_box_area >= 100):
+        raise OptionError(
+            f"got alpha {alpha}, beta {beta}, min_box_area {min_box_area}; wanted 0 < alpha < 1, "
+            "0 < beta <= 1, min_box_area >= 100"
+        )
+    if sum(image.shape[:2]) >= 20000:
+        raise ShapeError(
+            f"got an image of {image.shape}, wanted height + width below 20000; shrink it"
+        )

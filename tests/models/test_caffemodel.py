@@ -1,0 +1,722 @@
+"""Files are written by protobuf itself, and networks judged by plain functions on Caffe's blobs."""
+
+import gzip
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tracemalloc
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from unpool.errors import OptionError, WeightsError
+from unpool.models.caffemodel import load_caffemodel, read_caffemodel
+
+# ---- Caffe's format, by protobuf -----------------------------------------------------------------
+
+KINDS = {"Convolution": 4, "InnerProduct": 14, "ReLU": 18, "Deconvolution": 39, "BN": 43}
+PROTO = {  # message: field: (number, type); those in brackets are repeated
+    "BlobShape": {"dim": (1, "[int64]")},
+    "BlobProto": {
+        "num": (1, "int32"),
+        "channels": (2, "int32"),
+        "height": (3, "int32"),
+        "width": (4, "int32"),
+        "data": (5, "[float]"),
+        "diff": (6, "[float]"),
+        "shape": (7, "BlobShape"),
+        "double_data": (8, "[double]"),
+    },
+    "V1LayerParameter": {
+        "bottom": (2, "[string]"),
+        "top": (3, "[string]"),
+        "name": (4, "string"),
+        "type": (5, "int32"),  # an enum, the same on the wire
+        "blobs": (6, "[BlobProto]"),
+        "blobs_lr": (7, "[float]"),
+    },
+    "LayerParameter": {
+        "name": (1, "string"),
+        "type": (2, "string"),
+        "bottom": (3, "[string]"),
+        "loss_weight": (5, "[float]"),
+        "blobs": (7, "[BlobProto]"),
+    },
+    "NetParameter": {
+        "name": (1, "string"),
+        "layers": (2, "[V1LayerParameter]"),
+        "input": (3, "[string]"),
+        "input_dim": (4, "[int32]"),
+        "layer": (100, "[LayerParameter]"),
+    },
+}
+
+
+def net_parameter(packed: bool):
+    """The class of Caffe's NetParameter, with its repeated numbers packed or one at a time."""
+    file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
+    for message, fields in PROTO.items():
+        proto = file.message_type.add(name=message)
+        for name, (number, kind) in fields.items():
+            field = proto.field.add(name=name, number=number, label="LABEL_OPTIONAL")
+            if kind.startswith("["):
+                field.label, kind = field.LABEL_REPEATED, kind.strip("[]")
+            if kind in PROTO:
+                field.type, field.type_name = field.TYPE_MESSAGE, f".caffe.{kind}"
+            else:
+                field.type = getattr(field, f"TYPE_{kind.upper()}")
+                if field.label == field.LABEL_REPEATED and kind != "string":
+                    field.options.packed = packed
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("caffe.NetParameter"))
+
+
+Net, UnpackedNet = net_parameter(True), net_parameter(False)
+
+
+def save(layers, version=1, net=None, diff=False, double=False) -> bytes:
+    """Layers (name, kind, blobs) as a .caffemodel of Caffe before (1) or since (2) 2015."""
+    net = Net() if net is None else net
+    net.name, head = "a net", net.layers if version == 1 else net.layer
+    if version == 1:
+        net.input.append("data")
+        net.input_dim.extend([1, 3, 224, 224])
+    for name, kind, blobs in layers:
+        layer = head.add(name=name, type=KINDS[kind] if version == 1 else kind, bottom=["below"])
+        for array in blobs:
+            blob = layer.blobs.add()
+            if version == 1:
+                blob.num, blob.channels, blob.height, blob.width = array.shape
+            else:
+                blob.shape.dim.extend(array.shape)
+            (blob.double_data if double else blob.data).extend(array.ravel().tolist())
+            blob.diff.extend([0.5] * array.size * diff)
+    return net.SerializeToString()
+
+
+def small():
+    """Three layers, the one in the middle without blobs."""
+    numbers = np.arange(24, dtype=np.float32) / 8
+    return [
+        ("one", "Convolution", [numbers.reshape(2, 3, 2, 2), numbers[:2].reshape(1, 1, 1, 2)]),
+        ("relu", "ReLU", []),
+        ("two", "InnerProduct", [-numbers.reshape(1, 1, 4, 6)]),
+    ]
+
+
+def same(read, written) -> bool:
+    written = [layer for layer in written if layer[2]]
+    return len(read) == len(written) and all(
+        layer.name == name
+        and layer.type == kind
+        and len(layer.blobs) == len(blobs)
+        and all(
+            a.dtype == np.float32 and a.shape == b.shape and (a == b).all()
+            for a, b in zip(layer.blobs, blobs, strict=True)
+        )
+        for layer, (name, kind, blobs) in zip(read, written, strict=True)
+    )
+
+
+def attempt(function, *arguments):
+    """What the function returns, or None if it refuses the file; any other error passes."""
+    try:
+        return function(*arguments)
+    except WeightsError:
+        return None
+
+
+@pytest.fixture(scope="session")
+def read(tmp_path_factory):
+    """Read a .caffemodel given as bytes."""
+    path = tmp_path_factory.mktemp("read") / "net.caffemodel"
+
+    def read(data: bytes):
+        path.write_bytes(data)
+        return list(read_caffemodel(path))
+
+    return read
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("diff", [False, True])
+@pytest.mark.parametrize("message", [Net, UnpackedNet])
+def test_reads_what_protobuf_writes(read, version, diff, message):
+    assert same(read(save(small(), version, message(), diff)), small())
+
+
+@pytest.mark.parametrize("message", [Net, UnpackedNet])
+def test_reads_doubles(read, message):
+    assert same(read(save(small(), 2, message(), double=True)), small())
+
+
+def test_too_large_a_double_is_infinite(read):
+    assert read(save([("a", "BN", [np.array([1e300])])], 2, double=True))[0].blobs[0] == np.inf
+
+
+def test_reads_a_scalar_and_many_dimensions(read):
+    layers = [("a", "BN", [np.float32(3).reshape(()), np.ones((1, 2, 1, 3, 1, 2), np.float32)])]
+    assert same(read(save(layers, 2)), layers)
+
+
+def test_reads_both_layouts_in_one_file(read):
+    assert same(read(save(small(), 1) + save(small(), 2)), small() + small())
+
+
+def test_names_unknown_kinds_by_number(read):
+    net = Net()
+    net.layers.add(name="a", type=99).blobs.add(num=1, channels=1, height=1, width=1, data=[1.0])
+    assert read(net.SerializeToString())[0].type == "type 99"
+
+
+def test_order_and_pieces_of_fields_do_not_matter(read):
+    """Protobuf allows any order and lists in pieces; of single fields the last one counts."""
+    pieces = field(5, 2, floats(1, 2)) + field(5, 5, floats(3)) + field(5, 2, floats(4, 5, 6))
+    shape = field(7, 2, field(1, 0, varint(2))) + field(7, 2, field(1, 2, varint(3)))
+    layer = field(7, 2, pieces + shape) + field(1, 2, b"old") + field(2, 2, b"BN")
+    got = read(field(100, 2, layer + field(1, 2, b"new")))
+    assert same(got, [("new", "BN", [np.arange(1, 7, dtype=np.float32).reshape(2, 3)])])
+
+
+def test_gives_layers_before_the_file_is_read_through(tmp_path):
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(save(small()) + b"\x07")
+    layers = read_caffemodel(path)
+    assert next(layers).name == "one"
+    assert next(layers).name == "two"
+    with pytest.raises(WeightsError, match="wire type 7"):
+        next(layers)
+
+
+# ---- damaged and hostile files -------------------------------------------------------------------
+
+
+def varint(value: int) -> bytes:
+    out = b""
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def field(number: int, wire: int, value: bytes, length: int | None = None) -> bytes:
+    size = varint(len(value) if length is None else length) if wire == 2 else b""
+    return varint(number << 3 | wire) + size + value
+
+
+def floats(*values: float) -> bytes:
+    return np.array(values, "<f4").tobytes()
+
+
+def blob(shape, data=b"", number=5, **options) -> bytes:
+    """A layer of one blob of the old layout."""
+    dims = b"".join(field(i, 0, varint(n)) for i, n in enumerate(shape, start=1))
+    return field(2, 2, field(6, 2, dims + field(number, 2, data, **options)))
+
+
+def new_blob(shape: bytes) -> bytes:
+    """A layer of one number of the new layout."""
+    return field(100, 2, field(7, 2, field(7, 2, shape) + field(5, 2, floats(1))))
+
+
+HOSTILE = {
+    "empty": (b"", "byte 0: the end, and no layer"),
+    "no layers": (field(1, 2, b"name"), "byte 6: the end, and no layer"),
+    "no blobs": (field(2, 2, field(4, 2, b"relu1")), "no layer had weights"),
+    "prototxt": (b'name: "VGG"\nlayers { }', "number 13 and wire type 6.*not a .prototxt"),
+    "gzip": (gzip.compress(save(small()), mtime=0), "number 3 and wire type 7"),
+    "pickle": (pickle.dumps({"state_dict": [1, 2]}, protocol=4), "byte"),
+    "zip, as torch saves": (b"PK\x03\x04" + bytes(64), "number 0"),
+    "zeros": (bytes(64), "byte 0: a field of number 0"),
+    "group": (field(2, 3, b"") + field(2, 4, b""), "number 2 and wire type 3"),
+    "group in a layer": (field(2, 2, field(9, 3, b"")), "byte 2: .* number 9 and wire type 3"),
+    "endless tag": (b"\xff" * 64, "byte 0: a number without end"),
+    "endless length": (b"\x12" + b"\x80" * 64, "byte 1: a number without end"),
+    "length beyond the file": (field(2, 2, b"", 2**62), f"{2**62} bytes where 0 remain"),
+    "length of 70 bits": (b"\x12" + b"\xff" * 9 + b"\x7f", "bytes where 0 remain"),
+    "length beyond the layer": (
+        field(2, 2, field(6, 2, b"", 9)) + bytes(9),
+        "byte 2: a field of 9 bytes where 0 remain",
+    ),
+    "length beyond the blob": (blob((1, 1, 1, 1), b"", length=2**40) + bytes(99), "where 0 remain"),
+    "fixed beyond the blob": (field(2, 2, field(6, 2, field(5, 5, b"\0"))), "4 bytes where 1"),
+    "layer is a number": (field(2, 0, b"\1"), "field 2 is of wire type 0"),
+    "name is a number": (field(2, 2, field(4, 0, b"\1")), "field 4 is of wire type 0"),
+    "blob is a number": (field(2, 2, field(6, 0, b"\1")), "field 6 is of wire type 0"),
+    "data is a varint": (field(2, 2, field(6, 2, field(5, 0, b"\1"))), "field 5 is of wire type 0"),
+    "data is a double": (field(2, 2, field(6, 2, field(5, 1, bytes(8)))), "field 5 is of wire t"),
+    "dimension is bytes": (field(2, 2, field(6, 2, field(1, 2, b"\1"))), "field 1 is of wire typ"),
+    "shape is a number": (
+        field(100, 2, field(7, 2, field(7, 0, b"\1"))),
+        "field 7 is of wire type 0",
+    ),
+    "half a number": (
+        blob((1, 1, 1, 1), bytes(5)),
+        r"shape \(1, 1, 1, 1\) with 5 bytes of float32",
+    ),
+    "too few numbers": (blob((2, 1, 1, 1), bytes(4)), r"shape \(2, 1, 1, 1\) with 4 bytes"),
+    "too many numbers": (blob((1, 1, 1, 1), bytes(8)), r"shape \(1, 1, 1, 1\) with 8 bytes"),
+    "three dimensions": (blob((1, 1, 1), bytes(4)), r"shape \(1, 1, 1, 0\) with 4 bytes"),
+    "no numbers": (blob((0, 1, 1, 1)), r"shape \(0, 1, 1, 1\) with 0 bytes"),
+    "gradients only": (blob((1, 1, 1, 1), bytes(4), number=6), "with 0 bytes"),
+    "negative": (blob((2**64 - 1, 2**64 - 1, 1, 1), bytes(4)), "with 4 bytes"),
+    "product of 2**64": (blob((2**32, 2**32, 1, 1), bytes(4)), "with 4 bytes"),
+    "product of 2**64 + 1": (blob((274177, 67280421310721, 1, 1), bytes(4)), "with 4 bytes"),
+    "many dimensions": (new_blob(field(1, 2, b"\1" * 10**6)), "more than 32 dimensions"),
+    "many shapes": (new_blob(b"\x08\x01" * 10**5), "more than 32 dimensions"),
+    "many blobs": (field(2, 2, blob((1, 1, 1, 1), bytes(4))[2:] * 65), "more than 64 blobs"),
+    "long name": (field(2, 2, field(4, 2, b"a" * 1025)), "a name of 1025 bytes"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), HOSTILE.values(), ids=HOSTILE)
+def test_refuses_what_is_no_caffemodel(read, data, message):
+    with pytest.raises(WeightsError, match=message) as error:
+        read(data)
+    assert "net.caffemodel, byte" in str(error.value)
+    assert "copy or download the file again" in str(error.value)
+
+
+def test_shows_names_that_are_no_text(read):
+    layer = field(4, 2, b"\xff\xfe") + blob((1, 1, 1, 1), floats(1))[2:]
+    assert read(field(2, 2, layer))[0].name == r"\xff\xfe"
+
+
+def test_allocates_no_more_than_the_file_holds(read):
+    hostile = [
+        blob((2**20, 2**20, 1, 1), bytes(10**5)),
+        blob((2**20, 2**20, 1, 1), bytes(10**5), length=2**42),
+        field(2, 2, b"", 2**42) + bytes(10**5),
+        new_blob(field(1, 2, b"\1" * 10**5)),
+    ]
+    for data in hostile:
+        tracemalloc.start()
+        with pytest.raises(WeightsError):
+            read(data)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 10**5
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_every_truncation_is_noticed_or_leaves_whole_layers(read, version):
+    """A cut between two fields leaves a file that is in order; `load_caffemodel` sees those."""
+    data, unharmed = save(small(), version), 0
+    for length in range(len(data)):
+        layers = attempt(read, data[:length])
+        if layers is not None:
+            assert same(layers, small()[: 1 if len(layers) == 1 else 3])
+            unharmed += 1
+    assert unharmed == (4 if version == 1 else 2)  # after each layer, and V1's list of inputs
+
+
+@given(st.binary(max_size=200))
+@settings(deadline=None)
+@example(b"\x12\x00")
+def test_random_bytes_raise_nothing_else(read, data):
+    with pytest.raises(WeightsError):
+        read(data)
+
+
+@given(
+    version=st.sampled_from([1, 2]),
+    edits=st.lists(st.tuples(st.integers(0, 400), st.binary(min_size=1, max_size=3)), max_size=4),
+    length=st.integers(0, 600),
+)
+@settings(deadline=None, max_examples=400)
+def test_random_changes_raise_nothing_else(read, version, edits, length):
+    data = bytearray(save(small(), version, diff=True))
+    for place, new in edits:
+        data[place : place + len(new)] = new
+    layers = attempt(read, bytes(data[:length])) or []
+    assert sum(array.nbytes for layer in layers for array in layer.blobs) <= len(data)
+
+
+def test_refuses_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "missing", tmp_path / "pipe"):
+        with pytest.raises(WeightsError, match="is not a file; give the path"):
+            next(read_caffemodel(path))
+
+
+def test_refuses_what_cannot_be_opened(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(save(small()))
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(WeightsError, match="cannot be read: Permission denied"):
+        next(read_caffemodel(path))
+
+
+def test_notices_a_file_that_shrinks(tmp_path):
+    path = tmp_path / "net.caffemodel"
+    large = ("large", "BN", [np.ones((1, 10**5, 1, 1), np.float32)])
+    path.write_bytes(save([*small(), large]))
+    layers = read_caffemodel(path)
+    next(layers)
+    os.truncate(path, 1000)
+    with pytest.raises(WeightsError, match=r"shorter while it was read|without end"):
+        list(layers)
+
+
+# ---- from Caffe's layers to networks -------------------------------------------------------------
+
+STAGES = (2, 2, 3, 3, 3)
+NARROW = {"widths": (4, 5, 6, 7, 8), "code": 9, "side": 2, "classes": 5}
+FULL = {"widths": (64, 128, 256, 512, 512), "code": 4096, "side": 7, "classes": 21}
+
+
+def deconvnet(widths, code, side, classes):
+    """Name: (kind, shapes of the two blobs) of every layer, in the order of the authors' file."""
+    net = {}
+
+    def add(kind, name, inputs, outputs, kernel, norm=None):
+        channels = (outputs, inputs) if kind == "Convolution" else (inputs, outputs)
+        net[name] = (kind, (*channels, kernel, kernel), (1, 1, 1, outputs))
+        if norm:
+            net[norm] = ("BN", (1, outputs, 1, 1), (1, outputs, 1, 1))
+
+    below = 3
+    for stage, width in enumerate(widths, start=1):
+        for i in range(1, STAGES[stage - 1] + 1):
+            add("Convolution", f"conv{stage}_{i}", below, width, 3, f"bn{stage}_{i}")
+            below = width
+    add("Convolution", "fc6", below, code, side, "bnfc6")
+    add("Convolution", "fc7", code, code, 1, "bnfc7")
+    add("Deconvolution", "fc6-deconv", code, below, side, "fc6-deconv-bn")
+    for stage in (5, 4, 3, 2, 1):
+        for i in range(1, STAGES[stage - 1] + 1):
+            last = i == STAGES[stage - 1] and stage > 1
+            out = widths[stage - 2] if last else widths[stage - 1]
+            add("Deconvolution", f"deconv{stage}_{i}", below, out, 3, f"debn{stage}_{i}")
+            below = out
+    add("Convolution", "seg-score-voc", below, classes, 1)
+    return net
+
+
+def values(name, kind, weight, bias):
+    """Two blobs, the same for the same name, that keep the size of the signal."""
+    random = np.random.default_rng(zlib.crc32(name.encode()))
+    if kind == "BN":
+        first = 0.5 + random.random(weight, dtype=np.float32)
+    else:
+        inputs = np.prod(weight[1:] if kind == "Convolution" else (weight[0], *weight[2:]))
+        first = random.standard_normal(weight, dtype=np.float32)
+        first *= np.float32((2 / inputs) ** 0.5)
+    return [first, 0.1 * random.standard_normal(bias, dtype=np.float32)]
+
+
+def narrow(**changes):
+    """The layers of a narrow DeconvNet; a change replaces a layer's blobs, None removes it."""
+    layers = []
+    for name, (kind, *shapes) in deconvnet(**NARROW).items():
+        blobs = changes.get(name.replace("-", "_"), values(name, kind, *shapes))
+        layers += [] if blobs is None else [(name, kind, blobs)]
+    return layers
+
+
+def vgg(inner_product: bool, version: int):
+    """VGG-16 as released, or with its fully connected layers as convolutions; narrow."""
+    layers = [layer for layer in narrow() if layer[0].startswith("conv")]
+    for name, kind, (weight, bias) in narrow():
+        if name in ("fc6", "fc7"):
+            if inner_product:
+                kind, weight = "InnerProduct", weight.reshape(1, 1, len(weight), -1)
+            layers.append((name, kind, [weight, bias]))
+    layers.append(("fc8", "InnerProduct", [np.ones((1, 1, 10, 9)), np.ones((1, 1, 1, 10))]))
+    if version == 2:
+        layers = [
+            (name, kind, [blob.squeeze() for blob in blobs])
+            if kind == "InnerProduct"
+            else (name, kind, [blobs[0], blobs[1].ravel()])
+            for name, kind, blobs in layers
+        ]
+    return layers
+
+
+def evaluate(blobs, x, statistics=False):
+    """DeconvNet written out by the names of Caffe's layers; `blobs` gives those of a name.
+
+    In float64, since float32 rounding decides now and then which value of a window is largest.
+    """
+
+    def tensors(name):
+        return [torch.from_numpy(array).double() for array in blobs(name)]
+
+    def layer(name, norm, operation, x, padding=0):
+        weight, bias = tensors(name)
+        x = operation(x, weight, bias.flatten(), 1, padding)
+        scale, shift = tensors(norm)
+        if statistics:
+            mean, var = x.mean((0, 2, 3), True), x.var((0, 2, 3), correction=0, keepdim=True)
+            x = (x - mean) / (var + 1e-9).sqrt()
+        return (x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)).clamp(min=0)
+
+    masks = []
+    for stage in (1, 2, 3, 4, 5):
+        for i in range(1, STAGES[stage - 1] + 1):
+            x = layer(f"conv{stage}_{i}", f"bn{stage}_{i}", F.conv2d, x, 1)
+        x, mask = F.max_pool2d(x, 2, 2, return_indices=True)
+        masks.append(mask)
+    x = layer("fc6", "bnfc6", F.conv2d, x)
+    x = layer("fc7", "bnfc7", F.conv2d, x)
+    x = layer("fc6-deconv", "fc6-deconv-bn", F.conv_transpose2d, x)
+    for stage in (5, 4, 3, 2, 1):
+        x = F.max_unpool2d(x, masks[stage - 1], 2, 2)
+        for i in range(1, STAGES[stage - 1] + 1):
+            x = layer(f"deconv{stage}_{i}", f"debn{stage}_{i}", F.conv_transpose2d, x, 1)
+    weight, bias = tensors("seg-score-voc")
+    return F.conv2d(x, weight, bias.flatten())
+
+
+@pytest.fixture(scope="session")
+def load(tmp_path_factory):
+    """Load a .caffemodel given as layers or as bytes."""
+    folder = tmp_path_factory.mktemp("load")
+
+    def load(layers, *arguments, version=1):
+        path = folder / "net.caffemodel"
+        path.write_bytes(layers if isinstance(layers, bytes) else save(layers, version))
+        return load_caffemodel(path, *arguments)
+
+    return load
+
+
+def test_folded_net_is_the_net_of_caffe(load):
+    model, ready, note = load(narrow(), "folded")
+    assert ready
+    assert "5 classes, batch norm folded: for use" in note
+    assert not model.training
+    assert (model.classes, model.size) == (5, 64)
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 64, 64)))
+    blobs = {name: blobs for name, _, blobs in narrow()}
+    with torch.no_grad():
+        expected = evaluate(blobs.__getitem__, x)
+        torch.testing.assert_close(model.double()(x), expected, rtol=1e-9, atol=1e-9)
+    assert expected.std() > 0.1
+
+
+def test_training_net_is_the_net_of_the_solver(load):
+    model, ready, note = load(narrow(), "training")
+    assert not ready
+    assert "estimate the statistics of batch norm" in note
+    assert model.training
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((4, 3, 64, 64)))
+    blobs = {name: blobs for name, _, blobs in narrow()}
+    with torch.no_grad():
+        expected = evaluate(blobs.__getitem__, x, statistics=True)
+        torch.testing.assert_close(model.double()(x), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_loaded_nets_can_be_trained(load):
+    model = load(narrow(), "training").model
+    model(torch.randn(2, 3, 64, 64)).square().mean().backward()
+    assert all(p.grad is not None and p.is_leaf for p in model.parameters())
+    assert not any(t.is_meta for t in model.state_dict().values())
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("inner_product", [False, True])
+def test_vgg_begins_a_deconvnet(load, inner_product, version):
+    model, ready, note = load(vgg(inner_product, version), version=version)
+    assert not ready
+    assert "VGG-16: train it" in note
+    assert model.training
+    blobs = {name: blobs for name, _, blobs in narrow()}
+    state = model.state_dict()
+    for key, value in state.items():
+        name, part = key.split(".")[-2:]
+        if name.startswith("conv") or name in ("fc6", "fc7"):
+            assert np.array_equal(value, blobs[name][part == "bias"].reshape(value.shape))
+    assert 0.005 < state["decoder.0.deconv5_1.weight"].std() < 0.02
+    assert (state["trunk.stages.0.bn1_1.bias"] == 0.001).all()
+    assert state["seg-score-voc.weight"].shape == (21, 4, 1, 1)
+
+
+def test_asks_what_the_batch_norm_is(load):
+    """Folded or not, the blobs look the same: a wrong guess would go unnoticed."""
+    with pytest.raises(
+        OptionError,
+        match="batch_norm='folded' for a file made for inference, batch_norm='training'",
+    ):
+        load(narrow())
+
+
+def test_refuses_an_unknown_batch_norm(load):
+    with pytest.raises(OptionError, match="got batch_norm='fold'; it is 'folded' or 'training'"):
+        load(narrow(), "fold")
+
+
+def ones(*shape):
+    return np.ones(shape, np.float32)
+
+
+WRONG = {
+    "missing": (narrow(bn5_3=None), r"weights and biases of bn5_3; give a whole file"),
+    "many missing": (narrow()[:50], "biases of deconv2_1, debn2_1, deconv2_2, debn2_2, and 5 more"),
+    "no bias": (narrow(conv2_1=[ones(5, 4, 3, 3)]), "weights and biases of conv2_1;"),
+    "statistics": (narrow(bn1_1=[ones(1, 4, 1, 1)] * 3), "weights and biases of bn1_1;"),
+    "of other width": (
+        narrow(conv3_2=[ones(3, 6, 3, 3), ones(1, 1, 1, 3)]),
+        r"the weight of conv3_2 is \(3, 6, 3, 3\), not \(6, 6, 3, 3\), the bias of conv3_2",
+    ),
+    "transposed": (
+        narrow(deconv5_3=[ones(7, 8, 3, 3), ones(1, 1, 1, 7)]),
+        r"the weight of deconv5_3 is \(7, 8, 3, 3\), not \(8, 7, 3, 3\);",
+    ),
+    "of other kernel": (narrow(fc6_deconv=[ones(9, 8, 3, 3), ones(1, 1, 1, 8)]), "fc6-deconv is"),
+    "flat": (narrow(fc7=[ones(1, 1, 9, 9), ones(1, 1, 1, 9)]), r"fc7 is \(1, 1, 9, 9\), not"),
+    "not finite": (
+        narrow(bn2_2=[ones(1, 5, 1, 1), np.nan * ones(1, 5, 1, 1)]),
+        "the bias of bn2_2 is not finite",
+    ),
+    "one class": (
+        narrow(seg_score_voc=[ones(1, 4, 1, 1), ones(1, 1, 1, 1)]),
+        r"seg-score-voc is \(1, 4, 1, 1\), not \(2, 4, 1, 1\)",
+    ),
+    "twice": (narrow() + narrow()[:1], "a second layer 'conv1_1' after conv1_1, bn1_1"),
+    "extra": (
+        [*narrow(), ("fc8", "BN", [ones(1, 1, 1, 1)])],
+        r"a layer 'fc8' after conv1_1, bn1_1, conv1_2, bn1_2, and 55 more; only DeconvNet",
+    ),
+    "another net": (small(), "a layer 'one' after no other; only DeconvNet .* and VGG-16"),
+    "FCN-8s": (
+        [*vgg(False, 1)[:-1], ("score-fr", "Convolution", [ones(21, 9, 1, 1)])],
+        "a layer 'score-fr' after conv1_1, conv1_2, .* and 11 more; only",
+    ),
+    "half of VGG": (vgg(True, 1)[:6], "weights and biases of conv3_3, conv4_1"),
+    "a code that is not square": (
+        narrow(fc6=[ones(9, 8, 1, 2), ones(1, 1, 1, 9)]),
+        r"fc6 is \(9, 8, 1, 2\), not \(9, 8, 1, 1\)",
+    ),
+    "a picture of no size": (
+        [(n, k, [ones(1, 1, 9, 1), b[1]]) if n == "fc6" else (n, k, b) for n, k, b in vgg(True, 1)],
+        r"fc6 is \(1, 1, 9, 1\), not \(9, 8, 1, 1\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("layers", "message"), WRONG.values(), ids=WRONG)
+def test_refuses_layers_of_another_net(load, layers, message):
+    with pytest.raises(WeightsError, match=message) as error:
+        load(layers, "folded")
+    assert "net.caffemodel" in str(error.value)
+    assert "give " in str(error.value)
+
+
+def test_every_cut_between_layers_is_noticed(load):
+    for count in range(len(narrow())):
+        with pytest.raises(WeightsError, match=r"no layer had weights|lacks weights and biases"):
+            load(narrow()[:count], "folded")
+
+
+@given(edits=st.lists(st.tuples(st.integers(0), st.binary(min_size=1, max_size=4)), max_size=4))
+@settings(deadline=None, max_examples=60)
+def test_random_changes_load_or_raise(load, edits):
+    data = bytearray(save(narrow()))
+    for place, new in edits:
+        place %= len(data)
+        data[place : place + len(new)] = new
+    attempt(load, bytes(data), "folded")
+
+
+# ---- the whole net -------------------------------------------------------------------------------
+
+
+def stream(path: Path, net) -> dict[str, list[tuple[int, tuple[int, ...]]]]:
+    """Write a net blob by blob, as `save` would; where each blob's numbers stand, and its shape."""
+    places: dict = {}
+    with path.open("wb") as file:
+        for name, (kind, *shapes) in net.items():
+            heads = []
+            for shape in shapes:
+                dims = b"".join(field(i, 0, varint(n)) for i, n in enumerate(shape, start=1))
+                size = 4 * int(np.prod(shape))
+                dims += field(5, 2, b"", size)
+                heads.append(field(6, 2, dims, len(dims) + size))
+            head = field(4, 2, name.encode()) + field(5, 0, varint(KINDS[kind]))
+            size = len(head) + sum(map(len, heads)) + 4 * sum(int(np.prod(s)) for s in shapes)
+            file.write(field(2, 2, head, size))
+            places[name] = []
+            for blob_head, shape, array in zip(
+                heads, shapes, values(name, kind, *shapes), strict=True
+            ):
+                file.write(blob_head)
+                places[name].append((file.tell(), shape))
+                array.tofile(file)
+    return places
+
+
+def test_streamed_file_is_that_of_protobuf(tmp_path):
+    """The writer of the large file is right where protobuf can be asked."""
+    net = Net()
+    for name, kind, blobs in narrow():
+        layer = net.layers.add(name=name, type=KINDS[kind])
+        for array in blobs:
+            layer.blobs.add(
+                data=array.ravel().tolist(),
+                **dict(zip(("num", "channels", "height", "width"), array.shape, strict=True)),
+            )
+    places = stream(tmp_path / "net.caffemodel", deconvnet(**NARROW))
+    assert (tmp_path / "net.caffemodel").read_bytes() == net.SerializeToString()
+    assert len(places) == 30 + 29
+
+
+CONVERT = """
+import json, resource, sys, time
+import numpy as np, torch
+from unpool.models.caffemodel import load_caffemodel
+torch.set_num_threads(1)
+start = time.perf_counter()
+model, ready, note = load_caffemodel(sys.argv[1], "folded")
+seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with torch.no_grad():
+    np.save(sys.argv[3], model.double()(torch.from_numpy(np.load(sys.argv[2]))))
+parameters = sum(p.numel() for p in model.parameters())
+foreign = [name for name in ("google.protobuf", "caffe") if name in sys.modules]
+print(json.dumps([peak * 1024, seconds, ready, parameters, foreign]))
+"""
+
+
+@pytest.mark.slow
+def test_full_size_file_converts_in_bounded_memory(tmp_path):
+    path = tmp_path / "net.caffemodel"
+    try:
+        places = stream(path, deconvnet(**FULL))
+        assert path.stat().st_size > 4 * 251_805_653
+        x = np.random.default_rng(0).standard_normal((1, 3, 224, 224)) * 50
+        np.save(tmp_path / "x.npy", x)
+        command = [sys.executable, "-c", CONVERT, path, tmp_path / "x.npy", tmp_path / "y.npy"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peak, seconds, ready, parameters, foreign = json.loads(done.stdout)
+        print(f"peak {peak / 1e9:.2f} GB, {seconds:.1f} s")
+        assert (ready, parameters, foreign) == (True, 251_805_653, [])
+        assert peak < 2.6e9
+
+        def blobs(name):
+            return [
+                np.fromfile(path, "<f4", int(np.prod(shape)), offset=offset).reshape(shape)
+                for offset, shape in places[name]
+            ]
+
+        with torch.no_grad():
+            expected = evaluate(blobs, torch.from_numpy(x)).numpy()
+        difference = np.abs(np.load(tmp_path / "y.npy") - expected)
+        assert difference.max() < 1e-9 * np.abs(expected).max()
+    finally:
+        path.unlink(missing_ok=True)
