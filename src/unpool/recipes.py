@@ -53,6 +53,7 @@ class Recipe:
     weight_decay: float = 0.01
     momentum: float = 0.9  #: of SGD
     warmup: int = 20  #: steps of a phase in which the learning rate rises; then it falls linearly
+    dropout: float = 0.0  #: share of the trunk's last maps that training sets to zero
     clip: float = 5.0  #: largest norm of the gradient
     coarse_weight: float = 0.3  #: weight of the loss at each coarser stage's head
     bf16: bool = True  #: bfloat16 arithmetic where the hardware has it

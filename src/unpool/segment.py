@@ -21,7 +21,8 @@ from unpool.models import DeconvNet, from_pretrained, prepare
 from unpool.models.fast import bf16_pays, fold
 from unpool.models.vgg import MEAN_BGR
 from unpool.vision.boxes import Crop, square
-from unpool.vision.images import overlay, voc_palette, write_image, write_mask
+from unpool.vision.drawing import overlay
+from unpool.vision.images import voc_palette, write_image, write_mask
 from unpool.vision.proposals import propose
 
 __all__ = ["MODES", "PRESETS", "Preset", "Segmentation", "Segmenter"]

@@ -101,7 +101,9 @@ class DeconvNet(nn.Module):
         table = self.trunk.table
         return {
             "classes": self.classes,
-            "trunk": next((k for k, v in TRUNKS.items() if v == table), [list(row) for row in table]),
+            "trunk": next(
+                (k for k, v in TRUNKS.items() if v == table), [list(row) for row in table]
+            ),
             "code": self.code_width,
             "size": self.size,
             "eps": self.eps,
@@ -116,7 +118,7 @@ class DeconvNet(nn.Module):
 
     def _encode(self, maps: Tensor) -> Tensor:
         height, width = maps.shape[-2:]
-        if min(height, width) < self.side:
+        if height < self.side or width < self.side:
             raise ShapeError(
                 f"got a picture whose last pooled map is {height} x {width}; the code layers of "
                 f"this network need {self.side} x {self.side}: enlarge the picture to "

@@ -9,6 +9,7 @@ the network's own score layer; the others are scaffolding, and fall away.
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from unpool.models.deconvnet import DeconvNet
 from unpool.ops import unpool
@@ -36,14 +37,16 @@ class Scaffold(nn.Module):
         last = stage == len(self.heads)
         return self.net.score if last else self.heads[stage]  # type: ignore[return-value]
 
-    def forward(self, x: Tensor, stages: int) -> list[Tensor]:
+    def forward(self, x: Tensor, stages: int, dropout: float = 0.0) -> list[Tensor]:
         """Scores (N, classes, h, w) after each of the first `stages` decoder stages.
 
         Args:
             x: pictures (N, 3, H, W) made by `prepare`.
             stages: how deep to decode; every stage doubles the side of the maps.
+            dropout: share of the trunk's last maps that are set to zero, in training mode.
         """
         maps, switches = self.net.trunk(x)
+        maps = F.dropout2d(maps, dropout, self.training)
         decoded = self.net.decode(maps, switches[-stages:])
         return [self.head(i)(features) for i, features in enumerate(decoded)]
 

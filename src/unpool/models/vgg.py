@@ -58,13 +58,20 @@ def trunk_table(trunk: str | Table) -> Table:
                 "(layers, channels) rows"
             )
         return TRUNKS[trunk]
-    table = tuple((int(layers), int(channels)) for layers, channels in trunk)
+    try:
+        table = tuple((int(layers), int(channels)) for layers, channels in trunk)
+    except (TypeError, ValueError):  # not pairs, or not of numbers
+        table = ()
     if not table or any(layers < 1 or channels < 1 for layers, channels in table):
-        raise OptionError(f"got the trunk table {trunk!r}; each row is (layers, channels), from 1 up")
+        raise OptionError(
+            f"got the trunk table {trunk!r}; each row is (layers, channels), from 1 up"
+        )
     return table
 
 
-def block(layer: nn.Module, name: str, norm: str, channels: int, eps: float | None) -> nn.Sequential:
+def block(
+    layer: nn.Module, name: str, norm: str, channels: int, eps: float | None
+) -> nn.Sequential:
     """Convolution or deconvolution, then batch norm (unless eps is None), then ReLU."""
     parts: OrderedDict[str, nn.Module] = OrderedDict([(name, layer)])
     if eps is not None:
@@ -98,7 +105,7 @@ class Trunk(nn.Module):
         self, table: str | Table = "vgg16", eps: float | None = 1e-9, channels: int = 3
     ) -> None:
         super().__init__()
-        self.table = trunk_table(table)
+        self.table, self.channels = trunk_table(table), channels
         self.stages = nn.ModuleList()
         for stage, (layers, width) in enumerate(self.table, start=1):
             blocks = []
@@ -127,10 +134,12 @@ class Trunk(nn.Module):
     def require_size(self, x: Tensor) -> None:
         """Refuse what the trunk cannot carry."""
         least = 2 ** len(self.table)
-        if x.dim() != 4 or x.shape[1] != 3 or min(x.shape[-2:]) < least:
+        fits = x.dim() == 4 and x.shape[1] == self.channels
+        if not fits or any(side < least for side in x.shape[-2:]):
             raise ShapeError(
-                f"got input of shape {tuple(x.shape)}; this trunk takes (N, 3, H, W) with H and W "
-                f"from {least} up: enlarge or pad the picture, or use a trunk of fewer stages"
+                f"got input of shape {tuple(x.shape)}; this trunk takes (N, {self.channels}, H, W) "
+                f"with H and W from {least} up: enlarge or pad the picture, or use a trunk of "
+                "fewer stages"
             )
 
 

@@ -125,7 +125,11 @@ def load_vgg(model: DeconvNet, path: str | Path, inputs: str = "caffe") -> list[
     targets = _parametric(model.trunk)
     numbers = sorted({int(k.split(".")[1]) for k in state if k.startswith("features.")})
     sources = [
-        {k.rpartition(".")[2]: v.float() for k, v in state.items() if k.startswith(f"features.{n}.")}
+        {
+            k.rpartition(".")[2]: v.float()
+            for k, v in state.items()
+            if k.startswith(f"features.{n}.")
+        }
         for n in numbers
     ]
     normalized = any("running_mean" in source for source in sources)

@@ -55,7 +55,9 @@ def deconv(
     extra = (0, 0)
     if size is not None:
         kernel = weight.shape[-2:]
-        least = [(n - 1) * stride + k - 2 * padding for n, k in zip(x.shape[-2:], kernel, strict=True)]
+        least = [
+            (n - 1) * stride + k - 2 * padding for n, k in zip(x.shape[-2:], kernel, strict=True)
+        ]
         extra = (size[0] - least[0], size[1] - least[1])
         if not all(0 <= e < stride for e in extra):
             most = [n + stride - 1 for n in least]

@@ -107,7 +107,13 @@ def pool(
     """
     stride = kernel if stride is None else stride
     _require_maps(x)
-    if min(x.shape[-2:]) + 2 * padding < (1 if ceil else kernel):
+    if kernel < 1 or stride < 1 or not 0 <= padding <= kernel // 2:
+        raise OptionError(
+            f"got kernel {kernel}, stride {stride}, padding {padding}; wanted kernel and stride "
+            "from 1 up, and padding from 0 to half the kernel"
+        )
+    least = kernel - 2 * padding - (stride - 1 if ceil else 0)
+    if any(side < max(least, 1) for side in x.shape[-2:]):
         raise ShapeError(
             f"got maps of {tuple(x.shape[-2:])} and windows of {kernel} x {kernel}; "
             "pass larger maps, more padding, or ceil=True"
@@ -190,11 +196,6 @@ def fixed_unpool(y: Tensor, factor: int = 2) -> Tensor:
 def _pool_flat(
     x: Tensor, kernel: int, stride: int, padding: int, ceil: bool
 ) -> tuple[Tensor, Tensor]:
-    if x.shape[0] == 0:  # the native kernel refuses an empty batch in some layouts
-        one, index = F.max_pool2d(
-            x.new_zeros((1, *x.shape[1:])), kernel, stride, padding, 1, ceil, return_indices=True
-        )
-        return one[:0], index[:0]
     y, index = F.max_pool2d(x, kernel, stride, padding, 1, ceil, return_indices=True)
     return y, index
 
@@ -218,7 +219,7 @@ def _pool_phase(x: Tensor, ceil: bool) -> tuple[Tensor, Tensor]:
 def _unpool_flat(y: Tensor, switches: Switches, overlap: str) -> Tensor:
     index, (height, width) = switches.index, switches.size
     n, c, h, w = y.shape
-    if switches.disjoint and y.numel() and _native_allowed():
+    if switches.disjoint and _native_allowed():
         return torch.ops.aten.max_unpool2d(y, index, [height, width])
     if _layout(y) == torch.channels_last:  # planes along dimension 1, so that nothing is moved
         y, index = (t.permute(0, 2, 3, 1).reshape(n, h * w, c) for t in (y, index))

@@ -6,20 +6,19 @@ indices. Reading is strict: a file is given in full and as a viewer shows it, or
 """
 
 import io
-import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from unpool.errors import ImageError, OptionError, ShapeError
+from unpool.errors import ImageError, ShapeError
 from unpool.files import atomic
 
 Readable: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
@@ -179,7 +178,7 @@ def write_mask(path: str | os.PathLike[str], labels: Labels, palette: Pixels | N
     [[0, 255]]
     """
     _check_suffix(path, ".png")
-    im = _indexed(labels, palette)
+    im = indexed_image(labels, palette)
     with atomic(path) as temporary:
         im.save(temporary)
 
@@ -201,109 +200,11 @@ def write_image(path: str | os.PathLike[str], image: Pixels) -> None:
     >>> image_size(path)
     (2, 3)
     """
-    _check_image(image)
+    check_image(image)
     _check_suffix(path, *([".png"] if max(image.shape) > 65500 else [".png", ".jpg", ".jpeg"]))
     with atomic(path) as temporary:
         # PNG takes no notice of the two options
         Image.fromarray(image).save(temporary, quality=92, subsampling=0)
-
-
-def overlay(
-    image: Pixels,
-    labels: Labels,
-    palette: Pixels,
-    names: Sequence[str],
-    *,
-    opacity: float = 0.55,
-    background: int = 0,
-) -> Pixels:
-    """Show labels on their picture: colors, white borders, and a legend with shares of the area.
-
-    The legend stands in the corner with the fewest labeled pixels, on at most a quarter of the
-    picture: its text shrinks, then its smallest classes go, then all of it. Its font is ASCII.
-
-    Args:
-        image: the picture, (H, W, 3) uint8, RGB.
-        labels: class indices 0 to 255, (H, W), of any integer type.
-        palette: colors of the first K classes, (K, 3) uint8, RGB, continued by `voc_palette`.
-        names: class names; a class without one is shown by its number, 255 as "void".
-        opacity: the weight of the colors, 0 to 1.
-        background: the class that stays bare.
-
-    Returns:
-        A new picture, (H, W, 3) uint8, RGB.
-
-    Raises:
-        ImageError: a label outside 0 to 255.
-        OptionError: an opacity outside 0 to 1.
-        ShapeError: arrays of other or differing shapes or types.
-
-    >>> image, labels = np.zeros((4, 4, 3), np.uint8), np.eye(4, dtype=np.int64)
-    >>> overlay(image, labels, voc_palette(), ["background", "aeroplane"]).shape
-    (4, 4, 3)
-    """
-    if not 0 <= opacity <= 1:
-        raise OptionError(f"got opacity {opacity}; wanted 0 (only the picture) to 1 (only colors)")
-    if not 0 <= opacity <= 1:
-        raise OptionError(f"got opacity {opacity}; wanted 0 (only the picture) to 1 (only colors)")
-    _check_image(image)
-    indexed = _indexed(labels, palette)
-    if image.shape[:2] != labels.shape:
-        raise ShapeError(
-            f"got labels of {labels.shape} for a picture of {image.shape[:2]}; "
-            "resize the labels to the picture by nearest neighbor"
-        )
-    shown = np.array(Image.blend(Image.fromarray(image), indexed.convert("RGB"), opacity))
-    labeled = labels != background
-    shown[~labeled] = image[~labeled]
-    shown[_borders(labels)] = 255
-
-    colors = indexed.getpalette() or []
-    titles = {255: "void", **dict(enumerate(names))}
-    areas = [(n, k) for k, n in enumerate(indexed.histogram()) if n and k != background]
-    rows = []
-    for n, k in sorted(areas, reverse=True):
-        share = f"{n / labels.size:.0%}" if n >= 0.01 * labels.size else "<1%"
-        rows.append((tuple(colors[3 * k : 3 * k + 3]), f"{titles.get(k, k)}  {share}"))
-    _draw_legend(shown, labeled, rows)
-    return shown
-
-
-def contact_sheet(tiles: Sequence[tuple[Pixels, str]], columns: int, width: int = 1200) -> Pixels:
-    """Lay out pictures with captions in a grid on white.
-
-    A picture is scaled to fit a square as wide as its column; a caption that is too long is cut.
-
-    Args:
-        tiles: pictures, each (H, W, 3) uint8, RGB, with their captions, row by row.
-        columns: pictures a row.
-        width: width of the sheet in pixels.
-
-    Returns:
-        The sheet, (height, width, 3) uint8, RGB.
-
-    Raises:
-        ShapeError: no tiles, no room for the columns, or a picture of another shape or type.
-
-    >>> gray = np.full((20, 30, 3), 128, np.uint8)
-    >>> contact_sheet([(gray, "input"), (gray, "output")], columns=2, width=300).shape[1]
-    300
-    """
-    gap = max(4, width // 100)
-    side = (width - gap) // max(columns, 1) - gap
-    if not tiles or columns < 1 or side < 16:
-        raise ShapeError(
-            f"got {len(tiles)} tiles for {columns} columns in {width} pixels; "
-            "wanted a tile or more, and columns of at least 16 pixels"
-        )
-    cells = [_cell(image, caption, side) for image, caption in tiles]
-    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
-    heights = [max(cell.height for cell in row) + gap for row in rows]
-    sheet = Image.new("RGB", (width, gap + sum(heights)), "white")
-    for i, row in enumerate(rows):
-        for j, cell in enumerate(row):
-            sheet.paste(cell, (gap + j * (side + gap), gap + sum(heights[:i])))
-    return np.array(sheet)
 
 
 @contextmanager
@@ -391,7 +292,7 @@ def _to_rgb(im: Image.Image) -> Image.Image:
     return im.convert("RGB")
 
 
-def _indexed(labels: Labels, palette: Pixels | None) -> Image.Image:
+def indexed_image(labels: Labels, palette: Pixels | None) -> Image.Image:
     """Labels as an image of mode P with 256 colors: those given, then those of VOC."""
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer) or not labels.size:
         raise ShapeError(
@@ -414,7 +315,8 @@ def _indexed(labels: Labels, palette: Pixels | None) -> Image.Image:
     return im
 
 
-def _check_image(image: Pixels) -> None:
+def check_image(image: Pixels) -> None:
+    """Refuse what is not a picture (H, W, 3) uint8 with a `ShapeError`."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ShapeError(
             f"got a picture of shape {image.shape} and type {image.dtype}; "
@@ -429,67 +331,3 @@ def _check_suffix(path: str | os.PathLike[str], *suffixes: str) -> None:
             f"{path}: cannot be written as {suffix or 'a file without suffix'!r}; "
             f"give a name that ends in {' or '.join(suffixes)}"
         )
-
-
-def _borders(labels: Labels) -> npt.NDArray[np.bool_]:
-    """Where another class begins to the right or below: lines that grow with the picture."""
-    thick = max(1, round(min(labels.shape) / 400))
-    edge = np.zeros(labels.shape, np.bool_)
-    edge[:, :-thick] |= labels[:, :-thick] != labels[:, thick:]
-    edge[:-thick] |= labels[:-thick] != labels[thick:]
-    return edge
-
-
-def _draw_legend(
-    image: Pixels,
-    labeled: npt.NDArray[np.bool_],
-    rows: Sequence[tuple[tuple[int, ...], str]],
-) -> None:
-    """Draw swatches and texts into a corner, on at most half the width and half the height."""
-    height, width = labeled.shape
-    em = ImageFont.load_default(100)
-    lengths = [em.getlength(text) / 100 for _, text in rows]
-    for count in range(len(rows), 0, -1):
-        wide = 2.2 + max(lengths[:count])  # in text sizes, as is high
-        high = 0.6 + 1.3 * count
-        size = int(min(max(11, min(height, width) / 26), width / 2 / wide, height / 2 / high))
-        if size >= 8:  # the smallest that is legible
-            break
-    else:
-        return
-    down, across = math.ceil(size * high), math.ceil(size * wide)
-    corner = min(
-        [
-            np.s_[top : top + down, left : left + across]
-            for top in (height - down, 0)
-            for left in (0, width - across)
-        ],
-        key=lambda corner: np.count_nonzero(labeled[corner]),
-    )
-    panel = Image.fromarray(image[corner] // 3)
-    draw = ImageDraw.Draw(panel)
-    font = ImageFont.load_default(size)
-    for i, (color, text) in enumerate(rows[:count]):
-        middle = size * (0.95 + 1.3 * i)
-        draw.rectangle(
-            (0.4 * size, middle - 0.4 * size, 1.3 * size, middle + 0.4 * size), color, "white"
-        )
-        draw.text((1.7 * size, middle), text, "white", font, anchor="lm")
-    image[corner] = np.asarray(panel)
-
-
-def _cell(image: Pixels, caption: str, side: int) -> Image.Image:
-    """A picture within a square of `side`, centered across, with its caption below."""
-    _check_image(image)
-    picture = ImageOps.contain(Image.fromarray(image), (side, side), Image.Resampling.LANCZOS)
-    size = min(max(side // 16, 10), 22)
-    font = ImageFont.load_default(size)
-    if font.getlength(caption) > side:
-        while caption and font.getlength(caption + "…") > side:
-            caption = caption[:-1]
-        caption = caption.rstrip() + "…"
-    cell = Image.new("RGB", (side, picture.height + 2 * size), "white")
-    cell.paste(picture, ((side - picture.width) // 2, 0))
-    middle = (side / 2, picture.height + size)
-    ImageDraw.Draw(cell).text(middle, caption, "black", font, anchor="mm")
-    return cell

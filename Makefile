@@ -1,0 +1,38 @@
+# Nothing but Python 3.11 (or later) and make is needed; everything else goes into .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint bench clean
+
+# Segment the photos that scikit-image ships; pictures and a contact sheet go to demo/.
+demo: .venv
+	$(BIN)/python examples/demo.py demo
+
+# The tests and the examples in docstrings; under ten minutes on two cores.
+test: .venv
+	$(BIN)/python -m pytest
+
+# The full-size network: conversion of a 1 GB file, export, long trainings.
+test-slow: .venv
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv
+	$(BIN)/python -W ignore benchmarks/bench_ops.py
+
+clean:
+	rm -rf .venv demo dist build .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The marker is written last, so that an interrupted installation is done again.
+.venv: .venv/installed
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'unpool needs Python 3.11 or later; set PYTHON=/path/to/python3.11')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@

@@ -1,0 +1,40 @@
+"""Segment the photos that scikit-image ships, and lay them out on one sheet.
+
+usage: python examples/demo.py [FOLDER]
+"""
+
+import sys
+import time
+from importlib import resources
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from unpool import Segmenter
+from unpool.vision.drawing import contact_sheet
+from unpool.vision.images import read_image, write_image
+
+PHOTOS = ("chelsea", "astronaut", "motorcycle_left", "coffee")
+
+
+def main(folder: Path) -> None:
+    """Write a mask and an overlay for every photo, and a sheet of all."""
+    segmenter = Segmenter.from_pretrained("objects")
+    table, tiles = Table("picture", "classes", "seconds", title="unpool demo"), []
+    for name in PHOTOS:
+        image = read_image(str(resources.files("skimage") / "data" / f"{name}.png"))
+        start = time.perf_counter()
+        found = segmenter(image)
+        seconds = time.perf_counter() - start
+        found.save(folder / f"{name}.png")
+        shares = [f"{label} {share:.1%}" for label, share in found.shares().items()]
+        table.add_row(name, ", ".join(shares), f"{seconds:.2f}")
+        tiles += [(image, name), (found.overlay(), "segmented")]
+    write_image(folder / "sheet.png", contact_sheet(tiles, columns=4, width=1600))
+    Console(width=110).print(table)
+    print(f"masks, overlays and the contact sheet are in {folder.resolve()}/ (see sheet.png)")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo"))

@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+
+from unpool.errors import OptionError, ShapeError
+from unpool.vision import drawing
+from unpool.vision.drawing import contact_sheet, overlay
+from unpool.vision.images import voc_palette
+
+RNG = np.random.default_rng(0)
+PICTURE = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+PHOTO = np.kron(RNG.integers(0, 256, (8, 12, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+NAMES = ["background", "aeroplane", "bicycle"]
+LABELS = np.array([[0, 1, 2], [255, 20, 0]], np.uint8)
+RED, WHITE = [255, 0, 0], [255, 255, 255]
+
+
+def test_overlay_blends_borders_and_leaves_the_background():
+    gray = np.full((40, 40, 3), 100, np.uint8)  # too small for a legend
+    labels = np.zeros((40, 40), np.uint8)
+    labels[:, 20:] = 1
+    shown = overlay(gray, labels, voc_palette(), NAMES, opacity=0.5)
+    assert shown[5, 5].tolist() == [100, 100, 100]
+    assert shown[5, 19].tolist() == WHITE
+    assert shown[5, 30].tolist() == [114, 50, 50]  # halfway to (128, 0, 0)
+    assert (gray == 100).all()
+    bare = overlay(gray, labels, voc_palette(), NAMES, background=1, opacity=1)
+    assert bare[5, 5].tolist() == [0, 0, 0]
+    assert bare[5, 30].tolist() == [100, 100, 100]
+
+
+def test_overlay_of_background_alone_is_the_picture():
+    labels = np.zeros(PHOTO.shape[:2], np.int64)
+    np.testing.assert_array_equal(overlay(PHOTO, labels, voc_palette(), NAMES), PHOTO)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (64, 64), (300, 400), (1200, 900)])
+@pytest.mark.parametrize("classes", [2, 21, 256])
+def test_legend_takes_at_most_a_quarter(size, classes):
+    labels = np.arange(size[0] * size[1]).reshape(size) % classes
+    image = np.full((*size, 3), 200, np.uint8)
+    drawn = []
+
+    def draw(image, labeled, rows):
+        before = image.copy()
+        original(image, labeled, rows)
+        drawn.append((before != image).any(2))
+
+    original, drawing._draw_legend = drawing._draw_legend, draw
+    try:
+        assert overlay(image, labels, voc_palette(), NAMES).shape == image.shape
+    finally:
+        drawing._draw_legend = original
+    assert drawn[0].mean() <= 0.27
+    if min(size) >= 300:
+        assert drawn[0].any()
+
+
+def test_legend_avoids_the_labels_and_names_classes_by_share(monkeypatch):
+    labels = np.zeros((300, 300), np.uint8)
+    labels[100:] = 2
+    labels[:100, :150] = 1
+    labels[0, :2] = 255
+    labels[0, 2] = 77
+    seen = []
+    original = drawing._draw_legend
+
+    def spy(image, labeled, rows):
+        seen.extend(rows)
+        original(image, labeled, rows)
+
+    monkeypatch.setattr(drawing, "_draw_legend", spy)
+    gray = np.full((300, 300, 3), 200, np.uint8)
+    shown = overlay(gray, labels, voc_palette(), NAMES, opacity=0)
+    assert [text for _, text in seen] == ["bicycle  67%", "aeroplane  17%", "void  <1%", "77  <1%"]
+    assert seen[0][0] == (0, 128, 0)
+    changed = (shown != gray).any(2) & (shown != 255).any(2)  # the legend, not the borders
+    rows, columns = np.nonzero(changed)
+    assert rows.max() < 100  # in the top right corner, where no labels are
+    assert columns.min() >= 150
+
+
+def test_overlay_checks_its_arrays():
+    with pytest.raises(ShapeError, match=r"labels of \(2, 3\) for a picture of \(5, 7\); resize"):
+        overlay(PICTURE, LABELS, voc_palette(), NAMES)
+    with pytest.raises(ShapeError, match="got a picture of shape"):
+        overlay(PICTURE[..., 0], LABELS, voc_palette(), NAMES)
+    with pytest.raises(ShapeError, match="got labels of shape"):
+        overlay(PICTURE, PICTURE, voc_palette(), NAMES)
+    with pytest.raises(OptionError, match="got opacity 55; wanted 0"):
+        overlay(PICTURE, PICTURE[..., 0], voc_palette(), NAMES, opacity=55)
+
+
+def test_contact_sheet_places_tiles_in_rows():
+    red, blue = np.zeros((20, 40, 3), np.uint8), np.zeros((40, 20, 3), np.uint8)
+    red[..., 0] = blue[..., 2] = 255
+    sheet = contact_sheet([(red, "red"), (blue, "blue"), (red, "")], columns=2, width=400)
+    assert sheet.shape[1] == 400
+    assert sheet.dtype == np.uint8
+    side = (400 - 4) // 2 - 4
+    assert sheet[4 + side // 4, 4 + side // 2].tolist() == RED
+    assert sheet[4 + side // 2, 8 + side + side // 2].tolist() == [0, 0, 255]
+    second = 4 + side + 2 * max(side // 16, 10) + 4  # below the portrait picture and its caption
+    assert sheet[second + side // 4, 4 + side // 2].tolist() == RED
+    assert (sheet[second:, 8 + side :] == 255).all()
+    assert (sheet[:4] == 255).all()
+    assert sheet.min(2)[4 + side // 2 : 4 + side // 2 + 20, 4 : 4 + side].min() < 100  # caption
+
+
+def test_contact_sheet_cuts_long_captions():
+    tile = np.full((20, 20, 3), 255, np.uint8)
+    sheet = contact_sheet([(tile, "word " * 50), (tile, "")], columns=2, width=400)
+    assert (sheet[:, 202:] == 255).all()
+    assert (sheet[:, :202] < 100).any()
+
+
+@pytest.mark.parametrize(("tiles", "columns", "width"), [(0, 1, 400), (1, 0, 400), (1, 9, 100)])
+def test_contact_sheet_says_what_does_not_fit(tiles, columns, width):
+    with pytest.raises(ShapeError, match=rf"got {tiles} tiles for {columns} columns in {width}"):
+        contact_sheet([(PICTURE, "")] * tiles, columns, width)
