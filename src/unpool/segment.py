@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from unpool.errors import OptionError, ShapeError
+from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.models import DeconvNet, from_pretrained, prepare
 from unpool.models.fast import bf16_pays, fold
 from unpool.models.vgg import MEAN_BGR
@@ -69,16 +69,18 @@ class Segmentation:
         """The picture with its classes painted over it and a legend, (H, W, 3) RGB."""
         return overlay(self.image, self.labels, self.palette, self.classes)
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, overlay: bool = True) -> Path:
         """Write the labels as an index PNG with palette, and the overlay beside it.
 
         Args:
             path: of the mask, ending in .png; the overlay gets .overlay.jpg for it.
+            overlay: whether to write that, too.
         """
         path = Path(path)
         if path.suffix.lower() != ".png":
             raise OptionError(f"got the path {path}; masks are written as .png: end it so")
-        write_image(path.with_suffix(".overlay.jpg"), self.overlay())
+        if overlay:
+            write_image(path.with_suffix(".overlay.jpg"), self.overlay())
         write_mask(path, self.labels, self.palette)  # last: a mask tells that all is there
         return path
 
@@ -141,11 +143,13 @@ class Segmenter:
             **options: `mode`, `device`, `precision`, as of the class.
 
         Raises:
-            WeightsError: no such weights, or a damaged file.
+            WeightsError: no such weights, a damaged file, or weights not ready for use.
 
         >>> segmenter = Segmenter.from_pretrained("objects")
         """
         model, card = from_pretrained(source)
+        if not card.get("ready", True):
+            raise WeightsError(f"got {source}, a {card.get('note', 'network still to be trained')}")
         chosen = {"whole_side": card.get("whole_side", 320), "mode": card.get("mode", "whole")}
         classes = card.get("classes") or [f"class {i}" for i in range(card["arguments"]["classes"])]
         palette = np.array(card["palette"], np.uint8) if "palette" in card else None
@@ -273,7 +277,7 @@ def resize(image: NDArray[np.uint8], long_side: int, least: int = 1) -> NDArray[
     height, width = image.shape[:2]
     scale = long_side / max(height, width)
     size = max(round(width * scale), least), max(round(height * scale), least)
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def find_device(name: str) -> torch.device:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import unpool
-from unpool.data.crops import Batch, Views, batches
+from unpool.data.crops import Batch, Views, batches, class_balance
 from unpool.data.voc import VOID, DataSet, open_data, read_sample
 from unpool.errors import DataError, OptionError, UnpoolError, WeightsError
 from unpool.evaluate import evaluate
@@ -183,7 +183,9 @@ def train(
     if trunk_weights is not None and run.progress.step == 0:
         load_vgg(run.scaffold.net, trunk_weights, trunk_inputs)
         run.scaffold.tie()
-    stream = batches(learn, _views(recipe), recipe.batch, recipe.seed, run.progress.step)
+    weights = class_balance(learn, recipe.balance) if recipe.balance else None
+    views = Views(recipe.size, recipe.long_side, recipe.aspect, recipe.flip, recipe.color)
+    stream = batches(learn, views, recipe.batch, recipe.seed, run.progress.step, weights)
     last = sum(phase.steps for phase in recipe.phases)
     for step in fit(run.scaffold, stream, recipe, run.progress, run.optimizer_state):
         run.log(step, report)
@@ -430,10 +432,6 @@ def _set_rate(optimizer: torch.optim.Optimizer, n: int, steps: int, recipe: Reci
 
 def _arithmetic(device: torch.device, bf16: bool) -> AbstractContextManager[object]:
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16 and bf16_pays(device))
-
-
-def _views(recipe: Recipe) -> Views:
-    return Views(recipe.size, recipe.long_side, recipe.aspect, recipe.flip, recipe.color)
 
 
 def _forget_after(path: Path, step: int) -> None:

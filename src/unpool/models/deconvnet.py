@@ -125,7 +125,7 @@ class DeconvNet(nn.Module):
                 f"{self.size} pixels, or build the network with a smaller size or code=None"
             )
         values = maps.shape[0] * (height - self.side + 1) * (width - self.side + 1)
-        if self.training and values == 1 and self._normalizes_code():
+        if self._normalizes_code() and values == 1:
             raise ShapeError(
                 "got a single sample to train batch norm on a 1 x 1 code; pass a batch of two or "
                 "more, or put the code layers into evaluation mode: net.code.eval()"

@@ -1,5 +1,8 @@
 """The fast form of a trained network: the same function with less work."""
 
+import copy
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -25,19 +28,19 @@ def fold(net: DeconvNet) -> DeconvNet:
     True
     """
     if net.eps is None:
-        return net.eval()
+        return _channels_last(copy.deepcopy(net).eval())
     with torch.device("meta"):
         folded = DeconvNet(**{**net.arguments, "eps": None})
     state = {}
     for prefix, stage in net.named_modules():
         if isinstance(stage, nn.Sequential):
-            for (name, layer), norm in zip(*_pairs(stage), strict=True):
+            for name, layer, norm in _pairs(stage):
                 weight, bias = _folded(layer, norm)
                 state[f"{prefix}.{name}.weight"], state[f"{prefix}.{name}.bias"] = weight, bias
     for name, parameter in net.score.named_parameters():
         state[f"seg-score-voc.{name}"] = parameter.detach().clone()
     folded.load_state_dict(state, assign=True)
-    return folded.eval().to(memory_format=torch.channels_last)
+    return _channels_last(folded.eval())
 
 
 def bf16_pays(device: torch.device) -> bool:
@@ -52,10 +55,18 @@ def bf16_pays(device: torch.device) -> bool:
     return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
 
 
-def _pairs(stage: nn.Sequential) -> tuple[list[tuple[str, nn.Module]], list[nn.BatchNorm2d]]:
-    children = list(stage.named_children())
-    layers = [(n, m) for n, m in children if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
-    return layers, [m for _, m in children if isinstance(m, nn.BatchNorm2d)]
+def _channels_last(net: DeconvNet) -> DeconvNet:
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _pairs(stage: nn.Sequential) -> Iterator[tuple[str, nn.Module, nn.BatchNorm2d]]:
+    """The layers of a stage, by name, each with its batch norm."""
+    last: tuple[str, nn.Module] = "", stage
+    for name, module in stage.named_children():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            last = name, module
+        elif isinstance(module, nn.BatchNorm2d):
+            yield *last, module
 
 
 def _folded(layer: nn.Module, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

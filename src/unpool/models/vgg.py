@@ -38,9 +38,17 @@ def prepare(images: Tensor, mean: tuple[float, float, float] = MEAN_BGR) -> Tens
     Returns:
         (N, 3, H, W) float32 in channels-last layout, BGR.
 
+    Raises:
+        ShapeError: images of another shape or type, for example scaled to 0..1.
+
     >>> prepare(torch.zeros(1, 2, 2, 3, dtype=torch.uint8))[0, :, 0, 0]
     tensor([-104.0070, -116.6688, -122.6789])
     """
+    if images.dim() != 4 or images.shape[3] != 3 or images.dtype != torch.uint8:
+        raise ShapeError(
+            f"got images of {tuple(images.shape)} {images.dtype}; wanted (N, H, W, 3) uint8 RGB: "
+            "stack pictures of one size, with values 0..255"
+        )
     bgr = images.flip(-1).float() - torch.tensor(mean, device=images.device)
     return bgr.permute(0, 3, 1, 2)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -22,10 +22,18 @@ from unpool.files import atomic
 from unpool.models.deconvnet import DeconvNet
 from unpool.models.vgg import MEAN_BGR, Trunk
 
-__all__ = ["MODELS", "from_pretrained", "list_pretrained", "load_vgg", "save_pretrained"]
+__all__ = [
+    "MODELS",
+    "from_pretrained",
+    "list_pretrained",
+    "load_vgg",
+    "read_card",
+    "save_pretrained",
+]
 
 MODELS: dict[str, type[DeconvNet]] = {"DeconvNet": DeconvNet}
 
+_TENSORS = "model.safetensors"
 _SCALE = "::scale"  #: suffix of the per-channel scales of an int8 tensor
 _TORCHVISION_MEAN, _TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -37,9 +45,9 @@ def save_pretrained(
 
     Args:
         model: one of `MODELS`.
-        folder: made if it is missing; both files are replaced whole.
-        card: what is to be said besides `format`, `architecture` and `sha256`, which are added;
-            `arguments` are those of the constructor.
+        folder: made if it is missing; both files are replaced, or neither.
+        card: what is to be said besides `format`, `architecture`, `arguments` (of the constructor)
+            and `sha256`, which are added; plain values, as in JSON.
         int8: store every filter as int8 with a scale for each output channel, a quarter of the
             size; the loaded weights are the rounded ones.
 
@@ -47,21 +55,23 @@ def save_pretrained(
         The folder.
 
     Raises:
-        WeightsError: a class that is not in `MODELS`.
+        WeightsError: a class that is not in `MODELS`, or a card that JSON cannot hold.
     """
     folder, architecture = Path(folder), type(model).__name__
-    if architecture not in MODELS:
+    if not isinstance(model, DeconvNet) or type(model) is not MODELS.get(architecture):
         raise WeightsError(f"got a {architecture}; weights are saved of {', '.join(MODELS)}")
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if int8:
         tensors = _quantize(model, tensors)
-    path = folder / "model.safetensors"
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-        digest = _sha256(temporary)
-    card = {"format": 1, "architecture": architecture, **card, "sha256": digest}
-    with atomic(folder / "card.json") as temporary:
-        temporary.write_text(json.dumps(card, indent=1) + "\n")
+    known = {"format": 1, "architecture": architecture, "arguments": model.arguments}
+    with atomic(folder / "card.json") as card_file, atomic(folder / _TENSORS) as tensor_file:
+        save_file(tensors, tensor_file, metadata={"format": "pt"})
+        known["sha256"] = _sha256(tensor_file)
+        try:
+            text = json.dumps({**known, **card, **known}, indent=1, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise WeightsError(f"got a card with a value that JSON cannot hold: {error}") from None
+        card_file.write_text(text + "\n", encoding="utf-8")
     return folder
 
 
@@ -79,20 +89,47 @@ def from_pretrained(source: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         WeightsError: no such weights, a damaged or altered file, or tensors that do not fit the
             architecture exactly.
     """
-    folder = _find(source)
-    card = _read_card(folder / "card.json")
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise WeightsError(f"found {folder}/card.json but no model.safetensors; copy both files")
-    digest = _sha256(path)
+    folder, card = _find(source), read_card(source)
+    path = folder / _TENSORS
+    try:
+        digest = _sha256(path)
+    except OSError as error:
+        raise WeightsError(
+            f"found {folder}/card.json but cannot read {_TENSORS} ({error.strerror}); copy both"
+        ) from None
     if digest != card["sha256"]:
         raise WeightsError(
             f"{path} has sha256 {digest[:12]}… but its card says {card['sha256'][:12]}…; the file "
             "is damaged or belongs to another card: copy both again"
         )
-    model = _build(card, folder)
-    _load_exactly(model, _read_tensors(path), path)
+    model, tensors = _build(card, folder), _read_tensors(path)
+    _require_fit(model, tensors, path)
+    model.load_state_dict({k: _as_fp32(v) for k, v in tensors.items()}, assign=True)
     return model.eval(), card
+
+
+def read_card(source: str | Path) -> dict[str, Any]:
+    """The card of saved weights; their tensors are not read.
+
+    Args:
+        source: as of `from_pretrained`.
+
+    Raises:
+        WeightsError: no such weights, or a card that cannot be used.
+    """
+    path = _find(source) / "card.json"
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"cannot read the card {path}: {error}; copy it again") from None
+    if not isinstance(card, dict):
+        raise WeightsError(f"the card {path} is not a JSON object; copy it again")
+    kinds = {"format": int, "architecture": str, "arguments": dict, "sha256": str}
+    if bad := [name for name, kind in kinds.items() if not isinstance(card.get(name), kind)]:
+        raise WeightsError(f"the card {path} lacks {', '.join(bad)}; copy it again")
+    if card["format"] != 1:
+        raise WeightsError(f"the card {path} is of format {card['format']}; this version reads 1")
+    return card
 
 
 def list_pretrained() -> list[str]:
@@ -104,10 +141,14 @@ def list_pretrained() -> list[str]:
 
 
 def load_vgg(model: DeconvNet, path: str | Path, inputs: str = "caffe") -> list[str]:
-    """Initialize the trunk, and the code layers where they fit, from VGG weights.
+    """Initialize the trunk, and fc6 and fc7 where they fit, from VGG weights.
+
+    Weights without batch norm leave the trunk's as the identity, so that it computes what VGG
+    computes. Weights with it were trained with another `eps` than the authors': 1e-5.
 
     Args:
-        model: its trunk must have as many convolutions of the same sizes.
+        model: its trunk must have as many convolutions of the same sizes. It is changed wholly or,
+            after an error, not at all.
         path: a state dict with torchvision's names (`features.0.weight` ...), as safetensors or
             as a `torch.save` file of plain tensors; with batch norm or without.
         inputs: what the weights were trained on: "caffe" (BGR 0..255 minus the mean, as here) or
@@ -118,55 +159,59 @@ def load_vgg(model: DeconvNet, path: str | Path, inputs: str = "caffe") -> list[
 
     Raises:
         WeightsError: the file is unreadable, or its convolutions do not fit the trunk.
+        OptionError: unknown inputs.
     """
     if inputs not in ("caffe", "torchvision"):
         raise OptionError(f"got inputs={inputs!r}; it is 'caffe' or 'torchvision'")
     state = _read_tensors(Path(path))
-    targets = _parametric(model.trunk)
-    numbers = sorted({int(k.split(".")[1]) for k in state if k.startswith("features.")})
-    sources = [
-        {
-            k.rpartition(".")[2]: v.float()
-            for k, v in state.items()
-            if k.startswith(f"features.{n}.")
-        }
-        for n in numbers
-    ]
+    sources = _numbered(state)
+    layers = _parametric(model.trunk)
     normalized = any("running_mean" in source for source in sources)
     if not normalized:
-        targets = {k: v for k, v in targets.items() if not isinstance(v, nn.BatchNorm2d)}
-    if len(sources) != len(targets):
+        layers = {k: v for k, v in layers.items() if not isinstance(v, nn.BatchNorm2d)}
+    if len(sources) != len(layers):
         raise WeightsError(
-            f"got {len(sources)} VGG layers in {path}; this trunk has {len(targets)}: "
+            f"got {len(sources)} VGG layers in {path}; this trunk has {len(layers)}: "
             "pass the weights of the same configuration"
         )
+    found = list(zip(layers.items(), sources, strict=True)) + _find_code(model, state)
+    for (name, layer), source in found:
+        _require_fit(layer, source, f"{path} ({name})")
     if inputs == "torchvision":
         _to_bgr(sources[0])
-    for (name, layer), source in zip(targets.items(), sources, strict=True):
-        _load_exactly(layer, source, f"{path} ({name})")
+    for (_, layer), source in found:
+        layer.load_state_dict(source, strict=False)
     if not normalized:
-        _reset_norm(model.trunk)  # the identity: the trunk computes what VGG computes
-    return [*targets, *_load_code(model, state, path)]
+        _reset_norm(model.trunk)
+    return [name for (name, _), _ in found]
 
 
-def _load_code(model: DeconvNet, state: dict[str, Tensor], path: str | Path) -> list[str]:
-    """fc6 and fc7 from the classifier, as convolutions, where the code has their widths."""
-    if model.code is None or "classifier.0.weight" not in state:
-        return []
-    loaded = []
+def _numbered(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The layers `features.0`, `features.1` ... that have tensors, in order."""
+    layers: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        parts = key.split(".")
+        if len(parts) == 3 and parts[0] == "features" and parts[1].isdecimal():
+            layers.setdefault(int(parts[1]), {})[parts[2]] = _as_fp32(value)
+    return [layers[number] for number in sorted(layers)]
+
+
+def _find_code(
+    model: DeconvNet, state: dict[str, Tensor]
+) -> list[tuple[tuple[str, nn.Module], dict[str, Tensor]]]:
+    """fc6 and fc7 from the classifier, as convolutions, if the code has their widths."""
+    found = []
     for name, source in (("fc6", "classifier.0"), ("fc7", "classifier.3")):
+        weight, bias = state.get(f"{source}.weight"), state.get(f"{source}.bias")
+        if model.code is None or weight is None or bias is None:
+            return []
         layer = model.code.get_submodule(name)
-        weight, bias = state[f"{source}.weight"], state[f"{source}.bias"]
         shape = layer.get_parameter("weight").shape
-        if weight.numel() != shape.numel():
-            raise WeightsError(
-                f"got {source} of {tuple(weight.shape)} in {path}; {name} is {tuple(shape)}: "
-                "build the network with code=4096, size=224, or leave the classifier out"
-            )
-        parts = {"weight": weight.float().view(shape), "bias": bias.float()}
-        _load_exactly(layer, parts, f"{path} ({name})")
-        loaded.append(name)
-    return loaded
+        if weight.shape != (shape[0], shape[1:].numel()) or bias.shape != shape[:1]:
+            return []
+        parts = {"weight": _as_fp32(weight).view(shape), "bias": _as_fp32(bias)}
+        found.append(((name, layer), parts))
+    return found
 
 
 def _parametric(module: nn.Module) -> dict[str, nn.Module]:
@@ -208,19 +253,6 @@ def _find(source: str | Path) -> Path:
     )
 
 
-def _read_card(path: Path) -> dict[str, Any]:
-    try:
-        card = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"cannot read the card {path}: {error}; copy it again") from None
-    missing = {"format", "architecture", "arguments", "sha256"} - set(card)
-    if not isinstance(card, dict) or missing:
-        raise WeightsError(f"the card {path} lacks {', '.join(sorted(missing))}; copy it again")
-    if card["format"] != 1:
-        raise WeightsError(f"the card {path} is of format {card['format']}; this version reads 1")
-    return card
-
-
 def _build(card: dict[str, Any], folder: Path) -> nn.Module:
     kind = MODELS.get(card["architecture"])
     if kind is None:
@@ -231,20 +263,20 @@ def _build(card: dict[str, Any], folder: Path) -> nn.Module:
     try:
         with torch.device("meta"):
             model = kind(**card["arguments"])
-    except (TypeError, OptionError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"the card in {folder} has arguments that do not fit: {error}") from None
     return model
 
 
-def _load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: object) -> None:
-    """Load with strict names and shapes; tensors replace those of a meta module."""
-    wanted = {k: v.shape for k, v in module.state_dict().items()}
+def _require_fit(module: nn.Module, tensors: dict[str, Tensor], source: object) -> None:
+    """Names, shapes and kinds (whole numbers or not) must be those of the module."""
+    wanted = module.state_dict()
     wrong = [f"{k} is missing" for k in wanted if k not in tensors and "num_batches" not in k]
     wrong += [f"{k} is not wanted" for k in tensors if k not in wanted]
     wrong += [
-        f"{k} is {tuple(tensors[k].shape)}, wanted {tuple(shape)}"
-        for k, shape in wanted.items()
-        if k in tensors and tensors[k].shape != shape
+        f"{k} is {_kind(tensors[k])}, wanted {_kind(v)}"
+        for k, v in wanted.items()
+        if k in tensors and _kind(tensors[k]) != _kind(v)
     ]
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
@@ -252,8 +284,14 @@ def _load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: object)
             f"the tensors of {source} do not fit: {'; '.join(wrong[:3])}{more}; "
             "pass the weights of this architecture and these arguments"
         )
-    meta = any(p.is_meta for p in module.parameters())
-    module.load_state_dict(tensors, strict=meta, assign=meta)
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)}{'' if tensor.is_floating_point() else ' of whole numbers'}"
+
+
+def _as_fp32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -262,13 +300,17 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             with safe_open(path, framework="pt") as file:
                 return _dequantize({k: file.get_tensor(k) for k in file.keys()})  # noqa: SIM118
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # of any kind: a damaged pickle breaks wherever it likes
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        if isinstance(error, pickle.UnpicklingError):  # whose advice is to load it unsafely
+            reason = "it holds other things than tensors, or is damaged"
         raise WeightsError(
             f"cannot read {path}: {reason}; wanted a safetensors file, or a torch file that holds "
             "nothing but tensors"
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
         raise WeightsError(f"got {path} with more than named tensors; save its state_dict()")
     return state
 
@@ -290,7 +332,7 @@ def _quantize(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]
 
 def _dequantize(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {
-        k: v.float() * tensors[k + _SCALE] if k + _SCALE in tensors else v
+        k: v.float() * tensors[k + _SCALE].expand_as(v) if k + _SCALE in tensors else v
         for k, v in tensors.items()
         if not k.endswith(_SCALE)
     }

@@ -44,7 +44,8 @@ def deconv(
         Maps of (N, O, *size).
 
     Raises:
-        ShapeError: no convolution with this stride leads from `size` to the size of x.
+        ShapeError: maps and filters do not belong together, or no convolution with this stride
+            leads from `size` to the size of x.
 
     Noh, Hong, Han 2015, section 3.2.2; Zeiler, Fergus 2014, section 2.1.
 
@@ -52,6 +53,11 @@ def deconv(
     >>> spread.shape, spread[0, 0, 0]
     (torch.Size([1, 1, 2, 2]), tensor([4., 4.]))
     """
+    if x.dim() != 4 or weight.dim() != 4 or x.shape[1] != weight.shape[0]:
+        raise ShapeError(
+            f"got maps of {tuple(x.shape)} and filters of {tuple(weight.shape)}; wanted "
+            "(N, I, H, W) and (I, O, k, k): pass the filters of the convolution that led here"
+        )
     extra = (0, 0)
     if size is not None:
         kernel = weight.shape[-2:]
@@ -80,7 +86,8 @@ def as_convolution(weight: Tensor) -> Tensor:
         degrees, to be used with padding k - 1 - padding.
 
     >>> x, w = torch.randn(1, 2, 5, 5), torch.randn(2, 3, 3, 3)
-    >>> torch.allclose(deconv(x, w, padding=1), F.conv2d(x, as_convolution(w), padding=1), atol=1e-5)
+    >>> y = F.conv2d(x, as_convolution(w), padding=1)
+    >>> torch.allclose(deconv(x, w, padding=1), y, atol=1e-5)
     True
     """
     return weight.transpose(0, 1).flip(-2, -1)

@@ -31,7 +31,7 @@ class Switches(NamedTuple):
     find their way back without an `output_size` argument.
     """
 
-    index: Tensor  #: (N, C, h, w), int64 (flat) or uint8 (phase)
+    index: Tensor  # type: ignore[assignment]  #: (N, C, h, w), int64 (flat) or uint8 (phase)
     size: tuple[int, int]  #: (H, W) of the maps before pooling
     disjoint: bool = False  #: no place belongs to two windows (stride >= kernel)
 
@@ -40,31 +40,26 @@ class Switches(NamedTuple):
         """The same switches in the phase form; for 2 x 2 windows of stride 2 without padding."""
         if self.index.dtype == torch.uint8:
             return self
-        self._require_halves()
         row, column = self.index // self.size[1], self.index % self.size[1]
-        return self._replace(index=(row % 2 * 2 + column % 2).to(torch.uint8))
+        phase = self._replace(index=(row % 2 * 2 + column % 2).to(torch.uint8), disjoint=True)
+        if not torch.equal(phase.flat.index, self.index):
+            raise ShapeError(
+                f"got switches of {tuple(self.index.shape[-2:])} windows on maps of {self.size} "
+                "that lie outside their 2 x 2 cells; the phase form is for kernel 2, stride 2, "
+                "padding 0: use the flat form"
+            )
+        return phase
 
     @property
     def flat(self) -> "Switches":
         """The same switches in the flat form."""
-        if self.index.dtype == torch.int64:
+        if self.index.dtype != torch.uint8:
             return self
         h, w = self.index.shape[-2:]
         phase = self.index.long()
         row = torch.arange(h, device=phase.device).view(h, 1) * 2 + phase // 2
         column = torch.arange(w, device=phase.device) * 2 + phase % 2
-        return self._replace(index=row * self.size[1] + column)
-
-    def _require_halves(self) -> None:
-        h, w = self.index.shape[-2:]
-        if not self.disjoint or any(
-            small not in (large // 2, (large + 1) // 2)
-            for small, large in zip((h, w), self.size, strict=True)
-        ):
-            raise ShapeError(
-                f"got switches of {h} x {w} windows on maps of {self.size}; the phase form is for "
-                "2 x 2 windows of stride 2 without padding: use the flat form"
-            )
+        return self._replace(index=row * self.size[1] + column, disjoint=True)
 
 
 def pool(
@@ -94,7 +89,7 @@ def pool(
 
     Raises:
         ShapeError: x is not of four dimensions, or smaller than the window.
-        OptionError: an unknown form, or "phase" with another window.
+        OptionError: an impossible window, an unknown form, or "phase" with another window.
 
     Zeiler, Fergus 2014, section 2.1; Noh, Hong, Han 2015, section 3.2.1.
 
@@ -182,6 +177,10 @@ def fixed_unpool(y: Tensor, factor: int = 2) -> Tensor:
     Returns:
         Maps of (N, C, factor * h, factor * w), in the layout of y.
 
+    Raises:
+        ShapeError: y is not of four dimensions.
+        OptionError: a factor below 1.
+
     Dosovitskiy, Springenberg, Brox 2015, section 3.2.
 
     >>> fixed_unpool(torch.tensor([[[[1.0, 2.0]]]]))
@@ -189,6 +188,8 @@ def fixed_unpool(y: Tensor, factor: int = 2) -> Tensor:
               [0., 0., 0., 0.]]]])
     """
     _require_maps(y)
+    if factor < 1:
+        raise OptionError(f"got factor {factor}; wanted the side of a block, 1 or more")
     zero = torch.zeros_like(y)
     return _interleave([y] + [zero] * (factor * factor - 1), factor)
 
@@ -202,10 +203,8 @@ def _pool_flat(
 
 def _pool_phase(x: Tensor, ceil: bool) -> tuple[Tensor, Tensor]:
     height, width = x.shape[-2:]
-    if ceil:
-        x = F.pad(x, (0, width % 2, 0, height % 2), value=-torch.inf)
-    else:
-        x = x[..., : height // 2 * 2, : width // 2 * 2]
+    more = 1 if ceil else 0
+    x = _fit(x, (height + more) // 2 * 2, (width + more) // 2 * 2, -torch.inf)
     y = x[..., 0::2, 0::2]
     phase = torch.zeros_like(y, dtype=torch.uint8)
     for place, (i, j) in enumerate([(0, 1), (1, 0), (1, 1)], start=1):
@@ -260,9 +259,15 @@ def _unpool_phase(y: Tensor, switches: Switches) -> Tensor:
     height, width = switches.size
     zero = torch.zeros((), dtype=y.dtype, device=y.device)
     out = _interleave([torch.where(switches.index == place, y, zero) for place in range(4)], 2)
-    if out.shape[-2:] != (height, width):  # odd sizes: cut what `ceil` added, fill what it left out
-        out = F.pad(out, (0, width - out.shape[-1], 0, height - out.shape[-2]))
-    return out
+    return _fit(out, height, width)  # odd sizes: what `ceil` added goes, what it left out is zero
+
+
+def _fit(x: Tensor, height: int, width: int, value: float = 0.0) -> Tensor:
+    """Cut or fill at the right and lower border."""
+    below, right = height - x.shape[-2], width - x.shape[-1]
+    if not torch.compiler.is_compiling() and below == right == 0:
+        return x  # padding by nothing would copy; an exported graph serves all sizes
+    return F.pad(x, (0, right, 0, below), value=value)
 
 
 def _interleave(parts: list[Tensor], factor: int) -> Tensor:

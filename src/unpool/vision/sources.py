@@ -66,6 +66,29 @@ def find_images(inputs: Sequence[str]) -> list[Source]:
     return [Source(path, name) for (path, _), name in zip(found.values(), names, strict=True)]
 
 
+def spare_inputs(sources: Sequence[Source], results: Sequence[Path]) -> None:
+    """Refuse results that would take the place of an input, however the two paths are written.
+
+    Raises:
+        OptionError: a result is the same file as an input.
+    """
+    inputs = {_identity(source.path): source.path for source in sources if source.path}
+    for result in results:
+        if (identity := _identity(result)) and identity in inputs:
+            raise OptionError(
+                f"got the output {result}, which would overwrite the input {inputs[identity]}; "
+                "choose another folder with -o"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
 def _expand(text: str) -> Iterator[tuple[Path, Path]]:
     """Each picture of an input, with the folder that its name is relative to."""
     path = Path(text)

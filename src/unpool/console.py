@@ -1,0 +1,226 @@
+"""What the command line shows: lines and tables, progress, and an error as one line."""
+
+import csv
+import errno
+import json
+import math
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unpool.errors import UnpoolError
+from unpool.files import atomic
+
+if TYPE_CHECKING:
+    from unpool.data.check import Report
+
+Show = Callable[..., None]
+"""Called with how much is done, the total, and if need be what is being done."""
+
+
+def print_json(values: object) -> None:
+    """Print plain values as one line of strict JSON."""
+    click.echo(json.dumps(strict(values)))
+
+
+def strict(values: object) -> object:
+    """Plain values without NaN and infinity, which JSON does not have: they become None.
+
+    >>> strict({"iou": [0.5, float("nan")]})
+    {'iou': [0.5, None]}
+    """
+    if isinstance(values, dict):
+        return {key: strict(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [strict(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def print_facts(facts: Mapping[str, Any], indent: str = "") -> None:
+    """Print names and values, a line each, what is nested indented, and None left out.
+
+    >>> print_facts({"devices": ["cpu", "cuda:0"], "weights": {"objects": 3}, "note": None})
+    devices: cpu, cuda:0
+    weights:
+      objects: 3
+    """
+    for name, value in facts.items():
+        if isinstance(value, dict) and value:
+            click.echo(f"{indent}{name}:")
+            print_facts(value, indent + "  ")
+        elif isinstance(value, list | dict):
+            click.echo(f"{indent}{name}: {', '.join(map(str, value)) or 'none'}")
+        elif value is not None:
+            click.echo(f"{indent}{name}: {value}")
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of equal length, the first column to the left, the others to the right.
+
+    >>> print_table([["%", "whole"], ["cat", "81.5"]])
+    %    whole
+    cat   81.5
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        click.echo("  ".join([first.ljust(widths[0]), *cells]))
+
+
+def percent(share: float | None) -> str:
+    """A share in percent.
+
+    >>> percent(0.5), percent(None)
+    ('50.0', '-')
+    """
+    return "-" if share is None or math.isnan(share) else f"{100 * share:.1f}"
+
+
+def print_segmented(record: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
+    """Print what became of a picture, or why it failed."""
+    if as_json:
+        print_json(record)
+    elif "error" in record:
+        complain(record["error"])
+    elif not quiet:
+        shares = ", ".join(f"{name} {percent(share)} %" for name, share in record["labels"].items())
+        click.echo(f"{record['source']}: {shares} ({record['seconds']:.2f} s)")
+
+
+def print_figures(modes: Mapping[str, Mapping[str, Any]], quiet: bool) -> None:
+    """Print which pictures were dropped, percentages in a column for each mode, and protocols."""
+    first, *_ = modes.values()
+    for picture, message in first["dropped"].items():
+        complain(f"dropped {picture}: {message}")
+    if not quiet:
+        columns = [_figures(summary) for summary in modes.values()]
+        rows = [[title, *(column[title] for column in columns)] for title in columns[0]]
+        print_table([["%", *modes], *rows])
+        for summary in modes.values():
+            click.echo(summary["protocol"])
+
+
+def _figures(summary: Mapping[str, Any]) -> dict[str, str]:
+    low, high = map(percent, summary["miou_interval"])
+    others = ("pixel_accuracy", "mean_accuracy", "boundary_f1")
+    return {
+        **{name: percent(share) for name, share in summary["iou"].items()},
+        "mean IoU": percent(summary["miou"]),
+        "95 % interval": f"{low} to {high}",
+        **{name.replace("_", " "): percent(summary[name]) for name in others},
+    }
+
+
+def write_figures(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write `summary.json`, and `iou.csv` with a row for each class and a column for each mode."""
+    with atomic(folder / "summary.json") as temporary:
+        temporary.write_text(json.dumps(strict(summary), indent=1) + "\n")
+    columns = [mode["iou"] for mode in summary["modes"].values()]
+    with atomic(folder / "iou.csv") as temporary, temporary.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["class", *summary["modes"]])
+        table.writerows([name, *(column[name] for column in columns)] for name in columns[0])
+
+
+def print_report(report: "Report") -> None:
+    """Print what is wrong with data; and the pictures and pixels of each class, by split."""
+    for level, kind, where, message in report.findings:
+        click.echo(f"{level}: {where}: {message} ({kind})")
+    rows = [["class", *(f"{split} ({pictures})" for split, pictures in report.splits.items())]]
+    for found in report.classes:
+        cells = []
+        for split in report.splits:
+            total = sum(other.pixels.get(split, 0) for other in report.classes)
+            share = found.pixels.get(split, 0) / max(total, 1)
+            cells.append(f"{found.images.get(split, 0)}, {percent(share):>4} %")
+        rows.append([f"{found.id} {found.name}", *cells])
+    print_table(rows)
+
+
+def complain(message: str) -> None:
+    """Print one line on the standard error."""
+    click.echo("unpool: " + re.sub(r"\s*\n\s*", " ", message.strip()), err=True)
+
+
+def reason(error: BaseException) -> str:
+    """What to tell the user of an error; nothing for a bug, which deserves its traceback.
+
+    >>> reason(FileNotFoundError(2, "No such file or directory", "cat.jpg"))
+    'cat.jpg: No such file or directory'
+    """
+    match error:
+        case click.UsageError(ctx=context):
+            command = context.command_path if context else "unpool"
+            return f"{error.format_message()} See {command} --help"
+        case UnpoolError():
+            return str(error)
+        case OSError():
+            return ": ".join(
+                str(part) for part in (error.filename, error.strerror or error) if part
+            )
+        case MemoryError():
+            return _MEMORY
+        case RuntimeError() if re.search("out of memory|allocate memory", str(error)):  # PyTorch's
+            return _MEMORY
+        case _:
+            return ""
+
+
+_MEMORY = "the memory is too small; give smaller pictures, or a smaller batch"
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether nothing more can be written, so that going on is vain."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@contextmanager
+def progress(what: str, quiet: bool) -> Iterator[Show]:
+    """Give a function that shows progress: by a bar on a terminal, elsewhere not at all.
+
+    >>> with progress("segmenting", quiet=True) as show:
+    ...     show(1, 2)
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total, doing="": None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # lines for the same terminal go above the bar; those for a file or a pipe go where they belong
+    with Progress(
+        console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total, doing=what: bar.update(
+            task, completed=done, total=total, description=doing
+        )
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does: tidily, by a KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():  # elsewhere it cannot be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def drop_unwritten() -> None:
+    """Give up what the standard output no longer takes, lest Python complain of it at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

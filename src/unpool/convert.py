@@ -1,0 +1,89 @@
+"""Convert weights: files of Caffe, or weights of this package, into a folder of weights."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from unpool.data.voc import VOC_CLASSES
+from unpool.errors import OptionError
+from unpool.models import from_pretrained, save_pretrained
+from unpool.models.caffemodel import BatchNorm, load_caffemodel
+from unpool.models.vgg import MEAN_BGR
+from unpool.vision.images import voc_palette
+
+__all__ = ["Converted", "convert"]
+
+
+class Converted(NamedTuple):
+    """What was made of what."""
+
+    source: str
+    weights: str  #: the folder, for `Segmenter.from_pretrained`
+    parameters: int
+    storage: str  #: of the filters: "fp32" or "int8"
+    ready: bool  #: False: to be trained before it segments
+    note: str | None  #: what a Caffe file was taken for, and what remains to be done
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    batch_norm: BatchNorm | None = None,
+    int8: bool = False,
+    command: str = "",
+) -> Converted:
+    """Write a folder of weights.
+
+    Args:
+        source: a .caffemodel of DeconvNet or VGG-16, or weights as of `from_pretrained`.
+        target: a folder, new or empty.
+        batch_norm: what the batch norm of a .caffemodel means, see `load_caffemodel`; when not
+            given, "training" for names with "train_result", the solver's, and "folded" for others.
+        int8: store filters as int8, at a quarter of the size.
+        command: the command line, for the card.
+
+    Raises:
+        OptionError: the target is not empty, or batch_norm is given for other weights.
+        WeightsError: the source cannot be used.
+    """
+    source, target = Path(source), Path(target)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise OptionError(f"got {target}, which is there already; name a new folder")
+    if source.is_file():
+        guess: BatchNorm = "training" if "train_result" in source.name else "folded"
+        model, card = _import(source, batch_norm or guess)
+        card["command"] = command
+    elif batch_norm is not None:
+        raise OptionError(f"got batch_norm for {source}; it is for .caffemodel files: leave it out")
+    else:
+        model, card = from_pretrained(source)
+        del card["sha256"]
+    card["storage"] = "int8" if int8 else "fp32"
+    save_pretrained(model, target, card, int8=int8)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    ready, note = card.get("ready", True), card.get("note")
+    return Converted(str(source), str(target), parameters, card["storage"], ready, note)
+
+
+def _import(path: Path, batch_norm: BatchNorm) -> tuple[nn.Module, dict[str, Any]]:
+    """The network in a file of Caffe, and its card."""
+    model, ready, note = load_caffemodel(path, batch_norm)
+    k = model.classes
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return model, {
+        "arguments": model.arguments,
+        "classes": VOC_CLASSES if k == len(VOC_CLASSES) else [f"class {i}" for i in range(k)],
+        "palette": voc_palette()[:k].tolist(),
+        "input": {"order": "BGR", "range": "0..255 minus mean", "mean": list(MEAN_BGR)},
+        "mode": "instance",
+        "ready": ready,
+        "note": note,
+        "source": {"file": path.name, "sha256": digest},
+        "license": "that of the file's authors; of DeconvNet's: individual research use only, "
+        "no redistribution",
+        "figures": {},
+    }

@@ -1,0 +1,378 @@
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from unpool.data import check_data
+from unpool.errors import DataError
+from unpool.vision.images import voc_palette, write_image, write_mask
+
+LABELS = np.kron([[0, 1], [2, 0]], np.ones((10, 15), int)).astype(np.uint8)  # 20 x 30
+
+
+def photo(seed: int) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return np.kron(coarse, np.ones((4, 5, 1), np.uint8))
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """A plain data set without a flaw: train/0 ... train/4 and val/5 ... val/9."""
+    for folder in ("images/train", "images/val", "masks/train", "masks/val"):
+        (tmp_path / folder).mkdir(parents=True)
+    for i in range(10):
+        name = f"{'train' if i < 5 else 'val'}/{i}.png"
+        Image.fromarray(photo(i)).save(tmp_path / "images" / name)
+        Image.fromarray(LABELS).save(tmp_path / "masks" / name)
+    (tmp_path / "classes.txt").write_text("background\ncat\ndog\n")
+    return tmp_path
+
+
+def only(root: Path, kind: str, **options: object) -> tuple[str, str, str]:
+    """Level, place and message of the one finding, which is of this kind."""
+    findings = check_data(root, **options).findings
+    assert [finding.kind for finding in findings] == [kind]
+    return findings[0].level, findings[0].where, findings[0].message
+
+
+def turn(path: Path, orientation: int, image: np.ndarray) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(image).save(path, exif=exif)
+
+
+# the report
+
+
+def test_a_good_data_set(root):
+    report = check_data(root)
+    assert report.ok
+    assert report.findings == []
+    assert report.splits == {"train": 5, "val": 5}
+    assert [(c.name, c.id, c.images, c.pixels) for c in report.classes] == [
+        ("background", 0, {"train": 5, "val": 5}, {"train": 1500, "val": 1500}),
+        ("cat", 1, {"train": 5, "val": 5}, {"train": 750, "val": 750}),
+        ("dog", 2, {"train": 5, "val": 5}, {"train": 750, "val": 750}),
+    ]
+
+
+def test_a_good_voc_folder_whose_trainval_is_the_union_of_its_lists(tmp_path):
+    lists = {"train": "01234", "val": "56789", "trainval": "0123456789"}
+    for split, names in lists.items():
+        (tmp_path / "ImageSets/Segmentation").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(names))
+    for i in range(11):
+        write_image(tmp_path / f"JPEGImages/{i}.jpg", photo(i))
+    for i in range(10):
+        write_mask(tmp_path / f"SegmentationClass/{i}.png", np.resize(np.arange(21), (20, 30)))
+    report = check_data(tmp_path)
+    assert report.findings == []
+    assert report.splits == {"train": 5, "val": 5}
+    assert len(report.classes) == 21
+    assert check_data(tmp_path, ["trainval"]).splits == {"trainval": 10}
+
+
+def test_a_report_is_plain_in_json(root):
+    (root / "masks/val/7.png").unlink()
+    report = check_data(root)
+    plain = report.to_json()
+    assert json.loads(json.dumps(plain)) == plain
+    assert list(plain) == ["ok", "splits", "classes", "findings"]
+    assert plain["ok"] is False
+    assert plain["findings"][0]["kind"] == "missing-mask"
+    assert plain["classes"][1]["pixels"] == {"train": 750, "val": 600}
+
+
+def test_progress_and_the_files_as_they_were(root):
+    (root / "images/val/7.png").write_bytes(b"not a picture")
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in root.rglob("*") if p.is_file()}
+    calls = []
+    check_data(root, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(n, 10) for n in range(1, 11)]
+    after = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in root.rglob("*") if p.is_file()}
+    assert after == before
+
+
+def test_all_is_found_at_once_and_errors_come_first(root):
+    (root / "masks/train/9.png").write_bytes(b"")
+    (root / "masks/train/0.png").unlink()
+    (root / "images/val/7.png").write_bytes(b"")
+    write_mask(root / "masks/val/7.png", LABELS + 1)
+    write_mask(root / "masks/val/8.png", LABELS[1:])
+    findings = check_data(root).findings
+    errors = ["missing-mask", "unreadable", "size-differs", "unknown-ids"]
+    assert [f.kind for f in findings] == [*errors, *["rare-class"] * 3, "extra-mask"]
+    assert [f.level for f in findings] == ["error"] * 4 + ["warning"] * 4
+
+
+def test_what_is_no_data_set_or_no_split(root, tmp_path_factory):
+    with pytest.raises(DataError, match="neither JPEGImages"):
+        check_data(tmp_path_factory.mktemp("empty"))
+    with pytest.raises(DataError, match=r"got split 'test' .* there are train, val, all"):
+        check_data(root, ["train", "test"])
+
+
+# lists
+
+
+def test_an_id_without_picture(root):
+    (root / "train.txt").write_text("".join(f"train/{i}.png\n" for i in (0, 1, 2, 3, 4, 7)))
+    level, where, message = only(root, "missing-picture", splits=["train"])
+    assert (level, where) == ("error", "images/train/7.png")
+    assert "found no file for 'train/7.png'" in message
+
+
+def test_an_empty_split(root):
+    (root / "images/test").mkdir()
+    level, where, message = only(root, "empty-split")
+    assert (level, where) == ("error", "test")
+    assert "has no pictures; write their ids into its list" in message
+
+
+def test_too_few_pictures_for_a_split(tmp_path):
+    for i in range(4):
+        write_image(tmp_path / f"images/{i}.png", photo(i))
+        write_mask(tmp_path / f"masks/{i}.png", LABELS)
+    assert [(f.kind, f.where) for f in check_data(tmp_path).findings[:1]] == [
+        ("empty-split", "val")
+    ]
+    assert check_data(tmp_path).splits == {"train": 4, "val": 0}
+
+
+def test_an_id_in_two_lists(root):
+    (root / "train.txt").write_text("".join(f"train/{i}\n" for i in range(5)))
+    (root / "val.txt").write_text("val/5\nval/6\nval/7\nval/8\nval/9\ntrain/3\n")
+    level, where, message = only(root, "listed-twice")
+    assert (level, where) == ("error", "train, val")
+    assert message.startswith("share train/3, wanted splits apart")
+
+
+def test_a_list_that_lies_within_another_is_no_union(root):
+    (root / "train.txt").write_text("".join(f"train/{i}\n" for i in range(5)))
+    (root / "val.txt").write_text("train/0\ntrain/1\n")
+    assert check_data(root).findings[0][:3] == ("error", "listed-twice", "train, val")
+
+
+def test_an_id_twice_in_a_list(root):
+    (root / "train.txt").write_text("train/0\n" * 2 + "".join(f"train/{i}\n" for i in range(1, 5)))
+    level, where, message = only(root, "listed-twice", splits=["train"])
+    assert (level, where) == ("warning", "train")
+    assert message == "lists twice: train/0; list every picture once"
+
+
+def test_labeled_pictures_in_no_list(root):
+    (root / "train.txt").write_text("".join(f"train/{i}\n" for i in range(5)))
+    (root / "val.txt").write_text("val/5\nval/6\n")
+    level, where, message = only(root, "unlisted")
+    assert (level, where) == ("warning", "images")
+    assert "in no split: val/7, val/8, val/9; list them" in message
+
+
+# files
+
+
+def test_a_picture_without_mask(root):
+    (root / "masks/val/7.png").unlink()
+    level, where, message = only(root, "missing-mask")
+    assert (level, where) == ("error", "masks/val/7")
+    assert "found no file for 'val/7'" in message
+
+
+def test_a_mask_without_picture(root):
+    (root / "images/val/7.png").rename(root / "images/val/seven.png")
+    (root / "masks/val/7.png").rename(root / "masks/val/seven.tif")
+    write_mask(root / "masks/val/7.png", LABELS)
+    (root / "masks/val/seven.tif").unlink()
+    Image.fromarray(LABELS).save(root / "masks/val/seven.tif")
+    level, where, message = only(root, "extra-mask")
+    assert (level, where) == ("warning", "masks/val/7.png")
+    assert "belongs to no picture" in message
+
+
+def test_two_masks_of_a_picture(root):
+    Image.fromarray(LABELS).save(root / "masks/val/7.bmp")
+    level, where, message = only(root, "ambiguous-name")
+    assert (level, where) == ("error", "masks/val/7")
+    assert "(7.bmp, 7.png); keep one" in message
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [(0, "is empty (0 bytes)"), (60, "is broken or cut short"), (5, "is not a picture")],
+)
+def test_a_file_that_cannot_be_read(root, part, keep, message):
+    path = root / part / "val/7.png"
+    path.write_bytes(path.read_bytes()[:keep])
+    level, where, found = only(root, "unreadable")
+    assert (level, where) == ("error", f"{part}/val/7.png")
+    assert found.startswith(message)
+
+
+def test_half_a_jpeg_which_other_readers_fill_with_gray(root):
+    file = io.BytesIO()
+    Image.fromarray(photo(7)).resize((300, 200)).save(file, "JPEG")
+    (root / "images/val/7.png").unlink()
+    (root / "images/val/7.jpg").write_bytes(file.getvalue()[: len(file.getvalue()) // 2])
+    assert only(root, "unreadable")[1] == "images/val/7.jpg"
+
+
+# masks
+
+
+def test_sizes_that_differ(root):
+    write_mask(root / "masks/val/7.png", LABELS[1:])
+    level, where, message = only(root, "size-differs")
+    assert (level, where) == ("error", "images/val/7.png")
+    assert message.startswith("is 30 x 20 but its mask is 30 x 19, wanted equal sizes; see")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_mask_that_did_not_follow_the_exif_rotation(root, suffix):
+    (root / "images/val/7.png").unlink()
+    turn(root / f"images/val/7{suffix}", 6, photo(7))
+    level, where, message = only(root, "exif")
+    assert (level, where) == ("error", f"images/val/7{suffix}")
+    assert message.startswith("is 20 x 30 once turned upright by its EXIF orientation 6, but")
+    assert "its mask is 30 x 20, as the pixels are stored; turn the mask" in message
+
+
+def test_a_mask_that_followed_the_exif_rotation(root):
+    turn(root / "images/val/7.png", 6, photo(7))
+    write_mask(root / "masks/val/7.png", LABELS.T)
+    assert check_data(root).findings == []
+
+
+@pytest.mark.parametrize(("orientation", "side"), [(3, 30), (2, 30), (6, 20)])
+def test_exif_rotation_of_which_the_sizes_do_not_tell(root, orientation, side):
+    turn(root / "images/val/7.png", orientation, photo(7)[:, :side])
+    write_mask(root / "masks/val/7.png", LABELS[:, :side])
+    level, where, message = only(root, "exif")
+    assert (level, where) == ("warning", "images/val/7.png")
+    assert f"orientation {orientation}, and the size of its mask does not tell" in message
+
+
+@pytest.mark.parametrize(
+    ("colors", "hint"),
+    [
+        (voc_palette()[LABELS], "(colors: 3, all are VOC's, whose index is the row in"),
+        (np.stack([LABELS] * 3, 2), "(colors: 3, all are gray: if the gray values are the"),
+        (photo(0), "(colors: 30, not all are VOC's)"),
+    ],
+)
+def test_a_color_coded_mask(root, colors, hint):
+    Image.fromarray(colors).save(root / "masks/val/7.png")
+    level, where, message = only(root, "color-mask")
+    assert (level, where) == ("error", "masks/val/7.png")
+    assert message.startswith("has mode RGB, as a color-coded mask does, wanted class indices")
+    assert hint in message
+
+
+def test_a_jpeg_for_a_mask(root):
+    file = io.BytesIO()
+    Image.fromarray(LABELS).save(file, "JPEG")
+    (root / "masks/val/7.png").write_bytes(file.getvalue())
+    level, where, message = only(root, "unusable-mask")
+    assert (level, where) == ("error", "masks/val/7.png")
+    assert message == "is a JPEG, which alters class indices; save masks as PNG"
+
+
+def test_ids_of_no_class(root):
+    write_mask(root / "masks/val/7.png", LABELS * 2)
+    level, where, message = only(root, "unknown-ids")
+    assert (level, where) == ("error", "masks/val/7.png")
+    assert message.startswith("has the ids 4, wanted 0 to 2, or 255 for void; correct")
+
+
+def test_a_mask_that_is_void_all_over(root):
+    write_mask(root / "masks/val/7.png", LABELS * 0 + 255)
+    level, where, message = only(root, "void-only")
+    assert (level, where) == ("warning", "masks/val/7.png")
+    assert message == "is void (255) all over, wanted labels; label it or take it out"
+
+
+def test_objects_marked_by_255(root):
+    for path in root.glob("masks/*/*"):
+        write_mask(path, np.where(LABELS, 255, 0))
+    level, where, message = only(root, "only-background")
+    assert (level, where) == ("error", "masks")
+    assert message == "hold nothing but 0 (background) and 255 (void); mark objects by 1, 2 ..."
+
+
+# classes
+
+
+def test_a_class_that_a_split_lacks(root):
+    for i in range(5, 10):
+        write_mask(root / f"masks/val/{i}.png", LABELS % 2)
+    level, where, message = only(root, "empty-class")
+    assert (level, where) == ("warning", "dog")
+    assert message.startswith("does not occur in val; add")
+
+
+def test_a_class_that_is_rare_in_train(root):
+    write_mask(root / "masks/train/0.png", LABELS % 2)
+    write_mask(root / "masks/val/5.png", LABELS % 2)
+    level, where, message = only(root, "rare-class")
+    assert (level, where) == ("warning", "dog")
+    assert message.startswith("occurs in 4 of the pictures of train, wanted 5")
+
+
+def test_names_of_classes_that_cannot_be_used(root):
+    (root / "classes.txt").write_text("background\ncat\ncat\n")
+    level, where, message = only(root, "classes")
+    assert (level, where) == ("error", "classes.txt")
+    assert "got 'cat' twice" in message
+    assert [count.name for count in check_data(root).classes] == [
+        "background",
+        "class 1",
+        "class 2",
+    ]
+
+
+def test_unnamed_classes_are_numbered(root):
+    (root / "classes.txt").unlink()
+    report = check_data(root)
+    assert report.findings == []
+    assert [count.name for count in report.classes] == ["background", "class 1", "class 2"]
+
+
+# copies
+
+
+def test_the_same_pixels_in_two_splits(root):
+    write_image(root / "images/val/7.png", photo(2))
+    level, where, message = only(root, "duplicate-across-splits")
+    assert (level, where) == ("error", "images/val/7.png")
+    assert message.startswith("has the same pixels as train/2 of train; remove one")
+
+
+def test_the_same_pixels_twice_in_a_split(root):
+    (root / "images/val/7.png").unlink()
+    Image.fromarray(photo(5)).save(root / "images/val/7.tif")
+    level, where, message = only(root, "duplicate-in-split")
+    assert (level, where) == ("warning", "images/val/7.tif")
+    assert message == "has the same pixels as val/5; remove one, or it counts twice"
+    write_mask(root / "masks/val/7.png", LABELS[::-1] // 2)
+    assert "as val/5, but another mask; remove" in only(root, "duplicate-in-split")[2]
+
+
+def test_a_smaller_copy_in_another_split(root):
+    large = Image.fromarray(photo(20)).resize((120, 80), Image.Resampling.BICUBIC)
+    large.save(root / "images/train/2.png")
+    write_mask(root / "masks/train/2.png", np.kron(LABELS, np.ones((4, 4), int)))
+    (root / "images/val/7.png").unlink()
+    large.resize((60, 40)).save(root / "images/val/7.jpg", quality=50)
+    write_mask(root / "masks/val/7.png", np.kron(LABELS, np.ones((2, 2), int)))
+    level, where, message = only(root, "near-duplicate")
+    assert (level, where) == ("warning", "images/val/7.jpg")
+    assert message.startswith("looks much like train/2 of train; if they are one picture")
+
+
+def test_flat_pictures_are_not_taken_for_copies(root):
+    for i, path in enumerate(root.glob("images/*/*")):
+        write_image(path, np.full((20, 30, 3), 20 * i, np.uint8))
+    assert check_data(root).findings == []

@@ -1,0 +1,263 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from unpool.data import VOC_CLASSES, Sample, open_data, read_sample
+from unpool.errors import DataError, ImageError
+from unpool.vision.images import write_image, write_mask
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+LABELS = np.arange(48, dtype=np.uint8).reshape(6, 8) // 16  # 0, 1 and 2
+
+
+def plain(root: Path, *names: str, labels: np.ndarray = LABELS) -> Path:
+    for name in names:
+        write_image(root / f"images/{name}.jpg", PICTURE)
+        write_mask(root / f"masks/{name}.png", labels)
+    return root
+
+
+def voc(root: Path, **splits: str) -> Path:
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    for split, names in splits.items():
+        (root / f"ImageSets/Segmentation/{split}.txt").write_text(names)
+        for name in names.split():
+            write_image(root / f"JPEGImages/{name}.jpg", PICTURE)
+            write_mask(root / f"SegmentationClass/{name}.png", LABELS)
+    return root
+
+
+def names(root: Path, split: str) -> list[str]:
+    return [sample.name for sample in open_data(root, split).samples]
+
+
+# layouts and splits
+
+
+def test_a_voc_folder_keeps_the_order_of_its_list_and_has_vocs_classes(tmp_path):
+    root = voc(tmp_path, train="b\na\n", val="c\n\n")
+    data = open_data(root, "train")
+    assert data.samples == [
+        Sample(name, root / f"JPEGImages/{name}.jpg", root / f"SegmentationClass/{name}.png")
+        for name in "ba"
+    ]
+    assert (data.root, data.split, data.classes) == (root, "train", VOC_CLASSES)
+    assert names(root, "val") == ["c"]
+    assert names(root, "all") == ["a", "b", "c"]
+
+
+def test_a_plain_folder_with_lists(tmp_path):
+    plain(tmp_path, "a", "b", "c")
+    (tmp_path / "train.txt").write_text("c\na\n")
+    assert names(tmp_path, "train") == ["c", "a"]
+    with pytest.raises(DataError, match=r"got split 'val' of .*; there are train, all: pass one"):
+        open_data(tmp_path, "val")
+
+
+def test_a_plain_folder_with_folders(tmp_path):
+    plain(tmp_path, "train/b", "train/deep/a", "test/a")
+    assert names(tmp_path, "train") == ["train/b", "train/deep/a"]
+    assert names(tmp_path, "test") == ["test/a"]
+    with pytest.raises(DataError, match="there are test, train, all: pass"):
+        open_data(tmp_path, "val")
+
+
+def test_a_plain_folder_without_either_sets_every_fifth_picture_aside(tmp_path):
+    plain(tmp_path, *(f"{i:02d}" for i in range(11)))
+    assert names(tmp_path, "val") == ["04", "09"]
+    assert names(tmp_path, "train") == [f"{i:02d}" for i in range(11) if i not in (4, 9)]
+
+
+def test_texts_that_list_nothing_are_no_splits(tmp_path):
+    plain(tmp_path, *"abcde")
+    (tmp_path / "README.txt").write_text("\nPictures of\na\nb\n")
+    (tmp_path / "LICENSE.txt").write_bytes("d\xe9j\xe0".encode("latin-1"))
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    assert names(tmp_path, "val") == ["e"]
+    with pytest.raises(DataError, match="there are train, val, all: pass"):
+        open_data(tmp_path, "classes")
+
+
+def test_lists_in_folders_that_are_links(tmp_path):
+    plain(tmp_path / "elsewhere", "a")
+    root = plain(tmp_path / "data", "b")
+    for part in ("images", "masks"):
+        os.symlink(tmp_path / "elsewhere" / part, root / part / "train")
+    assert names(root, "train") == ["train/a"]
+
+
+# names
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("photo.v2", "photo.v2"),
+        ("photo.v2.jpg", "photo.v2"),
+        ("photo.v2.JPG", "photo.v2"),
+        ("photo", "photo"),
+        ("photo.jpg", "photo"),
+        ("photo 1", "photo"),  # as in VOC's lists of a class
+        ("  photo\t-1", "photo"),
+        ("my photo", "my photo"),
+        ("my photo.jpg", "my photo"),
+        ("scan.png", "scan.png"),  # the picture is scan.png.jpg
+    ],
+)
+def test_a_line_of_a_list_names_a_picture_with_or_without_suffix(tmp_path, line, name):
+    plain(tmp_path, "photo.v2", "photo", "my photo", "scan.png")
+    (tmp_path / "train.txt").write_text(f"{line}\r\n", "utf-8-sig")
+    assert names(tmp_path, "train") == [name]
+    assert open_data(tmp_path, "train").samples[0].image.name == f"{name}.jpg"
+
+
+def test_names_with_dots_are_told_apart_without_a_list(tmp_path):
+    plain(tmp_path, "photo.v1", "photo.v2")
+    assert names(tmp_path, "all") == ["photo.v1", "photo.v2"]
+
+
+def test_suffixes_in_upper_case_and_hidden_files(tmp_path):
+    plain(tmp_path, "a")
+    (tmp_path / "images/a.jpg").rename(tmp_path / "images/a.Jpg")
+    (tmp_path / "masks/a.png").rename(tmp_path / "masks/a.PNG")
+    (tmp_path / "images/._a.jpg").touch()
+    (tmp_path / "images/.cache").mkdir()
+    (tmp_path / "images/.cache/a.jpg").touch()
+    (sample,) = open_data(tmp_path, "train").samples
+    assert sample == Sample("a", tmp_path / "images/a.Jpg", tmp_path / "masks/a.PNG")
+
+
+def test_two_pictures_of_one_name_are_refused(tmp_path):
+    plain(tmp_path, "a")
+    write_image(tmp_path / "images/a.png", PICTURE)
+    with pytest.raises(DataError, match=r"found 2 files for 'a' in .*\(a.jpg, a.png\); keep one"):
+        open_data(tmp_path, "all")
+
+
+# classes
+
+
+def test_classes_are_named_by_their_lines(tmp_path):
+    plain(tmp_path, "a")
+    (tmp_path / "classes.txt").write_text("\ufeffsky\nsea \nsand\n\n", "utf-8")
+    assert open_data(tmp_path, "all").classes == ["sky", "sea", "sand"]
+
+
+def test_unnamed_classes_are_numbered_alike_in_every_split(tmp_path):
+    plain(tmp_path, "train/a")
+    plain(tmp_path, "val/a", labels=LABELS // 2)
+    write_mask(tmp_path / "masks/val/void.png", np.full((2, 2), 255))
+    for split in ("train", "val"):
+        assert open_data(tmp_path, split).classes == ["background", "class 1", "class 2"]
+
+
+def test_there_are_two_classes_at_least(tmp_path):
+    plain(tmp_path, "a", labels=LABELS * 0)
+    assert open_data(tmp_path, "all").classes == ["background", "class 1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sky\n", "got 1 names in .*classes.txt; wanted 2 to 255, one a line"),
+        ("x\n" * 256, "got 256 names"),
+        ("sky\n\nsea\n", "got an empty line 2 in .*; wanted a name"),
+        ("sky\nsea\nsky\n", "got 'sky' twice"),
+        (b"sky\nd\xe9j\xe0\n", "no text in UTF-8 .*; save it so"),
+    ],
+)
+def test_classes_that_cannot_be_used(tmp_path, text, message):
+    plain(tmp_path, "a")
+    (tmp_path / "classes.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError, match=message):
+        open_data(tmp_path, "all")
+
+
+# what is missing
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (["photos"], r"neither JPEGImages/ \(VOC\) nor images/ \(plain\); wanted one"),
+        (["images"], "without masks/; put the masks there"),
+        (["JPEGImages"], "without SegmentationClass/; put"),
+        (["images", "masks"], "images without pictures; wanted files ending in .jpg"),
+    ],
+)
+def test_folders_that_are_no_data_set(tmp_path, folders, message):
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+    with pytest.raises(DataError, match=message):
+        open_data(tmp_path, "train")
+
+
+def test_a_root_that_is_no_folder(tmp_path):
+    with pytest.raises(DataError, match=r"got .*none, which is not a folder; pass the root"):
+        open_data(tmp_path / "none", "train")
+
+
+def test_pictures_and_masks_that_are_missing(tmp_path):
+    plain(tmp_path, "a", "b")
+    (tmp_path / "train.txt").write_text("a\nc\n")
+    with pytest.raises(DataError, match=r"found no file for 'c' in .*images; wanted that name"):
+        open_data(tmp_path, "train")
+    (tmp_path / "masks/b.png").unlink()
+    with pytest.raises(DataError, match=r"found no file for 'b' in .*masks; wanted .* \.png \.bmp"):
+        open_data(tmp_path, "all")
+
+
+@pytest.mark.parametrize("form", ["list", "folder", "rule"])
+def test_splits_without_pictures(tmp_path, form):
+    plain(tmp_path, "a")
+    if form == "list":
+        (tmp_path / "val.txt").write_text("\n \n")
+    elif form == "folder":
+        (tmp_path / "images/val").mkdir()
+    with pytest.raises(DataError, match=r"split 'val' of .* without pictures; write .*val\.txt"):
+        open_data(tmp_path, "val")
+
+
+# samples
+
+
+def test_a_palette_mask_is_read_as_indices(tmp_path):
+    (sample,) = open_data(plain(tmp_path, "a"), "all").samples
+    with Image.open(sample.mask) as im:
+        assert im.mode == "P"
+    image, labels = read_sample(sample, 3)
+    assert image.shape == (6, 8, 3)
+    assert image.dtype == labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, LABELS)
+
+
+def test_void_is_of_no_class_and_other_ids_are_refused(tmp_path):
+    plain(tmp_path, "a", labels=np.where(LABELS == 2, 255, LABELS))
+    (sample,) = open_data(tmp_path, "all").samples
+    assert set(np.unique(read_sample(sample, 2)[1])) == {0, 1, 255}
+    write_mask(sample.mask, LABELS + 19)
+    with pytest.raises(DataError, match=r"a.png has the ids 20, 21; wanted 0 to 19, or 255"):
+        read_sample(sample, 20)
+
+
+def test_a_picture_turned_by_exif_fits_the_mask_drawn_upright(tmp_path):
+    (sample,) = open_data(plain(tmp_path, "a"), "all").samples
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(PICTURE).save(sample.image, exif=exif)
+    message = r"a.jpg is 6 x 8 \(upright\) but its mask .*a.png is 8 x 6; .*undo .* EXIF rotation"
+    with pytest.raises(DataError, match=message):
+        read_sample(sample, 3)
+    write_mask(sample.mask, LABELS.T)
+    image, labels = read_sample(sample, 3)
+    assert image.shape[:2] == labels.shape == (8, 6)
+
+
+def test_a_color_coded_mask_is_refused(tmp_path):
+    (sample,) = open_data(plain(tmp_path, "a"), "all").samples
+    Image.fromarray(PICTURE).save(sample.mask)
+    with pytest.raises(ImageError, match=r"a\.png: has mode RGB, as a color-coded mask does"):
+        read_sample(sample, 3)

@@ -1,0 +1,623 @@
+import csv
+import errno
+import hashlib
+import inspect
+import io
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unpool
+from unpool import files, recipes
+from unpool.cli import commands, main
+from unpool.evaluate import evaluate
+from unpool.models import DeconvNet, from_pretrained, save_pretrained
+from unpool.recipes import Phase, Recipe
+from unpool.segment import MODES, PRESETS, Segmenter
+from unpool.train import Step, Validation, train
+from unpool.vision.images import read_mask
+from unpool.vision.proposals import METHODS
+
+CLASSES = ["background", "cat", "dog"]
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> str:
+    """Weights of a network that is small enough to be used many times."""
+    torch.manual_seed(0)
+    net = DeconvNet(len(CLASSES), ((1, 4), (1, 6)), None, 32)
+    card = {"arguments": net.arguments, "classes": CLASSES, "whole_side": 64, "license": "none"}
+    return str(save_pretrained(net, tmp_path_factory.mktemp("weights") / "tiny", card))
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Run the command line in an empty folder; gives the code, and the lines of each stream."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object) -> tuple[int, list[str], list[str]]:
+        capsys.readouterr()
+        code = main([str(arg) for arg in args])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return code, out.splitlines(), err.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def refused(run):
+    """Run what must be refused, with one line."""
+
+    def refused(*args: object) -> str:
+        code, out, err = run(*args)
+        assert (code, out, len(err)) == (2, [], 1), err
+        assert err[0].startswith("unpool: ")
+        return err[0]
+
+    return refused
+
+
+def photo(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def save(path: str, image: Image.Image | None = None, **options: object) -> Path:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    (image or photo()).save(path, **options)
+    return Path(path)
+
+
+def hashes(folder: str) -> dict[str, str]:
+    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def results(folder: str) -> set[str]:
+    """All files, the hidden ones too."""
+    return {str(p.relative_to(folder)) for p in Path(folder).rglob("*") if not p.is_dir()}
+
+
+# ---- segment -------------------------------------------------------------------------------------
+
+
+def make_good() -> None:
+    """Twelve pictures of different kinds, all 40 x 30 to a viewer."""
+    rgb = photo()
+    rotated = rgb.getexif()
+    rotated[0x0112] = 6
+    save("in/rgb.jpg", rgb)
+    save("in/exif.jpg", rgb.transpose(Image.Transpose.ROTATE_90), exif=rotated)
+    save("in/cmyk.jpeg", rgb.convert("CMYK"))
+    save("in/gray.png", rgb.convert("L"))
+    save("in/bilevel.png", rgb.convert("1"))
+    save("in/index.png", rgb.convert("P"))
+    save("in/clear.png", rgb.convert("RGBA"))
+    save("in/deep/gray.alpha.png", rgb.convert("LA"))
+    save("in/deep/16bit.png", Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257))
+    save("in/deep/still.gif", rgb.convert("P"))
+    save("in/deep/photo.WEBP", rgb)
+    save("in/deep/scan.tif", rgb)
+
+
+def make_broken() -> None:
+    """Eight files that are no good pictures."""
+    Path("in/empty.jpg").touch()
+    Path("in/text.png").write_text("no picture")
+    Path("in/link.png").symlink_to("nowhere")
+    Path("in/half.jpg").write_bytes(Path("in/rgb.jpg").read_bytes()[:400])
+    Path("in/deep/half.png").write_bytes(Path("in/index.png").read_bytes()[:-200])
+    save("in/moving.gif", photo(), save_all=True, append_images=[photo(seed=1)])
+    save("in/float.tiff", photo().convert("F"))
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    Path("in/deep/bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+
+
+def test_a_folder_of_good_and_broken_pictures(run, weights):
+    make_good()
+    good = results("in")
+    make_broken()
+    before = hashes("in")
+    code, out, err = run("segment", "in", "-o", "out", "--weights", weights, "--json")
+    assert (code, err) == (3, [])
+    records = [json.loads(line) for line in out]
+    done = {record["source"]: record for record in records if "error" not in record}
+    failed = {record["source"]: record for record in records if "error" in record}
+    assert (len(good), len(done), len(failed)) == (12, 12, 8)
+    assert set(done) == {f"in/{path}" for path in good}
+    for record in done.values():
+        assert list(record) == ["source", "mask", "size", "labels", "seconds"]
+        assert record["size"] == [40, 30]
+        labels = read_mask(record["mask"])
+        assert labels.shape == (30, 40)
+        with Image.open(record["mask"]) as mask:
+            assert mask.mode == "P"
+        assert sum(record["labels"].values()) == pytest.approx(1)
+        assert record["labels"] == {
+            name: pytest.approx(np.mean(labels == k))
+            for k, name in enumerate(CLASSES)
+            if (labels == k).any()
+        }
+    for record in failed.values():
+        assert list(record) == ["source", "error"]
+        assert "\n" not in record["error"]
+    names = [Path(path).with_suffix("").as_posix() for path in good]
+    ends = (".png", ".overlay.jpg")
+    assert results("out") == {f"{name}{end}" for name in names for end in ends}
+    assert hashes("in") == before
+
+
+def test_lines_for_people(run, weights):
+    save("in/cat.jpg")
+    Path("in/dog.jpg").touch()
+    code, out, err = run("segment", "in", "-o", "out", "--weights", weights)
+    assert code == 3
+    assert re.fullmatch(r"in/cat\.jpg: (\w+ [\d.]+ %(, )?)+ \([\d.]+ s\)", out[0])
+    assert out[1:] == ["1 of 2 segmented, into out"]
+    assert err == ["unpool: in/dog.jpg: is empty (0 bytes); copy or download it again"]
+    quiet = run("segment", "in", "-o", "out", "--weights", weights, "--quiet")
+    assert quiet == (3, [], err)
+
+
+def test_failures_alone_are_failures(run, weights):
+    save("in/cat.jpg").write_bytes(b"")
+    assert run("segment", "in", "--weights", weights, "--json")[0] == 3
+
+
+def test_standard_input(run, weights, monkeypatch):
+    file = io.BytesIO()
+    photo().save(file, "PNG")
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(file.getvalue())))
+    code, out, err = run("segment", "-", "--weights", weights, "--json")
+    assert (code, err) == (0, [])
+    record = json.loads(out[0])
+    assert (record["source"], record["mask"]) == ("-", "segmented/stdin.png")
+    assert results("segmented") == {"stdin.png", "stdin.overlay.jpg"}
+
+
+def test_broken_standard_input(run, weights, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"text")))
+    code, out, _ = run("segment", "-", "--weights", weights, "--json")
+    assert (code, json.loads(out[0])["source"]) == (3, "-")
+
+
+def test_options_reach_the_segmenter(run, weights, monkeypatch):
+    seen = []
+    call = Segmenter.__call__
+
+    def spy(self, image, **options):
+        seen.append((str(self.dtype), options))
+        return call(self, image, **options)
+
+    monkeypatch.setattr(Segmenter, "__call__", spy)
+    save("cat.jpg")
+    assert run("segment", "cat.jpg", "--weights", weights)[0] == 0
+    chosen = {"mode": "instance", "preset": "reference", "proposals": 3, "method": "grid"}
+    args = [f"--{name}={value}" for name, value in chosen.items()]
+    args += ["--batch=2", "--precision=bf16", "--device=cpu", "--no-overlay", "-o", "other"]
+    assert run("segment", "cat.jpg", "--weights", weights, *args)[0] == 0
+    assert [set(options) for _, options in seen] == [{"progress"}, {*chosen, "batch", "progress"}]
+    assert seen[1][0] == "torch.bfloat16"
+    assert seen[1][1].items() >= {**chosen, "batch": 2}.items()
+    assert results("other") == {"cat.png"}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output"),
+    [
+        (["photos"], "photos"),
+        (["photos/cat.png"], "./photos/../photos"),
+        (["photos/cat.png"], "link"),
+        (["link/cat.png"], "photos"),
+        (["photos/dog.jpg", "photos/dog.overlay.jpg"], "photos"),
+    ],
+)
+def test_inputs_are_not_overwritten(run, refused, weights, inputs, output):
+    for name in ("cat.png", "dog.jpg", "dog.overlay.jpg"):
+        save(f"photos/{name}")
+    Path("link").symlink_to("photos")
+    before = hashes(".")
+    message = refused("segment", *inputs, "--weights", weights, "-o", output)
+    assert re.search("which would overwrite the input .*; choose another folder with -o", message)
+    assert hashes(".") == before
+    assert run("segment", *inputs, "--weights", weights, "-o", "new")[0] == 0
+
+
+def test_results_may_stand_beside_inputs_and_be_made_again(run, weights):
+    before = hashes(str(save("photos/cat.jpg").parent))
+    for _ in range(2):
+        assert run("segment", "photos/cat.jpg", "--weights", weights, "-o", "photos")[0] == 0
+    assert hashes("photos").items() > before.items()
+
+
+def test_a_name_that_is_too_long_fails_alone(run, weights):
+    save(f"in/{'x' * 250}.jpg")
+    save("in/cat.jpg")
+    code, out, _ = run("segment", "in", "--weights", weights, "--json")
+    assert code == 3
+    assert ["error" in json.loads(line) for line in out] == [False, True]
+    assert "File name too long" in out[1]
+    assert results("segmented") == {"cat.png", "cat.overlay.jpg"}
+
+
+def test_no_room_for_one_picture_in_memory(run, weights, monkeypatch):
+    def grow(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+    monkeypatch.setattr(Segmenter, "__call__", grow)
+    save("cat.jpg")
+    code, _, err = run("segment", "cat.jpg", "--weights", weights)
+    assert code == 3
+    assert err == ["unpool: the memory is too small; give smaller pictures, or a smaller batch"]
+
+
+def test_a_full_disk_ends_the_work(run, weights, monkeypatch):
+    def fail(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "_sync", fail)
+    save("in/a.jpg")
+    save("in/b.jpg")
+    assert run("segment", "in", "--weights", weights) == (
+        2,
+        [],
+        ["unpool: No space left on device"],
+    )
+    assert results("segmented") == set()
+
+
+def test_a_folder_that_may_not_be_written_to(refused, weights, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    save("cat.jpg")
+    message = refused("segment", "cat.jpg", "--weights", weights)
+    assert "got segmented, which may not be written to; choose another with -o" in message
+
+
+def test_a_bug_shows_its_traceback(run, weights, monkeypatch):
+    monkeypatch.setattr(Segmenter, "__call__", lambda *_, **__: 1 / 0)
+    save("cat.jpg")
+    with pytest.raises(ZeroDivisionError):
+        run("segment", "cat.jpg", "--weights", weights)
+
+
+# ---- evaluate ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(run) -> Path:
+    """Six labeled pictures in the plain layout."""
+    Path("data").mkdir()
+    Path("data/classes.txt").write_text("\n".join(CLASSES))
+    for i in range(6):
+        save(f"data/images/{i}.jpg", photo(48, 32, seed=i))
+        labels = np.zeros((32, 48), np.uint8)
+        labels[8:24, 4 * i : 20 + 4 * i] = 1
+        labels[:, 0] = 255
+        save(f"data/masks/{i}.png", Image.fromarray(labels))
+    return Path("data")
+
+
+FIGURES = {
+    *("mode", "miou", "miou_interval", "iou", "pixel_accuracy", "mean_accuracy", "boundary_f1"),
+    *("images", "dropped", "protocol"),
+}
+
+
+def test_both_modes_are_measured(run, weights, data):
+    args = ["evaluate", "--weights", weights, "--data", data, "--split", "all", "--json"]
+    code, out, err = run(*args, "-o", "figures")
+    assert (code, len(out), err) == (0, 1, [])
+    summary = json.loads(out[0], parse_constant=pytest.fail)
+    assert set(summary) == FIGURES | {"modes", "weights", "data", "split", "seconds"}
+    assert list(summary["modes"]) == ["whole", "instance"]
+    assert all(set(figures) == FIGURES for figures in summary["modes"].values())
+    assert {name: summary[name] for name in FIGURES} == summary["modes"]["whole"]
+    assert summary["modes"]["instance"]["protocol"] != summary["protocol"]
+    assert (summary["images"], summary["dropped"], summary["split"]) == (6, {}, "all")
+    assert (summary["weights"], summary["data"]) == (weights, "data")
+    assert results("figures") == {"summary.json", "iou.csv"}
+    assert json.loads(Path("figures/summary.json").read_text()) == summary
+    rows = list(csv.DictReader(Path("figures/iou.csv").read_text().splitlines()))
+    assert [row["class"] for row in rows] == CLASSES
+    assert float(rows[0]["whole"]) == summary["iou"]["background"]
+
+
+def test_one_mode_is_measured(run, weights, data):
+    args = ["evaluate", "--weights", weights, "--data", data, "--split", "all", "--json"]
+    summary = json.loads(run(*args, "--mode=instance", "--proposals=2", "--preset=paper")[1][0])
+    assert list(summary["modes"]) == ["instance"]
+    assert summary["mode"] == "instance"
+    assert "2 edgeboxes proposals" in summary["protocol"]
+
+
+def test_a_table_of_figures(run, weights, data):
+    Path("data/images/5.jpg").write_bytes(b"")
+    args = ["evaluate", "--weights", weights, "--data", data, "--split", "all", "--mode=whole"]
+    code, out, err = run(*args)
+    assert code == 3
+    assert len(err) == 1
+    assert err[0].startswith("unpool: dropped 5: ")
+    assert out[0].split() == ["%", "whole"]
+    assert [line.split()[0] for line in out[1:4]] == CLASSES
+    assert [line.split("  ")[0] for line in out[4:9]] == [
+        *("mean IoU", "95 % interval", "pixel accuracy", "mean accuracy", "boundary f1")
+    ]
+    assert "5 of 6 pictures" in out[-1]
+    assert run(*args, "--quiet") == (3, [], err)
+
+
+def test_figures_that_do_not_exist_are_null(run, weights, data, monkeypatch):
+    figures = {"mode": "whole", "miou": float("nan"), "dropped": {}, "iou": {"cat": None}}
+    monkeypatch.setattr("unpool.evaluate.evaluate", lambda *_, **__: figures)
+    out = run("evaluate", "--weights", weights, "--data", data, "--split", "all", "--json")[1]
+    assert json.loads(out[0], parse_constant=pytest.fail)["miou"] is None
+
+
+# ---- train ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recipe(monkeypatch) -> Recipe:
+    short = Recipe("short", (Phase("coarse", 1, 2, 1e-3),))
+    monkeypatch.setattr(recipes, "RECIPES", {"short": short}, raising=False)
+    return short
+
+
+def test_training_is_passed_on_and_reported(run, recipe, monkeypatch):
+    seen = {}
+
+    def fake(data, output, recipe, *, report, **options):
+        seen.update(options, data=data, output=output, recipe=recipe)
+        report(Step(1, "coarse", 2.5, 1e-3, 0.1))
+        report(Validation(2, "coarse", 0.25))
+        return {
+            **{"mode": "whole", "miou": 0.25, "miou_interval": [0.1, 0.4], "iou": {"cat": 0.25}},
+            **{"pixel_accuracy": 0.5, "mean_accuracy": 0.5, "boundary_f1": None, "dropped": {}},
+            "protocol": "five pictures",
+        }
+
+    monkeypatch.setattr("unpool.train.train", fake)
+    args = ["train", "short", "--data", "photos", "-o", "my run", "--set", "batch=2"]
+    code, out, err = run(*args, "--trunk-weights", "vgg.pt", "--resume", "--json")
+    assert (code, err) == (0, [])
+    validation, summary = map(json.loads, out)
+    assert validation == {"n": 2, "phase": "coarse", "miou": 0.25}
+    assert summary["miou"] == 0.25
+    assert seen == {
+        "command": "unpool train short --data photos -o 'my run' --set batch=2 "
+        "--trunk-weights vgg.pt --resume --json",
+        "data": Path("photos"),
+        "output": Path("my run"),
+        "recipe": Recipe("short", recipe.phases, batch=2),
+        "resume": True,
+        "trunk_weights": Path("vgg.pt"),
+    }
+    code, out, err = run(*args)
+    assert out[0] == "step 2 of 2, coarse: mean IoU 25.0 %"
+    assert out[-1] == "five pictures"
+    assert run(*args, "--quiet") == (0, [], [])
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["shrt"], r"got recipe 'shrt'; did you mean short\? the recipes are short"),
+        (
+            ["short", "--set", "bach=2"],
+            r"got --set bach=2; there is no 'bach': did you mean batch\?",
+        ),
+        (["short", "--device", "tpu"], r"got device 'tpu'|got data"),
+        (["short", "--trunk-inputs", "bgr"], r"'bgr' is not one of 'caffe', 'torchvision'\. See"),
+    ],
+)
+def test_trainings_that_cannot_be(refused, recipe, args, message):
+    assert re.search(message, refused("train", *args, "--data", "data", "-o", "run"))
+
+
+# ---- check, convert, info ------------------------------------------------------------------------
+
+
+def test_check(run, data):
+    code, out, _ = run("check", data, "--json")
+    report = json.loads("\n".join(out))
+    assert (code, report["ok"]) == (0, True)
+    code, out, err = run("check", data)
+    assert (code, err) == (0, [])
+    assert any(line.startswith("1 cat") for line in out)
+    Path("data/masks/5.png").unlink()
+    code, out, err = run("check", data, "--split", "all", "--json")
+    assert (code, len(out), json.loads(out[0])["ok"]) == (2, 1, False)
+    assert err == ["unpool: data has 1 error; correct, and check again"]
+    code, out, _ = run("check", data, "--split", "all")
+    assert code == 2
+    assert out[0].startswith("error: masks/5")
+    assert run("check", data, "--split", "all", "--quiet") == (2, [], err)
+
+
+def test_convert_stores_anew(run, refused, weights):
+    code, out, _ = run("convert", weights, "small", "--int8", "--json")
+    assert code == 0
+    facts = json.loads(out[0])
+    assert (facts["weights"], facts["storage"], facts["ready"]) == ("small", "int8", True)
+    assert facts["parameters"] == sum(p.numel() for p in from_pretrained("small")[0].parameters())
+    assert "is there already; name a new folder" in refused("convert", weights, "small")
+    code, out, _ = run("convert", weights, "large")
+    assert out[1:] == ["weights: large", *out[2:]]
+    save("cat.jpg")
+    assert run("segment", "cat.jpg", "--weights", "small")[0] == 0
+
+
+def test_info(run, weights, monkeypatch):
+    folder = Path(weights)
+    monkeypatch.setattr("unpool.models.weights.list_pretrained", lambda: [weights])
+    monkeypatch.setattr(recipes, "RECIPES", {"short": None}, raising=False)
+    code, out, err = run("info", "--json")
+    assert (code, err, len(out)) == (0, [], 1)
+    facts = json.loads(out[0])
+    assert facts["unpool"] == unpool.__version__
+    assert facts["torch"] == torch.__version__
+    assert facts["devices"][0] == "cpu"
+    assert facts["weights"] == {weights: {"figures": None, "license": "none"}}
+    assert facts["recipes"] == ["short"]
+    assert f"unpool: {unpool.__version__}" in run("info")[1]
+    card = json.loads((folder / "card.json").read_text())
+    assert json.loads(run("info", "--weights", weights, "--json")[1][0]) == card
+    assert "classes: background, cat, dog" in run("info", "--weights", weights)[1]
+
+
+# ---- usage ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["segmnt"], "No such command 'segmnt'.* See unpool --help"),
+        (["segment"], r"Missing argument 'INPUTS\.\.\.'\. See unpool segment --help"),
+        (["segment", "cat.jpg", "--wieghts", "x"], "No such option.* See unpool segment --help"),
+        (["segment", "cat.jpg", "--mode", "part"], "'part' is not one of 'whole', 'instance'"),
+        (["segment", "cat.jpg", "--batch", "0"], "0 is not in the range x>=1"),
+        (["segment", "cat.jpg", "-o", "cat.jpg"], "Directory 'cat.jpg' is a file"),
+        (["segment", "dog.jpg"], "dog.jpg: does not exist; check the path"),
+        (["segment", "cat.jpg", "--weights", "lions"], "got weights 'lions'; wanted a folder"),
+        (["segment", "cat.jpg", "--weights", "WEIGHTS", "--device", "cuda:99"], "has cpu"),
+        (["evaluate"], "Missing option '--data'"),
+        (["evaluate", "--data", "none"], "got none, which is not a folder"),
+        (["check", "none"], "none"),
+        (["convert", "none", "new"], "got weights 'none'"),
+        (["convert", "none", "new", "--batch-norm", "folded"], "got batch_norm for none"),
+        (["convert", "cat.jpg", "new"], "cat.jpg, byte 0: .*wanted a whole .caffemodel"),
+        (["info", "--weights", "lions"], "got weights 'lions'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(refused, weights, args, message):
+    save("cat.jpg")
+    args = [weights if arg == "WEIGHTS" else arg for arg in args]
+    assert re.search(message, refused(*args))
+    assert not Path("new").exists()
+
+
+def test_help_and_version(run):
+    code, out, err = run()
+    assert (code, err) == (0, [])
+    assert run("--help") == run("-h") == (code, out, err)
+    assert run("--version") == (0, [f"unpool {unpool.__version__}"], [])
+    for name in commands.commands:
+        text = " ".join(run(name, "--help")[1])
+        assert f"Example: unpool {name} " in text
+
+
+def test_help_is_quick():
+    """No application is loaded for it."""
+    code = (
+        "import sys; from unpool.cli import main; main(['segment', '--help']); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert loaded.isdisjoint({"torch", "torchmetrics", "numpy", "cv2", "PIL", "rich"})
+
+
+def test_stated_defaults_are_those_of_the_applications():
+    homes = {
+        "segment": [Segmenter.__call__, Segmenter.__init__, Segmenter.from_pretrained],
+        "evaluate": [Segmenter.__call__, Segmenter.__init__, Segmenter.from_pretrained, evaluate],
+        "train": [train],
+    }
+    compared = 0
+    for name, functions in homes.items():
+        parameters = {}
+        for function in functions:
+            parameters |= inspect.signature(function).parameters
+        parameters["weights"] = inspect.signature(Segmenter.from_pretrained).parameters["source"]
+        for option in commands.commands[name].params:
+            stated = re.search(r"\[default: (.*)\]", getattr(option, "help", None) or "")
+            if stated and isinstance(option.default, str):
+                assert stated[1] == option.default
+            if stated and option.name in parameters and option.name != "mode":
+                compared += 1
+                assert stated[1] == str(parameters[option.name].default), option.name
+    assert compared == 15
+
+
+def test_choices_are_those_of_the_applications():
+    options = {option.name: option for option in commands.commands["segment"].params}
+    for name, known in {"mode": MODES, "preset": PRESETS, "method": METHODS}.items():
+        assert list(options[name].type.choices) == list(known)
+
+
+# ---- the end -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_interrupts(run, weights, monkeypatch, end):
+    call = Segmenter.__call__
+    calls = []
+
+    def spy(self, image, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), end)
+        return call(self, image, **options)
+
+    monkeypatch.setattr(Segmenter, "__call__", spy)
+    for name in "abc":
+        save(f"in/{name}.jpg")
+    before = signal.getsignal(signal.SIGTERM)
+    code, out, err = run("segment", "in", "--weights", weights, "--json")
+    assert (code, len(out), err) == (130, 1, ["unpool: interrupted"])
+    assert results("segmented") == {"a.png", "a.overlay.jpg"}
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+UNPOOL = [sys.executable, "-c", "import sys; from unpool.cli import main; sys.exit(main())"]
+
+
+def test_output_that_nobody_reads():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([*UNPOOL, "--help"], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is full")
+def test_output_to_a_full_disk():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*UNPOOL, "--help"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (2, b"unpool: No space left on device\n")
+
+
+def test_names_that_are_no_text(run, weights):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    try:
+        save(name)
+    except OSError:
+        pytest.skip("this file system wants names to be text")
+    code, out, _ = run("segment", name, "--weights", weights, "--json")
+    assert (code, json.loads(out[0])["source"]) == (0, name)
+    assert run("segment", name, "--weights", weights)[1][0].startswith(r"caf\udce9.jpg: ")
+
+
+def test_a_bar_on_a_terminal_and_json_in_a_pipe(run, weights, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    save("cat.jpg")
+    code, out, err = run("segment", "cat.jpg", "--weights", weights, "--json")
+    assert (code, len(out)) == (0, 1)
+    assert json.loads(out[0])["source"] == "cat.jpg"
+    assert "segmenting" in "".join(err)
+    assert run("segment", "cat.jpg", "--weights", weights, "--json", "--quiet")[2] == []

@@ -1,0 +1,146 @@
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from unpool.cli import main
+from unpool.convert import convert
+from unpool.data.voc import VOC_CLASSES
+from unpool.errors import OptionError, WeightsError
+from unpool.models import DeconvNet, from_pretrained
+from unpool.segment import Segmenter
+
+TABLE = ((2, 4), (2, 5), (3, 6), (3, 7), (3, 8))  # VGG-16, narrow
+KINDS = {nn.Conv2d: 4, nn.ConvTranspose2d: 39, nn.BatchNorm2d: 43}  # Caffe's numbers
+
+
+def varint(value: int) -> bytes:
+    out = b""
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def field(number: int, value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def blob(array: np.ndarray) -> bytes:
+    shape = array.shape if array.ndim == 4 else (1, 1, 1, array.size)
+    return b"".join(field(i, n) for i, n in enumerate(shape, 1)) + field(5, array.tobytes())
+
+
+def write_caffe(path: Path, net: nn.Module, names: str = "") -> Path:
+    """The layers of a network whose names fit the pattern, as Caffe wrote them in 2015."""
+    data = b""
+    for key, layer in net.named_modules():
+        name = key.rpartition(".")[2]
+        if type(layer) in KINDS and re.match(names, name):
+            blobs = [layer.weight.detach().numpy(), layer.bias.detach().numpy()]
+            head = field(4, name.encode()) + field(5, KINDS[type(layer)])
+            data += field(2, head + b"".join(field(6, blob(array)) for array in blobs))
+    path.write_bytes(data)
+    return path
+
+
+@pytest.fixture(scope="module")
+def net() -> DeconvNet:
+    torch.manual_seed(0)
+    return DeconvNet(5, TABLE, 9, 64)
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    a, b = dict(one.named_parameters()), dict(other.named_parameters())
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_file_for_inference_segments(net, tmp_path):
+    path = write_caffe(tmp_path / "DeconvNet_inference.caffemodel", net)
+    facts = convert(path, tmp_path / "new", command="unpool convert a b")
+    assert (facts.weights, facts.storage, facts.ready) == (str(tmp_path / "new"), "fp32", True)
+    assert facts.parameters == sum(p.numel() for p in net.parameters())
+    assert facts.note == "DeconvNet for 5 classes, batch norm folded: for use, not for training"
+    model, card = from_pretrained(tmp_path / "new")
+    assert same(model, net)
+    assert card["arguments"] == {**net.arguments, "eps": 0.0}
+    assert card["classes"] == ["class 0", "class 1", "class 2", "class 3", "class 4"]
+    assert card["palette"][:2] == [[0, 0, 0], [128, 0, 0]]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert card["source"] == {"file": "DeconvNet_inference.caffemodel", "sha256": digest}
+    assert "no redistribution" in card["license"]
+    assert (card["command"], card["mode"], card["figures"]) == (
+        "unpool convert a b",
+        "instance",
+        {},
+    )
+    segmenter = Segmenter.from_pretrained(tmp_path / "new")
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    assert segmenter(image, method="grid", proposals=2).labels.shape == (50, 70)
+
+
+def test_a_file_of_the_solver_is_not_ready(net, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_caffe(tmp_path / "stage_2_train_result.caffemodel", net)
+    assert main(["convert", "stage_2_train_result.caffemodel", "new", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["ready"] is False
+    assert "estimate the statistics of batch norm before use" in facts["note"]
+    assert from_pretrained("new")[1]["command"] == (
+        "unpool convert stage_2_train_result.caffemodel new --json"
+    )
+    with pytest.raises(WeightsError, match=r"got new, a DeconvNet .*: estimate the statistics"):
+        Segmenter.from_pretrained("new")
+    again = convert("new", "again", int8=True)
+    assert (again.ready, again.note) == (False, facts["note"])
+
+
+def test_batch_norm_may_be_told(net, tmp_path):
+    path = write_caffe(tmp_path / "stage_2_train_result.caffemodel", net)
+    assert convert(path, tmp_path / "new", batch_norm="folded").ready
+
+
+def test_a_file_of_vgg_begins_a_network(tmp_path):
+    net = DeconvNet(21, TABLE, 9, 64, eps=None)
+    path = write_caffe(tmp_path / "VGG.caffemodel", net, r"conv|fc\d$")
+    Path(tmp_path / "new").mkdir()  # empty folders are taken
+    facts = convert(path, tmp_path / "new")
+    assert not facts.ready
+    assert "train it before use" in facts.note
+    model, card = from_pretrained(tmp_path / "new")
+    assert card["classes"] == VOC_CLASSES
+    weight = "trunk.stages.0.conv1_1.weight"
+    assert torch.equal(model.get_parameter(weight), net.get_parameter(weight))
+
+
+def test_int8_is_a_quarter_of_the_size(net, tmp_path):
+    path = write_caffe(tmp_path / "net.caffemodel", net)
+    large, small = convert(path, tmp_path / "large"), convert(path, tmp_path / "small", int8=True)
+    anew = convert(tmp_path / "small", tmp_path / "anew", int8=True)
+    assert (large.storage, small.storage, anew.storage) == ("fp32", "int8", "int8")
+    sizes = [Path(f.weights, "model.safetensors").stat().st_size for f in (large, small, anew)]
+    assert sizes[1] == sizes[2] < sizes[0]
+    assert same(from_pretrained(small.weights)[0], from_pretrained(anew.weights)[0])
+
+
+def test_what_is_there_is_kept(net, tmp_path):
+    path = write_caffe(tmp_path / "net.caffemodel", net)
+    for target in (tmp_path, path):
+        with pytest.raises(OptionError, match="is there already; name a new folder"):
+            convert(path, target)
+    convert(path, tmp_path / "new")
+    with pytest.raises(OptionError, match=r"batch_norm for .*new; it is for \.caffemodel files"):
+        convert(tmp_path / "new", tmp_path / "other", batch_norm="folded")
+    with pytest.raises(WeightsError, match="got weights"):
+        convert(tmp_path / "nothing", tmp_path / "other")
+    path.write_bytes(b"text")
+    with pytest.raises(WeightsError, match=r"wanted a whole \.caffemodel"):
+        convert(path, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
