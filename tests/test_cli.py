@@ -38,7 +38,7 @@ def weights(tmp_path_factory) -> str:
     """Weights of a network that is small enough to be used many times."""
     torch.manual_seed(0)
     net = DeconvNet(len(CLASSES), ((1, 4), (1, 6)), None, 32)
-    card = {"arguments": net.arguments, "classes": CLASSES, "whole_side": 64, "license": "none"}
+    card = {"classes": CLASSES, "whole_side": 64, "license": "none"}
     return str(save_pretrained(net, tmp_path_factory.mktemp("weights") / "tiny", card))
 
 
@@ -374,7 +374,7 @@ def test_figures_that_do_not_exist_are_null(run, weights, data, monkeypatch):
 @pytest.fixture
 def recipe(monkeypatch) -> Recipe:
     short = Recipe("short", (Phase("coarse", 1, 2, 1e-3),))
-    monkeypatch.setattr(recipes, "RECIPES", {"short": short}, raising=False)
+    monkeypatch.setattr(recipes, "RECIPES", {"short": short})
     return short
 
 
@@ -465,7 +465,7 @@ def test_convert_stores_anew(run, refused, weights):
 def test_info(run, weights, monkeypatch):
     folder = Path(weights)
     monkeypatch.setattr("unpool.models.weights.list_pretrained", lambda: [weights])
-    monkeypatch.setattr(recipes, "RECIPES", {"short": None}, raising=False)
+    monkeypatch.setattr(recipes, "RECIPES", {"short": None})
     code, out, err = run("info", "--json")
     assert (code, err, len(out)) == (0, [], 1)
     facts = json.loads(out[0])

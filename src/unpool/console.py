@@ -170,6 +170,8 @@ def reason(error: BaseException) -> str:
             return _MEMORY
         case RuntimeError() if re.search("out of memory|allocate memory", str(error)):  # PyTorch's
             return _MEMORY
+        case Exception() if "No space left on device" in str(error):  # safetensors'
+            return str(error)
         case _:
             return ""
 

@@ -60,7 +60,6 @@ def convert(
         raise OptionError(f"got batch_norm for {source}; it is for .caffemodel files: leave it out")
     else:
         model, card = from_pretrained(source)
-        del card["sha256"]
     card["storage"] = "int8" if int8 else "fp32"
     save_pretrained(model, target, card, int8=int8)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -75,7 +74,6 @@ def _import(path: Path, batch_norm: BatchNorm) -> tuple[nn.Module, dict[str, Any
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return model, {
-        "arguments": model.arguments,
         "classes": VOC_CLASSES if k == len(VOC_CLASSES) else [f"class {i}" for i in range(k)],
         "palette": voc_palette()[:k].tolist(),
         "input": {"order": "BGR", "range": "0..255 minus mean", "mean": list(MEAN_BGR)},

@@ -27,8 +27,7 @@ from unpool.errors import DataError
 
 __all__ = ["ClassCount", "Finding", "Report", "check_data"]
 
-_Looks: TypeAlias = Mapping[str, Look]
-"""What was seen, by the picture's id."""
+_Looks: TypeAlias = Mapping[str, Look]  # by the picture's id
 
 _ENOUGH = 5  # pictures of a class in train
 
