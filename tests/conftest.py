@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -9,20 +10,19 @@ from torch import nn
 from unpool.models import DeconvNet
 
 
-def _filled(net: DeconvNet, phase: float = 1.0) -> DeconvNet:
-    """In evaluation mode, with weights and statistics by a formula: the same on every machine."""
-    for number, tensor in enumerate(net.state_dict().values()):
-        if not tensor.is_floating_point():
-            continue
-        wave = torch.sin(phase + number + 0.7 * torch.arange(tensor.numel(), dtype=torch.float64))
-        tensor.copy_(wave.view(tensor.shape) * (0.3 if tensor.dim() == 1 else 1))
+def _filled(net: DeconvNet, seed: int = 0) -> DeconvNet:
+    """In evaluation mode, every layer and its statistics filled; the same on every machine."""
+    random = np.random.RandomState(seed)  # this stream of numbers is frozen
+    for tensor in net.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.from_numpy(random.standard_normal(tensor.shape) / 4))
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             fan = layer.weight.numel() / layer.out_channels
-            layer.weight.data *= 2 / math.sqrt(fan)
+            layer.weight.mul_(6 / math.sqrt(fan))
         if isinstance(layer, nn.BatchNorm2d):
-            layer.weight.data += 1
-            layer.running_var += 1
+            layer.weight.add_(1)
+            layer.running_var.abs_().add_(0.5)
     return net.eval()
 
 

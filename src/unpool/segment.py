@@ -1,7 +1,8 @@
 """Segment a picture: a class for every pixel (Noh, Hong, Han 2015).
 
-Two ways to use one network. *Whole*: the picture in one pass. *Instance-wise*, as in the paper: object
-proposals are cut out, enlarged, segmented one by one, and pasted back by the pixelwise maximum.
+Two ways to use one network. *Whole*: the picture in one pass. *Instance-wise*, as in the paper:
+object proposals are cut out, enlarged, segmented one by one, and pasted back by the pixelwise
+maximum.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ class Segmentation:
     """The squares that were segmented, (P, 4) x0, y0, x1, y1; none for a whole picture."""
 
     def shares(self) -> dict[str, float]:
-        """The share of the pixels that each class has, the largest first; absent classes left out."""
+        """The share of the pixels of each class that is there, the largest first."""
         count = np.bincount(self.labels.ravel(), minlength=len(self.classes))
         order = np.argsort(-count, kind="stable")
         return {self.classes[k]: float(count[k] / self.labels.size) for k in order if count[k]}
