@@ -23,10 +23,11 @@ import unpool
 from unpool import files, recipes
 from unpool.cli import commands, main
 from unpool.evaluate import evaluate
+from unpool.fitting import Step
 from unpool.models import DeconvNet, from_pretrained, save_pretrained
 from unpool.recipes import Phase, Recipe
 from unpool.segment import MODES, PRESETS, Segmenter
-from unpool.train import Step, Validation, train
+from unpool.train import Validation, train
 from unpool.vision.images import read_mask
 from unpool.vision.proposals import METHODS
 

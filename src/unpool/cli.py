@@ -24,8 +24,9 @@ from unpool import console
 from unpool.errors import DataError, OptionError
 
 if TYPE_CHECKING:
+    from unpool.fitting import Step
     from unpool.segment import Segmenter
-    from unpool.train import Step, Validation
+    from unpool.train import Validation
     from unpool.vision.sources import Source
 
 __all__ = ["commands", "main"]
@@ -301,12 +302,13 @@ def train(
     chosen = override(RECIPES[recipe], list(settings))
     steps = sum(phase.steps for phase in chosen.phases)
 
-    from unpool import train as application
+    from unpool.fitting import Step
+    from unpool.train import train as application
 
     with console.progress("training", quiet) as show:
 
         def report(event: "Step | Validation") -> None:
-            if isinstance(event, application.Step):
+            if isinstance(event, Step):
                 show(event.n, steps, f"{event.phase}, loss {event.loss:.3f}, lr {event.lr:.1e}")
             elif as_json:
                 console.print_json(event._asdict())
@@ -314,7 +316,7 @@ def train(
                 miou = console.percent(event.miou)
                 click.echo(f"step {event.n} of {steps}, {event.phase}: mean IoU {miou} %")
 
-        summary = application.train(
+        summary = application(
             data, output, chosen, command=command, report=report, **_typed(options)
         )
     if as_json:

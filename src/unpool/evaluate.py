@@ -1,4 +1,4 @@
-"""Measure a segmenter on labeled pictures: one confusion matrix over the data set, VOC's protocol."""
+"""Measure a segmenter on labeled pictures, by one confusion matrix over the data set."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple

@@ -7,8 +7,10 @@ A run writes its resolved recipe beside its weights. Single values are overridde
 import dataclasses
 import difflib
 import json
+import math
 from dataclasses import dataclass
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from unpool.errors import OptionError
 
@@ -68,7 +70,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain values for `config.json` and the model card."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Recipe":
@@ -77,7 +79,7 @@ class Recipe:
         Raises:
             OptionError: a field that recipes do not have, or that is missing.
         """
-        return _from_json(cls, values)  # type: ignore[return-value]
+        return _from_json(cls, values)
 
 
 OBJECTS = Recipe(
@@ -96,6 +98,8 @@ OBJECTS = Recipe(
     ),
 )
 """The default weights: 20 kinds of objects, learned from a few hundred pictures on a CPU."""
+
+_MISFIT = object()  #: a value that is not of the wanted kind
 
 RECIPES = {recipe.name: recipe for recipe in (OBJECTS,)}
 
@@ -124,20 +128,22 @@ def override(recipe: Recipe, settings: list[str]) -> Recipe:
 
 def _replace(part: Any, path: list[str], text: str, setting: str) -> Any:
     """`part` with the value at `path` replaced; dataclasses by field, tuples by number."""
-    if not path:
-        return _parse(text, part, setting)
     head, *rest = path
     if isinstance(part, tuple):
-        if not head.isdigit() or int(head) >= len(part):
+        if not head.isdecimal() or int(head) >= len(part):
             raise OptionError(
                 f"got --set {setting}; {head!r} is not a number from 0 to {len(part) - 1}"
             )
-        place = int(head)
-        return (*part[:place], _replace(part[place], rest, text, setting), *part[place + 1 :])
-    known = [f.name for f in dataclasses.fields(part)] if dataclasses.is_dataclass(part) else []
-    if head not in known:
-        raise OptionError(f"got --set {setting}; {_no_such(head, known)}")
-    value = _replace(getattr(part, head), rest, text, setting)
+        place, old = int(head), part[int(head)]
+        value = _replace(old, rest, text, setting) if rest else _parse(text, type(old), setting)
+        return (*part[:place], value, *part[place + 1 :])
+    kinds = get_type_hints(type(part)) if dataclasses.is_dataclass(part) else {}
+    if head not in kinds:
+        raise OptionError(f"got --set {setting}; {_no_such(head, list(kinds))}")
+    if rest:
+        value = _replace(getattr(part, head), rest, text, setting)
+    else:
+        value = _parse(text, kinds[head], setting)
     return dataclasses.replace(part, **{head: value})
 
 
@@ -147,32 +153,54 @@ def _no_such(name: str, known: list[str]) -> str:
     return f"there is no {name!r}: {hint}the names are {', '.join(known) or 'none'}"
 
 
-def _parse(text: str, old: Any, setting: str) -> Any:
+def _parse(text: str, kind: Any, setting: str) -> Any:
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = text
-    if isinstance(value, list):
-        value = tuple(value)
-    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    optional = old is None or value is None  # code=None and code=512 are both codes
-    if not optional and type(value) is not type(old):
-        raise OptionError(f"got --set {setting}; wanted a value like {json.dumps(old)}")
-    if isinstance(old, tuple) and any(dataclasses.is_dataclass(item) for item in old):
-        raise OptionError(f"got --set {setting}; set its parts one by one, as {setting[:6]}.0.…")
+    value = _fit(_tuples(value), kind)
+    if value is _MISFIT:
+        many = get_origin(kind) is tuple and dataclasses.is_dataclass(get_args(kind)[0])
+        if many or dataclasses.is_dataclass(kind):
+            raise OptionError(f"got --set {setting}; set single values, as phases.0.steps=100")
+        name = str(kind) if get_args(kind) else kind.__name__
+        raise OptionError(f"got --set {setting}; wanted a value of type {name}")
     return value
+
+
+def _fit(value: Any, kind: Any) -> Any:
+    """The value as one of this kind; `_MISFIT` if it is none."""
+    if isinstance(kind, UnionType):
+        found = [_fit(value, one) for one in get_args(kind)]
+        return next((v for v in found if v is not _MISFIT), _MISFIT)
+    if get_origin(kind) is tuple:
+        parts = get_args(kind)
+        if not isinstance(value, tuple) or len(value) != len(parts):
+            return _MISFIT
+        fitted = tuple(_fit(v, one) for v, one in zip(value, parts, strict=True))
+        return _MISFIT if _MISFIT in fitted else fitted
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is float and type(value) is float and not math.isfinite(value):
+        return _MISFIT
+    return value if type(value) is kind else _MISFIT
 
 
 def _from_json(kind: type, values: dict[str, Any]) -> Any:
     names = [f.name for f in dataclasses.fields(kind)]
+    if not isinstance(values, dict):
+        raise OptionError(f"got {values!r} in a recipe; wanted {', '.join(names)} by name")
     for name in values:
         if name not in names:
             raise OptionError(f"got a recipe with {name!r}; {_no_such(name, names)}")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    if "phases" in values:
-        values["phases"] = tuple(_from_json(Phase, phase) for phase in values["phases"])
+    values = {name: _tuples(value) for name, value in values.items()}
     try:
+        if "phases" in values:
+            values["phases"] = tuple(_from_json(Phase, phase) for phase in values["phases"])
         return kind(**values)
     except TypeError as error:
         raise OptionError(f"got an incomplete recipe: {error}") from None
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

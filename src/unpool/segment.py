@@ -189,7 +189,7 @@ class Segmenter:
         """
         mode = self.mode if mode is None else mode
         _require("mode", mode, MODES)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ShapeError(
                 f"got a picture of {image.shape} {image.dtype}; wanted (H, W, 3) uint8 RGB: "
                 "read it with unpool.vision.images.read_image"

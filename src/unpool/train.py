@@ -1,47 +1,34 @@
-"""Train a DeconvNet from coarse to fine, and keep what a run needs to go on and to be judged."""
+"""Train a DeconvNet: the run folder, with all that a run needs to go on and to be judged."""
 
 import json
 import pickle
 import platform
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 import unpool
 from unpool.data.crops import Batch, Views, batches, class_balance
 from unpool.data.voc import VOID, DataSet, open_data, read_sample
-from unpool.errors import DataError, OptionError, UnpoolError, WeightsError
+from unpool.errors import DataError, OptionError, WeightsError
 from unpool.evaluate import evaluate
 from unpool.files import atomic
+from unpool.fitting import Progress, Step, arithmetic, estimate_statistics, fit, set_learning
 from unpool.models import DeconvNet, load_vgg, save_pretrained
-from unpool.models.fast import bf16_pays
 from unpool.models.scaffold import Scaffold
 from unpool.models.vgg import MEAN_BGR, prepare
-from unpool.recipes import Phase, Recipe
+from unpool.recipes import Recipe
 from unpool.segment import Segmenter, find_device, resize
 from unpool.vision.drawing import contact_sheet, overlay
 from unpool.vision.images import voc_palette, write_image
 from unpool.vision.metrics import confusion_matrix, scores
 
-__all__ = ["Progress", "Step", "TrainingError", "Validation", "estimate_statistics", "fit", "train"]
-
-
-class Step(NamedTuple):
-    """A record of one training step."""
-
-    n: int  #: steps done, from 1
-    phase: str
-    loss: float  #: of the finest head
-    lr: float  #: of the newest stage
-    seconds: float
+__all__ = ["Validation", "train"]
 
 
 class Validation(NamedTuple):
@@ -50,91 +37,6 @@ class Validation(NamedTuple):
     n: int  #: steps done
     phase: str
     miou: float
-
-
-@dataclass
-class Progress:
-    """Where a training stands: all that `fit` needs to go on, besides the network."""
-
-    step: int = 0
-    optimizer: torch.optim.Optimizer | None = None
-
-
-class TrainingError(UnpoolError, RuntimeError):
-    """The training cannot go on."""
-
-
-def fit(
-    scaffold: Scaffold,
-    batches: Iterator[Batch],
-    recipe: Recipe,
-    progress: Progress | None = None,
-    optimizer_state: dict[str, object] | None = None,
-) -> Iterator[Step]:
-    """Train; a record comes out after every step, and the caller does the rest in its `for`.
-
-    Args:
-        scaffold: the network with its heads, changed in place.
-        batches: beginning with that of the first step to be done.
-        recipe: its phases are done one after the other.
-        progress: kept up to date; `progress.step` steps count as done.
-        optimizer_state: of a phase that was left in its middle.
-
-    Raises:
-        TrainingError: the loss is not finite.
-    """
-    progress = progress or Progress()
-    device = next(scaffold.parameters()).device
-    end, grown = 0, 1
-    for phase in recipe.phases:
-        begin, end = end, end + phase.steps
-        before, grown = grown, max(grown, phase.stages)
-        if progress.step >= end:
-            continue
-        optimizer = progress.optimizer = _optimizer(scaffold, phase, recipe)
-        if optimizer_state is not None and progress.step > begin:
-            optimizer.load_state_dict(optimizer_state)
-        while progress.step < end:
-            start = time.perf_counter()
-            batch = next(batches)
-            x = prepare(torch.from_numpy(batch.images).to(device))
-            if progress.step == begin:
-                for stage in range(before, grown):
-                    scaffold.eval().grow(stage, x)
-            lr = _set_rate(optimizer, progress.step - begin, phase.steps, recipe)
-            loss = _step(scaffold, x, batch.labels, optimizer, phase, recipe)
-            progress.step += 1
-            if not np.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} at step {progress.step} (phase {phase.name}, learning "
-                    f"rate {lr:.2g}); resume from the last checkpoint with a lower rate"
-                )
-            yield Step(progress.step, phase.name, loss, lr, time.perf_counter() - start)
-
-
-@torch.no_grad()
-def estimate_statistics(net: DeconvNet, stream: Iterator[Batch], passes: int) -> None:
-    """Take batch norm's statistics anew: their mean over some batches of the finished network.
-
-    Args:
-        net: put into evaluation mode afterwards. A trunk in evaluation mode keeps its own.
-        stream: of training batches.
-        passes: how many of them.
-
-    Noh, Hong, Han 2015, section 4.1; the released `BN_make_INFERENCE_script.py`.
-    """
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative mean
-    device = next(net.parameters()).device
-    for _ in range(passes):
-        with _arithmetic(device, True):
-            net(prepare(torch.from_numpy(next(stream).images).to(device)))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    net.eval()
 
 
 def train(
@@ -211,11 +113,13 @@ class _Run:
             )
         torch.manual_seed(recipe.seed)
         net = DeconvNet(len(data.classes), recipe.trunk, recipe.code, recipe.size, recipe.bn_eps)
-        self.scaffold = Scaffold(net).to(device, memory_format=torch.channels_last)
+        self.scaffold = Scaffold(net).to(device)
+        self.scaffold.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.progress, self.best = Progress(), -1.0
         self.optimizer_state: dict[str, Any] | None = None
         if resume and self.checkpoint.exists():
             self._restore()
+        _forget_after(folder / "metrics.jsonl", self.progress.step)
         write_json(folder / "config.json", recipe.to_json())
         write_json(folder / "env.json", environment())
 
@@ -259,14 +163,13 @@ class _Run:
         self.scaffold.load_state_dict(state["model"])
         self.progress.step, self.best = state["step"], state["best"]
         self.optimizer_state = state["optimizer"]
-        _forget_after(self.folder / "metrics.jsonl", self.progress.step)
 
     def finish(self, data: DataSet, stream: Iterator[Batch], command: str) -> dict[str, Any]:
         """Weights, card, pictures and figures of the best network."""
         if self.best_path.exists():
             self.scaffold.load_state_dict(load_state(self.best_path)["model"])
         net = self.scaffold.net
-        _learning(self.scaffold, self.recipe.phases[-1])
+        set_learning(self.scaffold, self.recipe.phases[-1])
         estimate_statistics(net, stream, self.recipe.statistics_passes)
         card = describe(net, self.data, self.recipe, command)
         save_pretrained(net, self.folder / "weights", card)
@@ -289,7 +192,7 @@ def validate(scaffold: Scaffold, stages: int, data: DataSet, recipe: Recipe) -> 
     for sample in data.samples:
         image, truth = read_sample(sample, k)
         small = resize(image, recipe.whole_side, 2 ** len(scaffold.net.trunk.table))
-        with _arithmetic(device, recipe.bf16):
+        with arithmetic(device, recipe.bf16):
             x = prepare(torch.from_numpy(small[None]).to(device))
             found = scaffold(x, stages)[-1].float()
         found = F.interpolate(found, size=truth.shape, mode="bilinear")
@@ -333,13 +236,13 @@ def environment() -> dict[str, Any]:
 def write_json(path: Path, values: object) -> None:
     """Write plain values as a JSON file, whole or not at all."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(values, indent=1) + "\n")
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a training state, whole or not at all."""
-    with atomic(path) as temporary:
-        torch.save(state, temporary)
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -349,89 +252,12 @@ def load_state(path: Path) -> dict[str, Any]:
         WeightsError: it cannot be read.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(
             f"cannot read the checkpoint {path}: {reason}; begin a new run, or put back a copy"
         ) from None
-
-
-def _step(
-    scaffold: Scaffold,
-    x: Tensor,
-    labels: np.ndarray,
-    optimizer: torch.optim.Optimizer,
-    phase: Phase,
-    recipe: Recipe,
-) -> float:
-    """One update; the finest head's loss."""
-    _learning(scaffold, phase)
-    truth = torch.from_numpy(labels).to(x.device).long()
-    with _arithmetic(x.device, recipe.bf16):
-        found = scaffold(x, phase.stages, recipe.dropout)
-    losses = [_loss(f.float(), truth) for f in found]
-    total = losses[-1] + recipe.coarse_weight * sum(losses[:-1])
-    optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    nn.utils.clip_grad_norm_(parameters, recipe.clip)
-    optimizer.step()
-    return float(losses[-1].item())
-
-
-def _loss(found: Tensor, truth: Tensor) -> Tensor:
-    """Cross entropy over the pixels that are not void, coarse scores enlarged four times at most."""
-    step = max(truth.shape[-1] // (4 * found.shape[-1]), 1)
-    truth = truth[:, step // 2 :: step, step // 2 :: step]
-    if found.shape[-2:] != truth.shape[-2:]:
-        found = F.interpolate(found, size=truth.shape[-2:], mode="bilinear")
-    return F.cross_entropy(found, truth, ignore_index=VOID)
-
-
-def _learning(scaffold: Scaffold, phase: Phase) -> None:
-    """Training mode for what learns; a trunk's batch norm stays as it is (evaluation mode)."""
-    scaffold.train()
-    scaffold.net.trunk.eval()
-    for stage in scaffold.net.decoder[phase.stages :]:
-        stage.eval()
-
-
-def _optimizer(scaffold: Scaffold, phase: Phase, recipe: Recipe) -> torch.optim.Optimizer:
-    """A group for each rate; filters decay, biases and batch norm do not."""
-    scaffold.requires_grad_(False)
-    newest = phase.stages - 1
-    parts: list[tuple[nn.Module, float]] = []
-    for stage in range(phase.stages):
-        lr = phase.lr if stage == newest else phase.older_lr
-        parts += [(scaffold.net.decoder[stage], lr), (scaffold.head(stage), lr)]
-    if scaffold.net.code is not None:
-        parts.append((scaffold.net.code, phase.lr if newest == 0 else phase.older_lr))
-    parts += [(s, phase.trunk_lr) for s in scaffold.net.trunk.stages[phase.trunk_from - 1 :]]
-    groups = []
-    for module, lr in parts:
-        if lr > 0:
-            kept = [p.requires_grad_() for p in module.parameters()]
-            for decay, of in ((recipe.weight_decay, True), (0.0, False)):
-                chosen = [p for p in kept if (p.dim() > 1) == of]
-                groups.append({"params": chosen, "lr": lr, "peak": lr, "weight_decay": decay})
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups)
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=recipe.momentum)
-    raise OptionError(f"got optimizer {recipe.optimizer!r}; it is 'adamw' or 'sgd'")
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, n: int, steps: int, recipe: Recipe) -> float:
-    """Set the rates of step n of a phase: a short rise, then a line down to 2 %."""
-    factor = min(1.0, (n + 1) / max(recipe.warmup, 1)) * max(0.02, 1 - n / steps)
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * factor
-    return float(optimizer.param_groups[0]["lr"])
-
-
-def _arithmetic(device: torch.device, bf16: bool) -> AbstractContextManager[object]:
-    return torch.autocast(device.type, torch.bfloat16, enabled=bf16 and bf16_pays(device))
 
 
 def _forget_after(path: Path, step: int) -> None:
@@ -443,7 +269,7 @@ def _forget_after(path: Path, step: int) -> None:
             temporary.write_text("".join(f"{line}\n" for line in kept))
 
 
-def _pictures(segmenter: Segmenter, data: DataSet, count: int = 8) -> np.ndarray:
+def _pictures(segmenter: Segmenter, data: DataSet, count: int = 8) -> NDArray[np.uint8]:
     """Pictures, what was found in them, and the truth, side by side."""
     tiles = []
     for sample in data.samples[:: max(len(data.samples) // count, 1)][:count]:

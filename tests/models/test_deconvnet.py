@@ -283,7 +283,7 @@ def test_the_gradient_reaches_every_parameter(code, eps):
 # ---- sizes and arguments -------------------------------------------------------------------------
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(32, 100), st.integers(32, 100))
 def test_any_picture_from_32_pixels_up(height, width):
     net = DeconvNet(3, ((1, 2),) * 5, None, 32).eval()
@@ -291,7 +291,7 @@ def test_any_picture_from_32_pixels_up(height, width):
         assert net(torch.randn(1, 3, height, width)).shape == (1, 3, height, width)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(32, 256), st.integers(0, 40), st.integers(0, 40))
 def test_any_design_size_from_32_pixels_up(size, more, wider):
     net = DeconvNet(2, ((1, 2),) * 5, 4, size).eval()
@@ -414,7 +414,7 @@ def test_torch_export_with_any_batch_and_size(filled):
 
 
 def require_same_labels(path, net, shapes):
-    """The label maps are equal, but for pixels whose two best scores are a rounding error apart."""
+    """The label maps are equal, but where rounding has moved a switch and two scores are close."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -424,76 +424,63 @@ def require_same_labels(path, net, shapes):
         (scores,) = session.run(None, {"image": x.numpy()})
         assert scores.shape == expected.shape
         best = expected.topk(2, 1).values
-        clear = (best[:, 0] - best[:, 1]).numpy() > 1e-4 * float(expected.std())
-        assert clear.mean() > 0.99
+        clear = (best[:, 0] - best[:, 1]).numpy() > 1e-2 * float(expected.std())
         labels = expected.argmax(1).numpy()
         assert (np.bincount(labels.ravel()) > labels.size / 50).sum() > 1  # more than one class
-        assert (labels == scores.argmax(1))[clear].all()
+        same = labels == scores.argmax(1)
+        assert same[clear].all()
+        assert same.mean() > 0.999
+
+
+def export_onnx(path, net, size, free):
+    torch.onnx.export(
+        net,
+        (torch.randn(2, 3, *size),),
+        path,
+        dynamo=True,
+        input_names=["image"],
+        output_names=["scores"],
+        dynamic_shapes=(dict.fromkeys(free, torch.export.Dim.DYNAMIC),),
+        verbose=False,
+    )
 
 
 @ours_not
 @torch.no_grad()
 def test_onnx_with_any_batch_and_size(filled, tmp_path):
     pytest.importorskip("onnxruntime")
-    net = filled(DeconvNet(4, ((1, 4), (2, 6), (1, 8)), None, 32))
-    free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
-    torch.onnx.export(
-        net,
-        (torch.randn(2, 3, 40, 56),),
-        tmp_path / "net.onnx",
-        dynamo=True,
-        input_names=["image"],
-        output_names=["scores"],
-        dynamic_shapes=(free,),
-        verbose=False,
-    )
-    shapes = [(2, 3, 40, 56), (1, 3, 40, 56), (1, 3, 37, 61), (3, 3, 8, 17)]
+    net = filled(DeconvNet(4, ((1, 4), (2, 6)), None, 32), seed=3)
+    export_onnx(tmp_path / "net.onnx", net, (40, 56), (0, 2, 3))
+    shapes = [(n, 3, *size) for n in (1, 2) for size in ((40, 56), (37, 61), (8, 17))]
     require_same_labels(tmp_path / "net.onnx", net, shapes)
+
+
+@ours_not
+@torch.no_grad()
+def test_onnx_with_a_code_and_any_batch(filled, tmp_path):
+    pytest.importorskip("onnxruntime")
+    net = filled(DeconvNet(4, ((1, 4), (2, 6)), 8, 16), seed=1)
+    export_onnx(tmp_path / "net.onnx", net, (16, 16), (0,))
+    require_same_labels(tmp_path / "net.onnx", net, [(1, 3, 16, 16), (3, 3, 16, 16)])
 
 
 @pytest.mark.slow
 @ours_not
 @torch.no_grad()
-def test_onnx_of_the_published_network(tmp_path):
+@pytest.mark.parametrize("code", [4096, None])
+def test_onnx_of_the_published_network(tmp_path, code):
+    """As published, at two batch sizes; without the code, at two sizes, too."""
     pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
-    net = DeconvNet().eval()
+    net = DeconvNet(code=code).eval()
     for layer in layers(net).values():
         nn.init.kaiming_normal_(layer.weight)
-    torch.onnx.export(
-        net,
-        (torch.randn(2, 3, 224, 224),),
-        tmp_path / "net.onnx",
-        dynamo=True,
-        input_names=["image"],
-        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-        verbose=False,
-    )
+    size = (64, 96) if code is None else (224, 224)
+    sizes = [size, (125, 90)] if code is None else [size]
+    export_onnx(tmp_path / "net.onnx", net, size, (0, 2, 3) if code is None else (0,))
     try:
-        require_same_labels(tmp_path / "net.onnx", net, [(1, 3, 224, 224), (3, 3, 224, 224)])
+        shapes = [(n, 3, *size) for n in (1, 3) for size in sizes]
+        require_same_labels(tmp_path / "net.onnx", net, shapes)
     finally:
         for file in tmp_path.iterdir():  # a gigabyte
             file.unlink()
-
-
-@pytest.mark.slow
-@ours_not
-@torch.no_grad()
-def test_onnx_without_code_with_any_batch_and_size(tmp_path):
-    pytest.importorskip("onnxruntime")
-    torch.manual_seed(0)
-    net = DeconvNet(code=None).eval()
-    for layer in layers(net).values():
-        nn.init.kaiming_normal_(layer.weight)
-    free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
-    torch.onnx.export(
-        net,
-        (torch.randn(2, 3, 64, 96),),
-        tmp_path / "net.onnx",
-        dynamo=True,
-        input_names=["image"],
-        dynamic_shapes=(free,),
-        verbose=False,
-    )
-    shapes = [(n, 3, *size) for n in (1, 2) for size in ((64, 96), (125, 90))]
-    require_same_labels(tmp_path / "net.onnx", net, shapes)

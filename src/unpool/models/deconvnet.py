@@ -38,6 +38,14 @@ class DeconvNet(nn.Module):
 
     Noh, Hong, Han 2015, section 3 and figure 2; layer widths from the released prototxt.
 
+    To ONNX, for any number of pictures (and of any size, with code=None), fp32:
+
+        free = {0: torch.export.Dim.DYNAMIC}  # code=None: also 2 and 3, height and width
+        torch.onnx.export(
+            net.eval(), (torch.zeros(2, 3, 224, 224),), "net.onnx", dynamo=True,
+            input_names=["image"], output_names=["scores"], dynamic_shapes=(free,),
+        )
+
     >>> net = DeconvNet(classes=3, trunk=((1, 8), (1, 16)), code=32, size=32).eval()
     >>> net(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 3, 32, 32])
@@ -61,7 +69,8 @@ class DeconvNet(nn.Module):
                 f"code of 1 up or None, and a size of {2 ** len(table)} up for {len(table)} stages"
             )
         self.side = _pooled(size, len(table))  # of the last pooled map at the design size
-        self.code = None if code is None else _code(table[-1][1], code, self.side, eps)
+        # not called `code`: torch.export makes attributes of submodules, and has one of that name
+        self.fc = None if code is None else _code(table[-1][1], code, self.side, eps)
         self.decoder = _decoder(table, eps)
         self.add_module("seg-score-voc", nn.Conv2d(table[0][1], classes, 1))
         self._initialize()
@@ -108,6 +117,11 @@ class DeconvNet(nn.Module):
             "size": self.size,
             "eps": self.eps,
         }
+
+    @property
+    def code(self) -> nn.Sequential | None:
+        """The code layers, fc6, fc7 and fc6-deconv; None in a network without them."""
+        return self.fc
 
     @property
     def score(self) -> nn.Conv2d:

@@ -60,7 +60,7 @@ class Scaffold(nn.Module):
         Zeiler, Fergus 2014, section 2.1 ("transposed versions of the same filters").
         """
         for stage, mirror in zip(self.net.decoder, reversed(self.net.trunk.stages), strict=True):
-            convolutions = [layer for layer in mirror if isinstance(layer, nn.Conv2d)]
+            convolutions = [m for m in mirror.children() if isinstance(m, nn.Conv2d)]
             for (deconv, _), conv in zip(_layers(stage), reversed(convolutions), strict=True):
                 if deconv.weight.shape == conv.weight.shape:
                     deconv.weight.copy_(conv.weight)
@@ -80,36 +80,37 @@ class Scaffold(nn.Module):
             stage: from 1, the second-coarsest.
             x: pictures (N, 3, H, W) on which the carried scores are measured.
         """
-        net, coarser = self.net, self.head(stage - 1)
+        net, coarser, head = self.net, self.head(stage - 1), self.head(stage)
         maps, switches = net.trunk(x)
         switches = switches[-stage - 1 :]
         features = unpool(net.decode(maps, switches[1:])[-1], switches[0])
-        carried, shift = coarser.weight[:, :, 0, 0], coarser.bias  # (K, C): how scores are read
-        kernel = torch.full((3, 3), 4 / 9)
+        carried = coarser.weight[:, :, 0, 0]  # (K, C): how the scores are read off the maps
+        shift: Tensor = coarser.get_parameter("bias")  # (K,): what has to be added to them
+        kernel = torch.full((3, 3), 4 / 9, device=x.device)
+        smooth = torch.tensor([0.25, 0.5, 0.25], device=x.device)
         for deconv, norm in _layers(net.decoder[stage]):
             copies = max(1, min(4, deconv.out_channels // (2 * net.classes)))
             lanes = net.classes * copies
             read = carried.repeat(copies, 1)  # (lanes, C)
             deconv.weight[:, :lanes] = read.t()[:, :, None, None] * kernel
-            deconv.bias[:lanes] = 0
+            deconv.get_parameter("bias")[:lanes] = 0
             features = deconv(features)
             variance, mean = torch.var_mean(features.float(), (0, 2, 3), correction=0)
             deviation = variance.sqrt()
-            norm.running_mean.copy_(mean)
-            norm.running_var.copy_(variance)
+            norm.get_buffer("running_mean").copy_(mean)
+            norm.get_buffer("running_var").copy_(variance)
             norm.weight[:lanes] = deviation[:lanes]
             norm.bias[:lanes] = _HEADROOM * deviation[:lanes]
             lost = (mean - _HEADROOM * deviation)[:lanes]  # what batch norm has taken away
             shift = shift + lost.view(copies, -1).mean(0)
             features = _normalize(features, norm)
-            carried = torch.zeros(net.classes, deconv.out_channels)
+            carried = torch.zeros(net.classes, deconv.out_channels, device=x.device)
             for copy in range(copies):
                 lane = torch.arange(net.classes)
                 carried[lane, copy * net.classes + lane] = 1 / copies
-            kernel = torch.outer(*[torch.tensor([0.25, 0.5, 0.25])] * 2)
-        head = self.head(stage)
+            kernel = torch.outer(smooth, smooth)
         head.weight.copy_(carried[:, :, None, None])
-        head.bias.copy_(shift)
+        head.get_parameter("bias").copy_(shift)
 
 
 def _layers(stage: nn.Module) -> list[tuple[nn.ConvTranspose2d, nn.BatchNorm2d]]:

@@ -8,6 +8,7 @@ tensors. Nothing is ever unpickled except plain tensors (`weights_only=True`).
 import hashlib
 import json
 import pickle
+import warnings
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -299,7 +300,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return _dequantize({k: file.get_tensor(k) for k in file.keys()})  # noqa: SIM118
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # the error says it all
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of any kind: a damaged pickle breaks wherever it likes
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         if isinstance(error, pickle.UnpicklingError):  # whose advice is to load it unsafely

@@ -1,0 +1,80 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unpool.models import DeconvNet
+from unpool.models.scaffold import Scaffold
+
+TABLE = ((1, 24), (2, 48), (2, 96))
+
+
+@pytest.fixture
+def scaffold():
+    torch.manual_seed(0)
+    scaffold = Scaffold(DeconvNet(3, TABLE, code=None, size=64))
+    for head in scaffold.heads:
+        nn.init.normal_(head.weight, std=0.3)
+        nn.init.normal_(head.bias)
+    return scaffold.eval()
+
+
+def pictures(count=4, side=64):
+    """Smooth pictures, so that a score upsampled looks like the score."""
+    noise = torch.randn(
+        count, 3, side // 16, side // 16, generator=torch.Generator().manual_seed(1)
+    )
+    return F.interpolate(noise, size=(side, side), mode="bicubic") * 50
+
+
+def test_every_stage_has_scores_and_the_last_head_is_the_networks_own(scaffold):
+    x = pictures()
+    assert [tuple(s.shape) for s in scaffold(x, 3)] == [
+        (4, 3, 16, 16),
+        (4, 3, 32, 32),
+        (4, 3, 64, 64),
+    ]
+    assert len(scaffold(x, 2)) == 2
+    assert scaffold.head(2) is scaffold.net.score
+    torch.testing.assert_close(scaffold(x, 3)[-1], scaffold.net(x))
+
+
+def test_tied_filters_are_those_of_the_mirror_image(scaffold):
+    scaffold.tie()
+    net = scaffold.net
+    for mirrored, layer in [
+        ("trunk.stages.2.conv3_2", "decoder.0.deconv3_1"),
+        ("trunk.stages.2.conv3_1", "decoder.0.deconv3_2"),
+        ("trunk.stages.1.conv2_2", "decoder.1.deconv2_1"),
+        ("trunk.stages.1.conv2_1", "decoder.1.deconv2_2"),
+    ]:
+        tied, filters = net.get_submodule(layer).weight, net.get_submodule(mirrored).weight
+        assert torch.equal(tied, filters)
+    assert net.get_submodule("decoder.2.deconv1_1").weight.std() > 0.01  # no mirror image: He
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_grown_stage_says_what_the_stage_before_it_says(scaffold, stage):
+    """The refinement begins as the coarser scores, upsampled; not exactly, but closely."""
+    scaffold.tie()
+    x = pictures(8)
+    before = scaffold(x, stage)[-1]
+    for grown in range(1, stage):
+        scaffold.grow(grown, x)
+        before = scaffold(x, stage)[-1]
+    scaffold.grow(stage, x)
+    after = scaffold(x, stage + 1)[-1]
+    wanted = F.interpolate(before, scale_factor=2, mode="bilinear")
+    together = torch.stack([after.flatten(), wanted.flatten()])
+    assert torch.corrcoef(together)[0, 1] > 0.8
+    difference = (after - wanted).abs().mean() / wanted.std()
+    assert difference < 0.5
+    centered = (after - wanted).mean((0, 2, 3)) / wanted.std()
+    assert centered.abs().max() < 0.15  # the shifts through batch norm are made good
+
+
+def test_growing_leaves_the_coarser_stages_alone(scaffold):
+    x = pictures()
+    before = scaffold(x, 1)[0]
+    scaffold.grow(1, x)
+    torch.testing.assert_close(scaffold(x, 1)[0], before, rtol=0, atol=0)

@@ -1,0 +1,187 @@
+"""Figures of a small data set against scikit-learn's and against a count by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from PIL import Image
+
+from unpool.data.voc import open_data
+from unpool.errors import DataError
+from unpool.evaluate import evaluate, measure, summarize
+from unpool.models import DeconvNet
+from unpool.segment import Segmentation, Segmenter
+from unpool.vision.images import voc_palette
+
+CLASSES = ["background", "cat", "dog", "never"]
+
+
+class Fake(Segmenter):
+    """Predicts what the red channel of the picture says."""
+
+    def __init__(self):
+        super().__init__(DeconvNet(4, ((1, 2),), None, 8), CLASSES, precision="fp32")
+        self.calls = []
+
+    def __call__(self, image, **options):
+        self.calls.append(options)
+        labels = image[..., 0].copy()
+        scores = np.zeros((4, *labels.shape), np.float32)
+        return Segmentation(image, labels, scores, CLASSES, voc_palette())
+
+
+def write(root, name, prediction, truth):
+    for folder, array in (("images", np.stack([prediction] * 3, 2)), ("masks", truth)):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(root / folder / f"{name}.png")
+
+
+@pytest.fixture
+def pairs():
+    random = np.random.default_rng(0)
+    pairs = {}
+    for name, shape in (("a", (20, 30)), ("b", (15, 15)), ("c", (31, 8))):
+        truth = random.integers(0, 3, (4, 4)).repeat(8, 0).repeat(8, 1)[: shape[0], : shape[1]]
+        truth = np.pad(truth, [(0, shape[0] - truth.shape[0]), (0, shape[1] - truth.shape[1])])
+        prediction = np.where(random.random(shape) < 0.7, truth, random.integers(0, 3, shape))
+        truth = np.where(random.random(shape) < 0.1, 255, truth)
+        pairs[name] = prediction.astype(np.uint8), truth.astype(np.uint8)
+    return pairs
+
+
+@pytest.fixture
+def root(pairs, tmp_path):
+    root = tmp_path / "tiny"
+    for name, (prediction, truth) in pairs.items():
+        write(root, name, prediction, truth)
+    (root / "classes.txt").write_text("\n".join(CLASSES))
+    return root
+
+
+def pooled(pairs):
+    prediction = np.concatenate([p.ravel() for p, _ in pairs.values()])
+    truth = np.concatenate([t.ravel() for _, t in pairs.values()])
+    return prediction[truth != 255], truth[truth != 255]
+
+
+def test_figures_are_sklearns(root, pairs):
+    summary = evaluate(Fake(), open_data(root, "all"))
+    prediction, truth = pooled(pairs)
+    iou = sklearn.metrics.jaccard_score(truth, prediction, labels=[0, 1, 2], average=None)
+    assert [summary["iou"][c] for c in CLASSES[:3]] == pytest.approx(list(iou))
+    assert summary["iou"]["never"] is None
+    assert summary["miou"] == pytest.approx(iou.mean())
+    accuracy = sklearn.metrics.accuracy_score(truth, prediction)
+    assert summary["pixel_accuracy"] == pytest.approx(accuracy)
+    balanced = sklearn.metrics.balanced_accuracy_score(truth, prediction)
+    assert summary["mean_accuracy"] == pytest.approx(balanced)
+    low, high = summary["miou_interval"]
+    assert 0 < low <= summary["miou"] <= high < 1
+    assert 0 <= summary["boundary_f1"] <= 1
+    assert (summary["images"], summary["dropped"], summary["mode"]) == (3, {}, "whole")
+
+
+def test_figures_by_hand(tmp_path):
+    prediction = np.array([[0, 0, 1, 1]] * 4, np.uint8)
+    truth = np.array([[0, 1, 1, 255]] * 4, np.uint8)
+    write(tmp_path, "one", prediction, truth)
+    write(tmp_path, "two", np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8))
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
+    summary = evaluate(Fake(), open_data(tmp_path, "all"))
+    assert summary["iou"] == {"background": 20 / 24, "cat": 4 / 8, "dog": None, "never": None}
+    assert summary["miou"] == pytest.approx((20 / 24 + 1 / 2) / 2)
+    assert summary["pixel_accuracy"] == pytest.approx(24 / 28)
+    assert summary["mean_accuracy"] == pytest.approx((1 + 1 / 2) / 2)
+
+
+def test_a_perfect_prediction_is_perfect(tmp_path):
+    labels = np.zeros((20, 20), np.uint8)
+    labels[5:15, 5:15] = 2
+    write(tmp_path, "a", labels, labels)
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
+    summary = evaluate(Fake(), open_data(tmp_path, "all"))
+    figures = [summary[k] for k in ("miou", "pixel_accuracy", "mean_accuracy", "boundary_f1")]
+    assert figures == [1, 1, 1, 1]
+    assert summary["miou_interval"] == [1, 1]
+
+
+def test_the_summary_is_plain_json(root):
+    data = open_data(root, "all")
+    flat = np.zeros((9, 9), np.uint8)
+    write(root, "a", flat, flat)  # no boundary in this picture
+    text = json.dumps(evaluate(Fake(), data), allow_nan=False)
+    summary = json.loads(text)
+    assert set(summary) == {
+        "mode", "miou", "miou_interval", "iou", "pixel_accuracy", "mean_accuracy", "boundary_f1",
+        "images", "dropped", "protocol",
+    }  # fmt: skip
+    for name in data.samples:
+        write(root, name.name, flat, flat)
+    summary = json.loads(json.dumps(evaluate(Fake(), data), allow_nan=False))
+    assert summary["boundary_f1"] is None
+    assert summary["iou"] == {"background": 1.0, "cat": None, "dog": None, "never": None}
+
+
+def test_pictures_that_cannot_be_read_are_dropped_and_told(root, pairs):
+    (root / "images" / "a.png").write_bytes(b"no picture")
+    Image.fromarray(np.full((15, 15), 7, np.uint8)).save(root / "masks" / "b.png")
+    told = []
+    summary = evaluate(
+        Fake(), open_data(root, "all"), progress=lambda done, total: told.append((done, total))
+    )
+    assert summary["images"] == 1
+    assert sorted(summary["dropped"]) == ["a", "b"]
+    assert "a.png" in summary["dropped"]["a"]
+    assert "7" in summary["dropped"]["b"]
+    prediction, truth = pooled({"c": pairs["c"]})
+    accuracy = sklearn.metrics.accuracy_score(truth, prediction)
+    assert summary["pixel_accuracy"] == pytest.approx(accuracy)
+    assert "1 of 3 pictures" in summary["protocol"]
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_nothing_to_measure_is_an_error(root):
+    for path in (root / "images").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"no picture of .*tiny could be evaluated: .*a\.png"):
+        evaluate(Fake(), open_data(root, "all"))
+
+
+def test_void_alone_is_an_error(tmp_path):
+    write(tmp_path, "a", np.zeros((4, 4), np.uint8), np.full((4, 4), 255, np.uint8))
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
+    with pytest.raises(DataError, match="could be evaluated: every pixel is void"):
+        evaluate(Fake(), open_data(tmp_path, "all"))
+
+
+def test_other_classes_are_an_error(root):
+    (root / "classes.txt").write_text("background\ndog\ncat\nnever\nmore\n")
+    with pytest.raises(
+        DataError,
+        match=r"data with the classes background, dog, cat, never … \(5\), but the weights know "
+        r"background, cat, dog, never; evaluate on data with the same classes\.txt",
+    ):
+        evaluate(Fake(), open_data(root, "all"))
+
+
+def test_options_reach_the_segmenter_and_the_protocol(root):
+    fake, data = Fake(), open_data(root, "all")
+    options = {"mode": "instance", "preset": "reference", "proposals": 7, "method": "grid"}
+    summary = evaluate(fake, data, **options)
+    assert fake.calls == [options] * 3
+    assert summary["mode"] == "instance"
+    for part in ("tiny all, 3 of 3", "instance-wise, 7 grid", "preset reference", "float32", "255"):
+        assert part in summary["protocol"]
+    whole = evaluate(fake, data)["protocol"]
+    assert "whole pictures, long side 320, float32" in whole
+
+
+def test_measuring_and_summing_up_are_apart(root):
+    data = open_data(root, "all")
+    measured = list(measure(Fake(), data))
+    assert [m.name for m in measured] == ["a", "b", "c"]
+    assert all(m.matrix.dtype == np.int64 and m.matrix.shape == (4, 4) for m in measured)
+    summary = summarize(measured, data, "in some way")
+    assert "in some way" in summary["protocol"]
+    assert summary["miou"] == evaluate(Fake(), data)["miou"]

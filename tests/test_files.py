@@ -1,0 +1,96 @@
+"""Files appear whole or not at all, also when the writer is killed."""
+
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from unpool.files import atomic
+
+
+def write_half(path, error):
+    path.write_text("half")
+    raise error
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_writes_and_replaces(tmp_path):
+    path = tmp_path / "new" / "folder" / "note.txt"
+    for text in ("one", "two"):
+        with atomic(path) as temporary:
+            assert temporary.parent == path.parent  # of one file system, so that renaming is a step
+            assert temporary.suffix == ".txt"
+            temporary.write_text(text)
+            assert not path.exists() or path.read_text() == "one"
+        assert path.read_text() == text
+        assert names(path.parent) == ["note.txt"]
+
+
+def test_takes_a_string(tmp_path):
+    with atomic(str(tmp_path / "a.txt")) as temporary:
+        temporary.write_text("a")
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_error_leaves_the_old_file_alone(tmp_path, error):
+    path = tmp_path / "note.txt"
+    for before in ([], ["note.txt"]):
+        with pytest.raises(error), atomic(path) as temporary:
+            write_half(temporary, error)
+        assert names(tmp_path) == before
+        path.write_text("old")
+    assert path.read_text() == "old"
+
+
+def test_a_kill_leaves_nothing_under_the_final_name(tmp_path):
+    code = (
+        "import os, sys; from unpool.files import atomic\n"
+        "with atomic(sys.argv[1]) as t:\n"
+        "    t.write_text('half'); os._exit(9)"
+    )
+    (tmp_path / "note.txt").write_text("old")
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path / "note.txt")], check=False)
+    assert result.returncode == 9
+    assert (tmp_path / "note.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o000, 0o666)])
+def test_modes_follow_the_umask(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        with atomic(tmp_path / "a") as temporary:
+            temporary.write_text("a")
+        assert os.umask(mask) == mask  # which is as it was
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
+
+
+def test_a_writer_may_put_another_file_in_the_place(tmp_path):
+    """As safetensors does, which writes under another name and renames."""
+    with atomic(tmp_path / "a") as temporary:
+        other = temporary.with_suffix(".other")
+        other.write_text("a")
+        other.replace(temporary)
+    assert (tmp_path / "a").read_text() == "a"
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_folder_is_not_replaced(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OSError, match="directory"), atomic(tmp_path / "a") as temporary:
+        temporary.write_text("a")
+    assert names(tmp_path) == ["a"]
+
+
+def test_long_names(tmp_path):
+    name = "ü" * 120 + ".png"  # 244 of the 255 bytes that a file system takes
+    with atomic(tmp_path / name) as temporary:
+        temporary.write_text("a")
+    assert names(tmp_path) == [name]

@@ -1,0 +1,129 @@
+"""Recipes are plain values: there and back as JSON, and changed by name only."""
+
+import dataclasses
+import json
+
+import pytest
+
+from unpool.errors import OptionError
+from unpool.recipes import RECIPES, Phase, Recipe, override
+
+SHORT = Recipe("short", (Phase("coarse", 1, 500, 1e-3), Phase("fine", 2, 300, 5e-4, older_lr=1e-4)))
+
+
+def test_recipes_are_by_name_and_do_not_change():
+    for name, recipe in RECIPES.items():
+        assert recipe.name == name
+        assert override(recipe, []) == recipe
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            recipe.batch = 1
+    assert "objects" in RECIPES
+
+
+@pytest.mark.parametrize("recipe", [SHORT, *RECIPES.values()], ids=lambda recipe: recipe.name)
+def test_json_round_trip(recipe):
+    text = json.dumps(recipe.to_json(), allow_nan=False)
+    again = Recipe.from_json(json.loads(text))
+    assert again == recipe
+    assert all(isinstance(phase, Phase) for phase in again.phases)
+    assert isinstance(again.long_side, tuple)
+
+
+@pytest.mark.parametrize(
+    ("setting", "name", "value"),
+    [
+        ("batch=8", "batch", 8),
+        ("aspect=0.5", "aspect", 0.5),
+        ("aspect=1", "aspect", 1.0),
+        ("clip=1e3", "clip", 1000.0),
+        ("flip=false", "flip", False),
+        ("code=null", "code", None),
+        ("code=512", "code", 512),
+        ("optimizer=sgd", "optimizer", "sgd"),
+        ('optimizer="sgd"', "optimizer", "sgd"),
+        ("long_side=[100, 200]", "long_side", (100, 200)),
+        (" batch = 8 ", "batch", 8),
+    ],
+)
+def test_values_are_read_as_json_or_words(setting, name, value):
+    changed = override(SHORT, [setting])
+    assert getattr(changed, name) == value
+    assert type(getattr(changed, name)) is type(value)
+    assert dataclasses.replace(changed, **{name: getattr(SHORT, name)}) == SHORT
+
+
+def test_a_code_comes_back_where_a_recipe_has_none():
+    without = override(SHORT, ["code=null"])
+    assert override(without, ["code=64"]).code == 64
+    with pytest.raises(
+        OptionError, match=r"got --set code=large; wanted a value of type int \| None"
+    ):
+        override(without, ["code=large"])
+
+
+def test_parts_are_set_by_number():
+    changed = override(SHORT, ["phases.1.steps=5", "phases.0.lr=1", "phases.1.name=last"])
+    assert changed.phases[0] == dataclasses.replace(SHORT.phases[0], lr=1.0)
+    assert changed.phases[1] == dataclasses.replace(SHORT.phases[1], steps=5, name="last")
+    assert override(SHORT, ["long_side.1=300"]).long_side == (224, 300)
+
+
+def test_later_settings_win_and_the_recipe_stays():
+    before = SHORT.to_json()
+    assert override(SHORT, ["batch=8", "batch=9"]).batch == 9
+    assert SHORT.to_json() == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("batch", "got --set batch; write name=value, for example batch=8"),
+        ("bacth=8", "there is no 'bacth': did you mean batch. the names are name, phases, trunk"),
+        ("lr=1", "there is no 'lr': .*the names are"),
+        ("phases.0.step=1", "there is no 'step': did you mean steps"),
+        ("phases.2.steps=1", "'2' is not a number from 0 to 1"),
+        ("phases.-1.steps=1", "'-1' is not a number from 0 to 1"),
+        ("phases.².steps=1", "'²' is not a number"),
+        ("batch.0=1", "there is no '0': the names are none"),
+        ("=5", "there is no ''"),
+        ("batch=many", "got --set batch=many; wanted a value of type int"),
+        ("batch=8.0", "wanted a value of type int"),
+        ("batch=true", "wanted a value of type int"),
+        ("batch=null", "wanted a value of type int"),
+        ("flip=1", "wanted a value of type bool"),
+        ("aspect=true", "wanted a value of type float"),
+        ("aspect=NaN", "wanted a value of type float"),
+        ("aspect=Infinity", "wanted a value of type float"),
+        ("trunk=16", "wanted a value of type str"),
+        ("code=64.5", r"wanted a value of type int \| None"),
+        ("long_side=5", r"wanted a value of type tuple\[int, int\]"),
+        ("long_side=[1, 2, 3]", r"wanted a value of type tuple\[int, int\]"),
+        ('long_side=["a", "b"]', r"wanted a value of type tuple\[int, int\]"),
+        ("phases=[]", r"set single values, as phases\.0\.steps=100"),
+        ("phases=5", r"set single values, as phases\.0\.steps=100"),
+        ("phases.0=5", r"set single values, as phases\.0\.steps=100"),
+    ],
+)
+def test_refuses_settings(setting, message):
+    with pytest.raises(OptionError, match=message):
+        override(SHORT, [setting])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v.update(bacth=8), "got a recipe with 'bacth'; .*did you mean batch"),
+        (lambda v: v.pop("name"), "got an incomplete recipe: .*'name'"),
+        (lambda v: v["phases"][0].pop("lr"), "got an incomplete recipe: .*'lr'"),
+        (lambda v: v["phases"][0].update(step=1), "got a recipe with 'step'.*steps"),
+        (lambda v: v.update(phases=[3]), "got 3 in a recipe; wanted name, stages, steps"),
+        (lambda v: v.update(phases=3), "got an incomplete recipe"),
+    ],
+)
+def test_refuses_json(change, message):
+    values = SHORT.to_json()
+    change(values)
+    with pytest.raises(OptionError, match=message):
+        Recipe.from_json(values)
+    with pytest.raises(OptionError, match="in a recipe; wanted name, phases"):
+        Recipe.from_json([values])

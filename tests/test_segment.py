@@ -1,0 +1,405 @@
+"""Segmentation against the authors' procedure, written out slowly."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import unpool.segment as segment
+from unpool.errors import OptionError, ShapeError, WeightsError
+from unpool.models import DeconvNet, save_pretrained
+from unpool.segment import PRESETS, Preset, Segmentation, Segmenter, find_device, resize, squares
+from unpool.vision.images import read_mask, voc_palette
+from unpool.vision.proposals import Proposals
+
+SIDE = 32
+CLASSES = ["background", "cat", "dog", "tree"]
+MEAN = np.array([104.00698793, 116.66876762, 122.67891434])
+
+
+@pytest.fixture
+def net(filled):
+    return filled(DeconvNet(4, ((1, 6), (1, 8)), None, SIDE), seed=3)
+
+
+@pytest.fixture
+def segmenter(net):
+    return Segmenter(net, CLASSES, device="cpu", precision="fp32", mode="instance")
+
+
+def picture(height, width, seed=0, cell=5):
+    """Colored cells with soft edges."""
+    random = np.random.default_rng(seed)
+    small = random.integers(0, 256, (-(-height // cell), -(-width // cell), 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR))
+
+
+@pytest.fixture
+def proposed(monkeypatch):
+    """Let certain boxes be proposed, in this order."""
+
+    def propose(boxes):
+        boxes = np.array(boxes, np.int32).reshape(-1, 4)
+        found = Proposals(boxes, np.linspace(1, 0.5, len(boxes), dtype=np.float32))
+        monkeypatch.setattr(segment, "propose", lambda image, method, count: found)
+
+    return propose
+
+
+def by_the_script(net, image, boxes, limit, least):
+    """generate_EDeconvNet_CRF_results.m without the CRF, box by box (spec of the released code)."""
+    height, width, _ = image.shape
+    pad = 2 * max(height, width)
+    padded = np.zeros((height + 2 * pad, width + 2 * pad, 3), np.uint8)
+    padded[pad : pad + height, pad : pad + width] = image
+    best = np.zeros((net.classes, height + 2 * pad, width + 2 * pad))
+    done = 0
+    for x0, y0, x1, y1 in boxes:
+        side = max(1, int(np.floor(1.2 * max(x1 - x0, y1 - y0) + 0.5)))
+        left = int(np.floor((x0 + x1 - side) / 2 + 0.5)) + pad
+        top = int(np.floor((y0 + y1 - side) / 2 + 0.5)) + pad
+        if side < least:
+            continue
+        crop = padded[top : top + side, left : left + side]
+        crop = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float()
+        if side != net.size:
+            crop = F.interpolate(
+                crop, (net.size, net.size), mode="bilinear", antialias=True
+            ).round()
+        bgr = crop.flip(1) - torch.tensor(MEAN).float().view(3, 1, 1)
+        with torch.no_grad():
+            scores = net(bgr)
+        if side != net.size:
+            scores = F.interpolate(scores, (side, side), mode="bilinear", antialias=True)
+        view = best[:, top : top + side, left : left + side]
+        np.maximum(view, scores[0].numpy(), out=view)
+        done += 1
+        if done == limit:
+            break
+    best = best[:, pad : pad + height, pad : pad + width]  # the script's slip of a pixel left out
+    probability = np.exp(best) / np.exp(best).sum(0)
+    return best.argmax(0), probability
+
+
+# ---- instance-wise -------------------------------------------------------------------------------
+
+EXACT = [(10, 8, 20, 35), (-3, 5, 24, 20), (40, 30, 67, 57), (60, 0, 87, 27), (12, 20, 39, 21)]
+ANY = [(2, 3, 60, 40), (10, 8, 17, 30), (40, 20, 69, 60), (0, 0, 90, 64), (70, 50, 74, 53)]
+
+
+def test_crops_are_merged_as_by_the_script(net, segmenter, proposed):
+    """Squares as large as the network's input, so that nothing is resized."""
+    image = picture(64, 90)
+    proposed(EXACT)
+    result = segmenter(image, proposals=50)
+    labels, probability = by_the_script(net, image, EXACT, 50, 1)
+    assert {tuple(b[2:] - b[:2]) for b in result.boxes} == {(SIDE, SIDE)}
+    assert len(result.boxes) == 5
+    assert np.isclose(result.scores, probability, atol=1e-4).mean() > 0.999
+    assert (result.labels == labels).mean() > 0.999
+    assert len(np.unique(labels)) > 1
+    assert np.allclose(result.scores.sum(0), 1, atol=1e-5)
+
+
+def test_crops_are_resized_as_by_the_script(net, segmenter, proposed):
+    """Squares of all sizes; resizing rounds otherwise here and there, and moves a switch."""
+    image = picture(64, 90, cell=12)
+    proposed(ANY)
+    result = segmenter(image)
+    labels, probability = by_the_script(net, image, ANY, 50, 1)
+    assert (result.labels == labels).mean() > 0.93
+    assert np.abs(result.scores - probability).mean() < 0.03
+    for axis in (0, 1):  # which the script's slip of a pixel would not pass
+        assert (result.labels == np.roll(labels, 1, axis)).mean() < 0.9
+
+
+@pytest.mark.parametrize(("limit", "least"), [(1, 1), (3, 1), (2, 40), (9, 60)])
+def test_small_squares_are_passed_over_before_counting(net, segmenter, proposed, limit, least):
+    image = picture(64, 90)
+    proposed(ANY)
+    sides = [int(np.floor(1.2 * max(b[2] - b[0], b[3] - b[1]) + 0.5)) for b in ANY]
+    expected = [side for side in sides if side >= least][:limit]
+    boxes = squares(image, Preset(least_side=least), count=limit)
+    assert (boxes[:, 2] - boxes[:, 0]).tolist() == expected
+    assert (boxes[:, 3] - boxes[:, 1]).tolist() == expected
+    result = segmenter(image, preset=Preset(least_side=least), proposals=limit)
+    assert (result.boxes == boxes).all()
+    labels, _ = by_the_script(net, image, ANY, limit, least)
+    assert (result.labels == labels).mean() > 0.95
+
+
+def test_presets():
+    assert PRESETS["paper"] == Preset(enlarge=1.2, least_side=1, candidates=2000)
+    assert PRESETS["reference"] == Preset(enlarge=1.2, least_side=112, candidates=2000)
+
+
+def test_the_reference_preset_drops_squares_under_112(proposed):
+    proposed([(0, 0, 93, 10), (0, 0, 92, 92), (0, 0, 94, 94), (0, 0, 200, 20)])
+    image = picture(100, 200)
+    assert (squares(image, "reference")[:, 2:] - squares(image, "reference")[:, :2]).tolist() == [
+        [112, 112], [113, 113], [240, 240]
+    ]  # fmt: skip
+    assert len(squares(image, "paper")) == 4
+    assert len(squares(image, "reference", count=2)) == 2
+
+
+def test_pixels_in_no_square_are_background(segmenter, proposed):
+    image = picture(64, 90)
+    proposed([(10, 8, 20, 35)])
+    result = segmenter(image)
+    (x0, y0, x1, y1) = result.boxes[0]
+    outside = np.ones((64, 90), bool)
+    outside[max(y0, 0) : y1, max(x0, 0) : x1] = False
+    assert (result.labels[outside] == 0).all()
+    assert np.allclose(result.scores[:, outside], 1 / 4)
+    assert (result.labels[~outside] != 0).any()
+
+
+def test_without_proposals_all_is_background(segmenter, proposed):
+    proposed([])
+    result = segmenter(picture(20, 30))
+    assert not result.labels.any()
+    assert result.boxes.shape == (0, 4)
+    assert result.shares() == {"background": 1.0}
+
+
+def test_negative_scores_count_as_zero(net, segmenter, proposed):
+    """Where every score is negative, the first class wins the tie."""
+    with torch.no_grad():
+        for model in (net, segmenter.model):
+            model.score.weight.zero_()
+            model.score.bias.copy_(torch.tensor([-3.0, -1.0, -2.0, -5.0]))
+    proposed(EXACT)
+    result = segmenter(picture(64, 90))
+    assert not result.labels.any()
+    assert np.allclose(result.scores, 1 / 4)
+
+
+def test_the_batch_size_changes_nothing(segmenter):
+    image = picture(60, 80)
+    results = [segmenter(image, method="grid", proposals=7, batch=n) for n in (1, 3, 7, 100)]
+    assert len(results[0].boxes) == 7
+    for result in results[1:]:
+        assert (result.labels == results[0].labels).all()
+        assert np.allclose(result.scores, results[0].scores, atol=1e-5)
+
+
+def test_progress_is_told_after_each_batch(segmenter):
+    told = []
+    segmenter(
+        picture(60, 80), method="grid", proposals=7, batch=3,
+        progress=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    assert told == [(3, 7), (6, 7), (7, 7)]
+
+
+# ---- whole pictures ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seen(segmenter):
+    """The sizes of what goes into the network."""
+    sizes = []
+    segmenter.model.register_forward_pre_hook(lambda m, x: sizes.append(tuple(x[0].shape)))
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("size", "inner"),
+    [((60, 80), (72, 96)), ((80, 60), (96, 72)), ((96, 96), (96, 96)), ((300, 400), (72, 96)),
+     ((3, 400), (4, 96)), ((1, 1), (96, 96)), ((400, 2), (96, 4))],
+)  # fmt: skip
+def test_whole_pictures_keep_their_size(segmenter, seen, size, inner):
+    segmenter.whole_side = 96
+    result = segmenter(picture(*size), mode="whole")
+    assert seen == [(1, 3, *inner)]
+    assert result.labels.shape == size
+    assert result.labels.dtype == np.uint8
+    assert result.scores.shape == (4, *size)
+    assert np.allclose(result.scores.sum(0), 1, atol=1e-5)
+    assert result.boxes.shape == (0, 4)
+
+
+def test_a_whole_picture_at_its_own_scale_is_the_network(net, segmenter):
+    segmenter.whole_side = 80
+    image = picture(60, 80)
+    x = torch.from_numpy(image.astype(np.float32)[..., ::-1] - MEAN).permute(2, 0, 1)[None].float()
+    with torch.no_grad():
+        expected = net(x)[0].softmax(0).numpy()
+    result = segmenter(image, mode="whole")
+    assert np.isclose(result.scores, expected, atol=1e-4).mean() > 0.99  # but for moved switches
+    assert (result.labels == expected.argmax(0)).mean() > 0.99
+
+
+def test_a_network_with_a_code_sees_the_square_around_the_picture(filled):
+    net = filled(DeconvNet(4, ((1, 6), (1, 8)), 8, SIDE), seed=2)
+    segmenter = Segmenter(net, CLASSES, device="cpu", precision="fp32")
+    image = picture(20, 32)
+    result = segmenter(image)
+    square = np.zeros((32, 32, 3), np.float32)
+    square[6:26] = image
+    x = torch.from_numpy(square[..., ::-1] - MEAN).permute(2, 0, 1)[None].float()
+    with torch.no_grad():
+        expected = net(x)[0].softmax(0).numpy()[:, 6:26]
+    assert result.labels.shape == (20, 32)
+    assert np.isclose(result.scores, expected, atol=1e-4).mean() > 0.999
+
+
+def test_pictures_may_be_views_and_are_not_changed(segmenter):
+    base = picture(60, 80)
+    before = base.copy()
+    for view in (base[:, ::-1], base[::2, ::3], base[..., ::-1]):
+        view.flags.writeable = False
+        for mode in ("whole", "instance"):
+            a = segmenter(view, mode=mode, method="grid", proposals=3)
+            b = segmenter(view.copy(), mode=mode, method="grid", proposals=3)
+            assert (a.labels == b.labels).all()
+    assert (base == before).all()
+
+
+def test_resize():
+    assert resize(picture(30, 60), 20).shape == (10, 20, 3)
+    assert resize(picture(2, 60), 20, least=8).shape == (8, 20, 3)
+
+
+# ---- the segmenter itself ------------------------------------------------------------------------
+
+
+def test_the_network_given_stays_as_it_is(filled):
+    for eps in (1e-9, None):
+        net = filled(DeconvNet(4, ((1, 6), (1, 8)), None, SIDE, eps)).train()
+        Segmenter(net, CLASSES, device="cpu", precision="bf16")(picture(20, 30))
+        assert net.training
+        assert {p.dtype for p in net.parameters()} == {torch.float32}
+
+
+def test_bfloat16_gives_nearly_the_same_labels(net, segmenter):
+    low = Segmenter(net, CLASSES, device="cpu", precision="bf16", mode="whole")
+    assert low.dtype == torch.bfloat16
+    assert low.model.score.weight.dtype == torch.float32
+    image = picture(60, 80, cell=12)
+    a, b = low(image), segmenter(image, mode="whole")
+    assert (a.labels == b.labels).mean() > 0.9
+
+
+def test_saved_weights_bring_their_options(net, tmp_path):
+    card = {
+        "classes": CLASSES, "palette": [[1, 2, 3], [4, 5, 6]], "mode": "instance",
+        "whole_side": 64, "input": {"mean": [1.0, 2.0, 3.0]},
+    }  # fmt: skip
+    save_pretrained(net, tmp_path, card)
+    segmenter = Segmenter.from_pretrained(tmp_path, device="cpu")
+    assert (segmenter.classes, segmenter.mode, segmenter.whole_side) == (CLASSES, "instance", 64)
+    assert segmenter.mean == (1.0, 2.0, 3.0)
+    assert segmenter.palette[:2].tolist() == card["palette"]
+    assert (segmenter.palette[2:] == voc_palette()[2:]).all()
+    assert Segmenter.from_pretrained(tmp_path, mode="whole").mode == "whole"
+    save_pretrained(net, tmp_path, {})
+    plain = Segmenter.from_pretrained(tmp_path)
+    assert plain.classes == ["class 0", "class 1", "class 2", "class 3"]
+    assert (plain.mode, plain.whole_side) == ("whole", 320)
+
+
+def test_weights_still_to_be_trained_are_refused(net, tmp_path):
+    save_pretrained(net, tmp_path, {"ready": False, "note": "fresh network: train it before use"})
+    with pytest.raises(WeightsError, match="a fresh network: train it before use"):
+        Segmenter.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": ["a", "b"]}, "got 2 class names for a network of 4 classes"),
+        ({"mode": "both"}, "got mode 'both'; it is one of whole, instance"),
+        ({"precision": "fp16"}, "got precision 'fp16'; it is one of auto, bf16, fp32"),
+        ({"device": "tpu"}, "got device 'tpu'; this machine has cpu"),
+        ({"device": "cuda:99"}, "got device 'cuda:99'; this machine has cpu"),
+        ({"device": "mps"}, "got device 'mps'; this machine has cpu"),
+    ],
+)
+def test_refuses_options(net, options, message):
+    with pytest.raises(OptionError, match=message):
+        Segmenter(net, **{"classes": CLASSES, **options})
+
+
+def test_devices():
+    assert find_device("cpu").type == "cpu"
+    assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((9, 9), np.uint8),
+        np.zeros((9, 9, 4), np.uint8),
+        np.zeros((9, 9, 3), np.float32),
+        np.zeros((3, 9, 9), np.uint8),
+        np.zeros((0, 9, 3), np.uint8),
+        np.zeros((9, 0, 3), np.uint8),
+    ],
+)
+@pytest.mark.parametrize("mode", ["whole", "instance"])
+def test_refuses_pictures(segmenter, image, mode):
+    with pytest.raises(ShapeError, match=r"got a picture of \(.*; wanted \(H, W, 3\) uint8 RGB"):
+        segmenter(image, mode=mode)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "both"}, "got mode 'both'; it is one of whole, instance"),
+        ({"preset": "fast"}, "got preset 'fast'; it is one of paper, reference"),
+        ({"method": "selective"}, "got the proposal method 'selective'"),
+        ({"proposals": 0}, "got proposals=0, batch=8; wanted 1 or more of each"),
+        ({"batch": 0}, "got proposals=50, batch=0"),
+    ],
+)
+def test_refuses_ways(segmenter, options, message):
+    with pytest.raises(OptionError, match=message):
+        segmenter(picture(40, 40), **options)
+
+
+# ---- what comes out ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def result():
+    labels = np.zeros((10, 20), np.uint8)
+    labels[:, :5], labels[0, 19] = 2, 1
+    scores = np.eye(4, dtype=np.float32)[labels].transpose(2, 0, 1)
+    return Segmentation(picture(10, 20), labels, scores, CLASSES, voc_palette())
+
+
+def test_shares(result):
+    assert result.shares() == {"background": 149 / 200, "dog": 50 / 200, "cat": 1 / 200}
+    assert list(result.shares()) == ["background", "dog", "cat"]
+    assert json.dumps(result.shares())
+
+
+def test_save(result, tmp_path):
+    path = result.save(tmp_path / "new" / "a.b.png")
+    assert sorted(p.name for p in path.parent.iterdir()) == ["a.b.overlay.jpg", "a.b.png"]
+    with Image.open(path) as mask:
+        assert mask.mode == "P"
+        assert (np.asarray(mask) == result.labels).all()
+        colors = np.array(mask.getpalette()).reshape(-1, 3)
+        assert (colors[:4] == voc_palette()[:4]).all()
+    assert (read_mask(path) == result.labels).all()
+    with Image.open(path.with_name("a.b.overlay.jpg")) as overlay:
+        assert overlay.format == "JPEG"
+        assert overlay.size[0] >= 20
+    result.save(tmp_path / "b.png", overlay=False)
+    assert not (tmp_path / "b.overlay.jpg").exists()
+    with pytest.raises(OptionError, match=r"got the path .*a\.jpg; masks are written as \.png"):
+        result.save(tmp_path / "a.jpg")
+
+
+def test_overlay_leaves_the_picture_alone(result):
+    before = result.image.copy()
+    painted = result.overlay()
+    assert painted.dtype == np.uint8
+    assert painted.ndim == 3
+    assert (result.image == before).all()
