@@ -9,6 +9,8 @@ from torch import nn
 
 from unpool.models import DeconvNet
 
+torch.set_num_threads(1)  # such small maps are not worth sharing, least of all on a busy machine
+
 
 def _filled(net: DeconvNet, seed: int = 0) -> DeconvNet:
     """In evaluation mode, every layer and its statistics filled; the same on every machine."""

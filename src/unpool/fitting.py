@@ -91,7 +91,9 @@ def fit(
                 for stage in range(before, grown):
                     scaffold.eval().grow(stage, x)
             lr = _set_rate(optimizer, progress.step - begin, phase.steps, recipe)
-            loss = _step(scaffold, x, batch.labels, optimizer, phase, recipe)
+            with torch.random.fork_rng():
+                torch.manual_seed(recipe.seed + 1_000_003 * progress.step)  # dropout, also resumed
+                loss = _step(scaffold, x, batch.labels, optimizer, phase, recipe)
             progress.step += 1
             if not np.isfinite(loss):
                 raise TrainingError(

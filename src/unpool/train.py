@@ -1,7 +1,6 @@
 """Train a DeconvNet: the run folder, with all that a run needs to go on and to be judged."""
 
 import json
-import pickle
 import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -253,10 +252,10 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a damaged file fails in many ways
         raise WeightsError(
-            f"cannot read the checkpoint {path}: {reason}; begin a new run, or put back a copy"
+            f"cannot read the checkpoint {path} ({type(error).__name__}); begin a new run, or put "
+            "back a copy"
         ) from None
 
 
