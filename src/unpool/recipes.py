@@ -96,6 +96,7 @@ OBJECTS = Recipe(
         Phase("112x112", stages=4, steps=120, lr=5e-4, older_lr=1e-4),
         Phase("224x224", 5, steps=320, lr=5e-4, older_lr=2e-4, trunk_lr=2e-5, trunk_from=4),
         Phase("polish", 5, steps=380, lr=3e-4, older_lr=3e-4, trunk_lr=3e-5, trunk_from=4),
+        Phase("again", 5, steps=210, lr=2e-4, older_lr=2e-4, trunk_lr=3e-5, trunk_from=4),
     ),
 )
 """The default weights: 20 kinds of objects, learned from a few hundred pictures on a CPU."""
