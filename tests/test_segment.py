@@ -403,3 +403,12 @@ def test_overlay_leaves_the_picture_alone(result):
     assert painted.dtype == np.uint8
     assert painted.ndim == 3
     assert (result.image == before).all()
+
+
+def test_a_path_is_not_a_picture_and_a_segmentation_is_shown_in_a_line(filled):
+    segmenter = Segmenter(filled(DeconvNet(2, ((1, 4),), None, 32)), ["ground", "cat"])
+    with pytest.raises(ShapeError, match=r"got a str for a picture; .*read_image"):
+        segmenter("cat.jpg")
+    found = repr(segmenter(np.zeros((20, 30, 3), np.uint8)))
+    assert found.startswith("Segmentation(30 x 20, ")
+    assert len(found) < 60

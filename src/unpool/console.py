@@ -91,7 +91,8 @@ def print_segmented(record: Mapping[str, Any], as_json: bool, quiet: bool) -> No
     elif "error" in record:
         complain(record["error"])
     elif not quiet:
-        shares = ", ".join(f"{name} {percent(share)} %" for name, share in record["labels"].items())
+        seen = {name: share for name, share in record["labels"].items() if share >= 0.0005}
+        shares = ", ".join(f"{name} {percent(share)} %" for name, share in seen.items())
         click.echo(f"{record['source']}: {shares} ({record['seconds']:.2f} s)")
 
 

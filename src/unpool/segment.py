@@ -60,6 +60,10 @@ class Segmentation:
     boxes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
     """The squares that were segmented, (P, 4) x0, y0, x1, y1; none for a whole picture."""
 
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        return f"Segmentation({width} x {height}, {', '.join(self.shares())})"
+
     def shares(self) -> dict[str, float]:
         """The share of the pixels of each class that is there, the largest first."""
         count = np.bincount(self.labels.ravel(), minlength=len(self.classes))
@@ -187,6 +191,11 @@ class Segmenter:
             ShapeError: the picture is not (H, W, 3) uint8.
             OptionError: an unknown mode, preset or method, or a number below 1.
         """
+        if not isinstance(image, np.ndarray):
+            raise ShapeError(
+                f"got a {type(image).__name__} for a picture; wanted an array (H, W, 3) uint8 RGB: "
+                "read files with unpool.vision.images.read_image"
+            )
         mode = self.mode if mode is None else mode
         _require("mode", mode, MODES)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
