@@ -104,13 +104,16 @@ def fit(
 
 
 @torch.no_grad()
-def estimate_statistics(net: DeconvNet, stream: Iterator[Batch], passes: int) -> None:
+def estimate_statistics(
+    net: DeconvNet, stream: Iterator[Batch], passes: int, bf16: bool = True
+) -> None:
     """Take batch norm's statistics anew: their mean over some batches of the finished network.
 
     Args:
         net: put into evaluation mode afterwards. A trunk in evaluation mode keeps its own.
         stream: of training batches.
         passes: how many of them.
+        bf16: bfloat16 arithmetic where the hardware has it, as in the training.
 
     Noh, Hong, Han 2015, section 4.1; the released `BN_make_INFERENCE_script.py`.
     """
@@ -121,7 +124,7 @@ def estimate_statistics(net: DeconvNet, stream: Iterator[Batch], passes: int) ->
         norm.momentum = None  # a cumulative mean
     device = next(net.parameters()).device
     for _ in range(passes):
-        with arithmetic(device, True):
+        with arithmetic(device, bf16):
             net(prepare(torch.from_numpy(next(stream).images).to(device)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -169,7 +169,7 @@ class _Run:
             self.scaffold.load_state_dict(load_state(self.best_path)["model"])
         net = self.scaffold.net
         set_learning(self.scaffold, self.recipe.phases[-1])
-        estimate_statistics(net, stream, self.recipe.statistics_passes)
+        estimate_statistics(net, stream, self.recipe.statistics_passes, self.recipe.bf16)
         card = describe(net, self.data, self.recipe, command)
         save_pretrained(net, self.folder / "weights", card)
         segmenter = Segmenter.from_pretrained(self.folder / "weights", device=str(self.device))
