@@ -447,3 +447,13 @@ def test_other_windows_have_no_phase_form(window):
     _, switches = pool(torch.arange(64.0).view(1, 1, 8, 8), *window)
     with pytest.raises(ShapeError, match=r"on maps of \(8, 8\).*use the flat form"):
         _ = switches.phase
+
+
+def test_switches_are_shown_in_a_line():
+    x = torch.zeros(2, 3, 9, 12)
+    assert repr(pool(x)[1]) == "Switches((2, 3, 4, 6) of maps (9, 12), disjoint, flat)"
+    assert repr(pool(x, form="phase")[1]).endswith("disjoint, phase)")
+    assert str(pool(x, 3, 2)[1]).endswith("(2, 3, 4, 5) of maps (9, 12), overlapping, flat)")
+    assert f"{pool(x[:0])[1]}".startswith("Switches((0, 3, 4, 6) of")
+    leaves, structure = torch.utils._pytree.tree_flatten(pool(x)[1])
+    assert repr(structure.unflatten(range(len(leaves)))).startswith("(0, ")

@@ -1,14 +1,35 @@
-"""The core: pooling with switches, unpooling, deconvolution. Functions on tensors; only torch."""
+"""The core: switches, deconvolution, dense CRF. Functions on tensors; only torch."""
 
 from unpool.ops.deconv import as_convolution, bilinear_kernel, deconv
+from unpool.ops.lattice import Filters, Lattice
+from unpool.ops.meanfield import (
+    CRF_PRESETS,
+    DenseCRF,
+    Kernel,
+    crf_filter,
+    kernel_filter,
+    mean_field,
+    messages,
+    unary_from_probabilities,
+)
 from unpool.ops.switches import Switches, fixed_unpool, pool, unpool
 
 __all__ = [
+    "CRF_PRESETS",
+    "DenseCRF",
+    "Filters",
+    "Kernel",
+    "Lattice",
     "Switches",
     "as_convolution",
     "bilinear_kernel",
+    "crf_filter",
     "deconv",
     "fixed_unpool",
+    "kernel_filter",
+    "mean_field",
+    "messages",
     "pool",
+    "unary_from_probabilities",
     "unpool",
 ]

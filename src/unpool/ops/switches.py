@@ -35,6 +35,13 @@ class Switches(NamedTuple):
     size: tuple[int, int]  #: (H, W) of the maps before pooling
     disjoint: bool = False  #: no place belongs to two windows (stride >= kernel)
 
+    def __repr__(self) -> str:
+        if not isinstance(self.index, Tensor):  # while torch takes structures apart
+            return tuple.__repr__(self)
+        form = "phase" if self.index.dtype == torch.uint8 else "flat"
+        windows = "disjoint" if self.disjoint else "overlapping"
+        return f"Switches({tuple(self.index.shape)} of maps {self.size}, {windows}, {form})"
+
     @property
     def phase(self) -> "Switches":
         """The same switches in the phase form; for 2 x 2 windows of stride 2 without padding."""
