@@ -12,7 +12,7 @@ from unpool.cli import main
 from unpool.convert import convert
 from unpool.data.voc import VOC_CLASSES
 from unpool.errors import OptionError, WeightsError
-from unpool.models import DeconvNet, from_pretrained
+from unpool.models import FCN, DeconvNet, from_pretrained
 from unpool.segment import Segmenter
 
 TABLE = ((2, 4), (2, 5), (3, 6), (3, 7), (3, 8))  # VGG-16, narrow
@@ -43,9 +43,10 @@ def write_caffe(path: Path, net: nn.Module, names: str = "") -> Path:
     data = b""
     for key, layer in net.named_modules():
         name = key.rpartition(".")[2]
-        if type(layer) in KINDS and re.match(names, name):
-            blobs = [layer.weight.detach().numpy(), layer.bias.detach().numpy()]
-            head = field(4, name.encode()) + field(5, KINDS[type(layer)])
+        kind = next((number for kind, number in KINDS.items() if isinstance(layer, kind)), None)
+        if kind is not None and re.match(names, name):
+            blobs = [p.detach().numpy() for p in (layer.weight, layer.bias) if p is not None]
+            head = field(4, name.encode()) + field(5, kind)
             data += field(2, head + b"".join(field(6, blob(array)) for array in blobs))
     path.write_bytes(data)
     return path
@@ -118,6 +119,20 @@ def test_a_file_of_vgg_begins_a_network(tmp_path):
     assert card["classes"] == VOC_CLASSES
     weight = "trunk.stages.0.conv1_1.weight"
     assert torch.equal(model.get_parameter(weight), net.get_parameter(weight))
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_file_of_fcn(tmp_path, int8):
+    torch.manual_seed(0)
+    net = FCN(21, TABLE, 9, 16)
+    path = write_caffe(tmp_path / "fcn16s-heavy-pascal.caffemodel", net)
+    facts = convert(path, tmp_path / "new", int8=int8)
+    assert (facts.ready, facts.note) == (True, "FCN-16s for 21 classes: for use")
+    model, card = from_pretrained(tmp_path / "new")
+    assert (card["architecture"], card["mode"]) == ("FCN", "whole")
+    assert card["arguments"] == net.arguments
+    assert card["classes"] == VOC_CLASSES
+    assert same(model, net) != int8
 
 
 def test_int8_is_a_quarter_of_the_size(net, tmp_path):

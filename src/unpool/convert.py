@@ -4,11 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from unpool.data.voc import VOC_CLASSES
 from unpool.errors import OptionError
-from unpool.models import from_pretrained, save_pretrained
+from unpool.models import DeconvNet, Network, from_pretrained, save_pretrained
 from unpool.models.caffemodel import BatchNorm, load_caffemodel
 from unpool.models.vgg import MEAN_BGR
 from unpool.vision.images import voc_palette
@@ -38,7 +36,7 @@ def convert(
     """Write a folder of weights.
 
     Args:
-        source: a .caffemodel of DeconvNet or VGG-16, or weights as of `from_pretrained`.
+        source: a .caffemodel of DeconvNet, FCN or VGG-16, or weights as of `from_pretrained`.
         target: a folder, new or empty.
         batch_norm: what the batch norm of a .caffemodel means, see `load_caffemodel`; when not
             given, "training" for names with "train_result", the solver's, and "folded" for others.
@@ -67,7 +65,7 @@ def convert(
     return Converted(str(source), str(target), parameters, card["storage"], ready, note)
 
 
-def _import(path: Path, batch_norm: BatchNorm) -> tuple[nn.Module, dict[str, Any]]:
+def _import(path: Path, batch_norm: BatchNorm) -> tuple[Network, dict[str, Any]]:
     """The network in a file of Caffe, and its card."""
     model, ready, note = load_caffemodel(path, batch_norm)
     k = model.classes
@@ -77,7 +75,7 @@ def _import(path: Path, batch_norm: BatchNorm) -> tuple[nn.Module, dict[str, Any
         "classes": VOC_CLASSES if k == len(VOC_CLASSES) else [f"class {i}" for i in range(k)],
         "palette": voc_palette()[:k].tolist(),
         "input": {"order": "BGR", "range": "0..255 minus mean", "mean": list(MEAN_BGR)},
-        "mode": "instance",
+        "mode": "instance" if isinstance(model, DeconvNet) else "whole",
         "ready": ready,
         "note": note,
         "source": {"file": path.name, "sha256": digest},

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unpool.models import DeconvNet
+from unpool.models import FCN, DeconvNet
 from unpool.models.fast import bf16_pays, fold
 
 TABLES = [((1, 4), (2, 6)), ((2, 6), (1, 3), (2, 8))]
@@ -69,6 +69,28 @@ def test_the_folded_network_is_a_network_without_batch_norm(filled, code):
     twice = fold(folded)
     x = torch.randn(1, 3, 16, 16)
     assert torch.equal(twice(x), folded(x))
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_an_fcn_has_nothing_to_fold(filled, code, learned):
+    net = filled(FCN(4, ((1, 4), (2, 6)), code, 4, 1, 3, learned=learned)).train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    folded = fold(net)
+    assert type(folded) is FCN
+    assert net.training
+    assert not folded.training
+    assert folded.arguments == net.arguments
+    assert [p.requires_grad for p in folded.parameters()] == [
+        p.requires_grad for p in net.parameters()
+    ]
+    x = torch.randn(2, 3, 22, 19)
+    with torch.no_grad():
+        assert torch.allclose(folded(x), net.eval()(x), rtol=1e-4, atol=1e-6)
+        for parameter in folded.parameters():
+            parameter.zero_()
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    filters = [p for p in folded.parameters() if p.dim() == 4 and min(p.shape[1:]) > 1]
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in filters)
 
 
 def test_whether_bfloat16_pays_is_known_of_every_device():

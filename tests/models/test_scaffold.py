@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unpool.models import DeconvNet
-from unpool.models.scaffold import Scaffold
+from unpool.models import FCN, DeconvNet
+from unpool.models.scaffold import Plain, Scaffold
 
 TABLE = ((1, 24), (2, 48), (2, 96))
 
@@ -37,6 +37,28 @@ def test_every_stage_has_scores_and_the_last_head_is_the_networks_own(scaffold):
     assert len(scaffold(x, 2)) == 2
     assert scaffold.head(2) is scaffold.net.score
     torch.testing.assert_close(scaffold(x, 3)[-1], scaffold.net(x))
+    (finest,) = scaffold(x, 3, last=True)
+    torch.testing.assert_close(finest, scaffold.net(x))
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_stages_are_newest_older_or_unused(scaffold, stages):
+    parts = [scaffold.newest(stages), scaffold.older(stages), scaffold.unused(stages)]
+    decoder = [[m for m in part if m in list(scaffold.net.decoder)] for part in parts]
+    assert [len(d) for d in decoder] == [1, stages - 1, 3 - stages]
+    assert scaffold.head(stages - 1) in parts[0]
+
+
+def test_a_plain_network_learns_as_a_whole():
+    net = FCN(3, TABLE, None, stride=4, pad=1).eval()
+    learner = Plain(net)
+    x = pictures()
+    (scores,) = learner(x, 1)
+    torch.testing.assert_close(scores, net(x))
+    learning = {id(p) for part in learner.newest(1) for p in part.parameters()}
+    assert not learning & {id(p) for p in net.trunk.parameters()}
+    assert learner.fixed  # the interpolation
+    assert learner.fixed < learning
 
 
 def test_tied_filters_are_those_of_the_mirror_image(scaffold):

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from unpool.errors import OptionError, ShapeError, WeightsError
-from unpool.models import TRUNKS, DeconvNet, Trunk, load_vgg, prepare
+from unpool.models import FCN, TRUNKS, DeconvNet, Trunk, load_vgg, prepare
 from unpool.models.vgg import trunk_table
 
 # torchvision's `cfgs` A, B, D and E
@@ -108,6 +108,30 @@ def test_a_trunk_of_other_channels():
     assert y.shape == (2, 6, 3, 2)
     with pytest.raises(ShapeError, match=r"shape \(2, 3, 9, 8\); this trunk takes \(N, 1, H, W\)"):
         Trunk(SMALL, channels=1)(torch.zeros(2, 3, 9, 8))
+
+
+@pytest.mark.parametrize("pad", [1, 2, 100])
+@torch.no_grad()
+def test_pooled_maps_and_padding(pad):
+    """A padded trunk sees what a picture with a border of zeros shows, less that of conv1_1."""
+    trunk = Trunk(SMALL, eps=None, pad=pad)
+    x = torch.randn(2, 3, 9, 14)
+    maps = trunk.pooled(x)
+    stage = F.pad(x, [pad] * 4)
+    first, *rest = trunk.stages[0]
+    stage = F.conv2d(stage, first.weight, first.bias)
+    for layer in rest:
+        stage = layer(stage)
+    assert torch.allclose(maps[0], F.max_pool2d(stage, 2, ceil_mode=True), atol=1e-6)
+    assert [m.shape[-2:] for m in maps] == [
+        (-(-(7 + 2 * pad) // 2), 6 + pad),
+        (-(-(7 + 2 * pad) // 4), -(-(6 + pad) // 2)),
+    ]
+    assert torch.equal(trunk(x)[0], maps[-1])
+    least = max(1, 4 - 2 * (pad - 1))
+    trunk.pooled(torch.zeros(1, 3, least, least))
+    with pytest.raises(ShapeError, match=f"H and W from {least} up"):
+        trunk.pooled(torch.zeros(1, 3, least, least - 1))
 
 
 def test_trunk_table_takes_names_and_rows():
@@ -215,6 +239,23 @@ def test_the_code_begins_as_vggs_classifier(saved):
     for name in ("fc6", "fc7"):
         y = F.relu(net.code.get_submodule(name)(y))
     assert torch.allclose(y.flatten(1), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_an_fcn_begins_as_vgg(saved):
+    """Padded by what fc6 takes away, with a window of the classifier's size."""
+    vgg, net = torchvisions(SMALL_CFG, classifier=(3, 5)), FCN(3, SMALL, 5, 4, 20, 3).eval()
+    scores = {k: v.clone() for k, v in net.score.state_dict().items()}
+    names = load_vgg(net, saved(vgg.state_dict()))
+    assert names == ["conv1_1", "conv2_1", "conv2_2", "fc6", "fc7"]
+    x = torch.randn(2, 3, 12, 12)
+    maps = vgg.features(x)
+    expected = vgg.classifier[:5](maps.flatten(1))
+    assert torch.allclose(net.code(maps).flatten(1), expected, rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(v, scores[k]) for k, v in net.score.state_dict().items())
+    bare = FCN(3, SMALL, None, 4, 1)
+    assert load_vgg(bare, saved(vgg.state_dict())) == ["conv1_1", "conv2_1", "conv2_2"]
+    assert torch.allclose(bare.trunk.pooled(x)[-1], maps, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("code", [None, 6])

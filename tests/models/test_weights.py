@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import unpool.models.weights as weights
+from unpool import cards
 from unpool.errors import WeightsError
 from unpool.models import (
+    FCN,
     MODELS,
     DeconvNet,
     from_pretrained,
@@ -180,6 +182,66 @@ def test_int8_of_a_silent_channel_is_silent(net, tmp_path):
     assert not again.score.weight[1].any()
 
 
+# ---- FCN -----------------------------------------------------------------------------------------
+
+FIVE = ((1, 4),) * 5
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("form", [{}, {"code": None, "stride": 16, "pad": 1}])
+def test_an_fcn_comes_back_bit_for_bit(filled, tmp_path, form, learned):
+    net = filled(FCN(**{"classes": 3, "trunk": FIVE, "code": 5, "learned": learned, **form}))
+    again, card = from_pretrained(save_pretrained(net, tmp_path, CARD))
+    assert (card["architecture"], card["arguments"]) == (
+        "FCN",
+        json.loads(json.dumps(net.arguments)),
+    )
+    assert type(again) is FCN
+    assert not again.training
+    for (key, value), (name, parameter) in zip(
+        net.named_parameters(), again.named_parameters(), strict=True
+    ):
+        assert (key, value.requires_grad) == (name, parameter.requires_grad)
+        assert torch.equal(value, parameter)
+    x = torch.randn(1, 3, 40, 36)
+    assert torch.equal(again(x), net(x))
+
+
+def test_int8_leaves_interpolation_exact(filled, tmp_path):
+    net = filled(FCN(3, FIVE, 5))
+    net.score["upscore2"].reset_parameters()
+    again, _ = from_pretrained(save_pretrained(net, tmp_path, CARD, int8=True))
+    stored = load_file(tmp_path / "model.safetensors")
+    for key, value in net.state_dict().items():
+        filters = value.dim() == 4 and "upscore" not in key
+        assert (stored[key].dtype == torch.int8) == filters, key
+        assert torch.equal(again.state_dict()[key], value) != filters, key
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stride": 12}, "arguments that do not fit: got stride=12"),
+        ({"stride": "8"}, "arguments that do not fit: got stride=8"),
+        ({"stride": 8.0}, "arguments that do not fit: got stride=8.0"),
+        ({"pad": 100.0}, "arguments that do not fit: got pad=100.0"),
+        ({"trunk": [[1, 1]] * 70, "stride": 2**70, "pad": 2**80}, "arguments that do not fit"),
+        ({"trunk": [[1, 1]] * 30, "stride": 2**30, "code": None}, "do not fit"),
+        ({"window": "7"}, "arguments that do not fit"),
+        ({"pad": 20}, "arguments that do not fit: got pad=20 with window=7: the scores would not"),
+        ({"size": 32}, "arguments that do not fit: .*'size'"),
+        (
+            {"stride": 16},
+            r"score\.upscore16\.weight is missing; score\.score_pool3\.bias is not",
+        ),
+    ],
+)
+def test_cards_of_an_fcn_must_make_sense(filled, tmp_path, change, message):
+    folder = save_pretrained(filled(FCN(3, FIVE, 5)), tmp_path, CARD)
+    with pytest.raises(WeightsError, match=message):
+        from_pretrained(rewrite(folder, lambda card: card["arguments"].update(change)))
+
+
 # ---- whole or not at all -------------------------------------------------------------------------
 
 
@@ -230,19 +292,19 @@ def test_only_known_models_are_saved(tmp_path):
             WeightsError, match=r"got a (Conv2d|Other); weights are saved of Deconv"
         ):
             save_pretrained(model, tmp_path, CARD)
-    assert list(MODELS) == ["DeconvNet"]
+    assert list(MODELS) == ["DeconvNet", "FCN"]
 
 
 # ---- damaged and hostile -------------------------------------------------------------------------
 
 
 def test_unknown_names_are_told_the_known_ones(monkeypatch, tmp_path):
-    monkeypatch.setattr(weights, "list_pretrained", lambda: ["cars", "objects"])
+    monkeypatch.setattr(cards, "list_pretrained", lambda: ["cars", "objects"])
     with pytest.raises(
         WeightsError, match=r"got weights 'object'; wanted a folder .*package \(cars, objects\)"
     ):
         from_pretrained("object")
-    monkeypatch.setattr(weights, "list_pretrained", list)
+    monkeypatch.setattr(cards, "list_pretrained", list)
     with pytest.raises(WeightsError, match=r"\(none\)"):
         from_pretrained(tmp_path)
     with pytest.raises(WeightsError, match=r"convert it first: unpool convert .*\.caffemodel FOL"):
@@ -332,7 +394,7 @@ def test_cards_must_be_whole(folder, name):
     [
         ({"format": 2}, "is of format 2; this version reads 1"),
         ({"format": "1"}, "lacks format"),
-        ({"architecture": "FCN8s"}, "architecture 'FCN8s'; this version knows DeconvNet"),
+        ({"architecture": "FCN8s"}, "architecture 'FCN8s'; this version knows DeconvNet, FCN"),
         ({"architecture": ["DeconvNet"]}, "lacks architecture"),
         ({"sha256": 5}, "lacks sha256"),
         ({"arguments": [3]}, "lacks arguments"),

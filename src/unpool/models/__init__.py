@@ -1,9 +1,11 @@
 """Architectures as tables, and their weights."""
 
 from unpool.models.deconvnet import DeconvNet
+from unpool.models.fcn import FCN
 from unpool.models.vgg import TRUNKS, Trunk, prepare
 from unpool.models.weights import (
     MODELS,
+    Network,
     from_pretrained,
     list_pretrained,
     load_vgg,
@@ -11,9 +13,11 @@ from unpool.models.weights import (
 )
 
 __all__ = [
+    "FCN",
     "MODELS",
     "TRUNKS",
     "DeconvNet",
+    "Network",
     "Trunk",
     "from_pretrained",
     "list_pretrained",

@@ -1,4 +1,4 @@
-"""Nets that Caffe has saved: reading `.caffemodel` files, and making a DeconvNet of them.
+"""Nets that Caffe has saved: reading `.caffemodel` files, and making networks of them.
 
 A `.caffemodel` is a protobuf message of up to a gigabyte. It is walked on the disk, and only the
 weights are read, straight into their arrays; neither Caffe nor protobuf is needed. Nothing in it is
@@ -21,12 +21,25 @@ from torch import Tensor
 
 from unpool.errors import OptionError, WeightsError
 from unpool.models.deconvnet import DeconvNet
+from unpool.models.fcn import FCN
 from unpool.models.vgg import VGG16, Table
+from unpool.models.weights import Network
+from unpool.ops.deconv import bilinear_kernel
 
 __all__ = ["Imported", "Layer", "load_caffemodel", "read_caffemodel"]
 
 Blob = NDArray[np.float32]
 BatchNorm = Literal["folded", "training"]
+
+_FCN_2014 = {  # the names of the Model Zoo's first FCNs, as they are today
+    "score-fr": "score_fr",
+    "score2": "upscore2",
+    "score-pool4": "score_pool4",
+    "score4": "upscore_pool4",
+    "score-pool3": "score_pool3",
+}
+_FCN_LAST = {"upsample", "upscore", "upscore16", "upscore8"}  #: the names of the last layer
+_FCN = [*_FCN_2014, *_FCN_2014.values(), *_FCN_LAST, "scale_pool4", "scale_pool3"]
 
 
 class Layer(NamedTuple):
@@ -40,17 +53,22 @@ class Layer(NamedTuple):
 class Imported(NamedTuple):
     """A network made of a Caffe file, and what its user has to know."""
 
-    model: DeconvNet
+    model: Network
     ready: bool  #: False: to be trained, or its statistics to be estimated, before it segments
     note: str  #: what the file was taken for, and what remains to be done
 
 
 def load_caffemodel(path: str | os.PathLike[str], batch_norm: BatchNorm | None = None) -> Imported:
-    """Make a DeconvNet of a file of the authors, or begin one with the weights of VGG-16.
+    """Make a DeconvNet or an FCN of a file of the authors, or begin one with those of VGG-16.
 
-    A file with the layers of DeconvNet is taken as it is, whatever its widths and classes. Of a
-    file with those of VGG-16, fully connected layers as such or as convolutions, conv1_1 to fc7
-    begin an otherwise fresh DeconvNet, as before the authors' first stage of training.
+    A file with the layers of DeconvNet or of FCN-32s, 16s or 8s is taken as it is, whatever its
+    widths and classes. Of a file with those of VGG-16, fully connected layers as such or as
+    convolutions, conv1_1 to fc7 begin an otherwise fresh DeconvNet, as before the authors' first
+    stage of training.
+
+    FCNs come as they were published (pad 100, fc6 of 7 x 7), by the names of 2014, as in
+    `fcn-8s-pascal.caffemodel`, or those since. The bias of the former's score2 goes to
+    score_pool4, to which it is added at once; dense filters of interpolation make it `learned`.
 
     Args:
         path: a .caffemodel file.
@@ -60,15 +78,17 @@ def load_caffemodel(path: str | os.PathLike[str], batch_norm: BatchNorm | None =
             network comes in evaluation mode, mean 0, variance 1, eps 0, and is not for training.
             "training": gamma and beta, as in `stage_2_train_result.caffemodel`; Caffe keeps no
             running statistics, so nothing can be segmented until they are estimated.
+            The other nets have none.
 
     Returns:
         The network (`prepare` makes its input), whether it is ready for use, and a note.
 
     Raises:
-        WeightsError: the file is damaged, or its layers are not those of one of the two nets.
+        WeightsError: the file is damaged, or its layers are not those of one of the nets.
         OptionError: batch_norm is unknown, or missing for a DeconvNet.
 
-    Noh, Hong, Han 2015, and the authors' training/003_make_bn_layer_testable, which folds.
+    Noh, Hong, Han 2015, and the authors' training/003_make_bn_layer_testable, which folds; Long,
+    Shelhamer, Darrell 2015, and the layers of shelhamer/fcn.berkeleyvision.org.
     """
     path = Path(path)
     if batch_norm not in (None, "folded", "training"):
@@ -79,6 +99,8 @@ def load_caffemodel(path: str | os.PathLike[str], batch_norm: BatchNorm | None =
     layers = _known_layers(path, names, vgg)
     if layers.keys() <= set(vgg):
         return _load_vgg(path, layers, vgg)
+    if not layers.keys().isdisjoint(_FCN):
+        return _load_fcn(path, layers, vgg)
     return _load_deconvnet(path, layers, names, batch_norm)
 
 
@@ -126,11 +148,12 @@ def _known_layers(path: Path, names: list[str], vgg: list[str]) -> dict[str, Lay
     for layer in read_caffemodel(path):
         if layer.name.startswith("fc8") and layers.keys() <= set(vgg):
             continue  # VGG's own classifier, of no use here
-        if layer.name not in names or layer.name in layers:
+        if layer.name not in (*names, *_FCN) or layer.name in layers:
             raise WeightsError(
                 f"{path} has a{' second' * (layer.name in layers)} layer {layer.name!r} after "
-                f"{_shorten(list(layers)) or 'no other'}; only DeconvNet ({_shorten(names)}) and "
-                f"VGG-16 ({_shorten(vgg)}) can be imported: give a file of one of them"
+                f"{_shorten(list(layers)) or 'no other'}; only DeconvNet ({_shorten(names)}), "
+                f"FCN ({_shorten(_FCN)}) and VGG-16 ({_shorten(vgg)}) can be imported: give a file "
+                "of one of them"
             )
         layers[layer.name] = layer
     return layers
@@ -171,19 +194,70 @@ def _load_vgg(path: Path, layers: dict[str, Layer], names: list[str]) -> Importe
     return Imported(model, False, note)
 
 
-def _sizes(path: Path, layers: dict[str, Layer], names: list[str]) -> tuple[Table, int, int]:
-    """DeconvNet's arguments trunk, code and size, once all of the layers are there."""
-    if bad := [name for name in names if name not in layers or len(layers[name].blobs) != 2]:
+def _load_fcn(path: Path, layers: dict[str, Layer], vgg: list[str]) -> Imported:
+    pools = {name[-5:] for name in layers if name.startswith("score")}
+    stride = 8 if "pool3" in pools else 16 if "pool4" in pools else 32
+    last = "upscore" if stride == 32 else f"upscore{stride}"
+    today = {**_FCN_2014, **dict.fromkeys(_FCN_LAST, last)}
+    given = {today.get(name, name): layer for name, layer in layers.items()}
+    trunk, code, _ = _sizes(path, given, [*vgg, "score_fr"])
+    classes = max(2, given["score_fr"].blobs[1].size)  # a single one will not fit, below
+    with torch.device("meta"):
+        model = FCN(classes, trunk, code, stride, at_once="scale_pool4" in given)
+    wanted = {*vgg, *model.score, *(f"scale_pool{skip}" for skip in model.skips if model.at_once)}
+    if len(given) < len(layers) or given.keys() != wanted:
         raise WeightsError(
-            f"{path} lacks weights and biases of {_shorten(bad)}; give a whole file of the net"
+            f"{path} has {_shorten([name for name in layers if name not in vgg])} after VGG's "
+            f"layers; an FCN-{stride}s has {', '.join(model.score)}: give a whole file of the net"
         )
+    _merge(path, given, model)
+    state = _fit(path, given, model)
+    learned = any(
+        not torch.equal(state[f"score.{name}.weight"], bilinear_kernel(classes, 2 * factor))
+        for name, factor in model.factors.items()
+    )
+    with torch.device("meta"):
+        model = FCN(**{**model.arguments, "learned": learned})
+    model.load_state_dict(state, assign=True)
+    return Imported(model.eval(), True, f"FCN-{stride}s for {classes} classes: for use")
+
+
+def _merge(path: Path, layers: dict[str, Layer], model: FCN) -> None:
+    """Add score2's bias to that of the scores it is added to; see that nothing else is lost."""
+    _require_both(path, layers, [f"score_pool{skip}" for skip in model.skips])
+    faults = []
+    *enlarging, last = model.factors
+    for i, (name, skip) in enumerate(zip(enlarging, model.skips, strict=True), start=1):
+        target, biases = layers[f"score_pool{skip}"].blobs, layers[name].blobs[1:]
+        if len(biases) > 1 or any(bias.shape != target[1].shape for bias in biases):
+            faults.append(f"the bias of {name} is not like that of score_pool{skip}")
+        else:
+            target[1] = sum(biases, target[1])
+        scale = layers[f"scale_pool{skip}"].blobs if model.at_once else []
+        if model.at_once and not (len(scale) == 1 and np.allclose(scale[0], 0.01**i)):
+            faults.append(f"scale_pool{skip} is not {0.01**i:g}")
+    if len(layers[last].blobs) > 1:
+        faults.append(f"{last} has a bias")
+    _refuse(path, faults, model)
+
+
+def _sizes(path: Path, layers: dict[str, Layer], names: list[str]) -> tuple[Table, int, int]:
+    """The arguments trunk, code and size, once all of the layers are there."""
+    _require_both(path, layers, names)
     width = {name: layers[name].blobs[1].size for name in names}  # of the biases: the outputs
     trunk = tuple((count, width[f"conv{i}_1"]) for i, (count, _) in enumerate(VGG16, start=1))
     side = math.isqrt(layers["fc6"].blobs[0].size // (width["fc6"] * trunk[-1][1]))
     return trunk, width["fc6"], max(1, side) * 2 ** len(VGG16)
 
 
-def _fit(path: Path, layers: dict[str, Layer], model: DeconvNet) -> dict[str, Tensor]:
+def _require_both(path: Path, layers: dict[str, Layer], names: list[str]) -> None:
+    if bad := [name for name in names if name not in layers or len(layers[name].blobs) != 2]:
+        raise WeightsError(
+            f"{path} lacks weights and biases of {_shorten(bad)}; give a whole file of the net"
+        )
+
+
+def _fit(path: Path, layers: dict[str, Layer], model: Network) -> dict[str, Tensor]:
     """The blobs, in place, under the keys and in the shapes of the network."""
     state, faults = {}, []
     for key, value in model.state_dict().items():
@@ -196,11 +270,16 @@ def _fit(path: Path, layers: dict[str, Layer], model: DeconvNet) -> dict[str, Te
                 faults.append(f"the {part} of {name} is not finite")
             else:
                 state[key] = torch.from_numpy(blob.reshape(wanted))
+    _refuse(path, faults, model)
+    return state
+
+
+def _refuse(path: Path, faults: list[str], model: Network) -> None:
     if faults:
         raise WeightsError(
-            f"{path} does not fit DeconvNet: {_shorten(faults)}; give a file of the authors' layers"
+            f"{path} does not fit {type(model).__name__}: {_shorten(faults)}; give a file of the "
+            "authors' layers"
         )
-    return state
 
 
 def _same(blob: tuple[int, ...], wanted: tuple[int, ...], kind: str) -> bool:

@@ -4,12 +4,13 @@ One table is read twice. Forwards it spells the convolution network; backwards, 
 pooling and deconvolution for convolution, it spells the deconvolution network.
 """
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.models.vgg import TRUNKS, Table, Trunk, block, chain, initialize
+from unpool.models.vgg import TRUNKS, Table, Trunk, block, chain, initialize, recompute
 from unpool.ops import Switches, unpool
 
 __all__ = ["DeconvNet"]
@@ -99,8 +100,11 @@ class DeconvNet(nn.Module):
         """
         x = maps if self.code is None else self._encode(maps)
         out = []
-        for deconvolve, s in zip(self.decoder, reversed(switches), strict=False):
-            x = deconvolve(unpool(x, s))
+        for stage, s in zip(self.decoder, reversed(switches), strict=False):
+            if self.trunk.recomputes:
+                x = recompute(stage, partial(_deconvolve, s.size, s.disjoint), x, s.index)
+            else:
+                x = stage(unpool(x, s))
             out.append(x)
         return out
 
@@ -145,6 +149,8 @@ class DeconvNet(nn.Module):
                 "more, or put the code layers into evaluation mode: net.code.eval()"
             )
         assert self.code is not None
+        if self.trunk.recomputes:
+            return recompute(self.code, nn.Module.__call__, maps)
         return self.code(maps)
 
     def _normalizes_code(self) -> bool:
@@ -165,6 +171,12 @@ class DeconvNet(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 nn.init.constant_(layer.bias, 0.001)
+
+
+def _deconvolve(
+    size: tuple[int, int], disjoint: bool, stage: nn.Module, x: Tensor, index: Tensor
+) -> Tensor:
+    return stage(unpool(x, Switches(index, size, disjoint).flat))  # the quicker form
 
 
 def _pooled(size: int, stages: int) -> int:

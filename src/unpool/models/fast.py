@@ -2,45 +2,48 @@
 
 import copy
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from unpool.models.deconvnet import DeconvNet
+from unpool.models.weights import Network
 
 __all__ = ["bf16_pays", "fold"]
 
+Net = TypeVar("Net", bound=Network)
+
 
 @torch.no_grad()
-def fold(net: DeconvNet) -> DeconvNet:
+def fold(net: Net) -> Net:
     """The network without batch norm: its scale and shift folded into the layers before it.
 
     Args:
-        net: with trained batch norm statistics; it stays as it is.
+        net: with trained batch norm statistics, or without batch norm; it stays as it is.
 
     Returns:
-        A new `DeconvNet(eps=None)` in evaluation mode and channels-last layout, whose scores equal
-        those of `net.eval()` up to rounding.
+        A new network of the same class, without batch norm, in evaluation mode and channels-last
+        layout, whose scores equal those of `net.eval()` up to rounding.
 
+    >>> from unpool.models import DeconvNet
     >>> net = DeconvNet(2, trunk=((1, 4),), code=None, size=32).eval()
     >>> x = torch.randn(1, 3, 32, 32)
     >>> torch.allclose(fold(net)(x), net(x), atol=1e-5)
     True
     """
-    if net.eps is None:
-        return _channels_last(copy.deepcopy(net).eval())
+    if not any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules()):
+        return _fast(copy.deepcopy(net))
     with torch.device("meta"):
-        folded = DeconvNet(**{**net.arguments, "eps": None})
-    state = {}
+        folded = type(net)(**{**net.arguments, "eps": None})
+    wanted = folded.state_dict()
+    state = {k: v.detach().clone() for k, v in net.state_dict().items() if k in wanted}
     for prefix, stage in net.named_modules():
         if isinstance(stage, nn.Sequential):
             for name, layer, norm in _pairs(stage):
                 weight, bias = _folded(layer, norm)
                 state[f"{prefix}.{name}.weight"], state[f"{prefix}.{name}.bias"] = weight, bias
-    for name, parameter in net.score.named_parameters():
-        state[f"seg-score-voc.{name}"] = parameter.detach().clone()
     folded.load_state_dict(state, assign=True)
-    return _channels_last(folded.eval())
+    return _fast(folded)
 
 
 def bf16_pays(device: torch.device) -> bool:
@@ -55,7 +58,8 @@ def bf16_pays(device: torch.device) -> bool:
     return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
 
 
-def _channels_last(net: DeconvNet) -> DeconvNet:
+def _fast(net: Net) -> Net:
+    net.eval()
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -1,4 +1,4 @@
-"""A DeconvNet in training: a head at every decoder stage, grown from coarse to fine.
+"""Networks in training. A DeconvNet gets a head at every decoder stage, grown from coarse to fine.
 
 All five decoder stages learned at once from random weights need far more pictures than most people
 have. So the coarsest stage learns first, under a head of its own; then one stage after the other is
@@ -12,24 +12,90 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unpool.models.deconvnet import DeconvNet
+from unpool.models.weights import Network
 from unpool.ops import unpool
 
-__all__ = ["Scaffold"]
+__all__ = ["Learner", "Plain", "Scaffold"]
 
 _HEADROOM = 2.5  #: standard deviations by which a carried score is lifted over the ReLU's zero
 
 
-class Scaffold(nn.Module):
+class Learner(nn.Module):
+    """A network with what is put around it for its training. Its decoder may grow by stages.
+
+    Args:
+        net: to be trained; it is changed in place.
+    """
+
+    def __init__(self, net: Network) -> None:
+        super().__init__()
+        self.net = net
+        self.fixed = {id(p) for p in net.parameters() if not p.requires_grad}
+
+    def forward(
+        self, x: Tensor, stages: int, dropout: float = 0.0, last: bool = False
+    ) -> list[Tensor]:
+        """Scores (N, classes, h, w) of every head, from coarse to fine.
+
+        Args:
+            x: pictures (N, 3, H, W) made by `prepare`.
+            stages: how deep to decode; every stage doubles the side of the maps.
+            dropout: share of the trunk's last maps that are set to zero, in training mode.
+            last: give the finest scores only.
+        """
+        raise NotImplementedError
+
+    def newest(self, stages: int) -> list[nn.Module]:
+        """What the last of so many stages consists of, and what learns with it."""
+        raise NotImplementedError
+
+    def older(self, stages: int) -> list[nn.Module]:
+        """What the stages before it consist of."""
+        raise NotImplementedError
+
+    def unused(self, stages: int) -> list[nn.Module]:
+        """The stages after it."""
+        raise NotImplementedError
+
+    def grow(self, stage: int, x: Tensor) -> None:
+        """Let stage `stage` begin as a refinement of those before it."""
+        raise NotImplementedError
+
+
+class Plain(Learner):
+    """A network that learns as a whole, under its own scores."""
+
+    def forward(
+        self, x: Tensor, stages: int, dropout: float = 0.0, last: bool = False
+    ) -> list[Tensor]:
+        """The network's scores (N, classes, H, W); it has dropout of its own."""
+        return [self.net(x)]
+
+    def newest(self, stages: int) -> list[nn.Module]:
+        """All but the trunk."""
+        return [part for name, part in self.net.named_children() if name != "trunk"]
+
+    def older(self, stages: int) -> list[nn.Module]:
+        """Nothing."""
+        return []
+
+    def unused(self, stages: int) -> list[nn.Module]:
+        """Nothing."""
+        return []
+
+
+class Scaffold(Learner):
     """A `DeconvNet` with a 1 x 1 score layer after every stage of its decoder.
 
     Args:
         net: to be trained; it is changed in place.
     """
 
+    net: DeconvNet
+
     def __init__(self, net: DeconvNet) -> None:
-        super().__init__()
-        self.net = net
-        widths = [_layers(stage)[-1][0].out_channels for stage in net.decoder]
+        super().__init__(net)
+        widths = [_deconvolutions(stage)[-1].out_channels for stage in net.decoder]
         self.heads = nn.ModuleList(nn.Conv2d(w, net.classes, 1) for w in widths[:-1])
 
     def head(self, stage: int) -> nn.Conv2d:
@@ -37,18 +103,28 @@ class Scaffold(nn.Module):
         last = stage == len(self.heads)
         return self.net.score if last else self.heads[stage]  # type: ignore[return-value]
 
-    def forward(self, x: Tensor, stages: int, dropout: float = 0.0) -> list[Tensor]:
-        """Scores (N, classes, h, w) after each of the first `stages` decoder stages.
-
-        Args:
-            x: pictures (N, 3, H, W) made by `prepare`.
-            stages: how deep to decode; every stage doubles the side of the maps.
-            dropout: share of the trunk's last maps that are set to zero, in training mode.
-        """
+    def forward(
+        self, x: Tensor, stages: int, dropout: float = 0.0, last: bool = False
+    ) -> list[Tensor]:
+        """Scores (N, classes, h, w) after each of the first `stages` decoder stages."""
         maps, switches = self.net.trunk(x)
         maps = F.dropout2d(maps, dropout, self.training)
         decoded = self.net.decode(maps, switches[-stages:])
-        return [self.head(i)(features) for i, features in enumerate(decoded)]
+        return [self.head(i)(decoded[i]) for i in range(stages - 1 if last else 0, stages)]
+
+    def newest(self, stages: int) -> list[nn.Module]:
+        """The last of so many stages, with its head; the code learns with the first stage."""
+        code = [self.net.code] if stages == 1 and self.net.code is not None else []
+        return [self.net.decoder[stages - 1], self.head(stages - 1), *code]
+
+    def older(self, stages: int) -> list[nn.Module]:
+        """The stages before it, with their heads."""
+        parts = [m for i in range(stages - 1) for m in (self.net.decoder[i], self.head(i))]
+        return parts + ([self.net.code] if stages > 1 and self.net.code is not None else [])
+
+    def unused(self, stages: int) -> list[nn.Module]:
+        """The decoder's stages after it."""
+        return list(self.net.decoder[stages:])
 
     @torch.no_grad()
     def tie(self) -> None:
@@ -113,11 +189,14 @@ class Scaffold(nn.Module):
         head.get_parameter("bias").copy_(shift)
 
 
+def _deconvolutions(stage: nn.Module) -> list[nn.ConvTranspose2d]:
+    return [layer for layer in stage.children() if isinstance(layer, nn.ConvTranspose2d)]
+
+
 def _layers(stage: nn.Module) -> list[tuple[nn.ConvTranspose2d, nn.BatchNorm2d]]:
     """The deconvolutions of a stage, each with its batch norm."""
-    deconvs = [layer for layer in stage.children() if isinstance(layer, nn.ConvTranspose2d)]
     norms = [layer for layer in stage.children() if isinstance(layer, nn.BatchNorm2d)]
-    return list(zip(deconvs, norms, strict=True))
+    return list(zip(_deconvolutions(stage), norms, strict=True))
 
 
 def _normalize(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:

@@ -4,16 +4,21 @@ Simonyan, Zisserman 2015, table 1, configurations A, B, D and E.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from unpool.errors import OptionError, ShapeError
 from unpool.ops import Switches, pool
 
 __all__ = ["MEAN_BGR", "TRUNKS", "Trunk", "block", "prepare", "trunk_table"]
 
+Result = TypeVar("Result")
 Table = tuple[tuple[int, int], ...]
 """A stage a row: how many 3 x 3 convolutions, of how many channels."""
 
@@ -102,6 +107,7 @@ class Trunk(nn.Module):
         table: the trunk's name ("vgg16") or its table.
         eps: of the batch norm after every convolution; None for no batch norm.
         channels: of the input.
+        pad: cells of zeros around the input; 1 keeps its size, 100 is that of FCN.
 
     >>> trunk = Trunk("vgg16")
     >>> maps, switches = trunk(torch.zeros(1, 3, 64, 64))
@@ -109,16 +115,26 @@ class Trunk(nn.Module):
     (torch.Size([1, 512, 2, 2]), [(64, 64), (32, 32), (16, 16), (8, 8), (4, 4)])
     """
 
+    checkpointing = False
+    """Keep only what goes into a stage, and compute its maps again for the gradient.
+
+    The network that the trunk belongs to does so, too. Gradients and statistics stay the same.
+    """
+
     def __init__(
-        self, table: str | Table = "vgg16", eps: float | None = 1e-9, channels: int = 3
+        self,
+        table: str | Table = "vgg16",
+        eps: float | None = 1e-9,
+        channels: int = 3,
+        pad: int = 1,
     ) -> None:
         super().__init__()
-        self.table, self.channels = trunk_table(table), channels
+        self.table, self.channels, self.pad = trunk_table(table), channels, pad
         self.stages = nn.ModuleList()
         for stage, (layers, width) in enumerate(self.table, start=1):
             blocks = []
             for layer in range(1, layers + 1):
-                conv = nn.Conv2d(channels, width, 3, padding=1)
+                conv = nn.Conv2d(channels, width, 3, padding=pad if stage == layer == 1 else 1)
                 blocks.append(block(conv, f"conv{stage}_{layer}", f"bn{stage}_{layer}", width, eps))
                 channels = width
             self.stages.append(chain(blocks))
@@ -135,13 +151,38 @@ class Trunk(nn.Module):
         self.require_size(x)
         switches = []
         for stage in self.stages:
-            x, s = pool(stage(x), ceil=True)  # Caffe's rounding; the same where sizes are even
-            switches.append(s)
+            if self.recomputes:
+                x, s = recompute(stage, _pool, x)
+                switches.append(s.phase)  # an eighth of the memory, until they are used
+            else:
+                x, s = _pool(stage, x)
+                switches.append(s)
         return x, switches
+
+    def pooled(self, x: Tensor) -> list[Tensor]:
+        """The pooled maps (N, C, h, w) of every stage, in order, without switches.
+
+        Args:
+            x: as of `forward`.
+
+        Raises:
+            ShapeError: as of `forward`.
+        """
+        self.require_size(x)
+        maps = []
+        for stage in self.stages:
+            x = recompute(stage, _max_pool, x) if self.recomputes else _max_pool(stage, x)
+            maps.append(x)
+        return maps
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether maps are now to be computed again for the gradient."""
+        return self.checkpointing and torch.is_grad_enabled()
 
     def require_size(self, x: Tensor) -> None:
         """Refuse what the trunk cannot carry."""
-        least = 2 ** len(self.table)
+        least = max(1, 2 ** len(self.table) - 2 * (self.pad - 1))
         fits = x.dim() == 4 and x.shape[1] == self.channels
         if not fits or any(side < least for side in x.shape[-2:]):
             raise ShapeError(
@@ -149,6 +190,51 @@ class Trunk(nn.Module):
                 f"with H and W from {least} up: enlarge or pad the picture, or use a trunk of "
                 "fewer stages"
             )
+
+
+def recompute(part: nn.Module, apply: Callable[..., Result], *inputs: Tensor) -> Result:
+    """`apply(part, *inputs)`, whose maps are forgotten and computed again for the gradient.
+
+    Dropout drops the same values both times; batch norm takes note of its statistics once.
+
+    Args:
+        part: whose batch norm this is about.
+        apply: what is computed.
+        inputs: what is kept, besides the result.
+
+    Chen, Xu, Zhang, Guestrin 2016 (arXiv 1604.06174), section 4.
+    """
+    first = True
+
+    def run(*inputs: Tensor) -> Result:
+        nonlocal first
+        with nullcontext() if first else _no_statistics(part):
+            first = False
+            return apply(part, *inputs)
+
+    return checkpoint(run, *inputs, use_reentrant=False)
+
+
+@contextmanager
+def _no_statistics(part: nn.Module) -> Iterator[None]:
+    """Let batch norm use the statistics of its batch, as in training, and keep its own as is."""
+    norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+def _pool(stage: nn.Module, x: Tensor) -> tuple[Tensor, Switches]:
+    return pool(stage(x), ceil=True)  # Caffe's rounding; the same where sizes are even
+
+
+def _max_pool(stage: nn.Module, x: Tensor) -> Tensor:
+    return F.max_pool2d(stage(x), 2, ceil_mode=True)
 
 
 def initialize(module: nn.Module, fill: Callable[[Tensor], object]) -> None:

@@ -9,7 +9,6 @@ import hashlib
 import json
 import pickle
 import warnings
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from unpool.cards import find_weights, list_pretrained, read_card
 from unpool.errors import OptionError, WeightsError
 from unpool.files import atomic
 from unpool.models.deconvnet import DeconvNet
+from unpool.models.fcn import FCN, Interpolation
 from unpool.models.vgg import MEAN_BGR, Trunk
 
 __all__ = [
     "MODELS",
+    "Network",
     "from_pretrained",
     "list_pretrained",
     "load_vgg",
@@ -32,7 +34,10 @@ __all__ = [
     "save_pretrained",
 ]
 
-MODELS: dict[str, type[DeconvNet]] = {"DeconvNet": DeconvNet}
+Network = DeconvNet | FCN
+"""A network that the package trains, saves and segments with."""
+
+MODELS: dict[str, type[Network]] = {"DeconvNet": DeconvNet, "FCN": FCN}
 
 _TENSORS = "model.safetensors"
 _SCALE = "::scale"  #: suffix of the per-channel scales of an int8 tensor
@@ -49,8 +54,8 @@ def save_pretrained(
         folder: made if it is missing; both files are replaced, or neither.
         card: what is to be said besides `format`, `architecture`, `arguments` (of the constructor)
             and `sha256`, which are added; plain values, as in JSON.
-        int8: store every filter as int8 with a scale for each output channel, a quarter of the
-            size; the loaded weights are the rounded ones.
+        int8: store every filter but those of interpolation as int8 with a scale for each output
+            channel, a quarter of the size; the loaded weights are the rounded ones.
 
     Returns:
         The folder.
@@ -59,7 +64,7 @@ def save_pretrained(
         WeightsError: a class that is not in `MODELS`, or a card that JSON cannot hold.
     """
     folder, architecture = Path(folder), type(model).__name__
-    if not isinstance(model, DeconvNet) or type(model) is not MODELS.get(architecture):
+    if not isinstance(model, Network) or type(model) is not MODELS.get(architecture):
         raise WeightsError(f"got a {architecture}; weights are saved of {', '.join(MODELS)}")
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if int8:
@@ -76,7 +81,7 @@ def save_pretrained(
     return folder
 
 
-def from_pretrained(source: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def from_pretrained(source: str | Path) -> tuple[Network, dict[str, Any]]:
     """Rebuild a saved model.
 
     Args:
@@ -90,7 +95,7 @@ def from_pretrained(source: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         WeightsError: no such weights, a damaged or altered file, or tensors that do not fit the
             architecture exactly.
     """
-    folder, card = _find(source), read_card(source)
+    folder, card = find_weights(source), read_card(source)
     path = folder / _TENSORS
     try:
         digest = _sha256(path)
@@ -109,39 +114,7 @@ def from_pretrained(source: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     return model.eval(), card
 
 
-def read_card(source: str | Path) -> dict[str, Any]:
-    """The card of saved weights; their tensors are not read.
-
-    Args:
-        source: as of `from_pretrained`.
-
-    Raises:
-        WeightsError: no such weights, or a card that cannot be used.
-    """
-    path = _find(source) / "card.json"
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"cannot read the card {path}: {error}; copy it again") from None
-    if not isinstance(card, dict):
-        raise WeightsError(f"the card {path} is not a JSON object; copy it again")
-    kinds = {"format": int, "architecture": str, "arguments": dict, "sha256": str}
-    if bad := [name for name, kind in kinds.items() if not isinstance(card.get(name), kind)]:
-        raise WeightsError(f"the card {path} lacks {', '.join(bad)}; copy it again")
-    if card["format"] != 1:
-        raise WeightsError(f"the card {path} is of format {card['format']}; this version reads 1")
-    return card
-
-
-def list_pretrained() -> list[str]:
-    """Names of the weights that ship with the package."""
-    folder = resources.files("unpool") / "pretrained"
-    if not folder.is_dir():
-        return []
-    return sorted(entry.name for entry in folder.iterdir() if (entry / "card.json").is_file())
-
-
-def load_vgg(model: DeconvNet, path: str | Path, inputs: str = "caffe") -> list[str]:
+def load_vgg(model: Network, path: str | Path, inputs: str = "caffe") -> list[str]:
     """Initialize the trunk, and fc6 and fc7 where they fit, from VGG weights.
 
     Weights without batch norm leave the trunk's as the identity, so that it computes what VGG
@@ -198,7 +171,7 @@ def _numbered(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
 
 
 def _find_code(
-    model: DeconvNet, state: dict[str, Tensor]
+    model: Network, state: dict[str, Tensor]
 ) -> list[tuple[tuple[str, nn.Module], dict[str, Tensor]]]:
     """fc6 and fc7 from the classifier, as convolutions, if the code has their widths."""
     found = []
@@ -239,22 +212,7 @@ def _to_bgr(first: dict[str, Tensor]) -> None:
     first["weight"] = weight.flip(1)
 
 
-def _find(source: str | Path) -> Path:
-    folder = Path(source)
-    if (folder / "card.json").is_file():
-        return folder
-    if str(source) in list_pretrained():
-        return Path(str(resources.files("unpool") / "pretrained" / str(source)))
-    known = ", ".join(list_pretrained()) or "none"
-    if folder.suffix == ".caffemodel":
-        raise WeightsError(f"got {folder}; convert it first: unpool convert {folder} FOLDER")
-    raise WeightsError(
-        f"got weights {str(source)!r}; wanted a folder with card.json and model.safetensors, or "
-        f"the name of weights that ship with the package ({known})"
-    )
-
-
-def _build(card: dict[str, Any], folder: Path) -> nn.Module:
+def _build(card: dict[str, Any], folder: Path) -> Network:
     kind = MODELS.get(card["architecture"])
     if kind is None:
         raise WeightsError(
@@ -322,6 +280,8 @@ def _quantize(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]
     stored = dict(tensors)
     for name, layer in model.named_modules():
         if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            continue
+        if isinstance(layer, Interpolation):  # small, and exact where it is bilinear
             continue
         weight = tensors[f"{name}.weight"]
         axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0

@@ -1,0 +1,323 @@
+"""FCN: a classification network read as a convolution, scored at three depths (Long et al. 2015).
+
+The trunk's last maps are scored at every place, and the scores enlarged by bilinear interpolation,
+itself a deconvolution. On the way up, the scores of finer pooled maps are added ("skips"). All of
+these maps see the picture at another stride and with another offset; where one lies on the other
+follows from the layers' windows, here as in the authors' Caffe.
+"""
+
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unpool.errors import OptionError, ShapeError, WeightsError
+from unpool.models.vgg import TRUNKS, Table, Trunk, initialize, recompute
+from unpool.ops.deconv import bilinear_kernel
+
+__all__ = ["FCN", "Interpolation"]
+
+
+class FCN(nn.Module):
+    """A fully convolutional network; the defaults are the published FCN-8s.
+
+    134,489,759 parameters (FCN-16s: 134,815,994, FCN-32s: 136,152,917), the fixed ones of the
+    interpolation included. Layers carry the authors' names: the state dict's keys end in
+    `conv1_1.weight`, `fc6.weight`, `score_fr.weight`, `upscore2.weight`, `score_pool4.weight`,
+    `upscore_pool4.weight`, `score_pool3.weight`, `upscore8.weight`; the last is `upscore16` in
+    FCN-16s and `upscore` in FCN-32s.
+
+    Pictures of any size go in, and scores of that size come out. The published network pads them
+    with 100 zeros, because fc6, a 7 x 7 window without padding, makes the maps smaller. That costs:
+    a picture of 160 pixels is computed as one of 358. With `pad=1`, fc6 is padded instead, and all
+    maps keep their size; the scores are then those of the last map, enlarged bilinearly. Together
+    with `code=512, window=3` or `code=None` it can be trained on a CPU.
+
+    Args:
+        classes: number of score maps, background included.
+        trunk: a VGG name ("vgg11" to "vgg19") or a table of (layers, channels) rows.
+        code: width of fc6 and fc7; None leaves them out and scores the last pooled maps.
+        stride: of the finest map that is scored. For five stages 32, without skips, 16, with
+            pool4, or 8, with pool4 and pool3 (and 4, not published).
+        pad: zeros around the picture, in conv1_1. 1: as in VGG, and fc6 is padded, too.
+        window: side of fc6's window, odd.
+        dropout: share of the values of fc6 and of fc7 that is dropped in training.
+        at_once: scale pool4 by 0.01 and pool3 by 0.0001 before they are scored, so that all
+            streams can be trained together from VGG weights ("FCN-8s-atonce").
+        learned: train the interpolation's filters, which are dense, too. The released networks
+            keep them fixed; the paper fixes the last and learns the others (freeze it by
+            `net.score["upscore8"].requires_grad_(False)`); the networks of 2014 learned all.
+
+    Raises:
+        OptionError: an argument that cannot be built.
+
+    Long, Shelhamer, Darrell 2015, section 4 and figure 3; layers from the released prototxts.
+
+    >>> net = FCN(3, ((1, 4), (1, 8), (1, 8)), code=16, stride=4, pad=1, window=3).eval()
+    >>> net(torch.zeros(2, 3, 40, 50)).shape, net.offsets
+    (torch.Size([2, 3, 40, 50]), {'score_pool2': -1, 'score': 2})
+    """
+
+    size: int | None = None
+    """There is no design size: one size of the picture is as good as another."""
+
+    def __init__(
+        self,
+        classes: int = 21,
+        trunk: str | Table = "vgg16",
+        code: int | None = 4096,
+        stride: int = 8,
+        pad: int = 100,
+        window: int = 7,
+        dropout: float = 0.5,
+        at_once: bool = False,
+        learned: bool = False,
+    ) -> None:
+        super().__init__()
+        self.trunk = Trunk(trunk, None, pad=pad)
+        self.classes, self.code_width, self.stride = classes, code, stride
+        self.pad, self.window, self.dropout = pad, window, dropout
+        self.at_once, self.learned = at_once, learned
+        self._require_arguments()
+        table = self.trunk.table
+        self.skips = list(range(len(table) - 1, stride.bit_length() - 2, -1))  #: [4, 3] in FCN-8s
+        self.offsets = self._offsets()  #: of the crops: 5, 9 and 31 in FCN-8s
+        if self.offsets["score"] < 0:
+            raise OptionError(
+                f"got pad={pad} with window={window}: the scores would not reach the picture's "
+                f"border; pass pad={pad - self.offsets['score']} or more, or pad=1, which pads fc6"
+            )
+        width = table[-1][1] if code is None else code
+        self.fc = None if code is None else _code(table[-1][1], code, window, pad, dropout)
+        self.score = nn.ModuleDict({"score_fr": nn.Conv2d(width, classes, 1)})
+        for i, (enlarge, factor) in enumerate(self.factors.items()):
+            self.score[enlarge] = Interpolation(classes, factor, learned)
+            for skip in self.skips[i : i + 1]:
+                self.score[f"score_pool{skip}"] = nn.Conv2d(table[skip - 1][1], classes, 1)
+        self._initialize()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raw class scores (N, classes, H, W) for pictures (N, 3, H, W) made by `prepare`.
+
+        Raises:
+            ShapeError: the picture is smaller than the network can carry.
+        """
+        maps = self.trunk.pooled(x)
+        y = maps[-1] if self.fc is None else self._encode(maps[-1])
+        dtype = next(self.score.parameters()).dtype  # the scores may be kept at fp32
+        y = self.score["score_fr"](y.to(dtype))
+        *enlarge, last = (self.score[name] for name in self.factors)
+        for depth, skip in enumerate(self.skips):
+            name, fine = f"score_pool{skip}", maps[skip - 1].to(dtype)
+            if self.at_once:
+                fine = fine * 0.01 ** (depth + 1)
+            y = _add(enlarge[depth](y), self.score[name](fine), self.offsets[name])
+        y, start, (height, width) = last(y), self.offsets["score"], x.shape[-2:]
+        return y[..., start : start + height, start : start + width]
+
+    @torch.no_grad()
+    def take(self, other: nn.Module) -> list[str]:
+        """Copy all layers of another network that fit by name and shape.
+
+        So the authors train in stages: FCN-32s begins as VGG-16 (`load_vgg`), FCN-16s takes
+        FCN-32s, and FCN-8s takes FCN-16s. New scores are zero, so that each begins as what the one
+        before knew. The interpolation's filters are taken where they are learned.
+
+        Args:
+            other: an FCN, or any network with a `Trunk` and no batch norm, such as `fold(net)` of
+                a `DeconvNet`.
+
+        Returns:
+            The names of the layers that were copied.
+
+        Raises:
+            WeightsError: none fits, or batch norm would be lost.
+
+        >>> table = ((1, 4), (1, 4), (1, 4))
+        >>> FCN(2, table, None, stride=4, pad=1).take(FCN(2, table, None, stride=8, pad=1))
+        ['conv1_1', 'conv2_1', 'conv3_1', 'score_fr']
+        """
+        if any(isinstance(layer, nn.BatchNorm2d) for layer in other.modules()):
+            raise WeightsError(
+                f"got a {type(other).__name__} with batch norm, which an FCN does not have; "
+                "fold it first: take(unpool.models.fast.fold(net))"
+            )
+        source, taken = other.state_dict(), []
+        for name, layer in self.named_modules():
+            own = {f"{name}.{key}": value for key, value in layer.named_parameters(recurse=False)}
+            fits = all(k in source and source[k].shape == v.shape for k, v in own.items())
+            fixed = isinstance(layer, Interpolation) and not self.learned
+            if own and fits and not fixed:
+                for key, value in own.items():
+                    value.copy_(source[key])
+                taken.append(name.rpartition(".")[2])
+        if not taken:
+            raise WeightsError(
+                f"got a {type(other).__name__} none of whose layers fits this FCN; take one with "
+                "the same trunk"
+            )
+        return taken
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments that build this network again, as plain values."""
+        table = self.trunk.table
+        name = next((k for k, v in TRUNKS.items() if v == table), None)
+        return {
+            "classes": self.classes,
+            "trunk": name or [list(row) for row in table],
+            "code": self.code_width,
+            "stride": self.stride,
+            "pad": self.pad,
+            "window": self.window,
+            "dropout": self.dropout,
+            "at_once": self.at_once,
+            "learned": self.learned,
+        }
+
+    @property
+    def code(self) -> nn.Sequential | None:
+        """The code layers, fc6 and fc7; None in a network without them."""
+        return self.fc
+
+    @property
+    def factors(self) -> dict[str, int]:
+        """By how much each layer of interpolation enlarges the scores, in the order of their use.
+
+        >>> FCN(2, ((1, 4), (1, 4), (1, 4)), None, stride=4).factors
+        {'upscore2': 2, 'upscore4': 4}
+        """
+        inner = [f"upscore_pool{skip}" for skip in self.skips[:-1]]
+        names = ["upscore2", *inner, f"upscore{self.stride}"] if self.skips else ["upscore"]
+        return {**dict.fromkeys(names, 2), names[-1]: self.stride}
+
+    def _encode(self, maps: Tensor) -> Tensor:
+        least = 1 if self.pad == 1 else self.window
+        if min(maps.shape[-2:]) < least:
+            raise ShapeError(
+                f"got a picture whose last pooled map is {maps.shape[-2]} x {maps.shape[-1]}; fc6 "
+                f"of this network needs {least} x {least}: enlarge the picture, or build the "
+                "network with more pad, or pad=1"
+            )
+        assert self.fc is not None
+        if self.trunk.recomputes:
+            return recompute(self.fc, nn.Module.__call__, maps)
+        return self.fc(maps)
+
+    def _offsets(self) -> dict[str, int]:
+        """Where each map's first value lies on the map that it is laid over, by names.
+
+        That of the enlarged scores on a skip's, and that of the picture on the last scores.
+        """
+        picture, offsets = _Map(1, 0.0), {}
+        pools = [picture.convolved(3, self.pad).pooled()]
+        for _ in self.trunk.table[1:]:
+            pools.append(pools[-1].pooled())
+        scores = pools[-1]
+        if self.code_width is not None and self.pad > 1:
+            scores = scores.convolved(self.window, 0)
+        for skip in self.skips:
+            scores, fine = scores.enlarged(2), pools[skip - 1]
+            offsets[f"score_pool{skip}"] = offset = scores.on(fine)
+            if offset < 0:
+                scores = fine  # it is the scores that are cut
+        offsets["score"] = picture.on(scores.enlarged(self.stride))
+        return offsets
+
+    def _require_arguments(self) -> None:
+        stages = len(self.trunk.table)
+        strides = [2**i for i in (*range(2, stages), stages)]  # 2 would name two layers upscore2
+        if not isinstance(self.stride, int) or self.stride not in strides:
+            raise OptionError(
+                f"got stride={self.stride}; with {stages} stages it is one of "
+                f"{', '.join(map(str, strides))}"
+            )
+        code = self.code_width
+        if self.classes < 2 or (code is not None and code < 1) or not 0 <= self.dropout < 1:
+            raise OptionError(
+                f"got classes={self.classes}, code={code}, dropout={self.dropout}; wanted at least "
+                "2 classes, a code of 1 up or None, and a dropout from 0 to below 1"
+            )
+        if not isinstance(self.pad, int) or self.pad < 1 or self.window < 1 or self.window % 2 == 0:
+            raise OptionError(
+                f"got pad={self.pad}, window={self.window}; wanted a pad of 1 up and an odd window"
+            )
+
+    def _initialize(self) -> None:
+        """Scores zero, interpolation bilinear; trunk, fc6 and fc7 He until VGG is loaded."""
+        initialize(self.trunk, lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"))
+        if self.fc is not None:
+            initialize(self.fc, lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"))
+        for layer in self.score.values():
+            if isinstance(layer, nn.Conv2d):
+                initialize(layer, nn.init.zeros_)
+
+
+class Interpolation(nn.ConvTranspose2d):
+    """Enlarge maps by a whole factor, at first bilinearly; of side (H + 1) * factor.
+
+    Args:
+        channels: number of maps; the filters are dense, (channels, channels, k, k), k twice the
+            factor.
+        factor: how much larger.
+        learned: whether the filters are trained.
+
+    Long, Shelhamer, Darrell 2015, section 3.3.
+
+    >>> Interpolation(1, 2)(torch.ones(1, 1, 3, 3))[0, 0, 3]
+    tensor([0.2500, 0.7500, 1.0000, 1.0000, 1.0000, 1.0000, 0.7500, 0.2500])
+    """
+
+    def __init__(self, channels: int, factor: int, learned: bool = False) -> None:
+        super().__init__(channels, channels, 2 * factor, factor, bias=False)
+        self.weight.requires_grad_(learned)
+
+    def reset_parameters(self) -> None:
+        """Make it bilinear again."""
+        kernel = bilinear_kernel(self.in_channels, self.kernel_size[0])
+        with torch.no_grad():
+            self.weight.copy_(kernel)
+
+
+class _Map(NamedTuple):
+    """Where the values of a map stand in the picture: value i at the pixel start + i * step."""
+
+    step: float
+    start: float
+
+    def convolved(self, kernel: int, pad: int, stride: int = 1) -> "_Map":
+        return _Map(self.step * stride, self.start + self.step * ((kernel - 1) / 2 - pad))
+
+    def pooled(self) -> "_Map":
+        return self.convolved(2, 0, 2)
+
+    def enlarged(self, factor: int) -> "_Map":
+        step = self.step / factor
+        return _Map(step, self.start - step * (2 * factor - 1) / 2)
+
+    def on(self, other: "_Map") -> int:
+        """The index in the other map of this one's first value."""
+        index = (self.start - other.start) / self.step
+        assert self.step == other.step
+        assert index == int(index)
+        return int(index)
+
+
+def _code(channels: int, width: int, window: int, pad: int, dropout: float) -> nn.Sequential:
+    """fc6 and fc7, the fully connected layers of VGG as convolutions."""
+    fc6 = nn.Conv2d(channels, width, window, padding=window // 2 if pad == 1 else 0)
+    layers: list[tuple[str, nn.Module]] = []
+    for i, layer in ((6, fc6), (7, nn.Conv2d(width, width, 1))):
+        layers += [(f"fc{i}", layer), (f"relu{i}", nn.ReLU(inplace=True))]
+        layers += [(f"drop{i}", nn.Dropout(dropout))]
+    return nn.Sequential(OrderedDict(layers))
+
+
+def _add(scores: Tensor, fine: Tensor, offset: int) -> Tensor:
+    """The sum of two maps where they lie over each other; either may reach beyond the other."""
+    cut, start = max(-offset, 0), max(offset, 0)
+    scores = scores[..., cut:, cut:]
+    fine = fine[..., start:, start:]
+    fine = fine[..., : scores.shape[-2], : scores.shape[-1]]
+    return scores[..., : fine.shape[-2], : fine.shape[-1]] + fine
