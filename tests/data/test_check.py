@@ -1,11 +1,13 @@
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from unpool.console import print_report
 from unpool.data import check_data
 from unpool.errors import DataError
 from unpool.vision.images import voc_palette, write_image, write_mask
@@ -52,6 +54,7 @@ def test_a_good_data_set(root):
     assert report.ok
     assert report.findings == []
     assert report.splits == {"train": 5, "val": 5}
+    assert not any(count.objects for count in report.classes)
     assert [(c.name, c.id, c.images, c.pixels) for c in report.classes] == [
         ("background", 0, {"train": 5, "val": 5}, {"train": 1500, "val": 1500}),
         ("cat", 1, {"train": 5, "val": 5}, {"train": 750, "val": 750}),
@@ -129,16 +132,18 @@ def test_an_empty_split(root):
     (root / "images/test").mkdir()
     level, where, message = only(root, "empty-split")
     assert (level, where) == ("error", "test")
-    assert "has no pictures; write their ids into its list" in message
+    assert message == f"has no pictures; put them into {root / 'images/test'}"
 
 
 def test_too_few_pictures_for_a_split(tmp_path):
     for i in range(4):
         write_image(tmp_path / f"images/{i}.png", photo(i))
         write_mask(tmp_path / f"masks/{i}.png", LABELS)
-    assert [(f.kind, f.where) for f in check_data(tmp_path).findings[:1]] == [
-        ("empty-split", "val")
-    ]
+    finding = check_data(tmp_path).findings[0]
+    assert finding[:3] == ("error", "empty-split", "val")
+    assert "every fifth picture, and there are 4 in all; add pictures until" in finding.message
+    assert finding.message.endswith("or take all (--split all)")
+    assert check_data(tmp_path, ["all"]).ok
     assert check_data(tmp_path).splits == {"train": 4, "val": 0}
 
 
@@ -302,7 +307,92 @@ def test_objects_marked_by_255(root):
     assert message == "hold nothing but 0 (background) and 255 (void); mark objects by 1, 2 ..."
 
 
+@pytest.mark.parametrize("form", ["noise", "smooth", "colors"])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_photo_in_place_of_a_mask_is_one_finding(root, form, named):
+    if not named:
+        (root / "classes.txt").unlink()
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    if form == "smooth":
+        image = np.asarray(Image.fromarray(image[::4, ::6]).resize((30, 20)))
+    gray = image if form == "colors" else image[:, :, 0]
+    Image.fromarray(gray).save(root / "masks/val/7.png")
+    level, where, message = only(root, "photo")
+    assert (level, where) == ("error", "masks/val/7.png")
+    assert re.match(r"looks like a photo, not a mask: \d+ (ids|colors).*; put the mask", message)
+    assert len(check_data(root).classes) == 3
+
+
+def test_many_ids_in_even_regions_are_a_mask(root):
+    (root / "classes.txt").write_text("\n".join(f"thing {i}" for i in range(60)))
+    image = np.kron(np.arange(60).reshape(6, 10), np.ones((12, 12), int))
+    Image.fromarray(photo(7)).resize((120, 72)).save(root / "images/val/7.png")
+    write_mask(root / "masks/val/7.png", image)
+    assert {f.kind for f in check_data(root).findings} == {"empty-class"}
+
+
+# objects
+
+
+def test_objects_are_counted_where_there_are_object_masks(root):
+    for path in root.glob("masks/*/*"):
+        write_mask(root / "instances" / path.relative_to(root / "masks"), LABELS * 3)
+    report = check_data(root)
+    assert report.findings == []
+    assert [count.objects for count in report.classes] == [
+        {"train": 0, "val": 0},
+        {"train": 5, "val": 5},
+        {"train": 5, "val": 5},
+    ]
+    for name in ("train/0", "val/7"):
+        (root / f"instances/{name}.png").unlink()
+    level, where, message = only(root, "no-object-mask")
+    assert (level, where) == ("warning", "instances")
+    assert message.startswith("has no object mask of train/0, val/7; draw them")
+
+
+@pytest.mark.parametrize(
+    ("objects", "kind", "message"),
+    [
+        (LABELS[1:], "size-differs", "is 30 x 19 but the mask 30 x 20"),
+        (LABELS // 2 + 1, "objects-differ", "has 300 of 600 pixels on another class"),
+        (LABELS[::-1], "objects-differ", "pixels on another class than their object has"),
+        (None, "unreadable", "is empty"),
+    ],
+)
+def test_object_masks_that_do_not_fit(root, objects, kind, message):
+    for path in root.glob("masks/*/*"):
+        write_mask(root / "instances" / path.relative_to(root / "masks"), LABELS)
+    if objects is None:
+        (root / "instances/val/7.png").write_bytes(b"")
+    else:
+        write_mask(root / "instances/val/7.png", objects)
+    _, where, found = only(root, kind)
+    assert where == "instances/val/7.png"
+    assert message in found
+
+
 # classes
+
+
+def test_ids_of_which_no_file_tells(tmp_path):
+    for i in range(5):
+        write_image(tmp_path / f"JPEGImages/{i}.png", photo(i))
+        write_mask(tmp_path / f"SegmentationClass/{i}.png", np.where(LABELS == 1, 30, LABELS))
+    finding = check_data(tmp_path, ["all"]).findings[0]
+    assert finding[:3] == ("error", "unknown-ids", "SegmentationClass/0.png")
+    assert finding.message.endswith(
+        f"write {tmp_path / 'classes.txt'}: a name a line, the line's number (from 0) being the id"
+    )
+
+
+def test_gray_values_instead_of_ids_are_one_finding(root):
+    (root / "classes.txt").unlink()
+    for path in root.glob("masks/*/*"):
+        write_mask(path, LABELS * 100)
+    level, where, message = only(root, "unnamed-classes")
+    assert (level, where) == ("warning", "masks")
+    assert message.startswith("hold the ids 0, 100, 200, and nothing names them; write ")
 
 
 def test_a_class_that_a_split_lacks(root):
@@ -356,8 +446,16 @@ def test_the_same_pixels_twice_in_a_split(root):
     level, where, message = only(root, "duplicate-in-split")
     assert (level, where) == ("warning", "images/val/7.tif")
     assert message == "has the same pixels as val/5; remove one, or it counts twice"
-    write_mask(root / "masks/val/7.png", LABELS[::-1] // 2)
-    assert "as val/5, but another mask; remove" in only(root, "duplicate-in-split")[2]
+
+
+@pytest.mark.parametrize("other", ["train/2", "val/6"])
+def test_the_same_pixels_with_another_mask(root, other):
+    write_image(root / "images/val/7.png", photo(int(other[-1])))
+    write_mask(root / "masks/val/7.png", LABELS[:, ::-1])  # as many pixels of each class
+    level, where, message = only(root, "contradiction")
+    assert (level, where) == ("error" if other == "train/2" else "warning", "images/val/7.png")
+    assert message.startswith(f"is the same picture as {other}")
+    assert "but with another mask, and one of the two is wrong; keep" in message
 
 
 def test_a_smaller_copy_in_another_split(root):
@@ -376,3 +474,31 @@ def test_flat_pictures_are_not_taken_for_copies(root):
     for i, path in enumerate(root.glob("images/*/*")):
         write_image(path, np.full((20, 30, 3), 20 * i, np.uint8))
     assert check_data(root).findings == []
+
+
+# what is printed
+
+
+def test_many_findings_of_a_kind_are_printed_as_few(root, capsys):
+    (root / "classes.txt").write_text("background\ncat\ndog\n" + "\n".join("abcdefgh"))
+    write_mask(root / "masks/val/7.png", LABELS[1:])
+    report = check_data(root)
+    print_report(report)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(report.findings) == len(report.to_json()["findings"]) == 17
+    assert lines[0].startswith("error: images/val/7.png: is 30 x 20")
+    assert sum(line.endswith("(empty-class)") for line in lines) == 10
+    assert lines[11] == "warning: and 6 more like that (empty-class), which --json lists"
+    assert (
+        " ".join(lines[12].split()) == "class train (5): pictures, pixels val (5): pictures, pixels"
+    )
+    assert " ".join(lines[14].split()) == "1 cat 5, 25.0 % 5, 24.7 %"
+    assert len(lines) == 24
+
+
+def test_objects_are_printed_where_they_are_known(root, capsys):
+    write_mask(root / "instances/val/7.png", LABELS)
+    print_report(check_data(root))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("val (5): pictures, objects, pixels")
+    assert " ".join(lines[3].split()) == "1 cat 5, 0, 25.0 % 5, 1, 25.0 %"

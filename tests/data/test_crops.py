@@ -1,17 +1,22 @@
-import itertools
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from unpool.data import VOID, Batch, DataSet, Sample, Views, batches, class_balance
-from unpool.data.crops import _recolor
-from unpool.errors import DataError, ImageError
+from unpool.data import VOID, DataSet, Sample
+from unpool.data.crops import (
+    Cut,
+    Views,
+    _recolor,
+    class_balance,
+    draw_windows,
+    take_turns,
+)
+from unpool.data.windows import Window, object_windows
+from unpool.errors import DataError
 from unpool.vision.images import write_image, write_mask
 
 CLASSES = ["background", *(f"class {i}" for i in range(1, 8))]
-SMALL = Views(side=8, long_side=(8, 16))
 
 
 def colored(labels: np.ndarray) -> np.ndarray:
@@ -35,13 +40,6 @@ def data_set(root: Path, count: int) -> DataSet:
         write_mask(sample.mask, np.full((9, 12 - i), i))
         samples.append(sample)
     return DataSet(root, "train", samples, CLASSES)
-
-
-def take(n: int, *arguments: object, **options: object) -> list[Batch]:
-    stream = batches(*arguments, **options)
-    found = list(itertools.islice(stream, n))
-    stream.close()
-    return found
 
 
 # views
@@ -141,69 +139,57 @@ def test_one_gray_gets_only_brighter_or_darker():
         assert 80 <= changed.min() == changed.max() <= 120
 
 
-# batches
+# windows
 
 
-def test_every_picture_comes_once_in_each_round(tmp_path):
-    data = data_set(tmp_path, 7)
-    found = take(7, data, SMALL, 3, seed=5)
-    assert {batch.images.shape for batch in found} == {(3, 8, 8, 3)}
-    pictures = [int(labels[labels != VOID][0]) for batch in found for labels in batch.labels]
-    rounds = [pictures[i : i + 7] for i in (0, 7, 14)]
-    assert all(sorted(order) == list(range(7)) for order in rounds)
-    assert len({tuple(order) for order in rounds}) == 3
+def test_in_stage_1_only_the_object_keeps_its_class(scene):
+    bar, _ = object_windows(scene)
+    draw = draw_windows([bar], 8, Cut(36, 36, flip=False))
+    image, labels = draw(0)
+    assert set(np.unique(labels)) == {0, 1, VOID}
+    assert (labels == 1).sum() == 300
+    assert (labels[:, :5] == VOID).all()  # beyond the picture
+    assert not image[:, :5].any()
+    block = (image == 60).all(2)
+    assert block.any()
+    assert not labels[block].any()  # it is seen, and called background
 
 
-def test_a_batch_depends_on_seed_and_number_alone(tmp_path):
-    data = data_set(tmp_path, 5)
-    whole = take(9, data, SMALL, 4, seed=1)
-    for start in (1, 5):
-        for once, again in zip(
-            whole[start:], take(9 - start, data, SMALL, 4, 1, start), strict=True
-        ):
-            np.testing.assert_array_equal(once.images, again.images)
-            np.testing.assert_array_equal(once.labels, again.labels)
-    other = take(9, data, SMALL, 4, seed=2)
-    assert any((a.images != b.images).any() for a, b in zip(whole, other, strict=True))
+def test_a_crop_is_a_part_of_the_enlarged_window(scene):
+    """Of 40 pixels 36 are taken, anywhere: 0..4 are the offsets, each as often."""
+    image = np.zeros((40, 40, 3), np.uint8)
+    image[..., 0] = np.arange(40)
+    image[..., 1] = np.arange(40)[:, None]
+    cut, seen = Cut(36, 40, flip=False), []
+    for seed in range(300):
+        found, _ = cut.draw(image, image[..., 0], (0, 0, 40, 40), np.random.default_rng(seed))
+        assert found.shape == (36, 36, 3)
+        seen.append(tuple(found[0, 0, :2].tolist()))
+        assert tuple((found[-1, -1, :2] - found[0, 0, :2]).tolist()) == (35, 35)
+    assert {x for x, _ in seen} == {y for _, y in seen} == set(range(5))
 
 
-def test_views_of_one_picture_differ_from_round_to_round(tmp_path):
-    write_image(
-        tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
-    )
-    write_mask(tmp_path / "a.png.png", np.zeros((16, 16), int))
-    sample = Sample("a", tmp_path / "a.png", tmp_path / "a.png.png")
-    one = DataSet(tmp_path, "train", [sample], CLASSES)
-    first, second = take(2, one, SMALL, 1)
-    assert (first.images != second.images).any()
+def test_every_window_comes_once_in_each_round_and_half_are_flipped(scene):
+    windows = [Window(scene.samples[0], (i, 0, i + 36, 36)) for i in range(20)]
+    draw = draw_windows(windows, 8, Cut(36, 36), seed=3)
+    first = [draw(place)[1] for place in range(20)]
+    straight = [draw_windows([w], 8, Cut(36, 36, flip=False))(0)[1] for w in windows]
+    found = [i for i, s in enumerate(straight) for f in first if np.array_equal(f, s)]
+    flipped = [i for i, s in enumerate(straight) for f in first if np.array_equal(f, s[:, ::-1])]
+    assert sorted(found + flipped) == list(range(20))
+    assert 3 <= len(flipped) <= 17
+    again = draw_windows(windows, 8, Cut(36, 36), seed=3)
+    np.testing.assert_array_equal(again(7)[0], draw(7)[0])
 
 
-def test_an_unusable_file_is_named_when_its_turn_comes(tmp_path):
-    data = data_set(tmp_path, 4)
-    broken = data.samples[2].image
-    broken.write_bytes(broken.read_bytes()[:50])
-    before = set(threading.enumerate())
-    with pytest.raises(ImageError, match=r"2\.png: is broken or cut short"):
-        take(4, data, SMALL, 1)
-    assert set(threading.enumerate()) <= before
+def test_sources_take_turns():
+    draw = take_turns([lambda place: ("a", place), lambda place: ("b", place)])
+    assert [draw(place) for place in range(4)] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
 
 
-def test_ids_of_no_class_are_named_too(tmp_path):
-    data = data_set(tmp_path, 4)._replace(classes=CLASSES[:3])
-    with pytest.raises(DataError, match=r"3\.png has the ids 3; wanted 0 to 2"):
-        take(4, data, SMALL, 1)
-
-
-def test_a_stream_that_is_closed_or_dropped_leaves_no_thread(tmp_path):
-    data = data_set(tmp_path, 3)
-    before = set(threading.enumerate())
-    stream = batches(data, SMALL, 2)
-    next(stream)
-    assert set(threading.enumerate()) - before
-    stream.close()
-    assert set(threading.enumerate()) <= before
-    next(batches(data, SMALL, 2))
-    assert set(threading.enumerate()) <= before
+def test_no_window_at_all_is_told():
+    with pytest.raises(DataError, match="got no window to learn from"):
+        draw_windows([], 8, Cut())
 
 
 # balance
@@ -215,14 +201,3 @@ def test_a_picture_with_a_rare_class_weighs_more(tmp_path):
         write_mask(sample.mask, np.resize(ids, (9, 12 - int(sample.name))))
     np.testing.assert_allclose(class_balance(data, 0.75), [1, 1.5**0.5, 1, 1.5**0.5])
     np.testing.assert_array_equal(class_balance(data, 0), np.ones(4))
-
-
-def test_pictures_are_drawn_as_often_as_they_weigh(tmp_path):
-    data, weights = data_set(tmp_path, 4), np.array([1.0, 0, 3, 0])
-    found = take(40, data, SMALL, 5, weights=weights)
-    pictures = [int(labels[labels != VOID][0]) for batch in found for labels in batch.labels]
-    assert set(pictures) == {0, 2}
-    assert 0.65 < np.mean(np.equal(pictures, 2)) < 0.85
-    again = take(2, data, SMALL, 5, start=38, weights=weights)
-    for once, twice in zip(found[38:], again, strict=True):
-        np.testing.assert_array_equal(once.images, twice.images)

@@ -182,7 +182,7 @@ def test_classes_that_cannot_be_used(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
-        (["photos"], r"neither JPEGImages/ \(VOC\) nor images/ \(plain\); wanted one"),
+        (["photos"], r"neither JPEGImages/ \(VOC\) nor images/ \(plain\), nor .*; wanted one"),
         (["images"], "without masks/; put the masks there"),
         (["JPEGImages"], "without SegmentationClass/; put"),
         (["images", "masks"], "images without pictures; wanted files ending in .jpg"),
@@ -210,14 +210,58 @@ def test_pictures_and_masks_that_are_missing(tmp_path):
         open_data(tmp_path, "all")
 
 
-@pytest.mark.parametrize("form", ["list", "folder", "rule"])
-def test_splits_without_pictures(tmp_path, form):
+def test_what_is_missing_can_be_recorded(tmp_path):
+    plain(tmp_path, *"abcd")
+    (tmp_path / "train.txt").write_text("a\nb\nc\nd\ne\n")
+    (tmp_path / "masks/b.png").unlink()
+    write_image(tmp_path / "images/c.png", PICTURE)
+    missing = {}
+    data = open_data(tmp_path, "train", missing)
+    assert [sample.name for sample in data.samples] == ["a", "d"]
+    assert list(missing) == ["b", "c", "e"]
+    assert "found no file for 'b' in" in missing["b"]
+    assert "found 2 files for 'c' in" in missing["c"]
+    assert data.classes == ["background", "class 1", "class 2"]
+    for name in "ad":
+        (tmp_path / f"images/{name}.jpg").unlink()
+    missing = {}
+    assert open_data(tmp_path, "train", missing).samples == []
+    assert list(missing) == [*"abcde"]
+
+
+def test_masks_that_cannot_be_read_do_not_number_the_classes(tmp_path):
+    plain(tmp_path, *"abc")
+    Image.fromarray(PICTURE).save(tmp_path / "masks/a.png")
+    (tmp_path / "masks/b.png").write_text("no picture")
+    missing = {}
+    data = open_data(tmp_path, "all", missing)
+    assert data.classes == ["background", "class 1", "class 2"]
+    assert (len(data.samples), missing) == (3, {})
+    with pytest.raises(ImageError, match=r"a\.png"):
+        open_data(tmp_path, "all")
+    (tmp_path / "masks/c.png").unlink()
+    assert open_data(tmp_path, "all", missing).classes == ["background", "class 1"]
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ("list", r"write their ids into .*val\.txt"),
+        ("folder", "put them into .*images/val"),
+        (
+            "rule",
+            "without lists and folders val is every fifth picture, and there is 1 in all; add "
+            r"pictures until there are 5, write .* train.txt and val.txt in .* \(--split all\)",
+        ),
+    ],
+)
+def test_splits_without_pictures(tmp_path, form, message):
     plain(tmp_path, "a")
     if form == "list":
         (tmp_path / "val.txt").write_text("\n \n")
     elif form == "folder":
         (tmp_path / "images/val").mkdir()
-    with pytest.raises(DataError, match=r"split 'val' of .* without pictures; write .*val\.txt"):
+    with pytest.raises(DataError, match=f"split 'val' of .*, which has no pictures.*{message}"):
         open_data(tmp_path, "val")
 
 
@@ -239,7 +283,8 @@ def test_void_is_of_no_class_and_other_ids_are_refused(tmp_path):
     (sample,) = open_data(tmp_path, "all").samples
     assert set(np.unique(read_sample(sample, 2)[1])) == {0, 1, 255}
     write_mask(sample.mask, LABELS + 19)
-    with pytest.raises(DataError, match=r"a.png has the ids 20, 21; wanted 0 to 19, or 255"):
+    message = r"a.png has the ids 20, 21; wanted 0 to 19, or 255 .* classes.txt at the root"
+    with pytest.raises(DataError, match=message):
         read_sample(sample, 20)
 
 

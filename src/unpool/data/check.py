@@ -13,16 +13,16 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.data.pairs import Finding, Look, look_at, place
-from unpool.data.voc import (
-    VOID,
+from unpool.data.classes import VOID, Names, numbered_classes
+from unpool.data.layouts import (
     Layout,
     class_names,
     find_files,
     list_splits,
-    numbered_classes,
     split_names,
+    why_empty,
 )
+from unpool.data.pairs import Finding, Look, look_at, place
 from unpool.errors import DataError
 
 __all__ = ["ClassCount", "Finding", "Report", "check_data"]
@@ -42,6 +42,7 @@ class ClassCount(NamedTuple):
     name: str
     id: int
     images: dict[str, int]  #: pictures that show the class, by split
+    objects: dict[str, int]  #: by split; none at all where there are no object masks
     pixels: dict[str, int]  #: by split
 
 
@@ -78,12 +79,13 @@ def check_data(
 
     Errors are what a training would stop at, or what makes its figures worthless: files that are
     missing or cannot be read, sizes that differ (EXIF rotation told apart), color-coded masks,
-    ids of no class, masks of nothing but background, and the same picture in two splits, under
-    one name or two. Warnings are what may be meant, or borne: rare classes, pictures that are
-    nearly the same, masks without picture ...
+    photos in place of masks, ids of no class, masks of nothing but background, annotations that
+    cannot be drawn, and the same picture in two splits, under one name or two. Warnings are what
+    may be meant, or borne: rare classes, pictures that are nearly the same, masks without
+    picture ...
 
     Args:
-        root: a folder in one of the layouts of `unpool.data.voc`.
+        root: a folder in one of the layouts of `unpool.data.layouts`.
         splits: those to check; by default all but the unions of others, as VOC's trainval.
         progress: called with the number of pictures done and their total.
 
@@ -105,22 +107,25 @@ def check_data(
     layout = find_files(root)
     listed = _listed(layout, splits)
     names = list(dict.fromkeys(itertools.chain(*listed.values())))
+    known, findings = _names(layout)
+    look = partial(look_at, layout, void=known.void if known else VOID)
     looks: dict[str, Look] = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as workers:
-        for name, look in zip(names, workers.map(partial(look_at, layout), names), strict=True):
-            looks[name] = look
+        for name, seen in zip(names, workers.map(look, names), strict=True):
+            looks[name] = seen
             if progress is not None:
                 progress(len(looks), len(names))
     members = {split: set(ids) for split, ids in listed.items()}
-    classes, findings = _classes(layout, looks)
-    counts = [_count(i, name, members, looks) for i, name in enumerate(classes)]
+    classes = known.classes if known else _numbered(looks)
+    counts = [_count(i, layout, name, members, looks) for i, name in enumerate(classes)]
     findings += itertools.chain(
-        _in_lists(listed),
-        *(look.findings for look in looks.values()),
+        _in_lists(layout, listed),
+        *(seen.findings for seen in looks.values()),
         _in_ids(layout, looks, len(classes)),
-        _in_classes(layout, looks, counts),
+        _in_classes(layout, looks, counts, unnamed=not known and not findings),
         _in_copies(layout, looks, members),
         _beside(layout, set(names), every=splits is None),
+        _in_objects(layout, names),
     )
     findings.sort(key=lambda finding: finding.level)  # "error" comes before "warning"
     return Report({split: len(ids) for split, ids in members.items()}, counts, findings)
@@ -139,32 +144,38 @@ def _listed(layout: Layout, splits: Sequence[str] | None) -> dict[str, list[str]
     return listed
 
 
-def _classes(layout: Layout, looks: _Looks) -> tuple[list[str], list[Finding]]:
-    """The class names, and what is wrong with them."""
-    findings = []
+def _names(layout: Layout) -> tuple[Names | None, list[Finding]]:
+    """The classes where something names them, and what is wrong with their names."""
     try:
-        if names := class_names(layout):
-            return names, []
+        return class_names(layout), []
     except DataError as error:
-        findings.append(Finding("error", "classes", "classes.txt", str(error)))
-    ids = _total(looks)[:VOID].nonzero()[0]
-    return numbered_classes(int(ids.max(initial=0))), findings
+        return None, [Finding("error", "classes", "classes.txt", str(error))]
 
 
-def _count(i: int, name: str, members: Mapping[str, set[str]], looks: _Looks) -> ClassCount:
-    each = {split: [int(looks[key].pixels[i]) for key in ids] for split, ids in members.items()}
-    images = {split: sum(n > 0 for n in pixels) for split, pixels in each.items()}
-    return ClassCount(name, i, images, {split: sum(pixels) for split, pixels in each.items()})
+def _numbered(looks: _Looks) -> list[str]:
+    return numbered_classes(int(_total(looks)[:VOID].nonzero()[0].max(initial=0)))
 
 
-def _in_lists(listed: Mapping[str, list[str]]) -> Iterator[Finding]:
+def _count(
+    i: int, layout: Layout, name: str, members: Mapping[str, set[str]], looks: _Looks
+) -> ClassCount:
+    pixels = {split: [int(looks[key].pixels[i]) for key in ids] for split, ids in members.items()}
+    objects = {}
+    if layout.instances or layout.drawings:
+        objects = {s: sum(int(looks[key].objects[i]) for key in ids) for s, ids in members.items()}
+    return ClassCount(
+        name,
+        i,
+        {split: sum(n > 0 for n in each) for split, each in pixels.items()},
+        objects,
+        {split: sum(each) for split, each in pixels.items()},
+    )
+
+
+def _in_lists(layout: Layout, listed: Mapping[str, list[str]]) -> Iterator[Finding]:
     for split, ids in listed.items():
         if not ids:
-            message = (
-                "has no pictures; write their ids into its list, or put them into its folder "
-                "(without lists and folders, val is every fifth picture)"
-            )
-            yield Finding("error", "empty-split", split, message)
+            yield Finding("error", "empty-split", split, why_empty(layout, split))
         if twice := [name for name, n in Counter(ids).items() if n > 1]:
             message = f"lists twice: {_few(twice)}; list every picture once"
             yield Finding("warning", "listed-twice", split, message)
@@ -184,18 +195,33 @@ def _in_ids(layout: Layout, looks: _Looks, classes: int) -> Iterator[Finding]:
         if wrong.size:
             message = (
                 f"has the ids {_few(wrong.tolist())}, wanted 0 to {classes - 1}, or {VOID} for "
-                "void; correct the mask or add names to classes.txt"
+                f"void; correct the mask or {_cure(layout)}"
             )
-            yield Finding("error", "unknown-ids", place(layout, layout.masks.file(name)), message)
+            yield Finding("error", "unknown-ids", place(layout, layout.mask(name)), message)
 
 
-def _in_classes(layout: Layout, looks: _Looks, counts: Sequence[ClassCount]) -> Iterator[Finding]:
+def _cure(layout: Layout) -> str:
+    """How ids become classes."""
+    listed = layout.root / "classes.txt"
+    if listed.is_file():
+        return f"add names to {listed}"
+    return f"write {listed}: a name a line, the line's number (from 0) being the id"
+
+
+def _in_classes(
+    layout: Layout, looks: _Looks, counts: Sequence[ClassCount], unnamed: bool
+) -> Iterator[Finding]:
     total = _total(looks)
     if not total[1:VOID].any():
         if total.any():
             message = f"hold nothing but 0 (background) and {VOID} (void); mark objects by 1, 2 ..."
             yield Finding("error", "only-background", place(layout, layout.masks.path), message)
         return
+    if unnamed and not total[: len(counts)].all():  # as gray values leave gaps, and classes do not
+        message = f"hold the ids {_few(total[:VOID].nonzero()[0].tolist())}, and nothing names them"
+        where = place(layout, layout.masks.path)
+        yield Finding("warning", "unnamed-classes", where, f"{message}; {_cure(layout)}")
+        counts = [count for count in counts if total[count.id]]
     labeled = [split for split in counts[0].pixels if any(count.pixels[split] for count in counts)]
     for split, count in itertools.product(labeled, counts):
         n = count.images[split]
@@ -217,21 +243,25 @@ def _in_copies(layout: Layout, looks: _Looks, members: Mapping[str, set[str]]) -
         where = place(layout, layout.images.file(name))
         first = firsts.setdefault(looks[name].digest, name)
         if first != name:
-            counts = [look.pixels.tolist() for look in (looks[first], looks[name])]
-            differ = counts[0] != counts[1] and all(map(any, counts))
-            message = f"has the same pixels as {first}" + ", but another mask" * differ
-            if set(homes[name]) & set(homes[first]):
-                message += "; remove one, or it counts twice"
-                yield Finding("warning", "duplicate-in-split", where, message)
-            else:
-                message += f" of {', '.join(homes[first])}; remove one, or figures are worthless"
-                yield Finding("error", "duplicate-across-splits", where, message)
+            apart = not set(homes[name]) & set(homes[first])
+            other = f"{first} of {', '.join(homes[first])}" if apart else first
+            kind = "duplicate-across-splits" if apart else "duplicate-in-split"
+            harm = "figures are worthless" if apart else "it counts twice"
+            message = f"has the same pixels as {other}; remove one, or {harm}"
+            drawn = {looks[name].drawn, looks[first].drawn}
+            if len(drawn) > 1 and "" not in drawn:
+                kind = "contradiction"
+                message = (
+                    f"is the same picture as {other} but with another mask, and one of the two is "
+                    "wrong; keep the picture with the right one, and remove the other"
+                )
+            yield Finding("error" if apart else "warning", kind, where, message)
             continue
         alike = thumbs[:i] @ thumbs[i]
         near = np.flatnonzero(alike > _ALIKE)
-        apart = [j for j in near if not set(homes[name]) & set(homes[names[j]])]
-        if apart:
-            other = names[max(apart, key=lambda j: alike[j])]
+        others = [j for j in near if not set(homes[name]) & set(homes[names[j]])]
+        if others:
+            other = names[max(others, key=lambda j: alike[j])]
             message = (
                 f"looks much like {other} of {', '.join(homes[other])}; if they are one picture, "
                 "or frames of one film, keep them in one split"
@@ -249,6 +279,23 @@ def _beside(layout: Layout, names: set[str], every: bool) -> Iterator[Finding]:
         message = f"has labeled pictures in no split: {_few(rest)}; list them to have them used"
         where = place(layout, layout.images.path)
         yield Finding("warning", "unlisted", where, message)
+
+
+def _in_objects(layout: Layout, names: Sequence[str]) -> Iterator[Finding]:
+    """Find pictures without object mask, where others have one; and what COCO has too much."""
+    if layout.instances:
+        labeled = [name for name in names if name in layout.masks.files]
+        if bare := [name for name in labeled if name not in layout.instances.files]:
+            message = (
+                f"has no object mask of {_few(bare)}; draw them, or be content with the connected "
+                "parts of each class as their objects"
+            )
+            where = place(layout, layout.instances.path)
+            yield Finding("warning", "no-object-mask", where, message)
+    for path, n in layout.astray:
+        if n:
+            message = f"has {n} annotations of no picture in it, which are passed over; see why"
+            yield Finding("warning", "astray", place(layout, path), message)
 
 
 def _total(looks: _Looks) -> NDArray[np.int64]:

@@ -1,28 +1,24 @@
-"""Training crops: random views of labeled pictures, exact on picture and mask together."""
+"""Training crops: views of whole pictures, and windows, exact on picture and mask together."""
 
-import itertools
-import os
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unpool.data.instances import read_instances
+from unpool.data.pasting import Paster
 from unpool.data.voc import VOID, DataSet, read_sample
+from unpool.data.windows import Box, Window
+from unpool.errors import DataError
 from unpool.vision.boxes import Crop
 
-__all__ = ["Batch", "Views", "batches", "class_balance"]
+__all__ = ["Cut", "Draw", "Views", "class_balance", "draw_views", "draw_windows", "take_turns"]
 
 Pixels = NDArray[np.uint8]
-
-
-class Batch(NamedTuple):
-    """What one training step sees."""
-
-    images: Pixels  #: (N, S, S, 3) RGB; 0 outside the picture
-    labels: Pixels  #: (N, S, S) class ids; 255 where void or outside the picture
+Draw = Callable[[int], tuple[Pixels, Pixels]]
+"""Gives the crop and labels, (S, S, 3) and (S, S), at a place of an endless sequence."""
 
 
 class Views(NamedTuple):
@@ -38,14 +34,10 @@ class Views(NamedTuple):
         self, image: Pixels, labels: Pixels, rng: np.random.Generator
     ) -> tuple[Pixels, Pixels]:
         """A random view of a picture (H, W, 3) and its labels (H, W), as (S, S, 3) and (S, S)."""
-        crop = Crop(self._box(image.shape[0], image.shape[1], rng), self.side)
-        view, seen = crop.take(image, antialias=False), crop.take_labels(labels, VOID)
-        inside = crop.take_labels(np.ones(labels.shape, np.bool_), fill=False)
-        if self.flip and rng.random() < 0.5:
-            view, seen, inside = view[:, ::-1], seen[:, ::-1], inside[:, ::-1]
-        return _recolor(view, inside, self.color, rng), np.ascontiguousarray(seen)
+        box = self._box(image.shape[0], image.shape[1], rng)
+        return _cut(image, labels, Crop(box, self.side), self.flip, self.color, rng)
 
-    def _box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    def _box(self, height: int, width: int, rng: np.random.Generator) -> Box:
         """The box of the picture that becomes the square: enlarging and cutting in one step."""
         low, high = np.log(self.long_side)
         scale = np.exp(rng.uniform(low, high)) / max(height, width)
@@ -55,6 +47,27 @@ class Views(NamedTuple):
         x = int(rng.integers(min(0, width - w), max(0, width - w) + 1))
         y = int(rng.integers(min(0, height - h), max(0, height - h) + 1))
         return x, y, x + w, y + h
+
+
+class Cut(NamedTuple):
+    """How a window becomes a crop: resized to `enlarged`, of which a random square is taken.
+
+    Stage 1 resizes to 250 pixels and takes 224 of them; stage 2 resizes to 224 straight away.
+    """
+
+    side: int = 224  #: S, of the crop in pixels
+    enlarged: int = 224  #: side to which the window is resized before the crop is taken
+    flip: bool = True
+    color: float = 0.0  #: largest relative change of colors; the published training has none
+
+    def draw(
+        self, image: Pixels, labels: Pixels, box: Box, rng: np.random.Generator
+    ) -> tuple[Pixels, Pixels]:
+        """The crop of a picture's box and its labels, as (S, S, 3) and (S, S)."""
+        image, labels = _cut(image, labels, Crop(box, self.enlarged), self.flip, self.color, rng)
+        y, x = rng.integers(0, self.enlarged - self.side + 1, 2)
+        part = slice(y, y + self.side), slice(x, x + self.side)
+        return np.ascontiguousarray(image[part]), np.ascontiguousarray(labels[part])
 
 
 def class_balance(data: DataSet, common: float) -> NDArray[np.float64]:
@@ -82,62 +95,86 @@ def class_balance(data: DataSet, common: float) -> NDArray[np.float64]:
     return np.asarray(np.where(present, wanted, 1).max(1))
 
 
-def batches(
+def draw_views(
     data: DataSet,
     views: Views,
-    size: int,
     seed: int = 0,
-    start: int = 0,
     weights: NDArray[np.float64] | None = None,
-) -> Iterator[Batch]:
-    """Endless batches of random views; pictures come in a new order each time all were seen.
-
-    Batch n depends on the data, the views, the size, the seed and n, and on nothing else: a run
-    resumed at n sees what the uninterrupted run saw. The next batch is made meanwhile.
+    paster: Paster | None = None,
+) -> Draw:
+    """Random views of pictures, in a new order each time all were seen.
 
     Args:
         data: labeled pictures.
         views: how views are drawn.
-        size: N, of the batch.
         seed: of all chance.
-        start: number of the first batch.
         weights: how often each picture is drawn, relative to the others; all alike and in turn
             when not given.
-
-    Raises:
-        ImageError, DataError: a picture or mask that is found not to be usable when its turn
-            comes.
+        paster: puts objects of other pictures into them.
     """
 
-    def make(n: int) -> Batch:
-        places = np.arange(n * size, (n + 1) * size)
-        pairs = [_view(data, views, seed, int(place), weights) for place in places]
-        return Batch(np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs]))
+    def draw(place: int) -> tuple[Pixels, Pixels]:
+        number = _in_turn(place, len(data.samples), seed, weights)
+        image, labels = read_sample(data.samples[number], len(data.classes))
+        view, seen = views.draw(image, labels, np.random.default_rng([seed, 1, place]))
+        if paster is None:
+            return view, seen
+        return paster.paste(view, seen, np.random.default_rng([seed, 2, place]))
 
-    workers = ThreadPoolExecutor(min(2, os.cpu_count() or 1))
-    try:
-        coming = deque(workers.submit(make, n) for n in (start, start + 1))
-        for n in itertools.count(start + 2):
-            batch = coming.popleft().result()
-            coming.append(workers.submit(make, n))
-            yield batch
-    finally:  # an error, or the caller is done: of the batches to come, none is begun any more
-        workers.shutdown(cancel_futures=True)
+    return draw
 
 
-def _view(
-    data: DataSet, views: Views, seed: int, place: int, weights: NDArray[np.float64] | None
-) -> tuple[Pixels, Pixels]:
-    """The view at a place of the endless sequence."""
-    count = len(data.samples)
+def draw_windows(windows: Sequence[Window], classes: int, cut: Cut, seed: int = 0) -> Draw:
+    """Crops of windows, in a new order each time all were seen.
+
+    Args:
+        windows: of stage 1 or 2; those that stand there more often are seen more often.
+        classes: how many there are.
+        cut: how windows become crops.
+        seed: of all chance.
+    """
+    if not windows:
+        raise DataError("got no window to learn from: no object is large enough, or none there")
+
+    def draw(place: int) -> tuple[Pixels, Pixels]:
+        sample, box, _, instance = windows[_in_turn(place, len(windows), seed)]
+        image, labels = read_sample(sample, classes)
+        if instance:
+            others = read_instances(sample, classes) != instance
+            labels = np.where(others & (labels != VOID), np.uint8(0), labels)
+        return cut.draw(image, labels, box, np.random.default_rng([seed, 1, place]))
+
+    return draw
+
+
+def take_turns(draws: Sequence[Draw]) -> Draw:
+    """One sequence that takes from several in turn."""
+    return lambda place: draws[place % len(draws)](place // len(draws))
+
+
+def _in_turn(place: int, count: int, seed: int, weights: NDArray[np.float64] | None = None) -> int:
+    """Whose turn it is at a place: each one once in every `count` places, or by chance."""
     epoch, number = divmod(place, count)
-    rng = np.random.default_rng([seed, 0, epoch])
     if weights is None:
-        order = rng.permutation(count)
-    else:
-        order = rng.choice(count, count, p=weights / weights.sum())
-    image, labels = read_sample(data.samples[order[number]], len(data.classes))
-    return views.draw(image, labels, np.random.default_rng([seed, 1, place]))
+        return int(_shuffled(count, seed, epoch)[number])
+    rng = np.random.default_rng([seed, 0, epoch])
+    return int(rng.choice(count, count, p=weights / weights.sum())[number])
+
+
+@lru_cache(8)
+def _shuffled(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, 0, epoch]).permutation(count)
+
+
+def _cut(
+    image: Pixels, labels: Pixels, crop: Crop, flip: bool, color: float, rng: np.random.Generator
+) -> tuple[Pixels, Pixels]:
+    """Cut picture and labels, flip every other one, and change the colors."""
+    view, seen = crop.take(image, antialias=False), crop.take_labels(labels, VOID)
+    inside = crop.take_labels(np.ones(labels.shape, np.bool_), fill=False)
+    if flip and rng.random() < 0.5:
+        view, seen, inside = view[:, ::-1], seen[:, ::-1], inside[:, ::-1]
+    return _recolor(view, inside, color, rng), np.ascontiguousarray(seen)
 
 
 def _recolor(

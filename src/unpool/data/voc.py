@@ -1,61 +1,41 @@
-"""Labeled pictures on disk: VOC folders, and plain folders of images and masks.
+"""Labeled pictures, one split at a time; `unpool.data.layouts` says how they may lie on disk.
 
-The layouts:
-
-    VOC      JPEGImages/ID.jpg  SegmentationClass/ID.png  ImageSets/Segmentation/SPLIT.txt
-    plain    images/...  masks/...  of equal names; the splits are lists (SPLIT.txt beside them)
-             or folders (images/SPLIT/...); without either, every fifth picture is "val" and
-             the others are "train"
-
-A list has an id a line: the picture's path below the images folder, with or without its suffix.
-Both layouts may have a `classes.txt`: a class name a line, the line's number (from 0) being the
-class id. Masks are 8-bit index pictures; 255 is void and takes no part in training or evaluation.
+In memory, labels are class ids; 255 is void and takes no part in training or evaluation.
 """
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.errors import DataError
+from unpool.data.classes import VOC_CLASSES, VOID, Names, numbered_classes
+from unpool.data.coco import Drawing, draw
+from unpool.data.layouts import Layout, class_names, find_files, split_names, why_empty
+from unpool.data.sbd import read_classes
+from unpool.errors import DataError, ImageError
 from unpool.vision.images import read_image, read_mask
 
 __all__ = [
     "VOC_CLASSES",
     "VOID",
     "DataSet",
-    "Folder",
-    "Layout",
     "Sample",
-    "class_names",
-    "find_files",
-    "list_splits",
-    "numbered_classes",
+    "load_labels",
     "open_data",
+    "read_labels",
     "read_sample",
-    "split_names",
 ]
-
-VOID = 255
-
-VOC_CLASSES = (  # noqa: SIM905 - as a list, ruff would give every name a line
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
-    "motorbike person pottedplant sheep sofa train tvmonitor"
-).split()
-
-_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-_MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif")
-_USUAL = ("train", "val", "test", "trainval")
 
 
 class Sample(NamedTuple):
-    """A picture and its mask, by their paths."""
+    """A picture and its mask, to be read when they are needed."""
 
     name: str  #: the picture's id: its path below the images folder, without suffix
     image: Path
-    mask: Path
+    mask: Path | Drawing  #: an index picture, SBD's .mat, or the objects of a COCO file
+    instances: Path | None = None  #: an index picture or SBD's .mat of the objects
+    void: int = VOID  #: the mask's id that is read as 255
 
 
 class DataSet(NamedTuple):
@@ -67,54 +47,21 @@ class DataSet(NamedTuple):
     classes: list[str]  #: names by class id; the first is the background
 
 
-class Folder(NamedTuple):
-    """The pictures, or the masks, of a data set."""
-
-    path: Path
-    suffixes: tuple[str, ...]
-    files: dict[str, list[Path]]  #: by id; more than one of an id is a mistake
-
-    def file(self, name: str) -> Path:
-        """The one file of an id.
-
-        Raises:
-            DataError: there is none, or more than one.
-        """
-        found = self.files.get(name, [])
-        if not found:
-            raise DataError(
-                f"found no file for {name!r} in {self.path}; wanted that name "
-                f"with one of {' '.join(self.suffixes)}"
-            )
-        if len(found) > 1:
-            raise DataError(
-                f"found {len(found)} files for {name!r} in {self.path} "
-                f"({', '.join(path.name for path in found)}); keep one of them"
-            )
-        return found[0]
-
-
-class Layout(NamedTuple):
-    """Where the files of a data set are."""
-
-    root: Path
-    images: Folder
-    masks: Folder
-    lists: Path  #: the folder of the lists
-
-
-def open_data(root: str | Path, split: str) -> DataSet:
+def open_data(root: str | Path, split: str, missing: dict[str, str] | None = None) -> DataSet:
     """Find the pictures and masks of a split.
 
     Files are listed, not read; but where nothing names the classes, all masks are read, for
-    the highest id.
+    the highest id; and of COCO's files, that of the split is read once.
 
     Args:
-        root: a folder in one of the two layouts above.
+        root: a folder in one of the layouts of `unpool.data.layouts`.
         split: "train", "val", or whatever the folder has; "all" for every picture.
+        missing: gets the ids of which a picture or mask is missing or there twice, and why; they
+            are errors when it is not given. Masks that cannot be read for their ids are then
+            passed over, too.
 
     Returns:
-        The samples in the order of the list, or sorted by name.
+        The samples in the order of the list or of COCO's file, or sorted by name.
 
     Raises:
         DataError: the folder, the split, a picture or a mask is missing; the message tells
@@ -131,15 +78,24 @@ def open_data(root: str | Path, split: str) -> DataSet:
     >>> [sample.name for sample in data.samples], data.classes
     (['elk'], ['background', 'class 1'])
     """
-    layout = find_files(root)
-    names = split_names(layout, split)
-    if not names:
-        raise DataError(
-            f"got split {split!r} of {root} without pictures; write their ids into "
-            f"{layout.lists / split}.txt (without any list, every fifth picture is val)"
-        )
-    samples = [Sample(name, layout.images.file(name), layout.masks.file(name)) for name in names]
-    return DataSet(layout.root, split, samples, class_names(layout) or _numbered(layout))
+    layout = find_files(root, split)
+    ids = split_names(layout, split)
+    if not ids:
+        raise DataError(f"got split {split!r} of {root}, which {why_empty(layout, split)}")
+    names = class_names(layout)
+    void = names.void if names else VOID
+    samples = []
+    for name in ids:
+        try:
+            files = layout.images.file(name), layout.mask(name), layout.objects(name)
+        except DataError as error:
+            if missing is None:
+                raise
+            missing[name] = str(error)
+        else:
+            samples.append(Sample(name, *files, void))
+    names = names or _numbered(layout, strict=missing is None)
+    return DataSet(layout.root, split, samples, names.classes)
 
 
 def read_sample(sample: Sample, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -154,163 +110,67 @@ def read_sample(sample: Sample, classes: int) -> tuple[NDArray[np.uint8], NDArra
 
     Raises:
         ImageError: a file that cannot be used.
-        DataError: the two differ in size, or the mask has ids of no class.
+        DataError: the two differ in size, the mask has ids of no class, or COCO's annotations
+            cannot be drawn.
     """
-    image, labels = read_image(sample.image), read_mask(sample.mask)
+    image, labels = read_image(sample.image), read_labels(sample, classes)
     if image.shape[:2] != labels.shape:
         raise DataError(
             f"{sample.image} is {_size(image)} (upright) but its mask {sample.mask} is "
             f"{_size(labels)}; resize the mask (nearest) or undo the picture's EXIF rotation"
         )
+    return image, labels
+
+
+def read_labels(sample: Sample, classes: int) -> NDArray[np.uint8]:
+    """The labels alone: (H, W) class ids, 255 for void.
+
+    Raises:
+        ImageError: a file that cannot be used.
+        DataError: the mask has ids of no class, or COCO's annotations cannot be drawn.
+    """
+    labels = load_labels(sample.mask, sample.void)
     ids = np.flatnonzero(np.bincount(labels.ravel(), minlength=VOID))
     wrong = ids[(ids >= classes) & (ids != VOID)]
     if wrong.size:
         raise DataError(
             f"{sample.mask} has the ids {', '.join(map(str, wrong[:5]))}; wanted 0 to "
-            f"{classes - 1}, or {VOID} for void: correct the mask or add names to classes.txt"
+            f"{classes - 1}, or {VOID} for void: correct the mask, or name its ids in classes.txt "
+            "at the root of the data set, a name a line, the line's number (from 0) being the id"
         )
-    return image, labels
+    return labels
 
 
-def find_files(root: str | Path) -> Layout:
-    """Find the pictures and masks of a data set, whether or not they fit one another.
+def load_labels(mask: Path | Drawing, void: int = VOID) -> NDArray[np.uint8]:
+    """The labels (H, W) of a mask in whichever form, with whichever ids it has.
+
+    Args:
+        mask: an index picture, SBD's .mat, or the objects of a COCO file.
+        void: an id that is read as 255.
 
     Raises:
-        DataError: the folder has neither of the two layouts, or no picture.
+        ImageError: a file that cannot be used.
+        DataError: COCO's annotations cannot be drawn.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"got {root}, which is not a folder; pass the root of the data set")
-    if (root / "JPEGImages").is_dir():
-        images, masks, lists = "JPEGImages", "SegmentationClass", root / "ImageSets/Segmentation"
-    elif (root / "images").is_dir():
-        images, masks, lists = "images", "masks", root
-    else:
-        raise DataError(
-            f"got {root}, which has neither JPEGImages/ (VOC) nor images/ (plain); wanted one of "
-            "the two layouts, with the masks in SegmentationClass/ or masks/"
-        )
-    if not (root / masks).is_dir():
-        raise DataError(f"got {root} without {masks}/; put the masks there, named as the pictures")
-    layout = Layout(root, _folder(root / images, _IMAGES), _folder(root / masks, _MASKS), lists)
-    if not layout.images.files:
-        raise DataError(
-            f"got {root / images} without pictures; wanted files ending in {' '.join(_IMAGES)}"
-        )
-    return layout
+    if isinstance(mask, Drawing):
+        return draw(mask).labels
+    labels = read_classes(mask) if mask.suffix == ".mat" else read_mask(mask)
+    labels[labels == void] = VOID
+    return labels
 
 
-def list_splits(layout: Layout) -> list[str]:
-    """The splits of a data set, sorted: its lists, or else its folders, or else train and val."""
-    lists = [path.stem for path in layout.lists.glob("*.txt") if _is_list(path, layout)]
-    return sorted(lists) or _folders(layout) or ["train", "val"]
-
-
-def split_names(layout: Layout, split: str) -> list[str]:
-    """The ids of a split: from a list, from a folder, or by the fixed rule.
-
-    A line of a list that names no picture is given as it is.
-
-    Raises:
-        DataError: there is no such split.
-    """
-    listed = layout.lists / f"{split}.txt"
-    found = sorted(layout.images.files)
-    if listed.is_file() and split != "classes":
-        return [_id(line, layout) for line in _lines(listed) if line]
-    if split == "all":
-        return found
-    if split in _folders(layout):
-        return [name for name in found if name.startswith(f"{split}/")]
-    known = list_splits(layout)
-    if split in known:
-        return [name for i, name in enumerate(found) if (i % 5 == 4) == (split == "val")]
-    raise DataError(
-        f"got split {split!r} of {layout.root}; there are {', '.join([*known, 'all'])}: pass one "
-        f"of them, or write the ids into {listed}"
-    )
-
-
-def class_names(layout: Layout) -> list[str] | None:
-    """The class names by id, from `classes.txt` or as VOC's; None where nothing names them.
-
-    Raises:
-        DataError: a `classes.txt` with a gap, a name that comes twice, or too few or many names.
-    """
-    listed = layout.root / "classes.txt"
-    if not listed.is_file():
-        return list(VOC_CLASSES) if layout.images.path.name == "JPEGImages" else None
-    classes = _lines(listed)
-    if not 2 <= len(classes) <= VOID:
-        raise DataError(f"got {len(classes)} names in {listed}; wanted 2 to {VOID}, one a line")
-    if "" in classes:
-        raise DataError(
-            f"got an empty line {classes.index('') + 1} in {listed}; wanted a name, since the "
-            "line's number is the class id: write one, or remove the line if the masks skip none"
-        )
-    if twice := [name for i, name in enumerate(classes) if name in classes[:i]]:
-        raise DataError(f"got {twice[0]!r} twice in {listed}; give every class a name of its own")
-    return classes
-
-
-def numbered_classes(highest: int) -> list[str]:
-    """Names for classes that nothing names, from 0 to the highest id of the masks.
-
-    >>> numbered_classes(2)
-    ['background', 'class 1', 'class 2']
-    """
-    return ["background", *(f"class {i}" for i in range(1, max(highest, 1) + 1))]
-
-
-def _numbered(layout: Layout) -> list[str]:
+def _numbered(layout: Layout, strict: bool) -> Names:
     """Numbered classes from all masks, not those of one split, so that the splits agree."""
-    masks = (read_mask(path) for paths in layout.masks.files.values() for path in paths)
-    return numbered_classes(max(int(mask[mask != VOID].max(initial=0)) for mask in masks))
-
-
-def _folder(root: Path, suffixes: tuple[str, ...]) -> Folder:
-    files: dict[str, list[Path]] = {}
-    for parent, folders, names in os.walk(root, followlinks=True):
-        folders[:] = [folder for folder in folders if not folder.startswith(".")]
-        for path in (Path(parent, name) for name in sorted(names) if not name.startswith(".")):
-            if path.suffix.lower() in suffixes:
-                files.setdefault(path.relative_to(root).with_suffix("").as_posix(), []).append(path)
-    return Folder(root, suffixes, files)
-
-
-def _folders(layout: Layout) -> list[str]:
-    folders = (path for path in layout.images.path.iterdir() if path.is_dir())
-    return sorted(path.name for path in folders if not path.name.startswith("."))
-
-
-def _is_list(path: Path, layout: Layout) -> bool:
-    """Whether a text lists pictures, by its name or its first line; a readme does not."""
-    if path.stem in (*_USUAL, "classes"):
-        return path.stem in _USUAL
-    try:
-        first = next(filter(None, _lines(path)), "")
-    except DataError:
-        return False
-    return _id(first, layout) in layout.images.files
-
-
-def _id(line: str, layout: Layout) -> str:
-    """The picture that a line names, perhaps with its suffix or with other words behind it."""
-    for name in (line, *line.split()[:1]):
-        stem, _, suffix = name.rpartition(".")
-        if name in layout.images.files:
-            return name
-        if f".{suffix.lower()}" in _IMAGES and stem in layout.images.files:
-            return stem
-    return line
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"got {path}, which is no text in UTF-8 ({error}); save it so") from error
-    return [line.strip() for line in text.rstrip().splitlines()]
+    highest = 0
+    for path in (path for paths in layout.masks.files.values() for path in paths):
+        try:
+            mask = read_mask(path)
+        except ImageError:
+            if strict:
+                raise
+        else:
+            highest = max(highest, int(mask[mask != VOID].max(initial=0)))
+    return Names(numbered_classes(highest))
 
 
 def _size(array: NDArray[np.uint8]) -> str:

@@ -1,0 +1,89 @@
+"""What the ids of a mask mean: the names of classes, and the id of void."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from unpool.errors import DataError
+
+__all__ = [
+    "CAMVID_CLASSES",
+    "VOC_CLASSES",
+    "VOID",
+    "Names",
+    "numbered_classes",
+    "read_lines",
+    "read_names",
+]
+
+VOID = 255
+
+VOC_CLASSES = (  # noqa: SIM905 - as a list, ruff would give every name a line
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
+    "motorbike person pottedplant sheep sofa train tvmonitor"
+).split()
+
+CAMVID_CLASSES = (  # noqa: SIM905
+    "Sky Building Pole Road Pavement Tree SignSymbol Fence Car Pedestrian Bicyclist"
+).split()
+
+_VOID_NAME = re.compile(r"(unlabell?ed|void|ignored?)\b", re.IGNORECASE)
+
+
+class Names(NamedTuple):
+    """The classes of a data set."""
+
+    classes: list[str]  #: names by id; the first is the background
+    void: int = VOID  #: the id that is void in the files, besides 255; read as 255
+
+
+def read_names(path: Path) -> Names:
+    """Read a `classes.txt`: a name a line, the line's number (from 0) being the id.
+
+    A last line that begins with Unlabelled, void or ignore is no class: its id is void.
+
+    Raises:
+        DataError: a gap, a name that comes twice, or too few or many names.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "classes.txt")
+    >>> _ = path.write_text("road\\ncar\\nUnlabelled\\n")
+    >>> read_names(path)
+    Names(classes=['road', 'car'], void=2)
+    """
+    classes, void = read_lines(path), VOID
+    if classes and _VOID_NAME.match(classes[-1]):
+        void = len(classes) - 1
+        del classes[-1]
+    if not 2 <= len(classes) <= VOID:
+        raise DataError(f"got {len(classes)} names in {path}; wanted 2 to {VOID}, one a line")
+    if "" in classes:
+        raise DataError(
+            f"got an empty line {classes.index('') + 1} in {path}; wanted a name, since the "
+            "line's number is the class id: write one, or remove the line if the masks skip none"
+        )
+    if twice := [name for i, name in enumerate(classes) if name in classes[:i]]:
+        raise DataError(f"got {twice[0]!r} twice in {path}; give every class a name of its own")
+    return Names(classes, void)
+
+
+def numbered_classes(highest: int) -> list[str]:
+    """Names for classes that nothing names, from 0 to the highest id of the masks.
+
+    >>> numbered_classes(2)
+    ['background', 'class 1', 'class 2']
+    """
+    return ["background", *(f"class {i}" for i in range(1, max(highest, 1) + 1))]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text, without the spaces around them and the empty ones at its end.
+
+    Raises:
+        DataError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"got {path}, which is no text in UTF-8 ({error}); save it so") from error
+    return [line.strip() for line in text.rstrip().splitlines()]

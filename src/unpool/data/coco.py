@@ -1,0 +1,312 @@
+"""COCO's instance annotations: outlines of objects in one JSON file for each split.
+
+An object is polygons or a run-length code (RLE, plain or compressed). `draw` paints the objects
+of a picture, the large before the small, so that a cup stays visible on its table.
+
+Lin et al., *Microsoft COCO: common objects in context*, ECCV 2014.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unpool.data.classes import VOID
+from unpool.errors import DataError
+from unpool.vision.images import MAX_PIXELS
+
+__all__ = [
+    "Annotations",
+    "Drawing",
+    "Drawn",
+    "decode_rle",
+    "draw",
+    "fill",
+    "find_annotations",
+    "read_annotations",
+    "without_year",
+]
+
+Mask = NDArray[np.bool_]
+
+_KEPT = {  # of the fields of all kinds of objects in a file
+    *("images", "annotations", "categories", "id", "file_name", "height", "width", "name"),
+    *("image_id", "category_id", "segmentation", "iscrowd", "counts", "size"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """The objects of one picture, not yet drawn."""
+
+    file: Path  #: the JSON file
+    name: str  #: of the picture, in the file
+    size: tuple[int, int]  #: H, W
+    objects: list[dict[str, Any]]  #: annotations, as they are in the file
+    ids: Mapping[object, int]  #: class ids by the file's category ids
+
+    def __str__(self) -> str:
+        return f"{self.file} ({self.name})"
+
+
+class Annotations(NamedTuple):
+    """What a JSON file holds."""
+
+    pictures: dict[str, Drawing]  #: by the picture's file name
+    categories: dict[object, str]  #: names by the file's ids, ordered by id
+    astray: int  #: annotations of pictures that the file does not have
+
+
+class Drawn(NamedTuple):
+    """The objects of a picture as maps."""
+
+    labels: NDArray[np.uint8]  #: (H, W) class ids; 255 (void) for crowds
+    instances: NDArray[np.int32]  #: (H, W) object numbers from 1, without 255, which is void
+    empty: list[object]  #: ids of annotations that cover the center of no pixel
+
+
+def find_annotations(root: Path) -> dict[str, Path]:
+    """The files `annotations/instances_SPLIT.json` by split.
+
+    The year at the end of a split is left out where that leaves the splits apart: "train" for
+    `instances_train2017.json`.
+    """
+    prefix = "instances_"
+    found = {
+        path.stem.removeprefix(prefix): path for path in root.glob(f"annotations/{prefix}*.json")
+    }
+    short = {name: without_year(name) for name in sorted(found)}
+    alone = {name for name in found if list(short.values()).count(short[name]) == 1}
+    return {short[name] if name in alone else name: found[name] for name in short}
+
+
+def without_year(split: str) -> str:
+    """The name of a split without the digits at its end, if it has other characters.
+
+    >>> without_year("train2017"), without_year("2017")
+    ('train', '2017')
+    """
+    return split.rstrip("-_0123456789") or split
+
+
+def read_annotations(path: Path) -> Annotations:
+    """Read a JSON file, without drawing anything.
+
+    Raises:
+        DataError: no JSON, or not of COCO's form; more than 254 categories.
+    """
+    try:
+        with path.open("rb") as file:
+            content = json.load(file, object_hook=_compact)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"got {path}, which is no JSON ({error}); copy or export it again"
+        ) from error
+    categories = _categories(path, content)
+    ids = {key: i for i, key in enumerate(categories, 1)}
+    pictures: dict[str, Drawing] = {}
+    objects: dict[object, list[dict[str, Any]]] = {}
+    for entry in _entries(path, content, "images", "id", "file_name", "height", "width"):
+        height, width, name = entry["height"], entry["width"], str(entry["file_name"])
+        good = isinstance(height, int) and isinstance(width, int) and min(height, width) > 0
+        if not good or height * width > MAX_PIXELS:
+            raise DataError(f"got {path} with {name} of {width} x {height}; write its size")
+        if name in pictures or entry["id"] in objects:
+            raise DataError(f"got {path} with {name} or its id twice; list every picture once")
+        objects[entry["id"]] = []
+        pictures[name] = Drawing(path, name, (height, width), objects[entry["id"]], ids)
+    astray = 0
+    for entry in _entries(path, content, "annotations", "image_id"):
+        if entry["image_id"] in objects:
+            objects[entry["image_id"]].append(entry)
+        else:
+            astray += 1
+    return Annotations(pictures, categories, astray)
+
+
+def draw(drawing: Drawing) -> Drawn:
+    """Paint the objects of a picture: crowds as void, then the others, the largest first.
+
+    Raises:
+        DataError: an annotation without known category, or whose outline cannot be used.
+    """
+    labels = np.zeros(drawing.size, np.uint8)
+    instances = np.zeros(drawing.size, np.int32)
+    parts, empty = [], []
+    for number, entry in enumerate(drawing.objects, 1):
+        try:
+            label = VOID if entry.get("iscrowd") else _label(drawing, entry)
+            box, mask = _outline(entry.get("segmentation"), drawing.size)
+        except DataError as error:
+            raise DataError(f"{drawing}: annotation {entry.get('id', number)} {error}") from None
+        area = int(mask.sum())
+        if not area:
+            empty.append(entry.get("id", number))
+        number = VOID if label == VOID else number + (number >= VOID)
+        parts.append((label != VOID, -area, number, label, box, mask))
+    for _, _, number, label, box, mask in sorted(parts, key=lambda part: part[:2]):
+        labels[box][mask] = label
+        instances[box][mask] = number
+    return Drawn(labels, instances, empty)
+
+
+def fill(points: NDArray[np.floating], height: int, width: int) -> Mask:
+    """The pixels whose centers lie within a polygon, by the even-odd rule.
+
+    OpenCV and Pillow also paint the outline, and so make every object half a pixel larger.
+
+    Args:
+        points: corners (N, 2) x, y; pixel (0, 0) reaches from 0 to 1.
+        height: of the map.
+        width: of the map.
+
+    Returns:
+        (H, W); a center on the left or the upper edge counts, on the right or the lower not.
+
+    >>> fill(np.array([[1, 0], [3, 0], [3, 1], [1, 1]]), 2, 4).astype(int)
+    array([[0, 1, 1, 0],
+           [0, 0, 0, 0]])
+    """
+    (x, y), (next_x, next_y) = points.T, np.roll(points, -1, axis=0).T
+    rows = np.arange(height) + 0.5
+    edge, row = np.nonzero((y[:, None] <= rows) != (next_y[:, None] <= rows))
+    along = (rows[row] - y[edge]) / (next_y[edge] - y[edge])
+    crossing = x[edge] + along * (next_x[edge] - x[edge])
+    column = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.intp)
+    turns = np.zeros((height, width + 1), np.uint8)
+    np.bitwise_xor.at(turns, (row, column), 1)
+    return np.bitwise_xor.accumulate(turns[:, :width], axis=1).astype(np.bool_)
+
+
+def decode_rle(counts: str | Sequence[int], height: int, width: int) -> Mask:
+    """The pixels (H, W) of a run-length code: runs of 0 and 1 in turn, column by column.
+
+    Args:
+        counts: the lengths of the runs, or COCO's compressed string of them.
+        height: of the map.
+        width: of the map.
+
+    Raises:
+        DataError: the code is damaged, or of another size.
+
+    >>> decode_rle([1, 2, 3], 2, 3).astype(int)
+    array([[0, 1, 0],
+           [1, 0, 0]])
+    """
+    runs = _decompressed(counts) if isinstance(counts, str) else list(counts)
+    whole = all(type(run) is int and run >= 0 for run in runs)
+    if not whole or sum(runs) != height * width:
+        raise DataError(
+            f"has a run-length code that does not fill {width} x {height} pixels; export it again"
+        )
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+
+
+def _decompressed(text: str) -> list[int]:
+    """The runs of a compressed code: 5 bits a character, the 6th tells that more follow.
+
+    From the fourth on, a run is stored as its difference to the one before the last.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for code in text.encode():
+        value |= (code - 48 & 31) << shift
+        shift += 5
+        if not code - 48 & 32:
+            value -= (code - 48 & 16) << shift - 4  # the last 5 bits carry the sign
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return runs
+
+
+def _outline(found: object, size: tuple[int, int]) -> tuple[tuple[slice, slice], Mask]:
+    """Where an object lies: a part of the picture, and which pixels of that."""
+    height, width = size
+    match found:
+        case {"counts": str() | list() as counts, "size": shape}:
+            if shape != [height, width]:
+                raise DataError(f"has a code for (H, W) {shape}, wanted {[height, width]}")
+            return _tight(decode_rle(counts, height, width))
+        case [_, *_] if all(_is_polygon(polygon) for polygon in found):
+            polygons = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in found]
+        case _:
+            raise DataError(
+                "has no outline that can be drawn; wanted polygons [[x, y, x, y, x, y ...] ...] "
+                "or a run-length code: draw the object, or take it out"
+            )
+    corners = np.concatenate(polygons)
+    x0, y0 = np.clip(np.floor(corners.min(0)), 0, (width, height)).astype(int)
+    x1, y1 = np.clip(np.ceil(corners.max(0)), 0, (width, height)).astype(int)
+    masks = [fill(polygon - (x0, y0), y1 - y0, x1 - x0) for polygon in polygons]
+    return (slice(y0, y1), slice(x0, x1)), np.logical_or.reduce(masks)
+
+
+def _tight(mask: Mask) -> tuple[tuple[slice, slice], Mask]:
+    """The part of a map that holds something, since a picture may have many objects."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    y, x = (slice(found[0], found[-1] + 1) if found.size else slice(0) for found in (rows, columns))
+    return (y, x), mask[y, x].copy()
+
+
+def _is_polygon(found: object) -> bool:
+    if not isinstance(found, np.ndarray):  # as _compact leaves what is not all numbers
+        return False
+    whole = found.ndim == 1 and len(found) >= 6 and not len(found) % 2
+    return whole and bool(np.isfinite(found).all())
+
+
+def _label(drawing: Drawing, entry: Mapping[str, Any]) -> int:
+    category = entry.get("category_id")
+    if not isinstance(category, int | str) or category not in drawing.ids:
+        found = "has no category" if category is None else f"has the unknown category {category!r}"
+        raise DataError(f"{found}; give it a category_id of the file's categories")
+    return drawing.ids[category]
+
+
+def _compact(entry: dict[str, Any]) -> dict[str, Any]:
+    """An object of the file without what is of no use here, and its polygons as arrays.
+
+    Called as soon as the object was read, for COCO has some 50 million coordinates.
+    """
+    kept = {key: value for key, value in entry.items() if key in _KEPT}
+    if isinstance(polygons := kept.get("segmentation"), list):
+        with suppress(TypeError, ValueError):  # what is wrong with it is told when it is drawn
+            kept["segmentation"] = [np.array(polygon, np.float32) for polygon in polygons]
+    return kept
+
+
+def _entries(path: Path, content: object, key: str, *fields: str) -> list[dict[str, Any]]:
+    entries = content.get(key) if isinstance(content, dict) else None
+    wanted = f"wanted a list {key!r} of objects with {', '.join(fields)}"
+    if not isinstance(entries, list):
+        raise DataError(f"got {path} without {key!r}; {wanted}: export it as COCO instances")
+    for i, entry in enumerate(entries):
+        values = [entry.get(field) for field in fields] if isinstance(entry, dict) else [None]
+        if any(not isinstance(value, int | str) for value in values):
+            raise DataError(f"got {path} whose {key}[{i}] is incomplete; {wanted}: complete it")
+    return entries
+
+
+def _categories(path: Path, content: object) -> dict[object, str]:
+    entries = _entries(path, content, "categories", "id", "name")
+    try:
+        entries.sort(key=lambda entry: entry["id"])
+    except TypeError:
+        raise DataError(f"got {path} with numbers and texts as category ids; use one") from None
+    categories = {entry["id"]: str(entry["name"]) for entry in entries}
+    if len(categories) < len(entries):
+        raise DataError(f"got {path} with two categories of one id; give each an id of its own")
+    if not 1 <= len(categories) < VOID:
+        raise DataError(f"got {path} with {len(categories)} categories; wanted 1 to {VOID - 1}")
+    names = ["background", *(str(entry["name"]) for entry in entries)]
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise DataError(
+            f"got {path} with the category {twice[0]!r} twice; give every one a name of its own "
+            "(background is what no object covers, and needs none)"
+        )
+    return categories

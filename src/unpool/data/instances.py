@@ -1,0 +1,146 @@
+"""The objects of a picture: which pixels are which object's, and where each object lies.
+
+An instance map has 0 for the background, and 255 (void) wherever the labels have it or the
+annotation does; every other number is one object, and means nothing beyond its picture. No object
+has the number 255, and numbers may be left out.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from unpool.data.classes import VOID
+from unpool.data.coco import Drawing, draw
+from unpool.data.sbd import read_objects
+from unpool.data.voc import Sample, read_labels
+from unpool.errors import DataError
+from unpool.vision.images import read_mask
+
+__all__ = ["Object", "components", "find_objects", "load_objects", "objects", "read_instances"]
+
+_SPECK = 5  # pixels; fewer are a slip of the annotator's, or of a resize
+
+
+class Object(NamedTuple):
+    """One object of a picture."""
+
+    label: int  #: class id
+    box: tuple[int, int, int, int]  #: x0, y0, x1, y1, tight; x1 and y1 are excluded
+    instance: int  #: its number in the instance map
+    area: int  #: in pixels
+
+
+def read_instances(sample: Sample, classes: int) -> NDArray[np.int32]:
+    """Read the instance map of a picture.
+
+    It comes from SegmentationObject (VOC), instances/ (plain), inst/ (SBD) or the annotations
+    (COCO). A sample without such a file gets the connected parts of each class but the
+    background, without those under 5 pixels: touching objects of a class are then one, and an
+    object behind a pole is two.
+
+    Args:
+        sample: from `open_data`.
+        classes: how many classes there are.
+
+    Returns:
+        (H, W) int32: 0 background, 255 void, every other number an object.
+
+    Raises:
+        ImageError: a file that cannot be used.
+        DataError: mask and instance map differ in size, or the mask has ids of no class.
+
+    >>> import tempfile
+    >>> from unpool.vision.images import write_mask
+    >>> mask = Path(tempfile.mkdtemp(), "mask.png")
+    >>> write_mask(mask, np.kron([[3, 0, 3]], np.ones((4, 4), np.uint8)))
+    >>> read_instances(Sample("cat", mask, mask), 4)[0]
+    array([1, 1, 1, 1, 0, 0, 0, 0, 2, 2, 2, 2], dtype=int32)
+    """
+    return _read_maps(sample, classes)[1]
+
+
+def objects(sample: Sample, classes: int) -> list[Object]:
+    """The objects of a picture, ordered by number; the numbers are those of `read_instances`.
+
+    Args:
+        sample: from `open_data`.
+        classes: how many classes there are.
+
+    Raises:
+        ImageError: a file that cannot be used.
+        DataError: mask and instance map differ in size, or the mask has ids of no class.
+    """
+    return find_objects(*_read_maps(sample, classes))
+
+
+def find_objects(labels: NDArray[np.uint8], instances: NDArray[np.int32]) -> list[Object]:
+    """The objects of an instance map (H, W), each with the class that most of its pixels have.
+
+    Objects all of whose pixels are background in the labels (H, W) are left out.
+
+    >>> find_objects(np.array([[0, 3, 3]], np.uint8), np.array([[0, 7, 7]], np.int32))
+    [Object(label=3, box=(1, 0, 3, 1), instance=7, area=2)]
+    """
+    y, x = np.nonzero((instances != 0) & (instances != VOID))
+    numbers = instances[y, x]
+    order = np.argsort(numbers, kind="stable")
+    found = []
+    for part in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
+        rows, columns = y[part], x[part]
+        count = np.bincount(labels[rows, columns], minlength=VOID + 1)[1:VOID]
+        if count.any():
+            low, high = (columns.min(), rows.min()), (columns.max() + 1, rows.max() + 1)
+            box = int(low[0]), int(low[1]), int(high[0]), int(high[1])
+            number = int(numbers[part[0]])
+            found.append(Object(int(count.argmax()) + 1, box, number, len(part)))
+    return found
+
+
+def components(labels: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """The connected parts of each class but the background as an instance map (H, W).
+
+    Pixels that touch by a corner are connected; parts under 5 pixels become background.
+    """
+    instances = np.zeros(labels.shape, np.int32)
+    seen = 0
+    for label in np.unique(labels[(labels != 0) & (labels != VOID)]):
+        mask = (labels == label).astype(np.uint8)
+        n, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+        large = np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= _SPECK) + 1  # part 0 is the rest
+        numbers = np.zeros(n, np.int32)
+        numbers[large] = seen + 1 + np.arange(len(large))
+        instances += numbers[parts]
+        seen += len(large)
+    instances[instances >= VOID] += 1
+    instances[labels == VOID] = VOID
+    return instances
+
+
+def load_objects(path: Path) -> NDArray[np.int32]:
+    """The instance map of a file: an index picture, or SBD's .mat.
+
+    Raises:
+        ImageError: a file that cannot be used.
+    """
+    return read_objects(path) if path.suffix == ".mat" else read_mask(path).astype(np.int32)
+
+
+def _read_maps(sample: Sample, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Labels and instance map, each (H, W)."""
+    if isinstance(sample.mask, Drawing):
+        drawn = draw(sample.mask)
+        return drawn.labels, drawn.instances
+    labels = read_labels(sample, classes)
+    if sample.instances is None:
+        return labels, components(labels)
+    instances = load_objects(sample.instances)
+    if instances.shape != labels.shape:
+        raise DataError(
+            f"{sample.instances} is (H, W) {instances.shape} but the mask {sample.mask} is "
+            f"{labels.shape}; wanted one size: draw one of them anew"
+        )
+    instances[labels == VOID] = VOID
+    return labels, instances

@@ -1,0 +1,31 @@
+"""A drawn scene with two objects."""
+
+import numpy as np
+import pytest
+
+from unpool.data import VOID, open_data
+from unpool.vision.images import write_image, write_mask
+
+CLASSES = ["background", *(f"class {i}" for i in range(1, 8))]
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """A picture of 60 x 40 with two objects: a bar of class 1, and a block of class 2 beside it."""
+    labels = np.zeros((40, 60), np.uint8)
+    objects = np.zeros((40, 60), np.uint8)
+    labels[5:35, 8:18], objects[5:35, 8:18] = 1, 1
+    labels[10:22, 18:42], objects[10:22, 18:42] = 2, 2
+    labels[0:2], objects[0:2] = VOID, VOID
+    for folder in ("JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "ImageSets/Segmentation").mkdir()
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("a\n")
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    write_image(
+        tmp_path / "JPEGImages/a.png",
+        30 * np.where(labels == VOID, 0, labels)[..., None].repeat(3, 2),
+    )
+    write_mask(tmp_path / "SegmentationClass/a.png", labels)
+    write_mask(tmp_path / "SegmentationObject/a.png", objects)
+    return open_data(tmp_path, "train")
