@@ -5,9 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from unpool.models import DeconvNet
+from unpool.vision.images import write_mask
 
 torch.set_num_threads(1)  # such small maps are not worth sharing, least of all on a busy machine
 
@@ -32,3 +34,21 @@ def _filled(net: DeconvNet, seed: int = 0) -> DeconvNet:
 def filled():
     """Fill a network with weights and statistics of some variety."""
     return torch.no_grad()(_filled)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Ten pictures with a bright square on dark ground."""
+    root = tmp_path / "data"
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        image = rng.integers(0, 60, (40, 52, 3), dtype=np.uint8)
+        labels = np.zeros((40, 52), np.uint8)
+        y, x = rng.integers(2, 16, 2)
+        image[y : y + 20, x : x + 20] += 150
+        labels[y : y + 20, x : x + 20] = 1
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(root / "images" / f"{i}.png")
+        write_mask(root / "masks" / f"{i}.png", labels)
+    (root / "classes.txt").write_text("background\nsquare\n")
+    return root

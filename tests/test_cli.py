@@ -22,12 +22,16 @@ from PIL import Image
 import unpool
 from unpool import files, recipes
 from unpool.cli import commands, main
+from unpool.ensemble import EDECONVNET, ENSEMBLES, EDeconvNet
 from unpool.evaluate import evaluate
 from unpool.fitting import Step
-from unpool.models import DeconvNet, from_pretrained, save_pretrained
+from unpool.models import FCN, DeconvNet, from_pretrained, list_pretrained, save_pretrained
+from unpool.models.weights import read_card
+from unpool.ops.meanfield import CRF_PRESETS
 from unpool.recipes import Phase, Recipe
+from unpool.runs import Preparation, Validation
 from unpool.segment import MODES, PRESETS, Segmenter
-from unpool.train import Validation, train
+from unpool.train import train
 from unpool.vision.images import read_mask
 from unpool.vision.proposals import METHODS
 
@@ -41,6 +45,16 @@ def weights(tmp_path_factory) -> str:
     net = DeconvNet(len(CLASSES), ((1, 4), (1, 6)), None, 32)
     card = {"classes": CLASSES, "whole_side": 64, "license": "none"}
     return str(save_pretrained(net, tmp_path_factory.mktemp("weights") / "tiny", card))
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory, filled) -> str:
+    """Weights of a small DeconvNet whose card names an FCN as their partner."""
+    root, trunk = tmp_path_factory.mktemp("pair"), ((1, 4), (1, 6))
+    card = {"classes": CLASSES, "whole_side": 64}
+    save_pretrained(filled(FCN(3, trunk, None, stride=4, pad=1), seed=1), root / "fcn8s", card)
+    net = filled(DeconvNet(3, trunk, None, 32), seed=2)
+    return str(save_pretrained(net, root / "net", {**card, "partner": "../fcn8s"}))
 
 
 @pytest.fixture
@@ -142,7 +156,8 @@ def test_a_folder_of_good_and_broken_pictures(run, weights):
     assert (len(good), len(done), len(failed)) == (12, 12, 8)
     assert set(done) == {f"in/{path}" for path in good}
     for record in done.values():
-        assert list(record) == ["source", "mask", "size", "labels", "seconds"]
+        assert list(record) == ["source", "mask", "size", "labels", "seconds", "procedure"]
+        assert record["procedure"].startswith("whole pictures, long side 64, ")
         assert record["size"] == [40, 30]
         labels = read_mask(record["mask"])
         assert labels.shape == (30, 40)
@@ -173,6 +188,39 @@ def test_lines_for_people(run, weights):
     assert err == ["unpool: in/dog.jpg: is empty (0 bytes); copy or download it again"]
     quiet = run("segment", "in", "-o", "out", "--weights", weights, "--quiet")
     assert quiet == (3, [], err)
+
+
+def test_inputs_that_stand_for_nothing_are_reported(run, refused, weights):
+    save("cat.jpg")
+    save("more/dog.jpg")
+    Path("empty").mkdir()
+    Path("list.txt").write_text("more/dog.jpg\ncow.jpg\n")
+    inputs = ["none.jpg", "cat.jpg", "empty", "*.gif", "list.txt"]
+    code, out, err = run("segment", *inputs, "--weights", weights, "--json")
+    assert (code, err) == (3, [])
+    records = [json.loads(line) for line in out]
+    failed = {record["source"]: record["error"] for record in records if "error" in record}
+    assert list(failed) == ["none.jpg", "empty", "*.gif", "cow.jpg"]
+    assert failed["none.jpg"] == "none.jpg: does not exist; check the path"
+    assert [r["source"] for r in records if "error" not in r] == ["cat.jpg", "more/dog.jpg"]
+    code, out, err = run("segment", *inputs, "--weights", weights)
+    assert (code, err) == (3, [f"unpool: {error}" for error in failed.values()])
+    assert out[-1] == "2 of 6 segmented, into segmented"
+    message = refused("segment", "none.jpg", "empty", "--weights", weights, "-o", "new")
+    assert message == f"unpool: {failed['none.jpg']} (1 more cannot be used)"
+    assert not Path("new").exists()
+
+
+def test_results_of_earlier_runs_are_no_inputs(run, refused, weights):
+    save("cat.jpg")
+    save("deep/dog.png")
+    args = ["segment", ".", "--weights", weights, "--json"]
+    for output in ("segmented", "deep/out"):
+        for _ in range(2):
+            code, out, _ = run(*args, "-o", output)
+            assert (code, len(out)) == (0, 2 if output == "segmented" else 6)
+    message = refused(*args, "-o", ".")
+    assert "has no pictures but those in the output folder .; choose another with -o" in message
 
 
 def test_failures_alone_are_failures(run, weights):
@@ -221,7 +269,7 @@ def test_options_reach_the_segmenter(run, weights, monkeypatch):
 @pytest.mark.parametrize(
     ("inputs", "output"),
     [
-        (["photos"], "photos"),
+        (["photos/cat.png", "photos"], "photos"),
         (["photos/cat.png"], "./photos/../photos"),
         (["photos/cat.png"], "link"),
         (["link/cat.png"], "photos"),
@@ -244,6 +292,186 @@ def test_results_may_stand_beside_inputs_and_be_made_again(run, weights):
     for _ in range(2):
         assert run("segment", "photos/cat.jpg", "--weights", weights, "-o", "photos")[0] == 0
     assert hashes("photos").items() > before.items()
+
+
+@pytest.mark.parametrize("own", ["whole", "instance"])
+def test_options_without_effect_are_refused(run, refused, tmp_path, own):
+    net = DeconvNet(len(CLASSES), ((1, 4), (1, 6)), None, 32)
+    weights = save_pretrained(net, tmp_path / "tiny", {"classes": CLASSES, "mode": own})
+    args = ["segment", save("cat.jpg"), "--weights", weights]
+    cure = "where there are no proposals; add --mode instance, or leave that option out"
+    for option in ("--proposals=5", "--preset=paper", "--method=grid", "--batch=2"):
+        name = option.partition("=")[0]
+        message = refused(*args, "--mode=whole", option)
+        assert message == f"unpool: got {name} in mode whole, {cure}"
+        assert run(*args, "--mode=instance", option)[0] == 0
+        if own == "instance":
+            assert run(*args, option)[0] == 0
+        else:
+            message = refused(*args, option)
+            assert f"got {name} in mode whole, which is that of the weights, {cure}" in message
+    assert "got --preset and --proposals" in refused(
+        *args, "--mode=whole", "--proposals=5", "--preset=paper"
+    )
+
+
+def test_an_option_without_effect_leaves_no_folder(refused, weights):
+    save("cat.jpg")
+    refused("segment", "cat.jpg", "--weights", weights, "--proposals=5", "-o", "new")
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"palette": [[0, 0, 300]]}, r"palette \[\[0, 0, 300\]\] .* wanted up to 256 colors \["),
+        ({"palette": "red"}, "palette red in the card"),
+        ({"palette": [[0, 0]]}, "palette"),
+        ({"palette": [[0, 0, 0]] * 257}, "palette"),
+        (
+            {"input": {"mean": [1, 2]}},
+            r"mean \[1, 2\] in .* wanted three numbers: blue, green, red",
+        ),
+        ({"input": {"mean": [1, 2, "3"]}}, "mean"),
+        ({"input": {"mean": [1, 2, 10**400]}}, "mean"),
+        ({"input": [1]}, "mean"),
+        (
+            {"classes": ["a", "b"]},
+            r"classes \['a', 'b'\] in the card of .*tiny; wanted 3 names: corr",
+        ),
+        ({"classes": [1, 2, 3]}, "classes"),
+        ({"classes": "abc"}, "classes"),
+        ({"whole_side": "big"}, "whole_side big in .* wanted pixels, 1 or more"),
+        ({"whole_side": 0}, "whole_side"),
+        ({"whole_side": True}, "whole_side"),
+        ({"mode": "both"}, "mode both in .* wanted whole or instance: correct card.json, or copy"),
+        ({"mode": ["whole"]}, "mode"),
+    ],
+)
+def test_cards_with_mistakes(refused, tmp_path, changes, message):
+    net = DeconvNet(len(CLASSES), ((1, 4), (1, 6)), None, 32)
+    folder = save_pretrained(net, tmp_path / "tiny", {"classes": CLASSES, **changes})
+    save("cat.jpg")
+    assert re.search(f"got {message}", refused("segment", "cat.jpg", "--weights", folder))
+
+
+# ---- ensemble, dense CRF, scores -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ensemble", [None, "product"])
+@pytest.mark.parametrize("mode", [None, "whole"])
+def test_the_ensemble(run, pair, ensemble, mode):
+    image = np.asarray(Image.open(save("cat.png")).convert("RGB"))
+    args = ["--preset=edeconvnet", "--device=cpu", "--precision=fp32", "--json"]
+    args += [f"--ensemble={ensemble}"] * (ensemble is not None) + [f"--mode={mode}"] * bool(mode)
+    code, out, err = run("segment", "cat.png", "--weights", pair, *args)
+    assert (code, err) == (0, [])
+    record = json.loads(out[0])
+    both = EDeconvNet.from_pretrained(
+        pair, ensemble=ensemble or "mean", device="cpu", precision="fp32"
+    )
+    assert (read_mask(record["mask"]) == both(image, mode=mode).labels).all()
+    assert record["procedure"] == both.procedure(mode)
+    assert record["procedure"].startswith(f"EDeconvNet: {ensemble or 'mean'} of DeconvNet (")
+    assert ("instance-wise" in record["procedure"]) == (mode is None)
+
+
+def test_options_of_the_ensemble(run, pair):
+    save("cat.png")
+    args = ["segment", "cat.png", "--weights", pair, "--preset=edeconvnet", "--json"]
+    args += ["--proposals=3", "--method=grid", "--batch=2", "--crf=edeconvnet"]
+    told = json.loads(run(*args)[1][0])["procedure"]
+    assert "3 grid proposals, preset paper" in told
+    assert told.endswith("; dense CRF edeconvnet")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--ensemble=mean"], "got ensemble 'mean' for one network; add --preset edeconvnet, or"),
+        (["--preset=edeconvnet"], "tiny', whose card names no partner for an ensemble; write"),
+        (["--preset=edeconvnet", "--ensemble=max"], "'max' is not one of 'mean', 'product'"),
+        (["--crf=best"], "'best' is not one of 'edeconvnet', 'deeplab', 'crfrnn', 'densecrf'"),
+        (["--preset=edeconvnet", "--mode=whole", "--proposals=3"], "got --proposals in mode whole"),
+    ],
+)
+def test_ensembles_that_cannot_be(refused, weights, pair, args, message):
+    save("cat.jpg")
+    chosen = pair if "--proposals=3" in args else weights
+    assert message in refused("segment", "cat.jpg", "--weights", chosen, *args, "-o", "new")
+    assert not Path("new").exists()
+
+
+def test_an_fcn_segments_whole_pictures(run, refused, pair):
+    save("cat.jpg")
+    fcn = Path(pair).parent / "fcn8s"
+    code, out, _ = run("segment", "cat.jpg", "--weights", fcn, "--json")
+    assert (code, json.loads(out[0])["procedure"][:14]) == (0, "whole pictures")
+    message = refused("segment", "cat.jpg", "--weights", fcn, "--mode=instance", "-o", "new")
+    assert "got mode 'instance' for a FCN, which segments whole pictures; pass mode" in message
+    assert not Path("new").exists()
+
+
+def test_scores_are_kept_and_refined(run, pair):
+    save("photos/cat.png")
+    args = ["photos", "--weights", pair, "--precision=fp32", "--json"]
+    code, out, err = run("segment", *args, "-o", "out", "--scores", "--no-overlay")
+    assert (code, err) == (0, [])
+    record = json.loads(out[0])
+    assert record["scores"] == "out/cat.scores.npz"
+    assert results("out") == {"cat.png", "cat.scores.npz"}
+    with np.load("out/cat.scores.npz") as file:
+        assert (file["scores"].argmax(0) == read_mask("out/cat.png")).mean() > 0.99
+        assert file["classes"].tolist() == CLASSES
+        raw = file["scores"].astype(np.float64)
+    expected = json.loads(run("segment", *args, "-o", "at-once", "--crf=deeplab")[1][0])
+    args = ["crf", "out/cat.scores.npz", "photos/cat.png", "--crf=deeplab", "--json"]
+    code, out, err = run(*args)
+    assert (code, err, len(out)) == (0, [], 1)
+    record = json.loads(out[0])
+    assert list(record) == ["source", "mask", "size", "labels", "seconds", "procedure"]
+    assert (record["source"], record["mask"]) == ("photos/cat.png", "refined/cat.png")
+    assert (record["size"], record["procedure"]) == (
+        [40, 30],
+        "dense CRF deeplab of cat.scores.npz",
+    )
+    labels = read_mask("refined/cat.png")
+    assert (labels == read_mask(expected["mask"])).mean() > 0.99
+    assert results("refined") == {"cat.png", "cat.overlay.jpg"}
+    e = np.exp(raw - raw.max(0))
+    np.save("p.npy", e / e.sum(0))
+    args = ["crf", "p.npy", "photos/cat.png", "--crf=deeplab", "--probabilities"]
+    code, out, err = run(*args, "--no-overlay", "-o", "new")
+    assert (code, err) == (0, [])
+    assert re.fullmatch(r"photos/cat\.png: class \d .*%.* \([\d.]+ s\)", out[0])
+    assert (read_mask("new/cat.png") == labels).mean() > 0.99
+    assert results("new") == {"cat.png"}
+    assert run(*args, "--quiet") == (0, [], [])
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["a.npy", "cat.png"], "Missing option '--crf'"),
+        (["none.npy", "cat.png", "--crf=deeplab"], "none.npy: No such file or directory"),
+        (["cat.png", "cat.png", "--crf=deeplab"], "cannot read scores from cat.png "),
+        (["a.npy", "none.png", "--crf=deeplab"], "none.png"),
+        (["a.npy", "dog.png", "--crf=deeplab"],
+         r"scores of \(3, 30, 40\) for a picture of \(40, 30\) \(H, W\); wanted \(K, H, W\): take"),
+        (["a.npy", "cat.png", "--crf=deeplab", "--probabilities"], "leave out --probabilities"),
+        (["a.npy", "cat.png", "--crf=deeplab", "-o", "."], "overwrite the input cat.png; choose"),
+    ],
+)  # fmt: skip
+def test_scores_that_cannot_be_refined(refused, args, message):
+    save("cat.png")
+    save("dog.png", photo(30, 40))
+    np.save("a.npy", np.random.default_rng(0).normal(size=(3, 30, 40)))
+    before = hashes(".")
+    assert re.search(message, refused("crf", *args))
+    assert hashes(".") == before
+
+
+# ---- what goes wrong -----------------------------------------------------------------------------
 
 
 def test_a_name_that_is_too_long_fails_alone(run, weights):
@@ -287,6 +515,28 @@ def test_a_folder_that_may_not_be_written_to(refused, weights, monkeypatch):
     save("cat.jpg")
     message = refused("segment", "cat.jpg", "--weights", weights)
     assert "got segmented, which may not be written to; choose another with -o" in message
+
+
+@pytest.mark.parametrize("output", ["cat.jpg", "/dev/null"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["segment", "cat.jpg"],
+        ["evaluate", "--data", "data"],
+        ["train", "objects", "--data", "data"],
+    ],
+)
+def test_an_output_that_is_no_folder(refused, command, output):
+    save("cat.jpg")
+    message = refused(*command, "-o", output)
+    assert f"{output} is not a folder; give the name of a folder, old or new." in message
+    assert message.endswith(f"See unpool {command[0]} --help")
+
+
+def test_a_folder_that_cannot_be_made(refused, weights):
+    save("cat.jpg")
+    message = refused("segment", "cat.jpg", "--weights", weights, "-o", "cat.jpg/new")
+    assert re.search("got cat.jpg/new, which cannot be made .*; choose another with -o", message)
 
 
 def test_a_bug_shows_its_traceback(run, weights, monkeypatch):
@@ -362,6 +612,65 @@ def test_a_table_of_figures(run, weights, data):
     assert run(*args, "--quiet") == (3, [], err)
 
 
+def test_pictures_that_cannot_be_used_are_dropped(run, refused, weights, data):
+    save("data/masks/0.png")  # with colors
+    Path("data/masks/1.png").write_text("no picture")
+    save("data/masks/2.png", photo(9, 9).convert("L"))
+    Path("data/images/3.jpg").write_bytes(b"")
+    args = ["evaluate", "--weights", weights, "--data", data, "--split", "all", "--mode=whole"]
+    code, out, err = run(*args, "--json")
+    assert (code, err) == (3, [])
+    summary = json.loads(out[0])
+    assert (summary["images"], sorted(summary["dropped"])) == (2, ["0", "1", "2", "3"])
+    assert "color-coded" in summary["dropped"]["0"]
+    code, out, err = run(*args)
+    assert (code, [line[:18] for line in err]) == (3, [f"unpool: dropped {i}:" for i in range(4)])
+    for path in Path("data/images").iterdir():
+        path.write_bytes(b"")
+    assert "no picture of data could be evaluated: " in refused(*args)
+
+
+def test_pictures_that_are_missing_are_dropped(run, weights, data):
+    Path("data/masks/0.png").unlink()
+    save("data/images/1.png")
+    Path("data/val.txt").write_text("0\n1\n2\n9\n")
+    args = ["evaluate", "--weights", weights, "--data", data, "--mode=whole", "--json"]
+    code, out, err = run(*args)
+    assert (code, err) == (3, [])
+    summary = json.loads(out[0])
+    assert (summary["images"], sorted(summary["dropped"])) == (1, ["0", "1", "9"])
+    assert "found no file for '0'" in summary["dropped"]["0"]
+    assert "1 of 4 pictures" in summary["protocol"]
+
+
+def test_the_ensemble_is_measured(run, pair, data):
+    args = ["evaluate", "--weights", pair, "--data", data, "--json", "--preset=edeconvnet"]
+    args += ["--proposals=2", "--crf=edeconvnet", "--ensemble=product"]
+    code, out, err = run(*args)
+    assert (code, err) == (0, [])
+    summary = json.loads(out[0])
+    assert (list(summary["modes"]), summary["mode"]) == (["instance"], "instance")
+    for part in ("EDeconvNet: product of DeconvNet (instance-wise, 2 ", "; dense CRF edeconvnet;"):
+        assert part in summary["protocol"]
+    summary = json.loads(run(*args, "--mode=both")[1][0])
+    assert (list(summary["modes"]), summary["mode"]) == (["whole", "instance"], "instance")
+
+
+def test_an_fcn_is_measured_on_whole_pictures(run, refused, pair, data):
+    args = ["evaluate", "--weights", Path(pair).parent / "fcn8s", "--data", data]
+    assert list(json.loads(run(*args, "--json")[1][0])["modes"]) == ["whole"]
+    for mode in ("both", "instance"):
+        assert "got mode 'instance' for a FCN" in refused(*args, f"--mode={mode}", "-o", "new")
+    assert not Path("new").exists()
+
+
+def test_proposals_for_whole_pictures_are_refused(refused, weights, data):
+    args = ["evaluate", "--weights", weights, "--data", data, "--split", "all", "-o", "new"]
+    message = refused(*args, "--mode=whole", "--proposals=5")
+    assert "got --proposals in mode whole, where there are no proposals; add --mode" in message
+    assert not Path("new").exists()
+
+
 def test_figures_that_do_not_exist_are_null(run, weights, data, monkeypatch):
     figures = {"mode": "whole", "miou": float("nan"), "dropped": {}, "iou": {"cat": None}}
     monkeypatch.setattr("unpool.evaluate.evaluate", lambda *_, **__: figures)
@@ -384,7 +693,8 @@ def test_training_is_passed_on_and_reported(run, recipe, monkeypatch):
 
     def fake(data, output, recipe, *, report, **options):
         seen.update(options, data=data, output=output, recipe=recipe)
-        report(Step(1, "coarse", 2.5, 1e-3, 0.1))
+        report(Preparation(1, 5))
+        report(Step(1, "coarse", loss=2.5, lr=1e-3, gradient=1.0, seconds=0.1))
         report(Validation(2, "coarse", 0.25))
         return {
             **{"mode": "whole", "miou": 0.25, "miou_interval": [0.1, 0.4], "iou": {"cat": 0.25}},
@@ -464,21 +774,42 @@ def test_convert_stores_anew(run, refused, weights):
 
 
 def test_info(run, weights, monkeypatch):
-    folder = Path(weights)
-    monkeypatch.setattr("unpool.models.weights.list_pretrained", lambda: [weights])
+    figures = {"val": {"miou": 0.4424, "images": 80}}
+    card = {"figures": figures, "license": "none", "palette": [[0, 0, 0]]}
+    monkeypatch.setattr("unpool.cli.info.list_pretrained", lambda: ["cats"])
+    monkeypatch.setattr("unpool.cli.info.read_card", {"cats": card}.__getitem__)
     monkeypatch.setattr(recipes, "RECIPES", {"short": None})
     code, out, err = run("info", "--json")
     assert (code, err, len(out)) == (0, [], 1)
     facts = json.loads(out[0])
     assert facts["unpool"] == unpool.__version__
     assert facts["torch"] == torch.__version__
-    assert facts["devices"][0] == "cpu"
-    assert facts["weights"] == {weights: {"figures": None, "license": "none"}}
+    assert facts["weights"] == {"cats": {"figures": figures, "license": "none"}}
     assert facts["recipes"] == ["short"]
-    assert f"unpool: {unpool.__version__}" in run("info")[1]
-    card = json.loads((folder / "card.json").read_text())
+    assert "devices" not in facts
+    facts = json.loads(run("info", "--devices", "--json")[1][0])
+    assert (facts["devices"][0], set(facts["bf16"]) <= set(facts["devices"])) == ("cpu", True)
+    lines = run("info")[1]
+    assert {f"unpool: {unpool.__version__}", "devices: shown with --devices"} <= set(lines)
+    assert {"  cats:", "        miou: 44.2 %", "    license: none"} <= set(lines)
+    assert json.loads(run("info", "--weights", "cats", "--json")[1][0]) == card
+    lines = run("info", "--weights", "cats")[1]
+    assert lines == ["figures:", "  val:", "    miou: 44.2 %", "    images: 80", "license: none"]
+
+
+def test_info_of_a_folder(run, weights):
+    card = json.loads(Path(weights, "card.json").read_text())
     assert json.loads(run("info", "--weights", weights, "--json")[1][0]) == card
-    assert "classes: background, cat, dog" in run("info", "--weights", weights)[1]
+    lines = run("info", "--weights", weights)[1]
+    assert "classes: background, cat, dog" in lines
+    assert max(map(len, lines)) <= 80
+
+
+def test_info_knows_the_weights_of_the_package(run):
+    names = [*json.loads(run("info", "--json")[1][0])["weights"]]
+    assert names == list_pretrained()
+    for name in names:
+        assert json.loads(run("info", "--weights", name, "--json")[1][0]) == read_card(name)
 
 
 # ---- usage ---------------------------------------------------------------------------------------
@@ -492,7 +823,9 @@ def test_info(run, weights, monkeypatch):
         (["segment", "cat.jpg", "--wieghts", "x"], "No such option.* See unpool segment --help"),
         (["segment", "cat.jpg", "--mode", "part"], "'part' is not one of 'whole', 'instance'"),
         (["segment", "cat.jpg", "--batch", "0"], "0 is not in the range x>=1"),
-        (["segment", "cat.jpg", "-o", "cat.jpg"], "Directory 'cat.jpg' is a file"),
+        (["segment", "cat.jpg", "-o", "cat.jpg"], r"'-o' / '--output': cat\.jpg is not a folder"),
+        (["evaluate", "--data", "cat.jpg"], "got cat.jpg, which is not a folder"),
+        (["convert", "WEIGHTS", "cat.jpg"], "cat.jpg is not a folder"),
         (["segment", "dog.jpg"], "dog.jpg: does not exist; check the path"),
         (["segment", "cat.jpg", "--weights", "lions"], "got weights 'lions'; wanted a folder"),
         (["segment", "cat.jpg", "--weights", "WEIGHTS", "--device", "cuda:99"], "has cpu"),
@@ -522,20 +855,24 @@ def test_help_and_version(run):
         assert f"Example: unpool {name} " in text
 
 
-def test_help_is_quick():
-    """No application is loaded for it."""
-    code = (
-        "import sys; from unpool.cli import main; main(['segment', '--help']); print(*sys.modules)"
-    )
+@pytest.mark.parametrize(
+    "args",
+    [["segment", "--help"], ["info"], ["info", "--json"], ["info", "--weights", "WEIGHTS"]],
+)
+def test_help_and_info_are_quick(args, weights):
+    """No application is loaded for them."""
+    args = [weights if arg == "WEIGHTS" else arg for arg in args]
+    code = f"import sys; from unpool.cli import main; main({args}); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert loaded.isdisjoint({"torch", "torchmetrics", "numpy", "cv2", "PIL", "rich"})
 
 
 def test_stated_defaults_are_those_of_the_applications():
+    segmenter = [Segmenter.score, Segmenter.__init__, Segmenter.from_pretrained]
     homes = {
-        "segment": [Segmenter.__call__, Segmenter.__init__, Segmenter.from_pretrained],
-        "evaluate": [Segmenter.__call__, Segmenter.__init__, Segmenter.from_pretrained, evaluate],
+        "segment": segmenter,
+        "evaluate": [*segmenter, evaluate],
         "train": [train],
     }
     compared = 0
@@ -552,12 +889,21 @@ def test_stated_defaults_are_those_of_the_applications():
                 compared += 1
                 assert stated[1] == str(parameters[option.name].default), option.name
     assert compared == 15
+    ensemble = inspect.signature(EDeconvNet.__init__).parameters["ensemble"].default
+    for name in ("segment", "evaluate"):
+        (option,) = (o for o in commands.commands[name].params if o.name == "ensemble")
+        assert f"[default: {ensemble}]" in option.help
 
 
 def test_choices_are_those_of_the_applications():
     options = {option.name: option for option in commands.commands["segment"].params}
-    for name, known in {"mode": MODES, "preset": PRESETS, "method": METHODS}.items():
-        assert list(options[name].type.choices) == list(known)
+    presets = [*PRESETS, EDECONVNET]
+    known = {"mode": MODES, "preset": presets, "method": METHODS, "ensemble": ENSEMBLES}
+    for name, values in known.items():
+        assert list(options[name].type.choices) == list(values)
+    for command in ("segment", "evaluate", "crf"):
+        (option,) = (o for o in commands.commands[command].params if o.name == "crf")
+        assert list(option.type.choices) == list(CRF_PRESETS)
 
 
 # ---- the end -------------------------------------------------------------------------------------
@@ -585,6 +931,15 @@ def test_interrupts(run, weights, monkeypatch, end):
 
 
 UNPOOL = [sys.executable, "-c", "import sys; from unpool.cli import main; sys.exit(main())"]
+
+
+def test_the_package_is_a_program(run):
+    done = subprocess.run(
+        [sys.executable, "-m", "unpool", "info", "--weights", "lions"],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("unpool: got weights 'lions'; wanted a folder")
 
 
 def test_output_that_nobody_reads():

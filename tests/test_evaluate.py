@@ -1,16 +1,20 @@
 """Figures of a small data set against scikit-learn's and against a count by hand."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import sklearn.metrics
 from PIL import Image
 
+from unpool import parallel
 from unpool.data.voc import open_data
 from unpool.errors import DataError
 from unpool.evaluate import evaluate, measure, summarize
-from unpool.models import DeconvNet
+from unpool.models import DeconvNet, save_pretrained
 from unpool.segment import Segmentation, Segmenter
 from unpool.vision.images import voc_palette
 
@@ -141,6 +145,32 @@ def test_pictures_that_cannot_be_read_are_dropped_and_told(root, pairs):
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_color_coded_masks_are_dropped(root):
+    Image.new("RGB", (15, 15)).save(root / "masks" / "b.png")
+    summary = evaluate(Fake(), open_data(root, "all"))
+    assert list(summary["dropped"]) == ["b"]
+    assert "b.png: has mode RGB, as a color-coded mask does" in summary["dropped"]["b"]
+
+
+def test_missing_pictures_count_as_dropped(root):
+    told = []
+    summary = evaluate(
+        Fake(),
+        open_data(root, "all"),
+        missing={"d": "found no mask"},
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert (summary["images"], summary["dropped"]) == (3, {"d": "found no mask"})
+    assert "3 of 4 pictures" in summary["protocol"]
+    assert told == [(2, 4), (3, 4), (4, 4)]
+    figures = evaluate(Fake(), open_data(root, "all"))
+    assert {k: summary[k] for k in ("miou", "iou")} == {k: figures[k] for k in ("miou", "iou")}
+    with pytest.raises(DataError, match="could be evaluated: found no mask"):
+        evaluate(
+            Fake(), open_data(root, "all")._replace(samples=[]), missing={"d": "found no mask"}
+        )
+
+
 def test_nothing_to_measure_is_an_error(root):
     for path in (root / "images").iterdir():
         path.write_bytes(b"")
@@ -185,3 +215,68 @@ def test_measuring_and_summing_up_are_apart(root):
     summary = summarize(measured, data, "in some way")
     assert "in some way" in summary["protocol"]
     assert summary["miou"] == evaluate(Fake(), data)["miou"]
+
+
+# ---- several processes ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def share_of(monkeypatch):
+    """Be one of several processes, whose results are gathered from `parts`."""
+
+    def be(rank, parts):
+        monkeypatch.setattr(parallel, "rank", lambda: rank)
+        monkeypatch.setattr(parallel, "world", lambda: len(parts))
+
+        def gather(found):
+            parts[rank] = found
+            total = sum(map(len, parts))
+            return [parts[i % len(parts)][i // len(parts)] for i in range(total)]
+
+        monkeypatch.setattr(parallel, "gather", gather)
+
+    return be
+
+
+def test_the_share_of_a_process_is_measured(root, share_of):
+    data = open_data(root, "all")
+    alone = evaluate(Fake(), data)
+    parts, told = [[], []], []
+    for rank, mine in ((1, ["b"]), (0, ["a", "c"])):
+        share_of(rank, parts)
+        assert [m.name for m in measure(Fake(), data)] == mine
+    parts[1] = list(measure(Fake(), data._replace(samples=data.samples[1:2])))
+    share_of(0, parts)
+    summary = evaluate(Fake(), data, progress=lambda done, total: told.append((done, total)))
+    assert summary == alone
+    assert told == [(2, 3), (3, 3)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("missing", [False, True])
+def test_two_processes_give_the_same_figures(root, filled, tmp_path, missing):
+    """By `torchrun`, of an odd number of pictures, one of them broken; to the last digit."""
+    weights = save_pretrained(
+        filled(DeconvNet(4, ((1, 4),), None, 16)), tmp_path / "net", {"classes": CLASSES}
+    )
+    for name in "def":
+        write(root, name, *(np.zeros((9, 9), np.uint8),) * 2)
+    (root / "images" / "d.png").write_bytes(b"no picture")
+    if missing:
+        (root / "masks" / "e.png").unlink()
+    single = [sys.executable, "-m", "unpool"]
+    both = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    args = ["evaluate", "--weights", weights, "--data", root, "--split=all", "--json"]
+    args += ["--device=cpu"]
+    found = []
+    for start, folder in ((single, "one"), ([*both, "-m", "unpool"], "two")):
+        done = subprocess.run(
+            [*start, *args, "-o", tmp_path / folder],
+            check=False, capture_output=True, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        (line,) = done.stdout.splitlines()  # of the first process alone
+        found.append(json.loads(line) | {"seconds": 0})
+        assert json.loads((tmp_path / folder / "summary.json").read_text())["seconds"] > 0
+    assert found[0] == found[1]
+    assert found[0]["images"] == (4 if missing else 5)

@@ -9,13 +9,13 @@ import unpool
 
 ROOT = Path(unpool.__file__).parent
 LAYERS = [
-    "errors files",
+    "errors files parallel cards scores",
     "ops vision recipes",
     "models data",
-    "segment visualize generate fitting",
+    "segment ensemble visualize generate fitting",
     "evaluate",
-    "train serve convert console",
-    "cli __init__",
+    "runs train serve convert console",
+    "cli __init__ __main__",
 ]
 BARRED = {
     ("serve", "data"),

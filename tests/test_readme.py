@@ -44,10 +44,14 @@ def test_the_commands_are_those_of_the_program():
     assert named == set(commands.commands)
 
 
-def test_the_parity_page_points_to_code_and_tests():
-    page = (ROOT / "docs/paper-deconvnet.md").read_text(encoding="utf-8")
-    rows = [line.split("|") for line in page.splitlines() if line.count("|") == 7]
-    assert len(rows) > 15
+@pytest.mark.parametrize(
+    ("name", "columns", "least"),
+    [("paper-deconvnet", 6, 20), ("paper-fcn", 5, 7), ("paper-densecrf", 5, 5)],
+)
+def test_the_parity_pages_point_to_code_and_tests(name, columns, least):
+    page = (ROOT / f"docs/{name}.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in page.splitlines() if line.count("|") == columns + 1]
+    assert len(rows) > least
     for *_, code, test, _ in rows[2:]:
         for path in re.findall(r"`([\w/]+\.py)", code):
             assert (ROOT / "src/unpool" / path).exists(), path

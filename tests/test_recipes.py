@@ -78,7 +78,7 @@ def test_later_settings_win_and_the_recipe_stays():
     ("setting", "message"),
     [
         ("batch", "got --set batch; write name=value, for example batch=8"),
-        ("bacth=8", "there is no 'bacth': did you mean batch. the names are name, phases, trunk"),
+        ("bacth=8", "there is no 'bacth': did you mean batch. the names are name, phases, network"),
         ("lr=1", "there is no 'lr': .*the names are"),
         ("phases.0.step=1", "there is no 'step': did you mean steps"),
         ("phases.2.steps=1", "'2' is not a number from 0 to 1"),

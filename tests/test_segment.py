@@ -10,8 +10,19 @@ from PIL import Image
 
 import unpool.segment as segment
 from unpool.errors import OptionError, ShapeError, WeightsError
-from unpool.models import DeconvNet, save_pretrained
-from unpool.segment import PRESETS, Preset, Segmentation, Segmenter, find_device, resize, squares
+from unpool.models import FCN, DeconvNet, save_pretrained
+from unpool.ops.meanfield import CRF_PRESETS, DenseCRF, Kernel, mean_field
+from unpool.scores import read_scores
+from unpool.segment import (
+    PRESETS,
+    Preset,
+    Segmentation,
+    Segmenter,
+    conclude,
+    find_device,
+    resize,
+    squares,
+)
 from unpool.vision.images import read_mask, voc_palette
 from unpool.vision.proposals import Proposals
 
@@ -265,6 +276,65 @@ def test_resize():
     assert resize(picture(2, 60), 20, least=8).shape == (8, 20, 3)
 
 
+# ---- the dense CRF -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["whole", "instance"])
+@pytest.mark.parametrize("crf", [*CRF_PRESETS, DenseCRF((Kernel(2, 1),), 3)], ids=str)
+def test_the_crf_is_mean_field_on_the_probabilities(segmenter, mode, crf):
+    image = picture(24, 30)
+    options = {"mode": mode, "method": "grid", "proposals": 4}
+    plain, refined = segmenter(image, **options), segmenter(image, crf=crf, **options)
+    unary = -np.log(np.maximum(plain.scores, 1e-5))
+    expected = mean_field(torch.from_numpy(unary), torch.from_numpy(image.copy()), crf).numpy()
+    np.testing.assert_allclose(refined.scores, expected, atol=1e-6)
+    assert (refined.labels == expected.argmax(0)).mean() > 0.999
+    assert (refined.raw == plain.raw).all()
+
+
+def drawn(seed=0):
+    """A disk of another color than the ground, and scores that know it only roughly."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:60, :80]
+    labels = ((y - 30) ** 2 + (x - 40) ** 2 < 20**2).astype(np.uint8)
+    colors = np.array([[40, 90, 30], [200, 150, 60]])[labels]
+    image = np.clip(colors + random.normal(0, 4, colors.shape), 0, 255).astype(np.uint8)
+    shifted = np.roll(labels, 4, 1)
+    scores = np.eye(4, dtype=np.float32)[shifted].transpose(2, 0, 1) * 2
+    return image, labels, scores + random.normal(0, 1, scores.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("crf", CRF_PRESETS)
+def test_a_crf_finds_the_outline_in_noise(crf):
+    image, labels, scores = drawn()
+    before, after = (conclude(image, scores, CLASSES, crf=c).labels for c in (None, crf))
+    assert (before == labels).mean() < 0.9
+    assert (after == labels).mean() > 0.98
+
+
+def test_a_crf_takes_pictures_that_may_not_be_written(segmenter):
+    view = picture(24, 30)[:, ::-1]
+    view.flags.writeable = False
+    assert segmenter(view, mode="whole", crf="densecrf").labels.shape == (24, 30)
+
+
+def test_a_crf_is_part_of_the_procedure(segmenter):
+    assert segmenter.procedure("whole").endswith("float32")
+    assert segmenter.procedure("whole", crf="deeplab").endswith("float32, dense CRF deeplab")
+    assert segmenter.procedure("instance", crf="deeplab").endswith("float32, dense CRF deeplab")
+
+
+def test_refuses_crfs(segmenter):
+    with pytest.raises(OptionError, match="got CRF preset 'best'; it is one of edeconvnet, "):
+        segmenter(picture(20, 20), mode="whole", crf="best")
+
+
+@pytest.mark.parametrize("shape", [(4, 30, 24), (4, 24, 29), (24, 30), (24, 30, 4)])
+def test_scores_of_another_picture_are_refused(shape):
+    with pytest.raises(ShapeError, match=r"got scores of .* for a picture of \(24, 30\) \(H, W\)"):
+        conclude(picture(24, 30), np.zeros(shape, np.float32), CLASSES)
+
+
 # ---- the segmenter itself ------------------------------------------------------------------------
 
 
@@ -323,6 +393,16 @@ def test_weights_still_to_be_trained_are_refused(net, tmp_path):
 def test_refuses_options(net, options, message):
     with pytest.raises(OptionError, match=message):
         Segmenter(net, **{"classes": CLASSES, **options})
+
+
+def test_a_network_for_whole_pictures_has_one_mode(filled):
+    net = filled(FCN(4, ((1, 6), (1, 8)), None, stride=4, pad=1))
+    segmenter = Segmenter(net, CLASSES, device="cpu", precision="fp32", whole_side=48)
+    assert segmenter(picture(20, 30)).labels.shape == (20, 30)
+    assert segmenter.measured_modes == ("whole",)
+    for refused in (segmenter.procedure, lambda mode: segmenter(picture(20, 30), mode=mode)):
+        with pytest.raises(OptionError, match="got mode 'instance' for a FCN, .*; pass mode 'whol"):
+            refused("instance")
 
 
 def test_devices():
@@ -395,6 +475,17 @@ def test_save(result, tmp_path):
     assert not (tmp_path / "b.overlay.jpg").exists()
     with pytest.raises(OptionError, match=r"got the path .*a\.jpg; masks are written as \.png"):
         result.save(tmp_path / "a.jpg")
+
+
+def test_scores_are_saved_beside_the_mask(segmenter, tmp_path):
+    result = segmenter(picture(20, 30), mode="whole")
+    path = result.save(tmp_path / "a.b.png", overlay=False, scores=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"a.b.png", "a.b.scores.npz"}
+    found = read_scores(path.with_name("a.b.scores.npz"))
+    np.testing.assert_allclose(found.values, result.raw, rtol=1e-3, atol=1e-3)
+    assert found.classes == CLASSES
+    again = conclude(result.image, found.values, found.classes, found.palette)
+    assert (again.labels == result.labels).mean() > 0.99
 
 
 def test_overlay_leaves_the_picture_alone(result):

@@ -4,21 +4,14 @@ import dataclasses
 import json
 import shutil
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from unpool import Segmenter
-from unpool.data.crops import Views, batches
-from unpool.data.voc import open_data
 from unpool.errors import OptionError, WeightsError
-from unpool.fitting import TrainingError, estimate_statistics, fit
-from unpool.models import DeconvNet
-from unpool.models.scaffold import Scaffold
 from unpool.recipes import Phase, Recipe
 from unpool.train import train
-from unpool.vision.images import read_image, write_mask
+from unpool.vision.images import read_image
 
 TINY = Recipe(
     "tiny",
@@ -38,24 +31,6 @@ TINY = Recipe(
     statistics_passes=2,
     whole_side=48,
 )
-
-
-@pytest.fixture
-def data(tmp_path):
-    """Ten pictures with a bright square on dark ground."""
-    root = tmp_path / "data"
-    rng = np.random.default_rng(0)
-    for i in range(10):
-        image = rng.integers(0, 60, (40, 52, 3), dtype=np.uint8)
-        labels = np.zeros((40, 52), np.uint8)
-        y, x = rng.integers(2, 16, 2)
-        image[y : y + 20, x : x + 20] += 150
-        labels[y : y + 20, x : x + 20] = 1
-        (root / "images").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(root / "images" / f"{i}.png")
-        write_mask(root / "masks" / f"{i}.png", labels)
-    (root / "classes.txt").write_text("background\nsquare\n")
-    return root
 
 
 def weights(folder):
@@ -131,47 +106,3 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(data, tmp_path, monkeypatc
         train(data, tmp_path / "new", longer)
     assert list((tmp_path / "new/checkpoints").iterdir()) == []
     assert (tmp_path / "run/checkpoints/last.pt").read_bytes() == before
-
-
-def test_the_loss_falls_and_a_frozen_trunk_stays(data):
-    torch.manual_seed(0)
-    scaffold = Scaffold(DeconvNet(2, TINY.trunk, None, 32))
-    before = {k: v.clone() for k, v in scaffold.net.trunk.state_dict().items()}
-    recipe = dataclasses.replace(
-        TINY, phases=(Phase("coarse", 1, 40, 1e-2),), dropout=0.0, bf16=False
-    )
-    stream = batches(open_data(data, "train"), Views(32, (48, 64)), 4)
-    losses = [step.loss for step in fit(scaffold, stream, recipe)]
-    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
-    for name, value in scaffold.net.trunk.state_dict().items():
-        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
-
-
-def test_a_loss_that_is_not_finite_stops_the_training(data):
-    scaffold = Scaffold(DeconvNet(2, TINY.trunk, None, 32))
-    with torch.no_grad():
-        scaffold.heads[0].bias.fill_(torch.nan)
-    stream = batches(open_data(data, "train"), Views(32, (48, 64)), 2)
-    with pytest.raises(TrainingError, match=r"the loss is nan at step 1 \(phase coarse"):
-        next(fit(scaffold, stream, TINY))
-
-
-def test_statistics_are_the_mean_over_the_batches(data):
-    """Against the mean of each batch's own moments, taken by hooks."""
-    net = DeconvNet(2, TINY.trunk, None, 32)
-    norm = net.get_submodule("decoder.1.debn1_1")
-    seen = []
-
-    def hook(module, inputs):
-        x = inputs[0].float()
-        seen.append((x.mean((0, 2, 3)), x.var((0, 2, 3), correction=1)))
-
-    handle = norm.register_forward_pre_hook(hook)
-    net.train()
-    estimate_statistics(net, batches(open_data(data, "train"), Views(32, (32, 64)), 3), 4)
-    handle.remove()
-    assert len(seen) == 4
-    mean, variance = (torch.stack(parts).mean(0) for parts in zip(*seen, strict=True))
-    torch.testing.assert_close(norm.running_mean, mean, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(norm.running_var, variance, rtol=1e-2, atol=1e-3)
-    assert not net.training

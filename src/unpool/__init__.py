@@ -9,12 +9,13 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
+    "EDeconvNet": "ensemble",
     "Segmentation": "segment",
     "Segmenter": "segment",
     "UnpoolError": "errors",
 }
 
-__all__ = ["Segmentation", "Segmenter", "UnpoolError"]
+__all__ = ["EDeconvNet", "Segmentation", "Segmenter", "UnpoolError"]
 
 
 def __getattr__(name: str) -> object:

@@ -6,9 +6,12 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import sys
+import textwrap
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +24,8 @@ from unpool.files import atomic
 
 if TYPE_CHECKING:
     from unpool.data.check import Report
+
+_SPECK = 0.005  # share of a picture below which a class is not named, as in overlays
 
 Show = Callable[..., None]
 """Called with how much is done, the total, and if need be what is being done."""
@@ -45,21 +50,83 @@ def strict(values: object) -> object:
 
 
 def print_facts(facts: Mapping[str, Any], indent: str = "") -> None:
-    """Print names and values, a line each, what is nested indented, and None left out.
+    """Print names and values, a line each; what is nested is indented, long text wrapped.
+
+    Numbers are rounded, and None is left out.
 
     >>> print_facts({"devices": ["cpu", "cuda:0"], "weights": {"objects": 3}, "note": None})
     devices: cpu, cuda:0
     weights:
       objects: 3
+    >>> print_facts({"data": [{"part": "coco", "pictures": 152}, {"part": "msrc"}]})
+    data:
+      part: coco; pictures: 152
+      part: msrc
     """
     for name, value in facts.items():
-        if isinstance(value, dict) and value:
-            click.echo(f"{indent}{name}:")
-            print_facts(value, indent + "  ")
-        elif isinstance(value, list | dict):
-            click.echo(f"{indent}{name}: {', '.join(map(str, value)) or 'none'}")
-        elif value is not None:
-            click.echo(f"{indent}{name}: {value}")
+        match value:
+            case None:
+                pass
+            case dict() if value:
+                click.echo(f"{indent}{name}:")
+                print_facts(value, indent + "  ")
+            case [dict(), *_]:
+                click.echo(f"{indent}{name}:")
+                for item in value:
+                    _print_wrapped(_text(item), indent + "  ")
+            case _:
+                _print_wrapped(f"{name}: {_text(value)}", indent)
+
+
+def print_card(card: Mapping[str, Any]) -> None:
+    """Print the card of weights: without the palette, and with figures in percent.
+
+    >>> print_card({"palette": [[0, 0, 0]], "figures": {"val": {"miou": 0.4424, "images": 80}}})
+    figures:
+      val:
+        miou: 44.2 %
+        images: 80
+    """
+    print_facts({**card, "palette": None, "figures": in_percent(card.get("figures"))})
+
+
+def in_percent(figures: object) -> object:
+    """Figures with each share, however deep, as a percentage.
+
+    >>> in_percent({"miou_interval": [0.364, 0.479], "protocol": "whole pictures"})
+    {'miou_interval': '36.4 to 47.9 %', 'protocol': 'whole pictures'}
+    """
+    match figures:
+        case dict():
+            return {name: in_percent(value) for name, value in figures.items()}
+        case [float(low), float(high)]:
+            return f"{percent(low)} to {percent(high)} %"
+        case float(share):
+            return f"{percent(share)} %"
+        case _:
+            return figures
+
+
+def _text(value: object) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}"
+        case dict():
+            return "; ".join(f"{k}: {_text(v)}" for k, v in value.items()) or "none"
+        case list():
+            return ", ".join(map(_text, value)) or "none"
+        case _:
+            return str(value)
+
+
+def _print_wrapped(text: str, indent: str) -> None:
+    """Print one line, or several if it is longer than the terminal, the others indented further."""
+    width = max(40, min(100, shutil.get_terminal_size().columns))
+    layout = textwrap.TextWrapper(width, indent, indent + "    ", break_on_hyphens=False)
+    layout.break_long_words = False  # paths and hashes, to be copied
+    click.echo("\n".join(layout.wrap(text)))
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
@@ -91,7 +158,9 @@ def print_segmented(record: Mapping[str, Any], as_json: bool, quiet: bool) -> No
     elif "error" in record:
         complain(record["error"])
     elif not quiet:
-        seen = {name: share for name, share in record["labels"].items() if share >= 0.0005}
+        seen = {name: share for name, share in record["labels"].items() if share >= _SPECK}
+        if (others := 1 - sum(seen.values())) >= 0.0005:  # what does not print as 0.0
+            seen["others"] = others
         shares = ", ".join(f"{name} {percent(share)} %" for name, share in seen.items())
         click.echo(f"{record['source']}: {shares} ({record['seconds']:.2f} s)")
 
@@ -131,17 +200,30 @@ def write_figures(folder: Path, summary: Mapping[str, Any]) -> None:
         table.writerows([name, *(column[name] for column in columns)] for name in columns[0])
 
 
+_SHOWN = 10  # findings of a kind; a mistake is often made in every file
+
+
 def print_report(report: "Report") -> None:
-    """Print what is wrong with data; and the pictures and pixels of each class, by split."""
+    """Print what is wrong with data; and the pictures, objects and pixels of each class."""
+    total = Counter(finding[:2] for finding in report.findings)
+    seen: Counter[tuple[str, str]] = Counter()
     for level, kind, where, message in report.findings:
-        click.echo(f"{level}: {where}: {message} ({kind})")
-    rows = [["class", *(f"{split} ({pictures})" for split, pictures in report.splits.items())]]
+        seen[level, kind] += 1
+        n, rest = seen[level, kind], total[level, kind] - _SHOWN
+        if n <= _SHOWN:
+            click.echo(f"{level}: {where}: {message} ({kind})")
+        if n == _SHOWN and rest > 0:
+            click.echo(f"{level}: and {rest} more like that ({kind}), which --json lists")
+    objects = "objects, " * any(count.objects for count in report.classes)
+    what = f"pictures, {objects}pixels"
+    rows = [["class", *(f"{split} ({n}): {what}" for split, n in report.splits.items())]]
     for found in report.classes:
         cells = []
         for split in report.splits:
-            total = sum(other.pixels.get(split, 0) for other in report.classes)
-            share = found.pixels.get(split, 0) / max(total, 1)
-            cells.append(f"{found.images.get(split, 0)}, {percent(share):>4} %")
+            counts = [str(count[split]) for count in (found.images, found.objects) if count]
+            pixels = sum(other.pixels[split] for other in report.classes)
+            share = found.pixels[split] / max(pixels, 1)
+            cells.append(", ".join([*counts, f"{percent(share):>4} %"]))
         rows.append([f"{found.id} {found.name}", *cells])
     print_table(rows)
 

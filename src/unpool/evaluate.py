@@ -1,12 +1,17 @@
-"""Measure a segmenter on labeled pictures, by one confusion matrix over the data set."""
+"""Measure a segmenter on labeled pictures, by one confusion matrix over the data set.
 
-from collections.abc import Callable, Iterator
+Begun by `torchrun`, the processes share the pictures, and each gets the figures of all.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unpool import parallel
 from unpool.data.voc import VOID, DataSet, read_sample
+from unpool.ensemble import EDeconvNet
 from unpool.errors import DataError, UnpoolError
 from unpool.segment import Segmenter
 from unpool.vision.metrics import bootstrap_interval, boundary_f1, confusion_matrix, scores
@@ -24,9 +29,10 @@ class Measured(NamedTuple):
 
 
 def evaluate(
-    segmenter: Segmenter,
+    segmenter: Segmenter | EDeconvNet,
     data: DataSet,
     *,
+    missing: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -35,14 +41,16 @@ def evaluate(
     Args:
         segmenter: its classes must be those of the data.
         data: labeled pictures. One that cannot be read is dropped, and the summary says so.
+        missing: pictures of the data set that are not in `data`, and why; they count as dropped.
         progress: called with the number of pictures done and their total.
-        **options: of the segmenter's call: `mode`, `preset`, `proposals` ...
+        **options: of the segmenter's call: `mode`, `preset`, `proposals`, `crf` ...
 
     Returns:
-        The summary; see `summarize`.
+        The summary; see `summarize`. It is the same for any number of processes.
 
     Raises:
         DataError: other classes than the segmenter's, or not a single usable picture.
+        OptionError: options that do not fit the segmenter.
 
     Everingham et al. 2010, section 4.2: intersection over union, void left out.
     """
@@ -51,23 +59,27 @@ def evaluate(
             f"got data with the classes {_few(data.classes)}, but the weights know "
             f"{_few(segmenter.classes)}; evaluate on data with the same classes.txt"
         )
-    measured = []
+    procedure = segmenter.procedure(**options)  # first: it refuses modes that cannot be
+    absent = [_dropped(name, why, len(data.classes)) for name, why in (missing or {}).items()]
+    total = len(absent) + len(data.samples)
+    own: list[Measured] = []
     for result in measure(segmenter, data, **options):
-        measured.append(result)
+        own.append(result)
         if progress is not None:
-            progress(len(measured), len(data.samples))
+            progress(min(len(absent) + len(own) * parallel.world(), total), total)
+    measured = absent + parallel.gather(own)
     mode = options.get("mode") or segmenter.mode
-    return {"mode": mode, **summarize(measured, data, _describe(segmenter, mode, options))}
+    return {"mode": mode, **summarize(measured, data, procedure)}
 
 
-def measure(segmenter: Segmenter, data: DataSet, **options: Any) -> Iterator[Measured]:
-    """The counts of each picture, in the data's order."""
+def measure(segmenter: Segmenter | EDeconvNet, data: DataSet, **options: Any) -> Iterator[Measured]:
+    """The counts of each picture of this process' share, in the data's order."""
     k = len(data.classes)
-    for sample in data.samples:
+    for sample in parallel.share(data.samples):
         try:
             image, truth = read_sample(sample, k)
         except UnpoolError as error:
-            yield Measured(sample.name, np.zeros((k, k), np.int64), np.nan, str(error))
+            yield _dropped(sample.name, str(error), k)
             continue
         labels = segmenter(image, **options).labels
         found = boundary_f1(labels, truth, k, VOID)
@@ -117,15 +129,8 @@ def summarize(measured: list[Measured], data: DataSet, procedure: str) -> dict[s
     }
 
 
-def _describe(segmenter: Segmenter, mode: str, options: dict[str, Any]) -> str:
-    precision = str(segmenter.dtype).removeprefix("torch.")
-    if mode == "whole":
-        return f"whole pictures, long side {segmenter.whole_side}, {precision}"
-    preset = options.get("preset") or "paper"
-    return (
-        f"instance-wise, {options.get('proposals') or 50} {options.get('method') or 'edgeboxes'} "
-        f"proposals, preset {preset}, {precision}"
-    )
+def _dropped(name: str, error: str, classes: int) -> Measured:
+    return Measured(name, np.zeros((classes, classes), np.int64), float("nan"), error)
 
 
 def _few(names: list[str]) -> str:

@@ -28,6 +28,8 @@ class Phase:
     older_lr: float = 0.0  #: of the decoder stages before it, and their heads
     trunk_lr: float = 0.0  #: of the trunk's convolutions; 0 keeps them as they are
     trunk_from: int = 1  #: the first trunk stage that learns
+    sources: tuple[str, ...] = ("views",)  #: in turn: "views", "pasted", "objects", "proposals"
+    drop_every: int | None = None  #: steps after which rates fall tenfold; None: a falling line
 
 
 @dataclass(frozen=True)
@@ -38,32 +40,49 @@ class Recipe:
     phases: tuple[Phase, ...]
 
     # the network
+    network: str = "DeconvNet"  #: or "FCN"
     trunk: str = "vgg16"
     code: int | None = 4096  #: width of the code layers; None for a network without them
     size: int = 224  #: side of the training crops, and the network's design size
     bn_eps: float = 1e-9  #: of batch norm
+    stride: int = 8  #: of an FCN's scores: 8, 16 or 32
+    window: int = 7  #: side of the kernel of an FCN's fc6
+    pad: int = 100  #: zeros around the picture in an FCN; 1 pads fc6 instead
+    at_once: bool = False  #: an FCN learns all its skips together
+    start: str | None = None  #: weights to begin with, by name or folder; score layers are new
+    tied: bool = True  #: deconvolutions begin as the trunk's transposed filters, else Gaussian
 
     # what is seen
-    batch: int = 16
-    long_side: tuple[int, int] = (224, 448)  #: range of the enlarged picture's long side, pixels
-    aspect: float = 0.15  #: largest change of the aspect ratio, as a logarithm
+    batch: int = 16  #: crops of a step
+    accumulate: int = 1  #: parts of a batch that are passed one after the other
+    long_side: tuple[int, int] = (224, 448)  #: range of an enlarged view's long side, pixels
+    aspect: float = 0.15  #: largest change of a view's aspect ratio, as a logarithm
     flip: bool = True
-    balance: float = 0.0  #: classes in a smaller share of the pictures are drawn more often
+    balance: float = 0.0  #: classes in a smaller share of the pictures give more views
+    paste: int = 2  #: objects of other pictures that a pasted view gets, at most
     color: float = 0.2  #: largest change of brightness, contrast and saturation
+    enlarged: int = 250  #: side to which the window about an object is resized before its crop
+    overlap: float = 0.5  #: least IoU of a proposal with an object, to be learned from
+    repetition: float = 1.0  #: 1 makes classes equally frequent among windows, 0 leaves them
 
     # how it is learned
     optimizer: str = "adamw"  #: "adamw" or "sgd"
     weight_decay: float = 0.01
+    decay_norm: bool = False  #: batch norm decays too
+    bias_lr: float = 1.0  #: learning rate of biases, relative to that of filters
     momentum: float = 0.9  #: of SGD
     warmup: int = 20  #: steps of a phase in which the learning rate rises; then it falls linearly
     dropout: float = 0.0  #: share of the trunk's last maps that training sets to zero
-    clip: float = 5.0  #: largest norm of the gradient
+    clip: float | None = 5.0  #: largest norm of the gradient
     coarse_weight: float = 0.3  #: weight of the loss at each coarser stage's head
+    trunk_norm: bool = False  #: the trunk's batch norm learns, with the batches' statistics
     bf16: bool = True  #: bfloat16 arithmetic where the hardware has it
+    checkpointing: bool = False  #: compute a stage's maps again for its gradient, to save memory
     seed: int = 0
 
     # what is kept
     validate_every: int = 80  #: steps
+    patience: int | None = None  #: validations without a better one, after which the run ends
     save_every: int = 40  #: steps
     statistics_passes: int = 40  #: batches over which batch norm's statistics are taken at the end
     whole_side: int = 320  #: long side at which whole pictures are segmented
@@ -84,6 +103,7 @@ class Recipe:
 
 OBJECTS = Recipe(
     name="objects",
+    repetition=0.25,
     code=None,  # 457 pictures do not train the fully connected code
     batch=12,
     dropout=0.2,
@@ -97,13 +117,67 @@ OBJECTS = Recipe(
         Phase("224x224", 5, steps=320, lr=5e-4, older_lr=2e-4, trunk_lr=2e-5, trunk_from=4),
         Phase("polish", 5, steps=380, lr=3e-4, older_lr=3e-4, trunk_lr=3e-5, trunk_from=4),
         Phase("again", 5, steps=210, lr=2e-4, older_lr=2e-4, trunk_lr=3e-5, trunk_from=4),
+        Phase("proposals", 5, 400, 2e-4, 2e-4, 2e-5, 4, sources=("views", "proposals")),
     ),
 )
 """The default weights: 20 kinds of objects, learned from a few hundred pictures on a CPU."""
 
+
+def _published(name: str, *phases: Phase) -> Recipe:
+    """The authors' solver; their Caffe adds the decay before it divides by `iter_size`."""
+    return Recipe(
+        name,
+        phases,
+        tied=False,
+        batch=64,
+        accumulate=8,
+        color=0.0,
+        optimizer="sgd",
+        weight_decay=0.0005 / 8,
+        decay_norm=True,
+        bias_lr=2.0,
+        warmup=0,
+        clip=None,
+        coarse_weight=0.0,
+        trunk_norm=True,
+        validate_every=500,
+        save_every=500,
+        statistics_passes=501,
+    )
+
+
+_STAGE_1 = Phase("stage 1", 5, 20_000, 0.01, 0.01, 0.01, sources=("objects",), drop_every=9_000)
+_STAGE_2 = Phase("stage 2", 5, 40_000, 0.01, 0.01, 0.01, sources=("proposals",), drop_every=10_000)
+
+FCN8S = Recipe(
+    name="fcn8s",
+    network="FCN",
+    code=512,
+    window=3,
+    pad=1,
+    at_once=True,
+    dropout=0.5,
+    batch=12,
+    balance=0.3,
+    whole_side=384,
+    validate_every=50,
+    save_every=50,
+    phases=(
+        Phase("frozen", 1, 400, 1e-3, sources=("views", "pasted")),
+        Phase("all", 1, 200, 2e-4, trunk_lr=1e-5, trunk_from=4),
+    ),
+)
+"""FCN-8s, the partner of `objects` in the ensemble; narrow, for few pictures on a CPU."""
+
+DECONVNET = _published("deconvnet", _STAGE_1, _STAGE_2)
+"""The published training: both stages, 64 crops a step. Noh, Hong, Han 2015, sections 4, 5.1."""
+
+STAGE_1 = _published("deconvnet-stage1", _STAGE_1)
+STAGE_2 = _published("deconvnet-stage2", _STAGE_2)
+
 _MISFIT = object()  #: a value that is not of the wanted kind
 
-RECIPES = {recipe.name: recipe for recipe in (OBJECTS,)}
+RECIPES = {recipe.name: recipe for recipe in (OBJECTS, FCN8S, DECONVNET, STAGE_1, STAGE_2)}
 
 
 def override(recipe: Recipe, settings: list[str]) -> Recipe:
@@ -117,8 +191,8 @@ def override(recipe: Recipe, settings: list[str]) -> Recipe:
     Raises:
         OptionError: no such name (the nearest known one is told), or a value of another type.
 
-    >>> override(Recipe("short", (Phase("coarse", 1, 500, 1e-3),)), ["phases.0.steps=5"]).phases
-    (Phase(name='coarse', stages=1, steps=5, lr=0.001, older_lr=0.0, trunk_lr=0.0, trunk_from=1),)
+    >>> override(OBJECTS, ["phases.0.steps=5"]).phases[0].steps
+    5
     """
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -177,6 +251,8 @@ def _fit(value: Any, kind: Any) -> Any:
         return next((v for v in found if v is not _MISFIT), _MISFIT)
     if get_origin(kind) is tuple:
         parts = get_args(kind)
+        if isinstance(value, tuple) and parts[1:] == (...,) and parts[0] is not Phase:
+            parts = parts[:1] * len(value)
         if not isinstance(value, tuple) or len(value) != len(parts):
             return _MISFIT
         fitted = tuple(_fit(v, one) for v, one in zip(value, parts, strict=True))

@@ -17,10 +17,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from unpool.cards import MODES, settings
 from unpool.errors import OptionError, ShapeError, WeightsError
-from unpool.models import DeconvNet, from_pretrained, prepare
+from unpool.models import Network, from_pretrained, prepare
 from unpool.models.fast import bf16_pays, fold
 from unpool.models.vgg import MEAN_BGR
+from unpool.ops.meanfield import DenseCRF, mean_field, unary_from_probabilities
+from unpool.scores import Scores, write_scores
 from unpool.vision.boxes import Crop, square
 from unpool.vision.drawing import overlay
 from unpool.vision.images import voc_palette, write_image, write_mask
@@ -30,8 +33,6 @@ __all__ = ["MODES", "PRESETS", "Preset", "Segmentation", "Segmenter"]
 
 Progress = Callable[[int, int], None]
 """Called with the number of crops done and their total."""
-
-MODES = ("whole", "instance")
 
 
 class Preset(NamedTuple):
@@ -59,6 +60,7 @@ class Segmentation:
     palette: NDArray[np.uint8]  #: (256, 3) RGB by class id
     boxes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
     """The squares that were segmented, (P, 4) x0, y0, x1, y1; none for a whole picture."""
+    raw: NDArray[np.float32] | None = None  #: (K, H, W) scores before softmax and CRF
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
@@ -74,18 +76,22 @@ class Segmentation:
         """The picture with its classes painted over it and a legend, (H, W, 3) RGB."""
         return overlay(self.image, self.labels, self.palette, self.classes)
 
-    def save(self, path: str | Path, *, overlay: bool = True) -> Path:
-        """Write the labels as an index PNG with palette, and the overlay beside it.
+    def save(self, path: str | Path, *, overlay: bool = True, scores: bool = False) -> Path:
+        """Write the labels as an index PNG with palette, and other files beside it.
 
         Args:
-            path: of the mask, ending in .png; the overlay gets .overlay.jpg for it.
-            overlay: whether to write that, too.
+            path: of the mask, ending in .png; the others get .overlay.jpg and .scores.npz for it.
+            overlay: whether to write the picture with its classes painted on.
+            scores: whether to write the raw scores, for `unpool.scores.read_scores`.
         """
         path = Path(path)
         if path.suffix.lower() != ".png":
             raise OptionError(f"got the path {path}; masks are written as .png: end it so")
         if overlay:
             write_image(path.with_suffix(".overlay.jpg"), self.overlay())
+        if scores and self.raw is not None:
+            known = Scores(self.raw, self.classes, self.palette)
+            write_scores(path.with_suffix(".scores.npz"), known)
         write_mask(path, self.labels, self.palette)  # last: a mask tells that all is there
         return path
 
@@ -96,13 +102,14 @@ class Segmenter:
     Args:
         model: a trained network.
         classes: names by class id, the background first.
-        palette: colors by class id, (K, 3) uint8 RGB; the VOC palette when not given.
+        palette: colors by class id, RGB, 0 to 255; the VOC palette when not given.
         mean: subtracted from the pixels: blue, green, red.
         whole_side: long side to which whole pictures are resized.
         mode: the default mode, "whole" or "instance".
         device: "auto", "cpu", "cuda" or "cuda:n".
         precision: "bf16", "fp32", or "auto": bf16 where the hardware has it.
 
+    >>> from unpool.models import DeconvNet
     >>> segmenter = Segmenter(DeconvNet(2, ((1, 4),), None, 32), ["background", "cat"])
     >>> segmenter(np.zeros((20, 30, 3), np.uint8)).labels.shape
     (20, 30)
@@ -110,9 +117,9 @@ class Segmenter:
 
     def __init__(
         self,
-        model: DeconvNet,
+        model: Network,
         classes: Sequence[str],
-        palette: NDArray[np.uint8] | None = None,
+        palette: NDArray[np.uint8] | Sequence[Sequence[int]] | None = None,
         *,
         mean: tuple[float, float, float] = MEAN_BGR,
         whole_side: int = 320,
@@ -130,9 +137,11 @@ class Segmenter:
         self.classes, self.mean, self.mode = list(classes), mean, mode
         self.whole_side = whole_side
         self.palette = voc_palette()
-        if palette is not None:
+        if palette is not None and len(palette):
             self.palette[: len(palette)] = palette
         self.model = fold(model).to(self.device)
+        self.side = model.size  #: of the square crops; None for a network without them
+        self.measured_modes = ("whole",) if self.side is None else MODES  #: of an evaluation
         self.dtype = torch.float32
         if precision == "bf16" or (precision == "auto" and bf16_pays(self.device)):
             self.dtype = torch.bfloat16
@@ -148,20 +157,36 @@ class Segmenter:
             **options: `mode`, `device`, `precision`, as of the class.
 
         Raises:
-            WeightsError: no such weights, a damaged file, or weights not ready for use.
+            WeightsError: no such weights, a damaged file or card, or weights not ready for use.
 
         >>> segmenter = Segmenter.from_pretrained("objects")
         """
         model, card = from_pretrained(source)
         if not card.get("ready", True):
             raise WeightsError(f"got {source}, a {card.get('note', 'network still to be trained')}")
-        chosen = {"whole_side": card.get("whole_side", 320), "mode": card.get("mode", "whole")}
-        classes = card.get("classes") or [f"class {i}" for i in range(card["arguments"]["classes"])]
-        palette = np.array(card["palette"], np.uint8) if "palette" in card else None
-        mean = tuple(card.get("input", {}).get("mean", MEAN_BGR))
-        return cls(model, classes, palette, mean=mean, **{**chosen, **options})  # type: ignore[arg-type]
+        return cls(model, **{**settings(card, model.classes, source), **options})
 
     def __call__(
+        self, image: NDArray[np.uint8], *, crf: str | DenseCRF | None = None, **options: Any
+    ) -> Segmentation:
+        """Segment one picture.
+
+        Args:
+            image: (H, W, 3) uint8, RGB, upright.
+            crf: a dense CRF that refines the probabilities, or the name of one of `CRF_PRESETS`.
+            **options: as of `score`.
+
+        Returns:
+            Labels and probabilities at the size of the picture.
+
+        Raises:
+            ShapeError: the picture is not (H, W, 3) uint8.
+            OptionError: an unknown mode, preset, method or CRF, or a number below 1.
+        """
+        scores, boxes = self.score(image, **options)
+        return conclude(image, scores, self.classes, self.palette, boxes, crf)
+
+    def score(
         self,
         image: NDArray[np.uint8],
         *,
@@ -171,8 +196,8 @@ class Segmenter:
         proposals: int = 50,
         batch: int = 8,
         progress: Progress | None = None,
-    ) -> Segmentation:
-        """Segment one picture.
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The raw scores of one picture, before softmax.
 
         Args:
             image: (H, W, 3) uint8, RGB, upright.
@@ -185,44 +210,52 @@ class Segmenter:
             progress: called after each batch.
 
         Returns:
-            Labels and probabilities at the size of the picture.
-
-        Raises:
-            ShapeError: the picture is not (H, W, 3) uint8.
-            OptionError: an unknown mode, preset or method, or a number below 1.
+            Scores (K, H, W), and the squares (P, 4) that were segmented, none for a whole picture.
         """
-        if not isinstance(image, np.ndarray):
-            raise ShapeError(
-                f"got a {type(image).__name__} for a picture; wanted an array (H, W, 3) uint8 RGB: "
-                "read files with unpool.vision.images.read_image"
-            )
+        _require_picture(image)
+        if self._resolve(mode) == "whole":
+            return self._whole(image), np.zeros((0, 4), np.int64)
+        if min(proposals, batch) < 1:
+            raise OptionError(f"got proposals={proposals}, batch={batch}; wanted 1 or more of each")
+        boxes = squares(image, preset, method, proposals)
+        return self._instances(image, boxes, batch, progress), boxes
+
+    def procedure(
+        self,
+        mode: str | None = None,
+        preset: str | Preset = "paper",
+        method: str = "edgeboxes",
+        proposals: int = 50,
+        crf: str | DenseCRF | None = None,
+        **_: Any,
+    ) -> str:
+        """How pictures are segmented with these options, in words; refuses modes there are not."""
+        precision = str(self.dtype).removeprefix("torch.")
+        refined = f", dense CRF {crf}" if crf is not None else ""
+        if self._resolve(mode) == "whole":
+            return f"whole pictures, long side {self.whole_side}, {precision}{refined}"
+        return (
+            f"instance-wise, {proposals} {method} proposals, preset {preset}, {precision}{refined}"
+        )
+
+    def _resolve(self, mode: str | None) -> str:
+        """The mode that was asked for, or else the segmenter's own; one that it has."""
         mode = self.mode if mode is None else mode
         _require("mode", mode, MODES)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise ShapeError(
-                f"got a picture of {image.shape} {image.dtype}; wanted (H, W, 3) uint8 RGB: "
-                "read it with unpool.vision.images.read_image"
+        if mode == "instance" and self.side is None:
+            raise OptionError(
+                f"got mode 'instance' for a {type(self.model).__name__}, which segments whole "
+                "pictures; pass mode 'whole', or the weights of a DeconvNet"
             )
-        if mode == "whole":
-            scores, boxes = self._whole(image), np.zeros((0, 4), np.int64)
-        else:
-            if min(proposals, batch) < 1:
-                raise OptionError(
-                    f"got proposals={proposals}, batch={batch}; wanted 1 or more of each"
-                )
-            boxes = squares(image, preset, method, proposals)
-            scores = self._instances(image, boxes, batch, progress)
-        labels = scores.argmax(0).astype(np.uint8)
-        probabilities = torch.from_numpy(scores).softmax(0).numpy()
-        return Segmentation(image, labels, probabilities, self.classes, self.palette, boxes)
+        return mode
 
     def _whole(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Scores (K, H, W) of a picture in one pass, at the network's own scale."""
         height, width = image.shape[:2]
-        if self.model.code is not None:  # made for one size: the square around the picture
+        if self.side is not None and self.model.fc is not None:  # made for one size: a square
             side = max(height, width)
             x, y = (width - side) // 2, (height - side) // 2
-            crop = Crop((x, y, x + side, y + side), self.model.size)
+            crop = Crop((x, y, x + side, y + side), self.side)
             scores = np.full((self.model.classes, height, width), -np.inf, np.float32)
             crop.paste(self._score(crop.take(image)[None])[0], scores)
             return scores
@@ -239,8 +272,9 @@ class Segmenter:
         progress: Progress | None,
     ) -> NDArray[np.float32]:
         """Scores (K, H, W) by the pixelwise maximum over crops and zero: eq. (1) of the paper."""
+        assert self.side is not None
         merged = np.zeros((self.model.classes, *image.shape[:2]), np.float32)
-        crops = [Crop((b[0], b[1], b[2], b[3]), self.model.size) for b in boxes.tolist()]
+        crops = [Crop((b[0], b[1], b[2], b[3]), self.side) for b in boxes.tolist()]
         for start in range(0, len(crops), batch):
             part = crops[start : start + batch]
             scores = self._score(np.stack([crop.take(image) for crop in part]))
@@ -255,6 +289,44 @@ class Segmenter:
         """Raw scores (N, K, h, w) of pictures (N, h, w, 3) in one batch."""
         x: Tensor = prepare(torch.from_numpy(images).to(self.device), self.mean)
         return np.ascontiguousarray(self.model(x.to(self.dtype)).float().cpu().numpy())
+
+
+def conclude(
+    image: NDArray[np.uint8],
+    scores: NDArray[np.float32],
+    classes: list[str],
+    palette: NDArray[np.uint8] | None = None,
+    boxes: NDArray[np.int64] | None = None,
+    crf: str | DenseCRF | None = None,
+) -> Segmentation:
+    """The best class of every pixel by its scores, refined by a dense CRF if wanted.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        scores: raw scores (K, H, W), whose softmax is the probability of each class.
+        classes: names by class id.
+        palette: (256, 3) RGB by class id; the VOC palette when not given.
+        boxes: the squares that were segmented, (P, 4).
+        crf: a dense CRF, or the name of one of `CRF_PRESETS`.
+
+    Raises:
+        ShapeError: scores of another size than the picture's.
+    """
+    if scores.ndim != 3 or scores.shape[1:] != image.shape[:2]:
+        raise ShapeError(
+            f"got scores of {scores.shape} for a picture of {image.shape[:2]} (H, W); wanted "
+            "(K, H, W): take the picture that they were made of, upright and in its full size"
+        )
+    probabilities = torch.from_numpy(scores).softmax(0)
+    decisive = scores  # of which softmax could make ties
+    if crf is not None:
+        unary = unary_from_probabilities(probabilities)
+        probabilities = mean_field(unary, torch.from_numpy(image.copy()), crf)
+        decisive = probabilities.numpy()
+    labels = decisive.argmax(0).astype(np.uint8)
+    boxes = np.zeros((0, 4), np.int64) if boxes is None else boxes
+    palette = voc_palette() if palette is None else palette
+    return Segmentation(image, labels, probabilities.numpy(), classes, palette, boxes, scores)
 
 
 def squares(
@@ -309,6 +381,17 @@ def find_device(name: str) -> torch.device:
     raise OptionError(
         f"got device {name!r}; this machine has cpu"
         + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
+    )
+
+
+def _require_picture(image: NDArray[np.uint8]) -> None:
+    came = f"a {type(image).__name__} for a picture"
+    if isinstance(image, np.ndarray):
+        if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 and image.size:
+            return
+        came = f"a picture of {image.shape} {image.dtype}"
+    raise ShapeError(
+        f"got {came}; wanted (H, W, 3) uint8 RGB: read it with unpool.vision.images.read_image"
     )
 
 

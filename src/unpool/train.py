@@ -1,41 +1,47 @@
-"""Train a DeconvNet: the run folder, with all that a run needs to go on and to be judged."""
+"""Train a network by a recipe, on labeled pictures."""
 
-import json
-import platform
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-import unpool
-from unpool.data.crops import Batch, Views, batches, class_balance
-from unpool.data.voc import VOID, DataSet, open_data, read_sample
-from unpool.errors import DataError, OptionError, WeightsError
+from unpool import parallel
+from unpool.data.batches import Batch, batches
+from unpool.data.crops import Cut, Draw, Views, class_balance, draw_views, draw_windows, take_turns
+from unpool.data.pasting import find_paster
+from unpool.data.voc import VOID, DataSet, open_data, read_labels, read_sample
+from unpool.data.windows import find_proposals, object_windows, proposal_windows, repeat_rare
+from unpool.errors import DataError, OptionError
 from unpool.evaluate import evaluate
-from unpool.files import atomic
-from unpool.fitting import Progress, Step, arithmetic, estimate_statistics, fit, set_learning
-from unpool.models import DeconvNet, load_vgg, save_pretrained
-from unpool.models.scaffold import Scaffold
+from unpool.fitting import arithmetic, estimate_statistics, fit, parts_of, set_learning
+from unpool.models import FCN, DeconvNet, Network, from_pretrained, load_vgg, save_pretrained
+from unpool.models.scaffold import Learner, Plain, Scaffold
 from unpool.models.vgg import MEAN_BGR, prepare
 from unpool.recipes import Recipe
+from unpool.runs import (
+    Preparation,
+    Report,
+    Run,
+    Validation,
+    curves_missing,
+    draw_curves,
+    write_json,
+    writing,
+)
 from unpool.segment import Segmenter, find_device, resize
 from unpool.vision.drawing import contact_sheet, overlay
-from unpool.vision.images import voc_palette, write_image
+from unpool.vision.images import image_size, voc_palette, write_image
 from unpool.vision.metrics import confusion_matrix, scores
 
-__all__ = ["Validation", "train"]
-
-
-class Validation(NamedTuple):
-    """A record of one validation."""
-
-    n: int  #: steps done
-    phase: str
-    miou: float
+__all__ = ["train"]
 
 
 def train(
@@ -48,14 +54,15 @@ def train(
     trunk_weights: str | Path | None = None,
     trunk_inputs: str = "caffe",
     resume: bool = False,
+    tensorboard: bool = False,
     device: str = "auto",
     command: str = "",
-    report: Callable[[Step | Validation], None] | None = None,
+    report: Report | None = None,
 ) -> dict[str, Any]:
     """Train by a recipe, keep the best by validation, and write weights that `Segmenter` takes.
 
-    The run folder gets `config.json`, `env.json`, `metrics.jsonl`, `checkpoints/`, `plots/`,
-    `weights/` (for `Segmenter.from_pretrained`) and `eval/summary.json`.
+    The run folder is described in `unpool.runs`. Begun by `torchrun`, the processes share the
+    work; every one returns the same summary.
 
     Args:
         data: a folder that `open_data` understands.
@@ -66,143 +73,229 @@ def train(
         trunk_weights: VGG weights for the trunk; random when not given.
         trunk_inputs: what those were trained on, see `load_vgg`.
         resume: go on from the last checkpoint; the result is that of an uninterrupted run.
+        tensorboard: write records for TensorBoard, too.
         device: "auto", "cpu", "cuda" or "cuda:n".
         command: the command line, for the card.
-        report: called with every `Step` and `Validation`.
+        report: called with every `Step`, `Validation` and `Preparation`.
 
     Returns:
-        The summary of the final evaluation on `val`, whole pictures; see `evaluate`.
+        The summary of the final evaluation on `val`, whole pictures; see `evaluate`. Its `notes`
+        say what was amiss but no reason to stop: classes that no mask of `split` shows, curves
+        that could not be drawn. Each is a warning at the beginning, too.
 
     Raises:
-        DataError, OptionError, WeightsError: what came cannot be used.
-        TrainingError: the training failed.
+        DataError, ImageError, OptionError, WeightsError: what came cannot be used.
+        TrainingError: the training failed, or its folder cannot be written to.
     """
+    where = find_device(parallel.local(device))
     learn, choose = open_data(data, split), open_data(data, val)
     if learn.classes != choose.classes:
         raise DataError(f"got other classes in {split} than in {val}; write them to classes.txt")
-    run = _Run(Path(output), recipe, learn, find_device(device), resume)
-    if trunk_weights is not None and run.progress.step == 0:
-        load_vgg(run.scaffold.net, trunk_weights, trunk_inputs)
-        run.scaffold.tie()
-    weights = class_balance(learn, recipe.balance) if recipe.balance else None
-    views = Views(recipe.size, recipe.long_side, recipe.aspect, recipe.flip, recipe.color)
-    stream = batches(learn, views, recipe.batch, recipe.seed, run.progress.step, weights)
+    shown, _ = count_classes(learn), count_classes(choose)
+    with parallel.join(where):
+        parts = parts_of(recipe)
+        torch.manual_seed(recipe.seed)
+        learner = build(recipe, len(learn.classes)).to(where)
+        learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        run = Run(
+            Path(output), recipe, learn.classes, learner, resume=resume, tensorboard=tensorboard
+        )
+        with closing(run):
+            if unseen := [name for name, n in zip(learn.classes, shown, strict=True) if not n]:
+                run.note(f"no mask of {split} shows {', '.join(unseen)}, which cannot be learned")
+            if missing := curves_missing():
+                run.note(missing)
+            if run.progress.step == 0:
+                _begin(learner, recipe, trunk_weights, trunk_inputs)
+            draw = sources(recipe, learn, run.folder, report)
+            first, size = run.progress.step * parts, recipe.batch // parts
+            stream = batches(draw, size, first, parallel.rank(), parallel.world())
+            _fit(run, stream, choose, report)
+            return _finish(run, stream, learn, choose, command)
+
+
+def count_classes(data: DataSet) -> list[int]:
+    """In how many pictures each class is found; thus what cannot be used is found at once.
+
+    Raises:
+        ImageError, DataError: a mask cannot be used, or is not of its picture's size.
+    """
+    counts = np.zeros(len(data.classes), int)
+    for sample in data.samples:
+        labels = read_labels(sample, len(data.classes))
+        if image_size(sample.image) != labels.shape:
+            read_sample(sample, len(data.classes))  # says so
+        counts[np.unique(labels[labels != VOID])] += 1
+    return counts.tolist()
+
+
+def build(recipe: Recipe, classes: int) -> Learner:
+    """The recipe's network, with what is put around it for its training."""
+    if recipe.network == "DeconvNet":
+        return Scaffold(DeconvNet(classes, recipe.trunk, recipe.code, recipe.size, recipe.bn_eps))
+    if recipe.network == "FCN":
+        r = recipe
+        net = FCN(classes, r.trunk, r.code, r.stride, r.pad, r.window, r.dropout, r.at_once)
+        return Plain(net)
+    raise OptionError(f"got network {recipe.network!r} in a recipe; it is 'DeconvNet' or 'FCN'")
+
+
+def sources(recipe: Recipe, data: DataSet, folder: Path, report: Report | None = None) -> Draw:
+    """The crops of the whole training, at each place those of its phase.
+
+    Args:
+        recipe: which crops the phases want.
+        data: labeled pictures.
+        folder: proposals are kept there, in `proposals.npz`.
+        report: called while they are found.
+    """
+    cv2.setNumThreads(1)  # the network needs the cores
+    wanted = {name for phase in recipe.phases for name in phase.sources}
+    k, cut = len(data.classes), Cut(recipe.size, recipe.size, recipe.flip, recipe.color)
+    known: dict[str, Draw] = {}
+    if wanted & {"views", "pasted"}:
+        views = Views(recipe.size, recipe.long_side, recipe.aspect, recipe.flip, recipe.color)
+        weights = class_balance(data, recipe.balance) if recipe.balance else None
+        known["views"] = draw_views(data, views, recipe.seed, weights)
+        paster = find_paster(data, recipe.paste) if "pasted" in wanted else None
+        known["pasted"] = draw_views(data, views, recipe.seed, weights, paster)
+    if "objects" in wanted:
+        windows = repeat_rare(object_windows(data), recipe.repetition)
+        larger = cut._replace(enlarged=max(recipe.enlarged, recipe.size))
+        known["objects"] = draw_windows(windows, k, larger, recipe.seed)
+    if "proposals" in wanted:
+        windows = proposal_windows(data, _proposals(data, folder, report), recipe.overlap)
+        known["proposals"] = draw_windows(
+            repeat_rare(windows, recipe.repetition), k, cut, recipe.seed
+        )
+    if unknown := wanted - set(known):
+        raise OptionError(
+            f"got the source {min(unknown)!r} in a recipe; sources are views, pasted, "
+            "objects, proposals"
+        )
+    draws = [take_turns([known[name] for name in phase.sources]) for phase in recipe.phases]
+    ends = list(accumulate(phase.steps * recipe.batch for phase in recipe.phases))[:-1]
+    return lambda place: draws[bisect_right(ends, place)](place)
+
+
+def _proposals(data: DataSet, folder: Path, report: Report | None) -> list[NDArray[np.int64]]:
+    def show(done: int, total: int) -> None:
+        if report is not None:
+            report(Preparation(done, total))
+
+    cache = folder / "proposals.npz"
+    if parallel.rank() > 0:
+        parallel.wait()  # for the first process, which finds them
+    found = find_proposals(data, cache=cache, progress=show)
+    if parallel.rank() == 0:
+        parallel.wait()
+    return found
+
+
+def _begin(
+    learner: Learner, recipe: Recipe, trunk_weights: str | Path | None, trunk_inputs: str
+) -> None:
+    """The weights that the training begins with."""
+    net = learner.net
+    if recipe.start is not None:
+        take_over(net, from_pretrained(recipe.start)[0])
+    if trunk_weights is not None:
+        load_vgg(net, trunk_weights, trunk_inputs)
+        if recipe.tied and isinstance(learner, Scaffold):
+            learner.tie()
+
+
+def take_over(net: Network, trained: Network) -> list[str]:
+    """Give a network the tensors of a trained one, where names and shapes are the same.
+
+    Returns:
+        The names of those that it keeps as they are: the score layers, where classes differ.
+
+    Raises:
+        OptionError: the trunks do not fit one another.
+    """
+    own, other = net.state_dict(), trained.state_dict()
+    fits = {k: v for k, v in other.items() if k in own and own[k].shape == v.shape}
+    if not all(k in fits for k in own if k.startswith("trunk.") and "num_batches" not in k):
+        raise OptionError("got weights to start from with another trunk; set trunk to theirs")
+    net.load_state_dict(fits, strict=False)
+    return [k for k in own if k not in fits]
+
+
+def _fit(run: Run, stream: Iterator[Batch], choose: DataSet, report: Report | None) -> None:
+    """Do the steps that are left; validate and save in between."""
+    recipe = run.recipe
     last = sum(phase.steps for phase in recipe.phases)
-    for step in fit(run.scaffold, stream, recipe, run.progress, run.optimizer_state):
+    depth = max(phase.stages for phase in recipe.phases)
+    if run.tired:
+        return
+    for step in fit(run.learner, stream, recipe, run.progress, run.optimizer_state):
         run.log(step, report)
         if step.n % recipe.validate_every == 0 or step.n == last:
-            run.validate(step, choose, report)
-        if step.n % recipe.save_every == 0 or step.n == last:
+            phase = next(p for p in recipe.phases if p.name == step.phase)
+            parallel.copy_from_first(run.learner)
+            miou = validate(run.learner, phase.stages, choose, recipe)
+            record = Validation(step.n, step.phase, miou)
+            run.log(record, report)
+            run.judge(record, phase.stages == depth)
+        if step.n % recipe.save_every == 0 or step.n == last or run.tired:
             run.save()
-    return run.finish(choose, stream, command)
+        if run.tired:
+            return
 
 
-class _Run:
-    """A run folder and what is trained in it."""
-
-    def __init__(
-        self, folder: Path, recipe: Recipe, data: DataSet, device: torch.device, resume: bool
-    ) -> None:
-        self.folder, self.recipe, self.data, self.device = folder, recipe, data, device
-        self.checkpoint = folder / "checkpoints/last.pt"
-        self.best_path = folder / "checkpoints/best.pt"
-        if not resume and self.checkpoint.exists():
-            raise OptionError(
-                f"{folder} holds a run already; pass --resume to go on with it, or another folder"
-            )
-        torch.manual_seed(recipe.seed)
-        net = DeconvNet(len(data.classes), recipe.trunk, recipe.code, recipe.size, recipe.bn_eps)
-        self.scaffold = Scaffold(net).to(device)
-        self.scaffold.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.progress, self.best = Progress(), -1.0
-        self.optimizer_state: dict[str, Any] | None = None
-        if resume and self.checkpoint.exists():
-            self._restore()
-        _forget_after(folder / "metrics.jsonl", self.progress.step)
-        write_json(folder / "config.json", recipe.to_json())
-        write_json(folder / "env.json", environment())
-
-    def log(self, record: Step | Validation, report: Callable[..., None] | None) -> None:
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(record._asdict()) + "\n")
-        if report is not None:
-            report(record)
-
-    def validate(self, step: Step, data: DataSet, report: Callable[..., None] | None) -> None:
-        phase = next(p for p in self.recipe.phases if p.name == step.phase)
-        miou = validate(self.scaffold, phase.stages, data, self.recipe)
-        self.log(Validation(step.n, step.phase, miou), report)
-        complete = phase.stages == len(self.scaffold.net.decoder)
-        if complete and miou > self.best:
-            self.best = miou
-            save_state(self.best_path, {"model": self.scaffold.state_dict()})
-
-    def save(self) -> None:
-        optimizer = self.progress.optimizer
-        assert optimizer is not None
-        state = {
-            "recipe": json.dumps(self.recipe.to_json()),
-            "classes": self.data.classes,
-            "step": self.progress.step,
-            "best": self.best,
-            "model": self.scaffold.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        }
-        save_state(self.checkpoint, state)
-
-    def _restore(self) -> None:
-        state = load_state(self.checkpoint)
-        if json.loads(state["recipe"]) != self.recipe.to_json():
-            raise OptionError(
-                f"{self.folder} was begun with another recipe (see its config.json); resume with "
-                "the same one, or begin a new run"
-            )
-        if state["classes"] != self.data.classes:
-            raise DataError(f"{self.folder} was begun on other classes; resume on the same data")
-        self.scaffold.load_state_dict(state["model"])
-        self.progress.step, self.best = state["step"], state["best"]
-        self.optimizer_state = state["optimizer"]
-
-    def finish(self, data: DataSet, stream: Iterator[Batch], command: str) -> dict[str, Any]:
-        """Weights, card, pictures and figures of the best network."""
-        if self.best_path.exists():
-            self.scaffold.load_state_dict(load_state(self.best_path)["model"])
-        net = self.scaffold.net
-        set_learning(self.scaffold, self.recipe.phases[-1])
-        estimate_statistics(net, stream, self.recipe.statistics_passes, self.recipe.bf16)
-        card = describe(net, self.data, self.recipe, command)
-        save_pretrained(net, self.folder / "weights", card)
-        segmenter = Segmenter.from_pretrained(self.folder / "weights", device=str(self.device))
-        summary = evaluate(segmenter, data)
-        card["figures"] = {f"{data.root.name} {data.split}, whole": headline(summary)}
-        save_pretrained(net, self.folder / "weights", card)
-        write_json(self.folder / "eval/summary.json", summary)
-        write_image(self.folder / "plots/predictions.png", _pictures(segmenter, data))
-        return summary
+def _finish(
+    run: Run, stream: Iterator[Batch], learn: DataSet, choose: DataSet, command: str
+) -> dict[str, Any]:
+    """Weights, card, pictures and figures of the best network."""
+    run.take_best()
+    net, folder, recipe = run.learner.net, run.folder, run.recipe
+    set_learning(run.learner, recipe.phases[-1], recipe)
+    estimate_statistics(net, stream, recipe.statistics_passes, recipe.bf16)
+    parallel.copy_from_first(run.learner)
+    card = describe(net, learn, recipe, command)
+    if parallel.rank() == 0:
+        with writing(folder / "weights"):
+            save_pretrained(net, folder / "weights", card)
+    parallel.wait()
+    segmenter = Segmenter.from_pretrained(
+        folder / "weights", device=str(next(net.parameters()).device)
+    )
+    summary = {**evaluate(segmenter, choose), "notes": run.notes}
+    if parallel.rank() == 0:
+        card["figures"] = {f"{choose.root.name} {choose.split}, whole": headline(summary)}
+        pictures = _pictures(segmenter, choose)
+        with writing(folder):
+            save_pretrained(net, folder / "weights", card)
+            write_json(folder / "eval/summary.json", summary)
+            write_image(folder / "plots/predictions.png", pictures)
+            if not curves_missing():
+                draw_curves(folder)
+    parallel.wait()
+    return summary
 
 
 @torch.no_grad()
-def validate(scaffold: Scaffold, stages: int, data: DataSet, recipe: Recipe) -> float:
+def validate(learner: Learner, stages: int, data: DataSet, recipe: Recipe) -> float:
     """Mean IoU of whole pictures, by the head after `stages` stages, at the pictures' own size."""
-    scaffold.eval()
-    device = next(scaffold.parameters()).device
+    learner.eval()
+    device = next(learner.parameters()).device
     k = len(data.classes)
-    total = np.zeros((k, k), np.int64)
-    for sample in data.samples:
+    found = []
+    for sample in parallel.share(data.samples):
         image, truth = read_sample(sample, k)
-        small = resize(image, recipe.whole_side, 2 ** len(scaffold.net.trunk.table))
+        small = resize(image, recipe.whole_side, 32)
         with arithmetic(device, recipe.bf16):
             x = prepare(torch.from_numpy(small[None]).to(device))
-            found = scaffold(x, stages)[-1].float()
-        found = F.interpolate(found, size=truth.shape, mode="bilinear")
-        total += confusion_matrix(found[0].argmax(0).cpu().numpy(), truth, k, VOID)
-    return float(scores(total).miou)
+            maps = learner(x, stages, last=True)[-1].float()
+        maps = F.interpolate(maps, size=truth.shape, mode="bilinear")
+        found.append(confusion_matrix(maps[0].argmax(0).cpu().numpy(), truth, k, VOID))
+    return float(scores(np.sum(parallel.gather(found), 0)).miou)
 
 
-def describe(net: DeconvNet, data: DataSet, recipe: Recipe, command: str) -> dict[str, Any]:
+def describe(net: Network, data: DataSet, recipe: Recipe, command: str) -> dict[str, Any]:
     """The card of a trained network, without its figures."""
     return {
-        "arguments": net.arguments,
         "classes": data.classes,
         "palette": voc_palette()[: len(data.classes)].tolist(),
         "input": {"order": "BGR", "range": "0..255 minus mean", "mean": list(MEAN_BGR)},
@@ -219,53 +312,6 @@ def headline(summary: dict[str, Any]) -> dict[str, Any]:
     """The figures of a summary that go on a card."""
     names = ("miou", "miou_interval", "pixel_accuracy", "mean_accuracy", "boundary_f1", "protocol")
     return {name: summary[name] for name in names}
-
-
-def environment() -> dict[str, Any]:
-    """What a run ran on."""
-    return {
-        "unpool": unpool.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def write_json(path: Path, values: object) -> None:
-    """Write plain values as a JSON file, whole or not at all."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n")
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a training state, whole or not at all."""
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        torch.save(state, file)
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """Read a training state of our own.
-
-    Raises:
-        WeightsError: it cannot be read.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in many ways
-        raise WeightsError(
-            f"cannot read the checkpoint {path} ({type(error).__name__}); begin a new run, or put "
-            "back a copy"
-        ) from None
-
-
-def _forget_after(path: Path, step: int) -> None:
-    """Drop the records that a killed run had written after its last checkpoint."""
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-        with atomic(path) as temporary:
-            kept = [line for line in lines if json.loads(line)["n"] <= step]
-            temporary.write_text("".join(f"{line}\n" for line in kept))
 
 
 def _pictures(segmenter: Segmenter, data: DataSet, count: int = 8) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@ import hashlib
 import io
 import struct
 import threading
+import warnings
 import zlib
 from pathlib import Path
 
@@ -393,6 +394,50 @@ def test_threads_read_the_same():
         thread.join()
     assert len(results) == 8
     assert all((result == PHOTO).all() for result in results)
+
+
+WARNED_OF = png(13_000, 13_000, 1, 0, b"\0")  # above half of Pillow's limit
+
+
+def test_readers_that_overlap_ignore_warnings_to_the_end():
+    """As those of two threads do; warnings are errors here."""
+    before = list(warnings.filters)
+    first, second = (images._opened(WARNED_OF, images.MAX_PIXELS) for _ in range(2))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    warnings.warn_explicit("odd", UserWarning, "file", 1, module="PIL.TiffImagePlugin")
+    with pytest.raises(UserWarning, match="odd"):  # others are heard all the while
+        warnings.warn_explicit("odd", UserWarning, "file", 1, module="PILOT")
+    second.__exit__(None, None, None)
+    assert warnings.filters == before
+    with pytest.raises(UserWarning, match="odd"):
+        warnings.warn_explicit("odd", UserWarning, "file", 1, module="PIL.TiffImagePlugin")
+
+
+def test_filters_of_warnings_that_are_restored_meanwhile():
+    before = list(warnings.filters)
+    with warnings.catch_warnings():
+        reading = images._opened(WARNED_OF, images.MAX_PIXELS)
+        reading.__enter__()
+    assert image_size(WARNED_OF) == (13_000, 13_000)
+    reading.__exit__(None, None, None)
+    assert warnings.filters == before
+
+
+def test_threads_read_what_pillow_warns_of():
+    sizes = []
+    threads = [
+        threading.Thread(target=lambda: sizes.extend(image_size(WARNED_OF) for _ in range(50)))
+        for _ in range(4)
+    ]
+    before = list(warnings.filters)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sizes == [(13_000, 13_000)] * 200
+    assert warnings.filters == before
 
 
 LABELS = np.array([[0, 1, 15], [20, 254, 255]])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unpool.errors import ImageError, OptionError
-from unpool.vision.sources import Source, _names, find_images
+from unpool.vision.sources import Source, Unusable, _names, find_images
 
 
 @pytest.fixture
@@ -22,15 +22,18 @@ def touch(*names: str) -> None:
         Path(name).touch()
 
 
-def found(*inputs: str) -> dict[str, str]:
-    return {str(source.path or "-"): str(source.name) for source in find_images(inputs)}
+def found(*inputs: str, output: str | None = None) -> dict[str, str]:
+    sources, unusable = find_images(inputs, output and Path(output))
+    assert not unusable
+    return {str(source.path or "-"): str(source.name) for source in sources}
 
 
 def test_a_file_is_named_by_its_stem(folder):
     touch("a/cat.jpg", "odd.raw", "none")
-    assert find_images([str(folder / "a" / "cat.jpg")]) == [
-        Source(folder / "a" / "cat.jpg", PurePosixPath("cat"))
-    ]
+    assert find_images([str(folder / "a" / "cat.jpg")]) == (
+        [Source(folder / "a" / "cat.jpg", PurePosixPath("cat"))],
+        [],
+    )
     assert found("odd.raw", "none") == {"odd.raw": "odd", "none": "none"}
 
 
@@ -89,22 +92,41 @@ def test_list_files(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"# none\n\n", r"list\.txt: lists no pictures; write a path on each line"),
-        (b"a.jpg\n\nb.jpg\n", r"list\.txt, line 3: b\.jpg is not a file in .*; correct or remove"),
-        (b"a.jpg\nin\n", r"list\.txt, line 2: in is not a file"),
-        (b"\xff\xfe\x00", r"list\.txt: is not a list of paths in UTF-8"),
+        (b"# none\n\n", r"it has no lines: write a path on each line$"),
+        (b"\nin\n", r"line 2 \(in\) is not a file in \. or the current folder: write a path"),
+        (b"Dear\nreader\n", r"line 1 \(Dear\) is not a file in .*, nor is any other line: write"),
+        (b"\xff\xfe\x00", r"it is not text in UTF-8 \(.*\): save it so"),
     ],
 )
-def test_bad_lists(folder, text, message):
+def test_what_is_no_list(folder, text, message):
     touch("a.jpg", "in/x.jpg")
     Path("list.txt").write_bytes(text)
-    with pytest.raises(ImageError, match=message):
+    with pytest.raises(ImageError, match=rf"^got list\.txt, read as a list of pictures; {message}"):
         find_images(["list.txt"])
+    sources, unusable = find_images(["list.txt", "a.jpg"])
+    assert [source.path for source in sources] == [Path("a.jpg")]
+    assert [bad.source for bad in unusable] == ["list.txt"]
+
+
+def test_bad_lines_of_a_list_are_told_one_by_one(folder):
+    touch("a.jpg", "c.jpg", "in/x.jpg")
+    Path("list.txt").write_text(f"a.jpg\n\nb.jpg\nc.jpg\nin\n{'x' * 5000}\n")
+    sources, unusable = find_images(["list.txt"])
+    assert [str(source.path) for source in sources] == ["a.jpg", "c.jpg"]
+    assert unusable[:2] == [
+        Unusable(
+            line,
+            f"got list.txt, read as a list of pictures; line {i} ({line}) is not a file in . or "
+            "the current folder: correct or remove it",
+        )
+        for i, line in ((3, "b.jpg"), (5, "in"))
+    ]
+    assert len(unusable[2].error) < 250
 
 
 def test_standard_input(folder):
     touch("stdin.jpg")
-    assert find_images(["-", "-"]) == [Source(None, PurePosixPath("stdin"))]
+    assert find_images(["-", "-"]) == ([Source(None, PurePosixPath("stdin"))], [])
     assert found("stdin.jpg", "-") == {"stdin.jpg": "stdin_jpg", "-": "stdin"}
 
 
@@ -122,8 +144,15 @@ def test_standard_input(folder):
 def test_inputs_that_stand_for_nothing(folder, text, message):
     touch("texts/a.md")
     Path("empty").mkdir()
-    with pytest.raises(ImageError, match=message):
+    with pytest.raises(ImageError, match=message) as caught:
         find_images([text])
+    touch("good/cat.jpg")
+    sources, unusable = find_images([text, "good", text])  # told once, and the rest is done
+    assert sources == [Source(Path("good/cat.jpg"), PurePosixPath("cat"))]
+    assert unusable == [Unusable(text, str(caught.value))]
+    if text:
+        with pytest.raises(ImageError, match=r"check the path \(2 more cannot be used\)$"):
+            find_images([text, "none.jpg", "neither.jpg"])
 
 
 def test_no_input():
@@ -141,8 +170,44 @@ def test_a_folder_that_cannot_be_listed(folder, monkeypatch):
 
     original = os.scandir
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(ImageError, match="in/locked: cannot be listed; change its permissions"):
-        find_images(["in"])
+    assert find_images(["in"]) == (
+        [Source(Path("in/b.jpg"), PurePosixPath("b"))],
+        [Unusable("in/locked", "in/locked: cannot be listed; change its permissions")],
+    )
+    with pytest.raises(ImageError, match=r"^in/locked: cannot be listed; change its permissions$"):
+        find_images(["in/locked"])
+
+
+@pytest.mark.parametrize("output", ["in/out", "./in/../in/out", "link"])
+@pytest.mark.parametrize("inputs", ["in", ".", "**/*.*", "in/*/*.png"])
+def test_a_search_passes_over_the_output_folder(folder, inputs, output):
+    touch("in/cat.jpg", "in/other/dog.png", "in/outer/cow.png")
+    Path("link").symlink_to("in/out")
+    before = set(found(inputs, output=output))
+    touch("in/out/cat.png", "in/out/cat.overlay.jpg", "in/out/other/dog.png")
+    assert set(found(inputs, output=output)) == before
+    assert before
+    assert set(found(inputs)) > before
+
+
+def test_what_is_named_is_taken_from_the_output_folder_too(folder):
+    touch("out/cat.png", "out/old/dog.png")
+    Path("list.txt").write_text("out/old/dog.png\n")
+    assert found("out/cat.png", "list.txt", output="out") == {
+        "out/cat.png": "cat",
+        "out/old/dog.png": "out/old/dog",
+    }
+    assert found("out/old", output="out") == {"out/old/dog.png": "dog"}  # the search begins inside
+    assert found("out", output="out/old") == {"out/cat.png": "cat"}
+
+
+@pytest.mark.parametrize("inputs", ["out", "out/*", ".", "**/*.png"])
+def test_an_output_folder_that_holds_all_inputs(folder, inputs):
+    touch("out/cat.png", "out/old/dog.png")
+    with pytest.raises(
+        ImageError, match="has no pictures but those in the output folder out; choose another"
+    ):
+        find_images([inputs], Path("out"))
 
 
 def test_the_same_file_is_kept_once(folder):

@@ -12,6 +12,8 @@ from unpool.vision.images import Labels, Pixels, check_image, indexed_image
 
 __all__ = ["contact_sheet", "overlay"]
 
+_SPECK = 0.005  # share of a picture below which a class is painted, but not named
+
 
 def overlay(
     image: Pixels,
@@ -24,8 +26,9 @@ def overlay(
 ) -> Pixels:
     """Show labels on their picture: colors, white borders, and a legend with shares of the area.
 
-    The legend stands in the corner with the fewest labeled pixels, on at most a quarter of the
-    picture: its text shrinks, then its smallest classes go, then all of it. Its font is ASCII.
+    The legend names the classes on 0.5 % of the picture or more. It stands in the corner with the
+    fewest labeled pixels, on at most a quarter of the picture: its text shrinks, then its smallest
+    classes go, then all of it. Its font is ASCII.
 
     Args:
         image: the picture, (H, W, 3) uint8, RGB.
@@ -50,8 +53,6 @@ def overlay(
     """
     if not 0 <= opacity <= 1:
         raise OptionError(f"got opacity {opacity}; wanted 0 (only the picture) to 1 (only colors)")
-    if not 0 <= opacity <= 1:
-        raise OptionError(f"got opacity {opacity}; wanted 0 (only the picture) to 1 (only colors)")
     check_image(image)
     indexed = indexed_image(labels, palette)
     if image.shape[:2] != labels.shape:
@@ -66,7 +67,8 @@ def overlay(
 
     colors = indexed.getpalette() or []
     titles = {255: "void", **dict(enumerate(names))}
-    areas = [(n, k) for k, n in enumerate(indexed.histogram()) if n and k != background]
+    least = _SPECK * labels.size
+    areas = [(n, k) for k, n in enumerate(indexed.histogram()) if n >= least and k != background]
     rows = []
     for n, k in sorted(areas, reverse=True):
         share = f"{n / labels.size:.0%}" if n >= 0.01 * labels.size else "<1%"

@@ -7,6 +7,8 @@ indices. Reading is strict: a file is given in full and as a viewer shows it, or
 
 import io
 import os
+import re
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +49,9 @@ _TURNS = {  # EXIF orientation -> what makes the picture upright
     8: Transpose.ROTATE_90,
 }
 _SIDEWAYS = [_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]]
+
+_lock, _reading = threading.Lock(), 0  # how many files are open, in all threads
+_IGNORED = ("ignore", None, Warning, re.compile(r"PIL\b"), 0)  # as in warnings.filters
 
 _COLOR_CODED = (
     "as a color-coded mask does, wanted class indices 0 to 255; map each color to the index "
@@ -212,8 +217,7 @@ def _opened(source: Readable, max_pixels: int) -> Iterator[Image.Image]:
     """Open a picture by its header; what fails, here or in the body, becomes an ImageError."""
     name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", "picture")
     try:
-        with warnings.catch_warnings(), _stream(source) as file:
-            warnings.filterwarnings("ignore", module="PIL")  # odd metadata; the size we check
+        with _quiet(), _stream(source) as file:
             if not file.peek(1):
                 raise ImageError("is empty (0 bytes); copy or download it again")
             with Image.open(file, formats=tuple(FORMATS)) as im:
@@ -225,6 +229,27 @@ def _opened(source: Readable, max_pixels: int) -> Iterator[Image.Image]:
         raise ImageError(f"{name}: {error}") from None
     except Exception as error:  # on broken files Pillow's decoders raise nearly every type
         raise ImageError(f"{name}: {_cure(error)}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ignore Pillow's warnings (odd metadata; the size we check) while any thread reads.
+
+    `warnings.catch_warnings` would not do: threads share the one list of filters that each of them
+    would save and restore, so that one ends what another has just begun, or keeps it for good.
+    """
+    global _reading
+    with _lock:
+        _reading += 1
+        if _IGNORED not in warnings.filters:
+            warnings.filterwarnings("ignore", module=_IGNORED[3].pattern)
+    try:
+        yield
+    finally:
+        with _lock:
+            _reading -= 1
+            if not _reading and _IGNORED in warnings.filters:
+                warnings.filters.remove(_IGNORED)  # type: ignore[attr-defined]
 
 
 def _stream(source: Readable) -> io.BufferedReader:

@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, TypeAlias
 
 from unpool.errors import ImageError, OptionError
 from unpool.vision.images import FORMATS
@@ -22,7 +22,24 @@ class Source(NamedTuple):
     name: PurePosixPath  # relative, without suffix; append to it, for it may hold dots
 
 
-def find_images(inputs: Sequence[str]) -> list[Source]:
+class Unusable(NamedTuple):
+    """An input, or a line of a list, that stands for no picture."""
+
+    source: str  #: as it was typed, or as it stands in the list
+    error: str  #: why, and what to do
+
+
+class Found(NamedTuple):
+    """What the inputs stand for."""
+
+    sources: list[Source]
+    unusable: list[Unusable]
+
+
+_Item: TypeAlias = tuple[Path, Path] | Unusable  # a picture and what its name is relative to
+
+
+def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
     """Find the pictures that files, folders, patterns, list files or `-` stand for.
 
     Of folders (searched to the bottom) and patterns (`*`, `?`, `[...]`, `**`), files with the
@@ -31,39 +48,54 @@ def find_images(inputs: Sequence[str]) -> list[Source]:
     relative to its own folder or else to the current one, with blank lines and `#` lines skipped.
     Pictures are not opened: a broken one is found too.
 
+    Where a search meets the output folder, it passes over it: the pictures in there are results
+    of an earlier run. What is named directly is taken from wherever it is.
+
     Names differ even where case is ignored, so results never overwrite one another: where two
     would be `cat`, they become `cat_jpg` and `cat_png`, and then `cat_jpg_2`.
 
     Args:
         inputs: what the user typed, in this order.
+        output: the folder that the results go to, whether or not it is there yet.
 
     Returns:
-        Every picture once, folders and patterns sorted by path.
+        Every picture once, folders and patterns sorted by path; and the inputs that do not exist
+        or stand for no picture.
 
     Raises:
-        ImageError: an input that does not exist or stands for no picture.
+        ImageError: no input stands for a picture.
         OptionError: no input.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> for name in ["cat.jpg", "cat.png", "dog.png", "notes.md"]:
     ...     (folder / name).touch()
-    >>> [str(source.name) for source in find_images([str(folder)])]
+    >>> [str(source.name) for source in find_images([str(folder)]).sources]
     ['cat_jpg', 'cat_png', 'dog']
     """
     if not inputs:
         raise OptionError("got no input; name files, folders, patterns, list files, or -")
     found: dict[str, tuple[Path | None, PurePosixPath]] = {}
+    unusable: dict[Unusable, None] = {}
     for text in inputs:
         if text == "-":
             found.setdefault(text, (None, PurePosixPath("stdin")))
             continue
-        for path, root in _expand(text):
+        for item in _expand(text, output):
+            if isinstance(item, Unusable):
+                unusable[item] = None
+                continue
+            path, root = item
             # without "..", so that no name climbs out of the output folder
             parts = [part for part in path.relative_to(root).parts if part != ".."]
             found.setdefault(os.path.abspath(path), (path, PurePosixPath(*parts)))
+    if not found:
+        first, *others = unusable
+        more = f" ({len(others)} more cannot be used)" if others else ""
+        raise ImageError(first.error + more)
     names = _names([file for _, file in found.values()])
-    return [Source(path, name) for (path, _), name in zip(found.values(), names, strict=True)]
+    sources = [Source(path, name) for (path, _), name in zip(found.values(), names, strict=True)]
+    return Found(sources, list(unusable))
 
 
 def spare_inputs(sources: Sequence[Source], results: Sequence[Path]) -> None:
@@ -89,11 +121,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return stat.st_dev, stat.st_ino
 
 
-def _expand(text: str) -> Iterator[tuple[Path, Path]]:
+def _expand(text: str, output: Path | None) -> Iterator[_Item]:
     """Each picture of an input, with the folder that its name is relative to."""
     path = Path(text)
     if os.path.isdir(text):
-        yield from _pictures(text, _walk(path), path)
+        yield from _pictures(text, path, _walk(path), output)
     elif os.path.exists(text) and path.suffix.lower() == ".txt":
         yield from _listed(path)
     elif os.path.exists(text):  # before patterns: a file may be called cat[1].jpg
@@ -101,46 +133,82 @@ def _expand(text: str) -> Iterator[tuple[Path, Path]]:
     elif glob.has_magic(text):
         matches = (Path(match) for match in glob.iglob(text, recursive=True))
         fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
-        yield from _pictures(text, (m for m in matches if not m.is_dir()), Path(*fixed))
+        yield from _pictures(text, Path(*fixed), (m for m in matches if not m.is_dir()), output)
     else:
-        raise ImageError(f"{text}: does not exist; check the path")
+        yield Unusable(text, f"{text}: does not exist; check the path")
 
 
-def _pictures(text: str, files: Iterator[Path], root: Path) -> Iterator[tuple[Path, Path]]:
-    pictures = sorted(file for file in files if file.suffix.lower() in _SUFFIXES)
-    if not pictures:
+def _pictures(
+    text: str, root: Path, files: Iterator[Path | Unusable], output: Path | None
+) -> Iterator[_Item]:
+    """The pictures of a search below a folder, and what could not be searched."""
+    everything = list(files)
+    unusable = [file for file in everything if isinstance(file, Unusable)]
+    paths = [file for file in everything if isinstance(file, Path)]
+    pictures = sorted(path for path in paths if path.suffix.lower() in _SUFFIXES)
+    taken = _outside(pictures, root, output)
+    if pictures and not taken:
+        reason = f"has no pictures but those in the output folder {output}; choose another with -o"
+        unusable.append(Unusable(text, f"{text}: {reason}"))
+    elif not (pictures or unusable):
         known = " ".join(sorted(_SUFFIXES))
-        raise ImageError(f"{text}: holds no pictures ({known}); check the path")
-    return ((picture, root) for picture in pictures)
+        unusable.append(Unusable(text, f"{text}: holds no pictures ({known}); check the path"))
+    yield from unusable
+    yield from ((picture, root) for picture in taken)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    def fail(error: OSError) -> NoReturn:
-        raise ImageError(f"{error.filename}: cannot be listed; change its permissions") from error
+def _outside(files: list[Path], root: Path, output: Path | None) -> list[Path]:
+    """The files that are not in the output folder, if the search began at it or above it."""
+    if output is None or not Path(real := os.path.realpath(output)).is_relative_to(
+        os.path.realpath(root)
+    ):
+        return files
+    inside = {
+        folder: Path(os.path.realpath(folder)).is_relative_to(real)
+        for folder in {file.parent for file in files}
+    }
+    return [file for file in files if not inside[file.parent]]
 
-    for parent, folders, files in os.walk(folder, onerror=fail):
+
+def _walk(folder: Path) -> Iterator[Path | Unusable]:
+    locked: list[str] = []
+    for parent, folders, files in os.walk(folder, onerror=lambda e: locked.append(e.filename)):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(parent, name) for name in files if not name.startswith("."))
+    for name in locked:
+        yield Unusable(name, f"{name}: cannot be listed; change its permissions")
 
 
-def _listed(path: Path) -> Iterator[tuple[Path, Path]]:
+def _listed(path: Path) -> Iterator[_Item]:
+    """The files of a list, and the lines that are none."""
+    got, folders = f"got {path}, read as a list of pictures", f"{path.parent} or the current folder"
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ImageError(f"{path}: is not a list of paths in UTF-8 ({error})") from error
+        yield Unusable(str(path), f"{got}; it is not text in UTF-8 ({error}): save it so")
+        return
     entries = {i: line.strip() for i, line in enumerate(lines, 1)}
     entries = {i: line for i, line in entries.items() if line and not line.startswith("#")}
-    if not entries:
-        raise ImageError(f"{path}: lists no pictures; write a path on each line")
+    roots = {i: _root(path, line) for i, line in entries.items()}
+    if not any(roots.values()):  # perhaps no list at all, so not a complaint a line
+        reason = "it has no lines"
+        for i, line in itertools.islice(entries.items(), 1):
+            others = ", nor is any other line" if len(entries) > 1 else ""
+            reason = f"line {i} ({line[:60]}) is not a file in {folders}{others}"
+        yield Unusable(str(path), f"{got}; {reason}: write a path on each line")
+        return
     for i, line in entries.items():
-        root = next((r for r in (path.parent, Path()) if os.path.isfile(r / line)), None)
-        if root is None:
-            raise ImageError(
-                f"{path}, line {i}: {line} is not a file in {path.parent} or the current folder; "
-                "correct or remove the line"
-            )
-        file = root / line
-        yield file, file.parent if Path(line).is_absolute() else root
+        if (root := roots[i]) is None:
+            reason = f"line {i} ({line[:60]}) is not a file in {folders}: correct or remove it"
+            yield Unusable(line, f"{got}; {reason}")
+        else:
+            file = root / line
+            yield file, file.parent if Path(line).is_absolute() else root
+
+
+def _root(path: Path, line: str) -> Path | None:
+    """The folder that a line of a list is relative to."""
+    return next((root for root in (path.parent, Path()) if os.path.isfile(root / line)), None)
 
 
 def _names(files: Sequence[PurePosixPath]) -> list[PurePosixPath]:

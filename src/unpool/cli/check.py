@@ -1,0 +1,42 @@
+"""`unpool check`: what is wrong with labeled pictures."""
+
+from pathlib import Path
+
+import click
+
+from unpool import console
+from unpool.cli.options import JSON, QUIET
+from unpool.errors import DataError
+
+__all__ = ["check"]
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    help="A part of the data to look at; may be repeated.  [default: all]",
+)
+@JSON
+@QUIET
+def check(data: Path, splits: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+    """Look for mistakes in labeled pictures, before training on them.
+
+    Errors make the exit code 2; warnings alone leave it 0.
+
+    \b
+    Example: unpool check VOC2012 --split train --split val
+    """
+    from unpool.data.check import check_data
+
+    with console.progress("checking", quiet) as show:
+        report = check_data(data, list(splits) or None, progress=show)
+    if as_json:
+        console.print_json(report.to_json())
+    elif not quiet:
+        console.print_report(report)
+    if not report.ok:
+        errors = sum(finding.level == "error" for finding in report.findings)
+        raise DataError(f"{data} has {errors} error{'s' * (errors > 1)}; correct, and check again")

@@ -1,0 +1,77 @@
+"""`unpool crf`: saved scores, refined along the edges of their picture."""
+
+import time
+from pathlib import Path, PurePosixPath
+
+import click
+
+from unpool import console
+from unpool.cli.options import CRFS, JSON, OVERLAY, QUIET, Folder, choice, make_folder
+
+__all__ = ["crf"]
+
+
+@click.command()
+@click.argument("scores", type=click.Path(path_type=Path))
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=Folder(),
+    default="refined",
+    metavar="FOLDER",
+    help="Where the results go; made if it is missing.  [default: refined]",
+)
+@choice("--crf", CRFS, "The parameters, as they were published with these.", required=True)
+@click.option(
+    "--probabilities",
+    is_flag=True,
+    help="SCORES are probabilities, rather than what softmax makes probabilities of.",
+)
+@OVERLAY
+@JSON
+@QUIET
+def crf(
+    scores: Path,
+    image: Path,
+    output: Path,
+    crf: str,
+    probabilities: bool,
+    overlay: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Refine saved scores by a dense CRF, along the edges of the picture IMAGE.
+
+    SCORES are a file of `unpool segment --scores`, or a .npy or .npz (there, the array scores) of
+    another program: (classes, height, width), as large as the upright picture.
+
+    For cat.jpg this writes OUTPUT/cat.png and OUTPUT/cat.overlay.jpg, as `unpool segment` does.
+
+    \b
+    Example: unpool crf out/cat.scores.npz cat.jpg -o refined --crf edeconvnet
+    """
+    from unpool.vision.images import read_image
+    from unpool.vision.sources import Source, spare_inputs
+
+    mask = output / f"{image.stem}.png"
+    source = Source(image, PurePosixPath(image.stem))
+    spare_inputs([source], [mask, mask.with_suffix(".overlay.jpg")])
+
+    from unpool.scores import read_scores
+    from unpool.segment import conclude
+
+    start = time.perf_counter()
+    picture, found = read_image(image), read_scores(scores, probabilities=probabilities)
+    refined = conclude(picture, found.values, found.classes, found.palette, crf=crf)
+    make_folder(output)
+    refined.save(mask, overlay=overlay)
+    record = {
+        "source": str(image),
+        "mask": str(mask),
+        "size": [picture.shape[1], picture.shape[0]],
+        "labels": refined.shares(),
+        "seconds": round(time.perf_counter() - start, 3),
+        "procedure": f"dense CRF {crf} of {scores.name}",
+    }
+    console.print_segmented(record, as_json, quiet)

@@ -1,0 +1,74 @@
+"""`unpool info`: what is installed, and what weights say of themselves."""
+
+import contextlib
+from typing import Any
+
+import click
+
+import unpool
+from unpool import console
+from unpool.cards import list_pretrained, read_card
+from unpool.cli.options import JSON
+
+__all__ = ["info"]
+
+
+@click.command()
+@click.option("--weights", metavar="NAME|FOLDER", help="Show the card of these weights instead.")
+@click.option("--devices", is_flag=True, help="Look what there is to compute on, too; slower.")
+@JSON
+def info(weights: str | None, devices: bool, as_json: bool) -> None:
+    """Show versions, weights and recipes, or the card of weights.
+
+    As text, cards have rounded figures and no palette; with --json they are complete.
+
+    \b
+    Example: unpool info --weights objects
+    """
+    from unpool.recipes import RECIPES
+
+    if weights is not None:
+        facts = read_card(weights)
+    else:
+        facts = _versions()
+        if devices:
+            facts |= _devices()
+        elif not as_json:
+            facts["devices"] = "shown with --devices"
+        cards = {name: read_card(name) for name in list_pretrained()}
+        about = ("figures", "license")
+        facts["weights"] = {name: {k: card.get(k) for k in about} for name, card in cards.items()}
+        facts["recipes"] = list(RECIPES)
+    if as_json:
+        console.print_json(facts)
+    elif weights is not None:
+        console.print_card(facts)
+    else:
+        facts["weights"] = console.in_percent(facts["weights"])
+        console.print_facts(facts)
+
+
+def _versions() -> dict[str, Any]:
+    """The versions of what computes, as installed; nothing is loaded for it."""
+    import platform
+    from importlib import metadata
+
+    versions = {"unpool": unpool.__version__, "python": platform.python_version()}
+    for name in ("torch", "numpy", "opencv-contrib-python-headless", "pillow"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name.partition("-")[0]] = metadata.version(name)
+    return versions | {"machine": platform.machine()}
+
+
+def _devices() -> dict[str, Any]:
+    """What there is to compute on; loads torch, which takes a second or two."""
+    import torch
+
+    from unpool.models.fast import bf16_pays
+
+    devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    return {
+        "threads": torch.get_num_threads(),
+        "devices": devices,
+        "bf16": [device for device in devices if bf16_pays(torch.device(device))],
+    }

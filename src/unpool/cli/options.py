@@ -1,0 +1,141 @@
+"""The options that commands share, and what is said of values that do not fit."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from unpool.errors import OptionError
+
+CRFS = ("edeconvnet", "deeplab", "crfrnn", "densecrf")
+
+_OF_INSTANCES = ("preset", "proposals", "method", "batch")
+
+
+class Folder(click.Path):
+    """A folder for results, which need not be there yet."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, unless something else than a folder is there."""
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if path.exists() and not path.is_dir():
+            self.fail(f"{path} is not a folder; give the name of a folder, old or new.", param, ctx)
+        return path
+
+
+def choice(name: str, values: Sequence[str], text: str, **more: Any) -> Callable[..., Any]:
+    """An option that takes one of a few words."""
+    return click.option(name, type=click.Choice(values), help=text, **more)
+
+
+FROM_ONE = click.IntRange(min=1)
+WEIGHTS = click.option(
+    "--weights",
+    default="objects",
+    metavar="NAME|FOLDER",
+    help="Weights that come with the package, or a folder of weights.  [default: objects]",
+)
+PRESET = choice(
+    "--preset",
+    ["paper", "reference", "edeconvnet"],
+    "In mode instance, which proposals count: paper takes squares of any size, reference those of "
+    "112 pixels or more, as the released script does. edeconvnet is paper, ensembled with the FCN "
+    "that the card of the weights names as their partner.  [default: paper]",
+)
+ENSEMBLE = choice(
+    "--ensemble",
+    ["mean", "product"],
+    "With --preset edeconvnet, of what: the mean of the two probabilities, as in the paper, or the "
+    "product of the scores above zero, as in the released script.  [default: mean]",
+)
+CRF = choice(
+    "--crf",
+    CRFS,
+    "Refine the result along the edges of the picture by a dense CRF, with the parameters that "
+    "were published with these; edeconvnet is that of DeconvNet's paper.  [default: none]",
+)
+PROPOSALS = click.option(
+    "--proposals",
+    type=FROM_ONE,
+    help="In mode instance, how many squares are segmented at most.  [default: 50]",
+)
+METHOD = choice(
+    "--method",
+    ["edgeboxes", "grid"],
+    "In mode instance, where proposals come from: edgeboxes looks for closed outlines, grid takes "
+    "boxes of fixed sizes all over the picture.  [default: edgeboxes]",
+)
+BATCH = click.option(
+    "--batch",
+    type=FROM_ONE,
+    help="In mode instance, how many squares are segmented at a time; more take more memory.  "
+    "[default: 8]",
+)
+DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FOLDER",
+    help="Labeled pictures, in VOC's layout or in images/ and masks/.",
+)
+OVERLAY = click.option(
+    "--overlay/--no-overlay",
+    default=True,
+    help="Whether to write the pictures with their classes painted on.  [default: overlay]",
+)
+DEVICE = click.option(
+    "--device",
+    metavar="auto|cpu|cuda[:n]",
+    help="Where to compute; auto takes a GPU if there is one.  [default: auto]",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a line.")
+QUIET = click.option("--quiet", is_flag=True, help="Show neither progress nor tables.")
+
+
+def typed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were typed; the others are None, and their defaults stand elsewhere."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def require_instances(options: Mapping[str, Any], mode: str) -> None:
+    """Refuse options of instance-wise segmentation where a picture is segmented in one piece.
+
+    Args:
+        options: by name; those that were not typed are None.
+        mode: the mode that will be used, whether it was typed or is that of the weights.
+
+    Raises:
+        OptionError: a typed option would do nothing.
+
+    >>> require_instances({"proposals": 5, "batch": None}, "instance")
+    """
+    idle = [f"--{name}" for name in _OF_INSTANCES if options.get(name) is not None]
+    if options.get("preset") == "edeconvnet":  # which is more than a way to take proposals
+        idle.remove("--preset")
+    if mode == "whole" and idle:
+        own = "" if options.get("mode") else ", which is that of the weights"
+        raise OptionError(
+            f"got {' and '.join(idle)} in mode whole{own}, where there are no proposals; add "
+            "--mode instance, or leave that option out"
+        )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, if it is missing.
+
+    Raises:
+        OptionError: it cannot be made, or nothing may be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(
+            f"got {folder}, which cannot be made ({error.strerror}); choose another with -o"
+        ) from None
+    if not os.access(folder, os.W_OK):
+        raise OptionError(f"got {folder}, which may not be written to; choose another with -o")

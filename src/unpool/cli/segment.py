@@ -1,0 +1,175 @@
+"""`unpool segment`: pictures in, masks and overlays out."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unpool import console
+from unpool.cards import MODES
+from unpool.cli.options import (
+    BATCH,
+    CRF,
+    DEVICE,
+    ENSEMBLE,
+    JSON,
+    METHOD,
+    OVERLAY,
+    PRESET,
+    PROPOSALS,
+    QUIET,
+    WEIGHTS,
+    Folder,
+    choice,
+    make_folder,
+    require_instances,
+    typed,
+)
+
+if TYPE_CHECKING:
+    from unpool.ensemble import EDeconvNet
+    from unpool.segment import Segmenter
+    from unpool.vision.sources import Source
+
+__all__ = ["segment"]
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=Folder(),
+    default="segmented",
+    metavar="FOLDER",
+    help="Where the results go; made if it is missing.  [default: segmented]",
+)
+@WEIGHTS
+@choice(
+    "--mode",
+    MODES,
+    "whole: each picture in one pass; instance: object proposals, one by one, as in the paper.  "
+    "[default: the weights'; with --preset edeconvnet, instance]",
+)
+@PRESET
+@ENSEMBLE
+@CRF
+@PROPOSALS
+@METHOD
+@BATCH
+@choice(
+    "--precision",
+    ["auto", "bf16", "fp32"],
+    "Of the arithmetic: fp32 is exact, bf16 fast where the hardware has it; auto takes bf16 there "
+    "and fp32 elsewhere.  [default: auto]",
+)
+@OVERLAY
+@click.option(
+    "--scores",
+    is_flag=True,
+    help="Write the raw class scores, before the CRF, too, for `unpool crf`.",
+)
+@DEVICE
+@JSON
+@QUIET
+def segment(
+    inputs: tuple[str, ...],
+    output: Path,
+    weights: str,
+    ensemble: str | None,
+    device: str | None,
+    precision: str | None,
+    overlay: bool,
+    scores: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Give a class to every pixel of pictures.
+
+    INPUTS are pictures, folders, patterns, lists of paths (.txt), or - for the standard input.
+
+    For a/cat.jpg in the folder photos this writes OUTPUT/a/cat.png, an index PNG with a palette,
+    as large as the upright picture, and OUTPUT/a/cat.overlay.jpg; with --scores also
+    OUTPUT/a/cat.scores.npz. Where the results of two inputs would both be called cat, they are
+    called cat_jpg and cat_png, or cat_jpg and cat_jpg_2.
+
+    No input is ever written over: such an OUTPUT is refused. Where a search of a folder or pattern
+    meets OUTPUT, it passes over it, for there are results of earlier runs; what is named directly
+    or in a list is taken from anywhere.
+
+    What cannot be used is reported, the rest is done, and the exit code is 3; it is 2 where not
+    one input stands for a picture.
+
+    With --json, the line of a picture has source, mask (its path), scores (their path, if they are
+    written), size ([width, height]), labels (the share of the pixels of each class), seconds and
+    procedure (how it was segmented, in words); or source and error.
+
+    \b
+    Example: unpool segment photos "more/*.jpg" -o out --json
+    """
+    from unpool.vision.sources import find_images, spare_inputs
+
+    sources, unusable = find_images(inputs, output)
+    masks = [output / f"{source.name}.png" for source in sources]
+    endings = (".png", ".overlay.jpg", ".scores.npz")
+    spare_inputs(sources, [mask.with_suffix(ending) for mask in masks for ending in endings])
+
+    from unpool.ensemble import load
+
+    build = typed({"ensemble": ensemble, "device": device, "precision": precision})
+    segmenter = load(weights, options["preset"], **build)
+    require_instances(options, options["mode"] or segmenter.mode)
+    options = typed(options)
+    procedure = segmenter.procedure(**options)  # which refuses modes that cannot be
+    make_folder(output)
+    failed = len(unusable)
+    with console.progress("segmenting", quiet) as show:
+        for useless in unusable:
+            console.print_segmented(useless._asdict(), as_json, quiet)
+        for i, (source, mask) in enumerate(zip(sources, masks, strict=True)):
+            options["progress"] = lambda done, total, i=i: show(i + done / total, len(sources))
+            record = _segment(segmenter, source, mask, overlay, scores, **options)
+            if "error" in record:
+                failed += 1
+            else:
+                record["procedure"] = procedure
+            show(i + 1, len(sources))
+            console.print_segmented(record, as_json, quiet)
+    if not (as_json or quiet):
+        total = len(sources) + len(unusable)
+        click.echo(f"{total - failed} of {total} segmented, into {output}")
+    return 3 if failed else 0
+
+
+def _segment(
+    segmenter: "Segmenter | EDeconvNet",
+    source: "Source",
+    mask: Path,
+    overlay: bool,
+    scores: bool,
+    **options: Any,
+) -> dict[str, Any]:
+    """Segment one picture, write the results, and give what is to be said of it."""
+    from unpool.vision.images import read_image
+
+    record = {"source": "-" if source.path is None else str(source.path)}
+    start = time.perf_counter()
+    try:
+        image = read_image(sys.stdin.buffer if source.path is None else source.path)
+        found = segmenter(image, **options)
+        found.save(mask, overlay=overlay, scores=scores)
+    except Exception as error:
+        if console.disk_is_full(error) or not (message := console.reason(error)):
+            raise
+        return {**record, "error": message}
+    return {
+        **record,
+        "mask": str(mask),
+        **({"scores": str(mask.with_suffix(".scores.npz"))} if scores else {}),
+        "size": [image.shape[1], image.shape[0]],
+        "labels": found.shares(),
+        "seconds": round(time.perf_counter() - start, 3),
+    }

@@ -1,0 +1,117 @@
+"""Several processes of one training or evaluation, begun by `torchrun`.
+
+Without `torchrun` there is one process, and every function here does nothing.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = [
+    "copy_from_first",
+    "gather",
+    "join",
+    "local",
+    "mean",
+    "rank",
+    "replicate",
+    "share",
+    "wait",
+    "world",
+]
+
+T = TypeVar("T")
+
+_joined = count()
+
+
+@contextmanager
+def join(device: torch.device) -> Iterator[None]:
+    """Join the processes that `torchrun` has begun: over nccl on GPUs, over gloo on CPUs."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # what an earlier group has left in the store would let this one wait for ever
+    store, rank, world = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"unpool {next(_joined)}", store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def local(device: str) -> str:
+    """The device of this process: where several share a machine, each takes a GPU of its own."""
+    if device in ("auto", "cuda") and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
+        return f"cuda:{os.environ['LOCAL_RANK']}"
+    return device
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """This process' share of some items, none of which two processes have."""
+    return items[rank() :: world()]
+
+
+def gather(found: list[T]) -> list[T]:
+    """The results for all items, in their order, from those for each process' share.
+
+    >>> gather([1, 2, 3])
+    [1, 2, 3]
+    """
+    if world() == 1:
+        return found
+    parts: list[list[T]] = [[] for _ in range(world())]
+    dist.all_gather_object(parts, found)
+    total = sum(map(len, parts))
+    return [parts[i % world()][i // world()] for i in range(total)]
+
+
+def mean(value: float) -> float:
+    """The mean of a number over the processes."""
+    return sum(gather([value])) / world()
+
+
+def replicate(module: nn.Module, unused: bool = False) -> nn.Module:
+    """The module, or one whose gradients are averaged over the processes.
+
+    Args:
+        module: the same in every process.
+        unused: whether some of what learns may take no part in the loss.
+    """
+    if world() == 1:
+        return module
+    return DistributedDataParallel(module, find_unused_parameters=unused)
+
+
+def copy_from_first(module: nn.Module) -> None:
+    """Give every process the parameters and buffers of the first."""
+    if world() > 1:
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, 0)
+
+
+def wait() -> None:
+    """Wait for the other processes."""
+    if world() > 1:
+        dist.barrier()

@@ -1,0 +1,308 @@
+"""The run folder of a training: all that a run needs to go on and to be judged.
+
+    config.json      the recipe              checkpoints/last.pt   to go on from
+    env.json         what it ran on          checkpoints/best.pt   the best network by validation
+    metrics.jsonl    a record a line         weights/              for `Segmenter.from_pretrained`
+    plots/           curves, predictions     eval/summary.json     the final figures
+
+Of several processes, the first alone writes.
+"""
+
+import json
+import platform
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+
+import unpool
+from unpool import parallel
+from unpool.errors import DataError, OptionError, WeightsError
+from unpool.files import atomic
+from unpool.fitting import Progress, Step, TrainingError
+from unpool.models.scaffold import Learner
+from unpool.recipes import Recipe
+
+__all__ = [
+    "Preparation",
+    "Report",
+    "Run",
+    "Validation",
+    "draw_curves",
+    "load_state",
+    "save_state",
+    "write_json",
+    "writing",
+]
+
+# what `atomic` leaves of a file that was being written when the process was killed
+_LEFTOVER = re.compile(r"\.\w+\.[a-z0-9_]{8}\.(pt|json|jsonl|npz|png|safetensors)")
+
+
+class Validation(NamedTuple):
+    """A record of one validation."""
+
+    n: int  #: steps done
+    phase: str
+    miou: float
+
+
+class Preparation(NamedTuple):
+    """How far the proposals of the training pictures are found."""
+
+    done: int
+    total: int
+
+
+Report = Callable[[Step | Validation | Preparation], None]
+
+
+class Run:
+    """A run folder, and the state of what is trained in it.
+
+    Args:
+        folder: it must hold no run unless `resume`.
+        recipe: of the run.
+        classes: names by class id.
+        learner: gets the state of the last checkpoint, if there is one.
+        resume: go on from the last checkpoint.
+        tensorboard: write records for TensorBoard as well, into `tensorboard/`.
+
+    Raises:
+        OptionError: the folder holds a run and `resume` is not given, or one by another recipe.
+        DataError: the run in it was begun on other classes.
+        WeightsError: its checkpoint cannot be read.
+        TrainingError: the folder cannot be written to.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        classes: list[str],
+        learner: Learner,
+        *,
+        resume: bool = False,
+        tensorboard: bool = False,
+    ) -> None:
+        self.folder, self.recipe, self.classes, self.learner = folder, recipe, classes, learner
+        self.checkpoint, self.best_path = (folder / f"checkpoints/{n}.pt" for n in ("last", "best"))
+        if not resume and self.checkpoint.exists():
+            raise OptionError(
+                f"{folder} holds a run already; pass --resume to go on with it, or another folder"
+            )
+        self.progress, self.best, self.stale = Progress(), -1.0, 0
+        self.optimizer_state: dict[str, Any] | None = None
+        self.notes: list[str] = []
+        if resume and self.checkpoint.exists():
+            self._restore()
+        step, first = self.progress.step, parallel.rank() == 0
+        self.writer = _tensorboard(folder, step) if tensorboard and first else None
+        if first:
+            with writing(folder):
+                self._clean_up()
+                write_json(folder / "config.json", recipe.to_json())
+                write_json(folder / "env.json", environment())
+
+    @property
+    def tired(self) -> bool:
+        """Whether the last validations brought nothing better, and the recipe's patience is out."""
+        return self.recipe.patience is not None and self.stale >= self.recipe.patience
+
+    def note(self, text: str) -> None:
+        """Warn of what is amiss but no reason to stop; it stands in the summary, too."""
+        self.notes.append(text)
+        if parallel.rank() == 0:
+            warnings.warn(text, stacklevel=3)
+
+    def log(self, record: Step | Validation, report: Report | None) -> None:
+        """Add a record to `metrics.jsonl`."""
+        if parallel.rank() == 0:
+            path = self.folder / "metrics.jsonl"
+            with writing(path), path.open("a") as file:
+                file.write(json.dumps(record._asdict()) + "\n")
+            if self.writer is not None:
+                for name, value in record._asdict().items():
+                    if isinstance(value, float):
+                        self.writer.add_scalar(name, value, record.n)
+            if report is not None:
+                report(record)
+
+    def judge(self, record: Validation, complete: bool) -> None:
+        """Keep the network if it is complete and the best so far."""
+        if complete and record.miou > self.best:
+            self.best, self.stale = record.miou, 0
+            if parallel.rank() == 0:
+                save_state(self.best_path, {"model": self.learner.state_dict()})
+        elif complete:
+            self.stale += 1
+
+    def save(self) -> None:
+        """Write what the run needs to go on from here."""
+        parallel.copy_from_first(self.learner)
+        optimizer = self.progress.optimizer
+        assert optimizer is not None
+        state = {
+            "recipe": json.dumps(self.recipe.to_json()),
+            "classes": self.classes,
+            "step": self.progress.step,
+            "best": self.best,
+            "stale": self.stale,
+            "model": self.learner.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        if parallel.rank() == 0:
+            save_state(self.checkpoint, state)
+        parallel.wait()
+
+    def take_best(self) -> None:
+        """Go back to the best network, if there is one."""
+        parallel.wait()
+        if self.best_path.exists():
+            self.learner.load_state_dict(load_state(self.best_path)["model"])
+
+    def close(self) -> None:
+        """Let TensorBoard's records reach the disk."""
+        if self.writer is not None:
+            self.writer.close()
+
+    def _clean_up(self) -> None:
+        """Remove what a killed run has left: halves of files, and all since its last checkpoint."""
+        for path in self.folder.rglob(".*"):
+            if _LEFTOVER.fullmatch(path.name):
+                path.unlink()
+        if not self.checkpoint.exists():
+            self.best_path.unlink(missing_ok=True)
+        _forget_after(self.folder / "metrics.jsonl", self.progress.step)
+
+    def _restore(self) -> None:
+        state = load_state(self.checkpoint)
+        if Recipe.from_json(json.loads(state["recipe"])) != self.recipe:
+            raise OptionError(
+                f"{self.folder} was begun with another recipe (see its config.json); resume with "
+                "the same one, or begin a new run"
+            )
+        if state["classes"] != self.classes:
+            raise DataError(f"{self.folder} was begun on other classes; resume on the same data")
+        self.learner.load_state_dict(state["model"])
+        self.progress.step, self.best = state["step"], state["best"]
+        self.stale = state.get("stale", 0)
+        self.optimizer_state = state["optimizer"]
+        if self.best >= 0:
+            load_state(self.best_path)  # what cannot be read is better known now than at the end
+
+
+def environment() -> dict[str, Any]:
+    """What a run ran on."""
+    return {
+        "unpool": unpool.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "processes": parallel.world(),
+    }
+
+
+def write_json(path: Path, values: object) -> None:
+    """Write plain values as a JSON file, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tell what it means for a training that `path` cannot be written.
+
+    Raises:
+        TrainingError: the disk is full, or writing has failed in another way.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch.save makes RuntimeErrors
+        cause = error if isinstance(error, OSError) else error.__context__ or error
+        reason = cause.strerror if isinstance(cause, OSError) else cause
+        raise TrainingError(
+            f"cannot write {path}: {reason}; nothing is lost up to the last checkpoint: make room "
+            "and resume"
+        ) from error
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a training state, whole or not at all.
+
+    Raises:
+        TrainingError: it cannot be written; what was there before is as it was.
+    """
+    with writing(path), atomic(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a training state of our own.
+
+    Raises:
+        WeightsError: it cannot be read, or is not what was written.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():  # torch.load does not look at the checksums
+                raise ValueError(f"{damaged} is damaged")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state["model"]  # of all states
+        return state
+    except Exception as error:  # a damaged file fails in many ways
+        raise WeightsError(
+            f"cannot read the checkpoint {path} ({type(error).__name__}: {error}); put back a "
+            "copy, or begin a new run in another folder"
+        ) from None
+
+
+def curves_missing() -> str:
+    """Why curves cannot be drawn; nothing if they can."""
+    if find_spec("matplotlib") is not None:
+        return ""
+    return "plots/curves.png is left out, for want of matplotlib: pip install matplotlib"
+
+
+def draw_curves(folder: Path) -> None:
+    """Draw loss and mean IoU over the steps into `plots/curves.png`; this takes matplotlib."""
+    from matplotlib.figure import Figure
+
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "miou"), strict=True):
+        points = [(r["n"], r[name]) for r in records if name in r]
+        if points:
+            axes.plot(*zip(*points, strict=True), linewidth=1, marker="." if name == "miou" else "")
+        axes.set(xlabel="step", title={"loss": "loss", "miou": "mean IoU on val"}[name])
+        axes.grid(alpha=0.3)
+    with atomic(folder / "plots/curves.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+def _tensorboard(folder: Path, step: int) -> Any:
+    """A writer for the records after a step; those that were written before are void."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise OptionError(
+            "TensorBoard is not installed; install it: pip install tensorboard"
+        ) from None
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop the records that a killed run had written after its last checkpoint."""
+    if path.exists():
+        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+        with atomic(path) as temporary:
+            kept = [line for line in lines if json.loads(line)["n"] <= step]
+            temporary.write_text("".join(f"{line}\n" for line in kept))

@@ -1,0 +1,137 @@
+"""Class scores on disk: what a network gives before one class is chosen for each pixel.
+
+They are kept to be refined later, or by others: a `.npz` with `scores` (K, H, W) at half precision,
+`classes` (the names) and `palette`. A `.npy` with the scores alone is read, too.
+"""
+
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unpool.errors import DataError, ShapeError
+from unpool.files import atomic
+
+__all__ = ["Scores", "read_scores", "write_scores"]
+
+_LARGEST = 65504.0  # of half precision
+
+
+class Scores(NamedTuple):
+    """Scores of one picture, and what their classes are called."""
+
+    values: NDArray[np.float32]  #: raw scores (K, H, W); their softmax gives probabilities
+    classes: list[str]  #: names by class id
+    palette: NDArray[np.uint8] | None = None  #: (256, 3) RGB by class id
+
+
+def write_scores(path: str | Path, scores: Scores) -> None:
+    """Write scores as a compressed `.npz`, whole or not at all.
+
+    Half precision keeps three digits, so that of two classes that are nearly as likely, the other
+    one may win afterwards.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "cat.scores.npz")
+    >>> write_scores(path, Scores(np.ones((2, 3, 4), np.float32), ["background", "cat"]))
+    >>> found = read_scores(path)
+    >>> found.values.shape, found.classes
+    ((2, 3, 4), ['background', 'cat'])
+    """
+    values = np.clip(scores.values, -_LARGEST, _LARGEST).astype(np.float16)
+    arrays: dict[str, Any] = {"scores": values, "classes": np.array(scores.classes)}
+    if scores.palette is not None:
+        arrays["palette"] = scores.palette
+    with atomic(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+
+
+def read_scores(path: str | Path, *, probabilities: bool = False) -> Scores:
+    """Read scores of one picture.
+
+    Args:
+        path: a `.npz` with `scores` (K, H, W), and perhaps `classes` and `palette`, as of
+            `write_scores`; or a `.npy` with the scores alone.
+        probabilities: the values are probabilities, rather than raw scores.
+
+    Returns:
+        Raw scores; for probabilities their logarithms.
+
+    Raises:
+        DataError: a file that cannot be read, or probabilities where scores are wanted, or the
+            other way around.
+        ShapeError: an array of another shape, or classes that do not fit it.
+    """
+    arrays = _load(Path(path))
+    values = arrays["scores"]
+    if values.ndim != 3 or not values.size or len(values) > 256 or values.dtype.kind not in "fiu":
+        raise ShapeError(
+            f"got scores of {values.shape} {values.dtype} in {path}; wanted (K, H, W), numbers, "
+            "of 1 to 256 classes: save one picture's, the classes first"
+        )
+    values = values.astype(np.float32)
+    if not np.isfinite(values.max(0)).all():
+        raise DataError(
+            f"got scores in {path} with NaN, or with pixels of no finite score; make them anew"
+        )
+    _require_kind(values, probabilities, path)
+    if probabilities:
+        values = np.log(np.maximum(values, np.finfo(np.float32).tiny))
+    return Scores(values, _names(arrays, len(values), path), _palette(arrays, path))
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a file; nothing in it is unpickled."""
+    wanted = "wanted a .npz with an array `scores`, or a .npy: make it with unpool segment --scores"
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"scores": loaded}
+            arrays = {k: loaded[k] for k in ("scores", "classes", "palette") if k in loaded}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(f"cannot read scores from {path} ({reason}); {wanted}") from None
+    if "scores" not in arrays:
+        raise DataError(f"got {path}, which has no array `scores`; {wanted}")
+    return arrays
+
+
+def _require_kind(values: NDArray[np.float32], probabilities: bool, path: str | Path) -> None:
+    """Refuse one for the other, which would go unnoticed."""
+    total = values.sum(0)
+    off = float(np.abs(total - 1).max())
+    alike = values.min() >= 0 and off < 0.02  # half precision of many classes
+    if probabilities and not alike:
+        raise DataError(
+            f"got values from {values.min():.3g} to {values.max():.3g} in {path}, whose sums over "
+            f"the classes are {total.min():.3g} to {total.max():.3g}; probabilities are 0 or more "
+            "and sum up to 1: leave out --probabilities for raw scores"
+        )
+    if alike and not probabilities and len(values) > 1:
+        raise DataError(
+            f"got values in {path} that are 0 or more and sum up to 1, as probabilities do; pass "
+            "--probabilities, or save raw scores"
+        )
+
+
+def _names(arrays: dict[str, NDArray[Any]], count: int, path: str | Path) -> list[str]:
+    names = arrays.get("classes", np.array([f"class {i}" for i in range(count)]))
+    if names.shape != (count,) or names.dtype.kind != "U":
+        raise ShapeError(
+            f"got classes of {names.shape} {names.dtype} in {path}; wanted {count} names, one for "
+            "each of the scores"
+        )
+    return [str(name) for name in names]
+
+
+def _palette(arrays: dict[str, NDArray[Any]], path: str | Path) -> NDArray[np.uint8] | None:
+    palette = arrays.get("palette")
+    if palette is not None and (palette.shape != (256, 3) or palette.dtype != np.uint8):
+        raise ShapeError(
+            f"got a palette of {palette.shape} {palette.dtype} in {path}; wanted (256, 3) uint8, "
+            "or none"
+        )
+    return palette

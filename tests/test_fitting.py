@@ -1,0 +1,178 @@
+"""The training loop, on a tiny network and drawn pictures."""
+
+import copy
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unpool.data.batches import Batch, batches
+from unpool.data.crops import Views, draw_views
+from unpool.data.voc import VOID, open_data
+from unpool.errors import OptionError
+from unpool.fitting import TrainingError, _loss, estimate_statistics, fit
+from unpool.models import DeconvNet, prepare
+from unpool.models.scaffold import Scaffold
+from unpool.recipes import DECONVNET, Phase, Recipe, override
+
+TRUNK = ((1, 6), (1, 8))
+TINY = Recipe("tiny", (Phase("coarse", 1, 3, 1e-2),), trunk=TRUNK, code=None, size=32, batch=2)
+
+
+def test_the_loss_falls_and_a_frozen_trunk_stays(data):
+    torch.manual_seed(0)
+    scaffold = Scaffold(DeconvNet(2, TRUNK, None, 32))
+    before = {k: v.clone() for k, v in scaffold.net.trunk.state_dict().items()}
+    recipe = dataclasses.replace(
+        TINY, phases=(Phase("coarse", 1, 40, 1e-2),), dropout=0.0, bf16=False
+    )
+    stream = batches(draw_views(open_data(data, "train"), Views(32, (48, 64))), 4)
+    losses = [step.loss for step in fit(scaffold, stream, recipe)]
+    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+    for name, value in scaffold.net.trunk.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(data):
+    scaffold = Scaffold(DeconvNet(2, TRUNK, None, 32))
+    with torch.no_grad():
+        scaffold.heads[0].bias.fill_(torch.nan)
+    stream = batches(draw_views(open_data(data, "train"), Views(32, (48, 64))), 2)
+    with pytest.raises(TrainingError, match=r"the loss is nan .*\(phase coarse"):
+        next(fit(scaffold, stream, TINY))
+
+
+def test_statistics_are_the_mean_over_the_batches(data):
+    """Against the mean of each batch's own moments, taken by hooks."""
+    net = DeconvNet(2, TRUNK, None, 32)
+    norm = net.get_submodule("decoder.1.debn1_1")
+    seen = []
+
+    def hook(module, inputs):
+        x = inputs[0].float()
+        seen.append((x.mean((0, 2, 3)), x.var((0, 2, 3), correction=1)))
+
+    handle = norm.register_forward_pre_hook(hook)
+    net.train()
+    draw = draw_views(open_data(data, "train"), Views(32, (32, 64)))
+    estimate_statistics(net, batches(draw, 3), 4)
+    handle.remove()
+    assert len(seen) == 4
+    mean, variance = (torch.stack(parts).mean(0) for parts in zip(*seen, strict=True))
+    torch.testing.assert_close(norm.running_mean, mean, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(norm.running_var, variance, rtol=1e-2, atol=1e-3)
+    assert not net.training
+
+
+def random_batches(size=3, side=8, classes=3):
+    rng = np.random.default_rng(0)
+    while True:
+        images = rng.integers(0, 256, (size, side, side, 3), dtype=np.uint8)
+        labels = rng.integers(0, classes, (size, side, side), dtype=np.uint8)
+        labels[rng.random(labels.shape) < 0.3] = VOID
+        yield Batch(images, labels)
+
+
+def caffe_steps(net, stream, phase, iter_size, steps, lr, gamma=0.1, decay=0.0005, momentum=0.9):
+    """`SGDSolver` of HyeonwooNoh/caffe, written down in NumPy; gradients from autograd."""
+    weights = {k: p.detach().numpy().astype(np.float64) for k, p in net.named_parameters()}
+    history = {k: np.zeros_like(v) for k, v in weights.items()}
+    for iteration in range(steps):
+        rate = lr * gamma ** (iteration // phase.drop_every)
+        diff = {k: np.zeros_like(v) for k, v in weights.items()}
+        for _ in range(iter_size):
+            batch = next(stream)
+            net.train().zero_grad()
+            scores = net(prepare(torch.from_numpy(batch.images)))
+            truth = torch.from_numpy(batch.labels).long()
+            F.cross_entropy(scores, truth, ignore_index=VOID).backward()
+            for k, p in net.named_parameters():
+                diff[k] += p.grad.double().numpy()
+        for k in weights:
+            bias = k.endswith("bias") and "bn" not in k
+            lr_mult, decay_mult = (2, 0) if bias else (1, 1)
+            diff[k] += decay * decay_mult * weights[k]
+            history[k] = momentum * history[k] + rate * lr_mult / iter_size * diff[k]
+            weights[k] -= history[k]
+        with torch.no_grad():
+            for k, p in net.named_parameters():
+                p.copy_(torch.from_numpy(weights[k]))
+    return weights
+
+
+def test_the_published_update_is_that_of_the_authors_solver():
+    torch.manual_seed(0)
+    net = DeconvNet(3, ((1, 4), (1, 6)), code=5, size=8, eps=1e-5)
+    nn.init.normal_(net.score.weight, std=0.1)
+    phase = dataclasses.replace(DECONVNET.phases[0], stages=2, steps=5, drop_every=2)
+    recipe = dataclasses.replace(DECONVNET, phases=(phase,), accumulate=4, batch=12, bf16=False)
+    recipe = dataclasses.replace(recipe, weight_decay=0.0005 / 4)
+    wanted = caffe_steps(copy.deepcopy(net), random_batches(), phase, 4, 5, phase.lr)
+    scaffold = Scaffold(net)
+    steps = list(fit(scaffold, random_batches(), recipe))
+    assert [step.lr for step in steps] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4])
+    for name, parameter in net.named_parameters():
+        found = parameter.detach().numpy()
+        np.testing.assert_allclose(found, wanted[name], rtol=0, atol=1e-6, err_msg=name)
+    moved = [k for k, p in DeconvNet(3, ((1, 4), (1, 6)), 5, 8).named_parameters()]
+    assert set(moved) == set(wanted)
+
+
+def test_parts_of_a_batch_add_up_to_the_whole():
+    """Without batch norm's statistics of each part, four parts give the gradient of one batch."""
+    nets = [DeconvNet(3, ((1, 4),), None, 8, eps=None) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    labels = rng.integers(0, 3, (8, 8, 8), dtype=np.uint8)
+    phase = Phase("all", 1, 1, 0.1, trunk_lr=0.1)
+    base = dataclasses.replace(
+        TINY, phases=(phase,), batch=8, optimizer="sgd", warmup=0, bf16=False, clip=None
+    )
+    for net, parts in zip(nets, (1, 4), strict=True):
+        size = 8 // parts
+        stream = (
+            Batch(images[i : i + size], labels[i : i + size]) for i in itertools.count(0, size)
+        )
+        list(fit(Scaffold(net), stream, dataclasses.replace(base, accumulate=parts)))
+    for one, four in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(one, four, rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_that_cannot_be_divided_is_refused():
+    recipe = dataclasses.replace(TINY, batch=7, accumulate=2)
+    with pytest.raises(OptionError, match=r"a batch of 7 for 2 parts .* multiple of 2"):
+        next(fit(Scaffold(DeconvNet(3, TRUNK, None, 32)), random_batches(), recipe))
+
+
+def test_the_gradient_is_cut_at_its_largest_norm_and_told():
+    recipe = override(TINY, ["clip=1e-3", "bf16=false", "optimizer=sgd", "weight_decay=0"])
+    net = DeconvNet(3, TRUNK, None, 32)
+    scaffold = Scaffold(net)
+    before = {k: v.clone() for k, v in scaffold.state_dict().items()}
+    step = next(fit(scaffold, random_batches(), recipe))
+    assert step.gradient > 1e-2
+    moved = [v.detach() - before[k] for k, v in scaffold.named_parameters()]
+    norm = float(torch.cat([m.flatten() for m in moved]).norm())
+    assert norm == pytest.approx(1e-3 * step.lr, rel=1e-3)
+
+
+def test_a_batch_of_nothing_but_void_costs_nothing():
+    found = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = _loss(found, torch.full((1, 4, 4), VOID))
+    loss.backward()
+    assert loss.item() == 0
+    assert not found.grad.any()
+
+
+def test_published_recipes_are_those_of_the_prototxts():
+    first, second = DECONVNET.phases
+    assert (first.steps, second.steps) == (20_000, 40_000)
+    assert (first.drop_every, second.drop_every) == (9_000, 10_000)
+    assert (first.sources, second.sources) == (("objects",), ("proposals",))
+    assert DECONVNET.weight_decay == 6.25e-5
+    assert DECONVNET.batch // DECONVNET.accumulate == 8
