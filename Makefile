@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint bench results clean
 
 # Segment the photos that scikit-image ships; pictures and a contact sheet go to demo/.
 demo: .venv
@@ -23,6 +23,11 @@ lint: .venv
 
 bench: .venv
 	$(BIN)/python -W ignore benchmarks/bench_ops.py
+	$(BIN)/python -W ignore benchmarks/bench_crf.py
+
+# Train what is missing and measure every row: make results DATA=folder TRUNK=vgg16-weights
+results: .venv
+	$(BIN)/python benchmarks/results.py --data "$(DATA)" $(if $(TRUNK),--trunk-weights "$(TRUNK)")
 
 clean:
 	rm -rf .venv demo dist build .pytest_cache .mypy_cache .ruff_cache

@@ -7,7 +7,8 @@ from PIL import Image
 from unpool.ensemble import EDECONVNET, ENSEMBLES, EDeconvNet, combine, load
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.models import FCN, DeconvNet, save_pretrained
-from unpool.segment import Segmenter, conclude
+from unpool.segment import Segmenter
+from unpool.segmentation import conclude
 from unpool.vision.images import voc_palette
 
 CLASSES = ["background", "cat", "dog"]
@@ -151,10 +152,11 @@ def test_the_palette_is_the_deconvnets(nets, image):
 
 def test_the_procedure_tells_all(parts):
     both = EDeconvNet(*parts, "product")
+    first, second = parts[0].procedure("instance", proposals=7), parts[1].procedure("whole")
     assert both.procedure(crf="deeplab", proposals=7) == (
-        "EDeconvNet: product of DeconvNet (instance-wise, 7 edgeboxes proposals, preset paper, "
-        "float32) and FCN (whole pictures, long side 48, float32); dense CRF deeplab"
+        f"EDeconvNet: product of DeconvNet ({first}) and FCN ({second}); dense CRF deeplab"
     )
+    assert "instance-wise, 7 edgeboxes proposals, preset paper" in first
     assert "DeconvNet (whole pictures, long side 48, float32)" in both.procedure("whole")
 
 

@@ -15,7 +15,8 @@ from unpool.data.voc import open_data
 from unpool.errors import DataError
 from unpool.evaluate import evaluate, measure, summarize
 from unpool.models import DeconvNet, save_pretrained
-from unpool.segment import Segmentation, Segmenter
+from unpool.segment import Segmenter
+from unpool.segmentation import Segmentation
 from unpool.vision.images import voc_palette
 
 CLASSES = ["background", "cat", "dog", "never"]
@@ -252,31 +253,69 @@ def test_the_share_of_a_process_is_measured(root, share_of):
     assert told == [(2, 3), (3, 3)]
 
 
+MATRICES = """
+import sys
+import numpy as np, torch
+from unpool import parallel
+from unpool.data.voc import open_data
+from unpool.evaluate import measure
+from unpool.segment import Segmenter
+
+torch.set_num_threads(1)
+root, weights, target = sys.argv[1:]
+with parallel.join(torch.device("cpu")):
+    assert parallel.world() == 2
+    segmenter = Segmenter.from_pretrained(weights, device="cpu", precision="fp32")
+    found = parallel.gather(list(measure(segmenter, open_data(root, "all"))))
+    np.save(f"{target}{parallel.rank()}.npy", np.stack([m.matrix for m in found]))
+"""
+
+
+@pytest.fixture
+def odd(root, filled, tmp_path):
+    """Seven pictures, one of them broken and one without mask; and weights."""
+    random = np.random.default_rng(0)
+    for name in "defg":
+        write(root, name, *random.integers(0, 3, (2, 11, 17), dtype=np.uint8))
+    (root / "images/d.png").write_bytes(b"no picture")
+    net = filled(DeconvNet(4, ((1, 4),), None, 16))
+    return root, save_pretrained(net, tmp_path / "net", {"classes": CLASSES})
+
+
+def torchrun(*args):
+    two = ["torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.run(
+        [sys.executable, "-m", *two, *args],
+        check=False, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("missing", [False, True])
-def test_two_processes_give_the_same_figures(root, filled, tmp_path, missing):
-    """By `torchrun`, of an odd number of pictures, one of them broken; to the last digit."""
-    weights = save_pretrained(
-        filled(DeconvNet(4, ((1, 4),), None, 16)), tmp_path / "net", {"classes": CLASSES}
-    )
-    for name in "def":
-        write(root, name, *(np.zeros((9, 9), np.uint8),) * 2)
-    (root / "images" / "d.png").write_bytes(b"no picture")
-    if missing:
-        (root / "masks" / "e.png").unlink()
-    single = [sys.executable, "-m", "unpool"]
-    both = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    args = ["evaluate", "--weights", weights, "--data", root, "--split=all", "--json"]
-    args += ["--device=cpu"]
-    found = []
-    for start, folder in ((single, "one"), ([*both, "-m", "unpool"], "two")):
-        done = subprocess.run(
-            [*start, *args, "-o", tmp_path / folder],
-            check=False, capture_output=True, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        (line,) = done.stdout.splitlines()  # of the first process alone
-        found.append(json.loads(line) | {"seconds": 0})
-        assert json.loads((tmp_path / folder / "summary.json").read_text())["seconds"] > 0
-    assert found[0] == found[1]
-    assert found[0]["images"] == (4 if missing else 5)
+def test_two_processes_count_the_same_pixels(odd, tmp_path):
+    """The confusion matrices of an odd number of pictures, byte for byte and in order."""
+    root, weights = odd
+    (tmp_path / "matrices.py").write_text(MATRICES)
+    done = torchrun(tmp_path / "matrices.py", root, weights, tmp_path / "found")
+    assert done.returncode == 0, done.stderr
+    segmenter = Segmenter.from_pretrained(weights, device="cpu", precision="fp32")
+    expected = np.stack([m.matrix for m in measure(segmenter, open_data(root, "all"))])
+    assert len(expected) == 7
+    for rank in (0, 1):
+        found = np.load(tmp_path / f"found{rank}.npy")
+        assert (found.dtype, found.tobytes()) == (expected.dtype, expected.tobytes())
+
+
+@pytest.mark.slow
+def test_two_processes_tell_once_what_one_tells(odd, tmp_path):
+    root, weights = odd
+    (root / "masks/e.png").unlink()
+    args = ["evaluate", "--weights", weights, "--data", root, "--split=all", "--device=cpu"]
+    (line,) = torchrun("-m", "unpool", *args, "--json", "-o", tmp_path / "out").stdout.splitlines()
+    found = json.loads(line)
+    assert json.loads((tmp_path / "out/summary.json").read_text()) == found
+    assert (found["images"], list(found["dropped"])) == (5, ["e", "d"])
+    data = open_data(root, "all", missing := {})
+    segmenter = Segmenter.from_pretrained(weights, device="cpu")
+    for mode, figures in found["modes"].items():
+        expected = evaluate(segmenter, data, missing=missing, mode=mode)
+        assert figures == json.loads(json.dumps(expected))

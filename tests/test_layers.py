@@ -12,7 +12,7 @@ LAYERS = [
     "errors files parallel cards scores",
     "ops vision recipes",
     "models data",
-    "segment ensemble visualize generate fitting",
+    "segmentation segment ensemble aggregate visualize generate fitting",
     "evaluate",
     "runs train serve convert console",
     "cli __init__ __main__",

@@ -16,13 +16,12 @@ from unpool.scores import read_scores
 from unpool.segment import (
     PRESETS,
     Preset,
-    Segmentation,
     Segmenter,
-    conclude,
     find_device,
     resize,
     squares,
 )
+from unpool.segmentation import Segmentation, conclude
 from unpool.vision.images import read_mask, voc_palette
 from unpool.vision.proposals import Proposals
 
@@ -401,7 +400,7 @@ def test_a_network_for_whole_pictures_has_one_mode(filled):
     assert segmenter(picture(20, 30)).labels.shape == (20, 30)
     assert segmenter.measured_modes == ("whole",)
     for refused in (segmenter.procedure, lambda mode: segmenter(picture(20, 30), mode=mode)):
-        with pytest.raises(OptionError, match="got mode 'instance' for a FCN, .*; pass mode 'whol"):
+        with pytest.raises(OptionError, match=r"got mode 'instance' for a FCN, .*; pass mode"):
             refused("instance")
 
 

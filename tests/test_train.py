@@ -3,15 +3,21 @@
 import dataclasses
 import json
 import shutil
+import sys
+from collections import Counter
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from unpool import Segmenter
-from unpool.errors import OptionError, WeightsError
+from unpool.errors import DataError, ImageError, OptionError, WeightsError
+from unpool.fitting import Step, TrainingError
+from unpool.models import FCN, from_pretrained
 from unpool.recipes import Phase, Recipe
 from unpool.train import train
-from unpool.vision.images import read_image
+from unpool.vision.images import read_image, write_mask
 
 TINY = Recipe(
     "tiny",
@@ -31,17 +37,61 @@ TINY = Recipe(
     statistics_passes=2,
     whole_side=48,
 )
+TINY_FCN = dataclasses.replace(
+    TINY,
+    name="tiny-fcn",
+    network="FCN",
+    phases=(Phase("all", 1, 4, 1e-2, trunk_lr=1e-3),),
+    trunk=((1, 6), (1, 8), (1, 8)),
+    code=8,
+    stride=4,
+    window=3,
+    pad=1,
+    at_once=True,
+    checkpointing=True,
+)
+FILES = {
+    "config.json",
+    "env.json",
+    "metrics.jsonl",
+    "checkpoints/last.pt",
+    "checkpoints/best.pt",
+    "weights/card.json",
+    "weights/model.safetensors",
+    "eval/summary.json",
+    "plots/predictions.png",
+    "plots/curves.png",
+}
 
 
 def weights(folder):
     return (folder / "weights/model.safetensors").read_bytes()
 
 
+def files(folder):
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix() for path in paths}
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_at(n):
+    def report(record):
+        if record.n == n:
+            raise StopError
+
+    return report
+
+
 def test_a_run_leaves_all_that_it_promises_and_its_weights_segment(data, tmp_path):
     records = []
     summary = train(data, tmp_path / "run", TINY, report=records.append, command="unpool train …")
     run = tmp_path / "run"
+    assert files(run) == FILES
     assert summary["images"] == 2  # every fifth picture
+    assert summary["notes"] == []
     assert json.loads((run / "eval/summary.json").read_text())["miou"] == summary["miou"]
     assert Recipe.from_json(json.loads((run / "config.json").read_text())) == TINY
     assert "torch" in json.loads((run / "env.json").read_text())
@@ -60,18 +110,10 @@ def test_a_run_leaves_all_that_it_promises_and_its_weights_segment(data, tmp_pat
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(data, tmp_path):
     train(data, tmp_path / "whole", TINY)
 
-    class StopError(Exception):
-        pass
-
     for stop in (1, 3, 5, 7):  # before, between and after checkpoints; 3 ends a phase
-
-        def interrupt(record, stop=stop):
-            if record.n == stop:
-                raise StopError
-
         folder = tmp_path / f"stopped-{stop}"
         with pytest.raises(StopError):
-            train(data, folder, TINY, report=interrupt)
+            train(data, folder, TINY, report=stop_at(stop))
         train(data, folder, TINY, resume=True)
         assert weights(folder) == weights(tmp_path / "whole")
         lines = (folder / "metrics.jsonl").read_text().splitlines()
@@ -86,23 +128,229 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(data, tmp_path):
     other = dataclasses.replace(TINY, batch=3)
     with pytest.raises(OptionError, match="begun with another recipe"):
         train(data, tmp_path / "run", other, resume=True)
-    (tmp_path / "run/checkpoints/last.pt").write_bytes(b"half")
-    with pytest.raises(WeightsError, match=r"cannot read the checkpoint .*last\.pt"):
-        train(data, tmp_path / "run", TINY, resume=True)
+
+
+def test_an_fcn_leaves_the_same_and_its_weights_segment(data, tmp_path):
+    train(data, tmp_path / "run", TINY_FCN)
+    assert files(tmp_path / "run") == FILES
+    net, card = from_pretrained(tmp_path / "run/weights")
+    assert isinstance(net, FCN)
+    assert net.at_once
+    assert card["recipe"]["network"] == "FCN"
+    found = Segmenter.from_pretrained(tmp_path / "run/weights")(read_image(data / "images/0.png"))
+    assert found.labels.shape == (40, 52)
+    with pytest.raises(StopError):
+        train(data, tmp_path / "again", TINY_FCN, report=stop_at(3))
+    train(data, tmp_path / "again", dataclasses.replace(TINY_FCN), resume=True)
+    assert weights(tmp_path / "again") == weights(tmp_path / "run")
+    plain = dataclasses.replace(TINY_FCN, checkpointing=False)
+    train(data, tmp_path / "plain", plain)
+    assert weights(tmp_path / "plain") == weights(tmp_path / "run")
+
+
+def test_a_run_ends_when_its_patience_is_out(data, tmp_path, monkeypatch):
+    found = iter([0.3, 0.5, 0.5, 0.4])
+    monkeypatch.setattr("unpool.train.validate", lambda *_: next(found))
+    recipe = dataclasses.replace(TINY, phases=(Phase("all", 2, 20, 1e-2),), patience=2)
+    records = []
+    train(data, tmp_path / "run", recipe, report=records.append)
+    assert [r.n for r in records if isinstance(r, Step)] == list(range(1, 9))
+    best = torch.load(tmp_path / "run/checkpoints/best.pt")["model"]
+    kept, _ = from_pretrained(tmp_path / "run/weights")
+    for name, parameter in kept.named_parameters():
+        assert torch.equal(parameter, best[f"net.{name}"]), name
+    before = weights(tmp_path / "run")
+    train(data, tmp_path / "run", recipe, resume=True, report=records.append)  # it has ended
+    assert len([r for r in records if isinstance(r, Step)]) == 8
+    assert weights(tmp_path / "run") == before
+
+
+def test_tensorboard_has_every_step_once(data, tmp_path):
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with pytest.raises(StopError):
+        train(data, tmp_path / "run", TINY, report=stop_at(5), tensorboard=True)
+    train(data, tmp_path / "run", TINY, resume=True, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
+    assert [e.step for e in events.Scalars("loss")] == [1, 2, 3, 4, 5, 6, 7]
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    validations = [r for r in map(json.loads, lines) if "miou" in r]
+    found = [(e.step, e.value) for e in events.Scalars("miou")]
+    assert found == [(r["n"], pytest.approx(r["miou"])) for r in validations]
+
+
+def test_without_matplotlib_there_is_all_but_the_curves(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    told = r"curves\.png is left out, for want of matplotlib: pip install matplotlib"
+    records = []
+    with pytest.warns(UserWarning, match=told) as warned:
+        summary = train(data, tmp_path / "run", TINY, report=records.append)
+    assert warned[0].filename == __file__
+    assert files(tmp_path / "run") == FILES - {"plots/curves.png"}
+    assert summary["notes"] == [str(warned[0].message)]
+    assert json.loads((tmp_path / "run/eval/summary.json").read_text())["notes"] == summary["notes"]
+
+
+# ---- bad data ------------------------------------------------------------------------------------
+
+
+def test_a_class_that_no_mask_shows_is_named_and_the_training_goes_on(data, tmp_path):
+    (data / "classes.txt").write_text("background\nsquare\ncircle\nstar\n")
+    told = "no mask of train shows circle, star, which cannot be learned"
+    with pytest.warns(UserWarning, match=told):
+        summary = train(data, tmp_path / "run", TINY)
+    assert summary["notes"] == [told]
+    assert list(summary["iou"]) == ["background", "square", "circle", "star"]
+
+
+def make_rgb(data):
+    Image.new("RGB", (52, 40)).save(data / "masks/3.png")
+
+
+def add_ids(data):
+    write_mask(data / "masks/3.png", np.full((40, 52), 7, np.uint8))
+
+
+def make_smaller(data):
+    write_mask(data / "masks/3.png", np.zeros((39, 52), np.uint8))
+
+
+def spoil_val(data):
+    write_mask(data / "masks/4.png", np.full((40, 52), 2, np.uint8))
+
+
+def empty_val(data):
+    for i in range(10):
+        (data / f"images/{i}.png").rename(data / f"images/train-{i}.png")
+        (data / f"masks/{i}.png").rename(data / f"masks/train-{i}.png")
+    (data / "train.txt").write_text("".join(f"train-{i}\n" for i in range(10)))
+    (data / "val.txt").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "told"),
+    [
+        (make_rgb, ImageError, r"3\.png: has mode RGB, as a color-coded mask does"),
+        (add_ids, DataError, r"3\.png has the ids 7; wanted 0 to 1, or 255 for void"),
+        (make_smaller, DataError, r"3\.png is 52 x 40 \(upright\) but its mask .* is 52 x 39"),
+        (spoil_val, DataError, r"4\.png has the ids 2; wanted 0 to 1"),
+        (empty_val, DataError, r"split 'val' of .*"),
+    ],
+)
+def test_bad_data_is_found_before_the_first_step(data, tmp_path, spoil, error, told):
+    spoil(data)
+    with pytest.raises(error, match=told):
+        train(data, tmp_path / "run", dataclasses.replace(TINY, balance=0.0))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_picture_that_breaks_on_the_way_costs_nothing_once_it_is_mended(data, tmp_path):
+    train(data, tmp_path / "whole", TINY)
+    shutil.copytree(data / "images", tmp_path / "images")
+
+    def spoil(record):
+        if record.n == 3:
+            for path in (data / "images").iterdir():
+                path.write_bytes(path.read_bytes()[:-500])
+
+    with pytest.raises(ImageError, match=r"images/\d\.png"):
+        train(data, tmp_path / "run", TINY, report=spoil)
+    shutil.copytree(tmp_path / "images", data / "images", dirs_exist_ok=True)
+    train(data, tmp_path / "run", TINY, resume=True)
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+# ---- disks ---------------------------------------------------------------------------------------
+
+
+def flip(path):
+    """Change a byte of the largest tensor."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+def test_a_corrupt_checkpoint_is_refused(data, tmp_path):
+    run = tmp_path / "run"
+    train(data, run, TINY)
+    shutil.copytree(run, tmp_path / "copy")
+    last, best = run / "checkpoints/last.pt", run / "checkpoints/best.pt"
+
+    def restore(path):
+        shutil.copy(tmp_path / "copy" / path.relative_to(run), path)
+
+    for path in (last, best):
+        for spoil in (flip, lambda path: path.write_bytes(path.read_bytes()[:-100])):
+            spoil(path)
+            told = rf"cannot read the checkpoint .*{path.name} .*; put back a copy, or begin"
+            with pytest.raises(WeightsError, match=told):
+                train(data, run, TINY, resume=True)
+            restore(path)
+    shutil.copy(best, last)
+    with pytest.raises(
+        WeightsError, match=r"last\.pt is a network alone, not a checkpoint to go on"
+    ):
+        train(data, run, TINY, resume=True)
+    restore(last)
+    before = weights(run)
+    train(data, run, TINY, resume=True)
+    assert weights(run) == before
+
+
+def test_what_an_earlier_try_has_left_is_not_taken_for_the_best(data, tmp_path):
+    """One that was killed before its first checkpoint, but after a validation."""
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints/best.pt").write_bytes(b"of another training")
+    leftovers = ["checkpoints/.last.a1b2c3_x.pt", ".metrics.a1b2c3_x.jsonl"]
+    others = [".note", "checkpoints/.keep.txt"]
+    for name in leftovers + others:
+        (run / name).write_bytes(b"half")
+    train(data, run, TINY, resume=True)
+    assert files(run) == FILES | set(others)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(data, tmp_path, monkeypatch):
     train(data, tmp_path / "run", TINY)
     before = (tmp_path / "run/checkpoints/last.pt").read_bytes()
-    shutil.copytree(tmp_path / "run", tmp_path / "copy")
 
     def fail(state, file):
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", fail)
-    longer = dataclasses.replace(TINY, phases=(TINY.phases[0],))
-    with pytest.raises(OSError, match="No space left"):
-        train(data, tmp_path / "new", longer)
+    told = r"cannot write .*best\.pt: No space left on device; .* make room and resume"
+    with pytest.raises(TrainingError, match=told):
+        train(data, tmp_path / "new", dataclasses.replace(TINY, phases=(TINY.phases[0],)))
     assert list((tmp_path / "new/checkpoints").iterdir()) == []
     assert (tmp_path / "run/checkpoints/last.pt").read_bytes() == before
+
+
+def test_a_run_goes_on_once_there_is_room(data, tmp_path):
+    """The system refuses to write more than some bytes; a checkpoint, then the weights."""
+    resource = pytest.importorskip("resource", reason="limits of files are those of Unix")
+    train(data, tmp_path / "whole", TINY)
+    run, (soft, hard) = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+
+        def fill(record):
+            if record.n == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+
+        with pytest.raises(TrainingError, match=r"cannot write .*last\.pt: File too large"):
+            train(data, run, TINY, report=fill)
+        assert files(run / "checkpoints") == {"best.pt", "last.pt"}
+        assert torch.load(run / "checkpoints/last.pt")["step"] == 2
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        train(data, run, TINY, resume=True)
+        assert weights(run) == weights(tmp_path / "whole")
+        shutil.rmtree(run / "weights")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, hard))
+        with pytest.raises(TrainingError, match=r"cannot write .*weights: .*nothing is lost up to"):
+            train(data, run, TINY, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    train(data, run, TINY, resume=True)
+    assert weights(run) == weights(tmp_path / "whole")
+    assert Counter(files(run)) == Counter(FILES)

@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "EDeconvNet": "ensemble",
-    "Segmentation": "segment",
+    "Segmentation": "segmentation",
     "Segmenter": "segment",
     "UnpoolError": "errors",
 }

@@ -11,9 +11,18 @@ from typing import Any
 
 from unpool.errors import WeightsError
 
-__all__ = ["MODES", "find_partner", "find_weights", "list_pretrained", "read_card", "settings"]
+__all__ = [
+    "AGGREGATIONS",
+    "MODES",
+    "find_partner",
+    "find_weights",
+    "list_pretrained",
+    "read_card",
+    "settings",
+]
 
 MODES = ("whole", "instance")
+AGGREGATIONS = ("max", "mean")
 """How a picture can be segmented; see `unpool.segment`."""
 
 
@@ -113,14 +122,15 @@ def settings(card: dict[str, Any], classes: int, source: object) -> dict[str, An
         source: where the card is from, for the messages.
 
     Returns:
-        Arguments of `Segmenter`: `classes`, and those of `palette`, `mean`, `whole_side` and `mode`
-        that the card has.
+        Arguments of `Segmenter`: `classes`, and those of `palette`, `mean`, `whole_side`, `mode`
+        and `aggregate` that the card has.
 
     Raises:
         WeightsError: a value that cannot be used.
     """
     inputs = card.get("input", {})
-    told: dict[str, Any] = {k: card[k] for k in ("palette", "whole_side", "mode") if k in card}
+    names = ("palette", "whole_side", "mode", "aggregate")
+    told: dict[str, Any] = {name: card[name] for name in names if name in card}
     told["classes"] = card.get("classes") or [f"class {i}" for i in range(classes)]
     if not isinstance(inputs, dict) or "mean" in inputs:
         told["mean"] = inputs["mean"] if isinstance(inputs, dict) else inputs
@@ -130,6 +140,7 @@ def settings(card: dict[str, Any], classes: int, source: object) -> dict[str, An
         "mean": (lambda v: _holds(v, 3, _is_number), "three numbers: blue, green, red"),
         "whole_side": (lambda v: type(v) is int and v > 0, "pixels, 1 or more"),
         "mode": (lambda v: v in MODES, " or ".join(MODES)),
+        "aggregate": (lambda v: v in AGGREGATIONS, " or ".join(AGGREGATIONS)),
     }
     for name, value in told.items():
         fits, wanted = checks[name]

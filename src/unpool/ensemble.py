@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from unpool.cards import find_partner
 from unpool.errors import OptionError, ShapeError
 from unpool.ops.meanfield import DenseCRF
-from unpool.segment import Preset, Segmentation, Segmenter, conclude
+from unpool.segment import Preset, Segmenter
+from unpool.segmentation import Segmentation, conclude
 
 __all__ = ["EDECONVNET", "ENSEMBLES", "EDeconvNet", "combine", "load"]
 

@@ -16,7 +16,7 @@ from unpool.errors import DataError, UnpoolError
 from unpool.segment import Segmenter
 from unpool.vision.metrics import bootstrap_interval, boundary_f1, confusion_matrix, scores
 
-__all__ = ["Measured", "evaluate", "measure", "summarize"]
+__all__ = ["Measured", "compare", "evaluate", "measure", "summarize"]
 
 
 class Measured(NamedTuple):
@@ -81,10 +81,16 @@ def measure(segmenter: Segmenter | EDeconvNet, data: DataSet, **options: Any) ->
         except UnpoolError as error:
             yield _dropped(sample.name, str(error), k)
             continue
-        labels = segmenter(image, **options).labels
-        found = boundary_f1(labels, truth, k, VOID)
-        mean = float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
-        yield Measured(sample.name, confusion_matrix(labels, truth, k, VOID), mean)
+        yield compare(sample.name, segmenter(image, **options).labels, truth, k)
+
+
+def compare(
+    name: str, labels: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int
+) -> Measured:
+    """The counts of one picture's labels against the truth, both (H, W)."""
+    found = boundary_f1(labels, truth, classes, VOID)
+    mean = float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
+    return Measured(name, confusion_matrix(labels, truth, classes, VOID), mean)
 
 
 def summarize(measured: list[Measured], data: DataSet, procedure: str) -> dict[str, Any]:

@@ -41,8 +41,8 @@ def join(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     # what an earlier group has left in the store would let this one wait for ever
-    store, rank, world = next(dist.rendezvous("env://"))
-    store = dist.PrefixStore(f"unpool {next(_joined)}", store)
+    store, rank, world = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    store = dist.PrefixStore(f"unpool {next(_joined)}", store)  # type: ignore[attr-defined]
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     try:

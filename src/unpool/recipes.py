@@ -149,6 +149,21 @@ def _published(name: str, *phases: Phase) -> Recipe:
 _STAGE_1 = Phase("stage 1", 5, 20_000, 0.01, 0.01, 0.01, sources=("objects",), drop_every=9_000)
 _STAGE_2 = Phase("stage 2", 5, 40_000, 0.01, 0.01, 0.01, sources=("proposals",), drop_every=10_000)
 
+FINETUNE = Recipe(
+    name="finetune",
+    start="objects",
+    code=None,
+    batch=8,
+    dropout=0.2,
+    coarse_weight=0.0,
+    whole_side=384,
+    validate_every=30,
+    save_every=30,
+    statistics_passes=20,
+    phases=(Phase("all", 5, 150, 5e-4, 2e-4, 2e-5, 4),),
+)
+"""Other classes than those of `objects`, from a few dozen pictures, in minutes on a CPU."""
+
 FCN8S = Recipe(
     name="fcn8s",
     network="FCN",
@@ -177,7 +192,9 @@ STAGE_2 = _published("deconvnet-stage2", _STAGE_2)
 
 _MISFIT = object()  #: a value that is not of the wanted kind
 
-RECIPES = {recipe.name: recipe for recipe in (OBJECTS, FCN8S, DECONVNET, STAGE_1, STAGE_2)}
+RECIPES = {
+    recipe.name: recipe for recipe in (OBJECTS, FINETUNE, FCN8S, DECONVNET, STAGE_1, STAGE_2)
+}
 
 
 def override(recipe: Recipe, settings: list[str]) -> Recipe:

@@ -35,6 +35,7 @@ __all__ = [
     "Report",
     "Run",
     "Validation",
+    "curves_missing",
     "draw_curves",
     "load_state",
     "save_state",
@@ -184,6 +185,11 @@ class Run:
 
     def _restore(self) -> None:
         state = load_state(self.checkpoint)
+        if "optimizer" not in state:
+            raise WeightsError(
+                f"{self.checkpoint} is a network alone, not a checkpoint to go on from; put back a "
+                "copy, or begin a new run in another folder"
+            )
         if Recipe.from_json(json.loads(state["recipe"])) != self.recipe:
             raise OptionError(
                 f"{self.folder} was begun with another recipe (see its config.json); resume with "
@@ -227,8 +233,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:  # torch.save makes RuntimeErrors
-        cause = error if isinstance(error, OSError) else error.__context__ or error
-        reason = cause.strerror if isinstance(cause, OSError) else cause
+        causes = [e for e in (error, error.__context__) if isinstance(e, OSError)]
+        reason = causes[0].strerror or causes[0] if causes else error
         raise TrainingError(
             f"cannot write {path}: {reason}; nothing is lost up to the last checkpoint: make room "
             "and resume"

@@ -2,11 +2,10 @@
 
 Two ways to use one network. *Whole*: the picture in one pass. *Instance-wise*, as in the paper:
 object proposals are cut out, enlarged, segmented one by one, and pasted back by the pixelwise
-maximum.
+maximum or mean.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,19 +16,19 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from unpool.cards import MODES, settings
+from unpool.aggregate import Aggregate
+from unpool.cards import AGGREGATIONS, MODES, settings
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.models import Network, from_pretrained, prepare
 from unpool.models.fast import bf16_pays, fold
 from unpool.models.vgg import MEAN_BGR
-from unpool.ops.meanfield import DenseCRF, mean_field, unary_from_probabilities
-from unpool.scores import Scores, write_scores
+from unpool.ops.meanfield import DenseCRF
+from unpool.segmentation import Segmentation, conclude
 from unpool.vision.boxes import Crop, square
-from unpool.vision.drawing import overlay
-from unpool.vision.images import voc_palette, write_image, write_mask
+from unpool.vision.images import voc_palette
 from unpool.vision.proposals import propose
 
-__all__ = ["MODES", "PRESETS", "Preset", "Segmentation", "Segmenter"]
+__all__ = ["MODES", "PRESETS", "Preset", "Segmenter", "find_device", "resize", "squares"]
 
 Progress = Callable[[int, int], None]
 """Called with the number of crops done and their total."""
@@ -49,53 +48,6 @@ class Preset(NamedTuple):
 PRESETS = {"paper": Preset(), "reference": Preset(least_side=112)}
 
 
-@dataclass(frozen=True)
-class Segmentation:
-    """What was found in one picture."""
-
-    image: NDArray[np.uint8]  #: the picture, (H, W, 3) RGB
-    labels: NDArray[np.uint8]  #: (H, W) class ids
-    scores: NDArray[np.float32]  #: (K, H, W) class probabilities
-    classes: list[str]  #: names by class id
-    palette: NDArray[np.uint8]  #: (256, 3) RGB by class id
-    boxes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
-    """The squares that were segmented, (P, 4) x0, y0, x1, y1; none for a whole picture."""
-    raw: NDArray[np.float32] | None = None  #: (K, H, W) scores before softmax and CRF
-
-    def __repr__(self) -> str:
-        height, width = self.labels.shape
-        return f"Segmentation({width} x {height}, {', '.join(self.shares())})"
-
-    def shares(self) -> dict[str, float]:
-        """The share of the pixels of each class that is there, the largest first."""
-        count = np.bincount(self.labels.ravel(), minlength=len(self.classes))
-        order = np.argsort(-count, kind="stable")
-        return {self.classes[k]: float(count[k] / self.labels.size) for k in order if count[k]}
-
-    def overlay(self) -> NDArray[np.uint8]:
-        """The picture with its classes painted over it and a legend, (H, W, 3) RGB."""
-        return overlay(self.image, self.labels, self.palette, self.classes)
-
-    def save(self, path: str | Path, *, overlay: bool = True, scores: bool = False) -> Path:
-        """Write the labels as an index PNG with palette, and other files beside it.
-
-        Args:
-            path: of the mask, ending in .png; the others get .overlay.jpg and .scores.npz for it.
-            overlay: whether to write the picture with its classes painted on.
-            scores: whether to write the raw scores, for `unpool.scores.read_scores`.
-        """
-        path = Path(path)
-        if path.suffix.lower() != ".png":
-            raise OptionError(f"got the path {path}; masks are written as .png: end it so")
-        if overlay:
-            write_image(path.with_suffix(".overlay.jpg"), self.overlay())
-        if scores and self.raw is not None:
-            known = Scores(self.raw, self.classes, self.palette)
-            write_scores(path.with_suffix(".scores.npz"), known)
-        write_mask(path, self.labels, self.palette)  # last: a mask tells that all is there
-        return path
-
-
 class Segmenter:
     """Segments pictures with one network.
 
@@ -106,6 +58,7 @@ class Segmenter:
         mean: subtracted from the pixels: blue, green, red.
         whole_side: long side to which whole pictures are resized.
         mode: the default mode, "whole" or "instance".
+        aggregate: how crops are put together by default, "max" or "mean", see `Aggregate`.
         device: "auto", "cpu", "cuda" or "cuda:n".
         precision: "bf16", "fp32", or "auto": bf16 where the hardware has it.
 
@@ -124,10 +77,12 @@ class Segmenter:
         mean: tuple[float, float, float] = MEAN_BGR,
         whole_side: int = 320,
         mode: str = "whole",
+        aggregate: str = "max",
         device: str = "auto",
         precision: str = "auto",
     ) -> None:
         _require("mode", mode, MODES)
+        _require("aggregation", aggregate, AGGREGATIONS)
         _require("precision", precision, ("auto", "bf16", "fp32"))
         if len(classes) != model.classes:
             raise OptionError(
@@ -135,7 +90,7 @@ class Segmenter:
             )
         self.device = find_device(device)
         self.classes, self.mean, self.mode = list(classes), mean, mode
-        self.whole_side = whole_side
+        self.whole_side, self.aggregate = whole_side, aggregate
         self.palette = voc_palette()
         if palette is not None and len(palette):
             self.palette[: len(palette)] = palette
@@ -194,6 +149,7 @@ class Segmenter:
         preset: str | Preset = "paper",
         method: str = "edgeboxes",
         proposals: int = 50,
+        aggregate: str | None = None,
         batch: int = 8,
         progress: Progress | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -206,6 +162,7 @@ class Segmenter:
                 released script), or a `Preset`; for instance-wise mode.
             method: of the proposals, "edgeboxes" or "grid".
             proposals: how many squares are segmented at most.
+            aggregate: "max" or "mean", see `Aggregate`; the segmenter's own when not given.
             batch: how many at a time.
             progress: called after each batch.
 
@@ -218,7 +175,10 @@ class Segmenter:
         if min(proposals, batch) < 1:
             raise OptionError(f"got proposals={proposals}, batch={batch}; wanted 1 or more of each")
         boxes = squares(image, preset, method, proposals)
-        return self._instances(image, boxes, batch, progress), boxes
+        merged = Aggregate(len(self.classes), image.shape[:2], aggregate or self.aggregate)
+        for crop, scores in self.crops(image, boxes, batch, progress):
+            merged.add(crop, scores)
+        return merged.scores, boxes
 
     def procedure(
         self,
@@ -226,6 +186,7 @@ class Segmenter:
         preset: str | Preset = "paper",
         method: str = "edgeboxes",
         proposals: int = 50,
+        aggregate: str | None = None,
         crf: str | DenseCRF | None = None,
         **_: Any,
     ) -> str:
@@ -235,7 +196,8 @@ class Segmenter:
         if self._resolve(mode) == "whole":
             return f"whole pictures, long side {self.whole_side}, {precision}{refined}"
         return (
-            f"instance-wise, {proposals} {method} proposals, preset {preset}, {precision}{refined}"
+            f"instance-wise, {proposals} {method} proposals, preset {preset}, "
+            f"{aggregate or self.aggregate} of the scores, {precision}{refined}"
         )
 
     def _resolve(self, mode: str | None) -> str:
@@ -264,69 +226,34 @@ class Segmenter:
         large = F.interpolate(small, size=(height, width), mode="bilinear", antialias=True)
         return np.asarray(large[0].numpy())
 
-    def _instances(
+    def crops(
         self,
         image: NDArray[np.uint8],
         boxes: NDArray[np.int64],
-        batch: int,
-        progress: Progress | None,
-    ) -> NDArray[np.float32]:
-        """Scores (K, H, W) by the pixelwise maximum over crops and zero: eq. (1) of the paper."""
+        batch: int = 8,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[Crop, NDArray[np.float32]]]:
+        """The squares of a picture, each with its raw scores (K, S, S).
+
+        Args:
+            image: (H, W, 3) uint8, RGB.
+            boxes: the squares, (P, 4).
+            batch: how many are passed at a time.
+            progress: called after each batch.
+        """
         assert self.side is not None
-        merged = np.zeros((self.model.classes, *image.shape[:2]), np.float32)
         crops = [Crop((b[0], b[1], b[2], b[3]), self.side) for b in boxes.tolist()]
         for start in range(0, len(crops), batch):
             part = crops[start : start + batch]
-            scores = self._score(np.stack([crop.take(image) for crop in part]))
-            for crop, score in zip(part, scores, strict=True):
-                crop.paste(score, merged)
+            yield from zip(part, self._score(np.stack([c.take(image) for c in part])), strict=True)
             if progress is not None:
                 progress(start + len(part), len(crops))
-        return merged
 
     @torch.inference_mode()
     def _score(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Raw scores (N, K, h, w) of pictures (N, h, w, 3) in one batch."""
         x: Tensor = prepare(torch.from_numpy(images).to(self.device), self.mean)
         return np.ascontiguousarray(self.model(x.to(self.dtype)).float().cpu().numpy())
-
-
-def conclude(
-    image: NDArray[np.uint8],
-    scores: NDArray[np.float32],
-    classes: list[str],
-    palette: NDArray[np.uint8] | None = None,
-    boxes: NDArray[np.int64] | None = None,
-    crf: str | DenseCRF | None = None,
-) -> Segmentation:
-    """The best class of every pixel by its scores, refined by a dense CRF if wanted.
-
-    Args:
-        image: (H, W, 3) uint8, RGB.
-        scores: raw scores (K, H, W), whose softmax is the probability of each class.
-        classes: names by class id.
-        palette: (256, 3) RGB by class id; the VOC palette when not given.
-        boxes: the squares that were segmented, (P, 4).
-        crf: a dense CRF, or the name of one of `CRF_PRESETS`.
-
-    Raises:
-        ShapeError: scores of another size than the picture's.
-    """
-    if scores.ndim != 3 or scores.shape[1:] != image.shape[:2]:
-        raise ShapeError(
-            f"got scores of {scores.shape} for a picture of {image.shape[:2]} (H, W); wanted "
-            "(K, H, W): take the picture that they were made of, upright and in its full size"
-        )
-    probabilities = torch.from_numpy(scores).softmax(0)
-    decisive = scores  # of which softmax could make ties
-    if crf is not None:
-        unary = unary_from_probabilities(probabilities)
-        probabilities = mean_field(unary, torch.from_numpy(image.copy()), crf)
-        decisive = probabilities.numpy()
-    labels = decisive.argmax(0).astype(np.uint8)
-    boxes = np.zeros((0, 4), np.int64) if boxes is None else boxes
-    palette = voc_palette() if palette is None else palette
-    return Segmentation(image, labels, probabilities.numpy(), classes, palette, boxes, scores)
 
 
 def squares(

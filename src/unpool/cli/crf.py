@@ -59,7 +59,7 @@ def crf(
     spare_inputs([source], [mask, mask.with_suffix(".overlay.jpg")])
 
     from unpool.scores import read_scores
-    from unpool.segment import conclude
+    from unpool.segmentation import conclude
 
     start = time.perf_counter()
     picture, found = read_image(image), read_scores(scores, probabilities=probabilities)

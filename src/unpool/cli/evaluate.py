@@ -10,6 +10,7 @@ import click
 from unpool import console
 from unpool.cards import MODES
 from unpool.cli.options import (
+    AGGREGATE,
     CRF,
     DATA,
     DEVICE,
@@ -51,6 +52,7 @@ __all__ = ["evaluate"]
 )
 @PRESET
 @PROPOSALS
+@AGGREGATE
 @ENSEMBLE
 @CRF
 @click.option(

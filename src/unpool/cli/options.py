@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from unpool.cards import AGGREGATIONS
 from unpool.errors import OptionError
 
 CRFS = ("edeconvnet", "deeplab", "crfrnn", "densecrf")
 
-_OF_INSTANCES = ("preset", "proposals", "method", "batch")
+_OF_INSTANCES = ("preset", "proposals", "method", "aggregate", "batch")
 
 
 class Folder(click.Path):
@@ -69,6 +70,12 @@ METHOD = choice(
     ["edgeboxes", "grid"],
     "In mode instance, where proposals come from: edgeboxes looks for closed outlines, grid takes "
     "boxes of fixed sizes all over the picture.  [default: edgeboxes]",
+)
+AGGREGATE = choice(
+    "--aggregate",
+    AGGREGATIONS,
+    "In mode instance, how the scores of overlapping squares are put together: their maximum, as "
+    "in the paper, or their mean.  [default: the weights', or else max]",
 )
 BATCH = click.option(
     "--batch",

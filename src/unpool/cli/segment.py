@@ -10,6 +10,7 @@ import click
 from unpool import console
 from unpool.cards import MODES
 from unpool.cli.options import (
+    AGGREGATE,
     BATCH,
     CRF,
     DEVICE,
@@ -57,6 +58,7 @@ __all__ = ["segment"]
 @ENSEMBLE
 @CRF
 @PROPOSALS
+@AGGREGATE
 @METHOD
 @BATCH
 @choice(

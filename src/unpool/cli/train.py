@@ -51,6 +51,7 @@ __all__ = ["train"]
     metavar="NAME=VALUE",
     help="Change a value of the recipe, such as phases.0.steps=100; may be repeated.",
 )
+@click.option("--tensorboard", is_flag=True, help="Write records for TensorBoard, too.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run folder.")
 @DEVICE
 @JSON

@@ -143,11 +143,17 @@ class Crop(NamedTuple):
         rows, columns = (centers * length // (2 * self.side) for length in cut.shape)
         return cut[np.ix_(rows, columns)]
 
-    def paste(self, scores: NDArray[np.float32], canvas: NDArray[np.float32]) -> None:
-        """Resize scores, (K, side, side), to the box and merge them by pixelwise maximum.
+    def paste(
+        self,
+        scores: NDArray[np.float32],
+        canvas: NDArray[np.float32],
+        merge: np.ufunc = np.maximum,
+    ) -> None:
+        """Resize scores, (K, side, side), to the box and merge them, by the pixelwise maximum.
 
         The canvas, (K, H, W) float32, is changed in place where box and image overlap. If it
-        began with zeros, this is eq. (1) of the paper: negative scores become 0.
+        began with zeros, this is eq. (1) of the paper: negative scores become 0. (Merged by
+        `np.add`, they are summed, as in eq. (2).)
         """
         wanted = (len(canvas), self.side, self.side)
         if scores.shape != wanted or canvas.ndim != 3 or scores.dtype != np.float32:
@@ -160,7 +166,7 @@ class Crop(NamedTuple):
         # plane by plane is quicker than one resize of (side, side, K), which is turned twice
         for plane, merged in zip(scores, canvas, strict=True):
             visible = _resize(plane, (y1 - y0, x1 - x0))[in_box]
-            np.maximum(merged[in_image], visible, out=merged[in_image])
+            merge(merged[in_image], visible, out=merged[in_image])
 
     def _cut(self, image: NDArray[Any], fill: int) -> NDArray[Any]:
         in_image, in_box = self._overlap((image.shape[0], image.shape[1]))
