@@ -100,6 +100,25 @@ EXACT = [(10, 8, 20, 35), (-3, 5, 24, 20), (40, 30, 67, 57), (60, 0, 87, 27), (1
 ANY = [(2, 3, 60, 40), (10, 8, 17, 30), (40, 20, 69, 60), (0, 0, 90, 64), (70, 50, 74, 53)]
 
 
+def test_weights_may_want_the_mean_but_the_reference_is_the_maximum(net, proposed):
+    image = picture(200, 200)
+    proposed([(0, 0, 120, 110), (20, 30, 150, 160), (60, 60, 190, 180)])
+    segmenter = Segmenter(net, CLASSES, device="cpu", precision="fp32", aggregate="mean")
+    scores = {}
+    for name, options in {
+        "own": {},
+        "reference": {"preset": "reference"},
+        "max": {"aggregate": "max"},
+        "mean": {"aggregate": "mean", "preset": "reference"},
+    }.items():
+        scores[name], _ = segmenter.score(image, mode="instance", **options)
+        how = "mean" if name in ("own", "mean") else "max"
+        assert f"{how} of the scores" in segmenter.procedure("instance", **options)
+    np.testing.assert_array_equal(scores["own"], scores["mean"])
+    np.testing.assert_array_equal(scores["reference"], scores["max"])
+    assert (scores["own"] != scores["max"]).any()
+
+
 def test_crops_are_merged_as_by_the_script(net, segmenter, proposed):
     """Squares as large as the network's input, so that nothing is resized."""
     image = picture(64, 90)

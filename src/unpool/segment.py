@@ -43,9 +43,10 @@ class Preset(NamedTuple):
     enlarge: float = 1.2  #: of the square around a proposal
     least_side: int = 1  #: smaller squares are passed over, before the proposals are counted
     candidates: int = 2000  #: proposals asked for
+    aggregate: str | None = None  #: how crops are put together; None: as the weights want it
 
 
-PRESETS = {"paper": Preset(), "reference": Preset(least_side=112)}
+PRESETS = {"paper": Preset(), "reference": Preset(least_side=112, aggregate="max")}
 
 
 class Segmenter:
@@ -162,7 +163,8 @@ class Segmenter:
                 released script), or a `Preset`; for instance-wise mode.
             method: of the proposals, "edgeboxes" or "grid".
             proposals: how many squares are segmented at most.
-            aggregate: "max" or "mean", see `Aggregate`; the segmenter's own when not given.
+            aggregate: "max" or "mean", see `Aggregate`; that of the preset, or else the
+                segmenter's own, when not given.
             batch: how many at a time.
             progress: called after each batch.
 
@@ -175,7 +177,8 @@ class Segmenter:
         if min(proposals, batch) < 1:
             raise OptionError(f"got proposals={proposals}, batch={batch}; wanted 1 or more of each")
         boxes = squares(image, preset, method, proposals)
-        merged = Aggregate(len(self.classes), image.shape[:2], aggregate or self.aggregate)
+        how = aggregate or _preset(preset).aggregate or self.aggregate
+        merged = Aggregate(len(self.classes), image.shape[:2], how)
         for crop, scores in self.crops(image, boxes, batch, progress):
             merged.add(crop, scores)
         return merged.scores, boxes
@@ -195,9 +198,10 @@ class Segmenter:
         refined = f", dense CRF {crf}" if crf is not None else ""
         if self._resolve(mode) == "whole":
             return f"whole pictures, long side {self.whole_side}, {precision}{refined}"
+        how = aggregate or _preset(preset).aggregate or self.aggregate
         return (
-            f"instance-wise, {proposals} {method} proposals, preset {preset}, "
-            f"{aggregate or self.aggregate} of the scores, {precision}{refined}"
+            f"instance-wise, {proposals} {method} proposals, preset {preset}, {how} of the scores, "
+            f"{precision}{refined}"
         )
 
     def _resolve(self, mode: str | None) -> str:
@@ -273,12 +277,17 @@ def squares(
     Returns:
         (P, 4) x0, y0, x1, y1 in pixels, P at most `count`; may reach beyond the picture.
     """
-    if isinstance(preset, str):
-        _require("preset", preset, tuple(PRESETS))
-        preset = PRESETS[preset]
+    preset = _preset(preset)
     found = propose(image, method, max(preset.candidates, count))
     boxes = square(found.boxes, preset.enlarge)
     return boxes[boxes[:, 2] - boxes[:, 0] >= preset.least_side][:count]
+
+
+def _preset(preset: str | Preset) -> Preset:
+    if isinstance(preset, Preset):
+        return preset
+    _require("preset", preset, tuple(PRESETS))
+    return PRESETS[preset]
 
 
 def resize(image: NDArray[np.uint8], long_side: int, least: int = 1) -> NDArray[np.uint8]:
