@@ -162,7 +162,7 @@ def test_small_squares_are_passed_over_before_counting(net, segmenter, proposed,
 
 def test_presets():
     assert PRESETS["paper"] == Preset(enlarge=1.2, least_side=1, candidates=2000)
-    assert PRESETS["reference"] == Preset(enlarge=1.2, least_side=112, candidates=2000)
+    assert PRESETS["reference"] == Preset(1.2, least_side=112, candidates=2000, aggregate="max")
 
 
 def test_the_reference_preset_drops_squares_under_112(proposed):
