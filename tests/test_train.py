@@ -14,7 +14,8 @@ from unpool import Segmenter
 from unpool.errors import DataError, ImageError, OptionError, WeightsError
 from unpool.fitting import Step, TrainingError
 from unpool.models import FCN, from_pretrained
-from unpool.recipes import Phase, Recipe
+from unpool.recipes import DECONVNET, Phase, Recipe
+from unpool.runs import Preparation
 from unpool.train import train
 from unpool.vision.images import read_image, write_mask
 
@@ -353,3 +354,27 @@ def test_a_run_goes_on_once_there_is_room(data, tmp_path):
     train(data, run, TINY, resume=True)
     assert weights(run) == weights(tmp_path / "whole")
     assert files(run) == FILES
+
+
+def test_both_published_stages_by_one_recipe(data, tmp_path):
+    """The constant `deconvnet` on a tiny network with a code, which sees squares alone."""
+    first, second = DECONVNET.phases
+    recipe = dataclasses.replace(
+        DECONVNET,
+        phases=tuple(dataclasses.replace(p, stages=2, steps=2) for p in (first, second)),
+        trunk=((1, 6), (1, 8)), code=12, size=32, enlarged=36, batch=8, accumulate=4,
+        statistics_passes=2, validate_every=2, save_every=2,
+    )  # fmt: skip
+    records = []
+    summary = train(data, tmp_path / "run", recipe, report=records.append)
+    assert summary["images"] == 2
+    assert [r.phase for r in records if isinstance(r, Step)] == ["stage 1"] * 2 + ["stage 2"] * 2
+    prepared = [r for r in records if isinstance(r, Preparation)]
+    assert prepared[-1] == Preparation(8, 8)
+    assert (tmp_path / "run/proposals.npz").exists()
+    card = json.loads((tmp_path / "run/weights/card.json").read_text())
+    assert card["arguments"]["code"] == 12
+    found = Segmenter.from_pretrained(tmp_path / "run/weights")(
+        read_image(data / "images/0.png"), mode="instance", proposals=3
+    )
+    assert found.labels.shape == (40, 52)

@@ -28,7 +28,7 @@ from unpool.vision.boxes import Crop, square
 from unpool.vision.images import voc_palette
 from unpool.vision.proposals import propose
 
-__all__ = ["MODES", "PRESETS", "Preset", "Segmenter", "find_device", "resize", "squares"]
+__all__ = ["MODES", "PRESETS", "Preset", "Segmenter", "find_device", "score_whole", "squares"]
 
 Progress = Callable[[int, int], None]
 """Called with the number of crops done and their total."""
@@ -216,19 +216,7 @@ class Segmenter:
         return mode
 
     def _whole(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Scores (K, H, W) of a picture in one pass, at the network's own scale."""
-        height, width = image.shape[:2]
-        if self.side is not None and self.model.fc is not None:  # made for one size: a square
-            side = max(height, width)
-            x, y = (width - side) // 2, (height - side) // 2
-            crop = Crop((x, y, x + side, y + side), self.side)
-            scores = np.full((self.model.classes, height, width), -np.inf, np.float32)
-            crop.paste(self._score(crop.take(image)[None])[0], scores)
-            return scores
-        resized = resize(image, self.whole_side, least=2 ** len(self.model.trunk.table))
-        small = torch.from_numpy(self._score(resized[None]))
-        large = F.interpolate(small, size=(height, width), mode="bilinear", antialias=True)
-        return np.asarray(large[0].numpy())
+        return score_whole(self.model, image, self.whole_side, self._score)
 
     def crops(
         self,
@@ -258,6 +246,34 @@ class Segmenter:
         """Raw scores (N, K, h, w) of pictures (N, h, w, 3) in one batch."""
         x: Tensor = prepare(torch.from_numpy(images).to(self.device), self.mean)
         return np.ascontiguousarray(self.model(x.to(self.dtype)).float().cpu().numpy())
+
+
+def score_whole(
+    model: Network,
+    image: NDArray[np.uint8],
+    long_side: int,
+    score: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """Scores (K, H, W) of a picture in one pass.
+
+    Args:
+        model: a network with a code is made for one size, and sees the square around the picture.
+        image: (H, W, 3) uint8, RGB.
+        long_side: to which the picture is resized for any other network.
+        score: gives the scores (N, K, h, w) of pictures (N, h, w, 3).
+    """
+    height, width = image.shape[:2]
+    if model.size is not None and model.fc is not None:
+        side = max(height, width)
+        x, y = (width - side) // 2, (height - side) // 2
+        crop = Crop((x, y, x + side, y + side), model.size)
+        scores = np.full((model.classes, height, width), -np.inf, np.float32)
+        crop.paste(score(crop.take(image)[None])[0], scores)
+        return scores
+    resized = resize(image, long_side, least=2 ** len(model.trunk.table))
+    small = torch.from_numpy(score(resized[None]))
+    large = F.interpolate(small, size=(height, width), mode="bilinear", antialias=True)
+    return np.asarray(large[0].numpy())
 
 
 def squares(

@@ -36,7 +36,7 @@ from unpool.runs import (
     write_json,
     writing,
 )
-from unpool.segment import Segmenter, find_device, resize
+from unpool.segment import Segmenter, find_device, score_whole
 from unpool.vision.drawing import contact_sheet, overlay
 from unpool.vision.images import image_size, voc_palette, write_image
 from unpool.vision.metrics import confusion_matrix, scores
@@ -279,17 +279,20 @@ def _finish(
 def validate(learner: Learner, stages: int, data: DataSet, recipe: Recipe) -> float:
     """Mean IoU of whole pictures, by the head after `stages` stages, at the pictures' own size."""
     learner.eval()
-    device = next(learner.parameters()).device
-    k = len(data.classes)
+    device, k = next(learner.parameters()).device, len(data.classes)
+
+    def score(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with arithmetic(device, recipe.bf16):
+            x = prepare(torch.from_numpy(images).to(device))
+            maps = learner(x, stages, last=True)[-1].float()
+        maps = F.interpolate(maps, size=images.shape[1:3], mode="bilinear")
+        return np.ascontiguousarray(maps.cpu().numpy())
+
     found = []
     for sample in parallel.share(data.samples):
         image, truth = read_sample(sample, k)
-        small = resize(image, recipe.whole_side, 32)
-        with arithmetic(device, recipe.bf16):
-            x = prepare(torch.from_numpy(small[None]).to(device))
-            maps = learner(x, stages, last=True)[-1].float()
-        maps = F.interpolate(maps, size=truth.shape, mode="bilinear")
-        found.append(confusion_matrix(maps[0].argmax(0).cpu().numpy(), truth, k, VOID))
+        labels = score_whole(learner.net, image, recipe.whole_side, score).argmax(0)
+        found.append(confusion_matrix(labels.astype(np.uint8), truth, k, VOID))
     return float(scores(np.sum(parallel.gather(found), 0)).miou)
 
 
