@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import pytest
 
@@ -87,3 +88,11 @@ def test_specks_are_those_of_the_overlay():
     from unpool.vision import drawing
 
     assert console._SPECK == drawing._SPECK
+
+
+def test_warnings_are_lines_of_the_program(capsys):
+    shown = warnings.showwarning
+    with warnings.catch_warnings(action="always"), console.plain_warnings():
+        warnings.warn("no mask shows the class owl", UserWarning, stacklevel=1)
+    assert capsys.readouterr().err == "unpool: warning: no mask shows the class owl\n"
+    assert warnings.showwarning is shown

@@ -11,6 +11,7 @@ import signal
 import sys
 import textwrap
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -288,6 +289,17 @@ def progress(what: str, quiet: bool) -> Iterator[Show]:
         yield lambda done, total, doing=what: bar.update(
             task, completed=done, total=total, description=doing
         )
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Print warnings as lines of this program, without the place in the code they come from."""
+    before = warnings.showwarning
+    warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 @contextmanager

@@ -23,6 +23,7 @@ __all__ = [
     "rank",
     "replicate",
     "share",
+    "speaks",
     "wait",
     "world",
 ]
@@ -56,6 +57,15 @@ def local(device: str) -> str:
     if device in ("auto", "cuda") and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         return f"cuda:{os.environ['LOCAL_RANK']}"
     return device
+
+
+def speaks() -> bool:
+    """Whether this process is to print, the first of those that `torchrun` has begun.
+
+    >>> speaks()
+    True
+    """
+    return os.environ.get("RANK", "0") == "0"
 
 
 def rank() -> int:

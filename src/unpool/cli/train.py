@@ -87,11 +87,13 @@ def train(
     chosen = override(RECIPES[recipe], list(settings))
     steps = sum(phase.steps for phase in chosen.phases)
 
+    from unpool import parallel
     from unpool.fitting import Step
     from unpool.runs import Preparation
     from unpool.train import train as application
 
-    with console.progress("training", quiet) as show:
+    speaks = parallel.speaks()
+    with console.progress("training", quiet or not speaks) as show, console.plain_warnings():
 
         def report(event: "Step | Validation | Preparation") -> None:
             if isinstance(event, Step):
@@ -107,7 +109,7 @@ def train(
         summary = application(
             data, output, chosen, command=command, report=report, **typed(options)
         )
-    if as_json:
+    if as_json and speaks:
         console.print_json(summary)
-    else:
+    elif speaks:
         console.print_figures({summary["mode"]: summary}, quiet)
