@@ -103,7 +103,6 @@ class Recipe:
 
 OBJECTS = Recipe(
     name="objects",
-    repetition=0.25,
     code=None,  # 457 pictures do not train the fully connected code
     batch=12,
     dropout=0.2,
@@ -117,7 +116,6 @@ OBJECTS = Recipe(
         Phase("224x224", 5, steps=320, lr=5e-4, older_lr=2e-4, trunk_lr=2e-5, trunk_from=4),
         Phase("polish", 5, steps=380, lr=3e-4, older_lr=3e-4, trunk_lr=3e-5, trunk_from=4),
         Phase("again", 5, steps=210, lr=2e-4, older_lr=2e-4, trunk_lr=3e-5, trunk_from=4),
-        Phase("proposals", 5, 400, 2e-4, 2e-4, 2e-5, 4, sources=("views", "proposals")),
     ),
 )
 """The default weights: 20 kinds of objects, learned from a few hundred pictures on a CPU."""
