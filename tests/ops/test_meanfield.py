@@ -19,7 +19,7 @@ from unpool.ops import (
     messages,
     unary_from_probabilities,
 )
-from unpool.ops.meanfield import NORMALIZATIONS
+from unpool.ops.meanfield import NORMALIZATIONS, _of_places
 
 BOTH = (Kernel(2, 1.5), Kernel(5, 2, 30))
 
@@ -318,3 +318,18 @@ def test_errors_tell_what_to_do():
             mean_field(unary, image, DenseCRF(BOTH)._replace(**options))
     with pytest.raises(OptionError, match="none, before, after, symmetric"):
         kernel_filter(Kernel(1, 1), (2, 2), None, "both")
+
+
+def test_lattices_of_places_are_kept_and_serve_gradients_too():
+    image = torch.zeros(9, 11, 3, dtype=torch.uint8)
+    unary = torch.rand(3, 9, 11, dtype=torch.float64)
+    _of_places.cache_clear()
+    with torch.inference_mode():
+        first = mean_field(unary, image, "deeplab").clone()
+    again = mean_field(unary.requires_grad_(), image, "deeplab")
+    again.square().sum().backward()
+    assert _of_places.cache_info().hits == 1
+    torch.testing.assert_close(first, again.detach())
+    assert unary.grad.abs().max() > 0
+    mean_field(unary.detach(), image, CRF_PRESETS["deeplab"]._replace(normalization="before"))
+    assert _of_places.cache_info().hits == 1  # another normalization has factors of its own

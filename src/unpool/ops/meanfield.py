@@ -9,6 +9,7 @@ Letters: L labels, H W picture, N = H * W pixels.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -187,8 +188,7 @@ def crf_filter(
     like = torch.empty(0) if like is None else like
     lattices, before, after = [], [], []
     for kernel in crf.kernels:
-        lattice = Lattice(_features(kernel, size, image, like))
-        first, last = _scales(lattice, crf.normalization)
+        lattice, first, last = _normalized(kernel, size, image, crf.normalization, like)
         last = like.new_ones(lattice.points) if last is None else last
         lattices.append(lattice)
         before.append(first)
@@ -224,8 +224,7 @@ def kernel_filter(
             f"got normalization {normalization!r}; it is one of {', '.join(NORMALIZATIONS)}"
         )
     like = torch.empty(0) if like is None else like
-    lattice = Lattice(_features(kernel, size, image, like))
-    before, after = _scales(lattice, normalization)
+    lattice, before, after = _normalized(kernel, size, image, normalization, like)
     return Filters([lattice], [before], [after])
 
 
@@ -301,6 +300,35 @@ def _likely(score: Tensor, prune: float) -> Tensor:
             break
         dropped += 1
     return order[dropped:].sort().values
+
+
+def _normalized(
+    kernel: Kernel,
+    size: tuple[int, int],
+    image: Tensor | None,
+    normalization: Normalization,
+    like: Tensor,
+) -> tuple[Lattice, Tensor | None, Tensor | None]:
+    """The lattice of a kernel, and the factors before and after its filter."""
+    if kernel.rgb is None:
+        return _of_places(kernel.xy, size, normalization, like.dtype, like.device)
+    lattice = Lattice(_features(kernel, size, image, like))
+    return lattice, *_scales(lattice, normalization)
+
+
+@lru_cache(4)
+def _of_places(
+    xy: float,
+    size: tuple[int, int],
+    normalization: Normalization,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Lattice, Tensor | None, Tensor | None]:
+    """Without colors, all pictures of a size have the same lattice; the last few are kept."""
+    with torch.inference_mode(False):  # lest they could not be used for gradients later
+        like = torch.empty(0, dtype=dtype, device=device)
+        lattice = Lattice(_features(Kernel(xy, 1), size, None, like))
+        return lattice, *_scales(lattice, normalization)
 
 
 def _features(kernel: Kernel, size: tuple[int, int], image: Tensor | None, like: Tensor) -> Tensor:
