@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.aggregate import Aggregate
-from unpool.data import open_data, read_sample
+from unpool.data import DataSet, open_data, read_sample
 from unpool.ensemble import combine
 from unpool.evaluate import Measured, compare, summarize
 from unpool.files import atomic
@@ -90,7 +90,19 @@ def measure(
             image, truth = read_sample(sample, len(data.classes))
             for name, labels in rows(image, deconvnet, fcn, crf, ensemble).items():
                 measured[name].append(compare(sample.name, labels, truth, len(data.classes)))
-    return {name: summarize(found, data, name) for name, found in measured.items()}
+    summaries = {name: summarize(found, data, name) for name, found in measured.items()}
+    common = frequent(data)
+    for summary in summaries.values():
+        summary["miou_frequent"] = float(np.mean([summary["iou"][name] or 0 for name in common]))
+    return summaries
+
+
+def frequent(data: DataSet, least: int = 3) -> list[str]:
+    """The classes that occur in a few pictures at least; the others are one picture's luck."""
+    count = np.zeros(256, int)
+    for sample in data.samples:
+        count[np.unique(read_sample(sample, len(data.classes))[1])] += 1
+    return [name for name, found in zip(data.classes, count, strict=False) if found >= least]
 
 
 def figure(deconvnet: Segmenter, fcn: Segmenter, crf: str, ensemble: str) -> NDArray[np.uint8]:
@@ -127,15 +139,19 @@ def plot(summaries: dict[str, dict[str, Any]], path: Path) -> None:
 def line(name: str, summary: dict[str, Any]) -> str:
     """A row of a table on the page."""
     low, high = (f"{100 * v:.1f}" for v in summary["miou_interval"])
-    rest = (summary[k] for k in ("pixel_accuracy", "mean_accuracy", "boundary_f1"))
+    names = ("miou_frequent", "pixel_accuracy", "mean_accuracy", "boundary_f1")
+    rest = (summary[name] for name in names)
     cells = " | ".join(f"{100 * v:.1f}" for v in rest)
     return f"| {name} | {100 * summary['miou']:.1f} | {low} to {high} | {cells} |"
 
 
 def page(summaries: dict[str, dict[str, Any]], about: dict[str, str]) -> str:
     """The page, in Markdown."""
-    head = "| | mean IoU | 95 % interval | pixel accuracy | mean accuracy | boundary F1 |"
-    rule = "|---|---|---|---|---|---|"
+    head = (
+        "| | mean IoU | 95 % interval | of classes in 3 pictures or more | pixel accuracy "
+        "| mean accuracy | boundary F1 |"
+    )
+    rule = "|---|---|---|---|---|---|---|"
     others = [name for name in summaries if name not in TABLE and " of " not in name]
     counts = [
         f"| {c} | "
