@@ -28,7 +28,9 @@ def main(folder: Path) -> None:
         found = segmenter(image)
         seconds = time.perf_counter() - start
         found.save(folder / f"{name}.png")
-        shares = [f"{label} {share:.1%}" for label, share in found.shares().items()]
+        shares = [
+            f"{label} {share:.1%}" for label, share in found.shares().items() if share > 0.005
+        ]
         table.add_row(name, ", ".join(shares), f"{seconds:.2f}")
         tiles += [(image, name), (found.overlay(), "segmented")]
     write_image(folder / "sheet.png", contact_sheet(tiles, columns=4, width=1600))

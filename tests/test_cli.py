@@ -408,7 +408,7 @@ def test_an_fcn_segments_whole_pictures(run, refused, pair):
     code, out, _ = run("segment", "cat.jpg", "--weights", fcn, "--json")
     assert (code, json.loads(out[0])["procedure"][:14]) == (0, "whole pictures")
     message = refused("segment", "cat.jpg", "--weights", fcn, "--mode=instance", "-o", "new")
-    assert "got mode 'instance' for a FCN, which segments whole pictures; pass mode" in message
+    assert "got mode 'instance' for weights of FCN, which segments whole pictures" in message
     assert not Path("new").exists()
 
 
@@ -453,8 +453,8 @@ def test_scores_are_kept_and_refined(run, pair):
     ("args", "message"),
     [
         (["a.npy", "cat.png"], "Missing option '--crf'"),
-        (["none.npy", "cat.png", "--crf=deeplab"], "none.npy: No such file or directory"),
-        (["cat.png", "cat.png", "--crf=deeplab"], "cannot read scores from cat.png "),
+        (["none.npy", "cat.png", "--crf=deeplab"], "scores from none.npy .No such file or"),
+        (["cat.png", "cat.png", "--crf=deeplab"], "cat.png is no .npz or .npy of numbers"),
         (["a.npy", "none.png", "--crf=deeplab"], "none.png"),
         (["a.npy", "dog.png", "--crf=deeplab"],
          r"scores of \(3, 30, 40\) for a picture of \(40, 30\) \(H, W\); wanted \(K, H, W\): take"),
@@ -660,7 +660,8 @@ def test_an_fcn_is_measured_on_whole_pictures(run, refused, pair, data):
     args = ["evaluate", "--weights", Path(pair).parent / "fcn8s", "--data", data]
     assert list(json.loads(run(*args, "--json")[1][0])["modes"]) == ["whole"]
     for mode in ("both", "instance"):
-        assert "got mode 'instance' for a FCN" in refused(*args, f"--mode={mode}", "-o", "new")
+        message = refused(*args, f"--mode={mode}", "-o", "new")
+        assert "got mode 'instance' for weights of FCN" in message
     assert not Path("new").exists()
 
 
@@ -721,7 +722,8 @@ def test_training_is_passed_on_and_reported(run, recipe, monkeypatch):
     }
     code, out, err = run(*args)
     assert out[0] == "step 2 of 2, coarse: mean IoU 25.0 %"
-    assert out[-1] == "five pictures"
+    assert out[-2] == "five pictures"
+    assert out[-1].startswith("weights in 'my run/weights'; try unpool segment PHOTOS")
     assert run(*args, "--quiet") == (0, [], [])
 
 

@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
 from unpool.errors import OptionError
-from unpool.recipes import RECIPES, Phase, Recipe, override
+from unpool.recipes import RECIPES, Phase, Recipe, override, require_bounds
 
 SHORT = Recipe("short", (Phase("coarse", 1, 500, 1e-3), Phase("fine", 2, 300, 5e-4, older_lr=1e-4)))
 
@@ -79,7 +80,7 @@ def test_later_settings_win_and_the_recipe_stays():
     [
         ("batch", "got --set batch; write name=value, for example batch=8"),
         ("bacth=8", "there is no 'bacth': did you mean batch. the names are name, phases, network"),
-        ("lr=1", "there is no 'lr': .*the names are"),
+        ("lrs=1", "there is no 'lrs': .*the names are"),
         ("phases.0.step=1", "there is no 'step': did you mean steps"),
         ("phases.2.steps=1", "'2' is not a number from 0 to 1"),
         ("phases.-1.steps=1", "'-1' is not a number from 0 to 1"),
@@ -127,3 +128,34 @@ def test_refuses_json(change, message):
         Recipe.from_json(values)
     with pytest.raises(OptionError, match="in a recipe; wanted name, phases"):
         Recipe.from_json([values])
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
+def test_the_constants_are_within_bounds(recipe):
+    require_bounds(recipe)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "batch=0", "accumulate=0", "validate_every=0", "save_every=-1", "patience=0", "dropout=2",
+        "seed=-1", "bn_eps=-1", "clip=-1", "momentum=5", "statistics_passes=-1", "warmup=-5",
+        "aspect=99", "whole_side=0", "phases.0.steps=0", "phases.0.stages=0", "phases.0.lr=-1",
+        "phases.0.drop_every=0", "phases.0.trunk_from=0", "long_side=[0, 0]",
+    ],
+)  # fmt: skip
+def test_values_with_which_nothing_can_be_trained_are_refused(setting):
+    name = re.escape(setting.split("=")[0])
+    with pytest.raises(OptionError, match=rf"got {name}=.* in a recipe; wanted [\d.]"):
+        override(SHORT, [setting])
+
+
+def test_other_impossible_recipes_are_refused():
+    with pytest.raises(OptionError, match="wanted the smaller one first"):
+        override(SHORT, ["long_side=[400, 100]"])
+    with pytest.raises(OptionError, match="a phase without sources"):
+        override(SHORT, ["phases.0.sources=[]"])
+    with pytest.raises(OptionError, match=r"no 'lr', but phases have it: phases.0.lr"):
+        override(SHORT, ["lr=3"])
+    with pytest.raises(OptionError, match=r"""written as '\["views"\]'"""):
+        override(SHORT, ["phases.0.sources=views"])

@@ -97,7 +97,7 @@ def test_scores_and_probabilities_are_not_taken_for_one_another(tmp_path):
         ),
         ({"scores": VALUES, "classes": np.arange(3)}, ShapeError, r"classes of \(3,\) int64"),
         ({"scores": VALUES, "palette": np.zeros((3, 3))}, ShapeError, r"got a palette of \(3, 3\)"),
-        ({"scores": np.array([{}, 1], object)}, DataError, "cannot read scores from"),
+        ({"scores": np.array([{}, 1], object)}, DataError, "is no .npz or .npy of numbers"),
     ],
 )
 def test_files_with_other_arrays(tmp_path, arrays, error, message):
@@ -110,5 +110,5 @@ def test_files_with_other_arrays(tmp_path, arrays, error, message):
 @pytest.mark.parametrize("name", ["a.npz", "a.npy"])
 def test_files_that_hold_no_arrays(tmp_path, content, name):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=r"cannot read scores from .* unpool segment --scores"):
+    with pytest.raises(DataError, match=r"is no .npz or .npy of numbers.* unpool segment --scores"):
         read_scores(tmp_path / name)

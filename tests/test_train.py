@@ -378,3 +378,32 @@ def test_both_published_stages_by_one_recipe(data, tmp_path):
         read_image(data / "images/0.png"), mode="instance", proposals=3
     )
     assert found.labels.shape == (40, 52)
+
+
+def test_a_run_may_begin_with_other_weights_and_keeps_their_terms(data, tmp_path):
+    train(data, tmp_path / "first", TINY)
+    card = json.loads((tmp_path / "first/weights/card.json").read_text())
+    card |= {"license": "research use", "aggregate": "mean"}
+    (tmp_path / "first/weights/card.json").write_text(json.dumps(card))
+    (data / "classes.txt").write_text("background\nsquare\nowl\n")  # a score layer of its own
+    start = str(tmp_path / "first/weights")
+    phase = Phase("all", 2, 1, 1e-9, 1e-9)
+    recipe = dataclasses.replace(TINY, start=start, phases=(phase,), coarse_weight=0.0)
+    with pytest.warns(UserWarning, match="owl"):
+        train(data, tmp_path / "second", recipe)
+    (old, _), (new, card) = (from_pretrained(tmp_path / n / "weights") for n in ("first", "second"))
+    for name, tensor in old.trunk.state_dict().items():
+        torch.testing.assert_close(new.trunk.state_dict()[name], tensor)
+    assert new.classes == 3
+    assert card["aggregate"] == "mean"
+    assert card["license"].endswith(f"begun with {start}: research use")
+
+
+def test_weights_of_another_trunk_are_no_beginning(data, tmp_path):
+    train(data, tmp_path / "first", TINY)
+    start = str(tmp_path / "first/weights")
+    for trunk in (((1, 6), (1, 9)), ((1, 6),)):
+        phase = Phase("all", len(trunk), 1, 1e-3)
+        recipe = dataclasses.replace(TINY, start=start, trunk=trunk, phases=(phase,))
+        with pytest.raises(OptionError, match="another trunk"):
+            train(data, tmp_path / f"second-{len(trunk)}", recipe)

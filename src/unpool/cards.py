@@ -43,6 +43,8 @@ def find_weights(source: str | Path) -> Path:
     known = ", ".join(list_pretrained()) or "none"
     if folder.suffix == ".caffemodel":
         raise WeightsError(f"got {folder}; convert it first: unpool convert {folder} FOLDER")
+    if (folder / "weights/card.json").is_file():
+        raise WeightsError(f"got {folder}, which is a run; its weights are in {folder / 'weights'}")
     raise WeightsError(
         f"got weights {str(source)!r}; wanted a folder with card.json and model.safetensors, or "
         f"the name of weights that ship with the package ({known})"

@@ -177,7 +177,8 @@ def _step(
     if not abs(loss) + gradient < float("inf"):  # also where either is not a number
         raise TrainingError(
             f"the loss is {loss:.4g} with a gradient of norm {gradient:.4g} (phase {phase.name}, "
-            f"learning rate {lr:.2g}); resume from the last checkpoint with a lower rate"
+            f"learning rate {lr:.2g}); begin a new run with lower rates, such as "
+            "--set phases.0.lr=1e-4"
         )
     optimizer.step()
     return loss, gradient
@@ -257,7 +258,8 @@ def _groups(
 def _set_rate(optimizer: torch.optim.Optimizer, n: int, phase: Phase, recipe: Recipe) -> float:
     """Set the rates of step n of a phase: a short rise, then drops or a line down to 2 %.
 
-    Where rates drop, so does what the momentum holds: Caffe keeps the rate inside it.
+    Caffe keeps the rate inside the momentum, so that a drop is felt little by little; here, where
+    it is outside, the momentum grows by as much as the rate falls.
     """
     factor = min(1.0, (n + 1) / max(recipe.warmup, 1))
     if phase.drop_every is None:

@@ -195,6 +195,49 @@ RECIPES = {
 }
 
 
+_INF = float("inf")
+
+_BOUNDS: dict[str, tuple[float, float]] = {  # smallest and largest value, by name
+    **dict.fromkeys(["batch", "accumulate", "validate_every", "save_every", "patience"], (1, _INF)),
+    **dict.fromkeys(["statistics_passes", "window", "pad", "code", "whole_side"], (1, _INF)),
+    **dict.fromkeys(["seed", "warmup", "weight_decay", "coarse_weight", "paste"], (0, _INF)),
+    **dict.fromkeys(["flip", "balance", "overlap", "repetition", "color"], (0, 1)),
+    **dict.fromkeys(["dropout", "momentum"], (0, 0.999)),
+    "size": (32, 4096),
+    "enlarged": (32, 4096),
+    "bn_eps": (0, 1),
+    "aspect": (0, 1),
+    "bias_lr": (0, 100),
+    "clip": (1e-9, _INF),
+    "long_side": (8, 8192),
+}
+_BOUNDS_OF_PHASE: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(["stages", "steps", "drop_every", "trunk_from"], (1, _INF)),
+    **dict.fromkeys(["lr", "older_lr", "trunk_lr"], (0, 10)),
+}
+
+
+def require_bounds(recipe: Recipe) -> None:
+    """Refuse values with which no training can be done.
+
+    Raises:
+        OptionError: a value too small or too large, no phase, or a phase without a source.
+    """
+    parts: list[tuple[str, Any, dict[str, tuple[float, float]]]] = [("", recipe, _BOUNDS)]
+    parts += [(f"phases.{i}.", p, _BOUNDS_OF_PHASE) for i, p in enumerate(recipe.phases)]
+    for prefix, part, bounds in parts:
+        for name, (low, high) in bounds.items():
+            value = getattr(part, name)
+            values = value if isinstance(value, tuple) else (value,)
+            if any(v is not None and not low <= v <= high for v in values):
+                wanted = f"{low:g} or more" if high == _INF else f"{low:g} to {high:g}"
+                raise OptionError(f"got {prefix}{name}={value} in a recipe; wanted {wanted}")
+    if recipe.long_side[0] > recipe.long_side[1]:
+        raise OptionError(f"got long_side={list(recipe.long_side)}; wanted the smaller one first")
+    if not recipe.phases or not all(phase.sources for phase in recipe.phases):
+        raise OptionError("got a recipe without phases, or a phase without sources; wanted both")
+
+
 def override(recipe: Recipe, settings: list[str]) -> Recipe:
     """The recipe with some values replaced.
 
@@ -204,7 +247,8 @@ def override(recipe: Recipe, settings: list[str]) -> Recipe:
             Values are written as in JSON, strings also without quotes.
 
     Raises:
-        OptionError: no such name (the nearest known one is told), or a value of another type.
+        OptionError: no such name (the nearest known one is told), a value of another type, or
+            one with which no training can be done.
 
     >>> override(OBJECTS, ["phases.0.steps=5"]).phases[0].steps
     5
@@ -214,6 +258,7 @@ def override(recipe: Recipe, settings: list[str]) -> Recipe:
         if not equals:
             raise OptionError(f"got --set {setting}; write name=value, for example batch=8")
         recipe = _replace(recipe, name.strip().split("."), value.strip(), setting)
+    require_bounds(recipe)
     return recipe
 
 
@@ -239,6 +284,8 @@ def _replace(part: Any, path: list[str], text: str, setting: str) -> Any:
 
 
 def _no_such(name: str, known: list[str]) -> str:
+    if name in (own := [f.name for f in dataclasses.fields(Phase)]) and "phases" in known:
+        return f"there is no {name!r}, but phases have it: phases.0.{own[own.index(name)]}"
     near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"there is no {name!r}: {hint}the names are {', '.join(known) or 'none'}"
@@ -255,6 +302,8 @@ def _parse(text: str, kind: Any, setting: str) -> Any:
         if many or dataclasses.is_dataclass(kind):
             raise OptionError(f"got --set {setting}; set single values, as phases.0.steps=100")
         name = str(kind) if get_args(kind) else kind.__name__
+        if kind == tuple[str, ...]:
+            name += """, written as '["views"]'"""
         raise OptionError(f"got --set {setting}; wanted a value of type {name}")
     return value
 

@@ -91,9 +91,10 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
             if isinstance(loaded, np.ndarray):
                 return {"scores": loaded}
             arrays = {k: loaded[k] for k in ("scores", "classes", "palette") if k in loaded}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"cannot read scores from {path} ({reason}); {wanted}") from None
+    except OSError as error:
+        raise DataError(f"cannot read scores from {path} ({error.strerror}); {wanted}") from None
+    except (ValueError, EOFError, zipfile.BadZipFile):  # whose advice would be to unpickle it
+        raise DataError(f"{path} is no .npz or .npy of numbers, or damaged; {wanted}") from None
     if "scores" not in arrays:
         raise DataError(f"got {path}, which has no array `scores`; {wanted}")
     return arrays

@@ -210,8 +210,8 @@ class Segmenter:
         _require("mode", mode, MODES)
         if mode == "instance" and self.side is None:
             raise OptionError(
-                f"got mode 'instance' for a {type(self.model).__name__}, which segments whole "
-                "pictures; pass mode 'whole', or the weights of a DeconvNet"
+                f"got mode 'instance' for weights of {type(self.model).__name__}, which segments "
+                "whole pictures; pass mode 'whole', or the weights of a DeconvNet"
             )
         return mode
 

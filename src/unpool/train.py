@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from unpool import parallel
+from unpool.cards import read_card
 from unpool.data.batches import Batch, batches
 from unpool.data.crops import Cut, Draw, Views, class_balance, draw_views, draw_windows, take_turns
 from unpool.data.pasting import find_paster
@@ -91,7 +92,8 @@ def train(
     learn, choose = open_data(data, split), open_data(data, val)
     if learn.classes != choose.classes:
         raise DataError(f"got other classes in {split} than in {val}; write them to classes.txt")
-    shown, _ = count_classes(learn), count_classes(choose)
+    shown = count_classes(learn)
+    count_classes(choose)  # which reads all that the validations will read
     with parallel.join(where):
         parts = parts_of(recipe)
         torch.manual_seed(recipe.seed)
@@ -205,21 +207,20 @@ def _begin(
             learner.tie()
 
 
-def take_over(net: Network, trained: Network) -> list[str]:
+def take_over(net: Network, trained: Network) -> None:
     """Give a network the tensors of a trained one, where names and shapes are the same.
 
-    Returns:
-        The names of those that it keeps as they are: the score layers, where classes differ.
+    Score layers of other classes stay as they are.
 
     Raises:
-        OptionError: the trunks do not fit one another.
+        OptionError: the two have not the same trunk.
     """
     own, other = net.state_dict(), trained.state_dict()
     fits = {k: v for k, v in other.items() if k in own and own[k].shape == v.shape}
-    if not all(k in fits for k in own if k.startswith("trunk.") and "num_batches" not in k):
+    same = net.trunk.table == trained.trunk.table
+    if not same or not all(k in fits for k in own if k.startswith("trunk.")):
         raise OptionError("got weights to start from with another trunk; set trunk to theirs")
     net.load_state_dict(fits, strict=False)
-    return [k for k in own if k not in fits]
 
 
 def _fit(run: Run, stream: Iterator[Batch], choose: DataSet, report: Report | None) -> None:
@@ -298,15 +299,20 @@ def validate(learner: Learner, stages: int, data: DataSet, recipe: Recipe) -> fl
 
 def describe(net: Network, data: DataSet, recipe: Recipe, command: str) -> dict[str, Any]:
     """The card of a trained network, without its figures."""
+    started = {} if recipe.start is None else read_card(recipe.start)
+    terms = "the terms of the data and of the trunk's weights apply"
+    if started:
+        terms = f"{terms}; begun with {recipe.start}: {started.get('license', 'terms unknown')}"
     return {
         "classes": data.classes,
         "palette": voc_palette()[: len(data.classes)].tolist(),
         "input": {"order": "BGR", "range": "0..255 minus mean", "mean": list(MEAN_BGR)},
         "whole_side": recipe.whole_side,
         "mode": "whole",
+        "aggregate": started.get("aggregate", "max"),
         "recipe": recipe.to_json(),
         "data": f"{data.root.name} {data.split}, {len(data.samples)} pictures",
-        "license": "the terms of the data and of the trunk's weights apply",
+        "license": terms,
         "command": command,
     }
 

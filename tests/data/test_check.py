@@ -142,7 +142,7 @@ def test_too_few_pictures_for_a_split(tmp_path):
     finding = check_data(tmp_path).findings[0]
     assert finding[:3] == ("error", "empty-split", "val")
     assert "every fifth picture, and there are 4 in all; add pictures until" in finding.message
-    assert finding.message.endswith("or take all (--split all)")
+    assert finding.message.endswith("(--split all; of a training, --val all)")
     assert check_data(tmp_path, ["all"]).ok
     assert check_data(tmp_path).splits == {"train": 4, "val": 0}
 

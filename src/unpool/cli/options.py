@@ -45,8 +45,8 @@ PRESET = choice(
     "--preset",
     ["paper", "reference", "edeconvnet"],
     "In mode instance, which proposals count: paper takes squares of any size, reference those of "
-    "112 pixels or more, as the released script does. edeconvnet is paper, ensembled with the FCN "
-    "that the card of the weights names as their partner.  [default: paper]",
+    "112 pixels or more, and their maximum, as the released script does. edeconvnet is paper, "
+    "ensembled with the FCN that the card of the weights names as their partner.  [default: paper]",
 )
 ENSEMBLE = choice(
     "--ensemble",
@@ -75,7 +75,7 @@ AGGREGATE = choice(
     "--aggregate",
     AGGREGATIONS,
     "In mode instance, how the scores of overlapping squares are put together: their maximum, as "
-    "in the paper, or their mean.  [default: the weights', or else max]",
+    "in the paper, or their mean.  [default: the preset's, or else the weights', or else max]",
 )
 BATCH = click.option(
     "--batch",
@@ -88,7 +88,7 @@ DATA = click.option(
     type=click.Path(path_type=Path),
     required=True,
     metavar="FOLDER",
-    help="Labeled pictures, in VOC's layout or in images/ and masks/.",
+    help="Labeled pictures, in images/ and masks/ or in the layout of VOC, SBD, COCO or CamVid.",
 )
 OVERLAY = click.option(
     "--overlay/--no-overlay",

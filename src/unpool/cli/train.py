@@ -1,6 +1,7 @@
 """`unpool train`: a network for labeled pictures, by a recipe."""
 
 import difflib
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,3 +114,6 @@ def train(
         console.print_json(summary)
     elif speaks:
         console.print_figures({summary["mode"]: summary}, quiet)
+        if not quiet:
+            weights = shlex.quote(str(output / "weights"))
+            click.echo(f"weights in {weights}; try unpool segment PHOTOS --weights {weights}")

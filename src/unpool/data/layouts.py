@@ -164,7 +164,8 @@ def why_empty(layout: Layout, split: str) -> str:
     return (
         "has no pictures: without lists and folders val is every fifth picture, and there "
         f"{'are' if n > 1 else 'is'} {n} in all; add pictures until there are 5, write the ids of "
-        f"both splits into train.txt and val.txt in {layout.lists}, or take all (--split all)"
+        f"both splits into train.txt and val.txt in {layout.lists}, or take all for the split "
+        "(--split all; of a training, --val all)"
     )
 
 
