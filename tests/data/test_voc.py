@@ -251,7 +251,7 @@ def test_masks_that_cannot_be_read_do_not_number_the_classes(tmp_path):
         (
             "rule",
             "without lists and folders val is every fifth picture, and there is 1 in all; add "
-            r"pictures until there are 5, write .* train.txt and val.txt in .* \(--split all\)",
+            r"pictures until there are 5, write .* train.txt and val.txt in .* \(--split all",
         ),
     ],
 )
