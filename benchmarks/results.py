@@ -1,6 +1,7 @@
 """Train what is missing, measure every row of the table on one split, and write the page.
 
-    make results DATA=... TRUNK=...
+    make results DATA=...              # the weights that come with the package
+    make results DATA=... TRUNK=...    # trained anew from these VGG weights
 
 writes docs/results.md, docs/results.json, docs/results-proposals.png and docs/results-figure.jpg.
 A training that was interrupted is resumed. Every row comes from the same crops and the same code:
@@ -16,6 +17,7 @@ from typing import Any
 
 import click
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from unpool.aggregate import Aggregate
@@ -161,7 +163,7 @@ def page(summaries: dict[str, dict[str, Any]], about: dict[str, str]) -> str:
     ]
     parts = [
         "# Results",
-        "Made by `make results`; figures in percent. " + about["protocol"],
+        f"Made by `{about['command']}`; figures in percent. {about['protocol']}",
         f"Machine: {about['machine']}. Weights: {about['weights']}. Ensemble: {about['ensemble']}, "
         f"dense CRF: `{about['crf']}`, 50 proposals, aggregation: {about['aggregate']}.",
         "\n".join([head, rule, *(line(name, summaries[name]) for name in TABLE)]),
@@ -218,7 +220,9 @@ def main(
     summaries = measure(data, split, deconvnet, fcn, crf, ensemble)
     about = {
         "protocol": summaries["FCN-8s"]["protocol"].replace("; FCN-8s", ""),
-        "machine": f"{platform.machine()}, {str(deconvnet.dtype).removeprefix('torch.')}",
+        "command": f"make results DATA={data.name}" + ("" if shipped else " TRUNK=..."),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
+        f"{str(deconvnet.dtype).removeprefix('torch.')}, no GPU",
         "weights": " and ".join(f"`{name}`" for name in names),
         "ensemble": ensemble,
         "crf": crf,

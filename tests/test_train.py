@@ -407,3 +407,11 @@ def test_weights_of_another_trunk_are_no_beginning(data, tmp_path):
         recipe = dataclasses.replace(TINY, start=start, trunk=trunk, phases=(phase,))
         with pytest.raises(OptionError, match="another trunk"):
             train(data, tmp_path / f"second-{len(trunk)}", recipe)
+
+
+@pytest.mark.parametrize("deep", [{"stages": 3}, {"trunk_from": 3}])
+def test_stages_that_the_trunk_has_not_are_refused(data, tmp_path, deep):
+    phase = dataclasses.replace(TINY.phases[0], **deep)
+    with pytest.raises(OptionError, match="in the phase 'coarse'; this trunk has 2 stages"):
+        train(data, tmp_path / "run", dataclasses.replace(TINY, phases=(phase,)))
+    assert not (tmp_path / "run").exists()

@@ -86,6 +86,7 @@ class Recipe:
     save_every: int = 40  #: steps
     statistics_passes: int = 40  #: batches over which batch norm's statistics are taken at the end
     whole_side: int = 320  #: long side at which whole pictures are segmented
+    aggregate: str = "max"  #: how the weights want crops to be put together: "max" or "mean"
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain values for `config.json` and the model card."""
@@ -108,6 +109,7 @@ OBJECTS = Recipe(
     dropout=0.2,
     balance=0.3,
     whole_side=384,
+    aggregate="mean",
     phases=(
         Phase("14x14", stages=1, steps=320, lr=1e-3),
         Phase("28x28", stages=2, steps=150, lr=5e-4, older_lr=1e-4),
@@ -193,7 +195,6 @@ _MISFIT = object()  #: a value that is not of the wanted kind
 RECIPES = {
     recipe.name: recipe for recipe in (OBJECTS, FINETUNE, FCN8S, DECONVNET, STAGE_1, STAGE_2)
 }
-
 
 _INF = float("inf")
 
@@ -284,8 +285,8 @@ def _replace(part: Any, path: list[str], text: str, setting: str) -> Any:
 
 
 def _no_such(name: str, known: list[str]) -> str:
-    if name in (own := [f.name for f in dataclasses.fields(Phase)]) and "phases" in known:
-        return f"there is no {name!r}, but phases have it: phases.0.{own[own.index(name)]}"
+    if "phases" in known and name in [field.name for field in dataclasses.fields(Phase)]:
+        return f"there is no {name!r}, but phases have it: phases.0.{name}"
     near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"there is no {name!r}: {hint}the names are {', '.join(known) or 'none'}"

@@ -159,8 +159,9 @@ class Segmenter:
         Args:
             image: (H, W, 3) uint8, RGB, upright.
             mode: "whole" or "instance"; the segmenter's own when not given.
-            preset: "paper", "reference" (squares under 112 pixels are passed over, as in the
-                released script), or a `Preset`; for instance-wise mode.
+            preset: for instance-wise mode, "paper", "reference" (squares under 112 pixels are
+                passed over, the others merged by their maximum, as in the released script), or a
+                `Preset`.
             method: of the proposals, "edgeboxes" or "grid".
             proposals: how many squares are segmented at most.
             aggregate: "max" or "mean", see `Aggregate`; that of the preset, or else the
@@ -173,14 +174,15 @@ class Segmenter:
         """
         _require_picture(image)
         if self._resolve(mode) == "whole":
-            return self._whole(image), np.zeros((0, 4), np.int64)
+            scores = score_whole(self.model, image, self.whole_side, self._score)
+            return scores, np.zeros((0, 4), np.int64)
         if min(proposals, batch) < 1:
             raise OptionError(f"got proposals={proposals}, batch={batch}; wanted 1 or more of each")
         boxes = squares(image, preset, method, proposals)
         how = aggregate or _preset(preset).aggregate or self.aggregate
         merged = Aggregate(len(self.classes), image.shape[:2], how)
-        for crop, scores in self.crops(image, boxes, batch, progress):
-            merged.add(crop, scores)
+        for crop, found in self.crops(image, boxes, batch, progress):
+            merged.add(crop, found)
         return merged.scores, boxes
 
     def procedure(
@@ -214,9 +216,6 @@ class Segmenter:
                 "whole pictures; pass mode 'whole', or the weights of a DeconvNet"
             )
         return mode
-
-    def _whole(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return score_whole(self.model, image, self.whole_side, self._score)
 
     def crops(
         self,

@@ -25,7 +25,7 @@ from unpool.evaluate import evaluate
 from unpool.fitting import arithmetic, estimate_statistics, fit, parts_of, set_learning
 from unpool.models import FCN, DeconvNet, Network, from_pretrained, load_vgg, save_pretrained
 from unpool.models.scaffold import Learner, Plain, Scaffold
-from unpool.models.vgg import MEAN_BGR, prepare
+from unpool.models.vgg import MEAN_BGR, prepare, trunk_table
 from unpool.recipes import Recipe
 from unpool.runs import (
     Preparation,
@@ -132,7 +132,18 @@ def count_classes(data: DataSet) -> list[int]:
 
 
 def build(recipe: Recipe, classes: int) -> Learner:
-    """The recipe's network, with what is put around it for its training."""
+    """The recipe's network, with what is put around it for its training.
+
+    Raises:
+        OptionError: a network that there is not, or more stages than its trunk has.
+    """
+    depth = len(trunk_table(recipe.trunk))
+    for phase in recipe.phases:
+        if max(phase.stages, phase.trunk_from) > depth:
+            raise OptionError(
+                f"got stages={phase.stages}, trunk_from={phase.trunk_from} in the phase "
+                f"{phase.name!r}; this trunk has {depth} stages"
+            )
     if recipe.network == "DeconvNet":
         return Scaffold(DeconvNet(classes, recipe.trunk, recipe.code, recipe.size, recipe.bn_eps))
     if recipe.network == "FCN":
@@ -309,7 +320,7 @@ def describe(net: Network, data: DataSet, recipe: Recipe, command: str) -> dict[
         "input": {"order": "BGR", "range": "0..255 minus mean", "mean": list(MEAN_BGR)},
         "whole_side": recipe.whole_side,
         "mode": "whole",
-        "aggregate": started.get("aggregate", "max"),
+        "aggregate": started.get("aggregate", recipe.aggregate),
         "recipe": recipe.to_json(),
         "data": f"{data.root.name} {data.split}, {len(data.samples)} pictures",
         "license": terms,
