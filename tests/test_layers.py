@@ -9,12 +9,12 @@ import unpool
 
 ROOT = Path(unpool.__file__).parent
 LAYERS = [
-    "errors files parallel cards scores",
+    "errors files parallel cards scores timings values",
     "ops vision recipes",
     "models data",
     "segmentation segment ensemble aggregate visualize generate fitting",
     "evaluate",
-    "runs train serve convert console",
+    "runs train classify serve convert console",
     "cli __init__ __main__",
 ]
 BARRED = {

@@ -10,7 +10,7 @@ from PIL import Image
 
 import unpool.segment as segment
 from unpool.errors import OptionError, ShapeError, WeightsError
-from unpool.models import FCN, DeconvNet, save_pretrained
+from unpool.models import FCN, DeconvNet, prepare, save_pretrained
 from unpool.ops.meanfield import CRF_PRESETS, DenseCRF, Kernel, mean_field
 from unpool.scores import read_scores
 from unpool.segment import (
@@ -19,9 +19,11 @@ from unpool.segment import (
     Segmenter,
     find_device,
     resize,
+    score_whole,
     squares,
 )
 from unpool.segmentation import Segmentation, conclude
+from unpool.timings import measuring
 from unpool.vision.images import read_mask, voc_palette
 from unpool.vision.proposals import Proposals
 
@@ -451,8 +453,8 @@ def test_refuses_pictures(segmenter, image, mode):
         ({"mode": "both"}, "got mode 'both'; it is one of whole, instance"),
         ({"preset": "fast"}, "got preset 'fast'; it is one of paper, reference"),
         ({"method": "selective"}, "got the proposal method 'selective'"),
-        ({"proposals": 0}, "got proposals=0, batch=8; wanted 1 or more of each"),
-        ({"batch": 0}, "got proposals=50, batch=0"),
+        ({"proposals": 0}, "got proposals=0; wanted 1 or more"),
+        ({"batch": 0}, "got batch=0; wanted 1 or more"),
     ],
 )
 def test_refuses_ways(segmenter, options, message):
@@ -521,3 +523,28 @@ def test_a_path_is_not_a_picture_and_a_segmentation_is_shown_in_a_line(filled):
     found = repr(segmenter(np.zeros((20, 30, 3), np.uint8)))
     assert found.startswith("Segmentation(30 x 20, ")
     assert len(found) < 60
+
+
+def test_exact_takes_the_network_as_it_is(filled):
+    """Its scores are those of the network, bit for bit, and they differ from bfloat16's."""
+    net = filled(DeconvNet(3, ((1, 4), (1, 6)), None, 32))
+    image = picture(40, 40)
+    exact = Segmenter(net, ["background", "cat", "dog"], exact=True)
+    scores, _ = exact.score(image, mode="whole")
+    with torch.inference_mode():
+        expected = score_whole(net, image, 320, lambda x: net(prepare(torch.from_numpy(x))).numpy())
+    assert np.array_equal(scores, expected)
+    assert "float32, exact" in exact.procedure("whole")
+    assert any(isinstance(m, torch.nn.BatchNorm2d) for m in exact.model.modules())
+    with pytest.raises(OptionError, match="got precision bf16 and exact"):
+        Segmenter(net, ["background", "cat", "dog"], exact=True, precision="bf16")
+
+
+def test_stages_are_timed(segmenter):
+    with measuring() as seconds:
+        segmenter(picture(40, 40), mode="instance", proposals=3, crf="deeplab")
+    assert list(seconds) == ["proposals", "crops", "network", "pasting", "CRF"]
+    assert min(seconds.values()) > 0
+    with measuring() as none:
+        pass
+    assert none == {}

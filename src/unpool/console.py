@@ -164,6 +164,8 @@ def print_segmented(record: Mapping[str, Any], as_json: bool, quiet: bool) -> No
             seen["others"] = others
         shares = ", ".join(f"{name} {percent(share)} %" for name, share in seen.items())
         click.echo(f"{record['source']}: {shares} ({record['seconds']:.2f} s)")
+        if spent := record.get("timings"):
+            click.echo("  " + ", ".join(f"{name} {spent[name]:.2f} s" for name in spent))
 
 
 def print_figures(modes: Mapping[str, Mapping[str, Any]], quiet: bool) -> None:

@@ -116,7 +116,7 @@ class EDeconvNet:
             source: DeconvNet weights, by name or folder.
             partner: FCN weights; those that the card of `source` names when not given.
             ensemble: as of the class.
-            **options: `device`, `precision`, as of `Segmenter`.
+            **options: `device`, `precision`, `exact`, as of `Segmenter`.
 
         Raises:
             WeightsError: no such weights, or no partner.
@@ -196,7 +196,7 @@ def load(
         weights: by name or folder.
         preset: "edeconvnet", or one of those of `Segmenter.score`.
         ensemble: as of `EDeconvNet`, for that preset only.
-        **options: `device`, `precision`, as of `Segmenter`.
+        **options: `device`, `precision`, `exact`, as of `Segmenter`.
 
     Raises:
         WeightsError: no such weights, or no partner for the ensemble.

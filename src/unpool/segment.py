@@ -5,6 +5,7 @@ object proposals are cut out, enlarged, segmented one by one, and pasted back by
 maximum or mean.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +17,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from unpool import timings
 from unpool.aggregate import Aggregate
 from unpool.cards import AGGREGATIONS, MODES, settings
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.models import Network, from_pretrained, prepare
-from unpool.models.fast import bf16_pays, fold
+from unpool.models.fast import accelerate, bf16_pays
 from unpool.models.vgg import MEAN_BGR
 from unpool.ops.meanfield import DenseCRF
 from unpool.segmentation import Segmentation, conclude
@@ -61,7 +63,8 @@ class Segmenter:
         mode: the default mode, "whole" or "instance".
         aggregate: how crops are put together by default, "max" or "mean", see `Aggregate`.
         device: "auto", "cpu", "cuda" or "cuda:n".
-        precision: "bf16", "fp32", or "auto": bf16 where the hardware has it.
+        precision: "bf16", "fp32", or "auto": bf16 where the hardware has it, and not if `exact`.
+        exact: use the network as it is, not its fast form (`unpool.models.fast.accelerate`).
 
     >>> from unpool.models import DeconvNet
     >>> segmenter = Segmenter(DeconvNet(2, ((1, 4),), None, 32), ["background", "cat"])
@@ -81,6 +84,7 @@ class Segmenter:
         aggregate: str = "max",
         device: str = "auto",
         precision: str = "auto",
+        exact: bool = False,
     ) -> None:
         _require("mode", mode, MODES)
         _require("aggregation", aggregate, AGGREGATIONS)
@@ -95,14 +99,15 @@ class Segmenter:
         self.palette = voc_palette()
         if palette is not None and len(palette):
             self.palette[: len(palette)] = palette
-        self.model = fold(model).to(self.device)
         self.side = model.size  #: of the square crops; None for a network without them
         self.measured_modes = ("whole",) if self.side is None else MODES  #: of an evaluation
-        self.dtype = torch.float32
-        if precision == "bf16" or (precision == "auto" and bf16_pays(self.device)):
+        self.exact, self.dtype = exact, torch.float32
+        if exact and precision == "bf16":
+            raise OptionError("got precision bf16 and exact; leave one of them out")
+        if precision == "bf16" or (precision == "auto" and not exact and bf16_pays(self.device)):
             self.dtype = torch.bfloat16
-            self.model.to(self.dtype)
-            self.model.score.float()  # scores close to each other must not become ties
+        fast = copy.deepcopy(model).eval() if exact else accelerate(model, self.dtype)
+        self.model = fast.to(self.device)
 
     @classmethod
     def from_pretrained(cls, source: str | Path = "objects", **options: Any) -> "Segmenter":
@@ -110,7 +115,7 @@ class Segmenter:
 
         Args:
             source: the name of weights that ship with the package, or a folder of weights.
-            **options: `mode`, `device`, `precision`, as of the class.
+            **options: `mode`, `device`, `precision`, `exact`, as of the class.
 
         Raises:
             WeightsError: no such weights, a damaged file or card, or weights not ready for use.
@@ -151,7 +156,7 @@ class Segmenter:
         method: str = "edgeboxes",
         proposals: int = 50,
         aggregate: str | None = None,
-        batch: int = 8,
+        batch: int | None = None,
         progress: Progress | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The raw scores of one picture, before softmax.
@@ -166,7 +171,7 @@ class Segmenter:
             proposals: how many squares are segmented at most.
             aggregate: "max" or "mean", see `Aggregate`; that of the preset, or else the
                 segmenter's own, when not given.
-            batch: how many at a time.
+            batch: how many at a time; as many as is quickest when not given.
             progress: called after each batch.
 
         Returns:
@@ -176,13 +181,15 @@ class Segmenter:
         if self._resolve(mode) == "whole":
             scores = score_whole(self.model, image, self.whole_side, self._score)
             return scores, np.zeros((0, 4), np.int64)
-        if min(proposals, batch) < 1:
-            raise OptionError(f"got proposals={proposals}, batch={batch}; wanted 1 or more of each")
-        boxes = squares(image, preset, method, proposals)
+        if proposals < 1:
+            raise OptionError(f"got proposals={proposals}; wanted 1 or more")
+        with timings.stage("proposals"):
+            boxes = squares(image, preset, method, proposals)
         how = aggregate or _preset(preset).aggregate or self.aggregate
         merged = Aggregate(len(self.classes), image.shape[:2], how)
         for crop, found in self.crops(image, boxes, batch, progress):
-            merged.add(crop, found)
+            with timings.stage("pasting"):
+                merged.add(crop, found)
         return merged.scores, boxes
 
     def procedure(
@@ -196,7 +203,7 @@ class Segmenter:
         **_: Any,
     ) -> str:
         """How pictures are segmented with these options, in words; refuses modes there are not."""
-        precision = str(self.dtype).removeprefix("torch.")
+        precision = str(self.dtype).removeprefix("torch.") + (", exact" if self.exact else "")
         refined = f", dense CRF {crf}" if crf is not None else ""
         if self._resolve(mode) == "whole":
             return f"whole pictures, long side {self.whole_side}, {precision}{refined}"
@@ -221,7 +228,7 @@ class Segmenter:
         self,
         image: NDArray[np.uint8],
         boxes: NDArray[np.int64],
-        batch: int = 8,
+        batch: int | None = None,
         progress: Progress | None = None,
     ) -> Iterator[tuple[Crop, NDArray[np.float32]]]:
         """The squares of a picture, each with its raw scores (K, S, S).
@@ -229,20 +236,40 @@ class Segmenter:
         Args:
             image: (H, W, 3) uint8, RGB.
             boxes: the squares, (P, 4).
-            batch: how many are passed at a time.
+            batch: how many are passed at a time; as many as is quickest when not given.
             progress: called after each batch.
         """
         assert self.side is not None
+        batch = self._quickest_batch() if batch is None else batch
+        if batch < 1:
+            raise OptionError(f"got batch={batch}; wanted 1 or more")
         crops = [Crop((b[0], b[1], b[2], b[3]), self.side) for b in boxes.tolist()]
         for start in range(0, len(crops), batch):
             part = crops[start : start + batch]
-            yield from zip(part, self._score(np.stack([c.take(image) for c in part])), strict=True)
+            with timings.stage("crops"):
+                images = np.stack([c.take(image) for c in part])
+            yield from zip(part, self._score(images), strict=True)
             if progress is not None:
                 progress(start + len(part), len(crops))
+
+    def _quickest_batch(self) -> int:
+        """As many crops as keep a map of the first stage below 32 MiB, but 4 at least.
+
+        Larger blocks of memory are taken from the system anew for each layer, which costs more
+        than batches gain; smaller batches read the weights of the code layers too often.
+        """
+        assert self.side is not None
+        width = self.model.trunk.table[0][1]
+        crops = 2**25 // (width * self.side**2 * self.dtype.itemsize)
+        return max(crops, 4) if self.device.type == "cpu" else 32
 
     @torch.inference_mode()
     def _score(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Raw scores (N, K, h, w) of pictures (N, h, w, 3) in one batch."""
+        with timings.stage("network"):
+            return self._run(images)
+
+    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         x: Tensor = prepare(torch.from_numpy(images).to(self.device), self.mean)
         return np.ascontiguousarray(self.model(x.to(self.dtype)).float().cpu().numpy())
 

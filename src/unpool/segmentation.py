@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unpool import timings
 from unpool.errors import OptionError, ShapeError
 from unpool.ops.meanfield import DenseCRF, mean_field, unary_from_probabilities
 from unpool.scores import Scores, write_scores
@@ -92,8 +93,9 @@ def conclude(
     probabilities = torch.from_numpy(scores).softmax(0)
     decisive = scores  # of which softmax could make ties
     if crf is not None:
-        unary = unary_from_probabilities(probabilities)
-        probabilities = mean_field(unary, torch.from_numpy(image.copy()), crf)
+        with timings.stage("CRF"):
+            unary = unary_from_probabilities(probabilities)
+            probabilities = mean_field(unary, torch.from_numpy(image.copy()), crf)
         decisive = probabilities.numpy()
     labels = decisive.argmax(0).astype(np.uint8)
     boxes = np.zeros((0, 4), np.int64) if boxes is None else boxes

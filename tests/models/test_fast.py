@@ -1,11 +1,11 @@
-"""The folded network against the network that it was made of."""
+"""The folded network and the fast one against the network that they were made of."""
 
 import pytest
 import torch
 from torch import nn
 
-from unpool.models import FCN, DeconvNet
-from unpool.models.fast import bf16_pays, fold
+from unpool.models import FCN, DeconvNet, fast
+from unpool.models.fast import accelerate, bf16_pays, fold
 
 TABLES = [((1, 4), (2, 6)), ((2, 6), (1, 3), (2, 8))]
 
@@ -97,3 +97,100 @@ def test_whether_bfloat16_pays_is_known_of_every_device():
     assert isinstance(bf16_pays(torch.device("cpu")), bool)
     if torch.cuda.is_available():
         assert isinstance(bf16_pays(torch.device("cuda")), bool)
+
+
+def close(got, expected, unit=1e-4):
+    return torch.allclose(got, expected, rtol=unit, atol=unit * float(expected.std()))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("eps", [1e-9, 1e-2, None])
+@pytest.mark.parametrize("size", [(16, 16), (22, 19)])
+def test_the_fast_form_changes_nothing_but_rounding(
+    filled, monkeypatch, table, code, eps, size, fused
+):
+    """At the design size the code is a matrix product, above it a convolution."""
+    net = filled(DeconvNet(4, table, code, 16, eps), 1)
+    if not fused:
+        monkeypatch.setattr(fast, "_fuses", lambda x: False)
+    x = torch.randn(3, 3, *size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        quick = accelerate(net)
+        for part in (x, x[:1], x.contiguous(memory_format=torch.channels_last)):
+            expected, got = net(part), quick(part)
+            assert expected.std() > 0.05
+            assert close(got, expected)
+    assert not any(isinstance(m, nn.BatchNorm2d | nn.ReLU) for m in quick.modules())
+    assert not any(m.is_plain for m in quick.modules() if isinstance(m, fast._Fast))
+
+
+@pytest.mark.parametrize("options", [{}, {"learned": True}, {"at_once": True}, {"pad": 10}])
+def test_the_fast_form_of_an_fcn(filled, code, options):
+    net = filled(FCN(4, ((1, 4), (2, 6)), code, 4, **{"pad": 1, "window": 3, **options}))
+    x = torch.randn(2, 3, 22, 19)
+    with torch.inference_mode():
+        assert close(accelerate(net)(x), net(x))
+
+
+def test_the_fast_form_works_with_gradients_switched_on(filled):
+    net = filled(DeconvNet(4, TABLES[0], 7, 16))
+    x = torch.randn(2, 3, 16, 16, requires_grad=True)
+    accelerate(net)(x).sum().backward()
+    got = x.grad.clone()
+    x.grad = None
+    net(x).sum().backward()
+    assert close(got, x.grad)
+
+
+def test_bfloat16_is_near_where_the_switches_stay(filled):
+    """Without pooling ties to flip: one channel a stage, far from zero."""
+    net = filled(DeconvNet(4, TABLES[0], None, 16))
+    x = torch.randn(2, 3, 16, 16)
+    with torch.inference_mode():
+        quick = accelerate(net, torch.bfloat16)
+        got, expected = quick(x.to(torch.bfloat16)), net(x)
+    assert got.dtype == torch.float32  # of the last layer
+    assert quick.score.weight.dtype == torch.float32
+    assert {p.dtype for p in quick.decoder.parameters()} == {torch.bfloat16}
+    assert (got - expected).abs().median() < 0.05 * expected.std()
+
+
+def test_a_layer_that_goes_wrong_is_found_out(filled, monkeypatch):
+    net = filled(DeconvNet(4, TABLES[0], 7, 16))
+    x = torch.randn(2, 3, 16, 16)
+    quick = accelerate(net)
+    right = fast._Expansion.quick
+    monkeypatch.setattr(fast._Expansion, "quick", lambda self, x: right(self, x) * 1.01)
+    with torch.inference_mode():
+        with pytest.warns(UserWarning, match="fast form of _Expansion"):
+            first = quick(x)
+        again = quick(x)  # no second warning, which would be an error
+        assert close(first, net(x))
+        assert torch.equal(first, again)
+
+
+def test_what_is_made_fast_stays_as_it_is(filled, code):
+    net = filled(DeconvNet(4, TABLES[0], code, 16)).train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    quick = accelerate(net, torch.bfloat16)
+    quick.to(torch.float64)
+    assert net.training
+    assert not quick.training
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in net.parameters())
+
+
+def test_layers_without_a_fast_form_lose_their_batch_norm_only():
+    stage = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2)
+    )
+    for value in (stage[1].running_mean, stage[1].weight.data, stage[1].bias.data):
+        nn.init.normal_(value)
+    net = nn.ModuleDict({"stage": stage}).eval()
+    x = torch.randn(2, 3, 11, 11)
+    with torch.inference_mode():
+        quick = accelerate(net)["stage"]
+        assert [type(m) for m in quick] == [nn.Conv2d, nn.ReLU, nn.Conv2d]
+        assert close(quick(x), stage(x))

@@ -15,7 +15,9 @@ from unpool.cli.options import (
     DATA,
     DEVICE,
     ENSEMBLE,
+    EXACT,
     JSON,
+    PRECISION,
     PRESET,
     PROPOSALS,
     QUIET,
@@ -55,6 +57,8 @@ __all__ = ["evaluate"]
 @AGGREGATE
 @ENSEMBLE
 @CRF
+@PRECISION
+@EXACT
 @click.option(
     "-o",
     "--output",
@@ -73,6 +77,8 @@ def evaluate(
     ensemble: str | None,
     output: Path | None,
     device: str | None,
+    precision: str | None,
+    exact: bool | None,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -98,8 +104,9 @@ def evaluate(
     start = time.perf_counter()
     missing: dict[str, str] = {}
     labeled = open_data(data, split, missing)
-    build = typed({"ensemble": ensemble, "device": parallel.local(device or "auto")})
-    segmenter = load(weights, options["preset"], **build)
+    device = parallel.local(device or "auto")
+    build = {"ensemble": ensemble, "device": device, "precision": precision, "exact": exact}
+    segmenter = load(weights, options["preset"], **typed(build))
     chosen = segmenter.measured_modes if mode is None else MODES if mode == "both" else (mode,)
     require_instances({**options, "mode": mode}, "instance" if "instance" in chosen else "whole")
     for name in chosen:

@@ -81,7 +81,7 @@ BATCH = click.option(
     "--batch",
     type=FROM_ONE,
     help="In mode instance, how many squares are segmented at a time; more take more memory.  "
-    "[default: 8]",
+    "[default: what is quickest]",
 )
 DATA = click.option(
     "--data",
@@ -99,6 +99,18 @@ DEVICE = click.option(
     "--device",
     metavar="auto|cpu|cuda[:n]",
     help="Where to compute; auto takes a GPU if there is one.  [default: auto]",
+)
+PRECISION = choice(
+    "--precision",
+    ["auto", "bf16", "fp32"],
+    "Of the arithmetic: fp32 is exact, bf16 fast where the hardware has it; auto takes bf16 there "
+    "and fp32 elsewhere.  [default: auto]",
+)
+EXACT = click.option(
+    "--exact",
+    is_flag=True,
+    default=None,
+    help="Use the network as it was trained, in fp32, and not its fast form.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a line.")
 QUIET = click.option("--quiet", is_flag=True, help="Show neither progress nor tables.")

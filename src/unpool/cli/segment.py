@@ -15,9 +15,11 @@ from unpool.cli.options import (
     CRF,
     DEVICE,
     ENSEMBLE,
+    EXACT,
     JSON,
     METHOD,
     OVERLAY,
+    PRECISION,
     PRESET,
     PROPOSALS,
     QUIET,
@@ -61,18 +63,15 @@ __all__ = ["segment"]
 @AGGREGATE
 @METHOD
 @BATCH
-@choice(
-    "--precision",
-    ["auto", "bf16", "fp32"],
-    "Of the arithmetic: fp32 is exact, bf16 fast where the hardware has it; auto takes bf16 there "
-    "and fp32 elsewhere.  [default: auto]",
-)
+@PRECISION
+@EXACT
 @OVERLAY
 @click.option(
     "--scores",
     is_flag=True,
     help="Write the raw class scores, before the CRF, too, for `unpool crf`.",
 )
+@click.option("--timings", is_flag=True, help="Tell how long each stage took, too.")
 @DEVICE
 @JSON
 @QUIET
@@ -83,8 +82,10 @@ def segment(
     ensemble: str | None,
     device: str | None,
     precision: str | None,
+    exact: bool | None,
     overlay: bool,
     scores: bool,
+    timings: bool,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -106,8 +107,9 @@ def segment(
     one input stands for a picture.
 
     With --json, the line of a picture has source, mask (its path), scores (their path, if they are
-    written), size ([width, height]), labels (the share of the pixels of each class), seconds and
-    procedure (how it was segmented, in words); or source and error.
+    written), size ([width, height]), labels (the share of the pixels of each class), seconds,
+    timings (with --timings: the seconds of each stage) and procedure (how it was segmented, in
+    words); or source and error.
 
     \b
     Example: unpool segment photos "more/*.jpg" -o out --json
@@ -120,9 +122,10 @@ def segment(
     spare_inputs(sources, [mask.with_suffix(ending) for mask in masks for ending in endings])
 
     from unpool.ensemble import load
+    from unpool.timings import measuring
 
-    build = typed({"ensemble": ensemble, "device": device, "precision": precision})
-    segmenter = load(weights, options["preset"], **build)
+    build = {"ensemble": ensemble, "device": device, "precision": precision, "exact": exact}
+    segmenter = load(weights, options["preset"], **typed(build))
     require_instances(options, options["mode"] or segmenter.mode)
     options = typed(options)
     procedure = segmenter.procedure(**options)  # which refuses modes that cannot be
@@ -133,7 +136,10 @@ def segment(
             console.print_segmented(useless._asdict(), as_json, quiet)
         for i, (source, mask) in enumerate(zip(sources, masks, strict=True)):
             options["progress"] = lambda done, total, i=i: show(i + done / total, len(sources))
-            record = _segment(segmenter, source, mask, overlay, scores, **options)
+            with measuring() as spent:
+                record = _segment(segmenter, source, mask, overlay, scores, **options)
+            if timings and "error" not in record:
+                record["timings"] = {name: round(seconds, 3) for name, seconds in spent.items()}
             if "error" in record:
                 failed += 1
             else:
@@ -155,14 +161,17 @@ def _segment(
     **options: Any,
 ) -> dict[str, Any]:
     """Segment one picture, write the results, and give what is to be said of it."""
+    from unpool.timings import stage
     from unpool.vision.images import read_image
 
     record = {"source": "-" if source.path is None else str(source.path)}
     start = time.perf_counter()
     try:
-        image = read_image(sys.stdin.buffer if source.path is None else source.path)
+        with stage("reading"):
+            image = read_image(sys.stdin.buffer if source.path is None else source.path)
         found = segmenter(image, **options)
-        found.save(mask, overlay=overlay, scores=scores)
+        with stage("writing"):
+            found.save(mask, overlay=overlay, scores=scores)
     except Exception as error:
         if console.disk_is_full(error) or not (message := console.reason(error)):
             raise

@@ -1,0 +1,42 @@
+"""Where the time goes: seconds by stage, while somebody measures."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+__all__ = ["measuring", "stage"]
+
+_seconds: ContextVar[dict[str, float] | None] = ContextVar("seconds", default=None)
+
+
+@contextmanager
+def measuring() -> Iterator[dict[str, float]]:
+    """Collect the seconds that stages take, by name, in the order of their first use.
+
+    >>> with measuring() as seconds:
+    ...     with stage("network"):
+    ...         pass
+    >>> list(seconds)
+    ['network']
+    """
+    seconds: dict[str, float] = {}
+    token = _seconds.set(seconds)
+    try:
+        yield seconds
+    finally:
+        _seconds.reset(token)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Count the time spent inside as that of a stage; does nothing while nobody measures."""
+    seconds = _seconds.get()
+    if seconds is None:
+        yield
+        return
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
