@@ -27,7 +27,7 @@ bench: .venv
 
 # Measure every row with the default weights, or, given TRUNK=vgg16-weights, with weights trained anew.
 results: .venv
-	$(BIN)/python benchmarks/results.py --data "$(DATA)" $(if $(TRUNK),--trunk-weights "$(TRUNK)",--shipped)
+	$(BIN)/python benchmarks/results.py --data "$(DATA)" --with-stages $(if $(TRUNK),--trunk-weights "$(TRUNK)",--shipped)
 
 clean:
 	rm -rf .venv demo dist build .pytest_cache .mypy_cache .ruff_cache

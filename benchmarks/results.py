@@ -4,13 +4,16 @@
     make results DATA=... TRUNK=...    # trained anew from these VGG weights
 
 writes docs/results.md, docs/results.json, docs/results-proposals.png and docs/results-figure.jpg.
-A training that was interrupted is resumed. Every row comes from the same crops and the same code:
-a picture's crops are segmented once, and all rows are made of their scores.
+A training that was interrupted is resumed, and parts that were measured with the same weights are
+not measured again (they are kept in RUNS/results). Every row comes from the same crops and the same
+code: a picture's crops are segmented once, and all rows are made of their scores.
 """
 
+import dataclasses
 import json
 import platform
 from collections import defaultdict
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,14 +22,17 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from unpool.aggregate import Aggregate
 from unpool.data import DataSet, open_data, read_sample
 from unpool.ensemble import combine
-from unpool.evaluate import Measured, compare, summarize
+from unpool.evaluate import Measured, compare, evaluate, summarize
 from unpool.files import atomic
-from unpool.recipes import RECIPES
-from unpool.segment import Segmenter, squares
+from unpool.models.weights import read_card
+from unpool.ops import CRF_PRESETS, Kernel
+from unpool.recipes import RECIPES, Phase, Recipe
+from unpool.segment import Segmenter, resize, squares
 from unpool.segmentation import conclude
 from unpool.train import train
 from unpool.vision.drawing import contact_sheet, overlay
@@ -41,6 +47,22 @@ TABLE = (
     "EDeconvNet",
     "EDeconvNet + CRF",
 )
+_CRF = CRF_PRESETS["edeconvnet"]
+CRFS = {  # by what differs from the published one
+    "as published": _CRF,
+    "color weight 5 → 1": _CRF._replace(kernels=(Kernel(3, 3), Kernel(20, 1, 3))),
+    "normalized symmetrically": _CRF._replace(normalization="symmetric"),
+    **{f"preset `{name}`": CRF_PRESETS[name] for name in ("deeplab", "crfrnn", "densecrf")},
+}
+ENLARGED = 500  #: long side of VOC's pictures, for which these parameters were published
+STAGED = dataclasses.replace(RECIPES["finetune"], name="stages", patience=None)
+STAGES: dict[str, tuple[Phase, ...]] = {  # from `objects`; as many steps each
+    "stage 1 only": (Phase("stage 1", 5, 200, 2e-4, 2e-4, 2e-5, 4, ("objects",)),),
+    "stage 1, then stage 2": (
+        Phase("stage 1", 5, 100, 2e-4, 2e-4, 2e-5, 4, ("objects",)),
+        Phase("stage 2", 5, 100, 2e-4, 2e-4, 2e-5, 4, ("proposals",)),
+    ),
+}
 PHOTOS = ("chelsea", "astronaut", "motorcycle_left", "coffee", "camera")
 
 Scores = NDArray[np.float32]
@@ -78,7 +100,20 @@ def rows(
     found[f"EDeconvNet, {other}"] = labels(combine(best, partner, other))
     found["DeconvNet, whole picture + CRF"] = labels(whole, crf)
     found["EDeconvNet, whole picture"] = labels(combine(whole, partner, ensemble))
+    for what, other_crf in CRFS.items():
+        found[f"CRF, {what}"] = conclude(image, both, deconvnet.classes, crf=other_crf).labels
+    found[f"CRF, at {ENLARGED} pixels"] = _at_large(image, both, deconvnet.classes)
     return found
+
+
+def _at_large(image: NDArray[np.uint8], scores: Scores, classes: list[str]) -> NDArray[np.uint8]:
+    """The labels after the CRF of the enlarged picture, back at the picture's size."""
+    large = resize(image, max(ENLARGED, *image.shape[:2]))
+    size = large.shape[:2]
+    grown = F.interpolate(torch.from_numpy(scores)[None], size=size, mode="bilinear")[0]
+    refined = conclude(large, grown.numpy(), classes, crf=_CRF).scores
+    back = F.interpolate(torch.from_numpy(refined)[None], size=image.shape[:2], mode="area")[0]
+    return np.asarray(back.numpy().argmax(0).astype(np.uint8))
 
 
 def measure(
@@ -92,11 +127,74 @@ def measure(
             image, truth = read_sample(sample, len(data.classes))
             for name, labels in rows(image, deconvnet, fcn, crf, ensemble).items():
                 measured[name].append(compare(sample.name, labels, truth, len(data.classes)))
-    summaries = {name: summarize(found, data, name) for name, found in measured.items()}
-    common = frequent(data)
-    for summary in summaries.values():
-        summary["miou_frequent"] = float(np.mean([summary["iou"][name] or 0 for name in common]))
+    return _summaries(measured, data)
+
+
+def precisions(data_root: Path, split: str, weights: str) -> dict[str, dict[str, Any]]:
+    """Whole pictures by the network as it is, in its fast form, and in bfloat16."""
+    ways: dict[str, dict[str, Any]] = {
+        "as it is, fp32": {"exact": True},
+        "fast form, fp32": {"precision": "fp32"},
+        "fast form, bf16": {"precision": "bf16"},
+    }
+    segmenters = {name: Segmenter.from_pretrained(weights, **way) for name, way in ways.items()}
+    data = open_data(data_root, split)
+    measured: dict[str, list[Measured]] = defaultdict(list)
+    different: dict[str, list[float]] = defaultdict(list)
+    with click.progressbar(data.samples, label="precision") as samples:
+        for sample in samples:
+            image, truth = read_sample(sample, len(data.classes))
+            plain = None
+            for name, segmenter in segmenters.items():
+                labels = segmenter(image, mode="whole").labels
+                plain = labels if plain is None else plain
+                measured[name].append(compare(sample.name, labels, truth, len(data.classes)))
+                different[name].append(float((labels != plain).mean()))
+    summaries = _summaries(measured, data)
+    for name, summary in summaries.items():
+        summary["different"] = float(np.mean(different[name]))
     return summaries
+
+
+def stages(data_root: Path, split: str, runs: Path) -> dict[str, dict[str, Any]]:
+    """Instance-wise segmentation after training with stage 1 alone, and with both stages."""
+    data = open_data(data_root, split)
+    found = {}
+    for name, phases in STAGES.items():
+        recipe = dataclasses.replace(STAGED, phases=phases)
+        weights = trained(recipe, runs / name.replace(", ", "-").replace(" ", "-"), data_root, None)
+        segmenter = Segmenter.from_pretrained(weights, aggregate="mean")
+        for mode in ("whole", "instance"):
+            with click.progressbar(length=len(data.samples), label=f"{name}, {mode}") as bar:
+                summary = evaluate(
+                    segmenter, data, mode=mode, progress=lambda done, _, b=bar: b.update(1)
+                )
+            found[f"{name}, {mode}"] = _with_frequent(summary, frequent(data))
+    return found
+
+
+def _summaries(measured: dict[str, list[Measured]], data: DataSet) -> dict[str, dict[str, Any]]:
+    common = frequent(data)
+    summaries = {name: summarize(found, data, name) for name, found in measured.items()}
+    return {name: _with_frequent(summary, common) for name, summary in summaries.items()}
+
+
+def _with_frequent(summary: dict[str, Any], common: list[str]) -> dict[str, Any]:
+    ious = [summary["iou"][name] or 0 for name in common]
+    return summary | {"miou_frequent": float(np.mean(ious))}
+
+
+def kept(path: Path, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was measured before under the same key, or else what is measured now."""
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found["key"] == key:
+            return dict(found["rows"])
+    measured = measure()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps({"key": key, "rows": measured}))
+    return measured
 
 
 def frequent(data: DataSet, least: int = 3) -> list[str]:
@@ -147,47 +245,72 @@ def line(name: str, summary: dict[str, Any]) -> str:
     return f"| {name} | {100 * summary['miou']:.1f} | {low} to {high} | {cells} |"
 
 
-def page(summaries: dict[str, dict[str, Any]], about: dict[str, str]) -> str:
+HEAD = """| | mean IoU | 95 % interval | of classes in 3 pictures or more | pixel accuracy \
+| mean accuracy | boundary F1 |
+|---|---|---|---|---|---|---|"""
+
+
+def table(summaries: dict[str, dict[str, Any]], names: list[str]) -> str:
+    """Some rows as a table on the page."""
+    return "\n".join([HEAD, *(line(name, summaries[name]) for name in names)])
+
+
+def page(parts: dict[str, dict[str, dict[str, Any]]], about: dict[str, str]) -> str:
     """The page, in Markdown."""
-    head = (
-        "| | mean IoU | 95 % interval | of classes in 3 pictures or more | pixel accuracy "
-        "| mean accuracy | boundary F1 |"
-    )
-    rule = "|---|---|---|---|---|---|---|"
-    others = [name for name in summaries if name not in TABLE and " of " not in name]
+    rows = parts["rows"]
+    crfs = [name for name in rows if name.startswith("CRF, ")]
+    others = [name for name in rows if name not in (*TABLE, *crfs) and " of " not in name]
     counts = [
-        f"| {c} | "
-        + " | ".join(_cell(summaries[f"{how} of {c}"]) for how in ("max", "mean"))
-        + " |"
+        f"| {c} | " + " | ".join(_cell(rows[f"{how} of {c}"]) for how in ("max", "mean")) + " |"
         for c in COUNTS
     ]
-    parts = [
+    exact = [
+        f"| {name} | {100 * row['miou']:.2f} | {1e4 * row['different']:.2f} |"
+        for name, row in parts["precisions"].items()
+    ]
+    sections = [
         "# Results",
         f"Made by `{about['command']}`; figures in percent. {about['protocol']}",
         f"Machine: {about['machine']}. Weights: {about['weights']}. Ensemble: {about['ensemble']}, "
         f"dense CRF: `{about['crf']}`, 50 proposals, aggregation: {about['aggregate']}.",
-        "\n".join([head, rule, *(line(name, summaries[name]) for name in TABLE)]),
+        table(rows, list(TABLE)),
         "![the rows on photos of scikit-image](results-figure.jpg)",
         "## Parts and alternatives",
-        "\n".join([head, rule, *(line(name, summaries[name]) for name in others)]),
+        table(rows, others),
+        "## The dense CRF's parameters",
+        "The scores of EDeconvNet, refined by other CRFs. The published parameters were found on "
+        f"VOC, whose pictures are {ENLARGED} pixels long; one row enlarges the pictures to that.",
+        table(rows, ["EDeconvNet", *crfs]),
         "## Number of proposals, and how their scores are put together",
         "\n".join(["| proposals | max | mean |", "|---|---|---|", *counts]),
         "![mean IoU against the number of proposals](results-proposals.png)",
+        "## The fast form and bfloat16",
+        "Whole pictures. The last column: pixels of 10,000 with another label than by the network "
+        "as it was trained.",
+        "\n".join(["| | mean IoU | other labels |", "|---|---|---|", *exact]),
     ]
-    return "\n\n".join(parts) + "\n"
+    if "stages" in parts:
+        steps = sum(phase.steps for phase in STAGES["stage 1 only"])
+        sections += [
+            "## Stage 1 alone, and both stages",
+            f"`objects`, trained on for {steps} steps of {STAGED.batch} windows at a small rate, "
+            "with new score layers: on windows about objects (stage 1) only, or half of the steps "
+            "on windows about proposals (stage 2).",
+            table(parts["stages"], list(parts["stages"])),
+        ]
+    return "\n\n".join(sections) + "\n"
 
 
 def _cell(summary: dict[str, Any]) -> str:
     return f"{100 * summary['miou']:.1f}"
 
 
-def trained(name: str, runs: Path, data: Path, trunk: Path | None) -> Path:
+def trained(recipe: Recipe, folder: Path, data: Path, trunk: Path | None) -> Path:
     """The weights of a recipe's run; it is begun, or gone on with, if they are not there."""
-    folder = runs / name
     if not (folder / "weights/card.json").exists():
-        click.echo(f"training {name}")
-        command = f"unpool train {name} --data {data.name} -o {folder}"
-        train(data, folder, RECIPES[name], trunk_weights=trunk, resume=True, command=command)
+        click.echo(f"training {recipe.name}")
+        command = f"unpool train {recipe.name} --data {data.name} -o {folder}"
+        train(data, folder, recipe, trunk_weights=trunk, resume=True, command=command)
     return folder / "weights"
 
 
@@ -197,6 +320,7 @@ def trained(name: str, runs: Path, data: Path, trunk: Path | None) -> Path:
 @click.option("--trunk-weights", type=Path, help="VGG weights, for what is still to be trained.")
 @click.option("--runs", type=Path, default=Path("runs"), show_default=True)
 @click.option("--shipped", is_flag=True, help="Measure the weights that come with the package.")
+@click.option("--with-stages", is_flag=True, help="Train and compare the two stages, too.")
 @click.option("--crf", default="edeconvnet", show_default=True)
 @click.option("--ensemble", default="mean", show_default=True)
 @click.option("-o", "--output", type=Path, default=Path("docs"), show_default=True)
@@ -206,20 +330,28 @@ def main(
     trunk_weights: Path | None,
     runs: Path,
     shipped: bool,
+    with_stages: bool,
     crf: str,
     ensemble: str,
     output: Path,
 ) -> None:
     """Train, measure, and write the page."""
-    names = (
-        ["objects", "objects-fcn8s"]
-        if shipped
-        else [str(trained(name, runs, data, trunk_weights)) for name in ("objects", "fcn8s")]
-    )
+    names = ["objects", "objects-fcn8s"]
+    if not shipped:
+        recipes = (RECIPES["objects"], RECIPES["fcn8s"])
+        names = [str(trained(r, runs / r.name, data, trunk_weights)) for r in recipes]
     deconvnet, fcn = (Segmenter.from_pretrained(name) for name in names)
-    summaries = measure(data, split, deconvnet, fcn, crf, ensemble)
+    key = " ".join([data.name, split, crf, ensemble, *(read_card(n)["sha256"] for n in names)])
+    ways: dict[str, Callable[[], dict[str, Any]]] = {
+        "rows": lambda: measure(data, split, deconvnet, fcn, crf, ensemble),
+        "precisions": lambda: precisions(data, split, names[0]),
+    }
+    if with_stages:
+        ways["stages"] = lambda: stages(data, split, runs)
+    parts = {name: kept(runs / f"results/{name}.json", key, way) for name, way in ways.items()}
+    rows_ = parts["rows"]
     about = {
-        "protocol": summaries["FCN-8s"]["protocol"].replace("; FCN-8s", ""),
+        "protocol": rows_["FCN-8s"]["protocol"].replace("; FCN-8s", ""),
         "command": f"make results DATA={data.name}" + ("" if shipped else " TRUNK=..."),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
         f"{str(deconvnet.dtype).removeprefix('torch.')}, no GPU",
@@ -229,14 +361,14 @@ def main(
         "aggregate": deconvnet.aggregate,
     }
     with atomic(output / "results.json") as temporary:
-        temporary.write_text(json.dumps({"about": about, "rows": summaries}, indent=1) + "\n")
-    plot(summaries, output / "results-proposals.png")
+        temporary.write_text(json.dumps({"about": about, **parts}, indent=1) + "\n")
+    plot(rows_, output / "results-proposals.png")
     write_image(output / "results-figure.jpg", figure(deconvnet, fcn, crf, ensemble))
     with atomic(output / "results.md") as temporary:
-        temporary.write_text(page(summaries, about))
+        temporary.write_text(page(parts, about))
     for name in TABLE:
-        click.echo(f"{name}: {_cell(summaries[name])}")
-    click.echo(json.dumps({name: summaries[name]["miou"] for name in TABLE}))
+        click.echo(f"{name}: {_cell(rows_[name])}")
+    click.echo(json.dumps({name: rows_[name]["miou"] for name in TABLE}))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from unpool import timings
 from unpool.aggregate import Aggregate
 from unpool.cards import AGGREGATIONS, MODES, settings
 from unpool.errors import OptionError, ShapeError, WeightsError
+from unpool.exported import Exported, is_exported
 from unpool.models import Network, from_pretrained, prepare
 from unpool.models.fast import accelerate, bf16_pays
 from unpool.models.vgg import MEAN_BGR
@@ -55,7 +56,7 @@ class Segmenter:
     """Segments pictures with one network.
 
     Args:
-        model: a trained network.
+        model: a trained network, or an exported one, which has its own device and precision.
         classes: names by class id, the background first.
         palette: colors by class id, RGB, 0 to 255; the VOC palette when not given.
         mean: subtracted from the pixels: blue, green, red.
@@ -74,7 +75,7 @@ class Segmenter:
 
     def __init__(
         self,
-        model: Network,
+        model: Network | Exported,
         classes: Sequence[str],
         palette: NDArray[np.uint8] | Sequence[Sequence[int]] | None = None,
         *,
@@ -88,12 +89,15 @@ class Segmenter:
     ) -> None:
         _require("mode", mode, MODES)
         _require("aggregation", aggregate, AGGREGATIONS)
-        _require("precision", precision, ("auto", "bf16", "fp32"))
         if len(classes) != model.classes:
             raise OptionError(
                 f"got {len(classes)} class names for a network of {model.classes} classes"
             )
-        self.device = find_device(device)
+        if isinstance(model, Exported) and (exact or (device, precision) != ("auto", "auto")):
+            raise OptionError(
+                "got a device, precision or exact for an exported network; pass them to Exported"
+            )
+        self.device = find_device("cpu" if isinstance(model, Exported) else device)
         self.classes, self.mean, self.mode = list(classes), mean, mode
         self.whole_side, self.aggregate = whole_side, aggregate
         self.palette = voc_palette()
@@ -101,11 +105,11 @@ class Segmenter:
             self.palette[: len(palette)] = palette
         self.side = model.size  #: of the square crops; None for a network without them
         self.measured_modes = ("whole",) if self.side is None else MODES  #: of an evaluation
-        self.exact, self.dtype = exact, torch.float32
-        if exact and precision == "bf16":
-            raise OptionError("got precision bf16 and exact; leave one of them out")
-        if precision == "bf16" or (precision == "auto" and not exact and bf16_pays(self.device)):
-            self.dtype = torch.bfloat16
+        self.exact, self.model = exact, model
+        if isinstance(model, Exported):
+            self.dtype = model.dtype
+            return
+        self.dtype = _dtype(precision, exact, self.device)
         fast = copy.deepcopy(model).eval() if exact else accelerate(model, self.dtype)
         self.model = fast.to(self.device)
 
@@ -114,18 +118,30 @@ class Segmenter:
         """A segmenter with saved weights.
 
         Args:
-            source: the name of weights that ship with the package, or a folder of weights.
+            source: the name of weights that ship with the package, a folder of weights, or an
+                exported network (.onnx, .xml, .pt2; see `Exported`).
             **options: `mode`, `device`, `precision`, `exact`, as of the class.
 
         Raises:
             WeightsError: no such weights, a damaged file or card, or weights not ready for use.
+            OptionError: what an exported network cannot do, or whose engine is not installed.
 
         >>> segmenter = Segmenter.from_pretrained("objects")
         """
+        if is_exported(source):
+            names = [name for name in ("device", "precision", "exact") if name in options]
+            exported = Exported(source, **{name: options.pop(name) for name in names})
+            told = settings(exported.card, exported.classes, source)
+            return cls(exported, **{**told, **options})
         model, card = from_pretrained(source)
         if not card.get("ready", True):
             raise WeightsError(f"got {source}, a {card.get('note', 'network still to be trained')}")
-        return cls(model, **{**settings(card, model.classes, source), **options})
+        options = {**settings(card, model.classes, source), **options}
+        if not options.get("exact"):  # nobody else needs it as it is, so that memory is spared
+            device = find_device(options.get("device", "auto"))
+            dtype = _dtype(options.get("precision", "auto"), False, device)
+            model = accelerate(model, dtype, consume=True)
+        return cls(model, **options)
 
     def __call__(
         self, image: NDArray[np.uint8], *, crf: str | DenseCRF | None = None, **options: Any
@@ -323,6 +339,14 @@ def squares(
     found = propose(image, method, max(preset.candidates, count))
     boxes = square(found.boxes, preset.enlarge)
     return boxes[boxes[:, 2] - boxes[:, 0] >= preset.least_side][:count]
+
+
+def _dtype(precision: str, exact: bool, device: torch.device) -> torch.dtype:
+    _require("precision", precision, ("auto", "bf16", "fp32"))
+    if exact and precision == "bf16":
+        raise OptionError("got precision bf16 and exact; leave one of them out")
+    bf16 = precision == "bf16" or (precision == "auto" and not exact and bf16_pays(device))
+    return torch.bfloat16 if bf16 else torch.float32
 
 
 def _preset(preset: str | Preset) -> Preset:

@@ -27,7 +27,7 @@ CHECKED = 16
 
 
 @torch.no_grad()
-def accelerate(net: Net, dtype: torch.dtype = torch.float32) -> Net:
+def accelerate(net: Net, dtype: torch.dtype = torch.float32, consume: bool = False) -> Net:
     """The network in its fast form, for inference.
 
     Each layer checks itself the first time it is used: a few channels of the first picture are
@@ -35,9 +35,11 @@ def accelerate(net: Net, dtype: torch.dtype = torch.float32) -> Net:
     stays plain.
 
     Args:
-        net: with trained batch norm statistics, or without batch norm; it stays as it is.
+        net: with trained batch norm statistics, or without batch norm.
         dtype: of the weights and maps, float32 or bfloat16. The layer `score` stays at fp32, so
             that scores close to each other do not become ties.
+        consume: turn `net` itself into its fast form, layer by layer, which takes hardly more
+            memory than it has; otherwise it stays as it is.
 
     Returns:
         A network of the same class, in evaluation mode, whose scores equal those of `net.eval()`
@@ -50,14 +52,9 @@ def accelerate(net: Net, dtype: torch.dtype = torch.float32) -> Net:
     ...     torch.allclose(accelerate(net)(x), net(x), atol=1e-5)
     True
     """
-    shared = {id(t): t for t in (*net.parameters(), *net.buffers())}
-    fast = copy.deepcopy(net, shared).eval()
+    fast = net.eval() if consume else _twin(net).eval()
     for stage in [m for m in fast.modules() if isinstance(m, nn.Sequential)]:
-        _replace_layers(stage, dtype)
-    for part in fast.modules():  # what is left is that of `net` no more, lest `to` change both
-        for name, parameter in list(part.named_parameters(recurse=False)):
-            if id(parameter) in shared:
-                setattr(part, name, nn.Parameter(parameter.detach(), requires_grad=False))
+        _replace_layers(stage, dtype, consume)
     for name, part in fast.named_children():
         if name not in ("score", "seg-score-voc"):
             part.to(dtype)
@@ -213,13 +210,24 @@ class _Expansion(_Fast):
         return self._rectified(F.conv_transpose2d(x, filters, self._bias(channels)))
 
 
-def _replace_layers(stage: nn.Sequential, dtype: torch.dtype) -> None:
+def _twin(net: Net) -> Net:
+    """A copy that shares the memory of its weights, but not the parameters that hold them."""
+    shared = {
+        id(p): nn.Parameter(p.detach(), p.requires_grad and p.is_floating_point())
+        for p in net.parameters()
+    }
+    return copy.deepcopy(net, {**shared, **{id(b): b.detach() for b in net.buffers()}})
+
+
+def _replace_layers(stage: nn.Sequential, dtype: torch.dtype, consume: bool) -> None:
     """Put the fast form of each layer in the place of layer, batch norm and ReLU."""
     for name, layer, norm, relu in list(_groups(stage)):
         weight, bias = layer.weight, layer.bias
         if norm is not None:
-            weight, bias = _folded(layer, stage.get_submodule(norm))
+            weight, bias = _folded(layer, stage.get_submodule(norm), consume)
         weight = weight.detach().to(dtype)
+        if consume:
+            layer.weight = nn.Parameter(weight)  # the old one is free from here
         bias = None if bias is None else bias.detach().to(dtype)
         fast = _fast_form(layer, weight, bias, relu is not None)
         if fast is None and norm is None:
@@ -292,7 +300,8 @@ def _groups(
         yield name, layer, norm, relu
 
 
-def _folded(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
+def _folded(layer: nn.Module, norm: nn.Module, consume: bool = False) -> tuple[Tensor, Tensor]:
+    """Weight and bias with the batch norm in them; the layer's own weight changes if consumed."""
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -300,4 +309,5 @@ def _folded(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0  # of the output channels
     shape = [-1 if d == axis else 1 for d in range(4)]
-    return weight * scale.view(shape), (bias - norm.running_mean) * scale + norm.bias
+    folded = weight.mul_(scale.view(shape)) if consume else weight * scale.view(shape)
+    return folded, (bias - norm.running_mean) * scale + norm.bias
