@@ -341,14 +341,17 @@ def main(
         recipes = (RECIPES["objects"], RECIPES["fcn8s"])
         names = [str(trained(r, runs / r.name, data, trunk_weights)) for r in recipes]
     deconvnet, fcn = (Segmenter.from_pretrained(name) for name in names)
-    key = " ".join([data.name, split, crf, ensemble, *(read_card(n)["sha256"] for n in names)])
+    known = [data.name, split, *(read_card(name)["sha256"] for name in names)]
     ways: dict[str, Callable[[], dict[str, Any]]] = {
         "rows": lambda: measure(data, split, deconvnet, fcn, crf, ensemble),
         "precisions": lambda: precisions(data, split, names[0]),
     }
     if with_stages:
         ways["stages"] = lambda: stages(data, split, runs)
-    parts = {name: kept(runs / f"results/{name}.json", key, way) for name, way in ways.items()}
+    keys = dict.fromkeys(ways, " ".join(known[:3])) | {"rows": " ".join([*known, crf, ensemble])}
+    parts = {
+        name: kept(runs / f"results/{name}.json", keys[name], way) for name, way in ways.items()
+    }
     rows_ = parts["rows"]
     about = {
         "protocol": rows_["FCN-8s"]["protocol"].replace("; FCN-8s", ""),

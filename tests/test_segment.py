@@ -26,6 +26,7 @@ from unpool.segmentation import Segmentation, conclude
 from unpool.timings import measuring
 from unpool.vision.images import read_mask, voc_palette
 from unpool.vision.proposals import Proposals
+from unpool.vision.sizes import reduced
 
 SIDE = 32
 CLASSES = ["background", "cat", "dog", "tree"]
@@ -548,3 +549,18 @@ def test_stages_are_timed(segmenter):
     with measuring() as none:
         pass
     assert none == {}
+
+
+def test_large_pictures_are_segmented_reduced(monkeypatch, segmenter):
+    """The labels are those of the reduced picture's scores, interpolated; squares are in place."""
+    monkeypatch.setattr("unpool.vision.sizes.reduced.__defaults__", (900,))
+    image = picture(90, 120)
+    for options in ({"mode": "whole"}, {"mode": "instance", "proposals": 4}, {"crf": "deeplab"}):
+        found = segmenter(image, **options)
+        assert found.labels.shape == (90, 120)
+        assert found.scores.shape == (4, 25, 34)
+        if len(found.boxes):
+            assert found.boxes[:, 2:].max() > 60
+        crf = options.pop("crf", None)
+        small = conclude(reduced(image), segmenter.score(image, **options)[0], CLASSES, crf=crf)
+        assert np.array_equal(found.scores, small.scores)

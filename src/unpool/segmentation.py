@@ -13,6 +13,7 @@ from unpool.ops.meanfield import DenseCRF, mean_field, unary_from_probabilities
 from unpool.scores import Scores, write_scores
 from unpool.vision.drawing import overlay
 from unpool.vision.images import voc_palette, write_image, write_mask
+from unpool.vision.sizes import labels_at, reduced
 
 __all__ = ["Segmentation", "conclude"]
 
@@ -23,12 +24,13 @@ class Segmentation:
 
     image: NDArray[np.uint8]  #: the picture, (H, W, 3) RGB
     labels: NDArray[np.uint8]  #: (H, W) class ids
-    scores: NDArray[np.float32]  #: (K, H, W) class probabilities
+    scores: NDArray[np.float32]
+    """(K, H, W) class probabilities; of the `reduced` picture where it has many pixels."""
     classes: list[str]  #: names by class id
     palette: NDArray[np.uint8]  #: (256, 3) RGB by class id
     boxes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
     """The squares that were segmented, (P, 4) x0, y0, x1, y1; none for a whole picture."""
-    raw: NDArray[np.float32] | None = None  #: (K, H, W) scores before softmax and CRF
+    raw: NDArray[np.float32] | None = None  #: scores before softmax and CRF, as large as `scores`
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
@@ -76,7 +78,8 @@ def conclude(
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        scores: raw scores (K, H, W), whose softmax is the probability of each class.
+        scores: raw scores (K, H, W), whose softmax is the probability of each class; for a
+            picture of more than `LARGEST` pixels also of its `reduced_size`, at which they stay.
         classes: names by class id.
         palette: (256, 3) RGB by class id; the VOC palette when not given.
         boxes: the squares that were segmented, (P, 4).
@@ -85,7 +88,9 @@ def conclude(
     Raises:
         ShapeError: scores of another size than the picture's.
     """
-    if scores.ndim != 3 or scores.shape[1:] != image.shape[:2]:
+    own_size = scores.shape[1:] == image.shape[:2]
+    small = image if own_size else reduced(image)
+    if scores.ndim != 3 or scores.shape[1:] != small.shape[:2]:
         raise ShapeError(
             f"got scores of {scores.shape} for a picture of {image.shape[:2]} (H, W); wanted "
             "(K, H, W): take the picture that they were made of, upright and in its full size"
@@ -95,9 +100,10 @@ def conclude(
     if crf is not None:
         with timings.stage("CRF"):
             unary = unary_from_probabilities(probabilities)
-            probabilities = mean_field(unary, torch.from_numpy(image.copy()), crf)
+            probabilities = mean_field(unary, torch.from_numpy(small.copy()), crf)
         decisive = probabilities.numpy()
-    labels = decisive.argmax(0).astype(np.uint8)
+    size = (image.shape[0], image.shape[1])
+    labels = decisive.argmax(0).astype(np.uint8) if own_size else labels_at(decisive, size)
     boxes = np.zeros((0, 4), np.int64) if boxes is None else boxes
     palette = voc_palette() if palette is None else palette
     return Segmentation(image, labels, probabilities.numpy(), classes, palette, boxes, scores)

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from unpool.errors import OptionError, ShapeError
 from unpool.vision.boxes import clip
+from unpool.vision.sizes import reduced
 
 _FLAT = 1e-3  # edges below are rounding errors; one gray level, blurred, is twice as much
+_MOST = 2**20  # pixels of an image in which boxes are looked for
 _SMALLEST = 16  # pixels: the grid ends at boxes with a shorter side
 
 
@@ -30,6 +32,9 @@ class Proposals(NamedTuple):
 def propose(image: NDArray[np.uint8], method: str = "edgeboxes", count: int = 2000) -> Proposals:
     """Propose at most `count` boxes in an image, (H, W, 3) uint8 RGB, by "edgeboxes" or "grid".
 
+    Edges are looked for in the image reduced to 1024 x 1024 pixels, if it has more: the settings of
+    EdgeBoxes are in pixels of such pictures, and their time grows with the pixels.
+
     Raises:
         OptionError: there is no such method, or it cannot be used.
         ShapeError: the image is not (H, W, 3) uint8.
@@ -40,7 +45,13 @@ def propose(image: NDArray[np.uint8], method: str = "edgeboxes", count: int = 20
     if method not in METHODS:
         raise OptionError(f"got the proposal method {method!r}; use one of {', '.join(METHODS)}")
     _check(image, count)
-    return METHODS[method](image, count)
+    small = reduced(image, _MOST)
+    found = METHODS[method](small, count)
+    if small is image:
+        return found
+    size = np.array(image.shape[1::-1])
+    boxes = np.round(found.boxes * np.tile(size / small.shape[1::-1], 2)).astype(np.int32)
+    return Proposals(boxes, found.scores)
 
 
 def edge_boxes(

@@ -1,0 +1,81 @@
+"""Large pictures: scores are kept at a smaller size, labels come out at the full one.
+
+Scores of 21 classes take 84 bytes a pixel, two gigabytes for a picture of 24 megapixels. No
+network here sees so much detail, so beyond `LARGEST` pixels it is the reduced picture that is
+segmented, and its scores are interpolated, a band of rows at a time.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from unpool.errors import ShapeError
+
+__all__ = ["LARGEST", "labels_at", "reduced", "reduced_size"]
+
+LARGEST = 2**21
+"""Pixels of a picture whose scores are kept at its own size."""
+
+_BAND = 256  # rows
+
+
+def reduced_size(size: tuple[int, int], largest: int = LARGEST) -> tuple[int, int]:
+    """Height and width of a picture at which it has no more than `largest` pixels.
+
+    >>> reduced_size((375, 500)), reduced_size((4000, 6000))
+    ((375, 500), (1182, 1773))
+    """
+    height, width = size
+    shrink = min((largest / (height * width)) ** 0.5, 1.0)
+    height = min(max(int(height * shrink), 1), largest)
+    return height, min(max(int(width * shrink), 1), largest // height)
+
+
+def reduced(image: NDArray[np.uint8], largest: int = LARGEST) -> NDArray[np.uint8]:
+    """The picture, (H, W, 3), with no more than `largest` pixels; itself if it has no more.
+
+    >>> reduced(np.zeros((40, 90, 3), np.uint8), largest=400).shape
+    (13, 30, 3)
+    """
+    height, width = reduced_size((image.shape[0], image.shape[1]), largest)
+    if (height, width) == image.shape[:2]:
+        return image
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def labels_at(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The best class of every pixel of a larger picture, by bilinear interpolation of scores.
+
+    Args:
+        scores: (K, h, w) float32.
+        size: (H, W) of the picture.
+
+    Returns:
+        (H, W) uint8; of equal scores the first.
+
+    Raises:
+        ShapeError: more than 256 classes, or scores of another shape.
+
+    >>> scores = np.float32([[[1, 0]], [[0, 1]]])
+    >>> labels_at(scores, (1, 4)).tolist()
+    [[0, 0, 1, 1]]
+    """
+    if scores.ndim != 3 or not 0 < len(scores) <= 256:
+        raise ShapeError(f"got scores of {scores.shape}; wanted (K, h, w) of up to 256 classes")
+    height, width = size
+    fy, fx = scores.shape[1] / height, scores.shape[2] / width
+    labels = np.zeros(size, np.uint8)
+    for top in range(0, height, _BAND):
+        rows = min(_BAND, height - top)
+        # pixel centers of the band among those of the scores
+        where = np.array([[fx, 0, fx / 2 - 0.5], [0, fy, (top + 0.5) * fy - 0.5]])
+        best = np.full((rows, width), -np.inf, np.float32)
+        for k, plane in enumerate(scores):
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            band = cv2.warpAffine(
+                plane, where, (width, rows), flags=flags, borderMode=cv2.BORDER_REPLICATE
+            )
+            better = band > best
+            best[better] = band[better]
+            labels[top : top + rows][better] = k
+    return labels
