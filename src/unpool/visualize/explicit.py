@@ -1,0 +1,145 @@
+"""A deconvnet spelled out: each layer of a chain with its mirror image, attached as in the paper.
+
+The same projections as those of `project`, without a gradient: for reading, for teaching, and as a
+proof of the other.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unpool.errors import OptionError
+from unpool.ops import Switches, pool, unpool
+from unpool.visualize.probes import chain_layers
+from unpool.visualize.twins import twin_of
+
+__all__ = ["AttachedDeconvnet", "deconvnet_of"]
+
+Kept = Switches | tuple[int, int] | None
+"""What a layer leaves for its mirror image: switches, the size of its input, or nothing."""
+
+
+class AttachedDeconvnet:
+    """The layers of a chain, and the way down through their mirror images: see `deconvnet_of`.
+
+    Args:
+        layers: in the order of the chain, in evaluation mode.
+        overlap: see `unpool.ops.unpool`.
+    """
+
+    def __init__(self, layers: list[nn.Module], overlap: Literal["overwrite", "sum"]) -> None:
+        self.layers, self.overlap = layers, overlap
+
+    @torch.no_grad()
+    def up(self, images: Tensor) -> tuple[Tensor, list[Kept]]:
+        """The maps (N, C, h, w) of pictures (N, 3, H, W), and what each layer has kept."""
+        kept: list[Kept] = []
+        x = images
+        for layer in self.layers:
+            if isinstance(layer, nn.MaxPool2d):
+                kernel, stride, padding, _ = _window(layer)
+                x, switches = pool(x, kernel, stride, padding, layer.ceil_mode)
+                kept.append(switches)
+            else:
+                kept.append((x.shape[-2], x.shape[-1]) if isinstance(layer, nn.Conv2d) else None)
+                x = layer(x)
+        return x, kept
+
+    @torch.no_grad()
+    def __call__(self, signal: Tensor, kept: list[Kept]) -> Tensor:
+        """The pixels (N, 3, H, W) of a signal (N, C, h, w), with what `up` has kept."""
+        for layer, found in zip(reversed(self.layers), reversed(kept), strict=True):
+            if isinstance(found, Switches):
+                signal = unpool(signal, found, self.overlap)
+            elif isinstance(layer, nn.ReLU):
+                signal = F.relu(signal)
+            elif isinstance(layer, nn.Conv2d):
+                assert found is not None
+                signal = _deconvolve(signal, layer, found)
+            elif isinstance(layer, nn.BatchNorm2d):
+                signal = signal * _gain(layer).view(-1, 1, 1)
+        return signal
+
+
+def deconvnet_of(
+    trunk: nn.Sequential, overlap: Literal["overwrite", "sum"] = "sum"
+) -> AttachedDeconvnet:
+    """Attach a deconvnet to a chain of layers, made of unpooling and its own transposed filters.
+
+    Response normalization and dropout are passed over on the way down; batch norm is scaled back by
+    its gain; biases play no part.
+
+    Args:
+        trunk: of `Conv2d`, `ReLU`, `MaxPool2d`, `BatchNorm2d`, `LocalResponseNorm`, dropout, and
+            further such chains. Its weights are shared; it is used as in evaluation.
+        overlap: where pooling windows share their maximum, values add up or the last one wins.
+
+    Raises:
+        OptionError: another layer, or one with windows that are not square, or not padded by zeros.
+
+    Zeiler, Fergus 2014, section 2.1 and figure 1.
+
+    >>> trunk = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
+    >>> deconvnet = deconvnet_of(trunk)
+    >>> maps, kept = deconvnet.up(torch.rand(1, 3, 10, 10))
+    >>> strongest = maps * (maps == maps.max())
+    >>> deconvnet(strongest, kept).shape
+    torch.Size([1, 3, 10, 10])
+    """
+    twin = twin_of(trunk)
+    assert isinstance(twin, nn.Sequential)
+    layers = [layer for _, layer in chain_layers(twin)]
+    for layer in layers:
+        _require_mirror(layer)
+    return AttachedDeconvnet(layers, overlap)
+
+
+def _require_mirror(layer: nn.Module) -> None:
+    fits = isinstance(layer, nn.ReLU | nn.LocalResponseNorm | nn.Dropout | nn.Dropout2d)
+    if isinstance(layer, nn.Conv2d):
+        fits = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    if isinstance(layer, nn.BatchNorm2d):
+        fits = layer.running_var is not None
+    if isinstance(layer, nn.MaxPool2d):
+        window = _window(layer)
+        fits = len(window) == 4 and window[3] == 1 and not layer.return_indices
+    if not fits:
+        raise OptionError(
+            f"got {layer} in the chain, which has no mirror image here; cut the chain before it, "
+            "or use project(), which takes any model"
+        )
+
+
+def _window(layer: nn.MaxPool2d) -> list[int]:
+    """Kernel, stride, padding and dilation, if these are the same in both directions."""
+    options = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    sides = [{value} if isinstance(value, int) else set(value) for value in options]
+    return [side.pop() for side in sides if len(side) == 1]
+
+
+def _deconvolve(signal: Tensor, layer: nn.Conv2d, size: tuple[int, int]) -> Tensor:
+    """The transposed filters, with what a stride has left out at the border."""
+    assert not isinstance(layer.padding, str)
+    extra = [
+        n - ((m - 1) * stride - 2 * pad + dilation * (kernel - 1) + 1)
+        for n, m, stride, pad, dilation, kernel in zip(
+            size,
+            signal.shape[-2:],
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.kernel_size,
+            strict=True,
+        )
+    ]
+    return F.conv_transpose2d(
+        signal, layer.weight, None, layer.stride, layer.padding, extra, layer.groups, layer.dilation
+    )
+
+
+def _gain(norm: nn.BatchNorm2d) -> Tensor:
+    assert norm.running_var is not None
+    gain = torch.rsqrt(norm.running_var + norm.eps)
+    return gain if norm.weight is None else gain * norm.weight

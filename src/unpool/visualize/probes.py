@@ -1,0 +1,210 @@
+"""Layers of any model by name: which there are, and what they give."""
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unpool.errors import OptionError, ShapeError, UnpoolError
+from unpool.visualize.twins import twin_of
+
+__all__ = ["Layer", "Probe", "chain_layers", "list_layers"]
+
+See = Callable[[str, Tensor], None]
+"""Called with the name of a layer and its maps, as soon as it has run."""
+
+
+class Layer(NamedTuple):
+    """A layer of a model, as it ran."""
+
+    name: str  #: as in `model.named_modules()`; the second run of a layer that is used again ":2"
+    kind: str  #: the class of the module
+    shape: tuple[int, ...]  #: of what it gives, without the batch: (C, h, w) for maps
+
+
+class Probe:
+    """Runs a model up to the deepest of some layers, and hands over what they give.
+
+    It sees the weights as they are when it runs, and the buffers (statistics of batch norm) as they
+    were when it was built. Of layers that give several tensors it takes the first. Use one probe a
+    thread.
+
+    Args:
+        model: any module, in training or evaluation mode; it runs as in evaluation.
+        layers: names of modules, as `list_layers` gives them.
+
+    Raises:
+        OptionError: the model has no such layer (the nearest names are told), or is TorchScript.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+    >>> probe = Probe(model, ["0", "1"])
+    >>> {name: tuple(maps.shape) for name, maps in probe(torch.zeros(2, 3, 8, 8)).items()}
+    {'0': (2, 4, 6, 6), '1': (2, 4, 6, 6)}
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
+        self.layers = list(dict.fromkeys(layers))
+        if not self.layers:
+            raise OptionError("got no layers; name one or more, see list_layers(model, images)")
+        self._twin = twin_of(model)
+        modules = dict(self._twin.named_modules())
+        for name in {_module(layer, modules) for layer in self.layers}:
+            modules[name].register_forward_hook(self._hook(name))
+        self._calls: Counter[str] = Counter()
+        self._left: set[str] = set()
+        self._see: See | None = None
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """What the layers give, by name, in the order in which they ran.
+
+        Args:
+            images: (N, C, H, W), as the model takes them.
+
+        Returns:
+            (N, C, h, w) for each layer with maps; (N, K) for one without. They are not changed
+            by layers that work in place afterwards, and carry gradients if gradients are on.
+
+        Raises:
+            ShapeError: the model cannot be run on such images.
+            OptionError: a layer did not run, or gives no tensor.
+        """
+        maps: dict[str, Tensor] = {}
+        self.visit(images, lambda name, t: maps.update({name: t.clone() if self._left else t}))
+        return maps
+
+    def visit(self, images: Tensor, see: See) -> None:
+        """Run the model, and call `see` for each of the layers.
+
+        Args:
+            images: as above.
+            see: what it is given may change later on, and must be used at once.
+
+        Raises:
+            ShapeError, OptionError: as above.
+        """
+        self._calls, self._left, self._see = Counter(), set(self.layers), see
+        try:
+            _run(self._twin, images)
+        except _Done:
+            pass
+        finally:
+            self._see = None
+        if self._left:
+            raise OptionError(
+                f"layer {min(self._left)!r} of the model did not run, or gives no tensor; "
+                "list_layers(model, images) names those that do"
+            )
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            maps = _first_tensor(output)
+            if self._see is None or maps is None:  # maps computed again for the gradient
+                return
+            self._calls[name] += 1
+            layer = _called(name, self._calls[name])
+            if layer in self._left:
+                self._left.remove(layer)
+                self._see(layer, maps)
+                if not self._left:
+                    raise _Done
+
+        return hook
+
+
+def list_layers(model: nn.Module, images: Tensor) -> list[Layer]:
+    """The layers of a model that give tensors, in the order in which they end.
+
+    A layer that runs several times is listed each time: "relu", "relu:2", ...
+
+    Args:
+        model: any module; it stays as it is, and is run as in evaluation mode.
+        images: (N, C, H, W), as the model takes them; only their shape matters.
+
+    Raises:
+        ShapeError: the model cannot be run on such images.
+        OptionError: the model is TorchScript.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    >>> for layer in list_layers(model, torch.zeros(1, 3, 8, 8)):
+    ...     print(*layer)
+    0 Conv2d (4, 6, 6)
+    1 ReLU (4, 6, 6)
+    """
+    twin, calls, layers = twin_of(model), Counter[str](), list[Layer]()
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def note(module: nn.Module, inputs: Any, output: Any) -> None:
+            maps = _first_tensor(output)
+            if maps is not None:
+                calls[name] += 1
+                kind = type(module).__name__
+                layers.append(Layer(_called(name, calls[name]), kind, tuple(maps.shape[1:])))
+
+        return note
+
+    for name, module in twin.named_modules():
+        if name and "parametrizations" not in name.split("."):  # those give weights, not maps
+            module.register_forward_hook(hook(name))
+    with torch.no_grad():
+        _run(twin, images)
+    return layers
+
+
+def chain_layers(chain: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The layers of a chain and of the chains within it, in order, with their dotted names.
+
+    >>> chain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)))
+    >>> [name for name, layer in chain_layers(chain)]
+    ['0', '1.0', '1.1']
+    """
+    for name, layer in chain._modules.items():  # a layer that is used twice comes twice
+        if isinstance(layer, nn.Sequential):
+            yield from chain_layers(layer, f"{prefix}{name}.")
+        elif layer is not None:
+            yield f"{prefix}{name}", layer
+
+
+class _Done(BaseException):
+    """All layers have been seen; not an `Exception`, which a model might catch."""
+
+
+def _run(twin: nn.Module, images: Tensor) -> None:
+    try:
+        twin(images)
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, UnpoolError | torch.OutOfMemoryError):
+            raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ShapeError(
+            f"the model cannot be run on {tuple(images.shape)} {str(images.dtype)[6:]} on "
+            f"{images.device}: {reason}; pass pictures of the size, type and device that it takes"
+        ) from error
+
+
+def _called(name: str, call: int) -> str:
+    return name if call == 1 else f"{name}:{call}"
+
+
+def _module(layer: str, modules: dict[str, nn.Module]) -> str:
+    """The name of the module that a layer is a run of."""
+    name, _, call = layer.rpartition(":")
+    known = [k for k in modules if k]
+    if layer in known:
+        return layer
+    if name in known and call.isdecimal() and int(call) > 1:
+        return name
+    near = difflib.get_close_matches(layer, known, 3) or known[:3]
+    raise OptionError(
+        f"got layer {layer!r}, which the model does not have; near it: {', '.join(near) or 'none'}"
+        " (list_layers(model, images) names all)"
+    )
+
+
+def _first_tensor(output: Any) -> Tensor | None:
+    if isinstance(output, dict):
+        output = list(output.values())
+    items: Iterable[Any] = output if isinstance(output, list | tuple) else [output]
+    return next((item for item in items if isinstance(item, Tensor)), None)

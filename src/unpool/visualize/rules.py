@@ -1,0 +1,257 @@
+"""The rules by which a signal goes down through a network, and what applies them to any model.
+
+While a model runs, an `Interception` sees every tensor function it calls, whatever the spelling,
+and replaces those for which the rule asks. One backward pass then gives the projection. It belongs
+to the thread that entered it, and changes nothing in the model.
+
+Letters of a rule's code, as in the authors' release: T or F for the forward mask, the switches, the
+rectified signal; then, if not the same, for response normalization passed over, and for positive
+weights only. Mahendran, Vedaldi 2016, "Salient deconvolutional networks".
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+
+from unpool.errors import OptionError
+from unpool.visualize.adjoints import Pool, Rectify, pooled, rectified
+from unpool.visualize.functions import (
+    HIDDEN,
+    KNOWN,
+    SELECTING,
+    SMOOTH,
+    WEIGHTED,
+    Replacement,
+    against_constant,
+    ceiling,
+    signals,
+)
+
+__all__ = ["OVERLAPS", "RULES", "Interception", "Rule", "find_rule"]
+
+OVERLAPS = ("sum", "overwrite", "center")
+"""Where the signal of a max pooling goes, and what happens where windows overlap.
+
+"sum": to the maxima; what meets at one place adds up, as in back-propagation. "overwrite": to the
+maxima; the last window in row-major order wins. "center": to the middle of each window.
+"""
+
+
+class Rule(NamedTuple):
+    """What happens to the signal on its way down."""
+
+    mask: bool  #: a ReLU lets it pass only where its input was positive
+    rectify: bool  #: a ReLU lets it pass only where it is itself positive
+    overlap: str = "sum"  #: one of `OVERLAPS`
+    lrn: str = "identity"  #: it passes response normalization as it is, or by the "gradient"
+    excite: bool = False  #: it passes only positive weights of convolutions and linear layers
+
+
+RULES = {
+    "deconvnet": Rule(mask=False, rectify=True),
+    "guided": Rule(mask=True, rectify=True),
+    "saliency": Rule(mask=True, rectify=False, lrn="gradient"),
+}
+"""Zeiler, Fergus 2014; Springenberg et al. 2015; Simonyan, Vedaldi, Zisserman 2014."""
+
+_CODES = ("FTT", "TTT", "TTTF", "TTTFT", "TTF", "TTFF", "FTF", "FFT", "TFT", "TFF", "FFF")
+
+_MEANT = ("relu", "gradient", "constant")
+
+
+def find_rule(rule: str | Rule, overlap: str | None = None, lrn: str | None = None) -> Rule:
+    """A rule by its name or code, with other pooling or normalization if these are given.
+
+    Args:
+        rule: one of `RULES`, a code ("FTT" is deconvnet, "TTFF" saliency, "TTT" guided, "FFT"
+            deconvnet without switches ...), or a rule.
+        overlap: one of `OVERLAPS`.
+        lrn: "identity" or "gradient".
+
+    Raises:
+        OptionError: there is no such rule, overlap or normalization.
+
+    >>> find_rule("FFT")
+    Rule(mask=False, rectify=True, overlap='center', lrn='identity', excite=False)
+    """
+    if isinstance(rule, str):
+        rule = RULES[rule] if rule in RULES else _decoded(rule)
+    rule = rule._replace(overlap=overlap or rule.overlap, lrn=lrn or rule.lrn)
+    if rule.overlap not in OVERLAPS:
+        raise OptionError(f"got overlap {rule.overlap!r}; it is one of {', '.join(OVERLAPS)}")
+    if rule.lrn not in ("identity", "gradient"):
+        raise OptionError(f"got lrn {rule.lrn!r}; it is 'identity' or 'gradient'")
+    return rule
+
+
+def _decoded(code: str) -> Rule:
+    if code not in _CODES:
+        raise OptionError(
+            f"got rule {code!r}; the rules are {', '.join(RULES)}, or a code of Mahendran and "
+            f"Vedaldi: {', '.join(_CODES)}"
+        )
+    letters = code + "TF"[len(code) - 3 :]
+    mask, switches, rectify, identity, excite = (letter == "T" for letter in letters)
+    overlap, lrn = "sum" if switches else "center", "identity" if identity else "gradient"
+    return Rule(mask, rectify, overlap, lrn, excite)
+
+
+class Interception(Replacement):
+    """While it is entered, tensor functions of this thread go down as the rule says.
+
+    Functions of what carries no gradient stay as they are, and so does all that is linear: batch
+    norm in evaluation, for one, goes down by its exact adjoint. Normalizations other than response
+    normalization are differentiated.
+
+    Args:
+        rule: where ReLU, pooling and response normalization lead the signal.
+        activations: what to do with functions that have no rule, by name ("silu", "sigmoid" ...),
+            or for all of them: "relu" treats them as one, "gradient" takes their derivative,
+            "constant" lets no signal through, so that a gate stays as it was.
+
+    Raises:
+        OptionError: something else than these; and, while it is entered, from any function that has
+            no rule, naming it.
+    """
+
+    def __init__(self, rule: Rule, activations: str | Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        activations = activations or {}
+        meant = [activations] if isinstance(activations, str) else activations.values()
+        if not set(meant) <= set(_MEANT):
+            raise OptionError(
+                f"got activations={activations!r}; name 'relu', 'gradient' or 'constant' for each, "
+                "for example {'silu': 'relu'}"
+            )
+        self.rule, self.activations = rule, activations
+        self._plain = rule.mask and not rule.rectify  # then derivatives are what is wanted
+        self._seen = KNOWN if isinstance(activations, str) else KNOWN | activations.keys()
+        self._known: set[Any] = set()  # nodes of the graph whose derivative was asked for
+
+    def stand_in(
+        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """A function that goes up as this one, and down as the rule says."""
+        if name not in self._seen or (signal := next(signals(args, kwargs), None)) is None:
+            return function(*args, **kwargs)
+        if "max_pool" in name:
+            return self._pool(name, function, args, kwargs)
+        if name == "local_response_norm" and self.rule.lrn == "identity":
+            return rectified(signal, _call(function, signal, args, kwargs), False, False)
+        if name in WEIGHTED and self.rule.excite:
+            return _excite(function, args, kwargs)
+        if self._plain or name in WEIGHTED:
+            return function(*args, **kwargs)
+        return self._activate(name, function, signal, args, kwargs)
+
+    def require_rules(self, maps: Tensor) -> None:
+        """Refuse maps below which something nonlinear has no rule.
+
+        The last guard: it looks at the graph itself, and finds what hides inside compiled or
+        hand-written functions.
+
+        Args:
+            maps: from which the signal is to go down, computed within the interception.
+
+        Raises:
+            OptionError: naming the function, or saying that the maps have no gradient.
+        """
+        if maps.grad_fn is None:
+            raise OptionError(
+                "no signal can go down from this layer: it does not depend on the pictures, or the "
+                "model turns gradients off (torch.no_grad, detach); remove that"
+            )
+        for node in () if self._plain else _below([maps.grad_fn], self._known):
+            name = type(node).__name__.partition("Backward")[0]
+            if isinstance(node, BackwardCFunction):
+                hidden = type(node)._forward_cls not in (Rectify, Pool)  # type: ignore[attr-defined]
+            else:
+                hidden = name.lower() in HIDDEN or name.startswith("ScaledDotProduct")
+            if hidden and self._meant(name) != "gradient":
+                raise OptionError(
+                    f"{name} is computed out of sight (in a compiled, scripted or hand-written "
+                    "function), and has no rule; call the torch function itself, or pass "
+                    f"activations={{{name!r}: 'gradient'}} for its derivative"
+                )
+
+    def _meant(self, name: str) -> str | None:
+        if isinstance(self.activations, str):
+            return self.activations
+        return self.activations.get(name)
+
+    def _pool(
+        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if self.rule.overlap == "sum":  # the derivative
+            return function(*args, **kwargs)
+        if name.startswith("fractional"):
+            raise OptionError(f"{name} goes down by its switches only; pass overlap='sum'")
+        return pooled(name, args, kwargs, self.rule.overlap)
+
+    def _activate(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        signal: Tensor,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        call = _call(function, signal, args, kwargs)
+        top = ceiling(name, args, kwargs)
+        if top is not None:
+            return rectified(signal, call, self.rule.mask, self.rule.rectify, top)
+        if name in SELECTING and not against_constant(args, kwargs):
+            return function(*args, **kwargs)  # the larger of two maps: switches, as in pooling
+        meant = "gradient" if name in SMOOTH else self._meant(name)
+        if meant == "relu":
+            return rectified(signal, call, self.rule.mask, self.rule.rectify)
+        if meant == "constant":
+            return function(*args, **kwargs).detach()
+        if meant == "gradient":
+            above = {t.grad_fn for t in signals(args, kwargs)}
+            y = function(*args, **kwargs)
+            self._known.update(_below([y.grad_fn], above))
+            return y
+        raise OptionError(
+            f"the model calls {name}, for which this rule says nothing; pass "
+            f"activations={{{name!r}: 'relu'}} to treat it as a ReLU, 'gradient' to take its "
+            "derivative, 'constant' to let no signal through, or use rule='saliency'"
+        )
+
+
+def _call(
+    function: Callable[..., Any], signal: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[[Tensor], Any]:
+    """The function of the one tensor that carries the signal."""
+
+    def call(x: Tensor) -> Any:
+        return function(
+            *(x if v is signal else v for v in args),
+            **{k: x if v is signal else v for k, v in kwargs.items()},
+        )
+
+    return call
+
+
+def _excite(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The value with all weights, the way down with the positive ones."""
+    value = function(*args, **kwargs).detach()
+    if len(args) > 1:
+        args = (args[0], args[1].clamp(min=0), *args[2:])
+    else:
+        kwargs = {**kwargs, "weight": kwargs["weight"].clamp(min=0)}
+    down = function(*args, **kwargs)
+    return value + (down - down.detach())  # which is zero
+
+
+def _below(nodes: list[Any], stop: set[Any]) -> Iterator[Any]:
+    """The nodes of a graph from these down, without those in `stop` and what only they lead to."""
+    seen = set(stop)
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes.extend(following for following, _ in node.next_functions)
+            yield node

@@ -1,0 +1,186 @@
+"""Layers by name, against forward hooks on the model itself."""
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from unpool.errors import OptionError, ShapeError
+from unpool.visualize import Layer, Probe, list_layers
+from unpool.visualize.probes import chain_layers
+
+
+def by_hooks(model, images):
+    """Every module's first result, copied when it comes."""
+    found, handles = {}, []
+
+    def note(name):
+        def hook(module, inputs, output):
+            found.setdefault(name, output.detach().clone())
+
+        return hook
+
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_hook(note(name)))
+    with torch.no_grad():
+        model(images)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def test_what_layers_give(style, build, pictures):
+    model = build(style, inplace=True)
+    expected = by_hooks(model, pictures)
+    listed = list_layers(model, pictures)
+    names = [layer.name for layer in listed if ":" not in layer.name]
+    assert names == [name for name in expected if name]  # in the order in which they end
+    for layer in listed:
+        module = model.get_submodule(layer.name.partition(":")[0])
+        assert layer.kind == type(module).__name__
+    found = Probe(model, names)(pictures)
+    assert list(found) == names
+    for layer in listed:
+        if layer.name in found:
+            assert torch.equal(found[layer.name], expected[layer.name])
+            assert layer.shape == found[layer.name].shape[1:]
+
+
+def test_a_layer_that_runs_again(build, pictures):
+    model = build("resnet")
+    names = [layer.name for layer in list_layers(model, pictures) if "relu" in layer.name]
+    assert names == ["4.relu", "4.relu:2", "5.relu", "5.relu:2"]
+    seen = []
+    model[4].relu.register_forward_hook(lambda m, i, o: seen.append(o.detach().clone()))
+    with torch.no_grad():
+        found = Probe(model, ["4.relu:2", "4.relu"])(pictures)
+        model(pictures)
+    assert list(found) == ["4.relu", "4.relu:2"]
+    assert torch.equal(found["4.relu"], seen[-2])
+    assert torch.equal(found["4.relu:2"], seen[-1])
+
+
+def test_it_stops_at_the_deepest_layer(pictures):
+    class Refuses(nn.Module):
+        def forward(self, x):
+            raise AssertionError("one layer too many")
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Refuses())
+    probe = Probe(model, ["1", "0"])
+    for _ in range(2):
+        assert list(probe(pictures)) == ["0", "1"]
+    with pytest.raises(AssertionError, match="one layer too many"):
+        list_layers(model, pictures)
+
+
+def test_maps_are_seen_as_they_come(build, pictures):
+    model, seen = build("vgg", inplace=True), []
+    Probe(model, ["0", "3", "4"]).visit(pictures, lambda name, maps: seen.append((name, maps)))
+    assert [name for name, _ in seen] == ["0", "3", "4"]
+    expected = by_hooks(model, pictures)
+    assert torch.equal(seen[0][1], expected["1"])  # ReLU has worked in place since
+    assert torch.equal(seen[-1][1], expected["4"])
+
+
+def test_new_weights_are_seen(pictures):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    probe = Probe(model, ["0"])
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+        assert torch.equal(probe(pictures)["0"], model[0](pictures))
+
+
+def test_several_results_and_none(pictures):
+    class Several(nn.Module):
+        def forward(self, x):
+            return {"count": 3, "maps": x + 1, "more": x}
+
+    class Tells(nn.Module):
+        def forward(self, x):
+            return "a word"
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.several, self.tells, self.unused = Several(), Tells(), nn.ReLU()
+            self.lstm = nn.LSTM(9, 4)
+
+        def forward(self, x):
+            self.tells(x)
+            return self.lstm(self.several(x)["maps"].flatten(2)[:, :, :9])
+
+    model = Model()
+    listed = list_layers(model, pictures)
+    assert listed == [Layer("several", "Several", (3, 31, 33)), Layer("lstm", "LSTM", (3, 4))]
+    assert torch.equal(Probe(model, ["several"])(pictures)["several"], pictures + 1)
+    for name in ("tells", "unused"):
+        with pytest.raises(OptionError, match=f"layer '{name}' of the model did not run, or gives"):
+            Probe(model, [name])(pictures)
+
+
+def test_messages(build, pictures):
+    model = build("squeezenet")
+    with pytest.raises(OptionError, match=r"got layer '3.expand', .* near it: 3.expand\dx\d, "):
+        Probe(model, ["3.expand"])
+    with pytest.raises(OptionError, match=r"got layer 'conv1', .* near it: 0, 1, 2 \(list_layers"):
+        Probe(model, ["conv1"])
+    with pytest.raises(OptionError, match=r"got layer '3.relu:x', which the model does not have"):
+        Probe(model, ["3.relu:x"])
+    with pytest.raises(OptionError, match=r"layer '3.relu:2' of the model did not run"):
+        Probe(model, ["3.relu:2"])(pictures)
+    with pytest.raises(OptionError, match="got no layers; name one or more"):
+        Probe(model, [])
+    with pytest.raises(OptionError, match="which the model does not have; near it: none"):
+        Probe(nn.ReLU(), ["relu"])
+    with pytest.raises(ShapeError, match=r"cannot be run on \(1, 1, 9, 9\) float32 on cpu: .*"):
+        list_layers(model, torch.zeros(1, 1, 9, 9))
+
+
+def test_errors_of_the_model_are_its_own(pictures):
+    class Breaks(nn.Module):
+        def forward(self, x):
+            raise KeyError("its own")
+
+    with pytest.raises(KeyError, match="its own"):
+        list_layers(nn.Sequential(Breaks()), pictures)
+
+
+def test_a_model_that_catches_everything(pictures):
+    class Catches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            try:
+                return self.conv(x)
+            except Exception:
+                raise AssertionError("nothing was wrong") from None
+
+    assert list(Probe(Catches(), ["conv"])(pictures)) == ["conv"]
+
+
+def test_many_threads_and_one_model(build):
+    model = build("squeezenet", inplace=True)
+    images = [torch.randn(2, 3, 33, 33) for _ in range(4)]
+    expected = [by_hooks(model, x)["4.squeeze"] for x in images]
+    found = [None] * 4
+
+    def look(i):
+        for _ in range(10):
+            found[i] = Probe(model, ["4.squeeze"])(images[i])["4.squeeze"].detach()
+
+    threads = [threading.Thread(target=look, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(map(torch.equal, found, expected))
+
+
+def test_chains():
+    relu = nn.ReLU()
+    inner = nn.Sequential(nn.Conv2d(4, 4, 1), relu)
+    names = [name for name, _ in chain_layers(nn.Sequential(nn.Conv2d(3, 4, 3), relu, inner))]
+    assert names == ["0", "1", "2.0", "2.1"]  # the ReLU comes twice

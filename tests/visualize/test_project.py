@@ -1,0 +1,566 @@
+"""Projections against published numbers, Captum, hooks, and plain gradients."""
+
+import copy
+import threading
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from unpool.errors import OptionError, ShapeError
+from unpool.models import DeconvNet
+from unpool.visualize import RULES, Rule, list_layers, project
+
+
+def last(net, images):
+    """The last layer with maps."""
+    return [layer.name for layer in list_layers(net, images) if len(layer.shape) == 3][-1]
+
+
+def close(a, b, tolerance=1e-6):
+    """Equal, relative to the largest value."""
+    assert a.shape == b.shape
+    return (a - b).abs().max() <= tolerance * b.abs().max()
+
+
+# ---- published numbers ---------------------------------------------------------------------------
+
+
+class OneConv(nn.Module):
+    """The network of Captum's own tests, whose expected values are quoted below."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.relu1 = nn.Conv2d(1, 2, 3), nn.ReLU()
+        self.fc1, self.relu2 = nn.Linear(8, 4), nn.ReLU()
+        self.conv1.weight = nn.Parameter(torch.ones(2, 1, 3, 3))
+        self.conv1.bias = nn.Parameter(torch.tensor([-50.0, -75.0]))
+        self.fc1.weight = nn.Parameter(torch.cat([torch.ones(4, 5), -torch.ones(4, 3)], 1))
+        self.fc1.bias = nn.Parameter(torch.zeros(4))
+
+    def forward(self, x, y=0.0):
+        return self.relu2(self.fc1(self.relu1(self.conv1(x + y)).view(-1, 8)))
+
+
+DECONV = [[2, 3, 3, 1], [3, 5, 5, 2], [3, 5, 5, 2], [1, 2, 2, 1]]
+GUIDED = [[0, 1, 1, 1], [1, 3, 3, 2], [1, 3, 3, 2], [1, 2, 2, 1]]
+GUIDED_SUMMED = [[1, 2, 2, 1], [2, 4, 4, 2], [2, 4, 4, 2], [1, 2, 2, 1]]
+
+
+@pytest.mark.parametrize("layer", ["relu2", "fc1"])
+@pytest.mark.parametrize(
+    ("rule", "added", "expected"),
+    [
+        ("deconvnet", 0, DECONV),
+        ("guided", 0, GUIDED),
+        ("deconvnet", 1, DECONV),  # two inputs, summed
+        ("guided", 1, GUIDED_SUMMED),
+    ],
+)
+@pytest.mark.parametrize("unit", [0, 3])
+def test_captums_published_numbers(layer, rule, added, expected, unit):
+    images = torch.arange(16.0).view(1, 1, 4, 4) + added
+    found = project(OneConv(), images, layer, unit, rule=rule, seed="1")
+    assert torch.equal(found.signal[0, 0], torch.tensor(expected).float())
+    assert found.places is None
+
+
+# ---- the same, computed otherwise ----------------------------------------------------------------
+
+
+def by_hooks(net, images, unit, place, rule):
+    """The gradient, with hooks on all ReLU modules of a copy that works nowhere in place."""
+    net = copy.deepcopy(net)
+
+    def change(module, grad_input, grad_output):
+        signal = grad_output[0] if rule == "deconvnet" else grad_input[0]
+        return (signal.clamp(min=0),)
+
+    for module in net.modules():
+        if isinstance(module, nn.ReLU | nn.ReLU6):
+            module.inplace = False
+            if rule != "saliency":
+                module.register_full_backward_hook(change)
+    x = images.clone().requires_grad_()
+    return torch.autograd.grad(net(x)[:, unit, place[0], place[1]].sum(), x)[0]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("inplace", [False, True])
+def test_every_style_of_network_against_hooks(style, inplace, rule, build, pictures):
+    net = build(style, inplace)
+    layer = last(net, pictures)
+    for unit, place in [(0, (1, 2)), (2, (2, 0))]:
+        found = project(net, pictures, layer, unit, place=place, rule=rule)
+        expected = by_hooks(net, pictures, unit, place, rule)
+        assert close(found.signal, expected * found.values.view(-1, 1, 1, 1))
+        ones = project(net, pictures, layer, unit, place=place, rule=rule, seed="1")
+        assert close(ones.signal, expected)
+
+
+def test_saliency_is_the_gradient_to_the_bit(style, build, pictures):
+    net = build(style)
+    x = pictures.clone().requires_grad_()
+    maps = net(x)
+    expected = torch.autograd.grad(maps[:, 1, 1, 1].sum(), x)[0]
+    layer = last(net, pictures)
+    found = project(net, pictures, layer, 1, place=(1, 1), rule="saliency", seed="1")
+    assert torch.equal(found.signal, expected)
+    assert torch.equal(found.values, maps[:, 1, 1, 1].detach())
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_style_against_captum(style, rule, build, pictures):
+    attr = pytest.importorskip("captum.attr", reason="captum is not installed")
+    if style == "mobilenet":
+        pytest.skip("Captum knows nn.ReLU alone")
+    net = build(style)
+    layer, place = last(net, pictures), (1, 2)
+    module = net.get_submodule(layer)
+    x = pictures.clone().requires_grad_()
+    with warnings.catch_warnings(action="ignore"):
+        if rule == "saliency":
+            whole = attr.Saliency(lambda x: net(x)[:, 1, place[0], place[1]])
+            expected = whole.attribute(x, abs=False)
+        else:
+            kind = {"deconvnet": attr.NeuronDeconvolution, "guided": attr.NeuronGuidedBackprop}
+            expected = kind[rule](net, module).attribute(x, (1, *place))
+    found = project(net, pictures, layer, 1, place=place, rule=rule)
+    assert close(found.signal, expected.detach() * found.values.view(-1, 1, 1, 1))
+
+
+def test_captum_is_wrong_where_relu_is_a_function(build, pictures):
+    attr = pytest.importorskip("captum.attr", reason="captum is not installed")
+    net, twin = build("vgg"), Spelled(build("vgg"), F.relu)
+    with warnings.catch_warnings(action="ignore"):
+        theirs = attr.NeuronDeconvolution(twin, twin.convs[3]).attribute(
+            pictures.clone().requires_grad_(), (0, 3, 3)
+        )
+    ours = project(twin, pictures, "convs.3", 0, place=(3, 3), seed="1").signal
+    plain = project(twin, pictures, "convs.3", 0, place=(3, 3), seed="1", rule="saliency").signal
+    assert close(theirs, plain)
+    assert close(ours, project(net, pictures, "8", 0, place=(3, 3), seed="1").signal)
+    assert not close(ours, plain, 0.1)
+
+
+# ---- spellings -----------------------------------------------------------------------------------
+
+
+class Spelled(nn.Module):
+    """The "vgg" network with its ReLUs spelled otherwise."""
+
+    def __init__(self, net, relu):
+        super().__init__()
+        self.convs = nn.ModuleList(m for m in net if isinstance(m, nn.Conv2d))
+        self.relu = [relu]  # not a submodule, even where it is a module
+
+    def forward(self, x):
+        for i, layer in enumerate(self.convs):
+            x = layer(x)
+            y = self.relu[0](x)
+            x = F.max_pool2d(y, 2) if i in (1, 2) else y
+        return x
+
+
+SPELLINGS = {
+    "F.relu": F.relu,
+    "F.relu(input=)": lambda x: F.relu(input=x),
+    "F.relu in place": lambda x: F.relu(x, inplace=True),
+    "F.relu_": F.relu_,
+    "torch.relu": torch.relu,
+    "torch.relu_": torch.relu_,
+    "x.relu()": lambda x: x.relu(),
+    "x.relu_()": lambda x: x.relu_(),
+    "nn.ReLU(True)": nn.ReLU(inplace=True),
+    "aten": torch.ops.aten.relu,
+    "aten.default": torch.ops.aten.relu.default,
+    "clamp": lambda x: x.clamp(min=0),
+    "torch.clamp": lambda x: torch.clamp(x, 0),
+    "clamp_": lambda x: x.clamp_(min=0.0),
+    "clamp by tensor": lambda x: x.clamp(min=torch.tensor(0.0)),
+    "clamp_min": lambda x: x.clamp_min(0),
+    "clip": lambda x: torch.clip(x, min=0),
+    "threshold": lambda x: F.threshold(x, 0, 0),
+    "nn.Threshold": nn.Threshold(0, 0),
+    "hardtanh": lambda x: F.hardtanh(x, 0, float("inf")),
+    "maximum": lambda x: torch.maximum(x, torch.zeros_like(x)),
+    "maximum, turned": lambda x: torch.maximum(torch.zeros(()), x),
+    "max": lambda x: torch.max(x, torch.tensor(0.0)),
+    "a part in place": lambda x: (x[:, :3].relu_(), x[:, 3:].relu_(), x)[2],
+    "result not used": lambda x: (F.relu_(x), x)[1],
+}
+
+
+@pytest.mark.parametrize("rule", ["deconvnet", "guided", "FTF"])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_every_spelling_of_relu_is_one(spelling, rule, build, pictures):
+    net = build("vgg")
+    twin = Spelled(net, SPELLINGS[spelling])
+    units = [1, 2]
+    expected = project(net, pictures, "8", units, rule=rule)
+    found = project(twin, pictures, "convs.3", units, rule=rule)
+    assert torch.equal(found.values, expected.values)
+    assert close(found.signal, expected.signal)
+    assert torch.equal(twin(pictures.clone()), net(pictures))
+
+
+def test_in_place_is_in_place(filled_net, pictures):
+    """A shortcut taken before an in-place ReLU sees its result, upwards and downwards."""
+
+    class PreActivation(nn.Module):
+        def __init__(self, relu):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+            self.relu = relu
+
+        def forward(self, x):
+            x = self.first(x)
+            shortcut = x
+            return self.second(self.relu(x)) + shortcut
+
+    class Careful(PreActivation):
+        def forward(self, x):
+            x = F.relu(self.first(x))
+            return self.second(x) + x
+
+    careless = filled_net(nn.Sequential(PreActivation(nn.ReLU(inplace=True))))
+    careful = filled_net(nn.Sequential(Careful(nn.ReLU())))
+    found, expected = (project(net, pictures, "0", 2) for net in (careless, careful))
+    assert torch.equal(found.signal, expected.signal)
+
+
+# ---- units, places, seeds ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_unit_for_each_picture_in_one_pass(rule, build):
+    net, count = build("overlapping"), 6
+    images = torch.randn(count, 3, 40, 41, generator=torch.Generator().manual_seed(1))
+    units = [5, 0, 3, 3, 7, 1]
+    together = project(net, images, "7", units, rule=rule)
+    for i, unit in enumerate(units):
+        alone = project(net, images[i : i + 1], "7", unit, rule=rule)
+        assert close(together.signal[i : i + 1], alone.signal, 1e-5)
+        assert together.places[i].tolist() == alone.places[0].tolist()
+        assert together.units[i] == unit
+
+
+def test_the_strongest_unit_and_place(build, pictures):
+    net = build("vgg")
+    maps = net(pictures).detach()
+    found = project(net, pictures, "9")
+    assert torch.equal(found.values, maps.flatten(1).amax(1))
+    for i, (unit, place) in enumerate(zip(found.units, found.places, strict=True)):
+        assert maps[i, unit, place[0], place[1]] == maps[i].max()
+    of_unit = project(net, pictures, "9", 4)
+    assert torch.equal(of_unit.values, maps[:, 4].flatten(1).amax(1))
+
+
+def test_the_first_of_equal_places(pictures):
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())
+    nn.init.zeros_(net[0].weight)
+    assert project(net, pictures, "1", 1).places.tolist() == [[0, 0], [0, 0]]
+
+
+def test_a_picture_for_many_units_and_a_unit_at_many_places(build, pictures):
+    net = build("vgg")
+    one = pictures[:1]
+    found = project(net, one, "9", range(8))
+    assert found.signal.shape == (8, 3, 31, 33)
+    assert close(found.signal[5:6], project(net, one, "9", 5).signal)
+    places = torch.tensor([[0, 0], [2, 3], [6, 7]])
+    found = project(net, one, "9", 2, place=places)
+    assert torch.equal(found.places, places)
+    maps = net(one).detach()
+    assert close(found.values, maps[0, 2, places[:, 0], places[:, 1]])
+    by_each = project(net, pictures, "9", [1, 2], place=places[:2])
+    assert torch.equal(by_each.places, places[:2])
+
+
+def test_a_whole_map_is_the_sum_of_its_places_where_all_is_linear(build, pictures):
+    net = build("overlapping")
+    maps = net(pictures).detach()
+    whole = project(net, pictures, "8", 3, place="all", rule="saliency")
+    assert whole.places is None
+    assert close(whole.values, maps[:, 3].flatten(1).sum(1))
+    parts = [
+        project(net, pictures, "8", 3, place=(i, j), rule="saliency").signal
+        for i in range(maps.shape[2])
+        for j in range(maps.shape[3])
+    ]
+    assert close(whole.signal, sum(parts), 1e-5)
+    region = torch.zeros(maps.shape[2:], dtype=torch.bool)
+    region[0, 1] = region[1, 2] = True
+    some = project(net, pictures, "8", 3, place=region, rule="saliency")
+    expected = parts[1] + parts[maps.shape[3] + 2]
+    assert close(some.signal, expected, 1e-5)
+    each = torch.stack([region, ~region])
+    assert close(
+        project(net, pictures, "8", 3, place=each, rule="saliency").signal.sum(0),
+        expected[0] + (sum(parts) - expected)[1],
+        1e-5,
+    )
+
+
+@pytest.mark.parametrize("rule", ["deconvnet", "guided", "TTTFT", "FFF"])
+def test_a_seed_of_the_activation_scales_the_projection(rule, build, pictures):
+    net = build("resnet")
+    layer = last(net, pictures)
+    found = project(net, pictures, layer, 2, rule=rule)
+    ones = project(net, pictures, layer, 2, rule=rule, seed="1")
+    assert (found.values > 0).all()
+    assert close(found.signal, found.values.view(-1, 1, 1, 1) * ones.signal)
+
+
+def test_nothing_goes_down_from_a_unit_that_is_zero(build, pictures):
+    net = build("vgg")
+    net[8].bias.data[1] = -100
+    found = project(net, pictures, "9", 1)
+    assert found.values.abs().max() == found.signal.abs().max() == 0
+
+
+# ---- pooling, normalization ----------------------------------------------------------------------
+
+
+def test_response_normalization_is_passed_over_or_differentiated(filled_net, pictures):
+    def chain(*norm):
+        return filled_net(
+            nn.Sequential(nn.Conv2d(3, 6, 5, 2), nn.ReLU(), *norm, nn.Conv2d(6, 4, 3), nn.ReLU())
+        )
+
+    normed, bare = chain(nn.LocalResponseNorm(3, alpha=1.0)), chain()
+    options = {"place": (2, 3), "seed": "1"}
+    found = project(normed, pictures, "3", 1, **options)
+    assert close(found.signal, project(bare, pictures, "2", 1, **options).signal)  # is linear
+    changed = project(normed, pictures, "3", 1, lrn="gradient", **options)
+    assert not close(changed.signal, found.signal, 0.1)
+    assert close(
+        project(normed, pictures, "3", 1, rule="saliency", **options).signal,
+        by_hooks(normed, pictures, 1, (2, 3), "saliency"),
+    )
+    hooked = by_hooks(normed, pictures, 1, (2, 3), "guided")
+    assert close(project(normed, pictures, "3", 1, rule="TTTF", **options).signal, hooked)
+
+
+def test_batch_norm_in_evaluation_goes_down_by_its_gain(filled_net, pictures):
+    """Folded into the convolution, it gives the same."""
+    net = filled_net(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
+    gain = net[1].weight / (net[1].running_var + net[1].eps).sqrt()
+    folded = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    folded[0].weight.data = net[0].weight.data * gain.data.view(-1, 1, 1, 1)
+    folded[0].bias.data = ((net[0].bias - net[1].running_mean) * gain + net[1].bias).data
+    found, expected = (project(n, pictures, k, 1) for n, k in ((net, "2"), (folded, "1")))
+    assert close(found.signal, expected.signal)
+
+
+def test_only_positive_weights(pictures, filled_net):
+    net = filled_net(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.ReLU()))
+    found = project(net, pictures, "3", 1, rule=Rule(True, True, excite=True), place=(5, 6))
+    assert torch.equal(found.values, net(pictures)[:, 1, 5, 6])
+    positive = copy.deepcopy(net)
+    maps = net[:2](pictures)
+    for layer in (positive[0], positive[2]):
+        layer.weight.data.clamp_(min=0)
+    signal = torch.zeros_like(net(pictures))
+    signal[:, 1, 5, 6] = found.values
+    down = F.conv_transpose2d(signal, positive[2].weight) * (maps > 0)
+    down = F.conv_transpose2d(down, positive[0].weight)
+    assert close(found.signal, down.detach())
+
+
+# ---- what becomes of the model -------------------------------------------------------------------
+
+
+def snapshot(model):
+    """All that a model consists of, to the byte."""
+    return {
+        name: (
+            module.training,
+            {k: (id(v), v._version, v.detach().clone(), v.requires_grad, v.grad)
+             for k, v in [*module._parameters.items(), *module._buffers.items()] if v is not None},
+            {k: id(v) for k, v in module.__dict__.items()},
+            [len(v) for k, v in module.__dict__.items() if k.endswith("_hooks")],
+        )
+        for name, module in model.named_modules()
+    }  # fmt: skip
+
+
+def equal(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, tuple | list):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_model_is_left_as_it_was(style, training, build, pictures):
+    net = build(style, inplace=True).train(training)
+    before, layer = snapshot(net), last(net, pictures)
+    project(net, pictures, layer, 1)
+    with pytest.raises(OptionError):
+        project(net, pictures, layer, 1000)
+    with pytest.raises(ShapeError):
+        project(net, pictures[:, :2], layer, 1)
+    with pytest.raises(OptionError):
+        project(net, pictures, "nowhere", 1)
+    assert equal(snapshot(net), before)
+
+
+def test_the_model_is_left_as_it_was_when_it_fails_midway(pictures):
+    class Fails(nn.Module):
+        def forward(self, x):
+            raise ZeroDivisionError
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), Fails())
+    before = snapshot(net)
+    with pytest.raises(ZeroDivisionError):
+        project(net, pictures, "2", 0)
+    assert project(net, pictures, "1", 0).signal.shape == pictures.shape  # it stops before
+    assert equal(snapshot(net), before)
+
+
+def test_pictures_and_the_gradient_mode_are_left_as_they_were(build, pictures):
+    net = build("vgg", inplace=True)
+    before = pictures.clone()
+    expected = project(net, pictures, "9", 1).signal
+    with torch.no_grad():
+        assert torch.equal(project(net, pictures, "9", 1).signal, expected)
+        assert not torch.is_grad_enabled()
+    with torch.inference_mode():
+        made_here = pictures.clone()
+        assert torch.equal(project(net, made_here, "9", 1).signal, expected)
+    wanted = pictures.clone().requires_grad_()
+    assert torch.equal(project(net, wanted, "9", 1).signal, expected)
+    assert wanted.grad is None
+    assert torch.equal(pictures, before)
+    assert not expected.requires_grad
+
+
+def test_a_model_that_works_on_its_input_in_place(pictures):
+    before = pictures.clone()
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 2, 3))
+    assert project(net, pictures, "1", 0).signal.shape == pictures.shape
+    assert torch.equal(pictures, before)
+
+
+def test_a_model_in_training_runs_as_in_evaluation(build, pictures):
+    net = build("bn")
+    expected = project(net, pictures, "7", 2).signal
+    assert torch.equal(project(net.train(), pictures, "7", 2).signal, expected)
+
+
+def test_maps_that_are_computed_again_for_the_gradient(filled):
+    net = filled(DeconvNet(3, trunk=((1, 4), (2, 6)), code=8, size=32))
+    images = torch.randn(2, 3, 32, 32)
+    expected = project(net, images, "seg-score-voc", 1).signal
+    net.checkpointing = net.trunk.checkpointing = True
+    assert close(project(net, images, "seg-score-voc", 1).signal, expected)
+
+
+def test_threads_do_not_disturb_one_another(build):
+    net = build("resnet", inplace=True)
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    layer = last(net, images)
+    expected = {rule: project(net, images, layer, 1, rule=rule).signal for rule in RULES}
+    x = images.clone().requires_grad_()
+    gradient = torch.autograd.grad(net(x).sum(), x)[0]
+    wrong, barrier = [], threading.Barrier(4)
+
+    def look(rule):
+        barrier.wait()
+        for _ in range(8):
+            if rule is None:
+                x = images.clone().requires_grad_()
+                found, wanted = torch.autograd.grad(net(x).sum(), x)[0], gradient
+            else:
+                found, wanted = project(net, images, layer, 1, rule=rule).signal, expected[rule]
+            if not torch.equal(found, wanted):
+                wrong.append(rule)
+
+    threads = [threading.Thread(target=look, args=(rule,)) for rule in (*RULES, None)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_double_precision(build, pictures):
+    net = build("overlapping")
+    single = project(net, pictures, "8", 1, place=(1, 1)).signal
+    double = project(net.double(), pictures.double(), "8", 1, place=(1, 1)).signal
+    assert double.dtype == torch.float64
+    assert close(single.double(), double, 1e-5)
+
+
+def test_no_pictures(build):
+    found = project(build("vgg"), torch.zeros(0, 3, 32, 32), "9", 1)
+    assert found.signal.shape == (0, 3, 32, 32)
+    assert found.places.shape == (0, 2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu(build, pictures):
+    net = build("overlapping").double()
+    expected = project(net, pictures.double(), "8", [1, 2]).signal
+    found = project(net.cuda(), pictures.double().cuda(), "8", [1, 2])
+    assert close(found.signal.cpu(), expected, 1e-9)
+
+
+# ---- messages ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"layer": "stage.1"}, OptionError, r"got layer 'stage.1', which the model does not have"),
+        ({"layer": "10"}, OptionError, r"near it: 1, 0"),
+        ({"unit": 8}, OptionError, r"got unit 8 of layer '9', which has 8; wanted 0 to 7"),
+        ({"unit": -1}, OptionError, r"got unit -1 of layer '9'"),
+        ({"unit": 1.5}, OptionError, r"got unit=1.5; wanted whole numbers"),
+        ({"unit": [1, 2, 3]}, ShapeError, r"got 2 images, 3 units, 1 places; wanted one for each"),
+        ({"place": (7, 0)}, OptionError, r"\(7, 0\) .* \(7, 8\); wanted \(0, 0\) to \(6, 7\)"),
+        ({"place": "top"}, OptionError, r"got place='top'; it is 'max', 'all', \(row, column\)"),
+        ({"place": torch.ones(3, 3, dtype=torch.bool)}, ShapeError, r"got a region of \(3, 3\)"),
+        ({"place": torch.zeros(3, 2, dtype=torch.int64)}, ShapeError, r"1 units, 3 places"),
+        ({"rule": "zeiler"}, OptionError, r"got rule 'zeiler'; the rules are deconvnet, guided"),
+        ({"seed": "2"}, OptionError, r"got seed='2'; it is 'activation' or '1'"),
+        ({"overlap": "add"}, OptionError, r"got overlap 'add'; it is one of sum, overwrite"),
+        ({"lrn": "none"}, OptionError, r"got lrn 'none'; it is 'identity' or 'gradient'"),
+        ({"activations": "off"}, OptionError, r"got activations='off'; name 'relu', 'gradient'"),
+        ({"activations": {"silu": "x"}}, OptionError, r"for example \{'silu': 'relu'\}"),
+    ],
+)  # fmt: skip
+def test_messages(options, error, message, build, pictures):
+    with pytest.raises(error, match=message):
+        project(build("vgg"), pictures, **{"layer": "9", "unit": 1, **options})
+
+
+def test_messages_about_pictures(build, pictures):
+    net = build("vgg")
+    with pytest.raises(ShapeError, match=r"the model cannot be run on \(2, 2, 31, 33\) float32"):
+        project(net, pictures[:, :2], "9", 1)
+    with pytest.raises(ShapeError, match=r"got images of \(2, 3, 31, 33\) torch.uint8; wanted"):
+        project(net, pictures.byte(), "9", 1)
+    sized = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
+    assert project(sized, torch.rand(1, 3, 8, 8), "3", 1).places is None
+    with pytest.raises(ShapeError, match=r"mat1 and mat2 .* pass pictures of the size"):
+        project(sized, pictures, "3", 1)
+    assert project(sized, pictures, "1", 1).signal.shape == pictures.shape
+    with pytest.raises(OptionError, match="got a place in layer '3', which has no maps"):
+        project(sized, torch.rand(1, 3, 8, 8), "3", 1, place=(0, 0))
+
+
+def test_a_layer_below_which_there_is_no_gradient(pictures):
+    class Still(nn.Module):
+        @torch.no_grad()
+        def forward(self, x):
+            return x.mean(1, keepdim=True)
+
+    with pytest.raises(OptionError, match=r"no signal can go down .* turns gradients off"):
+        project(nn.Sequential(Still()), pictures, "0", 0)

@@ -1,0 +1,131 @@
+"""Twins of awkward models compute what the models compute, and leave them alone."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from unpool.errors import OptionError
+from unpool.visualize import list_layers, project
+from unpool.visualize.twins import twin_of
+
+
+def names(model, images):
+    return [layer.name for layer in list_layers(model, images)]
+
+
+class Listed(nn.Module):
+    """Keeps its layers in lists, dictionaries and bound methods, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+        self.in_order = [("first", self.first), ("second", self.second)]
+        self.by_name = {"drop": nn.Dropout(0.5)}
+        self.drop = self.by_name["drop"]
+        self.act = self.second.forward
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        x = self.in_order[0][1](x)
+        return self.act(self.by_name["drop"](torch.relu(x)))
+
+
+def test_layers_in_lists_and_methods(pictures):
+    model = Listed().train()
+    twin = twin_of(model)
+    assert twin.in_order[1][1] is twin.second is not model.second
+    assert twin.act.__self__ is twin.second
+    assert torch.equal(twin(pictures), model.eval()(pictures))
+    assert twin.seen == [2] == model.seen  # a list of its own each
+    assert names(model, pictures) == ["first", "drop"]
+
+
+def test_weights_are_shared_and_buffers_copied(build):
+    model = build("resnet")
+    twin = twin_of(model.train())
+    for (name, ours), theirs in zip(twin.named_parameters(), model.parameters(), strict=True):
+        assert ours.data_ptr() == theirs.data_ptr(), name
+        assert (ours.requires_grad, theirs.requires_grad) == (False, True)
+    for ours, theirs in zip(twin.buffers(), model.buffers(), strict=True):
+        assert ours.data_ptr() != theirs.data_ptr()
+        assert torch.equal(ours, theirs)
+    assert model.training
+    assert not any(m.training for m in twin.modules())
+    assert [name for name, _ in twin.named_modules()] == [n for n, _ in model.named_modules()]
+
+
+def test_shared_layers_and_tied_weights_stay_so():
+    layer = nn.Linear(4, 4)
+    model = nn.ModuleDict({"a": layer, "b": layer, "c": nn.Linear(4, 4)})
+    model["c"].weight = layer.weight
+    twin = twin_of(model)
+    assert twin["a"] is twin["b"]
+    assert twin["c"].weight is twin["a"].weight
+    assert dict(twin.named_modules(remove_duplicate=False)).keys() == {"", "a", "b", "c"}
+
+
+def parametrized():
+    norm = nn.utils.parametrizations
+    return nn.Sequential(
+        norm.weight_norm(nn.Conv2d(3, 4, 3)), norm.spectral_norm(nn.Conv2d(4, 2, 1))
+    )
+
+
+def weight_normed():
+    with warnings.catch_warnings(action="ignore"):  # the old way, by hooks, which models still use
+        return nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 4, 3)), nn.Conv2d(4, 2, 1))
+
+
+def traced():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 2, 1))
+    return torch.fx.symbolic_trace(model)
+
+
+def hooked():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    model[0].register_forward_hook(lambda module, inputs, output: output * 2)
+    model[1].register_forward_pre_hook(lambda module, inputs: (inputs[0] + 1,))
+    model[2].register_full_backward_hook(lambda module, grads, above: (grads[0] * 100,))
+    return model
+
+
+@pytest.mark.parametrize("make", [parametrized, weight_normed, traced, hooked])
+def test_awkward_models(make, pictures):
+    model = make().eval()
+    assert torch.equal(twin_of(model)(pictures), model(pictures))
+    last = names(model, pictures)[-1]
+    found = project(model, pictures, last, 1, rule="saliency", place=(3, 4), seed="1")
+    x = pictures.clone().requires_grad_()
+    if make is hooked:  # hooks of the gradient are about training
+        model[2]._backward_hooks.clear()
+    expected = torch.autograd.grad(model(x)[:, 1, 3, 4].sum(), x)[0]
+    assert torch.equal(found.signal, expected)
+    assert not any("parametrizations" in name for name in names(model, pictures))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["whole", "a part", "in place"])
+def test_compiled_models_are_looked_into_uncompiled(how, build, pictures):
+    model = build("vgg")
+    expected = project(model, pictures, "9", [1, 2]).signal
+    with warnings.catch_warnings(action="ignore"):  # PyTorch's own, on loading its compiler
+        compiled = model
+        if how == "in place":
+            model.compile()
+        else:
+            compiled = torch.compile(model)
+    compiled = nn.Sequential(compiled) if how == "a part" else compiled
+    layer = "0.9" if how == "a part" else "9"
+    assert layer in names(compiled, pictures)
+    assert torch.equal(project(compiled, pictures, layer, [1, 2]).signal, expected)
+
+
+def test_torchscript_is_refused(pictures):
+    with warnings.catch_warnings(action="ignore"):  # it is on its way out
+        scripted = torch.jit.trace(nn.Sequential(nn.Conv2d(3, 4, 3)), pictures)
+    for model in (scripted, nn.Sequential(scripted)):
+        with pytest.raises(OptionError, match=r"got a TorchScript model, .*; pass the Python"):
+            list_layers(model, pictures)
