@@ -21,13 +21,15 @@ lint: .venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Speed on one thread, about ten minutes; benchmarks/README.md tells how to read it.
 bench: .venv
 	$(BIN)/python -W ignore benchmarks/bench_ops.py
-	$(BIN)/python -W ignore benchmarks/bench_crf.py
+	for subject in segment crf proposals train import; do $(BIN)/unpool bench $$subject --threads 1 || exit; done
 
-# Measure every row with the default weights, or, given TRUNK=vgg16-weights, with weights trained anew.
+# Measure every row with the default weights, or, given TRUNK=vgg16-weights, with weights trained anew;
+# STAGES=--with-stages also trains and compares stage 1 alone and both stages (half an hour more).
 results: .venv
-	$(BIN)/python benchmarks/results.py --data "$(DATA)" --with-stages $(if $(TRUNK),--trunk-weights "$(TRUNK)",--shipped)
+	$(BIN)/python benchmarks/results.py --data "$(DATA)" $(STAGES) $(if $(TRUNK),--trunk-weights "$(TRUNK)",--shipped)
 
 clean:
 	rm -rf .venv demo dist build .pytest_cache .mypy_cache .ruff_cache

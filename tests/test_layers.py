@@ -12,9 +12,9 @@ LAYERS = [
     "errors files parallel cards scores timings values",
     "ops vision recipes",
     "models data",
-    "segmentation segment ensemble aggregate visualize generate fitting",
-    "evaluate",
-    "runs train classify serve convert console",
+    "segmentation programs exported segment ensemble aggregate visualize generate fitting",
+    "evaluate ranking",
+    "runs train classify serve convert export bench console",
     "cli __init__ __main__",
 ]
 BARRED = {

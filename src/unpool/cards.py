@@ -13,6 +13,7 @@ from unpool.errors import WeightsError
 
 __all__ = [
     "AGGREGATIONS",
+    "EXPORTED",
     "MODES",
     "find_partner",
     "find_weights",
@@ -24,6 +25,9 @@ __all__ = [
 MODES = ("whole", "instance")
 AGGREGATIONS = ("max", "mean")
 """How a picture can be segmented; see `unpool.segment`."""
+
+EXPORTED = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch-export"}
+"""The endings of exported networks, and their formats; see `unpool.export`."""
 
 
 def find_weights(source: str | Path) -> Path:
@@ -40,6 +44,11 @@ def find_weights(source: str | Path) -> Path:
         return folder
     if str(source) in list_pretrained():
         return Path(str(resources.files("unpool") / "pretrained" / str(source)))
+    if folder.suffix in EXPORTED:
+        raise WeightsError(
+            f"got {folder}, an exported network, which only segments; give the weights it was made "
+            "of, by name or folder"
+        )
     known = ", ".join(list_pretrained()) or "none"
     if folder.suffix == ".caffemodel":
         raise WeightsError(f"got {folder}; convert it first: unpool convert {folder} FOLDER")
@@ -60,10 +69,10 @@ def list_pretrained() -> list[str]:
 
 
 def read_card(source: str | Path) -> dict[str, Any]:
-    """The card of saved weights; their tensors are not read.
+    """The card of saved weights, or of an exported network; tensors are not read.
 
     Args:
-        source: as of `find_weights`.
+        source: as of `find_weights`; or an exported file, whose card lies beside it; or a card.
 
     Raises:
         WeightsError: no such weights, or a card that cannot be used.
@@ -71,7 +80,7 @@ def read_card(source: str | Path) -> dict[str, Any]:
     >>> read_card("objects")["architecture"]
     'DeconvNet'
     """
-    path = find_weights(source) / "card.json"
+    path = _find_card(source)
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -93,7 +102,7 @@ def find_partner(source: str | Path) -> Path:
     weights that ship with the package.
 
     Args:
-        source: as of `find_weights`.
+        source: as of `read_card`.
 
     Raises:
         WeightsError: the card names no partner, or one that is not there.
@@ -105,7 +114,7 @@ def find_partner(source: str | Path) -> Path:
             '"partner": "FOLDER" into card.json, FOLDER being that of FCN weights of the same '
             "classes, as seen from the card's, or take other weights"
         )
-    folder = find_weights(source) / partner
+    folder = _find_card(source).parent / partner
     try:
         return folder if (folder / "card.json").is_file() else find_weights(partner)
     except WeightsError:
@@ -154,6 +163,20 @@ def settings(card: dict[str, Any], classes: int, source: object) -> dict[str, An
     if "mean" in told:
         told["mean"] = tuple(told["mean"])
     return told
+
+
+def _find_card(source: str | Path) -> Path:
+    path = Path(source)
+    if path.suffix == ".json" and path.is_file():
+        return path
+    if path.suffix not in EXPORTED or path.is_dir():
+        return find_weights(source) / "card.json"
+    if not path.is_file():
+        raise WeightsError(f"got {path}, which does not exist; make it with unpool export")
+    card = path.with_suffix(".card.json")
+    if not card.is_file():
+        raise WeightsError(f"got {path} without its card {card.name}; copy both into one folder")
+    return card
 
 
 def _holds(value: Any, count: int, fits: Callable[[Any], bool]) -> bool:

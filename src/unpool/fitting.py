@@ -1,8 +1,8 @@
 """The training loop: a network is fitted to batches, phase by phase."""
 
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,16 +18,21 @@ from unpool.errors import OptionError, UnpoolError
 from unpool.models import Network, prepare
 from unpool.models.fast import bf16_pays
 from unpool.models.scaffold import Learner
-from unpool.recipes import Phase, Recipe
+from unpool.recipes import Classification, Phase, Recipe
 
 __all__ = [
     "Progress",
     "Step",
     "TrainingError",
     "arithmetic",
+    "chance_of",
+    "descend",
     "estimate_statistics",
     "fit",
+    "optimizer_of",
+    "parts_of",
     "set_learning",
+    "set_rate",
 ]
 
 _DROP = 0.1  #: factor of the learning rate at the steps of `Phase.drop_every`
@@ -95,17 +100,24 @@ def fit(
                 for stage in range(before, grown):
                     learner.eval().grow(stage, x)
                 parallel.copy_from_first(learner)
-            lr = _set_rate(optimizer, progress.step - begin, phase, recipe)
-            with torch.random.fork_rng():  # dropout, also of a resumed run
-                rank = parallel.rank()
-                torch.manual_seed(recipe.seed + 1_000_003 * progress.step + 7_919 * rank)
+            n = progress.step - begin
+            lr = set_rate(optimizer, n, phase.steps, recipe.warmup, phase.drop_every)
+            with chance_of(recipe.seed, progress.step):
                 loss, gradient = _step(engine, learner, parts, optimizer, phase, recipe, lr)
             progress.step += 1
             seconds = time.perf_counter() - start
             yield Step(progress.step, phase.name, loss, lr, gradient, seconds)
 
 
-def parts_of(recipe: Recipe) -> int:
+@contextmanager
+def chance_of(seed: int, step: int) -> Iterator[None]:
+    """Let all chance (dropout) depend on the step alone; a resumed run has the same."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed + 1_000_003 * step + 7_919 * parallel.rank())
+        yield
+
+
+def parts_of(recipe: Recipe | Classification) -> int:
     """How many parts a batch is passed in, by all processes together.
 
     Raises:
@@ -159,26 +171,59 @@ def _step(
     lr: float,
 ) -> tuple[float, float]:
     """One update; the finest head's loss and the gradient's norm."""
+
+    def losses(part: Batch) -> tuple[Tensor, Tensor]:
+        found = _losses(engine, part, phase, recipe)
+        return found[-1] + recipe.coarse_weight * sum(found[:-1]), found[-1]
+
     set_learning(learner, phase, recipe)
+    where = f"phase {phase.name}, learning rate {lr:.2g}", "--set phases.0.lr=1e-4"
+    return descend(engine, optimizer, parts, losses, recipe.clip, *where)
+
+
+def descend(
+    engine: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    parts: list[Batch],
+    losses: Callable[[Batch], tuple[Tensor, Tensor]],
+    clip: float | None,
+    where: str,
+    cure: str,
+) -> tuple[float, float]:
+    """One update by the mean of the gradients of a batch's parts.
+
+    Args:
+        engine: the network, as `parallel.replicate` gave it.
+        optimizer: of what learns.
+        parts: of this process.
+        losses: gives the loss of a part that is made smaller, and the one that is told.
+        clip: largest norm of the gradient; None for any.
+        where: the training stands, for the message of an error.
+        cure: what may help.
+
+    Returns:
+        The loss, and the gradient's norm before it is cut.
+
+    Raises:
+        TrainingError: one of the two is not finite.
+    """
     optimizer.zero_grad(set_to_none=True)
     loss, gradient = 0.0, float("nan")
     for number, part in enumerate(parts, 1):
         waits = isinstance(engine, DistributedDataParallel) and number < len(parts)
         with engine.no_sync() if waits else nullcontext():  # type: ignore[operator]
-            found = _losses(engine, part, phase, recipe)
-            total = found[-1] + recipe.coarse_weight * sum(found[:-1])
+            total, told = losses(part)
             (total / len(parts)).backward()  # type: ignore[no-untyped-call]
-        loss += float(found[-1].item()) / len(parts)
+        loss += float(told.item()) / len(parts)
     loss = parallel.mean(loss)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if loss == loss:
-        limit = float("inf") if recipe.clip is None else recipe.clip
+        limit = float("inf") if clip is None else clip
         gradient = float(nn.utils.clip_grad_norm_(parameters, limit))
     if not abs(loss) + gradient < float("inf"):  # also where either is not a number
         raise TrainingError(
-            f"the loss is {loss:.4g} with a gradient of norm {gradient:.4g} (phase {phase.name}, "
-            f"learning rate {lr:.2g}); begin a new run with lower rates, such as "
-            "--set phases.0.lr=1e-4"
+            f"the loss is {loss:.4g} with a gradient of norm {gradient:.4g} ({where}); begin a new "
+            f"run with lower rates, such as {cure}"
         )
     optimizer.step()
     return loss, gradient
@@ -224,6 +269,17 @@ def _optimizer(learner: Learner, phase: Phase, recipe: Recipe) -> torch.optim.Op
         if lr > 0:
             kept = [p for p in part.parameters() if id(p) not in learner.fixed]
             groups += _groups(part, kept, lr, recipe)
+    return optimizer_of(groups, recipe)
+
+
+def optimizer_of(
+    groups: list[dict[str, Any]], recipe: Recipe | Classification
+) -> torch.optim.Optimizer:
+    """The recipe's optimizer for groups of parameters.
+
+    Raises:
+        OptionError: an optimizer that there is not.
+    """
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups)
     if recipe.optimizer == "sgd":
@@ -255,18 +311,20 @@ def _groups(
     ]
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, n: int, phase: Phase, recipe: Recipe) -> float:
-    """Set the rates of step n of a phase: a short rise, then drops or a line down to 2 %.
+def set_rate(
+    optimizer: torch.optim.Optimizer, n: int, steps: int, warmup: int, drop_every: int | None
+) -> float:
+    """Set the rates of step n of so many: a short rise, then drops or a line down to 2 %.
 
     Caffe keeps the rate inside the momentum, so that a drop is felt little by little; here, where
     it is outside, the momentum grows by as much as the rate falls.
     """
-    factor = min(1.0, (n + 1) / max(recipe.warmup, 1))
-    if phase.drop_every is None:
-        factor *= max(0.02, 1 - n / phase.steps)
+    factor = min(1.0, (n + 1) / max(warmup, 1))
+    if drop_every is None:
+        factor *= max(0.02, 1 - n / steps)
     else:
-        factor *= _DROP ** (n // phase.drop_every)
-        if n and n % phase.drop_every == 0:
+        factor *= _DROP ** (n // drop_every)
+        if n and n % drop_every == 0:
             for state in optimizer.state.values():
                 if state.get("momentum_buffer") is not None:
                     state["momentum_buffer"] /= _DROP

@@ -4,17 +4,13 @@ A run writes its resolved recipe beside its weights. Single values are overridde
 (`unpool train --set batch=8 --set phases.0.steps=100`); unknown names are refused.
 """
 
-import dataclasses
-import difflib
-import json
-import math
 from dataclasses import dataclass
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 from unpool.errors import OptionError
+from unpool.values import from_json, replaced, require_between, to_json
 
-__all__ = ["RECIPES", "Phase", "Recipe", "override"]
+__all__ = ["CLASSIFICATIONS", "RECIPES", "Classification", "Phase", "Recipe", "override"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain values for `config.json` and the model card."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        return to_json(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Recipe":
@@ -99,8 +95,63 @@ class Recipe:
         Raises:
             OptionError: a field that recipes do not have, or that is missing.
         """
-        return _from_json(cls, values)
+        return from_json(cls, values)
 
+
+@dataclass(frozen=True)
+class Classification:
+    """Everything that the training of a classifier depends on, besides the data."""
+
+    name: str
+
+    # the network
+    network: str = "ZFNet"  #: or "AlexNet"
+    widths: tuple[int, ...] = (96, 256, 384, 384, 256)  #: number of maps of conv1 to conv5
+    code: int | None = 4096  #: width of fc6 and fc7; None for a network without them
+    size: int = 224  #: side of the crops that the network sees
+    dropout: float = 0.5  #: share of the values of fc6 and fc7 that training sets to zero
+    deviation: float | None = 0.01  #: of the first filters; None: by each layer's inputs, as He
+
+    # what is seen
+    batch: int = 128  #: crops of a step
+    accumulate: int = 1  #: parts of a batch that are passed one after the other
+    enlarged: int = 256  #: side to which the middle square of a picture is resized before that
+    corners: bool = True  #: crops are its corners and center only, else any part of it
+    flip: bool = True
+
+    # how it is learned
+    epochs: int = 70  #: how often each picture is seen; each epoch ends with a validation
+    optimizer: str = "sgd"  #: or "adamw"
+    lr: float = 0.01  #: peak learning rate
+    momentum: float = 0.9  #: of SGD
+    weight_decay: float = 0.0
+    warmup: int = 0  #: steps in which the learning rate rises
+    plateau: int | None = 3  #: epochs without a better one until it falls tenfold; None: a line
+    rms: float | None = 0.1  #: to which the filters of convolutions are renormalized; None: not
+    clip: float | None = None  #: largest norm of the gradient
+    bf16: bool = True  #: bfloat16 arithmetic where the hardware has it
+    seed: int = 0
+
+    # what is kept
+    patience: int | None = None  #: epochs without a better one, after which the run ends
+    save_every: int = 500  #: steps; and after each epoch
+    keep: tuple[int, ...] = (1, 2, 5, 10, 20, 30, 40, 64)  #: epochs whose weights are kept
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as plain values for `config.json` and the model card."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Classification":
+        """A recipe as `to_json` wrote it.
+
+        Raises:
+            OptionError: a field that recipes do not have, or that is missing.
+        """
+        return from_json(cls, values)
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe | Classification)
 
 OBJECTS = Recipe(
     name="objects",
@@ -190,11 +241,39 @@ DECONVNET = _published("deconvnet", _STAGE_1, _STAGE_2)
 STAGE_1 = _published("deconvnet-stage1", _STAGE_1)
 STAGE_2 = _published("deconvnet-stage2", _STAGE_2)
 
-_MISFIT = object()  #: a value that is not of the wanted kind
+ZFNET = Classification("zfnet")
+"""The published training of ZFNet on ImageNet. Zeiler, Fergus 2014, section 3.
+
+The rate is lowered where the paper lowers it by hand; the channels' means are subtracted, rather
+than each pixel's.
+"""
+
+ZFNET_SMALL = Classification(
+    "zfnet-small",
+    widths=(48, 96, 128, 128, 96),
+    code=256,
+    size=96,
+    deviation=None,
+    batch=64,
+    enlarged=108,
+    corners=False,
+    epochs=64,
+    optimizer="adamw",
+    lr=1e-3,
+    weight_decay=0.01,
+    warmup=20,
+    plateau=None,
+    clip=5.0,
+)
+"""A narrow ZFNet for a few thousand small pictures, in minutes on a CPU."""
 
 RECIPES = {
     recipe.name: recipe for recipe in (OBJECTS, FINETUNE, FCN8S, DECONVNET, STAGE_1, STAGE_2)
 }
+"""What is trained to segment, by name."""
+
+CLASSIFICATIONS = {recipe.name: recipe for recipe in (ZFNET, ZFNET_SMALL)}
+"""What is trained to classify, by name."""
 
 _INF = float("inf")
 
@@ -212,34 +291,46 @@ _BOUNDS: dict[str, tuple[float, float]] = {  # smallest and largest value, by na
     "clip": (1e-9, _INF),
     "long_side": (8, 8192),
 }
+_BOUNDS_OF_CLASSIFICATION: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(["batch", "accumulate", "epochs", "save_every", "patience"], (1, _INF)),
+    **dict.fromkeys(["plateau", "keep", "widths", "code"], (1, _INF)),
+    **dict.fromkeys(["seed", "warmup", "weight_decay"], (0, _INF)),
+    **dict.fromkeys(["dropout", "momentum"], (0, 0.999)),
+    **dict.fromkeys(["size", "enlarged"], (32, 4096)),
+    **dict.fromkeys(["rms", "clip"], (1e-9, _INF)),
+    "deviation": (0, 1),
+    "lr": (0, 10),
+}
 _BOUNDS_OF_PHASE: dict[str, tuple[float, float]] = {
     **dict.fromkeys(["stages", "steps", "drop_every", "trunk_from"], (1, _INF)),
     **dict.fromkeys(["lr", "older_lr", "trunk_lr"], (0, 10)),
 }
 
 
-def require_bounds(recipe: Recipe) -> None:
+def require_bounds(recipe: Recipe | Classification) -> None:
     """Refuse values with which no training can be done.
 
     Raises:
         OptionError: a value too small or too large, no phase, or a phase without a source.
     """
-    parts: list[tuple[str, Any, dict[str, tuple[float, float]]]] = [("", recipe, _BOUNDS)]
-    parts += [(f"phases.{i}.", p, _BOUNDS_OF_PHASE) for i, p in enumerate(recipe.phases)]
-    for prefix, part, bounds in parts:
-        for name, (low, high) in bounds.items():
-            value = getattr(part, name)
-            values = value if isinstance(value, tuple) else (value,)
-            if any(v is not None and not low <= v <= high for v in values):
-                wanted = f"{low:g} or more" if high == _INF else f"{low:g} to {high:g}"
-                raise OptionError(f"got {prefix}{name}={value} in a recipe; wanted {wanted}")
+    if isinstance(recipe, Classification):
+        require_between(recipe, _BOUNDS_OF_CLASSIFICATION)
+        if recipe.enlarged < recipe.size:
+            raise OptionError(
+                f"got enlarged={recipe.enlarged} and size={recipe.size}; a crop of that size is "
+                "cut from the enlarged picture: set enlarged to the size or more"
+            )
+        return
+    require_between(recipe, _BOUNDS)
+    for i, phase in enumerate(recipe.phases):
+        require_between(phase, _BOUNDS_OF_PHASE, f"phases.{i}.")
     if recipe.long_side[0] > recipe.long_side[1]:
         raise OptionError(f"got long_side={list(recipe.long_side)}; wanted the smaller one first")
     if not recipe.phases or not all(phase.sources for phase in recipe.phases):
         raise OptionError("got a recipe without phases, or a phase without sources; wanted both")
 
 
-def override(recipe: Recipe, settings: list[str]) -> Recipe:
+def override(recipe: AnyRecipe, settings: list[str]) -> AnyRecipe:
     """The recipe with some values replaced.
 
     Args:
@@ -255,95 +346,6 @@ def override(recipe: Recipe, settings: list[str]) -> Recipe:
     5
     """
     for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals:
-            raise OptionError(f"got --set {setting}; write name=value, for example batch=8")
-        recipe = _replace(recipe, name.strip().split("."), value.strip(), setting)
+        recipe = replaced(recipe, setting)
     require_bounds(recipe)
     return recipe
-
-
-def _replace(part: Any, path: list[str], text: str, setting: str) -> Any:
-    """`part` with the value at `path` replaced; dataclasses by field, tuples by number."""
-    head, *rest = path
-    if isinstance(part, tuple):
-        if not head.isdecimal() or int(head) >= len(part):
-            raise OptionError(
-                f"got --set {setting}; {head!r} is not a number from 0 to {len(part) - 1}"
-            )
-        place, old = int(head), part[int(head)]
-        value = _replace(old, rest, text, setting) if rest else _parse(text, type(old), setting)
-        return (*part[:place], value, *part[place + 1 :])
-    kinds = get_type_hints(type(part)) if dataclasses.is_dataclass(part) else {}
-    if head not in kinds:
-        raise OptionError(f"got --set {setting}; {_no_such(head, list(kinds))}")
-    if rest:
-        value = _replace(getattr(part, head), rest, text, setting)
-    else:
-        value = _parse(text, kinds[head], setting)
-    return dataclasses.replace(part, **{head: value})
-
-
-def _no_such(name: str, known: list[str]) -> str:
-    if "phases" in known and name in [field.name for field in dataclasses.fields(Phase)]:
-        return f"there is no {name!r}, but phases have it: phases.0.{name}"
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"there is no {name!r}: {hint}the names are {', '.join(known) or 'none'}"
-
-
-def _parse(text: str, kind: Any, setting: str) -> Any:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = text
-    value = _fit(_tuples(value), kind)
-    if value is _MISFIT:
-        many = get_origin(kind) is tuple and dataclasses.is_dataclass(get_args(kind)[0])
-        if many or dataclasses.is_dataclass(kind):
-            raise OptionError(f"got --set {setting}; set single values, as phases.0.steps=100")
-        name = str(kind) if get_args(kind) else kind.__name__
-        if kind == tuple[str, ...]:
-            name += """, written as '["views"]'"""
-        raise OptionError(f"got --set {setting}; wanted a value of type {name}")
-    return value
-
-
-def _fit(value: Any, kind: Any) -> Any:
-    """The value as one of this kind; `_MISFIT` if it is none."""
-    if isinstance(kind, UnionType):
-        found = [_fit(value, one) for one in get_args(kind)]
-        return next((v for v in found if v is not _MISFIT), _MISFIT)
-    if get_origin(kind) is tuple:
-        parts = get_args(kind)
-        if isinstance(value, tuple) and parts[1:] == (...,) and parts[0] is not Phase:
-            parts = parts[:1] * len(value)
-        if not isinstance(value, tuple) or len(value) != len(parts):
-            return _MISFIT
-        fitted = tuple(_fit(v, one) for v, one in zip(value, parts, strict=True))
-        return _MISFIT if _MISFIT in fitted else fitted
-    if kind is float and type(value) is int:
-        return float(value)
-    if kind is float and type(value) is float and not math.isfinite(value):
-        return _MISFIT
-    return value if type(value) is kind else _MISFIT
-
-
-def _from_json(kind: type, values: dict[str, Any]) -> Any:
-    names = [f.name for f in dataclasses.fields(kind)]
-    if not isinstance(values, dict):
-        raise OptionError(f"got {values!r} in a recipe; wanted {', '.join(names)} by name")
-    for name in values:
-        if name not in names:
-            raise OptionError(f"got a recipe with {name!r}; {_no_such(name, names)}")
-    values = {name: _tuples(value) for name, value in values.items()}
-    try:
-        if "phases" in values:
-            values["phases"] = tuple(_from_json(Phase, phase) for phase in values["phases"])
-        return kind(**values)
-    except TypeError as error:
-        raise OptionError(f"got an incomplete recipe: {error}") from None
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

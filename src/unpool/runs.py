@@ -5,6 +5,9 @@
     metrics.jsonl    a record a line         weights/              for `Segmenter.from_pretrained`
     plots/           curves, predictions     eval/summary.json     the final figures
 
+A classifier's run has `checkpoints/epochs/NNN.safetensors`, too, and its confusion matrix in
+`eval/confusion.csv`.
+
 Of several processes, the first alone writes.
 """
 
@@ -13,24 +16,25 @@ import platform
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 import unpool
 from unpool import parallel
 from unpool.errors import DataError, OptionError, WeightsError
 from unpool.files import atomic
 from unpool.fitting import Progress, Step, TrainingError
-from unpool.models.scaffold import Learner
-from unpool.recipes import Recipe
+from unpool.recipes import AnyRecipe
 
 __all__ = [
+    "Accuracy",
     "Preparation",
     "Report",
     "Run",
@@ -55,6 +59,15 @@ class Validation(NamedTuple):
     miou: float
 
 
+class Accuracy(NamedTuple):
+    """A record of one validation of a classifier."""
+
+    n: int  #: steps done
+    epoch: int  #: epochs done
+    top1: float  #: share of the pictures whose class is the most probable
+    top5: float  #: share of those whose class is among the five most probable
+
+
 class Preparation(NamedTuple):
     """How far the proposals of the training pictures are found."""
 
@@ -64,8 +77,11 @@ class Preparation(NamedTuple):
 
 Report = Callable[[Step | Validation | Preparation], None]
 
+Learning = TypeVar("Learning", bound=nn.Module)
+Record = TypeVar("Record", Step, Validation, Accuracy)
 
-class Run:
+
+class Run(Generic[AnyRecipe, Learning]):
     """A run folder, and the state of what is trained in it.
 
     Args:
@@ -86,9 +102,9 @@ class Run:
     def __init__(
         self,
         folder: Path,
-        recipe: Recipe,
+        recipe: AnyRecipe,
         classes: list[str],
-        learner: Learner,
+        learner: Learning,
         *,
         resume: bool = False,
         tensorboard: bool = False,
@@ -123,7 +139,7 @@ class Run:
         if parallel.rank() == 0:
             warnings.warn(text, stacklevel=3)
 
-    def log(self, record: Step | Validation, report: Report | None) -> None:
+    def log(self, record: Record, report: Callable[[Record], None] | None) -> None:
         """Add a record to `metrics.jsonl`."""
         if parallel.rank() == 0:
             path = self.folder / "metrics.jsonl"
@@ -136,10 +152,10 @@ class Run:
             if report is not None:
                 report(record)
 
-    def judge(self, record: Validation, complete: bool) -> None:
+    def judge(self, score: float, complete: bool = True) -> None:
         """Keep the network if it is complete and the best so far."""
-        if complete and record.miou > self.best:
-            self.best, self.stale = record.miou, 0
+        if complete and score > self.best:
+            self.best, self.stale = score, 0
             if parallel.rank() == 0:
                 save_state(self.best_path, {"model": self.learner.state_dict()})
         elif complete:
@@ -190,7 +206,7 @@ class Run:
                 f"{self.checkpoint} is a network alone, not a checkpoint to go on from; put back a "
                 "copy, or begin a new run in another folder"
             )
-        if Recipe.from_json(json.loads(state["recipe"])) != self.recipe:
+        if not self._is_own(json.loads(state["recipe"])):
             raise OptionError(
                 f"{self.folder} was begun with another recipe (see its config.json); resume with "
                 "the same one, or begin a new run"
@@ -203,6 +219,13 @@ class Run:
         self.optimizer_state = state["optimizer"]
         if self.best >= 0:
             load_state(self.best_path)  # what cannot be read is better known now than at the end
+
+    def _is_own(self, recipe: dict[str, Any]) -> bool:
+        """Whether a recipe is that of this run."""
+        try:
+            return type(self.recipe).from_json(recipe) == self.recipe
+        except OptionError:  # of a training of another kind
+            return False
 
 
 def environment() -> dict[str, Any]:
@@ -278,18 +301,29 @@ def curves_missing() -> str:
     return "plots/curves.png is left out, for want of matplotlib: pip install matplotlib"
 
 
-def draw_curves(folder: Path) -> None:
-    """Draw loss and mean IoU over the steps into `plots/curves.png`; this takes matplotlib."""
+def draw_curves(folder: Path, measures: Mapping[str, str] | None = None) -> None:
+    """Draw loss and validations over the steps into `plots/curves.png`; this takes matplotlib.
+
+    Args:
+        folder: the run's.
+        measures: what the validations measured, by its name in `metrics.jsonl`, and what to call
+            it; the mean IoU when not given.
+    """
     from matplotlib.figure import Figure
 
+    measures = measures or {"miou": "mean IoU on val"}
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     figure = Figure(figsize=(9, 3.5), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "miou"), strict=True):
-        points = [(r["n"], r[name]) for r in records if name in r]
-        if points:
-            axes.plot(*zip(*points, strict=True), linewidth=1, marker="." if name == "miou" else "")
-        axes.set(xlabel="step", title={"loss": "loss", "miou": "mean IoU on val"}[name])
+    for axes, names in zip(figure.subplots(1, 2), ({"loss": "loss"}, measures), strict=True):
+        for name, title in names.items():
+            points = [(r["n"], r[name]) for r in records if name in r]
+            if points:
+                marker = "" if name == "loss" else "."
+                axes.plot(*zip(*points, strict=True), linewidth=1, marker=marker, label=title)
+        axes.set(xlabel="step", title=", ".join(names.values()))
         axes.grid(alpha=0.3)
+        if len(names) > 1:
+            axes.legend()
     with atomic(folder / "plots/curves.png") as temporary:
         figure.savefig(temporary, format="png", dpi=100)
 

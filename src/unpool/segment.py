@@ -30,6 +30,7 @@ from unpool.segmentation import Segmentation, conclude
 from unpool.vision.boxes import Crop, square
 from unpool.vision.images import voc_palette
 from unpool.vision.proposals import propose
+from unpool.vision.sizes import reduced
 
 __all__ = ["MODES", "PRESETS", "Preset", "Segmenter", "find_device", "score_whole", "squares"]
 
@@ -134,6 +135,11 @@ class Segmenter:
             told = settings(exported.card, exported.classes, source)
             return cls(exported, **{**told, **options})
         model, card = from_pretrained(source)
+        if not isinstance(model, Network):
+            raise WeightsError(
+                f"got {source}, weights of a {card['architecture']}, which classifies pictures as a "
+                "whole; take weights of a DeconvNet or an FCN"
+            )
         if not card.get("ready", True):
             raise WeightsError(f"got {source}, a {card.get('note', 'network still to be trained')}")
         options = {**settings(card, model.classes, source), **options}
@@ -191,9 +197,11 @@ class Segmenter:
             progress: called after each batch.
 
         Returns:
-            Scores (K, H, W), and the squares (P, 4) that were segmented, none for a whole picture.
+            Scores (K, H, W), of the `reduced` picture where it has more than `LARGEST` pixels; and
+            the squares (P, 4) that were segmented, in pixels of the picture; none for a whole one.
         """
         _require_picture(image)
+        full_width, image = image.shape[1], reduced(image)
         if self._resolve(mode) == "whole":
             scores = score_whole(self.model, image, self.whole_side, self._score)
             return scores, np.zeros((0, 4), np.int64)
@@ -206,7 +214,7 @@ class Segmenter:
         for crop, found in self.crops(image, boxes, batch, progress):
             with timings.stage("pasting"):
                 merged.add(crop, found)
-        return merged.scores, boxes
+        return merged.scores, np.rint(boxes * (full_width / image.shape[1])).astype(np.int64)
 
     def procedure(
         self,
@@ -220,6 +228,8 @@ class Segmenter:
     ) -> str:
         """How pictures are segmented with these options, in words; refuses modes there are not."""
         precision = str(self.dtype).removeprefix("torch.") + (", exact" if self.exact else "")
+        if isinstance(self.model, Exported):
+            precision += f", {self.model.engine}"
         refined = f", dense CRF {crf}" if crf is not None else ""
         if self._resolve(mode) == "whole":
             return f"whole pictures, long side {self.whole_side}, {precision}{refined}"
@@ -234,9 +244,11 @@ class Segmenter:
         mode = self.mode if mode is None else mode
         _require("mode", mode, MODES)
         if mode == "instance" and self.side is None:
+            model = self.model
+            kind = model.architecture if isinstance(model, Exported) else type(model).__name__
             raise OptionError(
-                f"got mode 'instance' for weights of {type(self.model).__name__}, which segments "
-                "whole pictures; pass mode 'whole', or the weights of a DeconvNet"
+                f"got mode 'instance' for weights of {kind}, which segments whole pictures; pass "
+                "mode 'whole', or the weights of a DeconvNet"
             )
         return mode
 
@@ -291,7 +303,7 @@ class Segmenter:
 
 
 def score_whole(
-    model: Network,
+    model: Network | Exported,
     image: NDArray[np.uint8],
     long_side: int,
     score: Callable[[NDArray[np.uint8]], NDArray[np.float32]],

@@ -23,7 +23,15 @@ from unpool.data.windows import find_proposals, object_windows, proposal_windows
 from unpool.errors import DataError, OptionError
 from unpool.evaluate import evaluate
 from unpool.fitting import arithmetic, estimate_statistics, fit, parts_of, set_learning
-from unpool.models import FCN, DeconvNet, Network, from_pretrained, load_vgg, save_pretrained
+from unpool.models import (
+    FCN,
+    Classifier,
+    DeconvNet,
+    Network,
+    from_pretrained,
+    load_vgg,
+    save_pretrained,
+)
 from unpool.models.scaffold import Learner, Plain, Scaffold
 from unpool.models.vgg import MEAN_BGR, prepare, trunk_table
 from unpool.recipes import Recipe
@@ -218,7 +226,7 @@ def _begin(
             learner.tie()
 
 
-def take_over(net: Network, trained: Network) -> None:
+def take_over(net: Network, trained: Network | Classifier) -> None:
     """Give a network the tensors of a trained one, where names and shapes are the same.
 
     Score layers of other classes stay as they are.
@@ -226,6 +234,11 @@ def take_over(net: Network, trained: Network) -> None:
     Raises:
         OptionError: the two have not the same trunk.
     """
+    if isinstance(trained, Classifier):
+        raise OptionError(
+            f"got weights of the classifier {type(trained).__name__} to start from; set start to "
+            "those of a network that segments"
+        )
     own, other = net.state_dict(), trained.state_dict()
     fits = {k: v for k, v in other.items() if k in own and own[k].shape == v.shape}
     same = net.trunk.table == trained.trunk.table
@@ -234,7 +247,9 @@ def take_over(net: Network, trained: Network) -> None:
     net.load_state_dict(fits, strict=False)
 
 
-def _fit(run: Run, stream: Iterator[Batch], choose: DataSet, report: Report | None) -> None:
+def _fit(
+    run: Run[Recipe, Learner], stream: Iterator[Batch], choose: DataSet, report: Report | None
+) -> None:
     """Do the steps that are left; validate and save in between."""
     recipe = run.recipe
     last = sum(phase.steps for phase in recipe.phases)
@@ -249,7 +264,7 @@ def _fit(run: Run, stream: Iterator[Batch], choose: DataSet, report: Report | No
             miou = validate(run.learner, phase.stages, choose, recipe)
             record = Validation(step.n, step.phase, miou)
             run.log(record, report)
-            run.judge(record, phase.stages == depth)
+            run.judge(miou, phase.stages == depth)
         if step.n % recipe.save_every == 0 or step.n == last or run.tired:
             run.save()
         if run.tired:
@@ -257,7 +272,11 @@ def _fit(run: Run, stream: Iterator[Batch], choose: DataSet, report: Report | No
 
 
 def _finish(
-    run: Run, stream: Iterator[Batch], learn: DataSet, choose: DataSet, command: str
+    run: Run[Recipe, Learner],
+    stream: Iterator[Batch],
+    learn: DataSet,
+    choose: DataSet,
+    command: str,
 ) -> dict[str, Any]:
     """Weights, card, pictures and figures of the best network."""
     run.take_best()

@@ -16,7 +16,7 @@ import click
 
 import unpool
 from unpool import console
-from unpool.cli import check, convert, crf, evaluate, info, segment, train
+from unpool.cli import bench, check, convert, crf, evaluate, export, info, segment, train, visualize
 
 __all__ = ["commands", "main"]
 
@@ -65,10 +65,13 @@ def commands() -> None:
     """Deconvolution networks: segment pictures; train and measure what segments them."""
 
 
+commands.add_command(bench.bench)
 commands.add_command(check.check)
 commands.add_command(convert.convert)
 commands.add_command(crf.crf)
 commands.add_command(evaluate.evaluate)
+commands.add_command(export.export)
 commands.add_command(info.info)
 commands.add_command(segment.segment)
 commands.add_command(train.train)
+commands.add_command(visualize.visualize)

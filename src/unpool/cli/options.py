@@ -38,8 +38,9 @@ FROM_ONE = click.IntRange(min=1)
 WEIGHTS = click.option(
     "--weights",
     default="objects",
-    metavar="NAME|FOLDER",
-    help="Weights that come with the package, or a folder of weights.  [default: objects]",
+    metavar="NAME|FOLDER|FILE",
+    help="Weights that come with the package, a folder of weights, or a network that `unpool "
+    "export` wrote.  [default: objects]",
 )
 PRESET = choice(
     "--preset",

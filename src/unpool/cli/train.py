@@ -1,4 +1,4 @@
-"""`unpool train`: a network for labeled pictures, by a recipe."""
+"""`unpool train`: a network that segments or classifies, by a recipe."""
 
 import difflib
 import shlex
@@ -12,10 +12,14 @@ from unpool.cli.options import DATA, DEVICE, JSON, QUIET, Folder, choice, typed
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
+    from unpool.classify import Plan
     from unpool.fitting import Step
-    from unpool.runs import Preparation, Validation
+    from unpool.recipes import Classification, Recipe
+    from unpool.runs import Accuracy, Preparation, Validation
 
 __all__ = ["train"]
+
+_LISTED = 40  # classes that are printed, at most
 
 
 @click.command()
@@ -74,26 +78,40 @@ def train(
     The run folder gets the weights, for --weights OUTPUT/weights, and what an interrupted run
     needs to go on.
 
+    Most recipes train to segment; zfnet and zfnet-small train to classify, and take a folder with a
+    folder for each class (train/cat, val/cat ..., or cat, dog ...).
+
     With --json, each validation gives a line, and the last line is the summary of the evaluation.
 
     \b
     Example: unpool train objects --data VOC2012 -o runs/first --set batch=8
+    Example: unpool train zfnet-small --data FOLDER -o runs/second
     """
-    from unpool.recipes import RECIPES, override
+    from unpool.recipes import CLASSIFICATIONS, RECIPES, Classification, Recipe, override
 
-    if recipe not in RECIPES:
-        near = difflib.get_close_matches(recipe, RECIPES, 1)
+    known: dict[str, Recipe | Classification] = {**RECIPES, **CLASSIFICATIONS}
+    if recipe not in known:
+        near = difflib.get_close_matches(recipe, known, 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise OptionError(f"got recipe {recipe!r}; {hint}the recipes are {', '.join(RECIPES)}")
-    chosen = override(RECIPES[recipe], list(settings))
-    steps = sum(phase.steps for phase in chosen.phases)
+        raise OptionError(f"got recipe {recipe!r}; {hint}the recipes are {', '.join(known)}")
+    chosen = override(known[recipe], list(settings))
+    shown = {"as_json": as_json, "quiet": quiet}
+    passed = {**typed(options), "command": command}
+    if isinstance(chosen, Classification):
+        _classify(data, output, chosen, passed, **shown)
+    else:
+        _segment(data, output, chosen, passed, **shown)
 
+
+def _segment(
+    data: Path, output: Path, recipe: "Recipe", options: dict[str, Any], as_json: bool, quiet: bool
+) -> None:
     from unpool import parallel
     from unpool.fitting import Step
     from unpool.runs import Preparation
     from unpool.train import train as application
 
-    speaks = parallel.speaks()
+    speaks, steps = parallel.speaks(), sum(phase.steps for phase in recipe.phases)
     with console.progress("training", quiet or not speaks) as show, console.plain_warnings():
 
         def report(event: "Step | Validation | Preparation") -> None:
@@ -107,9 +125,7 @@ def train(
                 miou = console.percent(event.miou)
                 click.echo(f"step {event.n} of {steps}, {event.phase}: mean IoU {miou} %")
 
-        summary = application(
-            data, output, chosen, command=command, report=report, **typed(options)
-        )
+        summary = application(data, output, recipe, report=report, **options)
     if as_json and speaks:
         console.print_json(summary)
     elif speaks:
@@ -117,3 +133,65 @@ def train(
         if not quiet:
             weights = shlex.quote(str(output / "weights"))
             click.echo(f"weights in {weights}; try unpool segment PHOTOS --weights {weights}")
+
+
+def _classify(
+    data: Path,
+    output: Path,
+    recipe: "Classification",
+    options: dict[str, Any],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    if idle := sorted({"trunk_weights", "trunk_inputs"} & options.keys()):
+        raise OptionError(
+            f"got --{idle[0].replace('_', '-')} for the recipe {recipe.name}, whose network has no "
+            "VGG trunk; leave it out"
+        )
+    from unpool import parallel
+    from unpool.classify import Plan, train_classifier
+    from unpool.fitting import Step
+
+    speaks, steps = parallel.speaks(), 0
+    with console.progress("training", quiet or not speaks) as show, console.plain_warnings():
+
+        def report(event: "Plan | Step | Accuracy") -> None:
+            nonlocal steps
+            if isinstance(event, Plan):
+                steps = event.steps
+                if not quiet and not as_json:
+                    click.echo(
+                        f"{event.images} pictures of {event.classes} classes: {event.epochs} "
+                        f"epochs, {steps} steps"
+                    )
+            elif isinstance(event, Step):
+                show(event.n, steps, f"{event.phase}, loss {event.loss:.3f}, lr {event.lr:.1e}")
+            elif as_json:
+                console.print_json(event._asdict())
+            elif not quiet:
+                top1, top5 = console.percent(event.top1), console.percent(event.top5)
+                click.echo(
+                    f"epoch {event.epoch} of {recipe.epochs}: top-1 {top1} %, top-5 {top5} %"
+                )
+
+        summary = train_classifier(data, output, recipe, report=report, **options)
+    if as_json and speaks:
+        console.print_json(summary)
+    elif speaks and not quiet:
+        _print_accuracy(summary)
+        click.echo(f"weights in {shlex.quote(str(output / 'weights'))}")
+
+
+def _print_accuracy(summary: dict[str, Any]) -> None:
+    """Print the share found of each class, if there are not too many, and top-1 and top-5."""
+    low, high = map(console.percent, summary["top1_interval"])
+    recall = summary["recall"] if len(summary["recall"]) <= _LISTED else {}
+    rows = [
+        ["%", "found"],
+        *([name, console.percent(share)] for name, share in recall.items()),
+        ["top-1", console.percent(summary["top1"])],
+        ["95 % interval", f"{low} to {high}"],
+        ["top-5", console.percent(summary["top5"])],
+    ]
+    console.print_table(rows)
+    click.echo(summary["protocol"])

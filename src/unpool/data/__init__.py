@@ -2,12 +2,13 @@
 
 `open_data` gives one split of a VOC, SBD, COCO, CamVid or plain folder; `read_sample` a picture and
 its labels, `read_instances` and `objects` what stands in it; `check_data` reports whatever would
-spoil a training; `batches` feeds one.
+spoil a training; `batches` feeds one. `open_folders` gives pictures of which each has one class.
 """
 
 from unpool.data.batches import Batch, batches
 from unpool.data.check import ClassCount, Finding, Report, check_data
 from unpool.data.crops import Views, class_balance
+from unpool.data.folders import ClassFolders, open_folders
 from unpool.data.instances import Object, objects, read_instances
 from unpool.data.voc import VOC_CLASSES, VOID, DataSet, Sample, open_data, read_sample
 
@@ -16,6 +17,7 @@ __all__ = [
     "VOID",
     "Batch",
     "ClassCount",
+    "ClassFolders",
     "DataSet",
     "Finding",
     "Object",
@@ -27,6 +29,7 @@ __all__ = [
     "class_balance",
     "objects",
     "open_data",
+    "open_folders",
     "read_instances",
     "read_sample",
 ]

@@ -1,5 +1,6 @@
 """Architectures as tables, and their weights."""
 
+from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from unpool.models.deconvnet import DeconvNet
 from unpool.models.fcn import FCN
 from unpool.models.vgg import TRUNKS, Trunk, prepare
@@ -8,6 +9,7 @@ from unpool.models.weights import (
     Network,
     from_pretrained,
     list_pretrained,
+    load_tensors,
     load_vgg,
     save_pretrained,
 )
@@ -16,11 +18,17 @@ __all__ = [
     "FCN",
     "MODELS",
     "TRUNKS",
+    "VGG",
+    "AlexNet",
+    "Classifier",
     "DeconvNet",
     "Network",
+    "SqueezeNet",
     "Trunk",
+    "ZFNet",
     "from_pretrained",
     "list_pretrained",
+    "load_tensors",
     "load_vgg",
     "prepare",
     "save_pretrained",

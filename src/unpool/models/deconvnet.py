@@ -166,8 +166,8 @@ class DeconvNet(nn.Module):
         initialize(self.trunk, lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"))
         if self.code is not None:
             for name in ("fc6", "fc7"):
-                weight = self.code.get_parameter(f"{name}.weight")
-                nn.init.kaiming_normal_(weight, nonlinearity="relu")
+                layer = self.code.get_submodule(name)
+                initialize(layer, lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"))
         for layer in self.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 nn.init.constant_(layer.bias, 0.001)

@@ -6,7 +6,7 @@ Simonyan, Zisserman 2015, table 1, configurations A, B, D and E.
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -121,6 +121,9 @@ class Trunk(nn.Module):
     The network that the trunk belongs to does so, too. Gradients and statistics stay the same.
     """
 
+    form: Literal["flat", "phase"] = "flat"
+    """How switches are kept, see `Switches`; "phase" is for engines that have no unpooling."""
+
     def __init__(
         self,
         table: str | Table = "vgg16",
@@ -155,7 +158,7 @@ class Trunk(nn.Module):
                 x, s = recompute(stage, _pool, x)
                 switches.append(s.phase)  # an eighth of the memory, until they are used
             else:
-                x, s = _pool(stage, x)
+                x, s = _pool(stage, x, self.form)
                 switches.append(s)
         return x, switches
 
@@ -229,8 +232,10 @@ def _no_statistics(part: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
-def _pool(stage: nn.Module, x: Tensor) -> tuple[Tensor, Switches]:
-    return pool(stage(x), ceil=True)  # Caffe's rounding; the same where sizes are even
+def _pool(
+    stage: nn.Module, x: Tensor, form: Literal["flat", "phase"] = "flat"
+) -> tuple[Tensor, Switches]:
+    return pool(stage(x), ceil=True, form=form)  # Caffe's rounding; the same where sizes are even
 
 
 def _max_pool(stage: nn.Module, x: Tensor) -> Tensor:
@@ -241,6 +246,8 @@ def initialize(module: nn.Module, fill: Callable[[Tensor], object]) -> None:
     """Fill the weights of every layer below `module` and zero its biases."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            if layer.weight.is_meta:  # there is nothing to fill, and PyTorch takes seconds for it
+                continue
             fill(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -20,24 +20,34 @@ from torch import Tensor, nn
 from unpool.cards import find_weights, list_pretrained, read_card
 from unpool.errors import OptionError, WeightsError
 from unpool.files import atomic
+from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from unpool.models.deconvnet import DeconvNet
 from unpool.models.fcn import FCN, Interpolation
-from unpool.models.vgg import MEAN_BGR, Trunk
+from unpool.models.vgg import MEAN_BGR
 
 __all__ = [
     "MODELS",
     "Network",
     "from_pretrained",
     "list_pretrained",
+    "load_tensors",
     "load_vgg",
     "read_card",
     "save_pretrained",
 ]
 
 Network = DeconvNet | FCN
-"""A network that the package trains, saves and segments with."""
+"""A network that segments."""
 
-MODELS: dict[str, type[Network]] = {"DeconvNet": DeconvNet, "FCN": FCN}
+MODELS: dict[str, type[Network | Classifier]] = {
+    "DeconvNet": DeconvNet,
+    "FCN": FCN,
+    "AlexNet": AlexNet,
+    "ZFNet": ZFNet,
+    "VGG": VGG,
+    "SqueezeNet": SqueezeNet,
+}
+"""The networks that are saved and rebuilt, by the names in their cards."""
 
 _TENSORS = "model.safetensors"
 _SCALE = "::scale"  #: suffix of the per-channel scales of an int8 tensor
@@ -64,7 +74,7 @@ def save_pretrained(
         WeightsError: a class that is not in `MODELS`, or a card that JSON cannot hold.
     """
     folder, architecture = Path(folder), type(model).__name__
-    if not isinstance(model, Network) or type(model) is not MODELS.get(architecture):
+    if not isinstance(model, Network | Classifier) or type(model) is not MODELS.get(architecture):
         raise WeightsError(f"got a {architecture}; weights are saved of {', '.join(MODELS)}")
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if int8:
@@ -81,7 +91,7 @@ def save_pretrained(
     return folder
 
 
-def from_pretrained(source: str | Path) -> tuple[Network, dict[str, Any]]:
+def from_pretrained(source: str | Path) -> tuple[Any, dict[str, Any]]:
     """Rebuild a saved model.
 
     Args:
@@ -89,7 +99,7 @@ def from_pretrained(source: str | Path) -> tuple[Network, dict[str, Any]]:
             written by `save_pretrained`.
 
     Returns:
-        The model in evaluation mode, fp32, and its card.
+        The model, one of `MODELS`, in evaluation mode, fp32, and its card.
 
     Raises:
         WeightsError: no such weights, a damaged or altered file, or tensors that do not fit the
@@ -114,15 +124,31 @@ def from_pretrained(source: str | Path) -> tuple[Network, dict[str, Any]]:
     return model.eval(), card
 
 
-def load_vgg(model: Network, path: str | Path, inputs: str = "caffe") -> list[str]:
-    """Initialize the trunk, and fc6 and fc7 where they fit, from VGG weights.
+def load_tensors(model: nn.Module, path: str | Path) -> None:
+    """Give a model all the tensors of a file, by their names.
+
+    Args:
+        model: changed wholly or, after an error, not at all; it stays on its device.
+        path: a state dict of that model, as safetensors or as a `torch.save` file of plain tensors.
+
+    Raises:
+        WeightsError: the file is unreadable, or names or shapes are not those of the model.
+    """
+    tensors = _read_tensors(Path(path))
+    _require_fit(model, tensors, path)
+    model.load_state_dict({k: _as_fp32(v) for k, v in tensors.items()})
+
+
+def load_vgg(model: Network | VGG, path: str | Path, inputs: str = "caffe") -> list[str]:
+    """Initialize the trunk, and the fully connected layers where they fit, from VGG weights.
 
     Weights without batch norm leave the trunk's as the identity, so that it computes what VGG
     computes. Weights with it were trained with another `eps` than the authors': 1e-5.
 
     Args:
         model: its trunk must have as many convolutions of the same sizes. It is changed wholly or,
-            after an error, not at all.
+            after an error, not at all. fc6 and fc7 are set both or neither; fc8, which a `VGG` has,
+            where there are as many classes.
         path: a state dict with torchvision's names (`features.0.weight` ...), as safetensors or
             as a `torch.save` file of plain tensors; with batch norm or without.
         inputs: what the weights were trained on: "caffe" (BGR 0..255 minus the mean, as here) or
@@ -139,7 +165,8 @@ def load_vgg(model: Network, path: str | Path, inputs: str = "caffe") -> list[st
         raise OptionError(f"got inputs={inputs!r}; it is 'caffe' or 'torchvision'")
     state = _read_tensors(Path(path))
     sources = _numbered(state)
-    layers = _parametric(model.trunk)
+    trunk = model.features if isinstance(model, VGG) else model.trunk
+    layers = _parametric(trunk)
     normalized = any("running_mean" in source for source in sources)
     if not normalized:
         layers = {k: v for k, v in layers.items() if not isinstance(v, nn.BatchNorm2d)}
@@ -156,7 +183,7 @@ def load_vgg(model: Network, path: str | Path, inputs: str = "caffe") -> list[st
     for (_, layer), source in found:
         layer.load_state_dict(source, strict=False)
     if not normalized:
-        _reset_norm(model.trunk)
+        _reset_norm(trunk)
     return [name for (name, _), _ in found]
 
 
@@ -171,21 +198,22 @@ def _numbered(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
 
 
 def _find_code(
-    model: Network, state: dict[str, Tensor]
+    model: Network | VGG, state: dict[str, Tensor]
 ) -> list[tuple[tuple[str, nn.Module], dict[str, Tensor]]]:
-    """fc6 and fc7 from the classifier, as convolutions, if the code has their widths."""
-    found = []
-    for name, source in (("fc6", "classifier.0"), ("fc7", "classifier.3")):
+    """fc6, fc7 and fc8 from the classifier, as convolutions if need be, where they fit."""
+    code = model.classifier if isinstance(model, VGG) else model.code
+    layers = {} if code is None else dict(code.named_children())
+    found: list[tuple[tuple[str, nn.Module], dict[str, Tensor]]] = []
+    for name, source in (("fc6", "classifier.0"), ("fc7", "classifier.3"), ("fc8", "classifier.6")):
         weight, bias = state.get(f"{source}.weight"), state.get(f"{source}.bias")
-        if model.code is None or weight is None or bias is None:
-            return []
-        layer = model.code.get_submodule(name)
-        shape = layer.get_parameter("weight").shape
+        if name not in layers or weight is None or bias is None:
+            break
+        shape = layers[name].get_parameter("weight").shape
         if weight.shape != (shape[0], shape[1:].numel()) or bias.shape != shape[:1]:
-            return []
+            break
         parts = {"weight": _as_fp32(weight).view(shape), "bias": _as_fp32(bias)}
-        found.append(((name, layer), parts))
-    return found
+        found.append(((name, layers[name]), parts))
+    return found if len(found) > 1 else []
 
 
 def _parametric(module: nn.Module) -> dict[str, nn.Module]:
@@ -197,7 +225,7 @@ def _parametric(module: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def _reset_norm(trunk: Trunk) -> None:
+def _reset_norm(trunk: nn.Module) -> None:
     for layer in trunk.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.reset_parameters()
@@ -212,7 +240,7 @@ def _to_bgr(first: dict[str, Tensor]) -> None:
     first["weight"] = weight.flip(1)
 
 
-def _build(card: dict[str, Any], folder: Path) -> Network:
+def _build(card: dict[str, Any], folder: Path) -> nn.Module:
     kind = MODELS.get(card["architecture"])
     if kind is None:
         raise WeightsError(
@@ -256,8 +284,7 @@ def _as_fp32(tensor: Tensor) -> Tensor:
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                return _dequantize({k: file.get_tensor(k) for k in file.keys()})  # noqa: SIM118
+            return _dequantize(_read_safetensors(path))
         with warnings.catch_warnings(action="ignore"):  # the error says it all
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of any kind: a damaged pickle breaks wherever it likes
@@ -273,6 +300,17 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     ):
         raise WeightsError(f"got {path} with more than named tensors; save its state_dict()")
     return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Its tensors, each in memory of its own, so that it can be freed on its own."""
+    with safe_open(path, framework="pt") as file:
+        names = list(file.keys())
+    tensors = {}
+    for name in names:  # a file that stays open stays in memory as far as it was read
+        with safe_open(path, framework="pt") as file:
+            tensors[name] = file.get_tensor(name).clone()
+    return tensors
 
 
 def _quantize(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

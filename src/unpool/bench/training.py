@@ -1,0 +1,182 @@
+"""`unpool bench train`: a step of the optimizer, and the memory that it takes.
+
+What bounds the step is arithmetic, three times that of segmenting; what bounds the batch is the
+maps that are kept for the gradient. bf16 halves both; checkpointing keeps a fraction of the maps,
+for a third more arithmetic.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unpool.bench.machine import describe
+from unpool.bench.memory import alone, gigabytes, nothing, peak_of_batch, trace
+from unpool.bench.rounds import Progress, in_turn, paired, require_positive, spread, timed
+from unpool.errors import OptionError
+from unpool.models import DeconvNet
+from unpool.models.fast import bf16_pays
+
+__all__ = ["MODES", "Mode", "Step", "compute_memory", "measure"]
+
+
+class Mode(NamedTuple):
+    """How a step is computed."""
+
+    bf16: bool
+    checkpointing: bool
+
+
+MODES = {
+    "fp32": Mode(False, False),
+    "fp32, checkpointing": Mode(False, True),
+    "bf16": Mode(True, False),
+    "bf16, checkpointing": Mode(True, True),
+}
+
+_NARROW: dict[str, Any] = {"trunk": ((2, 16), (2, 32), (3, 64), (3, 128), (3, 128)), "code": 1024}
+_BATCH, _MEASURED = 64, 8  # of the memory: the published one, and one that a laptop holds
+
+
+def measure(
+    batch: int = 4,
+    rounds: int = 5,
+    *,
+    full: bool = False,
+    processes: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Seconds a picture of a training step, and the memory of a step with 64 pictures.
+
+    A step is the published one: cross entropy, SGD with momentum and weight decay, everything
+    learns. The memory is computed: all tensors of a step are followed with two small batches, and
+    each total is a line in the size of the batch (`peak_of_batch`).
+
+    Args:
+        batch: pictures of a timed step, 2 or more, which batch norm needs.
+        rounds: how many are counted.
+        full: the published network; one of a quarter of its width when not given.
+        processes: run two steps of 8 pictures in a process for each mode, too, and compare its
+            peak memory with what is computed for 8.
+        progress: called before each part.
+
+    Returns:
+        Plain values: `seconds_per_picture` by mode, `ratio` of fp32 to each, and `memory_gb`.
+
+    Raises:
+        OptionError: fewer than two pictures, or fewer than one round.
+    """
+    require_positive(rounds=rounds)
+    if batch < 2:
+        raise OptionError(f"got batch={batch}; batch norm learns from 2 pictures or more")
+    check = _check(full, progress) if processes else None
+    step = Step(_network(full))
+    bf16 = bf16_pays(torch.device("cpu"))
+    modes = {name: mode for name, mode in MODES.items() if bf16 or not mode.bf16}
+    works = {name: timed(partial(step, batch, mode)) for name, mode in modes.items()}
+    seconds = in_turn(works, rounds, progress=progress)
+    memory = {}
+    for i, (name, mode) in enumerate(MODES.items()):
+        if progress is not None:
+            progress(i, len(MODES), f"memory, {name}")
+        kept, peaks = compute_memory(step, mode, (_BATCH, _MEASURED))
+        memory[name] = {"kept": gigabytes(kept * _BATCH), "peak": gigabytes(peaks[_BATCH])}
+        if check is not None:
+            check[name]["computed"] = gigabytes(peaks[_MEASURED])
+    return {
+        "network": "the published one" if full else "a quarter of the published width",
+        "batch": batch,
+        "seconds_per_picture": {k: spread(s / batch for s in v) for k, v in seconds.items()},
+        "ratio": {name: paired(seconds["fp32"], each) for name, each in seconds.items()},
+        "memory_batch": _BATCH,
+        "memory_gb": memory,
+        "check_batch": _MEASURED,
+        "check_gb": check,
+        "rounds": rounds,
+        "machine": describe(),
+    }
+
+
+def compute_memory(step: "Step", mode: Mode, batches: Sequence[int]) -> tuple[int, dict[int, int]]:
+    """The bytes of a step's tensors, computed from what steps of two and three pictures hold.
+
+    Args:
+        step: on which it is tried; its network learns.
+        mode: how it is computed.
+        batches: pictures of a step.
+
+    Returns:
+        What a picture adds to what is held between forward and backward, itself and its scores
+        included; and by batch the peak: weights, momentum, gradients, and all maps at the fullest
+        moment. Scratch space inside of operations is not in it.
+    """
+    step(2, mode)  # from now on there is momentum
+    tried = (2, 3)
+    forward = [trace(partial(step.loss, n, mode), step.held())[-1] for n in tried]
+    traces = {n: trace(partial(step, n, mode), step.held()) for n in tried}
+    return forward[1] - forward[0], {batch: peak_of_batch(batch, traces) for batch in batches}
+
+
+class Step:
+    """Steps of the published training, on random pictures.
+
+    Args:
+        net: it is changed in place.
+    """
+
+    def __init__(self, net: DeconvNet) -> None:
+        self.net = net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.SGD(
+            self.net.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4
+        )
+
+    def __call__(self, batch: int, mode: Mode) -> None:
+        """One step on so many pictures."""
+        self.loss(batch, mode).backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def loss(self, batch: int, mode: Mode) -> Tensor:
+        """The cross entropy, with all that its gradient needs."""
+        size = self.net.size
+        x = torch.randn(batch, size, size, 3).permute(0, 3, 1, 2)
+        truth = torch.zeros(batch, size, size, dtype=torch.int64)
+        self.net.trunk.checkpointing = mode.checkpointing
+        with torch.autocast("cpu", torch.bfloat16, enabled=mode.bf16):
+            scores = self.net(x)
+        return F.cross_entropy(scores.float(), truth)
+
+    def held(self) -> list[Tensor]:
+        """What stays between steps: weights, statistics, momentum."""
+        states = [v for state in self.optimizer.state.values() for v in state.values()]
+        momentum = [value for value in states if isinstance(value, Tensor)]
+        return [*self.net.parameters(), *self.net.buffers(), *momentum]
+
+
+def steps_alone(full: bool, mode: str) -> Iterator[None]:
+    """Two steps, the second with momentum; for their memory."""
+    step = Step(_network(full))
+    yield
+    for _ in range(2):
+        step(_MEASURED, MODES[mode])
+
+
+def _check(full: bool, progress: Progress | None) -> dict[str, dict[str, float | None]]:
+    """The peak memory of processes, by mode."""
+    (empty,) = alone(nothing)
+    check = {}
+    for i, name in enumerate(MODES):
+        if progress is not None:
+            progress(i, len(MODES), f"memory of a process, {name}")
+        peak = alone(steps_alone, full, name)[-1]
+        check[name] = {"process": gigabytes(peak), "empty_process": gigabytes(empty)}
+    return check
+
+
+def _network(full: bool) -> DeconvNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return DeconvNet() if full else DeconvNet(**_NARROW)

@@ -1,0 +1,62 @@
+"""`unpool export`: networks for other engines."""
+
+from pathlib import Path
+
+import click
+
+from unpool import console
+from unpool.cards import EXPORTED
+from unpool.cli.options import JSON, QUIET, choice
+
+__all__ = ["export"]
+
+
+@click.command()
+@click.option(
+    "--weights",
+    default="objects",
+    metavar="NAME|FOLDER",
+    help="Weights that come with the package, or a folder of weights.  [default: objects]",
+)
+@choice(
+    "--format",
+    list(EXPORTED.values()),
+    "onnx: for ONNX Runtime; openvino: for OpenVINO; torch-export: for torch.export.load.  "
+    "[default: by the ending of FILE]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="NAME.onnx, NAME.xml (and NAME.bin) or NAME.pt2; the card is written to NAME.card.json.",
+)
+@JSON
+@QUIET
+def export(weights: str, format: str | None, output: Path, as_json: bool, quiet: bool) -> None:
+    """Write a network for another engine, and verify it.
+
+    The file takes any number of pictures at once, of any size; of the design size alone where the
+    network has code layers. It is kept only if its labels, on drawn pictures and the photos of
+    scikit-image, if that is installed, are those of PyTorch, but for a pixel in 10,000.
+
+    With --json, an object has file, card, format, weights, input (what it takes), bytes, pictures,
+    pixels, and how many of these were different.
+
+    \b
+    Example: unpool export --weights objects -o objects.onnx
+             unpool segment photo.jpg --weights objects.onnx
+    """
+    from unpool.export import export as application
+
+    with console.progress("exporting", quiet) as show:
+        written = application(weights, output, format, progress=show)
+    if as_json:
+        console.print_json(written._asdict())
+    elif not quiet:
+        click.echo(
+            f"{written.file}: {written.format}, {written.bytes / 1e6:.1f} MB, for {written.input}; "
+            f"labels of {written.pictures} pictures verified: {written.different} of "
+            f"{written.pixels} pixels differ from PyTorch's"
+        )

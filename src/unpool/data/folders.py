@@ -1,0 +1,268 @@
+"""Pictures in a folder for each class, to learn what is on a picture as a whole.
+
+    divided   SPLIT/CLASS/PICTURE.jpg, such as train/cat/1.jpg and val/cat/2.jpg
+    plain     CLASS/PICTURE.jpg; about every fifth picture is "val" and the others are "train", by
+              a hash of the name, so that a picture stays where it is when others are added
+
+The name of a folder is that of the class; classes are numbered by the alphabet. A class folder has
+pictures of its own, and those in folders below it belong to it as well.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unpool.errors import DataError
+from unpool.vision.images import FORMATS, image_size, read_image
+
+__all__ = ["ClassFolders", "Crops", "Picture", "draw_crops", "open_folders", "require_pictures"]
+
+Pixels = NDArray[np.uint8]
+Draw = Callable[[int], tuple[Pixels, NDArray[np.int64]]]
+"""Gives the crop (S, S, 3) and the class () at a place of an endless sequence."""
+
+_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+_OF_MASKS = (  # the folders of data sets for segmentation, see unpool.data.layouts
+    {"JPEGImages", "SegmentationClass"},
+    {"images", "masks"},
+    {"images", "annotations"},
+    {"train2017", "annotations"},
+    {"img", "cls"},
+    {"train", "trainannot"},
+)
+
+
+class Picture(NamedTuple):
+    """A picture and its class."""
+
+    name: str  #: its path below the data's folder
+    path: Path
+    label: int  #: class id
+
+
+class ClassFolders(NamedTuple):
+    """One split of pictures in class folders."""
+
+    root: Path
+    split: str
+    samples: list[Picture]
+    classes: list[str]  #: names by class id
+
+
+def open_folders(
+    root: str | Path, split: str, classes: Sequence[str] | None = None
+) -> ClassFolders:
+    """Find the pictures of a split; they are listed, not read.
+
+    Args:
+        root: a folder in one of the layouts above.
+        split: "train", "val", or whatever the folder has; of a plain one also "all".
+        classes: the names by class id, if they are known from another split, which may have more.
+
+    Returns:
+        The pictures, sorted by class and name.
+
+    Raises:
+        DataError: no such folder or split, no class folders, a class without pictures or of no
+            name in `classes`; the message tells what was looked for.
+
+    >>> import tempfile
+    >>> from unpool.vision.images import write_image
+    >>> root = Path(tempfile.mkdtemp())
+    >>> for name in ["cat/4", "cat/5", "cat/6", "dog/4", "dog/5", "dog/6"]:
+    ...     write_image(root / f"{name}.jpg", np.zeros((4, 6, 3), np.uint8))
+    >>> data = open_folders(root, "val")
+    >>> data.classes, [picture.name for picture in data.samples]
+    (['cat', 'dog'], ['cat/4.jpg', 'dog/6.jpg'])
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"got {root}, which is not a folder; pass one with a folder for each class")
+    there = {folder.name for folder in _folders(root)}
+    if with_masks := [names for names in _OF_MASKS if names <= there]:
+        raise DataError(
+            f"got {root} with {'/ and '.join(sorted(with_masks[0]))}/, a data set with masks; "
+            "wanted a folder for each class, such as cat/ and dog/: make such folders, or take a "
+            "recipe that segments"
+        )
+    divided = any(_holds_classes(root / name) for name in ("train", "val", split))
+    home = root / split if divided else root
+    if divided and not _holds_classes(home):
+        known = [folder.name for folder in _folders(root) if _holds_classes(folder)]
+        raise DataError(
+            f"got split {split!r} of {root}, which has {', '.join(known)}; pass one of these, or "
+            f"put pictures into {home}/CLASS/"
+        )
+    found = {folder.name: _pictures(folder) for folder in _folders(home)}
+    _require_classes(home, found, least=2 if classes is None else 1)
+    names = sorted(found) if classes is None else list(classes)
+    if unknown := sorted(set(found) - set(names)):
+        raise DataError(
+            f"got {home} with the classes {', '.join(unknown[:5])}, which the split to learn from "
+            "has not; remove these folders, or add them there"
+        )
+    samples = [
+        Picture(path.relative_to(root).as_posix(), path, names.index(name))
+        for name in sorted(found)
+        for path in found[name]
+    ]
+    if not divided:
+        samples = _part(samples, root, split, names)
+    return ClassFolders(root, split, samples, names)
+
+
+def require_pictures(data: ClassFolders) -> None:
+    """Look at the header of every picture, so that what is none is found at once.
+
+    Raises:
+        ImageError: a file that is no picture.
+    """
+    for sample in data.samples:
+        image_size(sample.path)
+
+
+class Crops(NamedTuple):
+    """How a picture becomes a square: its middle square is resized, and a crop of that is taken.
+
+    Zeiler, Fergus 2014, section 3: the smaller side is resized to 256, the center of 256 x 256 is
+    cropped, and of that ten crops of 224 x 224 are used (corners and center, flipped or not).
+    """
+
+    size: int = 224  #: S, of the crop in pixels
+    enlarged: int = 256  #: side to which the middle square is resized
+    corners: bool = True  #: crops are the corners and the center only, else any part
+    flip: bool = True
+
+    def draw(self, image: Pixels, rng: np.random.Generator) -> Pixels:
+        """A random crop (S, S, 3) of a picture (H, W, 3)."""
+        room = self.enlarged - self.size
+        if self.corners:
+            places = [(0, 0), (0, room), (room, 0), (room, room), (room // 2, room // 2)]
+            y, x = places[int(rng.integers(5))]
+        else:
+            y, x = rng.integers(0, room + 1, 2).tolist()
+        crop = self._cut(image, y, x)
+        return np.ascontiguousarray(crop[:, ::-1]) if self.flip and rng.random() < 0.5 else crop
+
+    def center(self, image: Pixels) -> Pixels:
+        """The crop (S, S, 3) in the middle of a picture (H, W, 3).
+
+        >>> image = np.arange(60, dtype=np.uint8)[None, :, None].repeat(40, 0).repeat(3, 2)
+        >>> Crops(20, 40).center(image)[0, :, 0].tolist() == list(range(20, 40))
+        True
+        """
+        return self._cut(image, *[(self.enlarged - self.size) // 2] * 2)
+
+    def _cut(self, image: Pixels, y: int, x: int) -> Pixels:
+        """The crop that begins at row y and column x of the resized middle square."""
+        height, width = image.shape[:2]
+        side = min(height, width)
+        scale = side / self.enlarged
+        top, left = (height - side) // 2 + y * scale, (width - side) // 2 + x * scale
+        box = left, top, left + self.size * scale, top + self.size * scale
+        resized = Image.fromarray(image).resize(
+            (self.size, self.size), Image.Resampling.BILINEAR, box=box
+        )
+        return np.array(resized)
+
+
+def draw_crops(data: ClassFolders, crops: Crops, seed: int = 0) -> Draw:
+    """Random crops of pictures, in a new order each time all were seen.
+
+    Args:
+        data: pictures with their classes.
+        crops: how they are cut.
+        seed: of all chance.
+    """
+
+    def draw(place: int) -> tuple[Pixels, NDArray[np.int64]]:
+        epoch, number = divmod(place, len(data.samples))
+        sample = data.samples[_shuffled(len(data.samples), seed, epoch)[number]]
+        rng = np.random.default_rng([seed, 1, place])
+        return crops.draw(read_image(sample.path), rng), np.asarray(sample.label)
+
+    return draw
+
+
+@lru_cache(4)
+def _shuffled(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, 0, epoch]).permutation(count)
+
+
+def _part(samples: list[Picture], root: Path, split: str, names: list[str]) -> list[Picture]:
+    """The pictures of a split of a plain folder."""
+    if split == "all":
+        return samples
+    if split not in ("train", "val"):
+        raise DataError(
+            f"got split {split!r} of {root}; without folders for splits there are train, val, all: "
+            f"pass one of these, or put pictures into {root / split}/CLASS/"
+        )
+    chosen = [s for s in samples if (_number(s.name) % 5 == 0) == (split == "val")]
+    bare = sorted({s.label for s in samples} - {s.label for s in chosen})
+    if not chosen or (bare and split == "train"):
+        of = f"the class {names[bare[0]]}" if chosen else root
+        raise DataError(
+            f"got no picture of {of} for {split}, of which there are too few in all: about every "
+            f"fifth is for val; add pictures, or divide them into {root / 'train'}/CLASS/ and "
+            f"{root / 'val'}/CLASS/"
+        )
+    return chosen
+
+
+def _number(name: str) -> int:
+    """A number that depends on the name alone, everywhere and always."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+
+
+def _require_classes(home: Path, found: dict[str, list[Path]], least: int) -> None:
+    """Refuse a folder that has no class folders, or something else besides."""
+    wanted = f"wanted a folder for each class, such as {home}/cat/1.jpg and {home}/dog/1.jpg"
+    if loose := [path for path in home.iterdir() if _is_picture(path)]:
+        raise DataError(
+            f"got {home} with {len(loose)} pictures in no class folder, such as "
+            f"{min(loose).name}; {wanted}: move each into the folder of its class"
+        )
+    if inner := [name for name in found if _holds_classes(home / name)]:
+        raise DataError(
+            f"got {home / min(inner)}, which has folders but no pictures of its own; {wanted}: if "
+            f"{min(inner)} is a split, name it with --split or --val, else move its pictures up"
+        )
+    if not any(found.values()):
+        raise DataError(
+            f"got {home}, where no folder holds a picture ({' '.join(_SUFFIXES[:5])} ...); {wanted}"
+        )
+    if len(found) < least:
+        raise DataError(f"got {home} with the class {min(found)} alone; {wanted}, two or more")
+    if empty := [name for name, paths in found.items() if not paths]:
+        raise DataError(
+            f"got {home / min(empty)} without pictures ({' '.join(_SUFFIXES[:5])} ...); put some "
+            "there, or remove the folder if it is no class"
+        )
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Whether a folder is a split: with folders, but without pictures of its own."""
+    if not folder.is_dir() or any(_is_picture(path) for path in folder.iterdir()):
+        return False
+    return bool(_folders(folder))
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The pictures below a folder, at any depth."""
+    found = (path for path in folder.rglob("*") if _is_picture(path))
+    return sorted(p for p in found if "/." not in f"/{p.relative_to(folder).as_posix()}")
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()

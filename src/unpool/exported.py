@@ -1,0 +1,240 @@
+"""Run exported networks: files that `unpool.export` wrote, by engines other than plain PyTorch."""
+
+import hashlib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unpool.cards import EXPORTED, read_card
+from unpool.errors import OptionError, ShapeError, WeightsError
+from unpool.models import FCN, MODELS, Network
+from unpool.models.vgg import Trunk
+from unpool.programs import fixed_side, load_program
+
+__all__ = ["Exported", "is_exported", "require_engine", "sha256"]
+
+Run = Callable[[Tensor], Tensor]
+
+ENGINES = {"onnx": "onnxruntime", "openvino": "openvino", "torch-export": "torch"}
+"""The package that runs a format."""
+
+
+class Exported:
+    """A network in a file, run by an engine on the CPU; takes the place of one in `Segmenter`.
+
+    The engine uses as many threads as PyTorch at the time it begins: `torch.get_num_threads()`.
+
+    Args:
+        path: NAME.onnx, NAME.xml with NAME.bin, or NAME.pt2; its card, NAME.card.json, beside it.
+        precision: "fp32", "bf16" (OpenVINO only), or "auto", which is fp32.
+        device: "auto" or "cpu".
+        exact: not for exported networks, whose arithmetic is the engine's.
+
+    Attributes:
+        card: what the weights say of themselves.
+        architecture: the name of the network's class.
+        engine: what runs it: "onnxruntime", "openvino" or "torch".
+        dtype: of the arithmetic.
+        classes: number of score maps.
+        size: design size; None for a network without one.
+
+    Raises:
+        WeightsError: no such file, without its card, damaged, or of another kind.
+        OptionError: what the engine cannot do, or an engine that is not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        precision: str = "auto",
+        device: str = "auto",
+        exact: bool = False,
+    ) -> None:
+        path = Path(path)
+        self.card = read_card(path)
+        self.format = EXPORTED[path.suffix]
+        self.engine = ENGINES[self.format]
+        self._require_options(path, precision, device, exact)
+        _require_whole(path, self.card, self.format)
+        self._plan = _plan(self.card, path)
+        self.architecture = type(self._plan).__name__
+        self.classes, self.size = self._plan.classes, self._plan.size
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        require_engine(self.engine, path)
+        self._run = _BEGIN[self.format](path, self.dtype)
+
+    @property
+    def fc(self) -> nn.Sequential | None:
+        """The code layers, without values; None in a network without them."""
+        return self._plan.fc
+
+    @property
+    def trunk(self) -> Trunk:
+        """The trunk, without values."""
+        return self._plan.trunk
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Raw class scores (N, classes, H, W) for pictures (N, 3, H, W) made by `prepare`; fp32.
+
+        Raises:
+            ShapeError: a picture of a size that the network does not take.
+        """
+        x = x.float().contiguous()
+        self.trunk.require_size(x)
+        if isinstance(self._plan, FCN):
+            self._plan(x.to("meta"))  # refuses what its code layers cannot carry
+        side = fixed_side(self._plan)
+        if side is not None and x.shape[2:] != (side, side):
+            raise ShapeError(
+                f"got input of shape {tuple(x.shape)}; a network with code layers is exported for "
+                f"one size, (N, 3, {side}, {side}): resize the picture"
+            )
+        return self._run(x)
+
+    def _require_options(self, path: Path, precision: str, device: str, exact: bool) -> None:
+        got = f"for {path}, an exported network"
+        if precision not in ("auto", "bf16", "fp32"):
+            raise OptionError(f"got precision {precision!r}; it is one of auto, bf16, fp32")
+        if precision == "bf16" and self.format != "openvino":
+            raise OptionError(
+                f"got precision bf16 {got}, which {self.engine} runs in fp32; leave it out, or "
+                "export it to a name that ends in .xml"
+            )
+        if device not in ("auto", "cpu"):
+            raise OptionError(
+                f"got device {device!r} {got}, which is run on the CPU; leave it out, or give the "
+                "weights it was made of"
+            )
+        if exact:
+            raise OptionError(
+                f"got exact {got}, whose arithmetic is that of {self.engine}; leave it out, or "
+                "give the weights it was made of"
+            )
+
+
+def is_exported(source: object) -> bool:
+    """Whether it is the name of an exported network, rather than weights.
+
+    >>> is_exported("cats.onnx"), is_exported("objects")
+    (True, False)
+    """
+    path = Path(str(source))
+    return path.suffix in EXPORTED and not path.is_dir()
+
+
+def require_engine(package: str, wanted: object) -> None:
+    """See to it that a package for exported networks is installed.
+
+    Args:
+        package: its name.
+        wanted: what it is needed for.
+
+    Raises:
+        OptionError: it is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise OptionError(
+            f'got {wanted}, which needs {package}; install it: pip install "unpool[export]"'
+        )
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _plan(card: dict[str, Any], path: Path) -> Network:
+    """The network of a card, without values."""
+    kind = MODELS.get(card["architecture"])
+    try:
+        with torch.device("meta"):
+            plan = kind(**card["arguments"]) if kind is not None else None
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"the card of {path} has arguments that do not fit: {error}; export it again"
+        ) from None
+    if not isinstance(plan, Network):
+        raise WeightsError(
+            f"the card of {path} names the architecture {card['architecture']!r}, which does not "
+            "segment; export a DeconvNet or an FCN"
+        )
+    return plan
+
+
+def _require_whole(path: Path, card: dict[str, Any], kind: str) -> None:
+    """Refuse files that are not those the card was written for."""
+    exports = card.get("exports")
+    told = exports.get(kind) if isinstance(exports, dict) else None
+    digests = told.get("sha256") if isinstance(told, dict) else None
+    if not isinstance(digests, dict) or path.suffix not in digests:
+        raise WeightsError(
+            f"got {path}, of which its card does not know; copy both again, or export it again"
+        )
+    for suffix, digest in digests.items():
+        part = path.with_suffix(suffix)
+        if not part.is_file():
+            raise WeightsError(f"got {path} without {part.name}; copy both into one folder")
+        if (found := sha256(part)) != digest:
+            raise WeightsError(
+                f"{part} has sha256 {found[:12]}… but its card says {str(digest)[:12]}…; the file "
+                "is damaged or belongs to another card: copy both again"
+            )
+
+
+def _begin_onnx(path: Path, dtype: torch.dtype) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise _unreadable(path, error) from None
+    return lambda x: torch.from_numpy(session.run(["scores"], {"image": x.numpy()})[0])
+
+
+def _begin_openvino(path: Path, dtype: torch.dtype) -> Run:
+    import openvino
+
+    bf16 = dtype == torch.bfloat16
+    hints = {
+        "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    try:
+        network = openvino.Core().compile_model(path, "CPU", hints)
+    except Exception as error:
+        raise _unreadable(path, error) from None
+    if bf16 and network.get_property("INFERENCE_PRECISION_HINT") != openvino.Type.bf16:
+        raise OptionError(
+            f"got precision bf16 for {path}, which the processor does not have; leave it out"
+        )
+    return lambda x: torch.from_numpy(network(x.numpy())["scores"])
+
+
+def _begin_torch(path: Path, dtype: torch.dtype) -> Run:
+    try:
+        return load_program(path)
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from None
+
+
+_BEGIN: dict[str, Callable[[Path, torch.dtype], Run]] = {
+    "onnx": _begin_onnx,
+    "openvino": _begin_openvino,
+    "torch-export": _begin_torch,
+}
+
+
+def _unreadable(path: Path, error: Exception) -> WeightsError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return WeightsError(f"cannot read {path}: {reason}; export it again, with these versions")

@@ -1,0 +1,157 @@
+"""How good a classifier is: how often the true class is among the most probable ones."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unpool import parallel
+from unpool.data.folders import ClassFolders, Crops
+from unpool.files import atomic
+from unpool.fitting import arithmetic
+from unpool.models import Classifier, prepare
+from unpool.vision.drawing import contact_sheet
+from unpool.vision.images import read_image
+from unpool.vision.metrics import confusion_matrix
+
+__all__ = ["draw_confusion", "rank", "shares", "sheet", "summarize", "write_confusion"]
+
+_TOP = 5
+_AT_ONCE = 64  # pictures
+
+
+@torch.no_grad()
+def rank(
+    net: Classifier, data: ClassFolders, crops: Crops, bf16: bool = False
+) -> NDArray[np.int64]:
+    """The true class of each picture, and the five most probable ones.
+
+    Begun by `torchrun`, the processes share the pictures, and each gets all ranks.
+
+    Args:
+        net: is put into evaluation mode.
+        data: pictures of its classes.
+        crops: their centers are seen.
+        bf16: bfloat16 arithmetic where the hardware has it.
+
+    Returns:
+        (N, 1 + 5) class ids in the order of the pictures, the true one first; -1 where there are
+        fewer than five classes.
+    """
+    net.eval()
+    device = next(net.parameters()).device
+    count = min(_TOP, net.classes)
+    chunks = [data.samples[i : i + _AT_ONCE] for i in range(0, len(data.samples), _AT_ONCE)]
+    own = []
+    for chunk in parallel.share(chunks):
+        images = np.stack([crops.center(read_image(sample.path)) for sample in chunk])
+        with arithmetic(device, bf16):
+            found = net(prepare(torch.from_numpy(images).to(device), net.mean)).float()
+        ranked = np.full((len(chunk), 1 + _TOP), -1, np.int64)
+        ranked[:, 0] = [sample.label for sample in chunk]
+        ranked[:, 1 : 1 + count] = found.topk(count).indices.cpu().numpy()
+        own.append(ranked)
+    return np.concatenate(parallel.gather(own))
+
+
+def shares(ranked: NDArray[np.int64]) -> tuple[float, float]:
+    """Top-1 and top-5, as shares of the pictures.
+
+    Args:
+        ranked: (N, 1 + 5), as of `rank`.
+
+    >>> shares(np.array([[3, 3, 1, 2, 0, 4], [4, 3, 1, 2, 0, 4], [5, 4, 1, 2, 3, 0]]))
+    (0.3333333333333333, 0.6666666666666666)
+    """
+    right = ranked[:, 1:] == ranked[:, :1]
+    return float(right[:, 0].mean()), float(right.any(1).mean())
+
+
+def summarize(ranked: NDArray[np.int64], data: ClassFolders, crops: Crops) -> dict[str, Any]:
+    """All figures with their protocol.
+
+    Args:
+        ranked: (N, 1 + 5), as of `rank`.
+        data: the pictures.
+        crops: how they were seen.
+
+    Returns:
+        `top1` with its 95 % interval (`top1_interval`, Wilson's), `top5`, `recall` (the share
+        found of each class, None for one without pictures), `confusion` (counts, a row for each
+        true class) and what was measured on.
+    """
+    top1, top5 = shares(ranked)
+    matrix = confusion_matrix(ranked[:, 1], ranked[:, 0], len(data.classes), ignore=-1)
+    recall = [int(row[i]) / int(row.sum()) if row.any() else None for i, row in enumerate(matrix)]
+    return {
+        "mode": "classify",
+        "data": data.root.name,
+        "split": data.split,
+        "images": len(ranked),
+        "top1": top1,
+        "top1_interval": list(_interval(top1, len(ranked))),
+        "top5": top5,
+        "recall": dict(zip(data.classes, recall, strict=True)),
+        "confusion": matrix.tolist(),
+        "protocol": f"{len(ranked)} pictures of {data.root.name} {data.split}, the middle square "
+        f"resized to {crops.enlarged} pixels, of which the center of {crops.size} is seen",
+    }
+
+
+def write_confusion(path: Path, matrix: list[list[int]], classes: list[str]) -> None:
+    """Write a confusion matrix as a table, whole or not at all."""
+    with atomic(path) as temporary, temporary.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["true / found", *classes])
+        table.writerows([name, *row] for name, row in zip(classes, matrix, strict=True))
+
+
+def draw_confusion(path: Path, matrix: list[list[int]], classes: list[str]) -> None:
+    """Draw which share of each class was taken for which; this takes matplotlib."""
+    from matplotlib.figure import Figure
+
+    counts = np.array(matrix)
+    side = min(4 + 0.25 * len(classes), 16)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(counts / counts.sum(1, keepdims=True).clip(1), cmap="Blues", vmin=0, vmax=1)
+    if len(classes) <= 50:
+        axes.set_xticks(range(len(classes)), classes, rotation=90)
+        axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="found", ylabel="true")
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+def sheet(
+    ranked: NDArray[np.int64], data: ClassFolders, crops: Crops, count: int = 24
+) -> NDArray[np.uint8]:
+    """Pictures as the network sees them, what was found, and the truth where it is another.
+
+    Args:
+        ranked: (N, 1 + 5), as of `rank`.
+        data: the pictures.
+        crops: how they were seen.
+        count: of the pictures, taken from the whole list.
+
+    Returns:
+        (height, width, 3) uint8, RGB.
+    """
+    tiles = []
+    for i in np.linspace(0, len(ranked) - 1, min(count, len(ranked))).astype(int).tolist():
+        true, found = ranked[i, :2].tolist()
+        caption = data.classes[found] + f" (is {data.classes[true]})" * (found != true)
+        tiles.append((crops.center(read_image(data.samples[i].path)), caption))
+    return contact_sheet(tiles, columns=6)
+
+
+def _interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Where a share probably lies that was measured on so many (Wilson 1927)."""
+    whole = 1 + z * z / count
+    middle = share + z * z / (2 * count)
+    reach = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return max((middle - reach) / whole, 0.0), min((middle + reach) / whole, 1.0)
