@@ -66,7 +66,7 @@ def test_the_core_needs_torch_alone():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 name = getattr(node, "module", None) or node.names[0].name
-                plain = ("torch", "typing", "unpool", "collections", "functools")
+                plain = ("torch", "typing", "types", "unpool", "collections", "functools")
                 assert name.partition(".")[0] in plain
     for path in (ROOT / "vision").glob("*.py"):
         assert "torch.nn" not in path.read_text(encoding="utf-8")

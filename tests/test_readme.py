@@ -46,7 +46,12 @@ def test_the_commands_are_those_of_the_program():
 
 @pytest.mark.parametrize(
     ("name", "columns", "least"),
-    [("paper-deconvnet", 6, 20), ("paper-fcn", 5, 7), ("paper-densecrf", 5, 5)],
+    [
+        ("paper-deconvnet", 6, 20),
+        ("paper-fcn", 5, 7),
+        ("paper-densecrf", 5, 5),
+        ("paper-visualize", 5, 20),
+    ],
 )
 def test_the_parity_pages_point_to_code_and_tests(name, columns, least):
     page = (ROOT / f"docs/{name}.md").read_text(encoding="utf-8")

@@ -137,8 +137,8 @@ class Segmenter:
         model, card = from_pretrained(source)
         if not isinstance(model, Network):
             raise WeightsError(
-                f"got {source}, weights of a {card['architecture']}, which classifies pictures as a "
-                "whole; take weights of a DeconvNet or an FCN"
+                f"got {source}, weights of a {card['architecture']}, which classifies whole "
+                "pictures; take weights of a DeconvNet or an FCN"
             )
         if not card.get("ready", True):
             raise WeightsError(f"got {source}, a {card.get('note', 'network still to be trained')}")

@@ -16,10 +16,21 @@ from unpool.ops import (
     crf_filter,
     kernel_filter,
     mean_field,
+    meanfield,
     messages,
     unary_from_probabilities,
 )
 from unpool.ops.meanfield import NORMALIZATIONS, _of_places
+
+
+@pytest.fixture(autouse=True, params=["torch", "numba"])
+def form(request, monkeypatch):
+    """All of it by torch alone, and again with machine code where that is to be had."""
+    if request.param == "torch":
+        monkeypatch.setattr(meanfield, "_machine", lambda: None)
+    else:
+        pytest.importorskip("numba", reason="numba is not installed")
+
 
 BOTH = (Kernel(2, 1.5), Kernel(5, 2, 30))
 
@@ -239,7 +250,7 @@ def test_one_filter_serves_all_energies_of_a_picture():
     for seed, labels in enumerate((2, 6)):
         unary = noise(labels, 9, 11, seed)[0]
         found = mean_field(unary, None, "deeplab", filters)
-        assert torch.equal(found, mean_field(unary, image, "deeplab"))
+        assert torch.equal(found, mean_field(unary, image, "deeplab", compiled=False))
     with pytest.raises(ShapeError, match="as the features"):
         mean_field(unary[:, :5], None, "deeplab", filters)
     with pytest.raises(ShapeError, match="as the features"):

@@ -10,6 +10,7 @@ Letters: L labels, H W picture, N = H * W pixels.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from types import ModuleType
 from typing import Literal, NamedTuple
 
 import torch
@@ -76,6 +77,8 @@ def mean_field(
     image: Tensor | None,
     crf: DenseCRF | str = "densecrf",
     filters: Filters | None = None,
+    *,
+    compiled: bool | None = None,
 ) -> Tensor:
     """The marginals of a dense CRF with a Potts penalty.
 
@@ -85,6 +88,10 @@ def mean_field(
     first message. They come back with probability 0, and their energies get no gradient. Of up to
     four labels, all are kept.
 
+    With numba (`pip install "unpool[fast]"`), the same is computed in machine code, several times
+    faster: on the CPU, in float32, without gradients and `filters`. The first time, this has to be
+    compiled, which takes some seconds; numba keeps the result on disk.
+
     Args:
         unary: energies -log p, (L, H, W), float; plus infinity where a label is impossible.
             Differentiable. Computed in float64 for float64, else in float32.
@@ -92,6 +99,7 @@ def mean_field(
         crf: kernels and options, or the name of one of `CRF_PRESETS`.
         filters: what `crf_filter` made for this picture and CRF, where several unaries are to
             share it; then the picture is not looked at.
+        compiled: whether machine code by numba does it; when not given, where that can be.
 
     Returns:
         Probabilities, (L, H, W), on the device of the unary.
@@ -99,7 +107,8 @@ def mean_field(
     Raises:
         ShapeError: a unary or picture of the wrong shape or type, or a pixel without a finite
             energy.
-        OptionError: an unknown preset, or options that do not exist or do not fit.
+        OptionError: an unknown preset, options that do not exist or do not fit, or `compiled`
+            where that cannot be.
 
     Krähenbühl, Koltun 2011, algorithm 1; normalization: Krähenbühl, Koltun 2013, section 4.
 
@@ -125,9 +134,7 @@ def mean_field(
     kept = _likely(score.detach(), crf.prune)
     if len(kept) < labels:
         score = score[kept]
-    if filters is None:
-        filters = crf_filter(crf, (height, width), image, score.detach())
-    q = _run(score.t().contiguous(), filters, crf.iterations).t()
+    q = _marginals(score, crf, (height, width), image, filters, compiled)
     if len(kept) < labels:
         q = q.new_zeros(labels, height * width).index_copy(0, kept, q)
     return q.reshape(unary.shape)
@@ -246,6 +253,55 @@ def unary_from_probabilities(probabilities: Tensor, clip: float | None = 1e-5) -
     if not 0 < clip <= 1:
         raise OptionError(f"got clip {clip}; wanted more than 0 and at most 1, or None")
     return -probabilities.clamp(min=clip).log()
+
+
+def _marginals(
+    score: Tensor,
+    crf: DenseCRF,
+    size: tuple[int, int],
+    image: Tensor | None,
+    filters: Filters | None,
+    compiled: bool | None,
+) -> Tensor:
+    """Mean field from scores (L, N) of which the best in each column is 0, in one form or other."""
+    obstacle = None if compiled is False else _obstacle(score, crf, size, filters)
+    if compiled and obstacle:
+        raise OptionError(f"got compiled=True, but {obstacle}")
+    machine = None if compiled is False or obstacle else _machine()
+    if machine is not None:
+        q: Tensor = machine.mean_field(score.contiguous(), size, image, crf)
+        return q
+    if filters is None:
+        filters = crf_filter(crf, size, image, score.detach())
+    return _run(score.t().contiguous(), filters, crf.iterations).t()
+
+
+def _obstacle(
+    score: Tensor, crf: DenseCRF, size: tuple[int, int], filters: Filters | None
+) -> str | None:
+    """What is in the way of machine code, and what to do."""
+    if filters is not None:
+        return "also filters, which are of torch; leave one of them out"
+    if score.device.type != "cpu" or score.dtype != torch.float32:
+        return f"a unary in {score.dtype} on {score.device}; pass it in float32 on the CPU"
+    if score.requires_grad and torch.is_grad_enabled():
+        return "a unary that wants a gradient; call it within torch.no_grad()"
+    machine = _machine()
+    if machine is None:
+        return 'numba is not there: pip install "unpool[fast]"'
+    if not machine.fits(crf, size):
+        return f"deviations as small as in {crf.kernels} for {size} pixels; choose larger ones"
+    return None
+
+
+@lru_cache(1)
+def _machine() -> ModuleType | None:
+    """Mean field in machine code, where numba is installed."""
+    try:
+        from unpool.ops import compiled
+    except ImportError:
+        return None
+    return compiled
 
 
 def _run(score: Tensor, filters: Filters, iterations: int) -> Tensor:

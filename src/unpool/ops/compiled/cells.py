@@ -1,0 +1,255 @@
+"""The cells of a permutohedral lattice by a hash table, and the chains along which it is blurred.
+
+The same lattice as that of `unpool.ops.lattice`, which explains simplices, keys and steps. Here a
+key holds its digits in fields of bits, the first digit on top. A step along direction j adds 1 to
+digit j and takes 1 from digit j - 1. So the first two directions change the first two digits only,
+and the others leave the first digit as it is: cells fall into *groups*, of which several
+directions can be blurred one after the other, while the cells of the group are in the cache.
+
+A *chain* is a row of neighbors along one direction. What has no neighbor is in none.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unpool.ops.compiled.rows import Floats, Ints, jit
+
+__all__ = ["chains", "number", "renumber", "sort"]
+
+Longs = NDArray[np.int64]
+
+BLOCK = 256
+"""Points at a time."""
+
+GROUP = 2**11
+"""The least cells of a group."""
+
+GOLDEN = np.int64(-0x61C8864680B583EB)
+"""2**64 over the golden ratio; a product with it spreads keys over the hash table."""
+
+
+@jit
+def number(
+    features: Floats, scales: Floats, order: Ints, steps: Longs, index: Ints, weight: Floats
+) -> Longs:
+    """Find the cells around each point, and number them as they come.
+
+    Args:
+        features: (N, d).
+        scales: (d,), of the features.
+        order: in which the points are taken.
+        steps: (d + 2,): what a step along each direction adds to a key, and the key of the origin.
+        index: (N, d + 1), is filled with cells.
+        weight: (N, d + 1), is filled with their barycentric weights.
+
+    Returns:
+        The keys of all cells, (M,).
+    """
+    d = features.shape[1]
+    key, moves = np.empty(BLOCK, np.int64), np.empty((BLOCK, d + 1), np.int64)
+    scratch = np.empty((6, d + 1, BLOCK), np.float32)
+    bits, cells = 14, 0
+    table, keys = _grown(np.empty(0, np.int64), 0, bits)
+    for start in range(0, len(order), BLOCK):
+        pixels = order[start : start + BLOCK]
+        _simplices(features, scales, pixels, steps, scratch, key, moves, weight[start:])
+        for p in range(len(pixels)):
+            if cells + d + 1 > len(keys):
+                bits += 1
+                table, keys = _grown(keys, cells, bits)
+            vertex = key[p]
+            for k in range(d + 1):
+                slot = _find(table, keys, vertex, bits)
+                if table[slot] < 0:
+                    table[slot], keys[cells] = cells, vertex
+                    cells += 1
+                index[start + p, k] = table[slot]
+                vertex -= moves[p, k]
+    return keys[:cells].copy()
+
+
+@jit
+def _simplices(
+    features: Floats,
+    scales: Floats,
+    pixels: Ints,
+    steps: Longs,
+    scratch: Floats,
+    key: Longs,
+    moves: Longs,
+    weight: Floats,
+) -> None:
+    """The simplices around some points, as of `lattice`: the keys of their first vertices, what
+    leads from each vertex to the next, and the weights. Whole numbers are floats, which are
+    quicker, as long as they can be."""
+    n, d = len(pixels), features.shape[1]
+    x, level, rest, rank, ordered = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
+    turn = scratch[5, 0]
+    unit, part, one = np.float32(d + 1), np.float32(1 / (d + 1)), np.float32(1)
+    for p in range(n):
+        x[0, p], turn[p], key[p] = 0, 0, steps[d + 1]
+    for j in range(d, 0, -1):
+        times = np.float32(j)
+        for p in range(n):
+            feature = features[pixels[p], j - 1] * scales[j - 1]
+            x[j, p] = x[0, p] - times * feature
+            x[0, p] += feature
+    for j in range(d + 1):
+        for p in range(n):
+            near = np.rint(x[j, p] * part)  # halves to even, as there
+            level[j, p], rest[j, p], rank[j, p] = near, x[j, p] - near * unit, 0
+            turn[p] += near
+    for i in range(d):
+        for j in range(i + 1, d + 1):
+            for p in range(n):
+                less = np.float32(rest[i, p] < rest[j, p])
+                rank[i, p] += less
+                rank[j, p] += one - less
+    for j in range(d + 1):
+        for p in range(n):
+            r = rank[j, p] + turn[p]
+            up = np.float32(r < 0) - np.float32(r > unit - one)
+            near = level[j, p] + up
+            rank[j, p], rest[j, p] = r + up * unit, (x[j, p] - near * unit) * part
+            key[p] += np.int64(near) * steps[j]
+    for p in range(n):
+        for j in range(d + 1):
+            k = d - np.int64(rank[j, p])
+            ordered[k, p], moves[p, k] = rest[j, p], steps[j]
+        weight[p, 0] = ordered[0, p] + (one - ordered[d, p])
+        for k in range(1, d + 1):
+            weight[p, k] = ordered[k, p] - ordered[k - 1, p]
+
+
+@jit
+def _find(table: Ints, keys: Longs, key: int, bits: int) -> Any:
+    """The slot of a key, or the empty one where it belongs."""
+    mask = len(table) - 1
+    slot = (key * GOLDEN >> 64 - bits) & mask
+    while table[slot] >= 0 and keys[table[slot]] != key:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@jit
+def _grown(keys: Longs, cells: int, bits: int) -> tuple[Ints, Longs]:
+    """A hash table of 2**bits slots, and room for half as many keys."""
+    table, more = np.full(1 << bits, -1, np.int32), np.empty(1 << bits - 1, np.int64)
+    for cell in range(cells):
+        more[cell] = keys[cell]
+        table[_find(table, more, keys[cell], bits)] = cell
+    return table, more
+
+
+@jit
+def sort(keys: Longs, low: int, high: int) -> tuple[Ints, Ints]:
+    """The cells in the order of the lower bits of their keys, and in the order of all."""
+    order = np.arange(len(keys), dtype=np.int32)
+    for shift in range(0, low, 11):
+        order = _sorted(keys, order, shift, min(11, low - shift))
+    inner = order
+    for shift in range(low, high, 11):
+        order = _sorted(keys, order, shift, 11)
+    return inner, order
+
+
+@jit
+def _sorted(keys: Longs, order: Ints, shift: int, bits: int) -> Ints:
+    """By some bits of the keys, without a change among equals."""
+    mask = (1 << bits) - 1
+    place = np.zeros(mask + 2, np.int64)
+    for key in keys:
+        place[(key >> shift & mask) + 1] += 1
+    for i in range(mask):
+        place[i + 1] += place[i]
+    found = np.empty_like(order)
+    for cell in order:
+        i = keys[cell] >> shift & mask
+        found[place[i]] = cell
+        place[i] += 1
+    return found
+
+
+@jit
+def renumber(keys: Longs, inner: Ints, order: Ints, index: Ints) -> tuple[Longs, Ints]:
+    """Number the cells in an order, in `index` too; the keys, and another order, thereafter."""
+    new, found = np.empty_like(order), np.empty_like(keys)
+    for i in range(len(order)):
+        new[order[i]] = i
+        found[i] = keys[order[i]]
+    cells = index.ravel()
+    for i in range(len(cells)):
+        cells[i] = new[cells[i]]
+    for i in range(len(inner)):
+        inner[i] = new[inner[i]]
+    return found, inner
+
+
+@jit
+def chains(keys: Longs, inner: Ints, steps: Longs, low: int, second: int) -> tuple[Ints, Longs]:
+    """The chains of all directions, for `rows.blur`.
+
+    Args:
+        keys: of the cells, in order.
+        inner: the cells in the order of the lower bits of their keys.
+        steps: as of `number`.
+        low: how many bits are lower than those of the first digit.
+        second: how many of them are of the second digit.
+    """
+    cells, directions = len(keys), len(steps) - 1
+    following = np.empty((directions, cells), np.int32)
+    begins = np.empty((directions, cells + 1), np.bool_)
+    for j in range(directions):
+        _neighbors(keys, steps[j], following[j], begins[j])
+    chain = np.empty(cells * directions + 1, np.int32)
+    bounds = np.zeros(2 * directions * (cells // GROUP + 2), np.int64)
+    ends, parts = 0, 0
+    outer = np.arange(cells, dtype=np.int32)
+    for first, last, order, mask, shift in (
+        (0, 2, inner, (1 << low) - 1, second),
+        (2, directions, outer, -1, low),
+    ):
+        start = 0
+        while start < cells:
+            end = min(start + GROUP, cells)
+            group = (keys[order[end - 1]] & mask) >> shift
+            while end < cells and (keys[order[end]] & mask) >> shift == group:
+                end += 1
+            for j in range(first, last):
+                ends = _walk(order[start:end], following[j], begins[j], chain, ends)
+                parts += 1
+                bounds[parts] = ends
+            start = end
+    chain[ends] = 0
+    return chain[: ends + 1].copy(), bounds[: parts + 1].copy()
+
+
+@jit
+def _neighbors(keys: Longs, step: int, following: Ints, begins: NDArray[np.bool_]) -> None:
+    """For each cell the one that is a step away, or -1, and whether it begins a chain."""
+    cells = len(keys)
+    begins[:] = True
+    at = 0
+    for cell in range(cells):
+        wanted = keys[cell] + step
+        while at < cells - 1 and keys[at] < wanted:
+            at += 1
+        following[cell] = at if keys[at] == wanted else -1
+        begins[following[cell]] = False  # of -1, one more at the end
+    for cell in range(cells):
+        begins[cell] &= following[cell] >= 0
+
+
+@jit
+def _walk(cells: Ints, following: Ints, begins: NDArray[np.bool_], chain: Ints, end: int) -> int:
+    """Add the chains that begin in some cells; where they end."""
+    for first in cells:
+        if begins[first]:
+            cell = first
+            while cell >= 0:
+                chain[end] = 2 * cell + (following[cell] >= 0)
+                end += 1
+                cell = following[cell]
+    return end

@@ -1,0 +1,238 @@
+"""Mean field over the lattices of a picture; `unpool.ops.mean_field` takes it where it can.
+
+Letters: N points, d features, M cells, L labels, W lanes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unpool.ops.compiled.cells import Longs, chains, number, renumber, sort
+from unpool.ops.compiled.rows import (
+    Floats,
+    Ints,
+    blur,
+    by_rows,
+    gather,
+    planes,
+    receive,
+    scatter,
+    softmax,
+    splat,
+)
+from unpool.ops.meanfield import DenseCRF, Kernel, _features
+
+__all__ = ["Field", "fields", "fits", "mean_field"]
+
+STRIP = 32
+"""Width of the strips of a picture, in which its pixels are taken: the cells of a strip stay in
+the cache from row to row."""
+
+LEAST = 2**18
+"""Numbers for each thread; for fewer, another one is not worth it."""
+
+
+Each = Callable[[Callable[[Any], None], Iterable[Any]], list[None]]
+"""Does some work for each of several jobs."""
+
+
+class Field(NamedTuple):
+    """A kernel on the pixels of a picture."""
+
+    cells: int  #: M
+    index: Ints  # type: ignore[assignment]  #: (N, d + 1), the cells around each point
+    weight: Floats  #: (N, d + 1)
+    chain: Ints  #: as of `blur`
+    bounds: Longs
+    before: Floats  #: (N,), the scale of values
+    after: Floats  #: (N,), the scale of messages
+
+
+def fits(crf: DenseCRF, size: tuple[int, int]) -> bool:
+    """Whether the keys of all lattices on a picture of (H, W) fit into 63 bits."""
+    return size[0] * size[1] < 2**27 and all(
+        max(_extent(kernel, size)) < 1e6 and sum(_digits(kernel, size)[1]) < 63
+        for kernel in crf.kernels
+    )
+
+
+def fields(crf: DenseCRF, size: tuple[int, int], image: Tensor | None) -> list[Field]:
+    """The kernels of a CRF on the pixels of a picture, normalized, with their weights.
+
+    Args:
+        crf: kernels that `fits` accepts.
+        size: (H, W).
+        image: (H, W, 3) uint8, RGB; may be None if no kernel looks at colors.
+
+    Raises:
+        ShapeError: a picture that is not (H, W, 3) uint8.
+    """
+    found = []
+    for kernel in crf.kernels:
+        if kernel.rgb is None:
+            field = _of_places(kernel.xy, size, crf.normalization)
+        else:
+            field = _normalized(kernel, size, image, crf.normalization)
+        found.append(field._replace(after=field.after * np.float32(kernel.weight)))
+    return found
+
+
+def mean_field(score: Tensor, size: tuple[int, int], image: Tensor | None, crf: DenseCRF) -> Tensor:
+    """Marginals (L, N).
+
+    Args:
+        score: (L, N) float32 on the CPU, 0 for the best label of each pixel.
+        size: (H, W).
+        image: (H, W, 3) uint8, RGB; may be None if no kernel looks at colors.
+        crf: kernels that `fits` accepts.
+
+    Raises:
+        ShapeError: a picture that is not (H, W, 3) uint8.
+    """
+    labels, n = score.shape
+    lanes = next(w for w in (4, 8, 16, 24, 32, -(-labels // 16) * 16) if w >= labels)
+    place = _strips(*size)[1]
+    sources = fields(crf, size, image)
+    rows, q = _table(lanes, n), _table(lanes, n)
+    for plane in planes(lanes):
+        gather(score.numpy()[plane], place, by_rows(rows[plane]))
+    _iterate(rows, q, [(field, _table(lanes, field.cells)) for field in sources], crf.iterations)
+    found = np.empty((labels, n), np.float32)
+    for plane in planes(lanes):
+        scatter(by_rows(q[plane]), place, found[plane])
+    return torch.from_numpy(found)
+
+
+def _iterate(rows: Floats, q: Floats, pairs: Sequence[tuple[Field, Floats]], count: int) -> None:
+    """Mean field from scores in `rows`, into `q`; with a table for each field."""
+    lanes, n = rows.shape
+    threads = max(min(torch.get_num_threads(), lanes * n // LEAST), 1)
+    parts = [(n * i // threads, n * (i + 1) // threads) for i in range(threads)]
+    shares = planes(lanes) if threads > 1 else [slice(lanes)]
+    jobs = [(*pair, share) for pair in pairs for share in shares]
+    with _workers(threads) as each:
+        each(lambda part: _update(rows, q, (), *part), parts)
+        for _ in range(count):
+            each(lambda job: _spread(q, *job), jobs)
+            each(lambda part: _update(rows, q, pairs, *part), parts)
+
+
+def _update(
+    rows: Floats, q: Floats, pairs: Sequence[tuple[Field, Floats]], start: int, end: int
+) -> None:
+    """The marginals of some points, from their scores and messages."""
+    lanes, score = (0,) * len(q), rows
+    for field, table in pairs:
+        receive(score, q, field.index, field.weight, field.after, table, start, end, lanes)
+        score = q
+    softmax(score, q, start, end, lanes)
+
+
+def _spread(q: Floats, field: Field, table: Floats, share: slice) -> None:
+    """Splat the marginals of all points, and blur them: some of the lanes."""
+    q, table = q[share], table[share]
+    table.fill(0)
+    splat(q, field.index, field.weight, field.before, table, (0,) * len(q))
+    for plane in planes(len(q)):
+        blur(table[plane], field.chain, field.bounds, (0,) * len(table[plane]))
+
+
+@contextmanager
+def _workers(
+    threads: int,
+) -> Iterator[Callable[[Callable[[Any], None], Iterable[Any]], list[None]]]:
+    """What does some work for each of several jobs, in threads if there are several."""
+    if threads < 2:
+        yield lambda work, jobs: list(map(work, jobs))
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            yield lambda work, jobs: list(pool.map(work, jobs))
+
+
+def _table(lanes: int, rows: int) -> Floats:
+    """Empty, and where vectors begin with a line of the cache."""
+    numbers = np.empty(lanes * rows + 15, np.float32)
+    first = -(numbers.ctypes.data // 4) % 16
+    return numbers[first : first + lanes * rows].reshape(lanes, rows)
+
+
+@lru_cache(4)
+def _strips(height: int, width: int) -> tuple[Ints, Ints]:
+    """The pixels of a picture strip by strip, and the place of each pixel among them."""
+    pixels = np.arange(height * width, dtype=np.uint32).reshape(height, width)
+    order = np.concatenate([pixels[:, x : x + STRIP].ravel() for x in range(0, width, STRIP)])
+    return order, np.argsort(order).astype(np.uint32)
+
+
+@lru_cache(4)
+def _of_places(xy: float, size: tuple[int, int], normalization: str) -> Field:
+    """Without colors, all pictures of a size have the same lattice; the last few are kept."""
+    return _normalized(Kernel(xy, 1), size, None, normalization)
+
+
+def _normalized(
+    kernel: Kernel, size: tuple[int, int], image: Tensor | None, normalization: str
+) -> Field:
+    """Without the weight."""
+    field = _lattice(kernel, size, image)
+    if normalization == "none":
+        return field
+    n = len(field.index)
+    total, table, lanes = np.zeros((4, n), np.float32), _table(4, field.cells), (0,) * 4
+    _spread(total + 1, field, table, slice(4))
+    receive(total, total, field.index, field.weight, field.after, table, 0, n, lanes)
+    scale = np.reciprocal(by_rows(total)[:, 0] + np.float32(1e-20), dtype=np.float32)
+    if normalization == "symmetric":
+        scale = np.sqrt(scale, dtype=np.float32)
+    if normalization != "after":
+        field = field._replace(before=scale)
+    return field if normalization == "before" else field._replace(after=field.after * scale)
+
+
+def _lattice(kernel: Kernel, size: tuple[int, int], image: Tensor | None) -> Field:
+    """Without normalization."""
+    features = _features(kernel, size, image, torch.empty(0)).numpy()
+    n, d = features.shape
+    lows, bits = _digits(kernel, size)
+    shifts = [sum(bits[1:]), *accumulate(bits[1:-1], initial=0)]
+    bases = [1 << shift for shift in shifts]
+    steps = [b - a for a, b in zip([0, *bases], [*bases, 0], strict=True)]
+    origin = -sum(low * base for low, base in zip(lows, bases, strict=True))
+    index, weight = np.empty((n, d + 1), np.int32), np.empty((n, d + 1), np.float32)
+    moves = np.array([*steps, origin], np.int64)
+    keys = number(features, _scales(d), _strips(*size)[0], moves, index, weight)
+    keys, inner = renumber(keys, *sort(keys, shifts[0], sum(bits)), index)
+    chain, bounds = chains(keys, inner, moves, shifts[0], bits[1])
+    ones = np.ones(n, np.float32)
+    return Field(len(keys), index, weight, chain, bounds, ones, ones / np.float32(1 + 2.0**-d))
+
+
+def _scales(d: int) -> Floats:
+    """Of the features, as in `lattice`."""
+    scales = [(2 / 3) ** 0.5 * (d + 1) / (j * (j + 1)) ** 0.5 for j in range(1, d + 1)]
+    return np.array(scales, np.float32)
+
+
+def _extent(kernel: Kernel, size: tuple[int, int]) -> list[float]:
+    """The largest value of each feature; the least is 0."""
+    colors = [] if kernel.rgb is None else 3 * [255 / kernel.rgb]
+    return [(size[1] - 1) / kernel.xy, (size[0] - 1) / kernel.xy, *colors]
+
+
+def _digits(kernel: Kernel, size: tuple[int, int]) -> tuple[list[int], list[int]]:
+    """For each digit of a key a number below all its values, and how many bits it needs."""
+    extent = _extent(kernel, size)
+    d = len(extent)
+    # Digit i is (i + 2) times feature i + 1 less i times feature i, over d + 1, and near to it for
+    # the vertices around a point.
+    most = [0, *(scale * e / (d + 1) for scale, e in zip(_scales(d).tolist(), extent, strict=True))]
+    lows = [-int(i * most[i]) - 4 for i in range(d)]
+    highs = [int((i + 2) * most[i + 1]) + 4 for i in range(d)]
+    return lows, [(high - low).bit_length() for low, high in zip(lows, highs, strict=True)]

@@ -1,0 +1,371 @@
+"""Rows of lanes, and what runs over tables of them: slice, softmax, splat, blur.
+
+The values of a point or a cell are a row, with a lane for each label. numba has no type for the
+vectors of a processor, and hardly makes any from a loop over labels, since for all it knows two
+arrays might overlap. So here is such a type, `Row`, with functions written in LLVM's language.
+
+A table of M rows is an array (W, M). Inside, it is a plane of 16 lanes after the other, the last
+of them narrower if need be, and in each of these (16, M) the lanes of a row lie side by side.
+
+The number of lanes must be known when a function is compiled. So `lanes` is a tuple of W zeros.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, models, register_model
+from numpy.typing import NDArray
+
+from unpool.ops.meanfield import SMALLEST
+
+__all__ = [
+    "Row",
+    "blur",
+    "by_rows",
+    "gather",
+    "jit",
+    "planes",
+    "receive",
+    "scatter",
+    "softmax",
+    "splat",
+]
+
+LARGE = 2**20
+"""Numbers in a table from which on its rows are prefetched."""
+
+AHEAD = 24
+"""How long before they are used, in points or cells."""
+
+Work = TypeVar("Work", bound=Callable[..., Any])
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+Lanes = tuple[int, ...]
+
+
+def planes(lanes: int) -> list[slice]:
+    """The lanes of each plane."""
+    return [slice(start, min(start + 16, lanes)) for start in range(0, lanes, 16)]
+
+
+def by_rows(plane: Floats) -> Floats:
+    """A plane of a table, (W, M) in name, as what it is: (M, W)."""
+    return plane.reshape(plane.shape[::-1])
+
+
+def jit(work: Work) -> Work:
+    """Compile at the first call, for each kind of arguments, and keep the result on disk."""
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(work)
+    except RuntimeError:  # nowhere to keep it
+        return njit(**options)(work)
+
+
+class Row(types.Type):  # type: ignore[misc]
+    """The type of a row: a vector for each plane."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        super().__init__(f"Row({lanes})")
+
+
+FLOAT, INT, LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+FUSED = ("contract",)  # a product and a sum may be rounded as one
+
+
+class _Model(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, row: Row) -> None:
+        vectors = [ir.VectorType(FLOAT, p.stop - p.start) for p in planes(row.lanes)]
+        super().__init__(manager, row, ir.LiteralStructType(vectors))
+
+
+register_model(Row)(_Model)
+
+
+def _constant(value: float, lanes: int, kind: Any = FLOAT) -> Any:
+    return ir.Constant(ir.VectorType(kind, lanes), [value] * lanes)
+
+
+def _everywhere(b: Any, number: Any, lanes: int) -> Any:
+    """A vector of the same number in all lanes."""
+    empty = ir.Constant(ir.VectorType(FLOAT, lanes), ir.Undefined)
+    return b.shuffle_vector(
+        b.insert_element(empty, number, INT(0)), empty, _constant(0, lanes, INT)
+    )
+
+
+def _vectors(b: Any, row: Any) -> list[Any]:
+    return [b.extract_value(row, i) for i in range(len(row.type.elements))]
+
+
+def _row(b: Any, vectors: Iterable[Any]) -> Any:
+    vectors = list(vectors)
+    row = ir.Constant(ir.LiteralStructType([vector.type for vector in vectors]), ir.Undefined)
+    for i, vector in enumerate(vectors):
+        row = b.insert_value(row, vector, i)
+    return row
+
+
+def _addresses(context: Any, b: Any, table: Any, array: Any, row: Any, lanes: int) -> list[Any]:
+    """Where the vectors of a row lie in a table."""
+    array = context.make_array(table)(context, b, array)
+    rows, row = b.extract_value(array.shape, 1), b.sext(row, LONG) if row.type != LONG else row
+    found = []
+    for plane in planes(lanes):
+        width = plane.stop - plane.start
+        first = b.add(b.mul(rows, LONG(plane.start)), b.mul(row, LONG(width)))
+        pointer = b.gep(array.data, [first])
+        found.append(b.bitcast(pointer, ir.VectorType(FLOAT, width).as_pointer()))
+    return found
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _zeros(typing: Any, lanes: Any) -> Any:
+    def build(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        return _row(b, [_constant(0, plane.stop - plane.start) for plane in planes(len(lanes))])
+
+    return Row(len(lanes))(lanes), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _load(typing: Any, table: Any, row: Any, lanes: Any) -> Any:
+    def build(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        places = _addresses(context, b, table, arguments[0], arguments[1], len(lanes))
+        return _row(b, [b.load(place, align=4) for place in places])
+
+    return Row(len(lanes))(table, row, lanes), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _store(typing: Any, table: Any, row: Any, value: Any) -> Any:
+    def build(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        places = _addresses(context, b, table, arguments[0], arguments[1], value.lanes)
+        for vector, place in zip(_vectors(b, arguments[2]), places, strict=True):
+            b.store(vector, place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(table, row, value), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _prefetch(typing: Any, table: Any, row: Any, lanes: Any) -> Any:
+    """Bring a row into the cache."""
+
+    def build(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, INT, INT, INT])
+        prefetch = b.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        for place in _addresses(context, b, table, arguments[0], arguments[1], len(lanes)):
+            b.call(prefetch, [b.bitcast(place, byte), INT(0), INT(3), INT(1)])
+        return context.get_dummy_value()
+
+    return types.void(table, row, lanes), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _add(typing: Any, row: Any, other: Any, factor: Any) -> Any:
+    """row + factor * other."""
+
+    def build(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        sums = []
+        for here, more in zip(*(_vectors(b, value) for value in arguments[:2]), strict=True):
+            part = b.fmul(more, _everywhere(b, arguments[2], more.type.count), flags=FUSED)
+            sums.append(b.fadd(here, part, flags=FUSED))
+        return _row(b, sums)
+
+    return row(row, row, types.float32), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _softmax(typing: Any, row: Any) -> Any:
+    """The shares of scores; those below SMALLEST become 0."""
+
+    def build(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        scores = _vectors(b, arguments[0])
+        top = _fold(b, scores, _larger)
+        e = [_exp(b, b.fsub(x, _everywhere(b, top, x.type.count))) for x in scores]
+        scale = b.fdiv(FLOAT(1), _fold(b, e, type(b).fadd))
+        shares = [b.fmul(x, _everywhere(b, scale, x.type.count)) for x in e]
+        return _row(b, [_flush(b, share) for share in shares])
+
+    return row(row), build
+
+
+def _larger(b: Any, x: Any, y: Any) -> Any:
+    return b.select(b.fcmp_ordered(">", x, y), x, y)
+
+
+def _flush(b: Any, x: Any) -> Any:
+    lanes = x.type.count
+    return b.select(b.fcmp_ordered(">", x, _constant(SMALLEST, lanes)), x, _constant(0, lanes))
+
+
+def _fold(b: Any, vectors: list[Any], operation: Callable[[Any, Any, Any], Any]) -> Any:
+    """One number of all lanes: vectors of a size first, then halves of what that gives."""
+    vectors = list(vectors)
+    while vectors[0].type.count > 1 or len(vectors) > 1:
+        if len(vectors) > 1 and vectors[0].type.count == vectors[1].type.count:
+            vectors[:2] = [operation(b, *vectors[:2])]
+        else:
+            vectors[:1] = _halves(b, vectors[0])
+    return b.extract_element(vectors[0], INT(0))
+
+
+def _halves(b: Any, vector: Any) -> list[Any]:
+    half = vector.type.count // 2
+    kind = ir.VectorType(INT, half)
+    picks = (ir.Constant(kind, list(range(start, start + half))) for start in (0, half))
+    return [b.shuffle_vector(vector, vector, pick) for pick in picks]
+
+
+def _exp(b: Any, x: Any) -> Any:
+    """exp of a vector of numbers up to 0; below -60 of -60.
+
+    As 2^k exp(r): k is rounded by adding a number so large that no fraction is left, which leaves
+    k in the last bits, whence it goes to the exponent; for r up to log(2) / 2 the series is short.
+    """
+    lanes = x.type.count
+    x = _larger(b, x, _constant(-60, lanes))
+    large = _constant(1.5 * 2**23, lanes)
+    sum_ = _fused(b, x, _constant(1 / np.log(2), lanes), large)
+    k = b.fsub(sum_, large)
+    rest = _fused(b, k, _constant(-0.693359375, lanes), x)  # log(2), in two parts
+    rest = _fused(b, k, _constant(0.693359375 - np.log(2), lanes), rest)
+    series = _constant(1 / 720, lanes)
+    for factor in (120, 24, 6, 2, 1, 1):
+        series = _fused(b, series, rest, _constant(1 / factor, lanes))
+    exponent = b.shl(b.bitcast(sum_, ir.VectorType(INT, lanes)), _constant(23, lanes, INT))
+    power = b.bitcast(b.add(exponent, _constant(127 << 23, lanes, INT)), x.type)
+    return b.fmul(series, power)
+
+
+def _fused(b: Any, x: Any, y: Any, z: Any) -> Any:
+    return b.fadd(b.fmul(x, y, flags=FUSED), z, flags=FUSED)
+
+
+@jit
+def receive(
+    score: Floats,
+    q: Floats,
+    index: Ints,
+    weight: Floats,
+    after: Floats,
+    table: Floats,
+    start: int,
+    end: int,
+    lanes: Lanes,
+) -> None:
+    """Slice: q becomes the score and what the cells around a point hold, from `start` to `end`."""
+    if index.shape[1] == 6:
+        _receive(score, q, index, weight, after, table, start, end, 6, lanes)
+    else:
+        _receive(score, q, index, weight, after, table, start, end, 3, lanes)
+
+
+@jit
+def _receive(
+    score: Floats,
+    q: Floats,
+    index: Ints,
+    weight: Floats,
+    after: Floats,
+    table: Floats,
+    start: int,
+    end: int,
+    corners: int,
+    lanes: Lanes,
+) -> None:
+    """With a number of corners that is known, so that there is no loop over them."""
+    large = table.size > LARGE
+    for p in range(start, end):
+        if large:
+            for k in range(corners):
+                _prefetch(table, index[min(p + AHEAD, end - 1), k], lanes)
+        message = _zeros(lanes)
+        for k in range(corners):
+            message = _add(message, _load(table, index[p, k], lanes), weight[p, k])
+        _store(q, p, _add(_load(score, p, lanes), message, after[p]))
+
+
+@jit
+def softmax(score: Floats, q: Floats, start: int, end: int, lanes: Lanes) -> None:
+    """Marginals from scores, from `start` to `end`."""
+    for p in range(start, end):
+        _store(q, p, _softmax(_load(score, p, lanes)))
+
+
+@jit
+def splat(
+    q: Floats, index: Ints, weight: Floats, before: Floats, table: Floats, lanes: Lanes
+) -> None:
+    """Add the marginals of all points to the cells around them."""
+    if index.shape[1] == 6:
+        _splat(q, index, weight, before, table, 6, lanes)
+    else:
+        _splat(q, index, weight, before, table, 3, lanes)
+
+
+@jit
+def _splat(
+    q: Floats,
+    index: Ints,
+    weight: Floats,
+    before: Floats,
+    table: Floats,
+    corners: int,
+    lanes: Lanes,
+) -> None:
+    large = table.size > LARGE
+    for p in range(len(index)):
+        if large:
+            for k in range(corners):
+                _prefetch(table, index[min(p + AHEAD, len(index) - 1), k], lanes)
+        value = _add(_zeros(lanes), _load(q, p, lanes), before[p])
+        for k in range(corners):
+            cell = index[p, k]
+            _store(table, cell, _add(_load(table, cell, lanes), value, weight[p, k]))
+
+
+@jit
+def blur(table: Floats, chain: Ints, bounds: NDArray[np.int64], lanes: Lanes) -> None:
+    """To each cell half of its neighbors in its chain, in place.
+
+    Args:
+        chain: twice a cell, plus 1 where its neighbor comes next; one more at the end.
+        bounds: parts of `chain` in which no cell comes twice.
+    """
+    half = np.float32(0.5)
+    for part in range(len(bounds) - 1):
+        code = chain[bounds[part]]
+        last, here = _zeros(lanes), _load(table, code >> 1, lanes)
+        link = np.float32(0)
+        for i in range(bounds[part], bounds[part + 1]):
+            following = chain[i + 1]
+            coming = _load(table, following >> 1, lanes)
+            value = _add(here, last, link)
+            link = half * np.float32(code & 1)
+            _store(table, code >> 1, _add(value, coming, link))
+            last, here, code = here, coming, following
+
+
+@jit
+def gather(values: Floats, place: Ints, rows: Floats) -> None:
+    """Values (L, N) as rows (N, W) of a plane at other places; minus infinity beyond label L."""
+    labels = len(values)
+    for p in range(len(place)):
+        for lane in range(labels):
+            rows[place[p], lane] = values[lane, p]
+        for lane in range(labels, rows.shape[1]):
+            rows[place[p], lane] = -np.inf
+
+
+@jit
+def scatter(rows: Floats, place: Ints, values: Floats) -> None:
+    """The other way."""
+    for p in range(len(place)):
+        for lane in range(len(values)):
+            values[lane, p] = rows[place[p], lane]

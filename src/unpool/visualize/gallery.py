@@ -1,0 +1,224 @@
+"""Galleries: the strongest patches of each unit beside their projections, as in the paper.
+
+A folder with `index.html` to browse, `top.json` with all that was found, and a figure for each
+unit shown: LAYER/UNIT.png. Characters of a layer's name that files should not have are written
+as in the addresses of web pages: relu%3A2.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from unpool.errors import ImageError
+from unpool.vision.images import read_image, write_image
+from unpool.vision.sources import Source, spare_inputs
+from unpool.visualize.layers import tried
+from unpool.visualize.pages import Found, Wall, write_pages
+from unpool.visualize.pictures import draw, mosaic, patch
+from unpool.visualize.project import project
+from unpool.visualize.subjects import Subject
+from unpool.visualize.top import mine
+
+__all__ = ["figure", "make_gallery"]
+
+Pixels = NDArray[np.uint8]
+Progress = Callable[[int, int, str], None]
+"""Called with how much is done, the total, and what is being done."""
+
+_TILE = 96  # pixels; smaller patches are enlarged a whole number of times, larger ones reduced
+
+
+def make_gallery(
+    subject: Subject,
+    pictures: Sequence[Path],
+    output: Path,
+    layers: Sequence[str] = (),
+    *,
+    units: Sequence[int] = (),
+    shown: int = 16,
+    count: int = 9,
+    color: bool = True,
+    batch: int = 8,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Found:
+    """Find the strongest pictures of all units of some layers, and draw some of them.
+
+    One pass over the pictures finds all; then the winners of the units that are shown are
+    projected, many at a time.
+
+    Args:
+        subject: the model, and how it takes pictures.
+        pictures: files; one that cannot be read is passed over.
+        output: the folder of the gallery.
+        layers: names from `list_layers`; the last of each stage when not given.
+        units: which are shown of every layer; evenly chosen ones when not given.
+        shown: how many are shown then.
+        count: how many pictures are kept of each unit.
+        color: show projections in color.
+        batch: pictures at a time.
+        progress: see `Progress`.
+        options: `rule`, `seed`, `overlap`, `lrn` and `activations` of `project`.
+
+    Raises:
+        OptionError: no such layer or unit, a function without a rule, or a figure in the place of a
+            picture.
+        ShapeError: the model takes no pictures of this size.
+        ImageError: none of the pictures can be read.
+    """
+    walls = _hung(subject, layers, units, shown, options)
+    figures = [output / wall.path(unit) for wall in walls for unit in wall.units]
+    spare_inputs([Source(path, PurePosixPath(path.name)) for path in pictures], figures)
+    work, found = len(pictures) + len(figures), Found([], {}, {})
+
+    def tell(done: int, doing: str) -> None:
+        if progress is not None:
+            progress(done, work, doing)
+
+    stream = _batches(subject, pictures, batch, found, tell)
+    found.tops.update(mine(subject.model, stream, [wall.layer.name for wall in walls], count))
+    done = len(pictures)
+    for wall in walls:
+        doing = f"projecting {wall.layer.name}"
+        for unit, drawn in _drawn(subject, wall, found, batch, color, options):
+            write_image(output / wall.path(unit), drawn)
+            done += 1
+            tell(done, doing)
+    write_pages(output, subject, walls, found, options)
+    return found
+
+
+def _batches(
+    subject: Subject,
+    pictures: Sequence[Path],
+    batch: int,
+    found: Found,
+    tell: Callable[[int, str], None],
+) -> Iterator[Tensor]:
+    """The pictures that can be read, so many at a time; `found` tells which these are."""
+    crops: list[Pixels] = []
+    for number, path in enumerate(pictures, 1):
+        try:
+            crops.append(subject.inputs.crop(read_image(path)))
+            found.pictures.append(path)
+        except ImageError as error:
+            found.failed[str(path)] = str(error)
+        if len(crops) == batch or (crops and number == len(pictures)):
+            yield subject.prepare(crops)
+            crops = []
+        tell(number, "looking for the strongest")
+    if not found.pictures:
+        reason = next(iter(found.failed.values()), "there are none")
+        raise ImageError(f"none of {len(pictures)} pictures can be used: {reason}")
+
+
+def figure(projections: Sequence[Pixels], patches: Sequence[Pixels]) -> Pixels:
+    """The projections of a unit in a square grid, and beside it the patches they come from.
+
+    Args:
+        projections: (h, w, 3) uint8 each, all of one size.
+        patches: as many, of the same size.
+
+    Returns:
+        A picture (H, W, 3) uint8; small patches are enlarged, large ones reduced.
+
+    Zeiler, Fergus 2014, figure 2.
+
+    >>> figure([np.zeros((7, 7, 3), np.uint8)] * 9, [np.zeros((7, 7, 3), np.uint8)] * 9).shape
+    (277, 562, 3)
+    """
+    columns = math.ceil(math.sqrt(len(patches)))
+    left, right = (mosaic([_tile(p) for p in side], columns) for side in (projections, patches))
+    return np.concatenate([left, np.full((len(left), 8, 3), 255, np.uint8), right], axis=1)
+
+
+def _tile(picture: Pixels) -> Pixels:
+    side = max(picture.shape[:2])
+    if side <= _TILE:
+        times = _TILE // side
+        return picture.repeat(times, 0).repeat(times, 1)
+    height, width = (max(round(s * _TILE / side), 1) for s in picture.shape[:2])
+    return np.array(Image.fromarray(picture).resize((width, height), Image.Resampling.BOX))
+
+
+# ---- what is shown -------------------------------------------------------------------------------
+
+
+def _hung(
+    subject: Subject,
+    names: Sequence[str],
+    units: Sequence[int],
+    shown: int,
+    options: dict[str, Any],
+) -> list[Wall]:
+    walls = []
+    for layer, field in tried(subject, names, units, **options):
+        chosen = list(dict.fromkeys(units)) or _even(layer.shape[0], shown)
+        walls.append(Wall(layer, field, chosen))
+    return walls
+
+
+def _even(units: int, shown: int) -> list[int]:
+    """So many units, at even distances."""
+    shown = min(shown, units)
+    return [i * units // shown for i in range(shown)]
+
+
+class _Item(NamedTuple):
+    """A projection to be made."""
+
+    unit: int
+    picture: int
+    place: tuple[int, int]
+
+
+def _drawn(
+    subject: Subject,
+    wall: Wall,
+    found: Found,
+    batch: int,
+    color: bool,
+    options: dict[str, Any],
+) -> Iterator[tuple[int, Pixels]]:
+    """The figure of each unit shown, many projections at a time."""
+    top = found.tops[wall.layer.name]
+    count = top.values.shape[1]
+    items = []
+    for unit in wall.units:
+        places = [(0, 0)] * count if top.places is None else top.places[unit].tolist()
+        pictures = top.pictures[unit].tolist()
+        items += [_Item(unit, n, place) for n, place in zip(pictures, places, strict=True)]
+    parts = (items[start : start + batch] for start in range(0, len(items), batch))
+    pairs = (pair for part in parts for pair in _pairs(subject, wall, found, part, color, options))
+    for unit in wall.units:
+        yield unit, figure(*zip(*islice(pairs, count), strict=True))
+
+
+def _pairs(
+    subject: Subject,
+    wall: Wall,
+    found: Found,
+    items: Sequence[_Item],
+    color: bool,
+    options: dict[str, Any],
+) -> Iterator[tuple[Pixels, Pixels]]:
+    """Projection and patch of each item, both cut to what the unit sees."""
+    read = {n: read_image(found.pictures[n]) for n in {item.picture for item in items}}
+    crops = {n: subject.inputs.crop(image) for n, image in read.items()}
+    seen = [crops[item.picture] for item in items]
+    units, places = [item.unit for item in items], torch.tensor([item.place for item in items])
+    layer, images = wall.layer, subject.prepare(seen)
+    options = {**options, "place": places if len(layer.shape) == 3 else "max"}
+    signal = project(subject.model, images, layer.name, units, **options).signal
+    shown = draw(signal, color=color, order=subject.inputs.order)
+    for item, projection, crop in zip(items, shown, seen, strict=True):
+        box = wall.field.box(*item.place)
+        yield patch(projection, box), patch(crop, box)

@@ -1,0 +1,148 @@
+"""The pictures that excite each unit of a network most, found in one pass for all units."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unpool.errors import OptionError, ShapeError
+from unpool.visualize.probes import Probe
+
+__all__ = ["Top", "mine"]
+
+
+class Top(NamedTuple):
+    """The strongest activations of the units of a layer; one a picture, its maximum.
+
+    Of each unit they are sorted, the strongest first; of equal ones the first picture comes first.
+    """
+
+    values: Tensor  #: (C, K) float32
+    pictures: Tensor  #: (C, K) int64, numbers of pictures in the order in which they came
+    places: Tensor | None  #: (C, K, 2) int64, row and column in the map; None without maps
+
+    @property
+    def dead(self) -> int:
+        """How many units no picture excites: none of their activations is above zero."""
+        return int((self.values[:, 0] <= 0).sum())
+
+
+def mine(
+    model: nn.Module,
+    batches: Iterable[Tensor | Sequence[Tensor]],
+    layers: Sequence[str],
+    count: int = 9,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Top]:
+    """Find the pictures that excite each unit most, in one pass over them for all layers.
+
+    Of a picture the largest activation of each map counts. The model runs no further than the
+    deepest of the layers, and no maps are kept: what is held grows with the number of units, not
+    of pictures.
+
+    Args:
+        model: any module; it stays as it is, and runs as in evaluation mode.
+        batches: pictures, (N, C, H, W) each, as the model takes them; or what a data loader gives,
+            of which the first item is taken. Their sizes may differ from batch to batch.
+        layers: names from `list_layers`, of layers with maps (N, C, h, w) or without (N, C).
+        count: K, how many are kept of each unit; fewer if there are fewer pictures.
+        progress: called with the number of pictures that have been seen.
+
+    Returns:
+        For each layer its strongest, in the order in which the layers run.
+
+    Raises:
+        OptionError: no such layer, a layer whose output is something else, less than one wanted, no
+            pictures, or activations that are not finite.
+        ShapeError: pictures that the model cannot take, or batches whose maps differ in number.
+
+    Zeiler, Fergus 2014, section 4 and figure 2: the top 9 activations over the validation set.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    >>> found = mine(model, [torch.rand(5, 3, 8, 8), torch.rand(2, 3, 8, 8)], ["1"], count=3)
+    >>> found["1"].pictures.shape, found["1"].places.shape
+    (torch.Size([4, 3]), torch.Size([4, 3, 2]))
+    """
+    if count < 1:
+        raise OptionError(f"got count={count}; wanted 1 or more")
+    probe, seen = Probe(model, layers), 0
+    kept: dict[str, _Strongest] = {}
+
+    def see(layer: str, maps: Tensor) -> None:
+        kept.setdefault(layer, _Strongest(layer, count)).take(maps, seen)
+
+    with torch.no_grad():
+        for batch in batches:
+            images = batch if isinstance(batch, Tensor) else batch[0]
+            probe.visit(images, see)
+            seen += len(images)
+            if progress is not None:
+                progress(seen)
+    if not seen:
+        raise OptionError("got no pictures; wanted one or more")
+    return {layer: strongest.found() for layer, strongest in kept.items()}
+
+
+class _Strongest:
+    """The strongest of what has been seen of a layer."""
+
+    def __init__(self, layer: str, count: int) -> None:
+        self.layer, self.count = layer, count
+        self._values = self._pictures = self._places = torch.empty(0)
+        self._mapped = False  # whether the layer has maps
+
+    def take(self, maps: Tensor, first: int) -> None:
+        """See what the layer gives for a batch of pictures, of which the first has that number."""
+        values = self._peaks(maps)
+        if not self._values.numel():
+            units, self._mapped = maps.shape[1], maps.dim() == 4
+            self._values = values.new_empty(units, 0)
+            self._pictures = torch.empty(units, 0, dtype=torch.int64, device=maps.device)
+            self._places = torch.empty(units, 0, 2, dtype=torch.int64, device=maps.device)
+        if len(self._values) != values.shape[1]:
+            raise ShapeError(
+                f"layer {self.layer!r} gives {values.shape[1]} maps, and gave {len(self._values)} "
+                "before; pass pictures of one size"
+            )
+        full = self._values.shape[1] == self.count
+        better = values > self._values[:, -1] if full else torch.ones_like(values, dtype=torch.bool)
+        if not better.any():
+            return
+        picture, unit = better.nonzero().unbind(1)
+        places = torch.zeros(*values.shape, 2, dtype=torch.int64, device=maps.device)
+        if maps.dim() == 4:  # places are looked for only where they count
+            peak = maps[picture, unit].flatten(1).argmax(1)
+            places[picture, unit] = torch.stack([peak // maps.shape[3], peak % maps.shape[3]], 1)
+        numbers = torch.arange(first, first + len(values), device=maps.device)
+        self._merge(values.T, numbers.expand(values.shape[1], -1), places.transpose(0, 1))
+
+    def _peaks(self, maps: Tensor) -> Tensor:
+        """The largest activation of each map, (N, C) float32."""
+        if maps.dim() not in (2, 4) or maps.is_complex() or 0 in maps.shape:
+            raise OptionError(
+                f"layer {self.layer!r} gives {tuple(maps.shape)}; wanted maps (N, C, h, w), or "
+                "(N, C): choose another in list_layers(model, images)"
+            )
+        values = (maps.amax((2, 3)) if maps.dim() == 4 else maps).float()
+        if not values.isfinite().all():
+            raise OptionError(
+                f"layer {self.layer!r} gives values that are not finite; the weights are damaged, "
+                "or the pictures are not prepared as the model takes them"
+            )
+        return values
+
+    def _merge(self, values: Tensor, pictures: Tensor, places: Tensor) -> None:
+        """Keep the strongest of the old and the new; a stable sort leaves the old ones first."""
+        values = torch.cat([self._values, values], 1)
+        self._values, order = values.sort(dim=1, descending=True, stable=True)
+        self._values, order = self._values[:, : self.count], order[:, : self.count]
+        self._pictures = torch.cat([self._pictures, pictures], 1).gather(1, order)
+        both = torch.cat([self._places, places], 1)
+        self._places = both.gather(1, order[:, :, None].expand(-1, -1, 2))
+
+    def found(self) -> Top:
+        """What has been kept, on the CPU."""
+        places = self._places.cpu() if self._mapped else None
+        return Top(self._values.cpu(), self._pictures.cpu(), places)

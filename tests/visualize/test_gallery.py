@@ -1,0 +1,210 @@
+"""Galleries: what is cut out, what is written, and what is refused."""
+
+import json
+import os
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unpool.errors import ImageError, OptionError, ShapeError
+from unpool.vision.images import read_image
+from unpool.visualize import Inputs, Subject, draw, make_gallery, measured_field, mine, project
+from unpool.visualize import gallery as module
+from unpool.visualize.layers import stages
+from unpool.visualize.probes import Layer
+from unpool.visualize.sheets import Projector
+
+SIDE = 32
+
+
+@pytest.fixture
+def subject(build):
+    return Subject(build("overlapping"), "a <small> net", Inputs(SIDE, SIDE))
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Eleven pictures, of which two are broken; names that a page must escape, one no text."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for i in range(11):
+        path = tmp_path / (os.fsdecode(b"in/\xff.png") if i == 4 else f"in/{i} & <b>.png")
+        path.parent.mkdir(exist_ok=True)
+        coarse = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((44, 36)).save(path)
+        paths.append(path)
+    paths[3].write_bytes(b"")
+    paths[10].write_bytes(paths[9].read_bytes()[:50])
+    return paths
+
+
+class Page(HTMLParser):
+    """What a page refers to, and what it says."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.tags = [], []
+        self.feed(path.read_text("utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href")]
+
+
+def test_what_is_written(subject, files, tmp_path):
+    out, seen = tmp_path / "out", []
+    found = make_gallery(
+        subject,
+        files,
+        out,
+        ["8", "2"],
+        shown=3,
+        count=4,
+        batch=4,
+        progress=lambda *s: seen.append(s),
+    )
+    good = [path for i, path in enumerate(files) if i not in (3, 10)]
+    assert found.pictures == good
+    assert list(found.failed) == [str(files[3]), str(files[10])]
+    images = subject.prepare([subject.inputs.crop(read_image(path)) for path in good])
+    wanted = mine(subject.model, images.split(4), ["8", "2"], 4)
+    told = json.loads((out / "top.json").read_text())
+    assert told["pictures"] == [str(path) for path in good]
+    assert told["failed"] == found.failed
+    for layer, wall in zip(["8", "2"], told["layers"], strict=True):
+        assert wall["layer"] == layer
+        assert wall["pictures"] == wanted[layer].pictures.tolist()
+        assert wall["places"] == wanted[layer].places.tolist()
+        assert torch.allclose(torch.tensor(wall["values"]), wanted[layer].values, rtol=1e-5)
+        field = measured_field(subject.model, images, layer)
+        assert wall["field"] == {k: list(v) for k, v in field._asdict().items()}
+    figures = {p.relative_to(out).as_posix() for p in out.rglob("*.png")}
+    assert figures == {"8/0000.png", "8/0002.png", "8/0005.png"} | {
+        "2/0000.png",
+        "2/0002.png",
+        "2/0004.png",
+    }
+    assert [done for done, *_ in seen] == sorted(done for done, *_ in seen)
+    assert seen[-1][:2] == (17, 17)
+    page = Page(out / "index.html")
+    pictures = [link for link in page.links if link.endswith(".png")]
+    assert {unquote(link) for link in pictures} == figures
+    assert all(not link.startswith(("http", "/")) for link in page.links)
+    assert "b" not in page.tags
+    assert "small" in page.tags
+
+
+def test_patches_are_where_the_field_says(subject, files, tmp_path, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(
+        module,
+        "figure",
+        lambda *sides: shown.update({len(shown): sides}) or np.zeros_like(sides[1][0]),
+    )
+    found = make_gallery(subject, files, tmp_path / "out", ["5"], units=[6, 1], count=3, batch=2)
+    field, top = measured_field(subject.model, subject.blank(), "5"), found.tops["5"]
+    for unit, (projections, patches) in zip([6, 1], shown.values(), strict=True):
+        for rank, number in enumerate(top.pictures[unit].tolist()):
+            crop = subject.inputs.crop(read_image(found.pictures[number]))
+            place = top.places[unit, rank]
+            signal = project(
+                subject.model, subject.prepare([crop]), "5", unit, place=place[None]
+            ).signal
+            x, y, _, _ = field.box(*place.tolist())
+            for row in range(field.size[0]):
+                for column in range(field.size[1]):
+                    inside = 0 <= y + row < SIDE and 0 <= x + column < SIDE
+                    wanted = crop[y + row, x + column] if inside else (128,) * 3
+                    assert tuple(patches[rank][row, column]) == tuple(wanted)
+            drawn = draw(signal)[0]
+            outside = drawn.copy()
+            outside[max(y, 0) : y + field.size[0], max(x, 0) : x + field.size[1]] = 128
+            assert (outside == 128).all()
+            cut = drawn[max(y, 0) : y + field.size[0], max(x, 0) : x + field.size[1]]
+            top_, left = max(-y, 0), max(-x, 0)
+            seen = projections[rank][top_ : top_ + len(cut), left : left + cut.shape[1]]
+            assert np.abs(seen.astype(int) - cut).max() <= 1
+
+
+def test_layers_without_maps_show_the_whole_picture(files, filled_net, tmp_path):
+    nn = torch.nn
+    net = filled_net(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3600, 5)))
+    subject = Subject(net, "flat", Inputs(SIDE, SIDE))
+    make_gallery(subject, files, tmp_path / "out", ["3"], shown=2, count=9)
+    told = json.loads((tmp_path / "out/top.json").read_text())
+    assert told["layers"][0]["places"] is None
+    assert read_image(tmp_path / "out/3/0000.png").shape == (292, 592, 3)
+
+
+def test_figures_are_two_grids():
+    pictures = [np.full((10, 5, 3), i, np.uint8) for i in range(9)]
+    shown = module.figure(pictures, [p + 100 for p in pictures])
+    assert shown.shape == (3 * 90 + 4, 2 * (3 * 45 + 4) + 8, 3)  # nine times as large
+    assert shown[0, 0, 0] == 0
+    assert shown[0, 139, 0] == 255
+    assert shown[-1, -1, 0] == 108
+    assert shown[0, 147, 0] == 100
+    large = [np.zeros((200, 100, 3), np.uint8)] * 2
+    assert module.figure(large, large).shape == (96, 2 * (2 * 48 + 2) + 8, 3)
+
+
+def test_stages_of_other_networks():
+    def layers(*shapes):
+        return [Layer(str(i), "", shape) for i, shape in enumerate(shapes)]
+
+    growing = layers((4, 8, 8), (4, 4, 4), (8, 4, 4), (4, 8, 8), (4, 4, 4))
+    assert stages(growing) == ["0", "2"]
+    assert stages(layers((4, 8, 8), (4, 8, 8))) == ["1"]
+    assert stages(layers((4, 11, 11), (4, 9, 9), (4, 4, 4), (4, 3, 3))) == ["1", "3"]
+    assert stages(layers((10,))) == []
+
+
+def test_what_is_refused_is_refused_before_any_work(subject, files, tmp_path):
+    out = tmp_path / "out"
+    for layers, options, message in [
+        (["nine"], {}, "got layer 'nine', which the model does not have"),
+        (["8"], {"units": [3, 8]}, "got unit 8 of layer '8', which has 8; wanted 0 to 7"),
+        (["8"], {"rule": "plain"}, "got rule 'plain'"),
+    ]:
+        with pytest.raises(OptionError, match=message):
+            make_gallery(subject, files, out, layers, **options)
+    with pytest.raises(ShapeError, match="cannot be run on"):
+        make_gallery(Subject(subject.model, "", Inputs(4, 4)), files, out)
+    assert not out.exists()
+    with pytest.raises(ImageError, match=r"none of 1 pictures can be used: .* is empty"):
+        make_gallery(subject, files[3:4], out, ["8"])
+    inner = out / "8/0000.png"
+    inner.parent.mkdir(parents=True)
+    Image.new("RGB", (40, 40)).save(inner)
+    before = inner.read_bytes()
+    with pytest.raises(OptionError, match=r"8/0000.png, which would overwrite the input"):
+        make_gallery(subject, [inner], out, ["8"])
+    assert inner.read_bytes() == before
+
+
+@pytest.mark.parametrize("units", [[], [5, 2]])
+def test_projector(subject, files, tmp_path, units):
+    projector = Projector(subject, ["8", "2"], units, rule="guided")
+    stem = tmp_path / "out/a.b"
+    image = read_image(files[0])
+    record = projector.write(image, stem)
+    crop = subject.inputs.crop(image)
+    assert np.array_equal(read_image(record["input"]), crop)
+    assert set((tmp_path / "out").iterdir()) == set(projector.files(stem))
+    assert json.loads(Path(f"{stem}.json").read_text()) == record
+    for told in record["projections"]:
+        found = project(
+            subject.model, subject.prepare([crop]), told["layer"], told["unit"], rule="guided"
+        )
+        assert np.array_equal(read_image(told["file"]), draw(found.signal)[0])
+        assert told["value"] == pytest.approx(float(found.values[0]))
+        assert told["place"] == found.places[0].tolist()
+        field = measured_field(subject.model, subject.blank(), told["layer"])
+        assert told["box"] == list(field.box(*told["place"]))
+    shown = [told["unit"] for told in record["projections"]]
+    assert len(shown) == 2 if not units else shown == [5, 2, 5, 2]
