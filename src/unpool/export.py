@@ -5,12 +5,13 @@ What is exported is the network without batch norm, in fp32, with its switches i
 label maps must be those of PyTorch.
 """
 
+import importlib
 import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -212,7 +213,8 @@ def _sizes(model: Network) -> str:
 
 
 def _versions(format: str) -> dict[str, str]:
-    return {name: metadata.version(name) for name in ["unpool", "torch", *_NEEDS[format]]}
+    names = ["unpool", "torch", *_NEEDS[format]]
+    return {name: str(importlib.import_module(name).__version__) for name in names}
 
 
 def _moved(card: dict[str, Any], weights: str | Path, output: Path) -> dict[str, Any]:
