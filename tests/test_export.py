@@ -278,6 +278,9 @@ def test_what_is_written(exported):
     import onnx
 
     graph = onnx.load(path).graph
+    axes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
+            for v in (*graph.input, *graph.output)]  # fmt: skip
+    assert axes == [["batch", 3, "height", "width"], ["batch", 4, "height", "width"]]
     assert {"MaxPool", "MaxUnpool", "ScatterND", "ScatterElements"}.isdisjoint(
         node.op_type for node in graph.node
     )

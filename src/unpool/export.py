@@ -42,8 +42,12 @@ LARGEST = 2**31
 """Bytes that an ONNX file may have."""
 
 _ENDINGS = {"onnx": [".onnx"], "openvino": [".xml", ".bin"], "torch-export": [".pt2"]}
-_NEEDS = {"onnx": ["onnx", "onnxscript", "onnxruntime"], "torch-export": []}
-_NEEDS["openvino"] = ["onnx", "onnxscript", "openvino"]
+_NEEDS = {
+    "onnx": ["onnx", "onnxscript", "onnxruntime"],
+    "openvino": ["onnx", "onnxscript", "openvino"],
+    "torch-export": [],
+}
+_AXES = {0: "batch", 2: "height", 3: "width"}
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of steps done, their total, and what is being done."""
@@ -177,12 +181,15 @@ def _require_target(output: Path, format: str, card: dict[str, Any]) -> dict[str
 
 
 def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+    *_, image = (node for node in program.graph.nodes if node.op == "placeholder")
+    shape = image.meta["val"].shape
     torch.onnx.export(
         program,
         (),
         path,
         input_names=["image"],
         output_names=["scores"],
+        dynamic_shapes=({k: v for k, v in _AXES.items() if not isinstance(shape[k], int)},),
         external_data=False,
         verbose=False,
     )
