@@ -50,18 +50,17 @@ def number(
     d = features.shape[1]
     key, moves = np.empty(BLOCK, np.int64), np.empty((BLOCK, d + 1), np.int64)
     scratch = np.empty((6, d + 1, BLOCK), np.float32)
-    bits, cells = 14, 0
-    table, keys = _grown(np.empty(0, np.int64), 0, bits)
+    table, keys = _grown(np.empty(0, np.int64))
+    cells = 0
     for start in range(0, len(order), BLOCK):
         pixels = order[start : start + BLOCK]
         _simplices(features, scales, pixels, steps, scratch, key, moves, weight[start:])
         for p in range(len(pixels)):
             if cells + d + 1 > len(keys):
-                bits += 1
-                table, keys = _grown(keys, cells, bits)
+                table, keys = _grown(keys[:cells])
             vertex = key[p]
             for k in range(d + 1):
-                slot = _find(table, keys, vertex, bits)
+                slot = _find(table, keys, vertex)
                 if table[slot] < 0:
                     table[slot], keys[cells] = cells, vertex
                     cells += 1
@@ -124,22 +123,26 @@ def _simplices(
 
 
 @jit
-def _find(table: Ints, keys: Longs, key: int, bits: int) -> Any:
+def _find(table: Ints, keys: Longs, key: int) -> int:
     """The slot of a key, or the empty one where it belongs."""
     mask = len(table) - 1
-    slot = (key * GOLDEN >> 64 - bits) & mask
+    spread = key * GOLDEN
+    slot = (spread ^ spread >> 32) & mask
     while table[slot] >= 0 and keys[table[slot]] != key:
         slot = (slot + 1) & mask
     return slot
 
 
 @jit
-def _grown(keys: Longs, cells: int, bits: int) -> tuple[Ints, Longs]:
-    """A hash table of 2**bits slots, and room for half as many keys."""
-    table, more = np.full(1 << bits, -1, np.int32), np.empty(1 << bits - 1, np.int64)
-    for cell in range(cells):
+def _grown(keys: Longs) -> tuple[Ints, Longs]:
+    """A hash table of these keys, and the keys with room for as many more."""
+    room = 2**13
+    while room < 2 * len(keys):
+        room *= 2
+    table, more = np.full(2 * room, -1, np.int32), np.empty(room, np.int64)
+    for cell in range(len(keys)):
         more[cell] = keys[cell]
-        table[_find(table, more, keys[cell], bits)] = cell
+        table[_find(table, more, keys[cell])] = cell
     return table, more
 
 
@@ -151,7 +154,7 @@ def sort(keys: Longs, low: int, high: int) -> tuple[Ints, Ints]:
         order = _sorted(keys, order, shift, min(11, low - shift))
     inner = order
     for shift in range(low, high, 11):
-        order = _sorted(keys, order, shift, 11)
+        order = _sorted(keys, order, shift, min(11, high - shift))
     return inner, order
 
 
@@ -205,7 +208,7 @@ def chains(keys: Longs, inner: Ints, steps: Longs, low: int, second: int) -> tup
         _neighbors(keys, steps[j], following[j], begins[j])
     chain = np.empty(cells * directions + 1, np.int32)
     bounds = np.zeros(2 * directions * (cells // GROUP + 2), np.int64)
-    ends, parts = 0, 0
+    parts = 0
     outer = np.arange(cells, dtype=np.int32)
     for first, last, order, mask, shift in (
         (0, 2, inner, (1 << low) - 1, second),
@@ -214,16 +217,17 @@ def chains(keys: Longs, inner: Ints, steps: Longs, low: int, second: int) -> tup
         start = 0
         while start < cells:
             end = min(start + GROUP, cells)
-            group = (keys[order[end - 1]] & mask) >> shift
-            while end < cells and (keys[order[end]] & mask) >> shift == group:
+            digits = (keys[order[end - 1]] & mask) >> shift
+            while end < cells and (keys[order[end]] & mask) >> shift == digits:
                 end += 1
             for j in range(first, last):
-                ends = _walk(order[start:end], following[j], begins[j], chain, ends)
+                group = order[start:end]
+                bounds[parts + 1] = _walk(group, following[j], begins[j], chain, bounds[parts])
                 parts += 1
-                bounds[parts] = ends
             start = end
-    chain[ends] = 0
-    return chain[: ends + 1].copy(), bounds[: parts + 1].copy()
+    end = bounds[parts]
+    chain[end] = 0
+    return chain[: end + 1].copy(), bounds[: parts + 1].copy()
 
 
 @jit
