@@ -9,8 +9,6 @@ directions can be blurred one after the other, while the cells of the group are 
 A *chain* is a row of neighbors along one direction. What has no neighbor is in none.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -123,7 +121,7 @@ def _simplices(
 
 
 @jit
-def _find(table: Ints, keys: Longs, key: int) -> int:
+def _find(table: Ints, keys: Longs, key: np.int64) -> np.int64:
     """The slot of a key, or the empty one where it belongs."""
     mask = len(table) - 1
     spread = key * GOLDEN
