@@ -129,10 +129,12 @@ def _update(
 ) -> None:
     """The marginals of some points, from their scores and messages."""
     lanes, score = (0,) * len(q), rows
-    for field, table in pairs:
-        receive(score, q, field.index, field.weight, field.after, table, start, end, lanes)
+    if not pairs:
+        softmax(score, q, start, end, lanes)
+    for i, (f, table) in enumerate(pairs, 1):
+        last = i == len(pairs)
+        receive(score, q, f.index, f.weight, f.after, table, last, start, end, lanes)
         score = q
-    softmax(score, q, start, end, lanes)
 
 
 def _spread(q: Floats, field: Field, table: Floats, share: slice) -> None:
@@ -187,7 +189,7 @@ def _normalized(
     n = len(field.index)
     total, table, lanes = np.zeros((4, n), np.float32), _table(4, field.cells), (0,) * 4
     _spread(total + 1, field, table, slice(4))
-    receive(total, total, field.index, field.weight, field.after, table, 0, n, lanes)
+    receive(total, total, field.index, field.weight, field.after, table, False, 0, n, lanes)
     scale = np.reciprocal(by_rows(total)[:, 0] + np.float32(1e-20), dtype=np.float32)
     if normalization == "symmetric":
         scale = np.sqrt(scale, dtype=np.float32)

@@ -274,6 +274,22 @@ def _fused(b: Any, x: Any, y: Any, z: Any) -> Any:
 
 
 @jit
+def softmax(score: Floats, q: Floats, start: int, end: int, lanes: Lanes) -> None:
+    """Marginals from scores, from `start` to `end`."""
+    for p in range(start, end):
+        _store(q, p, _marginals(_load(score, p, lanes)))
+
+
+@jit
+def _marginals(row: Any) -> Any:
+    """In each row one score is about 0, and messages only add to it. So the largest is looked for
+    only where exp could overflow, which saves a third of the time."""
+    if _exceeds(row, np.float32(60)):
+        row = _lowered(row)
+    return _shares(row)
+
+
+@jit
 def receive(
     score: Floats,
     q: Floats,
@@ -281,15 +297,17 @@ def receive(
     weight: Floats,
     after: Floats,
     table: Floats,
+    last: bool,
     start: int,
     end: int,
     lanes: Lanes,
 ) -> None:
-    """Slice: q becomes the score and what the cells around a point hold, from `start` to `end`."""
+    """Slice: add what the cells around a point hold to its score, from `start` to `end`; with the
+    last of the tables, q becomes the marginals, else the sum."""
     if index.shape[1] == 6:
-        _receive(score, q, index, weight, after, table, start, end, 6, lanes)
+        _receive(score, q, index, weight, after, table, last, start, end, 6, lanes)
     else:
-        _receive(score, q, index, weight, after, table, start, end, 3, lanes)
+        _receive(score, q, index, weight, after, table, last, start, end, 3, lanes)
 
 
 @jit
@@ -300,6 +318,7 @@ def _receive(
     weight: Floats,
     after: Floats,
     table: Floats,
+    last: bool,
     start: int,
     end: int,
     corners: int,
@@ -314,21 +333,10 @@ def _receive(
         message = _zeros(lanes)
         for k in range(corners):
             message = _add(message, _load(table, index[p, k], lanes), weight[p, k])
-        _store(q, p, _add(_load(score, p, lanes), message, after[p]))
-
-
-@jit
-def softmax(score: Floats, q: Floats, start: int, end: int, lanes: Lanes) -> None:
-    """Marginals from scores, from `start` to `end`, with 0 for shares below SMALLEST.
-
-    In each row one score was 0, and messages only add to it. So the largest is looked for only
-    where exp could overflow, which saves a third of the time.
-    """
-    for p in range(start, end):
-        row = _load(score, p, lanes)
-        if _exceeds(row, np.float32(60)):
-            row = _lowered(row)
-        _store(q, p, _shares(row))
+        row = _add(_load(score, p, lanes), message, after[p])
+        if last:
+            row = _marginals(row)
+        _store(q, p, row)
 
 
 @jit
