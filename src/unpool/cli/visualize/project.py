@@ -1,0 +1,123 @@
+"""`unpool visualize project`: what in a picture has excited the units of a layer."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unpool import console
+from unpool.cli.options import DEVICE, JSON, QUIET, make_folder, typed
+from unpool.cli.visualize.options import (
+    LAYERS,
+    MODEL,
+    RULE,
+    output_option,
+    place,
+    show_layers,
+    take_rules,
+    take_subject,
+)
+from unpool.errors import ImageError
+
+if TYPE_CHECKING:
+    from unpool.vision.sources import Source
+
+
+@click.command()
+@click.argument("inputs", nargs=-1)
+@MODEL
+@LAYERS
+@click.option(
+    "--unit",
+    "units",
+    type=click.IntRange(min=0),
+    multiple=True,
+    help="A map to look at, from 0; can be given several times.  [default: the strongest]",
+)
+@click.option(
+    "--place",
+    callback=place,
+    metavar="max|all|ROW,COLUMN",
+    help="Which activation of the map: the largest, all, or that one.  [default: max]",
+)
+@RULE
+@output_option("projected")
+@DEVICE
+@JSON
+@QUIET
+def project(
+    inputs: tuple[str, ...],
+    layers: tuple[str, ...],
+    list_layers: bool,
+    output: Path,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Project activations down to the pixels that excited them.
+
+    INPUTS are pictures, folders, patterns, lists of paths (.txt), or - for the standard input.
+
+    For cat.jpg this writes OUTPUT/cat.input.png, the square that the network sees, as large;
+    OUTPUT/cat.LAYER.png for each layer, or OUTPUT/cat.LAYER.UNIT.png where units are named; and
+    OUTPUT/cat.json, which tells what they show. Zero is mid-gray.
+
+    What cannot be read is reported, the rest is done, and the exit code is 3.
+
+    With --json, the line of a picture has source, input, seconds and projections: layer, unit,
+    place, value (the activation there), box (what the unit sees, in the square) and file; or
+    source and error.
+
+    \b
+    Example: unpool visualize project photo.jpg --layer trunk.stages.4 --unit 7 -o out
+    """
+    subject = take_subject(options)
+    if list_layers:
+        return show_layers(subject, as_json)
+    from unpool.vision.sources import find_images, spare_inputs
+    from unpool.visualize.sheets import Projector
+
+    sources, unusable = find_images(inputs, output)
+    shown = {"units": options.pop("units"), "color": options.pop("color")}
+    projector = Projector(subject, layers, **typed(shown), **take_rules(options))
+    files = [file for s in sources for file in projector.files(output / str(s.name))]
+    spare_inputs(sources, files)
+    make_folder(output)
+    failed = len(unusable)
+    with console.progress("projecting", quiet) as show:
+        for useless in unusable:
+            _print(useless._asdict(), as_json, quiet)
+        for done, source in enumerate(sources, 1):
+            record = _project(projector, source, output)
+            failed += "error" in record
+            show(done, len(sources))
+            _print(record, as_json, quiet)
+    return 3 if failed else 0
+
+
+def _project(projector: Any, source: "Source", output: Path) -> dict[str, Any]:
+    """Write the projections of a picture, and give what is to be said of it."""
+    from unpool.vision.images import read_image
+
+    record: dict[str, Any] = {"source": "-" if source.path is None else str(source.path)}
+    start = time.perf_counter()
+    try:
+        image = read_image(sys.stdin.buffer if source.path is None else source.path)
+    except ImageError as error:
+        return {**record, "error": str(error)}
+    record |= projector.write(image, output / str(source.name))
+    return {**record, "seconds": round(time.perf_counter() - start, 3)}
+
+
+def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:
+    if as_json:
+        console.print_json(record)
+    elif "error" in record:
+        console.complain(record["error"])
+    elif not quiet:
+        for shown in record["projections"]:
+            place = "all of it" if shown["place"] is None else "at {}, {}".format(*shown["place"])
+            what = f"{shown['layer']} unit {shown['unit']}, {place}: {shown['value']:.4g}"
+            click.echo(f"{record['source']}: {what}, {shown['file']}")

@@ -1,0 +1,111 @@
+"""`unpool visualize top`: the pictures that excite each map most."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from unpool import console
+from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder, typed
+from unpool.cli.visualize.options import (
+    LAYERS,
+    MODEL,
+    RULE,
+    find_pictures,
+    output_option,
+    show_layers,
+    take_rules,
+    take_subject,
+)
+from unpool.errors import OptionError
+
+
+@click.command()
+@click.argument("inputs", nargs=-1)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Instead of INPUTS, labeled pictures in a layout that `unpool evaluate` knows.",
+)
+@click.option(
+    "--split", metavar="NAME", help="Of --data: the part that is looked at.  [default: all]"
+)
+@MODEL
+@LAYERS
+@click.option(
+    "--unit",
+    "units",
+    type=click.IntRange(min=0),
+    multiple=True,
+    help="A map to show; can be given several times.  [default: evenly chosen ones]",
+)
+@click.option("--shown", type=FROM_ONE, help="How many maps a layer are shown.  [default: 16]")
+@click.option("--count", type=FROM_ONE, help="Pictures kept of each map.  [default: 9]")
+@click.option("--batch", type=FROM_ONE, help="Pictures at a time.  [default: 8]")
+@RULE
+@output_option("top")
+@DEVICE
+@JSON
+@QUIET
+def top(
+    inputs: tuple[str, ...],
+    data: Path | None,
+    split: str | None,
+    layers: tuple[str, ...],
+    list_layers: bool,
+    output: Path,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Find the pictures that excite each map most, and show what in them does.
+
+    INPUTS are pictures, folders, patterns, or lists of paths (.txt). One pass over them finds the
+    strongest of all maps of all layers named; then some maps are shown as in the paper,
+    projections beside the patches they come from.
+
+    OUTPUT/index.html is a page to browse, OUTPUT/top.json has all that was found, and
+    OUTPUT/LAYER/UNIT.png are the figures.
+
+    What cannot be read is reported, the rest is done, and the exit code is 3.
+
+    With --json, there is one object: output, pictures (how many were seen), failed, seconds, and
+    layers: layer, units (how many it has), dead (how many of them no picture excites).
+
+    \b
+    Example: unpool visualize top photos --layer trunk.stages.4 -o out
+    """
+    start = time.perf_counter()
+    subject = take_subject(options)
+    if list_layers:
+        return show_layers(subject, as_json)
+    from unpool.visualize.gallery import make_gallery
+
+    paths, unusable = find_pictures(inputs, data, split, output)
+    shown = {name: options.pop(name) for name in ("units", "shown", "count", "batch", "color")}
+    if shown["units"] and shown["shown"]:
+        raise OptionError("got --unit and --shown; leave one of them out")
+    make_folder(output)
+    with console.progress("looking", quiet) as show:
+        found = make_gallery(
+            subject, paths, output, layers, progress=show, **typed(shown), **take_rules(options)
+        )
+    failed = unusable | found.failed
+    told = [
+        {"layer": layer, "units": len(strongest.values), "dead": strongest.dead}
+        for layer, strongest in found.tops.items()
+    ]
+    if as_json:
+        seconds = round(time.perf_counter() - start, 3)
+        seen = {"output": str(output), "pictures": len(found.pictures), "failed": failed}
+        console.print_json({**seen, "seconds": seconds, "layers": told})
+    else:
+        for reason in failed.values():
+            console.complain(reason)
+        if not quiet:
+            rows = [[str(value) for value in line.values()] for line in told]
+            console.print_table([["layer", "units", "never active"], *rows])
+            click.echo(f"{len(found.pictures)} pictures, into {output / 'index.html'}")
+    return 3 if failed else 0
