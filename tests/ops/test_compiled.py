@@ -138,11 +138,13 @@ def test_it_says_what_it_cannot_do():
     unary, image = noise(3, 8, 9)
     filters = crf_filter("deeplab", (8, 9), image)
     tiny = DenseCRF((Kernel(1e-5, 1, 3e-4),))
+    unpruned = CRF_PRESETS["deeplab"]._replace(prune=0)
     for arguments, message in [
         ((unary.double(), image), "a unary in torch.float64"),
         ((unary.clone().requires_grad_(), image), "a unary that wants a gradient"),
         ((unary, image, "deeplab", filters), "also filters"),
         ((unary, image, tiny), "deviations as small as"),
+        ((*noise(257, 4, 5), unpruned), "257 labels; wanted at most 256"),
     ]:
         with pytest.raises(OptionError, match=f"got compiled=True, but {message}"):
             mean_field(*arguments, compiled=True)

@@ -289,6 +289,8 @@ def _obstacle(
     machine = _machine()
     if machine is None:
         return 'numba is not there: pip install "unpool[fast]"'
+    if len(score) > machine.MOST_LABELS:
+        return f"{len(score)} labels; wanted at most {machine.MOST_LABELS}: leave some out"
     if not machine.fits(crf, size):
         return f"deviations as small as in {crf.kernels} for {size} pixels; choose larger ones"
     return None

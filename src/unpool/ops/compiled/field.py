@@ -29,11 +29,14 @@ from unpool.ops.compiled.rows import (
 )
 from unpool.ops.meanfield import DenseCRF, Kernel, _features
 
-__all__ = ["Field", "fields", "fits", "mean_field"]
+__all__ = ["MOST_LABELS", "Field", "fields", "fits", "mean_field"]
 
 STRIP = 32
 """Width of the strips of a picture, in which its pixels are taken: the cells of a strip stay in
 the cache from row to row."""
+
+MOST_LABELS = 256
+"""Code is made for each number of lanes, and the more of them, the longer that takes."""
 
 LEAST = 2**18
 """Numbers for each thread; for fewer, another one is not worth it."""
@@ -88,7 +91,8 @@ def mean_field(score: Tensor, size: tuple[int, int], image: Tensor | None, crf: 
     """Marginals (L, N).
 
     Args:
-        score: (L, N) float32 on the CPU, 0 for the best label of each pixel.
+        score: (L, N) float32 on the CPU, 0 for the best label of each pixel; L at most
+            MOST_LABELS.
         size: (H, W).
         image: (H, W, 3) uint8, RGB; may be None if no kernel looks at colors.
         crf: kernels that `fits` accepts.
