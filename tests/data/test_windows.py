@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -65,3 +67,6 @@ def test_proposals_are_looked_up_where_they_were_kept(scene, tmp_path, monkeypat
     assert found[0].shape[1] == 4
     with pytest.raises(TypeError):
         find_proposals(scene, 21, tmp_path / "p.npz")  # other ones
+    os.utime(scene.samples[0].image, (1, 1))
+    with pytest.raises(TypeError):
+        find_proposals(scene, 20, tmp_path / "p.npz")  # another picture of that name

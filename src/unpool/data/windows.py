@@ -4,6 +4,7 @@ Stage 1 sees a window about each object, in which that object alone keeps its cl
 windows about proposals, in which every label counts.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -109,13 +110,14 @@ def find_proposals(
     Args:
         data: its pictures are read.
         count: how many at most for a picture.
-        cache: a .npz file in which they are looked up, and written if they were not there.
+        cache: a .npz file in which they are looked up, and written if they were not there, or
+            if names, sizes or dates of the pictures have changed.
         progress: called with the number of pictures done and their total.
     """
-    names = [sample.name for sample in data.samples]
+    key = _key(data, count)
     if cache is not None and cache.exists():
         with np.load(cache, allow_pickle=False) as stored:
-            if stored["names"].tolist() == names and int(stored["count"]) == count:
+            if "key" in stored and str(stored["key"]) == key:
                 return np.split(stored["boxes"], stored["ends"][:-1])
 
     def boxes(sample: Sample) -> NDArray[np.int64]:
@@ -126,12 +128,21 @@ def find_proposals(
         for part in workers.map(boxes, data.samples):
             found.append(part)
             if progress is not None:
-                progress(len(found), len(names))
+                progress(len(found), len(data.samples))
     if cache is not None:
         ends = np.cumsum([len(part) for part in found])
         with atomic(cache) as temporary, temporary.open("wb") as file:
-            np.savez(file, names=names, count=count, ends=ends, boxes=np.concatenate(found))
+            np.savez(file, key=key, ends=ends, boxes=np.concatenate(found))
     return found
+
+
+def _key(data: DataSet, count: int) -> str:
+    """What proposals belong to: these pictures as they are now, and so many for each."""
+    digest = hashlib.sha256(str(count).encode())
+    for sample in data.samples:
+        status = sample.image.stat()
+        digest.update(f"{sample.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def repeat_rare(windows: Sequence[Window], power: float = 1.0) -> list[Window]:
