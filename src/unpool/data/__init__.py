@@ -2,10 +2,12 @@
 
 `open_data` gives one split of a VOC, SBD, COCO, CamVid or plain folder; `read_sample` a picture and
 its labels, `read_instances` and `objects` what stands in it; `check_data` reports whatever would
-spoil a training; `batches` feeds one. `open_folders` gives pictures of which each has one class.
+spoil a training; `batches` feeds one. `open_folders` gives pictures of which each has one class;
+`open_chairs` rendered objects, seen from around, and `read_views` their pictures.
 """
 
 from unpool.data.batches import Batch, batches
+from unpool.data.chairs import AZIMUTHS, ELEVATIONS, Chairs, View, open_chairs, read_views
 from unpool.data.check import ClassCount, Finding, Report, check_data
 from unpool.data.crops import Views, class_balance
 from unpool.data.folders import ClassFolders, open_folders
@@ -13,9 +15,12 @@ from unpool.data.instances import Object, objects, read_instances
 from unpool.data.voc import VOC_CLASSES, VOID, DataSet, Sample, open_data, read_sample
 
 __all__ = [
+    "AZIMUTHS",
+    "ELEVATIONS",
     "VOC_CLASSES",
     "VOID",
     "Batch",
+    "Chairs",
     "ClassCount",
     "ClassFolders",
     "DataSet",
@@ -23,13 +28,16 @@ __all__ = [
     "Object",
     "Report",
     "Sample",
+    "View",
     "Views",
     "batches",
     "check_data",
     "class_balance",
     "objects",
+    "open_chairs",
     "open_data",
     "open_folders",
     "read_instances",
     "read_sample",
+    "read_views",
 ]

@@ -1,0 +1,170 @@
+"""`unpool render`: views from around of three-dimensional models."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unpool import console
+from unpool.cli.options import FROM_ONE, JSON, QUIET, Folder, choice, make_folder, typed
+from unpool.errors import DataError, OptionError
+
+if TYPE_CHECKING:
+    from unpool.vision.meshes import Mesh
+
+__all__ = ["render"]
+
+
+@click.command()
+@click.argument("models", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=Folder(),
+    required=True,
+    metavar="FOLDER",
+    help="Where the folders of the styles go; made if it is missing.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(8, 2048),
+    default=128,
+    metavar="PIXELS",
+    help="Of the pictures, in pixels.  [default: 128]",
+)
+@choice("--up", ["y", "z"], "The axis that points up in the files.  [default: y]")
+@click.option(
+    "--parametric",
+    type=FROM_ONE,
+    metavar="N",
+    help="Instead of models, make N chairs by code.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="With --parametric, of the chairs' shapes.  [default: 0]",
+)
+@JSON
+@QUIET
+def render(
+    models: Path | None,
+    output: Path,
+    size: int,
+    up: str | None,
+    parametric: int | None,
+    seed: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Draw models from around, as data for `unpool train chairs`.
+
+    MODELS is a zip file or a folder of OBJ, GLB or PLY models, or one model file.
+
+    Of each model this writes 62 views, OUTPUT/STYLE/renders/image_000_p020_t000_r096.png and so on:
+    31 azimuths at elevations of 20 and 30 degrees, in the layout of the public rendered chairs,
+    with the mask as alpha. Where the models have a manifest.json, OUTPUT/styles.json tells whom
+    to thank for each.
+
+    Models that cannot be drawn are named, the rest is done, and the exit code is 3. A zip file
+    that is broken, or not safe to unpack, is refused as a whole.
+
+    With --json, the line of a model has source, style, folder, views (their number), faces (of the
+    model) and missing (textures that are not there; the color of the material stands in); or
+    source and error.
+
+    \b
+    Example: unpool render chairs3d.zip -o data
+    """
+    _check(models, up, parametric, seed)
+    failed = done = 0
+    abouts: list[dict[str, Any]] = []
+    with console.progress("rendering", quiet) as show:
+        if models is None:
+            drawn = _draw_parametric(parametric or 0, seed or 0, output, size, show)
+        else:
+            drawn = _draw_models(models, output, size, show, **typed({"up": up}))
+        for record, about in drawn:
+            failed, done = failed + ("error" in record), done + ("error" not in record)
+            abouts.append(about)
+            _print(record, as_json, quiet)
+    from unpool.data.rendering import note_styles
+
+    note_styles(output, abouts)
+    if not (as_json or quiet):
+        click.echo(f"{done} of {done + failed} rendered, into {output}")
+    return 3 if failed else 0
+
+
+def _check(models: Path | None, up: str | None, parametric: int | None, seed: int | None) -> None:
+    if (models is None) == (parametric is None):
+        raise OptionError("wanted either models or --parametric N; pass one of them")
+    if models is None and up:
+        raise OptionError("got --up with --parametric, whose chairs stand upright; leave it out")
+    if models is not None and seed is not None:
+        raise OptionError("got --seed with models, where nothing is drawn by lot; leave it out")
+
+
+Drawn = Iterator[tuple[dict[str, Any], dict[str, Any]]]
+
+
+def _draw_models(
+    source: Path, output: Path, size: int, show: console.Show, **options: str
+) -> Drawn:
+    """Of each model, what is to be said of it, and whom to thank."""
+    from unpool.data.rendering import open_models, read_model, write_style
+
+    with open_models(source) as found:
+        make_folder(output)
+        for i, model in enumerate(found):
+            record: dict[str, Any] = {"source": model.name}
+            show(i, len(found), model.style)
+            try:
+                mesh = read_model(model, **options)
+                folder = output / model.style
+                count = write_style(mesh, folder, size, _part(show, i, len(found)))
+            except DataError as error:
+                yield {**record, "error": str(error)}, {}
+                continue
+            yield _record(record, folder, count, mesh), model.about()
+
+
+def _draw_parametric(count: int, seed: int, output: Path, size: int, show: console.Show) -> Drawn:
+    from unpool.data.parametric import build_chair, random_shape
+    from unpool.data.rendering import write_style
+
+    make_folder(output)
+    for i in range(count):
+        shape = random_shape(seed, i)
+        mesh, folder = build_chair(shape), output / f"parametric_{i:03d}"
+        views = write_style(mesh, folder, size, _part(show, i, count))
+        about = {"style": folder.name, "seed": seed, "shape": shape._asdict()}
+        yield _record({"source": f"seed {seed}"}, folder, views, mesh), about
+
+
+def _part(show: console.Show, i: int, total: int) -> Callable[[int, int], object]:
+    """Shows the progress within model i."""
+    return lambda done, of: show(i + done / of, total)
+
+
+def _record(record: dict[str, Any], folder: Path, views: int, mesh: "Mesh") -> dict[str, Any]:
+    return {
+        **record,
+        "style": folder.name,
+        "folder": str(folder),
+        "views": views,
+        "faces": len(mesh.corners),
+        "missing": list(mesh.missing),
+    }
+
+
+def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:
+    if as_json:
+        console.print_json(record)
+    elif "error" in record:
+        console.complain(f"{record['source']}: {record['error']}")
+    elif not quiet:
+        click.echo(f"{record['style']}: {record['views']} views of {record['faces']:,} faces")
+        if record["missing"]:
+            names = ", ".join(record["missing"])
+            click.echo(f"  without its texture {names}, which is missing or broken")

@@ -1,0 +1,79 @@
+"""Zip files from anywhere, unpacked where they can do no harm."""
+
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PureWindowsPath
+
+from unpool.errors import DataError
+
+__all__ = ["unpack"]
+
+_MOST_FILES = 20_000
+_MOST_BYTES = 2 * 2**30
+_SMALL = 16 * 2**20  # bytes below which any ratio is harmless
+_MOST_RATIO = 100  # text of models takes 3 to 10
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Unpack a zip file into an empty folder; all names are looked at before anything is written.
+
+    Args:
+        path: the zip file.
+        folder: an empty folder.
+
+    Raises:
+        DataError: the file is no zip file, broken, or encrypted; it has absolute paths, paths that
+            climb out, or links; or it unpacks to more than 2 GiB or 20,000 files, or to more than
+            100 times its size.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            _check_sizes(path, entries)
+            for entry in entries:
+                _check_entry(path, entry)
+            for entry in entries:
+                archive.extract(entry, folder)  # which gives no more than the size that is declared
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be unpacked: {error}; zip its files again") from None
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{path} has files and folders of the same name; zip its files again"
+        ) from None
+
+
+def _check_sizes(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    if len(entries) > _MOST_FILES:
+        raise DataError(
+            f"{path} has {len(entries):,} files, wanted at most {_MOST_FILES:,}; unpack it "
+            "yourself and pass the folder"
+        )
+    size = sum(entry.file_size for entry in entries)
+    if size > _MOST_BYTES or size > max(_SMALL, _MOST_RATIO * path.stat().st_size):
+        raise DataError(
+            f"{path} would unpack to {size / 2**20:,.0f} MiB, wanted at most "
+            f"{_MOST_BYTES // 2**20:,} MiB and {_MOST_RATIO} times its own size; if you trust it, "
+            "unpack it yourself and pass the folder"
+        )
+
+
+def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
+    """Refuse what could leave the folder, on any system."""
+    name = PureWindowsPath(entry.filename)  # which takes / and \ alike
+    mode = entry.external_attr >> 16
+    if name.drive or name.root or ".." in name.parts:
+        raise DataError(
+            f"{path} has {entry.filename!r}, which leads out of its folder; nothing was unpacked"
+        )
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise DataError(
+            f"{path} has {entry.filename!r}, which is a link or a device; nothing was unpacked: "
+            "zip the files themselves"
+        )
+    if entry.flag_bits & 1:
+        raise DataError(
+            f"{path} is encrypted; unpack it yourself with its password, and pass the folder"
+        )

@@ -1,0 +1,189 @@
+"""Chairs made by code: a few numbers say how the seat, back, legs and arms look.
+
+They need no download, and there are as many as one likes.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from unpool.vision.meshes import Mesh
+
+__all__ = ["ChairShape", "build_chair", "random_shape"]
+
+Color = tuple[float, float, float]
+
+
+class ChairShape(NamedTuple):
+    """The numbers of a chair. Lengths are in meters, colors are RGB in [0, 1]."""
+
+    width: float = 0.45
+    depth: float = 0.45
+    seat: float = 0.45
+    """The height of the seat."""
+    cushion: float = 0.05
+    """The thickness of the seat."""
+    back: float = 0.45
+    """The height of the back above the seat; 0 makes a stool."""
+    lean: float = 0.08
+    """How far the top of the back lies behind the seat."""
+    slats: int = 0
+    """Of the back: 0 is a full panel."""
+    legs: int = 4
+    """4, or 1 for a column on a plate."""
+    leg: float = 0.04
+    """The thickness of a leg."""
+    splay: float = 0.03
+    """How far the feet stand out from the seat."""
+    arms: bool = False
+    color: Color = (0.62, 0.13, 0.12)
+    """Of seat and back."""
+    wood: Color = (0.45, 0.30, 0.17)
+    """Of all the rest."""
+
+
+def random_shape(seed: int, number: int = 0) -> ChairShape:
+    """Draw the shape of a chair; the same seed and number give the same.
+
+    >>> random_shape(0, 3) == random_shape(0, 3) != random_shape(0, 4)
+    True
+    """
+    rng = np.random.default_rng([seed, number])
+
+    def between(low: float, high: float) -> float:
+        return float(rng.uniform(low, high))
+
+    def shade(low: float, high: float) -> Color:
+        return between(low, high), between(low, high), between(low, high)
+
+    seat = between(0.3, 0.7)
+    brown = between(0.15, 0.8)
+    return ChairShape(
+        width=between(0.36, 0.65),
+        depth=between(0.36, 0.6),
+        seat=seat,
+        cushion=between(0.03, 0.12),
+        back=0.0 if rng.random() < 0.1 else between(0.2, 0.75),
+        lean=between(0, 0.2),
+        slats=int(rng.choice([0, 0, 3, 4, 5])),
+        legs=1 if rng.random() < 0.25 else 4,
+        leg=between(0.025, 0.07),
+        splay=between(0, 0.08),
+        arms=bool(rng.random() < 0.4),
+        color=shade(0.05, 0.95),
+        wood=(brown, brown * between(0.6, 0.8), brown * between(0.3, 0.6)),
+    )
+
+
+def build_chair(shape: ChairShape) -> Mesh:
+    """The body of a chair, made of straight pieces.
+
+    >>> mesh = build_chair(ChairShape())
+    >>> bool(mesh.corners[..., 1].min() == 0)  # it stands on the floor
+    True
+    """
+    pieces = [*_seat(shape), *_legs(shape)]
+    if shape.back > 0:
+        pieces += _back(shape)
+    if shape.arms:
+        pieces += _arms(shape)
+    corners = np.concatenate([corners for corners, _ in pieces])
+    colors = np.concatenate([np.broadcast_to(color, (12, 3, 3)) for _, color in pieces])
+    edges = corners[:, 1:] - corners[:, :1]
+    normals = np.cross(edges[:, 0], edges[:, 1])
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    return Mesh(
+        corners,
+        np.repeat(normals[:, None], 3, axis=1).astype(np.float32),
+        colors.astype(np.float32),
+        np.zeros((len(corners), 3, 2), np.float32),
+        np.full(len(corners), -1),
+    )
+
+
+Piece = tuple[NDArray[np.float64], Color]
+
+
+def _seat(s: ChairShape) -> list[Piece]:
+    low, high = (0, s.seat - s.cushion, 0), (0, s.seat, 0)
+    return [(_prism(low, high, (s.width, s.depth)), s.color)]
+
+
+def _legs(s: ChairShape) -> list[Piece]:
+    top = s.seat - s.cushion
+    if s.legs == 1:
+        plate = 0.7 * min(s.width, s.depth)
+        parts = [
+            _prism((0, 0, 0), (0, 0.03, 0), (plate, plate)),
+            _prism((0, 0.03, 0), (0, top, 0), (1.5 * s.leg, 1.5 * s.leg)),
+        ]
+    else:
+        x, z = (s.width - s.leg) / 2, (s.depth - s.leg) / 2
+        parts = [
+            _prism(
+                (i * (x + s.splay), 0, j * (z + s.splay)),
+                (i * x, top, j * z),
+                (0.7 * s.leg, 0.7 * s.leg),
+                (s.leg, s.leg),
+            )
+            for i in (-1, 1)
+            for j in (-1, 1)
+        ]
+    return [(part, s.wood) for part in parts]
+
+
+def _back(s: ChairShape) -> list[Piece]:
+    thick = 0.03
+    z = -(s.depth - thick) / 2
+    top = s.seat + s.back
+
+    def leaning(height: float) -> float:
+        return z - s.lean * (height - s.seat) / s.back
+
+    def beam(x: float, low: float, high: float, width: float) -> NDArray[np.float64]:
+        return _prism((x, low, leaning(low)), (x, high, leaning(high)), (width, thick))
+
+    if not s.slats:
+        return [(beam(0, s.seat, top, s.width), s.color)]
+    rail = min(0.07, s.back / 4)
+    pieces = [(beam(0, top - rail, top, s.width), s.color)]
+    side = (s.width - s.leg) / 2
+    pieces += [(beam(x, s.seat, top - rail, s.leg), s.wood) for x in (-side, side)]
+    inner = np.linspace(-side, side, s.slats + 2)[1:-1]
+    thin = 0.4 * (inner[1] - inner[0])
+    return pieces + [(beam(float(x), s.seat, top - rail, thin), s.color) for x in inner]
+
+
+def _arms(s: ChairShape) -> list[Piece]:
+    thick, height = 0.04, s.seat + 0.22
+    pieces = []
+    for x in (-(s.width + thick) / 2, (s.width + thick) / 2):
+        rest = _prism((x, height, 0), (x, height + thick, 0), (1.5 * thick, s.depth))
+        front = (s.depth - thick) / 2
+        posts = [
+            _prism((x, s.seat - s.cushion, z), (x, height, z), (thick, thick))
+            for z in (-front, front)
+        ]
+        pieces += [(part, s.wood) for part in (rest, *posts)]
+    return pieces
+
+
+def _prism(
+    low: ArrayLike,
+    high: ArrayLike,
+    low_size: tuple[float, float],
+    high_size: tuple[float, float] | None = None,
+) -> NDArray[np.float64]:
+    """12 triangles, (12, 3, 3), between two level rectangles, by their middles and sizes (x, z)."""
+    ring = np.array([[-0.5, 0, -0.5], [0.5, 0, -0.5], [0.5, 0, 0.5], [-0.5, 0, 0.5]])
+    points = np.concatenate(
+        [
+            np.asarray(middle) + ring * [size[0], 1, size[1]]
+            for middle, size in ((low, low_size), (high, high_size or low_size))
+        ]
+    )
+    # each outwards: against the clock, seen from outside
+    quads = [(0, 1, 2, 3), (7, 6, 5, 4), (4, 5, 1, 0), (5, 6, 2, 1), (6, 7, 3, 2), (7, 4, 0, 3)]
+    faces = [face for a, b, c, d in quads for face in ((a, b, c), (a, c, d))]
+    return points[np.array(faces)]

@@ -1,0 +1,224 @@
+"""Collections of three-dimensional models, and the folders of views that are drawn of them."""
+
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from unpool.data.archives import unpack
+from unpool.data.chairs import AZIMUTHS, ELEVATIONS, view_name
+from unpool.errors import DataError, OptionError
+from unpool.files import atomic
+from unpool.vision.meshes import ENDINGS, Mesh, read_mesh, turn_mesh
+from unpool.vision.render import render_views
+
+__all__ = ["Model", "note_styles", "open_models", "read_model", "write_style"]
+
+LICENSES = {
+    "BlendSwap-CC-0": "CC0",
+    "BlendSwap-CC-BY": "CC-BY 3.0",
+    "KatorLegaz": "CC-BY 3.0 US",
+    "Scopia": "CC-BY 3.0",
+}
+"""Of the furniture libraries of Sweet Home 3D, whose manifests name the library alone."""
+
+_UP = {"y": np.eye(3), "z": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])}
+_TOLD = ("name", "category", "creator", "library", "license")
+
+
+class Model(NamedTuple):
+    """A model that has been found, and what its manifest says of it."""
+
+    style: str
+    """The name of its folder of views: a plain name that no other model has."""
+    path: Path
+    name: str
+    """The path of the file in the folder or zip file."""
+    record: Mapping[str, Any]
+    """Its entry in the manifest, empty if there is none."""
+
+    def about(self) -> dict[str, str]:
+        """Whom to thank for the model: its entry in `styles.json`; empty without a manifest."""
+        if not self.record:
+            return {}
+        told = {key: str(self.record[key]) for key in _TOLD if self.record.get(key)}
+        if license := LICENSES.get(told.get("library", "")):
+            told.setdefault("license", license)
+        return {"style": self.style, **told}
+
+
+@contextmanager
+def open_models(source: Path) -> Iterator[list[Model]]:
+    """Find the models of a zip file, of a folder, or the one of a model file; none is opened.
+
+    Folders are searched to the bottom. Where a folder has a `manifest.json`, a list of objects
+    with `id` (the folder of a model) and `obj` (its file there), styles are named by the ids;
+    else by the folder, where it has one model alone, or by the file. A zip file is unpacked into
+    a temporary folder, which is gone afterwards.
+
+    Args:
+        source: what to look through.
+
+    Yields:
+        The models, sorted by style, those that a manifest lists and that are missing among them.
+
+    Raises:
+        DataError: the source is not there, has no models, or is a zip file that is refused.
+    """
+    if source.is_dir():
+        yield _find(source, source)
+    elif source.suffix.lower() == ".zip" and source.is_file():
+        with tempfile.TemporaryDirectory(prefix="unpool-") as name:
+            unpack(source, Path(name))
+            yield _find(source, Path(name))
+    elif source.suffix.lower() in ENDINGS and source.is_file():
+        yield [Model(_plain(source.stem), source, source.name, {})]
+    else:
+        kinds = f"a .zip, a folder, or a model file ({' '.join(ENDINGS)})"
+        state = "which is of another kind" if source.is_file() else "which is not there"
+        raise DataError(f"got {source}, {state}; pass {kinds}")
+
+
+def read_model(model: Model, up: str = "y") -> Mesh:
+    """Read a model and set it upright.
+
+    Args:
+        model: from `open_models`.
+        up: the axis that points up in its file, `y` or `z`.
+
+    Raises:
+        DataError: the file cannot be used, or the manifest's `rotation` is none: nine numbers,
+            row by row, that are multiplied with the points.
+        OptionError: another axis, or trimesh is not installed.
+    """
+    if up not in _UP:
+        raise OptionError(f"got up {up!r}; wanted one of {', '.join(_UP)}")
+    mesh = turn_mesh(read_mesh(model.path), _UP[up])
+    if not (text := model.record.get("rotation")):
+        return mesh
+    try:
+        rotation = np.array(str(text).split(), np.float64).reshape(3, 3)
+        proper = np.linalg.det(rotation) > 0 and np.allclose(
+            rotation @ rotation.T, np.eye(3), 0, 0.01
+        )
+    except ValueError:
+        proper = False
+    if not proper:
+        raise DataError(
+            f"the manifest gives {model.style} the rotation {text!r}; wanted nine numbers, the "
+            "rows of a rotation matrix"
+        )
+    return turn_mesh(mesh, rotation)
+
+
+def write_style(
+    mesh: Mesh,
+    folder: Path,
+    size: int,
+    progress: Callable[[int, int], object] | None = None,
+) -> int:
+    """Draw the 62 views of a body, as those of the public set, into `folder/renders`.
+
+    Args:
+        mesh: the body.
+        folder: of the style; files of the same names are replaced.
+        size: of the pictures, in pixels.
+        progress: called with how many are drawn, and how many there will be.
+
+    Returns:
+        How many pictures were written.
+    """
+    views = [(azimuth, elevation) for elevation in ELEVATIONS for azimuth in AZIMUTHS]
+    for number, picture in enumerate(render_views(mesh, views, size)):
+        with atomic(folder / "renders" / view_name(number, *views[number])) as temporary:
+            Image.fromarray(picture).save(temporary, "PNG")
+        if progress:
+            progress(number + 1, len(views))
+    return len(views)
+
+
+def note_styles(root: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write into `styles.json` whom to thank for the styles of a folder.
+
+    Records of other styles stay; those of the same style are replaced.
+
+    Args:
+        root: the folder of the styles.
+        records: objects with `style`, from `Model.about`; empty ones are left out.
+    """
+    path, known = root / "styles.json", {}
+    if path.is_file():
+        known = {record["style"]: record for record in _read_list(path, "style")}
+    known |= {record["style"]: dict(record) for record in records if record}
+    if known:
+        text = json.dumps([known[style] for style in sorted(known)], indent=1, ensure_ascii=False)
+        with atomic(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _find(source: Path, root: Path) -> list[Model]:
+    """The models below a folder."""
+    paths = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in ENDINGS
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
+    listed: dict[Path, Mapping[str, Any]] = {}
+    for manifest in sorted(root.rglob("manifest.json")):
+        for record in _read_list(manifest, "id", "obj"):
+            path = manifest.parent / record["id"] / record["obj"]
+            if not path.resolve().is_relative_to(root.resolve()):
+                raise DataError(
+                    f"{manifest.name} of {source} lists {record['id']}/{record['obj']}, which "
+                    "leads out of its folder; correct the manifest"
+                )
+            listed[path] = record
+    if not (paths or listed):
+        raise DataError(f"got {source} without models; wanted files ending in {' '.join(ENDINGS)}")
+    count = Counter(path.parent for path in paths)
+    models: dict[str, Model] = {}
+    for path in sorted({*paths, *listed}):
+        record = listed.get(path, {})
+        own = path.parent.name if count[path.parent] == 1 and path.parent != root else path.stem
+        style = _free(_plain(record.get("id", own)), models)
+        name = path.relative_to(root).as_posix()
+        models[style.casefold()] = Model(style, path, name, record)
+    return sorted(models.values())
+
+
+def _plain(name: str) -> str:
+    """A name that is safe for a folder."""
+    return re.sub(r"[^\w.+-]+", "_", name)[:100].strip("._") or "model"
+
+
+def _free(name: str, taken: Mapping[str, Model]) -> str:
+    """A name that is not taken, even where case is ignored."""
+    number, free = 1, name
+    while free.casefold() in taken:
+        number += 1
+        free = f"{name}_{number}"
+    return free
+
+
+def _read_list(path: Path, *keys: str) -> Sequence[Mapping[str, Any]]:
+    """A JSON list of objects that have these texts."""
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+        good = all(isinstance(record[key], str) for record in records for key in keys)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        good = False
+    if not good:
+        raise DataError(
+            f"{path.name} is not a list of objects with {' and '.join(keys)}; correct it or take "
+            "it away"
+        )
+    return list(records)

@@ -1,0 +1,114 @@
+"""Zip files that are fine, and those that are not."""
+
+import stat
+import zipfile
+
+import pytest
+
+from unpool.data import archives
+from unpool.data.archives import unpack
+from unpool.errors import DataError
+
+
+@pytest.fixture
+def pack(tmp_path):
+    """Write a zip file of entries, by name or as `ZipInfo`; gives its path."""
+
+    def write(entries, **options):
+        path = tmp_path / "models.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, **options) as archive:
+            for name, data in entries:
+                archive.writestr(name, data)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "deep" / "out").mkdir(parents=True)
+    return tmp_path / "deep" / "out"
+
+
+def test_a_tree_comes_out(pack, folder):
+    unpack(pack([("a/b.obj", "v"), ("a/c/d.mtl", "k"), ("e.txt", "")]), folder)
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert found == {"a/b.obj", "a/c/d.mtl", "e.txt"}
+    assert (folder / "a/c/d.mtl").read_text() == "k"
+
+
+@pytest.mark.parametrize(
+    "name", ["../out.obj", "a/../../out.obj", "/tmp/out.obj", "..\\out.obj", "C:\\out.obj", "a/.."]
+)
+def test_paths_that_lead_out(pack, folder, tmp_path, name):
+    info = zipfile.ZipInfo("placeholder")
+    info.filename = name  # as it is, which the constructor would mend
+    path = pack([("good.obj", "v"), (info, "v")])
+    with pytest.raises(DataError, match="which leads out of its folder; nothing was unpacked"):
+        unpack(path, folder)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
+
+
+def test_links(pack, folder):
+    info = zipfile.ZipInfo("link.obj")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with pytest.raises(DataError, match=r"'link.obj', which is a link or a device"):
+        unpack(pack([("good.obj", "v"), (info, "/etc/passwd")]), folder)
+    assert not list(folder.iterdir())
+
+
+def test_a_bomb_by_its_ratio(pack, folder):
+    with pytest.raises(
+        DataError, match=r"would unpack to 32 MiB, wanted at most 2,048 MiB and 100"
+    ):
+        unpack(pack([("zeros.obj", bytes(32 * 2**20))]), folder)
+    assert not list(folder.iterdir())
+
+
+def test_a_bomb_by_its_size(pack, folder, monkeypatch):
+    monkeypatch.setattr(archives, "_MOST_BYTES", 10)
+    with pytest.raises(DataError, match="would unpack to"):
+        unpack(pack([("a.obj", "12345"), ("b.obj", "678901")]), folder)
+
+
+def test_a_bomb_by_its_files(pack, folder, monkeypatch):
+    monkeypatch.setattr(archives, "_MOST_FILES", 2)
+    with pytest.raises(DataError, match="has 3 files, wanted at most 2"):
+        unpack(pack([(name, "v") for name in "abc"]), folder)
+
+
+def test_a_bomb_that_lies_about_its_size(pack, folder):
+    path = pack([("zeros.obj", bytes(2**20))])
+    data = path.read_bytes()
+    start = data.index(b"PK\x01\x02") + 24  # the size, in the directory at the end
+    path.write_bytes(data[:start] + (100).to_bytes(4, "little") + data[start + 4 :])
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        unpack(path, folder)
+    assert sum(p.stat().st_size for p in folder.iterdir()) <= 100
+
+
+def test_broken_files(pack, folder, tmp_path):
+    noise = tmp_path / "noise.zip"
+    noise.write_bytes(b"PK, but no more")
+    with pytest.raises(DataError, match=r"noise.zip cannot be unpacked"):
+        unpack(noise, folder)
+    path = pack([("a.obj", "v 1 2 3\n" * 99)])
+    data = bytearray(path.read_bytes())
+    data[45] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        unpack(path, folder)
+
+
+def test_a_file_where_a_folder_is_wanted(pack, folder):
+    with pytest.raises(DataError, match="files and folders of the same name"):
+        unpack(pack([("a", "v"), ("a/b.obj", "v")]), folder)
+
+
+def test_encrypted_files(pack, folder):
+    path = pack([("a.obj", "v")])
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="is encrypted"):
+        unpack(path, folder)
