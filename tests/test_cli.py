@@ -783,13 +783,14 @@ def test_info(run, weights, monkeypatch):
     monkeypatch.setattr("unpool.cli.info.read_card", {"cats": card}.__getitem__)
     monkeypatch.setattr(recipes, "RECIPES", {"short": None})
     monkeypatch.setattr(recipes, "CLASSIFICATIONS", {"kinds": None})
+    monkeypatch.setattr(recipes, "GENERATIONS", {"seats": None})
     code, out, err = run("info", "--json")
     assert (code, err, len(out)) == (0, [], 1)
     facts = json.loads(out[0])
     assert facts["unpool"] == unpool.__version__
     assert facts["torch"] == torch.__version__
     assert facts["weights"] == {"cats": {"figures": figures, "license": "none"}}
-    assert facts["recipes"] == ["short", "kinds"]
+    assert facts["recipes"] == ["short", "kinds", "seats"]
     assert "devices" not in facts
     facts = json.loads(run("info", "--devices", "--json")[1][0])
     assert (facts["devices"][0], set(facts["bf16"]) <= set(facts["devices"])) == ("cpu", True)

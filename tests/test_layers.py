@@ -12,9 +12,9 @@ LAYERS = [
     "errors files parallel cards scores timings values",
     "ops vision recipes",
     "models data",
-    "segmentation programs exported segment ensemble aggregate visualize generate fitting",
+    "segmentation programs exported segment ensemble aggregate visualize fitting",
     "evaluate ranking",
-    "runs train classify serve convert export bench console",
+    "runs train classify generate serve convert export bench console",
     "cli __init__ __main__",
 ]
 BARRED = {

@@ -1,7 +1,6 @@
 """Train a classifier by a recipe, on a folder of pictures for each class."""
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
@@ -23,11 +22,10 @@ from unpool.fitting import (
     Progress,
     Step,
     arithmetic,
-    chance_of,
-    descend,
     optimizer_of,
     parts_of,
     set_rate,
+    take_step,
 )
 from unpool.models import AlexNet, Classifier, ZFNet, prepare, save_pretrained
 from unpool.models.classifiers import initialize, renormalize
@@ -160,23 +158,17 @@ def fit(
     if optimizer_state is not None:
         optimizer.load_state_dict(optimizer_state)
     engine, steps = parallel.replicate(net), steps_of(recipe, images)
-    count = parts_of(recipe) // parallel.world()
+    losses, cure = partial(_losses, engine, recipe), f"--set lr={recipe.lr / 10:.2g}"
     while progress.step < steps:
-        start = time.perf_counter()
-        parts = [next(stream) for _ in range(count)]
         drops = steps if recipe.plateau else None  # never by itself, see `_drop`; or on a line
         lr = set_rate(optimizer, progress.step, steps, recipe.warmup, drops)
-        with chance_of(recipe.seed, progress.step):
-            net.train()
-            where = f"learning rate {lr:.2g}", f"--set lr={recipe.lr / 10:.2g}"
-            losses = partial(_losses, engine, recipe)
-            loss, gradient = descend(engine, optimizer, parts, losses, recipe.clip, *where)
+        epoch = f"epoch {epochs_done(recipe, images, progress.step) + 1} of {recipe.epochs}"
+        net.train()
+        step = take_step(engine, stream, losses, recipe, progress, lr, epoch, cure)
         for layer in net.features:
             if isinstance(layer, nn.Conv2d) and recipe.rms is not None:
                 renormalize(layer.weight, recipe.rms)
-        epoch = f"epoch {epochs_done(recipe, images, progress.step) + 1} of {recipe.epochs}"
-        progress.step += 1
-        yield Step(progress.step, epoch, loss, lr, gradient, time.perf_counter() - start)
+        yield step
 
 
 def steps_of(recipe: Classification, images: int) -> int:

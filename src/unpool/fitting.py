@@ -1,10 +1,11 @@
 """The training loop: a network is fitted to batches, phase by phase."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from unpool.errors import OptionError, UnpoolError
 from unpool.models import Network, prepare
 from unpool.models.fast import bf16_pays
 from unpool.models.scaffold import Learner
-from unpool.recipes import Classification, Phase, Recipe
+from unpool.recipes import AnyKind, Phase, Recipe
 
 __all__ = [
     "Progress",
@@ -31,9 +32,14 @@ __all__ = [
     "fit",
     "optimizer_of",
     "parts_of",
+    "scale_rates",
     "set_learning",
     "set_rate",
+    "take_step",
 ]
+
+Part = TypeVar("Part")
+_Losses = tuple[Tensor, Tensor]
 
 _DROP = 0.1  #: factor of the learning rate at the steps of `Phase.drop_every`
 
@@ -92,21 +98,59 @@ def fit(
         if optimizer_state is not None and progress.step > begin:
             optimizer.load_state_dict(optimizer_state)
         engine = parallel.replicate(learner, unused=recipe.coarse_weight == 0 < phase.stages - 1)
+        if progress.step == begin and before < grown:
+            first = next(batches)
+            batches = itertools.chain([first], batches)
+            _grow(learner, range(before, grown), first)
+
+        def losses(part: Batch, phase: Phase = phase, engine: nn.Module = engine) -> _Losses:
+            found = _losses(engine, part, phase, recipe)
+            return found[-1] + recipe.coarse_weight * sum(found[:-1]), found[-1]
+
         while progress.step < end:
-            start = time.perf_counter()
-            parts = [next(batches) for _ in range(parts_of(recipe) // parallel.world())]
-            if progress.step == begin and before < grown:
-                x = prepare(torch.from_numpy(parts[0].images).to(_device(learner)))
-                for stage in range(before, grown):
-                    learner.eval().grow(stage, x)
-                parallel.copy_from_first(learner)
             n = progress.step - begin
             lr = set_rate(optimizer, n, phase.steps, recipe.warmup, phase.drop_every)
-            with chance_of(recipe.seed, progress.step):
-                loss, gradient = _step(engine, learner, parts, optimizer, phase, recipe, lr)
-            progress.step += 1
-            seconds = time.perf_counter() - start
-            yield Step(progress.step, phase.name, loss, lr, gradient, seconds)
+            set_learning(learner, phase, recipe)
+            yield take_step(
+                engine, batches, losses, recipe, progress, lr, phase.name, "--set phases.0.lr=1e-4"
+            )
+
+
+def take_step(
+    engine: nn.Module,
+    stream: Iterator[Part],
+    losses: Callable[[Part], _Losses],
+    recipe: AnyKind,
+    progress: Progress,
+    lr: float,
+    phase: str,
+    cure: str,
+) -> Step:
+    """One step of a training, of whatever kind.
+
+    Args:
+        engine: the network, as `parallel.replicate` gave it, in training mode.
+        stream: gives the parts of batches.
+        losses: gives the loss of a part that is made smaller, and the one that is told.
+        recipe: its `batch`, `accumulate`, `seed` and `clip` count.
+        progress: with its optimizer, at its rates; one step further afterwards.
+        lr: the rate that is told.
+        phase: where the training stands.
+        cure: what may help where the loss runs away.
+
+    Raises:
+        TrainingError: the loss or its gradient is not finite.
+    """
+    assert progress.optimizer is not None
+    start = time.perf_counter()
+    parts = [next(stream) for _ in range(parts_of(recipe) // parallel.world())]
+    where = f"{phase}, learning rate {lr:.2g}"
+    with chance_of(recipe.seed, progress.step):
+        loss, gradient = descend(
+            engine, progress.optimizer, parts, losses, recipe.clip, where, cure
+        )
+    progress.step += 1
+    return Step(progress.step, phase, loss, lr, gradient, time.perf_counter() - start)
 
 
 @contextmanager
@@ -117,7 +161,7 @@ def chance_of(seed: int, step: int) -> Iterator[None]:
         yield
 
 
-def parts_of(recipe: Recipe | Classification) -> int:
+def parts_of(recipe: AnyKind) -> int:
     """How many parts a batch is passed in, by all processes together.
 
     Raises:
@@ -161,31 +205,19 @@ def estimate_statistics(
     net.eval()
 
 
-def _step(
-    engine: nn.Module,
-    learner: Learner,
-    parts: list[Batch],
-    optimizer: torch.optim.Optimizer,
-    phase: Phase,
-    recipe: Recipe,
-    lr: float,
-) -> tuple[float, float]:
-    """One update; the finest head's loss and the gradient's norm."""
-
-    def losses(part: Batch) -> tuple[Tensor, Tensor]:
-        found = _losses(engine, part, phase, recipe)
-        return found[-1] + recipe.coarse_weight * sum(found[:-1]), found[-1]
-
-    set_learning(learner, phase, recipe)
-    where = f"phase {phase.name}, learning rate {lr:.2g}", "--set phases.0.lr=1e-4"
-    return descend(engine, optimizer, parts, losses, recipe.clip, *where)
+def _grow(learner: Learner, stages: range, batch: Batch) -> None:
+    """Let stages begin that were not in use, by what a first batch makes of them."""
+    x = prepare(torch.from_numpy(batch.images).to(_device(learner)))
+    for stage in stages:
+        learner.eval().grow(stage, x)
+    parallel.copy_from_first(learner)
 
 
 def descend(
     engine: nn.Module,
     optimizer: torch.optim.Optimizer,
-    parts: list[Batch],
-    losses: Callable[[Batch], tuple[Tensor, Tensor]],
+    parts: list[Part],
+    losses: Callable[[Part], _Losses],
     clip: float | None,
     where: str,
     cure: str,
@@ -272,16 +304,14 @@ def _optimizer(learner: Learner, phase: Phase, recipe: Recipe) -> torch.optim.Op
     return optimizer_of(groups, recipe)
 
 
-def optimizer_of(
-    groups: list[dict[str, Any]], recipe: Recipe | Classification
-) -> torch.optim.Optimizer:
+def optimizer_of(groups: list[dict[str, Any]], recipe: AnyKind) -> torch.optim.Optimizer:
     """The recipe's optimizer for groups of parameters.
 
     Raises:
         OptionError: an optimizer that there is not.
     """
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups)
+        return torch.optim.AdamW(groups, eps=getattr(recipe, "eps", 1e-8), fused=True)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=recipe.momentum)
     raise OptionError(f"got optimizer {recipe.optimizer!r}; it is 'adamw' or 'sgd'")
@@ -314,20 +344,28 @@ def _groups(
 def set_rate(
     optimizer: torch.optim.Optimizer, n: int, steps: int, warmup: int, drop_every: int | None
 ) -> float:
-    """Set the rates of step n of so many: a short rise, then drops or a line down to 2 %.
+    """Set the rates of step n of so many: a short rise, then drops or a line down to 2 %."""
+    factor = min(1.0, (n + 1) / max(warmup, 1))
+    if drop_every is None:
+        return scale_rates(optimizer, factor * max(0.02, 1 - n / steps))
+    drops = bool(n) and n % drop_every == 0
+    return scale_rates(optimizer, factor * _DROP ** (n // drop_every), _DROP if drops else 1.0)
+
+
+def scale_rates(optimizer: torch.optim.Optimizer, factor: float, drop: float = 1.0) -> float:
+    """Set each rate to `factor` of its peak; the first of them is returned.
 
     Caffe keeps the rate inside the momentum, so that a drop is felt little by little; here, where
     it is outside, the momentum grows by as much as the rate falls.
+
+    Args:
+        optimizer: whose groups have a "peak".
+        factor: of the peak.
+        drop: the new factor by the one before, where it falls at once in this step.
     """
-    factor = min(1.0, (n + 1) / max(warmup, 1))
-    if drop_every is None:
-        factor *= max(0.02, 1 - n / steps)
-    else:
-        factor *= _DROP ** (n // drop_every)
-        if n and n % drop_every == 0:
-            for state in optimizer.state.values():
-                if state.get("momentum_buffer") is not None:
-                    state["momentum_buffer"] /= _DROP
+    for state in optimizer.state.values() if drop != 1 else ():
+        if state.get("momentum_buffer") is not None:
+            state["momentum_buffer"] /= drop
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
     return float(optimizer.param_groups[0]["lr"])

@@ -6,7 +6,8 @@
     plots/           curves, predictions     eval/summary.json     the final figures
 
 A classifier's run has `checkpoints/epochs/NNN.safetensors`, too, and its confusion matrix in
-`eval/confusion.csv`.
+`eval/confusion.csv`. One that learns to draw has no `best.pt`; `plots/drawings.png` has true views
+above what is drawn of them.
 
 Of several processes, the first alone writes.
 """
@@ -35,6 +36,7 @@ from unpool.recipes import AnyRecipe
 
 __all__ = [
     "Accuracy",
+    "Likeness",
     "Preparation",
     "Report",
     "Run",
@@ -68,6 +70,14 @@ class Accuracy(NamedTuple):
     top5: float  #: share of those whose class is among the five most probable
 
 
+class Likeness(NamedTuple):
+    """A record of one validation of a network that draws."""
+
+    n: int  #: steps done
+    mse: float  #: squared error of colors 0 to 1, over the pixels inside the true masks
+    iou: float  #: of drawn and true masks, the mean over views
+
+
 class Preparation(NamedTuple):
     """How far the proposals of the training pictures are found."""
 
@@ -78,7 +88,7 @@ class Preparation(NamedTuple):
 Report = Callable[[Step | Validation | Preparation], None]
 
 Learning = TypeVar("Learning", bound=nn.Module)
-Record = TypeVar("Record", Step, Validation, Accuracy)
+Record = TypeVar("Record", Step, Validation, Accuracy, Likeness)
 
 
 class Run(Generic[AnyRecipe, Learning]):
@@ -131,7 +141,8 @@ class Run(Generic[AnyRecipe, Learning]):
     @property
     def tired(self) -> bool:
         """Whether the last validations brought nothing better, and the recipe's patience is out."""
-        return self.recipe.patience is not None and self.stale >= self.recipe.patience
+        patience = getattr(self.recipe, "patience", None)
+        return patience is not None and self.stale >= patience
 
     def note(self, text: str) -> None:
         """Warn of what is amiss but no reason to stop; it stands in the summary, too."""
@@ -301,20 +312,20 @@ def curves_missing() -> str:
     return "plots/curves.png is left out, for want of matplotlib: pip install matplotlib"
 
 
-def draw_curves(folder: Path, measures: Mapping[str, str] | None = None) -> None:
+def draw_curves(folder: Path, *measures: Mapping[str, str]) -> None:
     """Draw loss and validations over the steps into `plots/curves.png`; this takes matplotlib.
 
     Args:
         folder: the run's.
         measures: what the validations measured, by its name in `metrics.jsonl`, and what to call
-            it; the mean IoU when not given.
+            it; those of one scale together. The mean IoU when not given.
     """
     from matplotlib.figure import Figure
 
-    measures = measures or {"miou": "mean IoU on val"}
+    panels = [{"loss": "loss"}, *(measures or [{"miou": "mean IoU on val"}])]
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    for axes, names in zip(figure.subplots(1, 2), ({"loss": "loss"}, measures), strict=True):
+    figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
+    for axes, names in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for name, title in names.items():
             points = [(r["n"], r[name]) for r in records if name in r]
             if points:
@@ -322,7 +333,7 @@ def draw_curves(folder: Path, measures: Mapping[str, str] | None = None) -> None
                 axes.plot(*zip(*points, strict=True), linewidth=1, marker=marker, label=title)
         axes.set(xlabel="step", title=", ".join(names.values()))
         axes.grid(alpha=0.3)
-        if len(names) > 1:
+        if len(axes.get_lines()) > 1:
             axes.legend()
     with atomic(folder / "plots/curves.png") as temporary:
         figure.savefig(temporary, format="png", dpi=100)

@@ -292,7 +292,15 @@ def test_only_known_models_are_saved(tmp_path):
             WeightsError, match=r"got a (Conv2d|Other); weights are saved of Deconv"
         ):
             save_pretrained(model, tmp_path, CARD)
-    assert list(MODELS) == ["DeconvNet", "FCN", "AlexNet", "ZFNet", "VGG", "SqueezeNet"]
+    assert list(MODELS) == [
+        "DeconvNet",
+        "FCN",
+        "AlexNet",
+        "ZFNet",
+        "VGG",
+        "SqueezeNet",
+        "GenerativeNet",
+    ]
 
 
 # ---- damaged and hostile -------------------------------------------------------------------------

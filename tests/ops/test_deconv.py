@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unpool.errors import ShapeError
-from unpool.ops import as_convolution, bilinear_kernel, deconv
+from unpool.ops import as_convolution, bilinear_kernel, deconv, uconv
 
 
 def randn(*shape, seed=0, dtype=torch.float64):
@@ -163,3 +163,37 @@ def test_refuses():
         deconv(x, weight.transpose(0, 1))
     with pytest.raises(ShapeError, match=r"wanted \(N, I, H, W\)"):
         deconv(x[0], weight)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 7), st.integers(1, 7), st.booleans())
+def test_uconv_is_the_layer_that_networks_use(channels, height, width, biased):
+    """Values and gradients of unpooling + convolution equal those of `nn.ConvTranspose2d`."""
+    layer = torch.nn.ConvTranspose2d(channels, 3, 5, 2, 2, 1, bias=biased)
+    x = torch.randn(2, channels, height, width, requires_grad=True)
+    found, wanted = uconv(x, layer.weight, layer.bias), layer(x)
+    assert found.shape == (2, 3, 2 * height, 2 * width)
+    assert torch.allclose(found, wanted, atol=1e-5)
+    probe = torch.randn_like(wanted)
+    for a, b in zip(
+        torch.autograd.grad((found * probe).sum(), [x, *layer.parameters()]),
+        torch.autograd.grad((wanted * probe).sum(), [x, *layer.parameters()]),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_uconv_by_hand():
+    """One value spreads its turned filter around the top-left cell of its block."""
+    x, weight = torch.zeros(1, 1, 3, 3), torch.arange(25.0).view(1, 1, 5, 5)
+    x[0, 0, 1, 1] = 2
+    found = uconv(x, weight)[0, 0]
+    wanted = torch.zeros(6, 6)
+    wanted[0:5, 0:5] = 2 * weight[0, 0]  # the cell (2, 2) is its center
+    assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 3, 3), (3, 2, 5, 5), (2, 5, 5)])
+def test_uconv_refuses_other_filters(shape):
+    with pytest.raises(ShapeError, match=r"wanted \(N, I, H, W\) and \(I, O, 5, 5\)"):
+        uconv(torch.zeros(1, 2, 4, 4), torch.zeros(shape))

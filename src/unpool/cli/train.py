@@ -1,4 +1,4 @@
-"""`unpool train`: a network that segments or classifies, by a recipe."""
+"""`unpool train`: a network that segments, classifies or draws, by a recipe."""
 
 import difflib
 import shlex
@@ -14,8 +14,8 @@ from unpool.errors import OptionError
 if TYPE_CHECKING:
     from unpool.classify import Plan
     from unpool.fitting import Step
-    from unpool.recipes import Classification, Recipe
-    from unpool.runs import Accuracy, Preparation, Validation
+    from unpool.recipes import AnyKind, Classification, Generation, Recipe
+    from unpool.runs import Accuracy, Likeness, Preparation, Validation
 
 __all__ = ["train"]
 
@@ -79,17 +79,26 @@ def train(
     needs to go on.
 
     Most recipes train to segment; zfnet and zfnet-small train to classify, and take a folder with a
-    folder for each class (train/cat, val/cat ..., or cat, dog ...).
+    folder for each class (train/cat, val/cat ..., or cat, dog ...). Those that begin with chairs
+    train to draw, and take a folder of rendered views, as unpool render makes it.
 
     With --json, each validation gives a line, and the last line is the summary of the evaluation.
 
     \b
     Example: unpool train objects --data VOC2012 -o runs/first --set batch=8
     Example: unpool train zfnet-small --data FOLDER -o runs/second
+    Example: unpool train chairs --data RENDERS -o runs/third
     """
-    from unpool.recipes import CLASSIFICATIONS, RECIPES, Classification, Recipe, override
+    from unpool.recipes import (
+        CLASSIFICATIONS,
+        GENERATIONS,
+        RECIPES,
+        Classification,
+        Generation,
+        override,
+    )
 
-    known: dict[str, Recipe | Classification] = {**RECIPES, **CLASSIFICATIONS}
+    known: dict[str, AnyKind] = {**RECIPES, **CLASSIFICATIONS, **GENERATIONS}
     if recipe not in known:
         near = difflib.get_close_matches(recipe, known, 1)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -98,9 +107,26 @@ def train(
     shown = {"as_json": as_json, "quiet": quiet}
     passed = {**typed(options), "command": command}
     if isinstance(chosen, Classification):
+        _refuse(
+            chosen, passed, "trunk_weights", "trunk_inputs", why="whose network has no VGG trunk"
+        )
         _classify(data, output, chosen, passed, **shown)
+    elif isinstance(chosen, Generation):
+        why = "which learns from rendered views"
+        _refuse(chosen, passed, "trunk_weights", "trunk_inputs", "split", "val", why=why)
+        _draw(data, output, chosen, passed, **shown)
     else:
         _segment(data, output, chosen, passed, **shown)
+
+
+def _refuse(
+    recipe: "Classification | Generation", options: dict[str, Any], *names: str, why: str
+) -> None:
+    """Refuse options that a recipe of this kind has no use for."""
+    if idle := sorted(set(names) & options.keys()):
+        raise OptionError(
+            f"got --{idle[0].replace('_', '-')} for the recipe {recipe.name}, {why}; leave it out"
+        )
 
 
 def _segment(
@@ -143,11 +169,6 @@ def _classify(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    if idle := sorted({"trunk_weights", "trunk_inputs"} & options.keys()):
-        raise OptionError(
-            f"got --{idle[0].replace('_', '-')} for the recipe {recipe.name}, whose network has no "
-            "VGG trunk; leave it out"
-        )
     from unpool import parallel
     from unpool.classify import Plan, train_classifier
     from unpool.fitting import Step
@@ -180,6 +201,44 @@ def _classify(
     elif speaks and not quiet:
         _print_accuracy(summary)
         click.echo(f"weights in {shlex.quote(str(output / 'weights'))}")
+
+
+def _draw(
+    data: Path,
+    output: Path,
+    recipe: "Generation",
+    options: dict[str, Any],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from unpool import parallel
+    from unpool.fitting import Step
+    from unpool.generate.training import train_generator
+    from unpool.runs import Preparation
+
+    speaks = parallel.speaks()
+    with console.progress("training", quiet or not speaks) as show, console.plain_warnings():
+
+        def report(event: "Step | Likeness | Preparation") -> None:
+            if isinstance(event, Step):
+                show(event.n, recipe.steps, f"loss {event.loss:.3g}, lr {event.lr:.1e}")
+            elif isinstance(event, Preparation):
+                show(event.done, event.total, "reading views")
+            elif as_json:
+                console.print_json(event._asdict())
+            elif not quiet:
+                click.echo(f"step {event.n} of {recipe.steps}: {_likeness(event._asdict())}")
+
+        summary = train_generator(data, output, recipe, report=report, **options)
+    if as_json and speaks:
+        console.print_json(summary)
+    elif speaks and not quiet:
+        click.echo(f"{_likeness(summary)}, on {summary['views']} {summary['protocol']}")
+        click.echo(f"weights in {shlex.quote(str(output / 'weights'))}")
+
+
+def _likeness(figures: dict[str, Any]) -> str:
+    return f"MSE {figures['mse']:.2e} inside the mask, IoU of the mask {figures['iou']:.3f}"
 
 
 def _print_accuracy(summary: dict[str, Any]) -> None:

@@ -14,7 +14,16 @@ from unpool.data.windows import Box, Window
 from unpool.errors import DataError
 from unpool.vision.boxes import Crop
 
-__all__ = ["Cut", "Draw", "Views", "class_balance", "draw_views", "draw_windows", "take_turns"]
+__all__ = [
+    "Cut",
+    "Draw",
+    "Views",
+    "class_balance",
+    "draw_views",
+    "draw_windows",
+    "in_turn",
+    "take_turns",
+]
 
 Pixels = NDArray[np.uint8]
 Draw = Callable[[int], tuple[Pixels, Pixels]]
@@ -114,7 +123,7 @@ def draw_views(
     """
 
     def draw(place: int) -> tuple[Pixels, Pixels]:
-        number = _in_turn(place, len(data.samples), seed, weights)
+        number = in_turn(place, len(data.samples), seed, weights)
         image, labels = read_sample(data.samples[number], len(data.classes))
         view, seen = views.draw(image, labels, np.random.default_rng([seed, 1, place]))
         if paster is None:
@@ -137,7 +146,7 @@ def draw_windows(windows: Sequence[Window], classes: int, cut: Cut, seed: int = 
         raise DataError("got no window to learn from: no object is large enough, or none there")
 
     def draw(place: int) -> tuple[Pixels, Pixels]:
-        sample, box, _, instance = windows[_in_turn(place, len(windows), seed)]
+        sample, box, _, instance = windows[in_turn(place, len(windows), seed)]
         image, labels = read_sample(sample, classes)
         if instance:
             others = read_instances(sample, classes) != instance
@@ -152,7 +161,7 @@ def take_turns(draws: Sequence[Draw]) -> Draw:
     return lambda place: draws[place % len(draws)](place // len(draws))
 
 
-def _in_turn(place: int, count: int, seed: int, weights: NDArray[np.float64] | None = None) -> int:
+def in_turn(place: int, count: int, seed: int, weights: NDArray[np.float64] | None = None) -> int:
     """Whose turn it is at a place: each one once in every `count` places, or by chance."""
     epoch, number = divmod(place, count)
     if weights is None:

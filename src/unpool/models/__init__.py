@@ -3,6 +3,7 @@
 from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from unpool.models.deconvnet import DeconvNet
 from unpool.models.fcn import FCN
+from unpool.models.generator import GenerativeNet, encode_view
 from unpool.models.vgg import TRUNKS, Trunk, prepare
 from unpool.models.weights import (
     MODELS,
@@ -22,10 +23,12 @@ __all__ = [
     "AlexNet",
     "Classifier",
     "DeconvNet",
+    "GenerativeNet",
     "Network",
     "SqueezeNet",
     "Trunk",
     "ZFNet",
+    "encode_view",
     "from_pretrained",
     "list_pretrained",
     "load_tensors",

@@ -23,6 +23,7 @@ from unpool.files import atomic
 from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from unpool.models.deconvnet import DeconvNet
 from unpool.models.fcn import FCN, Interpolation
+from unpool.models.generator import GenerativeNet
 from unpool.models.vgg import MEAN_BGR
 
 __all__ = [
@@ -39,13 +40,16 @@ __all__ = [
 Network = DeconvNet | FCN
 """A network that segments."""
 
-MODELS: dict[str, type[Network | Classifier]] = {
+_Saved = Network | Classifier | GenerativeNet
+
+MODELS: dict[str, type[_Saved]] = {
     "DeconvNet": DeconvNet,
     "FCN": FCN,
     "AlexNet": AlexNet,
     "ZFNet": ZFNet,
     "VGG": VGG,
     "SqueezeNet": SqueezeNet,
+    "GenerativeNet": GenerativeNet,
 }
 """The networks that are saved and rebuilt, by the names in their cards."""
 
@@ -74,7 +78,7 @@ def save_pretrained(
         WeightsError: a class that is not in `MODELS`, or a card that JSON cannot hold.
     """
     folder, architecture = Path(folder), type(model).__name__
-    if not isinstance(model, Network | Classifier) or type(model) is not MODELS.get(architecture):
+    if not isinstance(model, _Saved) or type(model) is not MODELS.get(architecture):
         raise WeightsError(f"got a {architecture}; weights are saved of {', '.join(MODELS)}")
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if int8:
@@ -317,13 +321,13 @@ def _quantize(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]
     """Filters as int8 with one fp32 scale for each output channel; the rest as it is."""
     stored = dict(tensors)
     for name, layer in model.named_modules():
-        if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             continue
         if isinstance(layer, Interpolation):  # small, and exact where it is bilinear
             continue
         weight = tensors[f"{name}.weight"]
         axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
-        rest = [d for d in range(4) if d != axis]
+        rest = [d for d in range(weight.dim()) if d != axis]
         scale = (weight.abs().amax(rest, keepdim=True) / 127).clamp_min(1e-12)
         stored[f"{name}.weight"] = (weight / scale).round().to(torch.int8)
         stored[f"{name}.weight{_SCALE}"] = scale

@@ -1,6 +1,6 @@
 """The core: switches, deconvolution, dense CRF. Functions on tensors; only torch."""
 
-from unpool.ops.deconv import as_convolution, bilinear_kernel, deconv
+from unpool.ops.deconv import as_convolution, bilinear_kernel, deconv, uconv
 from unpool.ops.lattice import Filters, Lattice
 from unpool.ops.meanfield import (
     CRF_PRESETS,
@@ -30,6 +30,7 @@ __all__ = [
     "mean_field",
     "messages",
     "pool",
+    "uconv",
     "unary_from_probabilities",
     "unpool",
 ]

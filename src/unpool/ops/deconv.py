@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unpool.errors import ShapeError
+from unpool.ops.switches import fixed_unpool
 
-__all__ = ["as_convolution", "bilinear_kernel", "deconv"]
+__all__ = ["as_convolution", "bilinear_kernel", "deconv", "uconv"]
 
 
 def deconv(
@@ -91,6 +92,39 @@ def as_convolution(weight: Tensor) -> Tensor:
     True
     """
     return weight.transpose(0, 1).flip(-2, -1)
+
+
+def uconv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Unpooling and convolution in one: maps of twice the side, from values far apart.
+
+    Each value goes into the top-left cell of a block of 2 x 2, and the sparse map is convolved with
+    5 x 5 filters. Three of four products are with zero; `deconv` leaves them out, and equals this:
+    `deconv(x, weight, bias, stride=2, padding=2, size=(2 * H, 2 * W))`. So does the layer that
+    networks use, `nn.ConvTranspose2d(I, O, 5, stride=2, padding=2, output_padding=1)`.
+
+    Args:
+        x: maps, (N, I, H, W).
+        weight: filters as of `deconv`, (I, O, 5, 5).
+        bias: (O,), or None.
+
+    Returns:
+        Maps of (N, O, 2 * H, 2 * W).
+
+    Raises:
+        ShapeError: maps and filters do not belong together, or filters of another size.
+
+    Dosovitskiy, Springenberg, Brox 2015, section 3.2.
+
+    >>> x, w = torch.randn(1, 2, 4, 4), torch.randn(2, 3, 5, 5)
+    >>> torch.allclose(uconv(x, w), deconv(x, w, None, 2, 2, (8, 8)), atol=1e-5)
+    True
+    """
+    if x.dim() != 4 or (x.shape[1], 5, 5) != (weight.shape[0], *weight.shape[2:]):
+        raise ShapeError(
+            f"got maps of {tuple(x.shape)} and filters of {tuple(weight.shape)}; wanted "
+            "(N, I, H, W) and (I, O, 5, 5)"
+        )
+    return F.conv2d(fixed_unpool(x), as_convolution(weight), bias, padding=2)
 
 
 def bilinear_kernel(channels: int, kernel: int) -> Tensor:

@@ -1,0 +1,183 @@
+"""What a network is compared with: views that were never seen, made from those that were."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unpool.data.chairs import Chairs, View
+from unpool.errors import OptionError, ShapeError
+from unpool.generate.drawn import clipped
+from unpool.generate.generator import Generator
+
+__all__ = [
+    "Comparison",
+    "baselines",
+    "blend",
+    "compare_views",
+    "errors",
+    "nearest_view",
+    "premultiplied",
+]
+
+Array = NDArray[np.float32]
+
+
+class Comparison(NamedTuple):
+    """Held-out views, drawn by a network and made by baselines; each picture is (S, S, 4)."""
+
+    views: list[int]  #: numbers among `Chairs.views`
+    truth: Array  #: (V, S, S, 4) RGB inside the mask, and the mask
+    pictures: dict[str, Array]  #: by way: "network", "blending", "nearest"; likewise
+
+    def mse(self) -> dict[str, float]:
+        """The mean squared error of RGB inside the mask, by way."""
+        return {way: float(errors(p, self.truth).mean()) for way, p in self.pictures.items()}
+
+
+def premultiplied(pictures: NDArray[np.uint8]) -> Array:
+    """RGBA of 0 to 255 as RGB inside the mask, and the mask, both of 0 to 1: what networks learn.
+
+    Args:
+        pictures: (N, S, S, 4) uint8.
+
+    Returns:
+        (N, S, S, 4) float32.
+
+    >>> premultiplied(np.array([[[[255, 0, 0, 51]]]], np.uint8)).round(2).tolist()
+    [[[[0.20000000298023224, 0.0, 0.0, 0.20000000298023224]]]]
+    """
+    values: Array = pictures.astype(np.float32) / np.float32(255)
+    values[..., :3] *= values[..., 3:]
+    return values
+
+
+def errors(pictures: Array, truth: Array) -> Array:
+    """The mean squared error of each picture, over pixels and colors, inside the mask.
+
+    Args:
+        pictures: (N, S, S, 4), as of `premultiplied`.
+        truth: likewise.
+
+    Returns:
+        (N,) float32.
+
+    Raises:
+        ShapeError: arrays of differing shapes.
+    """
+    if pictures.shape != truth.shape or truth.ndim != 4:
+        raise ShapeError(f"got {pictures.shape} and {truth.shape}; wanted both (N, S, S, 4)")
+    return np.asarray(((pictures - truth)[..., :3] ** 2).mean((1, 2, 3)), np.float32)
+
+
+def nearest_view(azimuths: Sequence[float], azimuth: float) -> int:
+    """Which of the views that were seen is nearest; of two as near, the first.
+
+    >>> nearest_view([0.0, 90.0, 350.0], 340.0)
+    2
+    """
+    distances = [abs((a - azimuth + 180) % 360 - 180) for a in azimuths]
+    return int(np.argmin(np.round(distances, 6)))
+
+
+def blend(pictures: Array, azimuths: Sequence[float], azimuth: float) -> Array:
+    """Blend the two views on either side, pixel by pixel, each by how near it is.
+
+    Args:
+        pictures: (N, S, S, 4) of the views that were seen, as of `premultiplied`.
+        azimuths: theirs, in degrees, in any order.
+        azimuth: that of the view to make.
+
+    Returns:
+        (S, S, 4).
+
+    Raises:
+        OptionError: no views.
+
+    >>> seen = np.stack([np.zeros((1, 1, 4)), np.ones((1, 1, 4))]).astype(np.float32)
+    >>> blend(seen, [0.0, 40.0], 10.0)[0, 0, 0]
+    np.float32(0.25)
+    """
+    if not len(azimuths):
+        raise OptionError("got no views to blend; wanted one or more of the same elevation")
+    after = [(a - azimuth) % 360 for a in azimuths]
+    right = int(np.argmin(after))
+    if after[right] < 1e-6:
+        return np.asarray(pictures[right])
+    before = [(azimuth - a) % 360 for a in azimuths]
+    left = int(np.argmin(before))
+    share = before[left] / (before[left] + after[right])
+    return np.asarray((1 - share) * pictures[left] + share * pictures[right], np.float32)
+
+
+def baselines(
+    chairs: Chairs, pictures: NDArray[np.uint8], seen: Sequence[int], wanted: Sequence[int]
+) -> dict[str, Array]:
+    """Views made without a network, from those of the same style and elevation that were seen.
+
+    Args:
+        chairs: the folder.
+        pictures: all its views, (N, S, S, 4) uint8, as of `read_views`.
+        seen: numbers of the views that may be used.
+        wanted: numbers of the views to make.
+
+    Returns:
+        "blending", the two neighbors blended by `blend`, and "nearest", the nearest view; each
+        (V, S, S, 4), as of `premultiplied`.
+
+    Raises:
+        OptionError: a view of which no other of the same style and elevation was seen.
+    """
+    blended, nearest = [], []
+    for number in wanted:
+        view = chairs.views[number]
+        of_it = [i for i in seen if _alike(chairs.views[i], view)]
+        around, known = [chairs.views[i].azimuth for i in of_it], premultiplied(pictures[of_it])
+        blended.append(blend(known, around, view.azimuth))
+        nearest.append(known[nearest_view(around, view.azimuth)])
+    return {"blending": np.stack(blended), "nearest": np.stack(nearest)}
+
+
+def compare_views(
+    generator: Generator, chairs: Chairs, pictures: NDArray[np.uint8], held_out: Sequence[int]
+) -> Comparison:
+    """Draw views that were not seen in training, and make them from the seen ones by baselines.
+
+    Both see the same: of the same style and elevation, all views that are not held out.
+
+    Args:
+        generator: a network whose styles have the names of the folders.
+        chairs: the folder.
+        pictures: all its views, (N, S, S, 4) uint8, as of `read_views` at the generator's size.
+        held_out: numbers of views that the network has not seen.
+
+    Returns:
+        The network's views beside the blending of the two neighbors and the nearest view.
+
+    Raises:
+        OptionError: no views held out, or a style that the network does not know.
+        ShapeError: pictures of another number or size.
+
+    Dosovitskiy, Springenberg, Brox 2015, section on interpolation between viewpoints.
+    """
+    wanted = (len(chairs.views), generator.size, generator.size, 4)
+    if pictures.shape != wanted:
+        raise ShapeError(f"got pictures of {pictures.shape}; wanted {wanted}")
+    if not held_out:
+        raise OptionError("got no views held out; name those that the network has not seen")
+    hidden = set(held_out)
+    seen = [i for i in range(len(chairs.views)) if i not in hidden]
+    made = baselines(chairs, pictures, seen, held_out)
+    chosen = [chairs.views[i] for i in held_out]
+    styles = [chairs.styles[view.style] for view in chosen]
+    codes, _ = generator.codes(
+        list(styles), [v.azimuth for v in chosen], [v.elevation for v in chosen]
+    )
+    drawn = clipped(*generator.compute(codes)).numpy()
+    ways = {"network": np.ascontiguousarray(drawn.transpose(0, 2, 3, 1)), **made}
+    return Comparison(list(held_out), premultiplied(pictures[list(held_out)]), ways)
+
+
+def _alike(view: View, other: View) -> bool:
+    return (view.style, view.elevation) == (other.style, other.elevation)

@@ -1,0 +1,311 @@
+"""Draw objects with a network that knows their styles, views and transformations."""
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from unpool.data.transformations import Transformation
+from unpool.errors import OptionError, ShapeError, WeightsError
+from unpool.generate.drawn import Drawn, conclude
+from unpool.models import from_pretrained
+from unpool.models.generator import GenerativeNet, encode_view
+from unpool.segment import find_device
+
+__all__ = ["Codes", "Generator", "Style", "parse_style"]
+
+Style: TypeAlias = str | int | Mapping[Any, float] | Tensor
+"""A style by its name or number; or shares of several, {"A": 1, "B": -1, "C": 1} for A - B + C;
+or shares of all, (K,)."""
+
+_ONE = (str, int, Mapping, Tensor)  # a style, rather than several
+_AT_ONCE = 32  # pictures, so that memory stays small
+
+
+class Codes(NamedTuple):
+    """What a network draws N pictures from."""
+
+    style: Tensor  #: (N, K) one-hot, or shares
+    view: Tensor  #: (N, 4) sine and cosine of elevation and azimuth
+    transformation: Tensor  #: (N, 28); zero is no change
+
+
+class Generator:
+    """Draws objects with one network.
+
+    Args:
+        model: a trained network.
+        styles: names of its K styles.
+        elevations: the lowest and highest that it was trained with, in degrees; pictures of views
+            beyond them carry a note.
+        device: "auto", "cpu", "cuda" or "cuda:n".
+
+    Raises:
+        OptionError: not as many names as the network has styles, or the same name twice.
+
+    Dosovitskiy, Springenberg, Brox 2015: "Learning to generate chairs with convolutional neural
+    networks".
+    """
+
+    def __init__(
+        self,
+        model: GenerativeNet,
+        styles: Sequence[str],
+        *,
+        elevations: Sequence[float] = (20.0, 30.0),
+        device: str = "auto",
+    ) -> None:
+        if len(styles) != model.styles or len(set(styles)) != len(styles):
+            raise OptionError(
+                f"got {len(set(styles))} different names for a network of {model.styles} styles"
+            )
+        self.device = find_device(device)
+        self.model = model.eval().to(self.device)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.styles = list(styles)
+        self.size: int = model.size  #: side of the pictures
+        self.elevations = (min(elevations), max(elevations))
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path = "chairs", *, device: str = "auto") -> "Generator":
+        """A generator with saved weights.
+
+        Args:
+            source: the name of weights that ship with the package, or a folder of weights.
+            device: as of the class.
+
+        Raises:
+            WeightsError: no such weights, a damaged file or card, or weights of another network.
+        """
+        model, card = from_pretrained(source)
+        if not isinstance(model, GenerativeNet):
+            raise WeightsError(
+                f"got {source}, weights of a {card['architecture']}, which draws nothing; take "
+                "weights of a GenerativeNet, such as chairs"
+            )
+        styles, elevations = _settings(card, model.styles, source)
+        return cls(model, styles, elevations=elevations, device=device)
+
+    def view(
+        self,
+        style: Style,
+        *,
+        azimuth: float = 0.0,
+        elevation: float = 20.0,
+        transformation: Transformation | Sequence[float] | Tensor | None = None,
+    ) -> Drawn:
+        """Draw one picture.
+
+        Args:
+            style: a name, a number, or shares of several styles.
+            azimuth: in degrees; 360 is 0.
+            elevation: in degrees, any; beyond what was trained the picture has a note.
+            transformation: how the picture is moved, turned, scaled and colored; or its 28 encoded
+                numbers.
+
+        Raises:
+            OptionError: no such style (the nearest are named), or a number that is not finite.
+        """
+        return self.draw(style, azimuth, elevation, transformation)[0]
+
+    def draw(
+        self,
+        style: Style | Sequence[Style],
+        azimuth: float | Sequence[float] = 0.0,
+        elevation: float | Sequence[float] = 20.0,
+        transformation: Any = None,
+    ) -> list[Drawn]:
+        """Draw several pictures in one batch.
+
+        Args:
+            style: one for all, or one a picture.
+            azimuth: likewise, in degrees.
+            elevation: likewise, in degrees.
+            transformation: likewise; None for no change.
+
+        Raises:
+            OptionError: as of `view`, or lists of differing lengths.
+        """
+        codes, notes = self.codes(style, azimuth, elevation, transformation)
+        return conclude(*self.compute(codes), notes)
+
+    def grid(
+        self,
+        styles: Sequence[Style],
+        azimuths: Sequence[float],
+        elevation: float = 20.0,
+        transformation: Any = None,
+    ) -> list[list[Drawn]]:
+        """Draw each style (a row) from each azimuth (a column)."""
+        each = [style for style in styles for _ in azimuths]
+        around = [azimuth for _ in styles for azimuth in azimuths]
+        drawn = self.draw(each, around, elevation, transformation)
+        columns = len(azimuths)
+        return [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
+
+    def codes(
+        self,
+        style: Style | Sequence[Style],
+        azimuth: float | Sequence[float] = 0.0,
+        elevation: float | Sequence[float] = 20.0,
+        transformation: Any = None,
+    ) -> tuple[Codes, list[str]]:
+        """What the network draws pictures from, and what is to be said of each; as of `draw`."""
+        wholes: list[Any] = [[style] if isinstance(style, _ONE) else list(style)]
+        wholes += [_listed(value) for value in (azimuth, elevation)]
+        wholes.append(transformation if _several(transformation) else [transformation])
+        count = max(map(len, wholes))
+        if any(len(whole) not in (1, count) for whole in wholes) or not all(wholes):
+            lengths = ", ".join(str(len(whole)) for whole in wholes)
+            raise OptionError(
+                f"got {lengths} styles, azimuths, elevations and transformations; wanted one of "
+                "each for all pictures, or one a picture"
+            )
+        styles, azimuths, elevations, changes = (w * count if len(w) == 1 else w for w in wholes)
+        _require_finite(azimuths, elevations)
+        wrapped = torch.tensor([a % 360 for a in azimuths])
+        codes = Codes(
+            torch.stack([self.code(style) for style in styles]),
+            encode_view(wrapped, torch.tensor([float(e) for e in elevations])),
+            torch.stack([_encoded(change, self.model.numbers) for change in changes]),
+        )
+        return codes, [self._note(elevation) for elevation in elevations]
+
+    def code(self, style: Style) -> Tensor:
+        """A style as the network takes it, (K,): one-hot, or the shares of several.
+
+        Raises:
+            OptionError: no such style (the nearest are named), or no share.
+            ShapeError: shares of all styles, of which there are not K.
+        """
+        if isinstance(style, Tensor):
+            if style.shape != (len(self.styles),) or not style.isfinite().all():
+                raise ShapeError(
+                    f"got shares of {tuple(style.shape)}; wanted ({len(self.styles)},), all finite"
+                )
+            return style.float()
+        shares = style if isinstance(style, Mapping) else {style: 1.0}
+        if not shares or not all(math.isfinite(share) for share in shares.values()):
+            raise OptionError(f"got the shares {dict(shares)}; wanted a number for each style")
+        code = torch.zeros(len(self.styles))
+        for name, share in shares.items():
+            code[self.find(name)] += share
+        return code
+
+    def find(self, style: str | int) -> int:
+        """The number of a style.
+
+        Raises:
+            OptionError: no such style; the nearest are named.
+        """
+        if isinstance(style, int) and not isinstance(style, bool) and 0 <= style < len(self.styles):
+            return style
+        if style in self.styles:
+            return self.styles.index(style)
+        if isinstance(style, int):
+            raise OptionError(f"got style {style}; they are numbered 0 to {len(self.styles) - 1}")
+        raise OptionError(f"got style {style!r}; {_nearest(str(style), self.styles)}")
+
+    @torch.inference_mode()
+    def compute(self, codes: Codes, *, at_once: int = _AT_ONCE) -> tuple[Tensor, Tensor]:
+        """RGB (N, 3, S, S) and mask (N, C, S, S) as the network gives them, fp32, on the CPU."""
+        parts = zip(*(torch.split(part.to(self.device), at_once) for part in codes), strict=True)
+        found = [self.model(*part) for part in parts]
+        rgb, mask = (torch.cat(each).float().cpu() for each in zip(*found, strict=True))
+        return rgb, mask
+
+    def _note(self, elevation: float) -> str:
+        low, high = self.elevations
+        if low <= elevation <= high:
+            return ""
+        return f"elevation {elevation:g} is beyond the {low:g} to {high:g} of the training"
+
+
+def parse_style(text: str) -> Style:
+    """A style as it is typed: a name or a number, or shares such as A=1,B=-1,C=1.
+
+    Raises:
+        OptionError: a share that is no number.
+
+    >>> parse_style("stool"), parse_style("stool=0.5,armchair=0.5")
+    ('stool', {'stool': 0.5, 'armchair': 0.5})
+    """
+    if "=" not in text:
+        return int(text) if text.isdecimal() else text
+    shares: dict[Any, float] = {}
+    for part in text.split(","):
+        name, _, share = part.rpartition("=")
+        name = name.strip()
+        key = int(name) if name.isdecimal() else name
+        try:
+            shares[key] = shares.get(key, 0.0) + float(share)
+        except ValueError:
+            raise OptionError(
+                f"got {part!r} in the style {text!r}; wanted NAME=SHARE, such as A=1,B=-1,C=1"
+            ) from None
+    return shares
+
+
+def _nearest(name: str, styles: Sequence[str]) -> str:
+    """Names like it: those with its words, then those spelled much like it."""
+    words = [w for w in name.casefold().replace("-", "_").split("_") if len(w) > 2]
+    shared = [s for s in styles if words and all(w in s.casefold() for w in words)]
+    spelled = difflib.get_close_matches(name, styles, 3, 0.5)
+    near = list(dict.fromkeys([*shared, *spelled]))[:3]
+    told = f"the nearest are {', '.join(near)}; " if near else ""
+    return f"{told}unpool generate list shows all {len(styles)}"
+
+
+def _listed(value: float | Sequence[float]) -> list[float]:
+    return [value] if isinstance(value, int | float) else [float(v) for v in value]
+
+
+def _several(changes: Any) -> bool:
+    """Whether it is a list of transformations, rather than one or its numbers."""
+    return isinstance(changes, list) and not (changes and isinstance(changes[0], int | float))
+
+
+def _encoded(change: Any, count: int) -> Tensor:
+    """The numbers of a transformation, as many as the network takes."""
+    if change is None:
+        return torch.zeros(count)
+    numbers = change.encode() if isinstance(change, Transformation) else change
+    encoded = torch.as_tensor(numbers, dtype=torch.float32).flatten()
+    if encoded.shape != (count,) or not encoded.isfinite().all():
+        raise ShapeError(
+            f"got a transformation of {tuple(encoded.shape)}; this network takes {count} numbers, "
+            "all finite, or with 28 a Transformation"
+        )
+    return encoded
+
+
+def _require_finite(azimuths: Sequence[float], elevations: Sequence[float]) -> None:
+    for azimuth, elevation in zip(azimuths, elevations, strict=True):
+        if not (math.isfinite(azimuth) and math.isfinite(elevation)):
+            raise OptionError(
+                f"got azimuth {azimuth} and elevation {elevation}; wanted finite degrees"
+            )
+
+
+def _settings(
+    card: dict[str, Any], count: int, source: object
+) -> tuple[list[str], tuple[float, ...]]:
+    """What a card says of styles and elevations; checked, for cards are written by hand, too."""
+    styles = card.get("styles") or [f"style {i}" for i in range(count)]
+    elevations = card.get("elevations", (20.0, 30.0))
+    if not isinstance(styles, list) or len(styles) != count or len(set(map(str, styles))) != count:
+        raise WeightsError(
+            f"got styles {str(styles)[:60]} in the card of {source}; wanted {count} different "
+            "names: correct card.json, or copy the weights again"
+        )
+    degrees = elevations if isinstance(elevations, list | tuple) else ()
+    if not degrees or not all(type(e) in (int, float) for e in degrees):
+        raise WeightsError(
+            f"got elevations {str(elevations)[:60]} in the card of {source}; wanted degrees, such "
+            "as [20, 30]"
+        )
+    return [str(style) for style in styles], tuple(map(float, degrees))

@@ -1,0 +1,103 @@
+"""What networks are compared with, against numbers by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unpool.data.chairs import Chairs, View
+from unpool.errors import OptionError, ShapeError
+from unpool.generate import blend, compare_views, nearest_view
+from unpool.generate.baselines import errors, premultiplied
+
+RANDOM = np.random.default_rng(0)
+
+
+def flat(*values):
+    """Pictures of one value each."""
+    return np.stack([np.full((2, 2, 4), v, np.float32) for v in values])
+
+
+def test_the_nearest_view_is_so_around_the_circle():
+    assert nearest_view([10, 100, 300], 350) == 0
+    assert nearest_view([10, 100, 300], 326) == 2
+    assert nearest_view([10, 100, 300], 190) == 1
+    assert nearest_view([0, 20], 10) == 0  # both are as near
+
+
+@pytest.mark.parametrize(
+    ("azimuth", "wanted"),
+    [(0, 1.0), (90, 2.0), (30, 4 / 3), (300, 2.0), (345, 1.25), (360, 1.0), (165, 2.5)],
+)
+def test_blending_of_neighbors(azimuth, wanted):
+    """Views at 0, 90 and 240 degrees of values 1, 2 and 3: 345 is 15 before the first."""
+    seen, around = flat(1, 2, 3), [0.0, 90.0, 240.0]
+    expected = {345: 1 + 2 * 15 / 120, 300: 3 - 2 * 60 / 120}.get(azimuth, wanted)
+    assert blend(seen, around, azimuth)[0, 0, 0] == pytest.approx(expected)
+    order = [2, 0, 1]
+    again = blend(seen[order], [around[i] for i in order], azimuth)
+    assert again[1, 1, 3] == pytest.approx(expected)
+
+
+def test_a_single_view_is_all_there_is():
+    assert blend(flat(5), [77.0], 200).max() == blend(flat(5), [77.0], 77).min() == 5
+    with pytest.raises(OptionError, match="got no views to blend"):
+        blend(flat(5)[:0], [], 10)
+
+
+def test_errors_are_of_colors_inside_the_mask():
+    pictures = RANDOM.integers(0, 256, (3, 2, 2, 4), dtype=np.uint8)
+    truth = premultiplied(pictures)
+    x = pictures.astype(float) / 255
+    for i in range(3):
+        by_hand = 0.0
+        for row in range(2):
+            for column in range(2):
+                for c in range(3):
+                    inside = x[i, row, column, c] * x[i, row, column, 3]
+                    by_hand += (inside - 0.25) ** 2 / 12
+        assert errors(np.full_like(truth, 0.25), truth)[i] == pytest.approx(by_hand, rel=1e-5)
+    with pytest.raises(ShapeError, match=r"wanted both \(N, S, S, 4\)"):
+        errors(truth[:1], truth)
+
+
+@pytest.fixture
+def chairs(generator):
+    """Two styles, two elevations, four azimuths."""
+    views = [
+        View(style, azimuth, elevation, Path("none"))
+        for style in (0, 1)
+        for elevation in (20.0, 30.0)
+        for azimuth in (0.0, 90.0, 180.0, 270.0)
+    ]
+    return Chairs(Path(), ("stool", "bar_stool"), tuple(views))
+
+
+def test_views_are_compared_with_what_was_seen(generator, chairs):
+    pictures = RANDOM.integers(0, 256, (16, 32, 32, 4), dtype=np.uint8)
+    held = [1, 12]
+    found = compare_views(generator, chairs, pictures, held)
+    known = premultiplied(pictures)
+    # view 1 lies between 0 and 2; view 12 (0 degrees) between 15 and 13
+    np.testing.assert_allclose(found.truth, known[held])
+    blended = [(known[0] + known[2]) / 2, (known[15] + known[13]) / 2]
+    np.testing.assert_allclose(found.pictures["blending"], blended, atol=1e-6)
+    np.testing.assert_allclose(found.pictures["nearest"], known[[0, 13]])
+    drawn = [generator.view("stool", azimuth=90), generator.view("bar_stool", elevation=30)]
+    for one, network in zip(drawn, found.pictures["network"], strict=True):
+        assert np.abs(one.rgba / 255 - network).max() < 0.5 / 255 + 1e-6
+    wanted = ((found.pictures["network"] - known[held])[..., :3] ** 2).mean()
+    assert found.mse()["network"] == pytest.approx(wanted, rel=1e-5)
+    assert list(found.mse()) == ["network", "blending", "nearest"]
+
+
+def test_refusals(generator, chairs):
+    pictures = np.zeros((16, 32, 32, 4), np.uint8)
+    with pytest.raises(OptionError, match="got no views held out"):
+        compare_views(generator, chairs, pictures, [])
+    with pytest.raises(ShapeError, match=r"got pictures of \(15, 32, 32, 4\)"):
+        compare_views(generator, chairs, pictures[1:], [0])
+    with pytest.raises(OptionError, match="got style 'couch'"):
+        compare_views(generator, chairs._replace(styles=("couch", "stool")), pictures, [0])
+    with pytest.raises(OptionError, match="got no views to blend"):
+        compare_views(generator, chairs, pictures, [0, 1, 2, 3])

@@ -1,0 +1,144 @@
+"""Drawing: what codes say, and what is made of what the network gives."""
+
+import numpy as np
+import pytest
+import torch
+
+import unpool
+from unpool.data.transformations import Transformation
+from unpool.errors import OptionError, ShapeError, WeightsError
+from unpool.generate import Generator, parse_style
+from unpool.models import DeconvNet, encode_view, save_pretrained
+
+NAMES = ["armchair", "bar_stool", "folding_chair", "stool"]
+
+
+def test_a_view_is_what_the_network_gives_for_its_codes(any_generator):
+    net = any_generator.model
+    angles = torch.tensor([40.0]), torch.tensor([25.0])
+    with torch.no_grad():
+        rgb, mask = net(torch.eye(4)[2:3], encode_view(*angles), torch.zeros(1, 28))
+    drawn = any_generator.view("folding_chair", azimuth=40, elevation=25)
+    color = rgb[0].permute(1, 2, 0).numpy().clip(0, 1)
+    alpha = mask[0].permute(1, 2, 0).numpy().clip(0, 1).mean(2)
+    assert np.abs(drawn.rgba[:, :, :3] / 255 - color).max() <= 0.5 / 255 + 1e-6
+    assert np.abs(drawn.rgba[:, :, 3] / 255 - alpha).max() <= 0.5 / 255 + 1e-6
+    assert drawn.rgba[:, :, 3].std() > 10  # there is something to be seen
+    assert drawn.note == ""
+
+
+def test_azimuths_are_wrapped(generator):
+    plain = generator.view(0, azimuth=30).rgba
+    for azimuth in (390, -330, 30 + 3600):
+        assert np.array_equal(generator.view(0, azimuth=azimuth).rgba, plain)
+    assert np.array_equal(generator.view(0, azimuth=360).rgba, generator.view(0).rgba)
+    assert not np.array_equal(generator.view(0, azimuth=210).rgba, plain)
+
+
+def test_shares_are_linear_in_the_code(generator):
+    one = torch.eye(4)
+    mixed = generator.code({"stool": 1, "armchair": -1, 1: 0.5})
+    assert torch.equal(mixed, one[3] - one[0] + 0.5 * one[1])
+    assert torch.equal(generator.code("stool"), one[3])
+    assert torch.equal(generator.code(mixed), mixed)
+    assert torch.equal(generator.code({"stool": 1, 3: 1}), 2 * one[3])
+    # and so is what the first layer takes them for
+    layer = generator.model.style.fc1
+    parts = [layer(generator.code(n)) - layer.bias for n in ("stool", "armchair", "bar_stool")]
+    expected = parts[0] - parts[1] + 0.5 * parts[2] + layer.bias
+    torch.testing.assert_close(layer(mixed), expected)
+    same = generator.view({"stool": 0.5, 3: 0.5}).rgba
+    assert np.array_equal(same, generator.view("stool").rgba)
+
+
+def test_a_batch_is_its_pictures(generator):
+    styles, azimuths = ["stool", 0, {"stool": 1, "armchair": 1}], [0, 20.5, 100]
+    changes = [None, Transformation(angle=0.3), Transformation(zoom_x=1.4, hue=1)]
+    drawn = generator.draw(styles, azimuths, 20, changes)
+    for one, style, azimuth, change in zip(drawn, styles, azimuths, changes, strict=True):
+        alone = generator.view(style, azimuth=azimuth, transformation=change)
+        assert np.abs(one.rgba.astype(int) - alone.rgba).max() <= 1
+    assert len(generator.draw("stool", np.linspace(0, 300, 40))) == 40  # more than one pass
+    (first, *_), (*_, last) = generator.grid(["stool", "armchair"], [0, 90, 180], 30)
+    assert np.abs(first.rgba.astype(int) - generator.view(3, elevation=30).rgba).max() <= 1
+    wanted = generator.view(0, azimuth=180, elevation=30).rgba
+    assert np.abs(last.rgba.astype(int) - wanted).max() <= 1
+
+
+def test_transformations_are_encoded(generator):
+    change = Transformation(dx=0.1, zoom_x=1.5, brightness=0.5)
+    drawn = generator.view(1, transformation=change).rgba
+    assert np.array_equal(drawn, generator.view(1, transformation=change.encode()).rgba)
+    assert np.array_equal(drawn, generator.view(1, transformation=change.encode().tolist()).rgba)
+    none = generator.view(1, transformation=Transformation()).rgba
+    assert np.array_equal(none, generator.view(1).rgba)
+    assert not np.array_equal(none, drawn)
+    with pytest.raises(ShapeError, match=r"a transformation of \(9,\); this network takes 28"):
+        generator.view(1, transformation=[0.0] * 9)
+
+
+def test_elevations_beyond_the_training_are_told(generator):
+    notes = [drawn.note for drawn in generator.draw(0, 0, [20, 30, 45, -5])]
+    assert notes[:2] == ["", ""]
+    assert notes[2] == "elevation 45 is beyond the 20 to 30 of the training"
+    assert notes[3].startswith("elevation -5 is beyond")
+
+
+@pytest.mark.parametrize(
+    ("style", "message"),
+    [
+        ("stol", r"got style 'stol'; the nearest are stool, .*unpool generate list shows all 4"),
+        ("chair", "the nearest are folding_chair|the nearest are armchair"),
+        ("xyzzy", r"got style 'xyzzy'; unpool generate list shows"),
+        (4, "got style 4; they are numbered 0 to 3"),
+        (-1, "got style -1"),
+        ({}, "wanted a number for each style"),
+        ({"stool": float("nan")}, "wanted a number for each style"),
+        ({"stol": 1}, "the nearest are stool"),
+    ],
+)
+def test_unknown_styles(generator, style, message):
+    with pytest.raises(OptionError, match=message):
+        generator.view(style)
+
+
+def test_other_refusals(generator):
+    with pytest.raises(OptionError, match="got 2, 3, 1, 1 styles, azimuths, elevations and"):
+        generator.draw(["stool", 0], [1, 2, 3])
+    with pytest.raises(OptionError, match="got 0, 1, 1, 1 styles"):
+        generator.draw([])
+    with pytest.raises(OptionError, match="got azimuth inf and elevation 20"):
+        generator.view(0, azimuth=float("inf"))
+    with pytest.raises(ShapeError, match=r"got shares of \(3,\); wanted \(4,\)"):
+        generator.view(torch.ones(3))
+    with pytest.raises(OptionError, match="got 3 different names for a network of 4 styles"):
+        Generator(generator.model, ["a", "b", "c", "a"])
+
+
+def test_saved_weights(generator, tmp_path):
+    card = {"styles": NAMES, "elevations": [10, 40]}
+    folder = save_pretrained(generator.model, tmp_path / "tiny", card)
+    found = unpool.Generator.from_pretrained(folder, device="cpu")
+    assert found.styles == NAMES
+    assert found.view("stool", elevation=40).note == ""
+    assert np.array_equal(found.view("stool").rgba, generator.view("stool").rgba)
+    bare = save_pretrained(generator.model, tmp_path / "bare", {})
+    assert Generator.from_pretrained(bare, device="cpu").styles[3] == "style 3"
+    for wrong in (["a"], ["a"] * 4, "abcd"):
+        folder = save_pretrained(generator.model, tmp_path / "wrong", {"styles": wrong})
+        with pytest.raises(WeightsError, match="wanted 4 different names"):
+            Generator.from_pretrained(folder)
+    folder = save_pretrained(generator.model, tmp_path / "wrong", {"elevations": ["high"]})
+    with pytest.raises(WeightsError, match="wanted degrees"):
+        Generator.from_pretrained(folder)
+    other = save_pretrained(DeconvNet(2, ((1, 4),), None, 32), tmp_path / "other", {})
+    with pytest.raises(WeightsError, match="weights of a DeconvNet, which draws nothing"):
+        Generator.from_pretrained(other)
+
+
+def test_styles_as_they_are_typed():
+    assert parse_style("stool") == "stool"
+    assert parse_style("12") == 12
+    assert parse_style("a=1, 3=-0.5,a=1") == {"a": 2.0, 3: -0.5}
+    with pytest.raises(OptionError, match="got 'b' in the style 'a=1,b'; wanted NAME=SHARE"):
+        parse_style("a=1,b")
