@@ -75,7 +75,8 @@ class Likeness(NamedTuple):
 
     n: int  #: steps done
     mse: float  #: squared error of colors 0 to 1, over the pixels inside the true masks
-    iou: float  #: of drawn and true masks, the mean over views
+    iou: float  #: of drawn and true masks, the pixels of all views together
+    iou_mean: float  #: the mean over the views
 
 
 class Preparation(NamedTuple):

@@ -19,7 +19,14 @@ from unpool.files import atomic
 from unpool.vision.meshes import ENDINGS, Mesh, read_mesh, turn_mesh
 from unpool.vision.render import render_views
 
-__all__ = ["Model", "note_styles", "open_models", "read_model", "write_style"]
+__all__ = [
+    "Model",
+    "note_styles",
+    "open_models",
+    "read_credits",
+    "read_model",
+    "write_style",
+]
 
 LICENSES = {
     "BlendSwap-CC-0": "CC0",
@@ -161,6 +168,16 @@ def note_styles(root: Path, records: Iterable[Mapping[str, Any]]) -> None:
         text = json.dumps([known[style] for style in sorted(known)], indent=1, ensure_ascii=False)
         with atomic(path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_credits(root: Path) -> list[dict[str, Any]]:
+    """Whom to thank for the styles of a folder, as `note_styles` wrote it; empty if it did not.
+
+    Raises:
+        DataError: `styles.json` is damaged.
+    """
+    path = root / "styles.json"
+    return [dict(record) for record in _read_list(path, "style")] if path.is_file() else []
 
 
 def _find(source: Path, root: Path) -> list[Model]:

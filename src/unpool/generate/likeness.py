@@ -1,5 +1,7 @@
 """How like the true views what a network draws is, in numbers and side by side."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,25 +12,28 @@ from unpool.fitting import arithmetic
 from unpool.generate.lessons import Views, as_targets, codes
 from unpool.models import GenerativeNet
 
-__all__ = ["compare", "draw", "measure"]
+__all__ = ["Measured", "compare", "draw", "measure"]
 
 _AT_ONCE = 32  # pictures that are drawn together
 _SHOWN = 12  # columns of the sheet
 
 
+class Measured(NamedTuple):
+    """How like the true views drawn ones are; a mask is where its value is a half or more."""
+
+    mse: float  #: squared error of colors 0 to 1, over all pixels inside the true masks
+    iou: float  #: of drawn and true masks, the pixels of all views together
+    iou_mean: float  #: the mean over the views, where thin chairs count as much as stout ones
+
+
 @torch.no_grad()
-def measure(net: GenerativeNet, views: Views, bf16: bool = False) -> tuple[float, float]:
+def measure(net: GenerativeNet, views: Views, bf16: bool = False) -> Measured:
     """How like the true ones drawn pictures are.
 
     Args:
         net: in whatever mode; it is left in evaluation mode.
         views: the true ones. The processes share them.
         bf16: bfloat16 arithmetic where the hardware has it.
-
-    Returns:
-        The mean squared error of RGB, 0 to 1, over the channels of all pixels whose true mask is a
-        half or more; and the mean over the views of the intersection over union of the two masks,
-        each where it is a half or more.
     """
     net.eval()
     device = next(net.parameters()).device
@@ -40,11 +45,15 @@ def measure(net: GenerativeNet, views: Views, bf16: bool = False) -> tuple[float
         rgb, mask = draw(net, some, bf16)
         true, drawn = targets[:, 3] >= 0.5, mask[:, 0] >= 0.5
         errors = (rgb - targets[:, :3]).square().mean(1)[true].double().sum()
-        union = (true | drawn).sum((1, 2)).clamp_min(1)
-        ious = ((true & drawn).sum((1, 2)) / union).double().sum()
-        found.append((float(errors), int(true.sum()), float(ious)))
-    sums = np.array(parallel.gather(found)).sum(0)
-    return float(sums[0] / max(sums[1], 1)), float(sums[2] / len(views.styles))
+        both, either = (true & drawn).sum((1, 2)), (true | drawn).sum((1, 2))
+        means = (both / either.clamp_min(1)).double().sum()
+        found.append([float(x.sum()) for x in (errors, true, both, either, means)])
+    errors, inside, both, either, means = np.array(parallel.gather(found)).sum(0)
+    return Measured(
+        float(errors / max(inside, 1)),
+        float(both / max(either, 1)),
+        float(means / len(views.styles)),
+    )
 
 
 @torch.no_grad()

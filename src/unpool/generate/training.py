@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unpool import parallel
 from unpool.data.chairs import Chairs, open_chairs
+from unpool.data.rendering import read_credits
 from unpool.data.transformations import transform
 from unpool.fitting import (
     Progress,
@@ -73,8 +74,8 @@ def train_generator(
         report: called with every `Step` and `Likeness`, and while pictures are read.
 
     Returns:
-        `mse` and `iou` of the stored weights, see `measure`; `views`, their number; `protocol`,
-        which views they are; and `notes`, what was amiss but no reason to stop.
+        `mse`, `iou` and `iou_mean` of the stored weights, see `Measured`; `views`, their number;
+        `protocol`, which views they are; and `notes`, what was amiss but no reason to stop.
 
     Raises:
         DataError, OptionError, WeightsError: what came cannot be used.
@@ -277,15 +278,16 @@ def _finish(
         "data": f"{chairs.root.name}, {learned} views of {len(chairs.styles)} styles",
         "license": "the terms of the data apply",
         "command": command,
+        "attribution": read_credits(chairs.root),
     }
     if parallel.rank() == 0:
         with writing(folder):
             save_pretrained(run.learner, folder / "weights", card, int8=recipe.int8)
     parallel.wait()
     stored = from_pretrained(folder / "weights")[0].to(next(run.learner.parameters()).device)
-    mse, iou = measure(stored, choose)
     protocol = "views at azimuths held out" if recipe.held_out else "views learned from"
-    figures = {"mse": mse, "iou": iou, "views": len(choose.styles), "protocol": protocol}
+    figures = measure(stored, choose)._asdict()
+    figures |= {"views": len(choose.styles), "protocol": protocol}
     summary = {**figures, "notes": run.notes}
     parallel.wait()
     if parallel.rank() == 0:
