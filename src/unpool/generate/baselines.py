@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from unpool.data.chairs import Chairs, View
 from unpool.errors import OptionError, ShapeError
 from unpool.generate.drawn import clipped
-from unpool.generate.generator import Generator
+from unpool.generate.generator import Generator, Style
 
 __all__ = [
     "Comparison",
     "baselines",
     "blend",
     "compare_views",
+    "draw_views",
     "errors",
     "nearest_view",
     "premultiplied",
@@ -31,9 +32,10 @@ class Comparison(NamedTuple):
     truth: Array  #: (V, S, S, 4) RGB inside the mask, and the mask
     pictures: dict[str, Array]  #: by way: "network", "blending", "nearest"; likewise
 
-    def mse(self) -> dict[str, float]:
-        """The mean squared error of RGB inside the mask, by way."""
-        return {way: float(errors(p, self.truth).mean()) for way, p in self.pictures.items()}
+    def mse(self, *, inside: bool = False) -> dict[str, float]:
+        """The mean over the views of `errors`, by way."""
+        each = {way: errors(p, self.truth, inside=inside) for way, p in self.pictures.items()}
+        return {way: float(found.mean()) for way, found in each.items()}
 
 
 def premultiplied(pictures: NDArray[np.uint8]) -> Array:
@@ -53,22 +55,39 @@ def premultiplied(pictures: NDArray[np.uint8]) -> Array:
     return values
 
 
-def errors(pictures: Array, truth: Array) -> Array:
-    """The mean squared error of each picture, over pixels and colors, inside the mask.
+def draw_views(
+    generator: Generator,
+    styles: Sequence[Style],
+    azimuths: Sequence[float],
+    elevations: Sequence[float],
+) -> Array:
+    """Draw views as they are compared: as of `premultiplied`, and no color above its mask."""
+    codes, _ = generator.codes(styles, azimuths, elevations)
+    drawn = clipped(*generator.compute(codes)).permute(0, 2, 3, 1).numpy()
+    drawn[..., :3] = np.minimum(drawn[..., :3], drawn[..., 3:])  # beyond it, little was learned
+    return np.ascontiguousarray(drawn)
+
+
+def errors(pictures: Array, truth: Array, *, inside: bool = False) -> Array:
+    """The mean squared error of each picture, over pixels and colors; colors inside the mask.
 
     Args:
         pictures: (N, S, S, 4), as of `premultiplied`.
         truth: likewise.
+        inside: only over pixels whose true mask is a half or more.
 
     Returns:
-        (N,) float32.
+        (N,) float32; 0 where no pixel counts.
 
     Raises:
         ShapeError: arrays of differing shapes.
     """
     if pictures.shape != truth.shape or truth.ndim != 4:
         raise ShapeError(f"got {pictures.shape} and {truth.shape}; wanted both (N, S, S, 4)")
-    return np.asarray(((pictures - truth)[..., :3] ** 2).mean((1, 2, 3)), np.float32)
+    squares = ((pictures - truth)[..., :3] ** 2).mean(3)
+    counted = (truth[..., 3] >= 0.5) | (not inside)
+    sums = (squares * counted).sum((1, 2))
+    return np.asarray(sums / np.maximum(counted.sum((1, 2)), 1), np.float32)
 
 
 def nearest_view(azimuths: Sequence[float], azimuth: float) -> int:
@@ -171,11 +190,8 @@ def compare_views(
     made = baselines(chairs, pictures, seen, held_out)
     chosen = [chairs.views[i] for i in held_out]
     styles = [chairs.styles[view.style] for view in chosen]
-    codes, _ = generator.codes(
-        list(styles), [v.azimuth for v in chosen], [v.elevation for v in chosen]
-    )
-    drawn = clipped(*generator.compute(codes)).numpy()
-    ways = {"network": np.ascontiguousarray(drawn.transpose(0, 2, 3, 1)), **made}
+    around, above = [v.azimuth for v in chosen], [v.elevation for v in chosen]
+    ways = {"network": draw_views(generator, styles, around, above), **made}
     return Comparison(list(held_out), premultiplied(pictures[list(held_out)]), ways)
 
 

@@ -63,8 +63,8 @@ class Zoom(NamedTuple):
     """A unit whose effect is like a zoom."""
 
     unit: int
-    factor: float  #: of the zoom that fits best what the step does
-    explained: float  #: share of the change of the pictures that the zoom explains, at most 1
+    factor: float  #: of the zoom whose change is most like that by the unit
+    explained: float  #: share of that change that is in proportion to the zoom's, 0 to 1
 
 
 def count_units(generator: Generator, layer: str) -> int:
@@ -182,9 +182,10 @@ def find_zoom(
 ) -> Zoom:
     """Find the unit of FC-4 whose effect is nearest a zoom, by measurement.
 
-    While the styles are drawn, `step` is added to the unit, and what comes is compared with the
-    plain drawings, enlarged about their middle by factors from 0.5 to 2. What counts is by how much
-    the best factor lessens the squared difference (RGB inside the mask, and the mask).
+    While the styles are drawn, `step` is added to the unit, and what that changes is compared with
+    what changes where the plain drawings are enlarged about their middle, by factors from 0.5 to 2.
+    What counts is the squared cosine between the two (RGB inside the mask, and the mask), so that a
+    unit that does little is judged as one that does much.
 
     Args:
         generator: draws.
@@ -203,10 +204,11 @@ def find_zoom(
     codes, _ = generator.codes(list(styles), azimuth, elevation)
     plain = _shown(*generator.compute(codes))
     factors = [2 ** (k / 8) for k in range(-8, 9) if k]
-    zoomed = torch.stack([_enlarged(plain, factor) for factor in factors])
+    zooms = torch.stack([(_enlarged(plain, f) - plain).flatten() for f in factors])
+    zooms = F.normalize(zooms, dim=1)
     width: int = generator.model.get_submodule("shared.fc4").out_features  # type: ignore[assignment]
     looked = range(width) if units is None else units
-    best = Zoom(-1, 1.0, -float("inf"))
+    best = Zoom(looked[0], 1.0, 0.0)
     for done, unit in enumerate(looked, 1):
 
         def pushed(y: Tensor, unit: int = unit) -> Tensor:
@@ -215,12 +217,10 @@ def find_zoom(
             return found
 
         with intervene(generator.model, {"shared.fc4": pushed}):
-            changed = _shown(*generator.compute(codes))
-        whole = float(((changed - plain) ** 2).sum())
-        left = ((changed - zoomed) ** 2).flatten(1).sum(1)
-        nearest = int(left.argmin())
-        explained = 1 - float(left[nearest]) / whole if whole else -float("inf")
-        if explained > best.explained:
+            changed = _shown(*generator.compute(codes)) - plain
+        cosines = (zooms @ F.normalize(changed.flatten(), dim=0)).clamp_min(0)
+        nearest = int(cosines.argmax())
+        if (explained := float(cosines[nearest]) ** 2) > best.explained:
             best = Zoom(unit, factors[nearest], explained)
         if progress is not None:
             progress(done, len(looked))

@@ -1,0 +1,38 @@
+"""`unpool generate`: objects from their style, view and transformation."""
+
+import click
+
+from unpool.cli.generate.insides import filters, mask, unit, zoom
+from unpool.cli.generate.rows import correspond, interpolate, morph, transform
+from unpool.cli.generate.views import grid, list_, view
+
+__all__ = ["generate"]
+
+
+@click.group()
+def generate() -> None:
+    """Draw objects: chairs, with the default weights.
+
+    What is written depends on the ending of the file: a picture, or an animation (.gif, .mp4).
+
+    \b
+    Example: unpool generate list -o styles.png
+             unpool generate view --style 0 --azimuth 30 -o chair.png
+             unpool generate morph --from 0 --to 1 -o morph.gif
+    """
+
+
+for command in (
+    list_,
+    view,
+    grid,
+    interpolate,
+    morph,
+    transform,
+    correspond,
+    mask,
+    unit,
+    zoom,
+    filters,
+):
+    generate.add_command(command)
