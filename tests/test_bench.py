@@ -14,12 +14,24 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from unpool.bench import crf, machine, memory, pictures, proposals, rounds, segment, starting
+from unpool.bench import (
+    crf,
+    drawing,
+    machine,
+    memory,
+    mining,
+    pictures,
+    proposals,
+    rounds,
+    segment,
+    starting,
+)
 from unpool.bench.training import MODES, Mode, Step, compute_memory
 from unpool.bench.training import measure as measure_training
 from unpool.cli import main
 from unpool.errors import OptionError
-from unpool.models import FCN, DeconvNet, save_pretrained
+from unpool.generate import Generator
+from unpool.models import FCN, DeconvNet, GenerativeNet, save_pretrained
 from unpool.models.vgg import VGG16
 from unpool.ops.meanfield import CRF_PRESETS, mean_field
 
@@ -46,10 +58,17 @@ def small(monkeypatch):
     monkeypatch.setattr(crf, "_ways", lambda: {"torch": crf._own(compiled=False)})
     sizes = {**proposals.measure.__kwdefaults__, "sizes": ((40, 60),)}
     monkeypatch.setattr(proposals.measure, "__kwdefaults__", sizes)
+    monkeypatch.setattr(
+        mining.measure, "__kwdefaults__", {**mining.measure.__kwdefaults__, **SMALL_MINING}
+    )
     monkeypatch.setattr(starting, "_PROGRAMS", {"python": ["-c", "pass"]})
+    monkeypatch.setattr(drawing, "list_pretrained", list)
+    monkeypatch.setattr(drawing, "_random", lambda: Generator(GENERATIVE, ["a", "b"], device="cpu"))
     monkeypatch.setattr("unpool.bench.training._NARROW", {"trunk": TRUNK, "code": 8, "size": 32})
 
 
+SMALL_MINING = {"size": 32, "trunk": ((2, 4), (1, 6))}
+GENERATIVE = GenerativeNet(2, 16, code=4, shared=6, widths=(5,), mask_widths=(3,), mask_maps=1)
 SMALL_CRF = {"presets": ("deeplab",), "size": (24, 32)}
 
 
@@ -94,6 +113,9 @@ def test_a_call_among_several_takes_its_share():
         lambda: segment.measure(rounds=0),
         lambda: crf.measure(0),
         lambda: proposals.measure(0),
+        lambda: drawing.measure(0),
+        lambda: drawing.measure(batch=0),
+        lambda: mining.measure(pictures=0),
         lambda: starting.measure(0),
         lambda: measure_training(rounds=0),
         lambda: machine.threads(0).__enter__(),
@@ -376,6 +398,41 @@ def test_proposals(small):
     assert all(len(result["boxes"]) == 3 for result in methods.values())
 
 
+def test_mining_sees_what_the_plain_pass_sees(monkeypatch):
+    mined, told = [], []
+    mine = mining.mine
+
+    def counted(net, batches, layers, count):
+        def kept():
+            for images in batches:
+                mined.append(images)
+                yield images
+
+        net.register_forward_pre_hook(lambda net, args: told.append(args[0]))
+        return mine(net, kept(), layers, count)
+
+    monkeypatch.setattr(mining, "mine", counted)
+    found = mining.measure(7, 2, batch=3, size=32, trunk=((2, 4), (1, 6)))
+    assert found["maps"] == 4 + 4 + 6
+    assert [len(images) for images in mined] == [3, 3, 3, 1, 3, 3, 1]
+    for images in mined:
+        assert sum(images is other for other in told) >= 1
+    low, high = found["ratio_range"]
+    assert 0 < low <= found["ratio"] <= high
+    assert list(found["seconds_per_picture"]) == ["plain pass", "mining"]
+
+
+def test_drawing(small):
+    found = drawing.measure(2, batch=3)
+    assert list(found["seconds_per_view"]) == ["one view", "batch of 3"]
+    branches = sum((inputs + 4) * 4 for inputs in (2, 4, 28))  # fc1 and fc2
+    code = 12 * 6 + 6 * 6 + 6 * 64 * (5 + 3)
+    uconvs = 64 * 25 * (5 * 3 + 3 * 1)
+    assert drawing._flop(drawing._random()) == 2 * (branches + code + uconvs)
+    biases = 3 * 8 + 12 + 64 * 8
+    assert found["parameters"] == branches + code + 25 * (5 * 3 + 3) + biases
+
+
 def test_pictures_are_photos_or_made_up(monkeypatch):
     pytest.importorskip("skimage")
     assert list(pictures.photos((20, 30))) == ["astronaut", "chelsea", "coffee"]
@@ -395,6 +452,8 @@ def test_pictures_are_photos_or_made_up(monkeypatch):
 SUBJECTS = {
     "segment": ["--crops", "2", "--no-memory", "--weights", "WEIGHTS"],
     "crf": [],
+    "draw": ["--batch", "2"],
+    "mining": ["--pictures", "6"],
     "proposals": [],
     "train": ["--batch", "2"],
     "import": [],

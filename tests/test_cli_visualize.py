@@ -241,6 +241,17 @@ def test_layers_are_listed(run, tiny):
         ("top in --torch-model nothing:build", "there is no module 'nothing'"),
         ("top in --torch-model NETS:build --size 4", "the model cannot be run on (1, 3, 4, 4)"),
         ("top in --torch-model NETS:build --rule guide", "got rule 'guide'; the rules are"),
+        ("project in/0.png --weights TINY --class dog", "got class 'dog', which"),
+        ("project in/0.png --weights TINY --class 1 --unit 1", "--unit or --place; a score is"),
+        (
+            "project in/0.png --torch-model NETS:build --layer score --size 24",
+            "model that segments",
+        ),
+        ("decode in/0.png --torch-model NETS:build --size 24", "model that segments"),
+        ("decode in/0.png --weights TINY --unit 4", "got unit 4 of layer 'deconv2_1'"),
+        ("decode in/0.png --weights TINY --crop 5,0,2,9", "wanted the left, upper, right and"),
+        ("decode in/0.png --weights TINY --crop here", "wanted numbers with commas"),
+        ("decode --weights TINY", "got no input; name files"),
         ("top in --weights nowhere", "got weights 'nowhere'; wanted"),
     ],
 )
@@ -249,8 +260,76 @@ def test_what_is_refused(refused, tiny, args, message):
     assert not Path("top/index.html").exists()
 
 
+def shares(tiny, path, box=None):
+    """Class shares of what the network sees, by the network alone."""
+    subject = load_subject(tiny, device="cpu")
+    image = np.array(Image.open(path))
+    if box is not None:
+        image = image[box[1] : box[3], box[0] : box[2]]
+    labels = subject.model(subject.prepare([subject.inputs.crop(image)])).argmax(1)
+    return {n: float((labels == n).float().mean()) for n in range(3)}
+
+
+def test_project_scores(run, tiny):
+    args = ["project", "in/0.png", "--weights", tiny, "--layer", "score", "-o", "out"]
+    code, out, err = run(*args, "--json")
+    assert (code, err) == (0, [])
+    share = shares(tiny, "in/0.png")
+    told = json.loads(out[0])["projections"]
+    wanted = sorted((n for n in (1, 2) if share[n] >= 0.01), key=lambda n: -share[n])
+    assert [one["unit"] for one in told] == wanted
+    for one in told:
+        assert (one["layer"], one["class"]) == ("score", f"class {one['unit']}")
+        assert one["share"] == pytest.approx(share[one["unit"]])
+        assert one["place"] is one["box"] is None
+        assert Path(one["file"]).name == f"0.score.class%20{one['unit']}.png"
+    files = {Path(one["file"]).name for one in told}
+    assert names("out") == {"0.json", "0.input.png"} | files
+    label = next(n for n in share if share[n])
+    code, out, err = run(*args, "--class", f"class {label}", "--rule", "saliency")
+    assert (code, err) == (0, [])
+    assert f"score class {label}, {100 * share[label]:.1f} % of it: " in out[0]
+
+
+def test_decode(run, tiny):
+    share = shares(tiny, "in/0.png", (5, 0, 37, 32))
+    label = max((1, 2), key=lambda n: share[n])
+    args = ["decode", "in/0.png", "--weights", tiny, "--crop", "5,0,37,32", "-o", "out"]
+    code, out, err = run(*args, "--json")
+    assert (code, err) == (0, [])
+    told = json.loads(out[0])
+    assert (told["class"], told["file"]) == (f"class {label}", "out/0.png")
+    assert told["share"] == pytest.approx(share[label])
+    layers = ["unpool2", "deconv2_1", "unpool1", "deconv1_1"]
+    assert [one["layer"] for one in told["maps"]] == layers
+    assert [one["size"] for one in told["maps"]] == [[16, 16], [16, 16], [32, 32], [32, 32]]
+    assert json.loads(Path("out/0.json").read_text())["maps"] == told["maps"]
+    assert names("out") == {"0.png", "0.json"}
+    code, out, err = run(*args, "--class", label, "--unit", 2)
+    assert (code, err) == (0, [])
+    assert {one["unit"] for one in json.loads(Path("out/0.json").read_text())["maps"]} == {2}
+    assert out[0].startswith(f"in/0.png: class {label}, ")
+
+
+def test_a_class_that_is_not_there(run, refused, filled, tmp_path):
+    net = filled(DeconvNet(3, ((1, 4), (1, 6)), None, 32))
+    net.score.bias.data[2] = -1e6
+    card = {"classes": ["ground", "cat", "dog"]}
+    weights = save_pretrained(net, tmp_path / "dogless", card)
+    Path("in/1.png").write_bytes(b"broken")
+    for verb in (["decode"], ["project", "--layer", "score"]):
+        args = [*verb, "in/0.png", "in/1.png", "--weights", weights, "--class"]
+        code, out, err = run(*args, "dog")
+        assert (code, out, len(err)) == (3, [], 2)
+        assert "got class dog, which is predicted nowhere in this picture; there is " in err[0]
+        assert run(*args, "cat")[0] == 3
+        assert "got class 'dot', " in (message := refused(*args, "dot"))
+        assert "near it: dog" in message
+        assert "which has 3" in refused(*args, "3")
+
+
 def test_help(run):
-    for args in ([], ["project"], ["top"]):
+    for args in ([], ["project"], ["top"], ["decode"]):
         code, out, err = run(*args, "--help")
         assert (code, err) == (0, [])
         assert "Example: unpool visualize " in " ".join(out)

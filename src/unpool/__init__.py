@@ -10,12 +10,13 @@ __version__ = "0.1.0"
 
 _HOME = {
     "EDeconvNet": "ensemble",
+    "Generator": "generate",
     "Segmentation": "segmentation",
     "Segmenter": "segment",
     "UnpoolError": "errors",
 }
 
-__all__ = ["EDeconvNet", "Segmentation", "Segmenter", "UnpoolError"]
+__all__ = ["EDeconvNet", "Generator", "Segmentation", "Segmenter", "UnpoolError"]
 
 
 def __getattr__(name: str) -> object:

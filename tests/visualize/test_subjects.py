@@ -131,3 +131,16 @@ def test_weights_prepare_pictures_as_their_card_says(tmp_path):
     save_pretrained(DeconvNet(2, ((1, 4),), None, 32), tmp_path, {})
     with pytest.raises(OptionError, match="got --mean and --order with weights"):
         load_subject(tmp_path, mean=[1], order="rgb")
+
+
+def test_classes_by_name_and_number(tmp_path, nets):
+    net = DeconvNet(3, ((1, 4),), None, 32)
+    save_pretrained(net, tmp_path / "named", {"classes": ["ground", "cat", "7"]})
+    subject = load_subject(tmp_path / "named")
+    assert subject.classes == ("ground", "cat", "7")
+    assert [subject.find_class(name) for name in ("cat", "1", "7", "12")] == [1, 1, 2, 12]
+    assert [subject.class_name(n) for n in (1, 12)] == ["cat", "12"]
+    with pytest.raises(OptionError, match=r"got class 'cats', .* does not know; near it: cat"):
+        subject.find_class("cats")
+    with pytest.raises(OptionError, match="the model tells no names: give a number"):
+        load_subject(torch_model=f"{nets}:build").find_class("cat")

@@ -156,3 +156,16 @@ def test_what_cannot_be_mined():
     flat = nn.Sequential(nn.Flatten())
     with pytest.raises(ShapeError, match="gives 27 maps, and gave 192 before; pass pictures of"):
         mine(flat, [images, images[:, :, :3, :3]], ["0"])
+
+
+def test_how_maps_are_laid_out_does_not_matter(build):
+    net, generator = build("overlapping"), torch.Generator().manual_seed(6)
+    images = torch.randint(-1, 2, (12, 3, 31, 33), generator=generator).float()
+    layers = [str(i) for i in range(len(net))]
+    plain = mine(net, images.split(4), layers, 3)
+    last = images.contiguous(memory_format=torch.channels_last)
+    assert all(torch.equal(a, b) for a, b in zip(images, last, strict=True))
+    for layer, top in mine(net, last.split(4), layers, 3).items():
+        wanted = sorted_all(net, last.split(4), layer, 3)
+        assert same(top, wanted)
+        assert torch.allclose(top.values, plain[layer].values, rtol=1e-5)

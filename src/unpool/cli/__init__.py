@@ -16,7 +16,20 @@ import click
 
 import unpool
 from unpool import console
-from unpool.cli import bench, check, convert, crf, evaluate, export, info, segment, train, visualize
+from unpool.cli import (
+    bench,
+    check,
+    convert,
+    crf,
+    evaluate,
+    export,
+    generate,
+    info,
+    render,
+    segment,
+    train,
+    visualize,
+)
 
 __all__ = ["commands", "main"]
 
@@ -71,7 +84,9 @@ commands.add_command(convert.convert)
 commands.add_command(crf.crf)
 commands.add_command(evaluate.evaluate)
 commands.add_command(export.export)
+commands.add_command(generate.generate)
 commands.add_command(info.info)
+commands.add_command(render.render)
 commands.add_command(segment.segment)
 commands.add_command(train.train)
 commands.add_command(visualize.visualize)

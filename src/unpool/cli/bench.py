@@ -109,6 +109,64 @@ def train(**options: Any) -> None:
     _run("train", measure, _of_train, options)
 
 
+@bench.command()
+@click.option("--pictures", type=FROM_ONE, help="Pictures of a round.  [default: 32]")
+@_shared
+def mining(**options: Any) -> None:
+    """Seconds a picture of finding the strongest activations of all maps of VGG-16.
+
+    With --json, ratio tells how many times as long as a plain forward pass that takes.
+
+    \b
+    Example: unpool bench mining --threads 1 --pictures 500 --rounds 1 --json
+    """
+    from unpool.bench.mining import measure
+
+    _run("mining", measure, _of_mining, options)
+
+
+@bench.command()
+@click.option(
+    "--weights",
+    metavar="NAME|FOLDER",
+    help="Weights of a network that draws.  [default: chairs, or else the published network]",
+)
+@click.option("--batch", type=FROM_ONE, help="Views of a batch.  [default: 16]")
+@_shared
+def draw(**options: Any) -> None:
+    """Seconds a view of drawing an object, one at a time and in a batch.
+
+    
+    Example: unpool bench draw --threads 1 --json
+    """
+    from unpool.bench.drawing import measure
+
+    _run("draw", measure, _of_draw, options)
+
+
+@bench.command()
+@click.option(
+    "--full",
+    is_flag=True,
+    default=None,
+    help="Let the plain loop and Captum take all positions, too, and not every fourth in both "
+    "directions; takes many minutes.",
+)
+@_shared
+def occlusion(**options: Any) -> None:
+    """Seconds a position of occlusion with VGG-16: incremental, plain, and Captum's.
+
+    With --json, ratio_plain and ratio_captum tell how many times as quick as our plain loop, and
+    as the better one of Captum's, the incremental way is; different, by how much results differ.
+
+    \b
+    Example: unpool bench occlusion --threads 1 --json
+    """
+    from unpool.bench.occlusion import measure
+
+    _run("occlusion", measure, _of_occlusion, options)
+
+
 @bench.command("import")
 @_shared
 def import_(**options: Any) -> None:
@@ -140,7 +198,8 @@ def _run(
 
 def _rest(found: Mapping[str, Any]) -> dict[str, Any]:
     """What has no place in a table."""
-    names = ("network", "crops", "gflop_per_crop", "batch", "rounds", "processor_share")
+    names = ["network", "crops", "gflop_per_crop", "batch", "rounds", "processor_share"]
+    names += ["size", "parameters", "gflop_per_view", "pictures", "maps"]
     rest = {name.replace("_", " "): found.get(name) for name in names}
     peak = found.get("peak", {})
     limits = {kind: f"{limit['rate']:.4g} {_unit(kind)}" for kind, limit in peak.items()}
@@ -204,6 +263,29 @@ def _of_train(found: dict[str, Any]) -> list[list[str]]:
         if check:
             row += [_number(check[name]["computed"]), _number(check[name]["process"])]
         rows.append(row)
+    return rows
+
+
+def _of_mining(found: dict[str, Any]) -> list[list[str]]:
+    rows = [["", "s a picture", "range", "times as long"]]
+    ratios = {"mining": found["ratio"]}
+    for name, seconds in found["seconds_per_picture"].items():
+        rows.append([name, *_seconds(seconds), _number(ratios.get(name))])
+    return rows
+
+
+def _of_draw(found: dict[str, Any]) -> list[list[str]]:
+    rows = [["", "s a view", "range"]]
+    return rows + [
+        [name, *_seconds(seconds)] for name, seconds in found["seconds_per_view"].items()
+    ]
+
+
+def _of_occlusion(found: dict[str, Any]) -> list[list[str]]:
+    rows = [["", "s a position", "range", "times as long"]]
+    ratios = {"plain": found["ratio_plain"], found["captum"]: found["ratio_captum"]}
+    for name, seconds in found["seconds_per_position"].items():
+        rows.append([name, *_seconds(seconds), _number(ratios.get(name))])
     return rows
 
 

@@ -3,11 +3,19 @@
 - `list_layers` names the layers of a model, and a `Probe` records what they give.
 - `project` sends the activation of a unit back down to pixels, by one of `RULES`; `deconvnet_of`
   spells the same out for a chain of layers.
+- `project_scores` does so with the score of a class where it is predicted, and `decode` follows
+  one through the decoder of a network that segments.
 - A `Field` tells which pixels a unit sees: `chain_fields` from a table of layers,
   `measured_field` for any model.
 - `mine` finds the pictures that excite each unit most; `make_gallery` shows them as in the paper.
+- `occlude` slides a gray square over a picture and maps what a classifier makes of it;
+  `occlude_region` does so for a network that segments.
+- `evolve` follows units through the checkpoints of a training; `measure_invariance` transforms
+  pictures; `correspond` hides the same part in several; `inspect_filters` looks at the filters.
 - `load_subject` takes a model, ours or any other, with how pictures are prepared for it.
 - `draw`, `patch` and `mosaic` make pictures of it all.
+
+What they return is described in the modules of these names.
 
 No model is changed by any of them. From a picture to a figure:
 
@@ -17,40 +25,53 @@ No model is changed by any of them. From a picture to a figure:
     shown = mosaic([patch(p, box) for p, box in zip(draw(found.signal), boxes)], columns=3)
 """
 
-from unpool.visualize.explicit import AttachedDeconvnet, deconvnet_of
+from unpool.visualize.correspond import correspond
+from unpool.visualize.decode import decode
+from unpool.visualize.evolve import evolve
+from unpool.visualize.explicit import deconvnet_of
 from unpool.visualize.fields import CHAINS, Field, chain_fields, measured_field
+from unpool.visualize.filters import inspect_filters
 from unpool.visualize.gallery import make_gallery
+from unpool.visualize.hiding import occlude_region
+from unpool.visualize.invariance import measure_invariance
+from unpool.visualize.occlusion import occlude
 from unpool.visualize.pictures import draw, mosaic, patch
 from unpool.visualize.probes import Layer, Probe, list_layers
-from unpool.visualize.project import Projection, project
+from unpool.visualize.project import project
 from unpool.visualize.rules import OVERLAPS, RULES, Interception, Rule, find_rule
+from unpool.visualize.scores import project_scores
 from unpool.visualize.subjects import Inputs, Subject, load_subject
-from unpool.visualize.top import Top, mine
+from unpool.visualize.top import mine
 
 __all__ = [
     "CHAINS",
     "OVERLAPS",
     "RULES",
-    "AttachedDeconvnet",
     "Field",
     "Inputs",
     "Interception",
     "Layer",
     "Probe",
-    "Projection",
     "Rule",
     "Subject",
-    "Top",
     "chain_fields",
+    "correspond",
+    "decode",
     "deconvnet_of",
     "draw",
+    "evolve",
     "find_rule",
+    "inspect_filters",
     "list_layers",
     "load_subject",
     "make_gallery",
+    "measure_invariance",
     "measured_field",
     "mine",
     "mosaic",
+    "occlude",
+    "occlude_region",
     "patch",
     "project",
+    "project_scores",
 ]

@@ -1,6 +1,7 @@
 """Projections of single pictures, written beside what the network saw."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,60 @@ from unpool.files import atomic
 from unpool.vision.images import write_image
 from unpool.visualize.layers import tried
 from unpool.visualize.pictures import draw
-from unpool.visualize.project import project
+from unpool.visualize.project import Projection, project
+from unpool.visualize.scores import SCORE, project_scores, score_maps, scored
 from unpool.visualize.subjects import Subject
 
-__all__ = ["Projector"]
+__all__ = ["Projector", "ScoreProjector"]
 
 
-class Projector:
+class _Sheets(ABC):
+    """Pictures of what a model shows of a picture, and a JSON file that tells of them."""
+
+    def __init__(self, subject: Subject, color: bool) -> None:
+        self.subject, self.color = subject, color
+
+    @abstractmethod
+    def files(self, stem: Path) -> list[Path]:
+        """What `write` may write."""
+
+    @abstractmethod
+    def _shown(self, crop: NDArray[np.uint8], stem: Path) -> list[dict[str, Any]]:
+        """Write the projections of what the model sees of a picture, and tell of each."""
+
+    def write(self, image: NDArray[np.uint8], stem: Path) -> dict[str, Any]:
+        """Write the projections of a picture, what the network saw of it, and what they show.
+
+        Args:
+            image: (H, W, 3) uint8, RGB.
+            stem: the path of what is written, without its ending.
+
+        Returns:
+            `input`, the path of the square that the network saw, and `projections`: of each its
+            `layer`, `unit`, `place` (row and column in the map, None for several), `value` (the
+            activation there, or their sum), `box` (x0, y0, x1, y1 in the square, what the unit
+            sees) and `file`.
+
+        Raises:
+            OptionError: a class that is predicted nowhere in this picture.
+        """
+        crop = self.subject.inputs.crop(image)
+        shown = self._shown(crop, stem)
+        write_image(_named(stem, "input.png"), crop)
+        record = {"input": str(_named(stem, "input.png")), "projections": shown}
+        with atomic(_named(stem, "json")) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        return record
+
+    def _written(self, found: Projection, files: Sequence[Path]) -> None:
+        order = self.subject.inputs.order
+        for file, drawn in zip(
+            files, draw(found.signal, color=self.color, order=order), strict=True
+        ):
+            write_image(file, drawn)
+
+
+class Projector(_Sheets):
     """Projects some units of some layers of a model, picture by picture.
 
     Args:
@@ -42,7 +90,7 @@ class Projector:
         color: bool = True,
         **options: Any,
     ) -> None:
-        self.subject, self.color = subject, color
+        super().__init__(subject, color)
         self.units = list(dict.fromkeys(units))
         self._layers = tried(subject, layers, self.units, **options)
         self._options = options
@@ -53,56 +101,91 @@ class Projector:
         shown = [self._file(stem, layer.name, u) for layer, _ in self._layers for u in units]
         return [_named(stem, "input.png"), *shown, _named(stem, "json")]
 
-    def write(self, image: NDArray[np.uint8], stem: Path) -> dict[str, Any]:
-        """Write the projections of a picture, what the network saw of it, and what they show.
-
-        Args:
-            image: (H, W, 3) uint8, RGB.
-            stem: the path of what is written, without its ending.
-
-        Returns:
-            `input`, the path of the square that the network saw, and `projections`: of each its
-            `layer`, `unit`, `place` (row and column in the map, None for all of it), `value`
-            (the activation there), `box` (x0, y0, x1, y1 in the square, what the unit sees) and
-            `file`.
-        """
-        crop = self.subject.inputs.crop(image)
-        write_image(_named(stem, "input.png"), crop)
-        shown = [
-            record for i in range(len(self._layers)) for record in self._projected(crop, stem, i)
-        ]
-        record = {"input": str(_named(stem, "input.png")), "projections": shown}
-        with atomic(_named(stem, "json")) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        return record
-
-    def _projected(self, crop: NDArray[np.uint8], stem: Path, number: int) -> list[dict[str, Any]]:
-        layer, field = self._layers[number]
-        images = self.subject.prepare([crop])
-        wanted = self.units or None
-        found = project(self.subject.model, images, layer.name, wanted, **self._options)
-        order = self.subject.inputs.order
-        records = []
-        for i, drawn in enumerate(draw(found.signal, color=self.color, order=order)):
-            unit = int(found.units[i])
-            place = None if found.places is None else found.places[i].tolist()
-            file = self._file(stem, layer.name, unit if self.units else None)
-            write_image(file, drawn)
-            records.append(
-                {
-                    "layer": layer.name,
-                    "unit": unit,
-                    "place": place,
-                    "value": float(found.values[i]),
-                    "box": None if place is None else list(field.box(*place)),
-                    "file": str(file),
-                }
+    def _shown(self, crop: NDArray[np.uint8], stem: Path) -> list[dict[str, Any]]:
+        images, records = self.subject.prepare([crop]), []
+        for layer, field in self._layers:
+            found = project(
+                self.subject.model, images, layer.name, self.units or None, **self._options
             )
+            units = found.units.tolist()
+            files = [self._file(stem, layer.name, u if self.units else None) for u in units]
+            self._written(found, files)
+            for i, (unit, file) in enumerate(zip(units, files, strict=True)):
+                place = None if found.places is None else found.places[i].tolist()
+                records.append(
+                    {
+                        "layer": layer.name,
+                        "unit": unit,
+                        "place": place,
+                        "value": float(found.values[i]),
+                        "box": None if place is None else list(field.box(*place)),
+                        "file": str(file),
+                    }
+                )
         return records
 
     def _file(self, stem: Path, layer: str, unit: int | None) -> Path:
         of_unit = "" if unit is None else f".{unit}"
         return _named(stem, f"{quote(layer, safe='')}{of_unit}.png")
+
+
+class ScoreProjector(_Sheets):
+    """Projects the scores of classes from where they are predicted, picture by picture.
+
+    What is told of each has two things more: `class`, its name, and `share`, the share of the
+    square where it is predicted.
+
+    Args:
+        subject: a model that segments, and how it takes pictures.
+        classes: by number; all that are predicted in a picture but background when not given.
+        color: show projections in color.
+        options: `rule`, `seed`, `overlap`, `lrn` and `activations` of `project`.
+
+    Raises:
+        OptionError: no such class, a model that does not segment, or a function without a rule.
+        ShapeError: the model takes no pictures of this size.
+    """
+
+    def __init__(
+        self, subject: Subject, classes: Sequence[int] = (), color: bool = True, **options: Any
+    ) -> None:
+        super().__init__(subject, color)
+        self.classes, self._options = list(dict.fromkeys(classes)), options
+        blank = subject.blank()
+        self._count = score_maps(subject.model, blank).shape[1]
+        ends = [min(classes), max(classes)] if classes else 0
+        project(scored(subject.model), blank, SCORE, ends, **options)  # what is wrong shows at once
+
+    def files(self, stem: Path) -> list[Path]:
+        """What `write` may write."""
+        shown = [self._file(stem, n) for n in self.classes or range(self._count)]
+        return [_named(stem, "input.png"), *shown, _named(stem, "json")]
+
+    def _shown(self, crop: NDArray[np.uint8], stem: Path) -> list[dict[str, Any]]:
+        subject, images = self.subject, self.subject.prepare([crop])
+        wanted = self.classes or None
+        found = project_scores(
+            subject.model, images, wanted, names=subject.classes, **self._options
+        )
+        units = found.units.tolist()
+        files = [self._file(stem, unit) for unit in units]
+        self._written(found, files)
+        return [
+            {
+                "layer": SCORE,
+                "unit": unit,
+                "class": subject.class_name(unit),
+                "share": float(found.regions[i].float().mean()),
+                "place": None,
+                "value": float(found.values[i]),
+                "box": None,
+                "file": str(file),
+            }
+            for i, (unit, file) in enumerate(zip(units, files, strict=True))
+        ]
+
+    def _file(self, stem: Path, unit: int) -> Path:
+        return _named(stem, f"{SCORE}.{quote(self.subject.class_name(unit), safe='')}.png")
 
 
 def _named(stem: Path, ending: str) -> Path:

@@ -69,6 +69,25 @@ class Subject:
     name: str  #: as it was given
     inputs: Inputs
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    classes: tuple[str, ...] = ()  #: names by number, where the weights tell them
+
+    def find_class(self, name: str) -> int:
+        """The number of a class, by its name or number.
+
+        Raises:
+            OptionError: there is no such name; the nearest are told.
+        """
+        if name in self.classes:
+            return self.classes.index(name)
+        if name.isdecimal():
+            return int(name)
+        near = difflib.get_close_matches(name, self.classes, 3) or self.classes[:3]
+        hint = f"near it: {', '.join(near)}" if near else "the model tells no names: give a number"
+        raise OptionError(f"got class {name!r}, which {self.name} does not know; {hint}")
+
+    def class_name(self, number: int) -> str:
+        """The name of a class, or its number where the weights tell no names."""
+        return self.classes[number] if number < len(self.classes) else str(number)
 
     def prepare(self, crops: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Crops as the model takes them, (N, 3, size, size), on its device."""
@@ -126,19 +145,26 @@ def load_subject(
             "leave that out, or name a model with --torch-model"
         )
     model, card = from_pretrained(weights)
-    return Subject(model.to(where), str(weights), _own(model, card, weights, size), where)
+    told = settings(card, model.classes, weights)
+    inputs = _own(model, card, told, weights, size)
+    return Subject(model.to(where), str(weights), inputs, where, tuple(told["classes"]))
 
 
 # ---- our own -------------------------------------------------------------------------------------
 
 
-def _own(model: nn.Module, card: dict[str, Any], source: str | Path, size: int | None) -> Inputs:
+def _own(
+    model: nn.Module,
+    card: dict[str, Any],
+    told: dict[str, Any],
+    source: str | Path,
+    size: int | None,
+) -> Inputs:
     """What the card says of pictures, or else the network."""
-    mean = settings(card, model.classes, source).get("mean", MEAN_BGR)  # type: ignore[arg-type]
-    told = card.get("input")
-    told = told if isinstance(told, dict) else {}
-    designed = told.get("size") or getattr(model, "size", None) or _SIZE
-    enlarged = told.get("enlarged")
+    sides = card.get("input")
+    sides = sides if isinstance(sides, dict) else {}
+    designed = sides.get("size") or getattr(model, "size", None) or _SIZE
+    enlarged = sides.get("enlarged")
     if enlarged is None:
         enlarged = _enlarged(designed) if isinstance(model, Classifier) else designed
     if any(type(side) is not int or side < 1 for side in (designed, enlarged)):
@@ -148,6 +174,7 @@ def _own(model: nn.Module, card: dict[str, Any], source: str | Path, size: int |
         )
     side = size or designed
     enlarged = round(enlarged * side / designed)
+    mean = told.get("mean", MEAN_BGR)
     return Inputs(side, max(side, enlarged), mean, (1.0,) * 3, "BGR", 255)
 
 

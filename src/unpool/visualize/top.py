@@ -95,7 +95,13 @@ class _Strongest:
 
     def take(self, maps: Tensor, first: int) -> None:
         """See what the layer gives for a batch of pictures, of which the first has that number."""
-        values = self._peaks(maps)
+        rows = self._rows(maps)
+        values = rows.amax(2).float()
+        if not values.isfinite().all():
+            raise OptionError(
+                f"layer {self.layer!r} gives values that are not finite; the weights are damaged, "
+                "or the pictures are not prepared as the model takes them"
+            )
         if not self._values.numel():
             units, self._mapped = maps.shape[1], maps.dim() == 4
             self._values = values.new_empty(units, 0)
@@ -113,25 +119,27 @@ class _Strongest:
         picture, unit = better.nonzero().unbind(1)
         places = torch.zeros(*values.shape, 2, dtype=torch.int64, device=maps.device)
         if maps.dim() == 4:  # places are looked for only where they count
-            peak = maps[picture, unit].flatten(1).argmax(1)
-            places[picture, unit] = torch.stack([peak // maps.shape[3], peak % maps.shape[3]], 1)
+            row = rows[picture, unit].argmax(1)
+            column = maps[picture, unit, row].argmax(1)
+            places[picture, unit] = torch.stack([row, column], 1)
         numbers = torch.arange(first, first + len(values), device=maps.device)
         self._merge(values.T, numbers.expand(values.shape[1], -1), places.transpose(0, 1))
 
-    def _peaks(self, maps: Tensor) -> Tensor:
-        """The largest activation of each map, (N, C) float32."""
+    def _rows(self, maps: Tensor) -> Tensor:
+        """The largest activation of each row of each map, (N, C, h), or (N, C, 1) without maps.
+
+        By rows, since a place is then found without going through a map again.
+        """
         if maps.dim() not in (2, 4) or maps.is_complex() or 0 in maps.shape:
             raise OptionError(
                 f"layer {self.layer!r} gives {tuple(maps.shape)}; wanted maps (N, C, h, w), or "
                 "(N, C): choose another in list_layers(model, images)"
             )
-        values = (maps.amax((2, 3)) if maps.dim() == 4 else maps).float()
-        if not values.isfinite().all():
-            raise OptionError(
-                f"layer {self.layer!r} gives values that are not finite; the weights are damaged, "
-                "or the pictures are not prepared as the model takes them"
-            )
-        return values
+        if maps.dim() == 2:
+            return maps[:, :, None]
+        if maps.is_contiguous(memory_format=torch.channels_last):  # 20 times as quick, laid out so
+            return maps.permute(0, 2, 3, 1).amax(2).transpose(1, 2)
+        return maps.amax(3)
 
     def _merge(self, values: Tensor, pictures: Tensor, places: Tensor) -> None:
         """Keep the strongest of the old and the new; a stable sort leaves the old ones first."""

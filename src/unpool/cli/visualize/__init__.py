@@ -2,6 +2,12 @@
 
 import click
 
+from unpool.cli.visualize.correspond import correspond
+from unpool.cli.visualize.decode import decode
+from unpool.cli.visualize.evolve import evolve
+from unpool.cli.visualize.filters import filters
+from unpool.cli.visualize.invariance import invariance
+from unpool.cli.visualize.occlude import occlude
 from unpool.cli.visualize.project import project
 from unpool.cli.visualize.top import top
 
@@ -18,5 +24,11 @@ def visualize() -> None:
     """
 
 
+visualize.add_command(decode)
+visualize.add_command(occlude)
 visualize.add_command(project)
 visualize.add_command(top)
+visualize.add_command(correspond)
+visualize.add_command(evolve)
+visualize.add_command(filters)
+visualize.add_command(invariance)

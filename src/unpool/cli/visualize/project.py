@@ -19,10 +19,12 @@ from unpool.cli.visualize.options import (
     take_rules,
     take_subject,
 )
-from unpool.errors import ImageError
+from unpool.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
     from unpool.vision.sources import Source
+    from unpool.visualize.sheets import Projector, ScoreProjector
+    from unpool.visualize.subjects import Subject
 
 
 @click.command()
@@ -42,6 +44,14 @@ if TYPE_CHECKING:
     metavar="max|all|ROW,COLUMN",
     help="Which activation of the map: the largest, all, or that one.  [default: max]",
 )
+@click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="NAME|NUMBER",
+    help="With --layer score: a class whose score is projected, from all places where it is "
+    "predicted; can be given several times.  [default: all that are predicted but background]",
+)
 @RULE
 @output_option("projected")
 @DEVICE
@@ -49,7 +59,6 @@ if TYPE_CHECKING:
 @QUIET
 def project(
     inputs: tuple[str, ...],
-    layers: tuple[str, ...],
     list_layers: bool,
     output: Path,
     as_json: bool,
@@ -64,24 +73,26 @@ def project(
     OUTPUT/cat.LAYER.png for each layer, or OUTPUT/cat.LAYER.UNIT.png where units are named; and
     OUTPUT/cat.json, which tells what they show. Zero is mid-gray.
 
+    Of a network that segments, --layer score is the score of a class where that is predicted:
+    OUTPUT/cat.score.CLASS.png.
+
     What cannot be read is reported, the rest is done, and the exit code is 3.
 
     With --json, the line of a picture has source, input, seconds and projections: layer, unit,
-    place, value (the activation there), box (what the unit sees, in the square) and file; or
-    source and error.
+    place, value (the activation there), box (what the unit sees, in the square) and file, of a
+    score also class and share (of the square); or source and error.
 
     \b
     Example: unpool visualize project photo.jpg --layer trunk.stages.4 --unit 7 -o out
+             unpool visualize project photo.jpg --layer score --class dog -o out
     """
     subject = take_subject(options)
     if list_layers:
         return show_layers(subject, as_json)
     from unpool.vision.sources import find_images, spare_inputs
-    from unpool.visualize.sheets import Projector
 
     sources, unusable = find_images(inputs, output)
-    shown = {"units": options.pop("units"), "color": options.pop("color")}
-    projector = Projector(subject, layers, **typed(shown), **take_rules(options))
+    projector = _projector(subject, options)
     files = [file for s in sources for file in projector.files(output / str(s.name))]
     spare_inputs(sources, files)
     make_folder(output)
@@ -97,7 +108,29 @@ def project(
     return 3 if failed else 0
 
 
-def _project(projector: Any, source: "Source", output: Path) -> dict[str, Any]:
+def _projector(subject: "Subject", options: dict[str, Any]) -> "Projector | ScoreProjector":
+    """What the options ask for: units of layers, or scores of classes."""
+    from unpool.visualize.probes import list_layers
+    from unpool.visualize.scores import SCORE
+    from unpool.visualize.sheets import Projector, ScoreProjector
+
+    layers, units = options.pop("layers"), options.pop("units")
+    classes, shown = options.pop("classes"), typed({"color": options.pop("color")})
+    own = SCORE in layers and SCORE in [n for n, *_ in list_layers(subject.model, subject.blank())]
+    if not classes and (SCORE not in layers or own):
+        return Projector(subject, layers, units, **shown, **take_rules(options))
+    if set(layers) - {SCORE} or units or options.pop("place"):
+        raise OptionError(
+            f"got --layer {SCORE} or --class with another layer, --unit or --place; a score is "
+            "taken from all places where its class is predicted: leave them out"
+        )
+    numbers = [subject.find_class(name) for name in classes]
+    return ScoreProjector(subject, numbers, **shown, **take_rules(options))
+
+
+def _project(
+    projector: "Projector | ScoreProjector", source: "Source", output: Path
+) -> dict[str, Any]:
     """Write the projections of a picture, and give what is to be said of it."""
     from unpool.vision.images import read_image
 
@@ -105,9 +138,9 @@ def _project(projector: Any, source: "Source", output: Path) -> dict[str, Any]:
     start = time.perf_counter()
     try:
         image = read_image(sys.stdin.buffer if source.path is None else source.path)
-    except ImageError as error:
+        record |= projector.write(image, output / str(source.name))
+    except (ImageError, OptionError) as error:  # the options fit the model, if not this picture
         return {**record, "error": str(error)}
-    record |= projector.write(image, output / str(source.name))
     return {**record, "seconds": round(time.perf_counter() - start, 3)}
 
 
@@ -118,6 +151,9 @@ def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:
         console.complain(record["error"])
     elif not quiet:
         for shown in record["projections"]:
-            place = "all of it" if shown["place"] is None else "at {}, {}".format(*shown["place"])
-            what = f"{shown['layer']} unit {shown['unit']}, {place}: {shown['value']:.4g}"
+            where = "all of it" if shown["place"] is None else "at {}, {}".format(*shown["place"])
+            unit = f"unit {shown['unit']}"
+            if "class" in shown:
+                unit, where = shown["class"], f"{console.percent(shown['share'])} % of it"
+            what = f"{shown['layer']} {unit}, {where}: {shown['value']:.4g}"
             click.echo(f"{record['source']}: {what}, {shown['file']}")

@@ -1,0 +1,151 @@
+"""`unpool bench occlusion`: occlusion of VGG-16, incremental, by a plain loop, and by Captum.
+
+What bounds it is convolution. With an occluder of 32 pixels and a stride of 8, the cones of all
+positions take 6.8 times fewer multiplications than whole pictures; fully connected layers gain
+nothing.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unpool.bench.machine import describe
+from unpool.bench.pictures import photos
+from unpool.bench.rounds import Progress, in_turn, paired, require_positive, spread
+from unpool.models import VGG, prepare
+from unpool.models.classifiers import initialize
+from unpool.models.vgg import Table
+from unpool.visualize.chains import trace_chain
+from unpool.visualize.incremental import Incremental
+from unpool.visualize.looped import Plain
+from unpool.visualize.sliding import Box, slide
+
+__all__ = ["measure"]
+
+
+def measure(
+    rounds: int = 3,
+    *,
+    full: bool = False,
+    window: int = 32,
+    stride: int = 8,
+    batch: int = 8,
+    size: int = 224,
+    trunk: str | Table = "vgg16",
+    code: int | None = 4096,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Seconds a position: incremental, plain in batches, and Captum's with 1 and with `batch`.
+
+    All positions are computed incrementally, what comes before the first one included. A position
+    costs the others always the same; so they take those of a stride that is as large as the
+    occluder, unless all are wanted.
+
+    Args:
+        rounds: how many are counted.
+        full: let the others take all positions, too.
+        window: side of the occluder in pixels.
+        stride: pixels from one position to the next.
+        batch: positions at a time, of the plain loop and Captum.
+        size: side of the picture.
+        trunk: of the network, which is a VGG with random weights.
+        code: width of its fully connected layers.
+        progress: called before each work.
+
+    Returns:
+        Plain values: `ratio_plain` and `ratio_captum`, how many times as long as the incremental
+        way the plain loop and the better one of Captum's take a position, and their ranges over
+        the rounds; `different`, by how much outputs differ from the plain loop's, relative to the
+        largest; and what these are made of. Where Captum is missing, `ratio_captum` is None and
+        `captum` says so.
+
+    Raises:
+        OptionError: a number below 1, or a window and stride that do not fit.
+    """
+    require_positive(rounds=rounds, batch=batch)
+    torch.manual_seed(0)
+    net = VGG(1000, trunk, code, size).eval()
+    initialize(net, None)
+    image = prepare(torch.from_numpy(next(iter(photos((size, size)).values())))[None], net.mean)
+    gray = torch.zeros(image.shape[1:])
+    every = slide((size, size), window, stride).boxes()
+    step = stride if full else window
+    some = slide((size, size), window, step).boxes()
+    works: dict[str, Callable[[], float]] = {
+        "incremental": partial(_incremental, net, image, gray, every),
+        "plain": partial(_plain, net, image, gray, some, batch),
+    }
+    captum = find_spec("captum") is not None
+    if captum:
+        for together in (1, batch):
+            works[f"captum {together}"] = partial(
+                _captum, net, image, window, step, together, len(some)
+            )
+    seconds = in_turn(works, rounds, progress=progress)
+    plain = paired(seconds["plain"], seconds["incremental"])
+    quicker = min(
+        (name for name in works if "captum" in name), key=lambda n: min(seconds[n]), default=""
+    )
+    other = paired(seconds[quicker], seconds["incremental"]) if quicker else {}
+    return {
+        "network": f"VGG, {sum(p.numel() for p in net.parameters()):,} parameters",
+        "size": [size, size],
+        "occluder": window,
+        "stride": stride,
+        "positions": {"incremental": len(every), "others": len(some), "all": len(every)},
+        "batch": batch,
+        "rounds": rounds,
+        "captum": quicker or "not installed: skipped",
+        "seconds_per_position": {name: spread(each) for name, each in seconds.items()},
+        "different": _difference(net, image, gray, some[:: max(len(some) // 8, 1)], batch),
+        "machine": describe(),
+        "ratio_plain_range": [plain["low"], plain["high"]],
+        "ratio_captum_range": [other["low"], other["high"]] if other else None,
+        "ratio_plain": plain["median"],
+        "ratio_captum": other.get("median"),
+    }
+
+
+def _incremental(net: VGG, image: Tensor, gray: Tensor, boxes: list[Box]) -> float:
+    """As `occlude` does it, with all that comes before."""
+    start = time.perf_counter()
+    run = Incremental(trace_chain(net, image), image, gray)
+    for first in range(0, len(boxes), 256):
+        run(boxes[first : first + 256])
+    return (time.perf_counter() - start) / len(boxes)
+
+
+def _plain(net: VGG, image: Tensor, gray: Tensor, boxes: list[Box], batch: int) -> float:
+    run = Plain(net, image, gray, batch=batch)
+    start = time.perf_counter()
+    run(boxes)
+    return (time.perf_counter() - start) / len(boxes)
+
+
+def _captum(net: VGG, image: Tensor, window: int, stride: int, batch: int, count: int) -> float:
+    from captum.attr import Occlusion  # type: ignore[import-untyped]
+
+    channels = image.shape[1]
+    start = time.perf_counter()
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Occlusion(net).attribute(
+            image,
+            (channels, window, window),
+            (channels, stride, stride),
+            target=0,
+            perturbations_per_eval=batch,
+        )
+    return (time.perf_counter() - start) / (count + 1)  # it also takes the picture as it is
+
+
+def _difference(net: VGG, image: Tensor, gray: Tensor, boxes: list[Box], batch: int) -> float:
+    found, _ = Incremental(trace_chain(net, image), image, gray)(boxes)
+    wanted, _ = Plain(net, image, gray, batch=batch)(boxes)
+    return float(f"{float((found - wanted).abs().max() / wanted.abs().max()):.2g}")

@@ -1,0 +1,162 @@
+"""`unpool visualize decode`: the maps of a segmentation network's decoder, stage by stage."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unpool import console
+from unpool.cli.options import DEVICE, JSON, QUIET, make_folder
+from unpool.cli.visualize.options import MODEL, numbers, output_option, take_subject
+from unpool.errors import ImageError, OptionError
+
+if TYPE_CHECKING:
+    from unpool.vision.sources import Source
+    from unpool.visualize.subjects import Subject
+
+
+@click.command()
+@click.argument("inputs", nargs=-1)
+@MODEL
+@click.option(
+    "--class",
+    "label",
+    metavar="NAME|NUMBER",
+    help="Which class is followed.  [default: the largest but background]",
+)
+@click.option(
+    "--unit",
+    type=click.IntRange(min=0),
+    help="The map that is shown of every layer.  [default: of each layer the one that is most "
+    "stronger where the class is predicted than elsewhere]",
+)
+@click.option(
+    "--crop",
+    callback=numbers,
+    metavar="X0,Y0,X1,Y1",
+    help="Look at the square around this box, in pixels of the picture, as in instance-wise "
+    "segmentation.  [default: the middle square of the picture]",
+)
+@output_option("decoded")
+@DEVICE
+@JSON
+@QUIET
+def decode(
+    inputs: tuple[str, ...],
+    label: str | None,
+    unit: int | None,
+    crop: tuple[float, ...] | None,
+    output: Path,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Follow a class through the decoder of a DeconvNet or an FCN, from coarse to fine.
+
+    INPUTS are pictures, folders, patterns, lists of paths (.txt), or - for the standard input.
+
+    For cat.jpg this writes OUTPUT/cat.png, of each stage a map after unpooling and one after
+    deconvolution (of an FCN: the scores of the stage before and its own), and at the end the score
+    of the class; and OUTPUT/cat.json, which tells what they are.
+
+    What cannot be read, or does not hold the class, is reported; the rest is done, and the exit
+    code is 3.
+
+    With --json, the line of a picture has source, class, unit (its number), share (of the square
+    where it is predicted), score (the mean there), maps (layer, unit, size, largest), file and
+    seconds; or source and error.
+
+    \b
+    Example: unpool visualize decode photo.jpg --class dog --crop 40,30,260,250 -o out
+    """
+    from unpool.vision.sources import find_images, spare_inputs
+
+    if crop is not None and not _is_box(crop):
+        raise OptionError(
+            f"got --crop {','.join(f'{v:g}' for v in crop)}; wanted the left, upper, right and "
+            "lower side in whole pixels, such as 40,30,260,250"
+        )
+    subject = take_subject(options)
+    wanted = {"label": None if label is None else subject.find_class(label), "unit": unit}
+    _try(subject, **wanted)
+    sources, unusable = find_images(inputs, output)
+    files = [output / f"{s.name}{end}" for s in sources for end in (".png", ".json")]
+    spare_inputs(sources, files)
+    make_folder(output)
+    failed = len(unusable)
+    with console.progress("decoding", quiet) as show:
+        for useless in unusable:
+            _print(useless._asdict(), as_json, quiet)
+        for done, source in enumerate(sources, 1):
+            record = _decode(subject, source, output, crop, wanted)
+            failed += "error" in record
+            show(done, len(sources))
+            _print(record, as_json, quiet)
+    return 3 if failed else 0
+
+
+def _is_box(values: tuple[float, ...]) -> bool:
+    whole = len(values) == 4 and all(value == int(value) for value in values)
+    return whole and values[0] < values[2] and values[1] < values[3]
+
+
+def _decode(
+    subject: "Subject",
+    source: "Source",
+    output: Path,
+    box: tuple[float, ...] | None,
+    wanted: dict[str, Any],
+) -> dict[str, Any]:
+    """Write the figure of a picture, and give what is to be said of it."""
+    import numpy as np
+
+    from unpool.vision.boxes import Crop, square
+    from unpool.vision.images import read_image
+    from unpool.visualize.decode import decode as follow
+    from unpool.visualize.figures import write_figure
+
+    record: dict[str, Any] = {"source": "-" if source.path is None else str(source.path)}
+    start = time.perf_counter()
+    try:
+        image = read_image(sys.stdin.buffer if source.path is None else source.path)
+        if box is None:
+            seen = subject.inputs.crop(image)
+        else:
+            x0, y0, x1, y1 = square(np.array([box]), enlarge=1).tolist()[0]
+            seen = Crop((x0, y0, x1, y1), subject.inputs.size).take(image)
+        found = follow(subject.model, subject.prepare([seen]), names=subject.classes, **wanted)
+    except (ImageError, OptionError) as error:
+        return {**record, "error": str(error)}
+    name = subject.class_name(found.label)
+    record |= {"class": name, **found.record()}
+    place = output / source.name
+    file, _ = write_figure(place.parent, place.name, found.figure(seen, name), record)
+    return {**record, "file": str(file), "seconds": round(time.perf_counter() - start, 3)}
+
+
+def _try(subject: "Subject", label: int | None, unit: int | None) -> None:
+    """Refuse what fits no picture: another model, or a class or map that it does not have."""
+    from unpool.visualize.decode import decode as follow
+    from unpool.visualize.scores import score_maps
+
+    blank = subject.blank()
+    scores = score_maps(subject.model, blank)
+    if label is not None and label >= scores.shape[1]:
+        raise OptionError(
+            f"got class {label} of {subject.name}, which has {scores.shape[1]}; wanted 0 to "
+            f"{scores.shape[1] - 1}"
+        )
+    follow(subject.model, blank, int(scores.argmax(1).flatten()[0]), unit)
+
+
+def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:
+    if as_json:
+        console.print_json(record)
+    elif "error" in record:
+        console.complain(record["error"])
+    elif not quiet:
+        share = console.percent(record["share"])
+        what = f"{record['class']}, {share} % of it, mean score {record['score']:.3g}"
+        click.echo(f"{record['source']}: {what}, {record['file']}")

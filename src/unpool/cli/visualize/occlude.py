@@ -1,0 +1,197 @@
+"""`unpool visualize occlude`: what of a picture must be hidden for a network to be at a loss."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unpool import console
+from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder, typed
+from unpool.cli.visualize.options import MODEL, output_option, show_layers, take_subject
+from unpool.errors import ImageError, OptionError
+
+if TYPE_CHECKING:
+    from unpool.vision.sources import Source
+    from unpool.visualize.subjects import Subject
+
+_ENDINGS = ("occlusion.png", "occlusion.json")
+
+
+@click.command()
+@click.argument("inputs", nargs=-1)
+@MODEL
+@click.option(
+    "--classes",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Names of the classes, one a line.  [default: those of the weights]",
+)
+@click.option(
+    "--class",
+    "target",
+    metavar="NAME|NUMBER",
+    help="The class that is asked for.  [default: the most probable; of a network that segments, "
+    "the object with the most pixels]",
+)
+@click.option(
+    "--layer",
+    metavar="NAME",
+    help="Of a classifier: whose strongest map is looked at.  [default: the last with maps of more "
+    "than a pixel]",
+)
+@click.option("--list-layers", is_flag=True, help="Show the layers, and do nothing else.")
+@click.option(
+    "--occluder",
+    "window",
+    type=FROM_ONE,
+    help="Side of the occluder in pixels.  [default: a fifth of the square]",
+)
+@click.option(
+    "--stride",
+    type=FROM_ONE,
+    help="Pixels from one stop to the next.  [default: half the occluder]",
+)
+@output_option("occluded")
+@DEVICE
+@JSON
+@QUIET
+def occlude(
+    inputs: tuple[str, ...],
+    classes: Path | None,
+    list_layers: bool,
+    output: Path,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Slide a gray square over pictures, and see what the network makes of them.
+
+    INPUTS are pictures, folders, patterns, lists of paths (.txt), or - for the standard input.
+
+    For cat.jpg this writes OUTPUT/cat.occlusion.png and OUTPUT/cat.occlusion.json. Of a classifier
+    they show, for every stop, the total activation of the map that is strongest with nothing
+    hidden, beside its projection; the probability of the class; and the most probable class. Of a
+    network that segments, the IoU of the object's region with what is found of it without the
+    square, outside of it. Networks that are chains of layers are computed anew only where the
+    square changes something, to the same result.
+
+    What cannot be read is reported, the rest is done, and the exit code is 3.
+
+    With --json, the line of a picture has source, figure, facts (both files), class, name, lowest
+    (the probability or IoU where it is lowest), lowest_box (the square there) and seconds, of a
+    classifier also value (the probability with nothing hidden) and "exact incremental" (yes or
+    no); or source and error.
+
+    \b
+    Example: unpool visualize occlude photo.jpg --torch-model nets:build --classes names.txt
+    """
+    subject = take_subject(options)
+    if list_layers:
+        return show_layers(subject, as_json)
+    from unpool.vision.sources import find_images, spare_inputs
+
+    if classes is not None:
+        subject = replace(subject, classes=_names(classes))
+    run = _runner(subject, typed(options))
+    sources, unusable = find_images(inputs, output)
+    spare_inputs(sources, [output / f"{s.name}.{end}" for s in sources for end in _ENDINGS])
+    make_folder(output)
+    failed = len(unusable)
+    with console.progress("occluding", quiet) as show:
+        for useless in unusable:
+            _print(useless._asdict(), as_json, quiet)
+        for i, source in enumerate(sources):
+
+            def tell(done: int, total: int, i: int = i) -> None:
+                show(i + done / total, len(sources))
+
+            record = _occlude(subject, run, source, output, tell)
+            failed += "error" in record
+            show(i + 1, len(sources))
+            _print(record, as_json, quiet)
+    return 3 if failed else 0
+
+
+Run = Callable[..., Any]
+"""`occlude` or `occlude_region` with their options, for pictures (1, 3, H, W)."""
+
+
+def _runner(subject: "Subject", options: dict[str, Any]) -> Run:
+    """What to do with a picture; what does not fit the model is refused at once."""
+    import torch
+
+    from unpool.visualize.hiding import occlude_region
+    from unpool.visualize.layers import stages
+    from unpool.visualize.occlusion import occlude
+    from unpool.visualize.probes import list_layers
+    from unpool.visualize.sliding import slide
+
+    if "target" in options:
+        options["target"] = subject.find_class(options["target"])
+    blank = subject.blank()
+    slide((blank.shape[2], blank.shape[3]), options.get("window"), options.get("stride"))
+    with torch.inference_mode():
+        output = subject.model(blank)
+    if isinstance(output, torch.Tensor) and output.dim() == 4:
+        if "layer" in options:
+            raise OptionError("got --layer for a network that segments; leave it out")
+        run: Run = occlude_region
+    else:
+        layers = stages(list_layers(subject.model, blank))
+        if "layer" not in options and layers:
+            options["layer"] = layers[-1]
+        run = occlude
+        side = blank.shape[2]  # tried with a single stop, as wide as the picture
+        occlude(subject.model, blank, **{**options, "window": side, "stride": side})
+    return lambda images, progress: run(subject.model, images, progress=progress, **options)
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(path.read_text(encoding="utf-8-sig").splitlines())
+    except UnicodeDecodeError:
+        raise OptionError(f"got --classes {path}, which is no text; wanted a name a line") from None
+
+
+def _occlude(
+    subject: "Subject", run: Run, source: "Source", output: Path, progress: Callable[..., None]
+) -> dict[str, Any]:
+    """Write what is found of a picture, and give what is to be said of it."""
+    from unpool.vision.images import read_image
+    from unpool.visualize.occlusion import Occlusion
+
+    record: dict[str, Any] = {"source": "-" if source.path is None else str(source.path)}
+    start = time.perf_counter()
+    try:
+        image = read_image(sys.stdin.buffer if source.path is None else source.path)
+        crop = subject.inputs.crop(image)
+        found = run(subject.prepare([crop]), progress)
+    except (ImageError, OptionError) as error:  # the options fit the model, if not this picture
+        return {**record, "error": str(error)}
+    order = (subject.inputs.order,) if isinstance(found, Occlusion) else ()
+    files = found.save(output / f"{source.name}.occlusion", crop, subject.classes, *order)
+    facts = found.record()
+    kept = ("class", "value", "lowest", "lowest_box", "exact incremental")
+    record |= {"figure": str(files[0]), "facts": str(files[1])}
+    record |= {name: facts[name] for name in kept if name in facts}
+    record["name"] = subject.class_name(found.target)
+    return {**record, "seconds": round(time.perf_counter() - start, 3)}
+
+
+def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:
+    if as_json:
+        console.print_json(record)
+    elif "error" in record:
+        console.complain(record["error"])
+    elif not quiet:
+        before = f"{record['value']:.3g}" if "value" in record else "IoU 1"
+        lowest = "-" if record["lowest"] is None else f"{record['lowest']:.3g}"
+        where = ", ".join(map(str, record["lowest_box"]))
+        click.echo(
+            f"{record['source']}: {record['name']}, {before}; {lowest} with {where} hidden, "
+            f"{record['figure']} ({record['seconds']:.1f} s)"
+        )

@@ -1,0 +1,104 @@
+"""The states of a network in the course of its training, to be looked at one after the other."""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from unpool.errors import OptionError, WeightsError
+from unpool.models import AlexNet, ZFNet, load_tensors
+from unpool.recipes import Classification
+from unpool.segment import find_device
+from unpool.visualize.subjects import Inputs, Subject, load_subject
+
+__all__ = ["Checkpoint", "checkpoints_of_run", "named_checkpoints"]
+
+
+class Checkpoint(NamedTuple):
+    """A state of a network, loaded when it is looked at."""
+
+    name: str  #: such as the epoch
+    load: Callable[[], Subject]
+
+
+def checkpoints_of_run(run: str | Path, device: str = "auto") -> list[Checkpoint]:
+    """The epochs whose weights were kept in the run folder of a classifier, in order.
+
+    Args:
+        run: the folder of `unpool train zfnet-small` or `zfnet`; the training may go on.
+        device: "auto", "cpu", "cuda" or "cuda:n".
+
+    Raises:
+        WeightsError: no such folder, one without epochs, or one whose config.json is damaged.
+    """
+    folder, where = Path(run), find_device(device)
+    epochs = sorted(folder.glob("checkpoints/epochs/*.safetensors"))
+    if not epochs:
+        raise WeightsError(
+            f"got run {folder}, which has no checkpoints/epochs/*.safetensors; pass the folder of "
+            "an unpool train zfnet-small, or name each of some weights with --checkpoint"
+        )
+    try:
+        recipe = Classification.from_json(json.loads((folder / "config.json").read_text("utf-8")))
+        with safe_open(epochs[0], "pt") as tensors:
+            classes = tensors.get_slice("classifier.fc8.bias").get_shape()[0]
+    except (OSError, ValueError, SafetensorError) as error:
+        raise WeightsError(
+            f"got run {folder}, whose config.json or first epoch cannot be used ({error}); copy "
+            "the folder again"
+        ) from None
+    return [
+        Checkpoint(f"epoch {int(path.stem)}", partial(_after, path, recipe, classes, where))
+        for path in epochs
+    ]
+
+
+def _after(path: Path, recipe: Classification, classes: int, device: torch.device) -> Subject:
+    """A classifier after an epoch, which sees pictures as in its training."""
+    network = AlexNet if recipe.network == "AlexNet" else ZFNet
+    net = network(classes, recipe.widths, recipe.code, recipe.size, recipe.dropout)
+    load_tensors(net, path)
+    inputs = Inputs(recipe.size, recipe.enlarged, net.mean, (1.0,) * 3, "BGR", 255)
+    return Subject(net.to(device).eval(), recipe.name, inputs, device)
+
+
+def named_checkpoints(paths: Sequence[str | Path], **options: Any) -> list[Checkpoint]:
+    """States in the order given.
+
+    Args:
+        paths: folders of weights; or files of tensors, as `load_tensors` reads them, for the model
+            that the options name.
+        options: of `load_subject`; `weights` or `torch_model` for files of tensors only.
+
+    Raises:
+        OptionError: files of tensors without a model, or folders of weights with one.
+    """
+    model = [name for name in ("weights", "torch_model") if options.get(name) is not None]
+    found = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            if not model:
+                raise OptionError(
+                    f"got checkpoint {path}, which is no folder of weights; if it is a file of "
+                    "tensors, name their model with --torch-model or --weights"
+                )
+            found.append(Checkpoint(path.stem, partial(_filled, path, options)))
+            continue
+        if model:
+            raise OptionError(
+                f"got checkpoint {path}, a folder of weights, which tells its model itself; leave "
+                f"out --{model[0].replace('_', '-')}"
+            )
+        name = path.parent.resolve().name if path.name == "weights" else path.name
+        found.append(Checkpoint(name, partial(load_subject, **{**options, "weights": path})))
+    return found
+
+
+def _filled(path: Path, options: dict[str, Any]) -> Subject:
+    subject = load_subject(**options)
+    load_tensors(subject.model, path)
+    return subject

@@ -1,0 +1,274 @@
+"""Feature evolution: how what excites a unit most changes while the network learns."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unpool.errors import OptionError
+from unpool.visualize.checkpoints import Checkpoint
+from unpool.visualize.fields import Field
+from unpool.visualize.figures import captioned, fitted, joined, write_figure
+from unpool.visualize.layers import tried
+from unpool.visualize.pictures import draw, patch
+from unpool.visualize.probes import Layer, list_layers
+from unpool.visualize.project import project
+from unpool.visualize.subjects import Subject
+from unpool.visualize.top import Top, mine
+from unpool.visualize.views import Progress, Views, read_views
+
+__all__ = ["Evolution", "Growth", "evolve"]
+
+Pixels = NDArray[np.uint8]
+
+_TILE = 64
+_JUMP = (213, 94, 0)
+
+
+class Growth(NamedTuple):
+    """The units of a layer through T checkpoints."""
+
+    layer: str
+    units: list[int]  #: (U,)
+    values: NDArray[np.float32]  #: (U, T) the strongest activation
+    pictures: NDArray[np.int64]  #: (U, T) in which picture it is; -1 where none is above zero
+    boxes: NDArray[np.int64]  #: (U, T, 4) what the unit sees there: x0, y0, x1, y1 in the crop
+    projections: NDArray[np.uint8]  #: (U, T, h, w, 3)
+
+    @property
+    def jumps(self) -> NDArray[np.bool_]:
+        """(U, T): whether the picture is another than the last one before.
+
+        >>> none = np.zeros(0)
+        >>> pictures = np.array([[-1, 4, -1, 4, 2]])
+        >>> Growth("conv1", [0], none, pictures, none, none).jumps.tolist()
+        [[False, False, False, False, True]]
+        """
+        jumps = np.zeros(self.pictures.shape, np.bool_)
+        for row, unit in enumerate(self.pictures):
+            last = -1
+            for column, picture in enumerate(unit):
+                jumps[row, column] = picture >= 0 and last not in (-1, picture)
+                last = picture if picture >= 0 else last
+        return jumps
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """What excited some units most at each checkpoint of a training."""
+
+    checkpoints: list[str]
+    pictures: list[Path]  #: those that were seen; numbers of pictures count in this list
+    failed: dict[str, str]  #: those that could not be read, and why
+    layers: list[Growth]
+
+    def figure(self) -> Pixels:
+        """A block a layer, a unit a row, checkpoints from left to right; jumps have a bar.
+
+        Returns:
+            (H, W, 3) uint8; projections below 64 pixels are enlarged, larger ones reduced.
+        """
+        heads = [np.full((1, _TILE + 4, 3), 255, np.uint8)] * len(self.checkpoints)
+        named = zip(heads, self.checkpoints, strict=True)
+        head = joined([captioned(space, name[:10]) for space, name in named], 1)
+        blocks = []
+        for growth in self.layers:
+            rows = joined([self._row(growth, i) for i in range(len(growth.units))], 0, 2)
+            blocks.append(captioned(joined([head, rows], 0, 0), growth.layer))
+        columns = math.ceil(math.sqrt(len(blocks)))
+        parts = [blocks[i : i + columns] for i in range(0, len(blocks), columns)]
+        return joined([joined(part, 1, 24) for part in parts], 0, 16)
+
+    def _row(self, growth: Growth, row: int) -> Pixels:
+        tiles = []
+        for jump, drawn in zip(growth.jumps[row], growth.projections[row], strict=True):
+            bar = np.full((_TILE, 4, 3), _JUMP if jump else 255, np.uint8)
+            tiles.append(np.concatenate([bar, fitted(drawn, _TILE)], 1))
+        return joined(tiles, 1)
+
+    def told(self) -> dict[str, Any]:
+        """All but the projections, as plain values."""
+        layers = []
+        for growth in self.layers:
+            units = []
+            for row, unit in enumerate(growth.units):
+                seen = zip(
+                    self.checkpoints,
+                    growth.values[row].tolist(),
+                    growth.pictures[row].tolist(),
+                    growth.boxes[row].tolist(),
+                    growth.jumps[row].tolist(),
+                    strict=True,
+                )
+                states = [
+                    {
+                        "checkpoint": checkpoint,
+                        "value": float(f"{value:.6g}"),
+                        "picture": None if picture < 0 else str(self.pictures[picture]),
+                        "box": None if picture < 0 else box,
+                        "jump": jump,
+                    }
+                    for checkpoint, value, picture, box, jump in seen
+                ]
+                units.append({"unit": unit, "states": states})
+            layers.append({"layer": growth.layer, "units": units})
+        return {
+            "checkpoints": self.checkpoints,
+            "pictures": len(self.pictures),
+            "failed": self.failed,
+            "layers": layers,
+        }
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write `evolution.png` and `evolution.json`; gives both paths."""
+        return write_figure(Path(folder), "evolution", self.figure(), self.told())
+
+
+def evolve(
+    checkpoints: Sequence[Checkpoint],
+    pictures: Sequence[Path],
+    layers: Sequence[str] = (),
+    *,
+    units: Sequence[int] = (),
+    shown: int = 6,
+    choice: int = 0,
+    color: bool = True,
+    batch: int = 32,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Evolution:
+    """Find what excites some units most at each checkpoint, and project it down.
+
+    At each checkpoint the strongest activation of a unit over all pictures counts. Where it jumps
+    to another picture, what the unit wants has changed.
+
+    Args:
+        checkpoints: states of one network, in order; one at a time is loaded.
+        pictures: files; one that cannot be read is passed over. They are read once, and what the
+            network sees of them is held: 28 kB each for crops of 96 pixels, 150 kB for 224.
+        layers: names from `list_layers`; the last of each stage when not given.
+        units: of every layer; randomly chosen ones when not given.
+        shown: how many are chosen then.
+        choice: the seed of that choice.
+        color: show projections in color.
+        batch: pictures at a time.
+        progress: see `Progress`.
+        options: `rule`, `seed`, `overlap`, `lrn` and `activations` of `project`.
+
+    Raises:
+        OptionError: no checkpoints, no such layer or unit, a function without a rule, or states
+            of different networks.
+        ShapeError: the model takes no pictures of this size.
+        ImageError: none of the pictures can be read.
+        WeightsError: a checkpoint cannot be used.
+
+    Zeiler, Fergus 2014, section 4.1 and figure 4: epochs 1, 2, 5, 10, 20, 30, 40, 64.
+    """
+    if not checkpoints:
+        raise OptionError("got no checkpoints; name one or more, in the order of the training")
+    subject = checkpoints[0].load()
+    chosen = [
+        _Block(layer, field, list(dict.fromkeys(units)) or _drawn(layer, shown, choice + i))
+        for i, (layer, field) in enumerate(tried(subject, layers, units, **options))
+    ]
+    work = len(pictures) * (len(checkpoints) + 1)
+
+    def tell(stage: int, done: int, doing: str) -> None:
+        if progress is not None:
+            progress(stage * len(pictures) + done, work, doing)
+
+    views = read_views(subject, pictures, partial(tell, 0, doing="reading"))
+    states = []
+    for stage, checkpoint in enumerate(checkpoints, 1):
+        subject = subject if stage == 1 else checkpoint.load()
+        _require_same(subject, checkpoint.name, chosen, views)
+        watch = partial(tell, stage, doing=f"looking at {checkpoint.name}")
+        stream = _batches(subject, views.crops, batch, watch)
+        tops = mine(subject.model, stream, [block.layer.name for block in chosen], 1)
+        states.append([_state(subject, b, tops, views, batch, color, options) for b in chosen])
+    names = [checkpoint.name for checkpoint in checkpoints]
+    grown = [_growth(b, [state[i] for state in states]) for i, b in enumerate(chosen)]
+    return Evolution(names, views.pictures, views.failed, grown)
+
+
+class _Block(NamedTuple):
+    """A layer that is looked at."""
+
+    layer: Layer
+    field: Field
+    units: list[int]
+
+
+class _State(NamedTuple):
+    """What excites the units of a layer at a checkpoint; as in `Growth`, without T."""
+
+    values: NDArray[np.float32]
+    pictures: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+    projections: Pixels
+
+
+def _growth(block: _Block, states: Sequence[_State]) -> Growth:
+    parts = [np.stack(part, axis=1) for part in zip(*states, strict=True)]
+    return Growth(block.layer.name, block.units, *parts)
+
+
+def _drawn(layer: Layer, shown: int, choice: int) -> list[int]:
+    count = layer.shape[0]
+    chosen = np.random.default_rng(choice).choice(count, min(shown, count), replace=False)
+    return sorted(chosen.tolist())
+
+
+def _require_same(subject: Subject, name: str, chosen: Sequence[_Block], views: Views) -> None:
+    """Refuse a state of another network, or one that sees pictures in another way."""
+    side = views.crops[0].shape[0]
+    shapes = {layer.name: layer.shape for layer in list_layers(subject.model, subject.blank())}
+    wrong = [b.layer.name for b in chosen if shapes.get(b.layer.name) != b.layer.shape]
+    if wrong or subject.inputs.size != side:
+        what = f"no layer {wrong[0]} of that size" if wrong else f"no pictures of {side} pixels"
+        raise OptionError(
+            f"got checkpoint {name}, whose network takes or has {what}, as the first does; pass "
+            "checkpoints of one training"
+        )
+
+
+def _batches(
+    subject: Subject, crops: Sequence[Pixels], batch: int, watch: Callable[[int], None]
+) -> Iterator[Tensor]:
+    for start in range(0, len(crops), batch):
+        yield subject.prepare(crops[start : start + batch])
+        watch(min(start + batch, len(crops)))
+
+
+def _state(
+    subject: Subject,
+    block: _Block,
+    tops: dict[str, Top],
+    views: Views,
+    batch: int,
+    color: bool,
+    options: dict[str, Any],
+) -> _State:
+    """Look at the units of a layer at a checkpoint."""
+    top, name = tops[block.layer.name], block.layer.name
+    values, pictures = top.values[block.units, 0], top.pictures[block.units, 0]
+    places = None if top.places is None else top.places[block.units, 0]
+    shown: list[Pixels] = []
+    for start in range(0, len(values), batch):
+        part = slice(start, start + batch)
+        images = subject.prepare([views.crops[n] for n in pictures[part].tolist()])
+        where: Any = "max" if places is None else places[part]
+        found = project(subject.model, images, name, block.units[part], place=where, **options)
+        shown += [*draw(found.signal, color=color, order=subject.inputs.order)]
+    spots = [(0, 0)] * len(shown) if places is None else places.tolist()
+    boxes = [block.field.box(*spot) for spot in spots]
+    cut = [patch(drawn, box) for drawn, box in zip(shown, boxes, strict=True)]
+    pictures = pictures.where(values > 0, torch.tensor(-1))
+    return _State(values.numpy(), pictures.numpy(), np.array(boxes), np.stack(cut))

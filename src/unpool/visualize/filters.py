@@ -1,0 +1,281 @@
+"""The architecture in view: first filters, dead and dominant ones, and the frequencies they cover.
+
+Zeiler and Fergus saw in such a figure that a few filters dominated, and that those of another
+network covered high and low frequencies but not the middle; and changed both.
+"""
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from unpool.errors import OptionError
+from unpool.visualize.figures import captioned, chart, fitted, joined, write_figure
+from unpool.visualize.pictures import draw, mosaic
+from unpool.visualize.probes import Layer, list_layers
+from unpool.visualize.subjects import Subject
+from unpool.visualize.top import mine
+from unpool.visualize.views import Progress, read_views
+
+__all__ = ["Coverage", "FilterReport", "FilterRow", "cover", "filters_of", "inspect_filters"]
+
+Pixels = NDArray[np.uint8]
+_SIDE = 64  # of spectra
+_BINS = 12  # of directions
+_AFTER = ("BatchNorm2d", "ReLU", "ReLU6", "LeakyReLU", "SiLU", "GELU", "Hardswish")
+
+
+class FilterRow(NamedTuple):
+    """What is told of the filters of a convolution."""
+
+    layer: str
+    filters: int
+    kernel: tuple[int, ...]
+    median: float  #: of the filters' RMS (root mean square)
+    largest: float  #: likewise
+    dominance: float | None  #: largest / median; None if that is 0
+    dead: list[int]  #: filters whose RMS is below the share of the median
+    silent: list[int] | None  #: maps that no picture excites; None without pictures
+
+
+class Coverage(NamedTuple):
+    """Where in frequency the energy of filters lies, each filter counting the same."""
+
+    spectrum: NDArray[np.float64]  #: (64, 64) share of the energy; zero frequency in the middle
+    low: float  #: share below 1/6 of a cycle a pixel
+    mid: float  #: share from 1/6 to 1/3
+    high: float  #: share above
+    aliased: float  #: share that the stride of the layer folds over: half a cycle a step or more
+    orientations: list[float]  #: (12,) by direction of the stripes: level, 15 degrees, upwards ...
+
+
+@dataclass(frozen=True)
+class FilterReport:
+    """What the filters of a network look like."""
+
+    rows: list[FilterRow]  #: of each convolution, in the order in which they run
+    layer: str  #: whose filters are shown
+    weights: NDArray[np.float32]  #: (O, C, k, k) its filters, in the model's order of colors
+    coverage: Coverage
+    order: Literal["RGB", "BGR"]  #: of the colors
+    failed: dict[str, str]  #: pictures that could not be read, and why
+
+    def figure(self) -> Pixels:
+        """The filters on one scale and each on its own; their spectrum, strength, and directions.
+
+        Returns:
+            (H, W, 3) uint8. The spectrum has zero frequency in its middle; it is the root of the
+            energy.
+        """
+        count, side = len(self.weights), 360
+        columns = math.ceil(math.sqrt(count))
+        wide = np.concatenate([*self.weights], axis=1)  # as one signal they have one scale
+        together = draw(wide, contrast="linear", order=self.order)[0]
+        panels = []
+        for caption, tiles in (
+            ("one scale for all", np.split(together, count, axis=0)),
+            ("each on its own", list(draw(self.weights, contrast="linear", order=self.order))),
+        ):
+            larger = [fitted(tile, max(side // columns - 2, 1)) for tile in tiles]
+            panels.append(captioned(mosaic(larger, columns), caption))
+        level = np.sqrt(self.coverage.spectrum / self.coverage.spectrum.max())
+        gray = np.repeat(np.rint(level * 255).astype(np.uint8)[:, :, None], 3, axis=2)
+        strength = np.sort(_rms(torch.from_numpy(self.weights)).numpy())[::-1]
+        degrees = [180 / _BINS * i for i in range(_BINS)]
+        below = [
+            captioned(fitted(gray, 192), "spectrum"),
+            chart(range(1, count + 1), [strength.tolist()], "RMS, in order", size=(260, 212)),
+            chart(degrees, [self.coverage.orientations], "energy by direction", size=(260, 212)),
+        ]
+        return joined([joined(panels, 1), joined(below, 1)], 0)
+
+    def told(self) -> dict[str, Any]:
+        """All but the filters, as plain values."""
+        coverage = self.coverage._asdict()
+        del coverage["spectrum"]
+        return {
+            "failed": self.failed,
+            "layers": [{**row._asdict(), "kernel": list(row.kernel)} for row in self.rows],
+            "shown": self.layer,
+            "coverage": coverage,
+        }
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write `filters.png` and `filters.json`; gives both paths."""
+        return write_figure(Path(folder), "filters", self.figure(), self.told())
+
+
+def inspect_filters(
+    subject: Subject,
+    layer: str | None = None,
+    pictures: Sequence[Path] = (),
+    *,
+    share: float = 0.1,
+    batch: int = 8,
+    progress: Progress | None = None,
+) -> FilterReport:
+    """Look at the filters of a network: all in numbers, and those of one layer in a figure.
+
+    Args:
+        subject: the model.
+        layer: the convolution whose filters are shown; the first to run when not given. Filters
+            of three channels are shown in color, of others their sum.
+        pictures: files, to find maps that never respond: those that nowhere rise above zero,
+            after the normalization and activation that follow the convolution as modules.
+        share: a filter whose RMS is below this share of the median is dead.
+        batch: pictures at a time.
+        progress: see `Progress`.
+
+    Raises:
+        OptionError: a model without convolutions, or a layer that is none.
+        ShapeError: the model takes no pictures of this size.
+        ImageError: pictures are given, and none can be read.
+
+    Zeiler, Fergus 2014, section 4.2 and figure 6.
+    """
+    ran = list_layers(subject.model, subject.blank())
+    modules = dict(subject.model.named_modules())
+    convolutions = {
+        found.name: module
+        for found in ran
+        if isinstance(module := modules.get(found.name), nn.Conv2d | nn.ConvTranspose2d)
+    }
+    name = layer if layer is not None else next(iter(convolutions), "")
+    if name not in convolutions:
+        near = difflib.get_close_matches(name, convolutions, 3) or [*convolutions][:3]
+        raise OptionError(
+            f"got layer {name!r}, which is no two-dimensional convolution of the model; near it: "
+            f"{', '.join(near) or 'none, for it has none'}"
+        )
+    silent: dict[str, list[int]] = {}
+    failed: dict[str, str] = {}
+    if pictures:
+        responses = {found: _response(ran, found) for found in convolutions}
+        silent, failed = _silent(subject, pictures, responses, batch, progress)
+    rows = [
+        _row(found, filters_of(module), share, silent.get(found))
+        for found, module in convolutions.items()
+    ]
+    shown = convolutions[name]
+    stride = shown.stride[0] if isinstance(shown, nn.Conv2d) else 1
+    weights = filters_of(shown)
+    alive = _alive(weights, share)
+    if not alive.any():
+        raise OptionError(
+            f"got layer {name!r}, whose filters are all zero or not finite; the weights are "
+            "damaged, or were never loaded"
+        )
+    coverage = cover(weights[alive], stride)
+    return FilterReport(rows, name, weights.numpy(), coverage, subject.inputs.order, failed)
+
+
+def filters_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+    """The filters of a convolution, one for each map that it gives: (O, C, k, k) float32."""
+    weights = layer.weight.detach().float().cpu()
+    if isinstance(layer, nn.Conv2d):
+        return weights
+    parts = weights.reshape(layer.groups, -1, *weights.shape[1:])  # (G, C, O / G, k, k)
+    return parts.transpose(1, 2).flatten(0, 1)
+
+
+def cover(filters: Tensor, stride: int = 1) -> Coverage:
+    """Where in frequency the energy of filters lies; each counts the same.
+
+    Args:
+        filters: (O, C, k, k), none of them zero.
+        stride: of the layer: frequencies of half a cycle a step and more are folded over by it.
+
+    Returns:
+        Shares of the energy, over all channels. Directions are those of frequencies above zero and
+        up to half a cycle a pixel.
+
+    >>> stripes = torch.tensor([1.0, -1.0]).repeat(1, 3, 8, 4)  # upright
+    >>> found = cover(stripes)
+    >>> round(found.low, 2), round(found.high, 2), int(np.argmax(found.orientations)) * 15
+    (0.02, 0.93, 90)
+    """
+    energy = torch.fft.fft2(filters.double(), s=(_SIDE, _SIDE)).abs().square().sum(1)
+    energy = (energy / energy.sum((1, 2), keepdim=True)).mean(0)
+    line = torch.fft.fftfreq(_SIDE, dtype=torch.float64)
+    down, across = torch.meshgrid(line, line, indexing="ij")
+    radius = (down.square() + across.square()).sqrt()
+
+    def part(where: Tensor) -> float:
+        return float(energy[where].sum())
+
+    # stripes run across the direction in which the wave goes; rows are counted downwards
+    angle = torch.rad2deg(torch.atan2(-down, across) + math.pi / 2) % 180
+    bins = (angle / (180 / _BINS)).round().long() % _BINS
+    ring = (radius > 0) & (radius <= 0.5)
+    spread = torch.zeros(_BINS, dtype=torch.float64).index_add(0, bins[ring], energy[ring])
+    folded = torch.maximum(down.abs(), across.abs()) >= 0.5 / stride
+    return Coverage(
+        torch.fft.fftshift(energy).numpy(),
+        part(radius < 1 / 6),
+        part((radius >= 1 / 6) & (radius < 1 / 3)),
+        part(radius >= 1 / 3),
+        part(folded) if stride > 1 else 0.0,
+        (spread / spread.sum().clamp_min(1e-30)).tolist(),
+    )
+
+
+def _rms(filters: Tensor) -> Tensor:
+    return filters.flatten(1).square().mean(1).sqrt()
+
+
+def _alive(filters: Tensor, share: float) -> Tensor:
+    rms = _rms(filters)
+    return (rms > 0) & (rms >= share * rms.quantile(0.5))
+
+
+def _row(name: str, filters: Tensor, share: float, silent: list[int] | None) -> FilterRow:
+    rms = _rms(filters)
+    median, largest = float(rms.quantile(0.5)), float(rms.max())
+    dead = (~_alive(filters, share)).nonzero().flatten().tolist()
+    kernel = (filters.shape[2], filters.shape[3])
+    dominance = largest / median if median else None
+    return FilterRow(name, len(filters), kernel, median, largest, dominance, dead, silent)
+
+
+def _response(ran: Sequence[Layer], name: str) -> str:
+    """The layer that gives what becomes of a convolution: after its normalization and activation.
+
+    >>> ran = [Layer(n, k, (4, 9, 9)) for n, k in (("a", "Conv2d"), ("b", "ReLU"), ("c", "Conv2d"))]
+    >>> _response(ran, "a"), _response(ran, "c")
+    ('b', 'c')
+    """
+    start = next(i for i, layer in enumerate(ran) if layer.name == name)
+    found = name
+    for layer in ran[start + 1 :]:
+        if layer.kind not in _AFTER or layer.shape != ran[start].shape:
+            break
+        found = layer.name
+    return found
+
+
+def _silent(
+    subject: Subject,
+    pictures: Sequence[Path],
+    responses: dict[str, str],
+    batch: int,
+    progress: Progress | None,
+) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """Which maps of each convolution no picture excites; and the pictures that cannot be read."""
+    views = read_views(subject, pictures)
+    count = len(views.crops)
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(done, count, "looking for maps that respond")
+
+    parts = (subject.prepare(views.crops[i : i + batch]) for i in range(0, count, batch))
+    tops = mine(subject.model, parts, list(responses.values()), 1, progress=tell)
+    found = {name: tops[layer].values[:, 0] <= 0 for name, layer in responses.items()}
+    return {name: dead.nonzero().flatten().tolist() for name, dead in found.items()}, views.failed

@@ -1,0 +1,250 @@
+"""Invariance: how far the features of a picture move when it is shifted, enlarged or turned."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from unpool.errors import OptionError
+from unpool.visualize.figures import COLORS, captioned, chart, fitted, joined, write_figure
+from unpool.visualize.subjects import Subject
+from unpool.visualize.views import Gauge, Progress, choose_layers, mean_color, read_views
+
+__all__ = ["TRANSFORMS", "Curves", "Invariance", "measure_invariance", "transform"]
+
+Pixels = NDArray[np.uint8]
+Kind = Literal["translation", "scale", "rotation"]
+
+TRANSFORMS: tuple[Kind, ...] = ("translation", "scale", "rotation")
+"""What can be done to a picture."""
+
+
+class Curves(NamedTuple):
+    """What V values of a transformation do to P pictures."""
+
+    values: list[float]  #: pixels downwards, ratio, or degrees counterclockwise
+    first: NDArray[np.float64]  #: (P, V) Euclidean distance from the original in the first layer
+    top: NDArray[np.float64]  #: (P, V) likewise in the top layer
+    probability: NDArray[np.float64] | None  #: (P, V) of the class; None for a model without scores
+
+
+@dataclass(frozen=True)
+class Invariance:
+    """How far features move, and what becomes of the probability of the class."""
+
+    pictures: list[Path]
+    failed: dict[str, str]  #: those that could not be read, and why
+    layers: tuple[str, str]  #: the first and the top layer
+    classes: list[int] | None  #: of each picture, the one whose probability is given
+    curves: dict[Kind, Curves]
+    examples: dict[Kind, list[Pixels]]  #: each picture, transformed by a value of the upper range
+
+    def figure(self) -> Pixels:
+        """A row a transformation: the pictures, then a chart for each measure; (H, W, 3) uint8."""
+        rows = []
+        for kind, curves in self.curves.items():
+            side = 180 if len(self.pictures) == 1 else 86
+            tiles = [np.pad(fitted(e, side), ((4, 0), (0, 0), (0, 0))) for e in self.examples[kind]]
+            for i, tile in enumerate(tiles):
+                tile[:4] = COLORS[i % len(COLORS)]
+            pairs = [joined(tiles[i : i + 2], 1) for i in range(0, len(tiles), 2)]
+            cells = [captioned(joined(pairs, 0), _UNITS[kind])]
+            cells += [
+                chart(curves.values, list(lines), caption, top=top)
+                for lines, caption, top in self._measures(curves)
+            ]
+            rows.append(joined(cells, 1, align=0.5))
+        return joined(rows, 0, 16)
+
+    def _measures(self, curves: Curves) -> Iterator[tuple[NDArray[np.float64], str, float | None]]:
+        yield curves.first, f"distance, {self.layers[0][-28:]}", None
+        yield curves.top, f"distance, {self.layers[1][-28:]}", None
+        if curves.probability is not None:
+            yield curves.probability, "probability of the class", 1.0
+
+    def told(self) -> dict[str, Any]:
+        """All but the pictures, as plain values."""
+        return {
+            "pictures": [str(picture) for picture in self.pictures],
+            "failed": self.failed,
+            "layers": {"first": self.layers[0], "top": self.layers[1]},
+            "classes": self.classes,
+            "curves": {
+                kind: {
+                    "values": curves.values,
+                    "first": _rounded(curves.first),
+                    "top": _rounded(curves.top),
+                    "probability": _rounded(curves.probability),
+                }
+                for kind, curves in self.curves.items()
+            },
+        }
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write `invariance.png` and `invariance.json`; gives both paths."""
+        return write_figure(Path(folder), "invariance", self.figure(), self.told())
+
+
+_UNITS = {
+    "translation": "translation, pixels down",
+    "scale": "scale, ratio",
+    "rotation": "rotation, degrees",
+}
+
+
+def _rounded(values: NDArray[np.float64] | None) -> list[list[float]] | None:
+    return None if values is None else [[float(f"{v:.6g}") for v in row] for row in values.tolist()]
+
+
+def transform(
+    image: Pixels, kind: Kind, value: float, fill: tuple[int, int, int] = (128, 128, 128)
+) -> Pixels:
+    """Shift, enlarge or turn a picture about its center, with bilinear interpolation.
+
+    Args:
+        image: (H, W, 3) uint8.
+        kind: "translation", downwards by so many pixels; "scale", by a ratio above 0; or
+            "rotation", by degrees counterclockwise.
+        value: how far.
+        fill: the color of what comes in from beyond the border.
+
+    Returns:
+        (H, W, 3) uint8; the picture itself for 0 pixels, the ratio 1, and 0 degrees.
+
+    Raises:
+        OptionError: another transformation, or a ratio of 0 or less.
+
+    >>> image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    >>> transform(image, "translation", 1, (0, 0, 0))[:, 0].tolist()
+    [[0, 0, 0], [0, 1, 2]]
+    """
+    if kind not in TRANSFORMS or not math.isfinite(value) or (kind == "scale" and value <= 0):
+        raise OptionError(
+            f"got {kind} by {value}; wanted one of {', '.join(TRANSFORMS)}, and for a scale a "
+            "ratio above 0"
+        )
+    height, width = image.shape[:2]
+    center = (width - 1) / 2, (height - 1) / 2
+    angle, ratio = value if kind == "rotation" else 0, value if kind == "scale" else 1
+    matrix = cv2.getRotationMatrix2D(center, angle, ratio)
+    matrix[1, 2] += value if kind == "translation" else 0
+    warped = cv2.warpAffine(
+        image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=fill
+    )
+    return np.asarray(warped, np.uint8)
+
+
+def measure_invariance(
+    subject: Subject,
+    pictures: Sequence[Path],
+    layers: Sequence[str] = (),
+    *,
+    values: Mapping[Kind, Sequence[float]] | None = None,
+    label: int | None = None,
+    progress: Progress | None = None,
+) -> Invariance:
+    """Transform pictures, and measure how far that takes them in the first and in a top layer.
+
+    What the model sees of a picture is transformed; what comes in from beyond its border has the
+    color that the model takes for zero. Each goes through the model by itself, since rounding
+    differs with the size of a batch: so nothing done gives a distance of 0.
+
+    Args:
+        subject: the model.
+        pictures: files; one that cannot be read is passed over.
+        layers: the first and the top one, names from `list_layers`. When not given, the last before
+            maps shrink for the first time, and the last below the scores (see `choose_layers`).
+        values: of each transformation, in ascending order. When not given, as in the paper:
+            translation by up to 60 of 224 pixels either way (and in proportion for other sizes),
+            scale 1 to 1.8, rotation 0 to 360 degrees.
+        label: the class whose probability is given; when not, the most probable one of each
+            picture as it is. Of a model that segments, the probability is the mean over the
+            picture, so that this is its largest class, often the background.
+        progress: see `Progress`.
+
+    Raises:
+        OptionError: no such layer or class, or not two layers.
+        ShapeError: the model takes no pictures of this size.
+        ImageError: none of the pictures can be read.
+
+    Zeiler, Fergus 2014, section 4.1 and figure 5; there the probability is that of the true class.
+    """
+    if not layers:
+        below, top = choose_layers(subject)
+        layers = below[0], top
+    if len(layers) != 2:
+        raise OptionError(f"got {len(layers)} layers; wanted the first and a top one, in turn")
+    gauge, views = Gauge(subject, layers), read_views(subject, pictures)
+    ranges = {kind: [float(v) for v in line] for kind, line in (values or {}).items()}
+    ranges = ranges or _published(subject.inputs.size)
+    if not all(ranges.values()):
+        raise OptionError("got a transformation without values; name some, or leave it out")
+    work = len(views.crops) * sum(map(len, ranges.values()))
+    fill, done = mean_color(subject), 0
+    picked: list[int] = []
+    found: dict[Kind, list[NDArray[np.float64]]] = {kind: [] for kind in ranges}
+    for path, crop in zip(views.pictures, views.crops, strict=True):
+        original = _Original(gauge, crop, label)
+        picked.append(original.label)
+        for kind, line in ranges.items():
+            columns = []
+            for value in line:
+                columns.append(original.measure(transform(crop, kind, value, fill)))
+                done += 1
+                if progress is not None:
+                    progress(done, work, f"{kind} of {path.name}")
+            found[kind].append(np.array(columns).T)
+    curves = {kind: _curves(ranges[kind], np.stack(parts, 1)) for kind, parts in found.items()}
+    examples = {
+        kind: [transform(crop, kind, line[3 * len(line) // 4], fill) for crop in views.crops]
+        for kind, line in ranges.items()
+    }
+    scored = next(iter(curves.values())).probability is not None
+    ends = layers[0], layers[1]
+    classes = picked if scored else None
+    return Invariance(views.pictures, views.failed, ends, classes, curves, examples)
+
+
+class _Original:
+    """A picture as it is, from which others are told."""
+
+    def __init__(self, gauge: Gauge, crop: Pixels, label: int | None) -> None:
+        self._gauge = gauge
+        self._features, probability = gauge([crop])
+        classes = 0 if probability is None else probability.shape[1]
+        if label is not None and not 0 <= label < classes:
+            there = f"has classes 0 to {classes - 1}" if classes else "gives no scores of classes"
+            raise OptionError(f"got class {label} of a model that {there}; correct it")
+        self.label = label if label is not None else -1
+        if probability is not None and label is None:
+            self.label = int(probability[0].argmax())
+
+    def measure(self, crop: Pixels) -> list[float]:
+        """Both distances, and the probability if there is one."""
+        features, probability = self._gauge([crop])
+        distances = [
+            float((vector.double() - self._features[name].double()).norm())
+            for name, vector in features.items()
+        ]
+        return distances + ([] if probability is None else [float(probability[0, self.label])])
+
+
+def _curves(values: list[float], measures: NDArray[np.float64]) -> Curves:
+    first, top, *probability = measures
+    return Curves(values, first, top, probability[0] if probability else None)
+
+
+def _published(side: int) -> dict[Kind, list[float]]:
+    """The ranges of figure 5."""
+    reach = max(round(60 * side / 224), 1)
+    shifts = sorted({round(reach * i / 12) for i in range(-12, 13)})
+    return {
+        "translation": [float(shift) for shift in shifts],
+        "scale": [round(1 + 0.05 * i, 2) for i in range(17)],
+        "rotation": [15.0 * i for i in range(25)],
+    }

@@ -1,0 +1,114 @@
+"""An occluder that slides over a picture: where it stops, and what that says of each pixel."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unpool.errors import OptionError
+
+__all__ = ["Box", "Sliding", "slide"]
+
+Box = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels, x1 and y1 excluded."""
+
+Sides = int | tuple[int, int]
+"""Pixels down and across, or the same for both."""
+
+
+class Sliding(NamedTuple):
+    """Where an occluder stops; each entry is for rows and for columns.
+
+    At the right and lower border it is cut, so that every pixel is covered.
+
+    >>> Sliding((6, 9), (4, 4), (2, 4)).shape, Sliding((6, 9), (4, 4), (2, 4)).boxes()[2]
+    ((2, 3), (8, 0, 9, 4))
+    """
+
+    size: tuple[int, int]  #: of the picture, in pixels
+    window: tuple[int, int]  #: of the occluder
+    stride: tuple[int, int]  #: from one stop to the next
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of stops."""
+        rows, columns = (
+            -(-(n - w) // s) + 1
+            for n, w, s in zip(self.size, self.window, self.stride, strict=True)
+        )
+        return rows, columns
+
+    def boxes(self) -> list[Box]:
+        """What it covers, row by row."""
+        (rows, columns), (high, wide), (down, across) = self.shape, self.window, self.stride
+        corners = [(i * down, j * across) for i in range(rows) for j in range(columns)]
+        return [
+            (x, y, min(x + wide, self.size[1]), min(y + high, self.size[0])) for y, x in corners
+        ]
+
+    def spread(self, values: Tensor) -> Tensor:
+        """For each pixel, the mean over the stops whose occluder covers it.
+
+        Args:
+            values: (rows, columns); those that are not a number are left out.
+
+        Returns:
+            (H, W) float64; not a number where nothing is left.
+
+        As in Captum's `Occlusion`.
+
+        >>> Sliding((1, 4), (1, 2), (1, 1)).spread(torch.tensor([[1.0, 3.0, 5.0]])).tolist()
+        [[1.0, 2.0, 4.0, 5.0]]
+        """
+        values = values.double().cpu()
+        down, across = (self._covers(axis) for axis in (0, 1))
+        total = down @ values.nan_to_num() @ across.T
+        return total / (down @ values.isfinite().double() @ across.T)
+
+    def nearest(self, axis: int) -> Tensor:
+        """For each pixel along an axis, the stop whose middle is nearest, (H,) or (W,) int64."""
+        n, count = self.size[axis], self.shape[axis]
+        starts = torch.arange(count) * self.stride[axis]
+        middles = (starts + (starts + self.window[axis]).clamp(max=n) - 1) / 2
+        return (torch.arange(n)[:, None] - middles).abs().argmin(1)
+
+    def _covers(self, axis: int) -> Tensor:
+        """Whether a pixel (rows) is covered at a stop (columns)."""
+        begins = torch.arange(self.shape[axis]) * self.stride[axis]
+        distance = torch.arange(self.size[axis])[:, None] - begins
+        return ((distance >= 0) & (distance < self.window[axis])).double()
+
+
+def slide(
+    size: tuple[int, int], window: Sides | None = None, stride: Sides | None = None
+) -> Sliding:
+    """Where an occluder stops on a picture.
+
+    Args:
+        size: height and width of the picture.
+        window: height and width of the occluder; a fifth of the shorter side when not given.
+        stride: rows and columns from one stop to the next; half the window when not given.
+
+    Raises:
+        OptionError: a window larger than the picture, or a stride that leaves pixels out.
+
+    The paper gives neither; these are about those of MATLAB's `occlusionSensitivity`.
+
+    >>> slide((224, 224)).window, slide((224, 224)).stride
+    ((45, 45), (22, 22))
+    """
+    window = max(round(min(size) / 5), 1) if window is None else window
+    high, wide = (window, window) if isinstance(window, int) else window
+    stride = (max(high // 2, 1), max(wide // 2, 1)) if stride is None else stride
+    down, across = (stride, stride) if isinstance(stride, int) else stride
+    if not (1 <= high <= size[0] and 1 <= wide <= size[1]):
+        raise OptionError(
+            f"got an occluder of {high} x {wide} for a picture of {size[0]} x {size[1]}; wanted 1 "
+            "pixel or more, and no more than the picture has"
+        )
+    if not (1 <= down <= high and 1 <= across <= wide):
+        raise OptionError(
+            f"got a stride of {down} x {across} with an occluder of {high} x {wide}; wanted 1 or "
+            "more, and no more than the occluder, lest pixels be left out"
+        )
+    return Sliding(size, (high, wide), (down, across))

@@ -1,0 +1,137 @@
+"""Correspondence against a literal transcription of the paper, and what chance gives."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unpool.errors import OptionError
+from unpool.visualize.correspond import correspond, sign_distances
+from unpool.visualize.subjects import Inputs, Subject
+from unpool.visualize.views import mean_color
+
+SIDE = 32
+
+
+def delta(changes):
+    """Delta_l = sum over i != j of H(sign(eps_i) - sign(eps_j)), and each of its terms."""
+    terms = []
+    for i in range(len(changes)):
+        for j in range(len(changes)):
+            if i != j:
+                difference = np.sign(changes[i]) - np.sign(changes[j])
+                terms.append(np.count_nonzero(difference) / difference.size)
+    return sum(terms), terms
+
+
+@pytest.fixture
+def subject(build):
+    return Subject(build("overlapping"), "small", Inputs(SIDE, SIDE))
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for i, path in enumerate(paths):
+        coarse = np.random.default_rng(i).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((48, 40)).save(path)
+    return paths
+
+
+def test_signs_against_the_paper():
+    changes = np.random.default_rng(0).normal(size=(5, 300))
+    changes[np.random.default_rng(1).random((5, 300)) < 0.4] = 0
+    found = sign_distances(torch.from_numpy(changes))
+    total, terms = delta(changes)
+    assert float(found.sum()) == pytest.approx(total)
+    assert found[~torch.eye(5, dtype=torch.bool)].tolist() == pytest.approx(terms)
+    assert torch.equal(found, found.T)
+
+
+def test_signs_by_chance():
+    rng = np.random.default_rng(0)
+    off = ~torch.eye(6, dtype=torch.bool)
+    for signs, wanted in (((-1, 0, 1), 2 / 3), ((-1, 1), 1 / 2)):
+        changes = torch.from_numpy(rng.choice(signs, (6, 40_000)).astype(np.float32))
+        assert sign_distances(changes)[off].mean() == pytest.approx(wanted, abs=0.003)
+
+
+def test_against_the_paper(subject, files):
+    """Everything by hand: boxes in the middle square, covered, run, subtracted."""
+    boxes = [(10, 8, 22, 20), (16, 12, 26, 30), (8, 4, 16, 12), (30, 20, 40, 34)]
+    found = correspond(subject, {"eye": dict(zip(files, boxes, strict=True))}, ["4", "8"], draws=0)
+    scale, changes = SIDE / 40, {"4": [], "8": []}
+    for path, box in zip(files, boxes, strict=True):
+        crop = subject.inputs.crop(np.asarray(Image.open(path)))
+        covered = crop.copy()
+        x0, x1 = (round((x - 4) * scale) for x in box[::2])
+        y0, y1 = (round(y * scale) for y in box[1::2])
+        covered[y0:y1, x0:x1] = mean_color(subject)
+        with torch.no_grad():
+            for layer, list_ in changes.items():
+                part = subject.model[: int(layer) + 1]
+                pair = [part(subject.prepare([c])).numpy().ravel() for c in (crop, covered)]
+                list_.append(pair[0] - pair[1])
+    for layer, agreement in zip(("4", "8"), found.agreements, strict=True):
+        total, terms = delta(changes[layer])
+        assert (agreement.part, agreement.layer, agreement.pairs) == ("eye", layer, 12)
+        assert agreement.mean == pytest.approx(total / 12, abs=1e-3)
+        assert agreement.spread == pytest.approx(np.std(terms), abs=1e-3)
+        assert 0 < agreement.mean < 1
+
+
+def test_identical_pictures_agree(subject, files):
+    same = files[0].with_name("same.png")
+    same.write_bytes(files[0].read_bytes())
+    box = (10, 10, 25, 25)
+    found = correspond(subject, {"part": {files[0]: box, same: box}}, ["1", "8"], draws=4)
+    told = {(a.part, a.layer): a for a in found.agreements}
+    for layer in ("1", "8"):
+        assert told["part", layer].mean == told["part", layer].spread == 0
+        assert told["random", layer].mean > 0
+        assert told["random", layer].pairs == 4 * 2
+
+
+def test_what_is_saved(subject, files, tmp_path):
+    files[1].write_bytes(b"")
+    parts = {
+        "eye": dict.fromkeys(files, (10, 10, 16, 16)),
+        "nose": dict.fromkeys(files[2:], (20, 20, 26.5, 30)),
+    }
+    seen = []
+    found = correspond(subject, parts, ["8"], draws=2, progress=lambda *told: seen.append(told[:2]))
+    assert seen == [(i, 10) for i in range(1, 11)]
+    assert found.pictures == [files[0], *files[2:]]
+    assert list(found.failed) == [str(files[1])]
+    image, text = found.save(tmp_path / "out")
+    assert np.asarray(Image.open(image)).ndim == 3
+    told = json.loads(text.read_text())
+    assert set(told["boxes"]["nose"]) == {str(path) for path in files[2:]}
+    assert [row[0] for row in found.table()] == ["part", "eye", "nose", "random"]
+    again = correspond(subject, parts, ["8"], draws=2)
+    assert again.agreements == found.agreements
+    assert correspond(subject, parts, ["8"], draws=2, choice=1).agreements != found.agreements
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ((0, 0, 49, 10), "which is 48 x 40 pixels; wanted x0, y0, x1, y1 with"),
+        ((5, 5, 5, 9), "wanted x0, y0, x1, y1 with 0 <= x0 < x1 <= 48"),
+        ((0, 0, 3, 40), "of which the model sees nothing"),
+        ((0, 0, 3), "wanted x0, y0, x1, y1 in pixels"),
+        ((0, 0, float("nan"), 9), "wanted x0, y0, x1, y1 in pixels"),
+    ],
+)
+def test_boxes_that_are_refused(subject, files, box, message):
+    with pytest.raises(OptionError, match=message):
+        correspond(subject, {"eye": {files[0]: (9, 9, 20, 20), files[1]: box}}, ["8"])
+
+
+def test_one_picture_is_too_few(subject, files):
+    with pytest.raises(OptionError, match="give it in two or more"):
+        correspond(subject, {"eye": {files[0]: (9, 9, 20, 20)}}, ["8"])
+    with pytest.raises(OptionError, match="near it: 8"):
+        correspond(subject, {"eye": dict.fromkeys(files, (9, 9, 20, 20))}, ["88"])

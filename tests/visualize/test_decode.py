@@ -1,0 +1,115 @@
+"""The maps of decoders, against hooks on the networks themselves."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from unpool.errors import OptionError, ShapeError
+from unpool.models import FCN, DeconvNet
+from unpool.visualize import decode
+
+TABLE = ((1, 6), (2, 8))
+
+
+@pytest.fixture
+def image():
+    return torch.randn(1, 3, 30, 33, generator=torch.Generator().manual_seed(2)) * 40
+
+
+def largest_region(net, image):
+    labels = net(image)[0].argmax(0)
+    label = max(set(labels.flatten().tolist()) - {0}, key=lambda n: int((labels == n).sum()))
+    return label, labels == label
+
+
+@pytest.mark.parametrize("code", [None, 8])
+def test_the_maps_of_a_deconvnet(filled, image, code):
+    net = filled(DeconvNet(4, TABLE, code=code, size=28))
+    seen = []
+    for stage in net.decoder:
+        stage.register_forward_hook(lambda m, i, o: seen.extend([i[0].clone(), o.clone()]))
+    label, region = largest_region(net, image)
+    before, after, last_before, last_after = seen
+    found = decode(net, image)
+    assert found.label == label
+    assert torch.equal(found.region, region)
+    assert torch.equal(found.scores, net(image)[0, label].detach())
+    (a, b), (c, d) = found.stages
+    names = [one.layer for one in (a, b, c, d)]
+    assert names == ["unpool2", "deconv2_2", "unpool1", "deconv1_1"]
+    for one, maps in zip((a, b, c, d), (before, after, last_before, last_after), strict=True):
+        assert torch.equal(one.values, maps[0, one.unit])
+    # of the last layer, whose maps are as large as the region, the choice in plain numbers
+    maps = last_after[0].detach().numpy()
+    inside = region.numpy()
+    stands_out = [m[inside].mean() - m[~inside].mean() for m in maps]
+    assert d.unit == int(np.argmax(stands_out))
+    named = decode(net, image, label, unit=1)
+    assert [one.unit for pair in named.stages for one in pair] == [1, 1, 1, 1]
+    assert torch.equal(named.stages[0][1].values, after[0, 1])
+
+
+def test_the_maps_of_an_fcn(image):
+    torch.manual_seed(0)
+    net = FCN(3, ((1, 4), (1, 6), (1, 8)), None, stride=4, pad=1).eval()
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    seen = {}
+    for name, layer in net.score.items():
+        layer.register_forward_hook(lambda m, i, o, name=name: seen.update({name: o.clone()}))
+    label = largest_region(net, image)[0]
+    found = decode(net, image, label)
+    layers = [[one and one.layer for one in pair] for pair in found.stages]
+    assert layers == [[None, "score_fr"], ["upscore2", "score_pool2"]]
+    for pair in found.stages:
+        for one in filter(None, pair):
+            assert one.unit == label
+            assert torch.equal(one.values, seen[one.layer][0, label])
+    assert found.figure(np.zeros((30, 33, 3), np.uint8)).shape[2] == 3
+    with pytest.raises(OptionError, match="got a unit for an FCN, which has one map a class"):
+        decode(net, image, label, unit=1)
+
+
+def test_the_figure(filled, image):
+    net = filled(DeconvNet(4, TABLE, code=None, size=32))
+    found = decode(net, image)
+    picture = np.full((30, 33, 3), 200, np.uint8)
+    figure = found.figure(picture, "dog")
+    assert abs(figure.shape[1] - 4 * 224 / 0.95) < 2  # input, two stages, score
+    told = found.record()
+    assert told["unit"] == found.label
+    assert told["share"] == pytest.approx(found.region.float().mean().item())
+    assert [m["size"] for m in told["maps"]] == [[15, 17], [15, 17], [30, 33], [30, 33]]
+    assert figure.std() > 20
+
+
+def test_the_model_stays_as_it_is(filled, image):
+    net = filled(DeconvNet(4, TABLE, code=8, size=28)).train()
+    before = {k: (v.clone(), v._version) for k, v in net.state_dict().items()}
+    label = int(decode(net, image).label)
+    for options in ({"label": 99}, {"label": label, "unit": 6}):
+        with pytest.raises(OptionError):
+            decode(net, image, **options)
+    assert net.training
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name][0])
+        assert value._version == before[name][1]
+
+
+def test_messages(filled, image):
+    net = filled(DeconvNet(4, TABLE, code=None, size=32))
+    label = decode(net, image).label
+    with pytest.raises(OptionError, match="got unit 7 of layer 'deconv2_2', which has 6; wanted"):
+        decode(net, image, label, unit=7)
+    with pytest.raises(OptionError, match=r"got class 9, which is predicted nowhere .* there is"):
+        decode(net, image, 9)
+    with pytest.raises(ShapeError, match="got 2 pictures; wanted one"):
+        decode(net, image.expand(2, -1, -1, -1))
+    with pytest.raises(OptionError, match="got a Conv2d, in which no decoder is known; wanted"):
+        decode(nn.Conv2d(3, 4, 1), image)
+    nn.init.zeros_(net.score.weight)
+    net.score.bias.data = torch.tensor([1.0, 0, 0, 0])
+    with pytest.raises(OptionError, match=r"sky is all that is predicted .* name it as the class"):
+        decode(net, image, names=["sky"])
+    assert decode(net, image, 0).region.all()

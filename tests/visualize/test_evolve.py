@@ -1,0 +1,160 @@
+"""Evolution: the strongest of each checkpoint by brute force, and checkpoints from everywhere."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from unpool.errors import ImageError, OptionError, WeightsError
+from unpool.models import ZFNet, save_pretrained
+from unpool.recipes import ZFNET_SMALL, override
+from unpool.vision.images import read_image
+from unpool.visualize.checkpoints import Checkpoint, checkpoints_of_run, named_checkpoints
+from unpool.visualize.evolve import evolve
+from unpool.visualize.pictures import draw, patch
+from unpool.visualize.project import project
+from unpool.visualize.subjects import Inputs, Subject
+
+SIDE = 32
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = [tmp_path / f"in/{i}.png" for i in range(7)]
+    for i, path in enumerate(paths):
+        path.parent.mkdir(exist_ok=True)
+        coarse = np.random.default_rng(i).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((48, 40)).save(path)
+    return paths
+
+
+@pytest.fixture
+def states(filled_net, build):
+    """Three states of one network, of which the second has a unit that nothing excites."""
+    subjects = []
+    for seed in range(3):
+        net = filled_net(build("overlapping"), seed)
+        if seed == 1:
+            with torch.no_grad():
+                net[3].bias[4] = -1e4
+        subjects.append(Subject(net, f"state {seed}", Inputs(SIDE, SIDE)))
+    return [Checkpoint(subject.name, lambda s=subject: s) for subject in subjects]
+
+
+def test_against_brute_force(states, files):
+    files[2].write_bytes(b"")
+    found = evolve(states, files, ["4", "8"], units=[4, 1], batch=2)
+    good = [path for path in files if path != files[2]]
+    assert (found.pictures, list(found.failed)) == (good, [str(files[2])])
+    assert found.checkpoints == ["state 0", "state 1", "state 2"]
+    for growth, end in zip(found.layers, (5, 9), strict=True):
+        assert growth.units == [4, 1]
+        for column, state in enumerate(states):
+            subject = state.load()
+            images = subject.prepare([subject.inputs.crop(read_image(path)) for path in good])
+            with torch.no_grad():
+                maps = subject.model[:end](images)
+            for row, unit in enumerate(growth.units):
+                strongest = maps[:, unit].amax((1, 2))
+                value, picture = float(strongest.max()), int(strongest.argmax())
+                assert growth.values[row, column] == pytest.approx(value, rel=1e-5)
+                assert growth.pictures[row, column] == (picture if value > 0 else -1)
+                if value > 0:
+                    one = project(subject.model, images[picture : picture + 1], growth.layer, unit)
+                    wanted = patch(draw(one.signal)[0], growth.boxes[row, column])
+                    assert np.abs(growth.projections[row, column].astype(int) - wanted).max() <= 1
+    dead = found.layers[0]
+    assert dead.pictures[0, 1] == -1
+    assert (dead.projections[0, 1] == 128).all()
+
+
+def test_units_are_chosen_by_chance(states, files):
+    one, again = (evolve(states[:1], files[:2], ["4", "8"], shown=3) for _ in range(2))
+    units = [growth.units for growth in one.layers]
+    assert units == [growth.units for growth in again.layers]
+    assert all(len(set(chosen)) == 3 and chosen == sorted(chosen) for chosen in units)
+    other = evolve(states[:1], files[:2], ["4", "8"], shown=3, choice=5)
+    assert units != [growth.units for growth in other.layers]
+
+
+def test_what_is_saved(states, files, tmp_path):
+    seen = []
+    found = evolve(
+        states, files, ["1", "4", "8"], units=[4], progress=lambda *told: seen.append(told[:2])
+    )
+    assert seen[-1] == (28, 28)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    image, text = found.save(tmp_path / "out")
+    told = json.loads(text.read_text())
+    for growth, layer in zip(found.layers, told["layers"], strict=True):
+        (unit,) = layer["units"]
+        last = None
+        for state, number in zip(unit["states"], growth.pictures[0], strict=True):
+            assert state["picture"] == (None if number < 0 else str(files[number]))
+            assert state["jump"] == (number >= 0 and last is not None and last != number)
+            last = number if number >= 0 else last
+    assert any(s["jump"] for layer in told["layers"] for s in layer["units"][0]["states"])
+    bars = (np.asarray(Image.open(image)) == (213, 94, 0)).all(2).sum()
+    assert bars >= 4 * 64 * sum(int(growth.jumps.sum()) for growth in found.layers)
+
+
+def test_the_run_of_a_training(files, tmp_path):
+    recipe = override(ZFNET_SMALL, ["widths=[4,4,4,4,4]", "code=8", "size=47", "enlarged=50"])
+    run = tmp_path / "run"
+    (run / "checkpoints/epochs").mkdir(parents=True)
+    nets = {}
+    for epoch in (10, 2):
+        nets[epoch] = ZFNet(3, recipe.widths, recipe.code, recipe.size).eval()
+        save_file(nets[epoch].state_dict(), run / f"checkpoints/epochs/{epoch:03}.safetensors")
+    with pytest.raises(WeightsError, match=r"config\.json or first epoch cannot be used"):
+        checkpoints_of_run(run, "cpu")
+    (run / "config.json").write_text(json.dumps(recipe.to_json()))
+    found = checkpoints_of_run(run, "cpu")
+    assert [state.name for state in found] == ["epoch 2", "epoch 10"]
+    for state, net in zip(found, (nets[2], nets[10]), strict=True):
+        subject = state.load()
+        assert (subject.inputs.size, subject.inputs.enlarged, subject.inputs.order) == (
+            47,
+            50,
+            "BGR",
+        )
+        x = torch.rand(1, 3, 47, 47)
+        assert torch.equal(subject.model(x), net(x))
+    assert evolve(found, files[:2], shown=1).checkpoints == ["epoch 2", "epoch 10"]
+    with pytest.raises(WeightsError, match="has no checkpoints/epochs"):
+        checkpoints_of_run(tmp_path)
+
+
+def test_named_checkpoints(files, tmp_path):
+    nets = [ZFNet(3, (4,) * 5, 8, 47).eval() for _ in range(2)]
+    folders = [save_pretrained(net, tmp_path / f"{i}/weights", {}) for i, net in enumerate(nets)]
+    found = named_checkpoints(folders, device="cpu")
+    assert [state.name for state in found] == ["0", "1"]
+    tensors = tmp_path / "later.pt"
+    torch.save(nets[1].state_dict(), tensors)
+    (later,) = named_checkpoints([tensors], weights=folders[0], device="cpu")
+    x = torch.rand(1, 3, 47, 47)
+    for state, net in ((found[0], nets[0]), (found[1], nets[1]), (later, nets[1])):
+        assert torch.equal(state.load().model(x), net(x))
+    with pytest.raises(OptionError, match="name their model with --torch-model"):
+        named_checkpoints([tensors])
+    with pytest.raises(OptionError, match="leave out --torch-model"):
+        named_checkpoints(folders, torch_model="a:b")
+    other = Checkpoint("other", lambda: Subject(ZFNet(3, (4, 6, 4, 4, 4), 8, 47), "", Inputs(47)))
+    with pytest.raises(OptionError, match=r"got checkpoint other.*pass checkpoints of one tr"):
+        evolve([found[0], other], files, ["features.relu2"])
+
+
+def test_what_is_refused(states, files):
+    with pytest.raises(OptionError, match="got no checkpoints"):
+        evolve([], files)
+    with pytest.raises(OptionError, match="near it: 8"):
+        evolve(states, files, ["88"])
+    with pytest.raises(OptionError, match="got unit 9"):
+        evolve(states, files, ["8"], units=[9])
+    files[0].write_bytes(b"")
+    with pytest.raises(ImageError, match="none of 1"):
+        evolve(states, files[:1], ["8"])

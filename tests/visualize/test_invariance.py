@@ -1,0 +1,172 @@
+"""Transformations against scikit-image, and what they do to features and probabilities."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from unpool.errors import ImageError, OptionError
+from unpool.visualize.invariance import TRANSFORMS, measure_invariance, transform
+from unpool.visualize.subjects import Inputs, Subject
+from unpool.visualize.views import Gauge, choose_layers, mean_color
+
+SIDE = 32
+VALUES = {"translation": [-4.0, 0.0, 4.0], "scale": [1.0, 1.5], "rotation": [0.0, 90.0, 360.0]}
+
+
+def smooth(seed=0, shape=(40, 44)):
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC))
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for i, path in enumerate(paths):
+        Image.fromarray(smooth(i)).save(path)
+    return paths
+
+
+@pytest.fixture
+def subject(build, filled_net):
+    head = filled_net(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)))
+    return Subject(nn.Sequential(build("vgg"), head), "small", Inputs(SIDE, SIDE + 4))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("translation", 3),
+        ("translation", -2.5),
+        ("scale", 1.3),
+        ("rotation", 30),
+        ("rotation", 200),
+    ],
+)
+def test_transform_is_that_of_scikit_image(kind, value):
+    skimage = pytest.importorskip("skimage.transform")
+    image = smooth(3, (33, 41))
+    center = np.array([(41 - 1) / 2, (33 - 1) / 2])
+    if kind == "translation":
+        affine = skimage.AffineTransform(translation=(0, value))
+    else:
+        about = {"scale": value} if kind == "scale" else {"rotation": -np.deg2rad(value)}
+        affine = (
+            skimage.AffineTransform(translation=-center)
+            + skimage.AffineTransform(**about)
+            + skimage.AffineTransform(translation=center)
+        )
+    wanted = skimage.warp(image, affine.inverse, order=1, preserve_range=True, cval=100)
+    found = transform(image, kind, value, (100, 100, 100)).astype(float)
+    inside = skimage.warp(np.ones((33, 41)), affine.inverse, order=1) > 0.999
+    assert inside.mean() > 0.5
+    assert np.abs(found - wanted)[inside].max() <= 3  # OpenCV takes 1/32 of a pixel
+    outside = skimage.warp(np.ones((33, 41)), affine.inverse, order=1) == 0
+    assert (found[outside] == 100).mean() > 0.95 if outside.any() else True
+
+
+def test_nothing_done_changes_nothing():
+    image = smooth()
+    for kind, value in (("translation", 0), ("scale", 1), ("rotation", 0), ("rotation", 360)):
+        assert np.array_equal(transform(image, kind, value), image)
+    square = smooth(1, (20, 20))
+    assert np.array_equal(transform(square, "rotation", 90), np.rot90(square))
+    for kind, value in (("shear", 1), ("scale", 0), ("scale", float("nan"))):
+        with pytest.raises(OptionError, match="wanted one of translation, scale, rotation"):
+            transform(image, kind, value)
+
+
+def test_the_identity_gives_no_distance(subject, files):
+    found = measure_invariance(subject, files, values=VALUES)
+    assert found.layers == ("0.3", "1.0")
+    for kind, at in (("translation", 1), ("scale", 0), ("rotation", 0), ("rotation", 2)):
+        curves = found.curves[kind]
+        assert (curves.first[:, at] == 0).all()
+        assert (curves.top[:, at] == 0).all()
+        assert (curves.probability[:, at] == found.curves["scale"].probability[:, 0]).all()
+    assert (found.curves["scale"].first[:, 1] > 0).all()
+
+
+def test_distances_and_probabilities(subject, files):
+    found = measure_invariance(subject, files, ["0.1", "1"], values=VALUES, label=2)
+    assert found.classes == [2, 2, 2]
+    fill = mean_color(subject)
+    for i, path in enumerate(files):
+        crop = subject.inputs.crop(np.asarray(Image.open(path)))
+        pair = [subject.prepare([c]) for c in (crop, transform(crop, "rotation", 90.0, fill))]
+        with torch.no_grad():
+            low = [subject.model[0][:2](x).numpy() for x in pair]
+            top = [subject.model(x).numpy() for x in pair]
+        curves = found.curves["rotation"]
+        assert curves.first[i, 1] == pytest.approx(np.sqrt(((low[0] - low[1]) ** 2).sum()))
+        assert curves.top[i, 1] == pytest.approx(np.linalg.norm(top[0] - top[1]))
+        exp = np.exp(top[1][0])
+        assert curves.probability[i, 1] == pytest.approx(exp[2] / exp.sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_shift_by_the_stride_shifts_the_maps(stride):
+    """Equivariance: what is inside the border moves by one place, and is the same otherwise."""
+    net = nn.Conv2d(3, 4, 5, stride)
+    subject = Subject(net, "one", Inputs(SIDE, SIDE))
+    crop = smooth(2, (SIDE, SIDE))
+    shifted = transform(crop, "translation", stride, mean_color(subject))
+    with torch.no_grad():
+        before, after = (net(subject.prepare([c])) for c in (crop, shifted))
+    assert torch.allclose(after[:, :, 2:], before[:, :, 1:-1], atol=1e-5)
+    assert not torch.allclose(after, before, atol=1e-2)
+
+
+def test_models_without_scores_have_distances_only(build, files):
+    subject = Subject(build("vgg"), "trunk", Inputs(SIDE, SIDE))
+    found = measure_invariance(subject, files, ["1", "8"], values=VALUES)
+    assert found.classes is None
+    assert all(curves.probability is None for curves in found.curves.values())
+    assert found.told()["curves"]["scale"]["probability"] is None
+    with pytest.raises(OptionError, match="that gives no scores of classes"):
+        measure_invariance(subject, files, ["1", "8"], label=0)
+
+
+def test_models_that_segment_give_the_mean_over_the_picture(files):
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 3, 1))
+    subject = Subject(net, "segments", Inputs(SIDE, SIDE))
+    crop = smooth(1, (SIDE, SIDE))
+    _, probability = Gauge(subject, ["0"])([crop])
+    with torch.no_grad():
+        wanted = net(subject.prepare([crop])).softmax(1).mean((2, 3))
+    assert torch.allclose(probability, wanted)
+    assert choose_layers(subject)[1] == "1"
+    ended = Subject(nn.Sequential(net, nn.Softmax(1)), "ended", Inputs(SIDE, SIDE))
+    assert torch.allclose(Gauge(ended, ["0"])([crop])[1], wanted, atol=1e-6)
+
+
+def test_what_is_saved(subject, files, tmp_path):
+    files[1].write_bytes(b"")
+    seen = []
+    found = measure_invariance(
+        subject, files, values=VALUES, progress=lambda *told: seen.append(told)
+    )
+    assert [told[:2] for told in seen] == [(i, 16) for i in range(1, 17)]
+    assert found.pictures == [files[0], files[2]]
+    image, text = found.save(tmp_path / "out")
+    assert np.asarray(Image.open(image)).shape[1] > 900
+    told = json.loads(text.read_text())
+    assert list(told["curves"]) == list(TRANSFORMS)
+    assert told["failed"] == {str(files[1]): found.failed[str(files[1])]}
+    assert np.allclose(told["curves"]["rotation"]["top"], found.curves["rotation"].top, rtol=1e-5)
+
+
+def test_what_is_refused(subject, files):
+    for layers, message in ((["0"], "got 1 layers"), (["0.1", "0.44"], "near it: 0")):
+        with pytest.raises(OptionError, match=message):
+            measure_invariance(subject, files, layers)
+    with pytest.raises(OptionError, match="got class 5 of a model that has classes 0 to 4"):
+        measure_invariance(subject, files, label=5)
+    with pytest.raises(OptionError, match="without values"):
+        measure_invariance(subject, files, values={"scale": []})
+    files[0].write_bytes(b"")
+    with pytest.raises(ImageError, match="none of 1 pictures can be used"):
+        measure_invariance(subject, files[:1])
