@@ -27,11 +27,9 @@ FIGURES = {
     "transform.jpg": "transform --style {a}",
     "mask.jpg": "mask --style {a}",
     "unit.jpg": "unit --layer shared.fc4",
-    "unit-fc1.jpg": "unit --layer style.fc1",
     "unit-maps.jpg": "unit --layer rgb.stages.0",
     "zoom.jpg": "zoom --style {a} --style {b}",
     "filters.jpg": "filters",
-    "filters-first.jpg": "filters --layer rgb.stages.0 --count 12",
     "correspond.jpg": "correspond --from {a} --to {b} --scale 3",
 }
 """Commands of `unpool generate`, by the file they write."""

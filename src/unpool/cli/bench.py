@@ -136,7 +136,7 @@ def mining(**options: Any) -> None:
 def draw(**options: Any) -> None:
     """Seconds a view of drawing an object, one at a time and in a batch.
 
-    
+    \b
     Example: unpool bench draw --threads 1 --json
     """
     from unpool.bench.drawing import measure

@@ -271,14 +271,16 @@ def _finish(
 ) -> dict[str, Any]:
     """Weights, card, pictures and figures of the network as it is stored."""
     folder, recipe = run.folder, run.recipe
+    thanks = read_credits(chairs.root)
+    terms = sorted({str(record["license"]) for record in thanks if record.get("license")})
     card = {
         "styles": list(chairs.styles),
         "mode": "generate",
         "recipe": recipe.to_json(),
         "data": f"{chairs.root.name}, {learned} views of {len(chairs.styles)} styles",
-        "license": "the terms of the data apply",
+        "license": "the terms of the data apply" + (f": {', '.join(terms)}" if terms else ""),
         "command": command,
-        "attribution": read_credits(chairs.root),
+        "attribution": thanks,
     }
     if parallel.rank() == 0:
         with writing(folder):

@@ -51,7 +51,8 @@ def heat_panel(values: Tensor, sliding: Sliding, caption: str) -> Panel:
     steps = np.rint(255 * scaled).astype(np.uint8)
     colors = cv2.applyColorMap(steps, cv2.COLORMAP_VIRIDIS)[..., ::-1].copy()
     colors[~known] = GRAY
-    return _enlarged(colors.astype(np.uint8), sliding), f"{caption}: {low:.4g} (dark) to {high:.4g}"
+    ends = f"{_number(low)} (dark) to {_number(high)}"
+    return _enlarged(colors.astype(np.uint8), sliding), f"{caption}: {ends}"
 
 
 def kind_panels(labels: Tensor, sliding: Sliding, names: Sequence[str]) -> list[Panel]:
@@ -96,6 +97,10 @@ def sheet(panels: Sequence[Panel]) -> NDArray[np.uint8]:
         times = max(_LEGEND // max(picture.shape[:2]), 1)  # cells keep their edges
         shown.append((picture.repeat(times, 0).repeat(times, 1), caption))
     return contact_sheet(shown, min(len(shown), 3))
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _enlarged(colors: NDArray[np.uint8], sliding: Sliding) -> NDArray[np.uint8]:
