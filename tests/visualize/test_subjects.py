@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from unpool.errors import OptionError, WeightsError
-from unpool.models import DeconvNet, ZFNet, prepare, save_pretrained
+from unpool.models import DeconvNet, GenerativeNet, ZFNet, prepare, save_pretrained
 from unpool.visualize.subjects import Inputs, load_subject
 
 FACTORIES = """
@@ -79,7 +79,9 @@ def test_defaults_follow_order_and_range(nets):
 def test_cards_say_how_pictures_are_taken(tmp_path):
     given = {"mean": [1, 2, 3], "size": 32, "enlarged": 40}
     learned = {**given, "size": 64, "enlarged": 70}
-    save_pretrained(ZFNet(3, (4,) * 5, 8, 64), tmp_path / "a", {"input": learned})
+    save_pretrained(
+        ZFNet(3, (4,) * 5, 8, 64), tmp_path / "a", {"input": learned, "mode": "classify"}
+    )
     save_pretrained(ZFNet(3, (4,) * 5, 8, 56), tmp_path / "b", {})
     save_pretrained(DeconvNet(2, ((1, 4), (1, 6)), None, 32), tmp_path / "c", {"input": given})
     zf = load_subject(tmp_path / "a").inputs
@@ -131,6 +133,13 @@ def test_weights_prepare_pictures_as_their_card_says(tmp_path):
     save_pretrained(DeconvNet(2, ((1, 4),), None, 32), tmp_path, {})
     with pytest.raises(OptionError, match="got --mean and --order with weights"):
         load_subject(tmp_path, mean=[1], order="rgb")
+
+
+def test_what_draws_sees_nothing(tmp_path):
+    net = GenerativeNet(2, 16, code=4, shared=4, widths=(4,), mask_widths=(4,))
+    save_pretrained(net, tmp_path / "drawer", {"mode": "generate"})
+    with pytest.raises(WeightsError, match="draws pictures and sees none; look into it with"):
+        load_subject(tmp_path / "drawer")
 
 
 def test_classes_by_name_and_number(tmp_path, nets):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from unpool.cards import settings
 from unpool.data.folders import Crops
 from unpool.errors import OptionError, WeightsError
-from unpool.models import Classifier, from_pretrained
+from unpool.models import Classifier, GenerativeNet, from_pretrained
 from unpool.models.vgg import MEAN_BGR
 from unpool.segment import find_device
 
@@ -145,6 +145,12 @@ def load_subject(
             "leave that out, or name a model with --torch-model"
         )
     model, card = from_pretrained(weights)
+    if isinstance(model, GenerativeNet):
+        raise WeightsError(
+            f"got {weights}, a network that draws pictures and sees none; look into it with "
+            "`unpool generate unit`, `mask` or `filters`"
+        )
+    card = {name: value for name, value in card.items() if name != "mode"}  # any will do here
     told = settings(card, model.classes, weights)
     inputs = _own(model, card, told, weights, size)
     return Subject(model.to(where), str(weights), inputs, where, tuple(told["classes"]))
