@@ -251,11 +251,12 @@ def parse_style(text: str) -> Style:
 
 
 def _nearest(name: str, styles: Sequence[str]) -> str:
-    """Names like it: those with its words, then those spelled much like it."""
+    """Names like it: those with its words, then others spelled much like it; the nearest first."""
     words = [w for w in name.casefold().replace("-", "_").split("_") if len(w) > 2]
     shared = [s for s in styles if words and all(w in s.casefold() for w in words)]
-    spelled = difflib.get_close_matches(name, styles, 3, 0.5)
-    near = list(dict.fromkeys([*shared, *spelled]))[:3]
+    near = difflib.get_close_matches(name, shared, 3, 0)
+    near += [s for s in difflib.get_close_matches(name, styles, 6, 0.5) if s not in near]
+    near = near[:3]
     told = f"the nearest are {', '.join(near)}; " if near else ""
     return f"{told}unpool generate list shows all {len(styles)}"
 
