@@ -92,14 +92,16 @@ def print_card(card: Mapping[str, Any]) -> None:
 
 
 def in_percent(figures: object) -> object:
-    """Figures with each share, however deep, as a percentage.
+    """Figures with each share, however deep, as a percentage; an error, `mse`, stays as it is.
 
     >>> in_percent({"miou_interval": [0.364, 0.479], "protocol": "whole pictures"})
     {'miou_interval': '36.4 to 47.9 %', 'protocol': 'whole pictures'}
+    >>> in_percent({"mse": 0.0059, "iou": 0.8929})
+    {'mse': 0.0059, 'iou': '89.3 %'}
     """
     match figures:
         case dict():
-            return {name: in_percent(value) for name, value in figures.items()}
+            return {k: v if k == "mse" else in_percent(v) for k, v in figures.items()}
         case [float(low), float(high)]:
             return f"{percent(low)} to {percent(high)} %"
         case float(share):

@@ -19,6 +19,7 @@ from unpool.models import (
     FCN,
     MODELS,
     DeconvNet,
+    GenerativeNet,
     from_pretrained,
     list_pretrained,
     load_vgg,
@@ -322,7 +323,10 @@ def test_unknown_names_are_told_the_known_ones(monkeypatch, tmp_path):
 def test_every_shipped_name_loads():
     for name in list_pretrained():
         net, card = from_pretrained(name)
-        assert len(card["classes"]) == net.classes
+        if isinstance(net, GenerativeNet):
+            assert len(card["styles"]) == len(card["attribution"]) == net.styles
+        else:
+            assert len(card["classes"]) == net.classes
 
 
 @pytest.mark.parametrize("place", [0, 200, -1])

@@ -200,6 +200,7 @@ def _rest(found: Mapping[str, Any]) -> dict[str, Any]:
     """What has no place in a table."""
     names = ["network", "crops", "gflop_per_crop", "batch", "rounds", "processor_share"]
     names += ["size", "parameters", "gflop_per_view", "pictures", "maps"]
+    names += ["occluder", "stride", "positions"]
     rest = {name.replace("_", " "): found.get(name) for name in names}
     peak = found.get("peak", {})
     limits = {kind: f"{limit['rate']:.4g} {_unit(kind)}" for kind, limit in peak.items()}
