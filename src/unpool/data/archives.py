@@ -53,10 +53,12 @@ def _check_sizes(path: Path, entries: list[zipfile.ZipInfo]) -> None:
         )
     size = sum(entry.file_size for entry in entries)
     if size > _MOST_BYTES or size > max(_SMALL, _MOST_RATIO * path.stat().st_size):
+        most = f"{_MOST_BYTES // 2**20:,} MiB"
+        if size <= _MOST_BYTES:
+            most = f"{_MOST_RATIO} times its own size, or {_SMALL // 2**20} MiB"
         raise DataError(
-            f"{path} would unpack to {size / 2**20:,.0f} MiB, wanted at most "
-            f"{_MOST_BYTES // 2**20:,} MiB and {_MOST_RATIO} times its own size; if you trust it, "
-            "unpack it yourself and pass the folder"
+            f"{path} would unpack to {size / 2**20:,.0f} MiB, wanted at most {most}; if you trust "
+            "it, unpack it yourself and pass the folder"
         )
 
 

@@ -276,11 +276,13 @@ def _encoded(change: Any, count: int) -> Tensor:
         return torch.zeros(count)
     numbers = change.encode() if isinstance(change, Transformation) else change
     encoded = torch.as_tensor(numbers, dtype=torch.float32).flatten()
-    if encoded.shape != (count,) or not encoded.isfinite().all():
+    if encoded.shape != (count,):
         raise ShapeError(
             f"got a transformation of {tuple(encoded.shape)}; this network takes {count} numbers, "
-            "all finite, or with 28 a Transformation"
+            "or with 28 a Transformation"
         )
+    if not encoded.isfinite().all():
+        raise OptionError(f"got the transformation {encoded.tolist()}; wanted finite numbers")
     return encoded
 
 

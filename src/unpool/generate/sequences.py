@@ -17,6 +17,7 @@ __all__ = [
     "MORPH",
     "Change",
     "combine",
+    "degrees",
     "interpolate",
     "morph",
     "ramp",
@@ -190,11 +191,25 @@ def transform(
 
     Dosovitskiy, Springenberg, Brox 2015, figure of the transformations.
     """
+    amounts = degrees(change, count, ends)
+    encoded = [_find(change).encode(amount) for amount in amounts]
+    return generator.draw(style, azimuth, elevation, encoded)
+
+
+def degrees(change: str, count: int, ends: tuple[float, float] | None = None) -> list[float]:
+    """The amounts that `transform` draws, in encoded units.
+
+    Raises:
+        OptionError: no such change, fewer than two amounts, or ends that are not finite.
+
+    >>> degrees("angle", 3)
+    [-0.5, 0.0, 0.5]
+    """
     _require_two(count)
-    found = _find(change)
-    low, high = ends or (found.low, found.high)
-    amounts = [low + (high - low) * i / (count - 1) for i in range(count)]
-    return generator.draw(style, azimuth, elevation, [found.encode(a) for a in amounts])
+    low, high = ends or (_find(change).low, _find(change).high)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise OptionError(f"got {change} from {low} to {high}; wanted finite numbers")
+    return [low + (high - low) * i / (count - 1) for i in range(count)]
 
 
 def _find(change: str) -> Change:

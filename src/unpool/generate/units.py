@@ -159,8 +159,10 @@ def push(
     steps = torch.tensor(list(amounts))
 
     def pushed(y: Tensor) -> Tensor:
-        if y.dim() != 2 or not 0 <= unit < y.shape[1]:
-            raise OptionError(f"got unit {unit} of {layer}, whose output is {tuple(y.shape)}")
+        if y.dim() != 2:
+            raise OptionError(f"got layer {layer}, which gives maps; wanted one without")
+        if not 0 <= unit < y.shape[1]:
+            raise OptionError(f"got unit {unit} of {layer}; wanted 0 to {y.shape[1] - 1}")
         found = y.clone()
         found[:, unit] += steps.to(y)
         return found

@@ -15,6 +15,7 @@ from unpool.cli.generate.options import (
     SHARED,
     STYLE,
     STYLES,
+    TIMES,
     load,
     output,
     parsed,
@@ -25,7 +26,7 @@ from unpool.cli.generate.options import (
 from unpool.cli.generate.options import (
     view as seen,
 )
-from unpool.cli.options import FROM_ONE, choice, typed
+from unpool.cli.options import choice, typed
 
 __all__ = ["filters", "mask", "unit", "zoom"]
 
@@ -193,8 +194,8 @@ def zoom(
 @click.command()
 @click.option("--layer", metavar="NAME", help="Of which.  [default: the last that gives colors]")
 @_LIST
-@click.option("--count", type=FROM_ONE, help="Of maps, so many by so many.  [default: 16]")
-@click.option("--scale", type=FROM_ONE, default=4, help="Enlarge so many times.  [default: 4]")
+@click.option("--count", type=click.IntRange(1, 512), help="Of maps, each way.  [default: 16]")
+@click.option("--scale", type=TIMES, default=4, help="Enlarge so many times.  [default: 4]")
 @output("filters.png", *PICTURES)
 @SHARED
 def filters(
@@ -220,5 +221,6 @@ def filters(
         return _list(names, options["as_json"])
     chosen = layer or [name for name in names if name.startswith("rgb")][-1]
     sheet = draw_filters(generator, chosen, **typed({"most": count}))
-    size = write(output, [sheet], 1, scale)
+    squares = sheet.repeat(scale, axis=0).repeat(scale, axis=1)
+    size = write(output, [squares], 1, 1)
     tell(options, output, [], size=size, layer=chosen)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool import console
-from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET
+from unpool.cli.options import DEVICE, JSON, QUIET
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,16 +120,15 @@ ENDS = chain(
 BACKGROUND = click.option(
     "--background", default="white", metavar="COLOR", help="A name or #rrggbb.  [default: white]"
 )
-SCALE = click.option(
-    "--scale", type=FROM_ONE, default=1, help="Enlarge so many times.  [default: 1]"
-)
+TIMES = click.IntRange(1, 32)
+SCALE = click.option("--scale", type=TIMES, default=1, help="Enlarge so many times.  [default: 1]")
 FPS = click.option(
     "--fps",
     type=click.FloatRange(1, 50),
     default=15,
     help="Of an animation, pictures a second.  [default: 15]",
 )
-COUNT = click.option("--count", type=click.IntRange(min=2), help="How many pictures.")
+COUNT = click.option("--count", type=click.IntRange(2, 1000), help="How many pictures.")
 SHARED = chain(WEIGHTS, DEVICE, JSON, QUIET)
 
 

@@ -15,12 +15,14 @@ from unpool.cli.generate.options import (
     SCALE,
     SHARED,
     STYLE,
+    TIMES,
     load,
     output,
     pair,
     parsed,
     tell,
     write,
+    write_captioned,
 )
 from unpool.cli.generate.options import (
     view as seen,
@@ -126,7 +128,7 @@ def morph(
 ) -> None:
     """Turn one style into another.
 
-    An animation has 32 pictures, unless --count is given, and goes there and back. A sheet has the
+    An animation goes there in 32 steps, unless --count is given, and back. A sheet has the
     authors' seven, or --count with even shares.
 
     With --json, there is an object with output, size, shares (of the first style, in the order of
@@ -194,6 +196,7 @@ def transform(
              unpool generate transform --style 3 --change angle -o angle.gif
     """
     from unpool.generate import transform as draw
+    from unpool.generate.sequences import degrees
 
     generator, moves = load(options), _moves(output)
     count = count or (15 if moves else 7)
@@ -201,7 +204,12 @@ def transform(
     mixed, changes = parsed([style], generator)[0], change or _CHANGES
     rows = [draw(generator, mixed, name, count, ends=ends, **place) for name in changes]
     shown = [d for row in rows for d in (row + row[-2:0:-1] if moves else row)]
-    size = write(output, [d.on(background) for d in shown], count, scale, fps)
+    if moves:
+        size = write(output, [d.on(background) for d in shown], count, scale, fps)
+    else:
+        named = [f"{name} {round(a, 2):+g}" for name in changes for a in degrees(name, count, ends)]
+        tiles = [(d.on(background), text) for d, text in zip(shown, named, strict=True)]
+        size = write_captioned(output, tiles, count, scale)
     tell(options, output, shown, size=size, style=style, changes=list(changes))
 
 
@@ -224,7 +232,7 @@ def transform(
 )
 @seen(301, 20)
 @FPS
-@click.option("--scale", type=FROM_ONE, default=4, help="Enlarge so many times.  [default: 4]")
+@click.option("--scale", type=TIMES, default=4, help="Enlarge so many times.  [default: 4]")
 @output("correspond.png", *_ALL)
 @SHARED
 def correspond(

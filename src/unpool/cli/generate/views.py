@@ -48,13 +48,15 @@ def list_(output: Path | None, **options: Any) -> None:
     if output is not None:
         view = {"azimuth": 301, **typed({n: options[n] for n in ("azimuth", "elevation")})}
         drawn = generator.draw(list(generator.styles), **view)
-        tiles = [(d.on(), name) for d, name in zip(drawn, generator.styles, strict=True)]
+        tiles = [(d.on(), f"{i} {generator.styles[i]}") for i, d in enumerate(drawn)]
         write_captioned(output, tiles, _THUMBNAILS, max(1, 128 // generator.size))
     for number, name in enumerate(generator.styles):
         if options["as_json"]:
             console.print_json({"style": name, "number": number})
         elif not options["quiet"]:
             click.echo(f"{number:4} {name}")
+    if output is not None and not (options["as_json"] or options["quiet"]):
+        click.echo(f"{output}: their pictures")
 
 
 @click.command()
