@@ -1,5 +1,6 @@
 """The options that the commands of `unpool generate` share, and what they write."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,10 +32,13 @@ class File(click.Path):
         self.suffixes = suffixes
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path, unless it is a folder or ends otherwise."""
+        """The path, unless it is a folder, ends otherwise, or cannot be written."""
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if path.suffix.lower() not in self.suffixes:
             self.fail(f"{path} ends otherwise than in {', '.join(self.suffixes)}.", param, ctx)
+        home = next(folder for folder in path.absolute().parents if folder.exists())
+        if not (home.is_dir() and os.access(home, os.W_OK)):
+            self.fail(f"{path}: nothing may be written in {home}; choose another.", param, ctx)
         return path
 
 
@@ -48,7 +52,8 @@ def pair(example: str, alone: bool = False) -> Callable[..., Any]:
             found = tuple(float(part) for part in value.split(","))
         except ValueError:
             found = ()
-        if len(found) != 2 and not (alone and len(found) == 1):
+        fits = len(found) == 2 or (alone and len(found) == 1)
+        if not fits or not all(map(math.isfinite, found)):
             message = f"got {value!r}; wanted numbers such as {example}."
             raise click.BadParameter(message, ctx, param)
         return found[0], found[-1]
@@ -63,6 +68,8 @@ def amounts(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
         name, _, amount = value.partition("=")
         try:
             found.append((name.strip(), float(amount)))
+            if not math.isfinite(found[-1][1]):
+                raise ValueError
         except ValueError:
             message = f"got {value!r}; wanted NAME=AMOUNT, such as zoom=0.3."
             raise click.BadParameter(message, ctx, param) from None
