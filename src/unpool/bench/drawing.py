@@ -72,8 +72,9 @@ def measure(
 
 
 def _random() -> Generator:
-    torch.manual_seed(0)
-    return Generator(GenerativeNet(65), [f"style {i}" for i in range(65)])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Generator(GenerativeNet(65), [f"style {i}" for i in range(65)])
 
 
 def _flop(generator: Generator) -> int:

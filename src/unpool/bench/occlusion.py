@@ -69,9 +69,7 @@ def measure(
         OptionError: a number below 1, or a window and stride that do not fit.
     """
     require_positive(rounds=rounds, batch=batch)
-    torch.manual_seed(0)
-    net = VGG(1000, trunk, code, size).eval()
-    initialize(net, None)
+    net = _network(trunk, code, size)
     image = prepare(torch.from_numpy(next(iter(photos((size, size)).values())))[None], net.mean)
     gray = torch.zeros(image.shape[1:])
     every = slide((size, size), window, stride).boxes()
@@ -110,6 +108,14 @@ def measure(
         "ratio_plain": plain["median"],
         "ratio_captum": other.get("median"),
     }
+
+
+def _network(trunk: str | Table, code: int | None, size: int) -> VGG:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = VGG(1000, trunk, code, size).eval()
+        initialize(net, None)
+    return net
 
 
 def _incremental(net: VGG, image: Tensor, gray: Tensor, boxes: list[Box]) -> float:
