@@ -18,6 +18,7 @@ from unpool.cli.visualize.options import (
     output_option,
     show_layers,
     take_subject,
+    tell,
 )
 from unpool.errors import OptionError
 
@@ -104,18 +105,12 @@ def correspond(
     with console.progress("hiding", quiet) as show:
         found = application(subject, given, layers, progress=show, **typed(options))
     found.save(output)
-    failed = unusable | found.failed
-    if as_json:
-        seconds = round(time.perf_counter() - start, 3)
-        told = {**found.told(), "failed": failed}
-        console.print_json({"output": str(output), "seconds": seconds, **told})
-    else:
-        for reason in failed.values():
-            console.complain(reason)
-        if not quiet:
-            console.print_table(found.table())
-            click.echo(f"{len(found.pictures)} pictures, into {output / 'correspondence.png'}")
-    return 3 if failed else 0
+
+    def show_it() -> None:
+        console.print_table(found.table())
+        click.echo(f"{len(found.pictures)} pictures, into {output / 'correspondence.png'}")
+
+    return tell(found, unusable, start, output, as_json, None if quiet else show_it)
 
 
 def _placed(parts: tuple[str, ...], pictures: list[Path]) -> Parts:

@@ -9,6 +9,7 @@ import click
 from unpool import console
 from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder, typed
 from unpool.cli.visualize.options import (
+    LABELED,
     LAYERS,
     MODEL,
     RULE,
@@ -27,15 +28,7 @@ _OF_MODELS = ("weights", "torch_model", "size", "mean", "std", "order", "range")
 
 @click.command()
 @click.argument("inputs", nargs=-1)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Instead of INPUTS, labeled pictures in a layout that `unpool evaluate` knows.",
-)
-@click.option(
-    "--split", metavar="NAME", help="Of --data: the part that is looked at.  [default: all]"
-)
+@LABELED
 @click.option(
     "--run",
     type=click.Path(path_type=Path),

@@ -1,6 +1,7 @@
 """`unpool visualize filters`: what the filters of a network look like."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from unpool.cli.visualize.options import (
     output_option,
     show_layers,
     take_subject,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -78,17 +80,8 @@ def filters(
     with console.progress("looking", quiet) as show:
         found = inspect_filters(subject, layer, pictures, progress=show, **typed(options))
     found.save(output)
-    failed = unusable | found.failed
-    if as_json:
-        seconds = round(time.perf_counter() - start, 3)
-        told = {**found.told(), "failed": failed}
-        console.print_json({"output": str(output), "seconds": seconds, **told})
-    else:
-        for reason in failed.values():
-            console.complain(reason)
-        if not quiet:
-            _print(found, output)
-    return 3 if failed else 0
+    show_it = None if quiet else partial(_print, found, output)
+    return tell(found, unusable, start, output, as_json, show_it)
 
 
 def _print(found: "FilterReport", output: Path) -> None:

@@ -18,6 +18,7 @@ from unpool.cli.visualize.options import (
     output_option,
     show_layers,
     take_subject,
+    tell,
 )
 from unpool.errors import OptionError
 
@@ -89,17 +90,11 @@ def invariance(
     with console.progress("transforming", quiet) as show:
         found = measure_invariance(subject, pictures, layers, progress=show, **chosen)
     found.save(output)
-    failed = unusable | found.failed
-    if as_json:
-        seconds = round(time.perf_counter() - start, 3)
-        told = {**found.told(), "failed": failed}
-        console.print_json({"output": str(output), "seconds": seconds, **told})
-    else:
-        for reason in failed.values():
-            console.complain(reason)
-        if not quiet:
-            click.echo(f"{len(found.pictures)} pictures, into {output / 'invariance.png'}")
-    return 3 if failed else 0
+
+    def show_it() -> None:
+        click.echo(f"{len(found.pictures)} pictures, into {output / 'invariance.png'}")
+
+    return tell(found, unusable, start, output, as_json, None if quiet else show_it)
 
 
 def _spread(kind: str, given: tuple[float, ...]) -> list[float]:

@@ -1,8 +1,9 @@
 """The options that the commands of `unpool visualize` share, and what is made of them."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -14,6 +15,19 @@ if TYPE_CHECKING:
     from unpool.visualize.subjects import Subject
 
 Command = Callable[..., Any]
+
+
+class Found(Protocol):
+    """What an analysis gives."""
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Pictures that could not be read, and why."""
+
+    def told(self) -> dict[str, Any]:
+        """All of it, as plain values."""
+
+
 _OF_MODELS = ("weights", "torch_model", "size", "mean", "std", "order", "range", "device")
 
 
@@ -85,6 +99,17 @@ MODEL = _all(
         ["1", "255"],
         "Of --torch-model: whether pixels, and so mean and std, are 0 to 1 or 0 to 255.  "
         "[default: 1]",
+    ),
+)
+LABELED = _all(
+    click.option(
+        "--data",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="Instead of INPUTS, labeled pictures in a layout that `unpool evaluate` knows.",
+    ),
+    click.option(
+        "--split", metavar="NAME", help="Of --data: the part that is looked at.  [default: all]"
     ),
 )
 LAYERS = _all(
@@ -194,3 +219,34 @@ def show_layers(subject: "Subject", as_json: bool) -> int:
         rows = [[layer.name, layer.kind, " x ".join(map(str, layer.shape))] for layer in found]
         console.print_table([["layer", "kind", "shape"], *rows])
     return 0
+
+
+def tell(
+    found: "Found",
+    unusable: dict[str, str],
+    start: float,
+    output: Path,
+    as_json: bool,
+    show: Callable[[], object] | None,
+) -> int:
+    """Print what an analysis has found; gives the exit code.
+
+    Args:
+        found: the analysis.
+        unusable: what was no picture, and why; with what could not be read it is told, too.
+        start: of `time.perf_counter`, when it began.
+        output: where it was written.
+        as_json: print one object, and nothing else.
+        show: prints it for people; None if they want to hear nothing.
+    """
+    failed = unusable | found.failed
+    if as_json:
+        seconds = round(time.perf_counter() - start, 3)
+        told = {**found.told(), "failed": failed}
+        console.print_json({"output": str(output), "seconds": seconds, **told})
+        return 3 if failed else 0
+    for reason in failed.values():
+        console.complain(reason)
+    if show is not None:
+        show()
+    return 3 if failed else 0
