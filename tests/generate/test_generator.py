@@ -5,10 +5,11 @@ import pytest
 import torch
 
 import unpool
-from unpool.data.transformations import Transformation
+from unpool.data.transformations import Ranges, Transformation, draw_transformations
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.generate import Generator, parse_style
 from unpool.models import DeconvNet, encode_view, save_pretrained
+from unpool.recipes import CHAIRS
 
 NAMES = ["armchair", "bar_stool", "folding_chair", "stool"]
 
@@ -84,6 +85,25 @@ def test_elevations_beyond_the_training_are_told(generator):
     assert notes[3].startswith("elevation -5 is beyond")
 
 
+def test_transformations_beyond_the_training_are_told(generator):
+    trained = Ranges(translate=0.1, rotate=0.2, zoom=0.3, squeeze=0.1, zoom_mean=0.2)
+    generator = Generator(generator.model, NAMES, ranges=trained, device="cpu")
+    drawn = draw_transformations(50, 1.0, trained, False, torch.Generator().manual_seed(0))
+    assert not any(one.note for one in generator.draw(0, transformation=list(drawn)))
+    one = generator.view(0, elevation=35, transformation=Transformation(angle=-0.3, zoom_x=0.5))
+    assert one.note == (
+        "elevation 35 is beyond the 20 to 30; angle -0.3 is beyond the -0.2 to 0.2; "
+        "zoom -0.69 is beyond the -0.2 to 0.6 of the training"
+    )
+
+
+def test_shares_that_add_up_otherwise_are_told(generator):
+    assert generator.view({"stool": 1, "armchair": -1, 2: 1}).note == ""
+    assert generator.view({"stool": 9}).note == (
+        "the shares of the styles add up to 9, rather than 1"
+    )
+
+
 @pytest.mark.parametrize(
     ("style", "message"),
     [
@@ -107,8 +127,12 @@ def test_other_refusals(generator):
         generator.draw(["stool", 0], [1, 2, 3])
     with pytest.raises(OptionError, match="got 0, 1, 1, 1 styles"):
         generator.draw([])
-    with pytest.raises(OptionError, match="got azimuth inf and elevation 20"):
+    with pytest.raises(OptionError, match="got azimuth inf; wanted finite degrees"):
         generator.view(0, azimuth=float("inf"))
+    with pytest.raises(OptionError, match="got elevation None; wanted finite degrees"):
+        generator.view(0, elevation=None)
+    with pytest.raises(OptionError, match="got the style None; wanted a name, a number"):
+        generator.view(None)
     with pytest.raises(ShapeError, match=r"got shares of \(3,\); wanted \(4,\)"):
         generator.view(torch.ones(3))
     with pytest.raises(OptionError, match="got 3 different names for a network of 4 styles"):
@@ -121,6 +145,11 @@ def test_saved_weights(generator, tmp_path):
     found = unpool.Generator.from_pretrained(folder, device="cpu")
     assert found.styles == NAMES
     assert found.view("stool", elevation=40).note == ""
+    assert found.ranges is None
+    card["recipe"] = CHAIRS.to_json()
+    folder = save_pretrained(generator.model, tmp_path / "told", card)
+    ranges = Generator.from_pretrained(folder, device="cpu").ranges
+    assert (ranges.rotate, ranges.hue) == (0.2 * CHAIRS.spread[1], 1.5 * CHAIRS.spread[1])
     assert np.array_equal(found.view("stool").rgba, generator.view("stool").rgba)
     bare = save_pretrained(generator.model, tmp_path / "bare", {})
     assert Generator.from_pretrained(bare, device="cpu").styles[3] == "style 3"
@@ -138,7 +167,6 @@ def test_saved_weights(generator, tmp_path):
 
 def test_styles_as_they_are_typed():
     assert parse_style("stool") == "stool"
-    assert parse_style("12") == 12
-    assert parse_style("a=1, 3=-0.5,a=1") == {"a": 2.0, 3: -0.5}
+    assert parse_style("a=1, 3=-0.5,a = 1") == {"a": 2.0, "3": -0.5}
     with pytest.raises(OptionError, match="got 'b' in the style 'a=1,b'; wanted NAME=SHARE"):
         parse_style("a=1,b")

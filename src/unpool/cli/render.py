@@ -1,6 +1,7 @@
 """`unpool render`: views from around of three-dimensional models."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,7 @@ def render(
     """
     _check(models, up, parametric, seed)
     failed = done = 0
+    new = not output.exists()
     abouts: list[dict[str, Any]] = []
     with console.progress("rendering", quiet) as show:
         if models is None:
@@ -91,6 +93,9 @@ def render(
     from unpool.data.rendering import note_styles
 
     note_styles(output, abouts)
+    if new and not done:
+        with suppress(OSError):  # it is not empty after all
+            output.rmdir()
     if not (as_json or quiet):
         click.echo(f"{done} of {done + failed} rendered, into {output}")
     return 3 if failed else 0
@@ -162,7 +167,8 @@ def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:
     if as_json:
         console.print_json(record)
     elif "error" in record:
-        console.complain(f"{record['source']}: {record['error']}")
+        told = record["error"].removeprefix(Path(record["source"]).name + " ")
+        console.complain(f"{record['source']}: {told}")
     elif not quiet:
         click.echo(f"{record['style']}: {record['views']} views of {record['faces']:,} faces")
         if record["missing"]:

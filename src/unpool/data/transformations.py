@@ -14,12 +14,31 @@ from torch.nn import functional as F
 
 from unpool.errors import OptionError, ShapeError
 
-__all__ = ["LENGTH", "Ranges", "Transformation", "draw_transformations", "spread_at", "transform"]
+__all__ = [
+    "LENGTH",
+    "Ranges",
+    "Transformation",
+    "beyond",
+    "draw_transformations",
+    "spread_at",
+    "transform",
+]
 
 LENGTH = 28
 """Numbers of an encoded transformation."""
 
 _PLACES = (1, 2, 3, 4, 5, 22, 23, 26, 27)  #: of the nine that are in use, from 0
+_NAMES = (
+    "shift",
+    "shift",
+    "angle",
+    "zoom",
+    "zoom",
+    "saturation",
+    "saturation",
+    "brightness",
+    "hue",
+)
 _LOGARITHMIC = (False, False, False, True, True, True, True, True, False)
 _TRIES = 20
 
@@ -82,6 +101,31 @@ class Ranges(NamedTuple):
     brightness: float = 0.7
     saturation: float = 0.7
     hue: float = 1.5  #: radians
+
+
+def beyond(vector: Tensor, ranges: Ranges) -> list[str]:
+    """What of an encoded transformation (28,) `draw_transformations` never draws, in words.
+
+    >>> beyond(Transformation(angle=0.5).encode(), Ranges())
+    ['angle 0.5 is beyond the -0.2 to 0.2']
+    """
+    zooms = ranges.zoom + ranges.squeeze
+    largest = (
+        *[ranges.translate] * 2,
+        ranges.rotate,
+        *[zooms] * 2,
+        *[ranges.saturation] * 2,
+        ranges.brightness,
+        ranges.hue,
+    )
+    told: dict[str, None] = {}
+    for i, (name, most) in enumerate(zip(_NAMES, largest, strict=True)):
+        middle, value = ranges.zoom_mean if name == "zoom" else 0.0, float(vector[_PLACES[i]])
+        if abs(value - middle) > most + 1e-6 and value != 0:
+            told[f"{name} {value:.2g} is beyond the {middle - most:.2g} to {middle + most:.2g}"] = (
+                None
+            )
+    return list(told)
 
 
 def spread_at(step: int, initial: float, final: float, gamma: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from unpool.data.transformations import Transformation
+from unpool.data.transformations import Ranges, Transformation, beyond
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.generate.drawn import Drawn, conclude
 from unpool.models import from_pretrained
@@ -42,6 +42,8 @@ class Generator:
         styles: names of its K styles.
         elevations: the lowest and highest that it was trained with, in degrees; pictures of views
             beyond them carry a note.
+        ranges: of the transformations it was trained with, if they are known; pictures of others
+            carry a note.
         device: "auto", "cpu", "cuda" or "cuda:n".
 
     Raises:
@@ -57,6 +59,7 @@ class Generator:
         styles: Sequence[str],
         *,
         elevations: Sequence[float] = (20.0, 30.0),
+        ranges: Ranges | None = None,
         device: str = "auto",
     ) -> None:
         if len(styles) != model.styles or len(set(styles)) != len(styles):
@@ -69,6 +72,7 @@ class Generator:
         self.styles = list(styles)
         self.size: int = model.size  #: side of the pictures
         self.elevations = (min(elevations), max(elevations))
+        self.ranges = ranges
 
     @classmethod
     def from_pretrained(cls, source: str | Path = "chairs", *, device: str = "auto") -> "Generator":
@@ -88,7 +92,8 @@ class Generator:
                 "weights of a GenerativeNet, such as chairs"
             )
         styles, elevations = _settings(card, model.styles, source)
-        return cls(model, styles, elevations=elevations, device=device)
+        ranges = _ranges(card.get("recipe"))
+        return cls(model, styles, elevations=elevations, ranges=ranges, device=device)
 
     def view(
         self,
@@ -103,9 +108,12 @@ class Generator:
         Args:
             style: a name, a number, or shares of several styles.
             azimuth: in degrees; 360 is 0.
-            elevation: in degrees, any; beyond what was trained the picture has a note.
+            elevation: in degrees, any.
             transformation: how the picture is moved, turned, scaled and colored; or its 28 encoded
                 numbers.
+
+        Returns:
+            The picture; with a note, where what was asked lies beyond what was trained.
 
         Raises:
             OptionError: no such style (the nearest are named), or a number that is not finite.
@@ -155,8 +163,8 @@ class Generator:
         transformation: Any = None,
     ) -> tuple[Codes, list[str]]:
         """What the network draws pictures from, and what is to be said of each; as of `draw`."""
-        wholes: list[Any] = [[style] if isinstance(style, _ONE) else list(style)]
-        wholes += [_listed(value) for value in (azimuth, elevation)]
+        wholes: list[Any] = [_styles(style)]
+        wholes += [_degrees("azimuth", azimuth), _degrees("elevation", elevation)]
         wholes.append(transformation if _several(transformation) else [transformation])
         count = max(map(len, wholes))
         if any(len(whole) not in (1, count) for whole in wholes) or not all(wholes):
@@ -166,14 +174,14 @@ class Generator:
                 "each for all pictures, or one a picture"
             )
         styles, azimuths, elevations, changes = (w * count if len(w) == 1 else w for w in wholes)
-        _require_finite(azimuths, elevations)
         wrapped = torch.tensor([a % 360 for a in azimuths])
         codes = Codes(
             torch.stack([self.code(style) for style in styles]),
-            encode_view(wrapped, torch.tensor([float(e) for e in elevations])),
+            encode_view(wrapped, torch.tensor(elevations)),
             torch.stack([_encoded(change, self.model.numbers) for change in changes]),
         )
-        return codes, [self._note(elevation) for elevation in elevations]
+        asked = zip(codes.style, elevations, codes.transformation, strict=True)
+        return codes, [self._note(*one) for one in asked]
 
     def code(self, style: Style) -> Tensor:
         """A style as the network takes it, (K,): one-hot, or the shares of several.
@@ -189,7 +197,8 @@ class Generator:
                 )
             return style.float()
         shares = style if isinstance(style, Mapping) else {style: 1.0}
-        if not shares or not all(math.isfinite(share) for share in shares.values()):
+        numbers = all(isinstance(s, int | float) and math.isfinite(s) for s in shares.values())
+        if not (shares and numbers):
             raise OptionError(f"got the shares {dict(shares)}; wanted a number for each style")
         code = torch.zeros(len(self.styles))
         for name, share in shares.items():
@@ -205,7 +214,9 @@ class Generator:
         if isinstance(style, int) and not isinstance(style, bool) and 0 <= style < len(self.styles):
             return style
         if style in self.styles:
-            return self.styles.index(style)
+            return self.styles.index(style)  # type: ignore[arg-type]
+        if isinstance(style, str) and style.isdecimal():
+            return self.find(int(style))
         if isinstance(style, int):
             raise OptionError(f"got style {style}; they are numbered 0 to {len(self.styles) - 1}")
         raise OptionError(f"got style {style!r}; {_nearest(str(style), self.styles)}")
@@ -218,11 +229,19 @@ class Generator:
         rgb, mask = (torch.cat(each).float().cpu() for each in zip(*found, strict=True))
         return rgb, mask
 
-    def _note(self, elevation: float) -> str:
+    def _note(self, style: Tensor, elevation: float, transformation: Tensor) -> str:
+        """What of a picture lies beyond what was trained."""
         low, high = self.elevations
-        if low <= elevation <= high:
-            return ""
-        return f"elevation {elevation:g} is beyond the {low:g} to {high:g} of the training"
+        told = []
+        if not low <= elevation <= high:
+            told.append(f"elevation {elevation:g} is beyond the {low:g} to {high:g}")
+        if self.ranges is not None:
+            told += beyond(transformation, self.ranges)
+        if told:
+            told[-1] += " of the training"
+        if abs((total := float(style.sum())) - 1) > 1e-3:
+            told.append(f"the shares of the styles add up to {total:g}, rather than 1")
+        return "; ".join(told)
 
 
 def parse_style(text: str) -> Style:
@@ -235,14 +254,12 @@ def parse_style(text: str) -> Style:
     ('stool', {'stool': 0.5, 'armchair': 0.5})
     """
     if "=" not in text:
-        return int(text) if text.isdecimal() else text
+        return text
     shares: dict[Any, float] = {}
     for part in text.split(","):
-        name, _, share = part.rpartition("=")
-        name = name.strip()
-        key = int(name) if name.isdecimal() else name
+        name, _, share = (text.strip() for text in part.rpartition("="))
         try:
-            shares[key] = shares.get(key, 0.0) + float(share)
+            shares[name] = shares.get(name, 0.0) + float(share)
         except ValueError:
             raise OptionError(
                 f"got {part!r} in the style {text!r}; wanted NAME=SHARE, such as A=1,B=-1,C=1"
@@ -261,8 +278,23 @@ def _nearest(name: str, styles: Sequence[str]) -> str:
     return f"{told}unpool generate list shows all {len(styles)}"
 
 
-def _listed(value: float | Sequence[float]) -> list[float]:
-    return [value] if isinstance(value, int | float) else [float(v) for v in value]
+def _styles(style: Style | Sequence[Style]) -> list[Style]:
+    if not isinstance(style, (*_ONE, Sequence)):
+        raise OptionError(
+            f"got the style {style!r}; wanted a name, a number, shares of several, or a list of "
+            "such"
+        )
+    return [style] if isinstance(style, _ONE) else list(style)
+
+
+def _degrees(name: str, value: float | Sequence[float]) -> list[float]:
+    try:
+        found = [float(v) for v in ([value] if isinstance(value, str | int | float) else value)]
+        if all(map(math.isfinite, found)):
+            return found
+    except (TypeError, ValueError):
+        pass
+    raise OptionError(f"got {name} {value!r}; wanted finite degrees: a number, or one a picture")
 
 
 def _several(changes: Any) -> bool:
@@ -286,14 +318,6 @@ def _encoded(change: Any, count: int) -> Tensor:
     return encoded
 
 
-def _require_finite(azimuths: Sequence[float], elevations: Sequence[float]) -> None:
-    for azimuth, elevation in zip(azimuths, elevations, strict=True):
-        if not (math.isfinite(azimuth) and math.isfinite(elevation)):
-            raise OptionError(
-                f"got azimuth {azimuth} and elevation {elevation}; wanted finite degrees"
-            )
-
-
 def _settings(
     card: dict[str, Any], count: int, source: object
 ) -> tuple[list[str], tuple[float, ...]]:
@@ -312,3 +336,14 @@ def _settings(
             "as [20, 30]"
         )
     return [str(style) for style in styles], tuple(map(float, degrees))
+
+
+def _ranges(recipe: Any) -> Ranges | None:
+    """Those of a card's recipe at the end of the training; None where it does not tell."""
+    try:
+        values = {name: float(recipe[name]) for name in Ranges._fields}
+        spread = float(recipe["spread"][1])
+    except (TypeError, ValueError, KeyError, IndexError):
+        return None
+    mean = values.pop("zoom_mean")
+    return Ranges(**{name: spread * value for name, value in values.items()}, zoom_mean=mean)

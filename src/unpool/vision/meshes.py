@@ -123,7 +123,9 @@ def _load(path: Path) -> tuple[list[Any], tuple[str, ...]]:
     except MemoryError:
         raise
     except Exception as error:  # a parser meets a broken file with whatever fails first
-        raise DataError(f"{path.name} cannot be read as a model: {error}") from None
+        raise DataError(
+            f"{path.name} cannot be read as a model; export it again (the reader says: {error})"
+        ) from None
     return parts, tuple(dict.fromkeys(missed))
 
 

@@ -187,7 +187,16 @@ def transform(
     """Move, turn, zoom, stretch and recolor an object by degrees, beyond what was trained.
 
     A sheet has a row for each change, of 7 pictures unless --count is given; an animation shows
-    one after another, 15 pictures there and back.
+    one after another, 15 pictures there and back. The authors' ends are
+
+    \b
+      translate-x, translate-y   -0.2 to 0.2   shares of the side
+      angle                      -0.5 to 0.5   radians
+      zoom                       0 to 0.59     logarithm
+      stretch                    0.41 to -0.41 logarithm
+      saturation                 -5 to 5       logarithm
+      brightness                 -2 to 2       logarithm
+      hue                        -3 to 3       radians
 
     With --json, there is an object with output, size, style, changes and notes.
 

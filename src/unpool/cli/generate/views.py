@@ -68,8 +68,8 @@ def list_(output: Path | None, **options: Any) -> None:
     callback=amounts,
     multiple=True,
     metavar="NAME=AMOUNT",
-    help="A transformation, of those of `unpool generate transform`, in shares of the side, "
-    "radians or logarithms; can be given several times.",
+    help="A transformation: translate-x or translate-y, in shares of the side; angle or hue, in "
+    "radians; zoom, stretch, saturation or brightness, in logarithms. Can be given several times.",
 )
 @click.option(
     "--background",
