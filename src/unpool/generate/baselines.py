@@ -10,6 +10,7 @@ from unpool.data.chairs import Chairs, View
 from unpool.errors import OptionError, ShapeError
 from unpool.generate.drawn import clipped
 from unpool.generate.generator import Generator, Style
+from unpool.visualize.pictures import mosaic
 
 __all__ = [
     "Comparison",
@@ -36,6 +37,19 @@ class Comparison(NamedTuple):
         """The mean over the views of `errors`, by way."""
         each = {way: errors(p, self.truth, inside=inside) for way, p in self.pictures.items()}
         return {way: float(found.mean()) for way, found in each.items()}
+
+    def better(self) -> dict[str, float]:
+        """The share of the views on which the network's error is lower than that of a way."""
+        each = {way: errors(p, self.truth) for way, p in self.pictures.items()}
+        network = each.pop("network")
+        return {way: float((network < found).mean()) for way, found in each.items()}
+
+    def sheet(self, most: int = 8) -> NDArray[np.uint8]:
+        """Some views on white, a column each: the truth, and below it each way; (H, W, 3) RGB."""
+        chosen = np.linspace(0, len(self.views) - 1, min(most, len(self.views))).astype(int)
+        tiles = np.concatenate([p[chosen] for p in (self.truth, *self.pictures.values())])
+        on_white = (tiles[..., :3] + 1 - tiles[..., 3:]).clip(0, 1)
+        return mosaic(np.rint(on_white * 255).astype(np.uint8), len(chosen))
 
 
 def premultiplied(pictures: NDArray[np.uint8]) -> Array:

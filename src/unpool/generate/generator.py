@@ -214,7 +214,7 @@ class Generator:
         if isinstance(style, int) and not isinstance(style, bool) and 0 <= style < len(self.styles):
             return style
         if style in self.styles:
-            return self.styles.index(style)  # type: ignore[arg-type]
+            return self.styles.index(style)
         if isinstance(style, str) and style.isdecimal():
             return self.find(int(style))
         if isinstance(style, int):

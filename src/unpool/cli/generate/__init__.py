@@ -2,6 +2,7 @@
 
 import click
 
+from unpool.cli.generate.experiments import capacity, compare, transfer
 from unpool.cli.generate.insides import filters, mask, unit, zoom
 from unpool.cli.generate.rows import correspond, interpolate, morph, transform
 from unpool.cli.generate.views import grid, list_, view
@@ -34,5 +35,8 @@ for command in (
     unit,
     zoom,
     filters,
+    compare,
+    transfer,
+    capacity,
 ):
     generate.add_command(command)

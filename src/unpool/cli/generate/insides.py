@@ -211,7 +211,7 @@ def filters(
     With --json, there is an object with output, size and layer.
 
     \b
-    Example: unpool generate filters --layer rgb.stages.0 -o filters.png
+    Example: unpool generate filters -o filters.png
     """
     from unpool.generate import draw_filters, list_filters
 
