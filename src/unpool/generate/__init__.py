@@ -11,10 +11,11 @@
 
 from unpool.generate.baselines import Comparison, blend, compare_views, nearest_view
 from unpool.generate.cells import PATTERNS, mask_cells, pattern
+from unpool.generate.codes import Style, parse_style
 from unpool.generate.correspond import carry, draw_pairs, spread_points
 from unpool.generate.drawn import Drawn
 from unpool.generate.filters import draw_filters, list_filters
-from unpool.generate.generator import Generator, Style, parse_style
+from unpool.generate.generator import Generator
 from unpool.generate.interventions import intervene, list_layers
 from unpool.generate.movies import write_animation
 from unpool.generate.sequences import CHANGES, MORPH, interpolate, morph, ramp, transform, turn

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from unpool.data.chairs import Chairs, View
 from unpool.errors import OptionError, ShapeError
+from unpool.generate.codes import Style
 from unpool.generate.drawn import clipped
-from unpool.generate.generator import Generator, Style
+from unpool.generate.generator import Generator
 from unpool.visualize.pictures import mosaic
 
 __all__ = [

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unpool.errors import OptionError
+from unpool.generate.codes import Style
 from unpool.generate.drawn import Drawn, conclude
-from unpool.generate.generator import Generator, Style
+from unpool.generate.generator import Generator
 from unpool.generate.interventions import intervene, list_layers
 
 __all__ = ["PATTERNS", "mask_cells", "pattern"]

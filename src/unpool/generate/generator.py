@@ -1,37 +1,24 @@
 """Draw objects with a network that knows their styles, views and transformations."""
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unpool.data.transformations import Ranges, Transformation, beyond
 from unpool.errors import OptionError, ShapeError, WeightsError
+from unpool.generate.codes import Codes, Style, as_changes, as_degrees, as_styles, encoded, nearest
 from unpool.generate.drawn import Drawn, conclude
 from unpool.models import from_pretrained
 from unpool.models.generator import GenerativeNet, encode_view
 from unpool.segment import find_device
 
-__all__ = ["Codes", "Generator", "Style", "parse_style"]
+__all__ = ["Generator"]
 
-Style: TypeAlias = str | int | Mapping[Any, float] | Tensor
-"""A style by its name or number; or shares of several, {"A": 1, "B": -1, "C": 1} for A - B + C;
-or shares of all, (K,)."""
-
-_ONE = (str, int, Mapping, Tensor)  # a style, rather than several
 _AT_ONCE = 32  # pictures, so that memory stays small
-
-
-class Codes(NamedTuple):
-    """What a network draws N pictures from."""
-
-    style: Tensor  #: (N, K) one-hot, or shares
-    view: Tensor  #: (N, 4) sine and cosine of elevation and azimuth
-    transformation: Tensor  #: (N, 28); zero is no change
 
 
 class Generator:
@@ -163,9 +150,9 @@ class Generator:
         transformation: Any = None,
     ) -> tuple[Codes, list[str]]:
         """What the network draws pictures from, and what is to be said of each; as of `draw`."""
-        wholes: list[Any] = [_styles(style)]
-        wholes += [_degrees("azimuth", azimuth), _degrees("elevation", elevation)]
-        wholes.append(transformation if _several(transformation) else [transformation])
+        wholes: list[Any] = [as_styles(style)]
+        wholes += [as_degrees("azimuth", azimuth), as_degrees("elevation", elevation)]
+        wholes.append(as_changes(transformation))
         count = max(map(len, wholes))
         if any(len(whole) not in (1, count) for whole in wholes) or not all(wholes):
             lengths = ", ".join(str(len(whole)) for whole in wholes)
@@ -178,7 +165,7 @@ class Generator:
         codes = Codes(
             torch.stack([self.code(style) for style in styles]),
             encode_view(wrapped, torch.tensor(elevations)),
-            torch.stack([_encoded(change, self.model.numbers) for change in changes]),
+            torch.stack([encoded(change, self.model.numbers) for change in changes]),
         )
         asked = zip(codes.style, elevations, codes.transformation, strict=True)
         return codes, [self._note(*one) for one in asked]
@@ -219,7 +206,7 @@ class Generator:
             return self.find(int(style))
         if isinstance(style, int):
             raise OptionError(f"got style {style}; they are numbered 0 to {len(self.styles) - 1}")
-        raise OptionError(f"got style {style!r}; {_nearest(str(style), self.styles)}")
+        raise OptionError(f"got style {style!r}; {nearest(str(style), self.styles)}")
 
     @torch.inference_mode()
     def compute(self, codes: Codes, *, at_once: int = _AT_ONCE) -> tuple[Tensor, Tensor]:
@@ -242,80 +229,6 @@ class Generator:
         if abs((total := float(style.sum())) - 1) > 1e-3:
             told.append(f"the shares of the styles add up to {total:g}, rather than 1")
         return "; ".join(told)
-
-
-def parse_style(text: str) -> Style:
-    """A style as it is typed: a name or a number, or shares such as A=1,B=-1,C=1.
-
-    Raises:
-        OptionError: a share that is no number.
-
-    >>> parse_style("stool"), parse_style("stool=0.5,armchair=0.5")
-    ('stool', {'stool': 0.5, 'armchair': 0.5})
-    """
-    if "=" not in text:
-        return text
-    shares: dict[Any, float] = {}
-    for part in text.split(","):
-        name, _, share = (text.strip() for text in part.rpartition("="))
-        try:
-            shares[name] = shares.get(name, 0.0) + float(share)
-        except ValueError:
-            raise OptionError(
-                f"got {part!r} in the style {text!r}; wanted NAME=SHARE, such as A=1,B=-1,C=1"
-            ) from None
-    return shares
-
-
-def _nearest(name: str, styles: Sequence[str]) -> str:
-    """Names like it: those with its words, then others spelled much like it; the nearest first."""
-    words = [w for w in name.casefold().replace("-", "_").split("_") if len(w) > 2]
-    shared = [s for s in styles if words and all(w in s.casefold() for w in words)]
-    near = difflib.get_close_matches(name, shared, 3, 0)
-    near += [s for s in difflib.get_close_matches(name, styles, 6, 0.5) if s not in near]
-    near = near[:3]
-    told = f"the nearest are {', '.join(near)}; " if near else ""
-    return f"{told}unpool generate list shows all {len(styles)}"
-
-
-def _styles(style: Style | Sequence[Style]) -> list[Style]:
-    if not isinstance(style, (*_ONE, Sequence)):
-        raise OptionError(
-            f"got the style {style!r}; wanted a name, a number, shares of several, or a list of "
-            "such"
-        )
-    return [style] if isinstance(style, _ONE) else list(style)
-
-
-def _degrees(name: str, value: float | Sequence[float]) -> list[float]:
-    try:
-        found = [float(v) for v in ([value] if isinstance(value, str | int | float) else value)]
-        if all(map(math.isfinite, found)):
-            return found
-    except (TypeError, ValueError):
-        pass
-    raise OptionError(f"got {name} {value!r}; wanted finite degrees: a number, or one a picture")
-
-
-def _several(changes: Any) -> bool:
-    """Whether it is a list of transformations, rather than one or its numbers."""
-    return isinstance(changes, list) and not (changes and isinstance(changes[0], int | float))
-
-
-def _encoded(change: Any, count: int) -> Tensor:
-    """The numbers of a transformation, as many as the network takes."""
-    if change is None:
-        return torch.zeros(count)
-    numbers = change.encode() if isinstance(change, Transformation) else change
-    encoded = torch.as_tensor(numbers, dtype=torch.float32).flatten()
-    if encoded.shape != (count,):
-        raise ShapeError(
-            f"got a transformation of {tuple(encoded.shape)}; this network takes {count} numbers, "
-            "or with 28 a Transformation"
-        )
-    if not encoded.isfinite().all():
-        raise OptionError(f"got the transformation {encoded.tolist()}; wanted finite numbers")
-    return encoded
 
 
 def _settings(

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from unpool.errors import OptionError
+from unpool.generate.codes import Style
 from unpool.generate.drawn import Drawn
-from unpool.generate.generator import Generator, Style
+from unpool.generate.generator import Generator
 
 __all__ = [
     "CHANGES",

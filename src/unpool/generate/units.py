@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unpool.errors import OptionError
+from unpool.generate.codes import Style
 from unpool.generate.drawn import Drawn, clipped, conclude
-from unpool.generate.generator import Generator, Style
+from unpool.generate.generator import Generator
 from unpool.generate.interventions import intervene
 from unpool.visualize.pictures import draw
 
