@@ -13,12 +13,12 @@ from PIL import Image
 from unpool import export as module
 from unpool.cards import find_partner, read_card
 from unpool.cli import main
+from unpool.devices import bf16_pays
 from unpool.ensemble import EDeconvNet
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.export import FORMATS, export
 from unpool.exported import Exported, is_exported
 from unpool.models import FCN, DeconvNet, from_pretrained, prepare, save_pretrained
-from unpool.models.fast import bf16_pays
 from unpool.programs import fixed_side
 from unpool.segment import Segmenter
 from unpool.vision.images import read_mask

@@ -9,7 +9,7 @@ import unpool
 
 ROOT = Path(unpool.__file__).parent
 LAYERS = [
-    "errors files parallel cards scores timings values",
+    "errors files parallel devices cards scores timings values",
     "ops vision recipes",
     "models data",
     "segmentation programs exported segment ensemble aggregate visualize fitting",

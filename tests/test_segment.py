@@ -17,7 +17,6 @@ from unpool.segment import (
     PRESETS,
     Preset,
     Segmenter,
-    find_device,
     resize,
     score_whole,
     squares,
@@ -424,11 +423,6 @@ def test_a_network_for_whole_pictures_has_one_mode(filled):
     for refused in (segmenter.procedure, lambda mode: segmenter(picture(20, 30), mode=mode)):
         with pytest.raises(OptionError, match="got mode 'instance' for weights of FCN"):
             refused("instance")
-
-
-def test_devices():
-    assert find_device("cpu").type == "cpu"
-    assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from unpool import parallel
 from unpool.data.batches import Batch, batches
 from unpool.data.crops import Draw
 from unpool.data.folders import ClassFolders, Crops, draw_crops, open_folders, require_pictures
+from unpool.devices import find_device
 from unpool.errors import OptionError
 from unpool.files import atomic
 from unpool.fitting import (
@@ -32,7 +33,6 @@ from unpool.models.classifiers import initialize, renormalize
 from unpool.ranking import draw_confusion, rank, shares, sheet, summarize, write_confusion
 from unpool.recipes import Classification
 from unpool.runs import Accuracy, Run, curves_missing, draw_curves, write_json, writing
-from unpool.segment import find_device
 from unpool.vision.images import write_image
 
 __all__ = ["Plan", "build", "fit", "train_classifier"]

@@ -15,9 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from unpool import parallel
 from unpool.data.batches import Batch
 from unpool.data.voc import VOID
+from unpool.devices import bf16_pays
 from unpool.errors import OptionError, UnpoolError
 from unpool.models import Network, prepare
-from unpool.models.fast import bf16_pays
 from unpool.models.scaffold import Learner
 from unpool.recipes import AnyKind, Phase, Recipe
 

@@ -20,10 +20,11 @@ from torch.nn import functional as F
 from unpool import timings
 from unpool.aggregate import Aggregate
 from unpool.cards import AGGREGATIONS, MODES, settings
+from unpool.devices import bf16_pays, find_device
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.exported import Exported, is_exported
 from unpool.models import Network, from_pretrained, prepare
-from unpool.models.fast import accelerate, bf16_pays
+from unpool.models.fast import accelerate
 from unpool.models.vgg import MEAN_BGR
 from unpool.ops.meanfield import DenseCRF
 from unpool.segmentation import Segmentation, conclude
@@ -374,28 +375,6 @@ def resize(image: NDArray[np.uint8], long_side: int, least: int = 1) -> NDArray[
     scale = long_side / max(height, width)
     size = max(round(width * scale), least), max(round(height * scale), least)
     return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-
-
-def find_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the GPU where there is one.
-
-    Raises:
-        OptionError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type == "cpu":
-            return device
-        if device.type == "cuda" and (device.index or 0) < torch.cuda.device_count():
-            return device
-    except RuntimeError:
-        pass
-    raise OptionError(
-        f"got device {name!r}; this machine has cpu"
-        + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
-    )
 
 
 def _require_picture(image: NDArray[np.uint8]) -> None:

@@ -20,6 +20,7 @@ from unpool.data.crops import Cut, Draw, Views, class_balance, draw_views, draw_
 from unpool.data.pasting import find_paster
 from unpool.data.voc import VOID, DataSet, open_data, read_labels, read_sample
 from unpool.data.windows import find_proposals, object_windows, proposal_windows, repeat_rare
+from unpool.devices import find_device
 from unpool.errors import DataError, OptionError
 from unpool.evaluate import evaluate
 from unpool.fitting import arithmetic, estimate_statistics, fit, parts_of, set_learning
@@ -45,7 +46,7 @@ from unpool.runs import (
     write_json,
     writing,
 )
-from unpool.segment import Segmenter, find_device, score_whole
+from unpool.segment import Segmenter, score_whole
 from unpool.vision.drawing import contact_sheet, overlay
 from unpool.vision.images import image_size, voc_palette, write_image
 from unpool.vision.metrics import confusion_matrix, scores

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from unpool.models import FCN, DeconvNet, fast
-from unpool.models.fast import accelerate, bf16_pays, fold
+from unpool.models.fast import accelerate, fold
 
 TABLES = [((1, 4), (2, 6)), ((2, 6), (1, 3), (2, 8))]
 
@@ -91,12 +91,6 @@ def test_an_fcn_has_nothing_to_fold(filled, code, learned):
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     filters = [p for p in folded.parameters() if p.dim() == 4 and min(p.shape[1:]) > 1]
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in filters)
-
-
-def test_whether_bfloat16_pays_is_known_of_every_device():
-    assert isinstance(bf16_pays(torch.device("cpu")), bool)
-    if torch.cuda.is_available():
-        assert isinstance(bf16_pays(torch.device("cuda")), bool)
 
 
 def close(got, expected, unit=1e-4):

@@ -19,9 +19,10 @@ from unpool.bench.machine import describe, peaks, yardsticks
 from unpool.bench.memory import alone, gigabytes
 from unpool.bench.pictures import photos
 from unpool.bench.rounds import Progress, Work, in_turn, paired, require_positive, spread, timed
+from unpool.devices import bf16_pays
 from unpool.errors import OptionError
 from unpool.models import DeconvNet, from_pretrained, prepare
-from unpool.models.fast import accelerate, bf16_pays
+from unpool.models.fast import accelerate
 from unpool.segment import Segmenter
 from unpool.timings import measuring
 from unpool.vision.boxes import Crop

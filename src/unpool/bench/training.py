@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from unpool.bench.machine import describe
 from unpool.bench.memory import alone, gigabytes, nothing, peak_of_batch, trace
 from unpool.bench.rounds import Progress, in_turn, paired, require_positive, spread, timed
+from unpool.devices import bf16_pays
 from unpool.errors import OptionError
 from unpool.models import DeconvNet
-from unpool.models.fast import bf16_pays
 
 __all__ = ["MODES", "Mode", "Step", "compute_memory", "measure"]
 

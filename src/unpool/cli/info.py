@@ -64,7 +64,7 @@ def _devices() -> dict[str, Any]:
     """What there is to compute on; loads torch, which takes a second or two."""
     import torch
 
-    from unpool.models.fast import bf16_pays
+    from unpool.devices import bf16_pays
 
     devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     return {

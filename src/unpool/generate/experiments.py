@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from unpool.bench.machine import describe
+from unpool.devices import find_device
 from unpool.errors import OptionError
 from unpool.files import atomic
 from unpool.generate.lessons import Views, lessons
 from unpool.generate.training import build, fit
 from unpool.models import GenerativeNet
 from unpool.recipes import Generation, Rate
-from unpool.segment import find_device
 
 __all__ = ["COMPACT", "Experiment", "Progress", "learn", "ticker"]
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from unpool.data.transformations import Ranges, Transformation, beyond
+from unpool.devices import find_device
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.generate.codes import Codes, Style, as_changes, as_degrees, as_styles, encoded, nearest
 from unpool.generate.drawn import Drawn, conclude
 from unpool.models import from_pretrained
 from unpool.models.generator import GenerativeNet, encode_view
-from unpool.segment import find_device
 
 __all__ = ["Generator"]
 

@@ -13,6 +13,7 @@ from unpool import parallel
 from unpool.data.chairs import Chairs, open_chairs
 from unpool.data.rendering import read_credits
 from unpool.data.transformations import transform
+from unpool.devices import find_device
 from unpool.fitting import (
     Progress,
     Step,
@@ -36,7 +37,6 @@ from unpool.models import GenerativeNet, from_pretrained, save_pretrained
 from unpool.models.generator import initialize
 from unpool.recipes import Generation
 from unpool.runs import Likeness, Preparation, Run, curves_missing, draw_curves, write_json, writing
-from unpool.segment import find_device
 from unpool.vision.images import write_image
 
 __all__ = ["build", "drawing_loss", "fit", "train_generator"]

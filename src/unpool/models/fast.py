@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from unpool.models.weights import Network
 from unpool.ops.deconv import as_convolution
 
-__all__ = ["accelerate", "bf16_pays", "fold"]
+__all__ = ["accelerate", "fold"]
 
 Net = TypeVar("Net", bound=Network)
 
@@ -92,18 +92,6 @@ def fold(net: Net) -> Net:
                     state[f"{prefix}.{name}.weight"], state[f"{prefix}.{name}.bias"] = weight, bias
     folded.load_state_dict(state, assign=True)
     return _settled(folded)
-
-
-def bf16_pays(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 faster than fp32.
-
-    >>> bf16_pays(torch.device("cpu")) in (True, False)
-    True
-    """
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    has = torch.cpu.get_capabilities()
-    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
 
 
 class _Fast(nn.Module):

@@ -1,0 +1,41 @@
+"""Where to compute, and in which arithmetic."""
+
+import torch
+
+from unpool.errors import OptionError
+
+__all__ = ["bf16_pays", "find_device"]
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; "auto" is the GPU where there is one.
+
+    Raises:
+        OptionError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type == "cpu":
+            return device
+        if device.type == "cuda" and (device.index or 0) < torch.cuda.device_count():
+            return device
+    except RuntimeError:
+        pass
+    raise OptionError(
+        f"got device {name!r}; this machine has cpu"
+        + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
+    )
+
+
+def bf16_pays(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 faster than fp32.
+
+    >>> bf16_pays(torch.device("cpu")) in (True, False)
+    True
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
