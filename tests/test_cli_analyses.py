@@ -198,3 +198,28 @@ def test_help(run):
         code, out, err = run(f"{verb} --help")
         assert (code, err) == (0, [])
         assert f"Example: unpool visualize {verb} " in " ".join(out)
+
+
+def test_a_class_by_name(run, tmp_path):
+    card = {"classes": ["cat", "dog", "cow"]}
+    save_pretrained(ZFNet(3, (4,) * 5, 8, 47), tmp_path / "w", card)
+    text = "invariance in/0.png --weights w --rotation 0,90,90 --json"
+    told = json.loads(run(f"{text} --class dog")[1][0])
+    assert told["classes"] == [1]
+    assert told["curves"] == json.loads(run(f"{text} --class 1")[1][0])["curves"]
+    code, out, err = run(f"{text} --class dock")
+    assert (code, out, len(err)) == (2, [], 1)
+    assert "got class 'dock', which w does not know" in err[0]
+
+
+def test_boxes_that_are_refused(run):
+    head = "picture,part,x0,y0,x1,y1\n0.png,eye,9,9,20,20\n1.png,eye,9,9,20,20\n"
+    for more, message in (
+        ("./0.png,eye,1,1,9,9\n", "whose entry 3 is a second box of eye in ./0.png"),
+        (f'2.png,"{"x" * 140_000}\n', "cannot be read (field larger than field limit"),
+        ("0.png,random,1,1,9,9\n1.png,random,1,1,9,9\n", "got a part 'random'"),
+    ):
+        Path("in/boxes.csv").write_text(head + more)
+        code, out, err = run("correspond --boxes in/boxes.csv MODEL --layer 4")
+        assert (code, out, len(err)) == (2, [], 1)
+        assert message in err[0]

@@ -25,6 +25,20 @@ def build():
         nn.Conv2d(3, 6, 5, 2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
     )
+
+def smooth():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 5, 2), nn.GELU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(294, 4)
+    )
+
+class Tells(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = build()
+
+    def forward(self, x):
+        return {"scores": self.net(x), "maps": x}
 """
 
 
@@ -103,6 +117,40 @@ def test_a_network_that_segments(run, tiny):
     assert "IoU 1" in out[0]
 
 
+def test_a_network_without_rules(run, tmp_path):
+    options = ["--torch-model", f"chain_{tmp_path.name}:smooth", "--size", 32, "--occluder", 16]
+    options += ["--layer", 2]
+    code, out, err = run("a.png", *options)
+    assert (code, len(out), len(err)) == (0, 1, 1)
+    assert err[0].startswith("unpool: no projection: the model calls gelu, ")
+    assert "(--activations gelu=relu)" in err[0]
+    code, out, err = run("a.png", *options, "--json")
+    assert (code, err) == (0, [])
+    assert "gelu" in json.loads(out[0])["unprojected"]
+    for more in (["--activations", "gelu=relu"], ["--rule", "saliency"]):
+        code, out, err = run("a.png", *options, *more, "--json")
+        assert (code, err, json.loads(out[0])["unprojected"]) == (0, [], "")
+
+
+def test_a_network_that_tells_more_than_scores(run, tmp_path):
+    options = ["--torch-model", f"chain_{tmp_path.name}:Tells", "--size", 32, "--occluder", 16]
+    code, out, err = run("a.png", *options, "--json")
+    assert (code, err) == (0, [])
+    record = json.loads(out[0])
+    plain = ["--torch-model", f"chain_{tmp_path.name}:build", *options[2:]]
+    wanted = json.loads(run("a.png", *plain, "--json")[1][0])
+    assert record["value"] == pytest.approx(wanted["value"], rel=1e-5)
+    assert record["exact incremental"] == "no"
+
+
+def test_a_network_that_needs_another_size(run, tmp_path):
+    model = ["--torch-model", f"chain_{tmp_path.name}:smooth", "--size", 40]
+    code, out, err = run("a.png", *model, "-o", "out")
+    assert (code, out, len(err)) == (2, [], 1)
+    assert "the model cannot be run on (1, 3, 40, 40) float32" in err[0]
+    assert "(--size)" in err[0]
+
+
 def test_list_layers(run, tmp_path):
     code, out, _ = run(
         "--torch-model", f"chain_{tmp_path.name}:build", "--size", 32, "--list-layers"
@@ -118,6 +166,8 @@ def test_list_layers(run, tmp_path):
         (["--class", 9], "class 9; the model has 0 to 3"),
         (["--layer", "8"], "got layer '8', which the model does not have"),
         (["--layer", "7"], "wanted maps (C, h, w)"),
+        (["--rule", "zeiler"], "got rule 'zeiler'"),
+        (["--activations", "relu", "--activations", "off"], "got activations='off'"),
         (["--occluder", 40], "an occluder of 40 x 40 for a picture of 32 x 32"),
         (["--occluder", 4, "--stride", 5], "a stride of 5 x 5 with an occluder of 4 x 4"),
         (["--classes", "a.png"], "got --classes a.png, which is no text"),
@@ -135,6 +185,8 @@ def test_mistakes_are_told_in_a_line(run, tmp_path, options, message):
 def test_mistakes_with_a_network_that_segments(run, tiny):
     code, _, err = run("a.png", "--weights", tiny, "--layer", "trunk")
     assert (code, "got --layer for a network that segments" in err[0]) == (2, True)
+    code, _, err = run("a.png", "--weights", tiny, "--rule", "guided")
+    assert (code, "got --rule for a network that segments" in err[0]) == (2, True)
     code, out, err = run("a.png", "--weights", tiny, "--class", "200", "--json")
     assert code == 3
     assert "class 200 is not found" in json.loads(out[0])["error"]

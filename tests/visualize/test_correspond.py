@@ -135,3 +135,16 @@ def test_one_picture_is_too_few(subject, files):
         correspond(subject, {"eye": {files[0]: (9, 9, 20, 20)}}, ["8"])
     with pytest.raises(OptionError, match="near it: 8"):
         correspond(subject, {"eye": dict.fromkeys(files, (9, 9, 20, 20))}, ["88"])
+
+
+def test_damaged_weights_are_refused(subject, files):
+    """Of what is not a number no sign differs, which is not agreement."""
+    with torch.no_grad():
+        subject.model[3].weight[0, 0] = float("nan")
+    with pytest.raises(OptionError, match="layer '4' gives values that are not finite"):
+        correspond(subject, {"eye": dict.fromkeys(files, (9, 9, 20, 20))}, ["1", "4"])
+
+
+def test_no_part_is_called_as_the_control(subject, files):
+    with pytest.raises(OptionError, match="got a part 'random', as the control is called"):
+        correspond(subject, {"random": dict.fromkeys(files, (9, 9, 20, 20))}, ["8"])

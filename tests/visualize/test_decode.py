@@ -50,22 +50,29 @@ def test_the_maps_of_a_deconvnet(filled, image, code):
     assert torch.equal(named.stages[0][1].values, after[0, 1])
 
 
-def test_the_maps_of_an_fcn(image):
+@pytest.mark.parametrize("pad", [1, 9])
+def test_the_maps_of_an_fcn(image, pad):
+    """What is shown of a stage is what the network adds, without the borders."""
     torch.manual_seed(0)
-    net = FCN(3, ((1, 4), (1, 6), (1, 8)), None, stride=4, pad=1).eval()
+    net = FCN(3, ((1, 4), (1, 6), (1, 8)), None, stride=4, pad=pad).eval()
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.3)
     seen = {}
     for name, layer in net.score.items():
         layer.register_forward_hook(lambda m, i, o, name=name: seen.update({name: o.clone()}))
+    added = []
+    net.score["upscore4"].register_forward_pre_hook(lambda m, i: added.append(i[0].clone()))
     label = largest_region(net, image)[0]
     found = decode(net, image, label)
     layers = [[one and one.layer for one in pair] for pair in found.stages]
     assert layers == [[None, "score_fr"], ["upscore2", "score_pool2"]]
-    for pair in found.stages:
-        for one in filter(None, pair):
-            assert one.unit == label
-            assert torch.equal(one.values, seen[one.layer][0, label])
+    (_, deep), (enlarged, own) = found.stages
+    assert torch.equal(deep.values, seen["score_fr"][0, label])
+    assert enlarged.values.shape == own.values.shape
+    assert torch.equal(enlarged.values + own.values, added[0][0, label])
+    assert {one.unit for one in (deep, enlarged, own)} == {label}
+    if pad == 1:
+        assert enlarged.values.shape < seen["upscore2"].shape[2:]
     assert found.figure(np.zeros((30, 33, 3), np.uint8)).shape[2] == 3
     with pytest.raises(OptionError, match="got a unit for an FCN, which has one map a class"):
         decode(net, image, label, unit=1)

@@ -158,3 +158,31 @@ def test_what_is_refused(states, files):
     files[0].write_bytes(b"")
     with pytest.raises(ImageError, match="none of 1"):
         evolve(states, files[:1], ["8"])
+
+
+def test_what_nothing_excites_is_gray(states, files):
+    """Even where the signal is 1 whatever the activation."""
+    found = evolve(states, files, ["4"], units=[4], seed="1")
+    (growth,) = found.layers
+    assert growth.pictures[0, 1] == -1
+    assert (growth.projections[0, 1] == 128).all()
+    assert all((growth.projections[0, i] != 128).any() for i in (0, 2))
+
+
+def test_names_of_checkpoints_differ(tmp_path, states, files):
+    def names(*paths):
+        made = [tmp_path / path for path in paths]
+        for path in made:
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        return [state.name for state in named_checkpoints(made, torch_model="a:b")]
+
+    assert names("e1/model.pt", "e2/model.pt") == ["e1/model", "e2/model"]
+    assert names("e1/a.pt", "e2/b.pt") == ["a", "b"]
+    assert names("e1/a.pt", "e1/a.safetensors") == ["a.pt", "a.safetensors"]
+    assert names("e1/a.pt", "e1/a.pt") == ["a", "a"]
+    long = [Checkpoint(f"checkpoint_{i:03}", states[0].load) for i in (1, 2)]
+    figure = evolve(long, files[:1], ["4"], units=[1]).figure()
+    first, second = figure[20:40, :68], figure[20:40, 76:144]
+    assert (first < 255).any()
+    assert not np.array_equal(first, second)

@@ -57,3 +57,9 @@ def test_what_is_written(tmp_path):
     assert [path.name for path in paths] == ["chart.png", "chart.json"]
     assert np.array_equal(read_image(paths[0]), picture)
     assert json.loads(paths[1].read_text()) == {"a": [1, None]}
+
+
+def test_json_is_strict(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_figure(tmp_path, "a", np.zeros((2, 2, 3), np.uint8), {"value": float("nan")})
+    assert not (tmp_path / "a.json").exists()

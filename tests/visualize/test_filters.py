@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from unpool.errors import ImageError, OptionError
+from unpool.errors import ImageError, OptionError, WeightsError
 from unpool.visualize.filters import cover, filters_of, inspect_filters
 from unpool.visualize.subjects import Inputs, Subject
 
@@ -146,12 +146,27 @@ def test_what_is_refused(subject, files):
         with pytest.raises(OptionError, match=r"no two-dimensional convolution.*near it: "):
             inspect_filters(subject, layer)
     plain = Subject(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 4)), "none", Inputs(SIDE))
-    with pytest.raises(OptionError, match="none, for it has none"):
+    with pytest.raises(OptionError, match="got none, which has no two-dimensional convolutions"):
         inspect_filters(plain)
     files[0].write_bytes(b"")
     with pytest.raises(ImageError, match="none of 1"):
         inspect_filters(subject, pictures=files[:1])
     with torch.no_grad():
         subject.model[0].weight.zero_()
-    with pytest.raises(OptionError, match="filters are all zero or not finite"):
+    with pytest.raises(OptionError, match="filters are all zero"):
         inspect_filters(subject)
+
+
+def test_weights_that_are_not_finite_are_refused(subject):
+    """One of them would make every filter of its layer dead."""
+    with torch.no_grad():
+        subject.model[5].weight[1, 2, 0, 0] = float("nan")
+    with pytest.raises(WeightsError, match="layer '5' has filters that are not finite"):
+        inspect_filters(subject)
+
+
+def test_a_compiled_model_is_as_it_was(subject):
+    compiled = Subject(torch.compile(subject.model, backend="eager"), "compiled", subject.inputs)
+    found, wanted = inspect_filters(compiled), inspect_filters(subject)
+    assert found.rows == wanted.rows
+    assert found.layer == "0"

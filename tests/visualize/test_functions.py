@@ -52,7 +52,9 @@ NONLINEAR = [
     *(F.hardsigmoid, F.hardtanh, F.logsigmoid, F.softshrink, F.hardshrink, F.glu),
     *(lambda x: x.clamp(min=0), lambda x: x.clamp_min(0), lambda x: x.clamp_max(0)),
     *(lambda x: F.threshold(x, 0, 0), lambda x: F.prelu(x, torch.ones(1))),
-    *(lambda x: x.softmax(0), lambda x: x.log_softmax(0)),
+    *(lambda x: x.softmax(0), lambda x: x.log_softmax(0), lambda x: x.logsumexp(0)),
+    *(torch.exp, torch.expm1, torch.log, torch.log1p, torch.log2, torch.log10, torch.sqrt),
+    *(torch.rsqrt, torch.square, torch.atan, torch.cos, torch.tan, lambda x: x**3, torch.erfc),
 ]
 
 

@@ -208,3 +208,32 @@ def test_projector(subject, files, tmp_path, units):
         assert told["box"] == list(field.box(*told["place"]))
     shown = [told["unit"] for told in record["projections"]]
     assert len(shown) == 2 if not units else shown == [5, 2, 5, 2]
+
+
+def test_figures_that_are_shown_no_more_are_removed(subject, files, tmp_path):
+    out = tmp_path / "out"
+    make_gallery(subject, files[:1], out, ["8", "2"], units=[0, 1, 3], count=1)
+    mine_own = out / "8/0005.png"
+    mine_own.write_bytes(files[0].read_bytes())
+    pictures = [files[0], out / "8/0003.png"]
+    make_gallery(subject, pictures, out, ["8"], units=[0, 2], count=1)
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
+    kept = {"8/0003.png", "8/0005.png", "2/0000.png", "2/0001.png", "2/0003.png"}
+    assert left == {"8/0000.png", "8/0002.png"} | kept
+    (out / "top.json").write_text("{}")
+    make_gallery(subject, pictures, out, ["8"], units=[1], count=1)
+    assert (out / "8/0000.png").exists()
+
+
+def test_a_layer_that_is_called_as_the_input(subject, files, tmp_path):
+    net = torch.nn.Sequential()
+    net.add_module("input", subject.model[0])
+    named = Subject(net, "named", subject.inputs)
+    image = read_image(files[0])
+    projector = Projector(named, ["input"])
+    record = projector.write(image, tmp_path / "out/a")
+    shown = {path.name for path in (tmp_path / "out").iterdir()}
+    assert shown == {"a.input.png", "a.%69nput.png", "a.json"}
+    assert {path.name for path in projector.files(tmp_path / "out/a")} == shown
+    assert np.array_equal(read_image(Path(record["input"])), subject.inputs.crop(image))
+    assert Path(record["projections"][0]["file"]).name == "a.%69nput.png"

@@ -96,3 +96,20 @@ def test_progress(image):
     told = []
     occlude_region(Neighbors(), image, window=6, batch=4, progress=lambda *now: told.append(now))
     assert told == [(4, 9), (8, 9), (9, 9)]
+
+
+def test_classes_above_255(image):
+    class Shifted(nn.Module):
+        def forward(self, x):
+            scores = Neighbors()(x)
+            return torch.cat([scores[:, :1], torch.zeros(len(x), 260, 12, 12), scores[:, 1:]], 1)
+
+    found = occlude_region(Shifted(), image, window=6)
+    assert found.target == 261
+    assert set(np.unique(found.labels)) == {0, 261, 262}
+    assert occlude_region(Shifted(), image, target=262, window=12).target == 262
+    with pytest.raises(OptionError, match="class 5 is not found; it has 261, 262"):
+        occlude_region(Shifted(), image, target=5)
+    picture = np.zeros((12, 12, 3), np.uint8)
+    assert found.panels(picture)[1][0].shape == picture.shape
+    assert found.panels(picture)[2][1].startswith("IoU of class 261")

@@ -170,3 +170,27 @@ def test_what_is_refused(subject, files):
     files[0].write_bytes(b"")
     with pytest.raises(ImageError, match="none of 1 pictures can be used"):
         measure_invariance(subject, files[:1])
+
+
+def test_damaged_weights_are_refused(subject, files):
+    net = subject.model[1][2]
+    with torch.no_grad():
+        net.bias[1] = float("inf")
+    with pytest.raises(OptionError, match="the model gives values that are not finite"):
+        measure_invariance(subject, files, ["0.1", "0.3"], values=VALUES)
+    with torch.no_grad():
+        subject.model[0][0].weight[2] = float("nan")
+    with pytest.raises(OptionError, match=r"layer '0.1' gives values that are not finite"):
+        measure_invariance(subject, files, ["0.1", "0.3"], values=VALUES)
+
+
+def test_layers_with_as_many_maps_as_classes():
+    """Only those at the end give the scores."""
+    convolutions = nn.Conv2d(3, 5, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(5, 8, 3), nn.ReLU()
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
+    for end, top in ((), "5"), ((nn.Softmax(1),), "5"), ((nn.ReLU(), nn.Linear(5, 5)), "8"):
+        net = nn.Sequential(*convolutions, *head, *end)
+        assert choose_layers(Subject(net, "five", Inputs(SIDE, SIDE))) == (["1", "4"], top)
+    scores = nn.Conv2d(8, 5, 1), nn.ConvTranspose2d(5, 5, 2, 2), nn.Upsample(SIDE)
+    net = nn.Sequential(*convolutions, *scores)
+    assert choose_layers(Subject(net, "segments", Inputs(SIDE, SIDE))) == (["1", "4"], "4")

@@ -13,6 +13,7 @@ from unpool.errors import OptionError, ShapeError
 from unpool.models import VGG
 from unpool.visualize import occlude, project
 from unpool.visualize.looped import Plain
+from unpool.visualize.occlusion import save_found
 
 basic = pytest.importorskip("captum.testing.helpers.basic_models")
 
@@ -238,6 +239,65 @@ def test_save(net, image, tmp_path):
         found.panels(np.zeros((3, 3, 3), np.uint8))
 
 
+class Several(nn.Module):
+    """A model that gives more than scores."""
+
+    def __init__(self, model, made):
+        super().__init__()
+        self.model, self.made = model, made
+
+    def forward(self, x):
+        return self.made(self.model(x))
+
+
+@pytest.mark.parametrize("made", [lambda y: {"out": y, "n": 3}, lambda y: (y, y * 2)])
+def test_the_first_of_several_outputs_is_taken(made, net, image):
+    wanted = occlude(net, image, layer="features.pool2", window=12)
+    found = occlude(Several(net, made), image, layer="model.features.pool2", window=12)
+    assert torch.allclose(found.values, wanted.values, rtol=1e-5)
+    assert torch.allclose(found.totals, wanted.totals, rtol=1e-5)
+    assert (found.unit, found.incremental) == (wanted.unit, False)
+    assert found.total == pytest.approx(wanted.total)
+
+
+@pytest.mark.parametrize("method", ["incremental", "plain"])
+def test_a_softmax_of_the_model_is_not_taken_twice(method, net, image):
+    options = {"window": 8, "method": method}
+    wanted = occlude(net, image, **options)
+    found = occlude(nn.Sequential(net.features, net.classifier, nn.Softmax(1)), image, **options)
+    assert torch.allclose(found.values, wanted.values, rtol=1e-4)
+    assert found.value == pytest.approx(wanted.value, rel=1e-4)
+
+
+def test_without_a_rule_there_is_no_projection(image, filled_net):
+    model = filled_net(nn.Sequential(nn.Conv2d(3, 4, 5), nn.GELU(), nn.Flatten()))
+    found = occlude(model, image, layer="1", window=12)
+    assert found.projection is None
+    assert found.unprojected.startswith("the model calls gelu, for which this rule says nothing")
+    assert found.total == pytest.approx(
+        float(model[:2](image).detach()[0, found.unit].sum()), rel=1e-5
+    )
+    assert len(found.panels(np.zeros((24, 24, 3), np.uint8))) == 5  # of 6
+    assert found.record()["unprojected"] == found.unprojected
+    for options in ({"rule": "saliency"}, {"activations": {"gelu": "relu"}}):
+        shown = occlude(model, image, layer="1", window=12, **options)
+        wanted = project(model, image, "1", found.unit, place="all", **options)
+        assert torch.equal(shown.projection.signal, wanted.signal)
+        assert shown.unprojected == ""
+
+
+@pytest.mark.parametrize("layer", [None, "features.pool2"])
+def test_values_that_are_not_finite_are_refused(layer, net, image, tmp_path):
+    with torch.no_grad():
+        next(net.parameters())[0] = torch.nan
+    with pytest.raises(OptionError, match="values that are not finite; the weights are damaged"):
+        occlude(net, image, layer=layer, window=12)
+    blank = occlude(net, 0 * image, layer=layer, window=12)  # of which only the shape is of use
+    assert blank.values.shape == (3, 3)
+    with pytest.raises(ValueError, match="JSON"):
+        save_found(tmp_path / "a", np.zeros((24, 24, 3), np.uint8), {"value": float("nan")})
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -248,6 +308,8 @@ def test_save(net, image, tmp_path):
         ({"value": "logit"}, OptionError, "value='logit'"),
         ({"method": "fast"}, OptionError, "method='fast'"),
         ({"batch": 0}, OptionError, "batch=0; wanted 1 or more"),
+        ({"rule": "zeiler"}, OptionError, "got rule 'zeiler'"),
+        ({"activations": "off"}, OptionError, "got activations='off'"),
         ({"window": 25}, OptionError, "an occluder of 25 x 25"),
     ],
 )

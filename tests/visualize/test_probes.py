@@ -70,7 +70,7 @@ def test_it_stops_at_the_deepest_layer(pictures):
     probe = Probe(model, ["1", "0"])
     for _ in range(2):
         assert list(probe(pictures)) == ["0", "1"]
-    with pytest.raises(AssertionError, match="one layer too many"):
+    with pytest.raises(ShapeError, match=r"cannot be run on .*: one layer too many"):
         list_layers(model, pictures)
 
 
@@ -123,7 +123,7 @@ def test_messages(build, pictures):
     model = build("squeezenet")
     with pytest.raises(OptionError, match=r"got layer '3.expand', .* near it: 3.expand\dx\d, "):
         Probe(model, ["3.expand"])
-    with pytest.raises(OptionError, match=r"got layer 'conv1', .* near it: 0, 1, 2 \(list_layers"):
+    with pytest.raises(OptionError, match=r"got layer 'conv1', .* have; there are 0, 1, 2 \(list_"):
         Probe(model, ["conv1"])
     with pytest.raises(OptionError, match=r"got layer '3.relu:x', which the model does not have"):
         Probe(model, ["3.relu:x"])
@@ -131,10 +131,20 @@ def test_messages(build, pictures):
         Probe(model, ["3.relu:2"])(pictures)
     with pytest.raises(OptionError, match="got no layers; name one or more"):
         Probe(model, [])
-    with pytest.raises(OptionError, match="which the model does not have; near it: none"):
+    with pytest.raises(OptionError, match="which the model does not have; there are none"):
         Probe(nn.ReLU(), ["relu"])
     with pytest.raises(ShapeError, match=r"cannot be run on \(1, 1, 9, 9\) float32 on cpu: .*"):
         list_layers(model, torch.zeros(1, 1, 9, 9))
+
+
+@pytest.mark.parametrize("error", [AssertionError, IndexError, TypeError])
+def test_what_models_raise_of_pictures_that_do_not_fit(error, pictures):
+    class Refuses(nn.Module):
+        def forward(self, x):
+            raise error
+
+    with pytest.raises(ShapeError, match=rf"cannot be run on .*: {error.__name__}; .*--size"):
+        list_layers(nn.Sequential(Refuses()), pictures)
 
 
 def test_errors_of_the_model_are_its_own(pictures):

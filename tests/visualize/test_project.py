@@ -533,12 +533,37 @@ def test_on_a_gpu(build, pictures):
         ({"overlap": "add"}, OptionError, r"got overlap 'add'; it is one of sum, overwrite"),
         ({"lrn": "none"}, OptionError, r"got lrn 'none'; it is 'identity' or 'gradient'"),
         ({"activations": "off"}, OptionError, r"got activations='off'; name 'relu', 'gradient'"),
-        ({"activations": {"silu": "x"}}, OptionError, r"for example \{'silu': 'relu'\}"),
+        ({"activations": {"silu": "x"}}, OptionError, r"for example \{'silu': 'relu'\} \(--act"),
     ],
 )  # fmt: skip
 def test_messages(options, error, message, build, pictures):
     with pytest.raises(error, match=message):
         project(build("vgg"), pictures, **{"layer": "9", "unit": 1, **options})
+
+
+def test_values_that_are_not_finite_are_refused(build, pictures):
+    net = build("vgg")
+    broken = pictures.clone()
+    broken[1, 0, 3, 3] = torch.inf
+    with pytest.raises(OptionError, match=r"layer '9' gives values or gradients .* not finite"):
+        project(net, broken, "9", 1)
+
+
+def test_a_negative_activation_sends_down_the_other_half(build, pictures):
+    """It is no factor: as by a ReLU of its own for signals with the other sign."""
+    net = nn.Sequential(build("vgg"), nn.Conv2d(8, 1, 1))
+    nn.init.zeros_(net[1].weight)
+    nn.init.constant_(net[1].bias, -2.0)
+    with torch.no_grad():
+        net[1].weight[0, 0], net[1].weight[0, 1] = 1e-6, -1e-6
+    found, ones = (
+        project(net, pictures, "1", 0, place=(2, 2), seed=s) for s in ("activation", "1")
+    )
+    assert (found.values < 0).all()
+    net[1].weight.data.neg_()
+    other = project(net, pictures, "1", 0, place=(2, 2), seed="1")
+    assert close(found.signal, other.signal * -found.values.view(-1, 1, 1, 1), 1e-4)
+    assert not close(found.signal, ones.signal * found.values.view(-1, 1, 1, 1), 0.1)
 
 
 def test_messages_about_pictures(build, pictures):

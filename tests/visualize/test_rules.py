@@ -65,6 +65,7 @@ LEFT = {
     "interpolate": lambda x: F.interpolate(x, scale_factor=2.0, mode="bilinear"),
     "group_norm": lambda x: F.group_norm(x, 2),
     "normalize": lambda x: F.normalize(x, dim=1),
+    "rms_norm": lambda x: F.rms_norm(x, x.shape[-1:]),
     "dropout": lambda x: F.dropout(x, 0.5, training=False),
     "the larger of two maps": lambda x: torch.maximum(x[:, :2], x[:, 2:]).repeat(1, 2, 1, 1),
     "the largest of a window": lambda x: F.max_pool2d(x, 3, 1),
@@ -88,7 +89,7 @@ class Cube(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
-        return x**3
+        return x * x * x
 
     @staticmethod
     def backward(ctx, signal):
@@ -124,15 +125,33 @@ REFUSED = {
     "lt": lambda x: x.masked_fill(x < 0, 0.0),
     "ge": lambda x: torch.where(x >= 0, x, 0.0),
     "scaled_dot_product_attention": lambda x: F.scaled_dot_product_attention(x, x, x),
+    "logsumexp": lambda x: x.logsumexp(1, keepdim=True).expand_as(x),
+    "exp": lambda x: x / (1 + torch.exp(-x)),  # SiLU, and other activations made by hand
+    "rpow": lambda x: x / (1 + 2**-x),
+    "atan": torch.atan,
+    "cos": lambda x: x.cos(),
+    "log1p": lambda x: torch.log1p(x * x),
+    "pow": lambda x: x**3,
+    "sqrt": lambda x: torch.sqrt(x * x + 1),
 }
+UNLIKE = (
+    "softmax",
+    "scaled_dot_product_attention",
+    "logsumexp",
+    "exp",
+    "rpow",
+    "log1p",
+    "pow",
+    "sqrt",
+)
 
 
 @pytest.mark.parametrize("rule", ["deconvnet", "guided", "FTF"])
 @pytest.mark.parametrize("name", REFUSED)
 def test_activations_without_a_rule_are_refused_by_name(name, rule, pictures):
-    with pytest.raises(
-        OptionError, match=rf"the model calls {name}, .* activations=\{{'{name}': 'relu'\}}"
-    ):
+    word = "gradient" if name in UNLIKE else "relu"
+    told = rf"activations=\{{'{name}': '{word}'\}} \(--activations {name}={word}\) to "
+    with pytest.raises(OptionError, match=rf"the model calls {name}, .* {told}"):
         down(REFUSED[name], pictures, rule=rule)
 
 
@@ -185,13 +204,42 @@ def test_a_gate_may_stay_as_it_was(pictures):
     assert not torch.allclose(found, moving, atol=1e-6)
 
 
+class Attention(nn.Module):
+    """A convolution, and attention over its places, which gives several tensors."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.attend = nn.Conv2d(3, 4, 9, 6), nn.MultiheadAttention(4, 2)
+
+    def forward(self, x):
+        x = self.conv(x).flatten(2).permute(2, 0, 1)
+        return (x + self.attend(x, x, x)[0]).permute(1, 2, 0)
+
+
+def test_attention_gives_several_tensors(pictures):
+    net, name = Attention(), "multi_head_attention_forward"
+    x = pictures.clone().requires_grad_()
+    expected = torch.autograd.grad(net(x)[:, 1].sum(), x)[0]
+    whole = nn.Sequential(net)
+    options = {"layer": "0", "unit": 1, "place": "all", "seed": "1"}
+    found = project(whole, pictures, activations="gradient", **options).signal
+    assert torch.allclose(found, expected, atol=1e-6)
+    still = project(whole, pictures, activations={name: "constant"}, **options).signal
+    plain = torch.autograd.grad(net.conv(x)[:, 1].sum(), x)[0]  # past the attention
+    assert torch.allclose(still, plain, atol=1e-6)
+    for meant in ("relu", {name: "relu"}):
+        with pytest.raises(OptionError, match=rf"calls {name}, .*{name}=gradient\) to take"):
+            project(whole, pictures, activations=meant, **options)
+
+
 @pytest.mark.parametrize(
     ("name", "function"),
-    [("Cube", Cube.apply), ("Relu", lambda x: F.lp_pool2d(x, 2.0, 3, 1))],
+    [("Cube", Cube.apply), ("Pow", lambda x: F.lp_pool2d(x, 2.0, 3, 1))],
 )
 def test_what_is_computed_out_of_sight_is_refused(name, function, pictures):
     with pytest.raises(
-        OptionError, match=rf"{name} is computed out of sight .*=\{{'{name}': 'gradient'\}}"
+        OptionError, match=rf"{name} is computed out of sight .*=\{{'{name}': 'gradient'\}} \(--"
     ):
         down(function, pictures)
     expected = down(function, pictures, rule="saliency").signal

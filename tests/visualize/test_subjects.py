@@ -151,5 +151,7 @@ def test_classes_by_name_and_number(tmp_path, nets):
     assert [subject.class_name(n) for n in (1, 12)] == ["cat", "12"]
     with pytest.raises(OptionError, match=r"got class 'cats', .* does not know; near it: cat"):
         subject.find_class("cats")
+    with pytest.raises(OptionError, match=r"not know; there are ground, cat, 7 \.\.\."):
+        subject.find_class("zebra")
     with pytest.raises(OptionError, match="the model tells no names: give a number"):
         load_subject(torch_model=f"{nets}:build").find_class("cat")

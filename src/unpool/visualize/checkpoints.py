@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
+from unpool.devices import find_device
 from unpool.errors import OptionError, WeightsError
 from unpool.models import AlexNet, ZFNet, load_tensors
 from unpool.recipes import Classification
-from unpool.segment import find_device
 from unpool.visualize.subjects import Inputs, Subject, load_subject
 
 __all__ = ["Checkpoint", "checkpoints_of_run", "named_checkpoints"]
@@ -67,7 +67,7 @@ def _after(path: Path, recipe: Classification, classes: int, device: torch.devic
 
 
 def named_checkpoints(paths: Sequence[str | Path], **options: Any) -> list[Checkpoint]:
-    """States in the order given.
+    """States in the order given; where names repeat, the folders above tell them apart.
 
     Args:
         paths: folders of weights; or files of tensors, as `load_tensors` reads them, for the model
@@ -79,23 +79,40 @@ def named_checkpoints(paths: Sequence[str | Path], **options: Any) -> list[Check
     """
     model = [name for name in ("weights", "torch_model") if options.get(name) is not None]
     found = []
-    for path in map(Path, paths):
+    places = [Path(path) for path in paths]
+    for path, name in zip(places, _names(places), strict=True):
         if not path.is_dir():
             if not model:
                 raise OptionError(
                     f"got checkpoint {path}, which is no folder of weights; if it is a file of "
                     "tensors, name their model with --torch-model or --weights"
                 )
-            found.append(Checkpoint(path.stem, partial(_filled, path, options)))
+            found.append(Checkpoint(name, partial(_filled, path, options)))
             continue
         if model:
             raise OptionError(
                 f"got checkpoint {path}, a folder of weights, which tells its model itself; leave "
                 f"out --{model[0].replace('_', '-')}"
             )
-        name = path.parent.resolve().name if path.name == "weights" else path.name
         found.append(Checkpoint(name, partial(load_subject, **{**options, "weights": path})))
     return found
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Of files and folders, with as many of the folders above as tell them apart.
+
+    >>> _names([Path("e1.pt"), Path("e2.pt")]), _names([Path("e1/net.pt"), Path("e2/net.pt")])
+    (['e1', 'e2'], ['e1/net', 'e2/net'])
+    """
+    full = [path.parent.resolve() / path.name for path in paths]
+    bare = [path if path.is_dir() else path.with_suffix("") for path in full]
+    bare = [path.parent if path.name == "weights" else path for path in bare]
+    if len(set(bare)) < len(set(full)):
+        bare = full
+    depth = 1
+    while len({path.parts[-depth:] for path in bare}) < len(set(bare)):
+        depth += 1
+    return ["/".join(path.parts[-depth:]) for path in bare]
 
 
 def _filled(path: Path, options: dict[str, Any]) -> Subject:

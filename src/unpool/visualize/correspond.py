@@ -26,6 +26,7 @@ Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 _Boxes = dict[int, Box]
 
+_CONTROL = "random"
 _NOISE = 1e-6  # of the largest feature: what rounding alone may change
 
 
@@ -127,8 +128,9 @@ def correspond(
         progress: see `Progress`.
 
     Raises:
-        OptionError: no such layer, a part in fewer than two pictures that can be read, or a box
-            that is empty, outside its picture, or outside what the model sees of it.
+        OptionError: no such layer, one whose values are not finite, a part called "random" or in
+            fewer than two pictures that can be read, or a box that is empty, outside its picture,
+            or outside what the model sees of it.
         ShapeError: the model takes no pictures of this size.
         ImageError: none of the pictures can be read.
 
@@ -136,6 +138,8 @@ def correspond(
     numbers are those of the share of signs that differ, averaged over ordered pairs. A feature
     that changes by less than 1e-6 of the largest does not count as changed.
     """
+    if _CONTROL in parts:
+        raise OptionError(f"got a part {_CONTROL!r}, as the control is called; name it otherwise")
     layers = list(layers) or _usual(subject)
     gauge = Gauge(subject, layers)
     paths = list(dict.fromkeys(path for where in parts.values() for path in where))
@@ -225,7 +229,7 @@ def _random(
         for i, (x0, y0, x1, y1) in parts[draw % len(parts)].items():
             x, y = rng.integers(0, [side - x1 + x0 + 1, side - y1 + y0 + 1]).tolist()
             where[i] = (x, y, x + x1 - x0, y + y1 - y0)
-        found.append(("random", where))
+        found.append((_CONTROL, where))
     return found
 
 

@@ -47,7 +47,8 @@ class Decoded:
     region: Tensor  #: (H, W) bool, where it is predicted
     stages: tuple[tuple[DecoderMap | None, DecoderMap], ...]
     """DeconvNet: after unpooling, and after deconvolution. FCN: the scores of the stage before,
-    enlarged, which the first does not have; and those of the stage's own maps."""
+    enlarged, which the first does not have; and those of the stage's own maps; of both what the
+    network adds, without what reaches beyond the other."""
     scores: Tensor  #: (H, W) float32, of the class, before softmax
 
     def record(self) -> dict[str, Any]:
@@ -209,8 +210,17 @@ def _score_stages(
     def one(name: str) -> DecoderMap:
         return DecoderMap(name, label, found[f"score.{name}"][0, label].float().cpu())
 
-    pairs = zip(below, own, strict=True)
-    return tuple((one(b) if b is not None else None, one(name)) for b, name in pairs)
+    first, *others = zip(below, own, strict=True)
+    pairs = [_added(one(b), one(name), net.offsets[name]) for b, name in others if b is not None]
+    return ((None, one(first[1])), *pairs)
+
+
+def _added(a: DecoderMap, b: DecoderMap, offset: int) -> tuple[DecoderMap, DecoderMap]:
+    """Where two maps lie over each other, as an FCN crops them to add them."""
+    cut, start = max(-offset, 0), max(offset, 0)
+    x, y = a.values[cut:, cut:], b.values[start:, start:]
+    rows, columns = (min(sides) for sides in zip(x.shape, y.shape, strict=True))
+    return a._replace(values=x[:rows, :columns]), b._replace(values=y[:rows, :columns])
 
 
 def _panel(one: DecoderMap | None, size: Sequence[int]) -> tuple[Pixels, str]:

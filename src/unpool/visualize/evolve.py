@@ -17,7 +17,7 @@ from unpool.visualize.checkpoints import Checkpoint
 from unpool.visualize.fields import Field
 from unpool.visualize.figures import captioned, fitted, joined, write_figure
 from unpool.visualize.layers import tried
-from unpool.visualize.pictures import draw, patch
+from unpool.visualize.pictures import GRAY, draw, patch
 from unpool.visualize.probes import Layer, list_layers
 from unpool.visualize.project import project
 from unpool.visualize.subjects import Subject
@@ -40,7 +40,7 @@ class Growth(NamedTuple):
     values: NDArray[np.float32]  #: (U, T) the strongest activation
     pictures: NDArray[np.int64]  #: (U, T) in which picture it is; -1 where none is above zero
     boxes: NDArray[np.int64]  #: (U, T, 4) what the unit sees there: x0, y0, x1, y1 in the crop
-    projections: NDArray[np.uint8]  #: (U, T, h, w, 3)
+    projections: NDArray[np.uint8]  #: (U, T, h, w, 3); gray where none is above zero
 
     @property
     def jumps(self) -> NDArray[np.bool_]:
@@ -77,7 +77,7 @@ class Evolution:
         """
         heads = [np.full((1, _TILE + 4, 3), 255, np.uint8)] * len(self.checkpoints)
         named = zip(heads, self.checkpoints, strict=True)
-        head = joined([captioned(space, name[:10]) for space, name in named], 1)
+        head = joined([captioned(space, _short(name)) for space, name in named], 1)
         blocks = []
         for growth in self.layers:
             rows = joined([self._row(growth, i) for i in range(len(growth.units))], 0, 2)
@@ -198,6 +198,15 @@ def evolve(
     return Evolution(names, views.pictures, views.failed, grown)
 
 
+def _short(name: str) -> str:
+    """The beginning and the end of a long name, ten characters in all.
+
+    >>> _short("epoch 12"), _short("checkpoint_002")
+    ('epoch 12', 'chec.._002')
+    """
+    return name if len(name) <= 10 else f"{name[:4]}..{name[-4:]}"
+
+
 class _Block(NamedTuple):
     """A layer that is looked at."""
 
@@ -269,6 +278,7 @@ def _state(
         shown += [*draw(found.signal, color=color, order=subject.inputs.order)]
     spots = [(0, 0)] * len(shown) if places is None else places.tolist()
     boxes = [block.field.box(*spot) for spot in spots]
-    cut = [patch(drawn, box) for drawn, box in zip(shown, boxes, strict=True)]
+    cut = np.stack([patch(drawn, box) for drawn, box in zip(shown, boxes, strict=True)])
+    cut[(values <= 0).numpy()] = GRAY
     pictures = pictures.where(values > 0, torch.tensor(-1))
-    return _State(values.numpy(), pictures.numpy(), np.array(boxes), np.stack(cut))
+    return _State(values.numpy(), pictures.numpy(), np.array(boxes), cut)

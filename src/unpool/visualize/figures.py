@@ -174,5 +174,5 @@ def write_figure(folder: Path, name: str, picture: Pixels, told: dict[str, Any])
     image, text = folder / f"{name}.png", folder / f"{name}.json"
     write_image(image, picture)
     with atomic(text) as temporary:
-        temporary.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return [image, text]

@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unpool.errors import OptionError
+from unpool.errors import OptionError, WeightsError
 from unpool.visualize.figures import captioned, chart, fitted, joined, write_figure
 from unpool.visualize.pictures import draw, mosaic
 from unpool.visualize.probes import Layer, list_layers
 from unpool.visualize.subjects import Subject
 from unpool.visualize.top import mine
+from unpool.visualize.twins import twin_of
 from unpool.visualize.views import Progress, read_views
 
 __all__ = ["Coverage", "FilterReport", "FilterRow", "cover", "filters_of", "inspect_filters"]
@@ -134,43 +135,51 @@ def inspect_filters(
         progress: see `Progress`.
 
     Raises:
-        OptionError: a model without convolutions, or a layer that is none.
+        OptionError: a model without convolutions, a layer that is none, or whose filters are zero.
+        WeightsError: filters that are not finite.
         ShapeError: the model takes no pictures of this size.
         ImageError: pictures are given, and none can be read.
 
     Zeiler, Fergus 2014, section 4.2 and figure 6.
     """
     ran = list_layers(subject.model, subject.blank())
-    modules = dict(subject.model.named_modules())
+    modules = dict(twin_of(subject.model).named_modules())  # called as those that ran
     convolutions = {
         found.name: module
         for found in ran
         if isinstance(module := modules.get(found.name), nn.Conv2d | nn.ConvTranspose2d)
     }
-    name = layer if layer is not None else next(iter(convolutions), "")
+    if not convolutions:
+        raise OptionError(
+            f"got {subject.name}, which has no two-dimensional convolutions; name another model"
+        )
+    name = layer if layer is not None else next(iter(convolutions))
     if name not in convolutions:
         near = difflib.get_close_matches(name, convolutions, 3) or [*convolutions][:3]
         raise OptionError(
             f"got layer {name!r}, which is no two-dimensional convolution of the model; near it: "
-            f"{', '.join(near) or 'none, for it has none'}"
+            f"{', '.join(near)}"
         )
+    filters = {found: filters_of(module) for found, module in convolutions.items()}
+    for found, weights in filters.items():
+        if not weights.isfinite().all():
+            raise WeightsError(
+                f"layer {found!r} has filters that are not finite; the weights are damaged: copy "
+                "them again, or take an earlier checkpoint"
+            )
     silent: dict[str, list[int]] = {}
     failed: dict[str, str] = {}
     if pictures:
         responses = {found: _response(ran, found) for found in convolutions}
         silent, failed = _silent(subject, pictures, responses, batch, progress)
-    rows = [
-        _row(found, filters_of(module), share, silent.get(found))
-        for found, module in convolutions.items()
-    ]
-    shown = convolutions[name]
+    rows = [_row(found, weights, share, silent.get(found)) for found, weights in filters.items()]
+    shown, weights = convolutions[name], filters[name]
     stride = shown.stride[0] if isinstance(shown, nn.Conv2d) else 1
-    weights = filters_of(shown)
     alive = _alive(weights, share)
     if not alive.any():
         raise OptionError(
-            f"got layer {name!r}, whose filters are all zero or not finite; the weights are "
-            "damaged, or were never loaded"
+            f"got layer {name!r}, whose filters are all zero; the weights are damaged, or were "
+            "never loaded"
         )
     coverage = cover(weights[alive], stride)
     return FilterReport(rows, name, weights.numpy(), coverage, subject.inputs.order, failed)
@@ -227,7 +236,7 @@ def cover(filters: Tensor, stride: int = 1) -> Coverage:
 
 
 def _rms(filters: Tensor) -> Tensor:
-    return filters.flatten(1).square().mean(1).sqrt()
+    return filters.double().flatten(1).square().mean(1).sqrt()
 
 
 def _alive(filters: Tensor, share: float) -> Tensor:

@@ -18,6 +18,7 @@ __all__ = [
     "KNOWN",
     "SELECTING",
     "SMOOTH",
+    "UNLIKE",
     "WEIGHTED",
     "Replacement",
     "against_constant",
@@ -46,15 +47,20 @@ ACTIVATIONS = {*_RECTIFIERS, "abs", "absolute", "celu", "clamp_max", "elu", "erf
 ACTIVATIONS |= {"hardshrink", "hardsigmoid", "hardswish", "heaviside", "leaky_relu", "log_sigmoid"}
 ACTIVATIONS |= {"logsigmoid", "mish", "prelu", "rrelu", "selu", "sigmoid", "sign", "silu", "sin"}
 ACTIVATIONS |= {"softplus", "softshrink", "softsign", "tanh", "tanhshrink"}
+ACTIVATIONS |= {"arctan", "asinh", "atan", "cos", "cosh", "erfc", "sinh", "tan"}
 ACTIVATIONS -= SELECTING
 """Functions of each value by itself."""
 
-_MIXING = {"glu", "log_softmax", "multi_head_attention_forward", "scaled_dot_product_attention"}
-_MIXING |= {"softmax", "softmin"}
+UNLIKE = {"glu", "log_softmax", "logaddexp", "logsumexp", "multi_head_attention_forward"}
+UNLIKE |= {"scaled_dot_product_attention", "softmax", "softmin"}
+UNLIKE |= {"exp", "exp2", "expm1", "float_power", "log", "log10", "log1p", "log2", "pow", "rpow"}
+UNLIKE |= {"rsqrt", "sqrt", "square"}
+"""Nothing that a ReLU could stand for: they mix values, or activations are made of them by hand."""
+
 _COMPARING = {"ge", "greater", "greater_equal", "gt", "le", "less", "less_equal", "lt"}  # for masks
 
 WEIGHTED = {"conv1d", "conv2d", "conv3d", "linear"}
-SMOOTH = {"cosine_similarity", "local_response_norm", "normalize"}
+SMOOTH = {"cosine_similarity", "local_response_norm", "normalize", "rms_norm"}
 """Made of functions without a rule, but fit to be differentiated."""
 
 _POOLS = {
@@ -63,10 +69,10 @@ _POOLS = {
     for dims in (1, 2, 3)
     for indices in ("", "_with_indices")
 }
-KNOWN = ACTIVATIONS | SELECTING | _MIXING | _COMPARING | WEIGHTED | SMOOTH | _POOLS
+KNOWN = ACTIVATIONS | SELECTING | UNLIKE | _COMPARING | WEIGHTED | SMOOTH | _POOLS
 """All that a rule may have to do with."""
 
-HIDDEN = {name.replace("_", "") for name in ACTIVATIONS | _MIXING}
+HIDDEN = {name.replace("_", "") for name in ACTIVATIONS | UNLIKE}
 HIDDEN |= {"preluKernel".lower(), "rreluwithnoise"}
 """Nodes of the gradient's graph, in lower case, that are nonlinear."""
 

@@ -23,7 +23,7 @@ from unpool.visualize.twins import twin_of
 
 __all__ = ["RegionOcclusion", "occlude_region"]
 
-Labels = NDArray[np.uint8]
+Labels = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,10 @@ class RegionOcclusion:
                 "picture that was segmented"
             )
         name = names[self.target] if self.target < len(names) else f"class {self.target}"
-        found = overlay(picture, self.labels, voc_palette(), names)
+        classes = np.union1d([0], self.labels)  # an overlay has numbers below 256
+        shown = [names[k] if k < len(names) else str(k) for k in classes.tolist()]
+        ranks = np.minimum(np.searchsorted(classes, self.labels), 255)
+        found = overlay(picture, ranks, voc_palette()[classes[:256] % 256], shown)
         return [
             (outlined(picture, self.sliding), "picture, and an occluder"),
             (found, "what is found"),
@@ -165,7 +168,7 @@ def _of_model(model: nn.Module, image: Tensor, baseline: Tensor) -> Label:
                 f"got a model that gives {came} for {tuple(image.shape)}; wanted scores of every "
                 "pixel, (N, K, H, W): use occlude for a classifier, or wrap the model"
             )
-        return list(scores.argmax(1).to(torch.uint8).cpu().numpy())
+        return list(scores.argmax(1).cpu().numpy())
 
     return label
 
@@ -174,7 +177,7 @@ def _of_segmenter(segmenter: Segmenter, image: NDArray[np.uint8]) -> Label:
     mean = np.rint(segmenter.mean[::-1]).astype(np.uint8)
 
     def label(boxes: Sequence[Box]) -> list[Labels]:
-        found = []
+        found: list[Labels] = []
         for x0, y0, x1, y1 in boxes:
             hidden = image.copy()
             hidden[y0:y1, x0:x1] = mean
@@ -185,11 +188,11 @@ def _of_segmenter(segmenter: Segmenter, image: NDArray[np.uint8]) -> Label:
 
 
 def _target(labels: Labels, target: int | None) -> int:
-    counts = np.bincount(labels.ravel(), minlength=256)
+    counts = np.bincount(labels.ravel())
     objects = [k for k in np.argsort(-counts, kind="stable").tolist() if k and counts[k]]
     if target is None and objects:
         return int(objects[0])
-    if target is None or not (0 <= target < 256 and counts[target]):
+    if target is None or not (0 <= target < len(counts) and counts[target]):
         there = ", ".join(map(str, objects[:5])) or "nothing but the background, 0"
         wanted = "an object" if target is None else f"class {target}"
         raise OptionError(f"got a picture in which {wanted} is not found; it has {there}")

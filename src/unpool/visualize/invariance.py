@@ -168,7 +168,7 @@ def measure_invariance(
         progress: see `Progress`.
 
     Raises:
-        OptionError: no such layer or class, or not two layers.
+        OptionError: no such layer or class, not two layers, or values that are not finite.
         ShapeError: the model takes no pictures of this size.
         ImageError: none of the pictures can be read.
 

@@ -4,27 +4,21 @@ Three maps in one pass: the probability of a class, the most probable class, and
 activation of the map that was strongest before anything was hidden; and its projection beside them.
 """
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError, UnpoolError
-from unpool.files import atomic
-from unpool.vision.images import write_image
 from unpool.visualize.chains import Link, trace_chain
-from unpool.visualize.heatmaps import Panel, heat_panel, kind_panels, outlined, sheet
+from unpool.visualize.findings import Occlusion, save_found
 from unpool.visualize.incremental import Incremental
 from unpool.visualize.looped import Baseline, Plain, shown_by
-from unpool.visualize.pictures import draw
-from unpool.visualize.probes import Probe, list_layers
-from unpool.visualize.project import Projection, project
+from unpool.visualize.probes import Probe, first_tensor, list_layers
+from unpool.visualize.project import project
+from unpool.visualize.rules import Interception, Rule, find_rule
 from unpool.visualize.sliding import Sides, Sliding, slide
 
 __all__ = ["Occlusion", "occlude", "save_found"]
@@ -33,115 +27,6 @@ Progress = Callable[[int, int], None]
 """Called with the number of stops done and their total."""
 
 _PART = 256  # stops between two reports
-
-
-@dataclass(frozen=True)
-class Occlusion:
-    """What `occlude` gives: maps of (rows, columns) stops, and the same without an occluder."""
-
-    sliding: Sliding  #: where the occluder stopped
-    target: int  #: the class that `values` are of
-    value: float  #: its probability or score without an occluder
-    values: Tensor  #: (rows, columns) float32
-    label: int  #: the most probable class without an occluder
-    labels: Tensor  #: (rows, columns) int64
-    layer: str | None = None
-    unit: int | None = None  #: the map of that layer that `totals` are of
-    total: float | None = None  #: the sum of that map without an occluder
-    totals: Tensor | None = None  #: (rows, columns) float64
-    projection: Projection | None = None  #: of that map, whole
-    incremental: bool = False  #: whether only what the occluder changes was computed again
-    note: str = ""  #: if not, why
-
-    @property
-    def drop(self) -> Tensor:
-        """How far each pixel, hidden, lowers the value: (H, W) float64.
-
-        The mean over the stops that hide it, as Captum's `Occlusion` attributes it.
-        """
-        return self.sliding.spread(self.value - self.values.double())
-
-    def record(self) -> dict[str, Any]:
-        """All that was found, as plain values."""
-        best = int(self.values.argmin())
-        return {
-            "size": list(self.sliding.size),
-            "occluder": list(self.sliding.window),
-            "stride": list(self.sliding.stride),
-            "class": self.target,
-            "value": self.value,
-            "lowest": float(self.values.min()),
-            "lowest_box": list(self.sliding.boxes()[best]),
-            "label": self.label,
-            "layer": self.layer,
-            "unit": self.unit,
-            "total": self.total,
-            "exact incremental": "yes" if self.incremental else "no",
-            "note": self.note,
-            "values": self.values.tolist(),
-            "labels": self.labels.tolist(),
-            "totals": None if self.totals is None else self.totals.tolist(),
-        }
-
-    def panels(
-        self,
-        picture: NDArray[np.uint8],
-        names: Sequence[str] = (),
-        order: Literal["RGB", "BGR"] = "RGB",
-    ) -> list[Panel]:
-        """The panels of the paper's figure 7: pictures with captions.
-
-        Args:
-            picture: that was looked at, (H, W, 3) uint8, RGB.
-            names: of the classes, by their numbers; numbers are shown where there are none.
-            order: of the colors that the network takes.
-
-        Returns:
-            The picture with the outline of an occluder; if a layer was named, the activity and the
-            projection of its strongest map; the value of the class; the most probable class, and
-            its legend.
-        """
-        if picture.shape != (*self.sliding.size, 3):
-            raise ShapeError(
-                f"got a picture of {picture.shape} for maps of {self.sliding.size}; pass the "
-                "square that the network saw, such as Inputs.crop gives"
-            )
-        name = names[self.target] if self.target < len(names) else f"class {self.target}"
-        found = [(outlined(picture, self.sliding), "picture, and an occluder")]
-        if self.totals is not None and self.projection is not None:
-            found.append(heat_panel(self.totals, self.sliding, "activity"))
-            shown = draw(self.projection.signal, order=order)[0]
-            found.append((shown, f"map {self.unit} of {self.layer}, projected"))
-        found.append(heat_panel(self.values, self.sliding, name))
-        return [*found, *kind_panels(self.labels, self.sliding, names)]
-
-    def save(
-        self,
-        stem: str | Path,
-        picture: NDArray[np.uint8],
-        names: Sequence[str] = (),
-        order: Literal["RGB", "BGR"] = "RGB",
-    ) -> list[Path]:
-        """Write STEM.png, the figure, and STEM.json, all that was found.
-
-        Args:
-            stem: the path of what is written, without its ending.
-            picture: see `panels`, as the other arguments.
-
-        Returns:
-            Both paths.
-        """
-        shown = sheet(self.panels(picture, names, order))
-        return save_found(Path(stem), shown, self.record())
-
-
-def save_found(stem: Path, shown: NDArray[np.uint8], record: dict[str, Any]) -> list[Path]:
-    """Write a figure, and what it shows."""
-    figure, facts = (stem.with_name(f"{stem.name}.{end}") for end in ("png", "json"))
-    write_image(figure, shown)
-    with atomic(facts) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return [figure, facts]
 
 
 def occlude(
@@ -156,13 +41,15 @@ def occlude(
     value: Literal["probability", "score"] = "probability",
     method: Literal["auto", "incremental", "plain"] = "auto",
     batch: int = 8,
+    rule: str | Rule = "deconvnet",
+    activations: str | Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Occlusion:
     """Slide an occluder over a picture, and see what a classifier makes of it at every stop.
 
     Args:
-        model: any module that gives class scores (N, K), before softmax; it stays as it is, and
-            runs as in evaluation mode.
+        model: any module that gives class scores (N, K), or several tensors of which that is the
+            first; it stays as it is, and runs as in evaluation mode.
         image: (1, C, H, W), as the model takes it.
         target: the class whose value is mapped; the most probable one when not given.
         layer: a layer with maps, from `list_layers`: the total activation of the map whose total
@@ -171,16 +58,19 @@ def occlude(
         stride: from one stop to the next, likewise.
         baseline: what the occluder shows, in the values that the model takes: 0 is gray where the
             mean of the pixels was subtracted.
-        value: the softmax of the scores, or the score itself.
+        value: the softmax of the scores (or what the model gives, if it ends with one), or just
+            what it gives.
         method: "incremental" computes only what the occluder can change, which is exact and works
             for chains of layers (VGG, AlexNet, ZFNet ...); "plain" asks the model at every stop;
             "auto" is incremental for chains, and plain for others, and the result tells which.
         batch: stops at a time, of "plain".
+        rule: of the projection, as `activations`, see `project`. Where it says nothing of a
+            function that the model calls, there is no projection, and the result tells why.
         progress: see `Progress`.
 
     Raises:
-        OptionError: no such class or layer, a window or stride that does not fit, or a model that
-            is no chain where "incremental" was asked for.
+        OptionError: no such class, layer or rule, a window or stride that does not fit, scores
+            that are not finite, or a model that is no chain where "incremental" was asked for.
         ShapeError: a picture that the model cannot take, a baseline of another shape, or a model
             that gives no class scores.
 
@@ -192,48 +82,83 @@ def occlude(
     (torch.Size([5, 5]), torch.Size([5, 5]), torch.Size([5, 5]), torch.Size([12, 12]))
     """
     _require_options(value, method, batch)
+    Interception(find_rule(rule), activations)  # which refuses what is no rule
     shown = shown_by(baseline, image)
     sliding = slide((image.shape[2], image.shape[3]), window, stride)
-    watched = None if layer is None else (layer, _strongest(model, image, layer))
+    watched, whole = None, None
+    if layer is not None:
+        unit, whole = _strongest(model, image, layer)
+        watched = layer, unit
     try:
         engine, note = _engine(model, image, shown, watched, method, batch)
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:
         if not isinstance(error, UnpoolError):
             list_layers(model, image)  # which tells what the model cannot take
         raise
+    found, totals = _slid(engine, sliding, target, value, not image.any(), progress)
+    found = replace(found, incremental=isinstance(engine, Incremental), note=note)
+    if watched is None:
+        return found
+    found = replace(found, total=whole, totals=totals)
+    return _projected(found, model, image, watched, rule, activations)
+
+
+def _slid(
+    engine: Incremental | Plain,
+    sliding: Sliding,
+    target: int | None,
+    value: str,
+    blank: bool,
+    progress: Progress | None,
+) -> tuple[Occlusion, Tensor | None]:
+    """The maps of the class, and the totals of the map that is watched.
+
+    What is found of a blank picture need not be finite: only its shape is of use.
+    """
     scores = _require_scores(engine.output)
     label = int(scores[0].argmax())
     target = label if target is None else target
     if not 0 <= target < scores.shape[1]:
         raise OptionError(f"got class {target}; the model has 0 to {scores.shape[1] - 1}")
-    boxes, found = sliding.boxes(), []
+    soften = value == "probability" and not _is_probability(scores)
+    boxes, values, labels, totals = sliding.boxes(), [], [], []
     for start in range(0, len(boxes), _PART):
         outputs, total = engine(boxes[start : start + _PART])
-        found.append((_valued(outputs, value)[:, target], outputs.argmax(1), total))
+        values.append((outputs.softmax(1) if soften else outputs)[:, target].cpu())
+        labels.append(outputs.argmax(1).cpu())
+        totals += [] if total is None else [total.cpu()]
+        if not blank:
+            _require_finite(scores, outputs, *totals[-1:])
         if progress is not None:
             progress(min(start + _PART, len(boxes)), len(boxes))
-    values, labels, totals = zip(*found, strict=True)
+    before = (scores.softmax(1) if soften else scores)[0, target]
     known = Occlusion(
         sliding,
         target,
-        float(_valued(scores, value)[0, target]),
-        torch.cat(values).cpu().view(sliding.shape),
+        float(before),
+        torch.cat(values).view(sliding.shape),
         label,
-        torch.cat(labels).cpu().view(sliding.shape),
-        incremental=isinstance(engine, Incremental),
-        note=note,
+        torch.cat(labels).view(sliding.shape),
     )
-    if watched is None:
-        return known
-    projection = project(model, image, watched[0], watched[1], place="all")
-    return replace(
-        known,
-        layer=watched[0],
-        unit=watched[1],
-        total=float(projection.values),
-        totals=torch.cat(totals).cpu().view(sliding.shape),
-        projection=projection,
-    )
+    return known, torch.cat(totals).view(sliding.shape) if totals else None
+
+
+def _projected(
+    found: Occlusion,
+    model: nn.Module,
+    image: Tensor,
+    watched: tuple[str, int],
+    rule: str | Rule,
+    activations: str | Mapping[str, str] | None,
+) -> Occlusion:
+    """With the name of the map that is watched, and its projection where the rule allows one."""
+    layer, unit = watched
+    found = replace(found, layer=layer, unit=unit)
+    try:
+        shown = project(model, image, layer, unit, place="all", rule=rule, activations=activations)
+    except OptionError as error:
+        return replace(found, unprojected=str(error))
+    return replace(found, projection=shown)
 
 
 def _engine(
@@ -255,7 +180,19 @@ def _engine(
             if method == "incremental":
                 raise OptionError(f"{error}; use method='plain', or 'auto'") from None
             note = str(error)
-    return Plain(model, image, shown, watched, batch), note
+    inner = None if watched is None else (f"model.{watched[0]}", watched[1])
+    return Plain(_First(model), image, shown, inner, batch), note
+
+
+class _First(nn.Module):
+    """A model that gives the first tensor of what another gives."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor | None:
+        return first_tensor(self.model(x))
 
 
 def _number(links: Sequence[Link], layer: str) -> int:
@@ -265,20 +202,34 @@ def _number(links: Sequence[Link], layer: str) -> int:
     raise OptionError(f"layer {layer!r} does not end with a layer of the chain")
 
 
-def _strongest(model: nn.Module, image: Tensor, layer: str) -> int:
-    """The map of a layer whose total activation is largest."""
+def _strongest(model: nn.Module, image: Tensor, layer: str) -> tuple[int, float]:
+    """The map of a layer whose total activation is largest, and that."""
     with torch.inference_mode():
         maps = Probe(model, [layer])(image)[layer]
     if maps.dim() != 4:
         raise OptionError(
             f"layer {layer!r} gives {tuple(maps.shape[1:])} for a picture; wanted maps (C, h, w): "
-            "choose another in list_layers(model, images)"
+            "choose another of list_layers (--list-layers)"
         )
-    return int(maps.sum((0, 2, 3), dtype=torch.float64).argmax())
+    sums = maps.sum((0, 2, 3), dtype=torch.float64)
+    if image.any():
+        _require_finite(sums)
+    unit = int(sums.argmax())
+    return unit, float(sums[unit])
 
 
-def _valued(scores: Tensor, value: str) -> Tensor:
-    return scores.softmax(1) if value == "probability" else scores
+def _is_probability(scores: Tensor) -> bool:
+    """Whether a model ends with a softmax of its own."""
+    sums = scores.float().sum(1)
+    return bool(scores.min() >= 0) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+
+
+def _require_finite(*values: Tensor) -> None:
+    if not all(found.isfinite().all() for found in values):
+        raise OptionError(
+            "the model gives values that are not finite; the weights are damaged, or the picture "
+            "is not prepared as the model takes it"
+        )
 
 
 def _require_scores(output: Any) -> Tensor:

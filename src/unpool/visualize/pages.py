@@ -47,6 +47,8 @@ def write_pages(
 ) -> None:
     """Write `top.json` and `index.html`, each whole or not at all.
 
+    Figures of these layers that an earlier `top.json` names, and this one does not, are removed.
+
     Args:
         output: the gallery, in which the figures are.
         subject: the model.
@@ -63,11 +65,28 @@ def write_pages(
         "failed": found.failed,
         "layers": [_told(wall, found.tops[wall.layer.name]) for wall in walls],
     }
+    stale = _stale(output / "top.json", walls)
     with atomic(output / "top.json") as temporary:
-        temporary.write_text(json.dumps(told, default=str) + "\n", encoding="utf-8")
+        text = json.dumps(told, default=str, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
     with atomic(output / "index.html") as temporary:
         page = _page(subject, walls, found)
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files
+    given = {path.resolve() for path in (*found.pictures, *map(Path, found.failed))}
+    for path in stale:
+        if (output / path).resolve() not in given:
+            (output / path).unlink(missing_ok=True)
+
+
+def _stale(path: Path, walls: Sequence[Wall]) -> set[Path]:
+    """The figures of these layers that an earlier `top.json` names, and that are shown no more."""
+    try:
+        layers = json.loads(path.read_text("utf-8"))["layers"]
+        units = {told["layer"]: [int(unit) for unit in told["figures"]] for told in layers}
+    except (OSError, ValueError, TypeError, KeyError):  # none, or somebody else's
+        return set()
+    written = {wall.path(unit) for wall in walls for unit in units.get(wall.layer.name, [])}
+    return written - {wall.path(unit) for wall in walls for unit in wall.units}
 
 
 def _told(wall: Wall, top: Top) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unpool.errors import OptionError, ShapeError, UnpoolError
 from unpool.visualize.twins import twin_of
 
-__all__ = ["Layer", "Probe", "chain_layers", "list_layers"]
+__all__ = ["Layer", "Probe", "chain_layers", "first_tensor", "list_layers"]
 
 See = Callable[[str, Tensor], None]
 """Called with the name of a layer and its maps, as soon as it has run."""
@@ -48,7 +48,7 @@ class Probe:
     def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
         self.layers = list(dict.fromkeys(layers))
         if not self.layers:
-            raise OptionError("got no layers; name one or more, see list_layers(model, images)")
+            raise OptionError("got no layers; name one or more of list_layers (--list-layers)")
         self._twin = twin_of(model)
         modules = dict(self._twin.named_modules())
         for name in {_module(layer, modules) for layer in self.layers}:
@@ -95,12 +95,12 @@ class Probe:
         if self._left:
             raise OptionError(
                 f"layer {min(self._left)!r} of the model did not run, or gives no tensor; "
-                "list_layers(model, images) names those that do"
+                "list_layers (--list-layers) names those that do"
             )
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            maps = _first_tensor(output)
+            maps = first_tensor(output)
             if self._see is None or maps is None:  # maps computed again for the gradient
                 return
             self._calls[name] += 1
@@ -137,7 +137,7 @@ def list_layers(model: nn.Module, images: Tensor) -> list[Layer]:
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def note(module: nn.Module, inputs: Any, output: Any) -> None:
-            maps = _first_tensor(output)
+            maps = first_tensor(output)
             if maps is not None:
                 calls[name] += 1
                 kind = type(module).__name__
@@ -167,20 +167,37 @@ def chain_layers(chain: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{name}", layer
 
 
+def first_tensor(output: Any) -> Tensor | None:
+    """The first tensor of what a module gives; None if it gives none.
+
+    >>> first_tensor({"count": 3, "maps": torch.ones(2)})
+    tensor([1., 1.])
+    """
+    if isinstance(output, dict):
+        output = list(output.values())
+    items: Iterable[Any] = output if isinstance(output, list | tuple) else [output]
+    return next((item for item in items if isinstance(item, Tensor)), None)
+
+
 class _Done(BaseException):
     """All layers have been seen; not an `Exception`, which a model might catch."""
+
+
+_UNFIT = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
+"""What models raise of pictures that they cannot take, or where they take something else, too."""
 
 
 def _run(twin: nn.Module, images: Tensor) -> None:
     try:
         twin(images)
-    except (RuntimeError, ValueError) as error:
+    except _UNFIT as error:
         if isinstance(error, UnpoolError | torch.OutOfMemoryError):
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ShapeError(
             f"the model cannot be run on {tuple(images.shape)} {str(images.dtype)[6:]} on "
-            f"{images.device}: {reason}; pass pictures of the size, type and device that it takes"
+            f"{images.device}: {reason}; pass pictures of the size (--size), type and device that "
+            "it takes"
         ) from error
 
 
@@ -196,15 +213,9 @@ def _module(layer: str, modules: dict[str, nn.Module]) -> str:
         return layer
     if name in known and call.isdecimal() and int(call) > 1:
         return name
-    near = difflib.get_close_matches(layer, known, 3) or known[:3]
+    near = difflib.get_close_matches(layer, known, 3)
+    hint = f"near it: {', '.join(near)}" if near else f"there are {', '.join(known[:3]) or 'none'}"
     raise OptionError(
-        f"got layer {layer!r}, which the model does not have; near it: {', '.join(near) or 'none'}"
-        " (list_layers(model, images) names all)"
+        f"got layer {layer!r}, which the model does not have; {hint} (list_layers, or "
+        "--list-layers, names all)"
     )
-
-
-def _first_tensor(output: Any) -> Tensor | None:
-    if isinstance(output, dict):
-        output = list(output.values())
-    items: Iterable[Any] = output if isinstance(output, list | tuple) else [output]
-    return next((item for item in items if isinstance(item, Tensor)), None)

@@ -68,7 +68,10 @@ def project(
             (h, w) or (N, h, w): a region of the map.
         rule: "deconvnet", "guided" (guided back-propagation), "saliency" (the gradient), a code of
             Mahendran and Vedaldi (see `find_rule`), or a `Rule`.
-        seed: what is sent down: the activation itself, as in the paper, or 1.
+        seed: what is sent down: the activation itself, as in the paper, or 1. A negative one, such
+            as a layer without a ReLU or the score of a class can have, is more than a factor: every
+            rectifier then keeps the half that it drops for 1, so that the projection shows what
+            speaks against the unit; pass "1" to see what speaks for it.
         overlap: at pooling windows that share their maximum, values add up ("sum", the adjoint) or
             the last one wins ("overwrite"); "center" uses no switches. The rule's own when not
             given: the sum, for most.
@@ -82,7 +85,8 @@ def project(
         The projections, with the units, places and activations they belong to.
 
     Raises:
-        OptionError: no such layer, unit, place or rule; or a function without a rule, by name.
+        OptionError: no such layer, unit, place or rule; a function without a rule, by name; or
+            activations that are not finite.
         ShapeError: pictures that the model cannot take, or not as many units or places.
 
     Zeiler, Fergus 2014, section 2.1; Springenberg, Dosovitskiy, Brox, Riedmiller 2015; Simonyan,
@@ -111,6 +115,8 @@ def project(
             sent = (maps * start.where(region, 0)).sum()
             (signal,) = torch.autograd.grad(sent, root)
     values = above.where(region, 0).flatten(1).sum(1)
+    if images.any():  # of a blank one, only the shape is of use
+        _require_finite(values, signal, layer)
     return Projection(signal, layer, units, _places(region, spots), values)
 
 
@@ -193,7 +199,7 @@ def _require_fit(spots: Tensor, sides: list[int], layer: str) -> None:
     if len(sides) != 2:
         raise OptionError(
             f"got a place in layer {layer!r}, which has no maps; leave the place out, or choose a "
-            "layer with (C, h, w) in list_layers(model, images)"
+            "layer with (C, h, w) of list_layers (--list-layers)"
         )
     if spots.dtype == torch.bool:
         if list(spots.shape[1:]) != sides:
@@ -208,6 +214,14 @@ def _require_fit(spots: Tensor, sides: list[int], layer: str) -> None:
                 f"got place ({row}, {column}) in layer {layer!r}, whose maps are {tuple(sides)}; "
                 f"wanted (0, 0) to ({sides[0] - 1}, {sides[1] - 1})"
             )
+
+
+def _require_finite(values: Tensor, signal: Tensor, layer: str) -> None:
+    if not (values.isfinite().all() and signal.isfinite().all()):
+        raise OptionError(
+            f"layer {layer!r} gives values or gradients that are not finite; the weights are "
+            "damaged, or the pictures are not prepared as the model takes them"
+        )
 
 
 def _places(region: Tensor, spots: str | Tensor) -> Tensor | None:

@@ -22,6 +22,7 @@ from unpool.visualize.functions import (
     KNOWN,
     SELECTING,
     SMOOTH,
+    UNLIKE,
     WEIGHTED,
     Replacement,
     against_constant,
@@ -58,7 +59,12 @@ RULES = {
 
 _CODES = ("FTT", "TTT", "TTTF", "TTTFT", "TTF", "TTFF", "FTF", "FFT", "TFT", "TFF", "FFF")
 
-_MEANT = ("relu", "gradient", "constant")
+_WAYS = (
+    ("relu", "treat it as a ReLU"),
+    ("gradient", "take its derivative"),
+    ("constant", "let no signal through"),
+)
+_MEANT = [word for word, _ in _WAYS]
 
 
 def find_rule(rule: str | Rule, overlap: str | None = None, lrn: str | None = None) -> Rule:
@@ -102,14 +108,15 @@ class Interception(Replacement):
     """While it is entered, tensor functions of this thread go down as the rule says.
 
     Functions of what carries no gradient stay as they are, and so does all that is linear: batch
-    norm in evaluation, for one, goes down by its exact adjoint. Normalizations other than response
-    normalization are differentiated.
+    norm in evaluation, for one, goes down by its exact adjoint. PyTorch's normalizations other than
+    response normalization are differentiated; one made by hand of `pow` and `sqrt` has no rule.
 
     Args:
         rule: where ReLU, pooling and response normalization lead the signal.
         activations: what to do with functions that have no rule, by name ("silu", "sigmoid" ...),
-            or for all of them: "relu" treats them as one, "gradient" takes their derivative,
-            "constant" lets no signal through, so that a gate stays as it was.
+            or for all of them: "relu" treats them as one (but not what is nothing like it, such as
+            attention or a logarithm), "gradient" takes their derivative, "constant" lets no signal
+            through, so that a gate stays as it was.
 
     Raises:
         OptionError: something else than these; and, while it is entered, from any function that has
@@ -123,7 +130,7 @@ class Interception(Replacement):
         if not set(meant) <= set(_MEANT):
             raise OptionError(
                 f"got activations={activations!r}; name 'relu', 'gradient' or 'constant' for each, "
-                "for example {'silu': 'relu'}"
+                "for example {'silu': 'relu'} (--activations silu=relu)"
             )
         self.rule, self.activations = rule, activations
         self._plain = rule.mask and not rule.rectify  # then derivatives are what is wanted
@@ -173,7 +180,8 @@ class Interception(Replacement):
                 raise OptionError(
                     f"{name} is computed out of sight (in a compiled, scripted or hand-written "
                     "function), and has no rule; call the torch function itself, or pass "
-                    f"activations={{{name!r}: 'gradient'}} for its derivative"
+                    f"activations={{{name!r}: 'gradient'}} (--activations {name}=gradient) for its "
+                    "derivative"
                 )
 
     def _meant(self, name: str) -> str | None:
@@ -205,19 +213,22 @@ class Interception(Replacement):
         if name in SELECTING and not against_constant(args, kwargs):
             return function(*args, **kwargs)  # the larger of two maps: switches, as in pooling
         meant = "gradient" if name in SMOOTH else self._meant(name)
-        if meant == "relu":
+        if meant == "relu" and name not in UNLIKE:
             return rectified(signal, call, self.rule.mask, self.rule.rectify)
         if meant == "constant":
-            return function(*args, **kwargs).detach()
+            return _detached(function(*args, **kwargs))
         if meant == "gradient":
             above = {t.grad_fn for t in signals(args, kwargs)}
             y = function(*args, **kwargs)
-            self._known.update(_below([y.grad_fn], above))
+            given = signals(y if isinstance(y, tuple) else (y,), {})
+            self._known.update(_below([t.grad_fn for t in given], above))
             return y
+        first, *others = _WAYS if name not in UNLIKE else _WAYS[1:]
         raise OptionError(
             f"the model calls {name}, for which this rule says nothing; pass "
-            f"activations={{{name!r}: 'relu'}} to treat it as a ReLU, 'gradient' to take its "
-            "derivative, 'constant' to let no signal through, or use rule='saliency'"
+            f"activations={{{name!r}: {first[0]!r}}} (--activations {name}={first[0]}) to "
+            f"{first[1]}, {', '.join(f'{word!r} to {what}' for word, what in others)}, or use "
+            "rule='saliency' (--rule saliency)"
         )
 
 
@@ -233,6 +244,13 @@ def _call(
         )
 
     return call
+
+
+def _detached(value: Any) -> Any:
+    """The same without gradients; of several, such as attention gives, each."""
+    if isinstance(value, tuple):
+        return tuple(map(_detached, value))
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _excite(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

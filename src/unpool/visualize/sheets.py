@@ -49,14 +49,16 @@ class _Sheets(ABC):
             sees) and `file`.
 
         Raises:
-            OptionError: a class that is predicted nowhere in this picture.
+            OptionError: a class that is predicted nowhere in this picture, or values that are
+                not finite.
         """
         crop = self.subject.inputs.crop(image)
         shown = self._shown(crop, stem)
         write_image(_named(stem, "input.png"), crop)
         record = {"input": str(_named(stem, "input.png")), "projections": shown}
         with atomic(_named(stem, "json")) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            text = json.dumps(record, indent=1, allow_nan=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
         return record
 
     def _written(self, found: Projection, files: Sequence[Path]) -> None:
@@ -126,7 +128,8 @@ class Projector(_Sheets):
 
     def _file(self, stem: Path, layer: str, unit: int | None) -> Path:
         of_unit = "" if unit is None else f".{unit}"
-        return _named(stem, f"{quote(layer, safe='')}{of_unit}.png")
+        name = "%69nput" if layer == "input" else quote(layer, safe="")  # that of what was seen
+        return _named(stem, f"{name}{of_unit}.png")
 
 
 class ScoreProjector(_Sheets):

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from unpool.cards import settings
 from unpool.data.folders import Crops
+from unpool.devices import find_device
 from unpool.errors import OptionError, WeightsError
 from unpool.models import Classifier, GenerativeNet, from_pretrained
 from unpool.models.vgg import MEAN_BGR
-from unpool.segment import find_device
 
 __all__ = ["Inputs", "Subject", "load_subject"]
 
@@ -75,14 +75,18 @@ class Subject:
         """The number of a class, by its name or number.
 
         Raises:
-            OptionError: there is no such name; the nearest are told.
+            OptionError: there is no such name; the nearest, or some, are told.
         """
         if name in self.classes:
             return self.classes.index(name)
         if name.isdecimal():
             return int(name)
-        near = difflib.get_close_matches(name, self.classes, 3) or self.classes[:3]
-        hint = f"near it: {', '.join(near)}" if near else "the model tells no names: give a number"
+        if not self.classes:
+            hint = "the model tells no names: give a number"
+        elif near := difflib.get_close_matches(name, self.classes, 3):
+            hint = f"near it: {', '.join(near)}"
+        else:
+            hint = f"there are {', '.join(self.classes[:3])} ..."
         raise OptionError(f"got class {name!r}, which {self.name} does not know; {hint}")
 
     def class_name(self, number: int) -> str:

@@ -22,6 +22,7 @@ Progress = Callable[[int, int, str], None]
 """Called with how much is done, the total, and what is being done."""
 
 _CONTAINERS = ("Sequential", "Flatten", "Identity", "Dropout", "Dropout2d")
+_WEIGHING = ("Linear", "Conv2d")
 
 
 class Views(NamedTuple):
@@ -106,12 +107,20 @@ class Gauge:
             The features of each layer, (N, D) on the CPU, by name; and probabilities (N, K), or
             None where the model gives no scores of classes. Those of a model that segments are the
             mean over the picture.
+
+        Raises:
+            OptionError: a layer or the model gives values that are not finite.
         """
         images = self._subject.prepare(crops)
         found = self._probe(images)
         probability = _probability(found["model"], images)
         vectors = {name: found[f"model.{name}"].flatten(1).float().cpu() for name in self._layers}
-        return vectors, None if probability is None else probability.cpu()
+        for name, values in vectors.items():
+            _require_finite(f"layer {name!r}", values)
+        if probability is None:
+            return vectors, None
+        _require_finite("the model", probability)
+        return vectors, probability.cpu()
 
 
 class _Whole(nn.Module):
@@ -123,6 +132,14 @@ class _Whole(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return self.model(x)
+
+
+def _require_finite(what: str, values: Tensor) -> None:
+    if not values.isfinite().all():
+        raise OptionError(
+            f"{what} gives values that are not finite; the weights are damaged, or the pictures "
+            "are not prepared as the model takes them"
+        )
 
 
 def _probability(output: Tensor, images: Tensor) -> Tensor | None:
@@ -156,7 +173,7 @@ def choose_layers(subject: Subject) -> tuple[list[str], str]:
     layers = [layer for layer in list_layers(subject.model, blank) if layer.shape]
     whole = Probe(_Whole(subject.model), ["model"])(blank)["model"]
     classes = whole.shape[1] if _scores(whole.shape[1:], blank.shape[2:]) else None
-    below = [layer for layer in layers if _is_own(layer) and layer.shape[0] != classes]
+    below = _below([layer for layer in layers if _is_own(layer)], classes, whole.dim() == 4)
     chosen = stages(below)
     if not below or not chosen:
         raise OptionError(
@@ -164,6 +181,23 @@ def choose_layers(subject: Subject) -> tuple[list[str], str]:
             f"some of {', '.join(layer.name for layer in layers[:5])} ..."
         )
     return chosen, below[-1].name
+
+
+def _below(layers: Sequence[Layer], classes: int | None, segments: bool) -> list[Layer]:
+    """The layers without those at the end that give the scores of classes.
+
+    Of a classifier the last that weighs is the first of those; a network that segments may add up
+    scores of several layers.
+
+    >>> mlp = [Layer(n, k, (5,)) for n, k in (("a", "Linear"), ("b", "ReLU"), ("c", "Linear"))]
+    >>> [layer.name for layer in _below(mlp, 5, segments=False)]
+    ['a', 'b']
+    """
+    left = list(layers)
+    while left and left[-1].shape[0] == classes:
+        if left.pop().kind in _WEIGHING and not segments:
+            break
+    return left
 
 
 def _is_own(layer: Layer) -> bool:

@@ -135,7 +135,7 @@ def _read(path: Path) -> Parts:
     try:
         text = path.read_text("utf-8-sig")
         rows = json.loads(text) if path.suffix == ".json" else [*csv.DictReader(text.splitlines())]
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise OptionError(f"got boxes {path}, which cannot be read ({error}); correct it") from None
     found: Parts = {}
     for i, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
@@ -144,7 +144,13 @@ def _read(path: Path) -> Parts:
                 f"got boxes {path}, whose entry {i} lacks some of {', '.join(_COLUMNS)}; add them"
             )
         box = _box([row[column] for column in _COLUMNS[2:]], f"entry {i} of {path}")
-        found.setdefault(str(row["part"]), {})[path.parent / str(row["picture"])] = box
+        where, picture = found.setdefault(str(row["part"]), {}), path.parent / str(row["picture"])
+        if picture in where:
+            raise OptionError(
+                f"got boxes {path}, whose entry {i} is a second box of {row['part']} in "
+                f"{row['picture']}; leave one of them out"
+            )
+        where[picture] = box
     if not found:
         raise OptionError(f"got boxes {path}, which has none; add {', '.join(_COLUMNS)} of each")
     return found

@@ -42,10 +42,8 @@ def _range(name: str, what: str, default: str) -> Callable[[Command], Command]:
 @click.option(
     "--class",
     "label",
-    type=click.IntRange(min=0),
-    metavar="NUMBER",
-    help="The class whose probability is shown, from 0.  [default: of each picture the most "
-    "probable]",
+    metavar="NAME|NUMBER",
+    help="The class whose probability is shown.  [default: of each picture the most probable]",
 )
 @output_option("invariance")
 @DEVICE
@@ -84,9 +82,10 @@ def invariance(
     from unpool.visualize.invariance import TRANSFORMS, measure_invariance
 
     values = {kind: _spread(kind, options[kind]) for kind in TRANSFORMS if options[kind]}
+    label = None if options["label"] is None else subject.find_class(options["label"])
+    chosen = typed({"label": label, "values": values or None})
     pictures, unusable = find_pictures(inputs, None, None, output)
     make_folder(output)
-    chosen = typed({"label": options["label"], "values": values or None})
     with console.progress("transforming", quiet) as show:
         found = measure_invariance(subject, pictures, layers, progress=show, **chosen)
     found.save(output)

@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool import console
-from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder, typed
-from unpool.cli.visualize.options import MODEL, output_option, show_layers, take_subject
+from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder
+from unpool.cli.visualize.options import (
+    MODEL,
+    output_option,
+    show_layers,
+    take_rules,
+    take_subject,
+)
 from unpool.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
@@ -55,6 +61,18 @@ _ENDINGS = ("occlusion.png", "occlusion.json")
     type=FROM_ONE,
     help="Pixels from one stop to the next.  [default: half the occluder]",
 )
+@click.option(
+    "--rule",
+    metavar="deconvnet|guided|saliency|CODE",
+    help="Of the projection, as of `unpool visualize project`.  [default: deconvnet]",
+)
+@click.option(
+    "--activations",
+    multiple=True,
+    metavar="[NAME=]relu|gradient|constant",
+    help="Likewise: what to do with functions that have no rule.  [default: leave the projection "
+    "out]",
+)
 @output_option("occluded")
 @DEVICE
 @JSON
@@ -74,17 +92,17 @@ def occlude(
 
     For cat.jpg this writes OUTPUT/cat.occlusion.png and OUTPUT/cat.occlusion.json. Of a classifier
     they show, for every stop, the total activation of the map that is strongest with nothing
-    hidden, beside its projection; the probability of the class; and the most probable class. Of a
-    network that segments, the IoU of the object's region with what is found of it without the
-    square, outside of it. Networks that are chains of layers are computed anew only where the
-    square changes something, to the same result.
+    hidden, beside its projection, if the rule allows one; the probability of the class; and the
+    most probable class. Of a network that segments, the IoU of the object's region with what is
+    found of it without the square, outside of it. Networks that are chains of layers are computed
+    anew only where the square changes something, to the same result.
 
     What cannot be read is reported, the rest is done, and the exit code is 3.
 
     With --json, the line of a picture has source, figure, facts (both files), class, name, lowest
     (the probability or IoU where it is lowest), lowest_box (the square there) and seconds, of a
-    classifier also value (the probability with nothing hidden) and "exact incremental" (yes or
-    no); or source and error.
+    classifier also value (the probability with nothing hidden), "exact incremental" (yes or no)
+    and unprojected (why there is no projection, or nothing); or source and error.
 
     \b
     Example: unpool visualize occlude photo.jpg --torch-model nets:build --classes names.txt
@@ -96,7 +114,7 @@ def occlude(
 
     if classes is not None:
         subject = replace(subject, classes=_names(classes))
-    run = _runner(subject, typed(options))
+    run = _runner(subject, take_rules(options), quiet or as_json)
     sources, unusable = find_images(inputs, output)
     spare_inputs(sources, [output / f"{s.name}.{end}" for s in sources for end in _ENDINGS])
     make_folder(output)
@@ -120,25 +138,23 @@ Run = Callable[..., Any]
 """`occlude` or `occlude_region` with their options, for pictures (1, 3, H, W)."""
 
 
-def _runner(subject: "Subject", options: dict[str, Any]) -> Run:
+def _runner(subject: "Subject", options: dict[str, Any], quiet: bool) -> Run:
     """What to do with a picture; what does not fit the model is refused at once."""
-    import torch
-
     from unpool.visualize.hiding import occlude_region
     from unpool.visualize.layers import stages
     from unpool.visualize.occlusion import occlude
-    from unpool.visualize.probes import list_layers
+    from unpool.visualize.probes import Probe, list_layers
+    from unpool.visualize.scores import SCORE, scored
     from unpool.visualize.sliding import slide
 
     if "target" in options:
         options["target"] = subject.find_class(options["target"])
     blank = subject.blank()
     slide((blank.shape[2], blank.shape[3]), options.get("window"), options.get("stride"))
-    with torch.inference_mode():
-        output = subject.model(blank)
-    if isinstance(output, torch.Tensor) and output.dim() == 4:
-        if "layer" in options:
-            raise OptionError("got --layer for a network that segments; leave it out")
+    if Probe(scored(subject.model), [SCORE])(blank)[SCORE].dim() == 4:
+        for name in ("layer", "rule", "activations"):
+            if name in options:
+                raise OptionError(f"got --{name} for a network that segments; leave it out")
         run: Run = occlude_region
     else:
         layers = stages(list_layers(subject.model, blank))
@@ -146,7 +162,9 @@ def _runner(subject: "Subject", options: dict[str, Any]) -> Run:
             options["layer"] = layers[-1]
         run = occlude
         side = blank.shape[2]  # tried with a single stop, as wide as the picture
-        occlude(subject.model, blank, **{**options, "window": side, "stride": side})
+        tried = occlude(subject.model, blank, **{**options, "window": side, "stride": side})
+        if tried.unprojected and not quiet:
+            console.complain(f"no projection: {tried.unprojected}")
     return lambda images, progress: run(subject.model, images, progress=progress, **options)
 
 
@@ -175,7 +193,7 @@ def _occlude(
     order = (subject.inputs.order,) if isinstance(found, Occlusion) else ()
     files = found.save(output / f"{source.name}.occlusion", crop, subject.classes, *order)
     facts = found.record()
-    kept = ("class", "value", "lowest", "lowest_box", "exact incremental")
+    kept = ("class", "value", "lowest", "lowest_box", "exact incremental", "unprojected")
     record |= {"figure": str(files[0]), "facts": str(files[1])}
     record |= {name: facts[name] for name in kept if name in facts}
     record["name"] = subject.class_name(found.target)

@@ -60,7 +60,7 @@ def top(
     projections beside the patches they come from.
 
     OUTPUT/index.html is a page to browse, OUTPUT/top.json has all that was found, and
-    OUTPUT/LAYER/UNIT.png are the figures.
+    OUTPUT/LAYER/UNIT.png are the figures; those of an earlier run that are shown no more go.
 
     What cannot be read is reported, the rest is done, and the exit code is 3.
 

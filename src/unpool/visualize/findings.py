@@ -1,0 +1,134 @@
+"""What occlusion finds: maps of the stops, as a figure and as numbers."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unpool.errors import ShapeError
+from unpool.files import atomic
+from unpool.vision.images import write_image
+from unpool.visualize.heatmaps import Panel, heat_panel, kind_panels, outlined, sheet
+from unpool.visualize.pictures import draw
+from unpool.visualize.project import Projection
+from unpool.visualize.sliding import Sliding
+
+__all__ = ["Occlusion", "save_found"]
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """What `occlude` gives: maps of (rows, columns) stops, and the same without an occluder."""
+
+    sliding: Sliding  #: where the occluder stopped
+    target: int  #: the class that `values` are of
+    value: float  #: its probability or score without an occluder
+    values: Tensor  #: (rows, columns) float32
+    label: int  #: the most probable class without an occluder
+    labels: Tensor  #: (rows, columns) int64
+    layer: str | None = None
+    unit: int | None = None  #: the map of that layer that `totals` are of
+    total: float | None = None  #: the sum of that map without an occluder
+    totals: Tensor | None = None  #: (rows, columns) float64
+    projection: Projection | None = None  #: of that map, whole
+    unprojected: str = ""  #: if it could not be projected, why
+    incremental: bool = False  #: whether only what the occluder changes was computed again
+    note: str = ""  #: if not, why
+
+    @property
+    def drop(self) -> Tensor:
+        """How far each pixel, hidden, lowers the value: (H, W) float64.
+
+        The mean over the stops that hide it, as Captum's `Occlusion` attributes it.
+        """
+        return self.sliding.spread(self.value - self.values.double())
+
+    def record(self) -> dict[str, Any]:
+        """All that was found, as plain values."""
+        best = int(self.values.argmin())
+        return {
+            "size": list(self.sliding.size),
+            "occluder": list(self.sliding.window),
+            "stride": list(self.sliding.stride),
+            "class": self.target,
+            "value": self.value,
+            "lowest": float(self.values.min()),
+            "lowest_box": list(self.sliding.boxes()[best]),
+            "label": self.label,
+            "layer": self.layer,
+            "unit": self.unit,
+            "total": self.total,
+            "exact incremental": "yes" if self.incremental else "no",
+            "note": self.note,
+            "unprojected": self.unprojected,
+            "values": self.values.tolist(),
+            "labels": self.labels.tolist(),
+            "totals": None if self.totals is None else self.totals.tolist(),
+        }
+
+    def panels(
+        self,
+        picture: NDArray[np.uint8],
+        names: Sequence[str] = (),
+        order: Literal["RGB", "BGR"] = "RGB",
+    ) -> list[Panel]:
+        """The panels of the paper's figure 7: pictures with captions.
+
+        Args:
+            picture: that was looked at, (H, W, 3) uint8, RGB.
+            names: of the classes, by their numbers; numbers are shown where there are none.
+            order: of the colors that the network takes.
+
+        Returns:
+            The picture with the outline of an occluder; if a layer was named, the activity of its
+            strongest map and, where there is one, its projection; the value of the class; the most
+            probable class, and its legend.
+        """
+        if picture.shape != (*self.sliding.size, 3):
+            raise ShapeError(
+                f"got a picture of {picture.shape} for maps of {self.sliding.size}; pass the "
+                "square that the network saw, such as Inputs.crop gives"
+            )
+        name = names[self.target] if self.target < len(names) else f"class {self.target}"
+        found = [(outlined(picture, self.sliding), "picture, and an occluder")]
+        if self.totals is not None:
+            found.append(heat_panel(self.totals, self.sliding, "activity"))
+        if self.projection is not None:
+            shown = draw(self.projection.signal, order=order)[0]
+            found.append((shown, f"map {self.unit} of {self.layer}, projected"))
+        found.append(heat_panel(self.values, self.sliding, name))
+        return [*found, *kind_panels(self.labels, self.sliding, names)]
+
+    def save(
+        self,
+        stem: str | Path,
+        picture: NDArray[np.uint8],
+        names: Sequence[str] = (),
+        order: Literal["RGB", "BGR"] = "RGB",
+    ) -> list[Path]:
+        """Write STEM.png, the figure, and STEM.json, all that was found.
+
+        Args:
+            stem: the path of what is written, without its ending.
+            picture: see `panels`, as the other arguments.
+
+        Returns:
+            Both paths.
+        """
+        shown = sheet(self.panels(picture, names, order))
+        return save_found(Path(stem), shown, self.record())
+
+
+def save_found(stem: Path, shown: NDArray[np.uint8], record: dict[str, Any]) -> list[Path]:
+    """Write a figure, and what it shows."""
+    figure, facts = (stem.with_name(f"{stem.name}.{end}") for end in ("png", "json"))
+    write_image(figure, shown)
+    with atomic(facts) as temporary:
+        text = json.dumps(record, indent=1, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return [figure, facts]
