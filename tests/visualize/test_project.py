@@ -545,7 +545,7 @@ def test_values_that_are_not_finite_are_refused(build, pictures):
     net = build("vgg")
     broken = pictures.clone()
     broken[1, 0, 3, 3] = torch.inf
-    with pytest.raises(OptionError, match=r"layer '9' gives values or gradients .* not finite"):
+    with pytest.raises(OptionError, match=r"layer '9' gives values that are not finite"):
         project(net, broken, "9", 1)
 
 

@@ -66,7 +66,7 @@ def tried(
         if len(layer.shape) not in (1, 3):
             raise OptionError(
                 f"layer {name!r} gives {layer.shape} for a picture; wanted maps (C, h, w) or (C,): "
-                "choose another in list_layers(model, images)"
+                "choose another of list_layers (--list-layers)"
             )
         found.append((layer, measured_field(subject.model, blank, name)))
     return found

@@ -16,9 +16,10 @@ from unpool.visualize.chains import Link, trace_chain
 from unpool.visualize.findings import Occlusion, save_found
 from unpool.visualize.incremental import Incremental
 from unpool.visualize.looped import Baseline, Plain, shown_by
-from unpool.visualize.probes import Probe, first_tensor, list_layers
+from unpool.visualize.probes import Probe, first_tensor, list_layers, require_finite
 from unpool.visualize.project import project
 from unpool.visualize.rules import Interception, Rule, find_rule
+from unpool.visualize.scores import is_probability
 from unpool.visualize.sliding import Sides, Sliding, slide
 
 __all__ = ["Occlusion", "occlude", "save_found"]
@@ -120,7 +121,7 @@ def _slid(
     target = label if target is None else target
     if not 0 <= target < scores.shape[1]:
         raise OptionError(f"got class {target}; the model has 0 to {scores.shape[1] - 1}")
-    soften = value == "probability" and not _is_probability(scores)
+    soften = value == "probability" and not is_probability(scores)
     boxes, values, labels, totals = sliding.boxes(), [], [], []
     for start in range(0, len(boxes), _PART):
         outputs, total = engine(boxes[start : start + _PART])
@@ -128,7 +129,7 @@ def _slid(
         labels.append(outputs.argmax(1).cpu())
         totals += [] if total is None else [total.cpu()]
         if not blank:
-            _require_finite(scores, outputs, *totals[-1:])
+            require_finite("the model", scores, outputs, *totals[-1:])
         if progress is not None:
             progress(min(start + _PART, len(boxes)), len(boxes))
     before = (scores.softmax(1) if soften else scores)[0, target]
@@ -213,23 +214,9 @@ def _strongest(model: nn.Module, image: Tensor, layer: str) -> tuple[int, float]
         )
     sums = maps.sum((0, 2, 3), dtype=torch.float64)
     if image.any():
-        _require_finite(sums)
+        require_finite("the model", sums)
     unit = int(sums.argmax())
     return unit, float(sums[unit])
-
-
-def _is_probability(scores: Tensor) -> bool:
-    """Whether a model ends with a softmax of its own."""
-    sums = scores.float().sum(1)
-    return bool(scores.min() >= 0) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
-
-
-def _require_finite(*values: Tensor) -> None:
-    if not all(found.isfinite().all() for found in values):
-        raise OptionError(
-            "the model gives values that are not finite; the weights are damaged, or the picture "
-            "is not prepared as the model takes it"
-        )
 
 
 def _require_scores(output: Any) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unpool.errors import OptionError, ShapeError, UnpoolError
 from unpool.visualize.twins import twin_of
 
-__all__ = ["Layer", "Probe", "chain_layers", "first_tensor", "list_layers"]
+__all__ = ["Layer", "Probe", "chain_layers", "first_tensor", "list_layers", "require_finite"]
 
 See = Callable[[str, Tensor], None]
 """Called with the name of a layer and its maps, as soon as it has run."""
@@ -219,3 +219,20 @@ def _module(layer: str, modules: dict[str, nn.Module]) -> str:
         f"got layer {layer!r}, which the model does not have; {hint} (list_layers, or "
         "--list-layers, names all)"
     )
+
+
+def require_finite(what: str, *values: Tensor) -> None:
+    """Refuse values with which nothing can be found.
+
+    Args:
+        what: "layer 'x'" or "the model", which gives them.
+        values: of any shape.
+
+    Raises:
+        OptionError: one is infinite or not a number.
+    """
+    if not all(found.isfinite().all() for found in values):
+        raise OptionError(
+            f"{what} gives values that are not finite; the weights are damaged, or the pictures "
+            "are not prepared as the model takes them"
+        )

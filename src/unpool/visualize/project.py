@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.visualize.probes import Probe
+from unpool.visualize.probes import Probe, require_finite
 from unpool.visualize.rules import Interception, Rule, find_rule
 
 __all__ = ["Projection", "project"]
@@ -115,8 +115,8 @@ def project(
             sent = (maps * start.where(region, 0)).sum()
             (signal,) = torch.autograd.grad(sent, root)
     values = above.where(region, 0).flatten(1).sum(1)
-    if images.any():  # of a blank one, only the shape is of use
-        _require_finite(values, signal, layer)
+    if images.any():  # a blank one only tries whether the model can be run
+        require_finite(f"layer {layer!r}", values, signal)
     return Projection(signal, layer, units, _places(region, spots), values)
 
 
@@ -214,14 +214,6 @@ def _require_fit(spots: Tensor, sides: list[int], layer: str) -> None:
                 f"got place ({row}, {column}) in layer {layer!r}, whose maps are {tuple(sides)}; "
                 f"wanted (0, 0) to ({sides[0] - 1}, {sides[1] - 1})"
             )
-
-
-def _require_finite(values: Tensor, signal: Tensor, layer: str) -> None:
-    if not (values.isfinite().all() and signal.isfinite().all()):
-        raise OptionError(
-            f"layer {layer!r} gives values or gradients that are not finite; the weights are "
-            "damaged, or the pictures are not prepared as the model takes them"
-        )
 
 
 def _places(region: Tensor, spots: str | Tensor) -> Tensor | None:

@@ -17,7 +17,15 @@ from unpool.errors import OptionError
 from unpool.visualize.probes import Probe
 from unpool.visualize.project import Projection, project
 
-__all__ = ["SCORE", "ScoreProjection", "find_region", "project_scores", "score_maps", "scored"]
+__all__ = [
+    "SCORE",
+    "ScoreProjection",
+    "find_region",
+    "is_probability",
+    "project_scores",
+    "score_maps",
+    "scored",
+]
 
 SCORE = "score"
 """The name of what a model gives, as a layer."""
@@ -135,3 +143,13 @@ def scored(model: nn.Module) -> nn.Sequential:
 
 def _named(label: int, names: Sequence[str]) -> str:
     return names[label] if label < len(names) else str(label)
+
+
+def is_probability(scores: Tensor) -> bool:
+    """Whether scores (N, K, ...) are probabilities: the model ends with a softmax of its own.
+
+    >>> is_probability(torch.tensor([[0.25, 0.75]])), is_probability(torch.tensor([[2.0, 0.0]]))
+    (True, False)
+    """
+    sums = scores.float().sum(1)
+    return bool(scores.min() >= 0) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)

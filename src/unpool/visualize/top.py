@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.visualize.probes import Probe
+from unpool.visualize.probes import Probe, require_finite
 
 __all__ = ["Top", "mine"]
 
@@ -97,11 +97,7 @@ class _Strongest:
         """See what the layer gives for a batch of pictures, of which the first has that number."""
         rows = self._rows(maps)
         values = rows.amax(2).float()
-        if not values.isfinite().all():
-            raise OptionError(
-                f"layer {self.layer!r} gives values that are not finite; the weights are damaged, "
-                "or the pictures are not prepared as the model takes them"
-            )
+        require_finite(f"layer {self.layer!r}", values)
         if not self._values.numel():
             units, self._mapped = maps.shape[1], maps.dim() == 4
             self._values = values.new_empty(units, 0)
@@ -133,7 +129,7 @@ class _Strongest:
         if maps.dim() not in (2, 4) or maps.is_complex() or 0 in maps.shape:
             raise OptionError(
                 f"layer {self.layer!r} gives {tuple(maps.shape)}; wanted maps (N, C, h, w), or "
-                "(N, C): choose another in list_layers(model, images)"
+                "(N, C): choose another of list_layers (--list-layers)"
             )
         if maps.dim() == 2:
             return maps[:, :, None]

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from unpool.errors import ImageError, OptionError
 from unpool.vision.images import read_image
 from unpool.visualize.layers import stages
-from unpool.visualize.probes import Layer, Probe, list_layers
+from unpool.visualize.probes import Layer, Probe, list_layers, require_finite
+from unpool.visualize.scores import is_probability
 from unpool.visualize.subjects import Subject
 
 __all__ = ["Gauge", "Views", "choose_layers", "mean_color", "read_views"]
@@ -116,10 +117,10 @@ class Gauge:
         probability = _probability(found["model"], images)
         vectors = {name: found[f"model.{name}"].flatten(1).float().cpu() for name in self._layers}
         for name, values in vectors.items():
-            _require_finite(f"layer {name!r}", values)
+            require_finite(f"layer {name!r}", values)
         if probability is None:
             return vectors, None
-        _require_finite("the model", probability)
+        require_finite("the model", probability)
         return vectors, probability.cpu()
 
 
@@ -134,21 +135,12 @@ class _Whole(nn.Module):
         return self.model(x)
 
 
-def _require_finite(what: str, values: Tensor) -> None:
-    if not values.isfinite().all():
-        raise OptionError(
-            f"{what} gives values that are not finite; the weights are damaged, or the pictures "
-            "are not prepared as the model takes them"
-        )
-
-
 def _probability(output: Tensor, images: Tensor) -> Tensor | None:
     if not _scores(output.shape[1:], images.shape[2:]):
         return None
     output = output.float()
-    sums = output.sum(1)
-    if output.min() < 0 or not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
-        output = output.softmax(1)  # else the model ends with one of its own
+    if not is_probability(output):
+        output = output.softmax(1)
     return output.mean((2, 3)) if output.dim() == 4 else output
 
 
