@@ -1,6 +1,8 @@
 """Twins of awkward models compute what the models compute, and leave them alone."""
 
+import copy
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -41,6 +43,31 @@ def test_layers_in_lists_and_methods(pictures):
     assert torch.equal(twin(pictures), model.eval()(pictures))
     assert twin.seen == [2] == model.seen  # a list of its own each
     assert names(model, pictures) == ["first", "drop"]
+
+
+class Closed(nn.Module):
+    """Calls its layers through functions that are closed over it, and that bind them."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.act = lambda x: torch.relu(self.norm(x))
+        self.scale = partial(Closed.scaled, self, by=2)
+
+    def scaled(self, x, by):
+        return self.norm(x) * by
+
+    def forward(self, x):
+        return self.scale(self.act(self.conv(x)))
+
+
+def test_layers_behind_functions(pictures):
+    model = Closed().train()
+    before = copy.deepcopy(model.state_dict())
+    assert names(model, pictures) == ["conv", "norm", "norm:2"]
+    project(model, pictures, "norm", 1)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(twin_of(model)(pictures), model.eval()(pictures))
 
 
 def test_weights_are_shared_and_buffers_copied(build):

@@ -4,7 +4,8 @@ What looks into a model runs its twin, and puts hooks on that. So nothing is lef
 model, even after an error, and two threads may look into one model at once.
 """
 
-from types import MethodType
+from functools import partial
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -74,11 +75,34 @@ def _moved(value: Any, twins: dict[int, nn.Module]) -> Any:
         return twins.get(id(value), value)
     if isinstance(value, MethodType):
         return MethodType(value.__func__, _moved(value.__self__, twins))
+    if isinstance(value, FunctionType) and value.__closure__:
+        return _closed(value, value.__closure__, twins)
+    if type(value) is partial:
+        keywords = _moved(value.keywords, twins)
+        return partial(_moved(value.func, twins), *_moved(value.args, twins), **keywords)
     if type(value) in (list, tuple):
         return type(value)(_moved(item, twins) for item in value)
     if type(value) is dict:
         return {key: _moved(item, twins) for key, item in value.items()}
     return value
+
+
+def _closed(
+    function: FunctionType, cells: tuple[CellType, ...], twins: dict[int, nn.Module]
+) -> FunctionType:
+    """A function that was made within a method, such as a lambda, closed over the twins."""
+    moved = []
+    for cell in cells:
+        try:
+            value = cell.cell_contents
+        except ValueError:  # nothing is in it yet
+            value = None
+        holds = isinstance(value, nn.Module | MethodType)
+        moved.append(CellType(_moved(value, twins)) if holds else cell)
+    code, name, defaults = function.__code__, function.__name__, function.__defaults__
+    made = FunctionType(code, function.__globals__, name, defaults, tuple(moved))
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
 
 
 def _frozen(parameter: Tensor | None, tensors: dict[int, Tensor]) -> Tensor | None:
