@@ -334,3 +334,32 @@ def test_progress(net, image):
     told = []
     occlude(net, image, window=3, stride=1, progress=lambda *now: told.append(now))
     assert told == [(256, 484), (484, 484)]
+
+
+class Splitting(nn.Module):
+    """A layer that gives its maps, and something else."""
+
+    def forward(self, x):
+        maps = x.relu()
+        return maps, maps.mean()
+
+
+class Choosing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.split, self.head = nn.Conv2d(3, 4, 3), Splitting(), nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.head(self.split(self.conv(x))[0].mean((2, 3)))
+
+
+def test_a_layer_that_gives_several_values_is_watched_by_its_maps():
+    torch.manual_seed(0)
+    model, image = Choosing().eval(), torch.rand(1, 3, 12, 12)
+    found = occlude(model, image, window=4, stride=4, layer="split")
+    with torch.no_grad():
+        for box, total in zip(found.sliding.boxes(), found.totals.flatten(), strict=True):
+            hidden = image.clone()
+            hidden[:, :, box[1] : box[3], box[0] : box[2]] = 0
+            wanted = model.conv(hidden).relu()[0, found.unit].sum()
+            assert float(total) == pytest.approx(float(wanted), rel=1e-5, abs=1e-5)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import ShapeError
+from unpool.visualize.probes import first_tensor
 from unpool.visualize.sliding import Box
 from unpool.visualize.twins import twin_of
 
@@ -68,8 +69,9 @@ class Plain:
 
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             self._runs += 1
-            if self._runs == wanted:
-                self._total = output[:, unit].flatten(1).sum(1, dtype=torch.float64)
+            maps = first_tensor(output)
+            if self._runs == wanted and maps is not None:
+                self._total = maps[:, unit].flatten(1).sum(1, dtype=torch.float64)
 
         modules[name].register_forward_hook(hook)
 
