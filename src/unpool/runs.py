@@ -306,11 +306,11 @@ def load_state(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def curves_missing() -> str:
-    """Why curves cannot be drawn; nothing if they can."""
+def curves_missing(figure: str = "plots/curves.png") -> str:
+    """Why curves cannot be drawn into a figure; nothing if they can."""
     if find_spec("matplotlib") is not None:
         return ""
-    return "plots/curves.png is left out, for want of matplotlib: pip install matplotlib"
+    return f"{figure} is left out, for want of matplotlib: pip install matplotlib"
 
 
 def draw_curves(folder: Path, *measures: Mapping[str, str]) -> None:

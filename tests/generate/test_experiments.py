@@ -162,6 +162,7 @@ def test_compare(data, tmp_path, capsys):
     assert told["network_better"]["nearest"] == pytest.approx((own < each).mean())
     with Image.open(sheet) as found:
         assert found.size == (8 * 18 - 2, 4 * 18 - 2)  # 8 views: truth, network, two baselines
-    bare = save_pretrained(net, tmp_path / "bare", {"styles": card["styles"]})
-    assert main([*arguments[:-1], str(bare), "-o", str(sheet)]) == 2
-    assert "names no azimuths that were held out" in capsys.readouterr().err
+    for recipe in (None, {"held_out": []}, {"held_out": [99]}, {"held_out": "all"}, "chairs"):
+        bare = save_pretrained(net, tmp_path / "bare", {**card, "recipe": recipe})
+        assert main([*arguments[:-1], str(bare), "-o", str(sheet)]) == 2
+        assert "names no azimuths that were held out" in capsys.readouterr().err

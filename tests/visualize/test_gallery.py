@@ -107,7 +107,7 @@ def test_patches_are_where_the_field_says(subject, files, tmp_path, monkeypatch)
         lambda *sides: shown.update({len(shown): sides}) or np.zeros_like(sides[1][0]),
     )
     found = make_gallery(subject, files, tmp_path / "out", ["5"], units=[6, 1], count=3, batch=2)
-    field, top = measured_field(subject.model, subject.blank(), "5"), found.tops["5"]
+    field, top = measured_field(subject.model, subject.trial(), "5"), found.tops["5"]
     for unit, (projections, patches) in zip([6, 1], shown.values(), strict=True):
         for rank, number in enumerate(top.pictures[unit].tolist()):
             crop = subject.inputs.crop(read_image(found.pictures[number]))
@@ -204,7 +204,7 @@ def test_projector(subject, files, tmp_path, units):
         assert np.array_equal(read_image(told["file"]), draw(found.signal)[0])
         assert told["value"] == pytest.approx(float(found.values[0]))
         assert told["place"] == found.places[0].tolist()
-        field = measured_field(subject.model, subject.blank(), told["layer"])
+        field = measured_field(subject.model, subject.trial(), told["layer"])
         assert told["box"] == list(field.box(*told["place"]))
     shown = [told["unit"] for told in record["projections"]]
     assert len(shown) == 2 if not units else shown == [5, 2, 5, 2]

@@ -290,10 +290,9 @@ def test_without_a_rule_there_is_no_projection(image, filled_net):
 def test_values_that_are_not_finite_are_refused(layer, net, image, tmp_path):
     with torch.no_grad():
         next(net.parameters())[0] = torch.nan
-    with pytest.raises(OptionError, match="values that are not finite; the weights are damaged"):
-        occlude(net, image, layer=layer, window=12)
-    blank = occlude(net, 0 * image, layer=layer, window=12)  # of which only the shape is of use
-    assert blank.values.shape == (3, 3)
+    for shown in (image, 0 * image):
+        with pytest.raises(OptionError, match="values that are not finite; the weights are damag"):
+            occlude(net, shown, layer=layer, window=12)
     with pytest.raises(ValueError, match="JSON"):
         save_found(tmp_path / "a", np.zeros((24, 24, 3), np.uint8), {"value": float("nan")})
 

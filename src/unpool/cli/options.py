@@ -34,6 +34,12 @@ def choice(name: str, values: Sequence[str], text: str, **more: Any) -> Callable
     return click.option(name, type=click.Choice(values), help=text, **more)
 
 
+def several_units(text: str) -> Callable[..., Any]:
+    """An option that takes numbers of units or maps."""
+    numbers = click.IntRange(min=0)
+    return click.option("--unit", "units", type=numbers, multiple=True, help=text)
+
+
 FROM_ONE = click.IntRange(min=1)
 WEIGHTS = click.option(
     "--weights",

@@ -238,7 +238,7 @@ def _drawn(layer: Layer, shown: int, choice: int) -> list[int]:
 def _require_same(subject: Subject, name: str, chosen: Sequence[_Block], views: Views) -> None:
     """Refuse a state of another network, or one that sees pictures in another way."""
     side = views.crops[0].shape[0]
-    shapes = {layer.name: layer.shape for layer in list_layers(subject.model, subject.blank())}
+    shapes = {layer.name: layer.shape for layer in list_layers(subject.model, subject.trial())}
     wrong = [b.layer.name for b in chosen if shapes.get(b.layer.name) != b.layer.shape]
     if wrong or subject.inputs.size != side:
         what = f"no layer {wrong[0]} of that size" if wrong else f"no pictures of {side} pixels"

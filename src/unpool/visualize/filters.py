@@ -142,7 +142,7 @@ def inspect_filters(
 
     Zeiler, Fergus 2014, section 4.2 and figure 6.
     """
-    ran = list_layers(subject.model, subject.blank())
+    ran = list_layers(subject.model, subject.trial())
     modules = dict(twin_of(subject.model).named_modules())  # called as those that ran
     convolutions = {
         found.name: module

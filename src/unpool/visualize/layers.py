@@ -50,8 +50,8 @@ def tried(
             function without a rule.
         ShapeError: the model takes no pictures of this size.
     """
-    blank = subject.blank()
-    there = {layer.name: layer for layer in list_layers(subject.model, blank)}
+    trial = subject.trial()
+    there = {layer.name: layer for layer in list_layers(subject.model, trial)}
     names = list(dict.fromkeys(names)) or stages(list(there.values()))
     if not names:
         raise OptionError(
@@ -61,12 +61,12 @@ def tried(
     found = []
     for name in names:
         ends = [min(units), max(units)] if units else None
-        project(subject.model, blank, name, ends, **options)
+        project(subject.model, trial, name, ends, **options)
         layer = there[name]
         if len(layer.shape) not in (1, 3):
             raise OptionError(
                 f"layer {name!r} gives {layer.shape} for a picture; wanted maps (C, h, w) or (C,): "
                 "choose another of list_layers (--list-layers)"
             )
-        found.append((layer, measured_field(subject.model, blank, name)))
+        found.append((layer, measured_field(subject.model, trial, name)))
     return found

@@ -96,7 +96,7 @@ def occlude(
         if not isinstance(error, UnpoolError):
             list_layers(model, image)  # which tells what the model cannot take
         raise
-    found, totals = _slid(engine, sliding, target, value, not image.any(), progress)
+    found, totals = _slid(engine, sliding, target, value, progress)
     found = replace(found, incremental=isinstance(engine, Incremental), note=note)
     if watched is None:
         return found
@@ -109,13 +109,9 @@ def _slid(
     sliding: Sliding,
     target: int | None,
     value: str,
-    blank: bool,
     progress: Progress | None,
 ) -> tuple[Occlusion, Tensor | None]:
-    """The maps of the class, and the totals of the map that is watched.
-
-    What is found of a blank picture need not be finite: only its shape is of use.
-    """
+    """The maps of the class, and the totals of the map that is watched."""
     scores = _require_scores(engine.output)
     label = int(scores[0].argmax())
     target = label if target is None else target
@@ -128,8 +124,7 @@ def _slid(
         values.append((outputs.softmax(1) if soften else outputs)[:, target].cpu())
         labels.append(outputs.argmax(1).cpu())
         totals += [] if total is None else [total.cpu()]
-        if not blank:
-            require_finite("the model", scores, outputs, *totals[-1:])
+        require_finite("the model", scores, outputs, *totals[-1:])
         if progress is not None:
             progress(min(start + _PART, len(boxes)), len(boxes))
     before = (scores.softmax(1) if soften else scores)[0, target]
@@ -213,8 +208,7 @@ def _strongest(model: nn.Module, image: Tensor, layer: str) -> tuple[int, float]
             "choose another of list_layers (--list-layers)"
         )
     sums = maps.sum((0, 2, 3), dtype=torch.float64)
-    if image.any():
-        require_finite("the model", sums)
+    require_finite("the model", sums)
     unit = int(sums.argmax())
     return unit, float(sums[unit])
 

@@ -68,10 +68,8 @@ def project(
             (h, w) or (N, h, w): a region of the map.
         rule: "deconvnet", "guided" (guided back-propagation), "saliency" (the gradient), a code of
             Mahendran and Vedaldi (see `find_rule`), or a `Rule`.
-        seed: what is sent down: the activation itself, as in the paper, or 1. A negative one, such
-            as a layer without a ReLU or the score of a class can have, is more than a factor: every
-            rectifier then keeps the half that it drops for 1, so that the projection shows what
-            speaks against the unit; pass "1" to see what speaks for it.
+        seed: what is sent down: the activation itself, as in the paper, or 1. A negative one, as a
+            class can have, shows what speaks against it: ReLUs keep the half they drop for 1.
         overlap: at pooling windows that share their maximum, values add up ("sum", the adjoint) or
             the last one wins ("overwrite"); "center" uses no switches. The rule's own when not
             given: the sum, for most.
@@ -115,8 +113,7 @@ def project(
             sent = (maps * start.where(region, 0)).sum()
             (signal,) = torch.autograd.grad(sent, root)
     values = above.where(region, 0).flatten(1).sum(1)
-    if images.any():  # a blank one only tries whether the model can be run
-        require_finite(f"layer {layer!r}", values, signal)
+    require_finite(f"layer {layer!r}", values, signal)
     return Projection(signal, layer, units, _places(region, spots), values)
 
 

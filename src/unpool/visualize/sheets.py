@@ -154,10 +154,10 @@ class ScoreProjector(_Sheets):
     ) -> None:
         super().__init__(subject, color)
         self.classes, self._options = list(dict.fromkeys(classes)), options
-        blank = subject.blank()
-        self._count = score_maps(subject.model, blank).shape[1]
+        trial = subject.trial()
+        self._count = score_maps(subject.model, trial).shape[1]
         ends = [min(classes), max(classes)] if classes else 0
-        project(scored(subject.model), blank, SCORE, ends, **options)  # what is wrong shows at once
+        project(scored(subject.model), trial, SCORE, ends, **options)  # what is wrong shows at once
 
     def files(self, stem: Path) -> list[Path]:
         """What `write` may write."""

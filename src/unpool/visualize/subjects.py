@@ -97,9 +97,10 @@ class Subject:
         """Crops as the model takes them, (N, 3, size, size), on its device."""
         return self.inputs.prepare(crops).to(self.device)
 
-    def blank(self) -> Tensor:
-        """A picture without content, (1, 3, size, size): only its shape is of use."""
-        return torch.zeros(1, 3, self.inputs.size, self.inputs.size, device=self.device)
+    def trial(self) -> Tensor:
+        """A picture of noise, (1, 3, size, size), the same each time, to try the model on."""
+        sides = self.inputs.size, self.inputs.size
+        return self.prepare([np.random.default_rng(0).integers(0, 256, (*sides, 3), np.uint8)])
 
 
 def load_subject(

@@ -161,10 +161,10 @@ def choose_layers(subject: Subject) -> tuple[list[str], str]:
     Raises:
         OptionError: the model has no such layers.
     """
-    blank = subject.blank()
-    layers = [layer for layer in list_layers(subject.model, blank) if layer.shape]
-    whole = Probe(_Whole(subject.model), ["model"])(blank)["model"]
-    classes = whole.shape[1] if _scores(whole.shape[1:], blank.shape[2:]) else None
+    trial = subject.trial()
+    layers = [layer for layer in list_layers(subject.model, trial) if layer.shape]
+    whole = Probe(_Whole(subject.model), ["model"])(trial)["model"]
+    classes = whole.shape[1] if _scores(whole.shape[1:], trial.shape[2:]) else None
     below = _below([layer for layer in layers if _is_own(layer)], classes, whole.dim() == 4)
     chosen = stages(below)
     if not below or not chosen:

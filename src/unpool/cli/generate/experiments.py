@@ -58,18 +58,20 @@ def compare(data: Path, scale: int, output: Path, **options: Any) -> None:
     from unpool.data.chairs import AZIMUTHS, open_chairs, read_views
     from unpool.generate import Generator, compare_views
     from unpool.generate.drawn import enlarge
+    from unpool.generate.lessons import split_views
     from unpool.vision.images import write_image
 
     weights = options["weights"]
     generator = Generator.from_pretrained(weights, device=options["device"] or "auto")
     recipe = read_card(weights).get("recipe")
     held = recipe.get("held_out") if isinstance(recipe, dict) else None
-    if not held:
+    known = range(len(AZIMUTHS))
+    if not (isinstance(held, list) and held and all(type(n) is int and n in known for n in held)):
         raise OptionError(
             f"the card of {weights} names no azimuths that were held out; take others"
         )
-    chairs, azimuths = open_chairs(data), {AZIMUTHS[number] for number in held}
-    hidden = [i for i, view in enumerate(chairs.views) if view.azimuth in azimuths]
+    chairs = open_chairs(data)
+    hidden = split_views(chairs, tuple(held))[1].tolist()
     with console.progress("reading", options["quiet"]) as show:
         pictures = read_views(chairs, generator.size, progress=show)
     found = compare_views(generator, chairs, pictures, hidden)
@@ -123,8 +125,8 @@ def transfer(
     chairs = _opened(data, output)
     with console.progress("training", quiet) as show:
         curves = measure_transfer(chairs, output, device=device or "auto", progress=show, **options)
-    if _can_draw(quiet):
-        draw_transfer(output / "transfer.png", curves)
+    if _can_draw(figure := output / "transfer.png", quiet):
+        draw_transfer(figure, curves)
     if as_json:
         console.print_json({"output": str(output), "curves": curves})
     elif not quiet:
@@ -161,8 +163,8 @@ def capacity(
     chairs = _opened(data, output)
     with console.progress("training", quiet) as show:
         found = measure_capacity(chairs, output, device=device or "auto", progress=show, **options)
-    if _can_draw(quiet):
-        draw_capacity(output / "capacity.png", found)
+    if _can_draw(figure := output / "capacity.png", quiet):
+        draw_capacity(figure, found)
     if as_json:
         console.print_json({"output": str(output), "variants": found})
     elif not quiet:
@@ -181,13 +183,13 @@ def _opened(data: Path, output: Path) -> "Chairs":
     return chairs
 
 
-def _can_draw(quiet: bool) -> bool:
-    from importlib.util import find_spec
+def _can_draw(figure: Path, quiet: bool) -> bool:
+    from unpool.runs import curves_missing
 
-    there = find_spec("matplotlib") is not None
-    if not (there or quiet):
-        console.complain("the figure is left out, for want of matplotlib: pip install matplotlib")
-    return there
+    missing = curves_missing(figure.name)
+    if missing and not quiet:
+        console.complain(missing)
+    return not missing
 
 
 def _figure(value: float | None) -> str:

@@ -26,7 +26,7 @@ from unpool.cli.generate.options import (
 from unpool.cli.generate.options import (
     view as seen,
 )
-from unpool.cli.options import choice, typed
+from unpool.cli.options import choice, several_units, typed
 
 __all__ = ["filters", "mask", "unit", "zoom"]
 
@@ -95,13 +95,7 @@ def mask(
     "--layer", default="shared.fc4", metavar="NAME", help="Of which.  [default: shared.fc4]"
 )
 @_LIST
-@click.option(
-    "--unit",
-    "units",
-    type=click.IntRange(min=0),
-    multiple=True,
-    help="Its number, from 0; can be given several times.  [default: the first 32]",
-)
+@several_units("Its number, from 0; can be given several times.  [default: the first 32]")
 @click.option("--value", type=float, help="To which it is set.  [default: the authors']")
 @click.option(
     "--place",

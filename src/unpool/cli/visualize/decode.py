@@ -141,14 +141,14 @@ def _try(subject: "Subject", label: int | None, unit: int | None) -> None:
     from unpool.visualize.decode import decode as follow
     from unpool.visualize.scores import score_maps
 
-    blank = subject.blank()
-    scores = score_maps(subject.model, blank)
+    trial = subject.trial()
+    scores = score_maps(subject.model, trial)
     if label is not None and label >= scores.shape[1]:
         raise OptionError(
             f"got class {label} of {subject.name}, which has {scores.shape[1]}; wanted 0 to "
             f"{scores.shape[1] - 1}"
         )
-    follow(subject.model, blank, int(scores.argmax(1).flatten()[0]), unit)
+    follow(subject.model, trial, int(scores.argmax(1).flatten()[0]), unit)
 
 
 def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:

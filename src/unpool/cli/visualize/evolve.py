@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool import console
-from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder, typed
+from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder, several_units, typed
 from unpool.cli.visualize.options import (
     LABELED,
     LAYERS,
@@ -46,13 +46,7 @@ _OF_MODELS = ("weights", "torch_model", "size", "mean", "std", "order", "range")
 )
 @MODEL
 @LAYERS
-@click.option(
-    "--unit",
-    "units",
-    type=click.IntRange(min=0),
-    multiple=True,
-    help="A map to look at; can be given several times.  [default: some at random]",
-)
+@several_units("A map to look at; can be given several times.  [default: some at random]")
 @click.option("--shown", type=FROM_ONE, help="How many maps a layer are shown.  [default: 6]")
 @click.option(
     "--choice",

@@ -149,20 +149,20 @@ def _runner(subject: "Subject", options: dict[str, Any], quiet: bool) -> Run:
 
     if "target" in options:
         options["target"] = subject.find_class(options["target"])
-    blank = subject.blank()
-    slide((blank.shape[2], blank.shape[3]), options.get("window"), options.get("stride"))
-    if Probe(scored(subject.model), [SCORE])(blank)[SCORE].dim() == 4:
+    trial = subject.trial()
+    slide((trial.shape[2], trial.shape[3]), options.get("window"), options.get("stride"))
+    if Probe(scored(subject.model), [SCORE])(trial)[SCORE].dim() == 4:
         for name in ("layer", "rule", "activations"):
             if name in options:
                 raise OptionError(f"got --{name} for a network that segments; leave it out")
         run: Run = occlude_region
     else:
-        layers = stages(list_layers(subject.model, blank))
+        layers = stages(list_layers(subject.model, trial))
         if "layer" not in options and layers:
             options["layer"] = layers[-1]
         run = occlude
-        side = blank.shape[2]  # tried with a single stop, as wide as the picture
-        tried = occlude(subject.model, blank, **{**options, "window": side, "stride": side})
+        side = max(trial.shape[2] // 2, 1)  # tried with few stops
+        tried = occlude(subject.model, trial, **{**options, "window": side, "stride": side})
         if tried.unprojected and not quiet:
             console.complain(f"no projection: {tried.unprojected}")
     return lambda images, progress: run(subject.model, images, progress=progress, **options)

@@ -211,7 +211,7 @@ def show_layers(subject: "Subject", as_json: bool) -> int:
     """Print the layers of a model: what --list-layers does."""
     from unpool.visualize.probes import list_layers
 
-    found = list_layers(subject.model, subject.blank())
+    found = list_layers(subject.model, subject.trial())
     if as_json:
         for layer in found:
             console.print_json({**layer._asdict(), "shape": list(layer.shape)})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool import console
-from unpool.cli.options import DEVICE, JSON, QUIET, make_folder, typed
+from unpool.cli.options import DEVICE, JSON, QUIET, make_folder, several_units, typed
 from unpool.cli.visualize.options import (
     LAYERS,
     MODEL,
@@ -31,13 +31,7 @@ if TYPE_CHECKING:
 @click.argument("inputs", nargs=-1)
 @MODEL
 @LAYERS
-@click.option(
-    "--unit",
-    "units",
-    type=click.IntRange(min=0),
-    multiple=True,
-    help="A map to look at, from 0; can be given several times.  [default: the strongest]",
-)
+@several_units("A map to look at, from 0; can be given several times.  [default: the strongest]")
 @click.option(
     "--place",
     callback=place,
@@ -116,7 +110,7 @@ def _projector(subject: "Subject", options: dict[str, Any]) -> "Projector | Scor
 
     layers, units = options.pop("layers"), options.pop("units")
     classes, shown = options.pop("classes"), typed({"color": options.pop("color")})
-    own = SCORE in layers and SCORE in [n for n, *_ in list_layers(subject.model, subject.blank())]
+    own = SCORE in layers and SCORE in [n for n, *_ in list_layers(subject.model, subject.trial())]
     if not classes and (SCORE not in layers or own):
         return Projector(subject, layers, units, **shown, **take_rules(options))
     if set(layers) - {SCORE} or units or options.pop("place"):

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from unpool import console
-from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder, typed
+from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder, several_units, typed
 from unpool.cli.visualize.options import (
     LABELED,
     LAYERS,
@@ -27,13 +27,7 @@ from unpool.errors import OptionError
 @LABELED
 @MODEL
 @LAYERS
-@click.option(
-    "--unit",
-    "units",
-    type=click.IntRange(min=0),
-    multiple=True,
-    help="A map to show; can be given several times.  [default: evenly chosen ones]",
-)
+@several_units("A map to show; can be given several times.  [default: evenly chosen ones]")
 @click.option("--shown", type=FROM_ONE, help="How many maps a layer are shown.  [default: 16]")
 @click.option("--count", type=FROM_ONE, help="Pictures kept of each map.  [default: 9]")
 @click.option("--batch", type=FROM_ONE, help="Pictures at a time.  [default: 8]")
