@@ -13,7 +13,7 @@ from unpool.devices import find_device
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.generate.codes import Codes, Style, as_changes, as_degrees, as_styles, encoded, nearest
 from unpool.generate.drawn import Drawn, conclude
-from unpool.models import from_pretrained
+from unpool.models import load_generative
 from unpool.models.generator import GenerativeNet, encode_view
 
 __all__ = ["Generator"]
@@ -72,12 +72,7 @@ class Generator:
         Raises:
             WeightsError: no such weights, a damaged file or card, or weights of another network.
         """
-        model, card = from_pretrained(source)
-        if not isinstance(model, GenerativeNet):
-            raise WeightsError(
-                f"got {source}, weights of a {card['architecture']}, which draws nothing; take "
-                "weights of a GenerativeNet, such as chairs"
-            )
+        model, card = load_generative(source)
         styles, elevations = _settings(card, model.styles, source)
         ranges = _ranges(card.get("recipe"))
         return cls(model, styles, elevations=elevations, ranges=ranges, device=device)

@@ -33,7 +33,8 @@ from unpool.generate.lessons import (
     split_views,
 )
 from unpool.generate.likeness import compare, measure
-from unpool.models import GenerativeNet, from_pretrained, save_pretrained
+from unpool.generate.teachers import load_teachers, taught
+from unpool.models import GenerativeNet, from_pretrained, load_generative, save_pretrained
 from unpool.models.generator import initialize
 from unpool.recipes import Generation
 from unpool.runs import Likeness, Preparation, Run, curves_missing, draw_curves, write_json, writing
@@ -90,6 +91,7 @@ def train_generator(
         net = build(recipe, len(chairs.styles)).to(where)
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         styles = list(chairs.styles)
+        teachers = load_teachers(recipe, styles, where)
         run = Run(Path(output), recipe, styles, net, resume=resume, tensorboard=tensorboard)
         with closing(run):
             if not len(held):
@@ -101,6 +103,9 @@ def train_generator(
             choose = views.take(held)
             first, size = run.progress.step * parts, recipe.batch // parts
             stream = lessons(views, learned, recipe, size, first)
+            if recipe.teachers:
+                around = float(views.elevations.min()), float(views.elevations.max())
+                stream = taught(stream, teachers, recipe, around, first)
             _fit(run, stream, choose, report)
             return _finish(run, chairs, choose, len(learned), command)
 
@@ -125,7 +130,7 @@ def build(recipe: Generation, styles: int) -> GenerativeNet:
     )
     initialize(net, recipe.initialization)
     if recipe.start is not None:
-        old = from_pretrained(recipe.start)[0].state_dict()
+        old = load_generative(recipe.start)[0].state_dict()
         new = net.state_dict()
         kept = {k: v for k, v in old.items() if k in new and new[k].shape == v.shape}
         net.load_state_dict(kept, strict=False)
@@ -156,7 +161,7 @@ def fit(
     if optimizer_state is not None:
         optimizer.load_state_dict(optimizer_state)
     engine, device = parallel.replicate(net), next(net.parameters()).device
-    weights = recipe.rgb_weight, recipe.mask_weight, recipe.background
+    weights = recipe.rgb_weight, recipe.mask_weight, recipe.background, recipe.overlap_weight
     cure = f"--set rates.0.lr={recipe.rates[0].lr / 10:.2g}"
 
     def losses(part: Lesson) -> tuple[Tensor, Tensor]:
@@ -179,6 +184,7 @@ def drawing_loss(
     rgb_weight: float = 10.0,
     mask_weight: float = 1.0,
     background: float = 1.0,
+    overlap_weight: float = 0.0,
 ) -> Tensor:
     """Squared errors of the colors inside the mask and of the mask, a half of the mean per picture.
 
@@ -190,6 +196,8 @@ def drawing_loss(
         mask_weight: of the second one.
         background: of the first one where the true mask is 0; 1 as published. Less lets colors run
             over the border, which nobody sees under the drawn mask.
+        overlap_weight: of 1 - IoU of drawn and true mask, picture by picture, where the products
+            and sums of values 0 to 1 stand for intersection and union; 0 as published.
 
     Dosovitskiy, Springenberg, Brox 2015, equation 1 and section 3.3.
 
@@ -199,7 +207,17 @@ def drawing_loss(
     where = background + (1 - background) * targets[:, 3:]
     colors = ((rgb - targets[:, :3]).square() * where).sum()
     masks = (mask - targets[:, 3:]).square().sum()
-    return (rgb_weight * colors + mask_weight * masks) / (2 * len(targets))
+    loss = rgb_weight * colors + mask_weight * masks
+    if overlap_weight:
+        loss = loss + overlap_weight * (1 - _overlap(mask, targets[:, 3:])).sum()
+    return loss / (2 * len(targets))
+
+
+def _overlap(mask: Tensor, target: Tensor) -> Tensor:
+    """IoU of masks with values between 0 and 1, (N,); (N, C, S, S) and (N, 1, S, S) come."""
+    drawn = mask.mean(1, keepdim=True).clamp(0, 1)
+    both = (drawn * target).sum((1, 2, 3))
+    return both / (drawn.sum((1, 2, 3)) + target.sum((1, 2, 3)) - both).clamp_min(1)
 
 
 def _teller(report: Report | None) -> Callable[[int, int], None]:

@@ -1,6 +1,6 @@
 """Recipes of networks that draw: the authors' and ours."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unpool.errors import OptionError
@@ -10,9 +10,13 @@ __all__ = [
     "CHAIRS",
     "CHAIRS_128",
     "CHAIRS_DEEP",
+    "CHAIRS_LONGER",
+    "CHAIRS_ONE_STREAM",
+    "CHAIRS_RANGES",
     "CHAIRS_STAGE_1",
     "CHAIRS_STAGE_2",
     "CHAIRS_STAGE_3",
+    "CHAIRS_TAUGHT",
     "GENERATIONS",
     "Generation",
     "Rate",
@@ -50,6 +54,8 @@ class Generation:
     batch: int = 128  #: pictures of a step
     accumulate: int = 1  #: parts of a batch that are passed one after the other
     held_out: tuple[int, ...] = ()  #: azimuths by number, 0 to 30, that are never learned from
+    teachers: tuple[str, ...] = ()  #: weights of networks whose drawings are learned from, too
+    taught: float = 0.5  #: share of the pictures that teachers draw, where there are any
     spread: tuple[float, float] = (0.0, 1.0)  #: factor of the ranges, at first and at last
     gamma: float = 1e-5  #: how fast it comes near the last, by steps
     translate: float = 0.1  #: largest change, part of the side
@@ -66,6 +72,7 @@ class Generation:
     # how it is learned
     rgb_weight: float = 10.0  #: of the squared error of colors inside the mask
     mask_weight: float = 1.0  #: of that of the mask
+    overlap_weight: float = 0.0  #: of 1 - IoU of the mask
     background: float = 1.0  #: weight of the error of colors where there is no mask
     optimizer: str = "sgd"  #: or "adamw", which is Adam: nothing decays
     momentum: float = 0.9  #: of SGD
@@ -170,7 +177,53 @@ CHAIRS = Generation(
     save_every=300,
     int8=True,
 )
-"""The default weights: 65 chairs at 128 pixels, in about an hour on two CPU cores."""
+"""A compact network: 65 chairs at 128 pixels, in about an hour on two CPU cores."""
+
+CHAIRS_LONGER = replace(
+    CHAIRS,
+    name="chairs-longer",
+    rates=(Rate(6_000, 6e-4),),
+    start="runs/chairs/weights",
+    spread=(0.4, 0.4),
+    plain=0.5,
+)
+"""The same, learning on."""
+
+CHAIRS_RANGES = replace(
+    CHAIRS,
+    name="chairs-ranges",
+    rates=(Rate(10_000, 8e-4),),
+    start="runs/chairs/weights",
+    spread=(1.0, 1.0),
+    plain=0.15,
+    seed=1,
+)
+"""The same, learning on from transformations as strong as the published."""
+
+CHAIRS_ONE_STREAM = replace(
+    CHAIRS,
+    name="chairs-one-stream",
+    rates=(Rate(14_000, 1e-3),),
+    streams=1,
+    widths=(192, 160, 80, 40),
+    mask_widths=None,
+)
+"""The one-stream deep variant, compact."""
+
+CHAIRS_TAUGHT = replace(
+    CHAIRS,
+    name="chairs-taught",
+    rates=(Rate(12_000, 5e-4),),
+    start="runs/chairs-longer/weights",
+    spread=(0.5, 0.5),
+    plain=0.5,
+    overlap_weight=10_000.0,
+    teachers=tuple(
+        f"runs/{recipe.name}/weights"
+        for recipe in (CHAIRS_LONGER, CHAIRS_RANGES, CHAIRS_ONE_STREAM)
+    ),
+)
+"""The default weights: what the three before draw, at any azimuth, is half of what it sees."""
 
 GENERATIONS = {
     recipe.name: recipe
@@ -181,6 +234,10 @@ GENERATIONS = {
         CHAIRS_STAGE_3,
         CHAIRS_128,
         CHAIRS_DEEP,
+        CHAIRS_LONGER,
+        CHAIRS_RANGES,
+        CHAIRS_ONE_STREAM,
+        CHAIRS_TAUGHT,
     )
 }
 """What is trained to draw, by name."""
@@ -191,8 +248,9 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(["batch", "accumulate", "validate_every", "save_every"], (1, _INF)),
     **dict.fromkeys(["code", "shared", "widths", "mask_widths", "mask_maps"], (1, _INF)),
     **dict.fromkeys(["seed", "warmup", "gamma", "rgb_weight", "mask_weight"], (0, _INF)),
+    "overlap_weight": (0, _INF),
     **dict.fromkeys(["zoom", "squeeze", "brightness", "saturation", "hue", "rotate"], (0, 10)),
-    **dict.fromkeys(["spread", "translate", "plain", "background"], (0, 1)),
+    **dict.fromkeys(["spread", "translate", "plain", "background", "taught"], (0, 1)),
     "size": (16, 1024),
     "streams": (1, 2),
     "held_out": (0, 30),

@@ -1,0 +1,153 @@
+"""Learning from what other networks draw, on tiny ones."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from unpool.data.chairs import AZIMUTHS
+from unpool.errors import WeightsError
+from unpool.generate.lessons import Views, as_targets, lessons
+from unpool.generate.likeness import draw
+from unpool.generate.teachers import draw_together, load_teachers, taught
+from unpool.generate.training import build
+from unpool.models import ZFNet, save_pretrained
+from unpool.recipes import CHAIRS_TAUGHT, GENERATIONS, Generation, Rate, override
+
+CPU = torch.device("cpu")
+STYLES = ("round", "square")
+TAUGHT = Generation(
+    "taught",
+    (Rate(4, 1e-3),),
+    size=16,
+    code=8,
+    shared=12,
+    widths=(8,),
+    mask_widths=(6,),
+    mask_maps=1,
+    initialization="xavier",
+    batch=8,
+    bf16=False,
+)
+
+
+def some_views(count=12):
+    rng = np.random.default_rng(0)
+    return Views(
+        rng.integers(0, 256, (count, 16, 16, 4), dtype=np.uint8),
+        np.arange(count) % 2,
+        np.array(AZIMUTHS[:count]),
+        np.full(count, 20.0),
+    )
+
+
+def network(seed=0):
+    """Weights large enough that a mask is neither 0 nor 1 everywhere."""
+    torch.manual_seed(seed)
+    net = build(TAUGHT, 2)
+    for values in net.parameters():
+        torch.nn.init.normal_(values, 0.05, 0.3)
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folders = [tmp_path_factory.mktemp(f"teacher{n}") for n in range(2)]
+    for n, folder in enumerate(folders):
+        save_pretrained(network(n), folder, {"styles": list(STYLES)})
+    return tuple(str(folder) for folder in folders)
+
+
+def test_drawings_are_the_mean_of_the_teachers():
+    """To the rounding of 8 bits; colors brighter than the mask allows are cut to it."""
+    nets, views = [network(0), network(1)], some_views()
+    drawn = [torch.cat(draw(net, views), 1) for net in nets]
+    mean = (drawn[0] + drawn[1]) / 2
+    wanted = torch.cat([mean[:, :3].minimum(mean[:, 3:]), mean[:, 3:]], 1)
+    found = as_targets(draw_together(nets, views), CPU)
+    assert 0.1 < float(wanted[:, 3].mean()) < 0.9
+    assert float((found - wanted).abs().max()) < 1.01 / 255
+
+
+def test_teachers_draw_a_share_of_each_part_between_the_views():
+    nets, recipe = [network()], dataclasses.replace(TAUGHT, taught=0.25)
+    views, learned = some_views(), np.arange(12)
+    plain = lessons(views, learned, recipe, 8)
+    changed = taught(lessons(views, learned, recipe, 8), nets, recipe, (20.0, 30.0))
+    before = views.pictures.copy()
+    for _ in range(3):
+        a, b = next(plain), next(changed)
+        assert torch.equal(a.vectors, b.vectors)
+        assert np.array_equal(a.views.styles, b.views.styles)
+        assert np.array_equal(a.views.pictures[2:], b.views.pictures[2:])
+        assert np.array_equal(a.views.azimuths[2:], b.views.azimuths[2:])
+        assert not np.isin(b.views.azimuths[:2], AZIMUTHS).any()
+        assert ((b.views.elevations[:2] > 20) & (b.views.elevations[:2] < 30)).all()
+        rgb, mask = draw(nets[0], b.views.take(np.arange(2)))
+        wanted = torch.cat([rgb.minimum(mask), mask], 1)
+        found = as_targets(b.views.pictures[:2], CPU)
+        assert float((found - wanted).abs().max()) < 1.01 / 255
+    assert np.array_equal(views.pictures, before)
+
+
+def test_parts_depend_on_their_number_alone():
+    nets, views, learned = [network()], some_views(), np.arange(12)
+    stream = taught(lessons(views, learned, TAUGHT, 4), nets, TAUGHT, (20.0, 30.0))
+    first = [next(stream) for _ in range(6)]
+    stream = taught(lessons(views, learned, TAUGHT, 4, 5), nets, TAUGHT, (20.0, 30.0), 5)
+    later = next(stream)
+    assert np.array_equal(later.views.pictures, first[5].views.pictures)
+    assert np.array_equal(later.views.azimuths, first[5].views.azimuths)
+    assert not np.array_equal(first[4].views.azimuths, first[5].views.azimuths)
+
+
+def test_teachers_do_not_learn(weights):
+    nets = load_teachers(dataclasses.replace(TAUGHT, teachers=weights), STYLES, CPU)
+    assert len(nets) == 2
+    assert not any(p.requires_grad or net.training for net in nets for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("styles", "size", "message"),
+    [
+        (("round", "oval"), 16, "wanted the 2 styles of the data, in their order, at 16"),
+        (("square", "round"), 16, "in their order"),
+        (STYLES, 32, "2 styles at 16 pixels; wanted .* at 32"),
+    ],
+)
+def test_teachers_of_something_else_are_refused(weights, styles, size, message):
+    recipe = dataclasses.replace(TAUGHT, teachers=weights, size=size)
+    with pytest.raises(WeightsError, match=message):
+        load_teachers(recipe, styles, CPU)
+
+
+def test_teachers_that_do_not_draw_are_refused(tmp_path):
+    save_pretrained(ZFNet(4, (4,) * 5, 8, 64), tmp_path, {"classes": list("abcd")})
+    recipe = dataclasses.replace(TAUGHT, teachers=(str(tmp_path),))
+    with pytest.raises(WeightsError, match="of a ZFNet, which draws nothing"):
+        load_teachers(recipe, STYLES, CPU)
+
+
+def test_weights_to_begin_with_that_do_not_draw_are_refused(tmp_path):
+    save_pretrained(ZFNet(4, (4,) * 5, 8, 64), tmp_path, {"classes": list("abcd")})
+    with pytest.raises(WeightsError, match="of a ZFNet, which draws nothing"):
+        build(dataclasses.replace(TAUGHT, start=str(tmp_path)), 2)
+
+
+def test_teachers_that_are_missing_are_told(tmp_path):
+    recipe = override(TAUGHT, [f'teachers=["{tmp_path}/none"]'])
+    with pytest.raises(WeightsError, match="none"):
+        load_teachers(recipe, STYLES, CPU)
+
+
+def test_the_default_weights_learn_from_recipes_of_their_own():
+    """Whoever begins with nothing can train all that is needed, in this order."""
+    known = set()
+    for name in ("chairs", "chairs-longer", "chairs-ranges", "chairs-one-stream", "chairs-taught"):
+        recipe = GENERATIONS[name]
+        needed = {*recipe.teachers, *([recipe.start] if recipe.start else [])}
+        assert needed <= known
+        assert recipe.held_out == CHAIRS_TAUGHT.held_out
+        known.add(f"runs/{name}/weights")
+    assert len(CHAIRS_TAUGHT.teachers) == 3
