@@ -127,7 +127,7 @@ def _parse(text: str, kind: Any, setting: str) -> Any:
             raise OptionError(f"got --set {setting}; set single values, as phases.0.steps=100")
         name = str(kind) if get_args(kind) else kind.__name__
         if kind == tuple[str, ...]:
-            name += """, written as '["views"]'"""
+            name += f""", written as '["{text}"]'"""
         raise OptionError(f"got --set {setting}; wanted a value of type {name}")
     return value
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from unpool import parallel
 from unpool.data.chairs import AZIMUTHS
 from unpool.errors import WeightsError
 from unpool.generate.lessons import Views, as_targets, lessons
@@ -71,10 +72,10 @@ def test_drawings_are_the_mean_of_the_teachers():
 
 
 def test_teachers_draw_a_share_of_each_part_between_the_views():
-    nets, recipe = [network()], dataclasses.replace(TAUGHT, taught=0.25)
+    nets, recipe = [network()], dataclasses.replace(TAUGHT, teachers_share=0.25)
     views, learned = some_views(), np.arange(12)
     plain = lessons(views, learned, recipe, 8)
-    changed = taught(lessons(views, learned, recipe, 8), nets, recipe, (20.0, 30.0))
+    changed = taught(lessons(views, learned, recipe, 8), nets, recipe, 8, (20.0, 30.0))
     before = views.pictures.copy()
     for _ in range(3):
         a, b = next(plain), next(changed)
@@ -93,13 +94,41 @@ def test_teachers_draw_a_share_of_each_part_between_the_views():
 
 def test_parts_depend_on_their_number_alone():
     nets, views, learned = [network()], some_views(), np.arange(12)
-    stream = taught(lessons(views, learned, TAUGHT, 4), nets, TAUGHT, (20.0, 30.0))
+    stream = taught(lessons(views, learned, TAUGHT, 4), nets, TAUGHT, 4, (20.0, 30.0))
     first = [next(stream) for _ in range(6)]
-    stream = taught(lessons(views, learned, TAUGHT, 4, 5), nets, TAUGHT, (20.0, 30.0), 5)
+    stream = taught(lessons(views, learned, TAUGHT, 4, 5), nets, TAUGHT, 4, (20.0, 30.0), 5)
     later = next(stream)
     assert np.array_equal(later.views.pictures, first[5].views.pictures)
     assert np.array_equal(later.views.azimuths, first[5].views.azimuths)
     assert not np.array_equal(first[4].views.azimuths, first[5].views.azimuths)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_parts_are_together_what_a_whole_batch_is(size, monkeypatch):
+    """Passed one after the other, and shared by two processes; also where one part has none."""
+    nets, recipe = [network()], dataclasses.replace(TAUGHT, batch=4)
+    views, learned = some_views(), np.arange(12)
+
+    def stream(size):
+        return taught(lessons(views, learned, recipe, size), nets, recipe, size, (20.0, 30.0))
+
+    whole = stream(4)
+    monkeypatch.setattr(parallel, "world", lambda: 2)
+    ranks = []
+    for rank in range(2):
+        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
+        parts = stream(size)
+        ranks.append([next(parts) for _ in range(3 * 4 // size // 2)])
+    monkeypatch.undo()
+    parts = [part.views for both in zip(*ranks, strict=True) for part in both]
+    for _ in range(3):
+        some, parts = parts[: 4 // size], parts[4 // size :]
+        wanted = next(whole).views
+        for field in ("styles", "azimuths", "elevations"):
+            found = np.concatenate([getattr(part, field) for part in some])
+            assert np.array_equal(found, getattr(wanted, field))
+        found = np.concatenate([part.pictures for part in some]).astype(int)
+        assert abs(found - wanted.pictures).max() <= 1  # the teachers draw other batches
 
 
 def test_teachers_do_not_learn(weights):
@@ -111,9 +140,10 @@ def test_teachers_do_not_learn(weights):
 @pytest.mark.parametrize(
     ("styles", "size", "message"),
     [
-        (("round", "oval"), 16, "wanted the 2 styles of the data, in their order, at 16"),
-        (("square", "round"), 16, "in their order"),
-        (STYLES, 32, "2 styles at 16 pixels; wanted .* at 32"),
+        (("round", "oval"), 16, "draws square in place of oval; wanted the 2 styles of the data"),
+        (("square", "round"), 16, "draws round in place of square; .* in their order"),
+        ((*STYLES, "oval"), 16, "draws nothing in place of oval"),
+        (STYLES, 32, "draws 16 pixels; wanted 32: --set size=16"),
     ],
 )
 def test_teachers_of_something_else_are_refused(weights, styles, size, message):
@@ -136,9 +166,33 @@ def test_weights_to_begin_with_that_do_not_draw_are_refused(tmp_path):
 
 
 def test_teachers_that_are_missing_are_told(tmp_path):
-    recipe = override(TAUGHT, [f'teachers=["{tmp_path}/none"]'])
-    with pytest.raises(WeightsError, match="none"):
+    recipe = override(TAUGHT, [f'teachers=["{tmp_path}/mine/weights"]'])
+    cure = f"unpool train mine --data RENDERS -o {tmp_path}/mine"
+    with pytest.raises(WeightsError, match=rf"^teachers of the recipe taught: .*{cure}"):
         load_teachers(recipe, STYLES, CPU)
+
+
+def test_weights_to_begin_with_that_are_missing_are_told(tmp_path):
+    recipe = dataclasses.replace(TAUGHT, start=str(tmp_path / "mine/weights"))
+    with pytest.raises(WeightsError, match=r"^start of the recipe taught: .*--set start=FOLDER"):
+        build(recipe, 2)
+
+
+@pytest.mark.parametrize("before", [None, {}, {"held_out": [3]}, {"held_out": "all"}])
+def test_what_may_have_seen_the_views_held_out_is_refused(tmp_path, before):
+    save_pretrained(network(), tmp_path, {"styles": list(STYLES), "recipe": before})
+    recipe = dataclasses.replace(TAUGHT, teachers=(str(tmp_path),), held_out=(3, 5))
+    with pytest.raises(WeightsError, match=r"may have learned from the azimuths \[.*5\], which"):
+        load_teachers(recipe, STYLES, CPU)
+    with pytest.raises(WeightsError, match=r"^start of the recipe"):
+        build(dataclasses.replace(recipe, start=str(tmp_path)), 2)
+
+
+def test_what_has_not_seen_them_is_taken(tmp_path):
+    card = {"styles": list(STYLES), "recipe": {"held_out": [3, 5, 7]}}
+    save_pretrained(network(), tmp_path, card)
+    recipe = dataclasses.replace(TAUGHT, teachers=(str(tmp_path),), held_out=(3, 5))
+    assert len(load_teachers(recipe, STYLES, CPU)) == 1
 
 
 def test_the_default_weights_learn_from_recipes_of_their_own():

@@ -130,9 +130,9 @@ def test_overlap_by_hand():
     targets, mask = torch.zeros(2, 4, 2, 2), torch.zeros(2, 1, 2, 2)
     targets[0, 3, 0] = 1  # two pixels, of which one is drawn, and one beside
     mask[0, 0, :, 0] = 1
-    targets[1, 3, 0, 0], mask[1, 0, 0, 0] = 0.5, 0.5  # 0.25 of 0.75
+    targets[1, 3], mask[1] = 0.5, 0.5  # 4 * 0.25 of 4 * 0.75
     found = drawing_loss(torch.zeros(2, 3, 2, 2), mask, targets, 0, 0, overlap_weight=6)
-    assert float(found) == pytest.approx(6 * (1 - 1 / 3 + 1 - 0.25) / 4)
+    assert float(found) == pytest.approx(6 * (1 - 1 / 3 + 1 - 1 / 3) / 4)
 
 
 def test_overlap_of_nothing_is_finite():
@@ -421,7 +421,7 @@ def test_a_stage_begins_with_the_one_before(tmp_path):
     small = dataclasses.replace(TINY, size=32, widths=(8, 6, 4), mask_widths=(6, 4, 4))
     torch.manual_seed(0)
     first = build(small, 2)
-    save_pretrained(first, tmp_path, {})
+    save_pretrained(first, tmp_path, {"recipe": small.to_json()})
     second = build(dataclasses.replace(small, size=64, start=str(tmp_path)), 2)
     old, new = first.state_dict(), second.state_dict()
     same = {k for k in new if k in old and torch.equal(old[k], new[k])}
@@ -465,7 +465,11 @@ def test_other_styles_are_no_continuation(data, run, tmp_path):
 
 def test_published_recipes():
     assert {n: r.steps for n, r in GENERATIONS.items()} == {
-        **{n: r.steps for n, r in GENERATIONS.items() if r.held_out},
+        "chairs": 12_000,
+        "chairs-longer": 6_000,
+        "chairs-ranges": 10_000,
+        "chairs-one-stream": 14_000,
+        "chairs-taught": 12_000,
         "chairs-stage1": 300_000,
         "chairs-stage2": 100,
         "chairs-stage3": 50_000,
@@ -473,8 +477,10 @@ def test_published_recipes():
         "chairs-deep": 500_000,
     }
     assert (CHAIRS_STAGE_1.momentum, CHAIRS_STAGE_1.bias_lr) == (0.9, 2)
-    published = [r for r in GENERATIONS.values() if not r.held_out]
-    assert {r.rgb_weight / r.mask_weight for r in published} == {10.0}
+    published = ("chairs-stage1", "chairs-stage2", "chairs-stage3", "chairs-128", "chairs-deep")
+    for recipe in map(GENERATIONS.__getitem__, published):
+        assert recipe.rgb_weight / recipe.mask_weight == 10
+        assert (recipe.background, recipe.overlap_weight, recipe.teachers) == (1, 0, ())
 
 
 @pytest.mark.parametrize(

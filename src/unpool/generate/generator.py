@@ -10,10 +10,10 @@ from torch import Tensor
 
 from unpool.data.transformations import Ranges, Transformation, beyond
 from unpool.devices import find_device
-from unpool.errors import OptionError, ShapeError, WeightsError
+from unpool.errors import OptionError, ShapeError
 from unpool.generate.codes import Codes, Style, as_changes, as_degrees, as_styles, encoded, nearest
 from unpool.generate.drawn import Drawn, conclude
-from unpool.models import load_generative
+from unpool.generate.saved import load_generative
 from unpool.models.generator import GenerativeNet, encode_view
 
 __all__ = ["Generator"]
@@ -72,8 +72,7 @@ class Generator:
         Raises:
             WeightsError: no such weights, a damaged file or card, or weights of another network.
         """
-        model, card = load_generative(source)
-        styles, elevations = _settings(card, model.styles, source)
+        model, styles, elevations, card = load_generative(source)
         ranges = _ranges(card.get("recipe"))
         return cls(model, styles, elevations=elevations, ranges=ranges, device=device)
 
@@ -224,26 +223,6 @@ class Generator:
         if abs((total := float(style.sum())) - 1) > 1e-3:
             told.append(f"the shares of the styles add up to {total:g}, rather than 1")
         return "; ".join(told)
-
-
-def _settings(
-    card: dict[str, Any], count: int, source: object
-) -> tuple[list[str], tuple[float, ...]]:
-    """What a card says of styles and elevations; checked, for cards are written by hand, too."""
-    styles = card.get("styles") or [f"style {i}" for i in range(count)]
-    elevations = card.get("elevations", (20.0, 30.0))
-    if not isinstance(styles, list) or len(styles) != count or len(set(map(str, styles))) != count:
-        raise WeightsError(
-            f"got styles {str(styles)[:60]} in the card of {source}; wanted {count} different "
-            "names: correct card.json, or copy the weights again"
-        )
-    degrees = elevations if isinstance(elevations, list | tuple) else ()
-    if not degrees or not all(type(e) in (int, float) for e in degrees):
-        raise WeightsError(
-            f"got elevations {str(elevations)[:60]} in the card of {source}; wanted degrees, such "
-            "as [20, 30]"
-        )
-    return [str(style) for style in styles], tuple(map(float, degrees))
 
 
 def _ranges(recipe: Any) -> Ranges | None:

@@ -11,7 +11,8 @@ from unpool import parallel
 from unpool.errors import WeightsError
 from unpool.generate.lessons import Lesson, Views
 from unpool.generate.likeness import draw
-from unpool.models import GenerativeNet, load_generative
+from unpool.generate.saved import load_forerunner
+from unpool.models import GenerativeNet
 from unpool.recipes import Generation
 
 __all__ = ["draw_together", "load_teachers", "taught"]
@@ -23,19 +24,25 @@ def load_teachers(
     """The networks that a recipe names as teachers, in evaluation mode.
 
     Raises:
-        WeightsError: no such weights, or of a network that draws something else.
+        WeightsError: no such weights, of a network that draws something else, or that may have
+            learned from views that are to be held out.
     """
     found = []
     for name in recipe.teachers:
-        net, card = load_generative(name)
-        if list(card.get("styles", [])) != list(styles) or net.size != recipe.size:
+        saved = load_forerunner(recipe, "teachers", name)
+        if saved.net.size != recipe.size:
             raise WeightsError(
-                f"got the teacher {name}, which draws {net.styles} styles at {net.size} pixels; "
-                f"wanted the {len(styles)} styles of the data, in their order, at {recipe.size}: "
-                "train it on the same data"
+                f"got the teacher {name}, which draws {saved.net.size} pixels; wanted "
+                f"{recipe.size}: --set size={saved.net.size}, or take another"
             )
-        net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        found.append(net.requires_grad_(False).eval())
+        pairs = itertools.zip_longest(saved.styles, styles, fillvalue="nothing")
+        if other := next((f"{a} in place of {b}" for a, b in pairs if a != b), None):
+            raise WeightsError(
+                f"got the teacher {name}, which draws {other}; wanted the {len(styles)} styles of "
+                "the data, in their order: train it on the same data"
+            )
+        saved.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        found.append(saved.net.requires_grad_(False).eval())
     return found
 
 
@@ -43,29 +50,34 @@ def taught(
     stream: Iterator[Lesson],
     teachers: Sequence[GenerativeNet],
     recipe: Generation,
+    size: int,
     elevations: tuple[float, float],
     start: int = 0,
 ) -> Iterator[Lesson]:
-    """Lessons in which teachers draw the first views of each part, at azimuths between the true.
+    """Lessons in which teachers draw the first views of each batch, at azimuths all around.
 
-    The styles stay. As those of `lessons`, the parts depend on nothing but their number.
+    The styles stay, and so do the transformations. As those of `lessons`, the parts depend on
+    nothing but their number, and together are what a whole batch is.
 
     Args:
         stream: what `lessons` gives, from the same part on; its pictures are written over.
         teachers: of `load_teachers`; their mean is drawn.
-        recipe: its `taught`, its seed and its arithmetic count.
-        elevations: the least and the greatest, degrees.
+        recipe: its share of the teachers, its batch, its seed and its arithmetic count.
+        size: N, of a part.
+        elevations: the least and the greatest to be drawn, degrees.
         start: number of the first part.
     """
+    count = round(recipe.teachers_share * recipe.batch)
     for n, lesson in zip(itertools.count(start + parallel.rank(), parallel.world()), stream):
-        chance = np.random.default_rng((recipe.seed, n))
-        views = lesson.views
-        count = round(recipe.taught * len(views.styles))
-        views.azimuths[:count] = chance.uniform(0, 360, count)
-        views.elevations[:count] = chance.uniform(*elevations, count)
-        if count:
-            asked = views.take(np.arange(count))
-            views.pictures[:count] = draw_together(teachers, asked, recipe.bf16)
+        step, part = divmod(n, recipe.batch // size)
+        chance = np.random.default_rng((recipe.seed, step))
+        azimuths, heights = chance.uniform(0, 360, count), chance.uniform(*elevations, count)
+        drawn = slice(part * size, (part + 1) * size)
+        if number := len(azimuths[drawn]):
+            views = lesson.views
+            views.azimuths[:number], views.elevations[:number] = azimuths[drawn], heights[drawn]
+            asked = views.take(np.arange(number))
+            views.pictures[:number] = draw_together(teachers, asked, recipe.bf16)
         yield lesson
 
 
@@ -76,11 +88,12 @@ def draw_together(
     """The mean of what several networks draw of views, whose own pictures do not count.
 
     Returns:
-        (N, S, S, 4) RGBA, straight color, the mask as alpha, as `Views` have them.
+        (N, S, S, 4) RGBA: the mask as alpha, and colors of which `as_targets` makes the drawn ones
+        again, cut to the mask.
     """
     drawings = torch.stack([torch.cat(draw(net, views, bf16), 1) for net in teachers])
     mean = drawings.mean(0)
     colors, mask = mean[:, :3], mean[:, 3:]
-    straight = (colors / mask.clamp_min(1 / 255)).clamp_max(1)  # drawn colors are times the mask
+    straight = (colors / mask.clamp_min(1 / 255)).clamp_max(1)
     rgba = torch.cat([straight, mask], 1).mul(255).round().byte()
     return np.asarray(rgba.permute(0, 2, 3, 1).cpu().numpy())

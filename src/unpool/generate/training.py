@@ -33,8 +33,9 @@ from unpool.generate.lessons import (
     split_views,
 )
 from unpool.generate.likeness import compare, measure
+from unpool.generate.saved import load_forerunner
 from unpool.generate.teachers import load_teachers, taught
-from unpool.models import GenerativeNet, from_pretrained, load_generative, save_pretrained
+from unpool.models import GenerativeNet, from_pretrained, save_pretrained
 from unpool.models.generator import initialize
 from unpool.recipes import Generation
 from unpool.runs import Likeness, Preparation, Run, curves_missing, draw_curves, write_json, writing
@@ -105,7 +106,7 @@ def train_generator(
             stream = lessons(views, learned, recipe, size, first)
             if recipe.teachers:
                 around = float(views.elevations.min()), float(views.elevations.max())
-                stream = taught(stream, teachers, recipe, around, first)
+                stream = taught(stream, teachers, recipe, size, around, first)
             _fit(run, stream, choose, report)
             return _finish(run, chairs, choose, len(learned), command)
 
@@ -115,7 +116,8 @@ def build(recipe: Generation, styles: int) -> GenerativeNet:
 
     Raises:
         OptionError: a network that cannot be built.
-        WeightsError: no such weights, or of another kind of network.
+        WeightsError: no such weights, of another kind of network, or that may have learned from
+            views that are to be held out.
     """
     net = GenerativeNet(
         styles,
@@ -130,7 +132,7 @@ def build(recipe: Generation, styles: int) -> GenerativeNet:
     )
     initialize(net, recipe.initialization)
     if recipe.start is not None:
-        old = load_generative(recipe.start)[0].state_dict()
+        old = load_forerunner(recipe, "start", recipe.start).net.state_dict()
         new = net.state_dict()
         kept = {k: v for k, v in old.items() if k in new and new[k].shape == v.shape}
         net.load_state_dict(kept, strict=False)
@@ -197,7 +199,9 @@ def drawing_loss(
         background: of the first one where the true mask is 0; 1 as published. Less lets colors run
             over the border, which nobody sees under the drawn mask.
         overlap_weight: of 1 - IoU of drawn and true mask, picture by picture, where the products
-            and sums of values 0 to 1 stand for intersection and union; 0 as published.
+            and sums of values 0 to 1 stand for intersection and union (a union of less than a
+            pixel counts as one); 0 as published. The other errors are sums over pixels: at 128
+            pixels, a few thousand are worth as much as they.
 
     Dosovitskiy, Springenberg, Brox 2015, equation 1 and section 3.3.
 
@@ -293,6 +297,7 @@ def _finish(
     terms = sorted({str(record["license"]) for record in thanks if record.get("license")})
     card = {
         "styles": list(chairs.styles),
+        "elevations": sorted({view.elevation for view in chairs.views}),
         "mode": "generate",
         "recipe": recipe.to_json(),
         "data": f"{chairs.root.name}, {learned} views of {len(chairs.styles)} styles",

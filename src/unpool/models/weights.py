@@ -31,7 +31,6 @@ __all__ = [
     "Network",
     "from_pretrained",
     "list_pretrained",
-    "load_generative",
     "load_tensors",
     "load_vgg",
     "read_card",
@@ -127,21 +126,6 @@ def from_pretrained(source: str | Path) -> tuple[Any, dict[str, Any]]:
     _require_fit(model, tensors, path)
     model.load_state_dict({k: _as_fp32(v) for k, v in tensors.items()}, assign=True)
     return model.eval(), card
-
-
-def load_generative(source: str | Path) -> tuple[GenerativeNet, dict[str, Any]]:
-    """Rebuild a saved network that draws; as `from_pretrained`.
-
-    Raises:
-        WeightsError: what `from_pretrained` raises, and for weights of another network.
-    """
-    model, card = from_pretrained(source)
-    if not isinstance(model, GenerativeNet):
-        raise WeightsError(
-            f"got {source}, weights of a {card['architecture']}, which draws nothing; take "
-            "weights of a GenerativeNet, such as chairs"
-        )
-    return model, card
 
 
 def load_tensors(model: nn.Module, path: str | Path) -> None:

@@ -55,7 +55,7 @@ class Generation:
     accumulate: int = 1  #: parts of a batch that are passed one after the other
     held_out: tuple[int, ...] = ()  #: azimuths by number, 0 to 30, that are never learned from
     teachers: tuple[str, ...] = ()  #: weights of networks whose drawings are learned from, too
-    taught: float = 0.5  #: share of the pictures that teachers draw, where there are any
+    teachers_share: float = 0.5  #: of a batch, that teachers draw, where there are any
     spread: tuple[float, float] = (0.0, 1.0)  #: factor of the ranges, at first and at last
     gamma: float = 1e-5  #: how fast it comes near the last, by steps
     translate: float = 0.1  #: largest change, part of the side
@@ -72,14 +72,14 @@ class Generation:
     # how it is learned
     rgb_weight: float = 10.0  #: of the squared error of colors inside the mask
     mask_weight: float = 1.0  #: of that of the mask
-    overlap_weight: float = 0.0  #: of 1 - IoU of the mask
+    overlap_weight: float = 0.0  #: of 1 - IoU of a picture's mask, see `drawing_loss`
     background: float = 1.0  #: weight of the error of colors where there is no mask
     optimizer: str = "sgd"  #: or "adamw", which is Adam: nothing decays
     momentum: float = 0.9  #: of SGD
     eps: float = 1e-8  #: of Adam
     bias_lr: float = 2.0  #: learning rate of biases, relative to that of filters
     warmup: int = 0  #: steps in which the learning rate rises
-    falling: bool = False  #: rates fall on a line to 2 %, rather than by steps
+    falling: bool = False  #: rates fall on a cosine to 2 %, rather than by steps
     clip: float | None = None  #: largest norm of the gradient
     bf16: bool = True  #: bfloat16 arithmetic where the hardware has it
     seed: int = 0
@@ -177,7 +177,7 @@ CHAIRS = Generation(
     save_every=300,
     int8=True,
 )
-"""A compact network: 65 chairs at 128 pixels, in about an hour on two CPU cores."""
+"""A compact network, from nothing: 65 chairs at 128 pixels, an hour on two CPU cores."""
 
 CHAIRS_LONGER = replace(
     CHAIRS,
@@ -187,7 +187,7 @@ CHAIRS_LONGER = replace(
     spread=(0.4, 0.4),
     plain=0.5,
 )
-"""The same, learning on."""
+"""`CHAIRS`, learning on: fewer transformations, more plain views."""
 
 CHAIRS_RANGES = replace(
     CHAIRS,
@@ -198,7 +198,7 @@ CHAIRS_RANGES = replace(
     plain=0.15,
     seed=1,
 )
-"""The same, learning on from transformations as strong as the published."""
+"""`CHAIRS`, learning on: transformations as strong as the published."""
 
 CHAIRS_ONE_STREAM = replace(
     CHAIRS,
@@ -208,7 +208,7 @@ CHAIRS_ONE_STREAM = replace(
     widths=(192, 160, 80, 40),
     mask_widths=None,
 )
-"""The one-stream deep variant, compact."""
+"""A compact one-stream deep variant, from nothing."""
 
 CHAIRS_TAUGHT = replace(
     CHAIRS,
@@ -223,7 +223,7 @@ CHAIRS_TAUGHT = replace(
         for recipe in (CHAIRS_LONGER, CHAIRS_RANGES, CHAIRS_ONE_STREAM)
     ),
 )
-"""The default weights: what the three before draw, at any azimuth, is half of what it sees."""
+"""The default weights: `CHAIRS_LONGER`, learning on, half of it from what three networks draw."""
 
 GENERATIONS = {
     recipe.name: recipe
@@ -250,7 +250,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(["seed", "warmup", "gamma", "rgb_weight", "mask_weight"], (0, _INF)),
     "overlap_weight": (0, _INF),
     **dict.fromkeys(["zoom", "squeeze", "brightness", "saturation", "hue", "rotate"], (0, 10)),
-    **dict.fromkeys(["spread", "translate", "plain", "background", "taught"], (0, 1)),
+    **dict.fromkeys(["spread", "translate", "plain", "background", "teachers_share"], (0, 1)),
     "size": (16, 1024),
     "streams": (1, 2),
     "held_out": (0, 30),

@@ -1,0 +1,97 @@
+"""Saved networks that draw: what their cards say, and whether they fit a training."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from unpool.errors import WeightsError
+from unpool.models import GenerativeNet, from_pretrained
+from unpool.recipes import Generation
+
+__all__ = ["Saved", "load_forerunner", "load_generative"]
+
+
+class Saved(NamedTuple):
+    """A network that draws, and what its card says of it."""
+
+    net: GenerativeNet
+    styles: list[str]
+    elevations: tuple[float, ...]  #: with which it was trained, degrees
+    card: dict[str, Any]
+
+
+def load_generative(source: str | Path) -> Saved:
+    """Load a network that draws.
+
+    Args:
+        source: the name of weights that ship with the package, or a folder of weights.
+
+    Raises:
+        WeightsError: no such weights, a damaged file or card, or weights of another network.
+    """
+    net, card = from_pretrained(source)
+    if not isinstance(net, GenerativeNet):
+        raise WeightsError(
+            f"got {source}, weights of a {card['architecture']}, which draws nothing; take "
+            "weights of a GenerativeNet, such as chairs"
+        )
+    return Saved(net, _styles(card, net.styles, source), _elevations(card, source), card)
+
+
+def load_forerunner(recipe: Generation, field: str, source: str) -> Saved:
+    """Load weights that a recipe needs, to begin with or as a teacher.
+
+    Args:
+        recipe: what is to be trained.
+        field: of the recipe, "start" or "teachers".
+        source: a value of it.
+
+    Raises:
+        WeightsError: what `load_generative` raises; or weights that may have learned from the views
+            that the recipe holds out.
+    """
+    cure = "start=FOLDER" if field == "start" else """'teachers=["FOLDER"]'"""
+    try:
+        saved = load_generative(source)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{field} of the recipe {recipe.name}: {error}. Train it first ({_training(source)}), "
+            f"or name other weights with --set {cure}"
+        ) from None
+    before = saved.card.get("recipe")
+    held = before.get("held_out") if isinstance(before, dict) else None
+    seen = [n for n in recipe.held_out if not isinstance(held, list) or n not in held]
+    if seen:
+        raise WeightsError(
+            f"{field} of the recipe {recipe.name}: {source} may have learned from the azimuths "
+            f"{seen}, which are to be held out; take weights with the same held_out, or hold out "
+            "nothing: --set held_out=[]"
+        )
+    return saved
+
+
+def _training(source: str) -> str:
+    """The command that writes weights to a folder."""
+    run = Path(source).parent
+    return f"unpool train {run.name} --data RENDERS -o {run}"
+
+
+def _styles(card: dict[str, Any], count: int, source: object) -> list[str]:
+    """The names in a card; checked, for cards are written by hand, too."""
+    styles = card.get("styles") or [f"style {i}" for i in range(count)]
+    if not isinstance(styles, list) or len(styles) != count or len(set(map(str, styles))) != count:
+        raise WeightsError(
+            f"got styles {str(styles)[:60]} in the card of {source}; wanted {count} different "
+            "names: correct card.json, or copy the weights again"
+        )
+    return [str(style) for style in styles]
+
+
+def _elevations(card: dict[str, Any], source: object) -> tuple[float, ...]:
+    elevations = card.get("elevations", (20.0, 30.0))
+    degrees = elevations if isinstance(elevations, list | tuple) else ()
+    if not degrees or not all(type(e) in (int, float) for e in degrees):
+        raise WeightsError(
+            f"got elevations {str(elevations)[:60]} in the card of {source}; wanted degrees, such "
+            "as [20, 30]"
+        )
+    return tuple(map(float, degrees))
