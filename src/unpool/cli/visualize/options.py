@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from unpool import console
-from unpool.cli.options import FROM_ONE, Folder, choice, typed
+from unpool.cli.options import Folder, choice, typed
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ MODEL = _all(
     ),
     click.option(
         "--size",
-        type=FROM_ONE,
+        type=click.IntRange(1, 4096),
         help="Side in pixels of the middle square that the network sees.  [default: as the card "
         "says, or else 224]",
     ),
