@@ -470,7 +470,6 @@ def test_published_recipes():
         "chairs-ranges": 10_000,
         "chairs-one-stream": 14_000,
         "chairs-taught": 12_000,
-        "chairs-final": 6_000,
         "chairs-stage1": 300_000,
         "chairs-stage2": 100,
         "chairs-stage3": 50_000,

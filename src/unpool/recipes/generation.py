@@ -10,7 +10,6 @@ __all__ = [
     "CHAIRS",
     "CHAIRS_128",
     "CHAIRS_DEEP",
-    "CHAIRS_FINAL",
     "CHAIRS_LONGER",
     "CHAIRS_ONE_STREAM",
     "CHAIRS_RANGES",
@@ -224,19 +223,7 @@ CHAIRS_TAUGHT = replace(
         for recipe in (CHAIRS_LONGER, CHAIRS_RANGES, CHAIRS_ONE_STREAM)
     ),
 )
-"""`CHAIRS_LONGER`, learning on, half of it from what the three before draw together."""
-
-CHAIRS_FINAL = replace(
-    CHAIRS_TAUGHT,
-    name="chairs-final",
-    rates=(Rate(6_000, 4e-4),),
-    start="runs/chairs-taught/weights",
-    plain=0.7,
-    overlap_weight=20_000.0,
-    teachers=(*CHAIRS_TAUGHT.teachers, "runs/chairs-taught/weights"),
-    teachers_share=0.75,
-)
-"""The default weights: `CHAIRS_TAUGHT`, learning on; it is one of its own teachers."""
+"""The default weights: `CHAIRS_LONGER`, learning on, half of it from what three networks draw."""
 
 GENERATIONS = {
     recipe.name: recipe
@@ -251,7 +238,6 @@ GENERATIONS = {
         CHAIRS_RANGES,
         CHAIRS_ONE_STREAM,
         CHAIRS_TAUGHT,
-        CHAIRS_FINAL,
     )
 }
 """What is trained to draw, by name."""
