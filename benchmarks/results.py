@@ -295,7 +295,7 @@ def page(parts: dict[str, dict[str, dict[str, Any]]], about: dict[str, str]) -> 
             "## Stage 1 alone, and both stages",
             f"`objects`, trained on for {steps} steps of {STAGED.batch} windows at a small rate, "
             "with new score layers: on windows about objects (stage 1) only, or half of the steps "
-            "on windows about proposals (stage 2).",
+            "on windows about proposals (stage 2). By `make results` with `STAGES=--with-stages`.",
             table(parts["stages"], list(parts["stages"])),
         ]
     return "\n\n".join(sections) + "\n"
