@@ -252,6 +252,7 @@ def test_layers_are_listed(run, tiny):
         ("decode in/0.png --weights TINY --crop 5,0,2,9", "wanted the left, upper, right and"),
         ("decode in/0.png --weights TINY --crop here", "wanted numbers with commas"),
         ("decode --weights TINY", "got no input; name files"),
+        ("project in/0.png --weights TINY --size 20000", "20000 is not in the range 1<=x<=4096"),
         ("top in --weights nowhere", "got weights 'nowhere'; wanted"),
     ],
 )

@@ -7,30 +7,21 @@ import pytest
 import torch
 
 from unpool import parallel
+from unpool.cards import read_card
 from unpool.data.chairs import AZIMUTHS
 from unpool.errors import WeightsError
+from unpool.generate.experiments import COMPACT
 from unpool.generate.lessons import Views, as_targets, lessons
 from unpool.generate.likeness import draw
 from unpool.generate.teachers import draw_together, load_teachers, taught
 from unpool.generate.training import build
 from unpool.models import ZFNet, save_pretrained
-from unpool.recipes import CHAIRS_TAUGHT, GENERATIONS, Generation, Rate, override
+from unpool.recipes import CHAIRS_TAUGHT, GENERATIONS, Generation, override
 
 CPU = torch.device("cpu")
 STYLES = ("round", "square")
-TAUGHT = Generation(
-    "taught",
-    (Rate(4, 1e-3),),
-    size=16,
-    code=8,
-    shared=12,
-    widths=(8,),
-    mask_widths=(6,),
-    mask_maps=1,
-    initialization="xavier",
-    batch=8,
-    bf16=False,
-)
+TINY = {"size": 16, "code": 8, "shared": 12, "widths": (8,), "mask_widths": (6,)}
+TAUGHT = dataclasses.replace(COMPACT, name="taught", batch=8, plain=0.0, bf16=False, **TINY)
 
 
 def some_views(count=12):
@@ -166,16 +157,19 @@ def test_weights_to_begin_with_that_do_not_draw_are_refused(tmp_path):
 
 
 def test_teachers_that_are_missing_are_told(tmp_path):
-    recipe = override(TAUGHT, [f'teachers=["{tmp_path}/mine/weights"]'])
-    cure = f"unpool train mine --data RENDERS -o {tmp_path}/mine"
+    recipe = override(TAUGHT, [f'teachers=["{tmp_path}/chairs-longer/weights"]'])
+    cure = f"unpool train chairs-longer --data RENDERS -o {tmp_path}/chairs-longer"
     with pytest.raises(WeightsError, match=rf"^teachers of the recipe taught: .*{cure}"):
         load_teachers(recipe, STYLES, CPU)
 
 
 def test_weights_to_begin_with_that_are_missing_are_told(tmp_path):
     recipe = dataclasses.replace(TAUGHT, start=str(tmp_path / "mine/weights"))
-    with pytest.raises(WeightsError, match=r"^start of the recipe taught: .*--set start=FOLDER"):
+    with pytest.raises(
+        WeightsError, match=r"^start of the recipe taught: .*--set start=FOLDER"
+    ) as told:
         build(recipe, 2)
+    assert "unpool train" not in str(told.value)  # no recipe makes these
 
 
 @pytest.mark.parametrize("before", [None, {}, {"held_out": [3]}, {"held_out": "all"}])
@@ -205,3 +199,8 @@ def test_the_default_weights_learn_from_recipes_of_their_own():
         assert recipe.held_out == CHAIRS_TAUGHT.held_out
         known.add(f"runs/{recipe.name}/weights")
     assert len(CHAIRS_TAUGHT.teachers) == 3
+
+
+def test_the_card_of_the_default_weights_has_their_recipe():
+    """So that it can be read, and run again."""
+    assert Generation.from_json(read_card("chairs")["recipe"]) == CHAIRS_TAUGHT

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from unpool.errors import WeightsError
 from unpool.models import GenerativeNet, from_pretrained
-from unpool.recipes import Generation
+from unpool.recipes import GENERATIONS, Generation
 
 __all__ = ["Saved", "load_forerunner", "load_generative"]
 
@@ -53,9 +53,10 @@ def load_forerunner(recipe: Generation, field: str, source: str) -> Saved:
     try:
         saved = load_generative(source)
     except WeightsError as error:
+        first = "" if Path(source).exists() else _training(source)
         raise WeightsError(
-            f"{field} of the recipe {recipe.name}: {error}. Train it first ({_training(source)}), "
-            f"or name other weights with --set {cure}"
+            f"{field} of the recipe {recipe.name}: {error}; {first}name other weights with "
+            f"--set {cure}"
         ) from None
     before = saved.card.get("recipe")
     held = before.get("held_out") if isinstance(before, dict) else None
@@ -70,9 +71,15 @@ def load_forerunner(recipe: Generation, field: str, source: str) -> Saved:
 
 
 def _training(source: str) -> str:
-    """The command that writes weights to a folder."""
+    """The command that makes these weights, where it is that of a recipe in a folder of its name.
+
+    >>> _training("runs/chairs/weights"), _training("mine")
+    ('train them first (unpool train chairs --data RENDERS -o runs/chairs), or ', '')
+    """
     run = Path(source).parent
-    return f"unpool train {run.name} --data RENDERS -o {run}"
+    if run.name not in GENERATIONS:
+        return ""
+    return f"train them first (unpool train {run.name} --data RENDERS -o {run}), or "
 
 
 def _styles(card: dict[str, Any], count: int, source: object) -> list[str]:

@@ -200,8 +200,8 @@ def drawing_loss(
             over the border, which nobody sees under the drawn mask.
         overlap_weight: of 1 - IoU of drawn and true mask, picture by picture, where the products
             and sums of values 0 to 1 stand for intersection and union (a union of less than a
-            pixel counts as one); 0 as published. The other errors are sums over pixels: at 128
-            pixels, a few thousand are worth as much as they.
+            pixel counts as one); 0 as published. The other errors are sums over pixels, so that
+            a weight that counts is a large one.
 
     Dosovitskiy, Springenberg, Brox 2015, equation 1 and section 3.3.
 

@@ -247,8 +247,8 @@ _INF = float("inf")
 _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(["batch", "accumulate", "validate_every", "save_every"], (1, _INF)),
     **dict.fromkeys(["code", "shared", "widths", "mask_widths", "mask_maps"], (1, _INF)),
-    **dict.fromkeys(["seed", "warmup", "gamma", "rgb_weight", "mask_weight"], (0, _INF)),
-    "overlap_weight": (0, _INF),
+    **dict.fromkeys(["seed", "warmup", "gamma"], (0, _INF)),
+    **dict.fromkeys(["rgb_weight", "mask_weight", "overlap_weight"], (0, _INF)),
     **dict.fromkeys(["zoom", "squeeze", "brightness", "saturation", "hue", "rotate"], (0, 10)),
     **dict.fromkeys(["spread", "translate", "plain", "background", "teachers_share"], (0, 1)),
     "size": (16, 1024),
