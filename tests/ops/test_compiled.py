@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import textwrap
 
 import pytest
 import torch
@@ -164,3 +165,27 @@ def test_numba_is_loaded_when_it_is_needed():
     code = "import sys, unpool.ops; print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("preset", CRF_PRESETS)
+def test_warm_up_leaves_nothing_to_load_for_the_first_picture(preset):
+    code = f"""
+        import torch
+        from unpool.ops import mean_field
+        from unpool.ops.meanfield import warm_up
+
+        def loaded():
+            from unpool.ops.compiled import cells, field, rows
+            found = [vars(m) for m in (cells, field, rows)]
+            return {{
+                (name, str(v.signatures))
+                for names in found for name, v in names.items() if hasattr(v, "signatures")
+            }}
+
+        warm_up({preset!r}, 21)
+        before = loaded()
+        assert any(signatures != "[]" for _, signatures in before)
+        mean_field(torch.rand(21, 40, 60), torch.zeros(40, 60, 3, dtype=torch.uint8), {preset!r})
+        assert loaded() == before, loaded() - before
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)

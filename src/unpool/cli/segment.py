@@ -122,6 +122,7 @@ def segment(
     spare_inputs(sources, [mask.with_suffix(ending) for mask in masks for ending in endings])
 
     from unpool.ensemble import load
+    from unpool.ops.meanfield import warm_up
     from unpool.timings import measuring
 
     build = {"ensemble": ensemble, "device": device, "precision": precision, "exact": exact}
@@ -132,6 +133,9 @@ def segment(
     make_folder(output)
     failed = len(unusable)
     with console.progress("segmenting", quiet) as show:
+        if options.get("crf"):
+            show(0, len(sources), "loading the CRF")
+            warm_up(options["crf"], len(segmenter.classes))
         for useless in unusable:
             console.print_segmented(useless._asdict(), as_json, quiet)
         for i, (source, mask) in enumerate(zip(sources, masks, strict=True)):

@@ -29,6 +29,7 @@ __all__ = [
     "mean_field",
     "messages",
     "unary_from_probabilities",
+    "warm_up",
 ]
 
 Normalization = Literal["none", "before", "after", "symmetric"]
@@ -253,6 +254,20 @@ def unary_from_probabilities(probabilities: Tensor, clip: float | None = 1e-5) -
     if not 0 < clip <= 1:
         raise OptionError(f"got clip {clip}; wanted more than 0 and at most 1, or None")
     return -probabilities.clamp(min=clip).log()
+
+
+def warm_up(crf: str | DenseCRF, labels: int) -> None:
+    """Load the machine code of `mean_field`, or compile it the first time, if numba is there.
+
+    It would be loaded when first needed: a second that a picture need not wait for.
+
+    Args:
+        crf: as of `mean_field`.
+        labels: L, of the unary; the code differs by it.
+
+    >>> warm_up("deeplab", 21)
+    """
+    mean_field(torch.zeros(labels, 16, 16), torch.zeros(16, 16, 3, dtype=torch.uint8), crf)
 
 
 def _marginals(
