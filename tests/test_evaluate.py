@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import sklearn.metrics
 from PIL import Image
 
 from unpool import parallel
+from unpool.console import print_figures
 from unpool.data.voc import open_data
 from unpool.errors import DataError
 from unpool.evaluate import evaluate, measure, summarize
@@ -104,11 +106,23 @@ def test_a_perfect_prediction_is_perfect(tmp_path):
     labels = np.zeros((20, 20), np.uint8)
     labels[5:15, 5:15] = 2
     write(tmp_path, "a", labels, labels)
+    write(tmp_path, "b", labels, labels)
     (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
     summary = evaluate(Fake(), open_data(tmp_path, "all"))
     figures = [summary[k] for k in ("miou", "pixel_accuracy", "mean_accuracy", "boundary_f1")]
     assert figures == [1, 1, 1, 1]
     assert summary["miou_interval"] == [1, 1]
+
+
+def test_a_single_picture_has_no_interval(tmp_path, capsys):
+    labels = np.zeros((20, 20), np.uint8)
+    labels[5:15, 5:15] = 2
+    write(tmp_path, "a", labels, labels)
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
+    summary = evaluate(Fake(), open_data(tmp_path, "all"))
+    assert summary["miou_interval"] is None
+    print_figures({"whole": summary}, quiet=False)
+    assert re.search(r"^95 % interval +-$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_the_summary_is_plain_json(root):
@@ -257,6 +271,7 @@ MATRICES = """
 import sys
 import numpy as np, torch
 from unpool import parallel
+from unpool.console import print_figures
 from unpool.data.voc import open_data
 from unpool.evaluate import measure
 from unpool.segment import Segmenter

@@ -184,12 +184,12 @@ def print_figures(modes: Mapping[str, Mapping[str, Any]], quiet: bool) -> None:
 
 
 def _figures(summary: Mapping[str, Any]) -> dict[str, str]:
-    low, high = map(percent, summary["miou_interval"])
+    interval = summary["miou_interval"] or [None]
     others = ("pixel_accuracy", "mean_accuracy", "boundary_f1")
     return {
         **{name: percent(share) for name, share in summary["iou"].items()},
         "mean IoU": percent(summary["miou"]),
-        "95 % interval": f"{low} to {high}",
+        "95 % interval": " to ".join(map(percent, interval)),
         **{name.replace("_", " "): percent(summary[name]) for name in others},
     }
 

@@ -103,9 +103,9 @@ def summarize(measured: list[Measured], data: DataSet, procedure: str) -> dict[s
 
     Returns:
         `miou` (mean over the classes that occur in the truth or the prediction), `miou_interval`
-        (95 %, bootstrap over pictures), `iou` by class (None where a class occurs in neither),
-        `pixel_accuracy`, `mean_accuracy`, `boundary_f1`, `images`, `dropped` (names and reasons),
-        `protocol`. All but the counts are fractions from 0 to 1.
+        (95 %, bootstrap over pictures; None for a single one), `iou` by class (None where a class
+        occurs in neither), `pixel_accuracy`, `mean_accuracy`, `boundary_f1`, `images`, `dropped`
+        (names and reasons), `protocol`. All but the counts are fractions from 0 to 1.
     """
     kept = [m for m in measured if not m.error]
     if not kept or not any(m.matrix.any() for m in kept):
@@ -116,7 +116,7 @@ def summarize(measured: list[Measured], data: DataSet, procedure: str) -> dict[s
     outlines = [m.boundary_f1 for m in kept if np.isfinite(m.boundary_f1)]
     return {
         "miou": float(total.miou),
-        "miou_interval": list(bootstrap_interval(matrices)),
+        "miou_interval": list(bootstrap_interval(matrices)) if len(kept) > 1 else None,
         "iou": {
             name: None if np.isnan(value) else float(value)
             for name, value in zip(data.classes, total.iou, strict=True)
