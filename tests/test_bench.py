@@ -357,7 +357,7 @@ def test_memory_of_segmenting(weights):
 def test_only_networks_that_take_crops(tmp_path):
     net = FCN(3, TRUNK, None, stride=4, pad=1)
     folder = save_pretrained(net, tmp_path / "fcn", {"classes": ["a", "b", "c"]})
-    with pytest.raises(OptionError, match="weights of FCN, which segments whole pictures"):
+    with pytest.raises(OptionError, match="weights of FCN, which does not take crops"):
         segment.measure(1, str(folder), 1, memory=False)
 
 

@@ -492,7 +492,8 @@ def test_no_room_for_one_picture_in_memory(run, weights, monkeypatch):
     save("cat.jpg")
     code, _, err = run("segment", "cat.jpg", "--weights", weights)
     assert code == 3
-    assert err == ["unpool: the memory is too small; give smaller pictures, or a smaller batch"]
+    cure = "the memory is too small; give smaller pictures, or a smaller batch"
+    assert err == [f"unpool: cat.jpg: {cure}"]
 
 
 def test_a_full_disk_ends_the_work(run, weights, monkeypatch):

@@ -84,6 +84,18 @@ def test_specks_are_summed_up_for_people_only(lines, labels, shown):
     assert json.loads(lines()[0])["labels"] == labels
 
 
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        ("got 3 pixels; wanted more", "cat.jpg: got 3 pixels; wanted more"),
+        ("cannot read cat.jpg: it is cut off", "cannot read cat.jpg: it is cut off"),
+    ],
+)
+def test_errors_name_their_picture_once(capsys, error, shown):
+    print_segmented({"source": "cat.jpg", "error": error}, as_json=False, quiet=False)
+    assert capsys.readouterr().err == f"unpool: {shown}\n"
+
+
 def test_specks_are_those_of_the_overlay():
     from unpool.vision import drawing
 

@@ -512,3 +512,10 @@ def test_the_default_weights(tmp_path, name, kind, capsys):
     written = json.loads(capsys.readouterr().out)
     assert written["different"] <= 1e-4 * written["pixels"]
     assert written["pixels"] > 500_000
+
+
+def test_a_folder_that_cannot_be_made_is_told(weights, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OptionError, match=r"file/net.pt2, whose folder cannot be made or .*-o"):
+        export(weights["free"], tmp_path / "file/net.pt2")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

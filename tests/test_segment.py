@@ -538,7 +538,8 @@ def test_exact_takes_the_network_as_it_is(filled):
 def test_stages_are_timed(segmenter):
     with measuring() as seconds:
         segmenter(picture(40, 40), mode="instance", proposals=3, crf="deeplab")
-    assert list(seconds) == ["proposals", "crops", "network", "pasting", "CRF"]
+    stages = ["resizing", "proposals", "crops", "network", "pasting", "labels", "CRF"]
+    assert list(seconds) == stages
     assert min(seconds.values()) > 0
     with measuring() as none:
         pass

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from unpool.cards import AGGREGATIONS
 from unpool.errors import OptionError
-from unpool.vision.boxes import Crop
+from unpool.vision.boxes import Crop, clip
 
 __all__ = ["Aggregate"]
 
@@ -47,7 +47,9 @@ class Aggregate:
             crop.paste(scores, self._merged)
         else:
             crop.paste(scores, self._merged, np.add)
-            crop.paste(np.ones((1, crop.side, crop.side), np.float32), self._covered, np.add)
+            height, width = self._covered.shape[1:]
+            ((x0, y0, x1, y1),) = clip(np.array([crop.box]), (height, width)).tolist()
+            self._covered[:, y0:y1, x0:x1] += 1
 
     @property
     def scores(self) -> NDArray[np.float32]:

@@ -154,12 +154,18 @@ def percent(share: float | None) -> str:
     return "-" if share is None or math.isnan(share) else f"{100 * share:.1f}"
 
 
+def complain_of(record: Mapping[str, Any]) -> None:
+    """Say on standard error why a picture failed, and which, unless the reason says so itself."""
+    source, error = record["source"], record["error"]
+    complain(error if source in error else f"{source}: {error}")
+
+
 def print_segmented(record: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
     """Print what became of a picture, or why it failed."""
     if as_json:
         print_json(record)
     elif "error" in record:
-        complain(record["error"])
+        complain_of(record)
     elif not quiet:
         seen = {name: share for name, share in record["labels"].items() if share >= _SPECK}
         if (others := 1 - sum(seen.values())) >= 0.0005:  # what does not print as 0.0

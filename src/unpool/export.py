@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,9 +110,8 @@ def export(
     model, card = from_pretrained(weights)
     _require_network(model, card, weights, format)
     others = _require_target(output, format, card)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.stem}.", dir=output.parent) as folder:
-        draft = Path(folder) / output.name
+    with _drafts(output) as folder:
+        draft = folder / output.name
         program = trace(model)
         progress(1, total, "writing")
         with silence():
@@ -134,6 +133,21 @@ def export(
     beside = output.with_suffix(".card.json")
     numbers = size, checked["pictures"], checked["pixels"], checked["different"]
     return Written(str(output), str(beside), format, str(weights), about["input"], *numbers)
+
+
+@contextmanager
+def _drafts(output: Path) -> Iterator[Path]:
+    """A folder beside the output, which is gone at the end."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        drafts = tempfile.TemporaryDirectory(prefix=f".{output.stem}.", dir=output.parent)
+    except OSError as error:
+        raise OptionError(
+            f"got {output}, whose folder cannot be made or written to ({error.strerror}); choose "
+            "another with -o"
+        ) from None
+    with drafts as folder:
+        yield Path(folder)
 
 
 def _format(output: Path, format: str | None) -> str:

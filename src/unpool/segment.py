@@ -68,6 +68,7 @@ class Segmenter:
         device: "auto", "cpu", "cuda" or "cuda:n".
         precision: "bf16", "fp32", or "auto": bf16 where the hardware has it, and not if `exact`.
         exact: use the network as it is, not its fast form (`unpool.models.fast.accelerate`).
+        consume: take `model` itself, which nobody else may need then, to spare its memory.
 
     >>> from unpool.models import DeconvNet
     >>> segmenter = Segmenter(DeconvNet(2, ((1, 4),), None, 32), ["background", "cat"])
@@ -88,6 +89,7 @@ class Segmenter:
         device: str = "auto",
         precision: str = "auto",
         exact: bool = False,
+        consume: bool = False,
     ) -> None:
         _require("mode", mode, MODES)
         _require("aggregation", aggregate, AGGREGATIONS)
@@ -112,8 +114,10 @@ class Segmenter:
             self.dtype = model.dtype
             return
         self.dtype = _dtype(precision, exact, self.device)
-        fast = copy.deepcopy(model).eval() if exact else accelerate(model, self.dtype)
-        self.model = fast.to(self.device)
+        if exact:
+            self.model = (model if consume else copy.deepcopy(model)).eval().to(self.device)
+        else:
+            self.model = accelerate(model, self.dtype, consume).to(self.device)
 
     @classmethod
     def from_pretrained(cls, source: str | Path = "objects", **options: Any) -> "Segmenter":
@@ -143,12 +147,7 @@ class Segmenter:
             )
         if not card.get("ready", True):
             raise WeightsError(f"got {source}, a {card.get('note', 'network still to be trained')}")
-        options = {**settings(card, model.classes, source), **options}
-        if not options.get("exact"):  # nobody else needs it as it is, so that memory is spared
-            device = find_device(options.get("device", "auto"))
-            dtype = _dtype(options.get("precision", "auto"), False, device)
-            model = accelerate(model, dtype, consume=True)
-        return cls(model, **options)
+        return cls(model, **{**settings(card, model.classes, source), **options, "consume": True})
 
     def __call__(
         self, image: NDArray[np.uint8], *, crf: str | DenseCRF | None = None, **options: Any
@@ -202,7 +201,8 @@ class Segmenter:
             the squares (P, 4) that were segmented, in pixels of the picture; none for a whole one.
         """
         _require_picture(image)
-        full_width, image = image.shape[1], reduced(image)
+        with timings.stage("resizing"):
+            full_width, image = image.shape[1], reduced(image)
         if self._resolve(mode) == "whole":
             scores = score_whole(self.model, image, self.whole_side, self._score)
             return scores, np.zeros((0, 4), np.int64)
@@ -325,10 +325,12 @@ def score_whole(
         scores = np.full((model.classes, height, width), -np.inf, np.float32)
         crop.paste(score(crop.take(image)[None])[0], scores)
         return scores
-    resized = resize(image, long_side, least=2 ** len(model.trunk.table))
+    with timings.stage("resizing"):
+        resized = resize(image, long_side, least=2 ** len(model.trunk.table))
     small = torch.from_numpy(score(resized[None]))
-    large = F.interpolate(small, size=(height, width), mode="bilinear", antialias=True)
-    return np.asarray(large[0].numpy())
+    with timings.stage("resizing"):
+        large = F.interpolate(small, size=(height, width), mode="bilinear", antialias=True)
+        return np.asarray(large[0].numpy())
 
 
 def squares(

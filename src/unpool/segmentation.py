@@ -95,7 +95,8 @@ def conclude(
             f"got scores of {scores.shape} for a picture of {image.shape[:2]} (H, W); wanted "
             "(K, H, W): take the picture that they were made of, upright and in its full size"
         )
-    probabilities = torch.from_numpy(scores).softmax(0)
+    with timings.stage("labels"):
+        probabilities = torch.from_numpy(scores).softmax(0)
     decisive = scores  # of which softmax could make ties
     if crf is not None:
         with timings.stage("CRF"):
@@ -103,7 +104,8 @@ def conclude(
             probabilities = mean_field(unary, torch.from_numpy(small.copy()), crf)
         decisive = probabilities.numpy()
     size = (image.shape[0], image.shape[1])
-    labels = decisive.argmax(0).astype(np.uint8) if own_size else labels_at(decisive, size)
+    with timings.stage("labels"):
+        labels = decisive.argmax(0).astype(np.uint8) if own_size else labels_at(decisive, size)
     boxes = np.zeros((0, 4), np.int64) if boxes is None else boxes
     palette = voc_palette() if palette is None else palette
     return Segmentation(image, labels, probabilities.numpy(), classes, palette, boxes, scores)

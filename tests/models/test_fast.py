@@ -202,3 +202,57 @@ def test_a_network_can_be_used_up(filled, code, dtype):
         assert torch.equal(accelerate(used, dtype)(x), used(x))  # nothing is left to do
     old = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d | nn.ConvTranspose2d)]
     assert not old
+
+
+@pytest.mark.parametrize("consume", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("broken", ["as_convolution", "_folded", "_Reduction", "_Expansion"])
+def test_a_wrong_fast_form_is_found_and_left_out(filled, monkeypatch, broken, dtype, consume):
+    """Filters that are not turned, a norm that is folded wrongly, weights laid out wrongly."""
+    right = getattr(fast, broken)
+
+    def wrong(*arguments, **options):
+        if broken == "as_convolution":
+            return right(*arguments).flip(2, 3)
+        weight, bias = right(*arguments, **options)
+        return 2 * weight, bias
+
+    net = filled(DeconvNet(4, ((1, 4), (2, 6)), 7, 16))
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = net(x)
+        if broken in ("_Reduction", "_Expansion"):
+            monkeypatch.setattr(right, "__init__", _laid_out_wrongly(right))
+        else:
+            monkeypatch.setattr(fast, broken, wrong)
+        with pytest.warns(UserWarning, match="fast form of .* gives other values on this machine"):
+            quick = accelerate(net, dtype, consume)
+        if dtype == torch.float32:
+            assert close(quick(x), expected)
+
+
+def _laid_out_wrongly(kind):
+    right = kind.__init__
+
+    def wrong(self, weight, *others):
+        right(self, weight.flip(2), *others)
+
+    return wrong
+
+
+def test_a_layer_that_fails_at_its_first_picture_goes_on_plain(filled, monkeypatch):
+    """A library that is right on noise, and wrong on larger maps."""
+    net = filled(DeconvNet(4, ((1, 4), (2, 6)), None, 32))
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    right = fast._Convolution.quick
+
+    def quick(self, x):
+        return right(self, x) + (0.5 if x.shape[-1] > fast.CORNER else 0)
+
+    with torch.inference_mode():
+        expected, form = net(x), accelerate(net)
+        monkeypatch.setattr(fast._Convolution, "quick", quick)
+        with pytest.warns(UserWarning, match="gives other values on this machine"):
+            assert close(form(x), expected)
+        assert close(form(x), expected)
+    assert any(m.is_plain for m in form.modules() if isinstance(m, fast._Fast))

@@ -60,8 +60,8 @@ def measure(
         progress: called before each part.
 
     Returns:
-        Plain values: `ratio`, how many times as quick as the network as written the quickest
-        variant is, `ratio_fp32`, `share_of_peak` (of bf16; None without it) and
+        Plain values: `ratio`, how many times as quick as the network as written bf16 is (fp32 where
+        there is no bf16), `ratio_fp32`, `share_of_peak` (of bf16; None without it) and
         `share_of_peak_fp32`, of the convolution rate; and what they are made of.
         `processor_share` is 1 where the threads ran all the time, less where others wanted the
         cores, or threads waited.
@@ -127,7 +127,8 @@ def segment_once(variant: str, weights: str | None, crops: int) -> Iterator[None
     """Load, then segment a photo instance-wise; for the memory of both."""
     image, net = next(iter(photos(_SIZE).values())), _network(weights)
     if variant == AS_WRITTEN:
-        segmenter, crops, batch = _segmenter(net, exact=True), min(crops, _SLOWLY), 1
+        segmenter = _segmenter(net, exact=True, consume=True)
+        crops, batch = min(crops, _SLOWLY), 1
     else:
         net = accelerate(net, _DTYPES[variant], consume=True)  # as `Segmenter.from_pretrained`
         segmenter, batch = _segmenter(net, precision=variant), None
@@ -200,7 +201,7 @@ def _network(weights: str | None) -> DeconvNet:
     net, _ = from_pretrained(weights)
     if not isinstance(net, DeconvNet):
         raise OptionError(
-            f"got weights of {type(net).__name__}, which segments whole pictures; pass those of a "
+            f"got weights of {type(net).__name__}, which does not take crops; pass those of a "
             "DeconvNet"
         )
     return net

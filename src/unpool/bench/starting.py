@@ -3,10 +3,13 @@
 What bounds it is the import of torch, which is why `unpool --help` and `import unpool` do without.
 """
 
+import os
 import subprocess
 import sys
 import time
 from typing import Any
+
+import torch
 
 from unpool.bench.machine import describe
 from unpool.bench.rounds import Progress, Work, in_turn, require_positive, spread
@@ -45,8 +48,9 @@ def measure(rounds: int = 5, *, progress: Progress | None = None) -> dict[str, A
 
 def _work(arguments: list[str]) -> Work:
     def run() -> float:
+        own = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
         start = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, env=own)
         return time.perf_counter() - start
 
     return run

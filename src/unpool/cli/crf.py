@@ -58,14 +58,20 @@ def crf(
     source = Source(image, PurePosixPath(image.stem))
     spare_inputs([source], [mask, mask.with_suffix(".overlay.jpg")])
 
+    from unpool.ops.meanfield import warm_up
     from unpool.scores import read_scores
     from unpool.segmentation import conclude
 
-    start = time.perf_counter()
     picture, found = read_image(image), read_scores(scores, probabilities=probabilities)
-    refined = conclude(picture, found.values, found.classes, found.palette, crf=crf)
-    make_folder(output)
-    refined.save(mask, overlay=overlay)
+    with console.progress("loading the CRF", quiet) as show:
+        show(0, 2)
+        warm_up(crf)
+        show(1, 2, "refining")
+        start = time.perf_counter()
+        refined = conclude(picture, found.values, found.classes, found.palette, crf=crf)
+        show(2, 2, "writing")
+        make_folder(output)
+        refined.save(mask, overlay=overlay)
     record = {
         "source": str(image),
         "mask": str(mask),

@@ -126,16 +126,17 @@ def segment(
     from unpool.timings import measuring
 
     build = {"ensemble": ensemble, "device": device, "precision": precision, "exact": exact}
-    segmenter = load(weights, options["preset"], **typed(build))
-    require_instances(options, options["mode"] or segmenter.mode)
-    options = typed(options)
-    procedure = segmenter.procedure(**options)  # which refuses modes that cannot be
-    make_folder(output)
     failed = len(unusable)
     with console.progress("segmenting", quiet) as show:
+        show(0, len(sources), "loading the weights")
+        segmenter = load(weights, options["preset"], **typed(build))
+        require_instances(options, options["mode"] or segmenter.mode)
+        options = typed(options)
+        procedure = segmenter.procedure(**options)  # which refuses modes that cannot be
+        make_folder(output)
         if options.get("crf"):
             show(0, len(sources), "loading the CRF")
-            warm_up(options["crf"], len(segmenter.classes))
+            warm_up(options["crf"])
         for useless in unusable:
             console.print_segmented(useless._asdict(), as_json, quiet)
         for i, (source, mask) in enumerate(zip(sources, masks, strict=True)):
@@ -143,6 +144,7 @@ def segment(
             with measuring() as spent:
                 record = _segment(segmenter, source, mask, overlay, scores, **options)
             if timings and "error" not in record:
+                spent["other"] = max(record["seconds"] - sum(spent.values()), 0.0)
                 record["timings"] = {name: round(seconds, 3) for name, seconds in spent.items()}
             if "error" in record:
                 failed += 1

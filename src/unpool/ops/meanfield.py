@@ -256,18 +256,16 @@ def unary_from_probabilities(probabilities: Tensor, clip: float | None = 1e-5) -
     return -probabilities.clamp(min=clip).log()
 
 
-def warm_up(crf: str | DenseCRF, labels: int) -> None:
-    """Load the machine code of `mean_field`, or compile it the first time, if numba is there.
+def warm_up(crf: str | DenseCRF) -> None:
+    """Load numba and the machine code of `mean_field`, or compile it the first time.
 
-    It would be loaded when first needed: a second that a picture need not wait for.
+    It would be loaded when first needed: half a second that a picture need not wait for. What
+    differs by the number of labels that are left after pruning is still loaded, or compiled, with
+    the first picture that has as many.
 
-    Args:
-        crf: as of `mean_field`.
-        labels: L, of the unary; the code differs by it.
-
-    >>> warm_up("deeplab", 21)
+    >>> warm_up("deeplab")
     """
-    mean_field(torch.zeros(labels, 16, 16), torch.zeros(16, 16, 3, dtype=torch.uint8), crf)
+    mean_field(torch.zeros(2, 16, 16), torch.zeros(16, 16, 3, dtype=torch.uint8), crf)
 
 
 def _marginals(

@@ -155,7 +155,7 @@ def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:
     if as_json:
         console.print_json(record)
     elif "error" in record:
-        console.complain(record["error"])
+        console.complain_of(record)
     elif not quiet:
         share = console.percent(record["share"])
         what = f"{record['class']}, {share} % of it, mean score {record['score']:.3g}"

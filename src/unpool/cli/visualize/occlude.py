@@ -204,7 +204,7 @@ def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:
     if as_json:
         console.print_json(record)
     elif "error" in record:
-        console.complain(record["error"])
+        console.complain_of(record)
     elif not quiet:
         before = f"{record['value']:.3g}" if "value" in record else "IoU 1"
         lowest = "-" if record["lowest"] is None else f"{record['lowest']:.3g}"

@@ -142,7 +142,7 @@ def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:
     if as_json:
         console.print_json(record)
     elif "error" in record:
-        console.complain(record["error"])
+        console.complain_of(record)
     elif not quiet:
         for shown in record["projections"]:
             where = "all of it" if shown["place"] is None else "at {}, {}".format(*shown["place"])

@@ -12,7 +12,7 @@ A *chain* is a row of neighbors along one direction. What has no neighbor is in 
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.ops.compiled.rows import Floats, Ints, jit
+from unpool.ops.compiled.rows import Floats, Ints, Places, jit
 
 __all__ = ["chains", "number", "renumber", "sort"]
 
@@ -30,7 +30,7 @@ GOLDEN = np.int64(-0x61C8864680B583EB)
 
 @jit
 def number(
-    features: Floats, scales: Floats, order: Ints, steps: Longs, index: Ints, weight: Floats
+    features: Floats, scales: Floats, order: Places, steps: Longs, index: Ints, weight: Floats
 ) -> Longs:
     """Find the cells around each point, and number them as they come.
 
@@ -71,7 +71,7 @@ def number(
 def _simplices(
     features: Floats,
     scales: Floats,
-    pixels: Ints,
+    pixels: Places,
     steps: Longs,
     scratch: Floats,
     key: Longs,

@@ -18,6 +18,7 @@ from unpool.ops.compiled.cells import Longs, chains, number, renumber, sort
 from unpool.ops.compiled.rows import (
     Floats,
     Ints,
+    Places,
     blur,
     by_rows,
     gather,
@@ -42,8 +43,7 @@ LEAST = 2**18
 """Numbers for each thread; for fewer, another one is not worth it."""
 
 
-Each = Callable[[Callable[[Any], None], Iterable[Any]], list[None]]
-"""Does some work for each of several jobs."""
+_Each = Callable[[Callable[[Any], None], Iterable[Any]], list[None]]
 
 
 class Field(NamedTuple):
@@ -151,9 +151,7 @@ def _spread(q: Floats, field: Field, table: Floats, share: slice) -> None:
 
 
 @contextmanager
-def _workers(
-    threads: int,
-) -> Iterator[Callable[[Callable[[Any], None], Iterable[Any]], list[None]]]:
+def _workers(threads: int) -> Iterator[_Each]:
     """What does some work for each of several jobs, in threads if there are several."""
     if threads < 2:
         yield lambda work, jobs: list(map(work, jobs))
@@ -170,7 +168,7 @@ def _table(lanes: int, rows: int) -> Floats:
 
 
 @lru_cache(4)
-def _strips(height: int, width: int) -> tuple[Ints, Ints]:
+def _strips(height: int, width: int) -> tuple[Places, Places]:
     """The pixels of a picture strip by strip, and the place of each pixel among them."""
     pixels = np.arange(height * width, dtype=np.uint32).reshape(height, width)
     order = np.concatenate([pixels[:, x : x + STRIP].ravel() for x in range(0, width, STRIP)])

@@ -43,6 +43,7 @@ AHEAD = 24
 Work = TypeVar("Work", bound=Callable[..., Any])
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
+Places = NDArray[np.uint32]
 Lanes = tuple[int, ...]
 
 
@@ -394,7 +395,7 @@ def blur(table: Floats, chain: Ints, bounds: NDArray[np.int64], lanes: Lanes) ->
 
 
 @jit
-def gather(values: Floats, place: Ints, rows: Floats) -> None:
+def gather(values: Floats, place: Places, rows: Floats) -> None:
     """Values (L, N) as rows (N, W) of a plane at other places; minus infinity beyond label L."""
     labels = len(values)
     for p in range(len(place)):
@@ -405,7 +406,7 @@ def gather(values: Floats, place: Ints, rows: Floats) -> None:
 
 
 @jit
-def scatter(rows: Floats, place: Ints, values: Floats) -> None:
+def scatter(rows: Floats, place: Places, values: Floats) -> None:
     """The other way."""
     for p in range(len(place)):
         for lane in range(len(values)):
