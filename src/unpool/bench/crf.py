@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unpool.bench.machine import describe
 from unpool.bench.pictures import photos
-from unpool.bench.rounds import Progress, in_turn, paired, require_positive, spread, timed
+from unpool.bench.rounds import Progress, in_turn, paired, part_of, require_positive, spread, timed
 from unpool.ops.meanfield import CRF_PRESETS, DenseCRF, mean_field, unary_from_probabilities
 
 __all__ = ["measure", "pydensecrf"]
@@ -57,14 +57,13 @@ def measure(
     for i, preset in enumerate(presets):
         crf, seconds, labels = CRF_PRESETS[preset], [], []
         for j, image in enumerate(photos(size).values()):
-            if progress is not None:
-                progress(3 * i + j, 3 * len(presets), preset)
+            shown = part_of(progress, 3 * i + j, 3 * len(presets), preset)
             many, few = _unary(image, _LABELS), _unary(image, _FEW)
             whole = crf._replace(prune=0)
             works = {way: timed(partial(f, many, image, whole)) for way, f in ways.items()}
             for way, f in ways.items():
                 works[f"{way}, few labels"] = timed(partial(f, few, image, crf))
-            seconds.append(in_turn(works, rounds))
+            seconds.append(in_turn(works, rounds, progress=shown))
             labels.append({way: f(many, image, whole).argmax(0) for way, f in ways.items()})
         results[preset] = _summary(seconds, labels)
     return {
