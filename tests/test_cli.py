@@ -484,6 +484,21 @@ def test_a_name_that_is_too_long_fails_alone(run, weights):
     assert results("segmented") == {"cat.png", "cat.overlay.jpg"}
 
 
+def test_timings_add_up(run, weights):
+    save("cat.jpg")
+    args = ["segment", "cat.jpg", "--weights", weights, "--crf", "deeplab", "--timings"]
+    code, out, _ = run(*args, "--json")
+    record = json.loads(out[0])
+    assert code == 0
+    assert {"reading", "resizing", "network", "labels", "CRF", "writing", "other"} <= set(
+        record["timings"]
+    )
+    rounding = 0.001 * len(record["timings"])
+    assert sum(record["timings"].values()) == pytest.approx(record["seconds"], abs=rounding)
+    code, out, _ = run(*args)
+    assert re.fullmatch(r"  reading \d+\.\d\d s, .*, other \d+\.\d\d s", out[1])
+
+
 def test_no_room_for_one_picture_in_memory(run, weights, monkeypatch):
     def grow(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")

@@ -271,7 +271,6 @@ MATRICES = """
 import sys
 import numpy as np, torch
 from unpool import parallel
-from unpool.console import print_figures
 from unpool.data.voc import open_data
 from unpool.evaluate import measure
 from unpool.segment import Segmenter

@@ -227,8 +227,11 @@ def test_a_wrong_fast_form_is_found_and_left_out(filled, monkeypatch, broken, dt
             monkeypatch.setattr(fast, broken, wrong)
         with pytest.warns(UserWarning, match="fast form of .* gives other values on this machine"):
             quick = accelerate(net, dtype, consume)
-        if dtype == torch.float32:
-            assert close(quick(x), expected)
+        found = quick(x.to(dtype)).float()
+    if dtype == torch.float32:
+        assert close(found, expected)
+    else:  # rounding moves a switch here and there
+        assert (found - expected).abs().mean() < 0.1 * expected.std()
 
 
 def _laid_out_wrongly(kind):
@@ -240,14 +243,18 @@ def _laid_out_wrongly(kind):
     return wrong
 
 
-def test_a_layer_that_fails_at_its_first_picture_goes_on_plain(filled, monkeypatch):
-    """A library that is right on noise, and wrong on larger maps."""
+@pytest.mark.parametrize("place", [(0, 0), (-1, -1)])
+def test_a_layer_that_fails_at_its_first_picture_goes_on_plain(filled, monkeypatch, place):
+    """A library that is right on noise, and wrong at one place of larger maps."""
     net = filled(DeconvNet(4, ((1, 4), (2, 6)), None, 32))
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     right = fast._Convolution.quick
 
     def quick(self, x):
-        return right(self, x) + (0.5 if x.shape[-1] > fast.CORNER else 0)
+        y = right(self, x)
+        if x.shape[-1] > fast.CORNER:
+            y[..., *place] += 10 * y.abs().amax() + 1
+        return y
 
     with torch.inference_mode():
         expected, form = net(x), accelerate(net)

@@ -247,7 +247,7 @@ def test_messages(monkeypatch):
         edge_boxes(image, alpha=1)
     with pytest.raises(OptionError, match="min_box_area >= 100"):
         edge_boxes(image, min_box_area=4)
-    with pytest.raises(ShapeError, match=r"width \+ height below 20000: shrink it, or .*'grid'"):
+    with pytest.raises(ShapeError, match=r"width \+ height below 20000: cut it into .*'whole'"):
         edge_boxes(np.zeros((19999, 1, 3), np.uint8))
     with pytest.raises(OptionError, match=r"shrink 1.*wanted count >= 1, 0 < shrink < 1"):
         grid_boxes((30, 30), shrink=1)

@@ -22,7 +22,6 @@ from unpool.bench.rounds import Progress, Work, in_turn, paired, require_positiv
 from unpool.devices import bf16_pays
 from unpool.errors import OptionError
 from unpool.models import DeconvNet, from_pretrained, prepare
-from unpool.models.fast import accelerate
 from unpool.segment import Segmenter
 from unpool.timings import measuring
 from unpool.vision.boxes import Crop
@@ -130,8 +129,7 @@ def segment_once(variant: str, weights: str | None, crops: int) -> Iterator[None
         segmenter = _segmenter(net, exact=True, consume=True)
         crops, batch = min(crops, _SLOWLY), 1
     else:
-        net = accelerate(net, _DTYPES[variant], consume=True)  # as `Segmenter.from_pretrained`
-        segmenter, batch = _segmenter(net, precision=variant), None
+        segmenter, batch = _segmenter(net, precision=variant, consume=True), None
     del net
     yield
     segmenter(image, mode="instance", proposals=crops, batch=batch)

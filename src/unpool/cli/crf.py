@@ -62,12 +62,12 @@ def crf(
     from unpool.scores import read_scores
     from unpool.segmentation import conclude
 
+    start = time.perf_counter()
     picture, found = read_image(image), read_scores(scores, probabilities=probabilities)
     with console.progress("loading the CRF", quiet) as show:
         show(0, 2)
         warm_up(crf)
         show(1, 2, "refining")
-        start = time.perf_counter()
         refined = conclude(picture, found.values, found.classes, found.palette, crf=crf)
         show(2, 2, "writing")
         make_folder(output)

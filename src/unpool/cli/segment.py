@@ -143,12 +143,11 @@ def segment(
             options["progress"] = lambda done, total, i=i: show(i + done / total, len(sources))
             with measuring() as spent:
                 record = _segment(segmenter, source, mask, overlay, scores, **options)
-            if timings and "error" not in record:
-                spent["other"] = max(record["seconds"] - sum(spent.values()), 0.0)
-                record["timings"] = {name: round(seconds, 3) for name, seconds in spent.items()}
-            if "error" in record:
-                failed += 1
-            else:
+            failed += "error" in record
+            if "error" not in record:
+                if timings:
+                    spent["other"] = max(record["seconds"] - sum(spent.values()), 0.0)
+                    record["timings"] = {name: round(s, 3) for name, s in spent.items()}
                 record["procedure"] = procedure
             show(i + 1, len(sources))
             console.print_segmented(record, as_json, quiet)

@@ -26,7 +26,7 @@ CHECKED = 16
 """Output channels of a layer that are checked."""
 
 CORNER = 16
-"""Rows and columns of a layer's first map that are checked."""
+"""Side of the noise, and of the corners of a layer's first maps, that are checked."""
 
 
 @torch.no_grad()
@@ -35,8 +35,8 @@ def accelerate(net: Net, dtype: torch.dtype = torch.float32, consume: bool = Fal
 
     Each layer is checked twice. Here, a few channels of its fast form are compared, on noise, with
     the layer, batch norm and ReLU that they stand for; where they do not agree, a warning says so
-    and these stay. And the first time it is used, a corner of what it gives of the first picture
-    is computed by plain operators, too; where the two do not agree, plain operators go on.
+    and these stay. And the first time it is used, two corners of what it gives of the first picture
+    are computed by plain operators, too; where the two do not agree, plain operators go on.
 
     Args:
         net: with trained batch norm statistics, or without batch norm.
@@ -120,7 +120,7 @@ class _Fast(nn.Module):
         return y
 
     def corners(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """A part of what came out, and the same part by plain operators."""
+        """A part of what came out of a picture, and the same part by plain operators."""
         return y[:, :CHECKED], self.plain(x, CHECKED)
 
     def quick(self, x: Tensor) -> Tensor:
@@ -158,8 +158,11 @@ class _Convolution(_Fast):
 
     def corners(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         rows, columns = (CORNER + side - 1 for side in self.weight.shape[-2:])
-        expected = self.plain(x[..., :rows, :columns], CHECKED)
-        return y[:, :CHECKED, :CORNER, :CORNER], expected[..., :CORNER, :CORNER]
+        first = self.plain(x[..., :rows, :columns], CHECKED)[..., :CORNER, :CORNER]
+        last = self.plain(x[..., -rows:, -columns:], CHECKED)[..., -CORNER:, -CORNER:]
+        y = y[:, :CHECKED]
+        found = torch.stack([y[..., :CORNER, :CORNER], y[..., -CORNER:, -CORNER:]])
+        return found, torch.stack([first, last])
 
 
 class _Reduction(_Fast):
@@ -225,7 +228,7 @@ def _replace_layers(stage: nn.Sequential, dtype: torch.dtype, consume: bool) -> 
             continue
         weight, bias = layer.weight, layer.bias
         if norm is not None:
-            weight, bias = _folded(layer, stage.get_submodule(norm), consume=consume)
+            weight, bias = _folded(layer, stage.get_submodule(norm), consume)
         weight = weight.detach().to(dtype)
         if consume:
             layer.weight = nn.Parameter(weight)  # the old one is free from here

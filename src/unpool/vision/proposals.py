@@ -242,6 +242,6 @@ def _check_engine(image: NDArray[Any], alpha: float, beta: float, min_box_area: 
     if sum(image.shape[:2]) >= 20000:
         raise ShapeError(
             f"got an image of {image.shape[1]} x {image.shape[0]} pixels (reduced to 2 megapixels, "
-            "if it was larger); EdgeBoxes takes a width + height below 20000: shrink it, or take "
-            "the method 'grid'"
+            "if it was larger); EdgeBoxes takes a width + height below 20000: cut it into pieces, "
+            "or segment it in mode 'whole'"
         )
