@@ -122,9 +122,11 @@ def test_project_a_foreign_model(run):
     assert (shown == shown[:, :, :1]).all()
     assert (shown != 128).any()
     assert run("project", "in/0.png", *model, "--place", "all", "--quiet") == (0, [], [])
-    told = json.loads(Path("projected/0.json").read_text())["projections"]
-    assert [record["layer"] for record in told] == ["act", "deep"]
-    assert all(record["place"] is record["box"] is None for record in told)
+    told = json.loads(Path("projected/0.json").read_text())
+    assert told["options"] == {"place": "all"}
+    assert told["model"].endswith(":build")
+    assert [record["layer"] for record in told["projections"]] == ["act", "deep"]
+    assert all(record["place"] is record["box"] is None for record in told["projections"])
 
 
 def test_what_cannot_be_read_is_passed_over(run, tiny, monkeypatch):

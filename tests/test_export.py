@@ -378,8 +378,12 @@ def test_nothing_is_left_of_an_export_that_breaks(weights, tmp_path, quick, monk
 
     monkeypatch.setitem(module._WRITE, "torch-export", write)
     with pytest.raises(type(error)):
-        export(weights["fcn"], tmp_path / "net.pt2")
+        export(weights["fcn"], tmp_path / "new" / "newer" / "net.pt2")
     assert names(tmp_path) == set()
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(type(error)):
+        export(weights["fcn"], tmp_path / "kept" / "net.pt2")
+    assert names(tmp_path) == {"kept"}
 
 
 def test_nothing_is_written_over(copied, weights, tmp_path):

@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -137,7 +137,8 @@ def export(
 
 @contextmanager
 def _drafts(output: Path) -> Iterator[Path]:
-    """A folder beside the output, which is gone at the end."""
+    """A folder beside the output, gone at the end; so are new folders if nothing is kept."""
+    new = [folder for folder in (output.parent, *output.parent.parents) if not folder.exists()]
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         drafts = tempfile.TemporaryDirectory(prefix=f".{output.stem}.", dir=output.parent)
@@ -146,8 +147,14 @@ def _drafts(output: Path) -> Iterator[Path]:
             f"got {output}, whose folder cannot be made or written to ({error.strerror}); choose "
             "another with -o"
         ) from None
-    with drafts as folder:
-        yield Path(folder)
+    try:
+        with drafts as draft:
+            yield Path(draft)
+    except BaseException:
+        with suppress(OSError):  # something is in it by now
+            for folder in new:
+                folder.rmdir()
+        raise
 
 
 def _format(output: Path, format: str | None) -> str:

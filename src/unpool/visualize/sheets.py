@@ -24,8 +24,8 @@ __all__ = ["Projector", "ScoreProjector"]
 class _Sheets(ABC):
     """Pictures of what a model shows of a picture, and a JSON file that tells of them."""
 
-    def __init__(self, subject: Subject, color: bool) -> None:
-        self.subject, self.color = subject, color
+    def __init__(self, subject: Subject, color: bool, options: dict[str, Any]) -> None:
+        self.subject, self.color, self._options = subject, color, options
 
     @abstractmethod
     def files(self, stem: Path) -> list[Path]:
@@ -43,10 +43,10 @@ class _Sheets(ABC):
             stem: the path of what is written, without its ending.
 
         Returns:
-            `input`, the path of the square that the network saw, and `projections`: of each its
-            `layer`, `unit`, `place` (row and column in the map, None for several), `value` (the
-            activation there, or their sum), `box` (x0, y0, x1, y1 in the square, what the unit
-            sees) and `file`.
+            `model`, the `options` that were given, `input`, the path of the square that the network
+            saw, and `projections`: of each its `layer`, `unit`, `place` (row and column in the
+            map, None for several), `value` (the activation there, or their sum), `box` (x0, y0,
+            x1, y1 in the square, what the unit sees) and `file`.
 
         Raises:
             OptionError: a class that is predicted nowhere in this picture, or values that are
@@ -55,7 +55,12 @@ class _Sheets(ABC):
         crop = self.subject.inputs.crop(image)
         shown = self._shown(crop, stem)
         write_image(_named(stem, "input.png"), crop)
-        record = {"input": str(_named(stem, "input.png")), "projections": shown}
+        record = {
+            "model": self.subject.name,
+            "options": self._options,
+            "input": str(_named(stem, "input.png")),
+            "projections": shown,
+        }
         with atomic(_named(stem, "json")) as temporary:
             text = json.dumps(record, indent=1, allow_nan=False)
             temporary.write_text(text + "\n", encoding="utf-8")
@@ -92,10 +97,9 @@ class Projector(_Sheets):
         color: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(subject, color)
+        super().__init__(subject, color, options)
         self.units = list(dict.fromkeys(units))
         self._layers = tried(subject, layers, self.units, **options)
-        self._options = options
 
     def files(self, stem: Path) -> list[Path]:
         """What `write` will write."""
@@ -152,8 +156,8 @@ class ScoreProjector(_Sheets):
     def __init__(
         self, subject: Subject, classes: Sequence[int] = (), color: bool = True, **options: Any
     ) -> None:
-        super().__init__(subject, color)
-        self.classes, self._options = list(dict.fromkeys(classes)), options
+        super().__init__(subject, color, options)
+        self.classes = list(dict.fromkeys(classes))
         trial = subject.trial()
         self._count = score_maps(subject.model, trial).shape[1]
         ends = [min(classes), max(classes)] if classes else 0

@@ -72,9 +72,9 @@ def project(
 
     What cannot be read is reported, the rest is done, and the exit code is 3.
 
-    With --json, the line of a picture has source, input, seconds and projections: layer, unit,
-    place, value (the activation there), box (what the unit sees, in the square) and file, of a
-    score also class and share (of the square); or source and error.
+    With --json, the line of a picture has source, model, options (those given), input, seconds and
+    projections: layer, unit, place, value (the activation there), box (what the unit sees, in the
+    square) and file, of a score also class and share (of the square); or source and error.
 
     \b
     Example: unpool visualize project photo.jpg --layer trunk.stages.4 --unit 7 -o out
