@@ -33,7 +33,8 @@ from unpool.errors import OptionError
 from unpool.generate import Generator
 from unpool.models import FCN, DeconvNet, GenerativeNet, save_pretrained
 from unpool.models.vgg import VGG16
-from unpool.ops.meanfield import CRF_PRESETS, mean_field
+from unpool.ops.crf import CRF_PRESETS
+from unpool.ops.meanfield import mean_field
 
 TRUNK = ((1, 4), (1, 8))
 

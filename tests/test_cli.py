@@ -27,7 +27,7 @@ from unpool.evaluate import evaluate
 from unpool.fitting import Step
 from unpool.models import FCN, DeconvNet, from_pretrained, list_pretrained, save_pretrained
 from unpool.models.weights import read_card
-from unpool.ops.meanfield import CRF_PRESETS
+from unpool.ops.crf import CRF_PRESETS
 from unpool.recipes import Phase, Recipe
 from unpool.runs import Preparation, Validation
 from unpool.segment import MODES, PRESETS, Segmenter

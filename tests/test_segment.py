@@ -11,7 +11,8 @@ from PIL import Image
 import unpool.segment as segment
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.models import FCN, DeconvNet, prepare, save_pretrained
-from unpool.ops.meanfield import CRF_PRESETS, DenseCRF, Kernel, mean_field
+from unpool.ops.crf import CRF_PRESETS, DenseCRF, Kernel
+from unpool.ops.meanfield import mean_field
 from unpool.scores import read_scores
 from unpool.segment import (
     PRESETS,

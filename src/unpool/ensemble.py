@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unpool.cards import find_partner
 from unpool.errors import OptionError, ShapeError
-from unpool.ops.meanfield import DenseCRF
+from unpool.ops.crf import DenseCRF
 from unpool.segment import Preset, Segmenter
 from unpool.segmentation import Segmentation, conclude
 

@@ -26,7 +26,7 @@ from unpool.exported import Exported, is_exported
 from unpool.models import Network, from_pretrained, prepare
 from unpool.models.fast import accelerate
 from unpool.models.vgg import MEAN_BGR
-from unpool.ops.meanfield import DenseCRF
+from unpool.ops.crf import DenseCRF
 from unpool.segmentation import Segmentation, conclude
 from unpool.vision.boxes import Crop, square
 from unpool.vision.images import voc_palette

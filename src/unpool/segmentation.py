@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from unpool import timings
 from unpool.errors import OptionError, ShapeError
-from unpool.ops.meanfield import DenseCRF, mean_field, unary_from_probabilities
+from unpool.ops.crf import DenseCRF
+from unpool.ops.meanfield import mean_field, unary_from_probabilities
 from unpool.scores import Scores, write_scores
 from unpool.vision.drawing import overlay
 from unpool.vision.images import voc_palette, write_image, write_mask

@@ -17,7 +17,7 @@ from unpool.ops import (
     unary_from_probabilities,
 )
 from unpool.ops import meanfield as module
-from unpool.ops.meanfield import NORMALIZATIONS
+from unpool.ops.crf import NORMALIZATIONS
 
 pytest.importorskip("numba", reason="numba is not installed")
 

@@ -20,7 +20,7 @@ from unpool.ops import (
     messages,
     unary_from_probabilities,
 )
-from unpool.ops.meanfield import NORMALIZATIONS, _of_places
+from unpool.ops.crf import NORMALIZATIONS
 
 
 @pytest.fixture(autouse=True, params=["torch", "numba"])
@@ -314,33 +314,3 @@ def test_errors_tell_what_to_do():
             mean_field(unary, wrong)
     with pytest.raises(ShapeError, match="a kernel looks at colors"):
         mean_field(unary, None)
-    with pytest.raises(OptionError, match="edeconvnet, deeplab, crfrnn, densecrf"):
-        mean_field(unary, image, "paper")
-    for options in (
-        {"kernels": ()},
-        {"kernels": (Kernel(0, 1),)},
-        {"kernels": (Kernel(1, 1, -3),)},
-        {"kernels": (Kernel(1, math.nan),)},
-        {"iterations": -1},
-        {"normalization": "both"},
-        {"prune": 1},
-    ):
-        with pytest.raises(OptionError, match=r"wanted|one of"):
-            mean_field(unary, image, DenseCRF(BOTH)._replace(**options))
-    with pytest.raises(OptionError, match="none, before, after, symmetric"):
-        kernel_filter(Kernel(1, 1), (2, 2), None, "both")
-
-
-def test_lattices_of_places_are_kept_and_serve_gradients_too():
-    image = torch.zeros(9, 11, 3, dtype=torch.uint8)
-    unary = torch.rand(3, 9, 11, dtype=torch.float64)
-    _of_places.cache_clear()
-    with torch.inference_mode():
-        first = mean_field(unary, image, "deeplab").clone()
-    again = mean_field(unary.requires_grad_(), image, "deeplab")
-    again.square().sum().backward()
-    assert _of_places.cache_info().hits == 1
-    torch.testing.assert_close(first, again.detach())
-    assert unary.grad.abs().max() > 0
-    mean_field(unary.detach(), image, CRF_PRESETS["deeplab"]._replace(normalization="before"))
-    assert _of_places.cache_info().hits == 1  # another normalization has factors of its own

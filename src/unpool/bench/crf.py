@@ -18,7 +18,8 @@ from torch import Tensor
 from unpool.bench.machine import describe
 from unpool.bench.pictures import photos
 from unpool.bench.rounds import Progress, in_turn, paired, part_of, require_positive, spread, timed
-from unpool.ops.meanfield import CRF_PRESETS, DenseCRF, mean_field, unary_from_probabilities
+from unpool.ops.crf import CRF_PRESETS, DenseCRF
+from unpool.ops.meanfield import mean_field, unary_from_probabilities
 
 __all__ = ["measure", "pydensecrf"]
 

@@ -1,17 +1,9 @@
 """The core: switches, deconvolution, dense CRF. Functions on tensors; only torch."""
 
+from unpool.ops.crf import CRF_PRESETS, DenseCRF, Kernel, crf_filter, kernel_filter
 from unpool.ops.deconv import as_convolution, bilinear_kernel, deconv, uconv
 from unpool.ops.lattice import Filters, Lattice
-from unpool.ops.meanfield import (
-    CRF_PRESETS,
-    DenseCRF,
-    Kernel,
-    crf_filter,
-    kernel_filter,
-    mean_field,
-    messages,
-    unary_from_probabilities,
-)
+from unpool.ops.meanfield import mean_field, messages, unary_from_probabilities
 from unpool.ops.switches import Switches, fixed_unpool, pool, unpool
 
 __all__ = [

@@ -28,7 +28,7 @@ from unpool.ops.compiled.rows import (
     softmax,
     splat,
 )
-from unpool.ops.meanfield import DenseCRF, Kernel, _features
+from unpool.ops.crf import DenseCRF, Kernel, features
 
 __all__ = ["MOST_LABELS", "Field", "fields", "fits", "mean_field"]
 
@@ -202,8 +202,8 @@ def _normalized(
 
 def _lattice(kernel: Kernel, size: tuple[int, int], image: Tensor | None) -> Field:
     """Without normalization."""
-    features = _features(kernel, size, image, torch.empty(0)).numpy()
-    n, d = features.shape
+    points = features(kernel, size, image, torch.empty(0)).numpy()
+    n, d = points.shape
     lows, bits = _digits(kernel, size)
     shifts = [sum(bits[1:]), *accumulate(bits[1:-1], initial=0)]
     bases = [1 << shift for shift in shifts]
@@ -211,7 +211,7 @@ def _lattice(kernel: Kernel, size: tuple[int, int], image: Tensor | None) -> Fie
     origin = -sum(low * base for low, base in zip(lows, bases, strict=True))
     index, weight = np.empty((n, d + 1), np.int32), np.empty((n, d + 1), np.float32)
     moves = np.array([*steps, origin], np.int64)
-    keys = number(features, _scales(d), _strips(*size)[0], moves, index, weight)
+    keys = number(points, _scales(d), _strips(*size)[0], moves, index, weight)
     keys, inner = renumber(keys, *sort(keys, shifts[0], sum(bits)), index)
     chain, bounds = chains(keys, inner, moves, shifts[0], bits[1])
     ones = np.ones(n, np.float32)
