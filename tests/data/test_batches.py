@@ -93,6 +93,33 @@ def test_a_stream_that_is_closed_or_dropped_leaves_no_thread(tmp_path):
     assert set(threading.enumerate()) <= before
 
 
+def test_a_worker_may_be_the_one_that_drops_the_stream():
+    """As the garbage collector can, where an error keeps the stream in a circle of references."""
+    streams, errors, dropped = [], [], threading.Event()
+    ready = threading.Event()
+
+    def draw(place: int):
+        if place == 1:
+            assert ready.wait(60)
+            try:
+                streams.pop().close()
+            except RuntimeError as error:
+                errors.append(error)
+            dropped.set()
+        return np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8)
+
+    before = set(threading.enumerate())
+    streams.append(batches(draw, 1))
+    next(streams[0])
+    workers = set(threading.enumerate()) - before
+    ready.set()
+    assert dropped.wait(60)
+    assert errors == []
+    for worker in workers:
+        worker.join(60)
+    assert set(threading.enumerate()) <= before
+
+
 def test_pictures_are_drawn_as_often_as_they_weigh(tmp_path):
     data, weights = data_set(tmp_path, 4), np.array([1.0, 0, 3, 0])
     found = take(40, data, 5, weights=weights)

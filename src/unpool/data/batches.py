@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +48,9 @@ def batches(
         pairs = [draw(place) for place in range(n * size, (n + 1) * size)]
         return Batch(np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs]))
 
-    workers = ThreadPoolExecutor(2 if (os.cpu_count() or 1) > 2 else 1)  # the network needs cores
+    own: set[int] = set()  # threads
+    count = 2 if (os.cpu_count() or 1) > 2 else 1  # the network needs cores
+    workers = ThreadPoolExecutor(count, initializer=lambda: own.add(threading.get_ident()))
     numbers = itertools.count(start + rank, world)
     try:
         coming = deque(workers.submit(make, next(numbers)) for _ in range(3))
@@ -56,4 +59,5 @@ def batches(
             coming.append(workers.submit(make, next(numbers)))
             yield batch
     finally:  # an error, or the caller is done: of the batches to come, none is begun any more
-        workers.shutdown(cancel_futures=True)
+        # the garbage collector may do this in a worker, which cannot wait for itself
+        workers.shutdown(wait=threading.get_ident() not in own, cancel_futures=True)
