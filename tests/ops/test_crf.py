@@ -7,7 +7,7 @@ import torch
 
 from unpool.errors import OptionError
 from unpool.ops import CRF_PRESETS, DenseCRF, Kernel, crf_filter, kernel_filter, mean_field
-from unpool.ops.crf import NORMALIZATIONS, _of_places, features, find_crf
+from unpool.ops.crf import NORMALIZATIONS, _of_places, find_crf
 
 KERNELS = (Kernel(2, 1.5), Kernel(5, 2, 30))
 
@@ -20,9 +20,14 @@ def picture(height=9, width=11):
 
 
 def full(kernel, image):
-    """What each pixel gives to each other one."""
-    f = features(kernel, image.shape[:2], image, torch.empty(0, dtype=torch.float64))
-    return torch.exp(-(torch.cdist(f, f) ** 2) / 2)
+    """What each pixel gives to each other one, pixel by pixel."""
+    height, width = image.shape[:2]
+    pixels = [(x, y, *image[y, x].tolist()) for y in range(height) for x in range(width)]
+    place, color = torch.tensor(pixels, dtype=torch.float64).split([2, 3], 1)
+    distance = torch.cdist(place, place) ** 2 / kernel.xy**2
+    if kernel.rgb is not None:
+        distance += torch.cdist(color, color) ** 2 / kernel.rgb**2
+    return torch.exp(-distance / 2)
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
@@ -68,9 +73,18 @@ def test_the_filter_of_a_crf_is_the_sum_of_its_kernels():
         torch.testing.assert_close(crf_filter(crf, (9, 11), image, values)(values), wanted)
 
 
-def test_errors_tell_what_to_do():
+@pytest.mark.parametrize(
+    "use",
+    [
+        find_crf,
+        lambda crf: crf_filter(crf, (9, 11), picture()[0]),
+        lambda crf: mean_field(torch.zeros(3, 9, 11), picture()[0], crf),
+    ],
+    ids=["find_crf", "crf_filter", "mean_field"],
+)
+def test_crfs_that_cannot_be_are_refused(use):
     with pytest.raises(OptionError, match="edeconvnet, deeplab, crfrnn, densecrf"):
-        find_crf("paper")
+        use("paper")
     for options in (
         {"kernels": ()},
         {"kernels": (Kernel(0, 1),)},
@@ -81,7 +95,10 @@ def test_errors_tell_what_to_do():
         {"prune": 1},
     ):
         with pytest.raises(OptionError, match=r"wanted|one of"):
-            find_crf(DenseCRF(KERNELS)._replace(**options))
+            use(DenseCRF(KERNELS)._replace(**options))
+
+
+def test_a_normalization_that_is_not_there_is_refused():
     with pytest.raises(OptionError, match="none, before, after, symmetric"):
         kernel_filter(KERNELS[0], (2, 2), None, "both")
 

@@ -62,7 +62,7 @@ class _Sheets(ABC):
             "projections": shown,
         }
         with atomic(_named(stem, "json")) as temporary:
-            text = json.dumps(record, indent=1, allow_nan=False)
+            text = json.dumps(record, indent=1, default=str, allow_nan=False)
             temporary.write_text(text + "\n", encoding="utf-8")
         return record
 
