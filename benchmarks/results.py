@@ -159,10 +159,12 @@ def precisions(data_root: Path, split: str, weights: str) -> dict[str, dict[str,
 def stages(data_root: Path, split: str, runs: Path) -> dict[str, dict[str, Any]]:
     """Instance-wise segmentation after training with stage 1 alone, and with both stages."""
     data = open_data(data_root, split)
+    begun = read_card("objects")["sha256"][:8]  # with other weights it is another run
     found = {}
     for name, phases in STAGES.items():
         recipe = dataclasses.replace(STAGED, phases=phases)
-        weights = trained(recipe, runs / name.replace(", ", "-").replace(" ", "-"), data_root, None)
+        folder = f"{name.replace(', ', '-').replace(' ', '-')}-{begun}"
+        weights = trained(recipe, runs / folder, data_root, None)
         segmenter = Segmenter.from_pretrained(weights, aggregate="mean")
         for mode in ("whole", "instance"):
             with click.progressbar(length=len(data.samples), label=f"{name}, {mode}") as bar:
@@ -338,8 +340,12 @@ def main(
     """Train, measure, and write the page."""
     names = ["objects", "objects-fcn8s"]
     if not shipped:
-        recipes = (RECIPES["objects"], RECIPES["fcn8s"])
-        names = [str(trained(r, runs / r.name, data, trunk_weights)) for r in recipes]
+        first, partner = (
+            trained(RECIPES[name], runs / name, data, trunk_weights)
+            for name in ("objects", "fcn8s")
+        )
+        longer = dataclasses.replace(RECIPES["objects-longer"], start=str(first))
+        names = [str(trained(longer, runs / longer.name, data, None)), str(partner)]
     deconvnet, fcn = (Segmenter.from_pretrained(name) for name in names)
     known = [data.name, split, *(read_card(name)["sha256"] for name in names)]
     ways: dict[str, Callable[[], dict[str, Any]]] = {

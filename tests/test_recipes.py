@@ -141,7 +141,7 @@ def test_the_constants_are_within_bounds(recipe):
         "batch=0", "accumulate=0", "validate_every=0", "save_every=-1", "patience=0", "dropout=2",
         "seed=-1", "bn_eps=-1", "clip=-1", "momentum=5", "statistics_passes=-1", "warmup=-5",
         "aspect=99", "whole_side=0", "phases.0.steps=0", "phases.0.stages=0", "phases.0.lr=-1",
-        "phases.0.drop_every=0", "phases.0.trunk_from=0", "long_side=[0, 0]",
+        "phases.0.drop_every=0", "phases.0.trunk_from=0", "long_side=[0, 0]", "start_share=2",
     ],
 )  # fmt: skip
 def test_values_with_which_nothing_can_be_trained_are_refused(setting):
@@ -153,6 +153,8 @@ def test_values_with_which_nothing_can_be_trained_are_refused(setting):
 def test_other_impossible_recipes_are_refused():
     with pytest.raises(OptionError, match="wanted the smaller one first"):
         override(SHORT, ["long_side=[400, 100]"])
+    with pytest.raises(OptionError, match=r"start_share=0\.5 without start; set start, too"):
+        override(SHORT, ["start_share=0.5"])
     with pytest.raises(OptionError, match="a phase without sources"):
         override(SHORT, ["phases.0.sources=[]"])
     with pytest.raises(OptionError, match=r"no 'lr', but phases have it: phases.0.lr"):

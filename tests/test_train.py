@@ -399,6 +399,39 @@ def test_a_run_may_begin_with_other_weights_and_keeps_their_terms(data, tmp_path
     assert card["license"].endswith(f"begun with {start}: research use")
 
 
+def test_the_finished_weights_are_a_mean_with_those_of_the_beginning(data, tmp_path):
+    train(data, tmp_path / "first", TINY)
+    start = str(tmp_path / "first/weights")
+    phase = Phase("all", 2, 3, 1e-2, 1e-2, 1e-2)
+    recipe = dataclasses.replace(TINY, start=start, phases=(phase,), coarse_weight=0.0)
+    runs = {share: tmp_path / f"share-{share}" for share in (0, 0.25, 1)}
+    for share, folder in runs.items():
+        train(data, folder, dataclasses.replace(recipe, start_share=share))
+    old = from_pretrained(start)[0].state_dict()
+    learned, mean, same = (from_pretrained(f / "weights")[0].state_dict() for f in runs.values())
+    for name, tensor in old.items():
+        if "running" in name or not tensor.is_floating_point():
+            continue  # batch norm's statistics are taken anew, of the mean
+        torch.testing.assert_close(mean[name], 0.75 * learned[name] + 0.25 * tensor)
+        assert torch.equal(same[name], tensor), name
+    scores = "seg-score-voc.weight"
+    assert (learned[scores] - old[scores]).abs().max() > 1e-3
+
+
+def test_a_mean_with_weights_of_other_classes_is_refused_before_any_step(data, tmp_path):
+    train(data, tmp_path / "first", TINY)
+    (data / "classes.txt").write_text("background\nsquare\nowl\n")
+    start = str(tmp_path / "first/weights")
+    recipe = dataclasses.replace(TINY, start=start, start_share=0.5)
+    steps = []
+    with (
+        pytest.raises(OptionError, match=r"other classes.*set start_share=0"),
+        pytest.warns(UserWarning, match="owl"),
+    ):
+        train(data, tmp_path / "second", recipe, report=steps.append)
+    assert not [record for record in steps if isinstance(record, Step)]
+
+
 def test_weights_of_another_trunk_are_no_beginning(data, tmp_path):
     train(data, tmp_path / "first", TINY)
     start = str(tmp_path / "first/weights")

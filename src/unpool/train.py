@@ -220,7 +220,10 @@ def _begin(
     """The weights that the training begins with."""
     net = learner.net
     if recipe.start is not None:
-        take_over(net, from_pretrained(recipe.start)[0])
+        trained = from_pretrained(recipe.start)[0]
+        take_over(net, trained)
+        if recipe.start_share:
+            mix(net, trained, recipe.start_share)  # says so if it cannot be done at the end
     if trunk_weights is not None:
         load_vgg(net, trunk_weights, trunk_inputs)
         if recipe.tied and isinstance(learner, Scaffold):
@@ -246,6 +249,32 @@ def take_over(net: Network, trained: Network | Classifier) -> None:
     if not same or not all(k in fits for k in own if k.startswith("trunk.")):
         raise OptionError("got weights to start from with another trunk; set trunk to theirs")
     net.load_state_dict(fits, strict=False)
+
+
+@torch.no_grad()
+def mix(net: Network, trained: Network | Classifier, share: float) -> None:
+    """Make a network's tensors a mean with those of a trained one.
+
+    Two trainings of which one began with the other lie in one valley: between them the loss is
+    often lower than at either. Wortsman et al. 2022, "Robust fine-tuning of zero-shot models".
+
+    Args:
+        net: gets the mean.
+        trained: of the same architecture and classes.
+        share: 0..1, how much `trained` counts.
+
+    Raises:
+        OptionError: the two are not of one architecture.
+    """
+    own, other = net.state_dict(), trained.state_dict()
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in other.items()}:
+        raise OptionError(
+            "got weights to start from of another architecture or other classes, with which no "
+            "mean can be taken; set start_share=0"
+        )
+    for name, tensor in own.items():
+        if tensor.is_floating_point():
+            tensor.lerp_(other[name].to(tensor), share)
 
 
 def _fit(
@@ -282,6 +311,8 @@ def _finish(
     """Weights, card, pictures and figures of the best network."""
     run.take_best()
     net, folder, recipe = run.learner.net, run.folder, run.recipe
+    if recipe.start is not None and recipe.start_share:
+        mix(net, from_pretrained(recipe.start)[0], recipe.start_share)
     set_learning(run.learner, recipe.phases[-1], recipe)
     estimate_statistics(net, stream, recipe.statistics_passes, recipe.bf16)
     parallel.copy_from_first(run.learner)

@@ -1,6 +1,6 @@
 """Recipes of networks that segment: the authors' and ours."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unpool.errors import OptionError
@@ -11,6 +11,7 @@ __all__ = [
     "FCN8S",
     "FINETUNE",
     "OBJECTS",
+    "OBJECTS_LONGER",
     "RECIPES",
     "STAGE_1",
     "STAGE_2",
@@ -52,7 +53,8 @@ class Recipe:
     window: int = 7  #: side of the kernel of an FCN's fc6
     pad: int = 100  #: zeros around the picture in an FCN; 1 pads fc6 instead
     at_once: bool = False  #: an FCN learns all its skips together
-    start: str | None = None  #: weights to begin with, by name or folder; score layers are new
+    start: str | None = None  #: weights to begin with; score layers of other classes are new
+    start_share: float = 0.0  #: the finished weights are a mean with those, which count this much
     tied: bool = True  #: deconvolutions begin as the trunk's transposed filters, else Gaussian
 
     # what is seen
@@ -123,7 +125,20 @@ OBJECTS = Recipe(
         Phase("again", 5, steps=210, lr=2e-4, older_lr=2e-4, trunk_lr=3e-5, trunk_from=4),
     ),
 )
-"""The default weights: 20 kinds of objects, learned from a few hundred pictures on a CPU."""
+"""20 kinds of objects, learned from a few hundred pictures on a CPU, from coarse to fine."""
+
+OBJECTS_LONGER = replace(
+    OBJECTS,
+    name="objects-longer",
+    start="runs/objects/weights",
+    start_share=0.5,
+    batch=8,
+    repetition=0.25,
+    coarse_weight=0.0,
+    seed=1,
+    phases=(Phase("all", 5, 1100, 3e-4, 3e-4, 3e-5, 4, sources=("views", "pasted", "proposals")),),
+)
+"""The default weights: `objects` trained on with proposals, and the mean of before and after."""
 
 
 def _published(name: str, *phases: Phase) -> Recipe:
@@ -194,7 +209,8 @@ STAGE_1 = _published("deconvnet-stage1", _STAGE_1)
 STAGE_2 = _published("deconvnet-stage2", _STAGE_2)
 
 RECIPES = {
-    recipe.name: recipe for recipe in (OBJECTS, FINETUNE, FCN8S, DECONVNET, STAGE_1, STAGE_2)
+    recipe.name: recipe
+    for recipe in (OBJECTS, OBJECTS_LONGER, FINETUNE, FCN8S, DECONVNET, STAGE_1, STAGE_2)
 }
 """What is trained to segment, by name."""
 
@@ -204,7 +220,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {  # smallest and largest value, by na
     **dict.fromkeys(["batch", "accumulate", "validate_every", "save_every", "patience"], (1, _INF)),
     **dict.fromkeys(["statistics_passes", "window", "pad", "code", "whole_side"], (1, _INF)),
     **dict.fromkeys(["seed", "warmup", "weight_decay", "coarse_weight", "paste"], (0, _INF)),
-    **dict.fromkeys(["flip", "balance", "overlap", "repetition", "color"], (0, 1)),
+    **dict.fromkeys(["flip", "balance", "overlap", "repetition", "color", "start_share"], (0, 1)),
     **dict.fromkeys(["dropout", "momentum"], (0, 0.999)),
     "size": (32, 4096),
     "enlarged": (32, 4096),
@@ -227,5 +243,7 @@ def require_segmentation(recipe: Recipe) -> None:
         require_between(phase, _BOUNDS_OF_PHASE, f"phases.{i}.")
     if recipe.long_side[0] > recipe.long_side[1]:
         raise OptionError(f"got long_side={list(recipe.long_side)}; wanted the smaller one first")
+    if recipe.start_share and recipe.start is None:
+        raise OptionError(f"got start_share={recipe.start_share} without start; set start, too")
     if not recipe.phases or not all(phase.sources for phase in recipe.phases):
         raise OptionError("got a recipe without phases, or a phase without sources; wanted both")
