@@ -30,13 +30,14 @@ from unpool.ensemble import combine
 from unpool.evaluate import Measured, compare, evaluate, summarize
 from unpool.files import atomic
 from unpool.models.weights import read_card
-from unpool.ops import CRF_PRESETS, Kernel
+from unpool.ops import CRF_PRESETS, DenseCRF, Kernel
 from unpool.recipes import RECIPES, Phase, Recipe
 from unpool.segment import Segmenter, resize, squares
-from unpool.segmentation import conclude
+from unpool.segmentation import PRESENT_ON, conclude
 from unpool.train import train
 from unpool.vision.drawing import contact_sheet, overlay
 from unpool.vision.images import read_image, write_image
+from unpool.vision.metrics import scores as miou
 
 COUNTS = (1, 2, 5, 10, 20, 30, 50, 75, 100)
 TABLE = (
@@ -54,6 +55,9 @@ CRFS = {  # by what differs from the published one
     "normalized symmetrically": _CRF._replace(normalization="symmetric"),
     **{f"preset `{name}`": CRF_PRESETS[name] for name in ("deeplab", "crfrnn", "densecrf")},
 }
+PRESENCES = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+PRESENCE_OF = ("FCN-8s", "DeconvNet, whole picture", "DeconvNet, instance-wise", "EDeconvNet")
+FOLDS = 10  #: in each, the presence is chosen by the pictures of the others
 ENLARGED = 500  #: long side of VOC's pictures, for which these parameters were published
 STAGED = dataclasses.replace(RECIPES["finetune"], name="stages", patience=None)
 STAGES: dict[str, tuple[Phase, ...]] = {  # from `objects`; as many steps each
@@ -73,12 +77,14 @@ def rows(
 ) -> dict[str, NDArray[np.uint8]]:
     """The labels of one picture by every row: those of the table, and those of the ablations."""
 
-    def labels(scores: Scores, crf: str | None = None) -> NDArray[np.uint8]:
-        return conclude(image, scores, deconvnet.classes, crf=crf).labels
+    def labels(
+        scores: Scores, crf: str | DenseCRF | None = None, presence: float = deconvnet.presence
+    ) -> NDArray[np.uint8]:
+        return conclude(image, scores, deconvnet.classes, crf=crf, presence=presence).labels
 
     whole, _ = deconvnet.score(image, mode="whole")
     partner, _ = fcn.score(image, mode="whole")
-    found = {"FCN-8s": labels(partner), "DeconvNet, whole picture": labels(whole)}
+    found = {}
     merged = {how: Aggregate(len(whole), image.shape[:2], how) for how in ("max", "mean")}
     boxes = squares(image, count=max(COUNTS))
     best: Scores = whole
@@ -92,26 +98,30 @@ def rows(
                         if count == 50 and how == deconvnet.aggregate:
                             best = one.scores
     both = combine(best, partner, ensemble)
-    found["DeconvNet, instance-wise"] = labels(best)
-    found["DeconvNet, instance-wise + CRF"] = labels(best, crf)
-    found["EDeconvNet"] = labels(both)
-    found["EDeconvNet + CRF"] = labels(both, crf)
+    for name, scores in zip(PRESENCE_OF, (partner, whole, best, both), strict=True):
+        found[name] = labels(scores)
+        for presence in PRESENCES:
+            found[f"{name}, presence {presence:g}"] = labels(scores, presence=presence)
+    for name, scores in (("DeconvNet, instance-wise + CRF", best), ("EDeconvNet + CRF", both)):
+        found[name] = labels(scores, crf)
+        found[f"{name}, presence 0"] = labels(scores, crf, 0.0)
     other = {"mean": "product", "product": "mean"}[ensemble]
     found[f"EDeconvNet, {other}"] = labels(combine(best, partner, other))
     found["DeconvNet, whole picture + CRF"] = labels(whole, crf)
     found["EDeconvNet, whole picture"] = labels(combine(whole, partner, ensemble))
     for what, other_crf in CRFS.items():
-        found[f"CRF, {what}"] = conclude(image, both, deconvnet.classes, crf=other_crf).labels
-    found[f"CRF, at {ENLARGED} pixels"] = _at_large(image, both, deconvnet.classes)
+        found[f"CRF, {what}"] = labels(both, other_crf)
+    found[f"CRF, at {ENLARGED} pixels"] = _at_large(image, both, deconvnet)
     return found
 
 
-def _at_large(image: NDArray[np.uint8], scores: Scores, classes: list[str]) -> NDArray[np.uint8]:
+def _at_large(image: NDArray[np.uint8], scores: Scores, by: Segmenter) -> NDArray[np.uint8]:
     """The labels after the CRF of the enlarged picture, back at the picture's size."""
     large = resize(image, max(ENLARGED, *image.shape[:2]))
     size = large.shape[:2]
     grown = F.interpolate(torch.from_numpy(scores)[None], size=size, mode="bilinear")[0]
-    refined = conclude(large, grown.numpy(), classes, crf=_CRF).scores
+    found = conclude(large, grown.numpy(), by.classes, crf=_CRF, presence=by.presence)
+    refined = found.scores
     back = F.interpolate(torch.from_numpy(refined)[None], size=image.shape[:2], mode="area")[0]
     return np.asarray(back.numpy().argmax(0).astype(np.uint8))
 
@@ -127,7 +137,19 @@ def measure(
             image, truth = read_sample(sample, len(data.classes))
             for name, labels in rows(image, deconvnet, fcn, crf, ensemble).items():
                 measured[name].append(compare(sample.name, labels, truth, len(data.classes)))
+    for name in PRESENCE_OF:
+        measured[f"{name}, presence by others"] = by_others(
+            [measured[f"{name}, presence {presence:g}"] for presence in PRESENCES]
+        )
     return _summaries(measured, data)
+
+
+def by_others(ways: list[list[Measured]]) -> list[Measured]:
+    """Each picture in the way that is best on the other folds, so that it has not chosen itself."""
+    fold = np.arange(len(ways[0])) % FOLDS
+    counts = np.array([[one.matrix for one in way] for way in ways])
+    chosen = [np.argmax([miou(way[fold != f].sum(0)).miou for way in counts]) for f in range(FOLDS)]
+    return [ways[chosen[f]][i] for i, f in enumerate(fold)]
 
 
 def precisions(data_root: Path, split: str, weights: str) -> dict[str, dict[str, Any]]:
@@ -261,7 +283,18 @@ def page(parts: dict[str, dict[str, dict[str, Any]]], about: dict[str, str]) -> 
     """The page, in Markdown."""
     rows = parts["rows"]
     crfs = [name for name in rows if name.startswith("CRF, ")]
-    others = [name for name in rows if name not in (*TABLE, *crfs) and " of " not in name]
+    others = [
+        name
+        for name in rows
+        if name not in (*TABLE, *crfs) and " of " not in name and "presence" not in name
+    ]
+    kept = {name: rows[f"{name}, presence 0"] for name in TABLE}
+    presences = [
+        f"| {p} | "
+        + " | ".join(_cell(rows[f"{name}, presence {p}"]) for name in PRESENCE_OF)
+        + " |"
+        for p in (*(f"{presence:g}" for presence in PRESENCES), "by others")
+    ]
     counts = [
         f"| {c} | " + " | ".join(_cell(rows[f"{how} of {c}"]) for how in ("max", "mean")) + " |"
         for c in COUNTS
@@ -274,9 +307,19 @@ def page(parts: dict[str, dict[str, dict[str, Any]]], about: dict[str, str]) -> 
         "# Results",
         f"Made by `{about['command']}`; figures in percent. {about['protocol']}",
         f"Machine: {about['machine']}. Weights: {about['weights']}. Ensemble: {about['ensemble']}, "
-        f"dense CRF: `{about['crf']}`, 50 proposals, aggregation: {about['aggregate']}.",
+        f"dense CRF: `{about['crf']}`, 50 proposals, aggregation: {about['aggregate']}, "
+        f"presence: {about['presence']}.",
         table(rows, list(TABLE)),
         "![the rows on photos of scikit-image](results-figure.jpg)",
+        "## Classes that are nowhere sure",
+        f"By the weights' `presence`, classes that have a probability of {about['presence']} on "
+        f"less than {100 * PRESENT_ON:g} % of a picture are left out. The paper keeps all classes:",
+        table(kept, list(TABLE)),
+        "Mean IoU by presence. In the last row the presence of each tenth of the pictures is the "
+        "one that is best on the other nine tenths: the gain is not one of choosing.",
+        "\n".join(
+            ["| presence | " + " | ".join(PRESENCE_OF) + " |", "|---|---|---|---|---|", *presences]
+        ),
         "## Parts and alternatives",
         table(rows, others),
         "## The dense CRF's parameters",
@@ -354,7 +397,9 @@ def main(
     }
     if with_stages:
         ways["stages"] = lambda: stages(data, split, runs)
-    keys = dict.fromkeys(ways, " ".join(known[:3])) | {"rows": " ".join([*known, crf, ensemble])}
+    keys = dict.fromkeys(ways, " ".join(known[:3])) | {
+        "rows": " ".join([*known, crf, ensemble, f"{deconvnet.presence:g}"])
+    }
     parts = {
         name: kept(runs / f"results/{name}.json", keys[name], way) for name, way in ways.items()
     }
@@ -368,6 +413,7 @@ def main(
         "ensemble": ensemble,
         "crf": crf,
         "aggregate": deconvnet.aggregate,
+        "presence": f"{deconvnet.presence:g}",
     }
     with atomic(output / "results.json") as temporary:
         temporary.write_text(json.dumps({"about": about, **parts}, indent=1) + "\n")

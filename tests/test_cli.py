@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -22,7 +23,7 @@ from PIL import Image
 import unpool
 from unpool import files, recipes
 from unpool.cli import commands, main
-from unpool.ensemble import EDECONVNET, ENSEMBLES, EDeconvNet
+from unpool.ensemble import EDECONVNET, ENSEMBLES, EDeconvNet, load
 from unpool.evaluate import evaluate
 from unpool.fitting import Step
 from unpool.models import FCN, DeconvNet, from_pretrained, list_pretrained, save_pretrained
@@ -343,6 +344,8 @@ def test_an_option_without_effect_leaves_no_folder(refused, weights):
         ({"classes": "abc"}, "classes"),
         ({"whole_side": "big"}, "whole_side big in .* wanted pixels, 1 or more"),
         ({"whole_side": 0}, "whole_side"),
+        ({"presence": 2}, "presence 2 in .* wanted a probability, 0 to 1"),
+        ({"presence": "much"}, "presence"),
         ({"whole_side": True}, "whole_side"),
         ({"mode": "both"}, "mode both in .* wanted whole or instance: correct card.json, or copy"),
         ({"mode": ["whole"]}, "mode"),
@@ -383,6 +386,43 @@ def test_options_of_the_ensemble(run, pair):
     told = json.loads(run(*args)[1][0])["procedure"]
     assert "3 grid proposals, preset paper" in told
     assert told.endswith("; dense CRF edeconvnet")
+
+
+@pytest.mark.parametrize("of", ["tiny", "pair"])
+def test_classes_that_are_nowhere_sure_are_left_out(run, refused, weights, pair, of):
+    image = np.asarray(Image.open(save("cat.png")).convert("RGB"))
+    chosen = {"tiny": weights, "pair": pair}[of]
+    args = ["cat.png", "--weights", chosen, "--precision=fp32", "--json"]
+    args += ["--preset=edeconvnet"] * (of == "pair")
+    segmenter = load(chosen, "edeconvnet" if of == "pair" else None, precision="fp32")
+    every = json.loads(run("segment", *args)[1][0])
+    assert len(every["labels"]) > 1
+    one = json.loads(run("segment", *args, "--presence=0.999")[1][0])  # which nothing reaches
+    assert list(one["labels"]) == ["background"]
+    assert one["procedure"].endswith("classes with 0.999 or more on 1 % of the picture")
+    half = json.loads(run("segment", *args, "--presence=0.4", "--scores")[1][0])
+    assert (read_mask(half["mask"]) == segmenter(image, presence=0.4).labels).all()
+    own = Path(shutil.copytree(Path(chosen).parent, "own"), Path(chosen).name)
+    args[2] = own
+    card = own / "card.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "presence": 0.999}))
+    assert json.loads(run("segment", *args)[1][0])["labels"] == one["labels"]
+    assert json.loads(run("segment", *args, "--presence=0")[1][0])["labels"] == every["labels"]
+    message = refused("segment", "cat.png", "--weights", chosen, "--presence=75", "-o", "new")
+    assert "75.0 is not in the range 0<=x<=1" in message
+
+
+def test_saved_scores_keep_the_presence(run, weights):
+    save("cat.png")
+    args = ["segment", "cat.png", "--weights", weights, "--presence=0.999", "--scores", "--json"]
+    assert run(*args, "-o", "out")[0] == 0
+    args = ["crf", "out/cat.scores.npz", "cat.png", "--crf=deeplab", "--json"]
+    kept = json.loads(run(*args)[1][0])
+    assert list(kept["labels"]) == ["background"]
+    assert kept["procedure"] == (
+        "classes with 0.999 or more on 1 % of the picture, dense CRF deeplab of cat.scores.npz"
+    )
+    assert json.loads(run(*args, "--presence=0")[1][0])["labels"] != kept["labels"]
 
 
 @pytest.mark.parametrize(
@@ -896,7 +936,12 @@ def test_stated_defaults_are_those_of_the_applications():
         "evaluate": [*segmenter, evaluate],
         "train": [train],
     }
-    left = ("mode", "aggregate", "batch")  # which depend on the weights, or on the machine
+    left = (
+        "mode",
+        "aggregate",
+        "presence",
+        "batch",
+    )  # which depend on the weights, or on the machine
     compared = 0
     for name, functions in homes.items():
         parameters = {}

@@ -131,6 +131,18 @@ def test_a_crf_refines_the_whole(parts, image):
     assert (result.labels != both(image, **options).labels).any()
 
 
+def test_the_presence_is_that_of_the_whole(nets, image):
+    one = Segmenter(nets[0], CLASSES, presence=0.5, device="cpu", precision="fp32")
+    two = Segmenter(nets[1], CLASSES, presence=0.9, device="cpu", precision="fp32")
+    both = EDeconvNet(one, two)
+    options = {"method": "grid", "proposals": 4}
+    scores, _ = both.score(image, **options)
+    for given, taken in ((None, 0.5), (0, 0), (0.4, 0.4)):
+        expected = conclude(image, scores, CLASSES, presence=taken)
+        assert (both(image, presence=given, **options).labels == expected.labels).all()
+        assert both.procedure(presence=given).count("or more on 1 %") == bool(taken)
+
+
 def test_the_preset_of_the_ensemble_takes_the_papers_proposals(parts, image):
     both = EDeconvNet(*parts)
     own, paper, reference = (

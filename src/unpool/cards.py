@@ -134,13 +134,13 @@ def settings(card: dict[str, Any], classes: int, source: object) -> dict[str, An
 
     Returns:
         Arguments of `Segmenter`: `classes`, and those of `palette`, `mean`, `whole_side`, `mode`
-        and `aggregate` that the card has.
+        `aggregate` and `presence` that the card has.
 
     Raises:
         WeightsError: a value that cannot be used.
     """
     inputs = card.get("input", {})
-    names = ("palette", "whole_side", "mode", "aggregate")
+    names = ("palette", "whole_side", "mode", "aggregate", "presence")
     told: dict[str, Any] = {name: card[name] for name in names if name in card}
     told["classes"] = card.get("classes") or [f"class {i}" for i in range(classes)]
     if not isinstance(inputs, dict) or "mean" in inputs:
@@ -152,6 +152,7 @@ def settings(card: dict[str, Any], classes: int, source: object) -> dict[str, An
         "whole_side": (lambda v: type(v) is int and v > 0, "pixels, 1 or more"),
         "mode": (lambda v: v in MODES, " or ".join(MODES)),
         "aggregate": (lambda v: v in AGGREGATIONS, " or ".join(AGGREGATIONS)),
+        "presence": (lambda v: _is_number(v) and 0 <= v <= 1, "a probability, 0 to 1"),
     }
     for name, value in told.items():
         fits, wanted = checks[name]

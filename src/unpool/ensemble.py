@@ -15,7 +15,7 @@ from unpool.cards import find_partner
 from unpool.errors import OptionError, ShapeError
 from unpool.ops.crf import DenseCRF
 from unpool.segment import Preset, Segmenter
-from unpool.segmentation import Segmentation, conclude
+from unpool.segmentation import Segmentation, conclude, in_words
 
 __all__ = ["EDECONVNET", "ENSEMBLES", "EDeconvNet", "combine", "load"]
 
@@ -99,7 +99,7 @@ class EDeconvNet:
             )
         self.deconvnet, self.fcn, self.ensemble = deconvnet, fcn, ensemble
         self.classes, self.palette = deconvnet.classes, deconvnet.palette
-        self.device = deconvnet.device
+        self.device, self.presence = deconvnet.device, deconvnet.presence
 
     @classmethod
     def from_pretrained(
@@ -127,20 +127,28 @@ class EDeconvNet:
         return cls(first, second, ensemble)
 
     def __call__(
-        self, image: NDArray[np.uint8], *, crf: str | DenseCRF | None = None, **options: Any
+        self,
+        image: NDArray[np.uint8],
+        *,
+        crf: str | DenseCRF | None = None,
+        presence: float | None = None,
+        **options: Any,
     ) -> Segmentation:
         """Segment one picture.
 
         Args:
             image: (H, W, 3) uint8, RGB, upright.
             crf: a dense CRF that refines the result, or the name of one of `CRF_PRESETS`.
+            presence: leaves out classes that are nowhere sure, 0..1, see `conclude`; as the
+                DeconvNet does when not given.
             **options: as of `score`.
 
         Returns:
             Labels and probabilities at the size of the picture.
         """
+        presence = self.presence if presence is None else presence
         scores, boxes = self.score(image, **options)
-        return conclude(image, scores, self.classes, self.palette, boxes, crf)
+        return conclude(image, scores, self.classes, self.palette, boxes, crf, presence)
 
     def score(
         self,
@@ -173,15 +181,17 @@ class EDeconvNet:
         mode: str | None = None,
         preset: str | Preset = EDECONVNET,
         crf: str | DenseCRF | None = None,
+        presence: float | None = None,
         **options: Any,
     ) -> str:
         """How pictures are segmented with these options, in words, for the protocol of figures."""
-        first = self.deconvnet.procedure(mode or self.mode, _of_proposals(preset), **options)
-        refined = f"; dense CRF {crf}" if crf is not None else ""
-        return (
-            f"EDeconvNet: {self.ensemble} of {_kind(self.deconvnet)} ({first}) and "
-            f"{_kind(self.fcn)} ({self.fcn.procedure('whole')}){refined}"
+        first = self.deconvnet.procedure(
+            mode or self.mode, _of_proposals(preset), presence=0, **options
         )
+        second = self.fcn.procedure("whole", presence=0)
+        both = f"{_kind(self.deconvnet)} ({first}) and {_kind(self.fcn)} ({second})"
+        last = in_words(self.presence if presence is None else presence, crf)
+        return "; ".join([f"EDeconvNet: {self.ensemble} of {both}", *last])
 
 
 def load(

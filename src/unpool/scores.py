@@ -1,7 +1,7 @@
 """Class scores on disk: what a network gives before one class is chosen for each pixel.
 
 They are kept to be refined later, or by others: a `.npz` with `scores` (K, H, W) at half precision,
-`classes` (the names) and `palette`. A `.npy` with the scores alone is read, too.
+`classes` (the names), `palette` and `presence`. A `.npy` with the scores alone is read, too.
 """
 
 import zipfile
@@ -17,6 +17,7 @@ from unpool.files import atomic
 __all__ = ["Scores", "read_scores", "write_scores"]
 
 _LARGEST = 65504.0  # of half precision
+_ARRAYS = ("scores", "classes", "palette", "presence")
 
 
 class Scores(NamedTuple):
@@ -25,6 +26,7 @@ class Scores(NamedTuple):
     values: NDArray[np.float32]  #: raw scores (K, H, W); their softmax gives probabilities
     classes: list[str]  #: names by class id
     palette: NDArray[np.uint8] | None = None  #: (256, 3) RGB by class id
+    presence: float = 0.0  #: by which their network leaves classes out, see `conclude`
 
 
 def write_scores(path: str | Path, scores: Scores) -> None:
@@ -42,6 +44,7 @@ def write_scores(path: str | Path, scores: Scores) -> None:
     """
     values = np.clip(scores.values, -_LARGEST, _LARGEST).astype(np.float16)
     arrays: dict[str, Any] = {"scores": values, "classes": np.array(scores.classes)}
+    arrays["presence"] = np.float64(scores.presence)
     if scores.palette is not None:
         arrays["palette"] = scores.palette
     with atomic(path) as temporary:
@@ -52,8 +55,8 @@ def read_scores(path: str | Path, *, probabilities: bool = False) -> Scores:
     """Read scores of one picture.
 
     Args:
-        path: a `.npz` with `scores` (K, H, W), and perhaps `classes` and `palette`, as of
-            `write_scores`; or a `.npy` with the scores alone.
+        path: a `.npz` with `scores` (K, H, W), and perhaps `classes`, `palette` and `presence`, as
+            of `write_scores`; or a `.npy` with the scores alone.
         probabilities: the values are probabilities, rather than raw scores.
 
     Returns:
@@ -62,7 +65,7 @@ def read_scores(path: str | Path, *, probabilities: bool = False) -> Scores:
     Raises:
         DataError: a file that cannot be read, or probabilities where scores are wanted, or the
             other way around.
-        ShapeError: an array of another shape, or classes that do not fit it.
+        ShapeError: an array of another shape, or classes, a palette or presence that do not fit.
     """
     arrays = _load(Path(path))
     values = arrays["scores"]
@@ -79,7 +82,8 @@ def read_scores(path: str | Path, *, probabilities: bool = False) -> Scores:
     _require_kind(values, probabilities, path)
     if probabilities:
         values = np.log(np.maximum(values, np.finfo(np.float32).tiny))
-    return Scores(values, _names(arrays, len(values), path), _palette(arrays, path))
+    names, palette = _names(arrays, len(values), path), _palette(arrays, path)
+    return Scores(values, names, palette, _presence(arrays, path))
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
@@ -90,7 +94,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return {"scores": loaded}
-            arrays = {k: loaded[k] for k in ("scores", "classes", "palette") if k in loaded}
+            arrays = {k: loaded[k] for k in _ARRAYS if k in loaded}
     except OSError as error:
         raise DataError(f"cannot read scores from {path} ({error.strerror}); {wanted}") from None
     except (ValueError, EOFError, zipfile.BadZipFile):  # whose advice would be to unpickle it
@@ -136,3 +140,13 @@ def _palette(arrays: dict[str, NDArray[Any]], path: str | Path) -> NDArray[np.ui
             "or none"
         )
     return palette
+
+
+def _presence(arrays: dict[str, NDArray[Any]], path: str | Path) -> float:
+    presence = arrays.get("presence", np.float64(0))
+    if presence.shape != () or presence.dtype.kind not in "fiu" or not 0 <= presence <= 1:
+        raise ShapeError(
+            f"got a presence of {presence.shape} {presence.dtype} in {path}; wanted a single "
+            "probability, 0 to 1, or none"
+        )
+    return float(presence)

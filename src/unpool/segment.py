@@ -27,7 +27,7 @@ from unpool.models import Network, from_pretrained, prepare
 from unpool.models.fast import accelerate
 from unpool.models.vgg import MEAN_BGR
 from unpool.ops.crf import DenseCRF
-from unpool.segmentation import Segmentation, conclude
+from unpool.segmentation import Segmentation, conclude, in_words
 from unpool.vision.boxes import Crop, square
 from unpool.vision.images import voc_palette
 from unpool.vision.proposals import propose
@@ -65,6 +65,7 @@ class Segmenter:
         whole_side: long side to which whole pictures are resized.
         mode: the default mode, "whole" or "instance".
         aggregate: how crops are put together by default, "max" or "mean", see `Aggregate`.
+        presence: leaves out classes that are nowhere sure by default, 0..1, see `conclude`.
         device: "auto", "cpu", "cuda" or "cuda:n".
         precision: "bf16", "fp32", or "auto": bf16 where the hardware has it, and not if `exact`.
         exact: use the network as it is, not its fast form (`unpool.models.fast.accelerate`).
@@ -86,6 +87,7 @@ class Segmenter:
         whole_side: int = 320,
         mode: str = "whole",
         aggregate: str = "max",
+        presence: float = 0.0,
         device: str = "auto",
         precision: str = "auto",
         exact: bool = False,
@@ -103,7 +105,7 @@ class Segmenter:
             )
         self.device = find_device("cpu" if isinstance(model, Exported) else device)
         self.classes, self.mean, self.mode = list(classes), mean, mode
-        self.whole_side, self.aggregate = whole_side, aggregate
+        self.whole_side, self.aggregate, self.presence = whole_side, aggregate, presence
         self.palette = voc_palette()
         if palette is not None and len(palette):
             self.palette[: len(palette)] = palette
@@ -126,7 +128,7 @@ class Segmenter:
         Args:
             source: the name of weights that ship with the package, a folder of weights, or an
                 exported network (.onnx, .xml, .pt2; see `Exported`).
-            **options: `mode`, `device`, `precision`, `exact`, as of the class.
+            **options: `mode`, `presence`, `device`, `precision`, `exact`, as of the class.
 
         Raises:
             WeightsError: no such weights, a damaged file or card, or weights not ready for use.
@@ -150,13 +152,20 @@ class Segmenter:
         return cls(model, **{**settings(card, model.classes, source), **options, "consume": True})
 
     def __call__(
-        self, image: NDArray[np.uint8], *, crf: str | DenseCRF | None = None, **options: Any
+        self,
+        image: NDArray[np.uint8],
+        *,
+        crf: str | DenseCRF | None = None,
+        presence: float | None = None,
+        **options: Any,
     ) -> Segmentation:
         """Segment one picture.
 
         Args:
             image: (H, W, 3) uint8, RGB, upright.
             crf: a dense CRF that refines the probabilities, or the name of one of `CRF_PRESETS`.
+            presence: leaves out classes that are nowhere sure, 0..1, see `conclude`; the
+                segmenter's own when not given.
             **options: as of `score`.
 
         Returns:
@@ -164,10 +173,12 @@ class Segmenter:
 
         Raises:
             ShapeError: the picture is not (H, W, 3) uint8.
-            OptionError: an unknown mode, preset, method or CRF, or a number below 1.
+            OptionError: an unknown mode, preset, method or CRF, a presence that is no
+                probability, or a number below 1.
         """
+        presence = self.presence if presence is None else presence
         scores, boxes = self.score(image, **options)
-        return conclude(image, scores, self.classes, self.palette, boxes, crf)
+        return conclude(image, scores, self.classes, self.palette, boxes, crf, presence)
 
     def score(
         self,
@@ -225,20 +236,19 @@ class Segmenter:
         proposals: int = 50,
         aggregate: str | None = None,
         crf: str | DenseCRF | None = None,
+        presence: float | None = None,
         **_: Any,
     ) -> str:
         """How pictures are segmented with these options, in words; refuses modes there are not."""
         precision = str(self.dtype).removeprefix("torch.") + (", exact" if self.exact else "")
         if isinstance(self.model, Exported):
             precision += f", {self.model.engine}"
-        refined = f", dense CRF {crf}" if crf is not None else ""
+        last = [precision, *in_words(self.presence if presence is None else presence, crf)]
         if self._resolve(mode) == "whole":
-            return f"whole pictures, long side {self.whole_side}, {precision}{refined}"
+            return ", ".join([f"whole pictures, long side {self.whole_side}", *last])
         how = aggregate or _preset(preset).aggregate or self.aggregate
-        return (
-            f"instance-wise, {proposals} {method} proposals, preset {preset}, {how} of the scores, "
-            f"{precision}{refined}"
-        )
+        crops = f"instance-wise, {proposals} {method} proposals, preset {preset}"
+        return ", ".join([crops, f"{how} of the scores", *last])
 
     def _resolve(self, mode: str | None) -> str:
         """The mode that was asked for, or else the segmenter's own; one that it has."""

@@ -16,7 +16,10 @@ from unpool.vision.drawing import overlay
 from unpool.vision.images import voc_palette, write_image, write_mask
 from unpool.vision.sizes import labels_at, reduced
 
-__all__ = ["Segmentation", "conclude"]
+__all__ = ["PRESENT_ON", "Segmentation", "conclude", "in_words", "present"]
+
+PRESENT_ON = 0.01
+"""The part of a picture on which a class has to be sure, to be there at all."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Segmentation:
     boxes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
     """The squares that were segmented, (P, 4) x0, y0, x1, y1; none for a whole picture."""
     raw: NDArray[np.float32] | None = None  #: scores before softmax and CRF, as large as `scores`
+    presence: float = 0.0  #: see `conclude`
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
@@ -61,7 +65,7 @@ class Segmentation:
         if overlay:
             write_image(path.with_suffix(".overlay.jpg"), self.overlay())
         if scores and self.raw is not None:
-            known = Scores(self.raw, self.classes, self.palette)
+            known = Scores(self.raw, self.classes, self.palette, self.presence)
             write_scores(path.with_suffix(".scores.npz"), known)
         write_mask(path, self.labels, self.palette)  # last: a mask tells that all is there
         return path
@@ -74,8 +78,12 @@ def conclude(
     palette: NDArray[np.uint8] | None = None,
     boxes: NDArray[np.int64] | None = None,
     crf: str | DenseCRF | None = None,
+    presence: float = 0.0,
 ) -> Segmentation:
     """The best class of every pixel by its scores, refined by a dense CRF if wanted.
+
+    A network that names a few pixels of a picture after a class is often wrong about all of them.
+    With `presence`, classes that are nowhere sure are left out, and the pixels go to the others.
 
     Args:
         image: (H, W, 3) uint8, RGB.
@@ -85,8 +93,11 @@ def conclude(
         palette: (256, 3) RGB by class id; the VOC palette when not given.
         boxes: the squares that were segmented, (P, 4).
         crf: a dense CRF, or the name of one of `CRF_PRESETS`.
+        presence: the probability that a class must have on `PRESENT_ON` of the pixels, see
+            `present`; 0 keeps all classes.
 
     Raises:
+        OptionError: a presence that is no probability.
         ShapeError: scores of another size than the picture's.
     """
     own_size = scores.shape[1:] == image.shape[:2]
@@ -98,7 +109,11 @@ def conclude(
         )
     with timings.stage("labels"):
         probabilities = torch.from_numpy(scores).softmax(0)
-    decisive = scores  # of which softmax could make ties
+        kept = present(probabilities.numpy(), presence)
+        decisive = scores  # of which softmax could make ties
+        if len(kept) < len(scores):
+            decisive = scores[kept]
+            probabilities = torch.from_numpy(decisive).softmax(0)
     if crf is not None:
         with timings.stage("CRF"):
             unary = unary_from_probabilities(probabilities)
@@ -106,7 +121,50 @@ def conclude(
         decisive = probabilities.numpy()
     size = (image.shape[0], image.shape[1])
     with timings.stage("labels"):
-        labels = decisive.argmax(0).astype(np.uint8) if own_size else labels_at(decisive, size)
+        best = decisive.argmax(0) if own_size else labels_at(decisive, size)
+        labels = kept.astype(np.uint8)[best]
+        found = probabilities.numpy()
+        if len(kept) < len(scores):
+            found = np.zeros(scores.shape, np.float32)
+            found[kept] = probabilities.numpy()
     boxes = np.zeros((0, 4), np.int64) if boxes is None else boxes
     palette = voc_palette() if palette is None else palette
-    return Segmentation(image, labels, probabilities.numpy(), classes, palette, boxes, scores)
+    return Segmentation(image, labels, found, classes, palette, boxes, scores, presence)
+
+
+def present(probabilities: NDArray[np.float32], presence: float) -> NDArray[np.int64]:
+    """The classes that a picture holds: the background, and those that are sure somewhere.
+
+    Args:
+        probabilities: (K, H, W), the background first.
+        presence: the probability that a class must have on `PRESENT_ON` of the pixels at least,
+            0..1; with 0 every class is there.
+
+    Returns:
+        Class ids in order.
+
+    Raises:
+        OptionError: a presence that is no probability.
+
+    >>> shares = np.float32([[[0.1, 0.3]], [[0.1, 0.6]], [[0.8, 0.1]]])  # three classes
+    >>> present(shares, 0.75).tolist()
+    [0, 2]
+    """
+    if not 0 <= presence <= 1:
+        raise OptionError(f"got presence={presence}; wanted a probability, 0 to 1; 0 keeps all")
+    sure = [float((share >= presence).mean()) >= PRESENT_ON for share in probabilities[1:]]
+    return np.flatnonzero([True, *sure])
+
+
+def in_words(presence: float, crf: str | DenseCRF | None) -> list[str]:
+    """What becomes of the scores, for the protocol of figures.
+
+    >>> in_words(0.75, "deeplab")
+    ['classes with 0.75 or more on 1 % of the picture', 'dense CRF deeplab']
+    """
+    steps = []
+    if presence:
+        steps.append(f"classes with {presence:g} or more on {100 * PRESENT_ON:g} % of the picture")
+    if crf is not None:
+        steps.append(f"dense CRF {crf}")
+    return steps

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import click
 
 from unpool import console
-from unpool.cli.options import CRFS, JSON, OVERLAY, QUIET, Folder, choice, make_folder
+from unpool.cli.options import CRFS, JSON, OVERLAY, PRESENCE, QUIET, Folder, choice, make_folder
 
 __all__ = ["crf"]
 
@@ -28,6 +28,7 @@ __all__ = ["crf"]
     is_flag=True,
     help="SCORES are probabilities, rather than what softmax makes probabilities of.",
 )
+@PRESENCE
 @OVERLAY
 @JSON
 @QUIET
@@ -37,6 +38,7 @@ def crf(
     output: Path,
     crf: str,
     probabilities: bool,
+    presence: float | None,
     overlay: bool,
     as_json: bool,
     quiet: bool,
@@ -60,15 +62,18 @@ def crf(
 
     from unpool.ops.meanfield import warm_up
     from unpool.scores import read_scores
-    from unpool.segmentation import conclude
+    from unpool.segmentation import conclude, in_words
 
     start = time.perf_counter()
     picture, found = read_image(image), read_scores(scores, probabilities=probabilities)
+    presence = found.presence if presence is None else presence
     with console.progress("loading the CRF", quiet) as show:
         show(0, 2)
         warm_up(crf)
         show(1, 2, "refining")
-        refined = conclude(picture, found.values, found.classes, found.palette, crf=crf)
+        refined = conclude(
+            picture, found.values, found.classes, found.palette, crf=crf, presence=presence
+        )
         show(2, 2, "writing")
         make_folder(output)
         refined.save(mask, overlay=overlay)
@@ -78,6 +83,6 @@ def crf(
         "size": [picture.shape[1], picture.shape[0]],
         "labels": refined.shares(),
         "seconds": round(time.perf_counter() - start, 3),
-        "procedure": f"dense CRF {crf} of {scores.name}",
+        "procedure": f"{', '.join(in_words(presence, crf))} of {scores.name}",
     }
     console.print_segmented(record, as_json, quiet)

@@ -18,6 +18,7 @@ from unpool.cli.options import (
     EXACT,
     JSON,
     PRECISION,
+    PRESENCE,
     PRESET,
     PROPOSALS,
     QUIET,
@@ -57,6 +58,7 @@ __all__ = ["evaluate"]
 @AGGREGATE
 @ENSEMBLE
 @CRF
+@PRESENCE
 @PRECISION
 @EXACT
 @click.option(

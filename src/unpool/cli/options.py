@@ -67,6 +67,13 @@ CRF = choice(
     "Refine the result along the edges of the picture by a dense CRF, with the parameters that "
     "were published with these; edeconvnet is that of DeconvNet's paper.  [default: none]",
 )
+PRESENCE = click.option(
+    "--presence",
+    type=click.FloatRange(0, 1),
+    metavar="PROBABILITY",
+    help="Leave out classes that are nowhere sure: those that have this probability on less than "
+    "1 % of the picture. 0 keeps all.  [default: the weights', or else 0]",
+)
 PROPOSALS = click.option(
     "--proposals",
     type=FROM_ONE,

@@ -20,6 +20,7 @@ from unpool.cli.options import (
     METHOD,
     OVERLAY,
     PRECISION,
+    PRESENCE,
     PRESET,
     PROPOSALS,
     QUIET,
@@ -59,6 +60,7 @@ __all__ = ["segment"]
 @PRESET
 @ENSEMBLE
 @CRF
+@PRESENCE
 @PROPOSALS
 @AGGREGATE
 @METHOD

@@ -1,0 +1,117 @@
+"""Which classes a picture holds, by counting pixels, and what becomes of the others."""
+
+import numpy as np
+import pytest
+
+from unpool.errors import OptionError
+from unpool.ops import CRF_PRESETS
+from unpool.scores import read_scores
+from unpool.segmentation import conclude, in_words, present
+
+CLASSES = ["background", "cat", "dog", "cow"]
+
+
+def softmax(scores):
+    e = np.exp(scores - scores.max(0))
+    return e / e.sum(0)
+
+
+def scene(seed=0, size=(20, 30)):
+    """Random scores of which some classes are sure in places, and one is nowhere."""
+    random = np.random.default_rng(seed)
+    scores = random.normal(0, 1, (4, *size)).astype(np.float32)
+    scores[0] += 1
+    scores[1, 4:12, 5:15] += 8
+    scores[2, 15, 20:26] += 8  # 6 of 600 pixels: just enough
+    image = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+    return image, scores
+
+
+@pytest.mark.parametrize("presence", [0.3, 0.5, 0.75, 0.9, 0.999])
+@pytest.mark.parametrize("seed", range(5))
+def test_present_by_counting(seed, presence):
+    shares = softmax(scene(seed)[1])
+    needed = shares[0].size / 100
+    expected = [0]
+    for k in (1, 2, 3):
+        if sum(share >= presence for share in shares[k].ravel().tolist()) >= needed:
+            expected.append(k)
+    assert present(shares, presence).tolist() == expected
+
+
+def test_one_pixel_less_is_not_enough():
+    shares = np.zeros((2, 10, 20), np.float32)
+    shares[0], shares[1, 3, 4:6] = 1, 0.8
+    assert present(shares, 0.8).tolist() == [0, 1]
+    shares[1, 3, 4] = 0.79
+    assert present(shares, 0.8).tolist() == [0]
+
+
+def test_all_are_there_without_a_presence():
+    image, scores = scene()
+    assert present(softmax(scores), 0).tolist() == [0, 1, 2, 3]
+    found = conclude(image, scores, CLASSES)
+    assert (found.labels == scores.argmax(0)).all()
+    np.testing.assert_allclose(found.scores, softmax(scores), atol=1e-6)
+
+
+def test_pixels_of_a_class_that_is_not_there_go_to_the_best_of_the_others():
+    image, scores = scene()
+    found = conclude(image, scores, CLASSES, presence=0.95)
+    assert (scores.argmax(0) == 3).any()
+    assert set(np.unique(found.labels)) == {0, 1, 2}
+    assert (found.labels == scores[:3].argmax(0)).all()
+    np.testing.assert_allclose(found.scores[:3], softmax(scores[:3]), atol=1e-6)
+    assert (found.scores[3] == 0).all()
+    assert (found.raw == scores).all()
+
+
+def test_the_background_is_always_there():
+    image, scores = scene()
+    scores[0] -= 30
+    found = conclude(image, scores - 0, CLASSES, presence=1)
+    assert (found.labels == 0).all()
+    assert (found.scores[0] == 1).all()
+
+
+@pytest.mark.parametrize("crf", CRF_PRESETS)
+def test_the_crf_knows_only_the_classes_that_are_there(crf):
+    image, scores = scene()
+    found = conclude(image, scores, CLASSES, crf=crf, presence=0.95)
+    expected = conclude(image, scores[:3], CLASSES[:3], crf=crf)
+    assert (found.labels == expected.labels).all()
+    np.testing.assert_allclose(found.scores[:3], expected.scores, atol=1e-6)
+
+
+def test_large_pictures(monkeypatch):
+    monkeypatch.setattr("unpool.vision.sizes.reduced.__defaults__", (600,))
+    scores = scene()[1]
+    image = np.zeros((40, 60, 3), np.uint8)
+    found = conclude(image, scores, CLASSES, presence=0.95)
+    expected = conclude(image, scores[:3], CLASSES[:3])
+    assert found.labels.shape == (40, 60)
+    assert (found.labels == expected.labels).all()
+
+
+def test_a_presence_goes_with_saved_scores(tmp_path):
+    image, scores = scene()
+    first = conclude(image, scores, CLASSES, presence=0.95)
+    first.save(tmp_path / "a.png", scores=True)
+    kept = read_scores(tmp_path / "a.scores.npz")
+    assert kept.presence == 0.95
+    again = conclude(image, kept.values, kept.classes, presence=kept.presence)
+    assert set(np.unique(again.labels)) == {0, 1, 2}
+    assert (again.labels == first.labels).mean() > 0.99
+
+
+@pytest.mark.parametrize("presence", [-0.1, 1.5, float("nan")])
+def test_a_presence_is_a_probability(presence):
+    image, scores = scene()
+    with pytest.raises(OptionError, match=r"got presence=.*; wanted a probability, 0 to 1"):
+        conclude(image, scores, CLASSES, presence=presence)
+
+
+def test_in_words():
+    assert in_words(0, None) == []
+    assert in_words(0, "deeplab") == ["dense CRF deeplab"]
+    assert in_words(0.5, None) == ["classes with 0.5 or more on 1 % of the picture"]
