@@ -316,7 +316,7 @@ def page(parts: dict[str, dict[str, dict[str, Any]]], about: dict[str, str]) -> 
         f"less than {100 * PRESENT_ON:g} % of a picture are left out. The paper keeps all classes:",
         table(kept, list(TABLE)),
         "Mean IoU by presence. In the last row the presence of each tenth of the pictures is the "
-        "one that is best on the other nine tenths: the gain is not one of choosing.",
+        "one that is best on the other nine tenths, so that no picture chooses for itself.",
         "\n".join(
             ["| presence | " + " | ".join(PRESENCE_OF) + " |", "|---|---|---|---|---|", *presences]
         ),
@@ -340,7 +340,8 @@ def page(parts: dict[str, dict[str, dict[str, Any]]], about: dict[str, str]) -> 
             "## Stage 1 alone, and both stages",
             f"`objects`, trained on for {steps} steps of {STAGED.batch} windows at a small rate, "
             "with new score layers: on windows about objects (stage 1) only, or half of the steps "
-            "on windows about proposals (stage 2). By `make results` with `STAGES=--with-stages`.",
+            "on windows about proposals (stage 2). All classes are kept. By `make results` with "
+            "`STAGES=--with-stages`.",
             table(parts["stages"], list(parts["stages"])),
         ]
     return "\n\n".join(sections) + "\n"
@@ -397,8 +398,11 @@ def main(
     }
     if with_stages:
         ways["stages"] = lambda: stages(data, split, runs)
-    keys = dict.fromkeys(ways, " ".join(known[:3])) | {
-        "rows": " ".join([*known, crf, ensemble, f"{deconvnet.presence:g}"])
+    presence = f"{deconvnet.presence:g}"
+    keys = {
+        "rows": " ".join([*known, crf, ensemble, presence]),
+        "precisions": " ".join([*known[:3], presence]),
+        "stages": " ".join(known[:3]),
     }
     parts = {
         name: kept(runs / f"results/{name}.json", keys[name], way) for name, way in ways.items()
@@ -413,7 +417,7 @@ def main(
         "ensemble": ensemble,
         "crf": crf,
         "aggregate": deconvnet.aggregate,
-        "presence": f"{deconvnet.presence:g}",
+        "presence": presence,
     }
     with atomic(output / "results.json") as temporary:
         temporary.write_text(json.dumps({"about": about, **parts}, indent=1) + "\n")

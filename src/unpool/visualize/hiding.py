@@ -181,7 +181,7 @@ def _of_segmenter(segmenter: Segmenter, image: NDArray[np.uint8]) -> Label:
         for x0, y0, x1, y1 in boxes:
             hidden = image.copy()
             hidden[y0:y1, x0:x1] = mean
-            found.append(segmenter(hidden, mode="whole").labels)
+            found.append(segmenter(hidden, mode="whole", presence=0).labels)
         return found
 
     return label
