@@ -399,7 +399,9 @@ def test_classes_that_are_nowhere_sure_are_left_out(run, refused, weights, pair,
     assert len(every["labels"]) > 1
     one = json.loads(run("segment", *args, "--presence=0.999")[1][0])  # which nothing reaches
     assert list(one["labels"]) == ["background"]
-    assert one["procedure"].endswith("classes with 0.999 or more on 1 % of the picture")
+    assert one["procedure"].endswith(
+        "only classes with a probability of 0.999 on 1 % of the picture"
+    )
     half = json.loads(run("segment", *args, "--presence=0.4", "--scores")[1][0])
     assert (read_mask(half["mask"]) == segmenter(image, presence=0.4).labels).all()
     own = Path(shutil.copytree(Path(chosen).parent, "own"), Path(chosen).name)
@@ -420,7 +422,8 @@ def test_saved_scores_keep_the_presence(run, weights):
     kept = json.loads(run(*args)[1][0])
     assert list(kept["labels"]) == ["background"]
     assert kept["procedure"] == (
-        "classes with 0.999 or more on 1 % of the picture, dense CRF deeplab of cat.scores.npz"
+        "only classes with a probability of 0.999 on 1 % of the picture, "
+        "dense CRF deeplab of cat.scores.npz"
     )
     assert json.loads(run(*args, "--presence=0")[1][0])["labels"] != kept["labels"]
 

@@ -140,7 +140,7 @@ def test_the_presence_is_that_of_the_whole(nets, image):
     for given, taken in ((None, 0.5), (0, 0), (0.4, 0.4)):
         expected = conclude(image, scores, CLASSES, presence=taken)
         assert (both(image, presence=given, **options).labels == expected.labels).all()
-        assert both.procedure(presence=given).count("or more on 1 %") == bool(taken)
+        assert both.procedure(presence=given).count("on 1 % of the picture") == bool(taken)
 
 
 def test_the_preset_of_the_ensemble_takes_the_papers_proposals(parts, image):

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from unpool.errors import OptionError
+from unpool.models import DeconvNet
 from unpool.ops import CRF_PRESETS
 from unpool.scores import read_scores
+from unpool.segment import Segmenter
 from unpool.segmentation import conclude, in_words, present
 
 CLASSES = ["background", "cat", "dog", "cow"]
@@ -69,7 +71,7 @@ def test_pixels_of_a_class_that_is_not_there_go_to_the_best_of_the_others():
 def test_the_background_is_always_there():
     image, scores = scene()
     scores[0] -= 30
-    found = conclude(image, scores - 0, CLASSES, presence=1)
+    found = conclude(image, scores, CLASSES, presence=1)
     assert (found.labels == 0).all()
     assert (found.scores[0] == 1).all()
 
@@ -104,14 +106,20 @@ def test_a_presence_goes_with_saved_scores(tmp_path):
     assert (again.labels == first.labels).mean() > 0.99
 
 
-@pytest.mark.parametrize("presence", [-0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("presence", [-0.1, 1.5, float("nan"), "much", None])
 def test_a_presence_is_a_probability(presence):
     image, scores = scene()
-    with pytest.raises(OptionError, match=r"got presence=.*; wanted a probability, 0 to 1"):
-        conclude(image, scores, CLASSES, presence=presence)
+    net = DeconvNet(4, ((1, 4),), None, 32)
+    for use in (
+        lambda: conclude(image, scores, CLASSES, presence=presence),
+        lambda: Segmenter(net, CLASSES, presence=presence),
+        lambda: in_words(presence, None),
+    ):
+        with pytest.raises(OptionError, match=r"got presence=.*; wanted a probability, 0 to 1"):
+            use()
 
 
 def test_in_words():
     assert in_words(0, None) == []
     assert in_words(0, "deeplab") == ["dense CRF deeplab"]
-    assert in_words(0.5, None) == ["classes with 0.5 or more on 1 % of the picture"]
+    assert in_words(0.5, None) == ["only classes with a probability of 0.5 on 1 % of the picture"]

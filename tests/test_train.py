@@ -425,11 +425,30 @@ def test_a_mean_with_weights_of_other_classes_is_refused_before_any_step(data, t
     recipe = dataclasses.replace(TINY, start=start, start_share=0.5)
     steps = []
     with (
-        pytest.raises(OptionError, match=r"other classes.*set start_share=0"),
+        pytest.raises(OptionError, match=r"number of classes.*set start_share=0"),
         pytest.warns(UserWarning, match="owl"),
     ):
         train(data, tmp_path / "second", recipe, report=steps.append)
     assert not [record for record in steps if isinstance(record, Step)]
+
+
+def test_a_mean_takes_no_other_trunk(data, tmp_path):
+    train(data, tmp_path / "first", TINY)
+    recipe = dataclasses.replace(TINY, start=str(tmp_path / "first/weights"), start_share=0.5)
+    with pytest.raises(OptionError, match=r"leave --trunk-weights out, or set start_share=0"):
+        train(data, tmp_path / "second", recipe, trunk_weights=tmp_path / "vgg.pth")
+
+
+def test_a_start_that_is_not_there_leaves_nothing(data, tmp_path):
+    recipe = dataclasses.replace(TINY, start=str(tmp_path / "none"))
+    with pytest.raises(WeightsError, match="none"):
+        train(data, tmp_path / "run", recipe)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_presence_goes_onto_the_card(data, tmp_path):
+    train(data, tmp_path / "run", dataclasses.replace(TINY, presence=0.5))
+    assert Segmenter.from_pretrained(tmp_path / "run/weights").presence == 0.5
 
 
 def test_weights_of_another_trunk_are_no_beginning(data, tmp_path):

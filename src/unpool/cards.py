@@ -133,7 +133,7 @@ def settings(card: dict[str, Any], classes: int, source: object) -> dict[str, An
         source: where the card is from, for the messages.
 
     Returns:
-        Arguments of `Segmenter`: `classes`, and those of `palette`, `mean`, `whole_side`, `mode`
+        Arguments of `Segmenter`: `classes`, and those of `palette`, `mean`, `whole_side`, `mode`,
         `aggregate` and `presence` that the card has.
 
     Raises:

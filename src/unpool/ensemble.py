@@ -116,7 +116,7 @@ class EDeconvNet:
             source: DeconvNet weights, by name or folder.
             partner: FCN weights; those that the card of `source` names when not given.
             ensemble: as of the class.
-            **options: `device`, `precision`, `exact`, as of `Segmenter`.
+            **options: `presence`, `device`, `precision`, `exact`, as of `Segmenter`.
 
         Raises:
             WeightsError: no such weights, or no partner.

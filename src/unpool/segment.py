@@ -27,7 +27,7 @@ from unpool.models import Network, from_pretrained, prepare
 from unpool.models.fast import accelerate
 from unpool.models.vgg import MEAN_BGR
 from unpool.ops.crf import DenseCRF
-from unpool.segmentation import Segmentation, conclude, in_words
+from unpool.segmentation import Segmentation, conclude, in_words, require_presence
 from unpool.vision.boxes import Crop, square
 from unpool.vision.images import voc_palette
 from unpool.vision.proposals import propose
@@ -95,6 +95,7 @@ class Segmenter:
     ) -> None:
         _require("mode", mode, MODES)
         _require("aggregation", aggregate, AGGREGATIONS)
+        require_presence(presence)
         if len(classes) != model.classes:
             raise OptionError(
                 f"got {len(classes)} class names for a network of {model.classes} classes"

@@ -16,7 +16,7 @@ from unpool.vision.drawing import overlay
 from unpool.vision.images import voc_palette, write_image, write_mask
 from unpool.vision.sizes import labels_at, reduced
 
-__all__ = ["PRESENT_ON", "Segmentation", "conclude", "in_words", "present"]
+__all__ = ["PRESENT_ON", "Segmentation", "conclude", "in_words", "present", "require_presence"]
 
 PRESENT_ON = 0.01
 """The part of a picture on which a class has to be sure, to be there at all."""
@@ -29,12 +29,14 @@ class Segmentation:
     image: NDArray[np.uint8]  #: the picture, (H, W, 3) RGB
     labels: NDArray[np.uint8]  #: (H, W) class ids
     scores: NDArray[np.float32]
-    """(K, H, W) class probabilities; of the `reduced` picture where it has many pixels."""
+    """(K, H, W) class probabilities, 0 for classes that were left out; of the `reduced` picture
+    where it has many pixels."""
     classes: list[str]  #: names by class id
     palette: NDArray[np.uint8]  #: (256, 3) RGB by class id
     boxes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
     """The squares that were segmented, (P, 4) x0, y0, x1, y1; none for a whole picture."""
-    raw: NDArray[np.float32] | None = None  #: scores before softmax and CRF, as large as `scores`
+    raw: NDArray[np.float32] | None = None
+    """Scores of all classes before softmax and CRF, as large as `scores`."""
     presence: float = 0.0  #: see `conclude`
 
     def __repr__(self) -> str:
@@ -97,7 +99,7 @@ def conclude(
             `present`; 0 keeps all classes.
 
     Raises:
-        OptionError: a presence that is no probability.
+        OptionError: a presence that is no probability, or a CRF that there is not.
         ShapeError: scores of another size than the picture's.
     """
     own_size = scores.shape[1:] == image.shape[:2]
@@ -133,7 +135,7 @@ def conclude(
 
 
 def present(probabilities: NDArray[np.float32], presence: float) -> NDArray[np.int64]:
-    """The classes that a picture holds: the background, and those that are sure somewhere.
+    """The classes that a picture holds: class 0, the background, and those that are sure somewhere.
 
     Args:
         probabilities: (K, H, W), the background first.
@@ -150,21 +152,27 @@ def present(probabilities: NDArray[np.float32], presence: float) -> NDArray[np.i
     >>> present(shares, 0.75).tolist()
     [0, 2]
     """
-    if not 0 <= presence <= 1:
-        raise OptionError(f"got presence={presence}; wanted a probability, 0 to 1; 0 keeps all")
+    require_presence(presence)
     sure = [float((share >= presence).mean()) >= PRESENT_ON for share in probabilities[1:]]
     return np.flatnonzero([True, *sure])
 
 
 def in_words(presence: float, crf: str | DenseCRF | None) -> list[str]:
-    """What becomes of the scores, for the protocol of figures.
+    """What becomes of the scores, for the protocol of figures; refuses a wrong presence.
 
     >>> in_words(0.75, "deeplab")
-    ['classes with 0.75 or more on 1 % of the picture', 'dense CRF deeplab']
+    ['only classes with a probability of 0.75 on 1 % of the picture', 'dense CRF deeplab']
     """
-    steps = []
+    require_presence(presence)
+    part, steps = f"{100 * PRESENT_ON:g} % of the picture", []
     if presence:
-        steps.append(f"classes with {presence:g} or more on {100 * PRESENT_ON:g} % of the picture")
+        steps.append(f"only classes with a probability of {presence:g} on {part}")
     if crf is not None:
         steps.append(f"dense CRF {crf}")
     return steps
+
+
+def require_presence(presence: float) -> None:
+    """Refuse a presence that is no probability."""
+    if not (isinstance(presence, int | float) and 0 <= presence <= 1):
+        raise OptionError(f"got presence={presence}; wanted a probability, 0 to 1; 0 keeps all")

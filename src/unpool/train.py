@@ -101,6 +101,8 @@ def train(
     learn, choose = open_data(data, split), open_data(data, val)
     if learn.classes != choose.classes:
         raise DataError(f"got other classes in {split} than in {val}; write them to classes.txt")
+    if recipe.start is not None:
+        read_card(recipe.start)  # before there is a run folder
     shown = count_classes(learn)
     count_classes(choose)  # which reads all that the validations will read
     with parallel.join(where):
@@ -223,6 +225,11 @@ def _begin(
         trained = from_pretrained(recipe.start)[0]
         take_over(net, trained)
         if recipe.start_share:
+            if trunk_weights is not None:
+                raise OptionError(
+                    "got weights for the trunk, but the result is a mean with those of start; "
+                    "leave --trunk-weights out, or set start_share=0"
+                )
             mix(net, trained, recipe.start_share)  # says so if it cannot be done at the end
     if trunk_weights is not None:
         load_vgg(net, trunk_weights, trunk_inputs)
@@ -260,7 +267,7 @@ def mix(net: Network, trained: Network | Classifier, share: float) -> None:
 
     Args:
         net: gets the mean.
-        trained: of the same architecture and classes.
+        trained: of the same architecture, and of the same classes in the same order.
         share: 0..1, how much `trained` counts.
 
     Raises:
@@ -269,8 +276,8 @@ def mix(net: Network, trained: Network | Classifier, share: float) -> None:
     own, other = net.state_dict(), trained.state_dict()
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in other.items()}:
         raise OptionError(
-            "got weights to start from of another architecture or other classes, with which no "
-            "mean can be taken; set start_share=0"
+            "got weights to start from of another architecture or number of classes, with which "
+            "no mean can be taken; set start_share=0"
         )
     for name, tensor in own.items():
         if tensor.is_floating_point():
@@ -372,6 +379,7 @@ def describe(net: Network, data: DataSet, recipe: Recipe, command: str) -> dict[
         "whole_side": recipe.whole_side,
         "mode": "whole",
         "aggregate": started.get("aggregate", recipe.aggregate),
+        "presence": recipe.presence,
         "recipe": recipe.to_json(),
         "data": f"{data.root.name} {data.split}, {len(data.samples)} pictures",
         "license": terms,

@@ -72,7 +72,8 @@ PRESENCE = click.option(
     type=click.FloatRange(0, 1),
     metavar="PROBABILITY",
     help="Leave out classes that are nowhere sure: those that have this probability on less than "
-    "1 % of the picture. 0 keeps all.  [default: the weights', or else 0]",
+    "1 % of the picture. 0 keeps all; class 0 always stays.  [default: that of the weights, or of "
+    "saved scores, or else 0]",
 )
 PROPOSALS = click.option(
     "--proposals",

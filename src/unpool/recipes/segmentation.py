@@ -53,7 +53,7 @@ class Recipe:
     window: int = 7  #: side of the kernel of an FCN's fc6
     pad: int = 100  #: zeros around the picture in an FCN; 1 pads fc6 instead
     at_once: bool = False  #: an FCN learns all its skips together
-    start: str | None = None  #: weights to begin with; score layers of other classes are new
+    start: str | None = None  #: weights to begin with; score layers that do not fit are new
     start_share: float = 0.0  #: the finished weights are a mean with those, which count this much
     tied: bool = True  #: deconvolutions begin as the trunk's transposed filters, else Gaussian
 
@@ -92,6 +92,7 @@ class Recipe:
     statistics_passes: int = 40  #: batches over which batch norm's statistics are taken at the end
     whole_side: int = 320  #: long side at which whole pictures are segmented
     aggregate: str = "max"  #: how the weights want crops to be put together: "max" or "mean"
+    presence: float = 0.0  #: how the weights leave out classes that are nowhere sure
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain values for `config.json` and the model card."""
@@ -115,6 +116,7 @@ OBJECTS = Recipe(
     balance=0.3,
     whole_side=384,
     aggregate="mean",
+    presence=0.75,
     phases=(
         Phase("14x14", stages=1, steps=320, lr=1e-3),
         Phase("28x28", stages=2, steps=150, lr=5e-4, older_lr=1e-4),
@@ -193,6 +195,7 @@ FCN8S = Recipe(
     batch=12,
     balance=0.3,
     whole_side=384,
+    presence=0.75,
     validate_every=50,
     save_every=50,
     phases=(
@@ -220,7 +223,9 @@ _BOUNDS: dict[str, tuple[float, float]] = {  # smallest and largest value, by na
     **dict.fromkeys(["batch", "accumulate", "validate_every", "save_every", "patience"], (1, _INF)),
     **dict.fromkeys(["statistics_passes", "window", "pad", "code", "whole_side"], (1, _INF)),
     **dict.fromkeys(["seed", "warmup", "weight_decay", "coarse_weight", "paste"], (0, _INF)),
-    **dict.fromkeys(["flip", "balance", "overlap", "repetition", "color", "start_share"], (0, 1)),
+    **dict.fromkeys(
+        ["flip", "balance", "overlap", "repetition", "color", "start_share", "presence"], (0, 1)
+    ),
     **dict.fromkeys(["dropout", "momentum"], (0, 0.999)),
     "size": (32, 4096),
     "enlarged": (32, 4096),
