@@ -402,8 +402,14 @@ def test_classes_that_are_nowhere_sure_are_left_out(run, refused, weights, pair,
     assert one["procedure"].endswith(
         "only classes with a probability of 0.999 on 1 % of the picture"
     )
-    half = json.loads(run("segment", *args, "--presence=0.4", "--scores")[1][0])
-    assert (read_mask(half["mask"]) == segmenter(image, presence=0.4).labels).all()
+    shares = np.exp(segmenter.score(image)[0])
+    shares /= shares.sum(0)
+    sure = np.sort(shares.reshape(len(shares), -1)[1:], axis=1)[:, -shares[0].size // 100]
+    between = float(sure.mean())  # one of the two is that sure on 1 %, the other is not
+    half = json.loads(run("segment", *args, f"--presence={between}")[1][0])
+    expected = segmenter(image, presence=between).labels
+    assert (read_mask(half["mask"]) == expected).all()
+    assert (expected == 1 + sure.argmax()).any()  # and with 0.999 it was not there
     own = Path(shutil.copytree(Path(chosen).parent, "own"), Path(chosen).name)
     args[2] = own
     card = own / "card.json"

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import sklearn.metrics
+import torch
 from PIL import Image
 
 from unpool import parallel
@@ -87,6 +88,18 @@ def test_figures_are_sklearns(root, pairs):
     assert 0 < low <= summary["miou"] <= high < 1
     assert 0 <= summary["boundary_f1"] <= 1
     assert (summary["images"], summary["dropped"], summary["mode"]) == (3, {}, "whole")
+
+
+def test_the_presence_is_an_option(root):
+    data = open_data(root, "all")
+    torch.manual_seed(0)
+    net = DeconvNet(len(CLASSES), ((1, 4),), None, 32)
+    net.score.bias.data[1] = 5
+    segmenter = Segmenter(net, CLASSES, device="cpu", precision="fp32")
+    every, none = (evaluate(segmenter, data, presence=presence) for presence in (0, 1))
+    assert every["iou"] != none["iou"]
+    assert {k: v for k, v in none["iou"].items() if v} == {CLASSES[0]: none["pixel_accuracy"]}
+    assert "only classes with a probability of 1 on 1 % of the picture" in none["protocol"]
 
 
 def test_figures_by_hand(tmp_path):

@@ -35,6 +35,7 @@ CARD = {
     "whole_side": 60,
     "mode": "whole",
     "aggregate": "mean",
+    "presence": 0.01,
     "license": "none",
 }
 # an export takes some seconds, so not all are made each time
@@ -153,8 +154,10 @@ def test_segments_as_the_weights_do(weights, exported, name, kind):
     assert is_exported(exported(name, kind))
     ours = Segmenter.from_pretrained(weights[name], precision="fp32")
     theirs = Segmenter.from_pretrained(exported(name, kind), precision="fp32")
-    for told in ("classes", "mean", "whole_side", "mode", "aggregate", "side", "measured_modes"):
+    names = ("classes", "mean", "whole_side", "mode", "aggregate", "presence", "side")
+    for told in (*names, "measured_modes"):
         assert getattr(theirs, told) == getattr(ours, told), told
+    assert theirs.presence == 0.01
     assert (theirs.palette == ours.palette).all()
     image = picture(45, 70)
     for mode in ours.measured_modes:
@@ -163,7 +166,9 @@ def test_segments_as_the_weights_do(weights, exported, name, kind):
         assert (found == ours(image, **options).labels).mean() > 0.998
         assert found.any()
     engine = {"onnx": "onnxruntime", "openvino": "openvino", "torch-export": "torch"}[kind]
-    assert theirs.procedure("whole") == f"whole pictures, long side 60, float32, {engine}"
+    assert (
+        theirs.procedure("whole", presence=0) == f"whole pictures, long side 60, float32, {engine}"
+    )
     if name == "fcn":
         with pytest.raises(OptionError, match="'instance' for weights of FCN, which segments whol"):
             theirs.procedure("instance")
