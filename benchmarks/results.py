@@ -193,19 +193,23 @@ def stages(data_root: Path, split: str, runs: Path) -> dict[str, dict[str, Any]]
                 summary = evaluate(
                     segmenter, data, mode=mode, progress=lambda done, _, b=bar: b.update(1)
                 )
-            found[f"{name}, {mode}"] = _with_frequent(summary, frequent(data))
+            found[f"{name}, {mode}"] = _with_means(summary, pictures(data))
     return found
 
 
 def _summaries(measured: dict[str, list[Measured]], data: DataSet) -> dict[str, dict[str, Any]]:
-    common = frequent(data)
+    count = pictures(data)
     summaries = {name: summarize(found, data, name) for name, found in measured.items()}
-    return {name: _with_frequent(summary, common) for name, summary in summaries.items()}
+    return {name: _with_means(summary, count) for name, summary in summaries.items()}
 
 
-def _with_frequent(summary: dict[str, Any], common: list[str]) -> dict[str, Any]:
-    ious = [summary["iou"][name] or 0 for name in common]
-    return summary | {"miou_frequent": float(np.mean(ious))}
+def _with_means(summary: dict[str, Any], count: dict[str, int]) -> dict[str, Any]:
+    """The summary with means over the classes of the truth, and over the more frequent of them."""
+    means = {
+        name: float(np.mean([summary["iou"][k] or 0 for k, n in count.items() if n >= least]))
+        for name, least in (("miou_present", 1), ("miou_frequent", 3))
+    }
+    return summary | means
 
 
 def kept(path: Path, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -221,12 +225,12 @@ def kept(path: Path, key: str, measure: Callable[[], dict[str, Any]]) -> dict[st
     return measured
 
 
-def frequent(data: DataSet, least: int = 3) -> list[str]:
-    """The classes that occur in a few pictures at least; the others are one picture's luck."""
+def pictures(data: DataSet) -> dict[str, int]:
+    """In how many pictures each class occurs; those of one or two are these pictures' luck."""
     count = np.zeros(256, int)
     for sample in data.samples:
         count[np.unique(read_sample(sample, len(data.classes))[1])] += 1
-    return [name for name, found in zip(data.classes, count, strict=False) if found >= least]
+    return {name: int(n) for name, n in zip(data.classes, count, strict=False)}
 
 
 def figure(deconvnet: Segmenter, fcn: Segmenter, crf: str, ensemble: str) -> NDArray[np.uint8]:
@@ -263,15 +267,15 @@ def plot(summaries: dict[str, dict[str, Any]], path: Path) -> None:
 def line(name: str, summary: dict[str, Any]) -> str:
     """A row of a table on the page."""
     low, high = (f"{100 * v:.1f}" for v in summary["miou_interval"])
-    names = ("miou_frequent", "pixel_accuracy", "mean_accuracy", "boundary_f1")
+    names = ("miou_present", "miou_frequent", "pixel_accuracy", "mean_accuracy", "boundary_f1")
     rest = (summary[name] for name in names)
     cells = " | ".join(f"{100 * v:.1f}" for v in rest)
     return f"| {name} | {100 * summary['miou']:.1f} | {low} to {high} | {cells} |"
 
 
-HEAD = """| | mean IoU | 95 % interval | of classes in 3 pictures or more | pixel accuracy \
-| mean accuracy | boundary F1 |
-|---|---|---|---|---|---|---|"""
+HEAD = """| | mean IoU | 95 % interval | of classes in the truth | in 3 pictures or more \
+| pixel accuracy | mean accuracy | boundary F1 |
+|---|---|---|---|---|---|---|---|"""
 
 
 def table(summaries: dict[str, dict[str, Any]], names: list[str]) -> str:
