@@ -418,16 +418,23 @@ def test_the_finished_weights_are_a_mean_with_those_of_the_beginning(data, tmp_p
     assert (learned[scores] - old[scores]).abs().max() > 1e-3
 
 
-def test_a_mean_with_weights_of_other_classes_is_refused_before_any_step(data, tmp_path):
+@pytest.mark.parametrize("names", ["background\nowl\n", "background\nsquare\nowl\n"])
+def test_a_mean_with_weights_of_other_classes_leaves_nothing(data, tmp_path, names):
     train(data, tmp_path / "first", TINY)
-    (data / "classes.txt").write_text("background\nsquare\nowl\n")
+    (data / "classes.txt").write_text(names)
     start = str(tmp_path / "first/weights")
     recipe = dataclasses.replace(TINY, start=start, start_share=0.5)
+    with pytest.raises(OptionError, match=r"of the classes.*owl; .*set start_share=0"):
+        train(data, tmp_path / "second", recipe)
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_mean_of_two_architectures_is_refused_before_any_step(data, tmp_path):
+    train(data, tmp_path / "first", TINY)
+    start = str(tmp_path / "first/weights")
+    recipe = dataclasses.replace(TINY, start=start, start_share=0.5, code=8)
     steps = []
-    with (
-        pytest.raises(OptionError, match=r"number of classes.*set start_share=0"),
-        pytest.warns(UserWarning, match="owl"),
-    ):
+    with pytest.raises(OptionError, match=r"of another architecture.*set start_share=0"):
         train(data, tmp_path / "second", recipe, report=steps.append)
     assert not [record for record in steps if isinstance(record, Step)]
 

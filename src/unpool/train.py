@@ -101,8 +101,7 @@ def train(
     learn, choose = open_data(data, split), open_data(data, val)
     if learn.classes != choose.classes:
         raise DataError(f"got other classes in {split} than in {val}; write them to classes.txt")
-    if recipe.start is not None:
-        read_card(recipe.start)  # before there is a run folder
+    _require_start(recipe, learn.classes)  # before there is a run folder
     shown = count_classes(learn)
     count_classes(choose)  # which reads all that the validations will read
     with parallel.join(where):
@@ -125,6 +124,18 @@ def train(
             stream = batches(draw, size, first, parallel.rank(), parallel.world())
             _fit(run, stream, choose, report)
             return _finish(run, stream, learn, choose, command)
+
+
+def _require_start(recipe: Recipe, classes: list[str]) -> None:
+    """Refuse weights to start from that are not there, or of which no mean can be taken."""
+    if recipe.start is None:
+        return
+    known = read_card(recipe.start).get("classes", classes)
+    if recipe.start_share and known != classes:
+        raise OptionError(
+            f"got weights to start from of the classes {', '.join(known)}, and data of "
+            f"{', '.join(classes)}; a mean wants the same in the same order: set start_share=0"
+        )
 
 
 def count_classes(data: DataSet) -> list[int]:
@@ -267,7 +278,7 @@ def mix(net: Network, trained: Network | Classifier, share: float) -> None:
 
     Args:
         net: gets the mean.
-        trained: of the same architecture, and of the same classes in the same order.
+        trained: of the same architecture and the same classes in the same order.
         share: 0..1, how much `trained` counts.
 
     Raises:
@@ -276,8 +287,8 @@ def mix(net: Network, trained: Network | Classifier, share: float) -> None:
     own, other = net.state_dict(), trained.state_dict()
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in other.items()}:
         raise OptionError(
-            "got weights to start from of another architecture or number of classes, with which "
-            "no mean can be taken; set start_share=0"
+            "got weights to start from of another architecture, with which no mean can be taken; "
+            "set start_share=0"
         )
     for name, tensor in own.items():
         if tensor.is_floating_point():
