@@ -14,7 +14,7 @@ LAYERS = [
     "models data",
     "segmentation programs exported segment ensemble aggregate visualize fitting",
     "evaluate ranking",
-    "runs train classify generate serve convert export bench console",
+    "runs beginning train classify generate serve convert export bench console",
     "cli __init__ __main__",
 ]
 BARRED = {

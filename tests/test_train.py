@@ -380,92 +380,9 @@ def test_both_published_stages_by_one_recipe(data, tmp_path):
     assert found.labels.shape == (40, 52)
 
 
-def test_a_run_may_begin_with_other_weights_and_keeps_their_terms(data, tmp_path):
-    train(data, tmp_path / "first", TINY)
-    card = json.loads((tmp_path / "first/weights/card.json").read_text())
-    card |= {"license": "research use", "aggregate": "mean"}
-    (tmp_path / "first/weights/card.json").write_text(json.dumps(card))
-    (data / "classes.txt").write_text("background\nsquare\nowl\n")  # a score layer of its own
-    start = str(tmp_path / "first/weights")
-    phase = Phase("all", 2, 1, 1e-9, 1e-9)
-    recipe = dataclasses.replace(TINY, start=start, phases=(phase,), coarse_weight=0.0)
-    with pytest.warns(UserWarning, match="owl"):
-        train(data, tmp_path / "second", recipe)
-    (old, _), (new, card) = (from_pretrained(tmp_path / n / "weights") for n in ("first", "second"))
-    for name, tensor in old.trunk.state_dict().items():
-        torch.testing.assert_close(new.trunk.state_dict()[name], tensor)
-    assert new.classes == 3
-    assert card["aggregate"] == "mean"
-    assert card["license"].endswith(f"begun with {start}: research use")
-
-
-def test_the_finished_weights_are_a_mean_with_those_of_the_beginning(data, tmp_path):
-    train(data, tmp_path / "first", TINY)
-    start = str(tmp_path / "first/weights")
-    phase = Phase("all", 2, 3, 1e-2, 1e-2, 1e-2)
-    recipe = dataclasses.replace(TINY, start=start, phases=(phase,), coarse_weight=0.0)
-    runs = {share: tmp_path / f"share-{share}" for share in (0, 0.25, 1)}
-    for share, folder in runs.items():
-        train(data, folder, dataclasses.replace(recipe, start_share=share))
-    old = from_pretrained(start)[0].state_dict()
-    learned, mean, same = (from_pretrained(f / "weights")[0].state_dict() for f in runs.values())
-    for name, tensor in old.items():
-        if "running" in name or not tensor.is_floating_point():
-            continue  # batch norm's statistics are taken anew, of the mean
-        torch.testing.assert_close(mean[name], 0.75 * learned[name] + 0.25 * tensor)
-        assert torch.equal(same[name], tensor), name
-    scores = "seg-score-voc.weight"
-    assert (learned[scores] - old[scores]).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("names", ["background\nowl\n", "background\nsquare\nowl\n"])
-def test_a_mean_with_weights_of_other_classes_leaves_nothing(data, tmp_path, names):
-    train(data, tmp_path / "first", TINY)
-    (data / "classes.txt").write_text(names)
-    start = str(tmp_path / "first/weights")
-    recipe = dataclasses.replace(TINY, start=start, start_share=0.5)
-    with pytest.raises(OptionError, match=r"of the classes.*owl; .*set start_share=0"):
-        train(data, tmp_path / "second", recipe)
-    assert not (tmp_path / "second").exists()
-
-
-def test_a_mean_of_two_architectures_is_refused_before_any_step(data, tmp_path):
-    train(data, tmp_path / "first", TINY)
-    start = str(tmp_path / "first/weights")
-    recipe = dataclasses.replace(TINY, start=start, start_share=0.5, code=8)
-    steps = []
-    with pytest.raises(OptionError, match=r"of another architecture.*set start_share=0"):
-        train(data, tmp_path / "second", recipe, report=steps.append)
-    assert not [record for record in steps if isinstance(record, Step)]
-
-
-def test_a_mean_takes_no_other_trunk(data, tmp_path):
-    train(data, tmp_path / "first", TINY)
-    recipe = dataclasses.replace(TINY, start=str(tmp_path / "first/weights"), start_share=0.5)
-    with pytest.raises(OptionError, match=r"leave --trunk-weights out, or set start_share=0"):
-        train(data, tmp_path / "second", recipe, trunk_weights=tmp_path / "vgg.pth")
-
-
-def test_a_start_that_is_not_there_leaves_nothing(data, tmp_path):
-    recipe = dataclasses.replace(TINY, start=str(tmp_path / "none"))
-    with pytest.raises(WeightsError, match="none"):
-        train(data, tmp_path / "run", recipe)
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_presence_goes_onto_the_card(data, tmp_path):
     train(data, tmp_path / "run", dataclasses.replace(TINY, presence=0.5))
     assert Segmenter.from_pretrained(tmp_path / "run/weights").presence == 0.5
-
-
-def test_weights_of_another_trunk_are_no_beginning(data, tmp_path):
-    train(data, tmp_path / "first", TINY)
-    start = str(tmp_path / "first/weights")
-    for trunk in (((1, 6), (1, 9)), ((1, 6),)):
-        phase = Phase("all", len(trunk), 1, 1e-3)
-        recipe = dataclasses.replace(TINY, start=start, trunk=trunk, phases=(phase,))
-        with pytest.raises(OptionError, match="another trunk"):
-            train(data, tmp_path / f"second-{len(trunk)}", recipe)
 
 
 @pytest.mark.parametrize("deep", [{"stages": 3}, {"trunk_from": 3}])

@@ -5,7 +5,8 @@
     metrics.jsonl    a record a line         weights/              for `Segmenter.from_pretrained`
     plots/           curves, predictions     eval/summary.json     the final figures
 
-A classifier's run has `checkpoints/epochs/NNN.safetensors`, too, and its confusion matrix in
+A recipe with `start_share` keeps the weights that it began with in `checkpoints/start.pt`. A
+classifier's run has `checkpoints/epochs/NNN.safetensors`, too, and its confusion matrix in
 `eval/confusion.csv`. One that learns to draw has no `best.pt`; `plots/drawings.png` has true views
 above what is drawn of them.
 
@@ -121,7 +122,9 @@ class Run(Generic[AnyRecipe, Learning]):
         tensorboard: bool = False,
     ) -> None:
         self.folder, self.recipe, self.classes, self.learner = folder, recipe, classes, learner
-        self.checkpoint, self.best_path = (folder / f"checkpoints/{n}.pt" for n in ("last", "best"))
+        self.checkpoint, self.best_path, self.start_path = (
+            folder / f"checkpoints/{name}.pt" for name in ("last", "best", "start")
+        )
         if not resume and self.checkpoint.exists():
             raise OptionError(
                 f"{folder} holds a run already; pass --resume to go on with it, or another folder"
@@ -209,6 +212,7 @@ class Run(Generic[AnyRecipe, Learning]):
                 path.unlink()
         if not self.checkpoint.exists():
             self.best_path.unlink(missing_ok=True)
+            self.start_path.unlink(missing_ok=True)
         _forget_after(self.folder / "metrics.jsonl", self.progress.step)
 
     def _restore(self) -> None:

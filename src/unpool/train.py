@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from unpool import parallel
+from unpool.beginning import begin, mix, require_start
 from unpool.cards import read_card
 from unpool.data.batches import Batch, batches
 from unpool.data.crops import Cut, Draw, Views, class_balance, draw_views, draw_windows, take_turns
@@ -24,15 +25,7 @@ from unpool.devices import find_device
 from unpool.errors import DataError, OptionError
 from unpool.evaluate import evaluate
 from unpool.fitting import arithmetic, estimate_statistics, fit, parts_of, set_learning
-from unpool.models import (
-    FCN,
-    Classifier,
-    DeconvNet,
-    Network,
-    from_pretrained,
-    load_vgg,
-    save_pretrained,
-)
+from unpool.models import FCN, DeconvNet, Network, save_pretrained
 from unpool.models.scaffold import Learner, Plain, Scaffold
 from unpool.models.vgg import MEAN_BGR, prepare, trunk_table
 from unpool.recipes import Recipe
@@ -43,6 +36,7 @@ from unpool.runs import (
     Validation,
     curves_missing,
     draw_curves,
+    load_state,
     write_json,
     writing,
 )
@@ -101,7 +95,7 @@ def train(
     learn, choose = open_data(data, split), open_data(data, val)
     if learn.classes != choose.classes:
         raise DataError(f"got other classes in {split} than in {val}; write them to classes.txt")
-    _require_start(recipe, learn.classes)  # before there is a run folder
+    require_start(recipe, learn.classes)  # before there is a run folder
     shown = count_classes(learn)
     count_classes(choose)  # which reads all that the validations will read
     with parallel.join(where):
@@ -118,24 +112,12 @@ def train(
             if missing := curves_missing():
                 run.note(missing)
             if run.progress.step == 0:
-                _begin(learner, recipe, trunk_weights, trunk_inputs)
+                begin(run, trunk_weights, trunk_inputs)
             draw = sources(recipe, learn, run.folder, report)
             first, size = run.progress.step * parts, recipe.batch // parts
             stream = batches(draw, size, first, parallel.rank(), parallel.world())
             _fit(run, stream, choose, report)
             return _finish(run, stream, learn, choose, command)
-
-
-def _require_start(recipe: Recipe, classes: list[str]) -> None:
-    """Refuse weights to start from that are not there, or of which no mean can be taken."""
-    if recipe.start is None:
-        return
-    known = read_card(recipe.start).get("classes", classes)
-    if recipe.start_share and known != classes:
-        raise OptionError(
-            f"got weights to start from of the classes {', '.join(known)}, and data of "
-            f"{', '.join(classes)}; a mean wants the same in the same order: set start_share=0"
-        )
 
 
 def count_classes(data: DataSet) -> list[int]:
@@ -227,74 +209,6 @@ def _proposals(data: DataSet, folder: Path, report: Report | None) -> list[NDArr
     return found
 
 
-def _begin(
-    learner: Learner, recipe: Recipe, trunk_weights: str | Path | None, trunk_inputs: str
-) -> None:
-    """The weights that the training begins with."""
-    net = learner.net
-    if recipe.start is not None:
-        trained = from_pretrained(recipe.start)[0]
-        take_over(net, trained)
-        if recipe.start_share:
-            if trunk_weights is not None:
-                raise OptionError(
-                    "got weights for the trunk, but the result is a mean with those of start; "
-                    "leave --trunk-weights out, or set start_share=0"
-                )
-            mix(net, trained, recipe.start_share)  # says so if it cannot be done at the end
-    if trunk_weights is not None:
-        load_vgg(net, trunk_weights, trunk_inputs)
-        if recipe.tied and isinstance(learner, Scaffold):
-            learner.tie()
-
-
-def take_over(net: Network, trained: Network | Classifier) -> None:
-    """Give a network the tensors of a trained one, where names and shapes are the same.
-
-    Score layers of other classes stay as they are.
-
-    Raises:
-        OptionError: the two have not the same trunk.
-    """
-    if isinstance(trained, Classifier):
-        raise OptionError(
-            f"got weights of the classifier {type(trained).__name__} to start from; set start to "
-            "those of a network that segments"
-        )
-    own, other = net.state_dict(), trained.state_dict()
-    fits = {k: v for k, v in other.items() if k in own and own[k].shape == v.shape}
-    same = net.trunk.table == trained.trunk.table
-    if not same or not all(k in fits for k in own if k.startswith("trunk.")):
-        raise OptionError("got weights to start from with another trunk; set trunk to theirs")
-    net.load_state_dict(fits, strict=False)
-
-
-@torch.no_grad()
-def mix(net: Network, trained: Network | Classifier, share: float) -> None:
-    """Make a network's tensors a mean with those of a trained one.
-
-    Two trainings of which one began with the other lie in one valley: between them the loss is
-    often lower than at either. Wortsman et al. 2022, "Robust fine-tuning of zero-shot models".
-
-    Args:
-        net: gets the mean.
-        trained: of the same architecture and the same classes in the same order.
-        share: 0..1, how much `trained` counts.
-
-    Raises:
-        OptionError: the two are not of one architecture.
-    """
-    own, other = net.state_dict(), trained.state_dict()
-    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in other.items()}:
-        raise OptionError(
-            "got weights to start from of another architecture, with which no mean can be taken; "
-            "set start_share=0"
-        )
-    for name, tensor in own.items():
-        if tensor.is_floating_point():
-            tensor.lerp_(other[name].to(tensor), share)
-
-
 def _fit(
     run: Run[Recipe, Learner], stream: Iterator[Batch], choose: DataSet, report: Report | None
 ) -> None:
@@ -329,8 +243,8 @@ def _finish(
     """Weights, card, pictures and figures of the best network."""
     run.take_best()
     net, folder, recipe = run.learner.net, run.folder, run.recipe
-    if recipe.start is not None and recipe.start_share:
-        mix(net, from_pretrained(recipe.start)[0], recipe.start_share)
+    if recipe.start_share:
+        mix(net, load_state(run.start_path)["model"], recipe.start_share)
     set_learning(run.learner, recipe.phases[-1], recipe)
     estimate_statistics(net, stream, recipe.statistics_passes, recipe.bf16)
     parallel.copy_from_first(run.learner)
