@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
 
 from unpool.errors import OptionError, WeightsError
 from unpool.fitting import Step
-from unpool.models import from_pretrained, save_pretrained
+from unpool.models import SqueezeNet, from_pretrained, save_pretrained
 from unpool.recipes import Phase, Recipe
 from unpool.train import train
 
@@ -66,53 +67,136 @@ def test_the_finished_weights_are_a_mean_with_those_of_the_beginning(data, start
     assert (learned[scores] - old[scores]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("names", ["background\nowl\n", "background\nsquare\nowl\n"])
-def test_a_mean_with_weights_of_other_classes_leaves_nothing(data, start, tmp_path, names):
+def refused(data, tmp_path, recipe, error, message, **options):
+    """That a training is refused before any step, and leaves no run folder."""
+    with pytest.raises(error, match=message):
+        train(data, tmp_path / "refused", recipe, **options)
+    assert not (tmp_path / "refused").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("background\nowl\n", "class 1 is square, and data whose class 1 is owl"),
+        ("background\nsquare\nowl\n", "class 2 is missing, and data whose class 2 is owl"),
+    ],
+)
+def test_a_mean_with_weights_of_other_classes_is_refused(data, start, tmp_path, names, message):
     (data / "classes.txt").write_text(names)
     recipe = dataclasses.replace(TINY, start=str(start), start_share=0.5)
-    with pytest.raises(OptionError, match=r"of the classes.*owl; .*set start_share=0"):
-        train(data, tmp_path / "second", recipe)
-    assert not (tmp_path / "second").exists()
+    refused(data, tmp_path, recipe, OptionError, f"{message}; .*set start_share=0")
 
 
-def test_a_mean_of_two_architectures_is_refused_before_any_step(data, start, tmp_path):
+def test_a_mean_of_two_architectures_is_refused(data, start, tmp_path):
     recipe = dataclasses.replace(TINY, start=str(start), start_share=0.5, code=8)
-    steps = []
-    with pytest.raises(OptionError, match=r"of another architecture.*set start_share=0"):
-        train(data, tmp_path / "second", recipe, report=steps.append)
-    assert not [record for record in steps if isinstance(record, Step)]
-
-
-def test_a_mean_is_with_the_weights_of_the_beginning_whatever_became_of_them(data, start, tmp_path):
-    recipe = dataclasses.replace(TINY, start=str(start), start_share=0.5)
-    train(data, tmp_path / "run", recipe)
-    weights = tmp_path / "run/weights/model.safetensors"
-    before = weights.read_bytes()
-    net, card = from_pretrained(start)
-    with torch.no_grad():
-        for tensor in net.parameters():
-            tensor.add_(1)
-    save_pretrained(net, start, card)
-    train(data, tmp_path / "run", recipe, resume=True)  # the end once more
-    assert weights.read_bytes() == before
+    message = r"of another architecture.*set start_share=0"
+    refused(data, tmp_path, recipe, OptionError, message)
 
 
 def test_a_mean_takes_no_other_trunk(data, start, tmp_path):
     recipe = dataclasses.replace(TINY, start=str(start), start_share=0.5)
-    with pytest.raises(OptionError, match=r"leave --trunk-weights out, or set start_share=0"):
-        train(data, tmp_path / "second", recipe, trunk_weights=tmp_path / "vgg.pth")
+    message = r"leave --trunk-weights out, or set start_share=0"
+    refused(data, tmp_path, recipe, OptionError, message, trunk_weights=tmp_path / "vgg.pth")
 
 
-def test_a_start_that_is_not_there_leaves_nothing(data, tmp_path):
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_weights_that_do_not_segment_are_no_beginning(data, tmp_path, share):
+    save_pretrained(SqueezeNet(2), tmp_path / "classifier", {})
+    recipe = dataclasses.replace(TINY, start=str(tmp_path / "classifier"), start_share=share)
+    refused(data, tmp_path, recipe, OptionError, r"the network SqueezeNet.*that segments$")
+
+
+@pytest.mark.parametrize("trunk", [((1, 6), (1, 9)), ((1, 6),)])
+def test_weights_of_another_trunk_are_no_beginning(data, start, tmp_path, trunk):
+    phase = Phase("all", len(trunk), 1, 1e-3)
+    recipe = dataclasses.replace(TINY, start=str(start), trunk=trunk, phases=(phase,))
+    refused(data, tmp_path, recipe, OptionError, "another trunk")
+
+
+def test_weights_that_are_not_there_are_no_beginning(data, tmp_path):
     recipe = dataclasses.replace(TINY, start=str(tmp_path / "none"))
-    with pytest.raises(WeightsError, match="none"):
-        train(data, tmp_path / "run", recipe)
-    assert not (tmp_path / "run").exists()
+    refused(data, tmp_path, recipe, WeightsError, "none")
 
 
-def test_weights_of_another_trunk_are_no_beginning(data, start, tmp_path):
-    for trunk in (((1, 6), (1, 9)), ((1, 6),)):
-        phase = Phase("all", len(trunk), 1, 1e-3)
-        recipe = dataclasses.replace(TINY, start=str(start), trunk=trunk, phases=(phase,))
-        with pytest.raises(OptionError, match="another trunk"):
-            train(data, tmp_path / f"second-{len(trunk)}", recipe)
+@pytest.mark.parametrize("classes", [7, ["background", None], "background, square"])
+def test_a_card_with_classes_that_are_no_names_is_refused(data, start, tmp_path, classes):
+    card = json.loads((start / "card.json").read_text()) | {"classes": classes}
+    (start / "card.json").write_text(json.dumps(card))
+    recipe = dataclasses.replace(TINY, start=str(start), start_share=0.5)
+    refused(data, tmp_path, recipe, WeightsError, "classes .* in the card of .*wanted 2 names")
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_at(n):
+    def report(record):
+        if record.n == n:
+            raise StopError
+
+    return report
+
+
+@pytest.fixture
+def mean(start):
+    """Of two steps, with a checkpoint after the first."""
+    phase = Phase("all", 2, 2, 1e-2, 1e-2, 1e-2)
+    return dataclasses.replace(
+        TINY, start=str(start), start_share=0.5, phases=(phase,), save_every=1
+    )
+
+
+def ended(run):
+    """What a training has made, but for its figures' place: tensors and card."""
+    return [(run / f"weights/{name}").read_bytes() for name in ("model.safetensors", "card.json")]
+
+
+@pytest.mark.parametrize("loss", ["changed", "gone"])
+def test_a_run_goes_on_whatever_became_of_the_weights_of_its_beginning(
+    data, start, mean, tmp_path, loss
+):
+    train(data, tmp_path / "whole", mean)
+    with pytest.raises(StopError):
+        train(data, tmp_path / "stopped", mean, report=stop_at(2))
+    if loss == "gone":
+        shutil.rmtree(start)
+    else:
+        net, card = from_pretrained(start)
+        with torch.no_grad():
+            for tensor in net.parameters():
+                tensor.add_(1)
+        save_pretrained(net, start, card | {"license": "another", "classes": ["", "owl"]})
+    train(data, tmp_path / "stopped", mean, resume=True)
+    assert ended(tmp_path / "stopped") == ended(tmp_path / "whole")
+
+
+def test_a_run_that_has_come_to_no_checkpoint_begins_anew(data, start, mean, tmp_path):
+    with pytest.raises(StopError):
+        train(data, tmp_path / "run", dataclasses.replace(mean, save_every=9), report=stop_at(1))
+    assert (tmp_path / "run/checkpoints/start.pt").exists()
+    net, card = from_pretrained(start)
+    with torch.no_grad():
+        for tensor in net.parameters():
+            tensor.mul_(1.5)
+    save_pretrained(net, start, card)
+    for name in ("run", "new"):
+        train(data, tmp_path / name, mean, resume=True)
+    assert ended(tmp_path / "run") == ended(tmp_path / "new")
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut"])
+def test_a_beginning_that_cannot_be_read_again_is_known_before_any_step(
+    data, mean, tmp_path, damage
+):
+    with pytest.raises(StopError):
+        train(data, tmp_path / "run", mean, report=stop_at(2))
+    path = tmp_path / "run/checkpoints/start.pt"
+    if damage == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-100])
+    steps = []
+    with pytest.raises(WeightsError, match=r"start\.pt.*put back a copy, or begin a new run"):
+        train(data, tmp_path / "run", mean, resume=True, report=steps.append)
+    assert not [record for record in steps if isinstance(record, Step)]

@@ -1,90 +1,100 @@
 """The weights that a training begins with, and with which its result may be a mean."""
 
-from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from unpool import parallel
-from unpool.cards import read_card
+from unpool.cards import settings
 from unpool.errors import OptionError
-from unpool.models import Classifier, Network, from_pretrained, load_vgg
+from unpool.models import DeconvNet, Network, from_pretrained, load_vgg
+from unpool.models.fcn import FCN
 from unpool.models.scaffold import Learner, Scaffold
 from unpool.recipes import Recipe
-from unpool.runs import Run, save_state
+from unpool.runs import Run, load_state, save_state
 
-__all__ = ["begin", "mix", "require_start", "take_over"]
+__all__ = ["Start", "begin", "keep_start", "mix", "read_start", "take_over"]
 
 
-def require_start(recipe: Recipe, classes: list[str]) -> None:
-    """Refuse weights to start from that are not there, or of which no mean can be taken.
+class Start(NamedTuple):
+    """What is still needed, when a training is done, of the weights that it began with."""
 
-    Args:
-        recipe: names them.
-        classes: names by class id, of the data.
-
-    Raises:
-        WeightsError: there are none.
-        OptionError: a mean is wanted, and they are of other classes.
-    """
-    if recipe.start is None:
-        return
-    known = read_card(recipe.start).get("classes", classes)
-    if recipe.start_share and known != classes:
-        raise OptionError(
-            f"got weights to start from of the classes {', '.join(known)}, and data of "
-            f"{', '.join(classes)}; a mean wants the same in the same order: set start_share=0"
-        )
+    card: dict[str, Any]  #: theirs; empty if the recipe names none
+    tensors: dict[str, Tensor]  #: by name; empty if the result is no mean with them
 
 
 def begin(
-    run: Run[Recipe, Learner], trunk_weights: str | Path | None, trunk_inputs: str = "caffe"
-) -> None:
-    """Give a new run the weights that it begins with.
-
-    Those that count at the end are kept in the run folder, as `start_path`.
+    learner: Learner,
+    recipe: Recipe,
+    classes: list[str],
+    trunk_weights: str | Path | None,
+    trunk_inputs: str = "caffe",
+) -> Start:
+    """Give a new network the weights that it begins with.
 
     Args:
-        run: its recipe may name a start.
+        learner: its network is changed.
+        recipe: may name a start.
+        classes: names by class id, of the data.
         trunk_weights: VGG weights for the trunk.
         trunk_inputs: what those were trained on, see `load_vgg`.
 
     Raises:
-        OptionError: weights that do not fit, or that would be made a mean with others.
-        WeightsError: weights that cannot be read.
-        TrainingError: the run folder cannot be written to.
+        OptionError: weights that do not fit, or with which no mean can be taken.
+        WeightsError: weights that are not there or cannot be read.
     """
-    recipe, net = run.recipe, run.learner.net
+    start = Start({}, {})
     if recipe.start is not None:
-        trained = from_pretrained(recipe.start)[0]
-        take_over(net, trained)
+        trained, card = from_pretrained(recipe.start)
+        take_over(learner.net, trained)
+        names = settings(card, trained.classes, recipe.start)["classes"]
+        start = Start(card, {})
         if recipe.start_share:
-            if trunk_weights is not None:
-                raise OptionError(
-                    "got weights for the trunk, but the result is a mean with those of start; "
-                    "leave --trunk-weights out, or set start_share=0"
-                )
-            mix(net, trained.state_dict(), recipe.start_share)  # says so if it cannot be done
-            if parallel.rank() == 0:
-                save_state(run.start_path, {"model": trained.state_dict()})
+            _require_mean(learner.net, trained, names, classes, trunk_weights)
+            start = Start(card, trained.state_dict())
     if trunk_weights is not None:
-        load_vgg(net, trunk_weights, trunk_inputs)
-        if recipe.tied and isinstance(run.learner, Scaffold):
-            run.learner.tie()
+        load_vgg(learner.net, trunk_weights, trunk_inputs)
+        if recipe.tied and isinstance(learner, Scaffold):
+            learner.tie()
+    return start
 
 
-def take_over(net: Network, trained: Network | Classifier) -> None:
+def keep_start(run: Run[Recipe, Learner], start: Start) -> None:
+    """Keep in the run folder what `read_start` reads, whatever becomes of the weights themselves.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    if run.recipe.start is not None and parallel.rank() == 0:
+        save_state(run.start_path, {"model": start.tensors, "card": start.card})
+
+
+def read_start(run: Run[Recipe, Learner]) -> Start:
+    """What a run that goes on began with.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    if run.recipe.start is None:
+        return Start({}, {})
+    state = load_state(run.start_path)
+    return Start(state["card"], state["model"])
+
+
+def take_over(net: Network, trained: object) -> None:
     """Give a network the tensors of a trained one, where names and shapes are the same.
 
     Score layers of other classes stay as they are.
 
     Raises:
-        OptionError: the two have not the same trunk.
+        OptionError: the trained one does not segment, or the two have not the same trunk.
     """
-    if isinstance(trained, Classifier):
+    if not isinstance(trained, DeconvNet | FCN):
         raise OptionError(
-            f"got weights of the classifier {type(trained).__name__} to start from; set start to "
+            f"got weights of the network {type(trained).__name__} to start from; set start to "
             "those of a network that segments"
         )
     own, other = net.state_dict(), trained.state_dict()
@@ -96,7 +106,7 @@ def take_over(net: Network, trained: Network | Classifier) -> None:
 
 
 @torch.no_grad()
-def mix(net: Network, other: Mapping[str, Tensor], share: float) -> None:
+def mix(net: Network, other: dict[str, Tensor], share: float) -> None:
     """Make a network's tensors a mean with those of another one.
 
     Two trainings of which one began with the other lie in one valley: between them the loss is
@@ -106,16 +116,30 @@ def mix(net: Network, other: Mapping[str, Tensor], share: float) -> None:
         net: gets the mean.
         other: tensors by name, of the same architecture and the same classes in the same order.
         share: 0..1, how much `other` counts.
-
-    Raises:
-        OptionError: the two are not of one architecture.
     """
-    own = net.state_dict()
-    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in other.items()}:
+    for name, tensor in net.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.lerp_(other[name].to(tensor), share)
+
+
+def _require_mean(
+    net: Network, trained: Network, names: list[str], classes: list[str], trunk_weights: object
+) -> None:
+    """Refuse what makes a mean of two networks senseless."""
+    for i, (theirs, ours) in enumerate(zip_longest(names, classes, fillvalue="missing")):
+        if theirs != ours:
+            raise OptionError(
+                f"got weights to start from whose class {i} is {theirs}, and data whose class {i} "
+                f"is {ours}; a mean wants the same in the same order: set start_share=0"
+            )
+    shapes, others = ({k: v.shape for k, v in n.state_dict().items()} for n in (net, trained))
+    if shapes != others:
         raise OptionError(
             "got weights to start from of another architecture, with which no mean can be taken; "
             "set start_share=0"
         )
-    for name, tensor in own.items():
-        if tensor.is_floating_point():
-            tensor.lerp_(other[name].to(tensor), share)
+    if trunk_weights is not None:
+        raise OptionError(
+            "got weights for the trunk, but the result is a mean with those of start; "
+            "leave --trunk-weights out, or set start_share=0"
+        )

@@ -5,10 +5,10 @@
     metrics.jsonl    a record a line         weights/              for `Segmenter.from_pretrained`
     plots/           curves, predictions     eval/summary.json     the final figures
 
-A recipe with `start_share` keeps the weights that it began with in `checkpoints/start.pt`. A
-classifier's run has `checkpoints/epochs/NNN.safetensors`, too, and its confusion matrix in
-`eval/confusion.csv`. One that learns to draw has no `best.pt`; `plots/drawings.png` has true views
-above what is drawn of them.
+A recipe with `start` keeps what it began with in `checkpoints/start.pt`. A classifier's run has
+`checkpoints/epochs/NNN.safetensors`, too, and its confusion matrix in `eval/confusion.csv`. One
+that learns to draw has no `best.pt`; `plots/drawings.png` has true views above what is drawn of
+them.
 
 Of several processes, the first alone writes.
 """
@@ -42,6 +42,7 @@ __all__ = [
     "Report",
     "Run",
     "Validation",
+    "begun",
     "curves_missing",
     "draw_curves",
     "load_state",
@@ -50,6 +51,7 @@ __all__ = [
     "writing",
 ]
 
+_CHECKPOINT = "checkpoints/last.pt"
 # what `atomic` leaves of a file that was being written when the process was killed
 _LEFTOVER = re.compile(r"\.\w+\.[a-z0-9_]{8}\.(pt|json|jsonl|npz|png|safetensors)")
 
@@ -122,17 +124,18 @@ class Run(Generic[AnyRecipe, Learning]):
         tensorboard: bool = False,
     ) -> None:
         self.folder, self.recipe, self.classes, self.learner = folder, recipe, classes, learner
-        self.checkpoint, self.best_path, self.start_path = (
-            folder / f"checkpoints/{name}.pt" for name in ("last", "best", "start")
+        self.checkpoint = folder / _CHECKPOINT
+        self.best_path, self.start_path = (
+            self.checkpoint.with_name(f"{name}.pt") for name in ("best", "start")
         )
-        if not resume and self.checkpoint.exists():
+        if not resume and begun(folder):
             raise OptionError(
                 f"{folder} holds a run already; pass --resume to go on with it, or another folder"
             )
         self.progress, self.best, self.stale = Progress(), -1.0, 0
         self.optimizer_state: dict[str, Any] | None = None
         self.notes: list[str] = []
-        if resume and self.checkpoint.exists():
+        if resume and begun(folder):
             self._restore()
         step, first = self.progress.step, parallel.rank() == 0
         self.writer = _tensorboard(folder, step) if tensorboard and first else None
@@ -210,7 +213,7 @@ class Run(Generic[AnyRecipe, Learning]):
         for path in self.folder.rglob(".*"):
             if _LEFTOVER.fullmatch(path.name):
                 path.unlink()
-        if not self.checkpoint.exists():
+        if not begun(self.folder):
             self.best_path.unlink(missing_ok=True)
             self.start_path.unlink(missing_ok=True)
         _forget_after(self.folder / "metrics.jsonl", self.progress.step)
@@ -242,6 +245,11 @@ class Run(Generic[AnyRecipe, Learning]):
             return type(self.recipe).from_json(recipe) == self.recipe
         except OptionError:  # of a training of another kind
             return False
+
+
+def begun(folder: Path) -> bool:
+    """Whether there is a run to go on with: one that has come to its first checkpoint."""
+    return (folder / _CHECKPOINT).exists()
 
 
 def environment() -> dict[str, Any]:

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from unpool import parallel
-from unpool.beginning import begin, mix, require_start
-from unpool.cards import read_card
+from unpool.beginning import Start, begin, keep_start, mix, read_start
 from unpool.data.batches import Batch, batches
 from unpool.data.crops import Cut, Draw, Views, class_balance, draw_views, draw_windows, take_turns
 from unpool.data.pasting import find_paster
@@ -25,7 +24,7 @@ from unpool.devices import find_device
 from unpool.errors import DataError, OptionError
 from unpool.evaluate import evaluate
 from unpool.fitting import arithmetic, estimate_statistics, fit, parts_of, set_learning
-from unpool.models import FCN, DeconvNet, Network, save_pretrained
+from unpool.models import FCN, DeconvNet, save_pretrained
 from unpool.models.scaffold import Learner, Plain, Scaffold
 from unpool.models.vgg import MEAN_BGR, prepare, trunk_table
 from unpool.recipes import Recipe
@@ -34,9 +33,9 @@ from unpool.runs import (
     Report,
     Run,
     Validation,
+    begun,
     curves_missing,
     draw_curves,
-    load_state,
     write_json,
     writing,
 )
@@ -95,7 +94,6 @@ def train(
     learn, choose = open_data(data, split), open_data(data, val)
     if learn.classes != choose.classes:
         raise DataError(f"got other classes in {split} than in {val}; write them to classes.txt")
-    require_start(recipe, learn.classes)  # before there is a run folder
     shown = count_classes(learn)
     count_classes(choose)  # which reads all that the validations will read
     with parallel.join(where):
@@ -103,21 +101,26 @@ def train(
         torch.manual_seed(recipe.seed)
         learner = build(recipe, len(learn.classes)).to(where)
         learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        start = None
+        if not (resume and begun(Path(output))):  # what is refused leaves no run folder
+            start = begin(learner, recipe, learn.classes, trunk_weights, trunk_inputs)
         run = Run(
             Path(output), recipe, learn.classes, learner, resume=resume, tensorboard=tensorboard
         )
         with closing(run):
+            if start is None:
+                start = read_start(run)
+            else:
+                keep_start(run, start)
             if unseen := [name for name, n in zip(learn.classes, shown, strict=True) if not n]:
                 run.note(f"no mask of {split} shows {', '.join(unseen)}, which cannot be learned")
             if missing := curves_missing():
                 run.note(missing)
-            if run.progress.step == 0:
-                begin(run, trunk_weights, trunk_inputs)
             draw = sources(recipe, learn, run.folder, report)
             first, size = run.progress.step * parts, recipe.batch // parts
             stream = batches(draw, size, first, parallel.rank(), parallel.world())
             _fit(run, stream, choose, report)
-            return _finish(run, stream, learn, choose, command)
+            return _finish(run, start, stream, learn, choose, command)
 
 
 def count_classes(data: DataSet) -> list[int]:
@@ -235,6 +238,7 @@ def _fit(
 
 def _finish(
     run: Run[Recipe, Learner],
+    start: Start,
     stream: Iterator[Batch],
     learn: DataSet,
     choose: DataSet,
@@ -244,11 +248,11 @@ def _finish(
     run.take_best()
     net, folder, recipe = run.learner.net, run.folder, run.recipe
     if recipe.start_share:
-        mix(net, load_state(run.start_path)["model"], recipe.start_share)
+        mix(net, start.tensors, recipe.start_share)
     set_learning(run.learner, recipe.phases[-1], recipe)
     estimate_statistics(net, stream, recipe.statistics_passes, recipe.bf16)
     parallel.copy_from_first(run.learner)
-    card = describe(net, learn, recipe, command)
+    card = describe(learn, recipe, start.card, command)
     if parallel.rank() == 0:
         with writing(folder / "weights"):
             save_pretrained(net, folder / "weights", card)
@@ -291,9 +295,10 @@ def validate(learner: Learner, stages: int, data: DataSet, recipe: Recipe) -> fl
     return float(scores(np.sum(parallel.gather(found), 0)).miou)
 
 
-def describe(net: Network, data: DataSet, recipe: Recipe, command: str) -> dict[str, Any]:
-    """The card of a trained network, without its figures."""
-    started = {} if recipe.start is None else read_card(recipe.start)
+def describe(
+    data: DataSet, recipe: Recipe, started: dict[str, Any], command: str
+) -> dict[str, Any]:
+    """The card of a trained network, without its figures; `started` is that of its beginning."""
     terms = "the terms of the data and of the trunk's weights apply"
     if started:
         terms = f"{terms}; begun with {recipe.start}: {started.get('license', 'terms unknown')}"
