@@ -103,7 +103,7 @@ def test_a_mean_takes_no_other_trunk(data, start, tmp_path):
 def test_weights_that_do_not_segment_are_no_beginning(data, tmp_path, share):
     save_pretrained(SqueezeNet(2), tmp_path / "classifier", {})
     recipe = dataclasses.replace(TINY, start=str(tmp_path / "classifier"), start_share=share)
-    refused(data, tmp_path, recipe, OptionError, r"the network SqueezeNet.*that segments$")
+    refused(data, tmp_path, recipe, OptionError, r"a SqueezeNet .*which does not segment; ")
 
 
 @pytest.mark.parametrize("trunk", [((1, 6), (1, 9)), ((1, 6),)])

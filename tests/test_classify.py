@@ -386,7 +386,9 @@ def test_classifiers_are_not_taken_for_segmenters(shapes, data, tmp_path):
     with pytest.raises(WeightsError, match=r"classif"):
         Segmenter.from_pretrained(tmp_path / "run/weights")
     begun = override(recipes.FINETUNE, [f"start={tmp_path / 'run/weights'}"])
-    with pytest.raises(OptionError, match="got weights of the classifier ZFNet to start from"):
+    with pytest.raises(
+        OptionError, match="got weights of a ZFNet to start from, which does not segment"
+    ):
         train(data, tmp_path / "other", begun)
 
 

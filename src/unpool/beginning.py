@@ -94,8 +94,8 @@ def take_over(net: Network, trained: object) -> None:
     """
     if not isinstance(trained, DeconvNet | FCN):
         raise OptionError(
-            f"got weights of the network {type(trained).__name__} to start from; set start to "
-            "those of a network that segments"
+            f"got weights of a {type(trained).__name__} to start from, which does not segment; set "
+            "start to those of a DeconvNet or an FCN"
         )
     own, other = net.state_dict(), trained.state_dict()
     fits = {k: v for k, v in other.items() if k in own and own[k].shape == v.shape}
