@@ -11,6 +11,7 @@ from unpool.errors import OptionError, WeightsError
 from unpool.fitting import Step
 from unpool.models import SqueezeNet, from_pretrained, save_pretrained
 from unpool.recipes import Phase, Recipe
+from unpool.runs import load_state, save_state
 from unpool.train import train
 
 TINY = Recipe(
@@ -78,13 +79,20 @@ def refused(data, tmp_path, recipe, error, message, **options):
     ("names", "message"),
     [
         ("background\nowl\n", "class 1 is square, and data whose class 1 is owl"),
-        ("background\nsquare\nowl\n", "class 2 is missing, and data whose class 2 is owl"),
+        ("background\nsquare\nowl\n", "class 2 is not named, and data whose class 2 is owl"),
     ],
 )
 def test_a_mean_with_weights_of_other_classes_is_refused(data, start, tmp_path, names, message):
     (data / "classes.txt").write_text(names)
     recipe = dataclasses.replace(TINY, start=str(start), start_share=0.5)
-    refused(data, tmp_path, recipe, OptionError, f"{message}; .*set start_share=0")
+    refused(data, tmp_path, recipe, OptionError, f"{message}; .*same names.*set start_share=0")
+
+
+def test_a_mean_with_weights_whose_card_names_no_classes_is_refused(data, start, tmp_path):
+    card = json.loads((start / "card.json").read_text())
+    (start / "card.json").write_text(json.dumps(card | {"classes": None}))
+    recipe = dataclasses.replace(TINY, start=str(start), start_share=0.5)
+    refused(data, tmp_path, recipe, OptionError, "class 0 is not named.*write the same names")
 
 
 def test_a_mean_of_two_architectures_is_refused(data, start, tmp_path):
@@ -152,13 +160,15 @@ def ended(run):
     return [(run / f"weights/{name}").read_bytes() for name in ("model.safetensors", "card.json")]
 
 
+@pytest.mark.parametrize("share", [0, 0.5])
 @pytest.mark.parametrize("loss", ["changed", "gone"])
 def test_a_run_goes_on_whatever_became_of_the_weights_of_its_beginning(
-    data, start, mean, tmp_path, loss
+    data, start, mean, tmp_path, loss, share
 ):
-    train(data, tmp_path / "whole", mean)
+    recipe = dataclasses.replace(mean, start_share=share)
+    train(data, tmp_path / "whole", recipe)
     with pytest.raises(StopError):
-        train(data, tmp_path / "stopped", mean, report=stop_at(2))
+        train(data, tmp_path / "stopped", recipe, report=stop_at(2))
     if loss == "gone":
         shutil.rmtree(start)
     else:
@@ -167,7 +177,9 @@ def test_a_run_goes_on_whatever_became_of_the_weights_of_its_beginning(
             for tensor in net.parameters():
                 tensor.add_(1)
         save_pretrained(net, start, card | {"license": "another", "classes": ["", "owl"]})
-    train(data, tmp_path / "stopped", mean, resume=True)
+    with pytest.raises(OptionError, match="holds a run already; pass --resume"):
+        train(data, tmp_path / "stopped", recipe)
+    train(data, tmp_path / "stopped", recipe, resume=True)
     assert ended(tmp_path / "stopped") == ended(tmp_path / "whole")
 
 
@@ -185,18 +197,30 @@ def test_a_run_that_has_come_to_no_checkpoint_begins_anew(data, start, mean, tmp
     assert ended(tmp_path / "run") == ended(tmp_path / "new")
 
 
-@pytest.mark.parametrize("damage", ["removed", "cut"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("removed", r"start\.pt is missing, which tells what the run began with"),
+        ("cut", r"cannot read the checkpoint .*start\.pt"),
+        ("last", r"start\.pt is not what the run began with"),
+        ("without tensors", r"start\.pt is not what the run began with"),
+    ],
+)
 def test_a_beginning_that_cannot_be_read_again_is_known_before_any_step(
-    data, mean, tmp_path, damage
+    data, mean, tmp_path, damage, message
 ):
     with pytest.raises(StopError):
         train(data, tmp_path / "run", mean, report=stop_at(2))
     path = tmp_path / "run/checkpoints/start.pt"
     if damage == "removed":
         path.unlink()
-    else:
+    elif damage == "cut":
         path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "last":
+        shutil.copy(path.with_name("last.pt"), path)
+    else:
+        save_state(path, load_state(path) | {"model": {}})
     steps = []
-    with pytest.raises(WeightsError, match=r"start\.pt.*put back a copy, or begin a new run"):
+    with pytest.raises(WeightsError, match=f"{message}.*put back a copy, or begin a new run"):
         train(data, tmp_path / "run", mean, resume=True, report=steps.append)
     assert not [record for record in steps if isinstance(record, Step)]

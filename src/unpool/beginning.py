@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unpool import parallel
 from unpool.cards import settings
-from unpool.errors import OptionError
+from unpool.errors import OptionError, WeightsError
 from unpool.models import DeconvNet, Network, from_pretrained, load_vgg
 from unpool.models.fcn import FCN
 from unpool.models.scaffold import Learner, Scaffold
@@ -50,10 +50,15 @@ def begin(
     if recipe.start is not None:
         trained, card = from_pretrained(recipe.start)
         take_over(learner.net, trained)
-        names = settings(card, trained.classes, recipe.start)["classes"]
+        settings(card, trained.classes, recipe.start)  # says so if a value cannot be used
         start = Start(card, {})
         if recipe.start_share:
-            _require_mean(learner.net, trained, names, classes, trunk_weights)
+            if trunk_weights is not None:
+                raise OptionError(
+                    "got weights for the trunk, but the result is a mean with those of start; "
+                    "leave --trunk-weights out, or set start_share=0"
+                )
+            _require_mean(learner.net, trained, card.get("classes") or [], classes)
             start = Start(card, trained.state_dict())
     if trunk_weights is not None:
         load_vgg(learner.net, trunk_weights, trunk_inputs)
@@ -76,11 +81,19 @@ def read_start(run: Run[Recipe, Learner]) -> Start:
     """What a run that goes on began with.
 
     Raises:
-        WeightsError: it cannot be read.
+        WeightsError: it is missing, cannot be read, or is of another run.
     """
     if run.recipe.start is None:
         return Start({}, {})
+    cure = "put back a copy, or begin a new run in another folder"
+    if not run.start_path.exists():
+        raise WeightsError(
+            f"{run.start_path} is missing, which tells what the run began with; {cure}"
+        )
     state = load_state(run.start_path)
+    wanted = _shapes(run.learner.net.state_dict()) if run.recipe.start_share else {}
+    if "card" not in state or _shapes(state["model"]) != wanted:
+        raise WeightsError(f"{run.start_path} is not what the run began with; {cure}")
     return Start(state["card"], state["model"])
 
 
@@ -122,24 +135,21 @@ def mix(net: Network, other: dict[str, Tensor], share: float) -> None:
             tensor.lerp_(other[name].to(tensor), share)
 
 
-def _require_mean(
-    net: Network, trained: Network, names: list[str], classes: list[str], trunk_weights: object
-) -> None:
+def _require_mean(net: Network, trained: Network, names: list[str], classes: list[str]) -> None:
     """Refuse what makes a mean of two networks senseless."""
-    for i, (theirs, ours) in enumerate(zip_longest(names, classes, fillvalue="missing")):
+    for i, (theirs, ours) in enumerate(zip_longest(names, classes, fillvalue="not named")):
         if theirs != ours:
             raise OptionError(
                 f"got weights to start from whose class {i} is {theirs}, and data whose class {i} "
-                f"is {ours}; a mean wants the same in the same order: set start_share=0"
+                f"is {ours}; a mean wants the same in the same order: write the same names into "
+                "the card of the weights or the classes.txt of the data, or set start_share=0"
             )
-    shapes, others = ({k: v.shape for k, v in n.state_dict().items()} for n in (net, trained))
-    if shapes != others:
+    if _shapes(net.state_dict()) != _shapes(trained.state_dict()):
         raise OptionError(
             "got weights to start from of another architecture, with which no mean can be taken; "
             "set start_share=0"
         )
-    if trunk_weights is not None:
-        raise OptionError(
-            "got weights for the trunk, but the result is a mean with those of start; "
-            "leave --trunk-weights out, or set start_share=0"
-        )
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}

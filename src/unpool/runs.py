@@ -5,10 +5,10 @@
     metrics.jsonl    a record a line         weights/              for `Segmenter.from_pretrained`
     plots/           curves, predictions     eval/summary.json     the final figures
 
-A recipe with `start` keeps what it began with in `checkpoints/start.pt`. A classifier's run has
-`checkpoints/epochs/NNN.safetensors`, too, and its confusion matrix in `eval/confusion.csv`. One
-that learns to draw has no `best.pt`; `plots/drawings.png` has true views above what is drawn of
-them.
+A run that segments and has a `start` keeps what it began with in `checkpoints/start.pt`. A
+classifier's run has `checkpoints/epochs/NNN.safetensors`, too, and its confusion matrix in
+`eval/confusion.csv`. One that learns to draw has no `best.pt`; `plots/drawings.png` has true views
+above what is drawn of them.
 
 Of several processes, the first alone writes.
 """

@@ -102,7 +102,7 @@ def train(
         learner = build(recipe, len(learn.classes)).to(where)
         learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         start = None
-        if not (resume and begun(Path(output))):  # what is refused leaves no run folder
+        if not begun(Path(output)):  # weights that are refused leave no run folder
             start = begin(learner, recipe, learn.classes, trunk_weights, trunk_inputs)
         run = Run(
             Path(output), recipe, learn.classes, learner, resume=resume, tensorboard=tensorboard
