@@ -1,6 +1,7 @@
-"""Small networks that behave like trained ones."""
+"""Small networks that behave like trained ones, small data, and a training that is left."""
 
 import math
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from unpool.fitting import Step
 from unpool.models import DeconvNet
 from unpool.vision.images import write_mask
 
@@ -34,6 +36,26 @@ def _filled(net: DeconvNet, seed: int = 0) -> DeconvNet:
 def filled():
     """Fill a network with weights and statistics of some variety."""
     return torch.no_grad()(_filled)
+
+
+class _StopError(Exception):
+    pass
+
+
+@pytest.fixture(scope="session")
+def stopped_at():
+    """Leave a training after a step: `with stopped_at(3) as report: train(..., report=report)`."""
+
+    @contextmanager
+    def stopped(n):
+        def report(record):
+            if isinstance(record, Step) and record.n == n:
+                raise _StopError
+
+        with pytest.raises(_StopError):
+            yield report
+
+    return stopped
 
 
 @pytest.fixture

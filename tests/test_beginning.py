@@ -9,7 +9,7 @@ import torch
 
 from unpool.errors import OptionError, WeightsError
 from unpool.fitting import Step
-from unpool.models import SqueezeNet, from_pretrained, save_pretrained
+from unpool.models import FCN, SqueezeNet, from_pretrained, save_pretrained
 from unpool.recipes import Phase, Recipe
 from unpool.runs import load_state, save_state
 from unpool.train import train
@@ -108,10 +108,19 @@ def test_a_mean_takes_no_other_trunk(data, start, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0, 0.5])
-def test_weights_that_do_not_segment_are_no_beginning(data, tmp_path, share):
-    save_pretrained(SqueezeNet(2), tmp_path / "classifier", {})
-    recipe = dataclasses.replace(TINY, start=str(tmp_path / "classifier"), start_share=share)
-    refused(data, tmp_path, recipe, OptionError, r"a SqueezeNet .*which does not segment; ")
+@pytest.mark.parametrize("other", [SqueezeNet, FCN])
+def test_weights_of_another_network_are_no_beginning(data, tmp_path, other, share):
+    net = SqueezeNet(2) if other is SqueezeNet else FCN(2, TINY.trunk, 8, stride=4)
+    save_pretrained(net, tmp_path / "other", {})
+    recipe = dataclasses.replace(TINY, start=str(tmp_path / "other"), start_share=share)
+    message = f"got {other.__name__} weights to start from, .*; set start to DeconvNet weights"
+    refused(data, tmp_path, recipe, OptionError, message)
+
+
+def test_an_fcn_does_not_begin_with_a_trunk_that_has_batch_norm(data, start, tmp_path):
+    recipe = dataclasses.replace(TINY, network="FCN", stride=4, code=8, start=str(start))
+    message = "got DeconvNet weights to start from, .*; set start to FCN weights"
+    refused(data, tmp_path, recipe, OptionError, message)
 
 
 @pytest.mark.parametrize("trunk", [((1, 6), (1, 9)), ((1, 6),)])
@@ -134,18 +143,6 @@ def test_a_card_with_classes_that_are_no_names_is_refused(data, start, tmp_path,
     refused(data, tmp_path, recipe, WeightsError, "classes .* in the card of .*wanted 2 names")
 
 
-class StopError(Exception):
-    pass
-
-
-def stop_at(n):
-    def report(record):
-        if record.n == n:
-            raise StopError
-
-    return report
-
-
 @pytest.fixture
 def mean(start):
     """Of two steps, with a checkpoint after the first."""
@@ -156,19 +153,19 @@ def mean(start):
 
 
 def ended(run):
-    """What a training has made, but for its figures' place: tensors and card."""
+    """The weights that a training has made, tensors and card."""
     return [(run / f"weights/{name}").read_bytes() for name in ("model.safetensors", "card.json")]
 
 
 @pytest.mark.parametrize("share", [0, 0.5])
 @pytest.mark.parametrize("loss", ["changed", "gone"])
 def test_a_run_goes_on_whatever_became_of_the_weights_of_its_beginning(
-    data, start, mean, tmp_path, loss, share
+    data, start, mean, tmp_path, loss, share, stopped_at
 ):
     recipe = dataclasses.replace(mean, start_share=share)
     train(data, tmp_path / "whole", recipe)
-    with pytest.raises(StopError):
-        train(data, tmp_path / "stopped", recipe, report=stop_at(2))
+    with stopped_at(2) as report:
+        train(data, tmp_path / "stopped", recipe, report=report)
     if loss == "gone":
         shutil.rmtree(start)
     else:
@@ -183,9 +180,9 @@ def test_a_run_goes_on_whatever_became_of_the_weights_of_its_beginning(
     assert ended(tmp_path / "stopped") == ended(tmp_path / "whole")
 
 
-def test_a_run_that_has_come_to_no_checkpoint_begins_anew(data, start, mean, tmp_path):
-    with pytest.raises(StopError):
-        train(data, tmp_path / "run", dataclasses.replace(mean, save_every=9), report=stop_at(1))
+def test_a_run_that_has_come_to_no_checkpoint_begins_anew(data, start, mean, tmp_path, stopped_at):
+    with stopped_at(1) as report:
+        train(data, tmp_path / "run", dataclasses.replace(mean, save_every=9), report=report)
     assert (tmp_path / "run/checkpoints/start.pt").exists()
     net, card = from_pretrained(start)
     with torch.no_grad():
@@ -207,10 +204,10 @@ def test_a_run_that_has_come_to_no_checkpoint_begins_anew(data, start, mean, tmp
     ],
 )
 def test_a_beginning_that_cannot_be_read_again_is_known_before_any_step(
-    data, mean, tmp_path, damage, message
+    data, mean, tmp_path, damage, message, stopped_at
 ):
-    with pytest.raises(StopError):
-        train(data, tmp_path / "run", mean, report=stop_at(2))
+    with stopped_at(2) as report:
+        train(data, tmp_path / "run", mean, report=report)
     path = tmp_path / "run/checkpoints/start.pt"
     if damage == "removed":
         path.unlink()

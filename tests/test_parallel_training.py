@@ -167,8 +167,8 @@ def test_the_replicas_end_the_same(two):
     assert first["whole"] == second["whole"] == first["stopped"] == second["stopped"]
 
 
-def test_a_mean_is_taken_by_both(two):
-    """Of the beginning alone, but for the statistics of batch norm, which are taken anew."""
+def test_a_mean_is_taken(two):
+    """With share 1: the beginning is back, but for batch norm's statistics, which are new."""
     output, _ = two
     old, new = (
         load_file(output / name / "weights/model.safetensors") for name in ("whole", "same")

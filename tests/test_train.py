@@ -73,18 +73,6 @@ def files(folder):
     return {path.relative_to(folder).as_posix() for path in paths}
 
 
-class StopError(Exception):
-    pass
-
-
-def stop_at(n):
-    def report(record):
-        if record.n == n:
-            raise StopError
-
-    return report
-
-
 def test_a_run_leaves_all_that_it_promises_and_its_weights_segment(data, tmp_path):
     records = []
     summary = train(data, tmp_path / "run", TINY, report=records.append, command="unpool train …")
@@ -107,13 +95,13 @@ def test_a_run_leaves_all_that_it_promises_and_its_weights_segment(data, tmp_pat
     assert found.labels.shape == (40, 52)
 
 
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(data, tmp_path):
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(data, tmp_path, stopped_at):
     train(data, tmp_path / "whole", TINY)
 
     for stop in (1, 3, 5, 7):  # before, between and after checkpoints; 3 ends a phase
         folder = tmp_path / f"stopped-{stop}"
-        with pytest.raises(StopError):
-            train(data, folder, TINY, report=stop_at(stop))
+        with stopped_at(stop) as report:
+            train(data, folder, TINY, report=report)
         train(data, folder, TINY, resume=True)
         assert weights(folder) == weights(tmp_path / "whole")
         lines = (folder / "metrics.jsonl").read_text().splitlines()
@@ -130,7 +118,7 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(data, tmp_path):
         train(data, tmp_path / "run", other, resume=True)
 
 
-def test_an_fcn_leaves_the_same_and_its_weights_segment(data, tmp_path):
+def test_an_fcn_leaves_the_same_and_its_weights_segment(data, tmp_path, stopped_at):
     train(data, tmp_path / "run", TINY_FCN)
     assert files(tmp_path / "run") == FILES
     net, card = from_pretrained(tmp_path / "run/weights")
@@ -139,8 +127,8 @@ def test_an_fcn_leaves_the_same_and_its_weights_segment(data, tmp_path):
     assert card["recipe"]["network"] == "FCN"
     found = Segmenter.from_pretrained(tmp_path / "run/weights")(read_image(data / "images/0.png"))
     assert found.labels.shape == (40, 52)
-    with pytest.raises(StopError):
-        train(data, tmp_path / "again", TINY_FCN, report=stop_at(3))
+    with stopped_at(3) as report:
+        train(data, tmp_path / "again", TINY_FCN, report=report)
     train(data, tmp_path / "again", TINY_FCN, resume=True)
     assert weights(tmp_path / "again") == weights(tmp_path / "run")
     plain = dataclasses.replace(TINY_FCN, checkpointing=False)
@@ -165,12 +153,12 @@ def test_a_run_ends_when_its_patience_is_out(data, tmp_path, monkeypatch):
     assert weights(tmp_path / "run") == before
 
 
-def test_tensorboard_has_every_step_once(data, tmp_path):
+def test_tensorboard_has_every_step_once(data, tmp_path, stopped_at):
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with pytest.raises(StopError):
-        train(data, tmp_path / "run", TINY, report=stop_at(5), tensorboard=True)
+    with stopped_at(5) as report:
+        train(data, tmp_path / "run", TINY, report=report, tensorboard=True)
     train(data, tmp_path / "run", TINY, resume=True, tensorboard=True)
     events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
     assert [e.step for e in events.Scalars("loss")] == [1, 2, 3, 4, 5, 6, 7]

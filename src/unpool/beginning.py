@@ -10,8 +10,7 @@ from torch import Tensor
 from unpool import parallel
 from unpool.cards import settings
 from unpool.errors import OptionError, WeightsError
-from unpool.models import DeconvNet, Network, from_pretrained, load_vgg
-from unpool.models.fcn import FCN
+from unpool.models import Network, from_pretrained, load_vgg
 from unpool.models.scaffold import Learner, Scaffold
 from unpool.recipes import Recipe
 from unpool.runs import Run, load_state, save_state
@@ -103,18 +102,18 @@ def take_over(net: Network, trained: object) -> None:
     Score layers of other classes stay as they are.
 
     Raises:
-        OptionError: the trained one does not segment, or the two have not the same trunk.
+        OptionError: the trained one is another network, or has another trunk.
     """
-    if not isinstance(trained, DeconvNet | FCN):
+    if not isinstance(trained, type(net)):  # of those that segment, one's trunk has batch norm
+        theirs, ours = type(trained).__name__, type(net).__name__
         raise OptionError(
-            f"got weights of a {type(trained).__name__} to start from, which does not segment; set "
-            "start to those of a DeconvNet or an FCN"
+            f"got {theirs} weights to start from, and a recipe that trains a network {ours}; set "
+            f"start to {ours} weights"
         )
+    if net.trunk.table != trained.trunk.table:
+        raise OptionError("got weights to start from with another trunk; set trunk to theirs")
     own, other = net.state_dict(), trained.state_dict()
     fits = {k: v for k, v in other.items() if k in own and own[k].shape == v.shape}
-    same = net.trunk.table == trained.trunk.table
-    if not same or not all(k in fits for k in own if k.startswith("trunk.")):
-        raise OptionError("got weights to start from with another trunk; set trunk to theirs")
     net.load_state_dict(fits, strict=False)
 
 
