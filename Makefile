@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: demo test test-slow lint bench results clean
 
-# Segment the photos that scikit-image ships; pictures and a contact sheet go to demo/.
+# Segment the photos that scikit-image ships; images and a contact sheet go to demo/.
 demo: .venv
 	$(BIN)/python examples/demo.py demo
 

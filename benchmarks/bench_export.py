@@ -12,10 +12,10 @@ import sys
 import numpy as np
 import torch
 
-from unpool.bench.pictures import photos
+from unpool.bench.images import photos
 from unpool.bench.rounds import in_turn, spread, timed
-from unpool.exported import is_exported
-from unpool.segment import Segmenter, resize
+from unpool.export.runtime import is_exported
+from unpool.segment.segmenter import Segmenter, resize
 from unpool.vision.boxes import Crop
 
 ROUNDS, CROPS = 10, 4

@@ -1,7 +1,7 @@
 """Speed of pooling with switches and of unpooling.
 
 What bounds them is memory: each moves a map a few times and computes next to nothing. So each is
-shown beside a plain copy of the same map, measured in the same run; the copy's share of the time
+shown beside a plain copy of the same map, measured in the same run; the copy's fraction of the time
 tells how near to the bound an operation is. The last line is JSON.
 
 usage: python benchmarks/bench_ops.py

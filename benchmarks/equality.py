@@ -1,6 +1,6 @@
-"""How far the labels of exported networks are from those of PyTorch, on real pictures.
+"""How far the labels of exported networks are from those of PyTorch, on real images.
 
-Every fourth picture of a data set's split is labeled whole, at its own size, and in four crops.
+Every fourth image of a data set's split is labeled whole, at its own size, and in four crops.
 Counted are pixels whose label differs from PyTorch's in fp32, as trained. The last line is JSON.
 
 usage: python benchmarks/equality.py DATA WEIGHTS [WEIGHTS.onnx] [WEIGHTS.xml] [WEIGHTS.pt2]
@@ -15,7 +15,7 @@ from bench_export import segmenters
 from numpy.typing import NDArray
 
 from unpool.data import open_data, read_sample
-from unpool.segment import Segmenter
+from unpool.segment.segmenter import Segmenter
 from unpool.vision.boxes import Crop
 
 

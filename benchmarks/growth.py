@@ -1,10 +1,10 @@
-"""Time and memory of segmentation against proposals, size of the picture, and size of a folder.
+"""Time and memory of segmentation against proposals, size of the image, and size of a folder.
 
-What is to be seen: a line in the number of proposals; in the size of the picture a line at most,
-and bounded memory; and a folder of any size in the memory of a few pictures. Each point is a
+What is to be seen: a line in the number of proposals; in the size of the image a line at most,
+and bounded memory; and a folder of any size in the memory of a few images. Each point is a
 process of its own with the default weights, from file to files, as in `unpool segment`; memory is
 its peak, Python and the libraries included. A folder is one process, and memory what it holds
-after so many pictures.
+after so many images.
 
 usage: python benchmarks/growth.py [--short] [--threads N] [-o docs]
 writes growth.json and growth.png
@@ -25,25 +25,25 @@ from typing import Any
 import click
 import numpy as np
 
+from unpool.bench.images import photos
 from unpool.bench.machine import describe, threads
 from unpool.bench.memory import gigabytes, peak_memory
-from unpool.bench.pictures import photos
 from unpool.files import atomic
-from unpool.segment import Segmenter
+from unpool.segment.segmenter import Segmenter
 from unpool.vision.images import read_image, write_image
 
 SIZE = (375, 500)
-FEW = 10  # proposals, where the size of the picture is looked at
-SMALL = 160  # long side of the pictures of the folder
+FEW = 10  # proposals, where the size of the image is looked at
+SMALL = 160  # long side of the images of the folder
 PROPOSALS = (1, 10, 25, 50, 100, 150, 200)
 MEGAPIXELS = (0.1, 0.5, 1, 2, 4, 8, 16, 24)
-PICTURES, EARLY = 500, 100  # of the folder; the leak is what it holds more than early
+IMAGES, EARLY = 500, 100  # of the folder; the leak is what it holds more than early
 
 Point = dict[str, Any]
 
 
-def one_picture(size: tuple[int, int], rounds: int, count: int, options: dict[str, Any]) -> Point:
-    """Median seconds of a picture, after one that is not counted, and the peak memory in GB."""
+def one_image(size: tuple[int, int], rounds: int, count: int, options: dict[str, Any]) -> Point:
+    """Median seconds of an image, after one that is not counted, and the peak memory in GB."""
     with threads(count), TemporaryDirectory() as folder:
         source, mask = Path(folder, "photo.jpg"), Path(folder, "mask.png")
         write_image(source, next(iter(photos(size).values())))
@@ -56,12 +56,12 @@ def one_picture(size: tuple[int, int], rounds: int, count: int, options: dict[st
     return {"seconds": round(statistics.median(times[1:]), 4), "gb": gigabytes(peak_memory())}
 
 
-def folder_of(pictures: int, count: int) -> list[Point]:
-    """Seconds and GB after so many pictures of a folder."""
+def folder_of(photos: int, count: int) -> list[Point]:
+    """Seconds and GB after so many images of a folder."""
     points: list[Point] = []
     with threads(count), TemporaryDirectory() as folder:
         images = list(photos((SMALL * 3 // 4, SMALL)).values())
-        sources = [Path(folder, f"{n}.jpg") for n in range(pictures)]
+        sources = [Path(folder, f"{n}.jpg") for n in range(photos)]
         for n, source in enumerate(sources):
             write_image(source, np.roll(images[n % len(images)], n, axis=1))
         segmenter = Segmenter.from_pretrained("objects", mode="whole", whole_side=SMALL)
@@ -69,7 +69,7 @@ def folder_of(pictures: int, count: int) -> list[Point]:
         start = time.perf_counter()
         for n, source in enumerate(sources, 1):
             segmenter(read_image(source)).save(source.with_suffix(".png"))
-            if n in (1, EARLY) or n % max(pictures // 20, 1) == 0:
+            if n in (1, EARLY) or n % max(photos // 20, 1) == 0:
                 seconds = time.perf_counter() - start
                 points.append({"x": n, "seconds": round(seconds, 4), "gb": held_now()})
     return points
@@ -113,31 +113,31 @@ def measure(short: bool, count: int) -> dict[str, list[Point]]:
     works: list[tuple[str, float, Any]] = []
     for n in PROPOSALS[:3] if short else PROPOSALS:
         options = {**instance, "proposals": n}
-        works.append(("proposals", n, partial(one_picture, SIZE, rounds, count, options)))
+        works.append(("proposals", n, partial(one_image, SIZE, rounds, count, options)))
     for mp in MEGAPIXELS[:3] if short else MEGAPIXELS:
         height = round((mp * 1e6 * 3 / 4) ** 0.5)
         size = height, height * 4 // 3
         for name, options in {"whole": {"mode": "whole"}, "instance": instance}.items():
             options = {**options, "proposals": FEW} if name == "instance" else options
-            works.append((name, mp, partial(one_picture, size, rounds, count, options)))
-    with click.progressbar(works, label="pictures") as bar:
+            works.append((name, mp, partial(one_image, size, rounds, count, options)))
+    with click.progressbar(works, label="images") as bar:
         for name, x, work in bar:
             curves[name].append({"x": x, **apart(work)})
-    pictures = 20 if short else PICTURES
-    click.echo(f"a folder of {pictures}", err=True)
-    return {**curves, "folder": apart(partial(folder_of, pictures, count))}
+    images = 20 if short else IMAGES
+    click.echo(f"a folder of {images}", err=True)
+    return {**curves, "folder": apart(partial(folder_of, images, count))}
 
 
 def plot(curves: dict[str, list[Point]], path: Path) -> None:
-    """Seconds above, memory below; proposals, size of the picture, folder."""
+    """Seconds above, memory below; proposals, size of the image, folder."""
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(10, 5), layout="constrained")
     grid = drawn.subplots(2, 3, sharex="col")
     columns = {
         "proposals, 500 x 375 pixels": {"proposals": "instance-wise"},
-        "megapixels of the picture": {"whole": "whole", "instance": f"{FEW} proposals"},
-        f"pictures of a folder, long side {SMALL}": {"folder": "whole"},
+        "megapixels of the image": {"whole": "whole", "instance": f"{FEW} proposals"},
+        f"images of a folder, long side {SMALL}": {"folder": "whole"},
     }
     for axes, (label, names) in zip(grid.T, columns.items(), strict=True):
         for name, legend in names.items():
@@ -163,7 +163,7 @@ def leak(points: list[Point]) -> dict[str, float]:
     return {
         "gb_early": early["gb"],
         "gb_late": points[-1]["gb"],
-        "mb_a_picture": round(grown / over, 4),
+        "mb_a_image": round(grown / over, 4),
     }
 
 

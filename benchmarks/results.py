@@ -4,9 +4,9 @@
     make results DATA=... TRUNK=...    # trained anew from these VGG weights
 
 writes docs/results.md, docs/results.json, docs/results-proposals.png and docs/results-figure.jpg.
-A training that was interrupted is resumed, and parts that were measured with the same weights are
+An interrupted training run is resumed, and parts that were measured with the same weights are
 not measured again (they are kept in RUNS/results). Every row comes from the same crops and the same
-code: a picture's crops are segmented once, and all rows are made of their scores.
+code: an image's crops are segmented once, and all rows are made of their scores.
 """
 
 import dataclasses
@@ -24,17 +24,17 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from unpool.aggregate import Aggregate
 from unpool.data import DataSet, open_data, read_sample
-from unpool.ensemble import combine
-from unpool.evaluate import Measured, compare, evaluate, summarize
 from unpool.files import atomic
 from unpool.models.weights import read_card
 from unpool.ops import CRF_PRESETS, DenseCRF, Kernel
 from unpool.recipes import RECIPES, Phase, Recipe
-from unpool.segment import Segmenter, resize, squares
-from unpool.segmentation import PRESENT_ON, conclude
-from unpool.train import train
+from unpool.segment.aggregate import Aggregate
+from unpool.segment.ensemble import combine
+from unpool.segment.evaluate import Measured, compare, evaluate, summarize
+from unpool.segment.result import PRESENT_ON, conclude
+from unpool.segment.segmenter import Segmenter, resize, squares
+from unpool.segment.train import train
 from unpool.vision.drawing import contact_sheet, overlay
 from unpool.vision.images import read_image, write_image
 from unpool.vision.metrics import scores as miou
@@ -42,7 +42,7 @@ from unpool.vision.metrics import scores as miou
 COUNTS = (1, 2, 5, 10, 20, 30, 50, 75, 100)
 TABLE = (
     "FCN-8s",
-    "DeconvNet, whole picture",
+    "DeconvNet, whole image",
     "DeconvNet, instance-wise",
     "DeconvNet, instance-wise + CRF",
     "EDeconvNet",
@@ -56,9 +56,9 @@ CRFS = {  # by what differs from the published one
     **{f"preset `{name}`": CRF_PRESETS[name] for name in ("deeplab", "crfrnn", "densecrf")},
 }
 PRESENCES = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-PRESENCE_OF = ("FCN-8s", "DeconvNet, whole picture", "DeconvNet, instance-wise", "EDeconvNet")
-FOLDS = 10  #: in each, the presence is chosen by the pictures of the others
-ENLARGED = 500  #: long side of VOC's pictures, for which these parameters were published
+PRESENCE_OF = ("FCN-8s", "DeconvNet, whole image", "DeconvNet, instance-wise", "EDeconvNet")
+FOLDS = 10  #: in each, the presence is chosen by the images of the others
+ENLARGED = 500  #: long side of VOC's images, for which these parameters were published
 STAGED = dataclasses.replace(RECIPES["finetune"], name="stages", patience=None)
 STAGES: dict[str, tuple[Phase, ...]] = {  # from `objects`; as many steps each
     "stage 1 only": (Phase("stage 1", 5, 200, 2e-4, 2e-4, 2e-5, 4, ("objects",)),),
@@ -75,7 +75,7 @@ Scores = NDArray[np.float32]
 def rows(
     image: NDArray[np.uint8], deconvnet: Segmenter, fcn: Segmenter, crf: str, ensemble: str
 ) -> dict[str, NDArray[np.uint8]]:
-    """The labels of one picture by every row: those of the table, and those of the ablations."""
+    """The labels of one image by every row: those of the table, and those of the ablations."""
 
     def labels(
         scores: Scores, crf: str | DenseCRF | None = None, presence: float = deconvnet.presence
@@ -107,8 +107,8 @@ def rows(
         found[f"{name}, presence 0"] = labels(scores, crf, 0.0)
     other = {"mean": "product", "product": "mean"}[ensemble]
     found[f"EDeconvNet, {other}"] = labels(combine(best, partner, other))
-    found["DeconvNet, whole picture + CRF"] = labels(whole, crf)
-    found["EDeconvNet, whole picture"] = labels(combine(whole, partner, ensemble))
+    found["DeconvNet, whole image + CRF"] = labels(whole, crf)
+    found["EDeconvNet, whole image"] = labels(combine(whole, partner, ensemble))
     for what, other_crf in CRFS.items():
         found[f"CRF, {what}"] = labels(both, other_crf)
     found[f"CRF, at {ENLARGED} pixels"] = _at_large(image, both, deconvnet)
@@ -116,7 +116,7 @@ def rows(
 
 
 def _at_large(image: NDArray[np.uint8], scores: Scores, by: Segmenter) -> NDArray[np.uint8]:
-    """The labels after the CRF of the enlarged picture, back at the picture's size."""
+    """The labels after the CRF of the enlarged image, back at the image's size."""
     large = resize(image, max(ENLARGED, *image.shape[:2]))
     size = large.shape[:2]
     grown = F.interpolate(torch.from_numpy(scores)[None], size=size, mode="bilinear")[0]
@@ -145,7 +145,7 @@ def measure(
 
 
 def by_others(ways: list[list[Measured]]) -> list[Measured]:
-    """Each picture in the way that is best on the other folds, so that it has not chosen itself."""
+    """Each image in the way that is best on the other folds, so that it has not chosen itself."""
     fold = np.arange(len(ways[0])) % FOLDS
     counts = np.array([[one.matrix for one in way] for way in ways])
     chosen = [np.argmax([miou(way[fold != f].sum(0)).miou for way in counts]) for f in range(FOLDS)]
@@ -153,7 +153,7 @@ def by_others(ways: list[list[Measured]]) -> list[Measured]:
 
 
 def precisions(data_root: Path, split: str, weights: str) -> dict[str, dict[str, Any]]:
-    """Whole pictures by the network as it is, in its fast form, and in bfloat16."""
+    """Whole images by the network as it is, in its fast form, and in bfloat16."""
     ways: dict[str, dict[str, Any]] = {
         "as it is, fp32": {"exact": True},
         "fast form, fp32": {"precision": "fp32"},
@@ -193,12 +193,12 @@ def stages(data_root: Path, split: str, runs: Path) -> dict[str, dict[str, Any]]
                 summary = evaluate(
                     segmenter, data, mode=mode, progress=lambda done, _, b=bar: b.update(1)
                 )
-            found[f"{name}, {mode}"] = _with_means(summary, pictures(data))
+            found[f"{name}, {mode}"] = _with_means(summary, images(data))
     return found
 
 
 def _summaries(measured: dict[str, list[Measured]], data: DataSet) -> dict[str, dict[str, Any]]:
-    count = pictures(data)
+    count = images(data)
     summaries = {name: summarize(found, data, name) for name, found in measured.items()}
     return {name: _with_means(summary, count) for name, summary in summaries.items()}
 
@@ -225,8 +225,8 @@ def kept(path: Path, key: str, measure: Callable[[], dict[str, Any]]) -> dict[st
     return measured
 
 
-def pictures(data: DataSet) -> dict[str, int]:
-    """In how many pictures each class occurs; those of one or two are these pictures' luck."""
+def images(data: DataSet) -> dict[str, int]:
+    """In how many images each class occurs; those of one or two are these images' luck."""
     count = np.zeros(256, int)
     for sample in data.samples:
         count[np.unique(read_sample(sample, len(data.classes))[1])] += 1
@@ -256,7 +256,7 @@ def plot(summaries: dict[str, dict[str, Any]], path: Path) -> None:
         low, high = zip(*(s["miou_interval"] for s in found), strict=True)
         axes.plot(COUNTS, [s["miou"] for s in found], marker=".", label=how)
         axes.fill_between(COUNTS, low, high, alpha=0.12)
-    axes.axhline(summaries["DeconvNet, whole picture"]["miou"], ls=":", c="k", label="whole")
+    axes.axhline(summaries["DeconvNet, whole image"]["miou"], ls=":", c="k", label="whole")
     axes.set(xlabel="proposals", ylabel="mean IoU", ylim=(0, None))
     axes.legend()
     axes.grid(alpha=0.3)
@@ -273,7 +273,7 @@ def line(name: str, summary: dict[str, Any]) -> str:
     return f"| {name} | {100 * summary['miou']:.1f} | {low} to {high} | {cells} |"
 
 
-HEAD = """| | mean IoU | 95 % interval | of classes in the truth | in 3 pictures or more \
+HEAD = """| | mean IoU | 95 % interval | of classes in the truth | in 3 images or more \
 | pixel accuracy | mean accuracy | boundary F1 |
 |---|---|---|---|---|---|---|---|"""
 
@@ -317,10 +317,10 @@ def page(parts: dict[str, dict[str, dict[str, Any]]], about: dict[str, str]) -> 
         "![the rows on photos of scikit-image](results-figure.jpg)",
         "## Classes that are nowhere sure",
         f"By the weights' `presence`, classes that have a probability of {about['presence']} on "
-        f"less than {100 * PRESENT_ON:g} % of a picture are left out. The paper keeps all classes:",
+        f"less than {100 * PRESENT_ON:g} % of an image are left out. The paper keeps all classes:",
         table(kept, list(TABLE)),
-        "Mean IoU by presence. In the last row the presence of each tenth of the pictures is the "
-        "one that is best on the other nine tenths, so that no picture chooses for itself.",
+        "Mean IoU by presence. In the last row the presence of each tenth of the images is the "
+        "one that is best on the other nine tenths, so that no image chooses for itself.",
         "\n".join(
             ["| presence | " + " | ".join(PRESENCE_OF) + " |", "|---|---|---|---|---|", *presences]
         ),
@@ -328,13 +328,13 @@ def page(parts: dict[str, dict[str, dict[str, Any]]], about: dict[str, str]) -> 
         table(rows, others),
         "## The dense CRF's parameters",
         "The scores of EDeconvNet, refined by other CRFs. The published parameters were found on "
-        f"VOC, whose pictures are {ENLARGED} pixels long; one row enlarges the pictures to that.",
+        f"VOC, whose images are {ENLARGED} pixels long; one row enlarges the images to that.",
         table(rows, ["EDeconvNet", *crfs]),
         "## Number of proposals, and how their scores are put together",
         "\n".join(["| proposals | max | mean |", "|---|---|---|", *counts]),
         "![mean IoU against the number of proposals](results-proposals.png)",
         "## The fast form and bfloat16",
-        "Whole pictures. The last column: pixels of 10,000 with another label than by the network "
+        "Whole images. The last column: pixels of 10,000 with another label than by the network "
         "as it was trained.",
         "\n".join(["| | mean IoU | other labels |", "|---|---|---|", *exact]),
     ]
@@ -365,7 +365,7 @@ def trained(recipe: Recipe, folder: Path, data: Path, trunk: Path | None) -> Pat
 
 
 @click.command()
-@click.option("--data", type=Path, required=True, help="A folder of labeled pictures.")
+@click.option("--data", type=Path, required=True, help="A folder of labeled images.")
 @click.option("--split", default="val", show_default=True)
 @click.option("--trunk-weights", type=Path, help="VGG weights, for what is still to be trained.")
 @click.option("--runs", type=Path, default=Path("runs"), show_default=True)

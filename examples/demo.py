@@ -21,7 +21,7 @@ PHOTOS = ("chelsea", "astronaut", "motorcycle_left", "coffee")
 def main(folder: Path) -> None:
     """Write a mask and an overlay for every photo, and a sheet of all."""
     segmenter = Segmenter.from_pretrained("objects")
-    table, tiles = Table("picture", "classes", "seconds", title="unpool demo"), []
+    table, tiles = Table("image", "classes", "seconds", title="unpool demo"), []
     for name in PHOTOS:
         image = read_image(str(resources.files("skimage") / "data" / f"{name}.png"))
         start = time.perf_counter()

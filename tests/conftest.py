@@ -1,4 +1,4 @@
-"""Small networks that behave like trained ones, small data, and a training that is left."""
+"""Small networks that behave like trained ones, small data, and a training run that is left."""
 
 import math
 from contextlib import contextmanager
@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from unpool.fitting import Step
 from unpool.models import DeconvNet
+from unpool.training.loop import Step
 from unpool.vision.images import write_mask
 
 torch.set_num_threads(1)  # such small maps are not worth sharing, least of all on a busy machine
@@ -44,7 +44,7 @@ class _StopError(Exception):
 
 @pytest.fixture(scope="session")
 def stopped_at():
-    """Leave a training after a step: `with stopped_at(3) as report: train(..., report=report)`."""
+    """Leave a run after a step: `with stopped_at(3) as report: train(..., report=report)`."""
 
     @contextmanager
     def stopped(n):
@@ -60,7 +60,7 @@ def stopped_at():
 
 @pytest.fixture
 def data(tmp_path):
-    """Ten pictures with a bright square on dark ground."""
+    """Ten images with a bright square on dark ground."""
     root = tmp_path / "data"
     rng = np.random.default_rng(0)
     for i in range(10):

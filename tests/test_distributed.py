@@ -9,35 +9,35 @@ import pytest
 import torch
 from torch import nn
 
-from unpool import parallel
+from unpool import distributed
 
 SCRIPT = """
 import sys
 import torch
 from torch import nn
-from unpool import parallel
+from unpool import distributed
 
 torch.set_num_threads(1)
-with parallel.join(torch.device("cpu")):
-    with parallel.join(torch.device("cpu")):  # as in an evaluation after a training
-        assert parallel.world() == 2
-    rank = parallel.rank()
+with distributed.join(torch.device("cpu")):
+    with distributed.join(torch.device("cpu")):  # as in an evaluation after a training run
+        assert distributed.world() == 2
+    rank = distributed.rank()
     for n in (0, 1, 2, 5, 8):
         items = [f"item {i}" for i in range(n)]
-        share = parallel.share(items)
+        share = distributed.shard(items)
         assert share == items[rank::2]
-        assert parallel.gather([item.upper() for item in share]) == [i.upper() for i in items]
-    assert parallel.mean(float(rank)) == 0.5
+        assert distributed.gather([item.upper() for item in share]) == [i.upper() for i in items]
+    assert distributed.mean(float(rank)) == 0.5
     net = nn.Linear(2, 2)
     nn.init.constant_(net.weight, rank + 1.0)
-    parallel.copy_from_first(net)
+    distributed.copy_from_first(net)
     assert (net.weight == 1).all()
-    both = parallel.replicate(net)
+    both = distributed.replicate(net)
     x = torch.full((1, 2), float(rank))
     both(x).sum().backward()
     assert (net.weight.grad == 0.5).all()
-    parallel.wait()
-assert parallel.world() == 1
+    distributed.barrier()
+assert distributed.world() == 1
 """
 
 
@@ -64,26 +64,26 @@ def test_two_processes():
 
 
 def test_one_process():
-    with parallel.join(torch.device("cpu")):
-        assert (parallel.rank(), parallel.world()) == (0, 1)
-        assert parallel.share([1, 2, 3]) == parallel.gather([1, 2, 3]) == [1, 2, 3]
-        assert parallel.mean(2.5) == 2.5
+    with distributed.join(torch.device("cpu")):
+        assert (distributed.rank(), distributed.world()) == (0, 1)
+        assert distributed.shard([1, 2, 3]) == distributed.gather([1, 2, 3]) == [1, 2, 3]
+        assert distributed.mean(2.5) == 2.5
         net = nn.Linear(1, 1)
-        assert parallel.replicate(net) is net
-        parallel.copy_from_first(net)
-        parallel.wait()
+        assert distributed.replicate(net) is net
+        distributed.copy_from_first(net)
+        distributed.barrier()
 
 
 @pytest.mark.parametrize("device", ["cpu", "auto", "cuda:1"])
 def test_without_gpus_devices_stay_as_they_are(monkeypatch, device):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert parallel.local(device) == device
+    assert distributed.local(device) == device
 
 
 def test_each_process_takes_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert parallel.local("auto") == "auto"
+    assert distributed.local("auto") == "auto"
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert [parallel.local(d) for d in ("auto", "cuda")] == ["cuda:1"] * 2
-    assert [parallel.local(d) for d in ("cpu", "cuda:0")] == ["cpu", "cuda:0"]
+    assert [distributed.local(d) for d in ("auto", "cuda")] == ["cuda:1"] * 2
+    assert [distributed.local(d) for d in ("cpu", "cuda:0")] == ["cpu", "cuda:0"]

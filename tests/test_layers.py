@@ -9,12 +9,12 @@ import unpool
 
 ROOT = Path(unpool.__file__).parent
 LAYERS = [
-    "errors files parallel devices cards scores timings values",
+    "errors files distributed devices cards",
     "ops vision recipes",
-    "models data",
-    "segmentation programs exported segment ensemble aggregate visualize fitting",
-    "evaluate ranking",
-    "runs beginning train classify generate serve convert export bench console",
+    "models data rendering",
+    "training export",
+    "segment classify generate visualize restore formats",
+    "bench serve",
     "cli __init__ __main__",
 ]
 BARRED = {

@@ -49,7 +49,7 @@ def test_public_functions_are_annotated(name):
 
 def test_the_package_gives_its_names_and_no_others():
     assert set(unpool.__all__) <= set(dir(unpool))
-    assert unpool.Segmenter.__module__ == "unpool.segment"
+    assert unpool.Segmenter.__module__ == "unpool.segment.segmenter"
     with pytest.raises(AttributeError, match="module 'unpool' has no attribute 'Segmentor'"):
         _ = unpool.Segmentor
 

@@ -9,10 +9,10 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
-    "EDeconvNet": "ensemble",
+    "EDeconvNet": "segment.ensemble",
     "Generator": "generate",
-    "Segmentation": "segmentation",
-    "Segmenter": "segment",
+    "Segmentation": "segment.result",
+    "Segmenter": "segment.segmenter",
     "UnpoolError": "errors",
 }
 

@@ -24,10 +24,10 @@ __all__ = [
 
 MODES = ("whole", "instance")
 AGGREGATIONS = ("max", "mean")
-"""How a picture can be segmented; see `unpool.segment`."""
+"""How an image can be segmented; see `unpool.segment.segmenter`."""
 
 EXPORTED = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch-export"}
-"""The endings of exported networks, and their formats; see `unpool.export`."""
+"""The endings of exported networks, and their formats; see `unpool.export.write`."""
 
 
 def find_weights(source: str | Path) -> Path:

@@ -22,9 +22,9 @@ __all__ = [
     "mean",
     "rank",
     "replicate",
-    "share",
-    "speaks",
-    "wait",
+    "shard",
+    "is_main_process",
+    "barrier",
     "world",
 ]
 
@@ -59,10 +59,10 @@ def local(device: str) -> str:
     return device
 
 
-def speaks() -> bool:
+def is_main_process() -> bool:
     """Whether this process is to print, the first of those that `torchrun` has begun.
 
-    >>> speaks()
+    >>> is_main_process()
     True
     """
     return os.environ.get("RANK", "0") == "0"
@@ -78,8 +78,8 @@ def world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def share(items: Sequence[T]) -> Sequence[T]:
-    """This process' share of some items, none of which two processes have."""
+def shard(items: Sequence[T]) -> Sequence[T]:
+    """This process' fraction of some items, none of which two processes have."""
     return items[rank() :: world()]
 
 
@@ -121,7 +121,7 @@ def copy_from_first(module: nn.Module) -> None:
             dist.broadcast(tensor, 0)
 
 
-def wait() -> None:
+def barrier() -> None:
     """Wait for the other processes."""
     if world() > 1:
         dist.barrier()

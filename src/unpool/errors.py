@@ -5,7 +5,7 @@ its kind, so that both `except UnpoolError` and `except ValueError` work:
 
     UnpoolError
       ├─ ShapeError    (ValueError)  a tensor, array or box of the wrong shape, size or type
-      ├─ ImageError    (ValueError)  a picture or mask that cannot be used
+      ├─ ImageError    (ValueError)  an image or mask that cannot be used
       ├─ DataError     (ValueError)  a data set that cannot be used
       ├─ WeightsError  (ValueError)  weights, cards or checkpoints that cannot be used
       └─ OptionError   (ValueError)  an option or recipe value that does not exist or does not fit
@@ -24,7 +24,7 @@ class ShapeError(UnpoolError, ValueError):
 
 
 class ImageError(UnpoolError, ValueError):
-    """A picture or mask cannot be used."""
+    """An image or mask cannot be used."""
 
 
 class DataError(UnpoolError, ValueError):

@@ -17,10 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from unpool.bench import (
     crf,
     drawing,
+    images,
     machine,
     memory,
     mining,
-    pictures,
     proposals,
     rounds,
     segment,
@@ -116,7 +116,7 @@ def test_a_call_among_several_takes_its_share():
         lambda: proposals.measure(0),
         lambda: drawing.measure(0),
         lambda: drawing.measure(batch=0),
-        lambda: mining.measure(pictures=0),
+        lambda: mining.measure(photos=0),
         lambda: starting.measure(0),
         lambda: measure_training(rounds=0),
         lambda: machine.threads(0).__enter__(),
@@ -127,7 +127,7 @@ def test_numbers_below_one_are_refused(work):
         work()
 
 
-def test_a_step_needs_two_pictures():
+def test_a_step_needs_two_images():
     with pytest.raises(OptionError, match="got batch=1; batch norm learns from 2"):
         measure_training(batch=1)
 
@@ -244,10 +244,10 @@ def test_the_memory_of_any_batch_is_computed_from_two_small_ones(tiny, mode):
     for batch, peak in peaks.items():
         assert peak == max(memory.trace(partial(step, batch, mode), step.held()))
     hooks = [saved_by_hooks(step, batch, mode) for batch in (4, 5)]
-    # autograd keeps neither the scores, nor, where it has another copy of them, the pictures
+    # autograd keeps neither the scores, nor, where it has another copy of them, the images
     pixels, scores = 32 * 32, 3 * (2 + 4 if mode.bf16 else 4)
-    picture = 3 * 4 if mode.bf16 and not mode.checkpointing else 0
-    assert kept == hooks[1] - hooks[0] + pixels * (scores + picture)
+    photo = 3 * 4 if mode.bf16 and not mode.checkpointing else 0
+    assert kept == hooks[1] - hooks[0] + pixels * (scores + photo)
 
 
 def test_checkpointing_and_bf16_keep_less(tiny):
@@ -375,7 +375,7 @@ def test_crf(small, monkeypatch):
 
 def test_the_other_dense_crf_finds_the_same():
     pytest.importorskip("pydensecrf")
-    image = pictures.made_up((30, 40), 0)
+    image = images.made_up((30, 40), 0)
     for preset in ("densecrf", "deeplab", "edeconvnet"):
         for active in (4, 21):
             options = CRF_PRESETS[preset]._replace(prune=0)
@@ -387,7 +387,7 @@ def test_the_other_dense_crf_finds_the_same():
 
 
 def test_few_labels_are_likely():
-    unary = crf._unary(pictures.made_up((30, 40), 0), 4)
+    unary = crf._unary(images.made_up((30, 40), 0), 4)
     share = unary.neg().exp().amax((1, 2))
     assert (share > 0.5).sum() == 4
     assert share[4:].max() < 1e-4
@@ -405,9 +405,9 @@ def test_mining_sees_what_the_plain_pass_sees(monkeypatch):
 
     def counted(net, batches, layers, count):
         def kept():
-            for images in batches:
-                mined.append(images)
-                yield images
+            for batch in batches:
+                mined.append(batch)
+                yield batch
 
         net.register_forward_pre_hook(lambda net, args: told.append(args[0]))
         return mine(net, kept(), layers, count)
@@ -416,11 +416,11 @@ def test_mining_sees_what_the_plain_pass_sees(monkeypatch):
     found = mining.measure(7, 2, batch=3, size=32, trunk=((2, 4), (1, 6)))
     assert found["maps"] == 4 + 4 + 6
     assert [len(images) for images in mined] == [3, 3, 3, 1, 3, 3, 1]
-    for images in mined:
-        assert sum(images is other for other in told) >= 1
+    for batch in mined:
+        assert sum(batch is other for other in told) >= 1
     low, high = found["ratio_range"]
     assert 0 < low <= found["ratio"] <= high
-    assert list(found["seconds_per_picture"]) == ["plain pass", "mining"]
+    assert list(found["seconds_per_image"]) == ["plain pass", "mining"]
 
 
 def test_drawing(small):
@@ -434,18 +434,18 @@ def test_drawing(small):
     assert found["parameters"] == branches + code + 25 * (5 * 3 + 3) + biases
 
 
-def test_pictures_are_photos_or_made_up(monkeypatch):
+def test_images_are_photos_or_made_up(monkeypatch):
     pytest.importorskip("skimage")
-    assert list(pictures.photos((20, 30))) == ["astronaut", "chelsea", "coffee"]
-    large = pictures.photos((600, 800))["coffee"]
+    assert list(images.photos((20, 30))) == ["astronaut", "chelsea", "coffee"]
+    large = images.photos((600, 800))["coffee"]
     assert (large.shape, large.dtype) == ((600, 800, 3), np.uint8)
-    monkeypatch.setattr(pictures, "find_spec", lambda name: None)
-    found = pictures.photos((20, 30))
+    monkeypatch.setattr(images, "find_spec", lambda name: None)
+    found = images.photos((20, 30))
     assert len(found) == 3
     for image in found.values():
         assert (image.shape, image.dtype) == ((20, 30, 3), np.uint8)
         assert image.std() > 20
-    np.testing.assert_array_equal(found["made up 1"], pictures.made_up((20, 30), 1))
+    np.testing.assert_array_equal(found["made up 1"], images.made_up((20, 30), 1))
 
 
 # ---- the command line ----------------------------------------------------------------------------
@@ -454,7 +454,7 @@ SUBJECTS = {
     "segment": ["--crops", "2", "--no-memory", "--weights", "WEIGHTS"],
     "crf": [],
     "draw": ["--batch", "2"],
-    "mining": ["--pictures", "6"],
+    "mining": ["--images", "6"],
     "proposals": [],
     "train": ["--batch", "2"],
     "import": [],

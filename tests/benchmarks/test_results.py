@@ -1,14 +1,14 @@
-"""The page of results: what is chosen on the pictures that it reports."""
+"""The page of results: what is chosen on the images that it reports."""
 
 import numpy as np
 from benchmarks.results import by_others
 
-from unpool.evaluate import Measured
+from unpool.segment.evaluate import Measured
 
 
-def drawn(rng, pictures, ways):
-    """Counts of three classes in pictures, by ways that are good at some of them."""
-    counts = rng.integers(0, 30, (ways, pictures, 3, 3)) + np.diag([40, 0, 0])
+def drawn(rng, images, ways):
+    """Counts of three classes in images, by ways that are good at some of them."""
+    counts = rng.integers(0, 30, (ways, images, 3, 3)) + np.diag([40, 0, 0])
     for way in range(ways):
         counts[way, way::ways] += 60 * np.eye(3, dtype=int)
     return [[Measured(str(i), m, 0.0) for i, m in enumerate(way)] for way in counts]
@@ -21,7 +21,7 @@ def mean_iou(matrices):
     )
 
 
-def test_each_picture_is_in_the_way_that_is_best_on_the_other_tenths():
+def test_each_image_is_in_the_way_that_is_best_on_the_other_tenths():
     ways = drawn(np.random.default_rng(0), 37, 4)
     chosen = set()
     for i, one in enumerate(by_others(ways)):
@@ -32,7 +32,7 @@ def test_each_picture_is_in_the_way_that_is_best_on_the_other_tenths():
     assert len(chosen) > 1
 
 
-def test_a_picture_has_no_say_in_its_own_way():
+def test_a_image_has_no_say_in_its_own_way():
     ways = drawn(np.random.default_rng(1), 37, 4)
 
     def way_of_the_fifth():

@@ -10,9 +10,7 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix, recall_score, top_k_accuracy_score
 from torch import nn
 
-from unpool.data.folders import ClassFolders, Crops, Picture
-from unpool.models import SqueezeNet, prepare
-from unpool.ranking import (
+from unpool.classify.evaluate import (
     _interval,
     draw_confusion,
     rank,
@@ -21,6 +19,8 @@ from unpool.ranking import (
     summarize,
     write_confusion,
 )
+from unpool.classify.folders import ClassFolders, Crops, LabeledImage
+from unpool.models import SqueezeNet, prepare
 from unpool.vision.images import read_image
 
 CLASSES = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu"]
@@ -29,12 +29,12 @@ CROPS = Crops(32, 40)
 
 @pytest.fixture
 def data(tmp_path):
-    """Seventy pictures of noise."""
+    """Seventy images of noise."""
     rng, samples = np.random.default_rng(0), []
     for i in range(70):
         path = tmp_path / f"{i}.png"
         Image.fromarray(rng.integers(0, 256, (36, 50, 3), dtype=np.uint8)).save(path)
-        samples.append(Picture(path.name, path, i * i % 6))
+        samples.append(LabeledImage(path.name, path, i * i % 6))
     return ClassFolders(tmp_path, "val", samples, CLASSES)
 
 
@@ -108,10 +108,10 @@ def test_the_matrix_is_written_and_drawn(tmp_path):
     assert read_image(tmp_path / "confusion.png").shape[2] == 3
 
 
-def test_the_sheet_has_pictures_from_first_to_last(data, net, monkeypatch):
+def test_the_sheet_has_images_from_first_to_last(data, net, monkeypatch):
     captions = []
     monkeypatch.setattr(
-        "unpool.ranking.contact_sheet", lambda tiles, columns: captions.append(tiles)
+        "unpool.classify.evaluate.contact_sheet", lambda tiles, columns: captions.append(tiles)
     )
     ranked = rank(net, data, CROPS)
     ranked[:, 1] = 3

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unpool.data.folders import Crops, draw_crops, open_folders, require_pictures
+from unpool.classify.folders import Crops, draw_crops, open_folders, require_images
 from unpool.errors import DataError, ImageError
 
 GRAY = np.full((6, 8, 3), 128, np.uint8)
@@ -56,7 +56,7 @@ def test_a_plain_folder_is_divided_for_good(tmp_path):
 
 
 def test_the_rule_of_the_plain_folder_stays_what_it_is(tmp_path):
-    """A change would mix pictures of old runs' validations into their training."""
+    """A change would mix images of old runs' validations into their training."""
     put(tmp_path, *(f"{c}/{i}.png" for c in "ab" for i in range(10)))
     held = {"a": (1, 6, 8), "b": (2, 6, 9)}
     assert names(open_folders(tmp_path, "val")) == [f"{c}/{i}.png" for c in "ab" for i in held[c]]
@@ -65,9 +65,9 @@ def test_the_rule_of_the_plain_folder_stays_what_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("files", "split", "message"),
     [
-        (["a.png", "b.png"], "train", r"with 2 pictures in no class folder, such as a.png; wanted"),
-        (["a.png", "cat/b.png", "dog/b.png"], "train", "with 1 pictures in no class folder"),
-        (["train/a.png", "val/a.png", "b.png"], "train", "with 1 pictures in no class folder"),
+        (["a.png", "b.png"], "train", r"with 2 images in no class folder, such as a.png; wanted"),
+        (["a.png", "cat/b.png", "dog/b.png"], "train", "with 1 images in no class folder"),
+        (["train/a.png", "val/a.png", "b.png"], "train", "with 1 images in no class folder"),
         (["cat/a.png"], "train", "with the class cat alone; .* two or more"),
         (["images/1.png", "masks/1.png"], "train", "images/ and masks/, a data set with masks"),
         (["JPEGImages/1.png", "SegmentationClass/1.png"], "train", "a recipe that segments"),
@@ -77,16 +77,16 @@ def test_the_rule_of_the_plain_folder_stays_what_it_is(tmp_path):
             r"got split 'val' of .*, which has train; pass",
         ),
         (["a/1.png", "b/1.png"], "test", "there are train, val, all"),
-        (["a/notes.md", "b/notes.md"], "train", "where no folder holds a picture"),
-        ([], "train", "where no folder holds a picture"),
-        (["a/1.png", "b/notes.md"], "all", r"/b without pictures \(.jpg"),
+        (["a/notes.md", "b/notes.md"], "train", "where no folder holds an image"),
+        ([], "train", "where no folder holds an image"),
+        (["a/1.png", "b/notes.md"], "all", r"/b without images \(.jpg"),
         (
             ["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/c/1.png"],
             "val",
             "classes c, which",
         ),
         (["a/0.png", "b/1.png"], "val", "for val, of which there are too few in all"),
-        (["a/1.png", "b/1.png"], "train", "no picture of the class a for train"),
+        (["a/1.png", "b/1.png"], "train", "no image of the class a for train"),
     ],
 )
 def test_other_folders_are_refused(tmp_path, files, split, message):
@@ -101,22 +101,22 @@ def test_other_folders_are_refused(tmp_path, files, split, message):
         open_folders(tmp_path, split, known)
 
 
-def test_what_is_no_folder_or_no_picture_is_refused(tmp_path):
+def test_what_is_no_folder_or_no_image_is_refused(tmp_path):
     with pytest.raises(DataError, match="is not a folder; pass one with a folder for each class"):
         open_folders(tmp_path / "nothing", "train")
     put(tmp_path, "train/a/1.png", "train/b/1.png")
-    (tmp_path / "train/b/2.png").write_text("no picture")
+    (tmp_path / "train/b/2.png").write_text("no image")
     with pytest.raises(ImageError, match=r"b/2\.png"):
-        require_pictures(open_folders(tmp_path, "train"))
+        require_images(open_folders(tmp_path, "train"))
     (tmp_path / "train/b/2.png").unlink()
-    require_pictures(open_folders(tmp_path, "train"))
+    require_images(open_folders(tmp_path, "train"))
 
 
 # ---- crops ---------------------------------------------------------------------------------------
 
 
 def ramp(height, width):
-    """A picture whose red grows along the rows, its green along the columns."""
+    """An image whose red grows along the rows, its green along the columns."""
     image = np.zeros((height, width, 3), np.uint8)
     image[..., 0], image[..., 1] = np.arange(height)[:, None], np.arange(width)
     return image
@@ -146,7 +146,7 @@ def test_crops_anywhere_are_parts_of_the_middle_square():
 
 
 @pytest.mark.parametrize("size", [(40, 60), (30, 20), (24, 24)])
-def test_a_crop_is_a_part_of_the_resized_picture(size):
+def test_a_crop_is_a_part_of_the_resized_image(size):
     """Cutting and resizing in one step is resizing first, as far as rounding goes."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -160,7 +160,7 @@ def test_a_crop_is_a_part_of_the_resized_picture(size):
     assert np.abs(difference).max() <= 1
 
 
-def test_every_picture_is_seen_once_an_epoch_and_resumed_alike(tmp_path):
+def test_every_image_is_seen_once_an_epoch_and_resumed_alike(tmp_path):
     for i in range(7):
         put(tmp_path, f"train/{'ab'[i % 2]}/{i}.png")
         Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(

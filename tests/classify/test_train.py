@@ -18,15 +18,15 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from unpool import Segmenter, recipes
-from unpool.classify import Plan, build, epochs_done, fit, steps_of, train_classifier
+from unpool.classify.train import Plan, build, epochs_done, fit, steps_of, train_classifier
 from unpool.cli import main
 from unpool.data.batches import Batch
 from unpool.errors import DataError, ImageError, OptionError, WeightsError
-from unpool.fitting import Step, TrainingError
 from unpool.models import AlexNet, ZFNet, from_pretrained, load_tensors, prepare
 from unpool.recipes import CLASSIFICATIONS, ZFNET, Classification, override, require_bounds
-from unpool.runs import Accuracy, load_state
-from unpool.train import train
+from unpool.segment.train import train
+from unpool.training.loop import Step, TrainingError
+from unpool.training.run import Accuracy, load_state
 from unpool.vision.images import read_image
 
 TINY = Classification(
@@ -79,7 +79,7 @@ def draw(kind, rng):
 
 
 def make(root, train, val):
-    """So many pictures of each shape."""
+    """So many images of each shape."""
     rng = np.random.default_rng(0)
     for split, count in (("train", train), ("val", val)):
         for kind in ("cross", "disk", "square"):
@@ -170,7 +170,7 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(shapes, tmp_path):
     with pytest.raises(OptionError, match="begun with another recipe"):
         train_classifier(shapes, tmp_path / "run", dataclasses.replace(TINY, lr=0.5), resume=True)
     state = load_state(tmp_path / "run/checkpoints/last.pt")
-    state["recipe"] = json.dumps(recipes.OBJECTS.to_json())  # a training of the other kind
+    state["recipe"] = json.dumps(recipes.OBJECTS.to_json())  # a training run of the other kind
     torch.save(state, tmp_path / "run/checkpoints/last.pt")
     with pytest.raises(OptionError, match="begun with another recipe"):
         train_classifier(shapes, tmp_path / "run", TINY, resume=True)
@@ -252,7 +252,7 @@ def test_a_loss_that_is_not_finite_stops_the_training():
 
 
 @pytest.mark.parametrize(("images", "batch"), [(30, 12), (7, 3), (5, 5), (3, 8), (100, 1)])
-def test_epochs_end_when_each_picture_was_seen_so_often(images, batch):
+def test_epochs_end_when_each_image_was_seen_so_often(images, batch):
     recipe = dataclasses.replace(TINY, batch=batch, epochs=4)
     seen = 0
     for n in range(1, steps_of(recipe, images) + 1):
@@ -356,14 +356,14 @@ def test_a_class_that_val_does_not_show_is_named_and_the_training_goes_on(shapes
     root = tmp_path / "data"
     shutil.copytree(shapes, root)
     shutil.rmtree(root / "val/disk")
-    with pytest.warns(UserWarning, match="no picture of val is of disk, which are not judged"):
+    with pytest.warns(UserWarning, match="no image of val is of disk, which are not judged"):
         summary = train_classifier(root, tmp_path / "run", override(TINY, ["epochs=1"]))
     assert summary["recall"]["disk"] is None
     assert len(summary["notes"]) == 1
 
 
 def test_without_matplotlib_there_is_all_but_the_curves(shapes, tmp_path, monkeypatch):
-    monkeypatch.setattr("unpool.runs.find_spec", lambda name: None)
+    monkeypatch.setattr("unpool.training.run.find_spec", lambda name: None)
     with pytest.warns(UserWarning, match="curves.png is left out"):
         train_classifier(shapes, tmp_path / "run", TINY)
     assert files(tmp_path / "run") == FILES - {"plots/curves.png", "plots/confusion.png"}
@@ -397,7 +397,7 @@ def run(capsys, tmp_path, monkeypatch, shapes):
 def test_a_training_is_told_line_by_line(run, shapes):
     code, out, err = run("tiny", "--data", shapes, "-o", "my run")
     assert (code, err) == (0, [])
-    assert out[0] == "30 pictures of 3 classes: 3 epochs, 8 steps"
+    assert out[0] == "30 images of 3 classes: 3 epochs, 8 steps"
     assert [line.split(":")[0] for line in out[1:4]] == [f"epoch {i} of 3" for i in (1, 2, 3)]
     assert out[4].split() == ["%", "found"]
     assert [line.split()[0] for line in out[5:11]] == [

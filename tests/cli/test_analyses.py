@@ -27,7 +27,7 @@ def build():
 
 @pytest.fixture
 def run(capsys, tmp_path, monkeypatch):
-    """Run a command where there are pictures and models; gives the code and both streams."""
+    """Run a command where there are images and models; gives the code and both streams."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     module = f"nets_{tmp_path.name}"
@@ -70,7 +70,7 @@ def test_evolve(run, epochs):
     code, out, err = run(f"{text} --json")
     assert (code, err, len(out)) == (3, [], 1)
     told = json.loads(out[0])
-    assert (told["checkpoints"], told["pictures"]) == (["e0", "e1"], 3)
+    assert (told["checkpoints"], told["images"]) == (["e0", "e1"], 3)
     assert list(told["failed"]) == ["in/3.png"]
     assert [(layer["layer"], len(layer["units"])) for layer in told["layers"]] == [
         ("1", 2),
@@ -80,7 +80,7 @@ def test_evolve(run, epochs):
     code, out, err = run(f"{text} --gray --rule guided --seed 1")
     assert (code, len(err)) == (3, 1)
     assert out[0].split() == ["layer", "maps", "jumps"]
-    assert out[-1] == "3 pictures, into out/evolution.png"
+    assert out[-1] == "3 images, into out/evolution.png"
 
 
 def test_evolve_weights(run, tmp_path):
@@ -109,7 +109,7 @@ def test_invariance(run):
     }
     assert told["curves"]["rotation"]["first"][1][0] == 0 < told["curves"]["rotation"]["top"][1][1]
     assert names("out") == {"invariance.png", "invariance.json"}
-    assert run(text)[1] == ["2 pictures, into out/invariance.png"]
+    assert run(text)[1] == ["2 images, into out/invariance.png"]
 
 
 def test_correspond(run):
@@ -121,8 +121,8 @@ def test_correspond(run):
     assert names("out") == {"correspondence.png", "correspondence.json"}
     rows = [("0.png", "eye"), ("1.png", "eye"), ("2.png", "nose"), ("0.png", "nose")]
     lines = [f"{name},{part},10,10,20,20" for name, part in rows]
-    Path("in/boxes.csv").write_text("picture,part,x0,y0,x1,y1\n" + "\n".join(lines))
-    keys = ("picture", "part", "x0", "y0", "x1", "y1")
+    Path("in/boxes.csv").write_text("image,part,x0,y0,x1,y1\n" + "\n".join(lines))
+    keys = ("image", "part", "x0", "y0", "x1", "y1")
     made = [dict(zip(keys, (*row, 10, 10, 20, 20), strict=True)) for row in rows]
     Path("in/boxes.json").write_text(json.dumps(made))
     told = []
@@ -141,7 +141,7 @@ def test_what_correspond_cannot_read(run):
     text = f"correspond in/0.png in/1.png in/2.png MODEL {box} {box} {box} -o out"
     code, out, err = run(text)
     assert (code, len(err)) == (3, 1)
-    assert out[-1].startswith("2 pictures")
+    assert out[-1].startswith("2 images")
 
 
 def test_filters(run):
@@ -174,18 +174,18 @@ def test_filters(run):
         ("invariance in MODEL --scale 0,1,.5", "got scale by 0.0; wanted"),
         ("invariance in MODEL --class 4", "has classes 0 to 3"),
         ("invariance MODEL", "got no input"),
-        ("correspond in MODEL", "got no --part for 4 pictures"),
+        ("correspond in MODEL", "got no --part for 4 images"),
         ("correspond in/0.png MODEL --part a=1,1,9,9", "give it in two or more"),
         ("correspond in/0.png MODEL --part a=1,1,9", "wanted a box x0, y0, x1, y1 in pixels"),
-        ("correspond in MODEL --boxes bad.csv", "got --boxes, and pictures or --part"),
-        ("correspond MODEL --boxes bad.csv", "whose entry 1 lacks some of picture, part"),
+        ("correspond in MODEL --boxes bad.csv", "got --boxes, and images or --part"),
+        ("correspond MODEL --boxes bad.csv", "whose entry 1 lacks some of image, part"),
         ("correspond MODEL --boxes bad.json", "cannot be read"),
         ("filters MODEL --layer 1", "which is no two-dimensional convolution"),
-        ("filters MODEL --layer 0 broken.png", "none of 1 pictures can be used"),
+        ("filters MODEL --layer 0 broken.png", "none of 1 images can be used"),
     ],
 )
 def test_what_is_refused(run, text, message):
-    Path("bad.csv").write_text("picture,x0\n0.png,3\n")
+    Path("bad.csv").write_text("image,x0\n0.png,3\n")
     Path("bad.json").write_text("[")
     Path("broken.png").write_bytes(b"")
     code, out, err = run(text)
@@ -213,7 +213,7 @@ def test_a_class_by_name(run, tmp_path):
 
 
 def test_boxes_that_are_refused(run):
-    head = "picture,part,x0,y0,x1,y1\n0.png,eye,9,9,20,20\n1.png,eye,9,9,20,20\n"
+    head = "image,part,x0,y0,x1,y1\n0.png,eye,9,9,20,20\n1.png,eye,9,9,20,20\n"
     for more, message in (
         ("./0.png,eye,1,1,9,9\n", "whose entry 3 is a second box of eye in ./0.png"),
         (f'2.png,"{"x" * 140_000}\n', "cannot be read (field larger than field limit"),

@@ -23,16 +23,16 @@ from PIL import Image
 import unpool
 from unpool import files, recipes
 from unpool.cli import commands, main
-from unpool.ensemble import EDECONVNET, ENSEMBLES, EDeconvNet, load
-from unpool.evaluate import evaluate
-from unpool.fitting import Step
 from unpool.models import FCN, DeconvNet, from_pretrained, list_pretrained, save_pretrained
 from unpool.models.weights import read_card
 from unpool.ops.crf import CRF_PRESETS
 from unpool.recipes import Phase, Recipe
-from unpool.runs import Preparation, Validation
-from unpool.segment import MODES, PRESETS, Segmenter
-from unpool.train import train
+from unpool.segment.ensemble import EDECONVNET, ENSEMBLES, EDeconvNet, load
+from unpool.segment.evaluate import evaluate
+from unpool.segment.segmenter import MODES, PRESETS, Segmenter
+from unpool.segment.train import train
+from unpool.training.loop import Step
+from unpool.training.run import Preparation, Validation
 from unpool.vision.images import read_mask
 from unpool.vision.proposals import METHODS
 
@@ -112,7 +112,7 @@ def results(folder: str) -> set[str]:
 
 
 def make_good() -> None:
-    """Twelve pictures of different kinds, all 40 x 30 to a viewer."""
+    """Twelve images of different kinds, all 40 x 30 to a viewer."""
     rgb = photo()
     rotated = rgb.getexif()
     rotated[0x0112] = 6
@@ -131,9 +131,9 @@ def make_good() -> None:
 
 
 def make_broken() -> None:
-    """Eight files that are no good pictures."""
+    """Eight files that are no good images."""
     Path("in/empty.jpg").touch()
-    Path("in/text.png").write_text("no picture")
+    Path("in/text.png").write_text("no image")
     Path("in/link.png").symlink_to("nowhere")
     Path("in/half.jpg").write_bytes(Path("in/rgb.jpg").read_bytes()[:400])
     Path("in/deep/half.png").write_bytes(Path("in/index.png").read_bytes()[:-200])
@@ -144,7 +144,7 @@ def make_broken() -> None:
     Path("in/deep/bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
 
 
-def test_a_folder_of_good_and_broken_pictures(run, weights):
+def test_a_folder_of_good_and_broken_images(run, weights):
     make_good()
     good = results("in")
     make_broken()
@@ -158,7 +158,7 @@ def test_a_folder_of_good_and_broken_pictures(run, weights):
     assert set(done) == {f"in/{path}" for path in good}
     for record in done.values():
         assert list(record) == ["source", "mask", "size", "labels", "seconds", "procedure"]
-        assert record["procedure"].startswith("whole pictures, long side 64, ")
+        assert record["procedure"].startswith("whole images, long side 64, ")
         assert record["size"] == [40, 30]
         labels = read_mask(record["mask"])
         assert labels.shape == (30, 40)
@@ -221,7 +221,7 @@ def test_results_of_earlier_runs_are_no_inputs(run, refused, weights):
             code, out, _ = run(*args, "-o", output)
             assert (code, len(out)) == (0, 2 if output == "segmented" else 6)
     message = refused(*args, "-o", ".")
-    assert "has no pictures but those in the output folder .; choose another with -o" in message
+    assert "has no images but those in the output folder .; choose another with -o" in message
 
 
 def test_failures_alone_are_failures(run, weights):
@@ -399,9 +399,7 @@ def test_classes_that_are_nowhere_sure_are_left_out(run, refused, weights, pair,
     assert len(every["labels"]) > 1
     one = json.loads(run("segment", *args, "--presence=0.999")[1][0])  # which nothing reaches
     assert list(one["labels"]) == ["background"]
-    assert one["procedure"].endswith(
-        "only classes with a probability of 0.999 on 1 % of the picture"
-    )
+    assert one["procedure"].endswith("only classes with a probability of 0.999 on 1 % of the image")
     shares = np.exp(segmenter.score(image)[0])
     shares /= shares.sum(0)
     sure = np.sort(shares.reshape(len(shares), -1)[1:], axis=1)[:, -shares[0].size // 100]
@@ -428,7 +426,7 @@ def test_saved_scores_keep_the_presence(run, weights):
     kept = json.loads(run(*args)[1][0])
     assert list(kept["labels"]) == ["background"]
     assert kept["procedure"] == (
-        "only classes with a probability of 0.999 on 1 % of the picture, "
+        "only classes with a probability of 0.999 on 1 % of the image, "
         "dense CRF deeplab of cat.scores.npz"
     )
     assert json.loads(run(*args, "--presence=0")[1][0])["labels"] != kept["labels"]
@@ -451,13 +449,13 @@ def test_ensembles_that_cannot_be(refused, weights, pair, args, message):
     assert not Path("new").exists()
 
 
-def test_an_fcn_segments_whole_pictures(run, refused, pair):
+def test_an_fcn_segments_whole_images(run, refused, pair):
     save("cat.jpg")
     fcn = Path(pair).parent / "fcn8s"
     code, out, _ = run("segment", "cat.jpg", "--weights", fcn, "--json")
-    assert (code, json.loads(out[0])["procedure"][:14]) == (0, "whole pictures")
+    assert (code, json.loads(out[0])["procedure"][:14]) == (0, "whole images")
     message = refused("segment", "cat.jpg", "--weights", fcn, "--mode=instance", "-o", "new")
-    assert "got mode 'instance' for weights of FCN, which segments whole pictures" in message
+    assert "got mode 'instance' for weights of FCN, which segments whole images" in message
     assert not Path("new").exists()
 
 
@@ -506,7 +504,7 @@ def test_scores_are_kept_and_refined(run, pair):
         (["cat.png", "cat.png", "--crf=deeplab"], "cat.png is no .npz or .npy of numbers"),
         (["a.npy", "none.png", "--crf=deeplab"], "none.png"),
         (["a.npy", "dog.png", "--crf=deeplab"],
-         r"scores of \(3, 30, 40\) for a picture of \(40, 30\) \(H, W\); wanted \(K, H, W\): take"),
+         r"scores of \(3, 30, 40\) for an image of \(40, 30\) \(H, W\); wanted \(K, H, W\): take"),
         (["a.npy", "cat.png", "--crf=deeplab", "--probabilities"], "leave out --probabilities"),
         (["a.npy", "cat.png", "--crf=deeplab", "-o", "."], "overwrite the input cat.png; choose"),
     ],
@@ -548,7 +546,7 @@ def test_timings_add_up(run, weights):
     assert re.fullmatch(r"  reading \d+\.\d\d s, .*, other \d+\.\d\d s", out[1])
 
 
-def test_no_room_for_one_picture_in_memory(run, weights, monkeypatch):
+def test_no_room_for_one_image_in_memory(run, weights, monkeypatch):
     def grow(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
 
@@ -556,7 +554,7 @@ def test_no_room_for_one_picture_in_memory(run, weights, monkeypatch):
     save("cat.jpg")
     code, _, err = run("segment", "cat.jpg", "--weights", weights)
     assert code == 3
-    cure = "the memory is too small; give smaller pictures, or a smaller batch"
+    cure = "the memory is too small; give smaller images, or a smaller batch"
     assert err == [f"unpool: cat.jpg: {cure}"]
 
 
@@ -616,7 +614,7 @@ def test_a_bug_shows_its_traceback(run, weights, monkeypatch):
 
 @pytest.fixture
 def data(run) -> Path:
-    """Six labeled pictures in the plain layout."""
+    """Six labeled images in the plain layout."""
     Path("data").mkdir()
     Path("data/classes.txt").write_text("\n".join(CLASSES))
     for i in range(6):
@@ -673,13 +671,13 @@ def test_a_table_of_figures(run, weights, data):
     assert [line.split("  ")[0] for line in out[4:9]] == [
         *("mean IoU", "95 % interval", "pixel accuracy", "mean accuracy", "boundary f1")
     ]
-    assert "5 of 6 pictures" in out[-1]
+    assert "5 of 6 images" in out[-1]
     assert run(*args, "--quiet") == (3, [], err)
 
 
-def test_pictures_that_cannot_be_used_are_dropped(run, refused, weights, data):
+def test_images_that_cannot_be_used_are_dropped(run, refused, weights, data):
     save("data/masks/0.png")  # with colors
-    Path("data/masks/1.png").write_text("no picture")
+    Path("data/masks/1.png").write_text("no image")
     save("data/masks/2.png", photo(9, 9).convert("L"))
     Path("data/images/3.jpg").write_bytes(b"")
     args = ["evaluate", "--weights", weights, "--data", data, "--split", "all", "--mode=whole"]
@@ -692,10 +690,10 @@ def test_pictures_that_cannot_be_used_are_dropped(run, refused, weights, data):
     assert (code, [line[:18] for line in err]) == (3, [f"unpool: dropped {i}:" for i in range(4)])
     for path in Path("data/images").iterdir():
         path.write_bytes(b"")
-    assert "no picture of data could be evaluated: " in refused(*args)
+    assert "no image of data could be evaluated: " in refused(*args)
 
 
-def test_pictures_that_are_missing_are_dropped(run, weights, data):
+def test_images_that_are_missing_are_dropped(run, weights, data):
     Path("data/masks/0.png").unlink()
     save("data/images/1.png")
     Path("data/val.txt").write_text("0\n1\n2\n9\n")
@@ -705,7 +703,7 @@ def test_pictures_that_are_missing_are_dropped(run, weights, data):
     summary = json.loads(out[0])
     assert (summary["images"], sorted(summary["dropped"])) == (1, ["0", "1", "9"])
     assert "found no file for '0'" in summary["dropped"]["0"]
-    assert "1 of 4 pictures" in summary["protocol"]
+    assert "1 of 4 images" in summary["protocol"]
 
 
 def test_the_ensemble_is_measured(run, pair, data):
@@ -721,7 +719,7 @@ def test_the_ensemble_is_measured(run, pair, data):
     assert (list(summary["modes"]), summary["mode"]) == (["whole", "instance"], "instance")
 
 
-def test_an_fcn_is_measured_on_whole_pictures(run, refused, pair, data):
+def test_an_fcn_is_measured_on_whole_images(run, refused, pair, data):
     args = ["evaluate", "--weights", Path(pair).parent / "fcn8s", "--data", data]
     assert list(json.loads(run(*args, "--json")[1][0])["modes"]) == ["whole"]
     for mode in ("both", "instance"):
@@ -730,7 +728,7 @@ def test_an_fcn_is_measured_on_whole_pictures(run, refused, pair, data):
     assert not Path("new").exists()
 
 
-def test_proposals_for_whole_pictures_are_refused(refused, weights, data):
+def test_proposals_for_whole_images_are_refused(refused, weights, data):
     args = ["evaluate", "--weights", weights, "--data", data, "--split", "all", "-o", "new"]
     message = refused(*args, "--mode=whole", "--proposals=5")
     assert "got --proposals in mode whole, where there are no proposals; add --mode" in message
@@ -739,7 +737,7 @@ def test_proposals_for_whole_pictures_are_refused(refused, weights, data):
 
 def test_figures_that_do_not_exist_are_null(run, weights, data, monkeypatch):
     figures = {"mode": "whole", "miou": float("nan"), "dropped": {}, "iou": {"cat": None}}
-    monkeypatch.setattr("unpool.evaluate.evaluate", lambda *_, **__: figures)
+    monkeypatch.setattr("unpool.segment.evaluate.evaluate", lambda *_, **__: figures)
     out = run("evaluate", "--weights", weights, "--data", data, "--split", "all", "--json")[1]
     assert json.loads(out[0], parse_constant=pytest.fail)["miou"] is None
 
@@ -765,10 +763,10 @@ def test_training_is_passed_on_and_reported(run, recipe, monkeypatch):
         return {
             **{"mode": "whole", "miou": 0.25, "miou_interval": [0.1, 0.4], "iou": {"cat": 0.25}},
             **{"pixel_accuracy": 0.5, "mean_accuracy": 0.5, "boundary_f1": None, "dropped": {}},
-            "protocol": "five pictures",
+            "protocol": "five images",
         }
 
-    monkeypatch.setattr("unpool.train.train", fake)
+    monkeypatch.setattr("unpool.segment.train.train", fake)
     args = ["train", "short", "--data", "photos", "-o", "my run", "--set", "batch=2"]
     code, out, err = run(*args, "--trunk-weights", "vgg.pt", "--resume", "--json")
     assert (code, err) == (0, [])
@@ -787,7 +785,7 @@ def test_training_is_passed_on_and_reported(run, recipe, monkeypatch):
     }
     code, out, err = run(*args)
     assert out[0] == "step 2 of 2, coarse: mean IoU 25.0 %"
-    assert out[-2] == "five pictures"
+    assert out[-2] == "five images"
     assert out[-1].startswith("weights in 'my run/weights'; try unpool segment PHOTOS")
     assert run(*args, "--quiet") == (0, [], [])
 

@@ -3,8 +3,8 @@ import warnings
 
 import pytest
 
-from unpool import console
-from unpool.console import in_percent, print_card, print_facts, print_segmented
+from unpool.cli import console
+from unpool.cli.console import in_percent, print_card, print_facts, print_segmented
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def lines(capsys, monkeypatch):
 
 
 def test_long_values_are_wrapped_and_indented(lines):
-    protocol = "whole pictures, long side 384; " * 8
+    protocol = "whole images, long side 384; " * 8
     print_facts({"val": {"protocol": protocol, "path": "x" * 90}})
     first, *others = lines()[1:]
     assert first.startswith("  protocol: whole")
@@ -91,7 +91,7 @@ def test_specks_are_summed_up_for_people_only(lines, labels, shown):
         ("cannot read cat.jpg: it is cut off", "cannot read cat.jpg: it is cut off"),
     ],
 )
-def test_errors_name_their_picture_once(capsys, error, shown):
+def test_errors_name_their_image_once(capsys, error, shown):
     print_segmented({"source": "cat.jpg", "error": error}, as_json=False, quiet=False)
     assert capsys.readouterr().err == f"unpool: {shown}\n"
 

@@ -12,7 +12,7 @@ from PIL import Image
 from unpool.cli import main
 from unpool.cli.generate import insides, rows
 from unpool.generate import CHANGES, PATTERNS, Generator
-from unpool.generate.drawn import enlarge
+from unpool.generate.result import enlarge
 from unpool.models import GenerativeNet, save_pretrained
 
 NAMES = ["armchair", "bar_stool", "stool"]
@@ -101,13 +101,13 @@ def test_grid(told):
 
 
 def test_interpolate(told):
-    assert told("interpolate", "--style", 0, "--count", 6)["pictures"] == 6
+    assert told("interpolate", "--style", 0, "--count", 6)["images"] == 6
     assert frames("turn.gif") == 6
     record = told(
         "interpolate", "--style", 0, "--azimuth", "30,60", "--elevation", "20,60", "--count", 4,
         "-o", "there.gif",
     )  # fmt: skip
-    assert (frames("there.gif"), record["pictures"]) == (6, 6)  # and back
+    assert (frames("there.gif"), record["images"]) == (6, 6)  # and back
     assert record["notes"] == [
         "elevation 33.3333 is beyond the 20 to 30 of the training",
         "elevation 46.6667 is beyond the 20 to 30 of the training",
@@ -119,7 +119,7 @@ def test_interpolate(told):
 
 def test_morph(told):
     record = told("morph", "--from", "armchair", "--to", "stool", "--count", 5, "-o", "morph.gif")
-    assert frames("morph.gif") == record["pictures"] == 8
+    assert frames("morph.gif") == record["images"] == 8
     assert record["shares"][0] == 1
     assert told("morph", "--from", 0, "--to", 1, "-o", "row.png")["shares"] == [
         1, 0.65, 0.57, 0.5, 0.43, 0.35, 0,

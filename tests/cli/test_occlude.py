@@ -65,13 +65,13 @@ def run(capsys, tmp_path, monkeypatch):
     return run
 
 
-def seen(subject, picture="a.png"):
-    return subject.prepare([subject.inputs.crop(np.array(Image.open(picture)))])
+def seen(subject, image="a.png"):
+    return subject.prepare([subject.inputs.crop(np.array(Image.open(image)))])
 
 
 def test_a_classifier(run, tmp_path):
     Path("names.txt").write_text("ant\nbee\ncat\ndog\n")
-    Path("bad.png").write_text("no picture")
+    Path("bad.png").write_text("no image")
     model = f"chain_{tmp_path.name}:build"
     shape = ["--size", 32, "--occluder", 10, "--stride", 6, "--class", "cat", "--layer", 3]
     options = ["--torch-model", model, *shape, "--classes", "names.txt", "-o", "out"]
@@ -168,7 +168,7 @@ def test_list_layers(run, tmp_path):
         (["--layer", "7"], "wanted maps (C, h, w)"),
         (["--rule", "zeiler"], "got rule 'zeiler'"),
         (["--activations", "relu", "--activations", "off"], "got activations='off'"),
-        (["--occluder", 40], "an occluder of 40 x 40 for a picture of 32 x 32"),
+        (["--occluder", 40], "an occluder of 40 x 40 for an image of 32 x 32"),
         (["--occluder", 4, "--stride", 5], "a stride of 5 x 5 with an occluder of 4 x 4"),
         (["--classes", "a.png"], "got --classes a.png, which is no text"),
         (["--classes", "none.txt"], "'none.txt' does not exist"),

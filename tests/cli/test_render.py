@@ -10,9 +10,9 @@ import pytest
 
 from unpool.cli import main
 from unpool.data import AZIMUTHS, ELEVATIONS, open_chairs, read_views
-from unpool.data.parametric import build_chair, random_shape
+from unpool.rendering.parametric import build_chair, random_shape
+from unpool.rendering.render import render_views
 from unpool.vision.images import read_image
-from unpool.vision.render import render_views
 
 pytest.importorskip("trimesh")
 pytest.importorskip("embreex")
@@ -54,8 +54,8 @@ def test_models_that_fail_are_named_and_skipped(run, models):
     assert "1 of 2 rendered, into data" in out
     chairs = open_chairs("data")
     assert chairs.styles == ("good",)
-    pictures = read_views(chairs, 16)
-    assert (pictures[pictures[..., 3] > 0][:, 0] > 50).all()
+    images = read_views(chairs, 16)
+    assert (images[images[..., 3] > 0][:, 0] > 50).all()
     [about] = json.loads(Path("data/styles.json").read_text())
     assert about == {
         "style": "good",
@@ -100,11 +100,11 @@ def test_parametric_chairs_are_those_of_the_seed(run):
     code, out, _ = run("--parametric", 2, "--seed", 7, "-o", "data", "--size", 8)
     assert code == 0
     assert out.splitlines()[-1] == "2 of 2 rendered, into data"
-    pictures = read_views(open_chairs("data"), 8)
+    images = read_views(open_chairs("data"), 8)
     for number in range(2):
         views = [(a, e) for e in ELEVATIONS for a in AZIMUTHS]
         drawn = list(render_views(build_chair(random_shape(7, number)), views, 8))
-        assert np.array_equal(pictures[62 * number :][:62], drawn)
+        assert np.array_equal(images[62 * number :][:62], drawn)
 
 
 def test_a_zip_file_that_climbs_out(run, tmp_path):

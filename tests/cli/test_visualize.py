@@ -1,4 +1,4 @@
-"""The commands of `unpool visualize`, on drawn pictures and small networks."""
+"""The commands of `unpool visualize`, on drawn images and small networks."""
 
 import io
 import json
@@ -49,7 +49,7 @@ def tiny(tmp_path_factory, filled) -> str:
 
 @pytest.fixture
 def run(capsys, tmp_path, monkeypatch):
-    """Run a command where there are pictures and models; gives the code and both streams."""
+    """Run a command where there are images and models; gives the code and both streams."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     Path(f"nets_{tmp_path.name}.py").write_text(NETS)
@@ -149,10 +149,10 @@ def test_what_cannot_be_read_is_passed_over(run, tiny, monkeypatch):
 
 def test_no_input_is_written_over(refused, tiny):
     Path("out").mkdir()
-    picture = Path("out/0.trunk.png")
-    picture.write_bytes(Path("in/0.png").read_bytes())
+    image = Path("out/0.trunk.png")
+    image.write_bytes(Path("in/0.png").read_bytes())
     args = ["--weights", tiny, "--layer", "trunk", "-o", "out"]
-    assert "would overwrite the input" in refused("project", "in/0.png", picture, *args)
+    assert "would overwrite the input" in refused("project", "in/0.png", image, *args)
     assert names("out") == {"0.trunk.png"}
 
 
@@ -186,7 +186,7 @@ def test_top(run, tiny):
     code, out, err = run(*args, "--json")
     assert (code, err, len(out)) == (3, [], 1)
     told = json.loads(out[0])
-    assert (told["pictures"], sorted(told["failed"])) == (5, ["in/3.png", "nowhere.png"])
+    assert (told["images"], sorted(told["failed"])) == (5, ["in/3.png", "nowhere.png"])
     assert [(one["layer"], one["units"]) for one in told["layers"]] == [
         ("trunk.stages.0", 4),
         ("trunk.stages.1", 6),
@@ -199,7 +199,7 @@ def test_top(run, tiny):
     first = {name: (Path("out") / name).read_bytes() for name in names("out")}
     code, out, err = run(*args)  # over the first, in which nothing is found
     assert (code, len(err)) == (3, 2)
-    assert out[-1] == "5 pictures, into out/index.html"
+    assert out[-1] == "5 images, into out/index.html"
     assert {name: (Path("out") / name).read_bytes() for name in names("out")} == first
 
 
@@ -208,10 +208,10 @@ def test_top_of_labeled_data(run, data):
     args = ["top", "--data", data, *model, "--unit", 3, "--batch", 4, "-o", "out", "--quiet"]
     assert run(*args) == (0, [], [])
     told = json.loads(Path("out/top.json").read_text())
-    assert len(told["pictures"]) == 10
+    assert len(told["images"]) == 10
     assert names("out") == {"index.html", "top.json", "deep/0003.png", "head/0003.png"}
     assert run(*args, "--split", "train")[0] == 0
-    assert len(json.loads(Path("out/top.json").read_text())["pictures"]) < 10
+    assert len(json.loads(Path("out/top.json").read_text())["images"]) < 10
 
 
 def test_layers_are_listed(run, tiny):
@@ -233,7 +233,7 @@ def test_layers_are_listed(run, tiny):
         ("project in/0.png --weights TINY --place here", "wanted max, all, or ROW,COLUMN"),
         ("project --weights TINY", "got no input; name files"),
         ("top - --weights TINY", "each is read twice; name files or folders"),
-        ("top in --data in --weights TINY", "got pictures and --data; leave one of them out"),
+        ("top in --data in --weights TINY", "got images and --data; leave one of them out"),
         ("top in --split val --weights TINY", "got --split without --data"),
         ("top in --weights TINY --unit 1 --shown 3", "got --unit and --shown"),
         ("top in --weights TINY --torch-model a:b", "got --weights and --torch-model"),
@@ -264,7 +264,7 @@ def test_what_is_refused(refused, tiny, args, message):
 
 
 def shares(tiny, path, box=None):
-    """Class shares of what the network sees, by the network alone."""
+    """Class fractions of what the network sees, by the network alone."""
     subject = load_subject(tiny, device="cpu")
     image = np.array(Image.open(path))
     if box is not None:
@@ -324,7 +324,7 @@ def test_a_class_that_is_not_there(run, refused, filled, tmp_path):
         args = [*verb, "in/0.png", "in/1.png", "--weights", weights, "--class"]
         code, out, err = run(*args, "dog")
         assert (code, out, len(err)) == (3, [], 2)
-        assert "got class dog, which is predicted nowhere in this picture; there is " in err[0]
+        assert "got class dog, which is predicted nowhere in this image; there is " in err[0]
         assert run(*args, "cat")[0] == 3
         assert "got class 'dot', " in (message := refused(*args, "dot"))
         assert "near it: dog" in message

@@ -11,7 +11,7 @@ CLASSES = ["background", *(f"class {i}" for i in range(1, 8))]
 
 @pytest.fixture
 def scene(tmp_path):
-    """A picture of 60 x 40 with two objects: a bar of class 1, and a block of class 2 beside it."""
+    """An image of 60 x 40 with two objects: a bar of class 1, and a block of class 2 beside it."""
     labels = np.zeros((40, 60), np.uint8)
     objects = np.zeros((40, 60), np.uint8)
     labels[5:35, 8:18], objects[5:35, 8:18] = 1, 1

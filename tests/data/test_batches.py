@@ -16,7 +16,7 @@ SMALL = Views(side=8, long_side=(8, 16))
 
 
 def data_set(root: Path, count: int) -> DataSet:
-    """Pictures of one color: that of number i is i in red, and its mask i."""
+    """Images of one color: that of number i is i in red, and its mask i."""
     samples = []
     for i in range(count):
         sample = Sample(str(i), root / f"images/{i}.png", root / f"masks/{i}.png")
@@ -33,12 +33,12 @@ def take(n: int, data: DataSet, size: int, start=0, seed=0, weights=None) -> lis
     return found
 
 
-def test_every_picture_comes_once_in_each_round(tmp_path):
+def test_every_image_comes_once_in_each_round(tmp_path):
     data = data_set(tmp_path, 7)
     found = take(7, data, 3, seed=5)
     assert {batch.images.shape for batch in found} == {(3, 8, 8, 3)}
-    pictures = [int(labels[labels != VOID][0]) for batch in found for labels in batch.labels]
-    rounds = [pictures[i : i + 7] for i in (0, 7, 14)]
+    images = [int(labels[labels != VOID][0]) for batch in found for labels in batch.labels]
+    rounds = [images[i : i + 7] for i in (0, 7, 14)]
     assert all(sorted(order) == list(range(7)) for order in rounds)
     assert len({tuple(order) for order in rounds}) == 3
 
@@ -54,7 +54,7 @@ def test_a_batch_depends_on_seed_and_number_alone(tmp_path):
     assert any((a.images != b.images).any() for a, b in zip(whole, other, strict=True))
 
 
-def test_views_of_one_picture_differ_from_round_to_round(tmp_path):
+def test_views_of_one_image_differ_from_round_to_round(tmp_path):
     write_image(
         tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     )
@@ -120,12 +120,12 @@ def test_a_worker_may_be_the_one_that_drops_the_stream():
     assert set(threading.enumerate()) <= before
 
 
-def test_pictures_are_drawn_as_often_as_they_weigh(tmp_path):
+def test_images_are_drawn_as_often_as_they_weigh(tmp_path):
     data, weights = data_set(tmp_path, 4), np.array([1.0, 0, 3, 0])
     found = take(40, data, 5, weights=weights)
-    pictures = [int(labels[labels != VOID][0]) for batch in found for labels in batch.labels]
-    assert set(pictures) == {0, 2}
-    assert 0.65 < np.mean(np.equal(pictures, 2)) < 0.85
+    images = [int(labels[labels != VOID][0]) for batch in found for labels in batch.labels]
+    assert set(images) == {0, 2}
+    assert 0.65 < np.mean(np.equal(images, 2)) < 0.85
     again = take(2, data, 5, start=38, weights=weights)
     for once, twice in zip(found[38:], again, strict=True):
         np.testing.assert_array_equal(once.images, twice.images)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from unpool.console import print_report
+from unpool.cli.console import print_report
 from unpool.data import check_data
 from unpool.errors import DataError
 from unpool.vision.images import voc_palette, write_image, write_mask
@@ -90,7 +90,7 @@ def test_a_report_is_plain_in_json(root):
 
 
 def test_progress_and_the_files_as_they_were(root):
-    (root / "images/val/7.png").write_bytes(b"not a picture")
+    (root / "images/val/7.png").write_bytes(b"not an image")
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in root.rglob("*") if p.is_file()}
     calls = []
     check_data(root, progress=lambda done, total: calls.append((done, total)))
@@ -121,9 +121,9 @@ def test_what_is_no_data_set_or_no_split(root, tmp_path_factory):
 # lists
 
 
-def test_an_id_without_picture(root):
+def test_an_id_without_image(root):
     (root / "train.txt").write_text("".join(f"train/{i}.png\n" for i in (0, 1, 2, 3, 4, 7)))
-    level, where, message = only(root, "missing-picture", splits=["train"])
+    level, where, message = only(root, "missing-image", splits=["train"])
     assert (level, where) == ("error", "images/train/7.png")
     assert "found no file for 'train/7.png'" in message
 
@@ -132,17 +132,17 @@ def test_an_empty_split(root):
     (root / "images/test").mkdir()
     level, where, message = only(root, "empty-split")
     assert (level, where) == ("error", "test")
-    assert message == f"has no pictures; put them into {root / 'images/test'}"
+    assert message == f"has no images; put them into {root / 'images/test'}"
 
 
-def test_too_few_pictures_for_a_split(tmp_path):
+def test_too_few_images_for_a_split(tmp_path):
     for i in range(4):
         write_image(tmp_path / f"images/{i}.png", photo(i))
         write_mask(tmp_path / f"masks/{i}.png", LABELS)
     finding = check_data(tmp_path).findings[0]
     assert finding[:3] == ("error", "empty-split", "val")
-    assert "every fifth picture, and there are 4 in all; add pictures until" in finding.message
-    assert finding.message.endswith("(--split all; of a training, --val all)")
+    assert "every fifth image, and there are 4 in all; add images until" in finding.message
+    assert finding.message.endswith("(--split all; of a training run, --val all)")
     assert check_data(tmp_path, ["all"]).ok
     assert check_data(tmp_path).splits == {"train": 4, "val": 0}
 
@@ -165,10 +165,10 @@ def test_an_id_twice_in_a_list(root):
     (root / "train.txt").write_text("train/0\n" * 2 + "".join(f"train/{i}\n" for i in range(1, 5)))
     level, where, message = only(root, "listed-twice", splits=["train"])
     assert (level, where) == ("warning", "train")
-    assert message == "lists twice: train/0; list every picture once"
+    assert message == "lists twice: train/0; list every image once"
 
 
-def test_labeled_pictures_in_no_list(root):
+def test_labeled_images_in_no_list(root):
     (root / "train.txt").write_text("".join(f"train/{i}\n" for i in range(5)))
     (root / "val.txt").write_text("val/5\nval/6\n")
     level, where, message = only(root, "unlisted")
@@ -179,14 +179,14 @@ def test_labeled_pictures_in_no_list(root):
 # files
 
 
-def test_a_picture_without_mask(root):
+def test_a_image_without_mask(root):
     (root / "masks/val/7.png").unlink()
     level, where, message = only(root, "missing-mask")
     assert (level, where) == ("error", "masks/val/7")
     assert "found no file for 'val/7'" in message
 
 
-def test_a_mask_without_picture(root):
+def test_a_mask_without_image(root):
     (root / "images/val/7.png").rename(root / "images/val/seven.png")
     (root / "masks/val/7.png").rename(root / "masks/val/seven.tif")
     write_mask(root / "masks/val/7.png", LABELS)
@@ -194,10 +194,10 @@ def test_a_mask_without_picture(root):
     Image.fromarray(LABELS).save(root / "masks/val/seven.tif")
     level, where, message = only(root, "extra-mask")
     assert (level, where) == ("warning", "masks/val/7.png")
-    assert "belongs to no picture" in message
+    assert "belongs to no image" in message
 
 
-def test_two_masks_of_a_picture(root):
+def test_two_masks_of_a_image(root):
     Image.fromarray(LABELS).save(root / "masks/val/7.bmp")
     level, where, message = only(root, "ambiguous-name")
     assert (level, where) == ("error", "masks/val/7")
@@ -207,7 +207,7 @@ def test_two_masks_of_a_picture(root):
 @pytest.mark.parametrize("part", ["images", "masks"])
 @pytest.mark.parametrize(
     ("keep", "message"),
-    [(0, "is empty (0 bytes)"), (60, "is broken or cut short"), (5, "is not a picture")],
+    [(0, "is empty (0 bytes)"), (60, "is broken or cut short"), (5, "is not an image")],
 )
 def test_a_file_that_cannot_be_read(root, part, keep, message):
     path = root / part / "val/7.png"
@@ -408,7 +408,7 @@ def test_a_class_that_is_rare_in_train(root):
     write_mask(root / "masks/val/5.png", LABELS % 2)
     level, where, message = only(root, "rare-class")
     assert (level, where) == ("warning", "dog")
-    assert message.startswith("occurs in 4 of the pictures of train, wanted 5")
+    assert message.startswith("occurs in 4 of the images of train, wanted 5")
 
 
 def test_names_of_classes_that_cannot_be_used(root):
@@ -454,7 +454,7 @@ def test_the_same_pixels_with_another_mask(root, other):
     write_mask(root / "masks/val/7.png", LABELS[:, ::-1])  # as many pixels of each class
     level, where, message = only(root, "contradiction")
     assert (level, where) == ("error" if other == "train/2" else "warning", "images/val/7.png")
-    assert message.startswith(f"is the same picture as {other}")
+    assert message.startswith(f"is the same image as {other}")
     assert "but with another mask, and one of the two is wrong; keep" in message
 
 
@@ -467,10 +467,10 @@ def test_a_smaller_copy_in_another_split(root):
     write_mask(root / "masks/val/7.png", np.kron(LABELS, np.ones((2, 2), int)))
     level, where, message = only(root, "near-duplicate")
     assert (level, where) == ("warning", "images/val/7.jpg")
-    assert message.startswith("looks much like train/2 of train; if they are one picture")
+    assert message.startswith("looks much like train/2 of train; if they are one image")
 
 
-def test_flat_pictures_are_not_taken_for_copies(root):
+def test_flat_images_are_not_taken_for_copies(root):
     for i, path in enumerate(root.glob("images/*/*")):
         write_image(path, np.full((20, 30, 3), 20 * i, np.uint8))
     assert check_data(root).findings == []
@@ -489,9 +489,7 @@ def test_many_findings_of_a_kind_are_printed_as_few(root, capsys):
     assert lines[0].startswith("error: images/val/7.png: is 30 x 20")
     assert sum(line.endswith("(empty-class)") for line in lines) == 10
     assert lines[11] == "warning: and 6 more like that (empty-class), which --json lists"
-    assert (
-        " ".join(lines[12].split()) == "class train (5): pictures, pixels val (5): pictures, pixels"
-    )
+    assert " ".join(lines[12].split()) == "class train (5): images, pixels val (5): images, pixels"
     assert " ".join(lines[14].split()) == "1 cat 5, 25.0 % 5, 24.7 %"
     assert len(lines) == 24
 
@@ -500,5 +498,5 @@ def test_objects_are_printed_where_they_are_known(root, capsys):
     write_mask(root / "instances/val/7.png", LABELS)
     print_report(check_data(root))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].endswith("val (5): pictures, objects, pixels")
+    assert lines[1].endswith("val (5): images, objects, pixels")
     assert " ".join(lines[3].split()) == "1 cat 5, 0, 25.0 % 5, 1, 25.0 %"

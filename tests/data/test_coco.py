@@ -34,7 +34,7 @@ def annotation(number: int, outline: object, category: int = 1, **more: object) 
 
 
 def content(name: str = "a.jpg", **more: object) -> dict[str, Any]:
-    """A file of one picture of 6 x 8 with a large object in front of a small one, and a crowd."""
+    """A file of one image of 6 x 8 with a large object in front of a small one, and a crowd."""
     found = [
         {"id": 10, "image_id": 4, "category_id": 7, "segmentation": rectangle(1, 1, 3, 3)},
         {"id": 11, "image_id": 4, "category_id": 2, "segmentation": rectangle(0, 0, 6, 4)},
@@ -97,7 +97,7 @@ def test_long_runs_and_differences_of_both_signs():
 @pytest.mark.parametrize(
     "counts", [[], [5], [3, 4], [7, -1], [2, 2.0, 2], ["6"], "", "1", "o", "é"]
 )
-def test_codes_that_do_not_fill_the_picture(counts):
+def test_codes_that_do_not_fill_the_image(counts):
     with pytest.raises(DataError, match="code that does not fill 3 x 2 pixels; export it again"):
         decode_rle(counts, 2, 3)
 
@@ -163,7 +163,7 @@ def test_the_small_lie_upon_the_large_and_all_upon_crowds():
     assert (found.labels.dtype, found.instances.dtype) == (np.uint8, np.int32)
 
 
-def test_parts_of_one_object_add_up_and_reach_beyond_the_picture():
+def test_parts_of_one_object_add_up_and_reach_beyond_the_image():
     found = draw(drawing(annotation(1, rectangle(-5, -5, 2, 2) + rectangle(1, 1, 99, 99))))
     expected = np.ones((6, 8), int)
     expected[:1, 2:] = expected[2:, :1] = 0
@@ -251,9 +251,9 @@ def test_classes_are_the_categories_in_the_order_of_their_ids(root):
         ("photos", "photos/t"),
     ],
 )
-def test_where_the_pictures_may_lie(tmp_path, home, name):
-    picture = "photos/t.jpg" if home == "photos" else "t.jpg"
-    write(tmp_path, "train2017", content(picture))
+def test_where_the_images_may_lie(tmp_path, home, name):
+    image = "photos/t.jpg" if home == "photos" else "t.jpg"
+    write(tmp_path, "train2017", content(image))
     write_image(tmp_path / home / "t.jpg", photo(0))
     for split in ("train", "train2017", "all"):
         (sample,) = open_data(tmp_path, split).samples
@@ -280,15 +280,15 @@ def test_splits_that_are_not_there(root):
         open_data(root, "test")
 
 
-def test_a_picture_that_is_missing(root):
+def test_a_image_that_is_missing(root):
     (root / "val2017/v.jpg").unlink()
     with pytest.raises(DataError, match=r"found no file for 'val2017/v' in .*; wanted that name"):
         open_data(root, "val")
     finding = check_data(root).findings[0]
-    assert finding[:3] == ("error", "missing-picture", "val2017/v")
+    assert finding[:3] == ("error", "missing-image", "val2017/v")
 
 
-def test_a_picture_of_another_size(root):
+def test_a_image_of_another_size(root):
     write_image(root / "val2017/v.jpg", photo(0)[1:])
     (sample,) = open_data(root, "val").samples
     message = r"v.jpg is 8 x 5 \(upright\) but its mask .*val2017.json \(v.jpg\) is 8 x 6"
@@ -368,6 +368,6 @@ def test_a_check_counts_objects_and_tells_what_cannot_be_drawn(root):
     assert [f.message for f in findings] == [
         "annotation 10 has the unknown category 99; give it a category_id of the file's categories",
         "has the annotations 13, which cover no pixel; draw them anew or take them out",
-        "has 1 annotations of no picture in it, which are passed over; see why",
+        "has 1 annotations of no image in it, which are passed over; see why",
     ]
     assert [count.objects["train"] for count in report.classes] == [0, 1, 1]

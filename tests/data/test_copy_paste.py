@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from unpool.data import VOID, open_data, read_sample
-from unpool.data.pasting import find_paster
+from unpool.data.copy_paste import find_paster
 from unpool.vision.images import write_image, write_mask
 
 
 @pytest.fixture
 def flat(tmp_path):
-    """Pictures of one color, each with a block of another: class 1 in eight of them, 2 in one."""
+    """Images of one color, each with a block of another: class 1 in eight of them, 2 in one."""
     (tmp_path / "classes.txt").write_text("background\none\ntwo\n")
     for i in range(9):
         label = 2 if i == 8 else 1

@@ -20,7 +20,7 @@ CLASSES = ["background", *(f"class {i}" for i in range(1, 8))]
 
 
 def colored(labels: np.ndarray) -> np.ndarray:
-    """The picture that tells its labels: 30 times the class, in three mixtures."""
+    """The image that tells its labels: 30 times the class, in three mixtures."""
     return np.stack([30 * labels, 210 - 30 * labels, 30 * (labels % 4)], axis=2).astype(np.uint8)
 
 
@@ -32,7 +32,7 @@ def interior(labels: np.ndarray, width: int) -> np.ndarray:
 
 
 def data_set(root: Path, count: int) -> DataSet:
-    """Pictures of one color: that of number i is i in red, and its mask i."""
+    """Images of one color: that of number i is i in red, and its mask i."""
     samples = []
     for i in range(count):
         sample = Sample(str(i), root / f"images/{i}.png", root / f"masks/{i}.png")
@@ -46,7 +46,7 @@ def data_set(root: Path, count: int) -> DataSet:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_view_takes_picture_and_labels_from_the_same_places(seed):
+def test_a_view_takes_image_and_labels_from_the_same_places(seed):
     rng = np.random.default_rng(seed)
     labels = np.kron(rng.integers(0, 8, (5, 6)), np.ones((8, 8), int)).astype(np.uint8)
     views = Views(side=64, long_side=(60, 140), color=0)  # enlarged, up to 3 times
@@ -60,12 +60,12 @@ def test_a_view_takes_picture_and_labels_from_the_same_places(seed):
 
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("seed", range(10))
-def test_edges_of_picture_and_labels_coincide(seed, turned):
+def test_edges_of_image_and_labels_coincide(seed, turned):
     stripes = np.repeat(np.arange(16) % 2, 4).astype(np.uint8)
     labels = np.tile(stripes, (64, 1))
     labels = np.ascontiguousarray(labels.T) if turned else labels
     image = np.repeat(200 * labels[..., None], 3, axis=2)
-    views = Views(side=48, long_side=(96, 160), color=0)  # always within the picture
+    views = Views(side=48, long_side=(96, 160), color=0)  # always within the image
     view, seen = views.draw(image, labels, np.random.default_rng(seed))
     level = view[..., 0].astype(int) - 100  # 0 on the very edge
     clear = abs(level) > 2
@@ -86,7 +86,7 @@ def test_half_of_the_views_are_flipped_and_none_without_flip():
 
 
 @pytest.mark.parametrize("color", [0, 0.5])
-def test_outside_the_picture_is_0_and_void(color):
+def test_outside_the_image_is_0_and_void(color):
     image, labels = np.full((20, 10, 3), 150, np.uint8), np.full((20, 10), 3, np.uint8)
     views = Views(side=32, long_side=(24, 24), aspect=0, color=color)
     for seed in range(10):
@@ -96,7 +96,7 @@ def test_outside_the_picture_is_0_and_void(color):
         assert (seen == 3).sum() == pytest.approx(24 * 12, rel=0.15)
 
 
-def test_a_picture_shrunk_to_nothing_is_all_void():
+def test_a_image_shrunk_to_nothing_is_all_void():
     image, labels = np.ones((1, 400, 3), np.uint8), np.ones((1, 400), np.uint8)
     views = Views(side=8, long_side=(8, 8))
     for seed in range(10):
@@ -148,7 +148,7 @@ def test_in_stage_1_only_the_object_keeps_its_class(scene):
     image, labels = draw(0)
     assert set(np.unique(labels)) == {0, 1, VOID}
     assert (labels == 1).sum() == 300
-    assert (labels[:, :5] == VOID).all()  # beyond the picture
+    assert (labels[:, :5] == VOID).all()  # beyond the image
     assert not image[:, :5].any()
     block = (image == 60).all(2)
     assert block.any()
@@ -195,7 +195,7 @@ def test_no_window_at_all_is_told():
 # balance
 
 
-def test_a_picture_with_a_rare_class_weighs_more(tmp_path):
+def test_a_image_with_a_rare_class_weighs_more(tmp_path):
     data = data_set(tmp_path, 4)
     for sample, ids in zip(data.samples, [(0, 0), (0, 1), (0, 255), (0, 1)], strict=True):
         write_mask(sample.mask, np.resize(ids, (9, 12 - int(sample.name))))

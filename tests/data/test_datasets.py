@@ -9,13 +9,13 @@ from unpool.data import VOC_CLASSES, Sample, open_data, read_sample
 from unpool.errors import DataError, ImageError
 from unpool.vision.images import write_image, write_mask
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 LABELS = np.arange(48, dtype=np.uint8).reshape(6, 8) // 16  # 0, 1 and 2
 
 
 def plain(root: Path, *names: str, labels: np.ndarray = LABELS) -> Path:
     for name in names:
-        write_image(root / f"images/{name}.jpg", PICTURE)
+        write_image(root / f"images/{name}.jpg", IMAGE)
         write_mask(root / f"masks/{name}.png", labels)
     return root
 
@@ -25,7 +25,7 @@ def voc(root: Path, **splits: str) -> Path:
     for split, names in splits.items():
         (root / f"ImageSets/Segmentation/{split}.txt").write_text(names)
         for name in names.split():
-            write_image(root / f"JPEGImages/{name}.jpg", PICTURE)
+            write_image(root / f"JPEGImages/{name}.jpg", IMAGE)
             write_mask(root / f"SegmentationClass/{name}.png", LABELS)
     return root
 
@@ -65,7 +65,7 @@ def test_a_plain_folder_with_folders(tmp_path):
         open_data(tmp_path, "val")
 
 
-def test_a_plain_folder_without_either_sets_every_fifth_picture_aside(tmp_path):
+def test_a_plain_folder_without_either_sets_every_fifth_image_aside(tmp_path):
     plain(tmp_path, *(f"{i:02d}" for i in range(11)))
     assert names(tmp_path, "val") == ["04", "09"]
     assert names(tmp_path, "train") == [f"{i:02d}" for i in range(11) if i not in (4, 9)]
@@ -73,7 +73,7 @@ def test_a_plain_folder_without_either_sets_every_fifth_picture_aside(tmp_path):
 
 def test_texts_that_list_nothing_are_no_splits(tmp_path):
     plain(tmp_path, *"abcde")
-    (tmp_path / "README.txt").write_text("\nPictures of\na\nb\n")
+    (tmp_path / "README.txt").write_text("\nImages of\na\nb\n")
     (tmp_path / "LICENSE.txt").write_bytes("d\xe9j\xe0".encode("latin-1"))
     (tmp_path / "classes.txt").write_text("a\nb\nc\n")
     assert names(tmp_path, "val") == ["e"]
@@ -104,10 +104,10 @@ def test_lists_in_folders_that_are_links(tmp_path):
         ("  photo\t-1", "photo"),
         ("my photo", "my photo"),
         ("my photo.jpg", "my photo"),
-        ("scan.png", "scan.png"),  # the picture is scan.png.jpg
+        ("scan.png", "scan.png"),  # the image is scan.png.jpg
     ],
 )
-def test_a_line_of_a_list_names_a_picture_with_or_without_suffix(tmp_path, line, name):
+def test_a_line_of_a_list_names_a_image_with_or_without_suffix(tmp_path, line, name):
     plain(tmp_path, "photo.v2", "photo", "my photo", "scan.png")
     (tmp_path / "train.txt").write_text(f"{line}\r\n", "utf-8-sig")
     assert names(tmp_path, "train") == [name]
@@ -130,9 +130,9 @@ def test_suffixes_in_upper_case_and_hidden_files(tmp_path):
     assert sample == Sample("a", tmp_path / "images/a.Jpg", tmp_path / "masks/a.PNG")
 
 
-def test_two_pictures_of_one_name_are_refused(tmp_path):
+def test_two_images_of_one_name_are_refused(tmp_path):
     plain(tmp_path, "a")
-    write_image(tmp_path / "images/a.png", PICTURE)
+    write_image(tmp_path / "images/a.png", IMAGE)
     with pytest.raises(DataError, match=r"found 2 files for 'a' in .*\(a.jpg, a.png\); keep one"):
         open_data(tmp_path, "all")
 
@@ -185,7 +185,7 @@ def test_classes_that_cannot_be_used(tmp_path, text, message):
         (["photos"], r"neither JPEGImages/ \(VOC\) nor images/ \(plain\), nor .*; wanted one"),
         (["images"], "without masks/; put the masks there"),
         (["JPEGImages"], "without SegmentationClass/; put"),
-        (["images", "masks"], "images without pictures; wanted files ending in .jpg"),
+        (["images", "masks"], "images without images; wanted files ending in .jpg"),
     ],
 )
 def test_folders_that_are_no_data_set(tmp_path, folders, message):
@@ -200,7 +200,7 @@ def test_a_root_that_is_no_folder(tmp_path):
         open_data(tmp_path / "none", "train")
 
 
-def test_pictures_and_masks_that_are_missing(tmp_path):
+def test_images_and_masks_that_are_missing(tmp_path):
     plain(tmp_path, "a", "b")
     (tmp_path / "train.txt").write_text("a\nc\n")
     with pytest.raises(DataError, match=r"found no file for 'c' in .*images; wanted that name"):
@@ -214,7 +214,7 @@ def test_what_is_missing_can_be_recorded(tmp_path):
     plain(tmp_path, *"abcd")
     (tmp_path / "train.txt").write_text("a\nb\nc\nd\ne\n")
     (tmp_path / "masks/b.png").unlink()
-    write_image(tmp_path / "images/c.png", PICTURE)
+    write_image(tmp_path / "images/c.png", IMAGE)
     missing = {}
     data = open_data(tmp_path, "train", missing)
     assert [sample.name for sample in data.samples] == ["a", "d"]
@@ -231,8 +231,8 @@ def test_what_is_missing_can_be_recorded(tmp_path):
 
 def test_masks_that_cannot_be_read_do_not_number_the_classes(tmp_path):
     plain(tmp_path, *"abc")
-    Image.fromarray(PICTURE).save(tmp_path / "masks/a.png")
-    (tmp_path / "masks/b.png").write_text("no picture")
+    Image.fromarray(IMAGE).save(tmp_path / "masks/a.png")
+    (tmp_path / "masks/b.png").write_text("no image")
     missing = {}
     data = open_data(tmp_path, "all", missing)
     assert data.classes == ["background", "class 1", "class 2"]
@@ -250,18 +250,18 @@ def test_masks_that_cannot_be_read_do_not_number_the_classes(tmp_path):
         ("folder", "put them into .*images/val"),
         (
             "rule",
-            "without lists and folders val is every fifth picture, and there is 1 in all; add "
-            r"pictures until there are 5, write .* train.txt and val.txt in .* \(--split all",
+            "without lists and folders val is every fifth image, and there is 1 in all; add "
+            r"images until there are 5, write .* train.txt and val.txt in .* \(--split all",
         ),
     ],
 )
-def test_splits_without_pictures(tmp_path, form, message):
+def test_splits_without_images(tmp_path, form, message):
     plain(tmp_path, "a")
     if form == "list":
         (tmp_path / "val.txt").write_text("\n \n")
     elif form == "folder":
         (tmp_path / "images/val").mkdir()
-    with pytest.raises(DataError, match=f"split 'val' of .*, which has no pictures.*{message}"):
+    with pytest.raises(DataError, match=f"split 'val' of .*, which has no images.*{message}"):
         open_data(tmp_path, "val")
 
 
@@ -288,11 +288,11 @@ def test_void_is_of_no_class_and_other_ids_are_refused(tmp_path):
         read_sample(sample, 20)
 
 
-def test_a_picture_turned_by_exif_fits_the_mask_drawn_upright(tmp_path):
+def test_a_image_turned_by_exif_fits_the_mask_drawn_upright(tmp_path):
     (sample,) = open_data(plain(tmp_path, "a"), "all").samples
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    Image.fromarray(PICTURE).save(sample.image, exif=exif)
+    Image.fromarray(IMAGE).save(sample.image, exif=exif)
     message = r"a.jpg is 6 x 8 \(upright\) but its mask .*a.png is 8 x 6; .*undo .* EXIF rotation"
     with pytest.raises(DataError, match=message):
         read_sample(sample, 3)
@@ -303,6 +303,6 @@ def test_a_picture_turned_by_exif_fits_the_mask_drawn_upright(tmp_path):
 
 def test_a_color_coded_mask_is_refused(tmp_path):
     (sample,) = open_data(plain(tmp_path, "a"), "all").samples
-    Image.fromarray(PICTURE).save(sample.mask)
+    Image.fromarray(IMAGE).save(sample.mask)
     with pytest.raises(ImageError, match=r"a\.png: has mode RGB, as a color-coded mask does"):
         read_sample(sample, 3)

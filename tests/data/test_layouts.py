@@ -24,7 +24,7 @@ def names(root: Path, split: str) -> list[str]:
 
 @pytest.fixture
 def voc(tmp_path) -> Path:
-    """Pictures 0 and 1 with masks and objects of VOC; 1 and 2 with masks of SBD."""
+    """Images 0 and 1 with masks and objects of VOC; 1 and 2 with masks of SBD."""
     for i in range(4):
         write_image(tmp_path / f"JPEGImages/{i}.jpg", photo(i))
     for i in (0, 1):
@@ -68,7 +68,7 @@ def test_masks_of_sbd_alone(voc):
         open_data(voc, "val")
 
 
-def test_two_object_masks_of_a_picture(voc):
+def test_two_object_masks_of_a_image(voc):
     Image.fromarray(LABELS).save(voc / "SegmentationObject/1.bmp")
     with pytest.raises(DataError, match=r"found 2 files for '1' in .*SegmentationObject \(1.bmp, "):
         open_data(voc, "train")

@@ -20,7 +20,7 @@ def photo(seed: int) -> np.ndarray:
 
 @pytest.fixture(params=["", "dataset"])
 def root(tmp_path, request) -> Path:
-    """Five pictures as the data set has them: cell arrays and all."""
+    """Five images as the data set has them: cell arrays and all."""
     base = tmp_path / request.param
     for folder in ("img", "cls", "inst"):
         (base / folder).mkdir(parents=True)

@@ -69,4 +69,4 @@ def test_proposals_are_looked_up_where_they_were_kept(scene, tmp_path, monkeypat
         find_proposals(scene, 21, tmp_path / "p.npz")  # other ones
     os.utime(scene.samples[0].image, (1, 1))
     with pytest.raises(TypeError):
-        find_proposals(scene, 20, tmp_path / "p.npz")  # another picture of that name
+        find_proposals(scene, 20, tmp_path / "p.npz")  # another image of that name

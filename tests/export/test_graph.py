@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from unpool import programs
 from unpool.errors import WeightsError
+from unpool.export import graph
+from unpool.export.graph import fixed_side, least_side, load_program, trace
 from unpool.models import FCN, DeconvNet
-from unpool.programs import fixed_side, least_side, load_program, trace
 
 TABLE = ((1, 4), (1, 6))
 
@@ -83,7 +83,7 @@ def test_a_program_computes_what_the_network_does(program, filled):
 def test_an_unchanged_copy_is_read(program, tmp_path):
     """So that it is the change that is refused below."""
     change(program, tmp_path / "net.pt2", "byteorder", b"little")
-    programs._require_harmless(tmp_path / "net.pt2")
+    graph._require_harmless(tmp_path / "net.pt2")
 
 
 CONFIG = "data/weights/model_weights_config.json"

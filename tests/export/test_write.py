@@ -10,17 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from unpool import export as module
 from unpool.cards import find_partner, read_card
 from unpool.cli import main
 from unpool.devices import bf16_pays
-from unpool.ensemble import EDeconvNet
 from unpool.errors import OptionError, ShapeError, WeightsError
-from unpool.export import FORMATS, export
-from unpool.exported import Exported, is_exported
+from unpool.export import write as module
+from unpool.export.graph import fixed_side
+from unpool.export.runtime import Exported, is_exported
+from unpool.export.write import FORMATS, export
 from unpool.models import FCN, DeconvNet, from_pretrained, prepare, save_pretrained
-from unpool.programs import fixed_side
-from unpool.segment import Segmenter
+from unpool.segment.ensemble import EDeconvNet
+from unpool.segment.segmenter import Segmenter
 from unpool.vision.images import read_mask
 
 pytest.importorskip("onnxscript")
@@ -104,14 +104,14 @@ def copied(exported, tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     """Exports of a moment, for what stands around them: nothing is traced or verified."""
-    verified = {"pictures": 2, "pixels": 500, "different": 1}
+    verified = {"images": 2, "pixels": 500, "different": 1}
     monkeypatch.setattr(module, "trace", lambda model: None)
     monkeypatch.setattr(module, "_verify", lambda *_: verified)
     for kind in ("onnx", "torch-export"):
         monkeypatch.setitem(module._WRITE, kind, lambda _, path: path.write_bytes(b"net"))
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Blurred noise."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
     resized = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
@@ -127,13 +127,13 @@ def names(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_labels_are_those_of_pytorch(weights, exported, name, kind):
-    """Any number of pictures; any size, odd ones too, where the network has no code."""
+    """Any number of images; any size, odd ones too, where the network has no code."""
     net, network = from_pretrained(weights[name])[0], Exported(exported(name, kind))
     side = fixed_side(net)
     sizes = [(side, side)] if side else [(8, 8), (37, 61), (33, 9)]
     for seed, (height, width) in enumerate(sizes):
         for n in (1, 3):
-            images = np.stack([picture(height, width, seed + i) for i in range(n)])
+            images = np.stack([photo(height, width, seed + i) for i in range(n)])
             x = prepare(torch.from_numpy(images))
             with torch.no_grad():
                 expected = net(x)
@@ -159,16 +159,14 @@ def test_segments_as_the_weights_do(weights, exported, name, kind):
         assert getattr(theirs, told) == getattr(ours, told), told
     assert theirs.presence == 0.01
     assert (theirs.palette == ours.palette).all()
-    image = picture(45, 70)
+    image = photo(45, 70)
     for mode in ours.measured_modes:
         options = {"mode": mode, "method": "grid", "proposals": 3}
         found = theirs(image, **options).labels
         assert (found == ours(image, **options).labels).mean() > 0.998
         assert found.any()
     engine = {"onnx": "onnxruntime", "openvino": "openvino", "torch-export": "torch"}[kind]
-    assert (
-        theirs.procedure("whole", presence=0) == f"whole pictures, long side 60, float32, {engine}"
-    )
+    assert theirs.procedure("whole", presence=0) == f"whole images, long side 60, float32, {engine}"
     if name == "fcn":
         with pytest.raises(OptionError, match="'instance' for weights of FCN, which segments whol"):
             theirs.procedure("instance")
@@ -206,7 +204,7 @@ def test_bfloat16_is_for_openvino(exported, monkeypatch):
         pytest.skip("the processor has no bfloat16")
     fast, exact = (Exported(exported("code", "openvino"), precision=p) for p in ("bf16", "fp32"))
     assert (fast.dtype, exact.dtype) == (torch.bfloat16, torch.float32)
-    x = prepare(torch.from_numpy(picture(16, 16)[None]))
+    x = prepare(torch.from_numpy(photo(16, 16)[None]))
     assert 0 < (fast(x) - exact(x)).abs().mean() < 0.1 * exact(x).std()
 
 
@@ -254,9 +252,9 @@ def test_the_card_is_that_of_the_weights_and_says_more(weights, exported, name, 
         data = path.with_suffix(ending).read_bytes()
         assert digest == hashlib.sha256(data).hexdigest()
         assert str(Path(__file__).parents[1]).encode() not in data  # no names of own files
-    assert about["input"] == f"any number of pictures of {size} pixels"
+    assert about["input"] == f"any number of images of {size} pixels"
     assert {"unpool", "torch"} <= set(about["versions"])
-    assert about["verified"]["pictures"] >= 2
+    assert about["verified"]["images"] >= 2
     assert about["verified"]["different"] <= 2e-3 * about["verified"]["pixels"]
 
 
@@ -301,7 +299,7 @@ def test_a_partner_is_found_from_the_exports_place(weights, tmp_path, quick):
 
 def test_an_ensemble_of_exported_networks(exported):
     both = EDeconvNet.from_pretrained(exported("free", "onnx"), exported("fcn", "torch-export"))
-    assert both(picture(30, 40), proposals=2, method="grid").labels.shape == (30, 40)
+    assert both(photo(30, 40), proposals=2, method="grid").labels.shape == (30, 40)
 
 
 # ---- files that are no good ----------------------------------------------------------------------
@@ -368,7 +366,7 @@ def test_nothing_is_left_of_an_export_that_gives_other_labels(
     (tmp_path / "kept.txt").touch()
     wanted = (
         r"^torch gives other labels than PyTorch at \d+ of 5100 pixels \(\d+\.\d+%\) of 2 "
-        r"pictures, more than 0\.01%; nothing was kept: try another format"
+        r"images, more than 0\.01%; nothing was kept: try another format"
     )
     with pytest.raises(WeightsError, match=wanted):
         export(weights["fcn"], tmp_path / "net.pt2")
@@ -466,17 +464,17 @@ def test_the_command_line(weights, tmp_path, quick, monkeypatch, capsys):
         "card": "fcn.card.json",
         "format": "torch-export",
         "weights": str(weights["fcn"]),
-        "input": "any number of pictures of any size from 8 pixels",
+        "input": "any number of images of any size from 8 pixels",
         "bytes": 3,
-        "pictures": 2,
+        "images": 2,
         "pixels": 500,
         "different": 1,
     }
     chosen = ["--format", "torch-export", "-o", "new/fcn.pt2"]
     assert main([*command, *chosen]) == 0
     assert capsys.readouterr() == (
-        "new/fcn.pt2: torch-export, 0.0 MB, for any number of pictures of any size from 8 pixels; "
-        "labels of 2 pictures verified: 1 of 500 pixels differ from PyTorch's\n",
+        "new/fcn.pt2: torch-export, 0.0 MB, for any number of images of any size from 8 pixels; "
+        "labels of 2 images verified: 1 of 500 pixels differ from PyTorch's\n",
         "",
     )
     assert main([*command, *chosen]) == 2
@@ -488,13 +486,13 @@ def test_the_command_line(weights, tmp_path, quick, monkeypatch, capsys):
 
 def test_exported_networks_on_the_command_line(exported, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(picture(45, 70)).save("cat.png")
+    Image.fromarray(photo(45, 70)).save("cat.png")
     path = str(exported("free", "onnx"))
     assert main(["segment", "cat.png", "-o", "out", "--weights", path, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["procedure"] == (
-        "whole pictures, long side 60, float32, onnxruntime, "
-        "only classes with a probability of 0.01 on 1 % of the picture"
+        "whole images, long side 60, float32, onnxruntime, "
+        "only classes with a probability of 0.01 on 1 % of the image"
     )
     assert read_mask(tmp_path / "out/cat.png").shape == (45, 70)
     Path("data/images").mkdir(parents=True)

@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unpool.data.chairs import Chairs, View
 from unpool.errors import OptionError, ShapeError
 from unpool.generate import blend, compare_views, nearest_view
 from unpool.generate.baselines import errors, premultiplied
+from unpool.rendering.dataset import Chairs, View
 
 RANDOM = np.random.default_rng(0)
 
 
 def flat(*values):
-    """Pictures of one value each."""
+    """Images of one value each."""
     return np.stack([np.full((2, 2, 4), v, np.float32) for v in values])
 
 
@@ -46,9 +46,9 @@ def test_a_single_view_is_all_there_is():
 
 
 def test_errors_are_of_colors_inside_the_mask():
-    pictures = RANDOM.integers(0, 256, (3, 2, 2, 4), dtype=np.uint8)
-    truth = premultiplied(pictures)
-    x = pictures.astype(float) / 255
+    images = RANDOM.integers(0, 256, (3, 2, 2, 4), dtype=np.uint8)
+    truth = premultiplied(images)
+    x = images.astype(float) / 255
     for i in range(3):
         by_hand = 0.0
         for row in range(2):
@@ -60,7 +60,7 @@ def test_errors_are_of_colors_inside_the_mask():
         total, count = 0.0, 0
         for row in range(2):
             for column in range(2):
-                if pictures[i, row, column, 3] > 127:
+                if images[i, row, column, 3] > 127:
                     total += ((truth[i, row, column, :3] - 0.25) ** 2).sum() / 3
                     count += 1
         found = errors(np.full_like(truth, 0.25), truth, inside=True)[i]
@@ -82,32 +82,32 @@ def chairs(generator):
 
 
 def test_views_are_compared_with_what_was_seen(generator, chairs):
-    pictures = RANDOM.integers(0, 256, (16, 32, 32, 4), dtype=np.uint8)
+    images = RANDOM.integers(0, 256, (16, 32, 32, 4), dtype=np.uint8)
     held = [1, 12]
-    found = compare_views(generator, chairs, pictures, held)
-    known = premultiplied(pictures)
+    found = compare_views(generator, chairs, images, held)
+    known = premultiplied(images)
     # view 1 lies between 0 and 2; view 12 (0 degrees) between 15 and 13
     np.testing.assert_allclose(found.truth, known[held])
     blended = [(known[0] + known[2]) / 2, (known[15] + known[13]) / 2]
-    np.testing.assert_allclose(found.pictures["blending"], blended, atol=1e-6)
-    np.testing.assert_allclose(found.pictures["nearest"], known[[0, 13]])
+    np.testing.assert_allclose(found.images["blending"], blended, atol=1e-6)
+    np.testing.assert_allclose(found.images["nearest"], known[[0, 13]])
     drawn = [generator.view("stool", azimuth=90), generator.view("bar_stool", elevation=30)]
-    for one, network in zip(drawn, found.pictures["network"], strict=True):
+    for one, network in zip(drawn, found.images["network"], strict=True):
         seen = one.rgba / 255
         seen[..., :3] = np.minimum(seen[..., :3], seen[..., 3:])
         assert np.abs(seen - network).max() < 0.5 / 255 + 1e-6
-    wanted = ((found.pictures["network"] - known[held])[..., :3] ** 2).mean()
+    wanted = ((found.images["network"] - known[held])[..., :3] ** 2).mean()
     assert found.mse()["network"] == pytest.approx(wanted, rel=1e-5)
     assert list(found.mse()) == ["network", "blending", "nearest"]
 
 
 def test_refusals(generator, chairs):
-    pictures = np.zeros((16, 32, 32, 4), np.uint8)
+    images = np.zeros((16, 32, 32, 4), np.uint8)
     with pytest.raises(OptionError, match="got no views held out"):
-        compare_views(generator, chairs, pictures, [])
-    with pytest.raises(ShapeError, match=r"got pictures of \(15, 32, 32, 4\)"):
-        compare_views(generator, chairs, pictures[1:], [0])
+        compare_views(generator, chairs, images, [])
+    with pytest.raises(ShapeError, match=r"got images of \(15, 32, 32, 4\)"):
+        compare_views(generator, chairs, images[1:], [0])
     with pytest.raises(OptionError, match="got style 'couch'"):
-        compare_views(generator, chairs._replace(styles=("couch", "stool")), pictures, [0])
+        compare_views(generator, chairs._replace(styles=("couch", "stool")), images, [0])
     with pytest.raises(OptionError, match="got no views to blend"):
-        compare_views(generator, chairs, pictures, [0, 1, 2, 3])
+        compare_views(generator, chairs, images, [0, 1, 2, 3])

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from unpool import parallel
+from unpool import distributed
 from unpool.cards import read_card
-from unpool.data.chairs import AZIMUTHS
 from unpool.errors import WeightsError
+from unpool.generate.batches import Views, as_targets, lessons
+from unpool.generate.distillation import draw_together, load_teachers, taught
+from unpool.generate.evaluate import draw
 from unpool.generate.experiments import COMPACT
-from unpool.generate.lessons import Views, as_targets, lessons
-from unpool.generate.likeness import draw
-from unpool.generate.teachers import draw_together, load_teachers, taught
-from unpool.generate.training import build
+from unpool.generate.train import build
 from unpool.models import ZFNet, save_pretrained
 from unpool.recipes import CHAIRS_TAUGHT, GENERATIONS, Generation, override
+from unpool.rendering.dataset import AZIMUTHS
 
 CPU = torch.device("cpu")
 STYLES = ("round", "square")
@@ -67,20 +67,20 @@ def test_teachers_draw_a_share_of_each_part_between_the_views():
     views, learned = some_views(), np.arange(12)
     plain = lessons(views, learned, recipe, 8)
     changed = taught(lessons(views, learned, recipe, 8), nets, recipe, 8, (20.0, 30.0))
-    before = views.pictures.copy()
+    before = views.images.copy()
     for _ in range(3):
         a, b = next(plain), next(changed)
         assert torch.equal(a.vectors, b.vectors)
         assert np.array_equal(a.views.styles, b.views.styles)
-        assert np.array_equal(a.views.pictures[2:], b.views.pictures[2:])
+        assert np.array_equal(a.views.images[2:], b.views.images[2:])
         assert np.array_equal(a.views.azimuths[2:], b.views.azimuths[2:])
         assert not np.isin(b.views.azimuths[:2], AZIMUTHS).any()
         assert ((b.views.elevations[:2] > 20) & (b.views.elevations[:2] < 30)).all()
         rgb, mask = draw(nets[0], b.views.take(np.arange(2)))
         wanted = torch.cat([rgb.minimum(mask), mask], 1)
-        found = as_targets(b.views.pictures[:2], CPU)
+        found = as_targets(b.views.images[:2], CPU)
         assert float((found - wanted).abs().max()) < 1.01 / 255
-    assert np.array_equal(views.pictures, before)
+    assert np.array_equal(views.images, before)
 
 
 def test_parts_depend_on_their_number_alone():
@@ -89,7 +89,7 @@ def test_parts_depend_on_their_number_alone():
     first = [next(stream) for _ in range(6)]
     stream = taught(lessons(views, learned, TAUGHT, 4, 5), nets, TAUGHT, 4, (20.0, 30.0), 5)
     later = next(stream)
-    assert np.array_equal(later.views.pictures, first[5].views.pictures)
+    assert np.array_equal(later.views.images, first[5].views.images)
     assert np.array_equal(later.views.azimuths, first[5].views.azimuths)
     assert not np.array_equal(first[4].views.azimuths, first[5].views.azimuths)
 
@@ -104,10 +104,10 @@ def test_parts_are_together_what_a_whole_batch_is(size, monkeypatch):
         return taught(lessons(views, learned, recipe, size), nets, recipe, size, (20.0, 30.0))
 
     whole = stream(4)
-    monkeypatch.setattr(parallel, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "world", lambda: 2)
     ranks = []
     for rank in range(2):
-        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         parts = stream(size)
         ranks.append([next(parts) for _ in range(3 * 4 // size // 2)])
     monkeypatch.undo()
@@ -118,8 +118,8 @@ def test_parts_are_together_what_a_whole_batch_is(size, monkeypatch):
         for field in ("styles", "azimuths", "elevations"):
             found = np.concatenate([getattr(part, field) for part in some])
             assert np.array_equal(found, getattr(wanted, field))
-        found = np.concatenate([part.pictures for part in some]).astype(int)
-        assert abs(found - wanted.pictures).max() <= 1  # the teachers draw other batches
+        found = np.concatenate([part.images for part in some]).astype(int)
+        assert abs(found - wanted.images).max() <= 1  # the teachers draw other batches
 
 
 def test_teachers_do_not_learn(weights):

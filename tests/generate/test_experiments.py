@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 
 from unpool.cli import main
-from unpool.data.chairs import AZIMUTHS, open_chairs, view_name
 from unpool.errors import DataError, OptionError
 from unpool.generate import Generator, capacity, transfer
 from unpool.generate.baselines import baselines, draw_views, errors, premultiplied
+from unpool.generate.batches import load_views
 from unpool.generate.capacity import VARIANTS, measure_capacity
 from unpool.generate.experiments import COMPACT, Experiment
-from unpool.generate.lessons import load_views
 from unpool.generate.transfer import COUNTS, measure_transfer, seen_azimuths
 from unpool.models import GenerativeNet, save_pretrained
+from unpool.rendering.dataset import AZIMUTHS, open_chairs, view_name
 
 SMALL = dataclasses.replace(COMPACT, size=16, widths=(12,), mask_widths=(8,), batch=8)
 
@@ -82,10 +82,10 @@ def test_baselines_of_the_transfer_see_what_the_network_sees(data, tmp_path):
     curves = measure_transfer(chairs, tmp_path, steps=1, targets=1, seeds=1, device="cpu")
     [target] = np.random.default_rng(0).permutation(5)[:1]
     own = [i for i, view in enumerate(chairs.views) if view.style == target]
-    pictures = load_views(chairs, 16).pictures
+    images = load_views(chairs, 16).images
     seen, tested = own[::8][:4], own[1::2]
-    made = baselines(chairs, pictures, seen, tested)
-    truth = premultiplied(pictures[tested])
+    made = baselines(chairs, images, seen, tested)
+    truth = premultiplied(images[tested])
     for way in ("nearest", "blending"):
         assert curves[way][4] == pytest.approx([errors(made[way], truth).mean()] * 2)
 
@@ -149,16 +149,16 @@ def test_compare(data, tmp_path, capsys):
     assert told["views"] == 10
     chairs = open_chairs(data)
     hidden = [i for i, v in enumerate(chairs.views) if v.azimuth in (AZIMUTHS[4], AZIMUTHS[9])]
-    pictures = load_views(chairs, 16).pictures
-    seen = [i for i in range(len(pictures)) if i not in hidden]
-    made = baselines(chairs, pictures, seen, hidden)["nearest"]
-    each = errors(made, premultiplied(pictures[hidden]))
+    images = load_views(chairs, 16).images
+    seen = [i for i in range(len(images)) if i not in hidden]
+    made = baselines(chairs, images, seen, hidden)["nearest"]
+    each = errors(made, premultiplied(images[hidden]))
     assert told["mse"]["nearest"] == pytest.approx(each.mean())
     network = draw_views(
         Generator.from_pretrained(folder, device="cpu"),
         *zip(*(chairs.views[i][:3] for i in hidden), strict=True),
     )
-    own = errors(network, premultiplied(pictures[hidden]))
+    own = errors(network, premultiplied(images[hidden]))
     assert told["network_better"]["nearest"] == pytest.approx((own < each).mean())
     with Image.open(sheet) as found:
         assert found.size == (8 * 18 - 2, 4 * 18 - 2)  # 8 views: truth, network, two baselines

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import unpool
-from unpool.data.transformations import Ranges, Transformation, draw_transformations
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.generate import Generator, parse_style
+from unpool.generate.transformations import Ranges, Transformation, draw_transformations
 from unpool.models import DeconvNet, encode_view, save_pretrained
 from unpool.recipes import CHAIRS
 
@@ -52,7 +52,7 @@ def test_shares_are_linear_in_the_code(generator):
     assert np.array_equal(same, generator.view("stool").rgba)
 
 
-def test_a_batch_is_its_pictures(generator):
+def test_a_batch_is_its_images(generator):
     styles, azimuths = ["stool", 0, {"stool": 1, "armchair": 1}], [0, 20.5, 100]
     changes = [None, Transformation(angle=0.3), Transformation(zoom_x=1.4, hue=1)]
     drawn = generator.draw(styles, azimuths, 20, changes)
@@ -100,7 +100,7 @@ def test_transformations_beyond_the_training_are_told(generator):
 def test_shares_that_add_up_otherwise_are_told(generator):
     assert generator.view({"stool": 1, "armchair": -1, 2: 1}).note == ""
     assert generator.view({"stool": 9}).note == (
-        "the shares of the styles add up to 9, rather than 1"
+        "the fractions of the styles add up to 9, rather than 1"
     )
 
 
@@ -133,7 +133,7 @@ def test_other_refusals(generator):
         generator.view(0, elevation=None)
     with pytest.raises(OptionError, match="got the style None; wanted a name, a number"):
         generator.view(None)
-    with pytest.raises(ShapeError, match=r"got shares of \(3,\); wanted \(4,\)"):
+    with pytest.raises(ShapeError, match=r"got fractions of \(3,\); wanted \(4,\)"):
         generator.view(torch.ones(3))
     with pytest.raises(OptionError, match="got 3 different names for a network of 4 styles"):
         Generator(generator.model, ["a", "b", "c", "a"])

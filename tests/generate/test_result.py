@@ -1,4 +1,4 @@
-"""Pictures with a mask: how they are shown, and files that are whole or not there."""
+"""Images with a mask: how they are shown, and files that are whole or not there."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from unpool.errors import ImageError, OptionError
-from unpool.generate.drawn import Drawn, conclude, enlarge, find_color
+from unpool.generate.result import Drawn, conclude, enlarge, find_color
 
 RANDOM = np.random.default_rng(0)
 
@@ -58,7 +58,7 @@ def test_files(drawn, tmp_path):
 
 
 def test_refusals_write_nothing(drawn, tmp_path, monkeypatch):
-    with pytest.raises(OptionError, match=r"got the path .*\.tiff; pictures end in \.png"):
+    with pytest.raises(OptionError, match=r"got the path .*\.tiff; images end in \.png"):
         drawn.save(tmp_path / "a.tiff")
     with pytest.raises(OptionError, match="got scale=0"):
         drawn.save(tmp_path / "a.png", scale=0)
@@ -78,10 +78,10 @@ def test_refusals_write_nothing(drawn, tmp_path, monkeypatch):
 
 
 def test_enlarging_lends_no_color_from_what_is_transparent():
-    picture = np.zeros((4, 4, 4), np.uint8)
-    picture[:, :2] = (255, 0, 0, 255)
-    picture[:, 2:] = (0, 255, 0, 0)
-    large = enlarge(picture, 4)
+    image = np.zeros((4, 4, 4), np.uint8)
+    image[:, :2] = (255, 0, 0, 255)
+    image[:, 2:] = (0, 255, 0, 0)
+    large = enlarge(image, 4)
     seen = large[large[:, :, 3] > 16]
     assert large.shape == (16, 16, 4)
     assert (seen[:, 0] > 240).all()

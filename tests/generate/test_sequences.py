@@ -1,4 +1,4 @@
-"""Pictures in a row: their ends are plain views, and their codes lie between."""
+"""Images in a row: their ends are plain views, and their codes lie between."""
 
 import math
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from unpool.data.transformations import Transformation
 from unpool.errors import OptionError
 from unpool.generate import CHANGES, MORPH, interpolate, morph, ramp, transform, turn
 from unpool.generate.sequences import combine
+from unpool.generate.transformations import Transformation
 
 
 def same(a, b):
@@ -97,7 +97,7 @@ def test_refusals(generator):
         lambda: interpolate(generator, 0, count=1),
         lambda: ramp(1),
     ):
-        with pytest.raises(OptionError, match="got 1 pictures; wanted two or more"):
+        with pytest.raises(OptionError, match="got 1 images; wanted two or more"):
             work()
     with pytest.raises(OptionError, match="got the change 'twist'; it is one of translate-x"):
         transform(generator, 0, "twist")

@@ -1,4 +1,4 @@
-"""Training a network that draws, on a tiny one and pictures made by chance."""
+"""Training a network that draws, on a tiny one and images made by chance."""
 
 import dataclasses
 import json
@@ -12,17 +12,17 @@ from PIL import Image
 
 from unpool.cards import read_card
 from unpool.cli import main
-from unpool.data.chairs import AZIMUTHS, open_chairs, view_name
-from unpool.data.transformations import spread_at
 from unpool.errors import DataError, OptionError
-from unpool.fitting import Progress, Step, TrainingError
-from unpool.generate import lessons as module
-from unpool.generate.lessons import Views, as_targets, codes, lessons, load_views, split_views
-from unpool.generate.likeness import measure
-from unpool.generate.training import build, drawing_loss, fit, train_generator
+from unpool.generate import batches as module
+from unpool.generate.batches import Views, as_targets, codes, lessons, load_views, split_views
+from unpool.generate.evaluate import measure
+from unpool.generate.train import build, drawing_loss, fit, train_generator
+from unpool.generate.transformations import spread_at
 from unpool.models import GenerativeNet, from_pretrained, save_pretrained
 from unpool.recipes import CHAIRS, CHAIRS_STAGE_1, GENERATIONS, Generation, Rate, override
-from unpool.runs import Likeness
+from unpool.rendering.dataset import AZIMUTHS, open_chairs, view_name
+from unpool.training.loop import Progress, Step, TrainingError
+from unpool.training.run import Likeness
 
 TINY = Generation(
     "tiny",
@@ -56,7 +56,7 @@ FILES = {
 }
 
 
-def picture(style, azimuth, side=16):
+def image(style, azimuth, side=16):
     """A disk or square whose color and place tell its view."""
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
     x = x - 3 * math.sin(math.radians(azimuth))
@@ -74,7 +74,7 @@ def data(tmp_path_factory):
         (root / style / "renders").mkdir(parents=True)
         for number, azimuth in enumerate(AZIMUTHS[:6]):
             path = root / style / "renders" / view_name(number, azimuth, 20.0)
-            Image.fromarray(picture(style, azimuth)).save(path)
+            Image.fromarray(image(style, azimuth)).save(path)
     return root
 
 
@@ -145,8 +145,8 @@ def test_overlap_of_nothing_is_finite():
 def test_measure_by_hand():
     """Error only where the true mask is; one of three pixels of the union is in both masks."""
     views = some_views(1, 16)
-    views.pictures[:] = 0
-    views.pictures[0, 0, :2] = [255, 255, 255, 255]
+    views.images[:] = 0
+    views.images[0, 0, :2] = [255, 255, 255, 255]
 
     class Drawer(GenerativeNet):
         def forward(self, style, view, transformation):
@@ -163,9 +163,9 @@ def test_measure_by_hand():
 def test_stout_objects_count_more_than_thin_ones_in_one_iou_only():
     """Masks of 1 and 9 pixels; the first is drawn twice as large, the second exactly."""
     views = some_views(2, 16)
-    views.pictures[:] = 0
-    views.pictures[0, 0, 0, 3] = 255
-    views.pictures[1, 0, :9, 3] = 255
+    views.images[:] = 0
+    views.images[0, 0, 0, 3] = 255
+    views.images[1, 0, :9, 3] = 255
 
     class Drawer(GenerativeNet):
         def forward(self, style, view, transformation):
@@ -194,15 +194,15 @@ def test_the_default_holds_out_every_fifth_azimuth():
 
 
 def test_held_out_views_are_never_seen(data, tmp_path, monkeypatch):
-    """The weights do not depend on a single value of the held-out pictures."""
+    """The weights do not depend on a single value of the held-out images."""
     seen = []
     chairs = open_chairs(data)
     _, held = split_views(chairs, TINY.held_out)
 
     def spoiled(*args, **named):
-        pictures = read(*args, **named)
-        pictures[held] = np.random.default_rng(0).integers(0, 256, pictures[held].shape)
-        return pictures
+        images = read(*args, **named)
+        images[held] = np.random.default_rng(0).integers(0, 256, images[held].shape)
+        return images
 
     train_generator(data, tmp_path / "a", TINY, device="cpu")
     read = module.read_views
@@ -230,7 +230,7 @@ def test_lessons_depend_on_their_number_alone():
     first = [next(stream) for _ in range(5)]
     later = next(lessons(views, learned, TINY, 4, start=4))
     assert torch.equal(later.vectors, first[4].vectors)
-    assert np.array_equal(later.views.pictures, first[4].views.pictures)
+    assert np.array_equal(later.views.images, first[4].views.images)
     assert not torch.equal(first[3].vectors, first[4].vectors)
 
 
@@ -251,8 +251,8 @@ def test_parts_are_together_what_a_whole_batch_is(size, monkeypatch):
         some, parts = parts[: 4 // size], parts[4 // size :]
         wanted = next(whole)
         assert torch.equal(torch.cat([p.vectors for p in some]), wanted.vectors)
-        found = np.concatenate([p.views.pictures for p in some])
-        assert np.array_equal(found, wanted.views.pictures)
+        found = np.concatenate([p.views.images for p in some])
+        assert np.array_equal(found, wanted.views.images)
 
 
 def test_spread_grows_and_some_stay_plain():
@@ -345,7 +345,7 @@ def test_it_learns():
     """A few views are drawn well after some hundred steps."""
     views = some_views(6)
     for i in range(6):
-        views.pictures[i] = picture(STYLES[i % 2], views.azimuths[i])
+        views.images[i] = image(STYLES[i % 2], views.azimuths[i])
     recipe = dataclasses.replace(
         TINY, rates=(Rate(300, 1e-2),), plain=1.0, code=16, shared=32, falling=True
     )
@@ -404,7 +404,7 @@ def test_momentum_grows_where_the_rate_falls():
     for lr in (1e-4, 1e-4, 1e-5, 1e-5):
         part = next(stream)
         device = torch.device("cpu")
-        targets = as_targets(part.views.pictures, device)
+        targets = as_targets(part.views.images, device)
         drawn = twin(*codes(part.views, 2, device), part.vectors)
         twin.zero_grad()
         drawing_loss(*drawn, targets).backward()
@@ -449,7 +449,7 @@ def test_a_loss_that_runs_away():
 def test_bad_data(data, tmp_path):
     with pytest.raises(DataError, match=r"which is not a folder"):
         train_generator(tmp_path / "none", tmp_path / "run", TINY)
-    with pytest.raises(DataError, match=r"without pictures such as"):
+    with pytest.raises(DataError, match=r"without images such as"):
         train_generator(tmp_path, tmp_path / "run", TINY)
     assert not (tmp_path / "run").exists()
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from unpool.data.transformations import (
+from unpool.errors import OptionError, ShapeError
+from unpool.generate.transformations import (
     LENGTH,
     Ranges,
     Transformation,
@@ -18,14 +19,13 @@ from unpool.data.transformations import (
     spread_at,
     transform,
 )
-from unpool.errors import OptionError, ShapeError
 
 signed = st.floats(-0.5, 0.5)
 factor = st.floats(0.5, 2)
 TRANSFORMATIONS = st.builds(Transformation, signed, signed, signed, *[factor] * 5, st.floats(-3, 3))
 
 
-def pictures(count=1, side=24, seed=0):
+def images(count=1, side=24, seed=0):
     """Smooth RGB times mask, and mask, (N, 4, S, S)."""
     rng = np.random.default_rng(seed)
     x = ndimage.gaussian_filter(rng.random((count, 4, side, side)), (0, 0, 2, 2))
@@ -34,9 +34,9 @@ def pictures(count=1, side=24, seed=0):
     return torch.from_numpy(x).float()
 
 
-def moved(picture, t):
-    """A picture (C, S, S) in space: from the center, turn, move, divide; SciPy interpolates."""
-    side = picture.shape[-1]
+def moved(image, t):
+    """An image (C, S, S) in space: from the center, turn, move, divide; SciPy interpolates."""
+    side = image.shape[-1]
     center = (side - 1) / 2
     y, x = np.mgrid[:side, :side] - center
     x, y = (
@@ -46,7 +46,7 @@ def moved(picture, t):
     x, y = (x + t.dx * side) / t.zoom_x, (y + t.dy * side) / t.zoom_y
     places = [y + center, x + center]
     return np.stack(
-        [ndimage.map_coordinates(c, places, order=1, mode="grid-constant") for c in picture]
+        [ndimage.map_coordinates(c, places, order=1, mode="grid-constant") for c in image]
     )
 
 
@@ -72,7 +72,7 @@ def test_no_transformation_is_the_zero_vector():
     assert vector.shape == (28,)
     assert not vector.any()
     assert Transformation.decode(torch.zeros(28)) == Transformation()
-    x = pictures(2)
+    x = images(2)
     assert torch.allclose(transform(x, torch.zeros(2, 28)), x, atol=1e-6)
 
 
@@ -104,7 +104,7 @@ def test_what_has_no_logarithm():
 @given(signed, signed, signed, factor, factor)
 def test_space_against_scipy(dx, dy, angle, zoom_x, zoom_y):
     t = Transformation(dx, dy, angle, zoom_x, zoom_y)
-    x = pictures()
+    x = images()
     found = transform(x, t.encode()[None])[0].numpy()
     assert np.abs(found - moved(x[0].numpy(), t)).max() < 2e-4
 
@@ -113,7 +113,7 @@ def test_space_against_scipy(dx, dy, angle, zoom_x, zoom_y):
 @given(factor, factor, factor, st.floats(-3, 3))
 def test_color_against_a_transcription(first, second, brightness, hue):
     t = Transformation(saturation_1=first, saturation_2=second, brightness=brightness, hue=hue)
-    x = pictures(side=6)
+    x = images(side=6)
     found = transform(x, t.encode()[None])[0].numpy()
     for i, j in itertools.product(range(6), repeat=2):
         rgb, mask = x[0, :3, i, j].numpy().astype(float), float(x[0, 3, i, j])
@@ -122,14 +122,14 @@ def test_color_against_a_transcription(first, second, brightness, hue):
 
 
 def test_brightness_scales_colors():
-    x = pictures()
+    x = images()
     found = transform(x, Transformation(brightness=0.5).encode()[None])
     assert torch.allclose(found[:, :3], x[:, :3] / 2, atol=1e-5)
     assert torch.allclose(found[:, 3], x[:, 3], atol=1e-6)
 
 
 def test_hue_comes_around_and_gray_stays_gray():
-    x = pictures()
+    x = images()
     around = transform(x, Transformation(hue=2 * math.pi).encode()[None])
     assert torch.allclose(around, x, atol=1e-5)
     dull = transform(x, Transformation(saturation_1=1e-6, saturation_2=1e-6).encode()[None])
@@ -177,14 +177,14 @@ def test_spread_narrows_what_is_drawn():
 
 
 def test_corners_stay_inside():
-    """What the rule asks for: all of the new picture is taken from inside the old one."""
+    """What the rule asks for: all of the new image is taken from inside the old one."""
     chance = torch.Generator().manual_seed(0)
     x = draw_transformations(300, 1.0, Ranges(zoom_mean=0.1), generator=chance)
     changed = x[:, 1:6].any(1)
     assert 0.5 < float(changed.float().mean()) <= 1
     full = torch.ones(len(x), 4, 40, 40)
-    for vector, picture in zip(x, transform(full, x), strict=True):
-        assert float(picture[3].min()) > 0.49, vector  # half of a border pixel is outside
+    for vector, image in zip(x, transform(full, x), strict=True):
+        assert float(image[3].min()) > 0.49, vector  # half of a border pixel is outside
     assert x[~changed][:, 22:].abs().sum() > 0 or bool(changed.all())
 
 
@@ -202,7 +202,7 @@ def test_spread():
 
 
 def test_no_color_outside_the_mask():
-    x = pictures(8)
+    x = images(8)
     found = transform(x, draw_transformations(8, 1.0))
     assert float(found.min()) >= 0
     assert bool((found[:, :3] <= found[:, 3:]).all())

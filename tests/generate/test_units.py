@@ -82,7 +82,7 @@ def test_units_without_maps(generator, layer):
         rgb, mask = by_hand(generator.model, layer, unit, value)
         torch.testing.assert_close(found.rgb[row], rgb[0], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(found.mask[row], mask[0], atol=1e-4, rtol=1e-4)
-    assert found.pictures().shape == (2, 32, 32, 3)
+    assert found.images().shape == (2, 32, 32, 3)
     assert not found.maps
     again = activate(generator, layer, [3], 2 * value)
     assert not torch.equal(again.rgb[1], found.rgb[1])
@@ -101,7 +101,7 @@ def test_units_of_maps(generator, layer, skip, side):
             found.mask[1:2], stream(code, net.mask), atol=1e-4, rtol=1e-4
         )  # the other stream is as ever
     reach = {0: 13, 1: 5}[skip]
-    assert found.pictures().shape == (2, reach, reach, 3)
+    assert found.images().shape == (2, reach, reach, 3)
     middle = activate(generator, layer, [0])
     assert middle.rgb.shape == (2, 3, 32, 32)
     wanted = side // 2 - 1  # counted from 1: (4, 4) of 8 x 8, (8, 8) of 16 x 16

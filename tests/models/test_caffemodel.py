@@ -608,7 +608,7 @@ WRONG = {
         narrow(fc6=[ones(9, 8, 1, 2), ones(1, 1, 1, 9)]),
         r"fc6 is \(9, 8, 1, 2\), not \(9, 8, 1, 1\)",
     ),
-    "a picture of no size": (
+    "an image of no size": (
         [(n, k, [ones(1, 1, 9, 1), b[1]]) if n == "fc6" else (n, k, b) for n, k, b in vgg(True, 1)],
         r"fc6 is \(1, 1, 9, 1\), not \(9, 8, 1, 1\)",
     ),

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from unpool.data.folders import Crops
+from unpool.classify.folders import Crops
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.models import (
     MODELS,
@@ -40,7 +40,7 @@ SMALL = {
 
 
 def layers(net):
-    """Name and output size (C, H, W) of each layer, from an empty picture."""
+    """Name and output size (C, H, W) of each layer, from an empty image."""
     found, x = {}, torch.zeros(1, 3, net.size, net.size, device="meta")
     for name, layer in [*net.features.named_children(), *net.classifier.named_children()]:
         x = layer(x)
@@ -312,7 +312,7 @@ def test_scores_are_those_of_functions_written_by_hand(kind, oracle):
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_every_weight_takes_part_and_a_batch_is_its_pictures(kind):
+def test_every_weight_takes_part_and_a_batch_is_its_images(kind):
     torch.manual_seed(0)
     net = SMALL[kind]().eval()
     initialize(net, None)
@@ -434,7 +434,7 @@ def test_tensors_are_taken_all_or_none(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["AlexNet", "ZFNet"])
-def test_the_smallest_pictures_leave_one_cell(kind):
+def test_the_smallest_images_leave_one_cell(kind):
     least = SMALL[kind]().least
     net = MODELS[kind](5, WIDTHS, 7, least)
     assert net(torch.zeros(1, 3, least, least)).shape == (1, 5)
@@ -445,7 +445,7 @@ def test_the_smallest_pictures_leave_one_cell(kind):
         net.features(torch.zeros(1, 3, least - 1, least - 1))
 
 
-def test_squeezenet_takes_any_picture_that_is_large_enough():
+def test_squeezenet_takes_any_image_that_is_large_enough():
     net = SMALL["SqueezeNet"]().eval()
     assert net(torch.zeros(1, 3, net.least, 50)).shape == (1, 5)
     with pytest.raises(ShapeError, match=rf"takes \(N, 3, H, W\) with H and W from {net.least} up"):
@@ -457,7 +457,7 @@ def test_squeezenet_takes_any_picture_that_is_large_enough():
 @pytest.mark.parametrize(
     "shape", [(1, 3, 64, 63), (1, 3, 224, 224), (1, 1, 64, 64), (3, 64, 64), (64,)]
 )
-def test_other_pictures_than_the_network_is_made_for_are_refused(shape):
+def test_other_images_than_the_network_is_made_for_are_refused(shape):
     with pytest.raises(
         ShapeError, match=r"this ZFNet takes \(N, 3, H, W\) with H = W = 64: resize"
     ):

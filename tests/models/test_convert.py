@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from unpool.cli import main
-from unpool.convert import convert
-from unpool.data.voc import VOC_CLASSES
+from unpool.data.datasets import VOC_CLASSES
 from unpool.errors import OptionError, WeightsError
 from unpool.models import FCN, DeconvNet, from_pretrained
-from unpool.segment import Segmenter
+from unpool.models.convert import convert
+from unpool.segment.segmenter import Segmenter
 
 TABLE = ((2, 4), (2, 5), (3, 6), (3, 7), (3, 8))  # VGG-16, narrow
 KINDS = {nn.Conv2d: 4, nn.ConvTranspose2d: 39, nn.BatchNorm2d: 43}  # Caffe's numbers

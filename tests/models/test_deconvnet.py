@@ -329,7 +329,7 @@ def test_checkpointing_keeps_a_quarter_of_the_maps_and_an_eighth_of_the_switches
 
 @settings(max_examples=12, deadline=None)
 @given(st.integers(32, 100), st.integers(32, 100))
-def test_any_picture_from_32_pixels_up(height, width):
+def test_any_image_from_32_pixels_up(height, width):
     net = DeconvNet(3, ((1, 2),) * 5, None, 32).eval()
     with torch.no_grad():
         assert net(torch.randn(1, 3, height, width)).shape == (1, 3, height, width)
@@ -345,13 +345,13 @@ def test_any_design_size_from_32_pixels_up(size, more, wider):
             assert net(torch.randn(1, 3, height, width)).shape == (1, 2, height, width)
 
 
-def test_the_published_design_takes_pictures_from_193_pixels():
+def test_the_published_design_takes_images_from_193_pixels():
     net = DeconvNet(2, ((1, 2),) * 5, 4).eval()
     assert net(torch.randn(1, 3, 193, 193)).shape == (1, 2, 193, 193)
     with pytest.raises(
         ShapeError,
         match="last pooled map is 7 x 6; the code layers of this network need 7 x 7: enlarge the "
-        "picture to 224 pixels, or build the network with a smaller size or code=None",
+        "image to 224 pixels, or build the network with a smaller size or code=None",
     ):
         net(torch.randn(1, 3, 193, 192))
 
@@ -364,7 +364,7 @@ def test_other_trunks_mirror_too(trunk, code):
         assert net(torch.zeros(2, 3, 96, 128)).shape == (2, 5, 96, 128)
     found = layers(net)
     for name, layer in found.items():
-        if name.startswith("deconv"):  # the same filters, read backwards, but for the picture's
+        if name.startswith("deconv"):  # the same filters, read backwards, but for the image's
             stage, number = map(int, name.removeprefix("deconv").split("_"))
             count = net.trunk.table[stage - 1][0]
             mirror = found[f"conv{stage}_{count + 1 - number}"]
@@ -415,7 +415,7 @@ def test_one_sample_cannot_train_batch_norm():
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 31, 64), (1, 3, 64, 31), (1, 4, 64, 64), (3, 64, 64)])
-def test_refuses_pictures(shape):
+def test_refuses_images(shape):
     net = DeconvNet(2, ((1, 2),) * 5, None, 32)
     with pytest.raises(
         ShapeError, match=r"got input of shape .*takes \(N, 3, H, W\) with H and W from 32 up: enl"

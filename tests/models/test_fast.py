@@ -244,7 +244,7 @@ def _laid_out_wrongly(kind):
 
 
 @pytest.mark.parametrize("place", [(0, 0), (-1, -1)])
-def test_a_layer_that_fails_at_its_first_picture_goes_on_plain(filled, monkeypatch, place):
+def test_a_layer_that_fails_at_its_first_image_goes_on_plain(filled, monkeypatch, place):
     """A library that is right on noise, and wrong at one place of larger maps."""
     net = filled(DeconvNet(4, ((1, 4), (2, 6)), None, 32))
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))

@@ -24,7 +24,7 @@ CROPS = {
     16: {"score_pool4": 5, "score": 27},
     8: {"score_pool4": 5, "score_pool3": 9, "score": 31},
 }
-# side and channels of each layer's output for a picture of 500 x 500, before any crop
+# side and channels of each layer's output for an image of 500 x 500, before any crop
 TRUNK = {
     "conv1_1": (64, 698), "conv1_2": (64, 698),
     "conv2_1": (128, 349), "conv2_2": (128, 349),
@@ -274,7 +274,7 @@ def test_the_small_form_is_plain_resizing(filled, stride):
     st.sampled_from([(100, 7), (101, 7), (117, 7), (100, 5), (100, 3), (55, 3), (99, 1), (40, 1)]),
     st.sampled_from([2, None]),
 )
-def test_any_picture(height, width, stride, form, code):
+def test_any_image(height, width, stride, form, code):
     net = FCN(2, THIN, code, stride, *form).eval()
     assert net(torch.zeros(1, 3, height, width)).shape == (1, 2, height, width)
 
@@ -287,7 +287,7 @@ def test_any_picture(height, width, stride, form, code):
     st.sampled_from([1, 3, 7]),
     st.sampled_from([2, None]),
 )
-def test_any_picture_of_the_small_form(height, width, stride, window, code):
+def test_any_image_of_the_small_form(height, width, stride, window, code):
     net = FCN(2, THIN, code, stride, 1, window).eval()
     assert net(torch.zeros(1, 3, height, width)).shape == (1, 2, height, width)
 
@@ -298,7 +298,7 @@ def test_the_least_pad(stride):
     assert FCN(2, THIN, 2, stride, pad).offsets["score"] == 0
     with pytest.raises(
         OptionError,
-        match=f"got pad={pad - 1} with window=7: the scores would not reach the picture's border; "
+        match=f"got pad={pad - 1} with window=7: the scores would not reach the image's border; "
         f"pass pad={pad} or more, or pad=1, which pads fc6",
     ):
         FCN(2, THIN, 2, stride, pad - 1)
@@ -307,7 +307,7 @@ def test_the_least_pad(stride):
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 31, 64), (1, 3, 64, 31), (1, 4, 64, 64), (3, 64, 64)])
-def test_refuses_pictures(shape):
+def test_refuses_images(shape):
     with pytest.raises(ShapeError, match=r"takes \(N, 3, H, W\) with H and W from 32 up"):
         FCN(2, THIN, None, pad=1)(torch.zeros(shape))
     with pytest.raises(ShapeError, match=r"takes \(N, 3, H, W\) with H and W from 1 up"):

@@ -113,7 +113,7 @@ def test_a_trunk_of_other_channels():
 @pytest.mark.parametrize("pad", [1, 2, 100])
 @torch.no_grad()
 def test_pooled_maps_and_padding(pad):
-    """A padded trunk sees what a picture with a border of zeros shows, less that of conv1_1."""
+    """A padded trunk sees what an image with a border of zeros shows, less that of conv1_1."""
     trunk = Trunk(SMALL, eps=None, pad=pad)
     x = torch.randn(2, 3, 9, 14)
     maps = trunk.pooled(x)

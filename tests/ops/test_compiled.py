@@ -168,14 +168,16 @@ def test_numba_is_loaded_when_it_is_needed():
 
 
 @pytest.mark.parametrize("preset", CRF_PRESETS)
-def test_warm_up_loads_every_function_that_the_first_picture_needs(preset):
+def test_warm_up_loads_every_function_that_the_first_image_needs(preset):
     code = f"""
         import torch
         from unpool.ops import mean_field
         from unpool.ops.meanfield import warm_up
 
         def loaded():
-            from unpool.ops.compiled import cells, field, rows
+            from unpool.ops.compiled import lattice
+            from unpool.ops.compiled import mean_field
+            from unpool.ops.compiled import kernels
             found = [vars(m) for m in (cells, field, rows)]
             return {{
                 name

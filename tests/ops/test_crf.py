@@ -12,7 +12,7 @@ from unpool.ops.crf import NORMALIZATIONS, _of_places, find_crf
 KERNELS = (Kernel(2, 1.5), Kernel(5, 2, 30))
 
 
-def picture(height=9, width=11):
+def photo(height=9, width=11):
     random = torch.Generator().manual_seed(0)
     image = torch.randint(100, 160, (height, width, 3), generator=random, dtype=torch.uint8)
     values = torch.rand(height * width, 3, generator=random, dtype=torch.float64)
@@ -33,7 +33,7 @@ def full(kernel, image):
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("kernel", KERNELS, ids=["places", "colors"])
 def test_a_filter_is_near_to_the_full_matrix(kernel, normalization):
-    image, values = picture()
+    image, values = photo()
     matrix = full(kernel, image)
     total = matrix.sum(1, keepdim=True)
     wanted = {
@@ -51,7 +51,7 @@ def test_a_filter_is_near_to_the_full_matrix(kernel, normalization):
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=["places", "colors"])
 def test_what_normalization_promises(kernel):
-    image, values = picture()
+    image, values = photo()
     ones, other = torch.ones_like(values[:, :1]), values.flip(0)
     after, before, symmetric = (
         kernel_filter(kernel, (9, 11), image, name, values)
@@ -65,7 +65,7 @@ def test_what_normalization_promises(kernel):
 
 
 def test_the_filter_of_a_crf_is_the_sum_of_its_kernels():
-    image, values = picture()
+    image, values = photo()
     for normalization in NORMALIZATIONS:
         crf = DenseCRF(KERNELS, normalization=normalization)
         parts = (kernel_filter(k, (9, 11), image, normalization, values) for k in KERNELS)
@@ -77,8 +77,8 @@ def test_the_filter_of_a_crf_is_the_sum_of_its_kernels():
     "use",
     [
         find_crf,
-        lambda crf: crf_filter(crf, (9, 11), picture()[0]),
-        lambda crf: mean_field(torch.zeros(3, 9, 11), picture()[0], crf),
+        lambda crf: crf_filter(crf, (9, 11), photo()[0]),
+        lambda crf: mean_field(torch.zeros(3, 9, 11), photo()[0], crf),
     ],
     ids=["find_crf", "crf_filter", "mean_field"],
 )

@@ -1,4 +1,4 @@
-"""The dense CRF against the exact one on tiny pictures, against pydensecrf, and by properties."""
+"""The dense CRF against the exact one on tiny images, against pydensecrf, and by properties."""
 
 import math
 
@@ -237,14 +237,14 @@ def test_impossible_labels_stay_impossible():
 
 @pytest.mark.parametrize("size", [(0, 0), (0, 5), (1, 1), (1, 7)])
 @pytest.mark.parametrize("labels", [1, 3])
-def test_small_pictures(labels, size):
+def test_small_images(labels, size):
     unary, image = noise(labels, *size)
     q = mean_field(unary, image)
     assert q.shape == (labels, *size)
     torch.testing.assert_close(q.sum(0), torch.ones(size))
 
 
-def test_one_filter_serves_all_energies_of_a_picture():
+def test_one_filter_serves_all_energies_of_a_image():
     image = noise(1, 9, 11)[1]
     filters = crf_filter("deeplab", (9, 11), image)
     for seed, labels in enumerate((2, 6)):
@@ -300,7 +300,7 @@ def test_unary_from_probabilities():
 def test_errors_tell_what_to_do():
     unary, image = noise(3, 4, 5)
     for wrong in (unary[0], unary[None], unary[:0], unary.long()):
-        with pytest.raises(ShapeError, match="one picture at a time"):
+        with pytest.raises(ShapeError, match="one image at a time"):
             mean_field(wrong, image)
     for value in (math.nan, -math.inf):
         bad = unary.clone()

@@ -5,9 +5,9 @@ import zipfile
 
 import pytest
 
-from unpool.data import archives
-from unpool.data.archives import unpack
 from unpool.errors import DataError
+from unpool.rendering import archives
+from unpool.rendering.archives import unpack
 
 
 @pytest.fixture

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unpool.data.chairs import AZIMUTHS, ELEVATIONS, open_chairs, read_views, view_name
 from unpool.errors import DataError, OptionError
+from unpool.rendering.dataset import AZIMUTHS, ELEVATIONS, open_chairs, read_views, view_name
 
 
-def put(root, style, name, picture):
+def put(root, style, name, image):
     folder = root / style / "renders"
     folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(folder / name)
+    Image.fromarray(image).save(folder / name)
 
 
 def test_the_public_views():
@@ -55,40 +55,40 @@ def public(tmp_path):
     return open_chairs(tmp_path)
 
 
-def test_pictures_on_white_are_cropped_as_one_style(public):
+def test_images_on_white_are_cropped_as_one_style(public):
     first, second = read_views(public, 64)
     side = 220 / (1 - 2 / 32)  # rows 200 to 420, columns 200 to 350
     left, top = 275 - side / 2, 310 - side / 2
-    for picture, box, color in (
+    for image, box, color in (
         (first, (250, 200, 350, 400), (200, 30, 60)),
         (second, (200, 220, 300, 420), (30, 200, 60)),
     ):
-        alpha = picture[..., 3] / 255
+        alpha = image[..., 3] / 255
         assert alpha.sum() == pytest.approx(100 * 200 * (64 / side) ** 2, rel=0.01)
         rows, columns = np.indices(alpha.shape)
         middle = [(columns * alpha).sum() / alpha.sum(), (rows * alpha).sum() / alpha.sum()]
         expected = [(box[0] + box[2]) / 2 - left, (box[1] + box[3]) / 2 - top]
         assert np.allclose(np.array(middle) + 0.5, np.array(expected) * 64 / side, atol=0.5)
-        assert (np.abs(picture[alpha > 0][:, :3].astype(int) - color) <= 1).all()
+        assert (np.abs(image[alpha > 0][:, :3].astype(int) - color) <= 1).all()
 
 
 def test_a_crop_does_not_depend_on_which_views_are_read(public):
     assert np.array_equal(read_views(public, 32, [1])[0], read_views(public, 32)[1])
 
 
-def test_pictures_on_white_as_they_are(public):
+def test_images_on_white_as_they_are(public):
     first = read_views(public, 600, [0], crop=False)[0]
     assert (first[..., 3] == 255).sum() == 100 * 200
     assert first[300, 300].tolist() == [200, 30, 60, 255]
 
 
 def test_what_is_transparent_lends_no_color(tmp_path):
-    picture = np.zeros((8, 8, 4), np.uint8)
-    picture[:, :3] = (10, 200, 30, 255)
-    picture[:, 3:, :3] = (255, 0, 255)
-    put(tmp_path, "a", view_name(0, 0, 20), picture)
+    image = np.zeros((8, 8, 4), np.uint8)
+    image[:, :3] = (10, 200, 30, 255)
+    image[:, 3:, :3] = (255, 0, 255)
+    put(tmp_path, "a", view_name(0, 0, 20), image)
     chairs = open_chairs(tmp_path)
-    assert np.array_equal(read_views(chairs, 8)[0], picture)
+    assert np.array_equal(read_views(chairs, 8)[0], image)
     half = read_views(chairs, 4)[0]
     assert half[:, :2, :3].tolist() == [[[10, 200, 30]] * 2] * 4
     assert half[0, :, 3].tolist() == [255, 128, 0, 0]
@@ -100,9 +100,9 @@ def test_what_is_transparent_lends_no_color(tmp_path):
 
 def test_progress_and_order(public):
     told = []
-    pictures = read_views(public, 8, [1, 0, 1], lambda done, total: told.append((done, total)))
+    images = read_views(public, 8, [1, 0, 1], lambda done, total: told.append((done, total)))
     assert told == [(1, 3), (2, 3), (3, 3)]
-    assert np.array_equal(pictures[0], pictures[2])
+    assert np.array_equal(images[0], images[2])
     assert read_views(public, 8, []).shape == (0, 8, 8, 4)
 
 
@@ -112,10 +112,10 @@ def test_what_cannot_be_used(tmp_path):
     with pytest.raises(DataError, match="or make one with `unpool render`"):
         open_chairs(tmp_path)
     put(tmp_path, "a", view_name(0, 0, 20), np.zeros((2, 3, 4), np.uint8))
-    with pytest.raises(DataError, match="is 3x2; wanted a square picture"):
+    with pytest.raises(DataError, match="is 3x2; wanted a square image"):
         read_views(open_chairs(tmp_path), 2)
     with pytest.raises(OptionError, match="got size 0"):
         read_views(open_chairs(tmp_path), 0)
-    (tmp_path / "a" / "renders" / view_name(0, 0, 20)).write_bytes(b"no picture")
+    (tmp_path / "a" / "renders" / view_name(0, 0, 20)).write_bytes(b"no image")
     with pytest.raises(DataError, match="cannot be read"):
         read_views(open_chairs(tmp_path), 2)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from unpool.errors import DataError, OptionError
-from unpool.vision.meshes import read_mesh, turn_mesh
+from unpool.rendering.meshes import read_mesh, turn_mesh
 
 trimesh = pytest.importorskip("trimesh")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unpool.data.parametric import ChairShape, build_chair, random_shape
+from unpool.rendering.parametric import ChairShape, build_chair, random_shape
 
 
 def volumes(mesh):

@@ -1,4 +1,4 @@
-"""Pictures of bodies whose outlines are known."""
+"""Images of bodies whose outlines are known."""
 
 import sys
 
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from unpool.errors import OptionError
-from unpool.vision.meshes import Mesh, turn_mesh
-from unpool.vision.render import DISTANCE, frame_views, render_views
+from unpool.rendering.meshes import Mesh, turn_mesh
+from unpool.rendering.render import DISTANCE, frame_views, render_views
 
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("embreex")
@@ -43,7 +43,7 @@ def box(size=(1, 1, 1), middle=(0, 0, 0), color=(0.5, 0.5, 0.5)):
 
 
 def project(points, frame, azimuth, elevation):
-    """Pixels of points in a picture of side 1, by OpenCV's camera, which looks along +z, y down."""
+    """Pixels of points in an image of side 1, by OpenCV's camera, which looks along +z, y down."""
     a, e = np.deg2rad([azimuth, elevation])
     away = np.array([np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)])
     right = np.cross([0, 1, 0], away)
@@ -60,9 +60,9 @@ def test_a_cube_covers_what_its_corners_enclose():
     mesh = box()
     frame = frame_views(mesh, VIEWS)
     corners = np.unique(mesh.corners.reshape(-1, 3), axis=0)
-    for view, picture in zip(VIEWS, render_views(mesh, VIEWS, 64), strict=True):
+    for view, image in zip(VIEWS, render_views(mesh, VIEWS, 64), strict=True):
         outline = cv2.convexHull(project(corners, frame, *view).astype(np.float32))
-        assert (picture[..., 3] / 255).mean() == pytest.approx(cv2.contourArea(outline), rel=0.01)
+        assert (image[..., 3] / 255).mean() == pytest.approx(cv2.contourArea(outline), rel=0.01)
 
 
 def test_a_sphere_covers_the_circle_of_its_tangents():
@@ -71,8 +71,8 @@ def test_a_sphere_covers_the_circle_of_its_tangents():
     radius = 1 / np.sqrt(3)  # in radii of the sphere around its box
     tangent = radius / np.sqrt(DISTANCE**2 - radius**2)
     share = np.pi * tangent**2 / (2 * frame.half) ** 2
-    for picture in render_views(ball, VIEWS, 64):
-        assert (picture[..., 3] / 255).mean() == pytest.approx(share, rel=0.01)
+    for image in render_views(ball, VIEWS, 64):
+        assert (image[..., 3] / 255).mean() == pytest.approx(share, rel=0.01)
 
 
 def test_points_lie_where_another_camera_sees_them():
@@ -80,11 +80,11 @@ def test_points_lie_where_another_camera_sees_them():
     colors = [RED, GREEN, BLUE]
     mesh = join(*(box((0.1,) * 3, at, color) for at, color in zip(places, colors, strict=True)))
     frame = frame_views(mesh, VIEWS)
-    for view, picture in zip(VIEWS, render_views(mesh, VIEWS, 64), strict=True):
+    for view, image in zip(VIEWS, render_views(mesh, VIEWS, 64), strict=True):
         expected = project(places, frame, *view) * 64 - 0.5
         for channel in range(3):
-            weight = picture[..., channel] * (picture[..., 3] / 255.0)
-            weight *= picture[..., channel] > 1.5 * picture[..., :3].mean(axis=-1)
+            weight = image[..., channel] * (image[..., 3] / 255.0)
+            weight *= image[..., channel] > 1.5 * image[..., :3].mean(axis=-1)
             rows, columns = np.indices(weight.shape)
             found = np.array([(columns * weight).sum(), (rows * weight).sum()]) / weight.sum()
             assert np.abs(found - expected[channel]).max() < 0.6
@@ -103,7 +103,7 @@ def test_the_camera_goes_against_the_clock_around_the_front():
         colors[face] = sides.get(tuple(normal), (1, 1, 1))
     mesh = cube._replace(colors=colors)
     quarters = [(90.0 * i, 0.0) for i in range(4)]
-    seen = [hue(picture[16, 16]) for picture in render_views(mesh, quarters, 32)]
+    seen = [hue(image[16, 16]) for image in render_views(mesh, quarters, 32)]
     assert seen == [RED, GREEN, BLUE, YELLOW]
     [corner] = render_views(mesh, [(45.0, 30.0)], 32)
     assert hue(corner[20, 10]) == RED
@@ -115,7 +115,7 @@ def test_the_camera_goes_against_the_clock_around_the_front():
 def test_the_body_turns_in_place_between_margins():
     mesh = join(box((1, 2, 0.5)), box((0.3, 0.3, 2), (0.2, -0.8, 0.3)))
     views = [(float(a), 20.0) for a in range(0, 360, 30)]
-    covered = np.max([picture[..., 3] for picture in render_views(mesh, views, 64)], axis=0) > 0
+    covered = np.max([image[..., 3] for image in render_views(mesh, views, 64)], axis=0) > 0
     rows, columns = (np.flatnonzero(covered.any(axis=axis)) for axis in (1, 0))
     assert min(rows[0], columns[0], 63 - rows[-1], 63 - columns[-1]) in (1, 2)
     assert abs(rows[0] - (63 - rows[-1])) <= 1  # in the middle
@@ -123,11 +123,11 @@ def test_the_body_turns_in_place_between_margins():
 
 
 def test_color_is_straight_and_lies_under_alpha_alone():
-    [picture] = render_views(body(QUAD, (0.2, 0.6, 0.4)), [(40.0, 20.0)], 32)
-    alpha = picture[..., 3]
+    [image] = render_views(body(QUAD, (0.2, 0.6, 0.4)), [(40.0, 20.0)], 32)
+    alpha = image[..., 3]
     assert alpha[(alpha > 0) & (alpha < 255)].size > 20
-    assert np.ptp(picture[alpha > 0][:, :3], axis=0).max() <= 1
-    assert not picture[alpha == 0].any()
+    assert np.ptp(image[alpha > 0][:, :3], axis=0).max() <= 1
+    assert not image[alpha == 0].any()
 
 
 def test_the_same_body_gives_the_same_bytes():
@@ -146,15 +146,15 @@ def test_a_texture_lies_upright_and_wraps_around():
     [once] = render_views(body(QUAD, (1, 1, 1), UNIT, [texture]), [(0.0, 0.0)], 64)
     assert [hue(once[y, x]) for y in (16, 48) for x in (16, 48)] == [RED, GREEN, BLUE, YELLOW]
     twice = body(QUAD, (1, 1, 1), np.float32(UNIT) * 2 - 3, [texture])
-    [picture] = render_views(twice, [(0.0, 0.0)], 64)
-    quarters = [hue(picture[y, x]) for y in (10, 25, 40, 54) for x in (10, 25, 40, 54)]
+    [image] = render_views(twice, [(0.0, 0.0)], 64)
+    quarters = [hue(image[y, x]) for y in (10, 25, 40, 54) for x in (10, 25, 40, 54)]
     assert quarters == [RED, GREEN, RED, GREEN, BLUE, YELLOW, BLUE, YELLOW] * 2
 
 
 def test_a_texture_finer_than_the_pixels_is_averaged():
     fine = np.repeat(np.indices((256, 256)).sum(axis=0)[..., None] % 2, 3, -1).astype(np.uint8)
-    [picture] = render_views(body(QUAD, (1, 1, 1), UNIT, [fine * 255]), [(0.0, 0.0)], 16)
-    inner = picture[3:13, 3:13, :3].astype(int)
+    [image] = render_views(body(QUAD, (1, 1, 1), UNIT, [fine * 255]), [(0.0, 0.0)], 16)
+    inner = image[3:13, 3:13, :3].astype(int)
     [plain] = render_views(body(QUAD, (0.5, 0.5, 0.5)), [(0.0, 0.0)], 16)
     assert np.abs(inner - plain[3:13, 3:13, :3]).max() <= 2
 

@@ -6,11 +6,11 @@ import zipfile
 import numpy as np
 import pytest
 
-from unpool.data.chairs import AZIMUTHS, ELEVATIONS, open_chairs, read_views
-from unpool.data.parametric import ChairShape, build_chair
-from unpool.data.rendering import note_styles, open_models, read_model, write_style
 from unpool.errors import DataError, OptionError
-from unpool.vision.render import render_views
+from unpool.rendering.dataset import AZIMUTHS, ELEVATIONS, open_chairs, read_views
+from unpool.rendering.parametric import ChairShape, build_chair
+from unpool.rendering.render import render_views
+from unpool.rendering.write import note_styles, open_models, read_model, write_style
 
 pytest.importorskip("trimesh")
 pytest.importorskip("embreex")

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from unpool.aggregate import Aggregate
 from unpool.errors import OptionError
+from unpool.segment.aggregate import Aggregate
 from unpool.vision.boxes import Crop
 
 
 @pytest.fixture
 def crops():
-    """Squares of their own size, so that nothing is resized; some reach beyond the picture."""
+    """Squares of their own size, so that nothing is resized; some reach beyond the image."""
     rng = np.random.default_rng(0)
     found = []
     for _ in range(6):

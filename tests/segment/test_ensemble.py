@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unpool.ensemble import EDECONVNET, ENSEMBLES, EDeconvNet, combine, load
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.models import FCN, DeconvNet, save_pretrained
-from unpool.segment import Segmenter
-from unpool.segmentation import conclude
+from unpool.segment.ensemble import EDECONVNET, ENSEMBLES, EDeconvNet, combine, load
+from unpool.segment.result import conclude
+from unpool.segment.segmenter import Segmenter
 from unpool.vision.images import voc_palette
 
 CLASSES = ["background", "cat", "dog"]
@@ -99,7 +99,7 @@ def test_refuses(scores):
         combine(scores[0], scores[1][:3])
 
 
-# ---- pictures ------------------------------------------------------------------------------------
+# ---- images ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ensemble", ENSEMBLES)
@@ -140,7 +140,7 @@ def test_the_presence_is_that_of_the_whole(nets, image):
     for given, taken in ((None, 0.5), (0, 0), (0.4, 0.4)):
         expected = conclude(image, scores, CLASSES, presence=taken)
         assert (both(image, presence=given, **options).labels == expected.labels).all()
-        assert both.procedure(presence=given).count("on 1 % of the picture") == bool(taken)
+        assert both.procedure(presence=given).count("on 1 % of the image") == bool(taken)
 
 
 def test_the_preset_of_the_ensemble_takes_the_papers_proposals(parts, image):
@@ -169,13 +169,13 @@ def test_the_procedure_tells_all(parts):
         f"EDeconvNet: product of DeconvNet ({first}) and FCN ({second}); dense CRF deeplab"
     )
     assert "instance-wise, 7 edgeboxes proposals, preset paper" in first
-    assert "DeconvNet (whole pictures, long side 48, float32)" in both.procedure("whole")
+    assert "DeconvNet (whole images, long side 48, float32)" in both.procedure("whole")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a, b: (b, a), "got a FCN, which segments whole pictures, as the network for"),
+        (lambda a, b: (b, a), "got a FCN, which segments whole images, as the network for"),
         (lambda a, b: (a, b, "max"), "got ensemble 'max'; it is one of mean, product"),
     ],
 )

@@ -12,21 +12,21 @@ import sklearn.metrics
 import torch
 from PIL import Image
 
-from unpool import parallel
-from unpool.console import print_figures
-from unpool.data.voc import open_data
+from unpool import distributed
+from unpool.cli.console import print_figures
+from unpool.data.datasets import open_data
 from unpool.errors import DataError
-from unpool.evaluate import evaluate, measure, summarize
 from unpool.models import DeconvNet, save_pretrained
-from unpool.segment import Segmenter
-from unpool.segmentation import Segmentation
+from unpool.segment.evaluate import evaluate, measure, summarize
+from unpool.segment.result import Segmentation
+from unpool.segment.segmenter import Segmenter
 from unpool.vision.images import voc_palette
 
 CLASSES = ["background", "cat", "dog", "never"]
 
 
 class Fake(Segmenter):
-    """Predicts what the red channel of the picture says."""
+    """Predicts what the red channel of the image says."""
 
     def __init__(self):
         super().__init__(DeconvNet(4, ((1, 2),), None, 8), CLASSES, precision="fp32")
@@ -99,7 +99,7 @@ def test_the_presence_is_an_option(root):
     every, none = (evaluate(segmenter, data, presence=presence) for presence in (0, 1))
     assert every["iou"] != none["iou"]
     assert {k: v for k, v in none["iou"].items() if v} == {CLASSES[0]: none["pixel_accuracy"]}
-    assert "only classes with a probability of 1 on 1 % of the picture" in none["protocol"]
+    assert "only classes with a probability of 1 on 1 % of the image" in none["protocol"]
 
 
 def test_figures_by_hand(tmp_path):
@@ -127,7 +127,7 @@ def test_a_perfect_prediction_is_perfect(tmp_path):
     assert summary["miou_interval"] == [1, 1]
 
 
-def test_a_single_picture_has_no_interval(tmp_path, capsys):
+def test_a_single_image_has_no_interval(tmp_path, capsys):
     labels = np.zeros((20, 20), np.uint8)
     labels[5:15, 5:15] = 2
     write(tmp_path, "a", labels, labels)
@@ -141,7 +141,7 @@ def test_a_single_picture_has_no_interval(tmp_path, capsys):
 def test_the_summary_is_plain_json(root):
     data = open_data(root, "all")
     flat = np.zeros((9, 9), np.uint8)
-    write(root, "a", flat, flat)  # no boundary in this picture
+    write(root, "a", flat, flat)  # no boundary in this image
     text = json.dumps(evaluate(Fake(), data), allow_nan=False)
     summary = json.loads(text)
     assert set(summary) == {
@@ -155,8 +155,8 @@ def test_the_summary_is_plain_json(root):
     assert summary["iou"] == {"background": 1.0, "cat": None, "dog": None, "never": None}
 
 
-def test_pictures_that_cannot_be_read_are_dropped_and_told(root, pairs):
-    (root / "images" / "a.png").write_bytes(b"no picture")
+def test_images_that_cannot_be_read_are_dropped_and_told(root, pairs):
+    (root / "images" / "a.png").write_bytes(b"no image")
     Image.fromarray(np.full((15, 15), 7, np.uint8)).save(root / "masks" / "b.png")
     told = []
     summary = evaluate(
@@ -169,7 +169,7 @@ def test_pictures_that_cannot_be_read_are_dropped_and_told(root, pairs):
     prediction, truth = pooled({"c": pairs["c"]})
     accuracy = sklearn.metrics.accuracy_score(truth, prediction)
     assert summary["pixel_accuracy"] == pytest.approx(accuracy)
-    assert "1 of 3 pictures" in summary["protocol"]
+    assert "1 of 3 images" in summary["protocol"]
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -180,7 +180,7 @@ def test_color_coded_masks_are_dropped(root):
     assert "b.png: has mode RGB, as a color-coded mask does" in summary["dropped"]["b"]
 
 
-def test_missing_pictures_count_as_dropped(root):
+def test_missing_images_count_as_dropped(root):
     told = []
     summary = evaluate(
         Fake(),
@@ -189,7 +189,7 @@ def test_missing_pictures_count_as_dropped(root):
         progress=lambda done, total: told.append((done, total)),
     )
     assert (summary["images"], summary["dropped"]) == (3, {"d": "found no mask"})
-    assert "3 of 4 pictures" in summary["protocol"]
+    assert "3 of 4 images" in summary["protocol"]
     assert told == [(2, 4), (3, 4), (4, 4)]
     figures = evaluate(Fake(), open_data(root, "all"))
     assert {k: summary[k] for k in ("miou", "iou")} == {k: figures[k] for k in ("miou", "iou")}
@@ -202,7 +202,7 @@ def test_missing_pictures_count_as_dropped(root):
 def test_nothing_to_measure_is_an_error(root):
     for path in (root / "images").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"no picture of .*tiny could be evaluated: .*a\.png"):
+    with pytest.raises(DataError, match=r"no image of .*tiny could be evaluated: .*a\.png"):
         evaluate(Fake(), open_data(root, "all"))
 
 
@@ -232,7 +232,7 @@ def test_options_reach_the_segmenter_and_the_protocol(root):
     for part in ("tiny all, 3 of 3", "instance-wise, 7 grid", "preset reference", "float32", "255"):
         assert part in summary["protocol"]
     whole = evaluate(fake, data)["protocol"]
-    assert "whole pictures, long side 320, float32" in whole
+    assert "whole images, long side 320, float32" in whole
 
 
 def test_measuring_and_summing_up_are_apart(root):
@@ -253,15 +253,15 @@ def share_of(monkeypatch):
     """Be one of several processes, whose results are gathered from `parts`."""
 
     def be(rank, parts):
-        monkeypatch.setattr(parallel, "rank", lambda: rank)
-        monkeypatch.setattr(parallel, "world", lambda: len(parts))
+        monkeypatch.setattr(distributed, "rank", lambda: rank)
+        monkeypatch.setattr(distributed, "world", lambda: len(parts))
 
         def gather(found):
             parts[rank] = found
             total = sum(map(len, parts))
             return [parts[i % len(parts)][i // len(parts)] for i in range(total)]
 
-        monkeypatch.setattr(parallel, "gather", gather)
+        monkeypatch.setattr(distributed, "gather", gather)
 
     return be
 
@@ -283,28 +283,28 @@ def test_the_share_of_a_process_is_measured(root, share_of):
 MATRICES = """
 import sys
 import numpy as np, torch
-from unpool import parallel
-from unpool.data.voc import open_data
-from unpool.evaluate import measure
-from unpool.segment import Segmenter
+from unpool import distributed
+from unpool.data.datasets import open_data
+from unpool.segment.evaluate import measure
+from unpool.segment.segmenter import Segmenter
 
 torch.set_num_threads(1)
 root, weights, target = sys.argv[1:]
-with parallel.join(torch.device("cpu")):
-    assert parallel.world() == 2
+with distributed.join(torch.device("cpu")):
+    assert distributed.world() == 2
     segmenter = Segmenter.from_pretrained(weights, device="cpu", precision="fp32")
-    found = parallel.gather(list(measure(segmenter, open_data(root, "all"))))
-    np.save(f"{target}{parallel.rank()}.npy", np.stack([m.matrix for m in found]))
+    found = distributed.gather(list(measure(segmenter, open_data(root, "all"))))
+    np.save(f"{target}{distributed.rank()}.npy", np.stack([m.matrix for m in found]))
 """
 
 
 @pytest.fixture
 def odd(root, filled, tmp_path):
-    """Seven pictures, one of them broken and one without mask; and weights."""
+    """Seven images, one of them broken and one without mask; and weights."""
     random = np.random.default_rng(0)
     for name in "defg":
         write(root, name, *random.integers(0, 3, (2, 11, 17), dtype=np.uint8))
-    (root / "images/d.png").write_bytes(b"no picture")
+    (root / "images/d.png").write_bytes(b"no image")
     net = filled(DeconvNet(4, ((1, 4),), None, 16))
     return root, save_pretrained(net, tmp_path / "net", {"classes": CLASSES})
 
@@ -319,7 +319,7 @@ def torchrun(*args):
 
 @pytest.mark.slow
 def test_two_processes_count_the_same_pixels(odd, tmp_path):
-    """The confusion matrices of an odd number of pictures, byte for byte and in order."""
+    """The confusion matrices of an odd number of images, byte for byte and in order."""
     root, weights = odd
     (tmp_path / "matrices.py").write_text(MATRICES)
     done = torchrun(tmp_path / "matrices.py", root, weights, tmp_path / "found")

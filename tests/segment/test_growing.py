@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unpool.models import FCN, DeconvNet
-from unpool.models.scaffold import Plain, Scaffold
+from unpool.segment.growing import Plain, Scaffold
 
 TABLE = ((1, 24), (2, 48), (2, 96))
 
@@ -19,8 +19,8 @@ def scaffold():
     return scaffold.eval()
 
 
-def pictures(count=4, side=64):
-    """Smooth pictures, so that a score upsampled looks like the score."""
+def images(count=4, side=64):
+    """Smooth images, so that a score upsampled looks like the score."""
     noise = torch.randn(
         count, 3, side // 16, side // 16, generator=torch.Generator().manual_seed(1)
     )
@@ -28,7 +28,7 @@ def pictures(count=4, side=64):
 
 
 def test_every_stage_has_scores_and_the_last_head_is_the_networks_own(scaffold):
-    x = pictures()
+    x = images()
     assert [tuple(s.shape) for s in scaffold(x, 3)] == [
         (4, 3, 16, 16),
         (4, 3, 32, 32),
@@ -52,7 +52,7 @@ def test_stages_are_newest_older_or_unused(scaffold, stages):
 def test_a_plain_network_learns_as_a_whole():
     net = FCN(3, TABLE, None, stride=4, pad=1).eval()
     learner = Plain(net)
-    x = pictures()
+    x = images()
     (scores,) = learner(x, 1)
     torch.testing.assert_close(scores, net(x))
     learning = {id(p) for part in learner.newest(1) for p in part.parameters()}
@@ -79,7 +79,7 @@ def test_tied_filters_are_those_of_the_mirror_image(scaffold):
 def test_a_grown_stage_says_what_the_stage_before_it_says(scaffold, stage):
     """The refinement begins as the coarser scores, upsampled; not exactly, but closely."""
     scaffold.tie()
-    x = pictures(8)
+    x = images(8)
     before = scaffold(x, stage)[-1]
     for grown in range(1, stage):
         scaffold.grow(grown, x)
@@ -96,7 +96,7 @@ def test_a_grown_stage_says_what_the_stage_before_it_says(scaffold, stage):
 
 
 def test_growing_leaves_the_coarser_stages_alone(scaffold):
-    x = pictures()
+    x = images()
     before = scaffold(x, 1)[0]
     scaffold.grow(1, x)
     torch.testing.assert_close(scaffold(x, 1)[0], before, rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""Which classes a picture holds, by counting pixels, and what becomes of the others."""
+"""Which classes an image holds, by counting pixels, and what becomes of the others."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ import pytest
 from unpool.errors import OptionError
 from unpool.models import DeconvNet
 from unpool.ops import CRF_PRESETS
-from unpool.scores import read_scores
-from unpool.segment import Segmenter
-from unpool.segmentation import conclude, in_words, present
+from unpool.segment.result import conclude, in_words, present
+from unpool.segment.scores import read_scores
+from unpool.segment.segmenter import Segmenter
 
 CLASSES = ["background", "cat", "dog", "cow"]
 
@@ -85,7 +85,7 @@ def test_the_crf_knows_only_the_classes_that_are_there(crf):
     np.testing.assert_allclose(found.scores[:3], expected.scores, atol=1e-6)
 
 
-def test_large_pictures(monkeypatch):
+def test_large_images(monkeypatch):
     monkeypatch.setattr("unpool.vision.sizes.reduced.__defaults__", (600,))
     scores = scene()[1]
     image = np.zeros((40, 60, 3), np.uint8)
@@ -122,4 +122,4 @@ def test_a_presence_is_a_probability(presence):
 def test_in_words():
     assert in_words(0, None) == []
     assert in_words(0, "deeplab") == ["dense CRF deeplab"]
-    assert in_words(0.5, None) == ["only classes with a probability of 0.5 on 1 % of the picture"]
+    assert in_words(0.5, None) == ["only classes with a probability of 0.5 on 1 % of the image"]

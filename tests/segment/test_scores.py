@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unpool.errors import DataError, ShapeError
-from unpool.scores import Scores, read_scores, write_scores
+from unpool.segment.scores import Scores, read_scores, write_scores
 from unpool.vision.images import voc_palette
 
 VALUES = np.random.default_rng(0).normal(0, 5, (3, 5, 7)).astype(np.float32)

@@ -13,17 +13,10 @@ from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.models import FCN, DeconvNet, prepare, save_pretrained
 from unpool.ops.crf import CRF_PRESETS, DenseCRF, Kernel
 from unpool.ops.meanfield import mean_field
-from unpool.scores import read_scores
-from unpool.segment import (
-    PRESETS,
-    Preset,
-    Segmenter,
-    resize,
-    score_whole,
-    squares,
-)
-from unpool.segmentation import Segmentation, conclude
-from unpool.timings import measuring
+from unpool.segment.result import Segmentation, conclude
+from unpool.segment.scores import read_scores
+from unpool.segment.segmenter import PRESETS, Preset, Segmenter, resize, score_whole, squares
+from unpool.segment.timings import measuring
 from unpool.vision.images import read_mask, voc_palette
 from unpool.vision.proposals import Proposals
 from unpool.vision.sizes import reduced
@@ -43,7 +36,7 @@ def segmenter(net):
     return Segmenter(net, CLASSES, device="cpu", precision="fp32", mode="instance")
 
 
-def picture(height, width, seed=0, cell=5):
+def photo(height, width, seed=0, cell=5):
     """Colored cells with soft edges."""
     random = np.random.default_rng(seed)
     small = random.integers(0, 256, (-(-height // cell), -(-width // cell), 3), dtype=np.uint8)
@@ -104,7 +97,7 @@ ANY = [(2, 3, 60, 40), (10, 8, 17, 30), (40, 20, 69, 60), (0, 0, 90, 64), (70, 5
 
 
 def test_weights_may_want_the_mean_but_the_reference_is_the_maximum(net, proposed):
-    image = picture(200, 200)
+    image = photo(200, 200)
     proposed([(0, 0, 120, 110), (20, 30, 150, 160), (60, 60, 190, 180)])
     segmenter = Segmenter(net, CLASSES, device="cpu", precision="fp32", aggregate="mean")
     scores = {}
@@ -124,7 +117,7 @@ def test_weights_may_want_the_mean_but_the_reference_is_the_maximum(net, propose
 
 def test_crops_are_merged_as_by_the_script(net, segmenter, proposed):
     """Squares as large as the network's input, so that nothing is resized."""
-    image = picture(64, 90)
+    image = photo(64, 90)
     proposed(EXACT)
     result = segmenter(image, proposals=50)
     labels, probability = by_the_script(net, image, EXACT, 50, 1)
@@ -138,7 +131,7 @@ def test_crops_are_merged_as_by_the_script(net, segmenter, proposed):
 
 def test_crops_are_resized_as_by_the_script(net, segmenter, proposed):
     """Squares of all sizes; resizing rounds otherwise here and there, and moves a switch."""
-    image = picture(64, 90, cell=12)
+    image = photo(64, 90, cell=12)
     proposed(ANY)
     result = segmenter(image)
     labels, probability = by_the_script(net, image, ANY, 50, 1)
@@ -150,7 +143,7 @@ def test_crops_are_resized_as_by_the_script(net, segmenter, proposed):
 
 @pytest.mark.parametrize(("limit", "least"), [(1, 1), (3, 1), (2, 40), (9, 60)])
 def test_small_squares_are_passed_over_before_counting(net, segmenter, proposed, limit, least):
-    image = picture(64, 90)
+    image = photo(64, 90)
     proposed(ANY)
     sides = [int(np.floor(1.2 * max(b[2] - b[0], b[3] - b[1]) + 0.5)) for b in ANY]
     expected = [side for side in sides if side >= least][:limit]
@@ -170,7 +163,7 @@ def test_presets():
 
 def test_the_reference_preset_drops_squares_under_112(proposed):
     proposed([(0, 0, 93, 10), (0, 0, 92, 92), (0, 0, 94, 94), (0, 0, 200, 20)])
-    image = picture(100, 200)
+    image = photo(100, 200)
     assert (squares(image, "reference")[:, 2:] - squares(image, "reference")[:, :2]).tolist() == [
         [112, 112], [113, 113], [240, 240]
     ]  # fmt: skip
@@ -179,7 +172,7 @@ def test_the_reference_preset_drops_squares_under_112(proposed):
 
 
 def test_pixels_in_no_square_are_background(segmenter, proposed):
-    image = picture(64, 90)
+    image = photo(64, 90)
     proposed([(10, 8, 20, 35)])
     result = segmenter(image)
     (x0, y0, x1, y1) = result.boxes[0]
@@ -192,7 +185,7 @@ def test_pixels_in_no_square_are_background(segmenter, proposed):
 
 def test_without_proposals_all_is_background(segmenter, proposed):
     proposed([])
-    result = segmenter(picture(20, 30))
+    result = segmenter(photo(20, 30))
     assert not result.labels.any()
     assert result.boxes.shape == (0, 4)
     assert result.shares() == {"background": 1.0}
@@ -205,13 +198,13 @@ def test_negative_scores_count_as_zero(net, segmenter, proposed):
             model.score.weight.zero_()
             model.score.bias.copy_(torch.tensor([-3.0, -1.0, -2.0, -5.0]))
     proposed(EXACT)
-    result = segmenter(picture(64, 90))
+    result = segmenter(photo(64, 90))
     assert not result.labels.any()
     assert np.allclose(result.scores, 1 / 4)
 
 
 def test_the_batch_size_changes_nothing(segmenter):
-    image = picture(60, 80)
+    image = photo(60, 80)
     results = [segmenter(image, method="grid", proposals=7, batch=n) for n in (1, 3, 7, 100)]
     assert len(results[0].boxes) == 7
     for result in results[1:]:
@@ -222,13 +215,13 @@ def test_the_batch_size_changes_nothing(segmenter):
 def test_progress_is_told_after_each_batch(segmenter):
     told = []
     segmenter(
-        picture(60, 80), method="grid", proposals=7, batch=3,
+        photo(60, 80), method="grid", proposals=7, batch=3,
         progress=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     assert told == [(3, 7), (6, 7), (7, 7)]
 
 
-# ---- whole pictures ------------------------------------------------------------------------------
+# ---- whole images ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -244,9 +237,9 @@ def seen(segmenter):
     [((60, 80), (72, 96)), ((80, 60), (96, 72)), ((96, 96), (96, 96)), ((300, 400), (72, 96)),
      ((3, 400), (4, 96)), ((1, 1), (96, 96)), ((400, 2), (96, 4))],
 )  # fmt: skip
-def test_whole_pictures_keep_their_size(segmenter, seen, size, inner):
+def test_whole_images_keep_their_size(segmenter, seen, size, inner):
     segmenter.whole_side = 96
-    result = segmenter(picture(*size), mode="whole")
+    result = segmenter(photo(*size), mode="whole")
     assert seen == [(1, 3, *inner)]
     assert result.labels.shape == size
     assert result.labels.dtype == np.uint8
@@ -255,9 +248,9 @@ def test_whole_pictures_keep_their_size(segmenter, seen, size, inner):
     assert result.boxes.shape == (0, 4)
 
 
-def test_a_whole_picture_at_its_own_scale_is_the_network(net, segmenter):
+def test_a_whole_image_at_its_own_scale_is_the_network(net, segmenter):
     segmenter.whole_side = 80
-    image = picture(60, 80)
+    image = photo(60, 80)
     x = torch.from_numpy(image.astype(np.float32)[..., ::-1] - MEAN).permute(2, 0, 1)[None].float()
     with torch.no_grad():
         expected = net(x)[0].softmax(0).numpy()
@@ -266,10 +259,10 @@ def test_a_whole_picture_at_its_own_scale_is_the_network(net, segmenter):
     assert (result.labels == expected.argmax(0)).mean() > 0.99
 
 
-def test_a_network_with_a_code_sees_the_square_around_the_picture(filled):
+def test_a_network_with_a_code_sees_the_square_around_the_image(filled):
     net = filled(DeconvNet(4, ((1, 6), (1, 8)), 8, SIDE), seed=2)
     segmenter = Segmenter(net, CLASSES, device="cpu", precision="fp32")
-    image = picture(20, 32)
+    image = photo(20, 32)
     result = segmenter(image)
     square = np.zeros((32, 32, 3), np.float32)
     square[6:26] = image
@@ -280,8 +273,8 @@ def test_a_network_with_a_code_sees_the_square_around_the_picture(filled):
     assert np.isclose(result.scores, expected, atol=1e-4).mean() > 0.999
 
 
-def test_pictures_may_be_views_and_are_not_changed(segmenter):
-    base = picture(60, 80)
+def test_images_may_be_views_and_are_not_changed(segmenter):
+    base = photo(60, 80)
     before = base.copy()
     for view in (base[:, ::-1], base[::2, ::3], base[..., ::-1]):
         view.flags.writeable = False
@@ -293,8 +286,8 @@ def test_pictures_may_be_views_and_are_not_changed(segmenter):
 
 
 def test_resize():
-    assert resize(picture(30, 60), 20).shape == (10, 20, 3)
-    assert resize(picture(2, 60), 20, least=8).shape == (8, 20, 3)
+    assert resize(photo(30, 60), 20).shape == (10, 20, 3)
+    assert resize(photo(2, 60), 20, least=8).shape == (8, 20, 3)
 
 
 # ---- the dense CRF -------------------------------------------------------------------------------
@@ -303,7 +296,7 @@ def test_resize():
 @pytest.mark.parametrize("mode", ["whole", "instance"])
 @pytest.mark.parametrize("crf", [*CRF_PRESETS, DenseCRF((Kernel(2, 1),), 3)], ids=str)
 def test_the_crf_is_mean_field_on_the_probabilities(segmenter, mode, crf):
-    image = picture(24, 30)
+    image = photo(24, 30)
     options = {"mode": mode, "method": "grid", "proposals": 4}
     plain, refined = segmenter(image, **options), segmenter(image, crf=crf, **options)
     unary = -np.log(np.maximum(plain.scores, 1e-5))
@@ -333,8 +326,8 @@ def test_a_crf_finds_the_outline_in_noise(crf):
     assert (after == labels).mean() > 0.98
 
 
-def test_a_crf_takes_pictures_that_may_not_be_written(segmenter):
-    view = picture(24, 30)[:, ::-1]
+def test_a_crf_takes_images_that_may_not_be_written(segmenter):
+    view = photo(24, 30)[:, ::-1]
     view.flags.writeable = False
     assert segmenter(view, mode="whole", crf="densecrf").labels.shape == (24, 30)
 
@@ -347,13 +340,13 @@ def test_a_crf_is_part_of_the_procedure(segmenter):
 
 def test_refuses_crfs(segmenter):
     with pytest.raises(OptionError, match="got CRF preset 'best'; it is one of edeconvnet, "):
-        segmenter(picture(20, 20), mode="whole", crf="best")
+        segmenter(photo(20, 20), mode="whole", crf="best")
 
 
 @pytest.mark.parametrize("shape", [(4, 30, 24), (4, 24, 29), (24, 30), (24, 30, 4)])
-def test_scores_of_another_picture_are_refused(shape):
-    with pytest.raises(ShapeError, match=r"got scores of .* for a picture of \(24, 30\) \(H, W\)"):
-        conclude(picture(24, 30), np.zeros(shape, np.float32), CLASSES)
+def test_scores_of_another_image_are_refused(shape):
+    with pytest.raises(ShapeError, match=r"got scores of .* for an image of \(24, 30\) \(H, W\)"):
+        conclude(photo(24, 30), np.zeros(shape, np.float32), CLASSES)
 
 
 # ---- the segmenter itself ------------------------------------------------------------------------
@@ -362,7 +355,7 @@ def test_scores_of_another_picture_are_refused(shape):
 def test_the_network_given_stays_as_it_is(filled):
     for eps in (1e-9, None):
         net = filled(DeconvNet(4, ((1, 6), (1, 8)), None, SIDE, eps)).train()
-        Segmenter(net, CLASSES, device="cpu", precision="bf16")(picture(20, 30))
+        Segmenter(net, CLASSES, device="cpu", precision="bf16")(photo(20, 30))
         assert net.training
         assert {p.dtype for p in net.parameters()} == {torch.float32}
 
@@ -371,7 +364,7 @@ def test_bfloat16_gives_nearly_the_same_labels(net, segmenter):
     low = Segmenter(net, CLASSES, device="cpu", precision="bf16", mode="whole")
     assert low.dtype == torch.bfloat16
     assert low.model.score.weight.dtype == torch.float32
-    image = picture(60, 80, cell=12)
+    image = photo(60, 80, cell=12)
     a, b = low(image), segmenter(image, mode="whole")
     assert (a.labels == b.labels).mean() > 0.9
 
@@ -416,12 +409,12 @@ def test_refuses_options(net, options, message):
         Segmenter(net, **{"classes": CLASSES, **options})
 
 
-def test_a_network_for_whole_pictures_has_one_mode(filled):
+def test_a_network_for_whole_images_has_one_mode(filled):
     net = filled(FCN(4, ((1, 6), (1, 8)), None, stride=4, pad=1))
     segmenter = Segmenter(net, CLASSES, device="cpu", precision="fp32", whole_side=48)
-    assert segmenter(picture(20, 30)).labels.shape == (20, 30)
+    assert segmenter(photo(20, 30)).labels.shape == (20, 30)
     assert segmenter.measured_modes == ("whole",)
-    for refused in (segmenter.procedure, lambda mode: segmenter(picture(20, 30), mode=mode)):
+    for refused in (segmenter.procedure, lambda mode: segmenter(photo(20, 30), mode=mode)):
         with pytest.raises(OptionError, match="got mode 'instance' for weights of FCN"):
             refused("instance")
 
@@ -438,8 +431,8 @@ def test_a_network_for_whole_pictures_has_one_mode(filled):
     ],
 )
 @pytest.mark.parametrize("mode", ["whole", "instance"])
-def test_refuses_pictures(segmenter, image, mode):
-    with pytest.raises(ShapeError, match=r"got a picture of \(.*; wanted \(H, W, 3\) uint8 RGB"):
+def test_refuses_images(segmenter, image, mode):
+    with pytest.raises(ShapeError, match=r"got an image of \(.*; wanted \(H, W, 3\) uint8 RGB"):
         segmenter(image, mode=mode)
 
 
@@ -455,7 +448,7 @@ def test_refuses_pictures(segmenter, image, mode):
 )
 def test_refuses_ways(segmenter, options, message):
     with pytest.raises(OptionError, match=message):
-        segmenter(picture(40, 40), **options)
+        segmenter(photo(40, 40), **options)
 
 
 # ---- what comes out ------------------------------------------------------------------------------
@@ -466,7 +459,7 @@ def result():
     labels = np.zeros((10, 20), np.uint8)
     labels[:, :5], labels[0, 19] = 2, 1
     scores = np.eye(4, dtype=np.float32)[labels].transpose(2, 0, 1)
-    return Segmentation(picture(10, 20), labels, scores, CLASSES, voc_palette())
+    return Segmentation(photo(10, 20), labels, scores, CLASSES, voc_palette())
 
 
 def test_shares(result):
@@ -494,7 +487,7 @@ def test_save(result, tmp_path):
 
 
 def test_scores_are_saved_beside_the_mask(segmenter, tmp_path):
-    result = segmenter(picture(20, 30), mode="whole")
+    result = segmenter(photo(20, 30), mode="whole")
     path = result.save(tmp_path / "a.b.png", overlay=False, scores=True)
     assert {p.name for p in tmp_path.iterdir()} == {"a.b.png", "a.b.scores.npz"}
     found = read_scores(path.with_name("a.b.scores.npz"))
@@ -504,7 +497,7 @@ def test_scores_are_saved_beside_the_mask(segmenter, tmp_path):
     assert (again.labels == result.labels).mean() > 0.99
 
 
-def test_overlay_leaves_the_picture_alone(result):
+def test_overlay_leaves_the_image_alone(result):
     before = result.image.copy()
     painted = result.overlay()
     assert painted.dtype == np.uint8
@@ -512,9 +505,9 @@ def test_overlay_leaves_the_picture_alone(result):
     assert (result.image == before).all()
 
 
-def test_a_path_is_not_a_picture_and_a_segmentation_is_shown_in_a_line(filled):
+def test_a_path_is_not_a_image_and_a_segmentation_is_shown_in_a_line(filled):
     segmenter = Segmenter(filled(DeconvNet(2, ((1, 4),), None, 32)), ["ground", "cat"])
-    with pytest.raises(ShapeError, match=r"got a str for a picture; .*read_image"):
+    with pytest.raises(ShapeError, match=r"got a str for an image; .*read_image"):
         segmenter("cat.jpg")
     found = repr(segmenter(np.zeros((20, 30, 3), np.uint8)))
     assert found.startswith("Segmentation(30 x 20, ")
@@ -524,7 +517,7 @@ def test_a_path_is_not_a_picture_and_a_segmentation_is_shown_in_a_line(filled):
 def test_exact_takes_the_network_as_it_is(filled):
     """Its scores are those of the network, bit for bit, and they differ from bfloat16's."""
     net = filled(DeconvNet(3, ((1, 4), (1, 6)), None, 32))
-    image = picture(40, 40)
+    image = photo(40, 40)
     exact = Segmenter(net, ["background", "cat", "dog"], exact=True)
     scores, _ = exact.score(image, mode="whole")
     with torch.inference_mode():
@@ -538,7 +531,7 @@ def test_exact_takes_the_network_as_it_is(filled):
 
 def test_stages_are_timed(segmenter):
     with measuring() as seconds:
-        segmenter(picture(40, 40), mode="instance", proposals=3, crf="deeplab")
+        segmenter(photo(40, 40), mode="instance", proposals=3, crf="deeplab")
     stages = ["resizing", "proposals", "crops", "network", "pasting", "labels", "CRF"]
     assert list(seconds) == stages
     assert min(seconds.values()) > 0
@@ -547,10 +540,10 @@ def test_stages_are_timed(segmenter):
     assert none == {}
 
 
-def test_large_pictures_are_segmented_reduced(monkeypatch, segmenter):
-    """The labels are those of the reduced picture's scores, interpolated; squares are in place."""
+def test_large_images_are_segmented_reduced(monkeypatch, segmenter):
+    """The labels are those of the reduced image's scores, interpolated; squares are in place."""
     monkeypatch.setattr("unpool.vision.sizes.reduced.__defaults__", (900,))
-    image = picture(90, 120)
+    image = photo(90, 120)
     for options in ({"mode": "whole"}, {"mode": "instance", "proposals": 4}, {"crf": "deeplab"}):
         found = segmenter(image, **options)
         assert found.labels.shape == (90, 120)

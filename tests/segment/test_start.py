@@ -1,4 +1,4 @@
-"""The weights that a training begins with, and with which its result is a mean."""
+"""The weights that a training run begins with, and with which its result is a mean."""
 
 import dataclasses
 import json
@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from unpool.errors import OptionError, WeightsError
-from unpool.fitting import Step
 from unpool.models import FCN, SqueezeNet, from_pretrained, save_pretrained
 from unpool.recipes import Phase, Recipe
-from unpool.runs import load_state, save_state
-from unpool.train import train
+from unpool.segment.train import train
+from unpool.training.loop import Step
+from unpool.training.run import load_state, save_state
 
 TINY = Recipe(
     "tiny",
@@ -69,7 +69,7 @@ def test_the_finished_weights_are_a_mean_with_those_of_the_beginning(data, start
 
 
 def refused(data, tmp_path, recipe, error, message, **options):
-    """That a training is refused before any step, and leaves no run folder."""
+    """That a training run is refused before any step, and leaves no run folder."""
     with pytest.raises(error, match=message):
         train(data, tmp_path / "refused", recipe, **options)
     assert not (tmp_path / "refused").exists()
@@ -153,7 +153,7 @@ def mean(start):
 
 
 def ended(run):
-    """The weights that a training has made, tensors and card."""
+    """The weights that a training run has made, tensors and card."""
     return [(run / f"weights/{name}").read_bytes() for name in ("model.safetensors", "card.json")]
 
 

@@ -1,4 +1,4 @@
-"""The training loop and its run folder, on a tiny network and drawn pictures."""
+"""The training loop and its run folder, on a tiny network and drawn images."""
 
 import dataclasses
 import json
@@ -12,11 +12,11 @@ from PIL import Image
 
 from unpool import Segmenter
 from unpool.errors import DataError, ImageError, OptionError, WeightsError
-from unpool.fitting import Step, TrainingError
 from unpool.models import FCN, from_pretrained
 from unpool.recipes import DECONVNET, Phase, Recipe
-from unpool.runs import Preparation
-from unpool.train import train
+from unpool.segment.train import train
+from unpool.training.loop import Step, TrainingError
+from unpool.training.run import Preparation
 from unpool.vision.images import read_image, write_mask
 
 TINY = Recipe(
@@ -78,7 +78,7 @@ def test_a_run_leaves_all_that_it_promises_and_its_weights_segment(data, tmp_pat
     summary = train(data, tmp_path / "run", TINY, report=records.append, command="unpool train …")
     run = tmp_path / "run"
     assert files(run) == FILES
-    assert summary["images"] == 2  # every fifth picture
+    assert summary["images"] == 2  # every fifth image
     assert summary["notes"] == []
     assert json.loads((run / "eval/summary.json").read_text())["miou"] == summary["miou"]
     assert Recipe.from_json(json.loads((run / "config.json").read_text())) == TINY
@@ -138,7 +138,7 @@ def test_an_fcn_leaves_the_same_and_its_weights_segment(data, tmp_path, stopped_
 
 def test_a_run_ends_when_its_patience_is_out(data, tmp_path, monkeypatch):
     found = iter([0.3, 0.5, 0.5, 0.4])
-    monkeypatch.setattr("unpool.train.validate", lambda *_: next(found))
+    monkeypatch.setattr("unpool.segment.train.validate", lambda *_: next(found))
     recipe = dataclasses.replace(TINY, phases=(Phase("all", 2, 20, 1e-2),), patience=2)
     records = []
     train(data, tmp_path / "run", recipe, report=records.append)
@@ -233,7 +233,7 @@ def test_bad_data_is_found_before_the_first_step(data, tmp_path, spoil, error, t
     assert not (tmp_path / "run").exists()
 
 
-def test_a_picture_that_breaks_on_the_way_costs_nothing_once_it_is_mended(data, tmp_path):
+def test_a_image_that_breaks_on_the_way_costs_nothing_once_it_is_mended(data, tmp_path):
     train(data, tmp_path / "whole", TINY)
     shutil.copytree(data / "images", tmp_path / "images")
 

@@ -1,4 +1,4 @@
-"""A training that is killed ten times, at moments of chance, ends as the one that was not."""
+"""A training run that is killed ten times, at moments of chance, ends as the one that was not."""
 
 import json
 import random
@@ -36,7 +36,7 @@ STEPS = 40
 CHILD = """
 import json, sys, torch
 from unpool.recipes import Recipe
-from unpool.train import train
+from unpool.segment.train import train
 torch.set_num_threads(1)
 recipe = Recipe.from_json(json.loads(sys.argv[3]))
 print(0, flush=True)

@@ -1,4 +1,4 @@
-"""The training loop, on a tiny network and drawn pictures."""
+"""The training loop, on a tiny network and drawn images."""
 
 import copy
 import dataclasses
@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from unpool.data.batches import Batch, batches
 from unpool.data.crops import Views, draw_views
-from unpool.data.voc import VOID, open_data
+from unpool.data.datasets import VOID, open_data
 from unpool.errors import OptionError
-from unpool.fitting import TrainingError, _loss, estimate_statistics, fit
 from unpool.models import FCN, DeconvNet, prepare
-from unpool.models.scaffold import Plain, Scaffold
 from unpool.recipes import DECONVNET, Phase, Recipe, override
+from unpool.segment.growing import Plain, Scaffold
+from unpool.training.loop import TrainingError, _loss, estimate_statistics, fit
 
 TRUNK = ((1, 6), (1, 8))
 TINY = Recipe("tiny", (Phase("coarse", 1, 3, 1e-2),), trunk=TRUNK, code=None, size=32, batch=2)

@@ -14,13 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from unpool import parallel
-from unpool import train as application  # the module
+from unpool import distributed
 from unpool.errors import OptionError
-from unpool.fitting import Step
 from unpool.recipes import Phase, Recipe
-from unpool.runs import Run
-from unpool.train import train
+from unpool.segment import train as application
+from unpool.segment.train import train
+from unpool.training.loop import Step
+from unpool.training.run import Run
 from unpool.vision.images import write_image, write_mask
 
 TINY = Recipe(
@@ -117,7 +117,7 @@ def stop_and_resume(data, folder):
     try:
         train(data, folder, TINY)
     except StopError:
-        assert parallel.world() == 1  # the processes have parted
+        assert distributed.world() == 1  # the processes have parted
     finally:
         Run.log = log
     return train(data, folder, TINY, resume=True)["miou"]
@@ -125,7 +125,7 @@ def stop_and_resume(data, folder):
 
 @pytest.fixture(scope="module")
 def squares(tmp_path_factory):
-    """Ten pictures with a bright square on dark ground."""
+    """Ten images with a bright square on dark ground."""
     root, rng = tmp_path_factory.mktemp("squares"), np.random.default_rng(0)
     for i in range(10):
         labels = np.zeros((40, 52), np.uint8)

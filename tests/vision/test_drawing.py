@@ -7,7 +7,7 @@ from unpool.vision.drawing import contact_sheet, overlay
 from unpool.vision.images import voc_palette
 
 RNG = np.random.default_rng(0)
-PICTURE = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+IMAGE = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
 PHOTO = np.kron(RNG.integers(0, 256, (8, 12, 3)), np.ones((8, 8, 1))).astype(np.uint8)
 NAMES = ["background", "aeroplane", "bicycle"]
 LABELS = np.array([[0, 1, 2], [255, 20, 0]], np.uint8)
@@ -28,7 +28,7 @@ def test_overlay_blends_borders_and_leaves_the_background():
     assert bare[5, 30].tolist() == [100, 100, 100]
 
 
-def test_overlay_of_background_alone_is_the_picture():
+def test_overlay_of_background_alone_is_the_image():
     labels = np.zeros(PHOTO.shape[:2], np.int64)
     np.testing.assert_array_equal(overlay(PHOTO, labels, voc_palette(), NAMES), PHOTO)
 
@@ -81,14 +81,14 @@ def test_legend_avoids_the_labels_and_names_classes_by_share(monkeypatch):
 
 
 def test_overlay_checks_its_arrays():
-    with pytest.raises(ShapeError, match=r"labels of \(2, 3\) for a picture of \(5, 7\); resize"):
-        overlay(PICTURE, LABELS, voc_palette(), NAMES)
-    with pytest.raises(ShapeError, match="got a picture of shape"):
-        overlay(PICTURE[..., 0], LABELS, voc_palette(), NAMES)
+    with pytest.raises(ShapeError, match=r"labels of \(2, 3\) for an image of \(5, 7\); resize"):
+        overlay(IMAGE, LABELS, voc_palette(), NAMES)
+    with pytest.raises(ShapeError, match="got an image of shape"):
+        overlay(IMAGE[..., 0], LABELS, voc_palette(), NAMES)
     with pytest.raises(ShapeError, match="got labels of shape"):
-        overlay(PICTURE, PICTURE, voc_palette(), NAMES)
+        overlay(IMAGE, IMAGE, voc_palette(), NAMES)
     with pytest.raises(OptionError, match="got opacity 55; wanted 0"):
-        overlay(PICTURE, PICTURE[..., 0], voc_palette(), NAMES, opacity=55)
+        overlay(IMAGE, IMAGE[..., 0], voc_palette(), NAMES, opacity=55)
 
 
 def test_contact_sheet_places_tiles_in_rows():
@@ -100,7 +100,7 @@ def test_contact_sheet_places_tiles_in_rows():
     side = (400 - 4) // 2 - 4
     assert sheet[4 + side // 4, 4 + side // 2].tolist() == RED
     assert sheet[4 + side // 2, 8 + side + side // 2].tolist() == [0, 0, 255]
-    second = 4 + side + 2 * max(side // 16, 10) + 4  # below the portrait picture and its caption
+    second = 4 + side + 2 * max(side // 16, 10) + 4  # below the portrait image and its caption
     assert sheet[second + side // 4, 4 + side // 2].tolist() == RED
     assert (sheet[second:, 8 + side :] == 255).all()
     assert (sheet[:4] == 255).all()
@@ -117,4 +117,4 @@ def test_contact_sheet_cuts_long_captions():
 @pytest.mark.parametrize(("tiles", "columns", "width"), [(0, 1, 400), (1, 0, 400), (1, 9, 100)])
 def test_contact_sheet_says_what_does_not_fit(tiles, columns, width):
     with pytest.raises(ShapeError, match=rf"got {tiles} tiles for {columns} columns in {width}"):
-        contact_sheet([(PICTURE, "")] * tiles, columns, width)
+        contact_sheet([(IMAGE, "")] * tiles, columns, width)

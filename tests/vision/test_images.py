@@ -27,7 +27,7 @@ from unpool.vision.images import (
 )
 
 RNG = np.random.default_rng(0)
-PICTURE = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+IMAGE = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
 PHOTO = np.kron(RNG.integers(0, 256, (8, 12, 3)), np.ones((8, 8, 1))).astype(np.uint8)
 NAMES = ["background", "aeroplane", "bicycle"]
 
@@ -132,12 +132,12 @@ MODES = {
 @pytest.mark.parametrize("case", MODES)
 def test_every_mode_is_shown_as_a_viewer_shows_it(case):
     data, colors = MODES[case]
-    picture = read_image(data)
-    assert picture.dtype == np.uint8
-    assert picture.shape == (1, len(colors), 3)
-    assert picture.flags.writeable
+    image = read_image(data)
+    assert image.dtype == np.uint8
+    assert image.shape == (1, len(colors), 3)
+    assert image.flags.writeable
     rounded = case in ("YCbCr TIFF", "LAB TIFF")
-    np.testing.assert_allclose(picture[0].astype(int), colors, atol=1 if rounded else 0)
+    np.testing.assert_allclose(image[0].astype(int), colors, atol=1 if rounded else 0)
 
 
 def test_modes_that_are_read_but_not_written_by_pillow():
@@ -166,8 +166,8 @@ def test_values_without_a_known_white_are_refused(im, message):
         read_image(encode(im, "TIFF"))
 
 
-# where the upright pixel [y, x] of an (H, W) picture is stored, from the EXIF standard:
-# which side of the picture the stored row 0 and column 0 are
+# where the upright pixel [y, x] of an (H, W) image is stored, from the EXIF standard:
+# which side of the image the stored row 0 and column 0 are
 STORED = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -197,7 +197,7 @@ def test_exif_is_applied(kind, orientation):
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0", b"Exif\0\0MM\0*\0\0\xff\xff"])
-def test_broken_exif_does_not_refuse_a_good_picture(exif):
+def test_broken_exif_does_not_refuse_a_good_image(exif):
     data = encode(PHOTO, "JPEG", exif=exif)
     assert read_image(data).shape == PHOTO.shape
     assert image_size(data) == PHOTO.shape[:2]
@@ -227,11 +227,11 @@ def test_cut_short_is_refused_or_whole(kind):
     refused = 0
     for keep in np.linspace(1, len(data) - 1, 40).astype(int):
         try:
-            picture = read_image(data[:keep])
+            image = read_image(data[:keep])
         except ImageError:
             refused += 1
         else:  # nothing but a trailer was cut
-            np.testing.assert_array_equal(picture, whole)
+            np.testing.assert_array_equal(image, whole)
     assert refused >= 38
 
 
@@ -266,16 +266,16 @@ def test_noise_raises_nothing_but_image_errors(magic, noise):
         read_image(magic + noise)
 
 
-def test_what_is_no_picture(tmp_path):
+def test_what_is_no_image(tmp_path):
     (tmp_path / "empty.png").touch()
     (tmp_path / "page.jpg").write_text("<html>not found</html>")
     (tmp_path / "draw.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     for name, message in {
         "missing.png": "does not exist; check the path",
-        ".": "is a folder, wanted a picture; name a file in it",
+        ".": "is a folder, wanted an image; name a file in it",
         "empty.png": r"is empty \(0 bytes\); copy or download it again",
-        "page.jpg": "is not a picture of a known format .*JPEG.*; convert it to PNG",
-        "draw.eps": "is not a picture of a known format",
+        "page.jpg": "is not an image of a known format .*JPEG.*; convert it to PNG",
+        "draw.eps": "is not an image of a known format",
     }.items():
         path = tmp_path / name
         for read in (read_image, read_mask, image_size):
@@ -308,7 +308,7 @@ def test_between_pillows_warning_and_our_limit_no_warning_leaks():
 
 
 def test_max_pixels():
-    data = encode(PICTURE)
+    data = encode(IMAGE)
     assert read_image(data, max_pixels=35).shape == (5, 7, 3)
     with pytest.raises(ImageError, match="7 x 5 pixels, at most 34 are read"):
         read_image(data, max_pixels=34)
@@ -323,7 +323,7 @@ FRAMES = [Image.fromarray(PHOTO), Image.fromarray(255 - PHOTO)]
 def test_animations_are_refused_unless_asked_for(kind, options):
     data = encode(FRAMES[0], kind, save_all=True, append_images=FRAMES[1:], **options)
     for read in (read_image, read_mask):
-        with pytest.raises(ImageError, match="several frames or pages, wanted one picture; extra"):
+        with pytest.raises(ImageError, match="several frames or pages, wanted one image; extra"):
             read(data)
     first = read_image(data, animated=True)
     np.testing.assert_allclose(first.astype(int), PHOTO, atol=40 if kind == "GIF" else 0)
@@ -335,11 +335,11 @@ def test_a_phones_mpo_is_one_photo():
 
 
 def test_sources_agree(tmp_path):
-    path = tmp_path / "picture.png"
-    path.write_bytes(encode(PICTURE))
+    path = tmp_path / "image.png"
+    path.write_bytes(encode(IMAGE))
     sources = [path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes())]
     for source in sources:
-        np.testing.assert_array_equal(read_image(source), PICTURE)
+        np.testing.assert_array_equal(read_image(source), IMAGE)
     with path.open("rb") as file:
         assert image_size(file) == (5, 7)
         assert not file.closed
@@ -358,7 +358,7 @@ def test_a_file_that_cannot_seek():
         def readinto(self, buffer):
             return self.data.readinto(buffer)
 
-    np.testing.assert_array_equal(read_image(io.BufferedReader(Pipe(encode(PICTURE)))), PICTURE)
+    np.testing.assert_array_equal(read_image(io.BufferedReader(Pipe(encode(IMAGE)))), IMAGE)
     with pytest.raises(ImageError, match="<stdin>: is empty"):
         read_image(io.BufferedReader(Pipe(b"")))
 
@@ -473,14 +473,14 @@ def test_masks_of_one_bit():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (encode(PICTURE), "has mode RGB, as a color-coded mask does, .*write_mask"),
+        (encode(IMAGE), "has mode RGB, as a color-coded mask does, .*write_mask"),
         (encode(image("LA", (1, 255))), "has mode LA, as a color-coded mask does"),
         (encode(image("RGBA", (1, 2, 3, 255))), "has mode RGBA, as a color-coded mask does"),
         (encode(image("I;16", 3, 256)), "holds values from 3 to 256, as a color-coded .*index PNG"),
         (encode(image("I", -1, 2), "TIFF"), "holds values from -1 to 2"),
         (encode(image("L", 1, 2), "JPEG"), "is a JPEG, which alters class indices; save .* as PNG"),
-        (with_orientation(PICTURE[..., 0], 6, "PNG"), "carries EXIF orientation 6, .*without EXIF"),
-        (with_orientation(PICTURE[..., 0], 3, "TIFF"), "carries EXIF orientation 3"),
+        (with_orientation(IMAGE[..., 0], 6, "PNG"), "carries EXIF orientation 6, .*without EXIF"),
+        (with_orientation(IMAGE[..., 0], 3, "TIFF"), "carries EXIF orientation 3"),
     ],
 )
 def test_masks_that_are_refused(data, message, tmp_path):
@@ -491,7 +491,7 @@ def test_masks_that_are_refused(data, message, tmp_path):
 
 
 def test_a_mask_with_exif_orientation_1_is_read():
-    assert read_mask(with_orientation(PICTURE[..., 0], 1, "PNG")).shape == (5, 7)
+    assert read_mask(with_orientation(IMAGE[..., 0], 1, "PNG")).shape == (5, 7)
 
 
 def test_voc_palette():
@@ -565,8 +565,8 @@ def test_palettes_are_checked(tmp_path, palette):
 
 
 def test_write_image(tmp_path):
-    write_image(tmp_path / "a.png", PICTURE)
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), PICTURE)
+    write_image(tmp_path / "a.png", IMAGE)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), IMAGE)
     write_image(tmp_path / "a.JPG", PHOTO)
     with Image.open(tmp_path / "a.JPG") as im:
         assert im.format == "JPEG"
@@ -575,34 +575,34 @@ def test_write_image(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "picture", "error", "message"),
+    ("name", "image", "error", "message"),
     [
         (
             "a.gif",
-            PICTURE,
+            IMAGE,
             ImageError,
             r"a\.gif: cannot be written as '\.gif'; give a name .*\.png",
         ),
-        ("a", PICTURE, ImageError, "cannot be written as 'a file without suffix'"),
+        ("a", IMAGE, ImageError, "cannot be written as 'a file without suffix'"),
         ("a.jpg", np.zeros((1, 65501, 3), np.uint8), ImageError, r"ends in \.png$"),
         (
             "a.png",
-            PICTURE[..., 0],
+            IMAGE[..., 0],
             ShapeError,
             r"shape \(5, 7\) and type uint8; wanted \(H, W, 3\)",
         ),
-        ("a.png", PICTURE / 255, ShapeError, "type float64"),
-        ("a.png", PICTURE[:0], ShapeError, "not empty"),
+        ("a.png", IMAGE / 255, ShapeError, "type float64"),
+        ("a.png", IMAGE[:0], ShapeError, "not empty"),
     ],
 )
-def test_pictures_are_checked_before_writing(tmp_path, name, picture, error, message):
+def test_images_are_checked_before_writing(tmp_path, name, image, error, message):
     with pytest.raises(error, match=message):
-        write_image(tmp_path / name, picture)
+        write_image(tmp_path / name, image)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("write", "name", "array"), [(write_mask, "a.png", LABELS), (write_image, "a.jpg", PICTURE)]
+    ("write", "name", "array"), [(write_mask, "a.png", LABELS), (write_image, "a.jpg", IMAGE)]
 )
 def test_writing_that_fails_leaves_the_old_file(tmp_path, monkeypatch, write, name, array):
     path = tmp_path / name

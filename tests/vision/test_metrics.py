@@ -48,7 +48,7 @@ def test_confusion_matrix_is_sklearns():
     )
     matrix = confusion_matrix(prediction, truth, 21)  # 21 * 20 + 20 does not fit in their uint8
     assert (matrix == expected).all()
-    truth.flags.writeable = False  # as a picture of Pillow is
+    truth.flags.writeable = False  # as an image of Pillow is
     assert (confusion_matrix(prediction.astype(np.int32), truth, 21) == expected).all()
 
 

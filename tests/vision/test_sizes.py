@@ -1,4 +1,4 @@
-"""Labels of large pictures against interpolation by torch, all at once."""
+"""Labels of large images against interpolation by torch, all at once."""
 
 import cv2
 import numpy as np
@@ -24,7 +24,7 @@ def test_what_is_too_large_keeps_its_shape(size):
         assert abs(height / width / (size[0] / size[1]) - 1) < 0.01
 
 
-def test_small_pictures_are_not_copied():
+def test_small_images_are_not_copied():
     image = np.zeros((30, 40, 3), np.uint8)
     assert reduced(image) is image
     assert reduced(image, 100).shape == (8, 11, 3)

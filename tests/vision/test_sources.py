@@ -53,7 +53,7 @@ def test_a_folder_keeps_its_tree(folder):
 def test_broken_files_in_a_folder_are_found(folder):
     touch("in/empty.jpg")
     Path("in/link.png").symlink_to("nowhere")
-    Path("in/text.png").write_text("no picture")
+    Path("in/text.png").write_text("no image")
     assert set(found("in").values()) == {"empty", "link", "text"}
 
 
@@ -80,7 +80,7 @@ def test_a_file_with_the_signs_of_a_pattern_is_a_file(folder):
 def test_list_files(folder):
     touch("lists/near/a.jpg", "far/b.raw", "c.png")
     Path("lists/train.txt").write_text(
-        f"\ufeff# pictures\n\nnear/a.jpg\r\n  far/b.raw  \n{folder}/c.png\n../c.png\n"
+        f"\ufeff# images\n\nnear/a.jpg\r\n  far/b.raw  \n{folder}/c.png\n../c.png\n"
     )
     assert found("lists/train.txt") == {
         "lists/near/a.jpg": "near/a",  # beside the list
@@ -101,7 +101,7 @@ def test_list_files(folder):
 def test_what_is_no_list(folder, text, message):
     touch("a.jpg", "in/x.jpg")
     Path("list.txt").write_bytes(text)
-    with pytest.raises(ImageError, match=rf"^got list\.txt, read as a list of pictures; {message}"):
+    with pytest.raises(ImageError, match=rf"^got list\.txt, read as a list of images; {message}"):
         find_images(["list.txt"])
     sources, unusable = find_images(["list.txt", "a.jpg"])
     assert [source.path for source in sources] == [Path("a.jpg")]
@@ -116,7 +116,7 @@ def test_bad_lines_of_a_list_are_told_one_by_one(folder):
     assert unusable[:2] == [
         Unusable(
             line,
-            f"got list.txt, read as a list of pictures; line {i} ({line}) is not a file in . or "
+            f"got list.txt, read as a list of images; line {i} ({line}) is not a file in . or "
             "the current folder: correct or remove it",
         )
         for i, line in ((3, "b.jpg"), (5, "in"))
@@ -134,9 +134,9 @@ def test_standard_input(folder):
     ("text", "message"),
     [
         ("nowhere.jpg", r"nowhere\.jpg: does not exist; check the path"),
-        ("empty", r"empty: holds no pictures \(\.bmp .*\.webp\); check the path"),
-        ("*.jpg", r"\*\.jpg: holds no pictures"),
-        ("texts", "texts: holds no pictures"),
+        ("empty", r"empty: holds no images \(\.bmp .*\.webp\); check the path"),
+        ("*.jpg", r"\*\.jpg: holds no images"),
+        ("texts", "texts: holds no images"),
         ("x" * 5000, "does not exist"),
         ("", "does not exist"),
     ],
@@ -205,7 +205,7 @@ def test_what_is_named_is_taken_from_the_output_folder_too(folder):
 def test_an_output_folder_that_holds_all_inputs(folder, inputs):
     touch("out/cat.png", "out/old/dog.png")
     with pytest.raises(
-        ImageError, match="has no pictures but those in the output folder out; choose another"
+        ImageError, match="has no images but those in the output folder out; choose another"
     ):
         find_images([inputs], Path("out"))
 

@@ -126,8 +126,8 @@ def filled_net():
 
 
 @pytest.fixture
-def pictures():
-    """Two pictures of 31 x 33."""
+def images():
+    """Two images of 31 x 33."""
     return torch.randn(2, 3, 31, 33, generator=torch.Generator().manual_seed(7))
 
 

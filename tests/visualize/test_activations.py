@@ -8,7 +8,7 @@ from torch import nn
 
 from unpool.errors import OptionError, ShapeError
 from unpool.visualize import Layer, Probe, list_layers
-from unpool.visualize.probes import chain_layers
+from unpool.visualize.activations import chain_layers
 
 
 def by_hooks(model, images):
@@ -30,16 +30,16 @@ def by_hooks(model, images):
     return found
 
 
-def test_what_layers_give(style, build, pictures):
+def test_what_layers_give(style, build, images):
     model = build(style, inplace=True)
-    expected = by_hooks(model, pictures)
-    listed = list_layers(model, pictures)
+    expected = by_hooks(model, images)
+    listed = list_layers(model, images)
     names = [layer.name for layer in listed if ":" not in layer.name]
     assert names == [name for name in expected if name]  # in the order in which they end
     for layer in listed:
         module = model.get_submodule(layer.name.partition(":")[0])
         assert layer.kind == type(module).__name__
-    found = Probe(model, names)(pictures)
+    found = Probe(model, names)(images)
     assert list(found) == names
     for layer in listed:
         if layer.name in found:
@@ -47,21 +47,21 @@ def test_what_layers_give(style, build, pictures):
             assert layer.shape == found[layer.name].shape[1:]
 
 
-def test_a_layer_that_runs_again(build, pictures):
+def test_a_layer_that_runs_again(build, images):
     model = build("resnet")
-    names = [layer.name for layer in list_layers(model, pictures) if "relu" in layer.name]
+    names = [layer.name for layer in list_layers(model, images) if "relu" in layer.name]
     assert names == ["4.relu", "4.relu:2", "5.relu", "5.relu:2"]
     seen = []
     model[4].relu.register_forward_hook(lambda m, i, o: seen.append(o.detach().clone()))
     with torch.no_grad():
-        found = Probe(model, ["4.relu:2", "4.relu"])(pictures)
-        model(pictures)
+        found = Probe(model, ["4.relu:2", "4.relu"])(images)
+        model(images)
     assert list(found) == ["4.relu", "4.relu:2"]
     assert torch.equal(found["4.relu"], seen[-2])
     assert torch.equal(found["4.relu:2"], seen[-1])
 
 
-def test_it_stops_at_the_deepest_layer(pictures):
+def test_it_stops_at_the_deepest_layer(images):
     class Refuses(nn.Module):
         def forward(self, x):
             raise AssertionError("one layer too many")
@@ -69,29 +69,29 @@ def test_it_stops_at_the_deepest_layer(pictures):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Refuses())
     probe = Probe(model, ["1", "0"])
     for _ in range(2):
-        assert list(probe(pictures)) == ["0", "1"]
+        assert list(probe(images)) == ["0", "1"]
     with pytest.raises(ShapeError, match=r"cannot be run on .*: one layer too many"):
-        list_layers(model, pictures)
+        list_layers(model, images)
 
 
-def test_maps_are_seen_as_they_come(build, pictures):
+def test_maps_are_seen_as_they_come(build, images):
     model, seen = build("vgg", inplace=True), []
-    Probe(model, ["0", "3", "4"]).visit(pictures, lambda name, maps: seen.append((name, maps)))
+    Probe(model, ["0", "3", "4"]).visit(images, lambda name, maps: seen.append((name, maps)))
     assert [name for name, _ in seen] == ["0", "3", "4"]
-    expected = by_hooks(model, pictures)
+    expected = by_hooks(model, images)
     assert torch.equal(seen[0][1], expected["1"])  # ReLU has worked in place since
     assert torch.equal(seen[-1][1], expected["4"])
 
 
-def test_new_weights_are_seen(pictures):
+def test_new_weights_are_seen(images):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
     probe = Probe(model, ["0"])
     with torch.no_grad():
         model[0].weight.mul_(2)
-        assert torch.equal(probe(pictures)["0"], model[0](pictures))
+        assert torch.equal(probe(images)["0"], model[0](images))
 
 
-def test_several_results_and_none(pictures):
+def test_several_results_and_none(images):
     class Several(nn.Module):
         def forward(self, x):
             return {"count": 3, "maps": x + 1, "more": x}
@@ -111,15 +111,15 @@ def test_several_results_and_none(pictures):
             return self.lstm(self.several(x)["maps"].flatten(2)[:, :, :9])
 
     model = Model()
-    listed = list_layers(model, pictures)
+    listed = list_layers(model, images)
     assert listed == [Layer("several", "Several", (3, 31, 33)), Layer("lstm", "LSTM", (3, 4))]
-    assert torch.equal(Probe(model, ["several"])(pictures)["several"], pictures + 1)
+    assert torch.equal(Probe(model, ["several"])(images)["several"], images + 1)
     for name in ("tells", "unused"):
         with pytest.raises(OptionError, match=f"layer '{name}' of the model did not run, or gives"):
-            Probe(model, [name])(pictures)
+            Probe(model, [name])(images)
 
 
-def test_messages(build, pictures):
+def test_messages(build, images):
     model = build("squeezenet")
     with pytest.raises(OptionError, match=r"got layer '3.expand', .* near it: 3.expand\dx\d, "):
         Probe(model, ["3.expand"])
@@ -128,7 +128,7 @@ def test_messages(build, pictures):
     with pytest.raises(OptionError, match=r"got layer '3.relu:x', which the model does not have"):
         Probe(model, ["3.relu:x"])
     with pytest.raises(OptionError, match=r"layer '3.relu:2' of the model did not run"):
-        Probe(model, ["3.relu:2"])(pictures)
+        Probe(model, ["3.relu:2"])(images)
     with pytest.raises(OptionError, match="got no layers; name one or more"):
         Probe(model, [])
     with pytest.raises(OptionError, match="which the model does not have; there are none"):
@@ -138,25 +138,25 @@ def test_messages(build, pictures):
 
 
 @pytest.mark.parametrize("error", [AssertionError, IndexError, TypeError])
-def test_what_models_raise_of_pictures_that_do_not_fit(error, pictures):
+def test_what_models_raise_of_images_that_do_not_fit(error, images):
     class Refuses(nn.Module):
         def forward(self, x):
             raise error
 
     with pytest.raises(ShapeError, match=rf"cannot be run on .*: {error.__name__}; .*--size"):
-        list_layers(nn.Sequential(Refuses()), pictures)
+        list_layers(nn.Sequential(Refuses()), images)
 
 
-def test_errors_of_the_model_are_its_own(pictures):
+def test_errors_of_the_model_are_its_own(images):
     class Breaks(nn.Module):
         def forward(self, x):
             raise KeyError("its own")
 
     with pytest.raises(KeyError, match="its own"):
-        list_layers(nn.Sequential(Breaks()), pictures)
+        list_layers(nn.Sequential(Breaks()), images)
 
 
-def test_a_model_that_catches_everything(pictures):
+def test_a_model_that_catches_everything(images):
     class Catches(nn.Module):
         def __init__(self):
             super().__init__()
@@ -168,7 +168,7 @@ def test_a_model_that_catches_everything(pictures):
             except Exception:
                 raise AssertionError("nothing was wrong") from None
 
-    assert list(Probe(Catches(), ["conv"])(pictures)) == ["conv"]
+    assert list(Probe(Catches(), ["conv"])(images)) == ["conv"]
 
 
 def test_many_threads_and_one_model(build):

@@ -10,7 +10,7 @@ from torch import nn
 from unpool.errors import OptionError, ShapeError
 from unpool.models import FCN, DeconvNet
 from unpool.visualize import RULES, measured_field, project, project_scores
-from unpool.visualize.scores import SCORE, score_maps, scored
+from unpool.visualize.class_scores import SCORE, score_maps, scored
 
 TABLE = ((1, 6), (2, 8))
 
@@ -198,7 +198,7 @@ class Constant(nn.Module):
 @pytest.mark.parametrize(
     ("shape", "options", "message"),
     [
-        ((3, 4, 4), {}, "hardly anything but sky is predicted in this picture"),
+        ((3, 4, 4), {}, "hardly anything but sky is predicted in this image"),
         ((3, 4, 4), {"classes": [2]}, "got class tree, which is .* nowhere .*; there is sky: name"),
         ((4, 4, 4), {"classes": [3]}, "got class 3, which is predicted nowhere"),
         ((3,), {}, r"the model gives \(1, 3\) for .*; wanted a model that segments"),

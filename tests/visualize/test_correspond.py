@@ -9,8 +9,8 @@ from PIL import Image
 
 from unpool.errors import OptionError
 from unpool.visualize.correspond import correspond, sign_distances
-from unpool.visualize.subjects import Inputs, Subject
-from unpool.visualize.views import mean_color
+from unpool.visualize.features import mean_color
+from unpool.visualize.preprocessing import Inputs, Subject
 
 SIDE = 32
 
@@ -82,7 +82,7 @@ def test_against_the_paper(subject, files):
         assert 0 < agreement.mean < 1
 
 
-def test_identical_pictures_agree(subject, files):
+def test_identical_images_agree(subject, files):
     same = files[0].with_name("same.png")
     same.write_bytes(files[0].read_bytes())
     box = (10, 10, 25, 25)
@@ -103,7 +103,7 @@ def test_what_is_saved(subject, files, tmp_path):
     seen = []
     found = correspond(subject, parts, ["8"], draws=2, progress=lambda *told: seen.append(told[:2]))
     assert seen == [(i, 10) for i in range(1, 11)]
-    assert found.pictures == [files[0], *files[2:]]
+    assert found.images == [files[0], *files[2:]]
     assert list(found.failed) == [str(files[1])]
     image, text = found.save(tmp_path / "out")
     assert np.asarray(Image.open(image)).ndim == 3
@@ -130,7 +130,7 @@ def test_boxes_that_are_refused(subject, files, box, message):
         correspond(subject, {"eye": {files[0]: (9, 9, 20, 20), files[1]: box}}, ["8"])
 
 
-def test_one_picture_is_too_few(subject, files):
+def test_one_image_is_too_few(subject, files):
     with pytest.raises(OptionError, match="give it in two or more"):
         correspond(subject, {"eye": {files[0]: (9, 9, 20, 20)}}, ["8"])
     with pytest.raises(OptionError, match="near it: 8"):

@@ -81,8 +81,8 @@ def test_the_maps_of_an_fcn(image, pad):
 def test_the_figure(filled, image):
     net = filled(DeconvNet(4, TABLE, code=None, size=32))
     found = decode(net, image)
-    picture = np.full((30, 33, 3), 200, np.uint8)
-    figure = found.figure(picture, "dog")
+    photo = np.full((30, 33, 3), 200, np.uint8)
+    figure = found.figure(photo, "dog")
     assert abs(figure.shape[1] - 4 * 224 / 0.95) < 2  # input, two stages, score
     told = found.record()
     assert told["unit"] == found.label
@@ -111,7 +111,7 @@ def test_messages(filled, image):
         decode(net, image, label, unit=7)
     with pytest.raises(OptionError, match=r"got class 9, which is predicted nowhere .* there is"):
         decode(net, image, 9)
-    with pytest.raises(ShapeError, match="got 2 pictures; wanted one"):
+    with pytest.raises(ShapeError, match="got 2 images; wanted one"):
         decode(net, image.expand(2, -1, -1, -1))
     with pytest.raises(OptionError, match="got a Conv2d, in which no decoder is known; wanted"):
         decode(nn.Conv2d(3, 4, 1), image)

@@ -14,9 +14,9 @@ from unpool.recipes import ZFNET_SMALL, override
 from unpool.vision.images import read_image
 from unpool.visualize.checkpoints import Checkpoint, checkpoints_of_run, named_checkpoints
 from unpool.visualize.evolve import evolve
-from unpool.visualize.pictures import draw, patch
-from unpool.visualize.project import project
-from unpool.visualize.subjects import Inputs, Subject
+from unpool.visualize.images import draw, patch
+from unpool.visualize.preprocessing import Inputs, Subject
+from unpool.visualize.projection import project
 
 SIDE = 32
 
@@ -48,7 +48,7 @@ def test_against_brute_force(states, files):
     files[2].write_bytes(b"")
     found = evolve(states, files, ["4", "8"], units=[4, 1], batch=2)
     good = [path for path in files if path != files[2]]
-    assert (found.pictures, list(found.failed)) == (good, [str(files[2])])
+    assert (found.images, list(found.failed)) == (good, [str(files[2])])
     assert found.checkpoints == ["state 0", "state 1", "state 2"]
     for growth, end in zip(found.layers, (5, 9), strict=True):
         assert growth.units == [4, 1]
@@ -59,15 +59,15 @@ def test_against_brute_force(states, files):
                 maps = subject.model[:end](images)
             for row, unit in enumerate(growth.units):
                 strongest = maps[:, unit].amax((1, 2))
-                value, picture = float(strongest.max()), int(strongest.argmax())
+                value, image = float(strongest.max()), int(strongest.argmax())
                 assert growth.values[row, column] == pytest.approx(value, rel=1e-5)
-                assert growth.pictures[row, column] == (picture if value > 0 else -1)
+                assert growth.images[row, column] == (image if value > 0 else -1)
                 if value > 0:
-                    one = project(subject.model, images[picture : picture + 1], growth.layer, unit)
+                    one = project(subject.model, images[image : image + 1], growth.layer, unit)
                     wanted = patch(draw(one.signal)[0], growth.boxes[row, column])
                     assert np.abs(growth.projections[row, column].astype(int) - wanted).max() <= 1
     dead = found.layers[0]
-    assert dead.pictures[0, 1] == -1
+    assert dead.images[0, 1] == -1
     assert (dead.projections[0, 1] == 128).all()
 
 
@@ -92,8 +92,8 @@ def test_what_is_saved(states, files, tmp_path):
     for growth, layer in zip(found.layers, told["layers"], strict=True):
         (unit,) = layer["units"]
         last = None
-        for state, number in zip(unit["states"], growth.pictures[0], strict=True):
-            assert state["picture"] == (None if number < 0 else str(files[number]))
+        for state, number in zip(unit["states"], growth.images[0], strict=True):
+            assert state["image"] == (None if number < 0 else str(files[number]))
             assert state["jump"] == (number >= 0 and last is not None and last != number)
             last = number if number >= 0 else last
     assert any(s["jump"] for layer in told["layers"] for s in layer["units"][0]["states"])
@@ -164,7 +164,7 @@ def test_what_nothing_excites_is_gray(states, files):
     """Even where the signal is 1 whatever the activation."""
     found = evolve(states, files, ["4"], units=[4], seed="1")
     (growth,) = found.layers
-    assert growth.pictures[0, 1] == -1
+    assert growth.images[0, 1] == -1
     assert (growth.projections[0, 1] == 128).all()
     assert all((growth.projections[0, i] != 128).any() for i in (0, 2))
 

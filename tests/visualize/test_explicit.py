@@ -46,27 +46,25 @@ def test_explicit_is_intercepted(name, overlap, chain):
     assert (down - found.signal).abs().max() <= 1e-6 * found.signal.abs().max()
 
 
-def test_against_the_paper_step_by_step(pictures, filled_net):
+def test_against_the_paper_step_by_step(images, filled_net):
     """Unpool, rectify, filter with the filters turned by hand."""
     trunk = filled_net(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)))
-    maps, index = F.max_pool2d(trunk[:2](pictures), 2, return_indices=True)
+    maps, index = F.max_pool2d(trunk[:2](images), 2, return_indices=True)
     signal = torch.zeros_like(maps)
     signal[:, 2, 5, 6] = maps[:, 2, 5, 6]
-    unpooled = F.max_unpool2d(signal, index, 2, output_size=pictures.shape[-2:])
+    unpooled = F.max_unpool2d(signal, index, 2, output_size=images.shape[-2:])
     turned = trunk[0].weight.transpose(0, 1).flip(2, 3)
     expected = F.conv2d(F.relu(unpooled), turned, padding=1).detach()
     deconvnet = deconvnet_of(trunk)
-    assert torch.allclose(deconvnet(signal, deconvnet.up(pictures)[1]), expected, atol=1e-6)
-    assert torch.allclose(
-        project(trunk, pictures, "2", 2, place=(5, 6)).signal, expected, atol=1e-6
-    )
+    assert torch.allclose(deconvnet(signal, deconvnet.up(images)[1]), expected, atol=1e-6)
+    assert torch.allclose(project(trunk, images, "2", 2, place=(5, 6)).signal, expected, atol=1e-6)
 
 
-def test_a_layer_used_twice(pictures):
+def test_a_layer_used_twice(images):
     relu = nn.ReLU()
     trunk = nn.Sequential(nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 4, 3), relu)
     assert len(deconvnet_of(trunk).layers) == 4
-    assert deconvnet_of(trunk).up(pictures)[0].shape == trunk(pictures).shape
+    assert deconvnet_of(trunk).up(images)[0].shape == trunk(images).shape
 
 
 @pytest.mark.parametrize(

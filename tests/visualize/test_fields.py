@@ -126,7 +126,7 @@ def test_random_chains_see_what_changes_them(rows, side, random):
     model, images = nn.Sequential(*layers).double(), torch.rand(1, 1, side, side + 3).double()
     try:
         height, width = model(images).shape[-2:]
-    except RuntimeError:  # the windows are larger than the picture
+    except RuntimeError:  # the windows are larger than the image
         return
     last = str(len(layers) - 1)
     field = chain_fields(model)[last]
@@ -162,14 +162,14 @@ def test_random_chains_see_what_changes_them(rows, side, random):
         ("mobilenet", "4", (11, 2, -4)),
     ],
 )
-def test_fields_of_networks_with_branches(style, layer, expected, build, pictures):
+def test_fields_of_networks_with_branches(style, layer, expected, build, photos):
     size, jump, start = expected
-    images = nn.functional.interpolate(pictures, size=(61, 63))
+    images = nn.functional.interpolate(photos, size=(61, 63))
     found = measured_field(build(style, inplace=True), images, layer)
     assert found == Field((size, size), (jump, jump), (start, start))
 
 
-def test_a_field_larger_than_the_picture():
+def test_a_field_larger_than_the_image():
     model = nn.Sequential(*(nn.Conv2d(3, 3, 9, padding=4, dilation=1) for _ in range(8)))
     assert measured_field(model, torch.zeros(1, 3, 20, 40), "7") == Field(
         (65, 65), (1, 1), (-32, -32)
@@ -195,7 +195,7 @@ class Gate(nn.Module):
     [nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(6), Gate(), nn.Linear(4 * 20 * 22, 5)],
     ids=lambda mix: type(mix).__name__,
 )
-def test_the_whole_picture_where_there_are_no_even_fields(mix):
+def test_the_whole_image_where_there_are_no_even_fields(mix):
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Identity(), mix)
     if isinstance(mix, nn.Linear):
         model[1] = nn.Flatten()
@@ -229,12 +229,12 @@ def test_weights_of_zero_and_deep_networks_see_as_much():
     assert all(map(torch.equal, before, model.parameters()))
 
 
-def test_layers_that_do_not_see_the_picture():
+def test_layers_that_do_not_see_the_image():
     class Constant(nn.Module):
         def forward(self, x):
             return torch.ones(1, 2, 3, 3)
 
-    with pytest.raises(OptionError, match="layer '0' does not depend on the pictures"):
+    with pytest.raises(OptionError, match="layer '0' does not depend on the images"):
         measured_field(nn.Sequential(Constant()), torch.zeros(1, 3, 9, 9), "0")
 
 

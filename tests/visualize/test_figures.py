@@ -1,4 +1,4 @@
-"""Parts of figures: what charts show, and how pictures are put together."""
+"""Parts of figures: what charts show, and how images are put together."""
 
 import json
 
@@ -28,7 +28,7 @@ def test_a_chart_of_nothing_is_refused():
     assert (chart([0, 1], [[0, 0]]) < 255).any()
 
 
-def test_pictures_are_joined_with_white_between():
+def test_images_are_joined_with_white_between():
     black, gray = np.zeros((4, 6, 3), np.uint8), np.full((8, 3, 3), 9, np.uint8)
     both = joined([black, gray], 1, gap=2, align=0.5)
     assert both.shape == (8, 11, 3)
@@ -45,17 +45,17 @@ def test_fitted_keeps_pixels_or_their_mean():
     assert fitted(np.full((40, 20, 3), 7, np.uint8), 10)[:, 2:7].max() == 7
 
 
-def test_captions_leave_the_picture_as_it_is():
-    picture = np.random.default_rng(0).integers(0, 255, (30, 120, 3), dtype=np.uint8)
-    assert np.array_equal(captioned(picture, "layer")[20:], picture)
-    assert captioned(picture, "a rather long caption for such a picture").shape[1] > 120
+def test_captions_leave_the_image_as_it_is():
+    image = np.random.default_rng(0).integers(0, 255, (30, 120, 3), dtype=np.uint8)
+    assert np.array_equal(captioned(image, "layer")[20:], image)
+    assert captioned(image, "a rather long caption for such an image").shape[1] > 120
 
 
 def test_what_is_written(tmp_path):
-    picture = np.full((5, 7, 3), 80, np.uint8)
-    paths = write_figure(tmp_path / "new", "chart", picture, {"a": [1, None]})
+    image = np.full((5, 7, 3), 80, np.uint8)
+    paths = write_figure(tmp_path / "new", "chart", image, {"a": [1, None]})
     assert [path.name for path in paths] == ["chart.png", "chart.json"]
-    assert np.array_equal(read_image(paths[0]), picture)
+    assert np.array_equal(read_image(paths[0]), image)
     assert json.loads(paths[1].read_text()) == {"a": [1, None]}
 
 

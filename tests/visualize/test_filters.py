@@ -10,7 +10,7 @@ from torch import nn
 
 from unpool.errors import ImageError, OptionError, WeightsError
 from unpool.visualize.filters import cover, filters_of, inspect_filters
-from unpool.visualize.subjects import Inputs, Subject
+from unpool.visualize.preprocessing import Inputs, Subject
 
 SIDE = 32
 
@@ -101,7 +101,7 @@ def test_maps_that_never_respond(subject, files):
     with torch.no_grad():
         net[1].bias[2] = -1e4
         net[6].running_mean[5] = 1e4
-    report = inspect_filters(subject, pictures=files, batch=2)
+    report = inspect_filters(subject, images=files, batch=2)
     assert [2 in report.rows[0].silent, 5 in report.rows[1].silent] == [True, True]
     crops = [subject.inputs.crop(np.asarray(Image.open(path))) for path in files]
     with torch.no_grad():
@@ -150,7 +150,7 @@ def test_what_is_refused(subject, files):
         inspect_filters(plain)
     files[0].write_bytes(b"")
     with pytest.raises(ImageError, match="none of 1"):
-        inspect_filters(subject, pictures=files[:1])
+        inspect_filters(subject, images=files[:1])
     with torch.no_grad():
         subject.model[0].weight.zero_()
     with pytest.raises(OptionError, match="filters are all zero"):

@@ -223,7 +223,7 @@ def test_mining(subject, images):
     for layer, maps in probe(images).items():
         peaks = maps.detach().reshape(3, maps.shape[1], -1).amax(2).numpy()
         order = np.argsort(-peaks, axis=0, kind="stable")[:2].T
-        assert found[layer].pictures.tolist() == order.tolist()
+        assert found[layer].images.tolist() == order.tolist()
     assert fingerprint(model) == before
 
 

@@ -15,9 +15,9 @@ from unpool.errors import ImageError, OptionError, ShapeError
 from unpool.vision.images import read_image
 from unpool.visualize import Inputs, Subject, draw, make_gallery, measured_field, mine, project
 from unpool.visualize import gallery as module
+from unpool.visualize.activations import Layer
 from unpool.visualize.layers import stages
-from unpool.visualize.probes import Layer
-from unpool.visualize.sheets import Projector
+from unpool.visualize.projections import Projector
 
 SIDE = 32
 
@@ -29,7 +29,7 @@ def subject(build):
 
 @pytest.fixture
 def files(tmp_path):
-    """Eleven pictures, of which two are broken; names that a page must escape, one no text."""
+    """Eleven images, of which two are broken; names that a page must escape, one no text."""
     rng = np.random.default_rng(0)
     paths = []
     for i in range(11):
@@ -69,16 +69,16 @@ def test_what_is_written(subject, files, tmp_path):
         progress=lambda *s: seen.append(s),
     )
     good = [path for i, path in enumerate(files) if i not in (3, 10)]
-    assert found.pictures == good
+    assert found.photos == good
     assert list(found.failed) == [str(files[3]), str(files[10])]
     images = subject.prepare([subject.inputs.crop(read_image(path)) for path in good])
     wanted = mine(subject.model, images.split(4), ["8", "2"], 4)
     told = json.loads((out / "top.json").read_text())
-    assert told["pictures"] == [str(path) for path in good]
+    assert told["images"] == [str(path) for path in good]
     assert told["failed"] == found.failed
     for layer, wall in zip(["8", "2"], told["layers"], strict=True):
         assert wall["layer"] == layer
-        assert wall["pictures"] == wanted[layer].pictures.tolist()
+        assert wall["images"] == wanted[layer].photos.tolist()
         assert wall["places"] == wanted[layer].places.tolist()
         assert torch.allclose(torch.tensor(wall["values"]), wanted[layer].values, rtol=1e-5)
         field = measured_field(subject.model, images, layer)
@@ -92,8 +92,8 @@ def test_what_is_written(subject, files, tmp_path):
     assert [done for done, *_ in seen] == sorted(done for done, *_ in seen)
     assert seen[-1][:2] == (17, 17)
     page = Page(out / "index.html")
-    pictures = [link for link in page.links if link.endswith(".png")]
-    assert {unquote(link) for link in pictures} == figures
+    photos = [link for link in page.links if link.endswith(".png")]
+    assert {unquote(link) for link in photos} == figures
     assert all(not link.startswith(("http", "/")) for link in page.links)
     assert "b" not in page.tags
     assert "small" in page.tags
@@ -109,8 +109,8 @@ def test_patches_are_where_the_field_says(subject, files, tmp_path, monkeypatch)
     found = make_gallery(subject, files, tmp_path / "out", ["5"], units=[6, 1], count=3, batch=2)
     field, top = measured_field(subject.model, subject.trial(), "5"), found.tops["5"]
     for unit, (projections, patches) in zip([6, 1], shown.values(), strict=True):
-        for rank, number in enumerate(top.pictures[unit].tolist()):
-            crop = subject.inputs.crop(read_image(found.pictures[number]))
+        for rank, number in enumerate(top.photos[unit].tolist()):
+            crop = subject.inputs.crop(read_image(found.photos[number]))
             place = top.places[unit, rank]
             signal = project(
                 subject.model, subject.prepare([crop]), "5", unit, place=place[None]
@@ -131,7 +131,7 @@ def test_patches_are_where_the_field_says(subject, files, tmp_path, monkeypatch)
             assert np.abs(seen.astype(int) - cut).max() <= 1
 
 
-def test_layers_without_maps_show_the_whole_picture(files, filled_net, tmp_path):
+def test_layers_without_maps_show_the_whole_image(files, filled_net, tmp_path):
     nn = torch.nn
     net = filled_net(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3600, 5)))
     subject = Subject(net, "flat", Inputs(SIDE, SIDE))
@@ -142,8 +142,8 @@ def test_layers_without_maps_show_the_whole_picture(files, filled_net, tmp_path)
 
 
 def test_figures_are_two_grids():
-    pictures = [np.full((10, 5, 3), i, np.uint8) for i in range(9)]
-    shown = module.figure(pictures, [p + 100 for p in pictures])
+    photos = [np.full((10, 5, 3), i, np.uint8) for i in range(9)]
+    shown = module.figure(photos, [p + 100 for p in photos])
     assert shown.shape == (3 * 90 + 4, 2 * (3 * 45 + 4) + 8, 3)  # nine times as large
     assert shown[0, 0, 0] == 0
     assert shown[0, 139, 0] == 255
@@ -176,7 +176,7 @@ def test_what_is_refused_is_refused_before_any_work(subject, files, tmp_path):
     with pytest.raises(ShapeError, match="cannot be run on"):
         make_gallery(Subject(subject.model, "", Inputs(4, 4)), files, out)
     assert not out.exists()
-    with pytest.raises(ImageError, match=r"none of 1 pictures can be used: .* is empty"):
+    with pytest.raises(ImageError, match=r"none of 1 images can be used: .* is empty"):
         make_gallery(subject, files[3:4], out, ["8"])
     inner = out / "8/0000.png"
     inner.parent.mkdir(parents=True)
@@ -215,13 +215,13 @@ def test_figures_that_are_shown_no_more_are_removed(subject, files, tmp_path):
     make_gallery(subject, files[:1], out, ["8", "2"], units=[0, 1, 3], count=1)
     mine_own = out / "8/0005.png"
     mine_own.write_bytes(files[0].read_bytes())
-    pictures = [files[0], out / "8/0003.png"]
-    make_gallery(subject, pictures, out, ["8"], units=[0, 2], count=1)
+    photos = [files[0], out / "8/0003.png"]
+    make_gallery(subject, photos, out, ["8"], units=[0, 2], count=1)
     left = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
     kept = {"8/0003.png", "8/0005.png", "2/0000.png", "2/0001.png", "2/0003.png"}
     assert left == {"8/0000.png", "8/0002.png"} | kept
     (out / "top.json").write_text("{}")
-    make_gallery(subject, pictures, out, ["8"], units=[1], count=1)
+    make_gallery(subject, photos, out, ["8"], units=[1], count=1)
     assert (out / "8/0000.png").exists()
 
 

@@ -1,4 +1,4 @@
-"""Pictures of signals: where zero is, what contrast is, and what lies where."""
+"""Images of signals: where zero is, what contrast is, and what lies where."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ RANDOM = np.random.default_rng(0)
 
 @pytest.mark.parametrize("contrast", ["sigmoid", "linear"])
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e9])
-def test_zero_is_gray_and_the_contrast_is_each_pictures_own(contrast, scale):
+def test_zero_is_gray_and_the_contrast_is_each_images_own(contrast, scale):
     signal = RANDOM.standard_normal((2, 3, 20, 30))
     signal[:, :, :3] = 0
     signal[1] *= 1000
@@ -95,15 +95,15 @@ def test_a_mosaic():
 @pytest.mark.parametrize(
     "box", [(2, 1, 5, 4), (-3, -2, 2, 2), (5, 4, 12, 9), (-4, -4, 20, 20), (30, 30, 33, 33)]
 )
-def test_patches_reach_beyond_the_picture(box):
-    picture = RANDOM.integers(0, 255, (7, 9, 3), dtype=np.uint8)
+def test_patches_reach_beyond_the_image(box):
+    image = RANDOM.integers(0, 255, (7, 9, 3), dtype=np.uint8)
     x0, y0, x1, y1 = box
-    cut = patch(picture, box, fill=9)
+    cut = patch(image, box, fill=9)
     assert cut.shape == (y1 - y0, x1 - x0, 3)
     for y in range(y0, y1):
         for x in range(x0, x1):
             inside = 0 <= y < 7 and 0 <= x < 9
-            expected = picture[y, x].tolist() if inside else [9] * 3
+            expected = image[y, x].tolist() if inside else [9] * 3
             assert cut[y - y0, x - x0].tolist() == expected
 
 
@@ -116,7 +116,7 @@ def test_messages():
         draw(np.zeros((3, 4, 4)), contrast="max")
     with pytest.raises(OptionError, match="an order 'RGB' or 'BGR'"):
         draw(np.zeros((3, 4, 4)), order="rgb")
-    with pytest.raises(ShapeError, match="got 0 pictures for 2 columns; wanted one or more"):
+    with pytest.raises(ShapeError, match="got 0 images for 2 columns; wanted one or more"):
         mosaic([], columns=2)
     with pytest.raises(ShapeError, match="of one size"):
         mosaic([np.zeros((2, 2, 3), np.uint8), np.zeros((2, 3, 3), np.uint8)], columns=2)

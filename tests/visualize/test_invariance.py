@@ -9,9 +9,9 @@ from PIL import Image
 from torch import nn
 
 from unpool.errors import ImageError, OptionError
+from unpool.visualize.features import Gauge, choose_layers, mean_color
 from unpool.visualize.invariance import TRANSFORMS, measure_invariance, transform
-from unpool.visualize.subjects import Inputs, Subject
-from unpool.visualize.views import Gauge, choose_layers, mean_color
+from unpool.visualize.preprocessing import Inputs, Subject
 
 SIDE = 32
 VALUES = {"translation": [-4.0, 0.0, 4.0], "scale": [1.0, 1.5], "rotation": [0.0, 90.0, 360.0]}
@@ -130,7 +130,7 @@ def test_models_without_scores_have_distances_only(build, files):
         measure_invariance(subject, files, ["1", "8"], label=0)
 
 
-def test_models_that_segment_give_the_mean_over_the_picture(files):
+def test_models_that_segment_give_the_mean_over_the_image(files):
     net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 3, 1))
     subject = Subject(net, "segments", Inputs(SIDE, SIDE))
     crop = smooth(1, (SIDE, SIDE))
@@ -150,7 +150,7 @@ def test_what_is_saved(subject, files, tmp_path):
         subject, files, values=VALUES, progress=lambda *told: seen.append(told)
     )
     assert [told[:2] for told in seen] == [(i, 16) for i in range(1, 17)]
-    assert found.pictures == [files[0], files[2]]
+    assert found.images == [files[0], files[2]]
     image, text = found.save(tmp_path / "out")
     assert np.asarray(Image.open(image)).shape[1] > 900
     told = json.loads(text.read_text())
@@ -168,7 +168,7 @@ def test_what_is_refused(subject, files):
     with pytest.raises(OptionError, match="without values"):
         measure_invariance(subject, files, values={"scale": []})
     files[0].write_bytes(b"")
-    with pytest.raises(ImageError, match="none of 1 pictures can be used"):
+    with pytest.raises(ImageError, match="none of 1 images can be used"):
         measure_invariance(subject, files[:1])
 
 

@@ -1,4 +1,4 @@
-"""Models to look into: where they come from, and how they take pictures."""
+"""Models to look into: where they come from, and how they take images."""
 
 import sys
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from unpool.errors import OptionError, WeightsError
 from unpool.models import DeconvNet, GenerativeNet, ZFNet, prepare, save_pretrained
-from unpool.visualize.subjects import Inputs, load_subject
+from unpool.visualize.preprocessing import Inputs, load_subject
 
 FACTORIES = """
 import torch
@@ -76,7 +76,7 @@ def test_defaults_follow_order_and_range(nets):
     assert load_subject(torch_model=f"{nets}:Zoo.made").inputs.size == 224
 
 
-def test_cards_say_how_pictures_are_taken(tmp_path):
+def test_cards_say_how_images_are_taken(tmp_path):
     given = {"mean": [1, 2, 3], "size": 32, "enlarged": 40}
     learned = {**given, "size": 64, "enlarged": 70}
     save_pretrained(
@@ -129,7 +129,7 @@ def test_preparations_that_cannot_be(nets, options, message):
         load_subject(torch_model=f"{nets}:build", **options)
 
 
-def test_weights_prepare_pictures_as_their_card_says(tmp_path):
+def test_weights_prepare_images_as_their_card_says(tmp_path):
     save_pretrained(DeconvNet(2, ((1, 4),), None, 32), tmp_path, {})
     with pytest.raises(OptionError, match="got --mean and --order with weights"):
         load_subject(tmp_path, mean=[1], order="rgb")
@@ -138,7 +138,7 @@ def test_weights_prepare_pictures_as_their_card_says(tmp_path):
 def test_what_draws_sees_nothing(tmp_path):
     net = GenerativeNet(2, 16, code=4, shared=4, widths=(4,), mask_widths=(4,))
     save_pretrained(net, tmp_path / "drawer", {"mode": "generate"})
-    with pytest.raises(WeightsError, match="draws pictures and sees none; look into it with"):
+    with pytest.raises(WeightsError, match="draws images and sees none; look into it with"):
         load_subject(tmp_path / "drawer")
 
 

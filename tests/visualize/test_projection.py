@@ -89,37 +89,37 @@ def by_hooks(net, images, unit, place, rule):
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("inplace", [False, True])
-def test_every_style_of_network_against_hooks(style, inplace, rule, build, pictures):
+def test_every_style_of_network_against_hooks(style, inplace, rule, build, images):
     net = build(style, inplace)
-    layer = last(net, pictures)
+    layer = last(net, images)
     for unit, place in [(0, (1, 2)), (2, (2, 0))]:
-        found = project(net, pictures, layer, unit, place=place, rule=rule)
-        expected = by_hooks(net, pictures, unit, place, rule)
+        found = project(net, images, layer, unit, place=place, rule=rule)
+        expected = by_hooks(net, images, unit, place, rule)
         assert close(found.signal, expected * found.values.view(-1, 1, 1, 1))
-        ones = project(net, pictures, layer, unit, place=place, rule=rule, seed="1")
+        ones = project(net, images, layer, unit, place=place, rule=rule, seed="1")
         assert close(ones.signal, expected)
 
 
-def test_saliency_is_the_gradient_to_the_bit(style, build, pictures):
+def test_saliency_is_the_gradient_to_the_bit(style, build, images):
     net = build(style)
-    x = pictures.clone().requires_grad_()
+    x = images.clone().requires_grad_()
     maps = net(x)
     expected = torch.autograd.grad(maps[:, 1, 1, 1].sum(), x)[0]
-    layer = last(net, pictures)
-    found = project(net, pictures, layer, 1, place=(1, 1), rule="saliency", seed="1")
+    layer = last(net, images)
+    found = project(net, images, layer, 1, place=(1, 1), rule="saliency", seed="1")
     assert torch.equal(found.signal, expected)
     assert torch.equal(found.values, maps[:, 1, 1, 1].detach())
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_every_style_against_captum(style, rule, build, pictures):
+def test_every_style_against_captum(style, rule, build, images):
     attr = pytest.importorskip("captum.attr", reason="captum is not installed")
     if style == "mobilenet":
         pytest.skip("Captum knows nn.ReLU alone")
     net = build(style)
-    layer, place = last(net, pictures), (1, 2)
+    layer, place = last(net, images), (1, 2)
     module = net.get_submodule(layer)
-    x = pictures.clone().requires_grad_()
+    x = images.clone().requires_grad_()
     with warnings.catch_warnings(action="ignore"):
         if rule == "saliency":
             whole = attr.Saliency(lambda x: net(x)[:, 1, place[0], place[1]])
@@ -127,21 +127,21 @@ def test_every_style_against_captum(style, rule, build, pictures):
         else:
             kind = {"deconvnet": attr.NeuronDeconvolution, "guided": attr.NeuronGuidedBackprop}
             expected = kind[rule](net, module).attribute(x, (1, *place))
-    found = project(net, pictures, layer, 1, place=place, rule=rule)
+    found = project(net, images, layer, 1, place=place, rule=rule)
     assert close(found.signal, expected.detach() * found.values.view(-1, 1, 1, 1))
 
 
-def test_captum_is_wrong_where_relu_is_a_function(build, pictures):
+def test_captum_is_wrong_where_relu_is_a_function(build, images):
     attr = pytest.importorskip("captum.attr", reason="captum is not installed")
     net, twin = build("vgg"), Spelled(build("vgg"), F.relu)
     with warnings.catch_warnings(action="ignore"):
         theirs = attr.NeuronDeconvolution(twin, twin.convs[3]).attribute(
-            pictures.clone().requires_grad_(), (0, 3, 3)
+            images.clone().requires_grad_(), (0, 3, 3)
         )
-    ours = project(twin, pictures, "convs.3", 0, place=(3, 3), seed="1").signal
-    plain = project(twin, pictures, "convs.3", 0, place=(3, 3), seed="1", rule="saliency").signal
+    ours = project(twin, images, "convs.3", 0, place=(3, 3), seed="1").signal
+    plain = project(twin, images, "convs.3", 0, place=(3, 3), seed="1", rule="saliency").signal
     assert close(theirs, plain)
-    assert close(ours, project(net, pictures, "8", 0, place=(3, 3), seed="1").signal)
+    assert close(ours, project(net, images, "8", 0, place=(3, 3), seed="1").signal)
     assert not close(ours, plain, 0.1)
 
 
@@ -195,18 +195,18 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("rule", ["deconvnet", "guided", "FTF"])
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_spelling_of_relu_is_one(spelling, rule, build, pictures):
+def test_every_spelling_of_relu_is_one(spelling, rule, build, images):
     net = build("vgg")
     twin = Spelled(net, SPELLINGS[spelling])
     units = [1, 2]
-    expected = project(net, pictures, "8", units, rule=rule)
-    found = project(twin, pictures, "convs.3", units, rule=rule)
+    expected = project(net, images, "8", units, rule=rule)
+    found = project(twin, images, "convs.3", units, rule=rule)
     assert torch.equal(found.values, expected.values)
     assert close(found.signal, expected.signal)
-    assert torch.equal(twin(pictures.clone()), net(pictures))
+    assert torch.equal(twin(images.clone()), net(images))
 
 
-def test_in_place_is_in_place(filled_net, pictures):
+def test_in_place_is_in_place(filled_net, images):
     """A shortcut taken before an in-place ReLU sees its result, upwards and downwards."""
 
     class PreActivation(nn.Module):
@@ -227,7 +227,7 @@ def test_in_place_is_in_place(filled_net, pictures):
 
     careless = filled_net(nn.Sequential(PreActivation(nn.ReLU(inplace=True))))
     careful = filled_net(nn.Sequential(Careful(nn.ReLU())))
-    found, expected = (project(net, pictures, "0", 2) for net in (careless, careful))
+    found, expected = (project(net, images, "0", 2) for net in (careless, careful))
     assert torch.equal(found.signal, expected.signal)
 
 
@@ -235,7 +235,7 @@ def test_in_place_is_in_place(filled_net, pictures):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_unit_for_each_picture_in_one_pass(rule, build):
+def test_a_unit_for_each_image_in_one_pass(rule, build):
     net, count = build("overlapping"), 6
     images = torch.randn(count, 3, 40, 41, generator=torch.Generator().manual_seed(1))
     units = [5, 0, 3, 3, 7, 1]
@@ -247,26 +247,26 @@ def test_a_unit_for_each_picture_in_one_pass(rule, build):
         assert together.units[i] == unit
 
 
-def test_the_strongest_unit_and_place(build, pictures):
+def test_the_strongest_unit_and_place(build, images):
     net = build("vgg")
-    maps = net(pictures).detach()
-    found = project(net, pictures, "9")
+    maps = net(images).detach()
+    found = project(net, images, "9")
     assert torch.equal(found.values, maps.flatten(1).amax(1))
     for i, (unit, place) in enumerate(zip(found.units, found.places, strict=True)):
         assert maps[i, unit, place[0], place[1]] == maps[i].max()
-    of_unit = project(net, pictures, "9", 4)
+    of_unit = project(net, images, "9", 4)
     assert torch.equal(of_unit.values, maps[:, 4].flatten(1).amax(1))
 
 
-def test_the_first_of_equal_places(pictures):
+def test_the_first_of_equal_places(images):
     net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())
     nn.init.zeros_(net[0].weight)
-    assert project(net, pictures, "1", 1).places.tolist() == [[0, 0], [0, 0]]
+    assert project(net, images, "1", 1).places.tolist() == [[0, 0], [0, 0]]
 
 
-def test_a_picture_for_many_units_and_a_unit_at_many_places(build, pictures):
+def test_a_image_for_many_units_and_a_unit_at_many_places(build, images):
     net = build("vgg")
-    one = pictures[:1]
+    one = images[:1]
     found = project(net, one, "9", range(8))
     assert found.signal.shape == (8, 3, 31, 33)
     assert close(found.signal[5:6], project(net, one, "9", 5).signal)
@@ -275,56 +275,56 @@ def test_a_picture_for_many_units_and_a_unit_at_many_places(build, pictures):
     assert torch.equal(found.places, places)
     maps = net(one).detach()
     assert close(found.values, maps[0, 2, places[:, 0], places[:, 1]])
-    by_each = project(net, pictures, "9", [1, 2], place=places[:2])
+    by_each = project(net, images, "9", [1, 2], place=places[:2])
     assert torch.equal(by_each.places, places[:2])
 
 
-def test_a_whole_map_is_the_sum_of_its_places_where_all_is_linear(build, pictures):
+def test_a_whole_map_is_the_sum_of_its_places_where_all_is_linear(build, images):
     net = build("overlapping")
-    maps = net(pictures).detach()
-    whole = project(net, pictures, "8", 3, place="all", rule="saliency")
+    maps = net(images).detach()
+    whole = project(net, images, "8", 3, place="all", rule="saliency")
     assert whole.places is None
     assert close(whole.values, maps[:, 3].flatten(1).sum(1))
     parts = [
-        project(net, pictures, "8", 3, place=(i, j), rule="saliency").signal
+        project(net, images, "8", 3, place=(i, j), rule="saliency").signal
         for i in range(maps.shape[2])
         for j in range(maps.shape[3])
     ]
     assert close(whole.signal, sum(parts), 1e-5)
     region = torch.zeros(maps.shape[2:], dtype=torch.bool)
     region[0, 1] = region[1, 2] = True
-    some = project(net, pictures, "8", 3, place=region, rule="saliency")
+    some = project(net, images, "8", 3, place=region, rule="saliency")
     expected = parts[1] + parts[maps.shape[3] + 2]
     assert close(some.signal, expected, 1e-5)
     each = torch.stack([region, ~region])
     assert close(
-        project(net, pictures, "8", 3, place=each, rule="saliency").signal.sum(0),
+        project(net, images, "8", 3, place=each, rule="saliency").signal.sum(0),
         expected[0] + (sum(parts) - expected)[1],
         1e-5,
     )
 
 
 @pytest.mark.parametrize("rule", ["deconvnet", "guided", "TTTFT", "FFF"])
-def test_a_seed_of_the_activation_scales_the_projection(rule, build, pictures):
+def test_a_seed_of_the_activation_scales_the_projection(rule, build, images):
     net = build("resnet")
-    layer = last(net, pictures)
-    found = project(net, pictures, layer, 2, rule=rule)
-    ones = project(net, pictures, layer, 2, rule=rule, seed="1")
+    layer = last(net, images)
+    found = project(net, images, layer, 2, rule=rule)
+    ones = project(net, images, layer, 2, rule=rule, seed="1")
     assert (found.values > 0).all()
     assert close(found.signal, found.values.view(-1, 1, 1, 1) * ones.signal)
 
 
-def test_nothing_goes_down_from_a_unit_that_is_zero(build, pictures):
+def test_nothing_goes_down_from_a_unit_that_is_zero(build, images):
     net = build("vgg")
     net[8].bias.data[1] = -100
-    found = project(net, pictures, "9", 1)
+    found = project(net, images, "9", 1)
     assert found.values.abs().max() == found.signal.abs().max() == 0
 
 
 # ---- pooling, normalization ----------------------------------------------------------------------
 
 
-def test_response_normalization_is_passed_over_or_differentiated(filled_net, pictures):
+def test_response_normalization_is_passed_over_or_differentiated(filled_net, images):
     def chain(*norm):
         return filled_net(
             nn.Sequential(nn.Conv2d(3, 6, 5, 2), nn.ReLU(), *norm, nn.Conv2d(6, 4, 3), nn.ReLU())
@@ -332,38 +332,38 @@ def test_response_normalization_is_passed_over_or_differentiated(filled_net, pic
 
     normed, bare = chain(nn.LocalResponseNorm(3, alpha=1.0)), chain()
     options = {"place": (2, 3), "seed": "1"}
-    found = project(normed, pictures, "3", 1, **options)
-    assert close(found.signal, project(bare, pictures, "2", 1, **options).signal)  # is linear
-    changed = project(normed, pictures, "3", 1, lrn="gradient", **options)
+    found = project(normed, images, "3", 1, **options)
+    assert close(found.signal, project(bare, images, "2", 1, **options).signal)  # is linear
+    changed = project(normed, images, "3", 1, lrn="gradient", **options)
     assert not close(changed.signal, found.signal, 0.1)
     assert close(
-        project(normed, pictures, "3", 1, rule="saliency", **options).signal,
-        by_hooks(normed, pictures, 1, (2, 3), "saliency"),
+        project(normed, images, "3", 1, rule="saliency", **options).signal,
+        by_hooks(normed, images, 1, (2, 3), "saliency"),
     )
-    hooked = by_hooks(normed, pictures, 1, (2, 3), "guided")
-    assert close(project(normed, pictures, "3", 1, rule="TTTF", **options).signal, hooked)
+    hooked = by_hooks(normed, images, 1, (2, 3), "guided")
+    assert close(project(normed, images, "3", 1, rule="TTTF", **options).signal, hooked)
 
 
-def test_batch_norm_in_evaluation_goes_down_by_its_gain(filled_net, pictures):
+def test_batch_norm_in_evaluation_goes_down_by_its_gain(filled_net, images):
     """Folded into the convolution, it gives the same."""
     net = filled_net(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
     gain = net[1].weight / (net[1].running_var + net[1].eps).sqrt()
     folded = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     folded[0].weight.data = net[0].weight.data * gain.data.view(-1, 1, 1, 1)
     folded[0].bias.data = ((net[0].bias - net[1].running_mean) * gain + net[1].bias).data
-    found, expected = (project(n, pictures, k, 1) for n, k in ((net, "2"), (folded, "1")))
+    found, expected = (project(n, images, k, 1) for n, k in ((net, "2"), (folded, "1")))
     assert close(found.signal, expected.signal)
 
 
-def test_only_positive_weights(pictures, filled_net):
+def test_only_positive_weights(images, filled_net):
     net = filled_net(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.ReLU()))
-    found = project(net, pictures, "3", 1, rule=Rule(True, True, excite=True), place=(5, 6))
-    assert torch.equal(found.values, net(pictures)[:, 1, 5, 6])
+    found = project(net, images, "3", 1, rule=Rule(True, True, excite=True), place=(5, 6))
+    assert torch.equal(found.values, net(images)[:, 1, 5, 6])
     positive = copy.deepcopy(net)
-    maps = net[:2](pictures)
+    maps = net[:2](images)
     for layer in (positive[0], positive[2]):
         layer.weight.data.clamp_(min=0)
-    signal = torch.zeros_like(net(pictures))
+    signal = torch.zeros_like(net(images))
     signal[:, 1, 5, 6] = found.values
     down = F.conv_transpose2d(signal, positive[2].weight) * (maps > 0)
     down = F.conv_transpose2d(down, positive[0].weight)
@@ -398,20 +398,20 @@ def equal(a, b):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_the_model_is_left_as_it_was(style, training, build, pictures):
+def test_the_model_is_left_as_it_was(style, training, build, images):
     net = build(style, inplace=True).train(training)
-    before, layer = snapshot(net), last(net, pictures)
-    project(net, pictures, layer, 1)
+    before, layer = snapshot(net), last(net, images)
+    project(net, images, layer, 1)
     with pytest.raises(OptionError):
-        project(net, pictures, layer, 1000)
+        project(net, images, layer, 1000)
     with pytest.raises(ShapeError):
-        project(net, pictures[:, :2], layer, 1)
+        project(net, images[:, :2], layer, 1)
     with pytest.raises(OptionError):
-        project(net, pictures, "nowhere", 1)
+        project(net, images, "nowhere", 1)
     assert equal(snapshot(net), before)
 
 
-def test_the_model_is_left_as_it_was_when_it_fails_midway(pictures):
+def test_the_model_is_left_as_it_was_when_it_fails_midway(images):
     class Fails(nn.Module):
         def forward(self, x):
             raise ZeroDivisionError
@@ -419,39 +419,39 @@ def test_the_model_is_left_as_it_was_when_it_fails_midway(pictures):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), Fails())
     before = snapshot(net)
     with pytest.raises(ZeroDivisionError):
-        project(net, pictures, "2", 0)
-    assert project(net, pictures, "1", 0).signal.shape == pictures.shape  # it stops before
+        project(net, images, "2", 0)
+    assert project(net, images, "1", 0).signal.shape == images.shape  # it stops before
     assert equal(snapshot(net), before)
 
 
-def test_pictures_and_the_gradient_mode_are_left_as_they_were(build, pictures):
+def test_images_and_the_gradient_mode_are_left_as_they_were(build, images):
     net = build("vgg", inplace=True)
-    before = pictures.clone()
-    expected = project(net, pictures, "9", 1).signal
+    before = images.clone()
+    expected = project(net, images, "9", 1).signal
     with torch.no_grad():
-        assert torch.equal(project(net, pictures, "9", 1).signal, expected)
+        assert torch.equal(project(net, images, "9", 1).signal, expected)
         assert not torch.is_grad_enabled()
     with torch.inference_mode():
-        made_here = pictures.clone()
+        made_here = images.clone()
         assert torch.equal(project(net, made_here, "9", 1).signal, expected)
-    wanted = pictures.clone().requires_grad_()
+    wanted = images.clone().requires_grad_()
     assert torch.equal(project(net, wanted, "9", 1).signal, expected)
     assert wanted.grad is None
-    assert torch.equal(pictures, before)
+    assert torch.equal(images, before)
     assert not expected.requires_grad
 
 
-def test_a_model_that_works_on_its_input_in_place(pictures):
-    before = pictures.clone()
+def test_a_model_that_works_on_its_input_in_place(images):
+    before = images.clone()
     net = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 2, 3))
-    assert project(net, pictures, "1", 0).signal.shape == pictures.shape
-    assert torch.equal(pictures, before)
+    assert project(net, images, "1", 0).signal.shape == images.shape
+    assert torch.equal(images, before)
 
 
-def test_a_model_in_training_runs_as_in_evaluation(build, pictures):
+def test_a_model_in_training_runs_as_in_evaluation(build, images):
     net = build("bn")
-    expected = project(net, pictures, "7", 2).signal
-    assert torch.equal(project(net.train(), pictures, "7", 2).signal, expected)
+    expected = project(net, images, "7", 2).signal
+    assert torch.equal(project(net.train(), images, "7", 2).signal, expected)
 
 
 def test_maps_that_are_computed_again_for_the_gradient(filled):
@@ -490,25 +490,25 @@ def test_threads_do_not_disturb_one_another(build):
     assert wrong == []
 
 
-def test_double_precision(build, pictures):
+def test_double_precision(build, images):
     net = build("overlapping")
-    single = project(net, pictures, "8", 1, place=(1, 1)).signal
-    double = project(net.double(), pictures.double(), "8", 1, place=(1, 1)).signal
+    single = project(net, images, "8", 1, place=(1, 1)).signal
+    double = project(net.double(), images.double(), "8", 1, place=(1, 1)).signal
     assert double.dtype == torch.float64
     assert close(single.double(), double, 1e-5)
 
 
-def test_no_pictures(build):
+def test_no_images(build):
     found = project(build("vgg"), torch.zeros(0, 3, 32, 32), "9", 1)
     assert found.signal.shape == (0, 3, 32, 32)
     assert found.places.shape == (0, 2)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_on_a_gpu(build, pictures):
+def test_on_a_gpu(build, images):
     net = build("overlapping").double()
-    expected = project(net, pictures.double(), "8", [1, 2]).signal
-    found = project(net.cuda(), pictures.double().cuda(), "8", [1, 2])
+    expected = project(net, images.double(), "8", [1, 2]).signal
+    found = project(net.cuda(), images.double().cuda(), "8", [1, 2])
     assert close(found.signal.cpu(), expected, 1e-9)
 
 
@@ -536,56 +536,54 @@ def test_on_a_gpu(build, pictures):
         ({"activations": {"silu": "x"}}, OptionError, r"for example \{'silu': 'relu'\} \(--act"),
     ],
 )  # fmt: skip
-def test_messages(options, error, message, build, pictures):
+def test_messages(options, error, message, build, images):
     with pytest.raises(error, match=message):
-        project(build("vgg"), pictures, **{"layer": "9", "unit": 1, **options})
+        project(build("vgg"), images, **{"layer": "9", "unit": 1, **options})
 
 
-def test_values_that_are_not_finite_are_refused(build, pictures):
+def test_values_that_are_not_finite_are_refused(build, images):
     net = build("vgg")
-    broken = pictures.clone()
+    broken = images.clone()
     broken[1, 0, 3, 3] = torch.inf
     with pytest.raises(OptionError, match=r"layer '9' gives values that are not finite"):
         project(net, broken, "9", 1)
 
 
-def test_a_negative_activation_sends_down_the_other_half(build, pictures):
+def test_a_negative_activation_sends_down_the_other_half(build, images):
     """It is no factor: as by a ReLU of its own for signals with the other sign."""
     net = nn.Sequential(build("vgg"), nn.Conv2d(8, 1, 1))
     nn.init.zeros_(net[1].weight)
     nn.init.constant_(net[1].bias, -2.0)
     with torch.no_grad():
         net[1].weight[0, 0], net[1].weight[0, 1] = 1e-6, -1e-6
-    found, ones = (
-        project(net, pictures, "1", 0, place=(2, 2), seed=s) for s in ("activation", "1")
-    )
+    found, ones = (project(net, images, "1", 0, place=(2, 2), seed=s) for s in ("activation", "1"))
     assert (found.values < 0).all()
     net[1].weight.data.neg_()
-    other = project(net, pictures, "1", 0, place=(2, 2), seed="1")
+    other = project(net, images, "1", 0, place=(2, 2), seed="1")
     assert close(found.signal, other.signal * -found.values.view(-1, 1, 1, 1), 1e-4)
     assert not close(found.signal, ones.signal * found.values.view(-1, 1, 1, 1), 0.1)
 
 
-def test_messages_about_pictures(build, pictures):
+def test_messages_about_images(build, images):
     net = build("vgg")
     with pytest.raises(ShapeError, match=r"the model cannot be run on \(2, 2, 31, 33\) float32"):
-        project(net, pictures[:, :2], "9", 1)
+        project(net, images[:, :2], "9", 1)
     with pytest.raises(ShapeError, match=r"got images of \(2, 3, 31, 33\) torch.uint8; wanted"):
-        project(net, pictures.byte(), "9", 1)
+        project(net, images.byte(), "9", 1)
     sized = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
     assert project(sized, torch.rand(1, 3, 8, 8), "3", 1).places is None
-    with pytest.raises(ShapeError, match=r"mat1 and mat2 .* pass pictures of the size"):
-        project(sized, pictures, "3", 1)
-    assert project(sized, pictures, "1", 1).signal.shape == pictures.shape
+    with pytest.raises(ShapeError, match=r"mat1 and mat2 .* pass images of the size"):
+        project(sized, images, "3", 1)
+    assert project(sized, images, "1", 1).signal.shape == images.shape
     with pytest.raises(OptionError, match="got a place in layer '3', which has no maps"):
         project(sized, torch.rand(1, 3, 8, 8), "3", 1, place=(0, 0))
 
 
-def test_a_layer_below_which_there_is_no_gradient(pictures):
+def test_a_layer_below_which_there_is_no_gradient(images):
     class Still(nn.Module):
         @torch.no_grad()
         def forward(self, x):
             return x.mean(1, keepdim=True)
 
     with pytest.raises(OptionError, match=r"no signal can go down .* turns gradients off"):
-        project(nn.Sequential(Still()), pictures, "0", 0)
+        project(nn.Sequential(Still()), images, "0", 0)

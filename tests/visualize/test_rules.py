@@ -54,8 +54,8 @@ class Single(nn.Module):
         return self.second(self.function[0](self.first(x)))
 
 
-def down(function, pictures, **options):
-    return project(Single(function), pictures, "second", 1, place=(4, 5), seed="1", **options)
+def down(function, images, **options):
+    return project(Single(function), images, "second", 1, place=(4, 5), seed="1", **options)
 
 
 LEFT = {
@@ -75,11 +75,11 @@ LEFT = {
 
 
 @pytest.mark.parametrize("name", LEFT)
-def test_functions_that_are_no_activations_pass(name, pictures):
+def test_functions_that_are_no_activations_pass(name, images):
     for rule in ("deconvnet", "guided"):
-        assert down(LEFT[name], pictures, rule=rule).signal.abs().max() > 0
+        assert down(LEFT[name], images, rule=rule).signal.abs().max() > 0
     linear = name not in ("relu",)
-    both = [down(LEFT[name], pictures, rule=rule).signal for rule in ("deconvnet", "saliency")]
+    both = [down(LEFT[name], images, rule=rule).signal for rule in ("deconvnet", "saliency")]
     assert torch.equal(*both) == linear
 
 
@@ -148,59 +148,59 @@ UNLIKE = (
 
 @pytest.mark.parametrize("rule", ["deconvnet", "guided", "FTF"])
 @pytest.mark.parametrize("name", REFUSED)
-def test_activations_without_a_rule_are_refused_by_name(name, rule, pictures):
+def test_activations_without_a_rule_are_refused_by_name(name, rule, images):
     word = "gradient" if name in UNLIKE else "relu"
     told = rf"activations=\{{'{name}': '{word}'\}} \(--activations {name}={word}\) to "
     with pytest.raises(OptionError, match=rf"the model calls {name}, .* {told}"):
-        down(REFUSED[name], pictures, rule=rule)
+        down(REFUSED[name], images, rule=rule)
 
 
-def test_a_mask_made_without_gradients_is_refused(pictures):
+def test_a_mask_made_without_gradients_is_refused(images):
     with pytest.raises(OptionError, match="the model calls gt, for which this rule says nothing"):
-        down(no_grad_mask, pictures)
+        down(no_grad_mask, images)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_the_gradient_needs_no_rules(name, pictures):
+def test_the_gradient_needs_no_rules(name, images):
     net = Single(REFUSED[name])
-    x = pictures.clone().requires_grad_()
+    x = images.clone().requires_grad_()
     expected = torch.autograd.grad(net(x)[:, 1, 4, 5].sum(), x)[0]
-    assert torch.equal(down(REFUSED[name], pictures, rule="saliency").signal, expected)
+    assert torch.equal(down(REFUSED[name], images, rule="saliency").signal, expected)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_the_derivative_may_be_asked_for(name, pictures):
+def test_the_derivative_may_be_asked_for(name, images):
     """Then it is that of a network that has no other activation."""
     if name == "minimum":  # which stands beside a ReLU
         pytest.skip("has a ReLU, too")
-    expected = down(REFUSED[name], pictures, rule="saliency").signal
+    expected = down(REFUSED[name], images, rule="saliency").signal
     for meant in ({name: "gradient"}, "gradient"):
-        assert torch.equal(down(REFUSED[name], pictures, activations=meant).signal, expected)
+        assert torch.equal(down(REFUSED[name], images, activations=meant).signal, expected)
 
 
 @pytest.mark.parametrize("name", ["silu", "gelu", "leaky_relu", "prelu", "hardswish", "softplus"])
-def test_an_activation_may_be_treated_as_relu(name, pictures):
+def test_an_activation_may_be_treated_as_relu(name, images):
     """It goes up as it is, and down as a ReLU would."""
     for rule in ("deconvnet", "guided"):
-        found = down(REFUSED[name], pictures, rule=rule, activations={name: "relu"})
-        expected = down(F.relu, pictures, rule=rule)
+        found = down(REFUSED[name], images, rule=rule, activations={name: "relu"})
+        expected = down(F.relu, images, rule=rule)
         assert torch.equal(found.signal, expected.signal)
-        assert torch.equal(found.values, Single(REFUSED[name])(pictures)[:, 1, 4, 5])
+        assert torch.equal(found.values, Single(REFUSED[name])(images)[:, 1, 4, 5])
 
 
-def test_a_gate_may_stay_as_it_was(pictures):
+def test_a_gate_may_stay_as_it_was(images):
     def gated(x):
         return x * torch.sigmoid(x.mean((2, 3), keepdim=True))
 
-    found = down(gated, pictures, activations={"sigmoid": "constant"}).signal
+    found = down(gated, images, activations={"sigmoid": "constant"}).signal
     net = Single(gated)
-    gate = torch.sigmoid(net.first(pictures).mean((2, 3))).detach()
-    signal = torch.zeros_like(net(pictures))
+    gate = torch.sigmoid(net.first(images).mean((2, 3))).detach()
+    signal = torch.zeros_like(net(images))
     signal[:, 1, 4, 5] = 1
     expected = F.conv_transpose2d(signal, net.second.weight) * gate[:, :, None, None]
     expected = F.conv_transpose2d(expected, net.first.weight).detach()
     assert torch.allclose(found, expected, atol=1e-6)
-    moving = down(gated, pictures, activations={"sigmoid": "gradient"}).signal
+    moving = down(gated, images, activations={"sigmoid": "gradient"}).signal
     assert not torch.allclose(found, moving, atol=1e-6)
 
 
@@ -217,49 +217,49 @@ class Attention(nn.Module):
         return (x + self.attend(x, x, x)[0]).permute(1, 2, 0)
 
 
-def test_attention_gives_several_tensors(pictures):
+def test_attention_gives_several_tensors(images):
     net, name = Attention(), "multi_head_attention_forward"
-    x = pictures.clone().requires_grad_()
+    x = images.clone().requires_grad_()
     expected = torch.autograd.grad(net(x)[:, 1].sum(), x)[0]
     whole = nn.Sequential(net)
     options = {"layer": "0", "unit": 1, "place": "all", "seed": "1"}
-    found = project(whole, pictures, activations="gradient", **options).signal
+    found = project(whole, images, activations="gradient", **options).signal
     assert torch.allclose(found, expected, atol=1e-6)
-    still = project(whole, pictures, activations={name: "constant"}, **options).signal
+    still = project(whole, images, activations={name: "constant"}, **options).signal
     plain = torch.autograd.grad(net.conv(x)[:, 1].sum(), x)[0]  # past the attention
     assert torch.allclose(still, plain, atol=1e-6)
     for meant in ("relu", {name: "relu"}):
         with pytest.raises(OptionError, match=rf"calls {name}, .*{name}=gradient\) to take"):
-            project(whole, pictures, activations=meant, **options)
+            project(whole, images, activations=meant, **options)
 
 
 @pytest.mark.parametrize(
     ("name", "function"),
     [("Cube", Cube.apply), ("Pow", lambda x: F.lp_pool2d(x, 2.0, 3, 1))],
 )
-def test_what_is_computed_out_of_sight_is_refused(name, function, pictures):
+def test_what_is_computed_out_of_sight_is_refused(name, function, images):
     with pytest.raises(
         OptionError, match=rf"{name} is computed out of sight .*=\{{'{name}': 'gradient'\}} \(--"
     ):
-        down(function, pictures)
-    expected = down(function, pictures, rule="saliency").signal
-    assert torch.equal(down(function, pictures, activations="gradient").signal, expected)
+        down(function, images)
+    expected = down(function, images, rule="saliency").signal
+    assert torch.equal(down(function, images, activations="gradient").signal, expected)
 
 
-def test_a_scripted_function_is_refused(pictures):
+def test_a_scripted_function_is_refused(images):
     with warnings.catch_warnings(action="ignore"):  # TorchScript itself is on its way out
         scripted = torch.jit.trace(lambda x: torch.relu(x) * 1.5, torch.zeros(1, 4, 8, 8))
     for _ in range(3):  # it is only optimized after some runs
         with pytest.raises(OptionError, match="is computed out of sight"):
-            down(scripted, pictures)
+            down(scripted, images)
 
 
-def test_a_mode_of_ones_own_and_nothing_beyond_it(pictures):
+def test_a_mode_of_ones_own_and_nothing_beyond_it(images):
     """Functions before and after the interception, and of what has no gradient, are untouched."""
-    x = pictures.clone().requires_grad_()
+    x = images.clone().requires_grad_()
     with Interception(RULES["deconvnet"]):
         inside = x.relu()
-        assert type(pictures.sigmoid()) is torch.Tensor
+        assert type(images.sigmoid()) is torch.Tensor
     assert type(inside.grad_fn).__name__ == "RectifyBackward"
     assert type(x.relu().grad_fn).__name__ == "ReluBackward0"
     with pytest.raises(OptionError), Interception(RULES["deconvnet"]):

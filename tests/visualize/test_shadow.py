@@ -10,7 +10,7 @@ from torch import nn
 
 from unpool.errors import OptionError
 from unpool.visualize import list_layers, project
-from unpool.visualize.twins import twin_of
+from unpool.visualize.shadow import twin_of
 
 
 def names(model, images):
@@ -35,14 +35,14 @@ class Listed(nn.Module):
         return self.act(self.by_name["drop"](torch.relu(x)))
 
 
-def test_layers_in_lists_and_methods(pictures):
+def test_layers_in_lists_and_methods(images):
     model = Listed().train()
     twin = twin_of(model)
     assert twin.in_order[1][1] is twin.second is not model.second
     assert twin.act.__self__ is twin.second
-    assert torch.equal(twin(pictures), model.eval()(pictures))
+    assert torch.equal(twin(images), model.eval()(images))
     assert twin.seen == [2] == model.seen  # a list of its own each
-    assert names(model, pictures) == ["first", "drop"]
+    assert names(model, images) == ["first", "drop"]
 
 
 class Closed(nn.Module):
@@ -61,13 +61,13 @@ class Closed(nn.Module):
         return self.scale(self.act(self.conv(x)))
 
 
-def test_layers_behind_functions(pictures):
+def test_layers_behind_functions(images):
     model = Closed().train()
     before = copy.deepcopy(model.state_dict())
-    assert names(model, pictures) == ["conv", "norm", "norm:2"]
-    project(model, pictures, "norm", 1)
+    assert names(model, images) == ["conv", "norm", "norm:2"]
+    project(model, images, "norm", 1)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert torch.equal(twin_of(model)(pictures), model.eval()(pictures))
+    assert torch.equal(twin_of(model)(images), model.eval()(images))
 
 
 def test_weights_are_shared_and_buffers_copied(build):
@@ -120,24 +120,24 @@ def hooked():
 
 
 @pytest.mark.parametrize("make", [parametrized, weight_normed, traced, hooked])
-def test_awkward_models(make, pictures):
+def test_awkward_models(make, images):
     model = make().eval()
-    assert torch.equal(twin_of(model)(pictures), model(pictures))
-    last = names(model, pictures)[-1]
-    found = project(model, pictures, last, 1, rule="saliency", place=(3, 4), seed="1")
-    x = pictures.clone().requires_grad_()
+    assert torch.equal(twin_of(model)(images), model(images))
+    last = names(model, images)[-1]
+    found = project(model, images, last, 1, rule="saliency", place=(3, 4), seed="1")
+    x = images.clone().requires_grad_()
     if make is hooked:  # hooks of the gradient are about training
         model[2]._backward_hooks.clear()
     expected = torch.autograd.grad(model(x)[:, 1, 3, 4].sum(), x)[0]
     assert torch.equal(found.signal, expected)
-    assert not any("parametrizations" in name for name in names(model, pictures))
+    assert not any("parametrizations" in name for name in names(model, images))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["whole", "a part", "in place"])
-def test_compiled_models_are_looked_into_uncompiled(how, build, pictures):
+def test_compiled_models_are_looked_into_uncompiled(how, build, images):
     model = build("vgg")
-    expected = project(model, pictures, "9", [1, 2]).signal
+    expected = project(model, images, "9", [1, 2]).signal
     with warnings.catch_warnings(action="ignore"):  # PyTorch's own, on loading its compiler
         compiled = model
         if how == "in place":
@@ -146,13 +146,13 @@ def test_compiled_models_are_looked_into_uncompiled(how, build, pictures):
             compiled = torch.compile(model)
     compiled = nn.Sequential(compiled) if how == "a part" else compiled
     layer = "0.9" if how == "a part" else "9"
-    assert layer in names(compiled, pictures)
-    assert torch.equal(project(compiled, pictures, layer, [1, 2]).signal, expected)
+    assert layer in names(compiled, images)
+    assert torch.equal(project(compiled, images, layer, [1, 2]).signal, expected)
 
 
-def test_torchscript_is_refused(pictures):
+def test_torchscript_is_refused(images):
     with warnings.catch_warnings(action="ignore"):  # it is on its way out
-        scripted = torch.jit.trace(nn.Sequential(nn.Conv2d(3, 4, 3)), pictures)
+        scripted = torch.jit.trace(nn.Sequential(nn.Conv2d(3, 4, 3)), images)
     for model in (scripted, nn.Sequential(scripted)):
         with pytest.raises(OptionError, match=r"got a TorchScript model, .*; pass the Python"):
-            list_layers(model, pictures)
+            list_layers(model, images)

@@ -10,9 +10,9 @@ from unpool.visualize import Probe, chain_fields, list_layers, measured_field, m
 
 
 def sorted_all(net, batches, layer, count):
-    """Every activation of every picture, sorted in plain Python; of equal ones the first."""
+    """Every activation of every image, sorted in plain Python; of equal ones the first."""
     maps = [one for batch in batches for one in Probe(net, [layer])(batch)[layer].detach().numpy()]
-    values, pictures, places = [], [], []
+    values, images, places = [], [], []
     for unit in range(len(maps[0])):
         peaks = []
         for number, one in enumerate(maps):
@@ -22,15 +22,15 @@ def sorted_all(net, batches, layer, count):
             peaks.append((-max(flat), number, place))
         best = sorted(peaks)[:count]
         values.append([-v for v, _, _ in best])
-        pictures.append([n for _, n, _ in best])
+        images.append([n for _, n, _ in best])
         places.append([list(p) if p else None for _, _, p in best])
-    return values, pictures, places
+    return values, images, places
 
 
 def same(found, wanted):
-    values, pictures, places = wanted
+    values, images, places = wanted
     assert found.values.tolist() == values
-    assert found.pictures.tolist() == pictures
+    assert found.images.tolist() == images
     if found.places is not None:
         assert found.places.tolist() == places
     return True
@@ -54,7 +54,7 @@ def test_mining_is_sorting_everything(build, batches, style):
     assert list(found) == [layer for layer in layers if layer in found]
 
 
-def test_of_equal_activations_the_first_picture_wins():
+def test_of_equal_activations_the_first_image_wins():
     """Small whole numbers: most activations are equal to others."""
     generator = torch.Generator().manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2))
@@ -68,7 +68,7 @@ def test_of_equal_activations_the_first_picture_wins():
         assert same(top, wanted)
 
 
-def test_how_pictures_are_batched_does_not_matter():
+def test_how_images_are_batched_does_not_matter():
     net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False))
     net[0].weight.data = torch.arange(108.0).view(4, 3, 3, 3) - 50
     images = torch.randint(0, 4, (20, 3, 6, 6), generator=torch.Generator().manual_seed(1)).float()
@@ -78,14 +78,14 @@ def test_how_pictures_are_batched_does_not_matter():
         assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
 
 
-def test_pictures_of_several_sizes_and_data_loaders(build):
+def test_images_of_several_sizes_and_data_loaders(build):
     net = build("vgg")
     batches = [torch.randn(2, 3, s, s + 3) for s in (16, 20, 12)]
     found = mine(net, [(images, torch.zeros(2)) for images in batches], ["8"], 4)["8"]
     assert same(found, sorted_all(net, batches, "8", 4))
 
 
-def test_layers_without_maps_and_fewer_pictures_than_wanted():
+def test_layers_without_maps_and_fewer_images_than_wanted():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(64, 5)).eval()
     images = torch.randn(3, 3, 6, 6)
     found = mine(net, [images], ["2"])["2"]
@@ -143,7 +143,7 @@ def test_what_cannot_be_mined():
     images = torch.rand(2, 3, 8, 8)
     with pytest.raises(OptionError, match=r"count=0; wanted 1"):
         mine(net, [images], ["0"], 0)
-    with pytest.raises(OptionError, match="got no pictures"):
+    with pytest.raises(OptionError, match="got no images"):
         mine(net, [], ["0"])
     with pytest.raises(OptionError, match=r"layer '1' gives \(2, 4, 36\); wanted maps"):
         mine(net, [images], ["1"])
@@ -154,7 +154,7 @@ def test_what_cannot_be_mined():
     with pytest.raises(ShapeError, match="cannot be run on"):
         mine(net, [images[:, :2]], ["0"])
     flat = nn.Sequential(nn.Flatten())
-    with pytest.raises(ShapeError, match="gives 27 maps, and gave 192 before; pass pictures of"):
+    with pytest.raises(ShapeError, match="gives 27 maps, and gave 192 before; pass images of"):
         mine(flat, [images, images[:, :, :3, :3]], ["0"])
 
 

@@ -1,7 +1,7 @@
 """`unpool bench crf`: the dense CRF on three photos, beside pydensecrf where that is installed.
 
 What bounds it is gathering: each iteration moves every value to and from the cells of a lattice.
-So what counts is how many cells a picture and a kernel take up and how many labels there are;
+So what counts is how many cells an image and a kernel take up and how many labels there are;
 with few labels, the building of the lattice.
 """
 
@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unpool.bench.images import photos
 from unpool.bench.machine import describe
-from unpool.bench.pictures import photos
 from unpool.bench.rounds import Progress, in_turn, paired, part_of, require_positive, spread, timed
 from unpool.ops.crf import CRF_PRESETS, DenseCRF
 from unpool.ops.meanfield import mean_field, unary_from_probabilities
@@ -26,7 +26,7 @@ __all__ = ["measure", "pydensecrf"]
 _LABELS, _FEW = 21, 4
 
 Inference = Callable[[Tensor, NDArray[np.uint8], DenseCRF], Tensor]
-"""Marginals (L, H, W) from energies (L, H, W), a picture (H, W, 3) and a CRF."""
+"""Marginals (L, H, W) from energies (L, H, W), an image (H, W, 3) and a CRF."""
 
 
 def measure(
@@ -36,7 +36,7 @@ def measure(
     size: tuple[int, int] = (375, 500),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Seconds a picture, with all of 21 labels, and with four that are likely and pruning.
+    """Seconds an image, with all of 21 labels, and with four that are likely and pruning.
 
     Args:
         rounds: how many are counted.
@@ -46,7 +46,7 @@ def measure(
 
     Returns:
         Plain values: by preset and way the seconds; where pydensecrf is installed also `ratio`,
-        how many times as quick as that each way is, and `different`, the share of pixels of which
+        how many times as quick as that each way is, and `different`, the fraction of pixels where
         it finds another label most probable, with all labels.
 
     Raises:

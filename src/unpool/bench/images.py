@@ -1,4 +1,4 @@
-"""Pictures to measure on: photos that scikit-image ships, or made-up ones where it is missing."""
+"""Images to measure on: photos that scikit-image ships, or made-up ones where it is missing."""
 
 from importlib import resources
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ _NAMES = ("astronaut", "chelsea", "coffee")
 
 
 def photos(size: tuple[int, int]) -> dict[str, NDArray[np.uint8]]:
-    """Three pictures of (height, width), by name.
+    """Three images of (height, width), by name.
 
     >>> [photo.shape for photo in photos((20, 30)).values()]
     [(20, 30, 3), (20, 30, 3), (20, 30, 3)]

@@ -1,6 +1,6 @@
 """`unpool bench mining`: what it costs to find the strongest activations of all maps.
 
-VGG-16 gives 13.5 million activations for a picture of 224 pixels, in the 4,224 maps of its 13
+VGG-16 gives 13.5 million activations for an image of 224 pixels, in the 4,224 maps of its 13
 convolutions. Mining reads each once more; the convolutions take a thousand operations for each. So
 it should cost a few percent, and what counts is that no map is read a second time.
 """
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unpool.bench.machine import describe
-from unpool.bench.pictures import photos
 from unpool.bench.rounds import Progress, paired, require_positive, spread
 from unpool.models import VGG, prepare
 from unpool.models.vgg import Table
@@ -27,7 +26,7 @@ _COUNT = 9  # kept of each map, as in the paper
 
 
 def measure(
-    pictures: int = 32,
+    images: int = 32,
     rounds: int = 5,
     *,
     batch: int = 4,
@@ -35,15 +34,15 @@ def measure(
     trunk: str | Table = "vgg16",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Seconds a picture of a plain forward pass, and of mining; both to the last convolution.
+    """Seconds an image of a plain forward pass, and of mining; both to the last convolution.
 
     They take turns batch by batch, so that a busy machine is busy for both. A batch of each goes
     before, and is not counted.
 
     Args:
-        pictures: of a round: squares out of three photos.
+        images: of a round: squares out of three photos.
         rounds: how many are counted.
-        batch: pictures at a time.
+        batch: images at a time.
         size: their side in pixels.
         trunk: of the network, which is a VGG with random weights.
         progress: called before each batch.
@@ -55,7 +54,7 @@ def measure(
     Raises:
         OptionError: a number below 1.
     """
-    require_positive(pictures=pictures, rounds=rounds, batch=batch, size=size)
+    require_positive(images=images, rounds=rounds, batch=batch, size=size)
     net = VGG(2, trunk, code=None, size=size).features[:-1].eval()  # without the last pooling
     layers = [name for name, layer in net.named_children() if isinstance(layer, nn.ReLU)]
     _in_turn(net, layers, _batches(batch, batch, size))
@@ -63,19 +62,19 @@ def measure(
     mined: list[float] = []
     maps = 0
     for n in range(rounds):
-        stream = _batches(pictures, batch, size)
+        stream = _batches(images, batch, size)
         if progress is not None:
-            stream = _told(stream, n * pictures, rounds * pictures, progress)
+            stream = _told(stream, n * images, rounds * images, progress)
         maps, *seconds = _in_turn(net, layers, stream)
         for kept, found in zip((plain, mined), seconds, strict=True):
-            kept.append(found / pictures)
+            kept.append(found / images)
     ratio = paired(mined, plain)
     return {
         "ratio": ratio["median"],
         "ratio_range": [ratio["low"], ratio["high"]],
-        "seconds_per_picture": {"plain pass": spread(plain), "mining": spread(mined)},
+        "seconds_per_image": {"plain pass": spread(plain), "mining": spread(mined)},
         "maps": maps,
-        "pictures": pictures,
+        "images": images,
         "batch": batch,
         "rounds": rounds,
         "machine": describe(),
@@ -108,7 +107,7 @@ def _in_turn(
     return sum(len(top.values) for top in found.values()), plain, mined
 
 
-def _batches(pictures: int, batch: int, size: int) -> Iterator[Tensor]:
+def _batches(count: int, batch: int, size: int) -> Iterator[Tensor]:
     """Squares out of the photos in turn, each moved a little, as a network takes them."""
     images, moves = list(photos((2 * size, 2 * size)).values()), np.random.default_rng(0)
 
@@ -116,8 +115,8 @@ def _batches(pictures: int, batch: int, size: int) -> Iterator[Tensor]:
         y, x = moves.integers(0, size + 1, 2)
         return images[number % len(images)][y : y + size, x : x + size]
 
-    for first in range(0, pictures, batch):
-        numbers = range(first, min(first + batch, pictures))
+    for first in range(0, count, batch):
+        numbers = range(first, min(first + batch, count))
         yield prepare(torch.from_numpy(np.stack([square(number) for number in numbers])))
 
 

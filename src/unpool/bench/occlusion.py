@@ -1,7 +1,7 @@
 """`unpool bench occlusion`: occlusion of VGG-16, incremental, by a plain loop, and by Captum.
 
 What bounds it is convolution. With an occluder of 32 pixels and a stride of 8, the cones of all
-positions take 6.8 times fewer multiplications than whole pictures; fully connected layers gain
+positions take 6.8 times fewer multiplications than whole images; fully connected layers gain
 nothing.
 """
 
@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unpool.bench.images import photos
 from unpool.bench.machine import describe
-from unpool.bench.pictures import photos
 from unpool.bench.rounds import Progress, in_turn, paired, require_positive, spread
 from unpool.models import VGG, prepare
 from unpool.models.classifiers import initialize
 from unpool.models.vgg import Table
-from unpool.visualize.chains import trace_chain
-from unpool.visualize.incremental import Incremental
-from unpool.visualize.looped import Plain
-from unpool.visualize.sliding import Box, slide
+from unpool.visualize.occlusion.chain import trace_chain
+from unpool.visualize.occlusion.incremental import Incremental
+from unpool.visualize.occlusion.naive import Plain
+from unpool.visualize.occlusion.window import Box, slide
 
 __all__ = ["measure"]
 
@@ -53,7 +53,7 @@ def measure(
         window: side of the occluder in pixels.
         stride: pixels from one position to the next.
         batch: positions at a time, of the plain loop and Captum.
-        size: side of the picture.
+        size: side of the image.
         trunk: of the network, which is a VGG with random weights.
         code: width of its fully connected layers.
         progress: called before each work.
@@ -148,7 +148,7 @@ def _captum(net: VGG, image: Tensor, window: int, stride: int, batch: int, count
             target=0,
             perturbations_per_eval=batch,
         )
-    return (time.perf_counter() - start) / (count + 1)  # it also takes the picture as it is
+    return (time.perf_counter() - start) / (count + 1)  # it also takes the image as it is
 
 
 def _difference(net: VGG, image: Tensor, gray: Tensor, boxes: list[Box], batch: int) -> float:

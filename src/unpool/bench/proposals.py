@@ -1,15 +1,15 @@
-"""`unpool bench proposals`: how long the search for objects takes, by the size of the picture.
+"""`unpool bench proposals`: how long the search for objects takes, by the size of the image.
 
 What bounds edgeboxes is the scoring of windows, of which there are as many as pixels ask for, and
-the edges that each of them meets: textured pictures take longer. A grid costs nothing, and knows
+the edges that each of them meets: textured images take longer. A grid costs nothing, and knows
 nothing.
 """
 
 from functools import partial
 from typing import Any
 
+from unpool.bench.images import photos
 from unpool.bench.machine import describe
-from unpool.bench.pictures import photos
 from unpool.bench.rounds import Progress, Work, in_turn, require_positive, spread, timed
 from unpool.vision.proposals import METHODS, propose
 
@@ -25,7 +25,7 @@ def measure(
     sizes: tuple[tuple[int, int], ...] = SIZES,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Seconds a picture, by method and size; over three photos and all rounds.
+    """Seconds an image, by method and size; over three photos and all rounds.
 
     Args:
         rounds: how many are counted.
@@ -33,7 +33,7 @@ def measure(
         progress: called before each part.
 
     Returns:
-        Plain values: by size ("500 x 375", width first) and method, seconds and boxes a picture.
+        Plain values: by size ("500 x 375", width first) and method, seconds and boxes an image.
 
     Raises:
         OptionError: a number below 1.

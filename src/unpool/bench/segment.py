@@ -1,7 +1,7 @@
-"""`unpool bench segment`: a network on the crops of a picture, in its fast form and as written.
+"""`unpool bench segment`: a network on the crops of an image, in its fast form and as written.
 
 What bounds it is arithmetic, nearly all of it convolutions. So the work that the layers ask for,
-divided by the time, is shown as a share of the quickest convolution that the machine does in the
+divided by the time, is shown as a fraction of the quickest convolution that the machine does in the
 same run.
 """
 
@@ -15,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unpool.bench.images import photos
 from unpool.bench.machine import describe, peaks, yardsticks
 from unpool.bench.memory import alone, gigabytes
-from unpool.bench.pictures import photos
 from unpool.bench.rounds import Progress, Work, in_turn, paired, require_positive, spread, timed
 from unpool.devices import bf16_pays
 from unpool.errors import OptionError
 from unpool.models import DeconvNet, from_pretrained, prepare
-from unpool.segment import Segmenter
-from unpool.timings import measuring
+from unpool.segment.segmenter import Segmenter
+from unpool.segment.timings import measuring
 from unpool.vision.boxes import Crop
 
 __all__ = ["AS_WRITTEN", "measure", "multiply_adds"]
@@ -31,7 +31,7 @@ __all__ = ["AS_WRITTEN", "measure", "multiply_adds"]
 AS_WRITTEN = "as written"
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_SIZE = (375, 500)  # of the picture
+_SIZE = (375, 500)  # of the image
 _SLOWLY = 3  # crops a round of the network as written
 
 
@@ -43,7 +43,7 @@ def measure(
     memory: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Seconds a crop, and what share of the machine's limit that is.
+    """Seconds a crop, and what fraction of the machine's limit that is.
 
     Three variants take turns: the network *as written* in fp32, crop by crop, with batch norm, in
     the layout of PyTorch's default (of three crops a round at most, since its time a crop does
@@ -55,7 +55,7 @@ def measure(
         weights: of a DeconvNet, by name or folder; the published network with random weights
             when not given.
         rounds: how many are counted.
-        memory: measure the peak memory of a whole picture in a process for each variant, too.
+        memory: measure the peak memory of a whole image in a process for each variant, too.
         progress: called before each part.
 
     Returns:
@@ -95,11 +95,11 @@ def measure(
 
 
 def multiply_adds(net: nn.Module, size: int) -> int:
-    """Multiplications with an addition in all convolutions and deconvolutions, for one picture.
+    """Multiplications with an addition in all convolutions and deconvolutions, for one image.
 
     Args:
         net: on any device; best on "meta", where nothing is computed.
-        size: side of the picture.
+        size: side of the image.
 
     >>> multiply_adds(nn.Conv2d(3, 8, 3, padding=1), 10) == 10 * 10 * 3 * 3 * 3 * 8
     True
@@ -210,7 +210,7 @@ def _segmenter(net: DeconvNet, **options: Any) -> Segmenter:
 
 
 def _squares(count: int) -> NDArray[np.int64]:
-    """Squares here and there in the picture, of all sizes."""
+    """Squares here and there in the image, of all sizes."""
     random = np.random.default_rng(0)
     side = random.integers(40, max(_SIZE), (count, 1))
     corner = random.integers(0, _SIZE[::-1], (count, 2)) - side // 2

@@ -49,29 +49,29 @@ def measure(
     processes: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Seconds a picture of a training step, and the memory of a step with 64 pictures.
+    """Seconds an image of a training step, and the memory of a step with 64 images.
 
     A step is the published one: cross entropy, SGD with momentum and weight decay, everything
     learns. The memory is computed: all tensors of a step are followed with two small batches, and
     each total is a line in the size of the batch (`peak_of_batch`).
 
     Args:
-        batch: pictures of a timed step, 2 or more, which batch norm needs.
+        batch: images of a timed step, 2 or more, which batch norm needs.
         rounds: how many are counted.
         full: the published network; one of a quarter of its width when not given.
-        processes: run two steps of 8 pictures in a process for each mode, too, and compare its
+        processes: run two steps of 8 images in a process for each mode, too, and compare its
             peak memory with what is computed for 8.
         progress: called before each part.
 
     Returns:
-        Plain values: `seconds_per_picture` by mode, `ratio` of fp32 to each, and `memory_gb`.
+        Plain values: `seconds_per_image` by mode, `ratio` of fp32 to each, and `memory_gb`.
 
     Raises:
-        OptionError: fewer than two pictures, or fewer than one round.
+        OptionError: fewer than two images, or fewer than one round.
     """
     require_positive(rounds=rounds)
     if batch < 2:
-        raise OptionError(f"got batch={batch}; batch norm learns from 2 pictures or more")
+        raise OptionError(f"got batch={batch}; batch norm learns from 2 images or more")
     check = _check(full, progress) if processes else None
     step = Step(_network(full))
     bf16 = bf16_pays(torch.device("cpu"))
@@ -89,7 +89,7 @@ def measure(
     return {
         "network": "the published one" if full else "a quarter of the published width",
         "batch": batch,
-        "seconds_per_picture": {k: spread(s / batch for s in v) for k, v in seconds.items()},
+        "seconds_per_image": {k: spread(s / batch for s in v) for k, v in seconds.items()},
         "ratio": {name: paired(seconds["fp32"], each) for name, each in seconds.items()},
         "memory_batch": _BATCH,
         "memory_gb": memory,
@@ -101,15 +101,15 @@ def measure(
 
 
 def compute_memory(step: "Step", mode: Mode, batches: Sequence[int]) -> tuple[int, dict[int, int]]:
-    """The bytes of a step's tensors, computed from what steps of two and three pictures hold.
+    """The bytes of a step's tensors, computed from what steps of two and three images hold.
 
     Args:
         step: on which it is tried; its network learns.
         mode: how it is computed.
-        batches: pictures of a step.
+        batches: images of a step.
 
     Returns:
-        What a picture adds to what is held between forward and backward, itself and its scores
+        What an image adds to what is held between forward and backward, itself and its scores
         included; and by batch the peak: weights, momentum, gradients, and all maps at the fullest
         moment. Scratch space inside of operations is not in it.
     """
@@ -121,7 +121,7 @@ def compute_memory(step: "Step", mode: Mode, batches: Sequence[int]) -> tuple[in
 
 
 class Step:
-    """Steps of the published training, on random pictures.
+    """Steps of the published training, on random images.
 
     Args:
         net: it is changed in place.
@@ -134,7 +134,7 @@ class Step:
         )
 
     def __call__(self, batch: int, mode: Mode) -> None:
-        """One step on so many pictures."""
+        """One step on so many images."""
         self.loss(batch, mode).backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

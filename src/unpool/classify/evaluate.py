@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unpool import parallel
-from unpool.data.folders import ClassFolders, Crops
+from unpool import distributed
+from unpool.classify.folders import ClassFolders, Crops
 from unpool.files import atomic
-from unpool.fitting import arithmetic
 from unpool.models import Classifier, prepare
+from unpool.training.loop import arithmetic
 from unpool.vision.drawing import contact_sheet
 from unpool.vision.images import read_image
 from unpool.vision.metrics import confusion_matrix
@@ -21,25 +21,25 @@ from unpool.vision.metrics import confusion_matrix
 __all__ = ["draw_confusion", "rank", "shares", "sheet", "summarize", "write_confusion"]
 
 _TOP = 5
-_AT_ONCE = 64  # pictures
+_AT_ONCE = 64  # images
 
 
 @torch.no_grad()
 def rank(
     net: Classifier, data: ClassFolders, crops: Crops, bf16: bool = False
 ) -> NDArray[np.int64]:
-    """The true class of each picture, and the five most probable ones.
+    """The true class of each image, and the five most probable ones.
 
-    Begun by `torchrun`, the processes share the pictures, and each gets all ranks.
+    Begun by `torchrun`, the processes share the images, and each gets all ranks.
 
     Args:
         net: is put into evaluation mode.
-        data: pictures of its classes.
+        data: images of its classes.
         crops: their centers are seen.
         bf16: bfloat16 arithmetic where the hardware has it.
 
     Returns:
-        (N, 1 + 5) class ids in the order of the pictures, the true one first; -1 where there are
+        (N, 1 + 5) class ids in the order of the images, the true one first; -1 where there are
         fewer than five classes.
     """
     net.eval()
@@ -47,7 +47,7 @@ def rank(
     count = min(_TOP, net.classes)
     chunks = [data.samples[i : i + _AT_ONCE] for i in range(0, len(data.samples), _AT_ONCE)]
     own = []
-    for chunk in parallel.share(chunks):
+    for chunk in distributed.shard(chunks):
         images = np.stack([crops.center(read_image(sample.path)) for sample in chunk])
         with arithmetic(device, bf16):
             found = net(prepare(torch.from_numpy(images).to(device), net.mean)).float()
@@ -55,11 +55,11 @@ def rank(
         ranked[:, 0] = [sample.label for sample in chunk]
         ranked[:, 1 : 1 + count] = found.topk(count).indices.cpu().numpy()
         own.append(ranked)
-    return np.concatenate(parallel.gather(own))
+    return np.concatenate(distributed.gather(own))
 
 
 def shares(ranked: NDArray[np.int64]) -> tuple[float, float]:
-    """Top-1 and top-5, as shares of the pictures.
+    """Top-1 and top-5, as fractions of the images.
 
     Args:
         ranked: (N, 1 + 5), as of `rank`.
@@ -76,12 +76,12 @@ def summarize(ranked: NDArray[np.int64], data: ClassFolders, crops: Crops) -> di
 
     Args:
         ranked: (N, 1 + 5), as of `rank`.
-        data: the pictures.
+        data: the images.
         crops: how they were seen.
 
     Returns:
         `top1` with its 95 % interval (`top1_interval`, Wilson's), `top5`, `recall` (the share
-        found of each class, None for one without pictures), `confusion` (counts, a row for each
+        found of each class, None for one without images), `confusion` (counts, a row for each
         true class) and what was measured on.
     """
     top1, top5 = shares(ranked)
@@ -97,7 +97,7 @@ def summarize(ranked: NDArray[np.int64], data: ClassFolders, crops: Crops) -> di
         "top5": top5,
         "recall": dict(zip(data.classes, recall, strict=True)),
         "confusion": matrix.tolist(),
-        "protocol": f"{len(ranked)} pictures of {data.root.name} {data.split}, the middle square "
+        "protocol": f"{len(ranked)} images of {data.root.name} {data.split}, the middle square "
         f"resized to {crops.enlarged} pixels, of which the center of {crops.size} is seen",
     }
 
@@ -111,7 +111,7 @@ def write_confusion(path: Path, matrix: list[list[int]], classes: list[str]) -> 
 
 
 def draw_confusion(path: Path, matrix: list[list[int]], classes: list[str]) -> None:
-    """Draw which share of each class was taken for which; this takes matplotlib."""
+    """Draw which fraction of each class was taken for which; this takes matplotlib."""
     from matplotlib.figure import Figure
 
     counts = np.array(matrix)
@@ -130,13 +130,13 @@ def draw_confusion(path: Path, matrix: list[list[int]], classes: list[str]) -> N
 def sheet(
     ranked: NDArray[np.int64], data: ClassFolders, crops: Crops, count: int = 24
 ) -> NDArray[np.uint8]:
-    """Pictures as the network sees them, what was found, and the truth where it is another.
+    """Images as the network sees them, what was found, and the truth where it is another.
 
     Args:
         ranked: (N, 1 + 5), as of `rank`.
-        data: the pictures.
+        data: the images.
         crops: how they were seen.
-        count: of the pictures, taken from the whole list.
+        count: of the images, taken from the whole list.
 
     Returns:
         (height, width, 3) uint8, RGB.

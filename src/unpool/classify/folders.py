@@ -1,11 +1,11 @@
-"""Pictures in a folder for each class, to learn what is on a picture as a whole.
+"""Images in a folder for each class, to learn what is on an image as a whole.
 
-    divided   SPLIT/CLASS/PICTURE.jpg, such as train/cat/1.jpg and val/cat/2.jpg
-    plain     CLASS/PICTURE.jpg; about every fifth picture is "val" and the others are "train", by
-              a hash of the name, so that a picture stays where it is when others are added
+    divided   SPLIT/CLASS/IMAGE.jpg, such as train/cat/1.jpg and val/cat/2.jpg
+    plain     CLASS/IMAGE.jpg; about every fifth image is "val" and the others are "train", by
+              a hash of the name, so that an image stays where it is when others are added
 
 The name of a folder is that of the class; classes are numbered by the alphabet. A class folder has
-pictures of its own, and those in folders below it belong to it as well.
+images of its own, and those in folders below it belong to it as well.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from PIL import Image
 from unpool.errors import DataError
 from unpool.vision.images import FORMATS, image_size, read_image
 
-__all__ = ["ClassFolders", "Crops", "Picture", "draw_crops", "open_folders", "require_pictures"]
+__all__ = ["ClassFolders", "Crops", "LabeledImage", "draw_crops", "open_folders", "require_images"]
 
 Pixels = NDArray[np.uint8]
 Draw = Callable[[int], tuple[Pixels, NDArray[np.int64]]]
@@ -38,8 +38,8 @@ _OF_MASKS = (  # the folders of data sets for segmentation, see unpool.data.layo
 )
 
 
-class Picture(NamedTuple):
-    """A picture and its class."""
+class LabeledImage(NamedTuple):
+    """An image and its class."""
 
     name: str  #: its path below the data's folder
     path: Path
@@ -47,18 +47,18 @@ class Picture(NamedTuple):
 
 
 class ClassFolders(NamedTuple):
-    """One split of pictures in class folders."""
+    """One split of images in class folders."""
 
     root: Path
     split: str
-    samples: list[Picture]
+    samples: list[LabeledImage]
     classes: list[str]  #: names by class id
 
 
 def open_folders(
     root: str | Path, split: str, classes: Sequence[str] | None = None
 ) -> ClassFolders:
-    """Find the pictures of a split; they are listed, not read.
+    """Find the images of a split; they are listed, not read.
 
     Args:
         root: a folder in one of the layouts above.
@@ -66,10 +66,10 @@ def open_folders(
         classes: the names by class id, if they are known from another split, which may have more.
 
     Returns:
-        The pictures, sorted by class and name.
+        The images, sorted by class and name.
 
     Raises:
-        DataError: no such folder or split, no class folders, a class without pictures or of no
+        DataError: no such folder or split, no class folders, a class without images or of no
             name in `classes`; the message tells what was looked for.
 
     >>> import tempfile
@@ -78,7 +78,7 @@ def open_folders(
     >>> for name in ["cat/4", "cat/5", "cat/6", "dog/4", "dog/5", "dog/6"]:
     ...     write_image(root / f"{name}.jpg", np.zeros((4, 6, 3), np.uint8))
     >>> data = open_folders(root, "val")
-    >>> data.classes, [picture.name for picture in data.samples]
+    >>> data.classes, [image.name for image in data.samples]
     (['cat', 'dog'], ['cat/4.jpg', 'dog/6.jpg'])
     """
     root = Path(root)
@@ -97,9 +97,9 @@ def open_folders(
         known = [folder.name for folder in _folders(root) if _holds_classes(folder)]
         raise DataError(
             f"got split {split!r} of {root}, which has {', '.join(known)}; pass one of these, or "
-            f"put pictures into {home}/CLASS/"
+            f"put images into {home}/CLASS/"
         )
-    found = {folder.name: _pictures(folder) for folder in _folders(home)}
+    found = {folder.name: _images(folder) for folder in _folders(home)}
     _require_classes(home, found, least=2 if classes is None else 1)
     names = sorted(found) if classes is None else list(classes)
     if unknown := sorted(set(found) - set(names)):
@@ -108,7 +108,7 @@ def open_folders(
             "has not; remove these folders, or add them there"
         )
     samples = [
-        Picture(path.relative_to(root).as_posix(), path, names.index(name))
+        LabeledImage(path.relative_to(root).as_posix(), path, names.index(name))
         for name in sorted(found)
         for path in found[name]
     ]
@@ -117,18 +117,18 @@ def open_folders(
     return ClassFolders(root, split, samples, names)
 
 
-def require_pictures(data: ClassFolders) -> None:
-    """Look at the header of every picture, so that what is none is found at once.
+def require_images(data: ClassFolders) -> None:
+    """Look at the header of every image, so that what is none is found at once.
 
     Raises:
-        ImageError: a file that is no picture.
+        ImageError: a file that is no image.
     """
     for sample in data.samples:
         image_size(sample.path)
 
 
 class Crops(NamedTuple):
-    """How a picture becomes a square: its middle square is resized, and a crop of that is taken.
+    """How an image becomes a square: its middle square is resized, and a crop of that is taken.
 
     Zeiler, Fergus 2014, section 3: the smaller side is resized to 256, the center of 256 x 256 is
     cropped, and of that ten crops of 224 x 224 are used (corners and center, flipped or not).
@@ -140,7 +140,7 @@ class Crops(NamedTuple):
     flip: bool = True
 
     def draw(self, image: Pixels, rng: np.random.Generator) -> Pixels:
-        """A random crop (S, S, 3) of a picture (H, W, 3)."""
+        """A random crop (S, S, 3) of an image (H, W, 3)."""
         room = self.enlarged - self.size
         if self.corners:
             places = [(0, 0), (0, room), (room, 0), (room, room), (room // 2, room // 2)]
@@ -151,7 +151,7 @@ class Crops(NamedTuple):
         return np.ascontiguousarray(crop[:, ::-1]) if self.flip and rng.random() < 0.5 else crop
 
     def center(self, image: Pixels) -> Pixels:
-        """The crop (S, S, 3) in the middle of a picture (H, W, 3).
+        """The crop (S, S, 3) in the middle of an image (H, W, 3).
 
         >>> image = np.arange(60, dtype=np.uint8)[None, :, None].repeat(40, 0).repeat(3, 2)
         >>> Crops(20, 40).center(image)[0, :, 0].tolist() == list(range(20, 40))
@@ -173,10 +173,10 @@ class Crops(NamedTuple):
 
 
 def draw_crops(data: ClassFolders, crops: Crops, seed: int = 0) -> Draw:
-    """Random crops of pictures, in a new order each time all were seen.
+    """Random crops of images, in a new order each time all were seen.
 
     Args:
-        data: pictures with their classes.
+        data: images with their classes.
         crops: how they are cut.
         seed: of all chance.
     """
@@ -195,22 +195,24 @@ def _shuffled(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, 0, epoch]).permutation(count)
 
 
-def _part(samples: list[Picture], root: Path, split: str, names: list[str]) -> list[Picture]:
-    """The pictures of a split of a plain folder."""
+def _part(
+    samples: list[LabeledImage], root: Path, split: str, names: list[str]
+) -> list[LabeledImage]:
+    """The images of a split of a plain folder."""
     if split == "all":
         return samples
     if split not in ("train", "val"):
         raise DataError(
             f"got split {split!r} of {root}; without folders for splits there are train, val, all: "
-            f"pass one of these, or put pictures into {root / split}/CLASS/"
+            f"pass one of these, or put images into {root / split}/CLASS/"
         )
     chosen = [s for s in samples if (_number(s.name) % 5 == 0) == (split == "val")]
     bare = sorted({s.label for s in samples} - {s.label for s in chosen})
     if not chosen or (bare and split == "train"):
         of = f"the class {names[bare[0]]}" if chosen else root
         raise DataError(
-            f"got no picture of {of} for {split}, of which there are too few in all: about every "
-            f"fifth is for val; add pictures, or divide them into {root / 'train'}/CLASS/ and "
+            f"got no image of {of} for {split}, of which there are too few in all: about every "
+            f"fifth is for val; add images, or divide them into {root / 'train'}/CLASS/ and "
             f"{root / 'val'}/CLASS/"
         )
     return chosen
@@ -224,32 +226,32 @@ def _number(name: str) -> int:
 def _require_classes(home: Path, found: dict[str, list[Path]], least: int) -> None:
     """Refuse a folder that has no class folders, or something else besides."""
     wanted = f"wanted a folder for each class, such as {home}/cat/1.jpg and {home}/dog/1.jpg"
-    if loose := [path for path in home.iterdir() if _is_picture(path)]:
+    if loose := [path for path in home.iterdir() if _is_image(path)]:
         raise DataError(
-            f"got {home} with {len(loose)} pictures in no class folder, such as "
+            f"got {home} with {len(loose)} images in no class folder, such as "
             f"{min(loose).name}; {wanted}: move each into the folder of its class"
         )
     if inner := [name for name in found if _holds_classes(home / name)]:
         raise DataError(
-            f"got {home / min(inner)}, which has folders but no pictures of its own; {wanted}: if "
-            f"{min(inner)} is a split, name it with --split or --val, else move its pictures up"
+            f"got {home / min(inner)}, which has folders but no images of its own; {wanted}: if "
+            f"{min(inner)} is a split, name it with --split or --val, else move its images up"
         )
     if not any(found.values()):
         raise DataError(
-            f"got {home}, where no folder holds a picture ({' '.join(_SUFFIXES[:5])} ...); {wanted}"
+            f"got {home}, where no folder holds an image ({' '.join(_SUFFIXES[:5])} ...); {wanted}"
         )
     if len(found) < least:
         raise DataError(f"got {home} with the class {min(found)} alone; {wanted}, two or more")
     if empty := [name for name, paths in found.items() if not paths]:
         raise DataError(
-            f"got {home / min(empty)} without pictures ({' '.join(_SUFFIXES[:5])} ...); put some "
+            f"got {home / min(empty)} without images ({' '.join(_SUFFIXES[:5])} ...); put some "
             "there, or remove the folder if it is no class"
         )
 
 
 def _holds_classes(folder: Path) -> bool:
-    """Whether a folder is a split: with folders, but without pictures of its own."""
-    if not folder.is_dir() or any(_is_picture(path) for path in folder.iterdir()):
+    """Whether a folder is a split: with folders, but without images of its own."""
+    if not folder.is_dir() or any(_is_image(path) for path in folder.iterdir()):
         return False
     return bool(_folders(folder))
 
@@ -258,11 +260,11 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """The pictures below a folder, at any depth."""
-    found = (path for path in folder.rglob("*") if _is_picture(path))
+def _images(folder: Path) -> list[Path]:
+    """The images below a folder, at any depth."""
+    found = (path for path in folder.rglob("*") if _is_image(path))
     return sorted(p for p in found if "/." not in f"/{p.relative_to(folder).as_posix()}")
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()

@@ -1,4 +1,4 @@
-"""Train a classifier by a recipe, on a folder of pictures for each class."""
+"""Train a classifier by a recipe, on a folder of images for each class."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,14 +12,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unpool import parallel
+from unpool import distributed
+from unpool.classify.evaluate import draw_confusion, rank, shares, sheet, summarize, write_confusion
+from unpool.classify.folders import ClassFolders, Crops, draw_crops, open_folders, require_images
 from unpool.data.batches import Batch, batches
 from unpool.data.crops import Draw
-from unpool.data.folders import ClassFolders, Crops, draw_crops, open_folders, require_pictures
 from unpool.devices import find_device
 from unpool.errors import OptionError
 from unpool.files import atomic
-from unpool.fitting import (
+from unpool.models import AlexNet, Classifier, ZFNet, prepare, save_pretrained
+from unpool.models.classifiers import initialize, renormalize
+from unpool.recipes import Classification
+from unpool.training.loop import (
     Progress,
     Step,
     arithmetic,
@@ -28,11 +32,7 @@ from unpool.fitting import (
     set_rate,
     take_step,
 )
-from unpool.models import AlexNet, Classifier, ZFNet, prepare, save_pretrained
-from unpool.models.classifiers import initialize, renormalize
-from unpool.ranking import draw_confusion, rank, shares, sheet, summarize, write_confusion
-from unpool.recipes import Classification
-from unpool.runs import Accuracy, Run, curves_missing, draw_curves, write_json, writing
+from unpool.training.run import Accuracy, Run, curves_missing, draw_curves, write_json, writing
 from unpool.vision.images import write_image
 
 __all__ = ["Plan", "build", "fit", "train_classifier"]
@@ -42,9 +42,9 @@ _TOP = 5
 
 
 class Plan(NamedTuple):
-    """What a training is going to do."""
+    """What a training run is going to do."""
 
-    images: int  #: pictures to learn from
+    images: int  #: images to learn from
     classes: int
     epochs: int
     steps: int
@@ -68,7 +68,7 @@ def train_classifier(
 ) -> dict[str, Any]:
     """Train by a recipe, keep the best by validation, and write weights.
 
-    The run folder is described in `unpool.runs`. Begun by `torchrun`, the processes share the
+    `unpool.training.run` describes the run folder. Under `torchrun` the processes share the
     work; every one returns the same summary.
 
     Args:
@@ -91,12 +91,12 @@ def train_classifier(
         DataError, ImageError, OptionError, WeightsError: what came cannot be used.
         TrainingError: the training failed, or its folder cannot be written to.
     """
-    where = find_device(parallel.local(device))
+    where = find_device(distributed.local(device))
     learn = open_folders(data, split)
     choose = open_folders(data, val, learn.classes)
-    require_pictures(learn)
-    require_pictures(choose)
-    with parallel.join(where):
+    require_images(learn)
+    require_images(choose)
+    with distributed.join(where):
         parts = parts_of(recipe)
         torch.manual_seed(recipe.seed)
         net = build(recipe, len(learn.classes)).to(where)
@@ -105,12 +105,12 @@ def train_classifier(
         with closing(run):
             present = {sample.label for sample in choose.samples}
             if unseen := [n for i, n in enumerate(learn.classes) if i not in present]:
-                run.note(f"no picture of {val} is of {', '.join(unseen)}, which are not judged")
+                run.note(f"no image of {val} is of {', '.join(unseen)}, which are not judged")
             if missing := curves_missing():
                 run.note(missing)
             draw = cast(Draw, draw_crops(learn, _crops(recipe), recipe.seed))  # labels are (N,)
             first, size = run.progress.step * parts, recipe.batch // parts
-            stream = batches(draw, size, first, parallel.rank(), parallel.world())
+            stream = batches(draw, size, first, distributed.rank(), distributed.world())
             _fit(run, stream, learn, choose, report)
             return _finish(run, learn, choose, command)
 
@@ -146,9 +146,9 @@ def fit(
         stream: the parts of batches, beginning with the first one of the first step to be done;
             their labels are (N,).
         recipe: what is done.
-        images: how many pictures an epoch has.
+        images: how many images an epoch has.
         progress: kept up to date; `progress.step` steps count as done.
-        optimizer_state: of a training that was left in its middle.
+        optimizer_state: of a training run that was left in its middle.
 
     Raises:
         TrainingError: the loss or its gradient is not finite.
@@ -157,7 +157,7 @@ def fit(
     optimizer = progress.optimizer = optimizer_of(_groups(net, recipe), recipe)
     if optimizer_state is not None:
         optimizer.load_state_dict(optimizer_state)
-    engine, steps = parallel.replicate(net), steps_of(recipe, images)
+    engine, steps = distributed.replicate(net), steps_of(recipe, images)
     losses, cure = partial(_losses, engine, recipe), f"--set lr={recipe.lr / 10:.2g}"
     while progress.step < steps:
         drops = steps if recipe.plateau else None  # never by itself, see `_drop`; or on a line
@@ -215,7 +215,7 @@ def _fit(
 ) -> None:
     """Do the steps that are left; validate, keep and save in between."""
     recipe, net, images = run.recipe, run.learner, len(learn.samples)
-    if report is not None and parallel.rank() == 0:
+    if report is not None and distributed.rank() == 0:
         report(Plan(images, len(learn.classes), recipe.epochs, steps_of(recipe, images)))
     if run.tired:
         return
@@ -245,7 +245,7 @@ def _drop(progress: Progress) -> None:
 
 def _keep(run: Run[Classification, Classifier], ended: range) -> None:
     """Keep the weights of the epochs that the recipe names, to see features evolve."""
-    if parallel.rank() > 0:
+    if distributed.rank() > 0:
         return
     for epoch in set(ended) & set(run.recipe.keep):
         path = run.folder / f"checkpoints/epochs/{epoch:03}.safetensors"
@@ -257,13 +257,13 @@ def _keep(run: Run[Classification, Classifier], ended: range) -> None:
 def _finish(
     run: Run[Classification, Classifier], learn: ClassFolders, choose: ClassFolders, command: str
 ) -> dict[str, Any]:
-    """Weights, card, pictures and figures of the best network."""
+    """Weights, card, images and figures of the best network."""
     run.take_best()
     net, folder, recipe = run.learner, run.folder, run.recipe
     crops = _crops(recipe)
     ranked = rank(net, choose, crops, recipe.bf16)
     summary = {**summarize(ranked, choose, crops), "notes": run.notes}
-    if parallel.rank() == 0:
+    if distributed.rank() == 0:
         with writing(folder):
             save_pretrained(net, folder / "weights", _card(learn, recipe, summary, command))
             write_json(folder / "eval/summary.json", summary)
@@ -272,7 +272,7 @@ def _finish(
             if not curves_missing():
                 draw_curves(folder, {"top1": "top-1 on val", "top5": "top-5"})
                 draw_confusion(folder / "plots/confusion.png", summary["confusion"], learn.classes)
-    parallel.wait()
+    distributed.barrier()
     return summary
 
 
@@ -293,7 +293,7 @@ def _card(
         },
         "mode": "classify",
         "recipe": recipe.to_json(),
-        "data": f"{learn.root.name} {learn.split}, {len(learn.samples)} pictures",
+        "data": f"{learn.root.name} {learn.split}, {len(learn.samples)} images",
         "license": "the terms of the data apply",
         "command": command,
         "figures": {f"{summary['data']} {summary['split']}": figures},

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import click
 
 import unpool
-from unpool import console
 from unpool.cli import (
     bench,
     check,
+    console,
     convert,
     crf,
     evaluate,
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(unpool.__version__, message="%(prog)s %(version)s")
 def commands() -> None:
-    """Deconvolution networks: segment pictures; train and measure what segments them."""
+    """Deconvolution networks: segment images; train and measure what segments them."""
 
 
 commands.add_command(bench.bench)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.options import FROM_ONE, JSON, QUIET, typed
 
 __all__ = ["bench"]
@@ -62,7 +62,7 @@ def segment(**options: Any) -> None:
 @bench.command()
 @_shared
 def crf(**options: Any) -> None:
-    """Seconds a picture of the dense CRF, beside pydensecrf where it is installed.
+    """Seconds an image of the dense CRF, beside pydensecrf where it is installed.
 
     \b
     Example: unpool bench crf --threads 1
@@ -75,7 +75,7 @@ def crf(**options: Any) -> None:
 @bench.command()
 @_shared
 def proposals(**options: Any) -> None:
-    """Seconds a picture of the search for objects, by size.
+    """Seconds an image of the search for objects, by size.
 
     \b
     Example: unpool bench proposals --threads 1
@@ -86,18 +86,18 @@ def proposals(**options: Any) -> None:
 
 
 @bench.command()
-@click.option("--batch", type=click.IntRange(min=2), help="Pictures of a step.  [default: 4]")
+@click.option("--batch", type=click.IntRange(min=2), help="Images of a step.  [default: 4]")
 @click.option("--full", is_flag=True, default=None, help="The published network; takes 6 GB.")
 @click.option(
     "--measure",
     "processes",
     is_flag=True,
     default=None,
-    help="Compare the memory of processes that train with 8 pictures to what is computed, too.",
+    help="Compare the memory of processes that train with 8 images to what is computed, too.",
 )
 @_shared
 def train(**options: Any) -> None:
-    """Seconds a picture of a training step, and the memory of a step with 64 pictures.
+    """Seconds an image of a training step, and the memory of a step with 64 images.
 
     The network is a quarter as wide as the published one, unless --full is given.
 
@@ -110,15 +110,15 @@ def train(**options: Any) -> None:
 
 
 @bench.command()
-@click.option("--pictures", type=FROM_ONE, help="Pictures of a round.  [default: 32]")
+@click.option("--images", type=FROM_ONE, help="Images of a round.  [default: 32]")
 @_shared
 def mining(**options: Any) -> None:
-    """Seconds a picture of finding the strongest activations of all maps of VGG-16.
+    """Seconds an image of finding the strongest activations of all maps of VGG-16.
 
     With --json, ratio tells how many times as long as a plain forward pass that takes.
 
     \b
-    Example: unpool bench mining --threads 1 --pictures 500 --rounds 1 --json
+    Example: unpool bench mining --threads 1 --images 500 --rounds 1 --json
     """
     from unpool.bench.mining import measure
 
@@ -199,7 +199,7 @@ def _run(
 def _rest(found: Mapping[str, Any]) -> dict[str, Any]:
     """What has no place in a table."""
     names = ["network", "crops", "gflop_per_crop", "batch", "rounds", "processor_share"]
-    names += ["size", "parameters", "gflop_per_view", "pictures", "maps"]
+    names += ["size", "parameters", "gflop_per_view", "images", "maps"]
     names += ["occluder", "stride", "positions"]
     rest = {name.replace("_", " "): found.get(name) for name in names}
     peak = found.get("peak", {})
@@ -212,7 +212,9 @@ def _unit(kind: str) -> str:
 
 
 def _of_segment(found: dict[str, Any]) -> list[list[str]]:
-    rows = [["", "s a crop", "range", "times as quick", "share of limit", "GB loading", "GB after"]]
+    rows = [
+        ["", "s a crop", "range", "times as quick", "fraction of limit", "GB loading", "GB after"]
+    ]
     ratios = {"fp32": found["ratio_fp32"], "bf16": found["ratio"]}
     shares = {"fp32": found["share_of_peak_fp32"], "bf16": found["share_of_peak"]}
     for name, seconds in found["seconds_per_crop"].items():
@@ -230,7 +232,7 @@ def _of_segment(found: dict[str, Any]) -> list[list[str]]:
 
 
 def _of_crf(found: dict[str, Any]) -> list[list[str]]:
-    rows = [["", "s a picture", "range", "times pydensecrf", "other labels"]]
+    rows = [["", "s an image", "range", "times pydensecrf", "other labels"]]
     for preset, result in found["presets"].items():
         for way, seconds in result["seconds"].items():
             ratio = result.get("ratio", {}).get(way, {})
@@ -243,7 +245,7 @@ def _of_crf(found: dict[str, Any]) -> list[list[str]]:
 
 
 def _of_proposals(found: dict[str, Any]) -> list[list[str]]:
-    rows = [["", "s a picture", "range", "boxes"]]
+    rows = [["", "s an image", "range", "boxes"]]
     for size, methods in found["sizes"].items():
         for method, result in methods.items():
             boxes = ", ".join(map(str, sorted(set(result["boxes"]))))
@@ -254,10 +256,10 @@ def _of_proposals(found: dict[str, Any]) -> list[list[str]]:
 def _of_train(found: dict[str, Any]) -> list[list[str]]:
     batch, small = found["memory_batch"], found["check_batch"]
     check = found["check_gb"]
-    head = ["", "s a picture", "range", "times as quick", f"GB kept of {batch}", f"GB for {batch}"]
+    head = ["", "s an image", "range", "times as quick", f"GB kept of {batch}", f"GB for {batch}"]
     rows = [head + [f"GB for {small}", "GB of a process"] * bool(check)]
     for name, memory in found["memory_gb"].items():
-        seconds = found["seconds_per_picture"].get(name)
+        seconds = found["seconds_per_image"].get(name)
         row = [name, *(_seconds(seconds) if seconds else ["-", "-"])]
         row += [_number(found["ratio"].get(name, {}).get("median"))]
         row += [_number(memory["kept"]), _number(memory["peak"])]
@@ -268,9 +270,9 @@ def _of_train(found: dict[str, Any]) -> list[list[str]]:
 
 
 def _of_mining(found: dict[str, Any]) -> list[list[str]]:
-    rows = [["", "s a picture", "range", "times as long"]]
+    rows = [["", "s an image", "range", "times as long"]]
     ratios = {"mining": found["ratio"]}
-    for name, seconds in found["seconds_per_picture"].items():
+    for name, seconds in found["seconds_per_image"].items():
         rows.append([name, *_seconds(seconds), _number(ratios.get(name))])
     return rows
 

@@ -1,10 +1,10 @@
-"""`unpool check`: what is wrong with labeled pictures."""
+"""`unpool check`: what is wrong with labeled images."""
 
 from pathlib import Path
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.options import JSON, QUIET
 from unpool.errors import DataError
 
@@ -22,7 +22,7 @@ __all__ = ["check"]
 @JSON
 @QUIET
 def check(data: Path, splits: tuple[str, ...], as_json: bool, quiet: bool) -> None:
-    """Look for mistakes in labeled pictures, before training on them.
+    """Look for mistakes in labeled images, before training on them.
 
     Errors make the exit code 2; warnings alone leave it 0.
 

@@ -26,7 +26,7 @@ from unpool.files import atomic
 if TYPE_CHECKING:
     from unpool.data.check import Report
 
-_SPECK = 0.005  # share of a picture below which a class is not named, as in overlays
+_SPECK = 0.005  # fraction of an image below which a class is not named, as in overlays
 
 Show = Callable[..., None]
 """Called with how much is done, the total, and if need be what is being done."""
@@ -59,9 +59,9 @@ def print_facts(facts: Mapping[str, Any], indent: str = "") -> None:
     devices: cpu, cuda:0
     weights:
       objects: 3
-    >>> print_facts({"data": [{"part": "coco", "pictures": 152}, {"part": "msrc"}]})
+    >>> print_facts({"data": [{"part": "coco", "images": 152}, {"part": "msrc"}]})
     data:
-      part: coco; pictures: 152
+      part: coco; images: 152
       part: msrc
     """
     for name, value in facts.items():
@@ -94,8 +94,8 @@ def print_card(card: Mapping[str, Any]) -> None:
 def in_percent(figures: object) -> object:
     """Figures with each share, however deep, as a percentage; an error, `mse`, stays as it is.
 
-    >>> in_percent({"miou_interval": [0.364, 0.479], "protocol": "whole pictures"})
-    {'miou_interval': '36.4 to 47.9 %', 'protocol': 'whole pictures'}
+    >>> in_percent({"miou_interval": [0.364, 0.479], "protocol": "whole images"})
+    {'miou_interval': '36.4 to 47.9 %', 'protocol': 'whole images'}
     >>> in_percent({"mse": 0.0059, "iou": 0.8929})
     {'mse': 0.0059, 'iou': '89.3 %'}
     """
@@ -155,13 +155,13 @@ def percent(share: float | None) -> str:
 
 
 def complain_of(record: Mapping[str, Any]) -> None:
-    """Say on standard error why a picture failed, and which, unless the reason says so itself."""
+    """Say on standard error why an image failed, and which, unless the reason says so itself."""
     source, error = record["source"], record["error"]
     complain(error if source in error else f"{source}: {error}")
 
 
 def print_segmented(record: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
-    """Print what became of a picture, or why it failed."""
+    """Print what became of an image, or why it failed."""
     if as_json:
         print_json(record)
     elif "error" in record:
@@ -177,10 +177,10 @@ def print_segmented(record: Mapping[str, Any], as_json: bool, quiet: bool) -> No
 
 
 def print_figures(modes: Mapping[str, Mapping[str, Any]], quiet: bool) -> None:
-    """Print which pictures were dropped, percentages in a column for each mode, and protocols."""
+    """Print which images were dropped, percentages in a column for each mode, and protocols."""
     first, *_ = modes.values()
-    for picture, message in first["dropped"].items():
-        complain(f"dropped {picture}: {message}")
+    for image, message in first["dropped"].items():
+        complain(f"dropped {image}: {message}")
     if not quiet:
         columns = [_figures(summary) for summary in modes.values()]
         rows = [[title, *(column[title] for column in columns)] for title in columns[0]]
@@ -215,7 +215,7 @@ _SHOWN = 10  # findings of a kind; a mistake is often made in every file
 
 
 def print_report(report: "Report") -> None:
-    """Print what is wrong with data; and the pictures, objects and pixels of each class."""
+    """Print what is wrong with data; and the images, objects and pixels of each class."""
     total = Counter(finding[:2] for finding in report.findings)
     seen: Counter[tuple[str, str]] = Counter()
     for level, kind, where, message in report.findings:
@@ -226,7 +226,7 @@ def print_report(report: "Report") -> None:
         if n == _SHOWN and rest > 0:
             click.echo(f"{level}: and {rest} more like that ({kind}), which --json lists")
     objects = "objects, " * any(count.objects for count in report.classes)
-    what = f"pictures, {objects}pixels"
+    what = f"images, {objects}pixels"
     rows = [["class", *(f"{split} ({n}): {what}" for split, n in report.splits.items())]]
     for found in report.classes:
         cells = []
@@ -270,7 +270,7 @@ def reason(error: BaseException) -> str:
             return ""
 
 
-_MEMORY = "the memory is too small; give smaller pictures, or a smaller batch"
+_MEMORY = "the memory is too small; give smaller images, or a smaller batch"
 
 
 def disk_is_full(error: BaseException) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.options import JSON, QUIET, Folder, choice, typed
 
 __all__ = ["convert"]
@@ -37,7 +37,7 @@ def convert(
     \b
     Example: unpool convert DeconvNet_trainval_inference.caffemodel deconvnet
     """
-    from unpool.convert import convert as application
+    from unpool.models.convert import convert as application
 
     facts = application(source, target, command=command, **typed(options))._asdict()
     if as_json:

@@ -1,11 +1,11 @@
-"""`unpool crf`: saved scores, refined along the edges of their picture."""
+"""`unpool crf`: saved scores, refined along the edges of their image."""
 
 import time
 from pathlib import Path, PurePosixPath
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.options import CRFS, JSON, OVERLAY, PRESENCE, QUIET, Folder, choice, make_folder
 
 __all__ = ["crf"]
@@ -43,10 +43,10 @@ def crf(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Refine saved scores by a dense CRF, along the edges of the picture IMAGE.
+    """Refine saved scores by a dense CRF, along the edges of the image IMAGE.
 
     SCORES are a file of `unpool segment --scores`, or a .npy or .npz (there, the array scores) of
-    another program: (classes, height, width), as large as the upright picture.
+    another program: (classes, height, width), as large as the upright image.
 
     For cat.jpg this writes OUTPUT/cat.png and OUTPUT/cat.overlay.jpg, as `unpool segment` does.
 
@@ -61,18 +61,18 @@ def crf(
     spare_inputs([source], [mask, mask.with_suffix(".overlay.jpg")])
 
     from unpool.ops.meanfield import warm_up
-    from unpool.scores import read_scores
-    from unpool.segmentation import conclude, in_words
+    from unpool.segment.result import conclude, in_words
+    from unpool.segment.scores import read_scores
 
     start = time.perf_counter()
-    picture, found = read_image(image), read_scores(scores, probabilities=probabilities)
+    photo, found = read_image(image), read_scores(scores, probabilities=probabilities)
     presence = found.presence if presence is None else presence
     with console.progress("loading the CRF", quiet) as show:
         show(0, 2)
         warm_up(crf)
         show(1, 2, "refining")
         refined = conclude(
-            picture, found.values, found.classes, found.palette, crf=crf, presence=presence
+            photo, found.values, found.classes, found.palette, crf=crf, presence=presence
         )
         show(2, 2, "writing")
         make_folder(output)
@@ -80,7 +80,7 @@ def crf(
     record = {
         "source": str(image),
         "mask": str(mask),
-        "size": [picture.shape[1], picture.shape[0]],
+        "size": [photo.shape[1], photo.shape[0]],
         "labels": refined.shares(),
         "seconds": round(time.perf_counter() - start, 3),
         "procedure": f"{', '.join(in_words(presence, crf))} of {scores.name}",

@@ -1,4 +1,4 @@
-"""`unpool evaluate`: the figures of weights on labeled pictures."""
+"""`unpool evaluate`: the figures of weights on labeled images."""
 
 import time
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool import console
 from unpool.cards import MODES
+from unpool.cli import console
 from unpool.cli.options import (
     AGGREGATE,
     CRF,
@@ -31,9 +31,9 @@ from unpool.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from unpool.data.voc import DataSet
-    from unpool.ensemble import EDeconvNet
-    from unpool.segment import Segmenter
+    from unpool.data.datasets import DataSet
+    from unpool.segment.ensemble import EDeconvNet
+    from unpool.segment.segmenter import Segmenter
 
 __all__ = ["evaluate"]
 
@@ -45,12 +45,12 @@ __all__ = ["evaluate"]
     "--split",
     default="val",
     help="The part of the data to measure on: val, train, or another that it has; all for every "
-    "picture.  [default: val]",
+    "image.  [default: val]",
 )
 @choice(
     "--mode",
     [*MODES, "both"],
-    "How to segment: whole pictures, instance-wise, or both, one after the other.  [default: both; "
+    "How to segment: whole images, instance-wise, or both, one after the other.  [default: both; "
     "with --preset edeconvnet, instance; of an FCN, whole]",
 )
 @PRESET
@@ -85,36 +85,36 @@ def evaluate(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Measure weights on labeled pictures.
+    """Measure weights on labeled images.
 
     The data has VOC's layout (JPEGImages, SegmentationClass, ImageSets), or images and masks.
-    Pictures that cannot be used (missing, unreadable, of another size than their mask, with a
+    Images that cannot be used (missing, unreadable, of another size than their mask, with a
     color-coded mask) are dropped and named; the exit code is then 3, or 2 if none is left.
 
     With --json, an object has the figures of the weights' own mode and their protocol at its top,
     and those of each mode under modes.
 
-    Several processes share the pictures: torchrun --nproc-per-node 2 -m unpool evaluate ...
+    Several processes share the images: torchrun --nproc-per-node 2 -m unpool evaluate ...
 
     \b
     Example: unpool evaluate --data VOC2012 --split val -o figures
     """
-    from unpool import parallel
-    from unpool.data.voc import open_data
-    from unpool.ensemble import load
+    from unpool import distributed
+    from unpool.data.datasets import open_data
+    from unpool.segment.ensemble import load
 
     start = time.perf_counter()
     missing: dict[str, str] = {}
     labeled = open_data(data, split, missing)
-    device = parallel.local(device or "auto")
+    device = distributed.local(device or "auto")
     build = {"ensemble": ensemble, "device": device, "precision": precision, "exact": exact}
     segmenter = load(weights, options["preset"], **typed(build))
     chosen = segmenter.measured_modes if mode is None else MODES if mode == "both" else (mode,)
     require_instances({**options, "mode": mode}, "instance" if "instance" in chosen else "whole")
     for name in chosen:
         segmenter.procedure(mode=name)  # refuses what the network does not have
-    with parallel.join(segmenter.device):
-        first = parallel.rank() == 0
+    with distributed.join(segmenter.device):
+        first = distributed.rank() == 0
         if output is not None and first:
             make_folder(output)
         modes = _measure(segmenter, labeled, chosen, missing, quiet or not first, typed(options))
@@ -145,7 +145,7 @@ def _measure(
     options: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
     """The summary of each mode."""
-    from unpool.evaluate import evaluate
+    from unpool.segment.evaluate import evaluate
 
     found = {}
     for mode in modes:

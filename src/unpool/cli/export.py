@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from unpool import console
 from unpool.cards import EXPORTED
+from unpool.cli import console
 from unpool.cli.options import JSON, QUIET, choice
 
 __all__ = ["export"]
@@ -37,18 +37,18 @@ __all__ = ["export"]
 def export(weights: str, format: str | None, output: Path, as_json: bool, quiet: bool) -> None:
     """Write a network for another engine, and verify it.
 
-    The file takes any number of pictures at once, of any size; of the design size alone where the
-    network has code layers. It is kept only if its labels, on drawn pictures and the photos of
+    The file takes any number of images at once, of any size; of the design size alone where the
+    network has code layers. It is kept only if its labels, on drawn images and the photos of
     scikit-image, if that is installed, are those of PyTorch, but for a pixel in 10,000.
 
-    With --json, an object has file, card, format, weights, input (what it takes), bytes, pictures,
+    With --json, an object has file, card, format, weights, input (what it takes), bytes, images,
     pixels, and how many of these were different.
 
     \b
     Example: unpool export --weights objects -o objects.onnx
              unpool segment photo.jpg --weights objects.onnx
     """
-    from unpool.export import export as application
+    from unpool.export.write import export as application
 
     with console.progress("exporting", quiet) as show:
         written = application(weights, output, format, progress=show)
@@ -57,6 +57,6 @@ def export(weights: str, format: str | None, output: Path, as_json: bool, quiet:
     elif not quiet:
         click.echo(
             f"{written.file}: {written.format}, {written.bytes / 1e6:.1f} MB, for {written.input}; "
-            f"labels of {written.pictures} pictures verified: {written.different} of "
+            f"labels of {written.images} images verified: {written.different} of "
             f"{written.pixels} pixels differ from PyTorch's"
         )

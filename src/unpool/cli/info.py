@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 import unpool
-from unpool import console
 from unpool.cards import list_pretrained, read_card
+from unpool.cli import console
 from unpool.cli.options import JSON
 
 __all__ = ["info"]

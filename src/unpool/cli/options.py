@@ -64,7 +64,7 @@ ENSEMBLE = choice(
 CRF = choice(
     "--crf",
     CRFS,
-    "Refine the result along the edges of the picture by a dense CRF, with the parameters that "
+    "Refine the result along the edges of the image by a dense CRF, with the parameters that "
     "were published with these; edeconvnet is that of DeconvNet's paper.  [default: none]",
 )
 PRESENCE = click.option(
@@ -72,7 +72,7 @@ PRESENCE = click.option(
     type=click.FloatRange(0, 1),
     metavar="PROBABILITY",
     help="Leave out classes that are nowhere sure: those that have this probability on less than "
-    "1 % of the picture. 0 keeps all; class 0 always stays.  [default: that of the weights, or of "
+    "1 % of the image. 0 keeps all; class 0 always stays.  [default: that of the weights, or of "
     "saved scores, or else 0]",
 )
 PROPOSALS = click.option(
@@ -84,7 +84,7 @@ METHOD = choice(
     "--method",
     ["edgeboxes", "grid"],
     "In mode instance, where proposals come from: edgeboxes looks for closed outlines, grid takes "
-    "boxes of fixed sizes all over the picture.  [default: edgeboxes]",
+    "boxes of fixed sizes all over the image.  [default: edgeboxes]",
 )
 AGGREGATE = choice(
     "--aggregate",
@@ -103,12 +103,12 @@ DATA = click.option(
     type=click.Path(path_type=Path),
     required=True,
     metavar="FOLDER",
-    help="Labeled pictures, in images/ and masks/ or in the layout of VOC, SBD, COCO or CamVid.",
+    help="Labeled images, in images/ and masks/ or in the layout of VOC, SBD, COCO or CamVid.",
 )
 OVERLAY = click.option(
     "--overlay/--no-overlay",
     default=True,
-    help="Whether to write the pictures with their classes painted on.  [default: overlay]",
+    help="Whether to write the images with their classes painted on.  [default: overlay]",
 )
 DEVICE = click.option(
     "--device",
@@ -137,7 +137,7 @@ def typed(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_instances(options: Mapping[str, Any], mode: str) -> None:
-    """Refuse options of instance-wise segmentation where a picture is segmented in one piece.
+    """Refuse options of instance-wise segmentation where an image is segmented in one piece.
 
     Args:
         options: by name; those that were not typed are None.

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.options import FROM_ONE, JSON, QUIET, Folder, choice, make_folder, typed
 from unpool.errors import DataError, OptionError
 
 if TYPE_CHECKING:
-    from unpool.vision.meshes import Mesh
+    from unpool.rendering.meshes import Mesh
 
 __all__ = ["render"]
 
@@ -32,7 +32,7 @@ __all__ = ["render"]
     type=click.IntRange(8, 2048),
     default=128,
     metavar="PIXELS",
-    help="Of the pictures, in pixels.  [default: 128]",
+    help="Of the images, in pixels.  [default: 128]",
 )
 @choice("--up", ["y", "z"], "The axis that points up in the files.  [default: y]")
 @click.option(
@@ -90,7 +90,7 @@ def render(
             failed, done = failed + ("error" in record), done + ("error" not in record)
             abouts.append(about)
             _print(record, as_json, quiet)
-    from unpool.data.rendering import note_styles
+    from unpool.rendering.write import note_styles
 
     note_styles(output, abouts)
     if new and not done:
@@ -117,7 +117,7 @@ def _draw_models(
     source: Path, output: Path, size: int, show: console.Show, **options: str
 ) -> Drawn:
     """Of each model, what is to be said of it, and whom to thank."""
-    from unpool.data.rendering import open_models, read_model, write_style
+    from unpool.rendering.write import open_models, read_model, write_style
 
     with open_models(source) as found:
         make_folder(output)
@@ -135,8 +135,8 @@ def _draw_models(
 
 
 def _draw_parametric(count: int, seed: int, output: Path, size: int, show: console.Show) -> Drawn:
-    from unpool.data.parametric import build_chair, random_shape
-    from unpool.data.rendering import write_style
+    from unpool.rendering.parametric import build_chair, random_shape
+    from unpool.rendering.write import write_style
 
     make_folder(output)
     for i in range(count):

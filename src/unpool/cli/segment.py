@@ -1,4 +1,4 @@
-"""`unpool segment`: pictures in, masks and overlays out."""
+"""`unpool segment`: images in, masks and overlays out."""
 
 import sys
 import time
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool import console
 from unpool.cards import MODES
+from unpool.cli import console
 from unpool.cli.options import (
     AGGREGATE,
     BATCH,
@@ -33,8 +33,8 @@ from unpool.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from unpool.ensemble import EDeconvNet
-    from unpool.segment import Segmenter
+    from unpool.segment.ensemble import EDeconvNet
+    from unpool.segment.segmenter import Segmenter
     from unpool.vision.sources import Source
 
 __all__ = ["segment"]
@@ -54,7 +54,7 @@ __all__ = ["segment"]
 @choice(
     "--mode",
     MODES,
-    "whole: each picture in one pass; instance: object proposals, one by one, as in the paper.  "
+    "whole: each image in one pass; instance: object proposals, one by one, as in the paper.  "
     "[default: the weights'; with --preset edeconvnet, instance]",
 )
 @PRESET
@@ -92,12 +92,12 @@ def segment(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Give a class to every pixel of pictures.
+    """Give a class to every pixel of images.
 
-    INPUTS are pictures, folders, patterns, lists of paths (.txt), or - for the standard input.
+    INPUTS are images, folders, patterns, lists of paths (.txt), or - for the standard input.
 
     For a/cat.jpg in the folder photos this writes OUTPUT/a/cat.png, an index PNG with a palette,
-    as large as the upright picture, and OUTPUT/a/cat.overlay.jpg; with --scores also
+    as large as the upright image, and OUTPUT/a/cat.overlay.jpg; with --scores also
     OUTPUT/a/cat.scores.npz. Where the results of two inputs would both be called cat, they are
     called cat_jpg and cat_png, or cat_jpg and cat_jpg_2.
 
@@ -106,10 +106,10 @@ def segment(
     or in a list is taken from anywhere.
 
     What cannot be used is reported, the rest is done, and the exit code is 3; it is 2 where not
-    one input stands for a picture.
+    one input stands for an image.
 
-    With --json, the line of a picture has source, mask (its path), scores (their path, if they are
-    written), size ([width, height]), labels (the share of the pixels of each class), seconds,
+    With --json, the line of an image has source, mask (its path), scores (their path, if they are
+    written), size ([width, height]), labels (the fraction of the pixels of each class), seconds,
     timings (with --timings: the seconds of each stage) and procedure (how it was segmented, in
     words); or source and error.
 
@@ -123,9 +123,9 @@ def segment(
     endings = (".png", ".overlay.jpg", ".scores.npz")
     spare_inputs(sources, [mask.with_suffix(ending) for mask in masks for ending in endings])
 
-    from unpool.ensemble import load
     from unpool.ops.meanfield import warm_up
-    from unpool.timings import measuring
+    from unpool.segment.ensemble import load
+    from unpool.segment.timings import measuring
 
     build = {"ensemble": ensemble, "device": device, "precision": precision, "exact": exact}
     failed = len(unusable)
@@ -167,8 +167,8 @@ def _segment(
     scores: bool,
     **options: Any,
 ) -> dict[str, Any]:
-    """Segment one picture, write the results, and give what is to be said of it."""
-    from unpool.timings import stage
+    """Segment one image, write the results, and give what is to be said of it."""
+    from unpool.segment.timings import stage
     from unpool.vision.images import read_image
 
     record = {"source": "-" if source.path is None else str(source.path)}

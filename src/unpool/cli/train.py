@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.options import DATA, DEVICE, JSON, QUIET, Folder, choice, typed
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
-    from unpool.classify import Plan
-    from unpool.fitting import Step
+    from unpool.classify.train import Plan
     from unpool.recipes import AnyKind, Classification, Generation, Recipe
-    from unpool.runs import Accuracy, Likeness, Preparation, Validation
+    from unpool.training.loop import Step
+    from unpool.training.run import Accuracy, Likeness, Preparation, Validation
 
 __all__ = ["train"]
 
@@ -132,12 +132,12 @@ def _refuse(
 def _segment(
     data: Path, output: Path, recipe: "Recipe", options: dict[str, Any], as_json: bool, quiet: bool
 ) -> None:
-    from unpool import parallel
-    from unpool.fitting import Step
-    from unpool.runs import Preparation
-    from unpool.train import train as application
+    from unpool import distributed
+    from unpool.segment.train import train as application
+    from unpool.training.loop import Step
+    from unpool.training.run import Preparation
 
-    speaks, steps = parallel.speaks(), sum(phase.steps for phase in recipe.phases)
+    speaks, steps = distributed.is_main_process(), sum(phase.steps for phase in recipe.phases)
     with console.progress("training", quiet or not speaks) as show, console.plain_warnings():
 
         def report(event: "Step | Validation | Preparation") -> None:
@@ -169,11 +169,11 @@ def _classify(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from unpool import parallel
-    from unpool.classify import Plan, train_classifier
-    from unpool.fitting import Step
+    from unpool import distributed
+    from unpool.classify.train import Plan, train_classifier
+    from unpool.training.loop import Step
 
-    speaks, steps = parallel.speaks(), 0
+    speaks, steps = distributed.is_main_process(), 0
     with console.progress("training", quiet or not speaks) as show, console.plain_warnings():
 
         def report(event: "Plan | Step | Accuracy") -> None:
@@ -182,7 +182,7 @@ def _classify(
                 steps = event.steps
                 if not quiet and not as_json:
                     click.echo(
-                        f"{event.images} pictures of {event.classes} classes: {event.epochs} "
+                        f"{event.images} images of {event.classes} classes: {event.epochs} "
                         f"epochs, {steps} steps"
                     )
             elif isinstance(event, Step):
@@ -211,12 +211,12 @@ def _draw(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from unpool import parallel
-    from unpool.fitting import Step
-    from unpool.generate.training import train_generator
-    from unpool.runs import Preparation
+    from unpool import distributed
+    from unpool.generate.train import train_generator
+    from unpool.training.loop import Step
+    from unpool.training.run import Preparation
 
-    speaks = parallel.speaks()
+    speaks = distributed.is_main_process()
     with console.progress("training", quiet or not speaks) as show, console.plain_warnings():
 
         def report(event: "Step | Likeness | Preparation") -> None:

@@ -1,18 +1,18 @@
-"""Labeled pictures: finding and reading them, checking them before a training, random views.
+"""Labeled images: finding and reading them, checking them before a training run, random views.
 
-`open_data` gives one split of a VOC, SBD, COCO, CamVid or plain folder; `read_sample` a picture and
+`open_data` gives one split of a VOC, SBD, COCO, CamVid or plain folder; `read_sample` an image and
 its labels, `read_instances` and `objects` what stands in it; `check_data` reports whatever would
-spoil a training; `batches` feeds one. `open_folders` gives pictures of which each has one class;
-`open_chairs` rendered objects, seen from around, and `read_views` their pictures.
+spoil a training run; `batches` feeds one. `open_folders` gives images of which each has one class;
+`open_chairs` rendered objects, seen from around, and `read_views` their images.
 """
 
+from unpool.classify.folders import ClassFolders, open_folders
 from unpool.data.batches import Batch, batches
-from unpool.data.chairs import AZIMUTHS, ELEVATIONS, Chairs, View, open_chairs, read_views
 from unpool.data.check import ClassCount, Finding, Report, check_data
 from unpool.data.crops import Views, class_balance
-from unpool.data.folders import ClassFolders, open_folders
+from unpool.data.datasets import VOC_CLASSES, VOID, DataSet, Sample, open_data, read_sample
 from unpool.data.instances import Object, objects, read_instances
-from unpool.data.voc import VOC_CLASSES, VOID, DataSet, Sample, open_data, read_sample
+from unpool.rendering.dataset import AZIMUTHS, ELEVATIONS, Chairs, View, open_chairs, read_views
 
 __all__ = [
     "AZIMUTHS",

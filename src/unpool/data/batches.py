@@ -19,8 +19,8 @@ __all__ = ["Batch", "batches"]
 class Batch(NamedTuple):
     """What one pass of the network learns from."""
 
-    images: NDArray[np.uint8]  #: (N, S, S, 3) RGB; 0 outside the picture
-    labels: NDArray[np.uint8]  #: (N, S, S) class ids; 255 where void or outside the picture
+    images: NDArray[np.uint8]  #: (N, S, S, 3) RGB; 0 outside the image
+    labels: NDArray[np.uint8]  #: (N, S, S) class ids; 255 where void or outside the image
 
 
 def batches(
@@ -40,7 +40,7 @@ def batches(
         world: number of the processes.
 
     Raises:
-        ImageError, DataError: a picture or mask that is found not to be usable when its turn
+        ImageError, DataError: an image or mask that is found not to be usable when its turn
             comes.
     """
 

@@ -1,4 +1,4 @@
-"""Check a data set before a training: all that would spoil it, found without changing a file."""
+"""Check a data set before a training run: find everything that would spoil it; change nothing."""
 
 import itertools
 import os
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.data.classes import VOID, Names, numbered_classes
+from unpool.data.inspect import Finding, Look, look_at, place
 from unpool.data.layouts import (
     Layout,
     class_names,
@@ -22,17 +23,16 @@ from unpool.data.layouts import (
     split_names,
     why_empty,
 )
-from unpool.data.pairs import Finding, Look, look_at, place
 from unpool.errors import DataError
 
 __all__ = ["ClassCount", "Finding", "Report", "check_data"]
 
-_Looks: TypeAlias = Mapping[str, Look]  # by the picture's id
+_Looks: TypeAlias = Mapping[str, Look]  # by the image's id
 
-_ENOUGH = 5  # pictures of a class in train
+_ENOUGH = 5  # images of a class in train
 
 # The correlation of thumbnails. Copies at half the size, or as JPEG of quality 20, have 0.997 or
-# more; different pictures 0.95 or less, but for shots of the same scene and frames of a film.
+# more; different images 0.95 or less, but for shots of the same scene and frames of a film.
 _ALIKE = 0.99
 
 
@@ -41,7 +41,7 @@ class ClassCount(NamedTuple):
 
     name: str
     id: int
-    images: dict[str, int]  #: pictures that show the class, by split
+    images: dict[str, int]  #: images that show the class, by split
     objects: dict[str, int]  #: by split; none at all where there are no object masks
     pixels: dict[str, int]  #: by split
 
@@ -50,7 +50,7 @@ class ClassCount(NamedTuple):
 class Report:
     """What the check of a data set found."""
 
-    splits: dict[str, int]  #: the number of pictures of each
+    splits: dict[str, int]  #: the number of images of each
     classes: list[ClassCount]  #: by id
     findings: list[Finding]  #: errors first
 
@@ -75,19 +75,19 @@ def check_data(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Read every picture and mask in full, and report all that would spoil a training.
+    """Read every image and mask in full, and report all that would spoil a training run.
 
-    Errors are what a training would stop at, or what makes its figures worthless: files that are
+    Errors stop a training run or make its figures worthless: files that are
     missing or cannot be read, sizes that differ (EXIF rotation told apart), color-coded masks,
     photos in place of masks, ids of no class, masks of nothing but background, annotations that
-    cannot be drawn, and the same picture in two splits, under one name or two. Warnings are what
-    may be meant, or borne: rare classes, pictures that are nearly the same, masks without
-    picture ...
+    cannot be drawn, and the same image in two splits, under one name or two. Warnings are what
+    may be meant, or borne: rare classes, images that are nearly the same, masks without
+    image ...
 
     Args:
         root: a folder in one of the layouts of `unpool.data.layouts`.
         splits: those to check; by default all but the unions of others, as VOC's trainval.
-        progress: called with the number of pictures done and their total.
+        progress: called with the number of images done and their total.
 
     Raises:
         DataError: the folder is not a data set, or has no such split, or a list cannot be read.
@@ -177,12 +177,12 @@ def _in_lists(layout: Layout, listed: Mapping[str, list[str]]) -> Iterator[Findi
         if not ids:
             yield Finding("error", "empty-split", split, why_empty(layout, split))
         if twice := [name for name, n in Counter(ids).items() if n > 1]:
-            message = f"lists twice: {_few(twice)}; list every picture once"
+            message = f"lists twice: {_few(twice)}; list every image once"
             yield Finding("warning", "listed-twice", split, message)
     for (a, first), (b, second) in itertools.combinations(listed.items(), 2):
         if both := sorted(set(first) & set(second)):
             message = (
-                f"share {_few(both)}, wanted splits apart, since figures on pictures trained on "
+                f"share {_few(both)}, wanted splits apart, since figures on images trained on "
                 "are worthless; take them out of one list (if one list is meant to hold the "
                 "other, name the splits to check)"
             )
@@ -226,15 +226,15 @@ def _in_classes(
     for split, count in itertools.product(labeled, counts):
         n = count.images[split]
         if not n:
-            message = f"does not occur in {split}; add pictures of it, or do not count on it there"
+            message = f"does not occur in {split}; add images of it, or do not count on it there"
             yield Finding("warning", "empty-class", count.name, message)
         elif split == "train" and n < _ENOUGH:
-            message = f"occurs in {n} of the pictures of train, wanted {_ENOUGH} or more; add some"
+            message = f"occurs in {n} of the images of train, wanted {_ENOUGH} or more; add some"
             yield Finding("warning", "rare-class", count.name, message)
 
 
 def _in_copies(layout: Layout, looks: _Looks, members: Mapping[str, set[str]]) -> Iterator[Finding]:
-    """Find each picture that shows the same as an earlier one; near copies only across splits."""
+    """Find each image that shows the same as an earlier one; near copies only across splits."""
     homes = {name: [s for s, ids in members.items() if name in ids] for name in looks}
     names = [name for name, look in looks.items() if look.digest]
     thumbs = np.array([looks[name].thumb for name in names])
@@ -252,8 +252,8 @@ def _in_copies(layout: Layout, looks: _Looks, members: Mapping[str, set[str]]) -
             if len(drawn) > 1 and "" not in drawn:
                 kind = "contradiction"
                 message = (
-                    f"is the same picture as {other} but with another mask, and one of the two is "
-                    "wrong; keep the picture with the right one, and remove the other"
+                    f"is the same image as {other} but with another mask, and one of the two is "
+                    "wrong; keep the image with the right one, and remove the other"
                 )
             yield Finding("error" if apart else "warning", kind, where, message)
             continue
@@ -263,26 +263,26 @@ def _in_copies(layout: Layout, looks: _Looks, members: Mapping[str, set[str]]) -
         if others:
             other = names[max(others, key=lambda j: alike[j])]
             message = (
-                f"looks much like {other} of {', '.join(homes[other])}; if they are one picture, "
+                f"looks much like {other} of {', '.join(homes[other])}; if they are one image, "
                 "or frames of one film, keep them in one split"
             )
             yield Finding("warning", "near-duplicate", where, message)
 
 
 def _beside(layout: Layout, names: set[str], every: bool) -> Iterator[Finding]:
-    """Find files that take no part: masks without picture and, among all splits, unlisted pairs."""
+    """Find files that take no part: masks without image and, among all splits, unlisted pairs."""
     for name in sorted(layout.masks.files.keys() - layout.images.files):
         where = place(layout, layout.masks.files[name][0])
-        message = f"belongs to no picture in {layout.images.path}; name it as its picture"
+        message = f"belongs to no image in {layout.images.path}; name it as its image"
         yield Finding("warning", "extra-mask", where, message)
     if every and (rest := sorted((layout.images.files.keys() & layout.masks.files) - names)):
-        message = f"has labeled pictures in no split: {_few(rest)}; list them to have them used"
+        message = f"has labeled images in no split: {_few(rest)}; list them to have them used"
         where = place(layout, layout.images.path)
         yield Finding("warning", "unlisted", where, message)
 
 
 def _in_objects(layout: Layout, names: Sequence[str]) -> Iterator[Finding]:
-    """Find pictures without object mask, where others have one; and what COCO has too much."""
+    """Find images without object mask, where others have one; and what COCO has too much."""
     if layout.instances:
         labeled = [name for name in names if name in layout.masks.files]
         if bare := [name for name in labeled if name not in layout.instances.files]:
@@ -294,7 +294,7 @@ def _in_objects(layout: Layout, names: Sequence[str]) -> Iterator[Finding]:
             yield Finding("warning", "no-object-mask", where, message)
     for path, n in layout.astray:
         if n:
-            message = f"has {n} annotations of no picture in it, which are passed over; see why"
+            message = f"has {n} annotations of no image in it, which are passed over; see why"
             yield Finding("warning", "astray", place(layout, path), message)
 
 

@@ -1,7 +1,7 @@
 """COCO's instance annotations: outlines of objects in one JSON file for each split.
 
 An object is polygons or a run-length code (RLE, plain or compressed). `draw` paints the objects
-of a picture, the large before the small, so that a cup stays visible on its table.
+of an image, the large before the small, so that a cup stays visible on its table.
 
 Lin et al., *Microsoft COCO: common objects in context*, ECCV 2014.
 """
@@ -42,10 +42,10 @@ _KEPT = {  # of the fields of all kinds of objects in a file
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """The objects of one picture, not yet drawn."""
+    """The objects of one image, not yet drawn."""
 
     file: Path  #: the JSON file
-    name: str  #: of the picture, in the file
+    name: str  #: of the image, in the file
     size: tuple[int, int]  #: H, W
     objects: list[dict[str, Any]]  #: annotations, as they are in the file
     ids: Mapping[object, int]  #: class ids by the file's category ids
@@ -57,13 +57,13 @@ class Drawing:
 class Annotations(NamedTuple):
     """What a JSON file holds."""
 
-    pictures: dict[str, Drawing]  #: by the picture's file name
+    images: dict[str, Drawing]  #: by the image's file name
     categories: dict[object, str]  #: names by the file's ids, ordered by id
-    astray: int  #: annotations of pictures that the file does not have
+    astray: int  #: annotations of images that the file does not have
 
 
 class Drawn(NamedTuple):
-    """The objects of a picture as maps."""
+    """The objects of an image as maps."""
 
     labels: NDArray[np.uint8]  #: (H, W) class ids; 255 (void) for crowds
     instances: NDArray[np.int32]  #: (H, W) object numbers from 1, without 255, which is void
@@ -109,28 +109,28 @@ def read_annotations(path: Path) -> Annotations:
         ) from error
     categories = _categories(path, content)
     ids = {key: i for i, key in enumerate(categories, 1)}
-    pictures: dict[str, Drawing] = {}
+    images: dict[str, Drawing] = {}
     objects: dict[object, list[dict[str, Any]]] = {}
     for entry in _entries(path, content, "images", "id", "file_name", "height", "width"):
         height, width, name = entry["height"], entry["width"], str(entry["file_name"])
         good = isinstance(height, int) and isinstance(width, int) and min(height, width) > 0
         if not good or height * width > MAX_PIXELS:
             raise DataError(f"got {path} with {name} of {width} x {height}; write its size")
-        if name in pictures or entry["id"] in objects:
-            raise DataError(f"got {path} with {name} or its id twice; list every picture once")
+        if name in images or entry["id"] in objects:
+            raise DataError(f"got {path} with {name} or its id twice; list every image once")
         objects[entry["id"]] = []
-        pictures[name] = Drawing(path, name, (height, width), objects[entry["id"]], ids)
+        images[name] = Drawing(path, name, (height, width), objects[entry["id"]], ids)
     astray = 0
     for entry in _entries(path, content, "annotations", "image_id"):
         if entry["image_id"] in objects:
             objects[entry["image_id"]].append(entry)
         else:
             astray += 1
-    return Annotations(pictures, categories, astray)
+    return Annotations(images, categories, astray)
 
 
 def draw(drawing: Drawing) -> Drawn:
-    """Paint the objects of a picture: crowds as void, then the others, the largest first.
+    """Paint the objects of an image: crowds as void, then the others, the largest first.
 
     Raises:
         DataError: an annotation without known category, or whose outline cannot be used.
@@ -225,7 +225,7 @@ def _decompressed(text: str) -> list[int]:
 
 
 def _outline(found: object, size: tuple[int, int]) -> tuple[tuple[slice, slice], Mask]:
-    """Where an object lies: a part of the picture, and which pixels of that."""
+    """Where an object lies: a part of the image, and which pixels of that."""
     height, width = size
     match found:
         case {"counts": str() | list() as counts, "size": shape}:
@@ -247,7 +247,7 @@ def _outline(found: object, size: tuple[int, int]) -> tuple[tuple[slice, slice],
 
 
 def _tight(mask: Mask) -> tuple[tuple[slice, slice], Mask]:
-    """The part of a map that holds something, since a picture may have many objects."""
+    """The part of a map that holds something, since an image may have many objects."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     y, x = (slice(found[0], found[-1] + 1) if found.size else slice(0) for found in (rows, columns))
     return (y, x), mask[y, x].copy()

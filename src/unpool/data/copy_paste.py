@@ -1,4 +1,4 @@
-"""Objects of other pictures, pasted into views, so that rare ones are seen in more places."""
+"""Objects of other images, pasted into views, so that rare ones are seen in more places."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from unpool.data.datasets import DataSet, Sample, read_sample
 from unpool.data.instances import Object, objects, read_instances
-from unpool.data.voc import DataSet, Sample, read_sample
 
 __all__ = ["Paster", "find_paster"]
 

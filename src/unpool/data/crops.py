@@ -1,4 +1,4 @@
-"""Training crops: views of whole pictures, and windows, exact on picture and mask together."""
+"""Training crops: views of whole images, and windows, exact on image and mask together."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unpool.data.copy_paste import Paster
+from unpool.data.datasets import VOID, DataSet, read_sample
 from unpool.data.instances import read_instances
-from unpool.data.pasting import Paster
-from unpool.data.voc import VOID, DataSet, read_sample
 from unpool.data.windows import Box, Window
 from unpool.errors import DataError
 from unpool.vision.boxes import Crop
@@ -31,10 +31,10 @@ Draw = Callable[[int], tuple[Pixels, Pixels]]
 
 
 class Views(NamedTuple):
-    """How a random view is drawn: enlarge the picture, cut a square, flip it, change its colors."""
+    """How a random view is drawn: enlarge the image, cut a square, flip it, change its colors."""
 
     side: int = 224  #: S, of the square in pixels
-    long_side: tuple[int, int] = (224, 448)  #: range of the enlarged picture's long side
+    long_side: tuple[int, int] = (224, 448)  #: range of the enlarged image's long side
     aspect: float = 0.15  #: largest change of the aspect ratio, as a logarithm
     flip: bool = True
     color: float = 0.2  #: largest relative change of brightness, contrast and saturation
@@ -42,12 +42,12 @@ class Views(NamedTuple):
     def draw(
         self, image: Pixels, labels: Pixels, rng: np.random.Generator
     ) -> tuple[Pixels, Pixels]:
-        """A random view of a picture (H, W, 3) and its labels (H, W), as (S, S, 3) and (S, S)."""
+        """A random view of an image (H, W, 3) and its labels (H, W), as (S, S, 3) and (S, S)."""
         box = self._box(image.shape[0], image.shape[1], rng)
         return _cut(image, labels, Crop(box, self.side), self.flip, self.color, rng)
 
     def _box(self, height: int, width: int, rng: np.random.Generator) -> Box:
-        """The box of the picture that becomes the square: enlarging and cutting in one step."""
+        """The box of the image that becomes the square: enlarging and cutting in one step."""
         low, high = np.log(self.long_side)
         scale = np.exp(rng.uniform(low, high)) / max(height, width)
         stretch = np.exp(rng.uniform(-self.aspect, self.aspect) / 2)
@@ -72,7 +72,7 @@ class Cut(NamedTuple):
     def draw(
         self, image: Pixels, labels: Pixels, box: Box, rng: np.random.Generator
     ) -> tuple[Pixels, Pixels]:
-        """The crop of a picture's box and its labels, as (S, S, 3) and (S, S)."""
+        """The crop of an image's box and its labels, as (S, S, 3) and (S, S)."""
         image, labels = _cut(image, labels, Crop(box, self.enlarged), self.flip, self.color, rng)
         y, x = rng.integers(0, self.enlarged - self.side + 1, 2)
         part = slice(y, y + self.side), slice(x, x + self.side)
@@ -80,18 +80,18 @@ class Cut(NamedTuple):
 
 
 def class_balance(data: DataSet, common: float) -> NDArray[np.float64]:
-    """How often each picture is to be drawn, so that rare classes are seen more often.
+    """How often each image is to be drawn, so that rare classes are seen more often.
 
     "We balance the number of examples across classes by adding redundant examples for the
-    classes with limited number of examples." A class found in the share s of the pictures asks
-    for them sqrt(common / s) times as often, and a picture follows its rarest class.
+    classes with limited number of examples." A class found in the share s of the images asks
+    for them sqrt(common / s) times as often, and an image follows its rarest class.
 
     Args:
         data: its masks are read.
         common: the share from which on a class is not rare, 0 to 1; 0 treats all alike.
 
     Returns:
-        A weight for each picture, 1 or more.
+        A weight for each image, 1 or more.
 
     Noh, Hong, Han 2015, section 5.1; the square root as in Gupta, Dollar, Girshick 2019 (LVIS).
     """
@@ -111,15 +111,15 @@ def draw_views(
     weights: NDArray[np.float64] | None = None,
     paster: Paster | None = None,
 ) -> Draw:
-    """Random views of pictures, in a new order each time all were seen.
+    """Random views of images, in a new order each time all were seen.
 
     Args:
-        data: labeled pictures.
+        data: labeled images.
         views: how views are drawn.
         seed: of all chance.
-        weights: how often each picture is drawn, relative to the others; all alike and in turn
+        weights: how often each image is drawn, relative to the others; all alike and in turn
             when not given.
-        paster: puts objects of other pictures into them.
+        paster: puts objects of other images into them.
     """
 
     def draw(place: int) -> tuple[Pixels, Pixels]:
@@ -178,7 +178,7 @@ def _shuffled(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 def _cut(
     image: Pixels, labels: Pixels, crop: Crop, flip: bool, color: float, rng: np.random.Generator
 ) -> tuple[Pixels, Pixels]:
-    """Cut picture and labels, flip every other one, and change the colors."""
+    """Cut image and labels, flip every other one, and change the colors."""
     view, seen = crop.take(image, antialias=False), crop.take_labels(labels, VOID)
     inside = crop.take_labels(np.ones(labels.shape, np.bool_), fill=False)
     if flip and rng.random() < 0.5:
@@ -189,7 +189,7 @@ def _cut(
 def _recolor(
     image: Pixels, inside: NDArray[np.bool_], strength: float, rng: np.random.Generator
 ) -> Pixels:
-    """Change the colors of what is inside the picture; what is outside becomes 0."""
+    """Change the colors of what is inside the image; what is outside becomes 0."""
     brightness, contrast, saturation = (1 + rng.uniform(-strength, strength, 3)).tolist()
     x = image[inside].astype(np.float32) * brightness
     mean = x.sum() / max(x.size, 1)  # a line of pixels may be shrunk to nothing

@@ -1,4 +1,4 @@
-"""Labeled pictures, one split at a time; `unpool.data.layouts` says how they may lie on disk.
+"""Labeled images, one split at a time; `unpool.data.layouts` says how they may lie on disk.
 
 In memory, labels are class ids; 255 is void and takes no part in training or evaluation.
 """
@@ -29,17 +29,17 @@ __all__ = [
 
 
 class Sample(NamedTuple):
-    """A picture and its mask, to be read when they are needed."""
+    """An image and its mask, to be read when they are needed."""
 
-    name: str  #: the picture's id: its path below the images folder, without suffix
+    name: str  #: the image's id: its path below the images folder, without suffix
     image: Path
-    mask: Path | Drawing  #: an index picture, SBD's .mat, or the objects of a COCO file
-    instances: Path | None = None  #: an index picture or SBD's .mat of the objects
+    mask: Path | Drawing  #: an index image, SBD's .mat, or the objects of a COCO file
+    instances: Path | None = None  #: an index image or SBD's .mat of the objects
     void: int = VOID  #: the mask's id that is read as 255
 
 
 class DataSet(NamedTuple):
-    """One split of labeled pictures."""
+    """One split of labeled images."""
 
     root: Path
     split: str
@@ -48,15 +48,15 @@ class DataSet(NamedTuple):
 
 
 def open_data(root: str | Path, split: str, missing: dict[str, str] | None = None) -> DataSet:
-    """Find the pictures and masks of a split.
+    """Find the images and masks of a split.
 
     Files are listed, not read; but where nothing names the classes, all masks are read, for
     the highest id; and of COCO's files, that of the split is read once.
 
     Args:
         root: a folder in one of the layouts of `unpool.data.layouts`.
-        split: "train", "val", or whatever the folder has; "all" for every picture.
-        missing: gets the ids of which a picture or mask is missing or there twice, and why; they
+        split: "train", "val", or whatever the folder has; "all" for every image.
+        missing: gets the ids of which an image or mask is missing or there twice, and why; they
             are errors when it is not given. Masks that cannot be read for their ids are then
             passed over, too.
 
@@ -64,7 +64,7 @@ def open_data(root: str | Path, split: str, missing: dict[str, str] | None = Non
         The samples in the order of the list or of COCO's file, or sorted by name.
 
     Raises:
-        DataError: the folder, the split, a picture or a mask is missing; the message tells
+        DataError: the folder, the split, an image or a mask is missing; the message tells
             what was looked for and which splits there are.
         ImageError: a mask cannot be read for its ids.
 
@@ -99,14 +99,14 @@ def open_data(root: str | Path, split: str, missing: dict[str, str] | None = Non
 
 
 def read_sample(sample: Sample, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Read a picture and its mask, checked against each other.
+    """Read an image and its mask, checked against each other.
 
     Args:
         sample: from `open_data`.
         classes: how many classes there are.
 
     Returns:
-        The picture (H, W, 3) uint8 RGB, upright, and its labels (H, W) uint8, 255 for void.
+        The image (H, W, 3) uint8 RGB, upright, and its labels (H, W) uint8, 255 for void.
 
     Raises:
         ImageError: a file that cannot be used.
@@ -117,7 +117,7 @@ def read_sample(sample: Sample, classes: int) -> tuple[NDArray[np.uint8], NDArra
     if image.shape[:2] != labels.shape:
         raise DataError(
             f"{sample.image} is {_size(image)} (upright) but its mask {sample.mask} is "
-            f"{_size(labels)}; resize the mask (nearest) or undo the picture's EXIF rotation"
+            f"{_size(labels)}; resize the mask (nearest) or undo the image's EXIF rotation"
         )
     return image, labels
 
@@ -145,7 +145,7 @@ def load_labels(mask: Path | Drawing, void: int = VOID) -> NDArray[np.uint8]:
     """The labels (H, W) of a mask in whichever form, with whichever ids it has.
 
     Args:
-        mask: an index picture, SBD's .mat, or the objects of a COCO file.
+        mask: an index image, SBD's .mat, or the objects of a COCO file.
         void: an id that is read as 255.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A close look at one picture and its mask: what is wrong with them, and what they show."""
+"""A close look at one image and its mask: what is wrong with them, and what they show."""
 
 import hashlib
 import warnings
@@ -12,9 +12,9 @@ from PIL import ExifTags, Image
 
 from unpool.data.classes import VOID
 from unpool.data.coco import Drawing, draw
+from unpool.data.datasets import load_labels
 from unpool.data.instances import Object, find_objects, load_objects
 from unpool.data.layouts import Layout
-from unpool.data.voc import load_labels
 from unpool.errors import DataError, ImageError
 from unpool.vision.images import read_image, voc_palette
 
@@ -22,39 +22,39 @@ __all__ = ["Finding", "Look", "look_at", "place"]
 
 Pixels = NDArray[np.uint8]
 
-# Masks have few ids and large even regions: in ADE20K, with 150 classes, some 40 ids a picture,
+# Masks have few ids and large even regions: in ADE20K, with 150 classes, some 40 ids an image,
 # and one in thirty pixels differs from its neighbor. In a gray photo, most do.
 _IDS, _ROUGH = 32, 0.1
 
 _COLORS = 256  # of a color-coded mask; a photo has thousands
 
-_PUT = "put the mask of class ids there, or take the picture out"
+_PUT = "put the mask of class ids there, or take the image out"
 
-_STRAY = 0.05  # share of the objects' pixels that may be of another class, as borders are
+_STRAY = 0.05  # fraction of the objects' pixels that may be of another class, as borders are
 
 
 class Finding(NamedTuple):
     """Something about a data set that should be put right."""
 
-    level: Literal["error", "warning"]  #: an error stops a training, or falsifies its figures
+    level: Literal["error", "warning"]  #: an error stops a training run, or falsifies its figures
     kind: str  #: a short slug, such as "missing-mask"
     where: str  #: a file or folder below the root, a split, or a class
     message: str  #: what came, what was wanted, what to do
 
 
 class Look(NamedTuple):
-    """What one picture and its mask show."""
+    """What one image and its mask show."""
 
     findings: list[Finding]
     pixels: NDArray[np.int64]  #: (256,) pixels by id; all 0 if the mask cannot be used
     objects: NDArray[np.int64]  #: (256,) objects by class id; all 0 without an object mask
-    digest: str  #: the same for the same pixels; empty if the picture cannot be read
+    digest: str  #: the same for the same pixels; empty if the image cannot be read
     drawn: str  #: the same for the same labels; empty if the mask cannot be used
     thumb: NDArray[np.float32]  #: (256,); the product of two is their correlation
 
 
 def look_at(layout: Layout, name: str, void: int = VOID) -> Look:
-    """Decode a picture, its mask and its objects in full, and compare them.
+    """Decode an image, its mask and its objects in full, and compare them.
 
     Args:
         layout: the files of the data set.
@@ -88,13 +88,13 @@ def place(layout: Layout, file: Path | Drawing) -> str:
 
 
 def _read_image(layout: Layout, name: str, findings: list[Finding]) -> Pixels | None:
-    """Read a picture; what stands in the way becomes a finding."""
+    """Read an image; what stands in the way becomes a finding."""
     path = layout.images.home(name)
     try:
         path = layout.images.file(name)
         return read_image(path)
     except DataError as error:
-        kind = "ambiguous-name" if name in layout.images.files else "missing-picture"
+        kind = "ambiguous-name" if name in layout.images.files else "missing-image"
         message = str(error)
     except ImageError as error:
         kind, message = "unreadable", str(error).removeprefix(f"{path}: ")
@@ -139,7 +139,7 @@ def _draw(layout: Layout, drawing: Drawing, findings: list[Finding]) -> tuple[Pi
 def _read_objects(
     layout: Layout, name: str, labels: Pixels, findings: list[Finding]
 ) -> list[Object]:
-    """Read and judge the object mask of a picture, if it has one."""
+    """Read and judge the object mask of an image, if it has one."""
     if layout.instances is None or name not in layout.instances.files:
         return []
     path = layout.instances.home(name)
@@ -163,7 +163,7 @@ def _read_objects(
     if stray > _STRAY * np.count_nonzero(inside):
         message = (
             f"has {stray} of {np.count_nonzero(inside)} pixels on another class than their object "
-            "has, wanted one class for each object; see whether it is this picture's"
+            "has, wanted one class for each object; see whether it is this image's"
         )
         findings.append(Finding("warning", "objects-differ", place(layout, path), message))
     return found
@@ -207,8 +207,8 @@ def _compare(layout: Layout, path: Path, image: Pixels, labels: Pixels) -> Itera
     if sideways and drawn == upright[::-1]:
         message = (
             f"is {sizes[0]} once turned upright by its EXIF orientation {turn}, but its mask is "
-            f"{sizes[1]}, as the pixels are stored; turn the mask as the picture is turned, or "
-            "remove the EXIF orientation if the picture stands upright without it"
+            f"{sizes[1]}, as the pixels are stored; turn the mask as the image is turned, or "
+            "remove the EXIF orientation if the image stands upright without it"
         )
         yield Finding("error", "exif", where, message)
     elif drawn != upright:
@@ -220,8 +220,8 @@ def _compare(layout: Layout, path: Path, image: Pixels, labels: Pixels) -> Itera
     elif turn > 1 and not sideways:
         message = (
             f"is turned by its EXIF orientation {turn}, and the size of its mask does not tell "
-            "whether that was drawn on the upright picture, as wanted; look at both, then save "
-            "the picture upright without EXIF"
+            "whether that was drawn on the upright image, as wanted; look at both, then save "
+            "the image upright without EXIF"
         )
         yield Finding("warning", "exif", where, message)
 
@@ -235,7 +235,7 @@ def _digest(array: Pixels) -> str:
 
 
 def _orientation(path: Path) -> int:
-    """The EXIF orientation of a picture that can be read: 1, upright, to 8."""
+    """The EXIF orientation of an image that can be read: 1, upright, to 8."""
     with warnings.catch_warnings(), Image.open(path) as im:
         warnings.filterwarnings("ignore", module="PIL")  # odd metadata
         try:  # not im.getexif(), which would decode a PNG; read_image does the same
@@ -245,7 +245,7 @@ def _orientation(path: Path) -> int:
 
 
 def _thumb(image: Pixels) -> NDArray[np.float32]:
-    """A picture as a unit vector of 16 x 16 gray values about their mean; 0 if it is flat."""
+    """An image as a unit vector of 16 x 16 gray values about their mean; 0 if it is flat."""
     small = Image.fromarray(image).convert("L").resize((16, 16), Image.Resampling.BOX)
     values = np.asarray(small, np.float32).ravel()
     values = values - values.mean()

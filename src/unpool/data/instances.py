@@ -1,7 +1,7 @@
-"""The objects of a picture: which pixels are which object's, and where each object lies.
+"""The objects of an image: which pixels are which object's, and where each object lies.
 
 An instance map has 0 for the background, and 255 (void) wherever the labels have it or the
-annotation does; every other number is one object, and means nothing beyond its picture. No object
+annotation does; every other number is one object, and means nothing beyond its image. No object
 has the number 255, and numbers may be left out.
 """
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from unpool.data.classes import VOID
 from unpool.data.coco import Drawing, draw
+from unpool.data.datasets import Sample, read_labels
 from unpool.data.sbd import read_objects
-from unpool.data.voc import Sample, read_labels
 from unpool.errors import DataError
 from unpool.vision.images import read_mask
 
@@ -25,7 +25,7 @@ _SPECK = 5  # pixels; fewer are a slip of the annotator's, or of a resize
 
 
 class Object(NamedTuple):
-    """One object of a picture."""
+    """One object of an image."""
 
     label: int  #: class id
     box: tuple[int, int, int, int]  #: x0, y0, x1, y1, tight; x1 and y1 are excluded
@@ -34,7 +34,7 @@ class Object(NamedTuple):
 
 
 def read_instances(sample: Sample, classes: int) -> NDArray[np.int32]:
-    """Read the instance map of a picture.
+    """Read the instance map of an image.
 
     It comes from SegmentationObject (VOC), instances/ (plain), inst/ (SBD) or the annotations
     (COCO). A sample without such a file gets the connected parts of each class but the
@@ -63,7 +63,7 @@ def read_instances(sample: Sample, classes: int) -> NDArray[np.int32]:
 
 
 def objects(sample: Sample, classes: int) -> list[Object]:
-    """The objects of a picture, ordered by number; the numbers are those of `read_instances`.
+    """The objects of an image, ordered by number; the numbers are those of `read_instances`.
 
     Args:
         sample: from `open_data`.
@@ -120,7 +120,7 @@ def components(labels: NDArray[np.uint8]) -> NDArray[np.int32]:
 
 
 def load_objects(path: Path) -> NDArray[np.int32]:
-    """The instance map of a file: an index picture, or SBD's .mat.
+    """The instance map of a file: an index image, or SBD's .mat.
 
     Raises:
         ImageError: a file that cannot be used.

@@ -4,14 +4,14 @@
              SegmentationClassAug/ID.png stands in where SegmentationClass has no mask, as in the
              list trainaug; SegmentationObject/ID.png has the objects
     SBD      img/ID.jpg  cls/ID.mat  inst/ID.mat  SPLIT.txt, all perhaps in dataset/
-    COCO     annotations/instances_SPLIT2017.json, and the pictures in SPLIT2017/, in
+    COCO     annotations/instances_SPLIT2017.json, and the images in SPLIT2017/, in
              images/SPLIT2017/ or in images/
     CamVid   SPLIT/ID.png  SPLITannot/ID.png
     plain    images/...  masks/...  of equal names, perhaps instances/... for the objects; the
              splits are lists (SPLIT.txt beside them) or folders (images/SPLIT/...); without
-             either, every fifth picture is "val" and the others are "train"
+             either, every fifth image is "val" and the others are "train"
 
-A list has an id a line: the picture's path below the images folder, with or without its suffix.
+A list has an id a line: the image's path below the images folder, with or without its suffix.
 All but COCO may have a `classes.txt`, see `unpool.data.classes.read_names`.
 """
 
@@ -41,7 +41,7 @@ _USUAL = ("train", "val", "test", "trainval", "trainaug")
 
 
 class Folder(NamedTuple):
-    """The pictures, or the masks, of a data set."""
+    """The images, or the masks, of a data set."""
 
     path: Path
     suffixes: tuple[str, ...]
@@ -79,12 +79,12 @@ class Layout(NamedTuple):
     root: Path
     images: Folder
     masks: Folder  #: without files if they are drawn
-    instances: Folder | None = None  #: object masks, of some pictures or all
+    instances: Folder | None = None  #: object masks, of some images or all
     drawings: Mapping[str, Drawing] = {}  #: by id; COCO's masks
     lists: Path | None = None  #: the folder of the lists, if there may be any
     groups: Mapping[str, list[str]] = {}  #: ids by split, as folders or annotations give them
     names: Names | None = None  #: of the classes, where no classes.txt tells others
-    astray: tuple[tuple[Path, int], ...] = ()  #: COCO files and how much of no picture is in them
+    astray: tuple[tuple[Path, int], ...] = ()  #: COCO files and how much of no image is in them
 
     def mask(self, name: str) -> Path | Drawing:
         """The mask of an id.
@@ -106,14 +106,14 @@ class Layout(NamedTuple):
 
 
 def find_files(root: str | Path, split: str | None = None) -> Layout:
-    """Find the pictures and masks of a data set, whether or not they fit one another.
+    """Find the images and masks of a data set, whether or not they fit one another.
 
     Args:
         root: a folder in one of the layouts above.
         split: all that is wanted, so that COCO's other files need not be read.
 
     Raises:
-        DataError: the folder has none of the layouts, or no picture.
+        DataError: the folder has none of the layouts, or no image.
     """
     root = Path(root)
     if not root.is_dir():
@@ -121,7 +121,7 @@ def find_files(root: str | Path, split: str | None = None) -> Layout:
     layout = _find(root, split)
     if not layout.images.files and not layout.drawings:
         raise DataError(
-            f"got {layout.images.path} without pictures; wanted files ending in {' '.join(_IMAGES)}"
+            f"got {layout.images.path} without images; wanted files ending in {' '.join(_IMAGES)}"
         )
     return layout
 
@@ -134,7 +134,7 @@ def list_splits(layout: Layout) -> list[str]:
 def split_names(layout: Layout, split: str) -> list[str]:
     """The ids of a split: from a list, from a folder, or by the fixed rule.
 
-    A line of a list that names no picture is given as it is.
+    A line of a list that names no image is given as it is.
 
     Raises:
         DataError: there is no such split.
@@ -154,18 +154,18 @@ def split_names(layout: Layout, split: str) -> list[str]:
 
 
 def why_empty(layout: Layout, split: str) -> str:
-    """What to tell of a split that has no pictures."""
+    """What to tell of a split that has no images."""
     listed = layout.lists and layout.lists / f"{split}.txt"
     if listed and listed.is_file():
-        return f"has no pictures; write their ids into {listed}"
+        return f"has no images; write their ids into {listed}"
     if split in layout.groups:
-        return f"has no pictures; put them into {layout.images.path / split}"
+        return f"has no images; put them into {layout.images.path / split}"
     n = len(layout.images.files)
     return (
-        "has no pictures: without lists and folders val is every fifth picture, and there "
-        f"{'are' if n > 1 else 'is'} {n} in all; add pictures until there are 5, write the ids of "
+        "has no images: without lists and folders val is every fifth image, and there "
+        f"{'are' if n > 1 else 'is'} {n} in all; add images until there are 5, write the ids of "
         f"both splits into train.txt and val.txt in {layout.lists}, or take all for the split "
-        "(--split all; of a training, --val all)"
+        "(--split all; of a training run, --val all)"
     )
 
 
@@ -200,7 +200,7 @@ def _find(root: Path, split: str | None) -> Layout:
     raise DataError(
         f"got {root}, which has neither JPEGImages/ (VOC) nor images/ (plain), nor img/ and cls/ "
         "(SBD), annotations/instances_*.json (COCO), or train/ and trainannot/ (CamVid); wanted "
-        "one of these layouts: pass the folder that holds them, or move the pictures to images/ "
+        "one of these layouts: pass the folder that holds them, or move the images to images/ "
         "and the masks to masks/"
     )
 
@@ -269,9 +269,9 @@ def _coco(root: Path, annotations: Mapping[str, Path], split: str | None) -> Lay
     images: dict[str, list[Path]] = {}
     groups: dict[str, list[str]] = {}
     for name, found in read.items():
-        paths = [homes[name] / picture for picture in found.pictures]
+        paths = [homes[name] / image for image in found.images]
         groups[name] = [path.relative_to(base).with_suffix("").as_posix() for path in paths]
-        drawings |= zip(groups[name], found.pictures.values(), strict=True)
+        drawings |= zip(groups[name], found.images.values(), strict=True)
         for key, path in zip(groups[name], paths, strict=True):
             if path.is_file() and path not in images.get(key, []):
                 images.setdefault(key, []).append(path)
@@ -299,20 +299,20 @@ def _categories(annotations: Mapping[str, Path], read: Mapping[str, Annotations]
 
 
 def _home(root: Path, path: Path, found: Annotations) -> Path:
-    """The folder of the pictures of a COCO file: the first that has one of them."""
+    """The folder of the images of a COCO file: the first that has one of them."""
     split = path.stem.removeprefix("instances_")
     names = split, without_year(split)
     homes = [root / name for name in (*names, *(f"images/{name}" for name in names), "images", "")]
     homes = [home for home in homes if home.is_dir()]  # at least root
-    picture = next(iter(found.pictures), "")
-    return next((home for home in homes if (home / picture).is_file()), homes[0])
+    image = next(iter(found.images), "")
+    return next((home for home in homes if (home / image).is_file()), homes[0])
 
 
 def _required(folder: Folder) -> Folder:
     if not folder.path.is_dir():
         home = folder.path
         raise DataError(
-            f"got {home.parent} without {home.name}/; put the masks there, named as the pictures"
+            f"got {home.parent} without {home.name}/; put the masks there, named as the images"
         )
     return folder
 
@@ -346,7 +346,7 @@ def _lists(layout: Layout) -> list[str]:
 
 
 def _is_list(path: Path, layout: Layout) -> bool:
-    """Whether a text lists pictures, by its name or its first line; a readme does not."""
+    """Whether a text lists images, by its name or its first line; a readme does not."""
     if path.stem in (*_USUAL, "classes"):
         return path.stem in _USUAL
     try:
@@ -357,7 +357,7 @@ def _is_list(path: Path, layout: Layout) -> bool:
 
 
 def _id(line: str, layout: Layout) -> str:
-    """The picture that a line names, perhaps with its suffix or with other words behind it."""
+    """The image that a line names, perhaps with its suffix or with other words behind it."""
     for name in (line, *line.split()[:1]):
         stem, _, suffix = name.rpartition(".")
         if name in layout.images.files:

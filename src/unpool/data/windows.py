@@ -1,4 +1,4 @@
-"""Windows: the squares of pictures that the two stages of the published training learn from.
+"""Windows: the squares of images that the two stages of the published training learn from.
 
 Stage 1 sees a window about each object, in which that object alone keeps its class; stage 2 sees
 windows about proposals, in which every label counts.
@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unpool.data.datasets import DataSet, Sample
 from unpool.data.instances import objects
-from unpool.data.voc import DataSet, Sample
 from unpool.errors import DataError
 from unpool.files import atomic
 from unpool.vision.boxes import iou, square
@@ -36,10 +36,10 @@ Box = tuple[int, int, int, int]
 
 
 class Window(NamedTuple):
-    """A square of a picture to learn from."""
+    """A square of an image to learn from."""
 
     sample: Sample
-    box: Box  #: x0, y0, x1, y1 in pixels, x1 and y1 excluded; may reach beyond the picture
+    box: Box  #: x0, y0, x1, y1 in pixels, x1 and y1 excluded; may reach beyond the image
     label: int = 0  #: class id of the object that it is about; 0 if that is not known
     instance: int = 0  #: id of that object if it alone keeps its class; 0 if all labels count
 
@@ -75,7 +75,7 @@ def proposal_windows(
 
     Args:
         data: its instance maps are read.
-        proposals: boxes (P, 4) for each picture, see `find_proposals`.
+        proposals: boxes (P, 4) for each image, see `find_proposals`.
         threshold: least IoU of the proposal with an object's tight box. The paper says
             "sufficiently overlapped", and no more.
         enlarge: of the proposals.
@@ -105,14 +105,14 @@ def find_proposals(
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[NDArray[np.int64]]:
-    """Object proposals (P, 4) for each picture, the best first.
+    """Object proposals (P, 4) for each image, the best first.
 
     Args:
-        data: its pictures are read.
-        count: how many at most for a picture.
+        data: its images are read.
+        count: how many at most for an image.
         cache: a .npz file in which they are looked up, and written if they were not there, or
-            if names, sizes or dates of the pictures have changed.
-        progress: called with the number of pictures done and their total.
+            if names, sizes or dates of the images have changed.
+        progress: called with the number of images done and their total.
     """
     key = _key(data, count)
     if cache is not None and cache.exists():
@@ -137,7 +137,7 @@ def find_proposals(
 
 
 def _key(data: DataSet, count: int) -> str:
-    """What proposals belong to: these pictures as they are now, and so many for each."""
+    """What proposals belong to: these images as they are now, and so many for each."""
     digest = hashlib.sha256(str(count).encode())
     for sample in data.samples:
         status = sample.image.stat()
@@ -168,7 +168,7 @@ def repeat_rare(windows: Sequence[Window], power: float = 1.0) -> list[Window]:
 def write_windows(path: str | Path, windows: Sequence[Window], root: str | Path) -> None:
     """Write windows as a list that the authors' `WINDOW_SEG_DATA` layer reads.
 
-    A line has the picture's and the mask's path below `root`, with a slash before them, and
+    A line has the image's and the mask's path below `root`, with a slash before them, and
     x1 y1 x2 y2: 0-based, both ends included.
     """
     lines = []

@@ -44,7 +44,7 @@ _EXPRESSION = re.compile(
 
 
 def fixed_side(model: Network) -> int | None:
-    """The side of the only pictures that a network with code layers takes; None if any size does.
+    """The side of the only images that a network with code layers takes; None if any size does.
 
     (Larger ones could be decoded, too, but were never trained.)
     """
@@ -52,7 +52,7 @@ def fixed_side(model: Network) -> int | None:
 
 
 def least_side(model: Network) -> int:
-    """The least side of pictures: a cell of the last pooled map."""
+    """The least side of images: a cell of the last pooled map."""
     return int(2 ** len(model.trunk.table))
 
 
@@ -63,7 +63,7 @@ def trace(model: Network) -> ExportedProgram:
         model: trained; it stays as it is.
 
     Returns:
-        A program for any number of pictures (N, 3, H, W) as `prepare` makes them, fp32; H and W
+        A program for any number of images (N, 3, H, W) as `prepare` makes them, fp32; H and W
         are free, unless the network has code layers: see `fixed_side`.
     """
     net = fold(model).requires_grad_(False)

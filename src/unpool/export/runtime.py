@@ -1,4 +1,4 @@
-"""Run exported networks: files that `unpool.export` wrote, by engines other than plain PyTorch."""
+"""Run exported networks, the files that `unpool.export.write` wrote, in other engines."""
 
 import hashlib
 import importlib.util
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from unpool.cards import EXPORTED, read_card
 from unpool.errors import OptionError, ShapeError, WeightsError
+from unpool.export.graph import fixed_side, load_program
 from unpool.models import FCN, MODELS, Network
 from unpool.models.vgg import Trunk
-from unpool.programs import fixed_side, load_program
 
 __all__ = ["Exported", "is_exported", "require_engine", "sha256"]
 
@@ -79,10 +79,10 @@ class Exported:
         return self._plan.trunk
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Raw class scores (N, classes, H, W) for pictures (N, 3, H, W) made by `prepare`; fp32.
+        """Raw class scores (N, classes, H, W) for images (N, 3, H, W) made by `prepare`; fp32.
 
         Raises:
-            ShapeError: a picture of a size that the network does not take.
+            ShapeError: an image of a size that the network does not take.
         """
         x = x.float().contiguous()
         self.trunk.require_size(x)
@@ -92,7 +92,7 @@ class Exported:
         if side is not None and x.shape[2:] != (side, side):
             raise ShapeError(
                 f"got input of shape {tuple(x.shape)}; a network with code layers is exported for "
-                f"one size, (N, 3, {side}, {side}): resize the picture"
+                f"one size, (N, 3, {side}, {side}): resize the image"
             )
         return self._run(x)
 

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from unpool.cards import EXPORTED, find_weights, read_card, settings
 from unpool.errors import OptionError, WeightsError
-from unpool.exported import Exported, require_engine, sha256
+from unpool.export.graph import fixed_side, least_side, silence, trace
+from unpool.export.runtime import Exported, require_engine, sha256
 from unpool.files import atomic
 from unpool.models import Network, from_pretrained, prepare
 from unpool.models.vgg import MEAN_BGR
-from unpool.programs import fixed_side, least_side, silence, trace
-from unpool.segment import resize
+from unpool.segment.segmenter import resize
 from unpool.vision.images import read_image
 
 __all__ = ["FORMATS", "Written", "export"]
@@ -36,7 +36,7 @@ __all__ = ["FORMATS", "Written", "export"]
 FORMATS = tuple(EXPORTED.values())
 
 TOLERANCE = 1e-4
-"""The largest share of pixels whose label may be another one than in PyTorch."""
+"""The largest fraction of pixels whose label may be another one than in PyTorch."""
 
 LARGEST = 2**31
 """Bytes that an ONNX file may have."""
@@ -60,9 +60,9 @@ class Written(NamedTuple):
     card: str
     format: str
     weights: str
-    input: str  #: the sizes of pictures that it takes
+    input: str  #: the sizes of images that it takes
     bytes: int  #: of the file, or both files
-    pictures: int  #: that PyTorch and the engine labeled
+    images: int  #: that PyTorch and the engine labeled
     pixels: int  #: in them
     different: int  #: of those pixels, how many got another label than in PyTorch, fp32
 
@@ -76,8 +76,8 @@ def export(
 ) -> Written:
     """Write a network for another engine, with its card, and verify it.
 
-    Any number of pictures goes in at once; of any size, unless the network has code layers, which
-    are exported for pictures of the design size.
+    Any number of images goes in at once; of any size, unless the network has code layers, which
+    are exported for images of the design size.
 
     Args:
         weights: the name of weights that ship with the package, or a folder of weights.
@@ -131,7 +131,7 @@ def export(
         _keep(parts, output, card)
     progress(3, total, "done")
     beside = output.with_suffix(".card.json")
-    numbers = size, checked["pictures"], checked["pixels"], checked["different"]
+    numbers = size, checked["images"], checked["pixels"], checked["different"]
     return Written(str(output), str(beside), format, str(weights), about["input"], *numbers)
 
 
@@ -237,7 +237,7 @@ _WRITE = {"onnx": _write_onnx, "openvino": _write_openvino, "torch-export": _wri
 def _sizes(model: Network) -> str:
     side = fixed_side(model)
     size = f"{side} x {side}" if side is not None else f"any size from {least_side(model)}"
-    return f"any number of pictures of {size} pixels"
+    return f"any number of images of {size} pixels"
 
 
 def _versions(format: str) -> dict[str, str]:
@@ -266,26 +266,26 @@ def _keep(parts: list[Path], output: Path, card: dict[str, Any]) -> None:
 
 
 def _verify(model: Network, path: Path, told: dict[str, Any]) -> dict[str, int]:
-    """Run the file beside PyTorch, fp32: pictures, pixels, and how many labels are different.
+    """Run the file beside PyTorch, fp32: images, pixels, and how many labels are different.
 
     Raises:
         WeightsError: too many.
     """
     exported = Exported(path)
-    pictures = pixels = different = 0
+    photos = pixels = different = 0
     for images in _batches(model, told.get("whole_side", 320)):
         x = prepare(torch.from_numpy(images), told.get("mean", MEAN_BGR))
         labels = _labels(model, x)
         differs = labels != _labels(exported, x)
-        pictures, pixels = pictures + len(images), pixels + labels.numel()
+        photos, pixels = photos + len(images), pixels + labels.numel()
         different += int(differs.sum())
     if different > TOLERANCE * pixels:
         raise WeightsError(
             f"{exported.engine} gives other labels than PyTorch at {different} of {pixels} pixels "
-            f"({different / pixels:.3%}) of {pictures} pictures, more than {TOLERANCE:.2%}; "
+            f"({different / pixels:.3%}) of {photos} images, more than {TOLERANCE:.2%}; "
             "nothing was kept: try another format, and please report it"
         )
-    return {"pictures": pictures, "pixels": pixels, "different": different}
+    return {"images": photos, "pixels": pixels, "different": different}
 
 
 @torch.inference_mode()
@@ -294,15 +294,15 @@ def _labels(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _batches(model: Network, whole_side: int) -> Iterator[NDArray[np.uint8]]:
-    """Pictures (N, H, W, 3) as the network is to see them: crops together, and whole ones alone."""
-    pictures = [*_drawn(), *_photos()]
+    """Images (N, H, W, 3) as the network is to see them: crops together, and whole ones alone."""
+    images = [*_drawn(), *_photos()]
     if model.size is not None:
         side = model.size, model.size
-        yield np.stack([_resized(picture, *side) for picture in pictures])
+        yield np.stack([_resized(image, *side) for image in images])
         if fixed_side(model) is not None:
             return
-    for picture in pictures:
-        yield resize(picture, whole_side, least=least_side(model))[None]
+    for image in images:
+        yield resize(image, whole_side, least=least_side(model))[None]
 
 
 def _drawn() -> Iterator[NDArray[np.uint8]]:
@@ -324,6 +324,6 @@ def _photos() -> Iterator[NDArray[np.uint8]]:
             yield read_image(path)
 
 
-def _resized(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
+def _resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
     return np.array(resized)

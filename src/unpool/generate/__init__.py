@@ -9,15 +9,15 @@
 - `compare_views` measures views that were not seen against what can be made without a network.
 """
 
+from unpool.generate.animation import write_animation
 from unpool.generate.baselines import Comparison, blend, compare_views, nearest_view
-from unpool.generate.cells import PATTERNS, mask_cells, pattern
 from unpool.generate.codes import Style, parse_style
 from unpool.generate.correspond import carry, draw_pairs, spread_points
-from unpool.generate.drawn import Drawn
 from unpool.generate.filters import draw_filters, list_filters
 from unpool.generate.generator import Generator
 from unpool.generate.interventions import intervene, list_layers
-from unpool.generate.movies import write_animation
+from unpool.generate.masks import PATTERNS, mask_cells, pattern
+from unpool.generate.result import Drawn
 from unpool.generate.sequences import CHANGES, MORPH, interpolate, morph, ramp, transform, turn
 from unpool.generate.units import activate, count_units, find_zoom, push
 

@@ -1,4 +1,4 @@
-"""Animations: pictures one after another, as GIF or MP4."""
+"""Animations: images one after another, as GIF or MP4."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 
 from unpool.errors import OptionError, ShapeError
 from unpool.files import atomic
-from unpool.generate.drawn import enlarge
+from unpool.generate.result import enlarge
 
 __all__ = ["ANIMATIONS", "write_animation"]
 
@@ -23,7 +23,7 @@ _SAMPLED = 32  # frames from which the palette of a GIF is taken
 def write_animation(
     path: str | Path, frames: Sequence[NDArray[np.uint8]], *, fps: float = 15.0, scale: int = 1
 ) -> Path:
-    """Write pictures as an animation, whole or not at all.
+    """Write images as an animation, whole or not at all.
 
     A GIF runs for ever. It has one palette of 256 colors for all frames, without dithering, so that
     what rests does not flicker; GIF counts in hundredths of a second, so that few `fps` are exact.
@@ -48,7 +48,7 @@ def write_animation(
     if path.suffix.lower() not in ANIMATIONS:
         raise OptionError(f"got the path {path}; animations end in {' or '.join(ANIMATIONS)}")
     if not 0 < fps <= 50:
-        raise OptionError(f"got fps={fps:g}; wanted up to 50 pictures a second")
+        raise OptionError(f"got fps={fps:g}; wanted up to 50 images a second")
     shapes = sorted({frame.shape for frame in frames})
     if len(frames) < 2 or len(shapes) > 1 or len(shapes[0]) != 3 or shapes[0][2] != 3:
         raise ShapeError(

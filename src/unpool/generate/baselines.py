@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.data.chairs import Chairs, View
 from unpool.errors import OptionError, ShapeError
 from unpool.generate.codes import Style
-from unpool.generate.drawn import clipped
 from unpool.generate.generator import Generator
-from unpool.visualize.pictures import mosaic
+from unpool.generate.result import clipped
+from unpool.rendering.dataset import Chairs, View
+from unpool.visualize.images import mosaic
 
 __all__ = [
     "Comparison",
@@ -28,36 +28,36 @@ Array = NDArray[np.float32]
 
 
 class Comparison(NamedTuple):
-    """Held-out views, drawn by a network and made by baselines; each picture is (S, S, 4)."""
+    """Held-out views, drawn by a network and made by baselines; each image is (S, S, 4)."""
 
     views: list[int]  #: numbers among `Chairs.views`
     truth: Array  #: (V, S, S, 4) RGB inside the mask, and the mask
-    pictures: dict[str, Array]  #: by way: "network", "blending", "nearest"; likewise
+    images: dict[str, Array]  #: by way: "network", "blending", "nearest"; likewise
 
     def mse(self, *, inside: bool = False) -> dict[str, float]:
         """The mean over the views of `errors`, by way."""
-        each = {way: errors(p, self.truth, inside=inside) for way, p in self.pictures.items()}
+        each = {way: errors(p, self.truth, inside=inside) for way, p in self.images.items()}
         return {way: float(found.mean()) for way, found in each.items()}
 
     def better(self) -> dict[str, float]:
-        """The share of the views on which the network's error is lower than that of a way."""
-        each = {way: errors(p, self.truth) for way, p in self.pictures.items()}
+        """The fraction of the views on which the network's error is lower than that of a way."""
+        each = {way: errors(p, self.truth) for way, p in self.images.items()}
         network = each.pop("network")
         return {way: float((network < found).mean()) for way, found in each.items()}
 
     def sheet(self, most: int = 8) -> NDArray[np.uint8]:
         """Some views on white, a column each: the truth, and below it each way; (H, W, 3) RGB."""
         chosen = np.linspace(0, len(self.views) - 1, min(most, len(self.views))).astype(int)
-        tiles = np.concatenate([p[chosen] for p in (self.truth, *self.pictures.values())])
+        tiles = np.concatenate([p[chosen] for p in (self.truth, *self.images.values())])
         on_white = (tiles[..., :3] + 1 - tiles[..., 3:]).clip(0, 1)
         return mosaic(np.rint(on_white * 255).astype(np.uint8), len(chosen))
 
 
-def premultiplied(pictures: NDArray[np.uint8]) -> Array:
+def premultiplied(images: NDArray[np.uint8]) -> Array:
     """RGBA of 0 to 255 as RGB inside the mask, and the mask, both of 0 to 1: what networks learn.
 
     Args:
-        pictures: (N, S, S, 4) uint8.
+        images: (N, S, S, 4) uint8.
 
     Returns:
         (N, S, S, 4) float32.
@@ -65,7 +65,7 @@ def premultiplied(pictures: NDArray[np.uint8]) -> Array:
     >>> premultiplied(np.array([[[[255, 0, 0, 51]]]], np.uint8)).round(2).tolist()
     [[[[0.20000000298023224, 0.0, 0.0, 0.20000000298023224]]]]
     """
-    values: Array = pictures.astype(np.float32) / np.float32(255)
+    values: Array = images.astype(np.float32) / np.float32(255)
     values[..., :3] *= values[..., 3:]
     return values
 
@@ -83,11 +83,11 @@ def draw_views(
     return np.ascontiguousarray(drawn)
 
 
-def errors(pictures: Array, truth: Array, *, inside: bool = False) -> Array:
-    """The mean squared error of each picture, over pixels and colors; colors inside the mask.
+def errors(images: Array, truth: Array, *, inside: bool = False) -> Array:
+    """The mean squared error of each image, over pixels and colors; colors inside the mask.
 
     Args:
-        pictures: (N, S, S, 4), as of `premultiplied`.
+        images: (N, S, S, 4), as of `premultiplied`.
         truth: likewise.
         inside: only over pixels whose true mask is a half or more.
 
@@ -97,9 +97,9 @@ def errors(pictures: Array, truth: Array, *, inside: bool = False) -> Array:
     Raises:
         ShapeError: arrays of differing shapes.
     """
-    if pictures.shape != truth.shape or truth.ndim != 4:
-        raise ShapeError(f"got {pictures.shape} and {truth.shape}; wanted both (N, S, S, 4)")
-    squares = ((pictures - truth)[..., :3] ** 2).mean(3)
+    if images.shape != truth.shape or truth.ndim != 4:
+        raise ShapeError(f"got {images.shape} and {truth.shape}; wanted both (N, S, S, 4)")
+    squares = ((images - truth)[..., :3] ** 2).mean(3)
     counted = (truth[..., 3] >= 0.5) | (not inside)
     sums = (squares * counted).sum((1, 2))
     return np.asarray(sums / np.maximum(counted.sum((1, 2)), 1), np.float32)
@@ -115,11 +115,11 @@ def nearest_view(azimuths: Sequence[float], azimuth: float) -> int:
     return int(np.argmin(np.round(distances, 6)))
 
 
-def blend(pictures: Array, azimuths: Sequence[float], azimuth: float) -> Array:
+def blend(images: Array, azimuths: Sequence[float], azimuth: float) -> Array:
     """Blend the two views on either side, pixel by pixel, each by how near it is.
 
     Args:
-        pictures: (N, S, S, 4) of the views that were seen, as of `premultiplied`.
+        images: (N, S, S, 4) of the views that were seen, as of `premultiplied`.
         azimuths: theirs, in degrees, in any order.
         azimuth: that of the view to make.
 
@@ -138,21 +138,21 @@ def blend(pictures: Array, azimuths: Sequence[float], azimuth: float) -> Array:
     after = [(a - azimuth) % 360 for a in azimuths]
     right = int(np.argmin(after))
     if after[right] < 1e-6:
-        return np.asarray(pictures[right])
+        return np.asarray(images[right])
     before = [(azimuth - a) % 360 for a in azimuths]
     left = int(np.argmin(before))
     share = before[left] / (before[left] + after[right])
-    return np.asarray((1 - share) * pictures[left] + share * pictures[right], np.float32)
+    return np.asarray((1 - share) * images[left] + share * images[right], np.float32)
 
 
 def baselines(
-    chairs: Chairs, pictures: NDArray[np.uint8], seen: Sequence[int], wanted: Sequence[int]
+    chairs: Chairs, images: NDArray[np.uint8], seen: Sequence[int], wanted: Sequence[int]
 ) -> dict[str, Array]:
     """Views made without a network, from those of the same style and elevation that were seen.
 
     Args:
         chairs: the folder.
-        pictures: all its views, (N, S, S, 4) uint8, as of `read_views`.
+        images: all its views, (N, S, S, 4) uint8, as of `read_views`.
         seen: numbers of the views that may be used.
         wanted: numbers of the views to make.
 
@@ -167,14 +167,14 @@ def baselines(
     for number in wanted:
         view = chairs.views[number]
         of_it = [i for i in seen if _alike(chairs.views[i], view)]
-        around, known = [chairs.views[i].azimuth for i in of_it], premultiplied(pictures[of_it])
+        around, known = [chairs.views[i].azimuth for i in of_it], premultiplied(images[of_it])
         blended.append(blend(known, around, view.azimuth))
         nearest.append(known[nearest_view(around, view.azimuth)])
     return {"blending": np.stack(blended), "nearest": np.stack(nearest)}
 
 
 def compare_views(
-    generator: Generator, chairs: Chairs, pictures: NDArray[np.uint8], held_out: Sequence[int]
+    generator: Generator, chairs: Chairs, images: NDArray[np.uint8], held_out: Sequence[int]
 ) -> Comparison:
     """Draw views that were not seen in training, and make them from the seen ones by baselines.
 
@@ -183,7 +183,7 @@ def compare_views(
     Args:
         generator: a network whose styles have the names of the folders.
         chairs: the folder.
-        pictures: all its views, (N, S, S, 4) uint8, as of `read_views` at the generator's size.
+        images: all its views, (N, S, S, 4) uint8, as of `read_views` at the generator's size.
         held_out: numbers of views that the network has not seen.
 
     Returns:
@@ -191,23 +191,23 @@ def compare_views(
 
     Raises:
         OptionError: no views held out, or a style that the network does not know.
-        ShapeError: pictures of another number or size.
+        ShapeError: images of another number or size.
 
     Dosovitskiy, Springenberg, Brox 2015, section on interpolation between viewpoints.
     """
     wanted = (len(chairs.views), generator.size, generator.size, 4)
-    if pictures.shape != wanted:
-        raise ShapeError(f"got pictures of {pictures.shape}; wanted {wanted}")
+    if images.shape != wanted:
+        raise ShapeError(f"got images of {images.shape}; wanted {wanted}")
     if not held_out:
         raise OptionError("got no views held out; name those that the network has not seen")
     hidden = set(held_out)
     seen = [i for i in range(len(chairs.views)) if i not in hidden]
-    made = baselines(chairs, pictures, seen, held_out)
+    made = baselines(chairs, images, seen, held_out)
     chosen = [chairs.views[i] for i in held_out]
     styles = [chairs.styles[view.style] for view in chosen]
     around, above = [v.azimuth for v in chosen], [v.elevation for v in chosen]
     ways = {"network": draw_views(generator, styles, around, above), **made}
-    return Comparison(list(held_out), premultiplied(pictures[list(held_out)]), ways)
+    return Comparison(list(held_out), premultiplied(images[list(held_out)]), ways)
 
 
 def _alike(view: View, other: View) -> bool:

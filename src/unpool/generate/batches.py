@@ -10,29 +10,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from unpool import parallel
-from unpool.data.chairs import AZIMUTHS, Chairs, read_views
+from unpool import distributed
 from unpool.data.crops import in_turn
-from unpool.data.transformations import Ranges, draw_transformations, spread_at
 from unpool.errors import DataError
+from unpool.generate.transformations import Ranges, draw_transformations, spread_at
 from unpool.models import encode_view
 from unpool.recipes import Generation
+from unpool.rendering.dataset import AZIMUTHS, Chairs, read_views
 
 __all__ = ["Lesson", "Views", "as_targets", "codes", "lessons", "load_views", "split_views"]
 
 
 class Views(NamedTuple):
-    """Pictures of known styles from known views, all in memory."""
+    """Images of known styles from known views, all in memory."""
 
-    pictures: NDArray[np.uint8]  #: (N, S, S, 4) RGBA, straight color, the mask as alpha
+    images: NDArray[np.uint8]  #: (N, S, S, 4) RGBA, straight color, the mask as alpha
     styles: NDArray[np.int64]  #: (N,)
     azimuths: NDArray[np.float64]  #: (N,) degrees
     elevations: NDArray[np.float64]  #: (N,) degrees
 
     def take(self, chosen: NDArray[np.int64]) -> "Views":
         """Some of them, by number."""
-        pictures, styles, azimuths, elevations = self
-        return Views(pictures[chosen], styles[chosen], azimuths[chosen], elevations[chosen])
+        images, styles, azimuths, elevations = self
+        return Views(images[chosen], styles[chosen], azimuths[chosen], elevations[chosen])
 
 
 class Lesson(NamedTuple):
@@ -46,12 +46,12 @@ def load_views(
     chairs: Chairs, size: int, progress: Callable[[int, int], object] | None = None
 ) -> Views:
     """Read all views of a folder at one size; `progress` as of `read_views`."""
-    pictures = read_views(chairs, size, progress=progress)
+    images = read_views(chairs, size, progress=progress)
     styles, azimuths, elevations = (
         np.array([getattr(view, name) for view in chairs.views])
         for name in ("style", "azimuth", "elevation")
     )
-    return Views(pictures, styles, azimuths, elevations)
+    return Views(images, styles, azimuths, elevations)
 
 
 def split_views(
@@ -89,7 +89,7 @@ def lessons(
         start: number of the first part.
     """
     ranges = Ranges(*(getattr(recipe, name) for name in Ranges._fields))
-    for n in itertools.count(start + parallel.rank(), parallel.world()):
+    for n in itertools.count(start + distributed.rank(), distributed.world()):
         step, part = divmod(n, recipe.batch // size)
         chance = torch.Generator().manual_seed(recipe.seed + 1_000_003 * (step + 1))
         spread = spread_at(step, *recipe.spread, recipe.gamma)
@@ -107,7 +107,7 @@ def codes(views: Views, styles: int, device: torch.device) -> tuple[Tensor, Tens
     return style.to(device), view.to(device)
 
 
-def as_targets(pictures: NDArray[np.uint8], device: torch.device) -> Tensor:
+def as_targets(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     """RGB times the mask, and the mask, (N, 4, S, S) fp32, of (N, S, S, 4) uint8."""
-    x = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 255
+    x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
     return torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], 1)

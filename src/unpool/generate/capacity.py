@@ -9,12 +9,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from unpool.data.chairs import Chairs
 from unpool.files import atomic
+from unpool.generate.batches import load_views, split_views
+from unpool.generate.evaluate import measure
 from unpool.generate.experiments import COMPACT, Experiment, Progress, learn, ticker
-from unpool.generate.lessons import load_views, split_views
-from unpool.generate.likeness import measure
 from unpool.recipes import CHAIRS, Rate
+from unpool.rendering.dataset import Chairs
 
 __all__ = ["VARIANTS", "draw_capacity", "measure_capacity"]
 
@@ -56,7 +56,7 @@ def measure_capacity(
 
     Returns:
         For each variant the number of its parameters, and `mse`, `iou` and `iou_mean` as in
-        `unpool.generate.likeness.Measured`.
+        `unpool.generate.evaluate.Measured`.
 
     Raises:
         DataError: no views at the azimuths to hold out, or none at others.

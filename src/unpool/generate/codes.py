@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from unpool.data.transformations import Transformation
 from unpool.errors import OptionError, ShapeError
+from unpool.generate.transformations import Transformation
 
 __all__ = [
     "Codes",
@@ -23,14 +23,14 @@ __all__ = [
 ]
 
 Style: TypeAlias = str | int | Mapping[Any, float] | Tensor
-"""A style by its name or number; or shares of several, {"A": 1, "B": -1, "C": 1} for A - B + C;
-or shares of all, (K,)."""
+"""A style by its name or number; or fractions of several, {"A": 1, "B": -1, "C": 1} for A - B + C;
+or fractions of all, (K,)."""
 
 _ONE = (str, int, Mapping, Tensor)  # a style, rather than several
 
 
 class Codes(NamedTuple):
-    """What a network draws N pictures from."""
+    """What a network draws N images from."""
 
     style: Tensor  #: (N, K) one-hot, or shares
     view: Tensor  #: (N, 4) sine and cosine of elevation and azimuth
@@ -79,7 +79,7 @@ def as_styles(style: Style | Sequence[Style]) -> list[Style]:
     """
     if not isinstance(style, (*_ONE, Sequence)):
         raise OptionError(
-            f"got the style {style!r}; wanted a name, a number, shares of several, or a list of "
+            f"got the style {style!r}; wanted a name, a number, fractions of several, or a list of "
             "such"
         )
     return [style] if isinstance(style, _ONE) else list(style)
@@ -97,7 +97,7 @@ def as_degrees(name: str, value: float | Sequence[float]) -> list[float]:
             return found
     except (TypeError, ValueError):
         pass
-    raise OptionError(f"got {name} {value!r}; wanted finite degrees: a number, or one a picture")
+    raise OptionError(f"got {name} {value!r}; wanted finite degrees: a number, or one an image")
 
 
 def as_changes(changes: Any) -> list[Any]:

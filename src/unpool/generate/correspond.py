@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from unpool.errors import OptionError, ShapeError
-from unpool.generate.drawn import enlarge
+from unpool.generate.result import enlarge
 
 __all__ = ["carry", "draw_pairs", "spread_points"]
 
@@ -24,14 +24,14 @@ def carry(frames: Sequence[NDArray[np.uint8]], points: NDArray[np.floating]) -> 
     are small. A point moves by the flow where it stands, interpolated.
 
     Args:
-        frames: T pictures, each (H, W, 3) uint8, RGB.
+        frames: T images, each (H, W, 3) uint8, RGB.
         points: (P, 2) x and y in pixels of the first; the center of a pixel is a whole number.
 
     Returns:
         (T, P, 2): where each point stands in each frame.
 
     Raises:
-        OptionError: points outside the picture.
+        OptionError: points outside the image.
         ShapeError: fewer than two frames, or points of another shape.
 
     Dosovitskiy, Springenberg, Brox 2015, section on correspondences; their flow is that of Brox and
@@ -89,17 +89,17 @@ def spread_points(mask: NDArray[np.uint8], count: int) -> NDArray[np.float64]:
 
 
 def draw_pairs(
-    pictures: Sequence[NDArray[np.uint8]],
+    images: Sequence[NDArray[np.uint8]],
     places: Sequence[NDArray[np.floating]],
     *,
     scale: int = 4,
 ) -> NDArray[np.uint8]:
-    """Lay pictures side by side, and the same points in all of them in the same colors.
+    """Lay images side by side, and the same points in all of them in the same colors.
 
     Args:
-        pictures: each (H, W, 3) uint8, RGB, of one height.
-        places: of each picture (P, 2), x and y in its pixels.
-        scale: how many times as large the pictures are shown.
+        images: each (H, W, 3) uint8, RGB, of one height.
+        places: of each image (P, 2), x and y in its pixels.
+        scale: how many times as large the images are shown.
 
     Returns:
         (scale * H, scale * all widths, 3) uint8.
@@ -108,15 +108,15 @@ def draw_pairs(
     >>> draw_pairs([blank, blank], [np.array([[2.0, 3.0]])] * 2, scale=2).shape
     (16, 32, 3)
     """
-    sheet = Image.fromarray(enlarge(np.concatenate(pictures, axis=1), scale))
+    sheet = Image.fromarray(enlarge(np.concatenate(images, axis=1), scale))
     draw, left = ImageDraw.Draw(sheet), 0
     radius = max(scale, 2)
-    for picture, points in zip(pictures, places, strict=True):
+    for image, points in zip(images, places, strict=True):
         for i, (x, y) in enumerate(points):
             center = (left + x + 0.5) * scale, (y + 0.5) * scale
             color = f"hsv({360 * i // max(len(points), 1)}, 90%, 90%)"
             draw.circle(center, radius, color, "black")
-        left += picture.shape[1]
+        left += image.shape[1]
     return np.asarray(sheet)
 
 

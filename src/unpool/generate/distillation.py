@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unpool import parallel
+from unpool import distributed
 from unpool.errors import WeightsError
-from unpool.generate.lessons import Lesson, Views
-from unpool.generate.likeness import draw
-from unpool.generate.saved import load_forerunner
+from unpool.generate.batches import Lesson, Views
+from unpool.generate.evaluate import draw
+from unpool.generate.weights import load_forerunner
 from unpool.models import GenerativeNet
 from unpool.recipes import Generation
 
@@ -60,15 +60,15 @@ def taught(
     nothing but their number, and together are what a whole batch is.
 
     Args:
-        stream: what `lessons` gives, from the same part on; its pictures are written over.
+        stream: what `lessons` gives, from the same part on; its images are written over.
         teachers: of `load_teachers`; their mean is drawn.
-        recipe: its share of the teachers, its batch, its seed and its arithmetic count.
+        recipe: its fraction of the teachers, its batch, its seed and its arithmetic count.
         size: N, of a part.
         elevations: the least and the greatest to be drawn, degrees.
         start: number of the first part.
     """
     count = round(recipe.teachers_share * recipe.batch)
-    for n, lesson in zip(itertools.count(start + parallel.rank(), parallel.world()), stream):
+    for n, lesson in zip(itertools.count(start + distributed.rank(), distributed.world()), stream):
         step, part = divmod(n, recipe.batch // size)
         chance = np.random.default_rng((recipe.seed, step))
         azimuths, heights = chance.uniform(0, 360, count), chance.uniform(*elevations, count)
@@ -77,7 +77,7 @@ def taught(
             views = lesson.views
             views.azimuths[:number], views.elevations[:number] = azimuths[drawn], heights[drawn]
             asked = views.take(np.arange(number))
-            views.pictures[:number] = draw_together(teachers, asked, recipe.bf16)
+            views.images[:number] = draw_together(teachers, asked, recipe.bf16)
         yield lesson
 
 
@@ -85,7 +85,7 @@ def taught(
 def draw_together(
     teachers: Sequence[GenerativeNet], views: Views, bf16: bool = False
 ) -> NDArray[np.uint8]:
-    """The mean of what several networks draw of views, whose own pictures do not count.
+    """The mean of what several networks draw of views, whose own images do not count.
 
     Returns:
         (N, S, S, 4) RGBA: the mask as alpha, and colors of which `as_targets` makes the drawn ones

@@ -7,14 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unpool import parallel
-from unpool.fitting import arithmetic
-from unpool.generate.lessons import Views, as_targets, codes
+from unpool import distributed
+from unpool.generate.batches import Views, as_targets, codes
 from unpool.models import GenerativeNet
+from unpool.training.loop import arithmetic
 
 __all__ = ["Measured", "compare", "draw", "measure"]
 
-_AT_ONCE = 32  # pictures that are drawn together
+_AT_ONCE = 32  # images that are drawn together
 _SHOWN = 12  # columns of the sheet
 
 
@@ -28,7 +28,7 @@ class Measured(NamedTuple):
 
 @torch.no_grad()
 def measure(net: GenerativeNet, views: Views, bf16: bool = False) -> Measured:
-    """How like the true ones drawn pictures are.
+    """How like the true ones drawn images are.
 
     Args:
         net: in whatever mode; it is left in evaluation mode.
@@ -39,16 +39,16 @@ def measure(net: GenerativeNet, views: Views, bf16: bool = False) -> Measured:
     device = next(net.parameters()).device
     found = []
     numbers = np.arange(len(views.styles))
-    for chosen in parallel.share([numbers[i : i + _AT_ONCE] for i in numbers[::_AT_ONCE]]):
+    for chosen in distributed.shard([numbers[i : i + _AT_ONCE] for i in numbers[::_AT_ONCE]]):
         some = views.take(chosen)
-        targets = as_targets(some.pictures, device)
+        targets = as_targets(some.images, device)
         rgb, mask = draw(net, some, bf16)
         true, drawn = targets[:, 3] >= 0.5, mask[:, 0] >= 0.5
         errors = (rgb - targets[:, :3]).square().mean(1)[true].double().sum()
         both, either = (true & drawn).sum((1, 2)), (true | drawn).sum((1, 2))
         means = (both / either.clamp_min(1)).double().sum()
         found.append([float(x.sum()) for x in (errors, true, both, either, means)])
-    errors, inside, both, either, means = np.array(parallel.gather(found)).sum(0)
+    errors, inside, both, either, means = np.array(distributed.gather(found)).sum(0)
     return Measured(
         float(errors / max(inside, 1)),
         float(both / max(either, 1)),
@@ -67,7 +67,7 @@ def draw(net: GenerativeNet, views: Views, bf16: bool = False) -> tuple[Tensor, 
 
 
 def compare(net: GenerativeNet, views: Views, bf16: bool = False) -> NDArray[np.uint8]:
-    """A sheet of true pictures, evenly chosen, and below each what the network draws.
+    """A sheet of true images, evenly chosen, and below each what the network draws.
 
     Args:
         net: in whatever mode; it is left in evaluation mode.
@@ -80,7 +80,7 @@ def compare(net: GenerativeNet, views: Views, bf16: bool = False) -> NDArray[np.
     numbers = np.linspace(0, len(views.styles) - 1, min(_SHOWN, len(views.styles)))
     some = views.take(numbers.astype(np.int64))
     rgb, mask = draw(net.eval(), some, bf16)
-    true = as_targets(some.pictures, rgb.device)
+    true = as_targets(some.images, rgb.device)
     rows = [x[:, :3] + 1 - x[:, 3:] for x in (true, torch.cat([rgb * mask, mask], 1))]
     tiles = torch.stack(rows).permute(0, 3, 1, 4, 2)  # 2 rows, height, N, width, channels
     sheet = (tiles.flatten(2, 3).flatten(0, 1).clamp(0, 1) * 255).round().byte()

@@ -13,8 +13,8 @@ from unpool.bench.machine import describe
 from unpool.devices import find_device
 from unpool.errors import OptionError
 from unpool.files import atomic
-from unpool.generate.lessons import Views, lessons
-from unpool.generate.training import build, fit
+from unpool.generate.batches import Views, lessons
+from unpool.generate.train import build, fit
 from unpool.models import GenerativeNet
 from unpool.recipes import Generation, Rate
 
@@ -37,7 +37,7 @@ COMPACT = Generation(
     warmup=50,
     falling=True,
 )
-"""A network for a minute or two on two cores; no picture is transformed."""
+"""A network for a minute or two on two cores; no image is transformed."""
 
 Progress = Callable[[int, int, str], object]
 """Called with how many steps are done, how many there will be, and what is being done."""

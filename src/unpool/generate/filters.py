@@ -1,4 +1,4 @@
-"""Filters that a network has learned, as pictures."""
+"""Filters that a network has learned, as images."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ from torch import nn
 from unpool.errors import OptionError
 from unpool.generate.generator import Generator
 from unpool.generate.interventions import list_layers
-from unpool.visualize.pictures import draw, mosaic
+from unpool.visualize.images import draw, mosaic
 
 __all__ = ["draw_filters", "list_filters"]
 
@@ -31,7 +31,7 @@ def draw_filters(generator: Generator, layer: str, most: int = 16) -> NDArray[np
         most: of a layer whose maps are not colors, how many inputs (rows) and outputs (columns).
 
     Returns:
-        One picture (H, W, 3) uint8. Of a layer that gives colors, a filter for each input; of
+        One image (H, W, 3) uint8. Of a layer that gives colors, a filter for each input; of
         others, that from each of the first inputs to each of the first outputs.
 
     Raises:
@@ -56,7 +56,7 @@ def draw_filters(generator: Generator, layer: str, most: int = 16) -> NDArray[np
 
 
 def _tiles(filters: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Filters (N, C, k, k) as pictures (N, k, k, 3) with one contrast for all."""
+    """Filters (N, C, k, k) as images (N, k, k, 3) with one contrast for all."""
     row = np.concatenate(list(filters), axis=2)  # (C, k, N * k)
     (shown,) = draw(row, contrast="linear")
     return np.stack(np.split(shown, len(filters), axis=1))

@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unpool.data.transformations import Ranges, Transformation, beyond
 from unpool.devices import find_device
 from unpool.errors import OptionError, ShapeError
 from unpool.generate.codes import Codes, Style, as_changes, as_degrees, as_styles, encoded, nearest
-from unpool.generate.drawn import Drawn, conclude
-from unpool.generate.saved import load_generative
+from unpool.generate.result import Drawn, conclude
+from unpool.generate.transformations import Ranges, Transformation, beyond
+from unpool.generate.weights import load_generative
 from unpool.models.generator import GenerativeNet, encode_view
 
 __all__ = ["Generator"]
 
-_AT_ONCE = 32  # pictures, so that memory stays small
+_AT_ONCE = 32  # images, so that memory stays small
 
 
 class Generator:
@@ -27,9 +27,9 @@ class Generator:
     Args:
         model: a trained network.
         styles: names of its K styles.
-        elevations: the lowest and highest that it was trained with, in degrees; pictures of views
+        elevations: the lowest and highest that it was trained with, in degrees; images of views
             beyond them carry a note.
-        ranges: of the transformations it was trained with, if they are known; pictures of others
+        ranges: of the transformations it was trained with, if they are known; images of others
             carry a note.
         device: "auto", "cpu", "cuda" or "cuda:n".
 
@@ -57,7 +57,7 @@ class Generator:
         self.model = model.eval().to(self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.styles = list(styles)
-        self.size: int = model.size  #: side of the pictures
+        self.size: int = model.size  #: side of the images
         self.elevations = (min(elevations), max(elevations))
         self.ranges = ranges
 
@@ -84,17 +84,17 @@ class Generator:
         elevation: float = 20.0,
         transformation: Transformation | Sequence[float] | Tensor | None = None,
     ) -> Drawn:
-        """Draw one picture.
+        """Draw one image.
 
         Args:
-            style: a name, a number, or shares of several styles.
+            style: a name, a number, or fractions of several styles.
             azimuth: in degrees; 360 is 0.
             elevation: in degrees, any.
-            transformation: how the picture is moved, turned, scaled and colored; or its 28 encoded
+            transformation: how the image is moved, turned, scaled and colored; or its 28 encoded
                 numbers.
 
         Returns:
-            The picture; with a note, where what was asked lies beyond what was trained.
+            The image; with a note, where what was asked lies beyond what was trained.
 
         Raises:
             OptionError: no such style (the nearest are named), or a number that is not finite.
@@ -108,10 +108,10 @@ class Generator:
         elevation: float | Sequence[float] = 20.0,
         transformation: Any = None,
     ) -> list[Drawn]:
-        """Draw several pictures in one batch.
+        """Draw several images in one batch.
 
         Args:
-            style: one for all, or one a picture.
+            style: one for all, or one an image.
             azimuth: likewise, in degrees.
             elevation: likewise, in degrees.
             transformation: likewise; None for no change.
@@ -143,7 +143,7 @@ class Generator:
         elevation: float | Sequence[float] = 20.0,
         transformation: Any = None,
     ) -> tuple[Codes, list[str]]:
-        """What the network draws pictures from, and what is to be said of each; as of `draw`."""
+        """What the network draws images from, and what is to be said of each; as of `draw`."""
         wholes: list[Any] = [as_styles(style)]
         wholes += [as_degrees("azimuth", azimuth), as_degrees("elevation", elevation)]
         wholes.append(as_changes(transformation))
@@ -152,7 +152,7 @@ class Generator:
             lengths = ", ".join(str(len(whole)) for whole in wholes)
             raise OptionError(
                 f"got {lengths} styles, azimuths, elevations and transformations; wanted one of "
-                "each for all pictures, or one a picture"
+                "each for all images, or one an image"
             )
         styles, azimuths, elevations, changes = (w * count if len(w) == 1 else w for w in wholes)
         wrapped = torch.tensor([a % 360 for a in azimuths])
@@ -165,16 +165,16 @@ class Generator:
         return codes, [self._note(*one) for one in asked]
 
     def code(self, style: Style) -> Tensor:
-        """A style as the network takes it, (K,): one-hot, or the shares of several.
+        """A style as the network takes it, (K,): one-hot, or the fractions of several.
 
         Raises:
             OptionError: no such style (the nearest are named), or no share.
-            ShapeError: shares of all styles, of which there are not K.
+            ShapeError: fractions of all styles, of which there are not K.
         """
         if isinstance(style, Tensor):
             if style.shape != (len(self.styles),) or not style.isfinite().all():
                 raise ShapeError(
-                    f"got shares of {tuple(style.shape)}; wanted ({len(self.styles)},), all finite"
+                    f"got fractions {tuple(style.shape)}; wanted ({len(self.styles)},), all finite"
                 )
             return style.float()
         shares = style if isinstance(style, Mapping) else {style: 1.0}
@@ -211,7 +211,7 @@ class Generator:
         return rgb, mask
 
     def _note(self, style: Tensor, elevation: float, transformation: Tensor) -> str:
-        """What of a picture lies beyond what was trained."""
+        """What of an image lies beyond what was trained."""
         low, high = self.elevations
         told = []
         if not low <= elevation <= high:
@@ -221,7 +221,7 @@ class Generator:
         if told:
             told[-1] += " of the training"
         if abs((total := float(style.sum())) - 1) > 1e-3:
-            told.append(f"the shares of the styles add up to {total:g}, rather than 1")
+            told.append(f"the fractions of the styles add up to {total:g}, rather than 1")
         return "; ".join(told)
 
 

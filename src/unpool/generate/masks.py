@@ -9,9 +9,9 @@ from torch import Tensor
 
 from unpool.errors import OptionError
 from unpool.generate.codes import Style
-from unpool.generate.drawn import Drawn, conclude
 from unpool.generate.generator import Generator
 from unpool.generate.interventions import intervene, list_layers
+from unpool.generate.result import Drawn, conclude
 
 __all__ = ["PATTERNS", "mask_cells", "pattern"]
 
@@ -32,7 +32,7 @@ def mask_cells(
     Args:
         generator: draws.
         style: as of `Generator.view`.
-        cells: one a picture, (8, 8), true where cells are kept; such as of `pattern`.
+        cells: one an image, (8, 8), true where cells are kept; such as of `pattern`.
         azimuth: the view.
         elevation: likewise.
 

@@ -74,7 +74,7 @@ class Drawn:
         """
         path = Path(path)
         if path.suffix.lower() not in _SUFFIXES:
-            raise OptionError(f"got the path {path}; pictures end in {', '.join(_SUFFIXES)}")
+            raise OptionError(f"got the path {path}; images end in {', '.join(_SUFFIXES)}")
         if background is None and path.suffix.lower() != ".png":
             background = "white"
         pixels = self.rgba if background is None else self.on(background)
@@ -85,13 +85,13 @@ class Drawn:
 
 
 def conclude(rgb: Tensor, mask: Tensor, notes: Sequence[str] = ()) -> list[Drawn]:
-    """What a network gives, as pictures: both are clipped to 0 to 1.
+    """What a network gives, as images: both are clipped to 0 to 1.
 
     Args:
         rgb: (N, 3, S, S), any range.
         mask: (N, C, S, S), any range; of several channels, which the published network trains to
             be the same, the mean is taken after clipping.
-        notes: one a picture, or none.
+        notes: one an image, or none.
 
     Raises:
         ImageError: values that are not finite.
@@ -113,11 +113,11 @@ def clipped(rgb: Tensor, mask: Tensor) -> Tensor:
     return torch.cat([rgb.clamp(0, 1), mask.clamp(0, 1).mean(1, keepdim=True)], 1)
 
 
-def enlarge(picture: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """A picture some whole number of times as large, bicubic; what is transparent lends no color.
+def enlarge(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """An image some whole number of times as large, bicubic; what is transparent lends no color.
 
     Args:
-        picture: (H, W, 3) or (H, W, 4) uint8, the fourth being alpha.
+        image: (H, W, 3) or (H, W, 4) uint8, the fourth being alpha.
         scale: how many times, from 1.
 
     Raises:
@@ -128,9 +128,9 @@ def enlarge(picture: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     """
     if scale < 1:
         raise OptionError(f"got scale={scale}; wanted 1 or more")
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     side = scale * width, scale * height
-    return np.array(Image.fromarray(picture).resize(side, Image.Resampling.BICUBIC))
+    return np.array(Image.fromarray(image).resize(side, Image.Resampling.BICUBIC))
 
 
 def find_color(color: str | Sequence[int]) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Pictures in a row: views in between and beyond, morphs, and transformations by degrees."""
+"""Images in a row: views in between and beyond, morphs, and transformations by degrees."""
 
 import math
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from unpool.errors import OptionError
 from unpool.generate.codes import Style
-from unpool.generate.drawn import Drawn
 from unpool.generate.generator import Generator
+from unpool.generate.result import Drawn
 
 __all__ = [
     "CHANGES",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 MORPH = (1.0, 0.65, 0.57, 0.5, 0.43, 0.35, 0.0)
-"""The authors' shares of the first style: near the middle a little changes much."""
+"""The authors' fractions of the first style: near the middle a little changes much."""
 
 
 class Change(NamedTuple):
@@ -57,7 +57,7 @@ CHANGES = {
     "brightness": Change(((26, 1),), -2.0, 2.0),
     "hue": Change(((27, 1),), -3.0, 3.0),
 }
-"""The authors' transformations, in encoded units: shares of the side, radians, logarithms."""
+"""The authors' transformations, in encoded units: fractions of the side, radians, logarithms."""
 
 
 def combine(amounts: Sequence[tuple[str, float]]) -> Tensor:
@@ -93,10 +93,10 @@ def interpolate(
         azimuths: the first and the last in degrees; from 350 to 370 is the short way, 350 to 10
             the long one.
         elevations: likewise.
-        count: how many pictures, from 2.
+        count: how many images, from 2.
 
     Raises:
-        OptionError: no such style, or fewer than two pictures.
+        OptionError: no such style, or fewer than two images.
 
     Dosovitskiy, Springenberg, Brox 2015, section "Interpolation between viewpoints".
     """
@@ -110,10 +110,10 @@ def interpolate(
 def turn(
     generator: Generator, style: Style, elevation: float = 20.0, count: int = 62
 ) -> list[Drawn]:
-    """Draw an object turning once, the last picture just before the first comes again.
+    """Draw an object turning once, the last image just before the first comes again.
 
     Raises:
-        OptionError: no such style, or fewer than two pictures.
+        OptionError: no such style, or fewer than two images.
     """
     _require_two(count)
     return generator.draw(style, [360 * i / count for i in range(count)], elevation)
@@ -134,7 +134,7 @@ def morph(
         generator: draws.
         first: a style, as of `Generator.view`.
         last: another.
-        shares: of the first, one a picture; the last has the rest. 1 and 0 are the styles
+        shares: of the first, one an image; the last has the rest. 1 and 0 are the styles
             themselves.
         azimuth: the view; by default the authors'.
         elevation: likewise.
@@ -152,7 +152,7 @@ def morph(
 def ramp(count: int) -> list[float]:
     """Shares for a smooth animation: from 1 to 0, slow where the authors' steps are small.
 
-    Half of the pictures lie between .65 and .35, where most of the morph happens, and between
+    Half of the images lie between .65 and .35, where most of the morph happens, and between
     those the share falls evenly.
 
     Raises:
@@ -182,13 +182,13 @@ def transform(
         generator: draws.
         style: as of `Generator.view`.
         change: one of `CHANGES`.
-        count: how many pictures, from 2.
+        count: how many images, from 2.
         ends: the first and last amount in encoded units; the authors' when not given.
         azimuth: the view.
         elevation: likewise.
 
     Raises:
-        OptionError: no such style or change, or fewer than two pictures.
+        OptionError: no such style or change, or fewer than two images.
 
     Dosovitskiy, Springenberg, Brox 2015, figure of the transformations.
     """
@@ -221,4 +221,4 @@ def _find(change: str) -> Change:
 
 def _require_two(count: int) -> None:
     if count < 2:
-        raise OptionError(f"got {count} pictures; wanted two or more")
+        raise OptionError(f"got {count} images; wanted two or more")

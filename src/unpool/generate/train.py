@@ -9,21 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unpool import parallel
-from unpool.data.chairs import Chairs, open_chairs
-from unpool.data.rendering import read_credits
-from unpool.data.transformations import transform
+from unpool import distributed
 from unpool.devices import find_device
-from unpool.fitting import (
-    Progress,
-    Step,
-    arithmetic,
-    optimizer_of,
-    parts_of,
-    scale_rates,
-    take_step,
-)
-from unpool.generate.lessons import (
+from unpool.generate.batches import (
     Lesson,
     Views,
     as_targets,
@@ -32,13 +20,33 @@ from unpool.generate.lessons import (
     load_views,
     split_views,
 )
-from unpool.generate.likeness import compare, measure
-from unpool.generate.saved import load_forerunner
-from unpool.generate.teachers import load_teachers, taught
+from unpool.generate.distillation import load_teachers, taught
+from unpool.generate.evaluate import compare, measure
+from unpool.generate.transformations import transform
+from unpool.generate.weights import load_forerunner
 from unpool.models import GenerativeNet, from_pretrained, save_pretrained
 from unpool.models.generator import initialize
 from unpool.recipes import Generation
-from unpool.runs import Likeness, Preparation, Run, curves_missing, draw_curves, write_json, writing
+from unpool.rendering.dataset import Chairs, open_chairs
+from unpool.rendering.write import read_credits
+from unpool.training.loop import (
+    Progress,
+    Step,
+    arithmetic,
+    optimizer_of,
+    parts_of,
+    scale_rates,
+    take_step,
+)
+from unpool.training.run import (
+    Likeness,
+    Preparation,
+    Run,
+    curves_missing,
+    draw_curves,
+    write_json,
+    writing,
+)
 from unpool.vision.images import write_image
 
 __all__ = ["build", "drawing_loss", "fit", "train_generator"]
@@ -61,7 +69,7 @@ def train_generator(
 ) -> dict[str, Any]:
     """Train by a recipe, measure on views that were held out, and write weights.
 
-    The run folder is described in `unpool.runs`. The weights are those after the last step: the
+    `unpool.training.run` describes the run folder. The weights are those after the last step: the
     held-out views choose nothing. Begun by `torchrun`, the processes share the work; every one
     returns the same summary.
 
@@ -73,7 +81,7 @@ def train_generator(
         tensorboard: write records for TensorBoard, too.
         device: "auto", "cpu", "cuda" or "cuda:n".
         command: the command line, for the card.
-        report: called with every `Step` and `Likeness`, and while pictures are read.
+        report: called with every `Step` and `Likeness`, and while images are read.
 
     Returns:
         `mse`, `iou` and `iou_mean` of the stored weights, see `Measured`; `views`, their number;
@@ -83,10 +91,10 @@ def train_generator(
         DataError, OptionError, WeightsError: what came cannot be used.
         TrainingError: the training failed, or its folder cannot be written to.
     """
-    where = find_device(parallel.local(device))
+    where = find_device(distributed.local(device))
     chairs = open_chairs(data)
     learned, held = split_views(chairs, recipe.held_out)
-    with parallel.join(where):
+    with distributed.join(where):
         parts = parts_of(recipe)
         torch.manual_seed(recipe.seed)
         net = build(recipe, len(chairs.styles)).to(where)
@@ -153,7 +161,7 @@ def fit(
         stream: the parts of batches, beginning with the first one of the first step to be done.
         recipe: what is done.
         progress: kept up to date; `progress.step` steps count as done.
-        optimizer_state: of a training that was left in its middle.
+        optimizer_state: of a training run that was left in its middle.
 
     Raises:
         TrainingError: the loss or its gradient is not finite.
@@ -162,12 +170,12 @@ def fit(
     optimizer = progress.optimizer = optimizer_of(_groups(net, recipe), recipe)
     if optimizer_state is not None:
         optimizer.load_state_dict(optimizer_state)
-    engine, device = parallel.replicate(net), next(net.parameters()).device
+    engine, device = distributed.replicate(net), next(net.parameters()).device
     weights = recipe.rgb_weight, recipe.mask_weight, recipe.background, recipe.overlap_weight
     cure = f"--set rates.0.lr={recipe.rates[0].lr / 10:.2g}"
 
     def losses(part: Lesson) -> tuple[Tensor, Tensor]:
-        targets = transform(as_targets(part.views.pictures, device), part.vectors.to(device))
+        targets = transform(as_targets(part.views.images, device), part.vectors.to(device))
         with arithmetic(device, recipe.bf16):
             rgb, mask = engine(*codes(part.views, net.styles, device), part.vectors.to(device))
         loss = drawing_loss(rgb.float(), mask.float(), targets, *weights)
@@ -188,7 +196,7 @@ def drawing_loss(
     background: float = 1.0,
     overlap_weight: float = 0.0,
 ) -> Tensor:
-    """Squared errors of the colors inside the mask and of the mask, a half of the mean per picture.
+    """Squared errors of the colors inside the mask and of the mask, a half of the mean per image.
 
     Args:
         rgb: drawn, (N, 3, S, S).
@@ -198,7 +206,7 @@ def drawing_loss(
         mask_weight: of the second one.
         background: of the first one where the true mask is 0; 1 as published. Less lets colors run
             over the border, which nobody sees under the drawn mask.
-        overlap_weight: of 1 - IoU of drawn and true mask, picture by picture, where the products
+        overlap_weight: of 1 - IoU of drawn and true mask, image by image, where the products
             and sums of values 0 to 1 stand for intersection and union (a union of less than a
             pixel counts as one); 0 as published. The other errors are sums over pixels, so that
             a weight that counts is a large one.
@@ -226,7 +234,7 @@ def _overlap(mask: Tensor, target: Tensor) -> Tensor:
 
 def _teller(report: Report | None) -> Callable[[int, int], None]:
     def tell(done: int, total: int) -> None:
-        if report is not None and parallel.rank() == 0:
+        if report is not None and distributed.rank() == 0:
             report(Preparation(done, total))
 
     return tell
@@ -282,7 +290,7 @@ def _fit(
 
 
 def _show(run: Run[Generation, GenerativeNet], choose: Views) -> None:
-    if parallel.rank() == 0:
+    if distributed.rank() == 0:
         with writing(run.folder):
             sheet = compare(run.learner, choose, run.recipe.bf16)
             write_image(run.folder / "plots/drawings.png", sheet)
@@ -291,7 +299,7 @@ def _show(run: Run[Generation, GenerativeNet], choose: Views) -> None:
 def _finish(
     run: Run[Generation, GenerativeNet], chairs: Chairs, choose: Views, learned: int, command: str
 ) -> dict[str, Any]:
-    """Weights, card, pictures and figures of the network as it is stored."""
+    """Weights, card, images and figures of the network as it is stored."""
     folder, recipe = run.folder, run.recipe
     thanks = read_credits(chairs.root)
     terms = sorted({str(record["license"]) for record in thanks if record.get("license")})
@@ -305,17 +313,17 @@ def _finish(
         "command": command,
         "attribution": thanks,
     }
-    if parallel.rank() == 0:
+    if distributed.rank() == 0:
         with writing(folder):
             save_pretrained(run.learner, folder / "weights", card, int8=recipe.int8)
-    parallel.wait()
+    distributed.barrier()
     stored = from_pretrained(folder / "weights")[0].to(next(run.learner.parameters()).device)
     protocol = "views at azimuths held out" if recipe.held_out else "views learned from"
     figures = measure(stored, choose)._asdict()
     figures |= {"views": len(choose.styles), "protocol": protocol}
     summary = {**figures, "notes": run.notes}
-    parallel.wait()
-    if parallel.rank() == 0:
+    distributed.barrier()
+    if distributed.rank() == 0:
         with writing(folder):
             card["figures"] = {f"{chairs.root.name}": figures}
             save_pretrained(run.learner, folder / "weights", card, int8=recipe.int8)
@@ -323,5 +331,5 @@ def _finish(
             _show(run, choose)
             if not curves_missing():
                 draw_curves(folder, {"mse": "MSE inside the mask"}, {"iou": "IoU of the mask"})
-    parallel.wait()
+    distributed.barrier()
     return summary

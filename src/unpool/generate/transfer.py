@@ -17,14 +17,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.data.chairs import AZIMUTHS, Chairs
 from unpool.errors import DataError
 from unpool.files import atomic
 from unpool.generate.baselines import baselines, draw_views, errors, premultiplied
+from unpool.generate.batches import Views, load_views
 from unpool.generate.experiments import COMPACT, Experiment, Progress, learn, ticker
 from unpool.generate.generator import Generator
-from unpool.generate.lessons import Views, load_views
 from unpool.recipes import Rate
+from unpool.rendering.dataset import AZIMUTHS, Chairs
 
 __all__ = ["COUNTS", "draw_transfer", "measure_transfer", "seen_azimuths"]
 
@@ -174,9 +174,9 @@ def _split(case: _Case, chairs: Chairs) -> tuple[list[int], list[int]]:
 
 def _baselines(case: _Case, chairs: Chairs, views: Views) -> dict[str, float]:
     seen, tested = _split(case, chairs)
-    truth = premultiplied(views.pictures[tested])
-    made = baselines(chairs, views.pictures, seen, tested)
-    return {way: float(errors(pictures, truth).mean()) for way, pictures in made.items()}
+    truth = premultiplied(views.images[tested])
+    made = baselines(chairs, views.images, seen, tested)
+    return {way: float(errors(images, truth).mean()) for way, images in made.items()}
 
 
 def _error(
@@ -200,7 +200,7 @@ def _error(
     chosen = [chairs.views[i] for i in tested]
     columns = zip(*((v.style, v.azimuth, v.elevation) for v in chosen), strict=True)
     drawn = draw_views(generator, *map(list, columns))
-    return float(errors(drawn, premultiplied(views.pictures[tested])).mean())
+    return float(errors(drawn, premultiplied(views.images[tested])).mean())
 
 
 def _curves(experiment: Experiment, cases: Sequence[_Case]) -> Curves:

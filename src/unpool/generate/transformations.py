@@ -1,4 +1,4 @@
-"""Transformations of a picture and its mask, as a vector that a network is told.
+"""Transformations of an image and its mask, as a vector that a network is told.
 
 The vector has the 28 numbers of the authors' augmentation layer, of which nine are in use. Each is
 the coefficient itself where that is 0 for no change, and its logarithm where it is 1; so that no
@@ -47,11 +47,11 @@ _LARGEST = tuple(max(sum(v for v in row if s * v > 0) * s for s in (1, -1)) for 
 
 
 class Transformation(NamedTuple):
-    """What is done to a picture; the defaults do nothing.
+    """What is done to an image; the defaults do nothing.
 
-    A place of the new picture, seen from the center, is turned by `angle`, moved by `dx` and `dy`,
+    A place of the new image, seen from the center, is turned by `angle`, moved by `dx` and `dy`,
     and divided by the zooms: there lies what is shown at it. A positive `dx` therefore moves the
-    picture to the left, and a positive `angle` turns it counterclockwise.
+    image to the left, and a positive `angle` turns it counterclockwise.
 
     >>> Transformation(dx=0.1).encode().count_nonzero()
     tensor(1)
@@ -129,7 +129,7 @@ def beyond(vector: Tensor, ranges: Ranges) -> list[str]:
 
 
 def spread_at(step: int, initial: float, final: float, gamma: float) -> float:
-    """How far the ranges reach at a step of a training: from `initial` slowly to `final`.
+    """How far the ranges reach at a step of a training run: from `initial` slowly to `final`.
 
     >>> spread_at(0, 0.2, 1.0, 1e-5), round(spread_at(300_000, 0.2, 1.0, 1e-5), 2)
     (0.2, 0.92)
@@ -150,8 +150,8 @@ def draw_transformations(
         count: N.
         spread: factor of the ranges, 0 to 1; see `spread_at`.
         ranges: from which is drawn.
-        inside: nothing may be shown that lies outside the old picture: what moves a corner out is
-            drawn again, up to 20 times; then the place is not changed, but colors are. Pictures are
+        inside: nothing may be shown that lies outside the old image: what moves a corner out is
+            drawn again, up to 20 times; then the place is not changed, but colors are. Images are
             therefore hardly ever made smaller.
         generator: of chance.
 
@@ -179,8 +179,8 @@ def draw_transformations(
     return vectors
 
 
-def transform(pictures: Tensor, vectors: Tensor) -> Tensor:
-    """Apply transformations to pictures and masks.
+def transform(images: Tensor, vectors: Tensor) -> Tensor:
+    """Apply transformations to images and masks.
 
     Space: see `Transformation`; values are interpolated bilinearly, and zero outside. Color, of RGB
     alone: in the basis of the published eigenvectors the second and third component are turned by
@@ -188,26 +188,26 @@ def transform(pictures: Tensor, vectors: Tensor) -> Tensor:
     by `brightness`.
 
     Args:
-        pictures: (N, 4, S, S) fp32, 0 to 1: RGB times the mask, and the mask.
+        images: (N, 4, S, S) fp32, 0 to 1: RGB times the mask, and the mask.
         vectors: (N, 28), on the same device.
 
     Returns:
-        (N, 4, S, S): the same of the changed picture; no channel is above its mask.
+        (N, 4, S, S): the same of the changed image; no channel is above its mask.
 
     Raises:
         ShapeError: other shapes.
 
     The authors' data augmentation layer. It measures components by the largest of a batch; here
-    that is the largest there can be, so that a picture does not depend on its batch.
+    that is the largest there can be, so that an image does not depend on its batch.
     """
-    if pictures.dim() != 4 or pictures.shape[1] != 4 or vectors.shape != (len(pictures), LENGTH):
+    if images.dim() != 4 or images.shape[1] != 4 or vectors.shape != (len(images), LENGTH):
         raise ShapeError(
-            f"got pictures of {tuple(pictures.shape)} and vectors of {tuple(vectors.shape)}; "
+            f"got images of {tuple(images.shape)} and vectors of {tuple(vectors.shape)}; "
             f"wanted (N, 4, S, S) and (N, {LENGTH})"
         )
     live = _coefficients(vectors)
-    grid = F.affine_grid(_matrices(live), list(pictures.shape), align_corners=False)
-    moved = F.grid_sample(pictures, grid, align_corners=False)
+    grid = F.affine_grid(_matrices(live), list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, align_corners=False)
     rgb, mask = moved[:, :3], moved[:, 3:]
     changed = _recolor(rgb, live[:, 5:])
     return torch.cat([torch.minimum(changed.clamp_min(0), mask), mask], 1)
@@ -220,7 +220,7 @@ def _coefficients(vectors: Tensor) -> Tensor:
 
 
 def _matrices(live: Tensor) -> Tensor:
-    """Where a place of the new picture lies in the old one, (N, 2, 3); sides are -1 to 1."""
+    """Where a place of the new image lies in the old one, (N, 2, 3); sides are -1 to 1."""
     dx, dy, angle, zoom_x, zoom_y = live[:, :5].unbind(1)
     cos, sin = angle.cos(), angle.sin()
     rows = (
@@ -231,7 +231,7 @@ def _matrices(live: Tensor) -> Tensor:
 
 
 def _inside(place: Tensor) -> Tensor:
-    """Whether all four corners lie in the old picture, for (N, 5) encoded."""
+    """Whether all four corners lie in the old image, for (N, 5) encoded."""
     live = torch.cat([place[:, :3], place[:, 3:].exp()], 1)
     corners = torch.tensor([[x, y, 1.0] for x in (-1, 1) for y in (-1, 1)]).T
     return (_matrices(live) @ corners).abs().flatten(1).amax(1) <= 1

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from unpool.errors import OptionError
 from unpool.generate.codes import Style
-from unpool.generate.drawn import Drawn, clipped, conclude
 from unpool.generate.generator import Generator
 from unpool.generate.interventions import intervene
-from unpool.visualize.pictures import draw
+from unpool.generate.result import Drawn, clipped, conclude
+from unpool.visualize.images import draw
 
 __all__ = ["STEPS", "VALUES", "Activated", "Zoom", "activate", "count_units", "find_zoom", "push"]
 
@@ -41,12 +41,12 @@ class Activated(NamedTuple):
     units: list[int]
     rgb: Tensor  #: (1 + U, 3, S, S): first of the zero vector, then of each unit
     mask: Tensor  #: (1 + U, C, S, S), likewise
-    maps: bool  #: whether the layer has maps, so that a unit reaches a part of the picture
+    maps: bool  #: whether the layer has maps, so that a unit reaches a part of the image
 
-    def pictures(self) -> NDArray[np.uint8]:
+    def images(self) -> NDArray[np.uint8]:
         """What each unit draws, (U, h, w, 3) uint8, RGB.
 
-        Of layers without maps, the object on white, as large as pictures are. Of maps, what they
+        Of layers without maps, the object on white, as large as images are. Of maps, what they
         add to the colors of the zero vector, zero being mid-gray, cut to what they reach.
         """
         if not self.maps:
@@ -65,7 +65,7 @@ class Zoom(NamedTuple):
 
     unit: int
     factor: float  #: of the zoom whose change is most like that by the unit
-    explained: float  #: share of that change that is in proportion to the zoom's, 0 to 1
+    explained: float  #: fraction of that change that is in proportion to the zoom's, 0 to 1
 
 
 def count_units(generator: Generator, layer: str) -> int:
@@ -149,7 +149,7 @@ def push(
         generator: draws.
         style: as of `Generator.view`.
         unit: of the layer, from 0; such as that of `find_zoom`.
-        amounts: one a picture.
+        amounts: one an image.
         layer: of `list_layers`, without maps.
         azimuth: the view.
         elevation: likewise.
@@ -250,10 +250,8 @@ def _shown(rgb: Tensor, mask: Tensor) -> Tensor:
     return shown
 
 
-def _enlarged(pictures: Tensor, factor: float) -> Tensor:
-    """Pictures enlarged about their middle; nothing beyond the border."""
-    turn = torch.tensor([[1 / factor, 0.0, 0.0], [0.0, 1 / factor, 0.0]]).expand(
-        len(pictures), 2, 3
-    )
-    grid = F.affine_grid(turn, list(pictures.shape), align_corners=False)
-    return F.grid_sample(pictures, grid, align_corners=False)
+def _enlarged(images: Tensor, factor: float) -> Tensor:
+    """Images enlarged about their middle; nothing beyond the border."""
+    turn = torch.tensor([[1 / factor, 0.0, 0.0], [0.0, 1 / factor, 0.0]]).expand(len(images), 2, 3)
+    grid = F.affine_grid(turn, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)

@@ -1,4 +1,4 @@
-"""Saved networks that draw: what their cards say, and whether they fit a training."""
+"""Saved networks that draw: what their cards say, and whether they fit a training run."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

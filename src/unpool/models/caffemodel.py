@@ -283,7 +283,7 @@ def _refuse(path: Path, faults: list[str], model: Network) -> None:
 
 
 def _same(blob: tuple[int, ...], wanted: tuple[int, ...], kind: str) -> bool:
-    """Whether the shapes agree, but for Caffe's extra ones and its flattened pictures."""
+    """Whether the shapes agree, but for Caffe's extra ones and its flattened images."""
     if len(wanted) == 1:
         return math.prod(blob) == max(blob, default=1) == wanted[0]
     if kind == "InnerProduct":  # flattened as channel, row, column

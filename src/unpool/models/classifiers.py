@@ -20,17 +20,17 @@ __all__ = ["VGG", "AlexNet", "Classifier", "SqueezeNet", "ZFNet", "initialize", 
 
 
 class Classifier(nn.Module):
-    """A network that gives a picture a score for each class; the base of those below.
+    """A network that gives an image a score for each class; the base of those below.
 
     Args:
         features: convolutions and pooling.
         classifier: from their maps to the scores.
-        size: side in pixels of the pictures that the network is made for.
+        size: side in pixels of the images that the network is made for.
         arguments: of the constructor, as plain values; `classes` is among them.
-        fixed: whether it takes pictures of that size only.
+        fixed: whether it takes images of that size only.
 
     Raises:
-        OptionError: pictures of that size leave nothing after the last pooling.
+        OptionError: images of that size leave nothing after the last pooling.
     """
 
     mean = MEAN_BGR
@@ -51,20 +51,20 @@ class Classifier(nn.Module):
         self._arguments = arguments
 
     def forward(self, x: Tensor) -> Tensor:
-        """Raw class scores (N, classes), before softmax, for pictures (N, 3, H, W).
+        """Raw class scores (N, classes), before softmax, for images (N, 3, H, W).
 
         Args:
             x: as `prepare` makes it with the network's `mean`.
 
         Raises:
-            ShapeError: pictures of another size, or too small ones.
+            ShapeError: images of another size, or too small ones.
         """
         least, most = (self.size, self.size) if self.fixed else (self.least, math.inf)
         fits = x.dim() == 4 and x.shape[1] == 3
         if not fits or any(not least <= side <= most for side in x.shape[2:]):
             sides = f"H = W = {self.size}" if self.fixed else f"H and W from {self.least} up"
             raise ShapeError(
-                f"got pictures of shape {tuple(x.shape)}; this {type(self).__name__} takes "
+                f"got images of shape {tuple(x.shape)}; this {type(self).__name__} takes "
                 f"(N, 3, H, W) with {sides}: resize or crop them"
             )
         return self.classifier(self.features(x))
@@ -105,7 +105,7 @@ _WIDTHS = (96, 256, 384, 384, 256)
 class AlexNet(Classifier):
     """Krizhevsky's network; 60,965,224 parameters.
 
-    The maps of a 227 x 227 picture have sides of 55 (conv1), 27 (pool1, conv2), 13 (pool2, conv3 to
+    The maps of a 227 x 227 image have sides of 55 (conv1), 27 (pool1, conv2), 13 (pool2, conv3 to
     conv5) and 6 (pool5). Response normalization runs across 5 neighboring maps, as in the paper:
     x / (2 + 1e-4 s) ** 0.75, where s is the sum of their squares.
 
@@ -113,9 +113,9 @@ class AlexNet(Classifier):
         classes: number of scores.
         widths: number of maps of conv1 to conv5, even: conv2, conv4 and conv5 are in two groups.
         code: width of fc6 and fc7; None leaves them out.
-        size: side in pixels of the pictures. The paper's 224 give maps of 54, 26, 12 and 5; with
+        size: side in pixels of the images. The paper's 224 give maps of 54, 26, 12 and 5; with
             the 227 of the authors' code they have the sizes in the paper.
-        dropout: share of the values of fc6 and of fc7 that is dropped in training.
+        dropout: fraction of the values of fc6 and of fc7 that is dropped in training.
 
     Raises:
         OptionError: an argument that cannot be built.
@@ -149,7 +149,7 @@ class AlexNet(Classifier):
 class ZFNet(Classifier):
     """Zeiler and Fergus' network, the one that deconvnets were made for; 62,357,608 parameters.
 
-    The maps of a 224 x 224 picture have sides of 110 (conv1), 55 (pool1), 26 (conv2), 13 (pool2,
+    The maps of a 224 x 224 image have sides of 110 (conv1), 55 (pool1), 26 (conv2), 13 (pool2,
     conv3 to conv5) and 6 (pool5). Pooling windows overlap, and are rounded up at the border.
     Contrast is normalized across maps, as in `AlexNet`, but after pooling; the paper does not say
     how, and Krizhevsky's numbers are taken.
@@ -159,8 +159,8 @@ class ZFNet(Classifier):
         widths: number of maps of conv1 to conv5; (96, 256, 512, 1024, 512) is the paper's larger
             network.
         code: width of fc6 and fc7; None leaves them out.
-        size: side in pixels of the pictures, from 47 up.
-        dropout: share of the values of fc6 and of fc7 that is dropped in training.
+        size: side in pixels of the images, from 47 up.
+        dropout: fraction of the values of fc6 and of fc7 that is dropped in training.
 
     Raises:
         OptionError: an argument that cannot be built.
@@ -194,8 +194,8 @@ class VGG(Classifier):
         classes: number of scores.
         trunk: "vgg11" to "vgg19", or a table of (layers, channels) rows.
         code: width of fc6 and fc7; None leaves them out.
-        size: side in pixels of the pictures.
-        dropout: share of the values of fc6 and of fc7 that is dropped in training.
+        size: side in pixels of the images.
+        dropout: fraction of the values of fc6 and of fc7 that is dropped in training.
 
     Raises:
         OptionError: an argument that cannot be built.
@@ -270,8 +270,8 @@ class SqueezeNet(Classifier):
         classes: number of scores.
         width: number of maps of the first convolution.
         stages: a row for each pooling: the (squeeze, expand) widths of the Fire modules after it.
-        size: side in pixels of the pictures; others are taken, too.
-        dropout: share of the last maps' values that is dropped in training.
+        size: side in pixels of the images; others are taken, too.
+        dropout: fraction of the last maps' values that is dropped in training.
 
     Raises:
         OptionError: an argument that cannot be built.
@@ -371,7 +371,7 @@ def _checked(
     """The arguments as plain values.
 
     Raises:
-        OptionError: a network without a class, a map or a picture, or that drops everything.
+        OptionError: a network without a class, a map or an image, or that drops everything.
     """
     least = min([classes, size, *widths, *([] if code is None else [code])])
     if least < 1 or not 0 <= dropout < 1:
@@ -417,7 +417,7 @@ def _pool() -> nn.Module:
 
 
 def _connected(maps: nn.Sequential, channels: int, arguments: dict[str, Any]) -> nn.Sequential:
-    """fc6, fc7 and fc8 for the maps of pictures of `size`."""
+    """fc6, fc7 and fc8 for the maps of images of `size`."""
     code, size, dropout = arguments["code"], arguments["size"], arguments["dropout"]
     _require_size(_least(maps), size)
     inputs = channels * _side(maps, size) ** 2
@@ -432,7 +432,7 @@ def _connected(maps: nn.Sequential, channels: int, arguments: dict[str, Any]) ->
 
 
 def _side(maps: nn.Sequential, size: int) -> int:
-    """The side of the last maps of pictures of a size; 0 or less if nothing is left of them."""
+    """The side of the last maps of images of a size; 0 or less if nothing is left of them."""
     for layer in maps:
         if isinstance(layer, nn.Conv2d):
             kernel, stride, pad = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
@@ -446,7 +446,7 @@ def _side(maps: nn.Sequential, size: int) -> int:
 
 
 def _least(maps: nn.Sequential) -> int:
-    """The smallest pictures of which something is left."""
+    """The smallest images of which something is left."""
     return next(size for size in range(1, 2**20) if _side(maps, size) > 0)
 
 

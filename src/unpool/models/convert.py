@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unpool.data.voc import VOC_CLASSES
+from unpool.data.datasets import VOC_CLASSES
 from unpool.errors import OptionError
 from unpool.models import DeconvNet, Network, from_pretrained, save_pretrained
 from unpool.models.caffemodel import BatchNorm, load_caffemodel

@@ -23,7 +23,7 @@ class DeconvNet(nn.Module):
     Layers carry the authors' names: the state dict's keys end in `conv1_1.weight`,
     `fc6-deconv.weight`, `deconv5_1.weight`, `debn5_1.weight`, `seg-score-voc.weight` ...
 
-    Any picture goes in whose last pooled map is at least as large as that of the design size;
+    Any image goes in whose last pooled map is at least as large as that of the design size;
     nothing is stretched inside. (The design size only sets the kernel of the code layers.)
 
     Args:
@@ -39,7 +39,7 @@ class DeconvNet(nn.Module):
 
     Noh, Hong, Han 2015, section 3 and figure 2; layer widths from the released prototxt.
 
-    To ONNX, for any number of pictures (and of any size, with code=None), fp32:
+    To ONNX, for any number of images (and of any size, with code=None), fp32:
 
         free = {0: torch.export.Dim.DYNAMIC}  # code=None: also 2 and 3, height and width
         torch.onnx.export(
@@ -77,10 +77,10 @@ class DeconvNet(nn.Module):
         self._initialize()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Raw class scores (N, classes, H, W) for pictures (N, 3, H, W) made by `prepare`.
+        """Raw class scores (N, classes, H, W) for images (N, 3, H, W) made by `prepare`.
 
         Raises:
-            ShapeError: the picture is smaller than the network can carry, or a single sample is
+            ShapeError: the image is smaller than the network can carry, or a single sample is
                 used to train batch norm on a 1 x 1 map.
         """
         maps, switches = self.trunk(x)
@@ -138,8 +138,8 @@ class DeconvNet(nn.Module):
         height, width = maps.shape[-2:]
         if height < self.side or width < self.side:
             raise ShapeError(
-                f"got a picture whose last pooled map is {height} x {width}; the code layers of "
-                f"this network need {self.side} x {self.side}: enlarge the picture to "
+                f"got an image whose last pooled map is {height} x {width}; the code layers of "
+                f"this network need {self.side} x {self.side}: enlarge the image to "
                 f"{self.size} pixels, or build the network with a smaller size or code=None"
             )
         values = maps.shape[0] * (height - self.side + 1) * (width - self.side + 1)

@@ -35,7 +35,7 @@ def accelerate(net: Net, dtype: torch.dtype = torch.float32, consume: bool = Fal
 
     Each layer is checked twice. Here, a few channels of its fast form are compared, on noise, with
     the layer, batch norm and ReLU that they stand for; where they do not agree, a warning says so
-    and these stay. And the first time it is used, two corners of what it gives of the first picture
+    and these stay. And the first time it is used, two corners of what it gives of the first image
     are computed by plain operators, too; where the two do not agree, plain operators go on.
 
     Args:
@@ -120,7 +120,7 @@ class _Fast(nn.Module):
         return y
 
     def corners(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """A part of what came out of a picture, and the same part by plain operators."""
+        """A part of what came out of an image, and the same part by plain operators."""
         return y[:, :CHECKED], self.plain(x, CHECKED)
 
     def quick(self, x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 The trunk's last maps are scored at every place, and the scores enlarged by bilinear interpolation,
 itself a deconvolution. On the way up, the scores of finer pooled maps are added ("skips"). All of
-these maps see the picture at another stride and with another offset; where one lies on the other
+these maps see the image at another stride and with another offset; where one lies on the other
 follows from the layers' windows, here as in the authors' Caffe.
 """
 
@@ -28,9 +28,9 @@ class FCN(nn.Module):
     `upscore_pool4.weight`, `score_pool3.weight`, `upscore8.weight`; the last is `upscore16` in
     FCN-16s and `upscore` in FCN-32s.
 
-    Pictures of any size go in, and scores of that size come out. The published network pads them
+    Images of any size go in, and scores of that size come out. The published network pads them
     with 100 zeros, because fc6, a 7 x 7 window without padding, makes the maps smaller. That costs:
-    a picture of 160 pixels is computed as one of 358. With `pad=1`, fc6 is padded instead, and all
+    an image of 160 pixels is computed as one of 358. With `pad=1`, fc6 is padded instead, and all
     maps keep their size; the scores are then those of the last map, enlarged bilinearly. Together
     with `code=512, window=3` or `code=None` it can be trained on a CPU.
 
@@ -40,9 +40,9 @@ class FCN(nn.Module):
         code: width of fc6 and fc7; None leaves them out and scores the last pooled maps.
         stride: of the finest map that is scored. For five stages 32, without skips, 16, with
             pool4, or 8, with pool4 and pool3 (and 4, not published).
-        pad: zeros around the picture, in conv1_1. 1: as in VGG, and fc6 is padded, too.
+        pad: zeros around the image, in conv1_1. 1: as in VGG, and fc6 is padded, too.
         window: side of fc6's window, odd.
-        dropout: share of the values of fc6 and of fc7 that is dropped in training.
+        dropout: fraction of the values of fc6 and of fc7 that is dropped in training.
         at_once: scale pool4 by 0.01 and pool3 by 0.0001 before they are scored, so that all
             streams can be trained together from VGG weights ("FCN-8s-atonce").
         learned: train the interpolation's filters, which are dense, too. The released networks
@@ -60,7 +60,7 @@ class FCN(nn.Module):
     """
 
     size: int | None = None
-    """There is no design size: one size of the picture is as good as another."""
+    """There is no design size: one size of the image is as good as another."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class FCN(nn.Module):
         self.offsets = self._offsets()  #: of the crops: 5, 9 and 31 in FCN-8s
         if self.offsets["score"] < 0:
             raise OptionError(
-                f"got pad={pad} with window={window}: the scores would not reach the picture's "
+                f"got pad={pad} with window={window}: the scores would not reach the image's "
                 f"border; pass pad={pad - self.offsets['score']} or more, or pad=1, which pads fc6"
             )
         width = table[-1][1] if code is None else code
@@ -98,10 +98,10 @@ class FCN(nn.Module):
         self._initialize()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Raw class scores (N, classes, H, W) for pictures (N, 3, H, W) made by `prepare`.
+        """Raw class scores (N, classes, H, W) for images (N, 3, H, W) made by `prepare`.
 
         Raises:
-            ShapeError: the picture is smaller than the network can carry.
+            ShapeError: the image is smaller than the network can carry.
         """
         maps = self.trunk.pooled(x)
         y = maps[-1] if self.fc is None else self._encode(maps[-1])
@@ -196,8 +196,8 @@ class FCN(nn.Module):
         least = 1 if self.pad == 1 else self.window
         if min(maps.shape[-2:]) < least:
             raise ShapeError(
-                f"got a picture whose last pooled map is {maps.shape[-2]} x {maps.shape[-1]}; fc6 "
-                f"of this network needs {least} x {least}: enlarge the picture, or build the "
+                f"got an image whose last pooled map is {maps.shape[-2]} x {maps.shape[-1]}; fc6 "
+                f"of this network needs {least} x {least}: enlarge the image, or build the "
                 "network with more pad, or pad=1"
             )
         assert self.fc is not None
@@ -208,10 +208,10 @@ class FCN(nn.Module):
     def _offsets(self) -> dict[str, int]:
         """Where each map's first value lies on the map that it is laid over, by names.
 
-        That of the enlarged scores on a skip's, and that of the picture on the last scores.
+        That of the enlarged scores on a skip's, and that of the image on the last scores.
         """
-        picture, offsets = _Map(1, 0.0), {}
-        pools = [picture.convolved(3, self.pad).pooled()]
+        image, offsets = _Map(1, 0.0), {}
+        pools = [image.convolved(3, self.pad).pooled()]
         for _ in self.trunk.table[1:]:
             pools.append(pools[-1].pooled())
         scores = pools[-1]
@@ -222,7 +222,7 @@ class FCN(nn.Module):
             offsets[f"score_pool{skip}"] = offset = scores.on(fine)
             if offset < 0:
                 scores = fine  # it is the scores that are cut
-        offsets["score"] = picture.on(scores.enlarged(self.stride))
+        offsets["score"] = image.on(scores.enlarged(self.stride))
         return offsets
 
     def _require_arguments(self) -> None:
@@ -281,7 +281,7 @@ class Interpolation(nn.ConvTranspose2d):
 
 
 class _Map(NamedTuple):
-    """Where the values of a map stand in the picture: value i at the pixel start + i * step."""
+    """Where the values of a map stand in the image: value i at the pixel start + i * step."""
 
     step: float
     start: float

@@ -1,7 +1,7 @@
-"""Networks that draw: from a style, a view and a transformation to a picture and its mask.
+"""Networks that draw: from a style, a view and a transformation to an image and its mask.
 
 A classifier read backwards: codes of high level go in, and unpooling with convolution enlarges maps
-until they are a picture (Dosovitskiy, Springenberg, Brox 2015; the deep variant 2017).
+until they are an image (Dosovitskiy, Springenberg, Brox 2015; the deep variant 2017).
 """
 
 import itertools
@@ -37,7 +37,7 @@ class GenerativeNet(nn.Module):
 
     Args:
         styles: K, how many objects it knows.
-        size: S, side of the picture in pixels: 16, 32, 64, 128, 256 ..., a stage for each doubling.
+        size: S, side of the image in pixels: 16, 32, 64, 128, 256 ..., a stage for each doubling.
         streams: 2, or 1 for the deep variant.
         transformation: T, how many numbers describe a transformation; 28, or 12 for one stream.
         code: width of the three branches.
@@ -110,7 +110,7 @@ class GenerativeNet(nn.Module):
         Args:
             style: (N, K), one at the style's place and zero elsewhere; or a mixture of styles.
             view: (N, 4), as `encode_view` makes it.
-            transformation: (N, T); zero is none. See `unpool.data.transformations`.
+            transformation: (N, T); zero is none. See `unpool.generate.transformations`.
 
         Returns:
             RGB inside the mask, (N, 3, S, S), and the mask, (N, 3 or 1, S, S); both raw, and meant
@@ -134,7 +134,7 @@ class GenerativeNet(nn.Module):
 
 
 class _Stream(nn.Module):
-    """A code becomes maps, and these grow to a picture by uconv."""
+    """A code becomes maps, and these grow to an image by uconv."""
 
     def __init__(self, code: int, widths: list[int]) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class _Stream(nn.Module):
 
 
 class _DeepStream(nn.Module):
-    """The same with two layers a stage, up to half the picture's side."""
+    """The same with two layers a stage, up to half the image's side."""
 
     def __init__(self, code: int, widths: list[int]) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ def _branch(inputs: int, width: int, first: str, second: str) -> nn.Sequential:
 
 
 def _fitting(widths: Sequence[int], size: int) -> list[int]:
-    """As many widths as a picture of this size has stages."""
+    """As many widths as an image of this size has stages."""
     stages = round(math.log2(size / _SIDE)) if size > 0 else 0
     if stages < 1 or _SIDE * 2**stages != size:
         raise OptionError(f"got size {size}; wanted 16, 32, 64, 128, 256 or a further doubling")

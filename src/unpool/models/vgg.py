@@ -34,7 +34,7 @@ MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)
 
 
 def prepare(images: Tensor, mean: tuple[float, float, float] = MEAN_BGR) -> Tensor:
-    """Turn pictures into what the networks take: BGR, the mean subtracted, no scaling.
+    """Turn images into what the networks take: BGR, the mean subtracted, no scaling.
 
     Args:
         images: (N, H, W, 3) uint8, RGB.
@@ -52,7 +52,7 @@ def prepare(images: Tensor, mean: tuple[float, float, float] = MEAN_BGR) -> Tens
     if images.dim() != 4 or images.shape[3] != 3 or images.dtype != torch.uint8:
         raise ShapeError(
             f"got images of {tuple(images.shape)} {images.dtype}; wanted (N, H, W, 3) uint8 RGB: "
-            "stack pictures of one size, with values 0..255"
+            "stack images of one size, with values 0..255"
         )
     bgr = images.flip(-1).float() - torch.tensor(mean, device=images.device)
     return bgr.permute(0, 3, 1, 2)
@@ -149,7 +149,7 @@ class Trunk(nn.Module):
             x: (N, 3, H, W), as `prepare` makes it.
 
         Raises:
-            ShapeError: the picture is smaller than one cell of the last map.
+            ShapeError: the image is smaller than one cell of the last map.
         """
         self.require_size(x)
         switches = []
@@ -190,7 +190,7 @@ class Trunk(nn.Module):
         if not fits or any(side < least for side in x.shape[-2:]):
             raise ShapeError(
                 f"got input of shape {tuple(x.shape)}; this trunk takes (N, {self.channels}, H, W) "
-                f"with H and W from {least} up: enlarge or pad the picture, or use a trunk of "
+                f"with H and W from {least} up: enlarge or pad the image, or use a trunk of "
                 "fewer stages"
             )
 

@@ -1,6 +1,6 @@
-"""What a dense CRF is made of: Gaussian kernels, and their filters on the pixels of a picture.
+"""What a dense CRF is made of: Gaussian kernels, and their filters on the pixels of an image.
 
-H W picture, N = H * W pixels, C values of each.
+H W image, N = H * W pixels, C values of each.
 """
 
 from functools import lru_cache
@@ -46,7 +46,7 @@ class DenseCRF(NamedTuple):
     kernels: tuple[Kernel, ...]
     iterations: int = 10
     normalization: Normalization = "symmetric"
-    prune: float = 1e-3  #: share of a pixel that dropped labels may hold at first; 0 keeps all
+    prune: float = 1e-3  #: fraction of a pixel that dropped labels may hold at first; 0 keeps all
 
 
 CRF_PRESETS = {
@@ -63,7 +63,7 @@ def crf_filter(
     image: Tensor | None,
     like: Tensor | None = None,
 ) -> Filters:
-    """The sum of all kernels of a CRF on the pixels of a picture, weights included.
+    """The sum of all kernels of a CRF on the pixels of an image, weights included.
 
     Args:
         crf: kernels and normalization, or the name of one of `CRF_PRESETS`.
@@ -75,7 +75,7 @@ def crf_filter(
         A filter of values (N, C), the pixels row by row.
 
     Raises:
-        ShapeError: a picture that is not (H, W, 3) uint8.
+        ShapeError: an image that is not (H, W, 3) uint8.
         OptionError: an unknown preset, or options that do not exist or do not fit.
     """
     crf = find_crf(crf)
@@ -97,7 +97,7 @@ def kernel_filter(
     normalization: Normalization = "after",
     like: Tensor | None = None,
 ) -> Filters:
-    """The filter of one kernel on the pixels of a picture, normalized, without its weight.
+    """The filter of one kernel on the pixels of an image, normalized, without its weight.
 
     Args:
         kernel: deviations of place and color.
@@ -110,7 +110,7 @@ def kernel_filter(
         A filter of values (N, C), the pixels row by row.
 
     Raises:
-        ShapeError: a picture that is not (H, W, 3) uint8.
+        ShapeError: an image that is not (H, W, 3) uint8.
         OptionError: an unknown normalization.
     """
     if normalization not in NORMALIZATIONS:
@@ -132,7 +132,7 @@ def features(kernel: Kernel, size: tuple[int, int], image: Tensor | None, like: 
         like: a tensor that tells dtype and device.
 
     Raises:
-        ShapeError: a picture that is not (H, W, 3) uint8.
+        ShapeError: an image that is not (H, W, 3) uint8.
     """
     height, width = size
     x = torch.arange(width, dtype=like.dtype, device=like.device) / kernel.xy
@@ -195,7 +195,7 @@ def _of_places(
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[Lattice, Tensor | None, Tensor | None]:
-    """Without colors, all pictures of a size have the same lattice; the last few are kept."""
+    """Without colors, all images of a size have the same lattice; the last few are kept."""
     with torch.inference_mode(False):  # lest they could not be used for gradients later
         like = torch.empty(0, dtype=dtype, device=device)
         lattice = Lattice(features(Kernel(xy, 1), size, None, like))
@@ -215,9 +215,9 @@ def _scales(lattice: Lattice, normalization: str) -> tuple[Tensor | None, Tensor
 
 def _require_image(image: Tensor | None, size: tuple[int, int]) -> None:
     if image is None:
-        raise ShapeError("got no picture, but a kernel looks at colors; pass (H, W, 3) uint8 RGB")
+        raise ShapeError("got no image, but a kernel looks at colors; pass (H, W, 3) uint8 RGB")
     if tuple(image.shape) != (*size, 3) or image.dtype != torch.uint8:
         raise ShapeError(
-            f"got a picture of {tuple(image.shape)} {image.dtype}; wanted {(*size, 3)} uint8 RGB, "
+            f"got an image of {tuple(image.shape)} {image.dtype}; wanted {(*size, 3)} uint8 RGB, "
             "as large as the unary: resize one to the other"
         )

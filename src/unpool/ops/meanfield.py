@@ -5,7 +5,7 @@ and of a penalty for each pair of pixels with different labels: a weighted sum o
 far apart they lie and how different their colors are. Mean field repeats: filter the marginals
 with each kernel, add the messages to the unary term, normalize.
 
-Letters: L labels, H W picture, N = H * W pixels.
+Letters: L labels, H W image, N = H * W pixels.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def mean_field(
     """The marginals of a dense CRF with a Potts penalty.
 
     Labels that are unlikely everywhere are left out of the computation, which takes about
-    half the time for the few classes of a usual picture: in the order of their largest
+    half the time for the few classes of a usual image: in the order of their largest
     probability, as long as all left-out labels hold `crf.prune` or less of every pixel before the
     first message. They come back with probability 0, and their energies get no gradient. Of up to
     four labels, all are kept.
@@ -58,17 +58,17 @@ def mean_field(
     Args:
         unary: energies -log p, (L, H, W), float; plus infinity where a label is impossible.
             Differentiable. Computed in float64 for float64, else in float32.
-        image: the picture, (H, W, 3) uint8, RGB; may be None if no kernel looks at colors.
+        image: the image, (H, W, 3) uint8, RGB; may be None if no kernel looks at colors.
         crf: kernels and options, or the name of one of `CRF_PRESETS`.
-        filters: what `crf_filter` made for this picture and CRF, where several unaries are to
-            share it; then the picture is not looked at.
+        filters: what `crf_filter` made for this image and CRF, where several unaries are to
+            share it; then the image is not looked at.
         compiled: whether machine code by numba does it; when not given, where that can be.
 
     Returns:
         Probabilities, (L, H, W), on the device of the unary.
 
     Raises:
-        ShapeError: a unary or picture of the wrong shape or type, or a pixel without a finite
+        ShapeError: a unary or image of the wrong shape or type, or a pixel without a finite
             energy.
         OptionError: an unknown preset, options that do not exist or do not fit, or `compiled`
             where that cannot be.
@@ -157,9 +157,9 @@ def unary_from_probabilities(probabilities: Tensor, clip: float | None = 1e-5) -
 def warm_up(crf: str | DenseCRF) -> None:
     """Load numba and the machine code of `mean_field`, or compile it the first time.
 
-    It would be loaded when first needed: half a second that a picture need not wait for. What
+    It would be loaded when first needed: half a second that an image need not wait for. What
     differs by the number of labels that are left after pruning is still loaded, or compiled, with
-    the first picture that has as many.
+    the first image that has as many.
 
     >>> warm_up("deeplab")
     """
@@ -275,5 +275,5 @@ def _require_unary(unary: Tensor) -> None:
     if unary.dim() != 3 or not unary.is_floating_point() or not len(unary):
         raise ShapeError(
             f"got a unary of {tuple(unary.shape)} {unary.dtype}; wanted energies (L, H, W), float, "
-            "of one label or more: pass one picture at a time"
+            "of one label or more: pass one image at a time"
         )

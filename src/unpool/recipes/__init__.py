@@ -6,14 +6,14 @@ A run writes its resolved recipe beside its weights. Single values are overridde
 
 from typing import TypeVar
 
-from unpool.recipes.classification import (
+from unpool.recipes.classify import (
     CLASSIFICATIONS,
     ZFNET,
     ZFNET_SMALL,
     Classification,
     require_classification,
 )
-from unpool.recipes.generation import (
+from unpool.recipes.generate import (
     CHAIRS,
     CHAIRS_128,
     CHAIRS_DEEP,
@@ -29,7 +29,8 @@ from unpool.recipes.generation import (
     Rate,
     require_generation,
 )
-from unpool.recipes.segmentation import (
+from unpool.recipes.overrides import replaced
+from unpool.recipes.segment import (
     DECONVNET,
     FCN8S,
     FINETUNE,
@@ -41,7 +42,6 @@ from unpool.recipes.segmentation import (
     Recipe,
     require_segmentation,
 )
-from unpool.values import replaced
 
 __all__ = [
     "CHAIRS",
@@ -76,7 +76,7 @@ __all__ = [
 ]
 
 AnyKind = Recipe | Classification | Generation
-"""What a training goes by."""
+"""What a training run goes by."""
 
 AnyRecipe = TypeVar("AnyRecipe", bound=AnyKind)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unpool.errors import OptionError
-from unpool.values import from_json, require_between, to_json
+from unpool.recipes.overrides import from_json, require_between, to_json
 
 __all__ = ["CLASSIFICATIONS", "ZFNET", "ZFNET_SMALL", "Classification", "require_classification"]
 
@@ -20,18 +20,18 @@ class Classification:
     widths: tuple[int, ...] = (96, 256, 384, 384, 256)  #: number of maps of conv1 to conv5
     code: int | None = 4096  #: width of fc6 and fc7; None for a network without them
     size: int = 224  #: side of the crops that the network sees
-    dropout: float = 0.5  #: share of the values of fc6 and fc7 that training sets to zero
+    dropout: float = 0.5  #: fraction of the values of fc6 and fc7 that training sets to zero
     deviation: float | None = 0.01  #: of the first filters; None: by each layer's inputs, as He
 
     # what is seen
     batch: int = 128  #: crops of a step
     accumulate: int = 1  #: parts of a batch that are passed one after the other
-    enlarged: int = 256  #: side to which the middle square of a picture is resized before that
+    enlarged: int = 256  #: side to which the middle square of an image is resized before that
     corners: bool = True  #: crops are its corners and center only, else any part of it
     flip: bool = True
 
     # how it is learned
-    epochs: int = 70  #: how often each picture is seen; each epoch ends with a validation
+    epochs: int = 70  #: how often each image is seen; each epoch ends with a validation
     optimizer: str = "sgd"  #: or "adamw"
     lr: float = 0.01  #: peak learning rate
     momentum: float = 0.9  #: of SGD
@@ -86,7 +86,7 @@ ZFNET_SMALL = Classification(
     plateau=None,
     clip=5.0,
 )
-"""A narrow ZFNet for a few thousand small pictures, in minutes on a CPU."""
+"""A narrow ZFNet for a few thousand small images, in minutes on a CPU."""
 
 CLASSIFICATIONS = {recipe.name: recipe for recipe in (ZFNET, ZFNET_SMALL)}
 """What is trained to classify, by name."""
@@ -111,5 +111,5 @@ def require_classification(recipe: Classification) -> None:
     if recipe.enlarged < recipe.size:
         raise OptionError(
             f"got enlarged={recipe.enlarged} and size={recipe.size}; a crop of that size is "
-            "cut from the enlarged picture: set enlarged to the size or more"
+            "cut from the enlarged image: set enlarged to the size or more"
         )

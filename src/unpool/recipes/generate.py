@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from unpool.errors import OptionError
-from unpool.values import from_json, require_between, to_json
+from unpool.recipes.overrides import from_json, require_between, to_json
 
 __all__ = [
     "CHAIRS",
@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Rate:
-    """A part of a training: how long, and how fast."""
+    """A part of a training run: how long, and how fast."""
 
     steps: int
     lr: float
@@ -40,7 +40,7 @@ class Generation:
     rates: tuple[Rate, ...]
 
     # the network, see `GenerativeNet`
-    size: int = 128  #: side of the pictures
+    size: int = 128  #: side of the images
     streams: int = 2  #: 2, or 1 for the deep variant
     code: int = 512  #: width of the branches for style, view and transformation
     shared: int = 1024  #: width of the layers after them
@@ -51,7 +51,7 @@ class Generation:
     initialization: str = "orthogonal"  #: of new layers: or "xavier" or "he"
 
     # what is seen
-    batch: int = 128  #: pictures of a step
+    batch: int = 128  #: images of a step
     accumulate: int = 1  #: parts of a batch that are passed one after the other
     held_out: tuple[int, ...] = ()  #: azimuths by number, 0 to 30, that are never learned from
     teachers: tuple[str, ...] = ()  #: weights of networks whose drawings are learned from, too
@@ -66,13 +66,13 @@ class Generation:
     brightness: float = 0.7  #: as a logarithm
     saturation: float = 0.7  #: as a logarithm
     hue: float = 1.5  #: radians
-    inside: bool = True  #: transformations show nothing beyond the picture's border
-    plain: float = 0.0  #: share of the pictures that are not transformed
+    inside: bool = True  #: transformations show nothing beyond the image's border
+    plain: float = 0.0  #: fraction of the images that are not transformed
 
     # how it is learned
     rgb_weight: float = 10.0  #: of the squared error of colors inside the mask
     mask_weight: float = 1.0  #: of that of the mask
-    overlap_weight: float = 0.0  #: of 1 - IoU of a picture's mask, see `drawing_loss`
+    overlap_weight: float = 0.0  #: of 1 - IoU of an image's mask, see `drawing_loss`
     background: float = 1.0  #: weight of the error of colors where there is no mask
     optimizer: str = "sgd"  #: or "adamw", which is Adam: nothing decays
     momentum: float = 0.9  #: of SGD

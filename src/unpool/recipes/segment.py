@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from unpool.errors import OptionError
-from unpool.values import from_json, require_between, to_json
+from unpool.recipes.overrides import from_json, require_between, to_json
 
 __all__ = [
     "DECONVNET",
@@ -23,7 +23,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training: how deep the decoder reaches, how long, and who learns how fast."""
+    """A part of a training run: how deep the decoder reaches, how long, and who learns how fast."""
 
     name: str
     stages: int  #: decoder stages in use, from the coarsest; the last one carries the newest head
@@ -38,7 +38,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a training depends on, besides the data."""
+    """Everything that a training run depends on, besides the data."""
 
     name: str
     phases: tuple[Phase, ...]
@@ -51,7 +51,7 @@ class Recipe:
     bn_eps: float = 1e-9  #: of batch norm
     stride: int = 8  #: of an FCN's scores: 8, 16 or 32
     window: int = 7  #: side of the kernel of an FCN's fc6
-    pad: int = 100  #: zeros around the picture in an FCN; 1 pads fc6 instead
+    pad: int = 100  #: zeros around the image in an FCN; 1 pads fc6 instead
     at_once: bool = False  #: an FCN learns all its skips together
     start: str | None = None  #: weights to begin with; score layers that do not fit are new
     start_share: float = 0.0  #: the finished weights are a mean with those, which count this much
@@ -63,8 +63,8 @@ class Recipe:
     long_side: tuple[int, int] = (224, 448)  #: range of an enlarged view's long side, pixels
     aspect: float = 0.15  #: largest change of a view's aspect ratio, as a logarithm
     flip: bool = True
-    balance: float = 0.0  #: classes in a smaller share of the pictures give more views
-    paste: int = 2  #: objects of other pictures that a pasted view gets, at most
+    balance: float = 0.0  #: classes in a smaller fraction of the images give more views
+    paste: int = 2  #: objects of other images that a pasted view gets, at most
     color: float = 0.2  #: largest change of brightness, contrast and saturation
     enlarged: int = 250  #: side to which the window about an object is resized before its crop
     overlap: float = 0.5  #: least IoU of a proposal with an object, to be learned from
@@ -77,7 +77,7 @@ class Recipe:
     bias_lr: float = 1.0  #: learning rate of biases, relative to that of filters
     momentum: float = 0.9  #: of SGD
     warmup: int = 20  #: steps of a phase in which the learning rate rises; then it falls linearly
-    dropout: float = 0.0  #: share of the trunk's last maps that training sets to zero
+    dropout: float = 0.0  #: fraction of the trunk's last maps that training sets to zero
     clip: float | None = 5.0  #: largest norm of the gradient
     coarse_weight: float = 0.3  #: weight of the loss at each coarser stage's head
     trunk_norm: bool = False  #: the trunk's batch norm learns, with the batches' statistics
@@ -90,7 +90,7 @@ class Recipe:
     patience: int | None = None  #: validations without a better one, after which the run ends
     save_every: int = 40  #: steps
     statistics_passes: int = 40  #: batches over which batch norm's statistics are taken at the end
-    whole_side: int = 320  #: long side at which whole pictures are segmented
+    whole_side: int = 320  #: long side at which whole images are segmented
     aggregate: str = "max"  #: how the weights want crops to be put together: "max" or "mean"
     presence: float = 0.0  #: how the weights leave out classes that are nowhere sure
 
@@ -110,7 +110,7 @@ class Recipe:
 
 OBJECTS = Recipe(
     name="objects",
-    code=None,  # 457 pictures do not train the fully connected code
+    code=None,  # 457 images do not train the fully connected code
     batch=12,
     dropout=0.2,
     balance=0.3,
@@ -127,7 +127,7 @@ OBJECTS = Recipe(
         Phase("again", 5, steps=210, lr=2e-4, older_lr=2e-4, trunk_lr=3e-5, trunk_from=4),
     ),
 )
-"""20 kinds of objects, learned from a few hundred pictures on a CPU, from coarse to fine."""
+"""20 kinds of objects, learned from a few hundred images on a CPU, from coarse to fine."""
 
 OBJECTS_LONGER = replace(
     OBJECTS,
@@ -182,7 +182,7 @@ FINETUNE = Recipe(
     statistics_passes=20,
     phases=(Phase("all", 5, 150, 5e-4, 2e-4, 2e-5, 4),),
 )
-"""Other classes than those of `objects`, from a few dozen pictures, in minutes on a CPU."""
+"""Other classes than those of `objects`, from a few dozen images, in minutes on a CPU."""
 
 FCN8S = Recipe(
     name="fcn8s",
@@ -203,7 +203,7 @@ FCN8S = Recipe(
         Phase("all", 1, 200, 2e-4, trunk_lr=1e-5, trunk_from=4),
     ),
 )
-"""FCN-8s, the partner of `objects` in the ensemble; narrow, for few pictures on a CPU."""
+"""FCN-8s, the partner of `objects` in the ensemble; narrow, for few images on a CPU."""
 
 DECONVNET = _published("deconvnet", _STAGE_1, _STAGE_2)
 """The published training: both stages, 64 crops a step. Noh, Hong, Han 2015, sections 4, 5.1."""

@@ -6,7 +6,7 @@ generative networks of Dosovitskiy et al. (CVPR 2015) learned from:
     ROOT/STYLE/renders/image_000_p020_t011_r096.png
 
 The numbers are that of the view, the elevation and the azimuth in whole degrees, and the distance,
-which is the same everywhere. The public pictures are RGB on white, 600 pixels wide; those that
+which is the same everywhere. The public images are RGB on white, 600 pixels wide; those that
 `unpool render` makes are RGBA, with the mask as alpha.
 """
 
@@ -39,14 +39,14 @@ ELEVATIONS = (20.0, 30.0)
 """Of the public views, in degrees."""
 
 _NAME = re.compile(r"image_(\d+)_p(\d+)_t(\d+)_r\d+\.png")
-_WHITE = 250  # of the public pictures, whose white is not always 255
+_WHITE = 250  # of the public images, whose white is not always 255
 _MARGIN = 1 / 32  # on each side, of a crop
 
 Pixels = NDArray[np.uint8]
 
 
 class View(NamedTuple):
-    """One picture of a style."""
+    """One image of a style."""
 
     style: int
     """Its number among the styles."""
@@ -68,7 +68,7 @@ class Chairs(NamedTuple):
 
 
 def view_name(number: int, azimuth: float, elevation: float) -> str:
-    """The name of the picture of a view, as in the public set: degrees are cut, not rounded.
+    """The name of the image of a view, as in the public set: degrees are cut, not rounded.
 
     >>> view_name(1, AZIMUTHS[1], 20.0)
     'image_001_p020_t011_r096.png'
@@ -77,7 +77,7 @@ def view_name(number: int, azimuth: float, elevation: float) -> str:
 
 
 def open_chairs(folder: str | os.PathLike[str]) -> Chairs:
-    """Find the views of a folder of rendered styles; no picture is opened.
+    """Find the views of a folder of rendered styles; no image is opened.
 
     Args:
         folder: the root, which has a folder for each style.
@@ -87,7 +87,7 @@ def open_chairs(folder: str | os.PathLike[str]) -> Chairs:
         the whole degrees of its name.
 
     Raises:
-        DataError: it is no folder, or has no such pictures.
+        DataError: it is no folder, or has no such images.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -101,7 +101,7 @@ def open_chairs(folder: str | os.PathLike[str]) -> Chairs:
             styles.append(renders.parent.name)
     if not styles:
         raise DataError(
-            f"got {root} without pictures such as STYLE/renders/{view_name(1, AZIMUTHS[1], 20)}; "
+            f"got {root} without images such as STYLE/renders/{view_name(1, AZIMUTHS[1], 20)}; "
             "pass the root of the rendered styles, or make one with `unpool render`"
         )
     return Chairs(root, tuple(styles), tuple(views))
@@ -116,7 +116,7 @@ def read_views(
 ) -> Pixels:
     """Read views of a folder, at one size.
 
-    Pictures without alpha are read as drawn on white: their mask is what is not white. Pictures
+    Images without alpha are read as drawn on white: their mask is what is not white. Images
     of another size are resized by area, color weighted by the mask.
 
     Args:
@@ -124,36 +124,36 @@ def read_views(
         size: of the result, in pixels.
         indices: into `chairs.views`; all when not given.
         progress: called with how many are read, and how many there are.
-        crop: cut each picture to the smallest square that holds all views of its style, with a
+        crop: cut each image to the smallest square that holds all views of its style, with a
             margin of 1/32 on each side; by default those without alpha, as in the paper.
 
     Returns:
         (N, size, size, 4) uint8, RGBA: straight color, and the mask as alpha.
 
     Raises:
-        DataError: a picture cannot be read, or is not square.
+        DataError: an image cannot be read, or is not square.
         OptionError: a size below 1.
     """
     if size < 1:
         raise OptionError(f"got size {size}; wanted at least 1 pixel")
     chosen = range(len(chairs.views)) if indices is None else indices
-    pictures = np.empty((len(chosen), size, size, 4), np.uint8)
+    images = np.empty((len(chosen), size, size, 4), np.uint8)
     squares: dict[int, tuple[int, int, int] | None] = {}
     for done, index in enumerate(chosen):
         view = chairs.views[index]
-        picture, has_alpha = _read(view.path)
+        image, has_alpha = _read(view.path)
         if crop or (crop is None and not has_alpha):
             if view.style not in squares:
                 squares[view.style] = _square(chairs, view.style)
-            picture = _cut(picture, squares[view.style])
-        pictures[done] = _resized(picture, size)
+            image = _cut(image, squares[view.style])
+        images[done] = _resized(image, size)
         if progress:
             progress(done + 1, len(chosen))
-    return pictures
+    return images
 
 
 def _parsed(name: str) -> tuple[int, float, float, str] | None:
-    """The number, azimuth and elevation that the name of a picture tells."""
+    """The number, azimuth and elevation that the name of an image tells."""
     if not (match := _NAME.fullmatch(name)):
         return None
     number, elevation, degrees = map(int, match.groups())
@@ -162,19 +162,19 @@ def _parsed(name: str) -> tuple[int, float, float, str] | None:
 
 
 def _read(path: Path) -> tuple[Pixels, bool]:
-    """A picture as RGBA, and whether its alpha was in the file."""
+    """An image as RGBA, and whether its alpha was in the file."""
     try:
         with Image.open(path, formats=["PNG"]) as im:
             has_alpha = "A" in im.getbands() or "transparency" in im.info
-            picture = np.array(im.convert("RGBA"))
+            image = np.array(im.convert("RGBA"))
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}; render or unpack it again") from None
-    if picture.shape[0] != picture.shape[1]:
-        height, width = picture.shape[:2]
-        raise DataError(f"{path} is {width}x{height}; wanted a square picture")
+    if image.shape[0] != image.shape[1]:
+        height, width = image.shape[:2]
+        raise DataError(f"{path} is {width}x{height}; wanted a square image")
     if not has_alpha:
-        picture[..., 3] = np.where((picture[..., :3] < _WHITE).any(axis=-1), 255, 0)
-    return picture, has_alpha
+        image[..., 3] = np.where((image[..., :3] < _WHITE).any(axis=-1), 255, 0)
+    return image, has_alpha
 
 
 def _square(chairs: Chairs, style: int) -> tuple[int, int, int] | None:
@@ -192,22 +192,22 @@ def _square(chairs: Chairs, style: int) -> tuple[int, int, int] | None:
     return (int(left + right) - side) // 2, (int(top + bottom) - side) // 2, side
 
 
-def _cut(picture: Pixels, square: tuple[int, int, int] | None) -> Pixels:
-    """A square of a picture, transparent where it reaches beyond."""
+def _cut(image: Pixels, square: tuple[int, int, int] | None) -> Pixels:
+    """A square of an image, transparent where it reaches beyond."""
     if square is None:
-        return picture
+        return image
     left, top, side = square
-    padded = np.pad(picture, ((side, side), (side, side), (0, 0)))
+    padded = np.pad(image, ((side, side), (side, side), (0, 0)))
     return padded[top + side : top + 2 * side, left + side : left + 2 * side]
 
 
-def _resized(picture: Pixels, size: int) -> Pixels:
-    """A picture of another size; what is transparent lends no color to its neighbors."""
-    if len(picture) == size:
-        return picture
-    values = picture.astype(np.float32)
+def _resized(image: Pixels, size: int) -> Pixels:
+    """An image of another size; what is transparent lends no color to its neighbors."""
+    if len(image) == size:
+        return image
+    values = image.astype(np.float32)
     values[..., :3] *= values[..., 3:] / 255
-    smaller = size < len(picture)
+    smaller = size < len(image)
     way = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
     resized = np.asarray(cv2.resize(values, (size, size), interpolation=way), np.float32)
     resized[..., :3] *= 255 / np.maximum(resized[..., 3:], 1e-3)

@@ -44,7 +44,7 @@ class Mesh(NamedTuple):
     textures: tuple[NDArray[np.uint8], ...] = ()
     """(H, W, 3) uint8, RGB, each."""
     missing: tuple[str, ...] = ()
-    """Textures that the file names and that are not there or no pictures."""
+    """Textures that the file names and that are not there or no images."""
 
 
 def read_mesh(path: str | os.PathLike[str]) -> Mesh:
@@ -170,8 +170,8 @@ def _surface(part: Any, faces: NDArray[np.int64]) -> tuple[Floats, NDArray[np.ui
     visual, image = part.visual, None
     if visual.kind == "texture":
         material = visual.material
-        picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-        image = None if picture is None else np.asarray(picture.convert("RGB"))
+        photo = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+        image = None if photo is None else np.asarray(photo.convert("RGB"))
         rgb = np.asarray(material.main_color, np.float32)[:3] / 255
     elif visual.kind == "vertex":
         colors = np.asarray(visual.vertex_colors, np.float32) / 255

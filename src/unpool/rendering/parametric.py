@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unpool.vision.meshes import Mesh
+from unpool.rendering.meshes import Mesh
 
 __all__ = ["ChairShape", "build_chair", "random_shape"]
 

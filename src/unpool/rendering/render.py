@@ -1,4 +1,4 @@
-"""Pictures of three-dimensional models from around, as those of the rendered chairs."""
+"""Images of three-dimensional models from around, as those of the rendered chairs."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.errors import OptionError
-from unpool.vision.meshes import Mesh
+from unpool.rendering.meshes import Mesh
 
 __all__ = ["DISTANCE", "Frame", "frame_views", "render_views"]
 
 DISTANCE = 4.0
 """From the camera to the middle of a body, in radii of the sphere around its box."""
 
-_MARGIN = 1 / 32  # of the picture, on each side
+_MARGIN = 1 / 32  # of the image, on each side
 _SAMPLES = 3  # rays a pixel, in each direction
 _LIGHT = np.array([-0.45, 0.65, 0.61])  # to the right, up, and towards the camera
 _AMBIENT, _WRAP = 0.35, 0.3
@@ -32,9 +32,9 @@ class Frame(NamedTuple):
     radius: float
     """Of the sphere around the box; the camera stands `DISTANCE` radii from the center."""
     height: float
-    """Of the middle of the picture in the image plane; its x is 0, the axis of the turning."""
+    """Of the middle of the image in the image plane; its x is 0, the axis of the turning."""
     half: float
-    """Half the side of the picture in the image plane."""
+    """Half the side of the image in the image plane."""
 
 
 def frame_views(mesh: Mesh, views: Sequence[tuple[float, float]]) -> Frame:
@@ -67,7 +67,7 @@ def render_views(
     size: int,
     frame: Frame | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Draw a body from around, one picture a view.
+    """Draw a body from around, one image a view.
 
     The camera is a pinhole at a fixed distance. At azimuth 0 it looks at the front of the body,
     which is its +z side; a growing azimuth takes the camera towards +x, against the clock when
@@ -78,11 +78,11 @@ def render_views(
     Args:
         mesh: the body.
         views: azimuth and elevation of each, in degrees.
-        size: of the pictures, in pixels.
-        frame: what the pictures show; `frame_views` of these views when not given.
+        size: of the images, in pixels.
+        frame: what the images show; `frame_views` of these views when not given.
 
     Yields:
-        (size, size, 4) uint8, RGBA: straight color, and as alpha the share of a pixel that the
+        (size, size, 4) uint8, RGBA: straight color, and as alpha the fraction of a pixel that the
         body covers. Where alpha is 0, the color is 0, too.
 
     Raises:
@@ -210,7 +210,7 @@ def _blend(values: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray
 
 
 def _gather(color: NDArray[np.float32], seen: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
-    """A picture of the rays that met something."""
+    """An image of the rays that met something."""
     fine = np.zeros(((size * _SAMPLES) ** 2, 4))
     fine[seen, :3], fine[seen, 3] = color, 1
     blocks = fine.reshape(size, _SAMPLES, size, _SAMPLES, 4)

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from unpool.data.archives import unpack
-from unpool.data.chairs import AZIMUTHS, ELEVATIONS, view_name
 from unpool.errors import DataError, OptionError
 from unpool.files import atomic
-from unpool.vision.meshes import ENDINGS, Mesh, read_mesh, turn_mesh
-from unpool.vision.render import render_views
+from unpool.rendering.archives import unpack
+from unpool.rendering.dataset import AZIMUTHS, ELEVATIONS, view_name
+from unpool.rendering.meshes import ENDINGS, Mesh, read_mesh, turn_mesh
+from unpool.rendering.render import render_views
 
 __all__ = [
     "Model",
@@ -136,16 +136,16 @@ def write_style(
     Args:
         mesh: the body.
         folder: of the style; files of the same names are replaced.
-        size: of the pictures, in pixels.
+        size: of the images, in pixels.
         progress: called with how many are drawn, and how many there will be.
 
     Returns:
-        How many pictures were written.
+        How many images were written.
     """
     views = [(azimuth, elevation) for elevation in ELEVATIONS for azimuth in AZIMUTHS]
-    for number, picture in enumerate(render_views(mesh, views, size)):
+    for number, image in enumerate(render_views(mesh, views, size)):
         with atomic(folder / "renders" / view_name(number, *views[number])) as temporary:
-            Image.fromarray(picture).save(temporary, "PNG")
+            Image.fromarray(image).save(temporary, "PNG")
         if progress:
             progress(number + 1, len(views))
     return len(views)

@@ -1,4 +1,4 @@
-"""Aggregation: the scores of overlapping crops become one map for the picture."""
+"""Aggregation: the scores of overlapping crops become one map for the image."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ class Aggregate:
 
     Args:
         classes: K, number of score maps.
-        size: (H, W) of the picture.
+        size: (H, W) of the image.
         how: "max" or "mean".
 
     Raises:

@@ -1,7 +1,7 @@
 """EDeconvNet: DeconvNet and an FCN-8s together (Noh, Hong, Han 2015, section 4.4).
 
 DeconvNet, which looks at one proposal after the other, finds shapes and small objects; FCN, which
-looks at the whole picture, finds the rough place of large ones. Together they are better than each.
+looks at the whole image, finds the rough place of large ones. Together they are better than each.
 """
 
 from pathlib import Path
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from unpool.cards import find_partner
 from unpool.errors import OptionError, ShapeError
 from unpool.ops.crf import DenseCRF
-from unpool.segment import Preset, Segmenter
-from unpool.segmentation import Segmentation, conclude, in_words
+from unpool.segment.result import Segmentation, conclude, in_words
+from unpool.segment.segmenter import Preset, Segmenter
 
 __all__ = ["EDECONVNET", "ENSEMBLES", "EDeconvNet", "combine", "load"]
 
@@ -52,7 +52,7 @@ def combine(
     _require(ensemble)
     if first.shape != second.shape:
         raise ShapeError(
-            f"got scores of {first.shape} and {second.shape}; wanted those of one picture, by "
+            f"got scores of {first.shape} and {second.shape}; wanted those of one image, by "
             "networks of the same classes"
         )
     if ensemble == "product":
@@ -62,11 +62,11 @@ def combine(
 
 
 class EDeconvNet:
-    """Segments pictures with a DeconvNet, instance-wise, and an FCN, on whole pictures.
+    """Segments images with a DeconvNet, instance-wise, and an FCN, on whole images.
 
     Args:
         deconvnet: looks at proposals; its palette is that of the results.
-        fcn: looks at the whole picture; of the same classes.
+        fcn: looks at the whole image; of the same classes.
         ensemble: "mean" or "product", see `combine`.
 
     Raises:
@@ -88,7 +88,7 @@ class EDeconvNet:
         _require(ensemble)
         if deconvnet.side is None:
             raise OptionError(
-                f"got a {type(deconvnet.model).__name__}, which segments whole pictures, as the "
+                f"got a {type(deconvnet.model).__name__}, which segments whole images, as the "
                 "network for proposals; pass a DeconvNet first, then the FCN"
             )
         if deconvnet.classes != fcn.classes:
@@ -134,7 +134,7 @@ class EDeconvNet:
         presence: float | None = None,
         **options: Any,
     ) -> Segmentation:
-        """Segment one picture.
+        """Segment one image.
 
         Args:
             image: (H, W, 3) uint8, RGB, upright.
@@ -144,7 +144,7 @@ class EDeconvNet:
             **options: as of `score`.
 
         Returns:
-            Labels and probabilities at the size of the picture.
+            Labels and probabilities at the size of the image.
         """
         presence = self.presence if presence is None else presence
         scores, boxes = self.score(image, **options)
@@ -158,7 +158,7 @@ class EDeconvNet:
         preset: str | Preset = EDECONVNET,
         **options: Any,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The scores of one picture, of both networks together.
+        """The scores of one image, of both networks together.
 
         Args:
             image: (H, W, 3) uint8, RGB, upright.
@@ -184,7 +184,7 @@ class EDeconvNet:
         presence: float | None = None,
         **options: Any,
     ) -> str:
-        """How pictures are segmented with these options, in words, for the protocol of figures."""
+        """How images are segmented with these options, in words, for the protocol of figures."""
         first = self.deconvnet.procedure(
             mode or self.mode, _of_proposals(preset), presence=0, **options
         )

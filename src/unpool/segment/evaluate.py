@@ -1,6 +1,6 @@
-"""Measure a segmenter on labeled pictures, by one confusion matrix over the data set.
+"""Measure a segmenter on labeled images, by one confusion matrix over the data set.
 
-Begun by `torchrun`, the processes share the pictures, and each gets the figures of all.
+Begun by `torchrun`, the processes share the images, and each gets the figures of all.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -9,23 +9,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool import parallel
-from unpool.data.voc import VOID, DataSet, read_sample
-from unpool.ensemble import EDeconvNet
+from unpool import distributed
+from unpool.data.datasets import VOID, DataSet, read_sample
 from unpool.errors import DataError, UnpoolError
-from unpool.segment import Segmenter
+from unpool.segment.ensemble import EDeconvNet
+from unpool.segment.segmenter import Segmenter
 from unpool.vision.metrics import bootstrap_interval, boundary_f1, confusion_matrix, scores
 
 __all__ = ["Measured", "compare", "evaluate", "measure", "summarize"]
 
 
 class Measured(NamedTuple):
-    """What was counted on one picture."""
+    """What was counted on one image."""
 
     name: str
     matrix: NDArray[np.int64]  #: (K, K) pixels, rows true, columns predicted
-    boundary_f1: float  #: mean over the picture's classes; NaN where there is no boundary
-    error: str = ""  #: why the picture was dropped; empty if it was not
+    boundary_f1: float  #: mean over the image's classes; NaN where there is no boundary
+    error: str = ""  #: why the image was dropped; empty if it was not
 
 
 def evaluate(
@@ -36,20 +36,20 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Segment every picture at its own size and compare with its mask.
+    """Segment every image at its own size and compare with its mask.
 
     Args:
         segmenter: its classes must be those of the data.
-        data: labeled pictures. One that cannot be read is dropped, and the summary says so.
-        missing: pictures of the data set that are not in `data`, and why; they count as dropped.
-        progress: called with the number of pictures done and their total.
+        data: labeled images. One that cannot be read is dropped, and the summary says so.
+        missing: images of the data set that are not in `data`, and why; they count as dropped.
+        progress: called with the number of images done and their total.
         **options: of the segmenter's call: `mode`, `preset`, `proposals`, `crf` ...
 
     Returns:
         The summary; see `summarize`. It is the same for any number of processes.
 
     Raises:
-        DataError: other classes than the segmenter's, or not a single usable picture.
+        DataError: other classes than the segmenter's, or not a single usable image.
         OptionError: options that do not fit the segmenter.
 
     Everingham et al. 2010, section 4.2: intersection over union, void left out.
@@ -66,16 +66,16 @@ def evaluate(
     for result in measure(segmenter, data, **options):
         own.append(result)
         if progress is not None:
-            progress(min(len(absent) + len(own) * parallel.world(), total), total)
-    measured = absent + parallel.gather(own)
+            progress(min(len(absent) + len(own) * distributed.world(), total), total)
+    measured = absent + distributed.gather(own)
     mode = options.get("mode") or segmenter.mode
     return {"mode": mode, **summarize(measured, data, procedure)}
 
 
 def measure(segmenter: Segmenter | EDeconvNet, data: DataSet, **options: Any) -> Iterator[Measured]:
-    """The counts of each picture of this process' share, in the data's order."""
+    """The counts of each image of this process' share, in the data's order."""
     k = len(data.classes)
-    for sample in parallel.share(data.samples):
+    for sample in distributed.shard(data.samples):
         try:
             image, truth = read_sample(sample, k)
         except UnpoolError as error:
@@ -87,7 +87,7 @@ def measure(segmenter: Segmenter | EDeconvNet, data: DataSet, **options: Any) ->
 def compare(
     name: str, labels: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int
 ) -> Measured:
-    """The counts of one picture's labels against the truth, both (H, W)."""
+    """The counts of one image's labels against the truth, both (H, W)."""
     found = boundary_f1(labels, truth, classes, VOID)
     mean = float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
     return Measured(name, confusion_matrix(labels, truth, classes, VOID), mean)
@@ -98,19 +98,19 @@ def summarize(measured: list[Measured], data: DataSet, procedure: str) -> dict[s
 
     Args:
         measured: what `measure` gave.
-        data: the pictures.
+        data: the images.
         procedure: how they were segmented, in words.
 
     Returns:
         `miou` (mean over the classes that occur in the truth or the prediction), `miou_interval`
-        (95 %, bootstrap over pictures; None for a single one), `iou` by class (None where a class
+        (95 %, bootstrap over images; None for a single one), `iou` by class (None where a class
         occurs in neither), `pixel_accuracy`, `mean_accuracy`, `boundary_f1`, `images`, `dropped`
         (names and reasons), `protocol`. All but the counts are fractions from 0 to 1.
     """
     kept = [m for m in measured if not m.error]
     if not kept or not any(m.matrix.any() for m in kept):
         reason = measured[0].error if measured and measured[0].error else "every pixel is void"
-        raise DataError(f"no picture of {data.root} could be evaluated: {reason}")
+        raise DataError(f"no image of {data.root} could be evaluated: {reason}")
     matrices = np.stack([m.matrix for m in kept])
     total = scores(matrices.sum(0))
     outlines = [m.boundary_f1 for m in kept if np.isfinite(m.boundary_f1)]
@@ -127,10 +127,10 @@ def summarize(measured: list[Measured], data: DataSet, procedure: str) -> dict[s
         "images": len(kept),
         "dropped": {m.name: m.error for m in measured if m.error},
         "protocol": (
-            f"{data.root.name} {data.split}, {len(kept)} of {len(measured)} pictures; {procedure}; "
+            f"{data.root.name} {data.split}, {len(kept)} of {len(measured)} images; {procedure}; "
             "labels at the original size; one confusion matrix over the data set, void (255) left "
             "out; mean over classes present in truth or prediction; interval: 95 %, bootstrap over "
-            "pictures; boundary F1: tolerance 0.75 % of the diagonal, mean over pictures"
+            "images; boundary F1: tolerance 0.75 % of the diagonal, mean over images"
         ),
     }
 

@@ -1,6 +1,6 @@
 """Networks in training. A DeconvNet gets a head at every decoder stage, grown from coarse to fine.
 
-All five decoder stages learned at once from random weights need far more pictures than most people
+All five decoder stages learned at once from random weights need far more images than most people
 have. So the coarsest stage learns first, under a head of its own; then one stage after the other is
 added, and each *begins as what the network already knows*: its filters carry the coarser scores
 through, and its remaining channels start as the transposed filters of the trunk. The last head is
@@ -38,9 +38,9 @@ class Learner(nn.Module):
         """Scores (N, classes, h, w) of every head, from coarse to fine.
 
         Args:
-            x: pictures (N, 3, H, W) made by `prepare`.
+            x: images (N, 3, H, W) made by `prepare`.
             stages: how deep to decode; every stage doubles the side of the maps.
-            dropout: share of the trunk's last maps that are set to zero, in training mode.
+            dropout: fraction of the trunk's last maps that are set to zero, in training mode.
             last: give the finest scores only.
         """
         raise NotImplementedError
@@ -154,7 +154,7 @@ class Scaffold(Learner):
 
         Args:
             stage: from 1, the second-coarsest.
-            x: pictures (N, 3, H, W) on which the carried scores are measured.
+            x: images (N, 3, H, W) on which the carried scores are measured.
         """
         net, coarser, head = self.net, self.head(stage - 1), self.head(stage)
         maps, switches = net.trunk(x)

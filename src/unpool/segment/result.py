@@ -1,4 +1,4 @@
-"""What was found in a picture: the best class of every pixel, by the scores of a network."""
+"""What was found in an image: the best class of every pixel, by the scores of a network."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unpool import timings
 from unpool.errors import OptionError, ShapeError
 from unpool.ops.crf import DenseCRF
 from unpool.ops.meanfield import mean_field, unary_from_probabilities
-from unpool.scores import Scores, write_scores
+from unpool.segment import timings
+from unpool.segment.scores import Scores, write_scores
 from unpool.vision.drawing import overlay
 from unpool.vision.images import voc_palette, write_image, write_mask
 from unpool.vision.sizes import labels_at, reduced
@@ -19,22 +19,22 @@ from unpool.vision.sizes import labels_at, reduced
 __all__ = ["PRESENT_ON", "Segmentation", "conclude", "in_words", "present", "require_presence"]
 
 PRESENT_ON = 0.01
-"""The part of a picture on which a class has to be sure, to be there at all."""
+"""The part of an image on which a class has to be sure, to be there at all."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What was found in one picture."""
+    """What was found in one image."""
 
-    image: NDArray[np.uint8]  #: the picture, (H, W, 3) RGB
+    image: NDArray[np.uint8]  #: the image, (H, W, 3) RGB
     labels: NDArray[np.uint8]  #: (H, W) class ids
     scores: NDArray[np.float32]
-    """(K, H, W) class probabilities, 0 for classes that were left out; of the `reduced` picture
+    """(K, H, W) class probabilities, 0 for classes that were left out; of the `reduced` image
     where it has many pixels."""
     classes: list[str]  #: names by class id
     palette: NDArray[np.uint8]  #: (256, 3) RGB by class id
     boxes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
-    """The squares that were segmented, (P, 4) x0, y0, x1, y1; none for a whole picture."""
+    """The squares that were segmented, (P, 4) x0, y0, x1, y1; none for a whole image."""
     raw: NDArray[np.float32] | None = None
     """Scores of all classes before softmax and CRF, as large as `scores`."""
     presence: float = 0.0  #: see `conclude`
@@ -44,13 +44,13 @@ class Segmentation:
         return f"Segmentation({width} x {height}, {', '.join(self.shares())})"
 
     def shares(self) -> dict[str, float]:
-        """The share of the pixels of each class that is there, the largest first."""
+        """The fraction of the pixels of each class that is there, the largest first."""
         count = np.bincount(self.labels.ravel(), minlength=len(self.classes))
         order = np.argsort(-count, kind="stable")
         return {self.classes[k]: float(count[k] / self.labels.size) for k in order if count[k]}
 
     def overlay(self) -> NDArray[np.uint8]:
-        """The picture with its classes painted over it and a legend, (H, W, 3) RGB."""
+        """The image with its classes painted over it and a legend, (H, W, 3) RGB."""
         return overlay(self.image, self.labels, self.palette, self.classes)
 
     def save(self, path: str | Path, *, overlay: bool = True, scores: bool = False) -> Path:
@@ -58,8 +58,8 @@ class Segmentation:
 
         Args:
             path: of the mask, ending in .png; the others get .overlay.jpg and .scores.npz for it.
-            overlay: whether to write the picture with its classes painted on.
-            scores: whether to write the raw scores, for `unpool.scores.read_scores`.
+            overlay: whether to write the image with its classes painted on.
+            scores: whether to write the raw scores, for `unpool.segment.scores.read_scores`.
         """
         path = Path(path)
         if path.suffix.lower() != ".png":
@@ -84,13 +84,13 @@ def conclude(
 ) -> Segmentation:
     """The best class of every pixel by its scores, refined by a dense CRF if wanted.
 
-    A network that names a few pixels of a picture after a class is often wrong about all of them.
+    A network that names a few pixels of an image after a class is often wrong about all of them.
     With `presence`, classes that are nowhere sure are left out, and the pixels go to the others.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         scores: raw scores (K, H, W), whose softmax is the probability of each class; for a
-            picture of more than `LARGEST` pixels also of its `reduced_size`, at which they stay.
+            image of more than `LARGEST` pixels also of its `reduced_size`, at which they stay.
         classes: names by class id.
         palette: (256, 3) RGB by class id; the VOC palette when not given.
         boxes: the squares that were segmented, (P, 4).
@@ -100,14 +100,14 @@ def conclude(
 
     Raises:
         OptionError: a presence that is no probability, or a CRF that there is not.
-        ShapeError: scores of another size than the picture's.
+        ShapeError: scores of another size than the image's.
     """
     own_size = scores.shape[1:] == image.shape[:2]
     small = image if own_size else reduced(image)
     if scores.ndim != 3 or scores.shape[1:] != small.shape[:2]:
         raise ShapeError(
-            f"got scores of {scores.shape} for a picture of {image.shape[:2]} (H, W); wanted "
-            "(K, H, W): take the picture that they were made of, upright and in its full size"
+            f"got scores of {scores.shape} for an image of {image.shape[:2]} (H, W); wanted "
+            "(K, H, W): take the image that they were made of, upright and in its full size"
         )
     with timings.stage("labels"):
         probabilities = torch.from_numpy(scores).softmax(0)
@@ -135,7 +135,7 @@ def conclude(
 
 
 def present(probabilities: NDArray[np.float32], presence: float) -> NDArray[np.int64]:
-    """The classes that a picture holds: class 0, the background, and those that are sure somewhere.
+    """The classes that an image holds: class 0, the background, and those that are sure somewhere.
 
     Args:
         probabilities: (K, H, W), the background first.
@@ -161,10 +161,10 @@ def in_words(presence: float, crf: str | DenseCRF | None) -> list[str]:
     """What becomes of the scores, for the protocol of figures; refuses a wrong presence.
 
     >>> in_words(0.75, "deeplab")
-    ['only classes with a probability of 0.75 on 1 % of the picture', 'dense CRF deeplab']
+    ['only classes with a probability of 0.75 on 1 % of the image', 'dense CRF deeplab']
     """
     require_presence(presence)
-    part, steps = f"{100 * PRESENT_ON:g} % of the picture", []
+    part, steps = f"{100 * PRESENT_ON:g} % of the image", []
     if presence:
         steps.append(f"only classes with a probability of {presence:g} on {part}")
     if crf is not None:

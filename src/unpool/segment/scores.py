@@ -21,7 +21,7 @@ _ARRAYS = ("scores", "classes", "palette", "presence")
 
 
 class Scores(NamedTuple):
-    """Scores of one picture, and what their classes are called."""
+    """Scores of one image, and what their classes are called."""
 
     values: NDArray[np.float32]  #: raw scores (K, H, W); their softmax gives probabilities
     classes: list[str]  #: names by class id
@@ -52,7 +52,7 @@ def write_scores(path: str | Path, scores: Scores) -> None:
 
 
 def read_scores(path: str | Path, *, probabilities: bool = False) -> Scores:
-    """Read scores of one picture.
+    """Read scores of one image.
 
     Args:
         path: a `.npz` with `scores` (K, H, W), and perhaps `classes`, `palette` and `presence`, as
@@ -72,7 +72,7 @@ def read_scores(path: str | Path, *, probabilities: bool = False) -> Scores:
     if values.ndim != 3 or not values.size or len(values) > 256 or values.dtype.kind not in "fiu":
         raise ShapeError(
             f"got scores of {values.shape} {values.dtype} in {path}; wanted (K, H, W), numbers, "
-            "of 1 to 256 classes: save one picture's, the classes first"
+            "of 1 to 256 classes: save one image's, the classes first"
         )
     values = values.astype(np.float32)
     if not np.isfinite(values.max(0)).all():

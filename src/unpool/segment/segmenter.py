@@ -1,6 +1,6 @@
-"""Segment a picture: a class for every pixel (Noh, Hong, Han 2015).
+"""Segment an image: a class for every pixel (Noh, Hong, Han 2015).
 
-Two ways to use one network. *Whole*: the picture in one pass. *Instance-wise*, as in the paper:
+Two ways to use one network. *Whole*: the image in one pass. *Instance-wise*, as in the paper:
 object proposals are cut out, enlarged, segmented one by one, and pasted back by the pixelwise
 maximum or mean.
 """
@@ -17,17 +17,17 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from unpool import timings
-from unpool.aggregate import Aggregate
 from unpool.cards import AGGREGATIONS, MODES, settings
 from unpool.devices import bf16_pays, find_device
 from unpool.errors import OptionError, ShapeError, WeightsError
-from unpool.exported import Exported, is_exported
+from unpool.export.runtime import Exported, is_exported
 from unpool.models import Network, from_pretrained, prepare
 from unpool.models.fast import accelerate
 from unpool.models.vgg import MEAN_BGR
 from unpool.ops.crf import DenseCRF
-from unpool.segmentation import Segmentation, conclude, in_words, require_presence
+from unpool.segment import timings
+from unpool.segment.aggregate import Aggregate
+from unpool.segment.result import Segmentation, conclude, in_words, require_presence
 from unpool.vision.boxes import Crop, square
 from unpool.vision.images import voc_palette
 from unpool.vision.proposals import propose
@@ -55,14 +55,14 @@ PRESETS = {"paper": Preset(), "reference": Preset(least_side=112, aggregate="max
 
 
 class Segmenter:
-    """Segments pictures with one network.
+    """Segments images with one network.
 
     Args:
         model: a trained network, or an exported one, which has its own device and precision.
         classes: names by class id, the background first.
         palette: colors by class id, RGB, 0 to 255; the VOC palette when not given.
         mean: subtracted from the pixels: blue, green, red.
-        whole_side: long side to which whole pictures are resized.
+        whole_side: long side to which whole images are resized.
         mode: the default mode, "whole" or "instance".
         aggregate: how crops are put together by default, "max" or "mean", see `Aggregate`.
         presence: leaves out classes that are nowhere sure by default, 0..1, see `conclude`.
@@ -146,7 +146,7 @@ class Segmenter:
         if not isinstance(model, Network):
             raise WeightsError(
                 f"got {source}, weights of a {card['architecture']}, which classifies whole "
-                "pictures; take weights of a DeconvNet or an FCN"
+                "images; take weights of a DeconvNet or an FCN"
             )
         if not card.get("ready", True):
             raise WeightsError(f"got {source}, a {card.get('note', 'network still to be trained')}")
@@ -160,7 +160,7 @@ class Segmenter:
         presence: float | None = None,
         **options: Any,
     ) -> Segmentation:
-        """Segment one picture.
+        """Segment one image.
 
         Args:
             image: (H, W, 3) uint8, RGB, upright.
@@ -170,10 +170,10 @@ class Segmenter:
             **options: as of `score`.
 
         Returns:
-            Labels and probabilities at the size of the picture.
+            Labels and probabilities at the size of the image.
 
         Raises:
-            ShapeError: the picture is not (H, W, 3) uint8.
+            ShapeError: the image is not (H, W, 3) uint8.
             OptionError: an unknown mode, preset, method or CRF, a presence that is no
                 probability, or a number below 1.
         """
@@ -193,7 +193,7 @@ class Segmenter:
         batch: int | None = None,
         progress: Progress | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The raw scores of one picture, before softmax.
+        """The raw scores of one image, before softmax.
 
         Args:
             image: (H, W, 3) uint8, RGB, upright.
@@ -209,10 +209,10 @@ class Segmenter:
             progress: called after each batch.
 
         Returns:
-            Scores (K, H, W), of the `reduced` picture where it has more than `LARGEST` pixels; and
-            the squares (P, 4) that were segmented, in pixels of the picture; none for a whole one.
+            Scores (K, H, W), of the `reduced` image where it has more than `LARGEST` pixels; and
+            the squares (P, 4) that were segmented, in pixels of the image; none for a whole one.
         """
-        _require_picture(image)
+        _require_image(image)
         with timings.stage("resizing"):
             full_width, image = image.shape[1], reduced(image)
         if self._resolve(mode) == "whole":
@@ -240,13 +240,13 @@ class Segmenter:
         presence: float | None = None,
         **_: Any,
     ) -> str:
-        """How pictures are segmented with these options, in words; refuses modes there are not."""
+        """How images are segmented with these options, in words; refuses modes there are not."""
         precision = str(self.dtype).removeprefix("torch.") + (", exact" if self.exact else "")
         if isinstance(self.model, Exported):
             precision += f", {self.model.engine}"
         last = [precision, *in_words(self.presence if presence is None else presence, crf)]
         if self._resolve(mode) == "whole":
-            return ", ".join([f"whole pictures, long side {self.whole_side}", *last])
+            return ", ".join([f"whole images, long side {self.whole_side}", *last])
         how = aggregate or _preset(preset).aggregate or self.aggregate
         crops = f"instance-wise, {proposals} {method} proposals, preset {preset}"
         return ", ".join([crops, f"{how} of the scores", *last])
@@ -259,7 +259,7 @@ class Segmenter:
             model = self.model
             kind = model.architecture if isinstance(model, Exported) else type(model).__name__
             raise OptionError(
-                f"got mode 'instance' for weights of {kind}, which segments whole pictures; pass "
+                f"got mode 'instance' for weights of {kind}, which segments whole images; pass "
                 "mode 'whole', or the weights of a DeconvNet"
             )
         return mode
@@ -271,7 +271,7 @@ class Segmenter:
         batch: int | None = None,
         progress: Progress | None = None,
     ) -> Iterator[tuple[Crop, NDArray[np.float32]]]:
-        """The squares of a picture, each with its raw scores (K, S, S).
+        """The squares of an image, each with its raw scores (K, S, S).
 
         Args:
             image: (H, W, 3) uint8, RGB.
@@ -305,7 +305,7 @@ class Segmenter:
 
     @torch.inference_mode()
     def _score(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Raw scores (N, K, h, w) of pictures (N, h, w, 3) in one batch."""
+        """Raw scores (N, K, h, w) of images (N, h, w, 3) in one batch."""
         with timings.stage("network"):
             return self._run(images)
 
@@ -320,13 +320,13 @@ def score_whole(
     long_side: int,
     score: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
 ) -> NDArray[np.float32]:
-    """Scores (K, H, W) of a picture in one pass.
+    """Scores (K, H, W) of an image in one pass.
 
     Args:
-        model: a network with a code is made for one size, and sees the square around the picture.
+        model: a network with a code is made for one size, and sees the square around the image.
         image: (H, W, 3) uint8, RGB.
-        long_side: to which the picture is resized for any other network.
-        score: gives the scores (N, K, h, w) of pictures (N, h, w, 3).
+        long_side: to which the image is resized for any other network.
+        score: gives the scores (N, K, h, w) of images (N, h, w, 3).
     """
     height, width = image.shape[:2]
     if model.size is not None and model.fc is not None:
@@ -359,7 +359,7 @@ def squares(
         count: how many are kept, counted after small ones have been passed over.
 
     Returns:
-        (P, 4) x0, y0, x1, y1 in pixels, P at most `count`; may reach beyond the picture.
+        (P, 4) x0, y0, x1, y1 in pixels, P at most `count`; may reach beyond the image.
     """
     preset = _preset(preset)
     found = propose(image, method, max(preset.candidates, count))
@@ -383,19 +383,19 @@ def _preset(preset: str | Preset) -> Preset:
 
 
 def resize(image: NDArray[np.uint8], long_side: int, least: int = 1) -> NDArray[np.uint8]:
-    """The picture with its long side at `long_side`, and its short one at `least` or more."""
+    """The image with its long side at `long_side`, and its short one at `least` or more."""
     height, width = image.shape[:2]
     scale = long_side / max(height, width)
     size = max(round(width * scale), least), max(round(height * scale), least)
     return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
-def _require_picture(image: NDArray[np.uint8]) -> None:
-    came = f"a {type(image).__name__} for a picture"
+def _require_image(image: NDArray[np.uint8]) -> None:
+    came = f"a {type(image).__name__} for an image"
     if isinstance(image, np.ndarray):
         if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 and image.size:
             return
-        came = f"a picture of {image.shape} {image.dtype}"
+        came = f"an image of {image.shape} {image.dtype}"
     raise ShapeError(
         f"got {came}; wanted (H, W, 3) uint8 RGB: read it with unpool.vision.images.read_image"
     )

@@ -1,4 +1,4 @@
-"""The weights that a training begins with, and with which its result may be a mean."""
+"""The weights that a training run begins with, and with which its result may be a mean."""
 
 from itertools import zip_longest
 from pathlib import Path
@@ -7,19 +7,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unpool import parallel
+from unpool import distributed
 from unpool.cards import settings
 from unpool.errors import OptionError, WeightsError
 from unpool.models import Network, from_pretrained, load_vgg
-from unpool.models.scaffold import Learner, Scaffold
 from unpool.recipes import Recipe
-from unpool.runs import Run, load_state, save_state
+from unpool.segment.growing import Learner, Scaffold
+from unpool.training.run import Run, load_state, save_state
 
 __all__ = ["Start", "begin", "keep_start", "mix", "read_start", "take_over"]
 
 
 class Start(NamedTuple):
-    """What is still needed, when a training is done, of the weights that it began with."""
+    """What is still needed, when a training run is done, of the weights that it began with."""
 
     card: dict[str, Any]  #: theirs; empty if the recipe names none
     tensors: dict[str, Tensor]  #: by name; empty if the result is no mean with them
@@ -72,7 +72,7 @@ def keep_start(run: Run[Recipe, Learner], start: Start) -> None:
     Raises:
         TrainingError: it cannot be written.
     """
-    if run.recipe.start is not None and parallel.rank() == 0:
+    if run.recipe.start is not None and distributed.rank() == 0:
         save_state(run.start_path, {"model": start.tensors, "card": start.card})
 
 

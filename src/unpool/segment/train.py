@@ -1,4 +1,4 @@
-"""Train a network by a recipe, on labeled pictures."""
+"""Train a network by a recipe, on labeled images."""
 
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -13,22 +13,23 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from unpool import parallel
-from unpool.beginning import Start, begin, keep_start, mix, read_start
+from unpool import distributed
 from unpool.data.batches import Batch, batches
+from unpool.data.copy_paste import find_paster
 from unpool.data.crops import Cut, Draw, Views, class_balance, draw_views, draw_windows, take_turns
-from unpool.data.pasting import find_paster
-from unpool.data.voc import VOID, DataSet, open_data, read_labels, read_sample
+from unpool.data.datasets import VOID, DataSet, open_data, read_labels, read_sample
 from unpool.data.windows import find_proposals, object_windows, proposal_windows, repeat_rare
 from unpool.devices import find_device
 from unpool.errors import DataError, OptionError
-from unpool.evaluate import evaluate
-from unpool.fitting import arithmetic, estimate_statistics, fit, parts_of, set_learning
 from unpool.models import FCN, DeconvNet, save_pretrained
-from unpool.models.scaffold import Learner, Plain, Scaffold
 from unpool.models.vgg import MEAN_BGR, prepare, trunk_table
 from unpool.recipes import Recipe
-from unpool.runs import (
+from unpool.segment.evaluate import evaluate
+from unpool.segment.growing import Learner, Plain, Scaffold
+from unpool.segment.segmenter import Segmenter, score_whole
+from unpool.segment.start import Start, begin, keep_start, mix, read_start
+from unpool.training.loop import arithmetic, estimate_statistics, fit, parts_of, set_learning
+from unpool.training.run import (
     Preparation,
     Report,
     Run,
@@ -39,7 +40,6 @@ from unpool.runs import (
     write_json,
     writing,
 )
-from unpool.segment import Segmenter, score_whole
 from unpool.vision.drawing import contact_sheet, overlay
 from unpool.vision.images import image_size, voc_palette, write_image
 from unpool.vision.metrics import confusion_matrix, scores
@@ -64,7 +64,7 @@ def train(
 ) -> dict[str, Any]:
     """Train by a recipe, keep the best by validation, and write weights that `Segmenter` takes.
 
-    The run folder is described in `unpool.runs`. Begun by `torchrun`, the processes share the
+    `unpool.training.run` describes the run folder. Under `torchrun` the processes share the
     work; every one returns the same summary.
 
     Args:
@@ -82,7 +82,7 @@ def train(
         report: called with every `Step`, `Validation` and `Preparation`.
 
     Returns:
-        The summary of the final evaluation on `val`, whole pictures; see `evaluate`. Its `notes`
+        The summary of the final evaluation on `val`, whole images; see `evaluate`. Its `notes`
         say what was amiss but no reason to stop: classes that no mask of `split` shows, curves
         that could not be drawn. Each is a warning at the beginning, too.
 
@@ -90,13 +90,13 @@ def train(
         DataError, ImageError, OptionError, WeightsError: what came cannot be used.
         TrainingError: the training failed, or its folder cannot be written to.
     """
-    where = find_device(parallel.local(device))
+    where = find_device(distributed.local(device))
     learn, choose = open_data(data, split), open_data(data, val)
     if learn.classes != choose.classes:
         raise DataError(f"got other classes in {split} than in {val}; write them to classes.txt")
     shown = count_classes(learn)
     count_classes(choose)  # which reads all that the validations will read
-    with parallel.join(where):
+    with distributed.join(where):
         parts = parts_of(recipe)
         torch.manual_seed(recipe.seed)
         learner = build(recipe, len(learn.classes)).to(where)
@@ -118,16 +118,16 @@ def train(
                 run.note(missing)
             draw = sources(recipe, learn, run.folder, report)
             first, size = run.progress.step * parts, recipe.batch // parts
-            stream = batches(draw, size, first, parallel.rank(), parallel.world())
+            stream = batches(draw, size, first, distributed.rank(), distributed.world())
             _fit(run, stream, choose, report)
             return _finish(run, start, stream, learn, choose, command)
 
 
 def count_classes(data: DataSet) -> list[int]:
-    """In how many pictures each class is found; thus what cannot be used is found at once.
+    """In how many images each class is found; thus what cannot be used is found at once.
 
     Raises:
-        ImageError, DataError: a mask cannot be used, or is not of its picture's size.
+        ImageError, DataError: a mask cannot be used, or is not of its image's size.
     """
     counts = np.zeros(len(data.classes), int)
     for sample in data.samples:
@@ -165,7 +165,7 @@ def sources(recipe: Recipe, data: DataSet, folder: Path, report: Report | None =
 
     Args:
         recipe: which crops the phases want.
-        data: labeled pictures.
+        data: labeled images.
         folder: proposals are kept there, in `proposals.npz`.
         report: called while they are found.
     """
@@ -204,11 +204,11 @@ def _proposals(data: DataSet, folder: Path, report: Report | None) -> list[NDArr
             report(Preparation(done, total))
 
     cache = folder / "proposals.npz"
-    if parallel.rank() > 0:
-        parallel.wait()  # for the first process, which finds them
+    if distributed.rank() > 0:
+        distributed.barrier()  # for the first process, which finds them
     found = find_proposals(data, cache=cache, progress=show)
-    if parallel.rank() == 0:
-        parallel.wait()
+    if distributed.rank() == 0:
+        distributed.barrier()
     return found
 
 
@@ -225,7 +225,7 @@ def _fit(
         run.log(step, report)
         if step.n % recipe.validate_every == 0 or step.n == last:
             phase = next(p for p in recipe.phases if p.name == step.phase)
-            parallel.copy_from_first(run.learner)
+            distributed.copy_from_first(run.learner)
             miou = validate(run.learner, phase.stages, choose, recipe)
             record = Validation(step.n, step.phase, miou)
             run.log(record, report)
@@ -244,39 +244,39 @@ def _finish(
     choose: DataSet,
     command: str,
 ) -> dict[str, Any]:
-    """Weights, card, pictures and figures of the best network."""
+    """Weights, card, images and figures of the best network."""
     run.take_best()
     net, folder, recipe = run.learner.net, run.folder, run.recipe
     if recipe.start_share:
         mix(net, start.tensors, recipe.start_share)
     set_learning(run.learner, recipe.phases[-1], recipe)
     estimate_statistics(net, stream, recipe.statistics_passes, recipe.bf16)
-    parallel.copy_from_first(run.learner)
+    distributed.copy_from_first(run.learner)
     card = describe(learn, recipe, start.card, command)
-    if parallel.rank() == 0:
+    if distributed.rank() == 0:
         with writing(folder / "weights"):
             save_pretrained(net, folder / "weights", card)
-    parallel.wait()
+    distributed.barrier()
     segmenter = Segmenter.from_pretrained(
         folder / "weights", device=str(next(net.parameters()).device)
     )
     summary = {**evaluate(segmenter, choose), "notes": run.notes}
-    if parallel.rank() == 0:
+    if distributed.rank() == 0:
         card["figures"] = {f"{choose.root.name} {choose.split}, whole": headline(summary)}
-        pictures = _pictures(segmenter, choose)
+        images = _images(segmenter, choose)
         with writing(folder):
             save_pretrained(net, folder / "weights", card)
             write_json(folder / "eval/summary.json", summary)
-            write_image(folder / "plots/predictions.png", pictures)
+            write_image(folder / "plots/predictions.png", images)
             if not curves_missing():
                 draw_curves(folder)
-    parallel.wait()
+    distributed.barrier()
     return summary
 
 
 @torch.no_grad()
 def validate(learner: Learner, stages: int, data: DataSet, recipe: Recipe) -> float:
-    """Mean IoU of whole pictures, by the head after `stages` stages, at the pictures' own size."""
+    """Mean IoU of whole images, by the head after `stages` stages, at the images' own size."""
     learner.eval()
     device, k = next(learner.parameters()).device, len(data.classes)
 
@@ -288,11 +288,11 @@ def validate(learner: Learner, stages: int, data: DataSet, recipe: Recipe) -> fl
         return np.ascontiguousarray(maps.cpu().numpy())
 
     found = []
-    for sample in parallel.share(data.samples):
+    for sample in distributed.shard(data.samples):
         image, truth = read_sample(sample, k)
         labels = score_whole(learner.net, image, recipe.whole_side, score).argmax(0)
         found.append(confusion_matrix(labels.astype(np.uint8), truth, k, VOID))
-    return float(scores(np.sum(parallel.gather(found), 0)).miou)
+    return float(scores(np.sum(distributed.gather(found), 0)).miou)
 
 
 def describe(
@@ -311,7 +311,7 @@ def describe(
         "aggregate": started.get("aggregate", recipe.aggregate),
         "presence": recipe.presence,
         "recipe": recipe.to_json(),
-        "data": f"{data.root.name} {data.split}, {len(data.samples)} pictures",
+        "data": f"{data.root.name} {data.split}, {len(data.samples)} images",
         "license": terms,
         "command": command,
     }
@@ -323,8 +323,8 @@ def headline(summary: dict[str, Any]) -> dict[str, Any]:
     return {name: summary[name] for name in names}
 
 
-def _pictures(segmenter: Segmenter, data: DataSet, count: int = 8) -> NDArray[np.uint8]:
-    """Pictures, what was found in them, and the truth, side by side."""
+def _images(segmenter: Segmenter, data: DataSet, count: int = 8) -> NDArray[np.uint8]:
+    """Images, what was found in them, and the truth, side by side."""
     tiles = []
     for sample in data.samples[:: max(len(data.samples) // count, 1)][:count]:
         image, truth = read_sample(sample, len(data.classes))

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from unpool import parallel
+from unpool import distributed
 from unpool.data.batches import Batch
-from unpool.data.voc import VOID
+from unpool.data.datasets import VOID
 from unpool.devices import bf16_pays
 from unpool.errors import OptionError, UnpoolError
 from unpool.models import Network, prepare
-from unpool.models.scaffold import Learner
 from unpool.recipes import AnyKind, Phase, Recipe
+from unpool.segment.growing import Learner
 
 __all__ = [
     "Progress",
@@ -57,7 +57,7 @@ class Step(NamedTuple):
 
 @dataclass
 class Progress:
-    """Where a training stands: all that `fit` needs to go on, besides the network."""
+    """Where a training run stands: all that `fit` needs to go on, besides the network."""
 
     step: int = 0
     optimizer: torch.optim.Optimizer | None = None
@@ -97,7 +97,7 @@ def fit(
         optimizer = progress.optimizer = _optimizer(learner, phase, recipe)
         if optimizer_state is not None and progress.step > begin:
             optimizer.load_state_dict(optimizer_state)
-        engine = parallel.replicate(learner, unused=recipe.coarse_weight == 0 < phase.stages - 1)
+        engine = distributed.replicate(learner, unused=recipe.coarse_weight == 0 < phase.stages - 1)
         if progress.step == begin and before < grown:
             first = next(batches)
             batches = itertools.chain([first], batches)
@@ -126,10 +126,10 @@ def take_step(
     phase: str,
     cure: str,
 ) -> Step:
-    """One step of a training, of whatever kind.
+    """One step of a training run, of whatever kind.
 
     Args:
-        engine: the network, as `parallel.replicate` gave it, in training mode.
+        engine: the network, as `distributed.replicate` gave it, in training mode.
         stream: gives the parts of batches.
         losses: gives the loss of a part that is made smaller, and the one that is told.
         recipe: its `batch`, `accumulate`, `seed` and `clip` count.
@@ -143,7 +143,7 @@ def take_step(
     """
     assert progress.optimizer is not None
     start = time.perf_counter()
-    parts = [next(stream) for _ in range(parts_of(recipe) // parallel.world())]
+    parts = [next(stream) for _ in range(parts_of(recipe) // distributed.world())]
     where = f"{phase}, learning rate {lr:.2g}"
     with chance_of(recipe.seed, progress.step):
         loss, gradient = descend(
@@ -157,7 +157,7 @@ def take_step(
 def chance_of(seed: int, step: int) -> Iterator[None]:
     """Let all chance (dropout) depend on the step alone; a resumed run has the same."""
     with torch.random.fork_rng():
-        torch.manual_seed(seed + 1_000_003 * step + 7_919 * parallel.rank())
+        torch.manual_seed(seed + 1_000_003 * step + 7_919 * distributed.rank())
         yield
 
 
@@ -167,7 +167,7 @@ def parts_of(recipe: AnyKind) -> int:
     Raises:
         OptionError: the batch cannot be divided so.
     """
-    world, parts = parallel.world(), recipe.accumulate
+    world, parts = distributed.world(), recipe.accumulate
     parts = parts if parts % world == 0 else parts * world
     if recipe.batch % parts:
         raise OptionError(
@@ -210,7 +210,7 @@ def _grow(learner: Learner, stages: range, batch: Batch) -> None:
     x = prepare(torch.from_numpy(batch.images).to(_device(learner)))
     for stage in stages:
         learner.eval().grow(stage, x)
-    parallel.copy_from_first(learner)
+    distributed.copy_from_first(learner)
 
 
 def descend(
@@ -225,7 +225,7 @@ def descend(
     """One update by the mean of the gradients of a batch's parts.
 
     Args:
-        engine: the network, as `parallel.replicate` gave it.
+        engine: the network, as `distributed.replicate` gave it.
         optimizer: of what learns.
         parts: of this process.
         losses: gives the loss of a part that is made smaller, and the one that is told.
@@ -247,7 +247,7 @@ def descend(
             total, told = losses(part)
             (total / len(parts)).backward()  # type: ignore[no-untyped-call]
         loss += float(told.item()) / len(parts)
-    loss = parallel.mean(loss)
+    loss = distributed.mean(loss)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if loss == loss:
         limit = float("inf") if clip is None else clip

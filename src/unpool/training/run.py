@@ -1,4 +1,4 @@
-"""The run folder of a training: all that a run needs to go on and to be judged.
+"""The run folder of a training run: all that a run needs to go on and to be judged.
 
     config.json      the recipe              checkpoints/last.pt   to go on from
     env.json         what it ran on          checkpoints/best.pt   the best network by validation
@@ -29,11 +29,11 @@ from safetensors import SafetensorError
 from torch import nn
 
 import unpool
-from unpool import parallel
+from unpool import distributed
 from unpool.errors import DataError, OptionError, WeightsError
 from unpool.files import atomic
-from unpool.fitting import Progress, Step, TrainingError
 from unpool.recipes import AnyRecipe
+from unpool.training.loop import Progress, Step, TrainingError
 
 __all__ = [
     "Accuracy",
@@ -69,8 +69,8 @@ class Accuracy(NamedTuple):
 
     n: int  #: steps done
     epoch: int  #: epochs done
-    top1: float  #: share of the pictures whose class is the most probable
-    top5: float  #: share of those whose class is among the five most probable
+    top1: float  #: fraction of the images whose class is the most probable
+    top5: float  #: fraction of those whose class is among the five most probable
 
 
 class Likeness(NamedTuple):
@@ -83,7 +83,7 @@ class Likeness(NamedTuple):
 
 
 class Preparation(NamedTuple):
-    """How far the proposals of the training pictures are found."""
+    """How far the proposals of the training images are found."""
 
     done: int
     total: int
@@ -137,7 +137,7 @@ class Run(Generic[AnyRecipe, Learning]):
         self.notes: list[str] = []
         if resume and begun(folder):
             self._restore()
-        step, first = self.progress.step, parallel.rank() == 0
+        step, first = self.progress.step, distributed.rank() == 0
         self.writer = _tensorboard(folder, step) if tensorboard and first else None
         if first:
             with writing(folder):
@@ -154,12 +154,12 @@ class Run(Generic[AnyRecipe, Learning]):
     def note(self, text: str) -> None:
         """Warn of what is amiss but no reason to stop; it stands in the summary, too."""
         self.notes.append(text)
-        if parallel.rank() == 0:
+        if distributed.rank() == 0:
             warnings.warn(text, stacklevel=3)
 
     def log(self, record: Record, report: Callable[[Record], None] | None) -> None:
         """Add a record to `metrics.jsonl`."""
-        if parallel.rank() == 0:
+        if distributed.rank() == 0:
             path = self.folder / "metrics.jsonl"
             with writing(path), path.open("a") as file:
                 file.write(json.dumps(record._asdict()) + "\n")
@@ -174,14 +174,14 @@ class Run(Generic[AnyRecipe, Learning]):
         """Keep the network if it is complete and the best so far."""
         if complete and score > self.best:
             self.best, self.stale = score, 0
-            if parallel.rank() == 0:
+            if distributed.rank() == 0:
                 save_state(self.best_path, {"model": self.learner.state_dict()})
         elif complete:
             self.stale += 1
 
     def save(self) -> None:
         """Write what the run needs to go on from here."""
-        parallel.copy_from_first(self.learner)
+        distributed.copy_from_first(self.learner)
         optimizer = self.progress.optimizer
         assert optimizer is not None
         state = {
@@ -193,13 +193,13 @@ class Run(Generic[AnyRecipe, Learning]):
             "model": self.learner.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
-        if parallel.rank() == 0:
+        if distributed.rank() == 0:
             save_state(self.checkpoint, state)
-        parallel.wait()
+        distributed.barrier()
 
     def take_best(self) -> None:
         """Go back to the best network, if there is one."""
-        parallel.wait()
+        distributed.barrier()
         if self.best_path.exists():
             self.learner.load_state_dict(load_state(self.best_path)["model"])
 
@@ -243,7 +243,7 @@ class Run(Generic[AnyRecipe, Learning]):
         """Whether a recipe is that of this run."""
         try:
             return type(self.recipe).from_json(recipe) == self.recipe
-        except OptionError:  # of a training of another kind
+        except OptionError:  # of a training run of another kind
             return False
 
 
@@ -260,7 +260,7 @@ def environment() -> dict[str, Any]:
         "torch": torch.__version__,
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
-        "processes": parallel.world(),
+        "processes": distributed.world(),
     }
 
 
@@ -272,7 +272,7 @@ def write_json(path: Path, values: object) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tell what it means for a training that `path` cannot be written.
+    """Tell what it means for a training run that `path` cannot be written.
 
     Raises:
         TrainingError: the disk is full, or writing has failed in another way.

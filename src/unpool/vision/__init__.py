@@ -1,1 +1,1 @@
-"""Between a picture and a tensor: images, boxes, proposals, metrics; no networks."""
+"""Between an image and a tensor: images, boxes, proposals, metrics; no networks."""

@@ -207,5 +207,5 @@ def _resize(image: NDArray[Any], size: tuple[int, int], antialias: bool = True) 
     height, width = size
     if antialias and (height < image.shape[0] or width < image.shape[1]):
         shrunk = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-        return np.array(shrunk)  # a copy, since a view of a picture is read-only
+        return np.array(shrunk)  # a copy, since a view of an image is read-only
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))

@@ -1,4 +1,4 @@
-"""Pictures to look at: labels painted over a picture, and contact sheets."""
+"""Images to look at: labels painted over an image, and contact sheets."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from unpool.vision.images import Labels, Pixels, check_image, indexed_image
 
 __all__ = ["contact_sheet", "overlay"]
 
-_SPECK = 0.005  # share of a picture below which a class is painted, but not named
+_SPECK = 0.005  # fraction of an image below which a class is painted, but not named
 
 
 def overlay(
@@ -24,14 +24,14 @@ def overlay(
     opacity: float = 0.55,
     background: int = 0,
 ) -> Pixels:
-    """Show labels on their picture: colors, white borders, and a legend with shares of the area.
+    """Show labels on their image: colors, white borders, and a legend with fractions of the area.
 
-    The legend names the classes on 0.5 % of the picture or more. It stands in the corner with the
-    fewest labeled pixels, on at most a quarter of the picture: its text shrinks, then its smallest
+    The legend names the classes on 0.5 % of the image or more. It stands in the corner with the
+    fewest labeled pixels, on at most a quarter of the image: its text shrinks, then its smallest
     classes go, then all of it. Its font is ASCII.
 
     Args:
-        image: the picture, (H, W, 3) uint8, RGB.
+        image: the image, (H, W, 3) uint8, RGB.
         labels: class indices 0 to 255, (H, W), of any integer type.
         palette: colors of the first K classes, (K, 3) uint8, RGB, continued by `voc_palette`.
         names: class names; a class without one is shown by its number, 255 as "void".
@@ -39,7 +39,7 @@ def overlay(
         background: the class that stays bare.
 
     Returns:
-        A new picture, (H, W, 3) uint8, RGB.
+        A new image, (H, W, 3) uint8, RGB.
 
     Raises:
         ImageError: a label outside 0 to 255.
@@ -52,13 +52,13 @@ def overlay(
     (4, 4, 3)
     """
     if not 0 <= opacity <= 1:
-        raise OptionError(f"got opacity {opacity}; wanted 0 (only the picture) to 1 (only colors)")
+        raise OptionError(f"got opacity {opacity}; wanted 0 (only the image) to 1 (only colors)")
     check_image(image)
     indexed = indexed_image(labels, palette)
     if image.shape[:2] != labels.shape:
         raise ShapeError(
-            f"got labels of {labels.shape} for a picture of {image.shape[:2]}; "
-            "resize the labels to the picture by nearest neighbor"
+            f"got labels of {labels.shape} for an image of {image.shape[:2]}; "
+            "resize the labels to the image by nearest neighbor"
         )
     shown = np.array(Image.blend(Image.fromarray(image), indexed.convert("RGB"), opacity))
     labeled = labels != background
@@ -78,20 +78,20 @@ def overlay(
 
 
 def contact_sheet(tiles: Sequence[tuple[Pixels, str]], columns: int, width: int = 1200) -> Pixels:
-    """Lay out pictures with captions in a grid on white.
+    """Lay out images with captions in a grid on white.
 
-    A picture is scaled to fit a square as wide as its column; a caption that is too long is cut.
+    An image is scaled to fit a square as wide as its column; a caption that is too long is cut.
 
     Args:
-        tiles: pictures, each (H, W, 3) uint8, RGB, with their captions, row by row.
-        columns: pictures a row.
+        tiles: images, each (H, W, 3) uint8, RGB, with their captions, row by row.
+        columns: images a row.
         width: width of the sheet in pixels.
 
     Returns:
         The sheet, (height, width, 3) uint8, RGB.
 
     Raises:
-        ShapeError: no tiles, no room for the columns, or a picture of another shape or type.
+        ShapeError: no tiles, no room for the columns, or an image of another shape or type.
 
     >>> gray = np.full((20, 30, 3), 128, np.uint8)
     >>> contact_sheet([(gray, "input"), (gray, "output")], columns=2, width=300).shape[1]
@@ -115,7 +115,7 @@ def contact_sheet(tiles: Sequence[tuple[Pixels, str]], columns: int, width: int 
 
 
 def _borders(labels: Labels) -> npt.NDArray[np.bool_]:
-    """Where another class begins to the right or below: lines that grow with the picture."""
+    """Where another class begins to the right or below: lines that grow with the image."""
     thick = max(1, round(min(labels.shape) / 400))
     edge = np.zeros(labels.shape, np.bool_)
     edge[:, :-thick] |= labels[:, :-thick] != labels[:, thick:]
@@ -162,17 +162,17 @@ def _draw_legend(
 
 
 def _cell(image: Pixels, caption: str, side: int) -> Image.Image:
-    """A picture within a square of `side`, centered across, with its caption below."""
+    """An image within a square of `side`, centered across, with its caption below."""
     check_image(image)
-    picture = ImageOps.contain(Image.fromarray(image), (side, side), Image.Resampling.LANCZOS)
+    photo = ImageOps.contain(Image.fromarray(image), (side, side), Image.Resampling.LANCZOS)
     size = min(max(side // 16, 10), 22)
     font = ImageFont.load_default(size)
     if font.getlength(caption) > side:
         while caption and font.getlength(caption + "…") > side:
             caption = caption[:-1]
         caption = caption.rstrip() + "…"
-    cell = Image.new("RGB", (side, picture.height + 2 * size), "white")
-    cell.paste(picture, ((side - picture.width) // 2, 0))
-    middle = (side / 2, picture.height + size)
+    cell = Image.new("RGB", (side, photo.height + 2 * size), "white")
+    cell.paste(photo, ((side - photo.width) // 2, 0))
+    middle = (side / 2, photo.height + size)
     ImageDraw.Draw(cell).text(middle, caption, "black", font, anchor="mm")
     return cell

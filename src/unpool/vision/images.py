@@ -1,6 +1,6 @@
-"""Pictures and masks, between files and arrays.
+"""Images and masks, between files and arrays.
 
-A picture in memory is an (H, W, 3) uint8 array, RGB, upright; a mask is an (H, W) array of class
+An image in memory is an (H, W, 3) uint8 array, RGB, upright; a mask is an (H, W) array of class
 indices. Reading is strict: a file is given in full and as a viewer shows it, or refused with an
 `ImageError` that says why. Color profiles are not applied.
 """
@@ -39,7 +39,7 @@ FORMATS = {  # Pillow's names and the suffixes; no other decoder is run
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 
-_TURNS = {  # EXIF orientation -> what makes the picture upright
+_TURNS = {  # EXIF orientation -> what makes the image upright
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
     4: Transpose.FLIP_TOP_BOTTOM,
@@ -60,7 +60,7 @@ _COLOR_CODED = (
 
 
 def read_image(source: Readable, *, max_pixels: int = MAX_PIXELS, animated: bool = False) -> Pixels:
-    """Read a picture as a viewer shows it: upright, in color, on white.
+    """Read an image as a viewer shows it: upright, in color, on white.
 
     Transparent pixels are composited over white. 16-bit values keep their high byte; larger
     integers and floating-point values have no known white and are refused.
@@ -72,15 +72,15 @@ def read_image(source: Readable, *, max_pixels: int = MAX_PIXELS, animated: bool
         animated: take the first frame or page of a file that has several, rather than refuse it.
 
     Returns:
-        The picture, (H, W, 3) uint8, RGB.
+        The image, (H, W, 3) uint8, RGB.
 
     Raises:
         ImageError: the file is missing, broken, cut short, too large, or of another kind.
 
     >>> file = io.BytesIO()
     >>> Image.new("RGBA", (3, 2), (255, 0, 0, 0)).save(file, "PNG")
-    >>> picture = read_image(file.getvalue())
-    >>> picture.shape, picture[0, 0].tolist()
+    >>> image = read_image(file.getvalue())
+    >>> image.shape, image[0, 0].tolist()
     ((2, 3, 3), [255, 255, 255])
     """
     with _opened(source, max_pixels) as im:
@@ -131,13 +131,13 @@ def read_mask(source: Readable) -> Pixels:
 
 
 def image_size(source: Readable) -> tuple[int, int]:
-    """The height and width of a picture once it is upright, from its header alone.
+    """The height and width of an image once it is upright, from its header alone.
 
     Args:
         source: a path, the bytes of a file, or a binary file.
 
     Raises:
-        ImageError: the file is missing, too large, or not a picture.
+        ImageError: the file is missing, too large, or not an image.
 
     >>> file = io.BytesIO()
     >>> Image.new("RGB", (3, 2)).save(file, "PNG")
@@ -189,11 +189,11 @@ def write_mask(path: str | os.PathLike[str], labels: Labels, palette: Pixels | N
 
 
 def write_image(path: str | os.PathLike[str], image: Pixels) -> None:
-    """Write a picture as JPEG (quality 92, colors at full resolution) or PNG, whole or not at all.
+    """Write an image as JPEG (quality 92, colors at full resolution) or PNG, whole or not at all.
 
     Args:
         path: the file, ending in `.jpg`, `.jpeg` or `.png`.
-        image: the picture, (H, W, 3) uint8, RGB.
+        image: the image, (H, W, 3) uint8, RGB.
 
     Raises:
         ImageError: another suffix, or a side beyond the 65500 pixels of JPEG.
@@ -214,8 +214,8 @@ def write_image(path: str | os.PathLike[str], image: Pixels) -> None:
 
 @contextmanager
 def _opened(source: Readable, max_pixels: int) -> Iterator[Image.Image]:
-    """Open a picture by its header; what fails, here or in the body, becomes an ImageError."""
-    name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", "picture")
+    """Open an image by its header; what fails, here or in the body, becomes an ImageError."""
+    name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", "image")
     try:
         with _quiet(), _stream(source) as file:
             if not file.peek(1):
@@ -263,11 +263,11 @@ def _cure(error: Exception) -> str:
         case FileNotFoundError():
             return "does not exist; check the path"
         case IsADirectoryError():
-            return "is a folder, wanted a picture; name a file in it"
+            return "is a folder, wanted an image; name a file in it"
         case PermissionError():
             return "may not be read; change its permissions"
         case UnidentifiedImageError():
-            return f"is not a picture of a known format ({', '.join(FORMATS)}); convert it to PNG"
+            return f"is not an image of a known format ({', '.join(FORMATS)}); convert it to PNG"
         case Image.DecompressionBombError():
             return f"is too large by its header ({error}); scale it down or cut it into parts"
         case _:
@@ -277,7 +277,7 @@ def _cure(error: Exception) -> str:
 def _refuse_frames(im: Image.Image) -> None:
     # a phone's MPO is one photo with its depth map or a second view
     if im.format != "MPO" and getattr(im, "is_animated", False):
-        raise ImageError("has several frames or pages, wanted one picture; extract the one to use")
+        raise ImageError("has several frames or pages, wanted one image; extract the one to use")
 
 
 def _orientation(im: Image.Image) -> int:
@@ -285,13 +285,13 @@ def _orientation(im: Image.Image) -> int:
     try:
         # not im.getexif(): for a PNG that decodes the pixels
         value = Image.Image.getexif(im).get(ExifTags.Base.Orientation)
-    except Exception:  # a viewer shows a picture with broken EXIF as it is stored
+    except Exception:  # a viewer shows an image with broken EXIF as it is stored
         return 1
     return value if value in _TURNS else 1
 
 
 def _turn(im: Image.Image) -> Transpose | None:
-    """What is left to do to make a picture upright; a TIFF is turned by Pillow."""
+    """What is left to do to make an image upright; a TIFF is turned by Pillow."""
     return None if im.format == "TIFF" else _TURNS.get(_orientation(im))
 
 
@@ -341,10 +341,10 @@ def indexed_image(labels: Labels, palette: Pixels | None) -> Image.Image:
 
 
 def check_image(image: Pixels) -> None:
-    """Refuse what is not a picture (H, W, 3) uint8 with a `ShapeError`."""
+    """Refuse what is not an image (H, W, 3) uint8 with a `ShapeError`."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ShapeError(
-            f"got a picture of shape {image.shape} and type {image.dtype}; "
+            f"got an image of shape {image.shape} and type {image.dtype}; "
             "wanted (H, W, 3) uint8, RGB, not empty"
         )
 

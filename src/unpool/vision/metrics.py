@@ -22,7 +22,7 @@ class Scores(NamedTuple):
 
     miou: float  # mean of `iou` over the classes that have one
     iou: NDArray[np.float64]  # (K,), NaN for a class neither in the truth nor predicted
-    pixel_accuracy: float  # share of the pixels labeled right
+    pixel_accuracy: float  # fraction of the pixels labeled right
     mean_accuracy: float  # the same share a class, averaged over the classes in the truth
     frequency_weighted_iou: float  # mean of `iou`, weighted by the truth's pixels of the class
 
@@ -93,7 +93,7 @@ def bootstrap_interval(
 
     Args:
         matrices: (N, K, K), a confusion matrix an image.
-        level: share of the samples inside the interval.
+        level: fraction of the samples inside the interval.
         samples: how many are drawn.
         seed: the same one gives the same interval.
 
@@ -136,8 +136,8 @@ def boundary_f1(
     """Score the outline of each class in one image: the boundary F1, or BF.
 
     The outline of a class is its pixels with a neighbor (of four) of another class; the edge of
-    the image and ignored pixels make no outline. Precision is the share of the predicted outline
-    near the true one, recall the share of the true one near the predicted. An image has the mean
+    the image and ignored pixels make no outline. Precision is the fraction of the predicted outline
+    near the true one, recall the fraction of the true one near the predicted. An image has the mean
     over its classes (`np.nanmean`), a data set the mean over its images.
 
     Args:

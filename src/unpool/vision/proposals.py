@@ -33,7 +33,7 @@ def propose(image: NDArray[np.uint8], method: str = "edgeboxes", count: int = 20
     """Propose at most `count` boxes in an image, (H, W, 3) uint8 RGB, by "edgeboxes" or "grid".
 
     Edges are looked for in the image reduced to 1024 x 1024 pixels, if it has more: the settings of
-    EdgeBoxes are in pixels of such pictures, and their time grows with the pixels.
+    EdgeBoxes are in pixels of such images, and their time grows with the pixels.
 
     Raises:
         OptionError: there is no such method, or it cannot be used.

@@ -1,7 +1,7 @@
-"""Large pictures: scores are kept at a smaller size, labels come out at the full one.
+"""Large images: scores are kept at a smaller size, labels come out at the full one.
 
-Scores of 21 classes take 84 bytes a pixel, two gigabytes for a picture of 24 megapixels. No
-network here sees so much detail, so beyond `LARGEST` pixels it is the reduced picture that is
+Scores of 21 classes take 84 bytes a pixel, two gigabytes for an image of 24 megapixels. No
+network here sees so much detail, so beyond `LARGEST` pixels it is the reduced image that is
 segmented, and its scores are interpolated, a band of rows at a time.
 """
 
@@ -14,13 +14,13 @@ from unpool.errors import ShapeError
 __all__ = ["LARGEST", "labels_at", "reduced", "reduced_size"]
 
 LARGEST = 2**21
-"""Pixels of a picture whose scores are kept at its own size."""
+"""Pixels of an image whose scores are kept at its own size."""
 
 _BAND = 256  # rows
 
 
 def reduced_size(size: tuple[int, int], largest: int = LARGEST) -> tuple[int, int]:
-    """Height and width of a picture at which it has no more than `largest` pixels.
+    """Height and width of an image at which it has no more than `largest` pixels.
 
     >>> reduced_size((375, 500)), reduced_size((4000, 6000))
     ((375, 500), (1182, 1773))
@@ -32,7 +32,7 @@ def reduced_size(size: tuple[int, int], largest: int = LARGEST) -> tuple[int, in
 
 
 def reduced(image: NDArray[np.uint8], largest: int = LARGEST) -> NDArray[np.uint8]:
-    """The picture, (H, W, 3), with no more than `largest` pixels; itself if it has no more.
+    """The image, (H, W, 3), with no more than `largest` pixels; itself if it has no more.
 
     >>> reduced(np.zeros((40, 90, 3), np.uint8), largest=400).shape
     (13, 30, 3)
@@ -44,11 +44,11 @@ def reduced(image: NDArray[np.uint8], largest: int = LARGEST) -> NDArray[np.uint
 
 
 def labels_at(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The best class of every pixel of a larger picture, by bilinear interpolation of scores.
+    """The best class of every pixel of a larger image, by bilinear interpolation of scores.
 
     Args:
         scores: (K, h, w) float32.
-        size: (H, W) of the picture.
+        size: (H, W) of the image.
 
     Returns:
         (H, W) uint8; of equal scores the first.

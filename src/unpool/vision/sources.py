@@ -1,4 +1,4 @@
-"""What the command line takes as pictures, and what their results are called."""
+"""What the command line takes as images, and what their results are called."""
 
 import glob
 import itertools
@@ -16,14 +16,14 @@ _SUFFIXES = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
 
 
 class Source(NamedTuple):
-    """A picture to be read, and what its results are called in the output folder."""
+    """An image to be read, and what its results are called in the output folder."""
 
     path: Path | None  # None is standard input
     name: PurePosixPath  # relative, without suffix; append to it, for it may hold dots
 
 
 class Unusable(NamedTuple):
-    """An input, or a line of a list, that stands for no picture."""
+    """An input, or a line of a list, that stands for no image."""
 
     source: str  #: as it was typed, or as it stands in the list
     error: str  #: why, and what to do
@@ -36,19 +36,19 @@ class Found(NamedTuple):
     unusable: list[Unusable]
 
 
-_Item: TypeAlias = tuple[Path, Path] | Unusable  # a picture and what its name is relative to
+_Item: TypeAlias = tuple[Path, Path] | Unusable  # an image and what its name is relative to
 
 
 def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
-    """Find the pictures that files, folders, patterns, list files or `-` stand for.
+    """Find the images that files, folders, patterns, list files or `-` stand for.
 
     Of folders (searched to the bottom) and patterns (`*`, `?`, `[...]`, `**`), files with the
-    suffix of a picture are taken, hidden ones left, and the tree below is kept in the names.
+    suffix of an image are taken, hidden ones left, and the tree below is kept in the names.
     A file named directly is taken whatever its suffix, but for `.txt`: that lists a file a line,
     relative to its own folder or else to the current one, with blank lines and `#` lines skipped.
-    Pictures are not opened: a broken one is found too.
+    Images are not opened: a broken one is found too.
 
-    Where a search meets the output folder, it passes over it: the pictures in there are results
+    Where a search meets the output folder, it passes over it: the images in there are results
     of an earlier run. What is named directly is taken from wherever it is.
 
     Names differ even where case is ignored, so results never overwrite one another: where two
@@ -59,11 +59,11 @@ def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
         output: the folder that the results go to, whether or not it is there yet.
 
     Returns:
-        Every picture once, folders and patterns sorted by path; and the inputs that do not exist
-        or stand for no picture.
+        Every image once, folders and patterns sorted by path; and the inputs that do not exist
+        or stand for no image.
 
     Raises:
-        ImageError: no input stands for a picture.
+        ImageError: no input stands for an image.
         OptionError: no input.
 
     >>> import tempfile
@@ -122,10 +122,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _expand(text: str, output: Path | None) -> Iterator[_Item]:
-    """Each picture of an input, with the folder that its name is relative to."""
+    """Each image of an input, with the folder that its name is relative to."""
     path = Path(text)
     if os.path.isdir(text):
-        yield from _pictures(text, path, _walk(path), output)
+        yield from _images(text, path, _walk(path), output)
     elif os.path.exists(text) and path.suffix.lower() == ".txt":
         yield from _listed(path)
     elif os.path.exists(text):  # before patterns: a file may be called cat[1].jpg
@@ -133,28 +133,28 @@ def _expand(text: str, output: Path | None) -> Iterator[_Item]:
     elif glob.has_magic(text):
         matches = (Path(match) for match in glob.iglob(text, recursive=True))
         fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
-        yield from _pictures(text, Path(*fixed), (m for m in matches if not m.is_dir()), output)
+        yield from _images(text, Path(*fixed), (m for m in matches if not m.is_dir()), output)
     else:
         yield Unusable(text, f"{text}: does not exist; check the path")
 
 
-def _pictures(
+def _images(
     text: str, root: Path, files: Iterator[Path | Unusable], output: Path | None
 ) -> Iterator[_Item]:
-    """The pictures of a search below a folder, and what could not be searched."""
+    """The images of a search below a folder, and what could not be searched."""
     everything = list(files)
     unusable = [file for file in everything if isinstance(file, Unusable)]
     paths = [file for file in everything if isinstance(file, Path)]
-    pictures = sorted(path for path in paths if path.suffix.lower() in _SUFFIXES)
-    taken = _outside(pictures, root, output)
-    if pictures and not taken:
-        reason = f"has no pictures but those in the output folder {output}; choose another with -o"
+    images = sorted(path for path in paths if path.suffix.lower() in _SUFFIXES)
+    taken = _outside(images, root, output)
+    if images and not taken:
+        reason = f"has no images but those in the output folder {output}; choose another with -o"
         unusable.append(Unusable(text, f"{text}: {reason}"))
-    elif not (pictures or unusable):
+    elif not (images or unusable):
         known = " ".join(sorted(_SUFFIXES))
-        unusable.append(Unusable(text, f"{text}: holds no pictures ({known}); check the path"))
+        unusable.append(Unusable(text, f"{text}: holds no images ({known}); check the path"))
     yield from unusable
-    yield from ((picture, root) for picture in taken)
+    yield from ((image, root) for image in taken)
 
 
 def _outside(files: list[Path], root: Path, output: Path | None) -> list[Path]:
@@ -181,7 +181,7 @@ def _walk(folder: Path) -> Iterator[Path | Unusable]:
 
 def _listed(path: Path) -> Iterator[_Item]:
     """The files of a list, and the lines that are none."""
-    got, folders = f"got {path}, read as a list of pictures", f"{path.parent} or the current folder"
+    got, folders = f"got {path}, read as a list of images", f"{path.parent} or the current folder"
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Look into a network: what its units have learned, and what in a picture they respond to.
+"""Look into a network: what its units have learned, and what in an image they respond to.
 
 - `list_layers` names the layers of a model, and a `Probe` records what they give.
 - `project` sends the activation of a unit back down to pixels, by one of `RULES`; `deconvnet_of`
@@ -7,17 +7,17 @@
   one through the decoder of a network that segments.
 - A `Field` tells which pixels a unit sees: `chain_fields` from a table of layers,
   `measured_field` for any model.
-- `mine` finds the pictures that excite each unit most; `make_gallery` shows them as in the paper.
-- `occlude` slides a gray square over a picture and maps what a classifier makes of it;
+- `mine` finds the images that excite each unit most; `make_gallery` shows them as in the paper.
+- `occlude` slides a gray square over an image and maps what a classifier makes of it;
   `occlude_region` does so for a network that segments.
-- `evolve` follows units through the checkpoints of a training; `measure_invariance` transforms
-  pictures; `correspond` hides the same part in several; `inspect_filters` looks at the filters.
-- `load_subject` takes a model, ours or any other, with how pictures are prepared for it.
-- `draw`, `patch` and `mosaic` make pictures of it all.
+- `evolve` follows units through the checkpoints of a training run; `measure_invariance` transforms
+  images; `correspond` hides the same part in several; `inspect_filters` looks at the filters.
+- `load_subject` takes a model, ours or any other, with how images are prepared for it.
+- `draw`, `patch` and `mosaic` make images of it all.
 
 What they return is described in the modules of these names.
 
-No model is changed by any of them. From a picture to a figure:
+No model is changed by any of them. From an image to a figure:
 
     found = project(model, images, "features.conv5", unit=7)
     field = measured_field(model, images, "features.conv5")
@@ -25,6 +25,8 @@ No model is changed by any of them. From a picture to a figure:
     shown = mosaic([patch(p, box) for p, box in zip(draw(found.signal), boxes)], columns=3)
 """
 
+from unpool.visualize.activations import Layer, Probe, list_layers
+from unpool.visualize.class_scores import project_scores
 from unpool.visualize.correspond import correspond
 from unpool.visualize.decode import decode
 from unpool.visualize.evolve import evolve
@@ -32,15 +34,13 @@ from unpool.visualize.explicit import deconvnet_of
 from unpool.visualize.fields import CHAINS, Field, chain_fields, measured_field
 from unpool.visualize.filters import inspect_filters
 from unpool.visualize.gallery import make_gallery
-from unpool.visualize.hiding import occlude_region
+from unpool.visualize.images import draw, mosaic, patch
 from unpool.visualize.invariance import measure_invariance
-from unpool.visualize.occlusion import occlude
-from unpool.visualize.pictures import draw, mosaic, patch
-from unpool.visualize.probes import Layer, Probe, list_layers
-from unpool.visualize.project import project
+from unpool.visualize.occlusion.occlude import occlude
+from unpool.visualize.occlusion.segmentation import occlude_region
+from unpool.visualize.preprocessing import Inputs, Subject, load_subject
+from unpool.visualize.projection import project
 from unpool.visualize.rules import OVERLAPS, RULES, Interception, Rule, find_rule
-from unpool.visualize.scores import project_scores
-from unpool.visualize.subjects import Inputs, Subject, load_subject
 from unpool.visualize.top import mine
 
 __all__ = [

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError, UnpoolError
-from unpool.visualize.twins import twin_of
+from unpool.visualize.shadow import twin_of
 
 __all__ = ["Layer", "Probe", "chain_layers", "first_tensor", "list_layers", "require_finite"]
 
@@ -184,7 +184,7 @@ class _Done(BaseException):
 
 
 _UNFIT = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
-"""What models raise of pictures that they cannot take, or where they take something else, too."""
+"""What models raise of images that they cannot take, or where they take something else, too."""
 
 
 def _run(twin: nn.Module, images: Tensor) -> None:
@@ -196,7 +196,7 @@ def _run(twin: nn.Module, images: Tensor) -> None:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ShapeError(
             f"the model cannot be run on {tuple(images.shape)} {str(images.dtype)[6:]} on "
-            f"{images.device}: {reason}; pass pictures of the size (--size), type and device that "
+            f"{images.device}: {reason}; pass images of the size (--size), type and device that "
             "it takes"
         ) from error
 
@@ -233,6 +233,6 @@ def require_finite(what: str, *values: Tensor) -> None:
     """
     if not all(found.isfinite().all() for found in values):
         raise OptionError(
-            f"{what} gives values that are not finite; the weights are damaged, or the pictures "
+            f"{what} gives values that are not finite; the weights are damaged, or the images "
             "are not prepared as the model takes them"
         )

@@ -13,7 +13,7 @@ from unpool.devices import find_device
 from unpool.errors import OptionError, WeightsError
 from unpool.models import AlexNet, ZFNet, load_tensors
 from unpool.recipes import Classification
-from unpool.visualize.subjects import Inputs, Subject, load_subject
+from unpool.visualize.preprocessing import Inputs, Subject, load_subject
 
 __all__ = ["Checkpoint", "checkpoints_of_run", "named_checkpoints"]
 
@@ -58,7 +58,7 @@ def checkpoints_of_run(run: str | Path, device: str = "auto") -> list[Checkpoint
 
 
 def _after(path: Path, recipe: Classification, classes: int, device: torch.device) -> Subject:
-    """A classifier after an epoch, which sees pictures as in its training."""
+    """A classifier after an epoch, which sees images as in its training."""
     network = AlexNet if recipe.network == "AlexNet" else ZFNet
     net = network(classes, recipe.widths, recipe.code, recipe.size, recipe.dropout)
     load_tensors(net, path)

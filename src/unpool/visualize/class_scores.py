@@ -1,6 +1,6 @@
 """Segmentation explained: the score of a class, where that is predicted, down in the pixels.
 
-What a model gives for a picture is taken as one more layer, "score", with a map for each class. A
+What a model gives for an image is taken as one more layer, "score", with a map for each class. A
 region of such a map goes down as any other: in a decoder through the transposed filters of its
 deconvolutions, and past its unpooling by taking up what lies at the switches.
 """
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError
-from unpool.visualize.probes import Probe
-from unpool.visualize.project import Projection, project
+from unpool.visualize.activations import Probe
+from unpool.visualize.projection import Projection, project
 
 __all__ = [
     "SCORE",
@@ -30,7 +30,7 @@ __all__ = [
 SCORE = "score"
 """The name of what a model gives, as a layer."""
 
-_SPECK = 0.01  # share of the places below which a class is not looked at unasked
+_SPECK = 0.01  # fraction of the places below which a class is not looked at unasked
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def project_scores(
     Raises:
         OptionError: a class that is predicted nowhere, or none but background; a model that gives
             something else; or what `project` refuses.
-        ShapeError: a picture that the model cannot take.
+        ShapeError: an image that the model cannot take.
 
     The deconvnet of Zeiler, Fergus 2014, through that of Noh, Hong, Han 2015; with rule
     "saliency" the gradient of the sum of the scores (Simonyan, Vedaldi, Zisserman 2014).
@@ -84,8 +84,8 @@ def project_scores(
         classes = [n for n in order if count[n] >= _SPECK * labels.numel()]
         if not classes:
             raise OptionError(
-                f"hardly anything but {_named(0, names)} is predicted in this picture; name a "
-                "class, or give another picture"
+                f"hardly anything but {_named(0, names)} is predicted in this image; name a "
+                "class, or give another image"
             )
     regions = torch.stack([find_region(labels, n, names) for n in classes])
     found = project(scored(model), image, SCORE, list(classes), place=regions, **options)
@@ -93,17 +93,17 @@ def project_scores(
 
 
 def score_maps(model: nn.Module, images: Tensor) -> Tensor:
-    """The scores (N, K, h, w) that a model gives for pictures (N, C, H, W).
+    """The scores (N, K, h, w) that a model gives for images (N, C, H, W).
 
     Raises:
-        OptionError: it gives something else, such as a class for the whole picture.
-        ShapeError: pictures that it cannot take.
+        OptionError: it gives something else, such as a class for the whole image.
+        ShapeError: images that it cannot take.
     """
     with torch.no_grad():
         scores = Probe(scored(model), [SCORE])(images)[SCORE]
     if scores.dim() != 4 or scores.shape[1] < 2:
         raise OptionError(
-            f"the model gives {tuple(scores.shape)} for pictures of {tuple(images.shape)}; wanted "
+            f"the model gives {tuple(scores.shape)} for images of {tuple(images.shape)}; wanted "
             "a model that segments, which gives scores (N, classes, h, w)"
         )
     return scores
@@ -130,8 +130,8 @@ def find_region(labels: Tensor, label: int, names: Sequence[str] = ()) -> Tensor
     if not region.any():
         there = ", ".join(_named(n, names) for n in sorted(set(labels.flatten().tolist())))
         raise OptionError(
-            f"got class {_named(label, names)}, which is predicted nowhere in this picture; there "
-            f"is {there}: name one of them, or give another picture"
+            f"got class {_named(label, names)}, which is predicted nowhere in this image; there "
+            f"is {there}: name one of them, or give another image"
         )
     return region
 

@@ -1,6 +1,6 @@
-"""Correspondence: whether a network notices the same part in different pictures.
+"""Correspondence: whether a network notices the same part in different images.
 
-The same part is hidden in each of several pictures, and the change of the features is taken. If
+The same part is hidden in each of several images, and the change of the features is taken. If
 the network knows the part, the changes agree in sign; those of parts at random agree less.
 """
 
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unpool.errors import OptionError
+from unpool.visualize.features import Gauge, Progress, Views, choose_layers, mean_color, read_views
 from unpool.visualize.figures import captioned, fitted, joined, write_figure
-from unpool.visualize.subjects import Inputs, Subject
-from unpool.visualize.views import Gauge, Progress, Views, choose_layers, mean_color, read_views
+from unpool.visualize.preprocessing import Inputs, Subject
 
 __all__ = ["Agreement", "Correspondence", "correspond", "sign_distances"]
 
@@ -34,7 +34,7 @@ def sign_distances(changes: Tensor) -> Tensor:
     """How far changes disagree in sign: the Hamming distance of each two, over their dimension.
 
     Args:
-        changes: (N, D), the change of the features of each picture.
+        changes: (N, D), the change of the features of each image.
 
     Returns:
         (N, N) float64, from 0 (the same signs) to 1; a sign is -1, 0 or 1.
@@ -53,24 +53,24 @@ class Agreement(NamedTuple):
 
     part: str
     layer: str
-    mean: float  #: over all ordered pairs of different pictures; lower is better
+    mean: float  #: over all ordered pairs of different images; lower is better
     spread: float  #: standard deviation over them
     pairs: int  #: how many ordered pairs
 
 
 @dataclass(frozen=True)
 class Correspondence:
-    """How well a network makes the parts of pictures correspond."""
+    """How well a network makes the parts of images correspond."""
 
-    pictures: list[Path]
+    images: list[Path]
     failed: dict[str, str]  #: those that could not be read, and why
     layers: list[str]
-    boxes: dict[str, _Boxes]  #: of each part, by number of picture, in the crop
+    boxes: dict[str, _Boxes]  #: of each part, by number of image, in the crop
     agreements: list[Agreement]
-    shown: list[list[tuple[str, Pixels]]]  #: a row a picture: as it is, and with each part hidden
+    shown: list[list[tuple[str, Pixels]]]  #: a row an image: as it is, and with each part hidden
 
     def figure(self) -> Pixels:
-        """A row a picture: as it is, and with each part hidden; (H, W, 3) uint8."""
+        """A row an image: as it is, and with each part hidden; (H, W, 3) uint8."""
         rows = [
             joined([captioned(fitted(tile, 128), text[:18]) for text, tile in row], 1)
             for row in self.shown
@@ -86,13 +86,13 @@ class Correspondence:
         return [["part", *self.layers], *by_part.values()]
 
     def told(self) -> dict[str, Any]:
-        """All but the pictures, as plain values."""
+        """All but the images, as plain values."""
         return {
-            "pictures": [str(picture) for picture in self.pictures],
+            "images": [str(image) for image in self.images],
             "failed": self.failed,
             "layers": self.layers,
             "boxes": {
-                part: {str(self.pictures[i]): list(box) for i, box in boxes.items()}
+                part: {str(self.images[i]): list(box) for i, box in boxes.items()}
                 for part, boxes in self.boxes.items()
             },
             "agreements": [found._asdict() for found in self.agreements],
@@ -112,30 +112,30 @@ def correspond(
     choice: int = 0,
     progress: Progress | None = None,
 ) -> Correspondence:
-    """Hide the same part in several pictures, and compare how their features change.
+    """Hide the same part in several images, and compare how their features change.
 
     As a control, boxes at random are hidden, which have the sizes of the parts.
 
     Args:
         subject: the model.
-        parts: for each part, where it is in each picture that has it: x0, y0, x1, y1 in pixels of
+        parts: for each part, where it is in each image that has it: x0, y0, x1, y1 in pixels of
             the file as it is seen upright, x1 and y1 excluded. It is covered with the color that
             the model takes for zero.
         layers: names from `list_layers`; when not given, the last with maps and the last of all
             below the scores, in the paper 5 and 7.
-        draws: how many random boxes a picture; 0 leaves the control out.
+        draws: how many random boxes an image; 0 leaves the control out.
         choice: the seed of these.
         progress: see `Progress`.
 
     Raises:
         OptionError: no such layer, one whose values are not finite, a part called "random" or in
-            fewer than two pictures that can be read, or a box that is empty, outside its picture,
+            fewer than two images that can be read, or a box that is empty, outside its image,
             or outside what the model sees of it.
-        ShapeError: the model takes no pictures of this size.
-        ImageError: none of the pictures can be read.
+        ShapeError: the model takes no images of this size.
+        ImageError: none of the images can be read.
 
     Zeiler, Fergus 2014, section 4.4 and table 1. The paper does not say how H is normalized; its
-    numbers are those of the share of signs that differ, averaged over ordered pairs. A feature
+    numbers are those of the fraction of signs that differ, averaged over ordered pairs. A feature
     that changes by less than 1e-6 of the largest does not count as changed.
     """
     if _CONTROL in parts:
@@ -166,7 +166,7 @@ def correspond(
     ]
     once = dict(groups[: len(boxes) + 1])  # of the random ones the first
     shown = [_row(views, once, i, fill) for i in range(len(views.crops))]
-    return Correspondence(views.pictures, views.failed, layers, boxes, agreements, shown)
+    return Correspondence(views.images, views.failed, layers, boxes, agreements, shown)
 
 
 def _usual(subject: Subject) -> list[str]:
@@ -175,21 +175,21 @@ def _usual(subject: Subject) -> list[str]:
 
 
 def _seen(part: str, where: Mapping[Path, Sequence[float]], inputs: Inputs, views: Views) -> _Boxes:
-    """The boxes of a part in what the model sees, by number of picture."""
+    """The boxes of a part in what the model sees, by number of image."""
     boxes = {}
-    for i, (path, shape) in enumerate(zip(views.pictures, views.shapes, strict=True)):
+    for i, (path, shape) in enumerate(zip(views.images, views.shapes, strict=True)):
         if path in where:
             boxes[i] = _in_crop(f"{part!r} in {path}", where[path], inputs, shape)
     if len(boxes) < 2:
         raise OptionError(
-            f"got part {part!r} in {len(boxes)} pictures that can be read; its signs are compared "
-            "between pictures: give it in two or more"
+            f"got part {part!r} in {len(boxes)} images that can be read; its signs are compared "
+            "between images: give it in two or more"
         )
     return boxes
 
 
 def _in_crop(what: str, box: Sequence[float], inputs: Inputs, shape: tuple[int, int]) -> Box:
-    """A box of a picture, in pixels of what the model sees of it."""
+    """A box of an image, in pixels of what the model sees of it."""
     height, width = shape
     if len(box) != 4 or not all(map(math.isfinite, box)):
         raise OptionError(f"got the box {list(box)} of {what}; wanted x0, y0, x1, y1 in pixels")
@@ -209,7 +209,7 @@ def _in_crop(what: str, box: Sequence[float], inputs: Inputs, shape: tuple[int, 
     if inside[0] >= inside[2] or inside[1] >= inside[3]:
         raise OptionError(
             f"got the box {_listed(box)} of {what}, of which the model sees nothing, for it looks "
-            "at the middle square; cut the picture, or leave the box out"
+            "at the middle square; cut the image, or leave the box out"
         )
     return inside[0], inside[1], inside[2], inside[3]
 
@@ -247,7 +247,7 @@ def _change(before: Tensor, after: Tensor) -> Tensor:
 
 
 def _pairs(changes: Tensor) -> Tensor:
-    """The distances of all ordered pairs of different pictures."""
+    """The distances of all ordered pairs of different images."""
     distances = sign_distances(changes)
     return distances[~torch.eye(len(distances), dtype=torch.bool)]
 
@@ -255,9 +255,9 @@ def _pairs(changes: Tensor) -> Tensor:
 def _row(
     views: Views, groups: Mapping[str, _Boxes], number: int, fill: tuple[int, int, int]
 ) -> list[tuple[str, Pixels]]:
-    """A picture as it is, and with each part hidden, as far as it has them."""
+    """An image as it is, and with each part hidden, as far as it has them."""
     crop = views.crops[number]
-    row = [(views.pictures[number].stem, crop)]
+    row = [(views.images[number].stem, crop)]
     for part, where in groups.items():
         row.append((part, _covered(crop, where[number], fill)) if number in where else ("-", crop))
     return row

@@ -1,7 +1,7 @@
 """How a segmentation network draws: the maps of its decoder, stage by stage, from coarse to fine.
 
 Unpooling puts values back to where the trunk had found its maxima, so that sparse maps carry the
-outline of the very picture; deconvolution makes them dense, and what is not of the class fades.
+outline of the very image; deconvolution makes them dense, and what is not of the class fades.
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from unpool.errors import OptionError, ShapeError
 from unpool.models import FCN, DeconvNet
 from unpool.ops import unpool
 from unpool.vision.drawing import contact_sheet
-from unpool.visualize.pictures import draw
-from unpool.visualize.probes import Probe
-from unpool.visualize.scores import find_region, score_maps
-from unpool.visualize.twins import twin_of
+from unpool.visualize.activations import Probe
+from unpool.visualize.class_scores import find_region, score_maps
+from unpool.visualize.images import draw
+from unpool.visualize.shadow import twin_of
 
 __all__ = ["Decoded", "DecoderMap", "decode"]
 
@@ -69,11 +69,11 @@ class Decoded:
             ],
         }
 
-    def figure(self, picture: Pixels, name: str = "") -> Pixels:
+    def figure(self, image: Pixels, name: str = "") -> Pixels:
         """The maps from left to right: above before, below after the layers of a stage.
 
         Args:
-            picture: (H, W, 3) uint8, RGB, what the network saw.
+            image: (H, W, 3) uint8, RGB, what the network saw.
             name: of the class.
 
         Returns:
@@ -82,8 +82,8 @@ class Decoded:
         """
         name, size = name or f"class {self.label}", self.scores.shape
         blank = np.full((*size, 3), 255, np.uint8), ""
-        dimmed = np.where(self.region.numpy()[:, :, None], picture, picture // 5)
-        above = [(picture, "input"), *(_panel(pair[0], size) for pair in self.stages), blank]
+        dimmed = np.where(self.region.numpy()[:, :, None], image, image // 5)
+        above = [(image, "input"), *(_panel(pair[0], size) for pair in self.stages), blank]
         below = [(dimmed, f"{name}, as predicted")]
         below += [_panel(pair[1], size) for pair in self.stages]
         below += [(draw(self.scores[None], contrast="linear")[0], f"score of {name}")]
@@ -118,7 +118,7 @@ def decode(
     Raises:
         OptionError: another model, a class that is predicted nowhere, nothing but background, or a
             map that some layer does not have.
-        ShapeError: several pictures, or one that the network cannot take.
+        ShapeError: several images, or one that the network cannot take.
 
     Noh, Hong, Han 2015, figure 4. How its maps were selected is not given.
 
@@ -134,7 +134,7 @@ def decode(
             "FCN: see what units of other models do with project and top"
         )
     if len(image) != 1:
-        raise ShapeError(f"got {len(image)} pictures; wanted one, (1, 3, H, W)")
+        raise ShapeError(f"got {len(image)} images; wanted one, (1, 3, H, W)")
     scores = score_maps(model, image)[0].float().cpu()
     labels = scores.argmax(0)
     if label is None:
@@ -155,8 +155,8 @@ def _largest(labels: Tensor, names: Sequence[str]) -> int:
     if not count.any():
         name = names[0] if names else "class 0"
         raise OptionError(
-            f"{name} is all that is predicted in this picture; name it as the class, give a crop "
-            "about an object, or another picture"
+            f"{name} is all that is predicted in this image; name it as the class, give a crop "
+            "about an object, or another image"
         )
     return int(count.argmax())
 
@@ -224,7 +224,7 @@ def _added(a: DecoderMap, b: DecoderMap, offset: int) -> tuple[DecoderMap, Decod
 
 
 def _panel(one: DecoderMap | None, size: Sequence[int]) -> tuple[Pixels, str]:
-    """A map as large as the picture, and what it is."""
+    """A map as large as the image, and what it is."""
     if one is None:
         return np.full((*size, 3), 255, np.uint8), ""
     values = one.values.numpy()

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unpool.errors import OptionError
+from unpool.visualize.activations import Layer, list_layers
 from unpool.visualize.checkpoints import Checkpoint
+from unpool.visualize.features import Progress, Views, read_views
 from unpool.visualize.fields import Field
 from unpool.visualize.figures import captioned, fitted, joined, write_figure
+from unpool.visualize.images import GRAY, draw, patch
 from unpool.visualize.layers import tried
-from unpool.visualize.pictures import GRAY, draw, patch
-from unpool.visualize.probes import Layer, list_layers
-from unpool.visualize.project import project
-from unpool.visualize.subjects import Subject
+from unpool.visualize.preprocessing import Subject
+from unpool.visualize.projection import project
 from unpool.visualize.top import Top, mine
-from unpool.visualize.views import Progress, Views, read_views
 
 __all__ = ["Evolution", "Growth", "evolve"]
 
@@ -38,34 +38,34 @@ class Growth(NamedTuple):
     layer: str
     units: list[int]  #: (U,)
     values: NDArray[np.float32]  #: (U, T) the strongest activation
-    pictures: NDArray[np.int64]  #: (U, T) in which picture it is; -1 where none is above zero
+    images: NDArray[np.int64]  #: (U, T) in which image it is; -1 where none is above zero
     boxes: NDArray[np.int64]  #: (U, T, 4) what the unit sees there: x0, y0, x1, y1 in the crop
     projections: NDArray[np.uint8]  #: (U, T, h, w, 3); gray where none is above zero
 
     @property
     def jumps(self) -> NDArray[np.bool_]:
-        """(U, T): whether the picture is another than the last one before.
+        """(U, T): whether the image is another than the last one before.
 
         >>> none = np.zeros(0)
-        >>> pictures = np.array([[-1, 4, -1, 4, 2]])
-        >>> Growth("conv1", [0], none, pictures, none, none).jumps.tolist()
+        >>> images = np.array([[-1, 4, -1, 4, 2]])
+        >>> Growth("conv1", [0], none, images, none, none).jumps.tolist()
         [[False, False, False, False, True]]
         """
-        jumps = np.zeros(self.pictures.shape, np.bool_)
-        for row, unit in enumerate(self.pictures):
+        jumps = np.zeros(self.images.shape, np.bool_)
+        for row, unit in enumerate(self.images):
             last = -1
-            for column, picture in enumerate(unit):
-                jumps[row, column] = picture >= 0 and last not in (-1, picture)
-                last = picture if picture >= 0 else last
+            for column, image in enumerate(unit):
+                jumps[row, column] = image >= 0 and last not in (-1, image)
+                last = image if image >= 0 else last
         return jumps
 
 
 @dataclass(frozen=True)
 class Evolution:
-    """What excited some units most at each checkpoint of a training."""
+    """What excited some units most at each checkpoint of a training run."""
 
     checkpoints: list[str]
-    pictures: list[Path]  #: those that were seen; numbers of pictures count in this list
+    images: list[Path]  #: those that were seen; numbers of images count in this list
     failed: dict[str, str]  #: those that could not be read, and why
     layers: list[Growth]
 
@@ -102,7 +102,7 @@ class Evolution:
                 seen = zip(
                     self.checkpoints,
                     growth.values[row].tolist(),
-                    growth.pictures[row].tolist(),
+                    growth.images[row].tolist(),
                     growth.boxes[row].tolist(),
                     growth.jumps[row].tolist(),
                     strict=True,
@@ -111,17 +111,17 @@ class Evolution:
                     {
                         "checkpoint": checkpoint,
                         "value": float(f"{value:.6g}"),
-                        "picture": None if picture < 0 else str(self.pictures[picture]),
-                        "box": None if picture < 0 else box,
+                        "image": None if image < 0 else str(self.images[image]),
+                        "box": None if image < 0 else box,
                         "jump": jump,
                     }
-                    for checkpoint, value, picture, box, jump in seen
+                    for checkpoint, value, image, box, jump in seen
                 ]
                 units.append({"unit": unit, "states": states})
             layers.append({"layer": growth.layer, "units": units})
         return {
             "checkpoints": self.checkpoints,
-            "pictures": len(self.pictures),
+            "images": len(self.images),
             "failed": self.failed,
             "layers": layers,
         }
@@ -133,7 +133,7 @@ class Evolution:
 
 def evolve(
     checkpoints: Sequence[Checkpoint],
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     layers: Sequence[str] = (),
     *,
     units: Sequence[int] = (),
@@ -146,27 +146,27 @@ def evolve(
 ) -> Evolution:
     """Find what excites some units most at each checkpoint, and project it down.
 
-    At each checkpoint the strongest activation of a unit over all pictures counts. Where it jumps
-    to another picture, what the unit wants has changed.
+    At each checkpoint the strongest activation of a unit over all images counts. Where it jumps
+    to another image, what the unit wants has changed.
 
     Args:
         checkpoints: states of one network, in order; one at a time is loaded.
-        pictures: files; one that cannot be read is passed over. They are read once, and what the
+        images: files; one that cannot be read is passed over. They are read once, and what the
             network sees of them is held: 28 kB each for crops of 96 pixels, 150 kB for 224.
         layers: names from `list_layers`; the last of each stage when not given.
         units: of every layer; randomly chosen ones when not given.
         shown: how many are chosen then.
         choice: the seed of that choice.
         color: show projections in color.
-        batch: pictures at a time.
+        batch: images at a time.
         progress: see `Progress`.
         options: `rule`, `seed`, `overlap`, `lrn` and `activations` of `project`.
 
     Raises:
         OptionError: no checkpoints, no such layer or unit, a function without a rule, or states
             of different networks.
-        ShapeError: the model takes no pictures of this size.
-        ImageError: none of the pictures can be read.
+        ShapeError: the model takes no images of this size.
+        ImageError: none of the images can be read.
         WeightsError: a checkpoint cannot be used.
 
     Zeiler, Fergus 2014, section 4.1 and figure 4: epochs 1, 2, 5, 10, 20, 30, 40, 64.
@@ -178,13 +178,13 @@ def evolve(
         _Block(layer, field, list(dict.fromkeys(units)) or _drawn(layer, shown, choice + i))
         for i, (layer, field) in enumerate(tried(subject, layers, units, **options))
     ]
-    work = len(pictures) * (len(checkpoints) + 1)
+    work = len(images) * (len(checkpoints) + 1)
 
     def tell(stage: int, done: int, doing: str) -> None:
         if progress is not None:
-            progress(stage * len(pictures) + done, work, doing)
+            progress(stage * len(images) + done, work, doing)
 
-    views = read_views(subject, pictures, partial(tell, 0, doing="reading"))
+    views = read_views(subject, images, partial(tell, 0, doing="reading"))
     states = []
     for stage, checkpoint in enumerate(checkpoints, 1):
         subject = subject if stage == 1 else checkpoint.load()
@@ -195,7 +195,7 @@ def evolve(
         states.append([_state(subject, b, tops, views, batch, color, options) for b in chosen])
     names = [checkpoint.name for checkpoint in checkpoints]
     grown = [_growth(b, [state[i] for state in states]) for i, b in enumerate(chosen)]
-    return Evolution(names, views.pictures, views.failed, grown)
+    return Evolution(names, views.images, views.failed, grown)
 
 
 def _short(name: str) -> str:
@@ -219,7 +219,7 @@ class _State(NamedTuple):
     """What excites the units of a layer at a checkpoint; as in `Growth`, without T."""
 
     values: NDArray[np.float32]
-    pictures: NDArray[np.int64]
+    images: NDArray[np.int64]
     boxes: NDArray[np.int64]
     projections: Pixels
 
@@ -236,12 +236,12 @@ def _drawn(layer: Layer, shown: int, choice: int) -> list[int]:
 
 
 def _require_same(subject: Subject, name: str, chosen: Sequence[_Block], views: Views) -> None:
-    """Refuse a state of another network, or one that sees pictures in another way."""
+    """Refuse a state of another network, or one that sees images in another way."""
     side = views.crops[0].shape[0]
     shapes = {layer.name: layer.shape for layer in list_layers(subject.model, subject.trial())}
     wrong = [b.layer.name for b in chosen if shapes.get(b.layer.name) != b.layer.shape]
     if wrong or subject.inputs.size != side:
-        what = f"no layer {wrong[0]} of that size" if wrong else f"no pictures of {side} pixels"
+        what = f"no layer {wrong[0]} of that size" if wrong else f"no images of {side} pixels"
         raise OptionError(
             f"got checkpoint {name}, whose network takes or has {what}, as the first does; pass "
             "checkpoints of one training"
@@ -267,12 +267,12 @@ def _state(
 ) -> _State:
     """Look at the units of a layer at a checkpoint."""
     top, name = tops[block.layer.name], block.layer.name
-    values, pictures = top.values[block.units, 0], top.pictures[block.units, 0]
+    values, photos = top.values[block.units, 0], top.images[block.units, 0]
     places = None if top.places is None else top.places[block.units, 0]
     shown: list[Pixels] = []
     for start in range(0, len(values), batch):
         part = slice(start, start + batch)
-        images = subject.prepare([views.crops[n] for n in pictures[part].tolist()])
+        images = subject.prepare([views.crops[n] for n in photos[part].tolist()])
         where: Any = "max" if places is None else places[part]
         found = project(subject.model, images, name, block.units[part], place=where, **options)
         shown += [*draw(found.signal, color=color, order=subject.inputs.order)]
@@ -280,5 +280,5 @@ def _state(
     boxes = [block.field.box(*spot) for spot in spots]
     cut = np.stack([patch(drawn, box) for drawn, box in zip(shown, boxes, strict=True)])
     cut[(values <= 0).numpy()] = GRAY
-    pictures = pictures.where(values > 0, torch.tensor(-1))
-    return _State(values.numpy(), pictures.numpy(), np.array(boxes), cut)
+    photos = photos.where(values > 0, torch.tensor(-1))
+    return _State(values.numpy(), photos.numpy(), np.array(boxes), cut)

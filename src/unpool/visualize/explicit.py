@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from unpool.errors import OptionError
 from unpool.ops import Switches, pool, unpool
-from unpool.visualize.probes import chain_layers
-from unpool.visualize.twins import twin_of
+from unpool.visualize.activations import chain_layers
+from unpool.visualize.shadow import twin_of
 
 __all__ = ["AttachedDeconvnet", "deconvnet_of"]
 
@@ -34,7 +34,7 @@ class AttachedDeconvnet:
 
     @torch.no_grad()
     def up(self, images: Tensor) -> tuple[Tensor, list[Kept]]:
-        """The maps (N, C, h, w) of pictures (N, 3, H, W), and what each layer has kept."""
+        """The maps (N, C, h, w) of images (N, 3, H, W), and what each layer has kept."""
         kept: list[Kept] = []
         x = images
         for layer in self.layers:

@@ -1,4 +1,4 @@
-"""Pictures as a model sees them, and what it makes of them: feature vectors and probabilities."""
+"""Images as a model sees them, and what it makes of them: feature vectors and probabilities."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from unpool.errors import ImageError, OptionError
 from unpool.vision.images import read_image
+from unpool.visualize.activations import Layer, Probe, list_layers, require_finite
+from unpool.visualize.class_scores import is_probability
 from unpool.visualize.layers import stages
-from unpool.visualize.probes import Layer, Probe, list_layers, require_finite
-from unpool.visualize.scores import is_probability
-from unpool.visualize.subjects import Subject
+from unpool.visualize.preprocessing import Subject
 
 __all__ = ["Gauge", "Views", "choose_layers", "mean_color", "read_views"]
 
@@ -27,44 +27,44 @@ _WEIGHING = ("Linear", "Conv2d")
 
 
 class Views(NamedTuple):
-    """Pictures that could be read."""
+    """Images that could be read."""
 
-    pictures: list[Path]
+    images: list[Path]
     crops: list[Pixels]  #: what the model sees of each, (S, S, 3) uint8, RGB
-    shapes: list[tuple[int, int]]  #: height and width of each picture
+    shapes: list[tuple[int, int]]  #: height and width of each image
     failed: dict[str, str]  #: those that could not be read, and why
 
 
 def read_views(
-    subject: Subject, pictures: Sequence[Path], tell: Callable[[int], None] | None = None
+    subject: Subject, images: Sequence[Path], tell: Callable[[int], None] | None = None
 ) -> Views:
-    """Read pictures as a model sees them; one that cannot be read is passed over.
+    """Read images as a model sees them; one that cannot be read is passed over.
 
     Raises:
         ImageError: none can be read.
     """
     views = Views([], [], [], {})
-    for number, path in enumerate(pictures, 1):
+    for number, path in enumerate(images, 1):
         try:
             image = read_image(path)
         except ImageError as error:
             views.failed[str(path)] = str(error)
         else:
-            views.pictures.append(path)
+            views.images.append(path)
             views.crops.append(subject.inputs.crop(image))
             views.shapes.append((image.shape[0], image.shape[1]))
         if tell is not None:
             tell(number)
-    if not views.pictures:
+    if not views.images:
         reason = next(iter(views.failed.values()), "there are none")
-        raise ImageError(f"none of {len(pictures)} pictures can be used: {reason}")
+        raise ImageError(f"none of {len(images)} images can be used: {reason}")
     return views
 
 
 def mean_color(subject: Subject) -> tuple[int, int, int]:
     """The color that a model takes for zero, RGB, 0 to 255: a gray, mostly.
 
-    >>> from unpool.visualize.subjects import Inputs
+    >>> from unpool.visualize.preprocessing import Inputs
     >>> mean_color(Subject(nn.Identity(), "none", Inputs()))
     (124, 116, 104)
     """
@@ -84,7 +84,7 @@ class Gauge:
     Raises:
         OptionError: no such layer.
 
-    >>> from unpool.visualize.subjects import Inputs
+    >>> from unpool.visualize.preprocessing import Inputs
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     >>> gauge = Gauge(Subject(model, "small", Inputs(8, 8)), ["0"])
     >>> features, probability = gauge([np.zeros((8, 8, 3), np.uint8)])
@@ -107,7 +107,7 @@ class Gauge:
         Returns:
             The features of each layer, (N, D) on the CPU, by name; and probabilities (N, K), or
             None where the model gives no scores of classes. Those of a model that segments are the
-            mean over the picture.
+            mean over the image.
 
         Raises:
             OptionError: a layer or the model gives values that are not finite.
@@ -145,7 +145,7 @@ def _probability(output: Tensor, images: Tensor) -> Tensor | None:
 
 
 def _scores(shape: Sequence[int], sides: Sequence[int]) -> bool:
-    """Whether an output of (K,) or (K, h, w) holds scores of classes, for the picture or pixels."""
+    """Whether an output of (K,) or (K, h, w) holds scores of classes, for the image or pixels."""
     return len(shape) in (1, 3) and shape[0] > 1 and list(shape[1:]) in ([], list(sides))
 
 
@@ -153,7 +153,7 @@ def choose_layers(subject: Subject) -> tuple[list[str], str]:
     """Layers with maps that are worth a look, and the top layer: the last below the class scores.
 
     >>> from unpool.models import ZFNet
-    >>> from unpool.visualize.subjects import Inputs
+    >>> from unpool.visualize.preprocessing import Inputs
     >>> net = ZFNet(10, widths=(8, 16, 24, 24, 16), code=32, size=64).eval()
     >>> choose_layers(Subject(net, "small", Inputs(64, 64)))
     (['features.relu1', 'features.norm1', 'features.relu2', 'features.relu5'], 'classifier.relu7')

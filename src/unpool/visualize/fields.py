@@ -15,9 +15,9 @@ from torch.autograd import Function
 
 from unpool.errors import OptionError, ShapeError
 from unpool.models.vgg import TRUNKS, Table
-from unpool.visualize.adjoints import bound, each
+from unpool.visualize.activations import Probe, chain_layers
+from unpool.visualize.backward import bound, each
 from unpool.visualize.functions import ACTIVATIONS, Replacement, signals
-from unpool.visualize.probes import Probe, chain_layers
 
 __all__ = ["CHAINS", "Chain", "Field", "chain_fields", "measured_field"]
 
@@ -63,7 +63,7 @@ class Field(NamedTuple):
     def box(self, row: int, column: int) -> tuple[int, int, int, int]:
         """What the unit at (row, column) sees: x0, y0, x1, y1 in pixels, x1 and y1 excluded.
 
-        It may reach beyond the picture, into the padding.
+        It may reach beyond the image, into the padding.
         """
         y, x = (s + i * j for s, i, j in zip(self.start, (row, column), self.jump, strict=True))
         return x, y, x + self.size[1], y + self.size[0]
@@ -130,16 +130,16 @@ def measured_field(model: nn.Module, images: Tensor, layer: str) -> Field:
     The union over the channels of the layer, where these differ. Normalizations count as working
     at each place, though the statistics of some come from the whole map. Where units do not see
     fields of one size at even distances (after global pooling, with attention), or where all see
-    more than eight times the picture, the field is the whole picture, with jump 0.
+    more than eight times the image, the field is the whole image, with jump 0.
 
     Args:
         model: any module; it stays as it is.
         images: (N, C, H, W), as the model takes them; only their shape, type and device matter.
-            Where a field is larger, the model is also run on longer pictures.
+            Where a field is larger, the model is also run on longer images.
         layer: a name from `list_layers`.
 
     Raises:
-        OptionError: no such layer, or it does not depend on the pictures.
+        OptionError: no such layer, or it does not depend on the images.
         ShapeError: the model cannot be run on such images.
 
     After Mahendran, Vedaldi 2016, whose release runs a copy of the network with weights of 1.
@@ -200,7 +200,7 @@ def _spans(probe: Probe, images: Tensor, layer: str, axis: int) -> tuple[int, di
         with _StandIn():
             maps = probe(x.clone())[layer]
         if maps.grad_fn is None:
-            raise OptionError(f"layer {layer!r} does not depend on the pictures; choose another")
+            raise OptionError(f"layer {layer!r} does not depend on the images; choose another")
         if maps.dim() != 4:
             return 1, {0: (0, images.shape[axis])}
         count = maps.shape[axis]

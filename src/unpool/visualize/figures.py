@@ -1,4 +1,4 @@
-"""Parts of figures: charts, captions, and pictures side by side; and how a figure is written."""
+"""Parts of figures: charts, captions, and images side by side; and how a figure is written."""
 
 import json
 import math
@@ -104,15 +104,15 @@ def _steps(highest: float) -> list[float]:
     return [round(step * i, 12) for i in range(math.ceil(highest / step - 1e-9) + 1)]
 
 
-def captioned(picture: Pixels, text: str, where: Literal["above", "left"] = "above") -> Pixels:
-    """A picture with a line of text above it, or to the left of its middle; it widens if need be.
+def captioned(image: Pixels, text: str, where: Literal["above", "left"] = "above") -> Pixels:
+    """An image with a line of text above it, or to the left of its middle; it widens if need be.
 
     >>> captioned(np.zeros((20, 200, 3), np.uint8), "layer 1").shape
     (40, 200, 3)
     """
     font = ImageFont.load_default(_TEXT)
     length, band = math.ceil(font.getlength(text)) + 4, _TEXT + 8
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if where == "above":
         sheet, corner = Image.new("RGB", (max(width, length), height + band), "white"), (0, band)
         place, anchor = (2.0, band / 2), "lm"
@@ -120,17 +120,15 @@ def captioned(picture: Pixels, text: str, where: Literal["above", "left"] = "abo
         sheet, corner = Image.new("RGB", (width + length, max(height, band)), "white"), (length, 0)
         place, anchor = (length - 4.0, height / 2), "rm"
     ImageDraw.Draw(sheet).text(place, text, "black", font, anchor=anchor)
-    sheet.paste(Image.fromarray(picture), corner)
+    sheet.paste(Image.fromarray(image), corner)
     return np.array(sheet)
 
 
-def joined(
-    pictures: Sequence[Pixels], axis: Literal[0, 1], gap: int = 8, align: float = 0
-) -> Pixels:
-    """Pictures below one another (axis 0) or side by side (axis 1), on white.
+def joined(images: Sequence[Pixels], axis: Literal[0, 1], gap: int = 8, align: float = 0) -> Pixels:
+    """Images below one another (axis 0) or side by side (axis 1), on white.
 
     Args:
-        pictures: (H, W, 3) uint8 each, one or more.
+        images: (H, W, 3) uint8 each, one or more.
         axis: along which they stand.
         gap: white pixels between them.
         align: where smaller ones stand across: 0 at the beginning, 0.5 in the middle.
@@ -139,40 +137,40 @@ def joined(
     (9, 9, 3)
     """
     across = 1 - axis
-    side = max(picture.shape[across] for picture in pictures)
+    side = max(image.shape[across] for image in images)
     parts = []
-    for picture in pictures:
-        spare = side - picture.shape[across]
+    for image in images:
+        spare = side - image.shape[across]
         pad = [(0, 0), (0, 0), (0, 0)]
         pad[across] = int(spare * align), spare - int(spare * align)
         pad[axis] = 0, gap
-        parts.append(np.pad(picture, pad, constant_values=255))
+        parts.append(np.pad(image, pad, constant_values=255))
     whole = np.concatenate(parts, axis)
     return whole[: whole.shape[0] - gap] if axis == 0 else whole[:, : whole.shape[1] - gap]
 
 
-def fitted(picture: Pixels, side: int) -> Pixels:
-    """A picture in a white square: enlarged a whole number of times, or reduced.
+def fitted(image: Pixels, side: int) -> Pixels:
+    """An image in a white square: enlarged a whole number of times, or reduced.
 
     >>> fitted(np.zeros((7, 5, 3), np.uint8), 22).shape
     (22, 22, 3)
     """
-    longest = max(picture.shape[:2])
+    longest = max(image.shape[:2])
     if longest <= side:
-        drawn = picture.repeat(side // longest, 0).repeat(side // longest, 1)
+        drawn = image.repeat(side // longest, 0).repeat(side // longest, 1)
     else:
-        height, width = (max(round(s * side / longest), 1) for s in picture.shape[:2])
-        drawn = np.array(Image.fromarray(picture).resize((width, height), Image.Resampling.BOX))
+        height, width = (max(round(s * side / longest), 1) for s in image.shape[:2])
+        drawn = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
     square = np.full((side, side, 3), 255, np.uint8)
     y, x = (side - drawn.shape[0]) // 2, (side - drawn.shape[1]) // 2
     square[y : y + drawn.shape[0], x : x + drawn.shape[1]] = drawn
     return square
 
 
-def write_figure(folder: Path, name: str, picture: Pixels, told: dict[str, Any]) -> list[Path]:
+def write_figure(folder: Path, name: str, photo: Pixels, told: dict[str, Any]) -> list[Path]:
     """Write NAME.png and NAME.json into a folder, each whole or not at all; gives both paths."""
     image, text = folder / f"{name}.png", folder / f"{name}.json"
-    write_image(image, picture)
+    write_image(image, photo)
     with atomic(text) as temporary:
         temporary.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return [image, text]

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, WeightsError
+from unpool.visualize.activations import Layer, list_layers
+from unpool.visualize.features import Progress, read_views
 from unpool.visualize.figures import captioned, chart, fitted, joined, write_figure
-from unpool.visualize.pictures import draw, mosaic
-from unpool.visualize.probes import Layer, list_layers
-from unpool.visualize.subjects import Subject
+from unpool.visualize.images import draw, mosaic
+from unpool.visualize.preprocessing import Subject
+from unpool.visualize.shadow import twin_of
 from unpool.visualize.top import mine
-from unpool.visualize.twins import twin_of
-from unpool.visualize.views import Progress, read_views
 
 __all__ = ["Coverage", "FilterReport", "FilterRow", "cover", "filters_of", "inspect_filters"]
 
@@ -42,14 +42,14 @@ class FilterRow(NamedTuple):
     median: float  #: of the filters' RMS (root mean square)
     largest: float  #: likewise
     dominance: float | None  #: largest / median; None if that is 0
-    dead: list[int]  #: filters whose RMS is below the share of the median
-    silent: list[int] | None  #: maps that no picture excites; None without pictures
+    dead: list[int]  #: filters whose RMS is below the fraction of the median
+    silent: list[int] | None  #: maps that no image excites; None without images
 
 
 class Coverage(NamedTuple):
     """Where in frequency the energy of filters lies, each filter counting the same."""
 
-    spectrum: NDArray[np.float64]  #: (64, 64) share of the energy; zero frequency in the middle
+    spectrum: NDArray[np.float64]  #: (64, 64) fraction of the energy; zero frequency in the middle
     low: float  #: share below 1/6 of a cycle a pixel
     mid: float  #: share from 1/6 to 1/3
     high: float  #: share above
@@ -66,7 +66,7 @@ class FilterReport:
     weights: NDArray[np.float32]  #: (O, C, k, k) its filters, in the model's order of colors
     coverage: Coverage
     order: Literal["RGB", "BGR"]  #: of the colors
-    failed: dict[str, str]  #: pictures that could not be read, and why
+    failed: dict[str, str]  #: images that could not be read, and why
 
     def figure(self) -> Pixels:
         """The filters on one scale and each on its own; their spectrum, strength, and directions.
@@ -116,7 +116,7 @@ class FilterReport:
 def inspect_filters(
     subject: Subject,
     layer: str | None = None,
-    pictures: Sequence[Path] = (),
+    images: Sequence[Path] = (),
     *,
     share: float = 0.1,
     batch: int = 8,
@@ -128,17 +128,17 @@ def inspect_filters(
         subject: the model.
         layer: the convolution whose filters are shown; the first to run when not given. Filters
             of three channels are shown in color, of others their sum.
-        pictures: files, to find maps that never respond: those that nowhere rise above zero,
+        images: files, to find maps that never respond: those that nowhere rise above zero,
             after the normalization and activation that follow the convolution as modules.
-        share: a filter whose RMS is below this share of the median is dead.
-        batch: pictures at a time.
+        share: a filter whose RMS is below this fraction of the median is dead.
+        batch: images at a time.
         progress: see `Progress`.
 
     Raises:
         OptionError: a model without convolutions, a layer that is none, or whose filters are zero.
         WeightsError: filters that are not finite.
-        ShapeError: the model takes no pictures of this size.
-        ImageError: pictures are given, and none can be read.
+        ShapeError: the model takes no images of this size.
+        ImageError: images are given, and none can be read.
 
     Zeiler, Fergus 2014, section 4.2 and figure 6.
     """
@@ -169,9 +169,9 @@ def inspect_filters(
             )
     silent: dict[str, list[int]] = {}
     failed: dict[str, str] = {}
-    if pictures:
+    if images:
         responses = {found: _response(ran, found) for found in convolutions}
-        silent, failed = _silent(subject, pictures, responses, batch, progress)
+        silent, failed = _silent(subject, images, responses, batch, progress)
     rows = [_row(found, weights, share, silent.get(found)) for found, weights in filters.items()]
     shown, weights = convolutions[name], filters[name]
     stride = shown.stride[0] if isinstance(shown, nn.Conv2d) else 1
@@ -271,13 +271,13 @@ def _response(ran: Sequence[Layer], name: str) -> str:
 
 def _silent(
     subject: Subject,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     responses: dict[str, str],
     batch: int,
     progress: Progress | None,
 ) -> tuple[dict[str, list[int]], dict[str, str]]:
-    """Which maps of each convolution no picture excites; and the pictures that cannot be read."""
-    views = read_views(subject, pictures)
+    """Which maps of each convolution no image excites; and the images that cannot be read."""
+    views = read_views(subject, images)
     count = len(views.crops)
 
     def tell(done: int) -> None:

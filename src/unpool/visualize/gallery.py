@@ -20,11 +20,11 @@ from torch import Tensor
 from unpool.errors import ImageError
 from unpool.vision.images import read_image, write_image
 from unpool.vision.sources import Source, spare_inputs
+from unpool.visualize.images import draw, mosaic, patch
 from unpool.visualize.layers import tried
 from unpool.visualize.pages import Found, Wall, write_pages
-from unpool.visualize.pictures import draw, mosaic, patch
-from unpool.visualize.project import project
-from unpool.visualize.subjects import Subject
+from unpool.visualize.preprocessing import Subject
+from unpool.visualize.projection import project
 from unpool.visualize.top import mine
 
 __all__ = ["figure", "make_gallery"]
@@ -38,7 +38,7 @@ _TILE = 96  # pixels; smaller patches are enlarged a whole number of times, larg
 
 def make_gallery(
     subject: Subject,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     output: Path,
     layers: Sequence[str] = (),
     *,
@@ -50,42 +50,42 @@ def make_gallery(
     progress: Progress | None = None,
     **options: Any,
 ) -> Found:
-    """Find the strongest pictures of all units of some layers, and draw some of them.
+    """Find the strongest images of all units of some layers, and draw some of them.
 
-    One pass over the pictures finds all; then the winners of the units that are shown are
+    One pass over the images finds all; then the winners of the units that are shown are
     projected, many at a time.
 
     Args:
-        subject: the model, and how it takes pictures.
-        pictures: files; one that cannot be read is passed over.
+        subject: the model, and how it takes images.
+        images: files; one that cannot be read is passed over.
         output: the folder of the gallery.
         layers: names from `list_layers`; the last of each stage when not given.
         units: which are shown of every layer; evenly chosen ones when not given.
         shown: how many are shown then.
-        count: how many pictures are kept of each unit.
+        count: how many images are kept of each unit.
         color: show projections in color.
-        batch: pictures at a time.
+        batch: images at a time.
         progress: see `Progress`.
         options: `rule`, `seed`, `overlap`, `lrn` and `activations` of `project`.
 
     Raises:
         OptionError: no such layer or unit, a function without a rule, or a figure in the place of a
-            picture.
-        ShapeError: the model takes no pictures of this size.
-        ImageError: none of the pictures can be read.
+            image.
+        ShapeError: the model takes no images of this size.
+        ImageError: none of the images can be read.
     """
     walls = _hung(subject, layers, units, shown, options)
     figures = [output / wall.path(unit) for wall in walls for unit in wall.units]
-    spare_inputs([Source(path, PurePosixPath(path.name)) for path in pictures], figures)
-    work, found = len(pictures) + len(figures), Found([], {}, {})
+    spare_inputs([Source(path, PurePosixPath(path.name)) for path in images], figures)
+    work, found = len(images) + len(figures), Found([], {}, {})
 
     def tell(done: int, doing: str) -> None:
         if progress is not None:
             progress(done, work, doing)
 
-    stream = _batches(subject, pictures, batch, found, tell)
+    stream = _batches(subject, images, batch, found, tell)
     found.tops.update(mine(subject.model, stream, [wall.layer.name for wall in walls], count))
-    done = len(pictures)
+    done = len(images)
     for wall in walls:
         doing = f"projecting {wall.layer.name}"
         for unit, drawn in _drawn(subject, wall, found, batch, color, options):
@@ -98,26 +98,26 @@ def make_gallery(
 
 def _batches(
     subject: Subject,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     batch: int,
     found: Found,
     tell: Callable[[int, str], None],
 ) -> Iterator[Tensor]:
-    """The pictures that can be read, so many at a time; `found` tells which these are."""
+    """The images that can be read, so many at a time; `found` tells which these are."""
     crops: list[Pixels] = []
-    for number, path in enumerate(pictures, 1):
+    for number, path in enumerate(images, 1):
         try:
             crops.append(subject.inputs.crop(read_image(path)))
-            found.pictures.append(path)
+            found.images.append(path)
         except ImageError as error:
             found.failed[str(path)] = str(error)
-        if len(crops) == batch or (crops and number == len(pictures)):
+        if len(crops) == batch or (crops and number == len(images)):
             yield subject.prepare(crops)
             crops = []
         tell(number, "looking for the strongest")
-    if not found.pictures:
+    if not found.images:
         reason = next(iter(found.failed.values()), "there are none")
-        raise ImageError(f"none of {len(pictures)} pictures can be used: {reason}")
+        raise ImageError(f"none of {len(images)} images can be used: {reason}")
 
 
 def figure(projections: Sequence[Pixels], patches: Sequence[Pixels]) -> Pixels:
@@ -128,7 +128,7 @@ def figure(projections: Sequence[Pixels], patches: Sequence[Pixels]) -> Pixels:
         patches: as many, of the same size.
 
     Returns:
-        A picture (H, W, 3) uint8; small patches are enlarged, large ones reduced.
+        An image (H, W, 3) uint8; small patches are enlarged, large ones reduced.
 
     Zeiler, Fergus 2014, figure 2.
 
@@ -140,13 +140,13 @@ def figure(projections: Sequence[Pixels], patches: Sequence[Pixels]) -> Pixels:
     return np.concatenate([left, np.full((len(left), 8, 3), 255, np.uint8), right], axis=1)
 
 
-def _tile(picture: Pixels) -> Pixels:
-    side = max(picture.shape[:2])
+def _tile(image: Pixels) -> Pixels:
+    side = max(image.shape[:2])
     if side <= _TILE:
         times = _TILE // side
-        return picture.repeat(times, 0).repeat(times, 1)
-    height, width = (max(round(s * _TILE / side), 1) for s in picture.shape[:2])
-    return np.array(Image.fromarray(picture).resize((width, height), Image.Resampling.BOX))
+        return image.repeat(times, 0).repeat(times, 1)
+    height, width = (max(round(s * _TILE / side), 1) for s in image.shape[:2])
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
 
 
 # ---- what is shown -------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ class _Item(NamedTuple):
     """A projection to be made."""
 
     unit: int
-    picture: int
+    image: int
     place: tuple[int, int]
 
 
@@ -194,8 +194,8 @@ def _drawn(
     items = []
     for unit in wall.units:
         places = [(0, 0)] * count if top.places is None else top.places[unit].tolist()
-        pictures = top.pictures[unit].tolist()
-        items += [_Item(unit, n, place) for n, place in zip(pictures, places, strict=True)]
+        images = top.images[unit].tolist()
+        items += [_Item(unit, n, place) for n, place in zip(images, places, strict=True)]
     parts = (items[start : start + batch] for start in range(0, len(items), batch))
     pairs = (pair for part in parts for pair in _pairs(subject, wall, found, part, color, options))
     for unit in wall.units:
@@ -211,9 +211,9 @@ def _pairs(
     options: dict[str, Any],
 ) -> Iterator[tuple[Pixels, Pixels]]:
     """Projection and patch of each item, both cut to what the unit sees."""
-    read = {n: read_image(found.pictures[n]) for n in {item.picture for item in items}}
+    read = {n: read_image(found.images[n]) for n in {item.image for item in items}}
     crops = {n: subject.inputs.crop(image) for n, image in read.items()}
-    seen = [crops[item.picture] for item in items]
+    seen = [crops[item.image] for item in items]
     units, places = [item.unit for item in items], torch.tensor([item.place for item in items])
     layer, images = wall.layer, subject.prepare(seen)
     options = {**options, "place": places if len(layer.shape) == 3 else "max"}

@@ -1,4 +1,4 @@
-"""Signals as pictures: zero is mid-gray, and each has a contrast of its own."""
+"""Signals as images: zero is mid-gray, and each has a contrast of its own."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from unpool.errors import OptionError, ShapeError
 __all__ = ["draw", "mosaic", "patch"]
 
 GRAY = 128
-"""Zero, and what lies beyond a picture."""
+"""Zero, and what lies beyond an image."""
 
 
 def draw(
@@ -33,7 +33,7 @@ def draw(
             largest, white, wherever zero may be.
         color: keep three channels as colors; otherwise, and for any other number of channels, their
             sum is shown in gray.
-        order: of the three channels: "BGR" for networks that take pictures so.
+        order: of the three channels: "BGR" for networks that take images so.
 
     Returns:
         (N, H, W, 3) uint8, RGB; N is 1 for a single signal.
@@ -94,44 +94,44 @@ def _safe(scale: Any) -> float:
 
 
 def mosaic(
-    pictures: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], columns: int, gap: int = 2
+    images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], columns: int, gap: int = 2
 ) -> NDArray[np.uint8]:
-    """Lay pictures of one size out in a grid on white, such as the 3 x 3 strongest of a unit.
+    """Lay images of one size out in a grid on white, such as the 3 x 3 strongest of a unit.
 
     Args:
-        pictures: (N, H, W, 3), row by row; the last row may be short.
-        columns: pictures a row.
+        images: (N, H, W, 3), row by row; the last row may be short.
+        columns: images a row.
         gap: white pixels between them.
 
     Returns:
-        One picture, (rows * (H + gap) - gap, columns * (W + gap) - gap, 3).
+        One image, (rows * (H + gap) - gap, columns * (W + gap) - gap, 3).
 
     Raises:
-        ShapeError: no pictures, or not of one size, or less than one column.
+        ShapeError: no images, or not of one size, or less than one column.
 
     >>> mosaic(np.zeros((9, 20, 30, 3), np.uint8), columns=3).shape
     (64, 94, 3)
     """
-    shapes = {np.shape(picture) for picture in pictures}
+    shapes = {np.shape(image) for image in images}
     if len(shapes) != 1 or len(shape := shapes.pop()) != 3 or columns < 1 or gap < 0:
         raise ShapeError(
-            f"got {len(pictures)} pictures for {columns} columns; wanted one or more of one size, "
+            f"got {len(images)} images for {columns} columns; wanted one or more of one size, "
             "(H, W, 3), and a column or more"
         )
     height, width = shape[0] + gap, shape[1] + gap
-    rows = -(-len(pictures) // columns)
+    rows = -(-len(images) // columns)
     sheet = np.full((rows * height - gap, columns * width - gap, shape[2]), 255, np.uint8)
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         y, x = i // columns * height, i % columns * width
-        sheet[y : y + shape[0], x : x + shape[1]] = picture
+        sheet[y : y + shape[0], x : x + shape[1]] = image
     return sheet
 
 
-def patch(picture: NDArray[np.uint8], box: Sequence[int], fill: int = GRAY) -> NDArray[np.uint8]:
-    """Cut a box out of a picture; what lies beyond its border is gray.
+def patch(image: NDArray[np.uint8], box: Sequence[int], fill: int = GRAY) -> NDArray[np.uint8]:
+    """Cut a box out of an image; what lies beyond its border is gray.
 
     Args:
-        picture: (H, W, 3) uint8.
+        image: (H, W, 3) uint8.
         box: x0, y0, x1, y1 in pixels, x1 and y1 excluded, such as `Field.box` gives.
         fill: the value beyond the border.
 
@@ -147,8 +147,8 @@ def patch(picture: NDArray[np.uint8], box: Sequence[int], fill: int = GRAY) -> N
     x0, y0, x1, y1 = box
     if x0 >= x1 or y0 >= y1:
         raise ShapeError(f"got the box {tuple(box)}; wanted x0 < x1 and y0 < y1")
-    cut = np.full((y1 - y0, x1 - x0, *picture.shape[2:]), fill, np.uint8)
-    inside = picture[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
+    cut = np.full((y1 - y0, x1 - x0, *image.shape[2:]), fill, np.uint8)
+    inside = image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
     top, left = max(-y0, 0), max(-x0, 0)
     cut[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
     return cut

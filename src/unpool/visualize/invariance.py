@@ -1,4 +1,4 @@
-"""Invariance: how far the features of a picture move when it is shifted, enlarged or turned."""
+"""Invariance: how far the features of an image move when it is shifted, enlarged or turned."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.errors import OptionError
+from unpool.visualize.features import Gauge, Progress, choose_layers, mean_color, read_views
 from unpool.visualize.figures import COLORS, captioned, chart, fitted, joined, write_figure
-from unpool.visualize.subjects import Subject
-from unpool.visualize.views import Gauge, Progress, choose_layers, mean_color, read_views
+from unpool.visualize.preprocessing import Subject
 
 __all__ = ["TRANSFORMS", "Curves", "Invariance", "measure_invariance", "transform"]
 
@@ -21,11 +21,11 @@ Pixels = NDArray[np.uint8]
 Kind = Literal["translation", "scale", "rotation"]
 
 TRANSFORMS: tuple[Kind, ...] = ("translation", "scale", "rotation")
-"""What can be done to a picture."""
+"""What can be done to an image."""
 
 
 class Curves(NamedTuple):
-    """What V values of a transformation do to P pictures."""
+    """What V values of a transformation do to P images."""
 
     values: list[float]  #: pixels downwards, ratio, or degrees counterclockwise
     first: NDArray[np.float64]  #: (P, V) Euclidean distance from the original in the first layer
@@ -37,18 +37,18 @@ class Curves(NamedTuple):
 class Invariance:
     """How far features move, and what becomes of the probability of the class."""
 
-    pictures: list[Path]
+    images: list[Path]
     failed: dict[str, str]  #: those that could not be read, and why
     layers: tuple[str, str]  #: the first and the top layer
-    classes: list[int] | None  #: of each picture, the one whose probability is given
+    classes: list[int] | None  #: of each image, the one whose probability is given
     curves: dict[Kind, Curves]
-    examples: dict[Kind, list[Pixels]]  #: each picture, transformed by a value of the upper range
+    examples: dict[Kind, list[Pixels]]  #: each image, transformed by a value of the upper range
 
     def figure(self) -> Pixels:
-        """A row a transformation: the pictures, then a chart for each measure; (H, W, 3) uint8."""
+        """A row a transformation: the images, then a chart for each measure; (H, W, 3) uint8."""
         rows = []
         for kind, curves in self.curves.items():
-            side = 180 if len(self.pictures) == 1 else 86
+            side = 180 if len(self.images) == 1 else 86
             tiles = [np.pad(fitted(e, side), ((4, 0), (0, 0), (0, 0))) for e in self.examples[kind]]
             for i, tile in enumerate(tiles):
                 tile[:4] = COLORS[i % len(COLORS)]
@@ -68,9 +68,9 @@ class Invariance:
             yield curves.probability, "probability of the class", 1.0
 
     def told(self) -> dict[str, Any]:
-        """All but the pictures, as plain values."""
+        """All but the images, as plain values."""
         return {
-            "pictures": [str(picture) for picture in self.pictures],
+            "images": [str(image) for image in self.images],
             "failed": self.failed,
             "layers": {"first": self.layers[0], "top": self.layers[1]},
             "classes": self.classes,
@@ -104,7 +104,7 @@ def _rounded(values: NDArray[np.float64] | None) -> list[list[float]] | None:
 def transform(
     image: Pixels, kind: Kind, value: float, fill: tuple[int, int, int] = (128, 128, 128)
 ) -> Pixels:
-    """Shift, enlarge or turn a picture about its center, with bilinear interpolation.
+    """Shift, enlarge or turn an image about its center, with bilinear interpolation.
 
     Args:
         image: (H, W, 3) uint8.
@@ -114,7 +114,7 @@ def transform(
         fill: the color of what comes in from beyond the border.
 
     Returns:
-        (H, W, 3) uint8; the picture itself for 0 pixels, the ratio 1, and 0 degrees.
+        (H, W, 3) uint8; the image itself for 0 pixels, the ratio 1, and 0 degrees.
 
     Raises:
         OptionError: another transformation, or a ratio of 0 or less.
@@ -141,36 +141,36 @@ def transform(
 
 def measure_invariance(
     subject: Subject,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     layers: Sequence[str] = (),
     *,
     values: Mapping[Kind, Sequence[float]] | None = None,
     label: int | None = None,
     progress: Progress | None = None,
 ) -> Invariance:
-    """Transform pictures, and measure how far that takes them in the first and in a top layer.
+    """Transform images, and measure how far that takes them in the first and in a top layer.
 
-    What the model sees of a picture is transformed; what comes in from beyond its border has the
+    What the model sees of an image is transformed; what comes in from beyond its border has the
     color that the model takes for zero. Each goes through the model by itself, since rounding
     differs with the size of a batch: so nothing done gives a distance of 0.
 
     Args:
         subject: the model.
-        pictures: files; one that cannot be read is passed over.
+        images: files; one that cannot be read is passed over.
         layers: the first and the top one, names from `list_layers`. When not given, the last before
             maps shrink for the first time, and the last below the scores (see `choose_layers`).
         values: of each transformation, in ascending order. When not given, as in the paper:
             translation by up to 60 of 224 pixels either way (and in proportion for other sizes),
             scale 1 to 1.8, rotation 0 to 360 degrees.
         label: the class whose probability is given; when not, the most probable one of each
-            picture as it is. Of a model that segments, the probability is the mean over the
-            picture, so that this is its largest class, often the background.
+            image as it is. Of a model that segments, the probability is the mean over the
+            image, so that this is its largest class, often the background.
         progress: see `Progress`.
 
     Raises:
         OptionError: no such layer or class, not two layers, or values that are not finite.
-        ShapeError: the model takes no pictures of this size.
-        ImageError: none of the pictures can be read.
+        ShapeError: the model takes no images of this size.
+        ImageError: none of the images can be read.
 
     Zeiler, Fergus 2014, section 4.1 and figure 5; there the probability is that of the true class.
     """
@@ -179,7 +179,7 @@ def measure_invariance(
         layers = below[0], top
     if len(layers) != 2:
         raise OptionError(f"got {len(layers)} layers; wanted the first and a top one, in turn")
-    gauge, views = Gauge(subject, layers), read_views(subject, pictures)
+    gauge, views = Gauge(subject, layers), read_views(subject, images)
     ranges = {kind: [float(v) for v in line] for kind, line in (values or {}).items()}
     ranges = ranges or _published(subject.inputs.size)
     if not all(ranges.values()):
@@ -188,7 +188,7 @@ def measure_invariance(
     fill, done = mean_color(subject), 0
     picked: list[int] = []
     found: dict[Kind, list[NDArray[np.float64]]] = {kind: [] for kind in ranges}
-    for path, crop in zip(views.pictures, views.crops, strict=True):
+    for path, crop in zip(views.images, views.crops, strict=True):
         original = _Original(gauge, crop, label)
         picked.append(original.label)
         for kind, line in ranges.items():
@@ -207,11 +207,11 @@ def measure_invariance(
     scored = next(iter(curves.values())).probability is not None
     ends = layers[0], layers[1]
     classes = picked if scored else None
-    return Invariance(views.pictures, views.failed, ends, classes, curves, examples)
+    return Invariance(views.images, views.failed, ends, classes, curves, examples)
 
 
 class _Original:
-    """A picture as it is, from which others are told."""
+    """An image as it is, from which others are told."""
 
     def __init__(self, gauge: Gauge, crop: Pixels, label: int | None) -> None:
         self._gauge = gauge

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from unpool.errors import OptionError
+from unpool.visualize.activations import Layer, list_layers
 from unpool.visualize.fields import Field, measured_field
-from unpool.visualize.probes import Layer, list_layers
-from unpool.visualize.project import project
-from unpool.visualize.subjects import Subject
+from unpool.visualize.preprocessing import Subject
+from unpool.visualize.projection import project
 
 __all__ = ["stages", "tried"]
 
@@ -48,7 +48,7 @@ def tried(
     Raises:
         OptionError: no such layer, unit or place; a layer with neither maps nor a value a unit; a
             function without a rule.
-        ShapeError: the model takes no pictures of this size.
+        ShapeError: the model takes no images of this size.
     """
     trial = subject.trial()
     there = {layer.name: layer for layer in list_layers(subject.model, trial)}
@@ -65,7 +65,7 @@ def tried(
         layer = there[name]
         if len(layer.shape) not in (1, 3):
             raise OptionError(
-                f"layer {name!r} gives {layer.shape} for a picture; wanted maps (C, h, w) or (C,): "
+                f"layer {name!r} gives {layer.shape} for an image; wanted maps (C, h, w) or (C,): "
                 "choose another of list_layers (--list-layers)"
             )
         found.append((layer, measured_field(subject.model, trial, name)))

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from unpool.files import atomic
+from unpool.visualize.activations import Layer
 from unpool.visualize.fields import Field
-from unpool.visualize.probes import Layer
-from unpool.visualize.subjects import Subject
+from unpool.visualize.preprocessing import Subject
 from unpool.visualize.top import Top
 
 __all__ = ["Found", "Wall", "write_pages"]
@@ -20,7 +20,7 @@ __all__ = ["Found", "Wall", "write_pages"]
 class Found(NamedTuple):
     """What a gallery was made of."""
 
-    pictures: list[Path]  #: those that were seen; numbers of pictures count in this list
+    images: list[Path]  #: those that were seen; numbers of images count in this list
     failed: dict[str, str]  #: those that could not be read, and why
     tops: dict[str, Top]  #: by layer
 
@@ -61,7 +61,7 @@ def write_pages(
         "model": subject.name,
         "inputs": {**vars(inputs), "mean": list(inputs.mean), "std": list(inputs.std)},
         "options": options,
-        "pictures": [str(path) for path in found.pictures],
+        "images": [str(path) for path in found.images],
         "failed": found.failed,
         "layers": [_told(wall, found.tops[wall.layer.name]) for wall in walls],
     }
@@ -72,7 +72,7 @@ def write_pages(
     with atomic(output / "index.html") as temporary:
         page = _page(subject, walls, found)
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files
-    given = {path.resolve() for path in (*found.pictures, *map(Path, found.failed))}
+    given = {path.resolve() for path in (*found.images, *map(Path, found.failed))}
     for path in stale:
         if (output / path).resolve() not in given:
             (output / path).unlink(missing_ok=True)
@@ -98,7 +98,7 @@ def _told(wall: Wall, top: Top) -> dict[str, Any]:
         "field": {name: list(pair) for name, pair in wall.field._asdict().items()},
         "figures": {str(unit): wall.path(unit).as_posix() for unit in wall.units},
         "values": [[float(f"{v:.6g}") for v in row] for row in top.values.tolist()],
-        "pictures": top.pictures.tolist(),
+        "images": top.images.tolist(),
         "places": None if top.places is None else top.places.tolist(),
     }
 
@@ -113,19 +113,19 @@ def _page(subject: Subject, walls: Sequence[Wall], found: Found) -> str:
             f"{len(top.values)} units, {top.dead} of them never active; {len(wall.units)} are "
             f"shown, of which each sees {size[1]} &times; {size[0]} pixels"
         )
-        cards = "\n".join(_card(wall, unit, top, found.pictures) for unit in wall.units)
+        cards = "\n".join(_card(wall, unit, top, found.images) for unit in wall.units)
         sections.append(f'<h2 id="l{number}">{name}</h2>\n<p>{about}</p>\n<div>{cards}</div>')
     title = f"What {html.escape(subject.name)} has learned"
-    about = f"{len(found.pictures)} pictures. Left: projections; right: the patches they come from."
+    about = f"{len(found.images)} images. Left: projections; right: the patches they come from."
     return _PAGE.format(
         title=title, about=about, links=" ".join(links), sections="\n".join(sections)
     )
 
 
-def _card(wall: Wall, unit: int, top: Top, pictures: Sequence[Path]) -> str:
+def _card(wall: Wall, unit: int, top: Top, images: Sequence[Path]) -> str:
     address = html.escape(quote(wall.path(unit).as_posix()))
-    values, numbers = top.values[unit].tolist(), top.pictures[unit].tolist()
-    lines = [f"{v:.4g}  {pictures[n]}" for v, n in zip(values, numbers, strict=True)]
+    values, numbers = top.values[unit].tolist(), top.images[unit].tolist()
+    lines = [f"{v:.4g}  {images[n]}" for v, n in zip(values, numbers, strict=True)]
     return (
         f'<figure><a href="{address}"><img src="{address}" loading="lazy" alt="unit {unit}" '
         f'title="{html.escape(chr(10).join(lines))}"></a>'

@@ -1,4 +1,4 @@
-"""A model to look into, ours or anybody's, and pictures as it takes them."""
+"""A model to look into, ours or anybody's, and images as it takes them."""
 
 import difflib
 import importlib
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unpool.cards import settings
-from unpool.data.folders import Crops
+from unpool.classify.folders import Crops
 from unpool.devices import find_device
 from unpool.errors import OptionError, WeightsError
 from unpool.models import Classifier, GenerativeNet, from_pretrained
@@ -30,7 +30,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB, 
 
 @dataclass(frozen=True)
 class Inputs:
-    """How a picture becomes what a model takes.
+    """How an image becomes what a model takes.
 
     The middle square is resized, and the center of that is what the model sees: (pixels - mean) /
     std. The defaults are those of most models that learned from ImageNet.
@@ -44,7 +44,7 @@ class Inputs:
     range: Literal[1, 255] = 1  #: pixels go from 0 to this before the mean is subtracted
 
     def crop(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """What the model sees of a picture (H, W, 3): (size, size, 3) uint8, RGB."""
+        """What the model sees of an image (H, W, 3): (size, size, 3) uint8, RGB."""
         return Crops(self.size, self.enlarged).center(image)
 
     def prepare(self, crops: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -98,7 +98,7 @@ class Subject:
         return self.inputs.prepare(crops).to(self.device)
 
     def trial(self) -> Tensor:
-        """A picture of noise, (1, 3, size, size), the same each time, to try the model on."""
+        """An image of noise, (1, 3, size, size), the same each time, to try the model on."""
         sides = self.inputs.size, self.inputs.size
         return self.prepare([np.random.default_rng(0).integers(0, 256, (*sides, 3), np.uint8)])
 
@@ -117,12 +117,12 @@ def load_subject(
     """Load a model to look into.
 
     Args:
-        weights: of `unpool.models.from_pretrained`; the card says how pictures are prepared. A
+        weights: of `unpool.models.from_pretrained`; the card says how images are prepared. A
             network that segments sees the middle square.
         torch_model: instead of weights, "package.module:factory", or a module in the current
             folder. The factory is called without arguments and gives the model, with its weights
             loaded. This runs the code of that module.
-        size: side of the pictures in pixels; 224 when neither this nor the card says otherwise. Of
+        size: side of the images in pixels; 224 when neither this nor the card says otherwise. Of
             a foreign model, its middle square is resized to 8/7 of that first.
         mean: what is subtracted from the pixels of a foreign model, for each color or one for all;
             the mean of ImageNet when not given.
@@ -146,13 +146,13 @@ def load_subject(
         return Subject(model.to(where).eval(), torch_model, inputs, where)
     if idle := [f"--{name}" for name, value in typed.items() if value is not None]:
         raise OptionError(
-            f"got {' and '.join(idle)} with weights, whose card says how pictures are prepared; "
+            f"got {' and '.join(idle)} with weights, whose card says how images are prepared; "
             "leave that out, or name a model with --torch-model"
         )
     model, card = from_pretrained(weights)
     if isinstance(model, GenerativeNet):
         raise WeightsError(
-            f"got {weights}, a network that draws pictures and sees none; look into it with "
+            f"got {weights}, a network that draws images and sees none; look into it with "
             "`unpool generate unit`, `mask` or `filters`"
         )
     card = {name: value for name, value in card.items() if name != "mode"}  # any will do here
@@ -171,7 +171,7 @@ def _own(
     source: str | Path,
     size: int | None,
 ) -> Inputs:
-    """What the card says of pictures, or else the network."""
+    """What the card says of images, or else the network."""
     sides = card.get("input")
     sides = sides if isinstance(sides, dict) else {}
     designed = sides.get("size") or getattr(model, "size", None) or _SIZE

@@ -1,6 +1,6 @@
-"""Deconvnet projections: what in a picture has excited a unit, back in pixels.
+"""Deconvnet projections: what in an image has excited a unit, back in pixels.
 
-A picture goes up through the network, and the switches of its pooling are kept. Then all
+An image goes up through the network, and the switches of its pooling are kept. Then all
 activations of a layer but one are set to zero, and what is left goes down: unpooled to the
 switches, rectified, and filtered with the transposed filters. Biases play no part. This is one
 backward pass in which ReLU has another rule, so that it works for any model.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.visualize.probes import Probe, require_finite
+from unpool.visualize.activations import Probe, require_finite
 from unpool.visualize.rules import Interception, Rule, find_rule
 
 __all__ = ["Projection", "project"]
@@ -26,11 +26,11 @@ Place = Literal["max", "all"] | tuple[int, int] | Tensor
 
 @dataclass(frozen=True)
 class Projection:
-    """What `project` gives: a signal in pixels for each picture, and where it came from."""
+    """What `project` gives: a signal in pixels for each image, and where it came from."""
 
-    signal: Tensor  #: (N, C, H, W), as the pictures; about zero, in the model's color order
+    signal: Tensor  #: (N, C, H, W), as the images; about zero, in the model's color order
     layer: str
-    units: Tensor  #: (N,) int64, the map of each picture
+    units: Tensor  #: (N,) int64, the map of each image
     places: Tensor | None  #: (N, 2) int64, row and column in the map; None for a whole map
     values: Tensor  #: (N,) the activation there; for a whole map or a region their sum
 
@@ -50,7 +50,7 @@ def project(
 ) -> Projection:
     """Project units of a layer down to the pixels that excited them.
 
-    Every picture has a unit of its own, and one backward pass serves all. The model stays as it is,
+    Every image has a unit of its own, and one backward pass serves all. The model stays as it is,
     byte for byte, also after an error; it runs as in evaluation mode, and no further than the
     layer. Several threads may look into one model. What it computes is not changed either: every
     function gives upwards what it always gives.
@@ -58,13 +58,13 @@ def project(
     Args:
         model: any module. ReLU, ReLU6 and max pooling are found in every spelling; a rectifier made
             by hand from a mask is refused.
-        images: (N, C, H, W), floating, prepared as the model wants them. A single picture serves
+        images: (N, C, H, W), floating, prepared as the model wants them. A single image serves
             several units or places.
         layer: a name from `list_layers`; a layer without maps, (N, K), has units but no places.
-        unit: which map, for all pictures or one for each; the strongest of each picture when not
+        unit: which map, for all images or one for each; the strongest of each image when not
             given.
         place: "max": where the map is largest (the first such place). "all": the whole map. (row,
-            column): there. A tensor (N, 2) of integers: one for each picture. A boolean tensor,
+            column): there. A tensor (N, 2) of integers: one for each image. A boolean tensor,
             (h, w) or (N, h, w): a region of the map.
         rule: "deconvnet", "guided" (guided back-propagation), "saliency" (the gradient), a code of
             Mahendran and Vedaldi (see `find_rule`), or a `Rule`.
@@ -85,7 +85,7 @@ def project(
     Raises:
         OptionError: no such layer, unit, place or rule; a function without a rule, by name; or
             activations that are not finite.
-        ShapeError: pictures that the model cannot take, or not as many units or places.
+        ShapeError: images that the model cannot take, or not as many units or places.
 
     Zeiler, Fergus 2014, section 2.1; Springenberg, Dosovitskiy, Brox, Riedmiller 2015; Simonyan,
     Vedaldi, Zisserman 2014; Mahendran, Vedaldi 2016. The paper does not say what its code does
@@ -120,7 +120,7 @@ def project(
 def _matched(
     images: Tensor, unit: Unit, place: Place
 ) -> tuple[Tensor, Tensor | None, str | Tensor]:
-    """As many pictures as units and places, where one of either serves all.
+    """As many images as units and places, where one of either serves all.
 
     Units come as (N,) or (1,), or None; places as (N, 2), (1, 2), a region (N, h, w), (1, h, w), or
     a word.
@@ -150,7 +150,7 @@ def _matched(
     count = max(counts.values()) if len(images) else 0
     if any(n not in (1, count) for n in counts.values()):
         listed = ", ".join(f"{n} {what}" for what, n in counts.items())
-        raise ShapeError(f"got {listed}; wanted one for each picture, or one for all")
+        raise ShapeError(f"got {listed}; wanted one for each image, or one for all")
     return images.expand(count, *images.shape[1:]), units, spots
 
 
@@ -164,7 +164,7 @@ def _integers(value: int | Sequence[int] | Tensor, name: str) -> Tensor:
 def _started(
     maps: Tensor, units: Tensor | None, spots: str | Tensor, layer: str
 ) -> tuple[Tensor, Tensor]:
-    """The unit of each picture, and where its signal starts, as a mask of the maps."""
+    """The unit of each image, and where its signal starts, as a mask of the maps."""
     count, channels, *sides = maps.shape
     flat = maps.reshape(count, channels, math.prod(sides))
     if units is None:
@@ -176,18 +176,18 @@ def _started(
             f"got unit {int(wrong[0])} of layer {layer!r}, which has {channels}; wanted 0 to "
             f"{channels - 1}"
         )
-    picture = torch.arange(count, device=maps.device)
+    image = torch.arange(count, device=maps.device)
     region = torch.zeros_like(flat, dtype=torch.bool)
     if isinstance(spots, Tensor):
         _require_fit(spots, sides, layer)
     if isinstance(spots, Tensor) and spots.dtype == torch.bool:
-        region[picture, units] = spots.to(maps.device).flatten(1)
+        region[image, units] = spots.to(maps.device).flatten(1)
     elif isinstance(spots, Tensor):
-        region[picture, units, (spots[:, 0] * sides[1] + spots[:, 1]).to(maps.device)] = True
+        region[image, units, (spots[:, 0] * sides[1] + spots[:, 1]).to(maps.device)] = True
     elif spots == "all":
-        region[picture, units] = True
+        region[image, units] = True
     else:
-        region[picture, units, flat[picture, units].argmax(1)] = True
+        region[image, units, flat[image, units].argmax(1)] = True
     return units, region.view(maps.shape)
 
 
@@ -214,7 +214,7 @@ def _require_fit(spots: Tensor, sides: list[int], layer: str) -> None:
 
 
 def _places(region: Tensor, spots: str | Tensor) -> Tensor | None:
-    """The row and column of each picture, (N, 2), where it has just one."""
+    """The row and column of each image, (N, 2), where it has just one."""
     whole = spots.dtype == torch.bool if isinstance(spots, Tensor) else spots == "all"
     if region.dim() != 4 or whole:
         return None

@@ -1,4 +1,4 @@
-"""Projections of single pictures, written beside what the network saw."""
+"""Projections of single images, written beside what the network saw."""
 
 import json
 from abc import ABC, abstractmethod
@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 
 from unpool.files import atomic
 from unpool.vision.images import write_image
+from unpool.visualize.class_scores import SCORE, project_scores, score_maps, scored
+from unpool.visualize.images import draw
 from unpool.visualize.layers import tried
-from unpool.visualize.pictures import draw
-from unpool.visualize.project import Projection, project
-from unpool.visualize.scores import SCORE, project_scores, score_maps, scored
-from unpool.visualize.subjects import Subject
+from unpool.visualize.preprocessing import Subject
+from unpool.visualize.projection import Projection, project
 
 __all__ = ["Projector", "ScoreProjector"]
 
 
 class _Sheets(ABC):
-    """Pictures of what a model shows of a picture, and a JSON file that tells of them."""
+    """Images of what a model shows of an image, and a JSON file that tells of them."""
 
     def __init__(self, subject: Subject, color: bool, options: dict[str, Any]) -> None:
         self.subject, self.color, self._options = subject, color, options
@@ -33,10 +33,10 @@ class _Sheets(ABC):
 
     @abstractmethod
     def _shown(self, crop: NDArray[np.uint8], stem: Path) -> list[dict[str, Any]]:
-        """Write the projections of what the model sees of a picture, and tell of each."""
+        """Write the projections of what the model sees of an image, and tell of each."""
 
     def write(self, image: NDArray[np.uint8], stem: Path) -> dict[str, Any]:
-        """Write the projections of a picture, what the network saw of it, and what they show.
+        """Write the projections of an image, what the network saw of it, and what they show.
 
         Args:
             image: (H, W, 3) uint8, RGB.
@@ -49,7 +49,7 @@ class _Sheets(ABC):
             x1, y1 in the square, what the unit sees) and `file`.
 
         Raises:
-            OptionError: a class that is predicted nowhere in this picture, or values that are
+            OptionError: a class that is predicted nowhere in this image, or values that are
                 not finite.
         """
         crop = self.subject.inputs.crop(image)
@@ -75,18 +75,18 @@ class _Sheets(ABC):
 
 
 class Projector(_Sheets):
-    """Projects some units of some layers of a model, picture by picture.
+    """Projects some units of some layers of a model, image by image.
 
     Args:
-        subject: the model, and how it takes pictures.
+        subject: the model, and how it takes images.
         layers: names from `list_layers`; the last of each stage when not given.
-        units: of every layer; the strongest of each picture when not given.
+        units: of every layer; the strongest of each image when not given.
         color: show projections in color.
         options: `place`, `rule`, `seed`, `overlap`, `lrn` and `activations` of `project`.
 
     Raises:
         OptionError: no such layer, unit or place, or a function without a rule.
-        ShapeError: the model takes no pictures of this size.
+        ShapeError: the model takes no images of this size.
     """
 
     def __init__(
@@ -137,20 +137,20 @@ class Projector(_Sheets):
 
 
 class ScoreProjector(_Sheets):
-    """Projects the scores of classes from where they are predicted, picture by picture.
+    """Projects the scores of classes from where they are predicted, image by image.
 
-    What is told of each has two things more: `class`, its name, and `share`, the share of the
+    What is told of each has two things more: `class`, its name, and `share`, the fraction of the
     square where it is predicted.
 
     Args:
-        subject: a model that segments, and how it takes pictures.
-        classes: by number; all that are predicted in a picture but background when not given.
+        subject: a model that segments, and how it takes images.
+        classes: by number; all that are predicted in an image but background when not given.
         color: show projections in color.
         options: `rule`, `seed`, `overlap`, `lrn` and `activations` of `project`.
 
     Raises:
         OptionError: no such class, a model that does not segment, or a function without a rule.
-        ShapeError: the model takes no pictures of this size.
+        ShapeError: the model takes no images of this size.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 from unpool.errors import OptionError
-from unpool.visualize.adjoints import Pool, Rectify, pooled, rectified
+from unpool.visualize.backward import Pool, Rectify, pooled, rectified
 from unpool.visualize.functions import (
     HIDDEN,
     KNOWN,
@@ -167,7 +167,7 @@ class Interception(Replacement):
         """
         if maps.grad_fn is None:
             raise OptionError(
-                "no signal can go down from this layer: it does not depend on the pictures, or the "
+                "no signal can go down from this layer: it does not depend on the images, or the "
                 "model turns gradients off (torch.no_grad, detach); remove that"
             )
         for node in () if self._plain else _below([maps.grad_fn], self._known):

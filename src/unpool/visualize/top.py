@@ -1,4 +1,4 @@
-"""The pictures that excite each unit of a network most, found in one pass for all units."""
+"""The images that excite each unit of a network most, found in one pass for all units."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -7,24 +7,24 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.visualize.probes import Probe, require_finite
+from unpool.visualize.activations import Probe, require_finite
 
 __all__ = ["Top", "mine"]
 
 
 class Top(NamedTuple):
-    """The strongest activations of the units of a layer; one a picture, its maximum.
+    """The strongest activations of the units of a layer; one an image, its maximum.
 
-    Of each unit they are sorted, the strongest first; of equal ones the first picture comes first.
+    Of each unit they are sorted, the strongest first; of equal ones the first image comes first.
     """
 
     values: Tensor  #: (C, K) float32
-    pictures: Tensor  #: (C, K) int64, numbers of pictures in the order in which they came
+    images: Tensor  #: (C, K) int64, numbers of images in the order in which they came
     places: Tensor | None  #: (C, K, 2) int64, row and column in the map; None without maps
 
     @property
     def dead(self) -> int:
-        """How many units no picture excites: none of their activations is above zero."""
+        """How many units no image excites: none of their activations is above zero."""
         return int((self.values[:, 0] <= 0).sum())
 
 
@@ -36,33 +36,33 @@ def mine(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Top]:
-    """Find the pictures that excite each unit most, in one pass over them for all layers.
+    """Find the images that excite each unit most, in one pass over them for all layers.
 
-    Of a picture the largest activation of each map counts. The model runs no further than the
+    Of an image the largest activation of each map counts. The model runs no further than the
     deepest of the layers, and no maps are kept: what is held grows with the number of units, not
-    of pictures.
+    of images.
 
     Args:
         model: any module; it stays as it is, and runs as in evaluation mode.
-        batches: pictures, (N, C, H, W) each, as the model takes them; or what a data loader gives,
+        batches: images, (N, C, H, W) each, as the model takes them; or what a data loader gives,
             of which the first item is taken. Their sizes may differ from batch to batch.
         layers: names from `list_layers`, of layers with maps (N, C, h, w) or without (N, C).
-        count: K, how many are kept of each unit; fewer if there are fewer pictures.
-        progress: called with the number of pictures that have been seen.
+        count: K, how many are kept of each unit; fewer if there are fewer images.
+        progress: called with the number of images that have been seen.
 
     Returns:
         For each layer its strongest, in the order in which the layers run.
 
     Raises:
         OptionError: no such layer, a layer whose output is something else, less than one wanted, no
-            pictures, or activations that are not finite.
-        ShapeError: pictures that the model cannot take, or batches whose maps differ in number.
+            images, or activations that are not finite.
+        ShapeError: images that the model cannot take, or batches whose maps differ in number.
 
     Zeiler, Fergus 2014, section 4 and figure 2: the top 9 activations over the validation set.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     >>> found = mine(model, [torch.rand(5, 3, 8, 8), torch.rand(2, 3, 8, 8)], ["1"], count=3)
-    >>> found["1"].pictures.shape, found["1"].places.shape
+    >>> found["1"].images.shape, found["1"].places.shape
     (torch.Size([4, 3]), torch.Size([4, 3, 2]))
     """
     if count < 1:
@@ -81,7 +81,7 @@ def mine(
             if progress is not None:
                 progress(seen)
     if not seen:
-        raise OptionError("got no pictures; wanted one or more")
+        raise OptionError("got no images; wanted one or more")
     return {layer: strongest.found() for layer, strongest in kept.items()}
 
 
@@ -90,34 +90,34 @@ class _Strongest:
 
     def __init__(self, layer: str, count: int) -> None:
         self.layer, self.count = layer, count
-        self._values = self._pictures = self._places = torch.empty(0)
+        self._values = self._images = self._places = torch.empty(0)
         self._mapped = False  # whether the layer has maps
 
     def take(self, maps: Tensor, first: int) -> None:
-        """See what the layer gives for a batch of pictures, of which the first has that number."""
+        """See what the layer gives for a batch of images, of which the first has that number."""
         rows = self._rows(maps)
         values = rows.amax(2).float()
         require_finite(f"layer {self.layer!r}", values)
         if not self._values.numel():
             units, self._mapped = maps.shape[1], maps.dim() == 4
             self._values = values.new_empty(units, 0)
-            self._pictures = torch.empty(units, 0, dtype=torch.int64, device=maps.device)
+            self._images = torch.empty(units, 0, dtype=torch.int64, device=maps.device)
             self._places = torch.empty(units, 0, 2, dtype=torch.int64, device=maps.device)
         if len(self._values) != values.shape[1]:
             raise ShapeError(
                 f"layer {self.layer!r} gives {values.shape[1]} maps, and gave {len(self._values)} "
-                "before; pass pictures of one size"
+                "before; pass images of one size"
             )
         full = self._values.shape[1] == self.count
         better = values > self._values[:, -1] if full else torch.ones_like(values, dtype=torch.bool)
         if not better.any():
             return
-        picture, unit = better.nonzero().unbind(1)
+        image, unit = better.nonzero().unbind(1)
         places = torch.zeros(*values.shape, 2, dtype=torch.int64, device=maps.device)
         if maps.dim() == 4:  # places are looked for only where they count
-            row = rows[picture, unit].argmax(1)
-            column = maps[picture, unit, row].argmax(1)
-            places[picture, unit] = torch.stack([row, column], 1)
+            row = rows[image, unit].argmax(1)
+            column = maps[image, unit, row].argmax(1)
+            places[image, unit] = torch.stack([row, column], 1)
         numbers = torch.arange(first, first + len(values), device=maps.device)
         self._merge(values.T, numbers.expand(values.shape[1], -1), places.transpose(0, 1))
 
@@ -137,16 +137,16 @@ class _Strongest:
             return maps.permute(0, 2, 3, 1).amax(2).transpose(1, 2)
         return maps.amax(3)
 
-    def _merge(self, values: Tensor, pictures: Tensor, places: Tensor) -> None:
+    def _merge(self, values: Tensor, images: Tensor, places: Tensor) -> None:
         """Keep the strongest of the old and the new; a stable sort leaves the old ones first."""
         values = torch.cat([self._values, values], 1)
         self._values, order = values.sort(dim=1, descending=True, stable=True)
         self._values, order = self._values[:, : self.count], order[:, : self.count]
-        self._pictures = torch.cat([self._pictures, pictures], 1).gather(1, order)
+        self._images = torch.cat([self._images, images], 1).gather(1, order)
         both = torch.cat([self._places, places], 1)
         self._places = both.gather(1, order[:, :, None].expand(-1, -1, 2))
 
     def found(self) -> Top:
         """What has been kept, on the CPU."""
         places = self._places.cpu() if self._mapped else None
-        return Top(self._values.cpu(), self._pictures.cpu(), places)
+        return Top(self._values.cpu(), self._images.cpu(), places)

@@ -7,7 +7,7 @@ from torch import nn
 
 from unpool.errors import OptionError
 from unpool.models import VGG
-from unpool.visualize.chains import trace_chain
+from unpool.visualize.occlusion.chain import trace_chain
 
 IMAGE = torch.zeros(1, 3, 12, 12)
 
@@ -70,7 +70,7 @@ def test_what_is_computed_between_layers_breaks_a_chain(between, reason):
         trace_chain(Written(between), IMAGE)
 
 
-def test_what_comes_last_and_several_tensors_break_it_too(build, pictures):
+def test_what_comes_last_and_several_tensors_break_it_too(build, images):
     class Doubled(nn.Module):
         def __init__(self):
             super().__init__()
@@ -89,7 +89,7 @@ def test_what_comes_last_and_several_tensors_break_it_too(build, pictures):
         trace_chain(Told(), IMAGE)
     for name in ("resnet", "densenet", "mobilenet", "squeezenet"):
         with pytest.raises(OptionError, match="not a chain of layers"):
-            trace_chain(build(name), pictures)
+            trace_chain(build(name), images)
 
 
 @torch.inference_mode()

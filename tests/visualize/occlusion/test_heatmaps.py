@@ -1,11 +1,11 @@
-"""Maps of stops as pictures."""
+"""Maps of stops as images."""
 
 import numpy as np
 import pytest
 import torch
 
-from unpool.visualize.heatmaps import heat_panel, kind_panels, outlined, sheet
-from unpool.visualize.sliding import slide
+from unpool.visualize.occlusion.heatmaps import heat_panel, kind_panels, outlined, sheet
+from unpool.visualize.occlusion.window import slide
 
 SLIDING = slide((6, 9), 3, 3)
 
@@ -41,9 +41,9 @@ def test_many_kinds_share_the_last_color():
 
 
 def test_figures():
-    picture = np.zeros((6, 9, 3), np.uint8)
-    shown = outlined(picture, SLIDING)
-    assert not picture.any()
+    image = np.zeros((6, 9, 3), np.uint8)
+    shown = outlined(image, SLIDING)
+    assert not image.any()
     assert (shown[:, :, 0] > 0).sum() == 8
     assert (shown[0:3, 3:6, 0].sum(), shown[1, 4, 0]) == (8 * 255, 0)
-    assert sheet([(picture, "a")] * 4).shape[1] == pytest.approx(1200)
+    assert sheet([(image, "a")] * 4).shape[1] == pytest.approx(1200)

@@ -8,9 +8,9 @@ from torch import nn
 
 from unpool.errors import OptionError
 from unpool.models import VGG, AlexNet, ZFNet
-from unpool.visualize.chains import trace_chain
-from unpool.visualize.incremental import Incremental, Line
-from unpool.visualize.sliding import slide
+from unpool.visualize.occlusion.chain import trace_chain
+from unpool.visualize.occlusion.incremental import Incremental, Line
+from unpool.visualize.occlusion.window import slide
 
 NETS = {
     "vgg": lambda: (VGG(10, ((2, 6), (2, 8), (3, 12)), 24, 64), "features.relu3_3"),

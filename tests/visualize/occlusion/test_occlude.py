@@ -12,14 +12,14 @@ from torch import nn
 from unpool.errors import OptionError, ShapeError
 from unpool.models import VGG
 from unpool.visualize import occlude, project
-from unpool.visualize.looped import Plain
-from unpool.visualize.occlusion import save_found
+from unpool.visualize.occlusion.naive import Plain
+from unpool.visualize.occlusion.occlude import save_found
 
 basic = pytest.importorskip("captum.testing.helpers.basic_models")
 
 
 class Told(nn.Module):
-    """A model of rows of numbers, for pictures of one row."""
+    """A model of rows of numbers, for images of one row."""
 
     def __init__(self, model):
         super().__init__()
@@ -56,7 +56,7 @@ def test_captums_numbers_for_rows(row, window, stride, baseline, wanted, batch):
 
 
 class Half(nn.Module):
-    """Captum's network of two pictures, as one of the first or of the second."""
+    """Captum's network of two images, as one of the first or of the second."""
 
     def __init__(self, model, other, first):
         super().__init__()
@@ -67,7 +67,7 @@ class Half(nn.Module):
         return self.model(*((x, other) if self.first else (other, x)))
 
 
-def test_captums_numbers_for_pictures():
+def test_captums_numbers_for_images():
     model = basic.BasicModel_ConvNet_One_Conv()
     x, ones = torch.arange(16.0).view(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
     first, second = Half(model, ones, True), Half(model, x, False)
@@ -85,10 +85,10 @@ def test_captums_numbers_for_pictures():
     [((7, 5), (3, 5)), ((4, 9), (1, 4)), ((30, 3), (11, 3)), ((1, 31), (1, 8))],
 )
 @pytest.mark.parametrize("name", ["vgg", "overlapping", "resnet"])
-def test_equals_captum(name, window, stride, build, pictures, filled_net):
+def test_equals_captum(name, window, stride, build, photos, filled_net):
     from captum.attr import Occlusion
 
-    trunk, image = build(name), pictures[:1]
+    trunk, image = build(name), photos[:1]
     shape = trunk(image).shape
     head = filled_net(nn.Sequential(nn.Flatten(), nn.Linear(shape[1:].numel(), 5)))
     model = nn.Sequential(trunk, head).eval()
@@ -195,16 +195,16 @@ def test_of_a_layer_that_runs_again_and_of_one_after_the_chain(image, filled_net
         assert torch.allclose(quick.values, plain.values, rtol=1e-4)
 
 
-def test_models_that_are_no_chains_fall_back_and_tell(build, pictures):
+def test_models_that_are_no_chains_fall_back_and_tell(build, photos):
     model = nn.Sequential(build("resnet"), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    found = occlude(model, pictures[:1], layer="0.4", window=9)
+    found = occlude(model, photos[:1], layer="0.4", window=9)
     assert not found.incremental
     assert found.note.startswith("the model is not a chain of layers: ")
     record = found.record()
     assert (record["exact incremental"], record["note"]) == ("no", found.note)
     with pytest.raises(OptionError, match=r"not a chain of layers: .*; use method='plain'"):
-        occlude(model, pictures[:1], window=9, method="incremental")
+        occlude(model, photos[:1], window=9, method="incremental")
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert not any(m._forward_hooks for m in model.modules())
 
@@ -218,8 +218,8 @@ def test_a_layer_inside_of_another_class_falls_back(net, image):
 
 def test_save(net, image, tmp_path):
     found = occlude(net, image, layer="features.pool2", window=8, stride=4)
-    picture = np.full((24, 24, 3), 90, np.uint8)
-    figure, facts = found.save(tmp_path / "a.b", picture, ["cat", "dog"], "BGR")
+    photo = np.full((24, 24, 3), 90, np.uint8)
+    figure, facts = found.save(tmp_path / "a.b", photo, ["cat", "dog"], "BGR")
     assert (figure.name, facts.name) == ("a.b.png", "a.b.json")
     assert np.array(Image.open(figure)).ndim == 3
     told = json.loads(facts.read_text())
@@ -230,12 +230,12 @@ def test_save(net, image, tmp_path):
     x0, y0, *_ = told["lowest_box"]
     row, column = divmod(int(found.values.argmin()), found.sliding.shape[1])
     assert (y0, x0) == (4 * row, 4 * column)
-    captions = [caption for _, caption in found.panels(picture)]
+    captions = [caption for _, caption in found.panels(photo)]
     assert len(captions) == 6
     assert captions[3].startswith(f"class {found.target}: ")
     without = occlude(net, image, window=8)
-    assert (len(without.panels(picture)), without.record()["totals"]) == (4, None)
-    with pytest.raises(ShapeError, match=r"a picture of \(3, 3, 3\) for maps of \(24, 24\)"):
+    assert (len(without.panels(photo)), without.record()["totals"]) == (4, None)
+    with pytest.raises(ShapeError, match=r"an image of \(3, 3, 3\) for maps of \(24, 24\)"):
         found.panels(np.zeros((3, 3, 3), np.uint8))
 
 
@@ -317,8 +317,8 @@ def test_what_does_not_fit_is_refused(net, image, options, error, message):
         occlude(net, image, **options)
 
 
-def test_pictures_and_outputs_that_do_not_fit_are_refused(net, image):
-    with pytest.raises(ShapeError, match=r"a picture of \(2, 3, 24, 24\) .*; wanted one"):
+def test_images_and_outputs_that_do_not_fit_are_refused(net, image):
+    with pytest.raises(ShapeError, match=r"an image of \(2, 3, 24, 24\) .*; wanted one"):
         occlude(net, image.repeat(2, 1, 1, 1))
     with pytest.raises(ShapeError, match=r"gives \(1, 6, 6, 6\); wanted class scores"):
         occlude(net.features, image)

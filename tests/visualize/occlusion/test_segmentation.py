@@ -46,26 +46,26 @@ def test_a_region_that_is_hidden_whole_has_no_iou(image, tmp_path):
     found = occlude_region(Neighbors(), image, window=9, stride=9)
     assert math.isnan(found.iou[0, 0])
     assert found.iou.flatten()[1:].tolist() == [1, 1, 1]
-    picture = np.zeros((12, 12, 3), np.uint8)
-    figure, facts = found.save(tmp_path / "a", picture, ["nothing", "mark"])
+    photo = np.zeros((12, 12, 3), np.uint8)
+    figure, facts = found.save(tmp_path / "a", photo, ["nothing", "mark"])
     told = json.loads(facts.read_text())
     assert (told["iou"], told["lowest"]) == ([[None, 1.0], [1.0, 1.0]], 1.0)
     assert figure.exists()
-    assert found.panels(picture, ["nothing", "mark"])[2][1].startswith("IoU of mark")
+    assert found.panels(photo, ["nothing", "mark"])[2][1].startswith("IoU of mark")
 
 
 def test_of_a_segmenter_against_a_loop(filled):
     net = filled(DeconvNet(3, ((1, 4), (1, 6)), None, 32))
     options = {"whole_side": 32, "device": "cpu", "precision": "fp32"}
     segmenter = Segmenter(net, ["a", "b", "c"], **options)
-    picture = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-    before = segmenter(picture).labels
+    photo = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    before = segmenter(photo).labels
     assert len(set(np.unique(before)) - {0}) >= 1
-    found = occlude_region(segmenter, picture, window=(8, 12), stride=(8, 10))
+    found = occlude_region(segmenter, photo, window=(8, 12), stride=(8, 10))
     assert found.target == 1 + int(np.argmax(np.bincount(before.ravel(), minlength=3)[1:]))
     assert np.array_equal(found.labels, before)
     for iou, (x0, y0, x1, y1) in zip(found.iou.flatten(), found.sliding.boxes(), strict=True):
-        hidden = picture.copy()
+        hidden = photo.copy()
         hidden[y0:y1, x0:x1] = (123, 117, 104)  # RGB
         after = segmenter(hidden).labels
         outside = np.ones(before.shape, bool)
@@ -73,7 +73,7 @@ def test_of_a_segmenter_against_a_loop(filled):
         a, b = (before == found.target)[outside], (after == found.target)[outside]
         assert float(iou) == pytest.approx((a & b).sum() / (a | b).sum())
     choosy = Segmenter(net, ["a", "b", "c"], presence=1, **options)  # what the network says, counts
-    again = occlude_region(choosy, picture, window=(8, 12), stride=(8, 10))
+    again = occlude_region(choosy, photo, window=(8, 12), stride=(8, 10))
     assert torch.equal(again.iou, found.iou)
     tensors = occlude_region(net, torch.randn(1, 3, 32, 32), window=16, target=None)
     assert tensors.iou.shape == (3, 3)
@@ -114,6 +114,6 @@ def test_classes_above_255(image):
     assert occlude_region(Shifted(), image, target=262, window=12).target == 262
     with pytest.raises(OptionError, match="class 5 is not found; it has 261, 262"):
         occlude_region(Shifted(), image, target=5)
-    picture = np.zeros((12, 12, 3), np.uint8)
-    assert found.panels(picture)[1][0].shape == picture.shape
-    assert found.panels(picture)[2][1].startswith("IoU of class 261")
+    photo = np.zeros((12, 12, 3), np.uint8)
+    assert found.panels(photo)[1][0].shape == photo.shape
+    assert found.panels(photo)[2][1].startswith("IoU of class 261")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unpool.errors import OptionError
-from unpool.visualize.sliding import slide
+from unpool.visualize.occlusion.window import slide
 
 SIDES = st.tuples(st.integers(1, 12), st.integers(1, 12))
 
@@ -44,7 +44,7 @@ def test_nearest():
 @pytest.mark.parametrize(
     ("window", "stride", "message"),
     [
-        (9, None, r"an occluder of 9 x 9 for a picture of 8 x 12; wanted 1 pixel or more"),
+        (9, None, r"an occluder of 9 x 9 for an image of 8 x 12; wanted 1 pixel or more"),
         (0, None, "an occluder of 0 x 0"),
         ((2, 4), (3, 1), r"a stride of 3 x 1 with an occluder of 2 x 4; wanted 1 or more"),
         (4, 0, "a stride of 0 x 0"),

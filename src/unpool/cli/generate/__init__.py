@@ -14,7 +14,7 @@ __all__ = ["generate"]
 def generate() -> None:
     """Draw objects: chairs, with the default weights.
 
-    What is written depends on the ending of the file: a picture, or an animation (.gif, .mp4).
+    What is written depends on the ending of the file: an image, or an animation (.gif, .mp4).
 
     \b
     Example: unpool generate list -o styles.png

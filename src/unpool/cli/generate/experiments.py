@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool import console
-from unpool.cli.generate.options import PICTURES, SCALE, SHARED, output
+from unpool.cli import console
+from unpool.cli.generate.options import IMAGES, SCALE, SHARED, output
 from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, Folder, make_folder
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
-    from unpool.data.chairs import Chairs
+    from unpool.rendering.dataset import Chairs
 
 __all__ = ["capacity", "compare", "transfer"]
 
@@ -38,7 +38,7 @@ STEPS = click.option(
 @click.command()
 @DATA
 @SCALE
-@output("compare.png", *PICTURES)
+@output("compare.png", *IMAGES)
 @SHARED
 def compare(data: Path, scale: int, output: Path, **options: Any) -> None:
     """Compare views that a network has not seen with the truth, and with what needs no network.
@@ -48,17 +48,17 @@ def compare(data: Path, scale: int, output: Path, **options: Any) -> None:
     truth, the network, blending and the nearest view.
 
     With --json, there is an object with output, views (their number), mse (over all pixels, colors
-    inside the mask), mse_inside (inside the true mask) and network_better (the share of the views
+    inside the mask), mse_inside (inside the true mask) and network_better (the fraction of views
     on which it is).
 
     \b
     Example: unpool generate compare --data RENDERS -o compare.png
     """
     from unpool.cards import read_card
-    from unpool.data.chairs import AZIMUTHS, open_chairs, read_views
     from unpool.generate import Generator, compare_views
-    from unpool.generate.drawn import enlarge
-    from unpool.generate.lessons import split_views
+    from unpool.generate.batches import split_views
+    from unpool.generate.result import enlarge
+    from unpool.rendering.dataset import AZIMUTHS, open_chairs, read_views
     from unpool.vision.images import write_image
 
     weights = options["weights"]
@@ -73,8 +73,8 @@ def compare(data: Path, scale: int, output: Path, **options: Any) -> None:
     chairs = open_chairs(data)
     hidden = split_views(chairs, tuple(held))[1].tolist()
     with console.progress("reading", options["quiet"]) as show:
-        pictures = read_views(chairs, generator.size, progress=show)
-    found = compare_views(generator, chairs, pictures, hidden)
+        images = read_views(chairs, generator.size, progress=show)
+    found = compare_views(generator, chairs, images, hidden)
     write_image(output, enlarge(found.sheet(), scale))
     figures = {
         "mse": found.mse(),
@@ -84,7 +84,7 @@ def compare(data: Path, scale: int, output: Path, **options: Any) -> None:
     if options["as_json"]:
         console.print_json({"output": str(output), "views": len(hidden), **figures})
     elif not options["quiet"]:
-        ways = list(found.pictures)
+        ways = list(found.images)
         rows = [[name, *(_figure(own.get(way)) for way in ways)] for name, own in figures.items()]
         console.print_table([[f"{len(hidden)} views", *ways], *rows])
         click.echo(f"{output}: truth, {', '.join(ways)}")
@@ -176,7 +176,7 @@ def capacity(
 
 
 def _opened(data: Path, output: Path) -> "Chairs":
-    from unpool.data.chairs import open_chairs
+    from unpool.rendering.dataset import open_chairs
 
     chairs = open_chairs(data)
     make_folder(output)
@@ -184,7 +184,7 @@ def _opened(data: Path, output: Path) -> "Chairs":
 
 
 def _can_draw(figure: Path, quiet: bool) -> bool:
-    from unpool.runs import curves_missing
+    from unpool.training.run import curves_missing
 
     missing = curves_missing(figure.name)
     if missing and not quiet:

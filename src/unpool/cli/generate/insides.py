@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.generate.options import (
     ANIMATIONS,
     BACKGROUND,
     FPS,
-    PICTURES,
+    IMAGES,
     SCALE,
     SHARED,
     STYLE,
@@ -61,7 +61,7 @@ def _list(names: list[str], as_json: bool) -> None:
 @seen(301, 20)
 @BACKGROUND
 @SCALE
-@output("mask.png", *PICTURES)
+@output("mask.png", *IMAGES)
 @SHARED
 def mask(
     style: str,
@@ -105,7 +105,7 @@ def mask(
 )
 @seen(310, 30)
 @SCALE
-@output("unit.png", *PICTURES)
+@output("unit.png", *IMAGES)
 @SHARED
 def unit(
     layer: str,
@@ -117,7 +117,7 @@ def unit(
 ) -> None:
     """Draw what single units make, all others of their layer being zero.
 
-    Of layers of maps, what a unit adds to the picture of the zero vector; zero is mid-gray.
+    Of layers of maps, what a unit adds to the image of the zero vector; zero is mid-gray.
 
     With --json, there is an object with output, size, layer and units.
 
@@ -133,7 +133,7 @@ def unit(
     chosen = list(units) or list(range(min(32, count_units(generator, layer))))
     given = typed({n: options[n] for n in ("value", "place", "azimuth", "elevation")})
     found = activate(generator, layer, chosen, **given)
-    tiles = [(p, str(n)) for p, n in zip(found.pictures(), chosen, strict=True)]
+    tiles = [(p, str(n)) for p, n in zip(found.images(), chosen, strict=True)]
     size = write_captioned(output, tiles, 8, scale)
     tell(options, output, [], size=size, layer=layer, units=chosen)
 
@@ -147,7 +147,7 @@ def unit(
 @BACKGROUND
 @SCALE
 @FPS
-@output("zoom.png", *PICTURES, *ANIMATIONS)
+@output("zoom.png", *IMAGES, *ANIMATIONS)
 @SHARED
 def zoom(
     styles: tuple[str, ...],
@@ -163,7 +163,7 @@ def zoom(
     It is looked for with the styles that are drawn, the first three when none is named.
 
     With --json, there is an object with output, size, unit and, where it was looked for, factor
-    (of the zoom) and explained (the share of the change that it explains).
+    (of the zoom) and explained (the fraction of the change that it explains).
 
     \b
     Example: unpool generate zoom --style 3 -o zoom.png
@@ -190,7 +190,7 @@ def zoom(
 @_LIST
 @click.option("--count", type=click.IntRange(1, 512), help="Of maps, each way.  [default: 16]")
 @click.option("--scale", type=TIMES, default=4, help="Enlarge so many times.  [default: 4]")
-@output("filters.png", *PICTURES)
+@output("filters.png", *IMAGES)
 @SHARED
 def filters(
     layer: str | None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.options import DEVICE, JSON, QUIET
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from unpool.generate import Drawn, Generator, Style
 
-    Pictures = Sequence[NDArray[np.uint8]]
+    Images = Sequence[NDArray[np.uint8]]
 
 Command = Callable[..., Any]
 
-PICTURES, ANIMATIONS = (".png", ".jpg", ".jpeg"), (".gif", ".mp4")
+IMAGES, ANIMATIONS = (".png", ".jpg", ".jpeg"), (".gif", ".mp4")
 
 
 class File(click.Path):
@@ -115,7 +115,7 @@ WEIGHTS = click.option(
     help="Weights that come with the package, or a folder of weights.  [default: chairs]",
 )
 _STYLE_HELP = (
-    "A style by its name or number, or shares of several, A=1,B=-1,C=1; `unpool generate list` "
+    "A style by its name or number, or fractions of several, A=1,B=-1,C=1; `unpool generate list` "
     "shows them."
 )
 STYLE = click.option("--style", required=True, metavar="STYLE", help=_STYLE_HELP)
@@ -133,9 +133,9 @@ FPS = click.option(
     "--fps",
     type=click.FloatRange(1, 50),
     default=15,
-    help="Of an animation, pictures a second.  [default: 15]",
+    help="Of an animation, images a second.  [default: 15]",
 )
-COUNT = click.option("--count", type=click.IntRange(2, 1000), help="How many pictures.")
+COUNT = click.option("--count", type=click.IntRange(2, 1000), help="How many images.")
 SHARED = chain(WEIGHTS, DEVICE, JSON, QUIET)
 
 
@@ -155,26 +155,26 @@ def parsed(texts: Sequence[str], generator: "Generator") -> "list[Style]":
     return [text if text in known else parse_style(text) for text in texts] or list(known)
 
 
-def write(path: Path, pictures: "Pictures", columns: int, scale: int, fps: float = 15) -> list[int]:
-    """Write pictures as a sheet or, by the ending, an animation; gives its width and height.
+def write(path: Path, images: "Images", columns: int, scale: int, fps: float = 15) -> list[int]:
+    """Write images as a sheet or, by the ending, an animation; gives its width and height.
 
     Args:
         path: the file.
-        pictures: (H, W, 3) each, in the order of the rows, or of time.
+        images: (H, W, 3) each, in the order of the rows, or of time.
         columns: of a sheet.
         scale: how many times to enlarge.
         fps: of an animation.
     """
     from unpool.generate import write_animation
-    from unpool.generate.drawn import enlarge
+    from unpool.generate.result import enlarge
     from unpool.vision.images import write_image
-    from unpool.visualize.pictures import mosaic
+    from unpool.visualize.images import mosaic
 
     if path.suffix.lower() in ANIMATIONS:
-        write_animation(path, pictures, fps=fps, scale=scale)
-        height, width = pictures[0].shape[:2]
+        write_animation(path, images, fps=fps, scale=scale)
+        height, width = images[0].shape[:2]
         return [width * scale, height * scale]
-    sheet = enlarge(mosaic(list(pictures), columns), scale)
+    sheet = enlarge(mosaic(list(images), columns), scale)
     write_image(path, sheet)
     return [sheet.shape[1], sheet.shape[0]]
 
@@ -182,13 +182,13 @@ def write(path: Path, pictures: "Pictures", columns: int, scale: int, fps: float
 def write_captioned(
     path: Path, tiles: "Sequence[tuple[NDArray[np.uint8], str]]", columns: int, scale: int
 ) -> list[int]:
-    """Write pictures as a sheet with a caption below each; gives its width and height."""
-    from unpool.generate.drawn import enlarge
+    """Write images as a sheet with a caption below each; gives its width and height."""
+    from unpool.generate.result import enlarge
     from unpool.vision.drawing import contact_sheet
     from unpool.vision.images import write_image
 
     columns = min(columns, len(tiles))
-    side = max(max(picture.shape[:2]) for picture, _ in tiles) * scale
+    side = max(max(image.shape[:2]) for image, _ in tiles) * scale
     width = columns * (side + 10) + 10
     sheet = contact_sheet([(enlarge(p, scale), text) for p, text in tiles], columns, width)
     write_image(path, sheet)

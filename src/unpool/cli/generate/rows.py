@@ -1,4 +1,4 @@
-"""`unpool generate interpolate`, `morph`, `transform` and `correspond`: pictures in a row."""
+"""`unpool generate interpolate`, `morph`, `transform` and `correspond`: images in a row."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from unpool.cli.generate.options import (
     COUNT,
     ENDS,
     FPS,
-    PICTURES,
+    IMAGES,
     SCALE,
     SHARED,
     STYLE,
@@ -31,7 +31,7 @@ from unpool.cli.options import FROM_ONE, choice, typed
 
 __all__ = ["correspond", "interpolate", "morph", "transform"]
 
-_ALL = (*PICTURES, *ANIMATIONS)
+_ALL = (*IMAGES, *ANIMATIONS)
 _CHANGES = (
     "translate-x",
     "translate-y",
@@ -83,10 +83,10 @@ def interpolate(
 ) -> None:
     """Draw views from one to another, between and beyond those of the training.
 
-    There are 62 pictures of an animation and 8 of a sheet, unless --count is given. An animation
+    There are 62 images of an animation and 8 of a sheet, unless --count is given. An animation
     of a whole turn goes round without a stop, any other there and back.
 
-    With --json, there is an object with output, size, style, pictures and notes.
+    With --json, there is an object with output, size, style, images and notes.
 
     \b
     Example: unpool generate interpolate --style 3 -o turn.gif
@@ -98,13 +98,13 @@ def interpolate(
     generator, moves = load(options), _moves(output)
     mixed, count = parsed([style], generator)[0], count or (62 if moves else 8)
     whole = abs(azimuth[1] - azimuth[0]) == 360 and elevation[0] == elevation[1]
-    if whole:  # the last picture would be the first
+    if whole:  # the last image would be the first
         drawn = turn(generator, mixed, elevation[0], count)
     else:
         drawn = draw(generator, mixed, azimuth, elevation, count)
     shown = drawn if whole or not moves else drawn + drawn[-2:0:-1]
     size = write(output, [d.on(background) for d in shown], len(drawn), scale, fps)
-    tell(options, output, drawn, size=size, style=style, pictures=len(shown))
+    tell(options, output, drawn, size=size, style=style, images=len(shown))
 
 
 @click.command()
@@ -132,7 +132,7 @@ def morph(
     authors' seven, or --count with even shares.
 
     With --json, there is an object with output, size, shares (of the first style, in the order of
-    the pictures) and notes.
+    the images) and notes.
 
     \b
     Example: unpool generate morph --from 0 --to 1 -o morph.gif
@@ -149,7 +149,7 @@ def morph(
     drawn = draw(generator, a, b, shares, **place)
     shown = drawn + drawn[-2:0:-1] if moves else drawn
     size = write(output, [d.on(background) for d in shown], len(drawn), scale, fps)
-    tell(options, output, drawn, size=size, shares=shares, pictures=len(shown))
+    tell(options, output, drawn, size=size, shares=shares, images=len(shown))
 
 
 @click.command()
@@ -164,7 +164,7 @@ def morph(
     "--ends",
     callback=pair("-0.5,0.5"),
     metavar="FROM,TO",
-    help="Of all changes: in shares of the side, radians or logarithms.  [default: the authors']",
+    help="Of all changes: fractions of the side, radians or logarithms.  [default: the authors']",
 )
 @seen(301, 20)
 @COUNT
@@ -186,11 +186,11 @@ def transform(
 ) -> None:
     """Move, turn, zoom, stretch and recolor an object by degrees, beyond what was trained.
 
-    A sheet has a row for each change, of 7 pictures unless --count is given; an animation shows
-    one after another, 15 pictures there and back. The authors' ends are
+    A sheet has a row for each change, of 7 images unless --count is given; an animation shows
+    one after another, 15 images there and back. The authors' ends are
 
     \b
-      translate-x, translate-y   -0.2 to 0.2   shares of the side
+      translate-x, translate-y   -0.2 to 0.2   fractions of the side
       angle                      -0.5 to 0.5   radians
       zoom                       0 to 0.59     logarithm
       stretch                    0.41 to -0.41 logarithm
@@ -257,7 +257,7 @@ def correspond(
 ) -> None:
     """Find what of one style corresponds to what of another, by the optical flow of a morph.
 
-    A picture shows both, with the same points in the same colors; an animation shows the points
+    An image shows both, with the same points in the same colors; an animation shows the points
     on their way.
 
     With --json, there is an object with output, points (x and y in the first) and found (in the

@@ -1,14 +1,14 @@
-"""`unpool generate list`, `view` and `grid`: what there is, one picture, many views."""
+"""`unpool generate list`, `view` and `grid`: what there is, one image, many views."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.generate.options import (
     BACKGROUND,
-    PICTURES,
+    IMAGES,
     SCALE,
     SHARED,
     STYLE,
@@ -33,11 +33,11 @@ _THUMBNAILS = 10  # a row
 
 
 @click.command("list")
-@click.option("-o", "--output", type=File(*PICTURES), metavar="FILE", help="Write thumbnails, too.")
+@click.option("-o", "--output", type=File(*IMAGES), metavar="FILE", help="Write thumbnails, too.")
 @seen(301, 20)
 @SHARED
 def list_(output: Path | None, **options: Any) -> None:
-    """Show the styles, and their pictures on a sheet with -o.
+    """Show the styles, and their images on a sheet with -o.
 
     With --json, the line of a style has style and number.
 
@@ -56,7 +56,7 @@ def list_(output: Path | None, **options: Any) -> None:
         elif not options["quiet"]:
             click.echo(f"{number:4} {name}")
     if output is not None and not (options["as_json"] or options["quiet"]):
-        click.echo(f"{output}: their pictures")
+        click.echo(f"{output}: their images")
 
 
 @click.command()
@@ -68,7 +68,7 @@ def list_(output: Path | None, **options: Any) -> None:
     callback=amounts,
     multiple=True,
     metavar="NAME=AMOUNT",
-    help="A transformation: translate-x or translate-y, in shares of the side; angle or hue, in "
+    help="A transformation: translate-x or translate-y, in fractions of the side; angle or hue, in "
     "radians; zoom, stretch, saturation or brightness, in logarithms. Can be given several times.",
 )
 @click.option(
@@ -77,7 +77,7 @@ def list_(output: Path | None, **options: Any) -> None:
     help="A name or #rrggbb.  [default: a PNG is transparent, a JPEG white]",
 )
 @SCALE
-@output("view.png", *PICTURES)
+@output("view.png", *IMAGES)
 @SHARED
 def view(
     style: str,
@@ -112,7 +112,7 @@ def view(
 @click.option("--elevation", type=float, default=20, help="Degrees above.  [default: 20]")
 @BACKGROUND
 @SCALE
-@output("grid.png", *PICTURES)
+@output("grid.png", *IMAGES)
 @SHARED
 def grid(
     styles: tuple[str, ...],

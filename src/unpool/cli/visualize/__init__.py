@@ -1,4 +1,4 @@
-"""`unpool visualize`: what networks have learned, and what in a picture excites them."""
+"""`unpool visualize`: what networks have learned, and what in an image excites them."""
 
 import click
 

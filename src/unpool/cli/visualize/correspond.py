@@ -1,4 +1,4 @@
-"""`unpool visualize correspond`: whether a network notices the same part in several pictures."""
+"""`unpool visualize correspond`: whether a network notices the same part in several images."""
 
 import csv
 import json
@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.options import DEVICE, JSON, QUIET, make_folder, typed
 from unpool.cli.visualize.options import (
     LAYERS,
     MODEL,
-    find_pictures,
+    find_images,
     output_option,
     show_layers,
     take_subject,
@@ -23,7 +23,7 @@ from unpool.cli.visualize.options import (
 from unpool.errors import OptionError
 
 Parts = dict[str, dict[Path, tuple[float, ...]]]
-_COLUMNS = ("picture", "part", "x0", "y0", "x1", "y1")
+_COLUMNS = ("image", "part", "x0", "y0", "x1", "y1")
 
 
 @click.command()
@@ -39,15 +39,15 @@ _COLUMNS = ("picture", "part", "x0", "y0", "x1", "y1")
     "--boxes",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
-    help="Instead of INPUTS and --part: a .csv with the columns picture,part,x0,y0,x1,y1, or a "
-    ".json with a list of such objects. Pictures are found from the folder of the file.",
+    help="Instead of INPUTS and --part: a .csv with the columns image,part,x0,y0,x1,y1, or a "
+    ".json with a list of such objects. Images are found from the folder of the file.",
 )
 @MODEL
 @LAYERS
 @click.option(
     "--draws",
     type=click.IntRange(min=0),
-    help="Boxes at random that each picture is compared by; 0 for none.  [default: 10]",
+    help="Boxes at random that each image is compared by; 0 for none.  [default: 10]",
 )
 @click.option(
     "--choice",
@@ -70,10 +70,10 @@ def correspond(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Hide the same part in several pictures, and compare how their features change.
+    """Hide the same part in several images, and compare how their features change.
 
-    INPUTS are two or more pictures. The table has the share of features whose change differs in
-    sign, over all pairs of pictures: a network that knows a part gives less for it than for boxes
+    INPUTS are two or more images. The table has the fraction of features whose change differs in
+    sign, over all pairs of images: a network that knows a part gives less for it than for boxes
     at random. --layer names the layers; when not given, the last with maps and the last of all
     below the class scores.
 
@@ -96,11 +96,11 @@ def correspond(
     unusable: dict[str, str] = {}
     if boxes is not None:
         if inputs or parts:
-            raise OptionError("got --boxes, and pictures or --part; leave one of them out")
+            raise OptionError("got --boxes, and images or --part; leave one of them out")
         given = _read(boxes)
     else:
-        pictures, unusable = find_pictures(inputs, None, None, output)
-        given = _placed(parts, pictures)
+        images, unusable = find_images(inputs, None, None, output)
+        given = _placed(parts, images)
     make_folder(output)
     with console.progress("hiding", quiet) as show:
         found = application(subject, given, layers, progress=show, **typed(options))
@@ -108,25 +108,25 @@ def correspond(
 
     def show_it() -> None:
         console.print_table(found.table())
-        click.echo(f"{len(found.pictures)} pictures, into {output / 'correspondence.png'}")
+        click.echo(f"{len(found.images)} images, into {output / 'correspondence.png'}")
 
     return tell(found, unusable, start, output, as_json, None if quiet else show_it)
 
 
-def _placed(parts: tuple[str, ...], pictures: list[Path]) -> Parts:
-    """The boxes of --part, of which the first of a name is in the first picture, and so on."""
+def _placed(parts: tuple[str, ...], images: list[Path]) -> Parts:
+    """The boxes of --part, of which the first of a name is in the first image, and so on."""
     count = Counter(part.partition("=")[0] for part in parts)
-    if not parts or any(n != len(pictures) for n in count.values()):
+    if not parts or any(n != len(images) for n in count.values()):
         told = ", ".join(f"{n} of {name!r}" for name, n in count.items()) or "no --part"
         raise OptionError(
-            f"got {told} for {len(pictures)} pictures; give --part NAME=X0,Y0,X1,Y1 for each "
-            "picture in turn, or --boxes FILE"
+            f"got {told} for {len(images)} images; give --part NAME=X0,Y0,X1,Y1 for each "
+            "image in turn, or --boxes FILE"
         )
     found: Parts = {}
     for part in parts:
         name, _, box = part.partition("=")
         where = found.setdefault(name, {})
-        where[pictures[len(where)]] = _box(box.split(","), f"--part {part}")
+        where[images[len(where)]] = _box(box.split(","), f"--part {part}")
     return found
 
 
@@ -144,13 +144,13 @@ def _read(path: Path) -> Parts:
                 f"got boxes {path}, whose entry {i} lacks some of {', '.join(_COLUMNS)}; add them"
             )
         box = _box([row[column] for column in _COLUMNS[2:]], f"entry {i} of {path}")
-        where, picture = found.setdefault(str(row["part"]), {}), path.parent / str(row["picture"])
-        if picture in where:
+        where, image = found.setdefault(str(row["part"]), {}), path.parent / str(row["image"])
+        if image in where:
             raise OptionError(
                 f"got boxes {path}, whose entry {i} is a second box of {row['part']} in "
-                f"{row['picture']}; leave one of them out"
+                f"{row['image']}; leave one of them out"
             )
-        where[picture] = box
+        where[image] = box
     if not found:
         raise OptionError(f"got boxes {path}, which has none; add {', '.join(_COLUMNS)} of each")
     return found

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.options import DEVICE, JSON, QUIET, make_folder
 from unpool.cli.visualize.options import MODEL, numbers, output_option, take_subject
 from unpool.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
     from unpool.vision.sources import Source
-    from unpool.visualize.subjects import Subject
+    from unpool.visualize.preprocessing import Subject
 
 
 @click.command()
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     "--crop",
     callback=numbers,
     metavar="X0,Y0,X1,Y1",
-    help="Look at the square around this box, in pixels of the picture, as in instance-wise "
-    "segmentation.  [default: the middle square of the picture]",
+    help="Look at the square around this box, in pixels of the image, as in instance-wise "
+    "segmentation.  [default: the middle square of the image]",
 )
 @output_option("decoded")
 @DEVICE
@@ -55,7 +55,7 @@ def decode(
 ) -> int:
     """Follow a class through the decoder of a DeconvNet or an FCN, from coarse to fine.
 
-    INPUTS are pictures, folders, patterns, lists of paths (.txt), or - for the standard input.
+    INPUTS are images, folders, patterns, lists of paths (.txt), or - for the standard input.
 
     For cat.jpg this writes OUTPUT/cat.png, of each stage a map after unpooling and one after
     deconvolution (of an FCN: the scores of the stage before and its own), and at the end the score
@@ -64,7 +64,7 @@ def decode(
     What cannot be read, or does not hold the class, is reported; the rest is done, and the exit
     code is 3.
 
-    With --json, the line of a picture has source, class, unit (its number), share (of the square
+    With --json, the line of an image has source, class, unit (its number), share (of the square
     where it is predicted), score (the mean there), maps (layer, unit, size, largest), file and
     seconds; or source and error.
 
@@ -109,7 +109,7 @@ def _decode(
     box: tuple[float, ...] | None,
     wanted: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write the figure of a picture, and give what is to be said of it."""
+    """Write the figure of an image, and give what is to be said of it."""
     import numpy as np
 
     from unpool.vision.boxes import Crop, square
@@ -137,9 +137,9 @@ def _decode(
 
 
 def _try(subject: "Subject", label: int | None, unit: int | None) -> None:
-    """Refuse what fits no picture: another model, or a class or map that it does not have."""
+    """Refuse what fits no image: another model, or a class or map that it does not have."""
+    from unpool.visualize.class_scores import score_maps
     from unpool.visualize.decode import decode as follow
-    from unpool.visualize.scores import score_maps
 
     trial = subject.trial()
     scores = score_maps(subject.model, trial)

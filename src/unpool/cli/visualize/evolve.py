@@ -1,4 +1,4 @@
-"""`unpool visualize evolve`: what excites units, at each checkpoint of a training."""
+"""`unpool visualize evolve`: what excites units, at each checkpoint of a training run."""
 
 import time
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder, several_units, typed
 from unpool.cli.visualize.options import (
     LABELED,
     LAYERS,
     MODEL,
     RULE,
-    find_pictures,
+    find_images,
     output_option,
     show_layers,
     take_rules,
@@ -54,7 +54,7 @@ _OF_MODELS = ("weights", "torch_model", "size", "mean", "std", "order", "range")
     metavar="NUMBER",
     help="Which maps chance takes; another number, others.  [default: 0]",
 )
-@click.option("--batch", type=FROM_ONE, help="Pictures at a time.  [default: 32]")
+@click.option("--batch", type=FROM_ONE, help="Images at a time.  [default: 32]")
 @RULE
 @output_option("evolution")
 @DEVICE
@@ -73,18 +73,18 @@ def evolve(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Show what excites some maps most, at each checkpoint of a training.
+    """Show what excites some maps most, at each checkpoint of a training run.
 
-    INPUTS are pictures, folders, patterns, or lists of paths (.txt). At each checkpoint the
+    INPUTS are images, folders, patterns, or lists of paths (.txt). At each checkpoint the
     strongest activation of a map over all of them is projected down; a bar marks where it jumps
-    to another picture.
+    to another image.
 
     OUTPUT/evolution.png has a block a layer, a map a row, and checkpoints from left to right;
-    OUTPUT/evolution.json names the pictures.
+    OUTPUT/evolution.json names the images.
 
     What cannot be read is reported, the rest is done, and the exit code is 3.
 
-    With --json, there is one object: output, checkpoints, pictures (how many were seen), failed,
+    With --json, there is one object: output, checkpoints, images (how many were seen), failed,
     seconds, and layers: layer, units, jumps (how many, over all checkpoints).
 
     \b
@@ -96,7 +96,7 @@ def evolve(
         return show_layers(checkpoints[0].load(), as_json)
     from unpool.visualize.evolve import evolve as application
 
-    pictures, unusable = find_pictures(inputs, data, split, output)
+    images, unusable = find_images(inputs, data, split, output)
     shown = {name: options.pop(name) for name in ("units", "shown", "batch", "color")}
     if shown["units"] and shown["shown"]:
         raise OptionError("got --unit and --shown; leave one of them out")
@@ -104,7 +104,7 @@ def evolve(
     rules = take_rules(options)
     make_folder(output)
     with console.progress("looking", quiet) as show:
-        found = application(checkpoints, pictures, layers, progress=show, **typed(shown), **rules)
+        found = application(checkpoints, images, layers, progress=show, **typed(shown), **rules)
     found.save(output)
     failed = unusable | found.failed
     told = [
@@ -113,7 +113,7 @@ def evolve(
     ]
     if as_json:
         seen: dict[str, Any] = {"output": str(output), "checkpoints": found.checkpoints}
-        seen |= {"pictures": len(found.pictures), "failed": failed}
+        seen |= {"images": len(found.images), "failed": failed}
         seconds = round(time.perf_counter() - start, 3)
         console.print_json({**seen, "seconds": seconds, "layers": told})
     else:
@@ -125,7 +125,7 @@ def evolve(
                 for t, g in zip(told, found.layers, strict=True)
             ]
             console.print_table([["layer", "maps", "jumps"], *rows])
-            click.echo(f"{len(found.pictures)} pictures, into {output / 'evolution.png'}")
+            click.echo(f"{len(found.images)} images, into {output / 'evolution.png'}")
     return 3 if failed else 0
 
 
@@ -139,8 +139,7 @@ def _take_checkpoints(
     device = typed({"device": options.pop("device")})
     if (run is None) == (not paths):
         raise OptionError(
-            "got neither --run nor --checkpoint; name the folder of a training, or each of some "
-            "weights"
+            "got neither --run nor --checkpoint; name the folder of a run, or each of some weights"
             if run is None
             else "got --run and --checkpoint; leave one of them out"
         )

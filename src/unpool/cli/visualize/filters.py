@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder, typed
 from unpool.cli.visualize.options import (
     MODEL,
-    find_pictures,
+    find_images,
     output_option,
     show_layers,
     take_subject,
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 @click.option(
     "--share",
     type=click.FloatRange(0, 1),
-    help="A filter whose RMS is below this share of the median is dead.  [default: 0.1]",
+    help="A filter whose RMS is below this fraction of the median is dead.  [default: 0.1]",
 )
-@click.option("--batch", type=FROM_ONE, help="Pictures at a time.  [default: 8]")
+@click.option("--batch", type=FROM_ONE, help="Images at a time.  [default: 8]")
 @output_option("filters")
 @DEVICE
 @JSON
@@ -52,7 +52,7 @@ def filters(
 ) -> int:
     """Show the filters of the first layer, and find dead and dominant ones in all.
 
-    INPUTS, which can be left out, are pictures, folders, patterns, or lists of paths (.txt): then
+    INPUTS, which can be left out, are images, folders, patterns, or lists of paths (.txt): then
     maps that none of them excites are counted, too.
 
     OUTPUT/filters.png has the filters on one scale, and each on its own; their spectrum, with zero
@@ -73,12 +73,12 @@ def filters(
     from unpool.visualize.filters import inspect_filters
 
     unusable: dict[str, str] = {}
-    pictures: list[Path] = []
+    images: list[Path] = []
     if inputs:
-        pictures, unusable = find_pictures(inputs, None, None, output)
+        images, unusable = find_images(inputs, None, None, output)
     make_folder(output)
     with console.progress("looking", quiet) as show:
-        found = inspect_filters(subject, layer, pictures, progress=show, **typed(options))
+        found = inspect_filters(subject, layer, images, progress=show, **typed(options))
     found.save(output)
     show_it = None if quiet else partial(_print, found, output)
     return tell(found, unusable, start, output, as_json, show_it)

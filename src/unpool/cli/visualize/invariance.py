@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.options import DEVICE, JSON, QUIET, make_folder, typed
 from unpool.cli.visualize.options import (
     LAYERS,
     MODEL,
     Command,
-    find_pictures,
+    find_images,
     numbers,
     output_option,
     show_layers,
@@ -43,7 +43,7 @@ def _range(name: str, what: str, default: str) -> Callable[[Command], Command]:
     "--class",
     "label",
     metavar="NAME|NUMBER",
-    help="The class whose probability is shown.  [default: of each picture the most probable]",
+    help="The class whose probability is shown.  [default: of each image the most probable]",
 )
 @output_option("invariance")
 @DEVICE
@@ -58,15 +58,15 @@ def invariance(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Shift, enlarge and turn pictures, and see how far their features move.
+    """Shift, enlarge and turn images, and see how far their features move.
 
-    INPUTS are pictures, folders, patterns, or lists of paths (.txt); a handful reads best. --layer
+    INPUTS are images, folders, patterns, or lists of paths (.txt); a handful reads best. --layer
     twice names the first layer and the top one; when not given, they are the last before maps
     shrink for the first time, and the last below the class scores.
 
-    OUTPUT/invariance.png has a row for each transformation: the pictures, the distance from the
+    OUTPUT/invariance.png has a row for each transformation: the images, the distance from the
     original in both layers, and the probability of the class, for models that give one. Of a model
-    that segments it is the mean over the picture. OUTPUT/invariance.json has the numbers.
+    that segments it is the mean over the image. OUTPUT/invariance.json has the numbers.
 
     What cannot be read is reported, the rest is done, and the exit code is 3.
 
@@ -84,14 +84,14 @@ def invariance(
     values = {kind: _spread(kind, options[kind]) for kind in TRANSFORMS if options[kind]}
     label = None if options["label"] is None else subject.find_class(options["label"])
     chosen = typed({"label": label, "values": values or None})
-    pictures, unusable = find_pictures(inputs, None, None, output)
+    images, unusable = find_images(inputs, None, None, output)
     make_folder(output)
     with console.progress("transforming", quiet) as show:
-        found = measure_invariance(subject, pictures, layers, progress=show, **chosen)
+        found = measure_invariance(subject, images, layers, progress=show, **chosen)
     found.save(output)
 
     def show_it() -> None:
-        click.echo(f"{len(found.pictures)} pictures, into {output / 'invariance.png'}")
+        click.echo(f"{len(found.images)} images, into {output / 'invariance.png'}")
 
     return tell(found, unusable, start, output, as_json, None if quiet else show_it)
 

@@ -1,4 +1,4 @@
-"""`unpool visualize occlude`: what of a picture must be hidden for a network to be at a loss."""
+"""`unpool visualize occlude`: what of an image must be hidden for a network to be at a loss."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder
 from unpool.cli.visualize.options import (
     MODEL,
@@ -22,7 +22,7 @@ from unpool.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
     from unpool.vision.sources import Source
-    from unpool.visualize.subjects import Subject
+    from unpool.visualize.preprocessing import Subject
 
 _ENDINGS = ("occlusion.png", "occlusion.json")
 
@@ -86,9 +86,9 @@ def occlude(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Slide a gray square over pictures, and see what the network makes of them.
+    """Slide a gray square over images, and see what the network makes of them.
 
-    INPUTS are pictures, folders, patterns, lists of paths (.txt), or - for the standard input.
+    INPUTS are images, folders, patterns, lists of paths (.txt), or - for the standard input.
 
     For cat.jpg this writes OUTPUT/cat.occlusion.png and OUTPUT/cat.occlusion.json. Of a classifier
     they show, for every stop, the total activation of the map that is strongest with nothing
@@ -99,7 +99,7 @@ def occlude(
 
     What cannot be read is reported, the rest is done, and the exit code is 3.
 
-    With --json, the line of a picture has source, figure, facts (both files), class, name, lowest
+    With --json, the line of an image has source, figure, facts (both files), class, name, lowest
     (the probability or IoU where it is lowest), lowest_box (the square there) and seconds, of a
     classifier also value (the probability with nothing hidden), "exact incremental" (yes or no)
     and unprojected (why there is no projection, or nothing); or source and error.
@@ -135,17 +135,17 @@ def occlude(
 
 
 Run = Callable[..., Any]
-"""`occlude` or `occlude_region` with their options, for pictures (1, 3, H, W)."""
+"""`occlude` or `occlude_region` with their options, for images (1, 3, H, W)."""
 
 
 def _runner(subject: "Subject", options: dict[str, Any], quiet: bool) -> Run:
-    """What to do with a picture; what does not fit the model is refused at once."""
-    from unpool.visualize.hiding import occlude_region
+    """What to do with an image; what does not fit the model is refused at once."""
+    from unpool.visualize.activations import Probe, list_layers
+    from unpool.visualize.class_scores import SCORE, scored
     from unpool.visualize.layers import stages
-    from unpool.visualize.occlusion import occlude
-    from unpool.visualize.probes import Probe, list_layers
-    from unpool.visualize.scores import SCORE, scored
-    from unpool.visualize.sliding import slide
+    from unpool.visualize.occlusion.occlude import occlude
+    from unpool.visualize.occlusion.segmentation import occlude_region
+    from unpool.visualize.occlusion.window import slide
 
     if "target" in options:
         options["target"] = subject.find_class(options["target"])
@@ -178,9 +178,9 @@ def _names(path: Path) -> tuple[str, ...]:
 def _occlude(
     subject: "Subject", run: Run, source: "Source", output: Path, progress: Callable[..., None]
 ) -> dict[str, Any]:
-    """Write what is found of a picture, and give what is to be said of it."""
+    """Write what is found of an image, and give what is to be said of it."""
     from unpool.vision.images import read_image
-    from unpool.visualize.occlusion import Occlusion
+    from unpool.visualize.occlusion.occlude import Occlusion
 
     record: dict[str, Any] = {"source": "-" if source.path is None else str(source.path)}
     start = time.perf_counter()
@@ -188,7 +188,7 @@ def _occlude(
         image = read_image(sys.stdin.buffer if source.path is None else source.path)
         crop = subject.inputs.crop(image)
         found = run(subject.prepare([crop]), progress)
-    except (ImageError, OptionError) as error:  # the options fit the model, if not this picture
+    except (ImageError, OptionError) as error:  # the options fit the model, if not this image
         return {**record, "error": str(error)}
     order = (subject.inputs.order,) if isinstance(found, Occlusion) else ()
     files = found.save(output / f"{source.name}.occlusion", crop, subject.classes, *order)

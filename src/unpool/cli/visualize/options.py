@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.options import Folder, choice, typed
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
-    from unpool.visualize.subjects import Subject
+    from unpool.visualize.preprocessing import Subject
 
 Command = Callable[..., Any]
 
@@ -22,7 +22,7 @@ class Found(Protocol):
 
     @property
     def failed(self) -> dict[str, str]:
-        """Pictures that could not be read, and why."""
+        """Images that could not be read, and why."""
 
     def told(self) -> dict[str, Any]:
         """All of it, as plain values."""
@@ -106,7 +106,7 @@ LABELED = _all(
         "--data",
         type=click.Path(path_type=Path),
         metavar="FOLDER",
-        help="Instead of INPUTS, labeled pictures in a layout that `unpool evaluate` knows.",
+        help="Instead of INPUTS, labeled images in a layout that `unpool evaluate` knows.",
     ),
     click.option(
         "--split", metavar="NAME", help="Of --data: the part that is looked at.  [default: all]"
@@ -159,7 +159,7 @@ def output_option(default: str) -> Callable[[Command], Command]:
     )
 
 
-def find_pictures(
+def find_images(
     inputs: Sequence[str], data: Path | None, split: str | None, output: Path
 ) -> tuple[list[Path], dict[str, str]]:
     """The files to look at, and what cannot be used."""
@@ -168,14 +168,14 @@ def find_pictures(
 
     if data is not None:
         if inputs:
-            raise OptionError("got pictures and --data; leave one of them out")
+            raise OptionError("got images and --data; leave one of them out")
         missing: dict[str, str] = {}
         return [s.image for s in open_data(data, split or "all", missing).samples], missing
     if split is not None:
         raise OptionError("got --split without --data; add that, or leave it out")
     sources, unusable = find_images(inputs, output)
     if any(source.path is None for source in sources):
-        raise OptionError("got - for a picture, and each is read twice; name files or folders")
+        raise OptionError("got - for an image, and each is read twice; name files or folders")
     return [source.path for source in sources if source.path], dict(unusable)
 
 
@@ -186,13 +186,13 @@ def take_subject(options: dict[str, Any]) -> "Subject":
         raise OptionError("got --weights and --torch-model; leave one of them out")
     if "range" in given:
         given["range"] = int(given["range"])
-    from unpool.visualize.subjects import load_subject
+    from unpool.visualize.preprocessing import load_subject
 
     return load_subject(**given)
 
 
 def take_rules(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of `unpool.visualize.project`, by name."""
+    """The options of `unpool.visualize.projection`, by name."""
     meant = options.pop("activations")
     named = dict(item.split("=", 1) for item in meant if "=" in item)
     if meant and not named:
@@ -209,7 +209,7 @@ def take_rules(options: dict[str, Any]) -> dict[str, Any]:
 
 def show_layers(subject: "Subject", as_json: bool) -> int:
     """Print the layers of a model: what --list-layers does."""
-    from unpool.visualize.probes import list_layers
+    from unpool.visualize.activations import list_layers
 
     found = list_layers(subject.model, subject.trial())
     if as_json:
@@ -233,7 +233,7 @@ def tell(
 
     Args:
         found: the analysis.
-        unusable: what was no picture, and why; with what could not be read it is told, too.
+        unusable: what was no image, and why; with what could not be read it is told, too.
         start: of `time.perf_counter`, when it began.
         output: where it was written.
         as_json: print one object, and nothing else.

@@ -1,4 +1,4 @@
-"""`unpool visualize project`: what in a picture has excited the units of a layer."""
+"""`unpool visualize project`: what in an image has excited the units of a layer."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.options import DEVICE, JSON, QUIET, make_folder, several_units, typed
 from unpool.cli.visualize.options import (
     LAYERS,
@@ -23,8 +23,8 @@ from unpool.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
     from unpool.vision.sources import Source
-    from unpool.visualize.sheets import Projector, ScoreProjector
-    from unpool.visualize.subjects import Subject
+    from unpool.visualize.preprocessing import Subject
+    from unpool.visualize.projections import Projector, ScoreProjector
 
 
 @click.command()
@@ -61,7 +61,7 @@ def project(
 ) -> int:
     """Project activations down to the pixels that excited them.
 
-    INPUTS are pictures, folders, patterns, lists of paths (.txt), or - for the standard input.
+    INPUTS are images, folders, patterns, lists of paths (.txt), or - for the standard input.
 
     For cat.jpg this writes OUTPUT/cat.input.png, the square that the network sees, as large;
     OUTPUT/cat.LAYER.png for each layer, or OUTPUT/cat.LAYER.UNIT.png where units are named; and
@@ -72,7 +72,7 @@ def project(
 
     What cannot be read is reported, the rest is done, and the exit code is 3.
 
-    With --json, the line of a picture has source, model, options (those given), input, seconds and
+    With --json, the line of an image has source, model, options (those given), input, seconds and
     projections: layer, unit, place, value (the activation there), box (what the unit sees, in the
     square) and file, of a score also class and share (of the square); or source and error.
 
@@ -104,9 +104,9 @@ def project(
 
 def _projector(subject: "Subject", options: dict[str, Any]) -> "Projector | ScoreProjector":
     """What the options ask for: units of layers, or scores of classes."""
-    from unpool.visualize.probes import list_layers
-    from unpool.visualize.scores import SCORE
-    from unpool.visualize.sheets import Projector, ScoreProjector
+    from unpool.visualize.activations import list_layers
+    from unpool.visualize.class_scores import SCORE
+    from unpool.visualize.projections import Projector, ScoreProjector
 
     layers, units = options.pop("layers"), options.pop("units")
     classes, shown = options.pop("classes"), typed({"color": options.pop("color")})
@@ -125,7 +125,7 @@ def _projector(subject: "Subject", options: dict[str, Any]) -> "Projector | Scor
 def _project(
     projector: "Projector | ScoreProjector", source: "Source", output: Path
 ) -> dict[str, Any]:
-    """Write the projections of a picture, and give what is to be said of it."""
+    """Write the projections of an image, and give what is to be said of it."""
     from unpool.vision.images import read_image
 
     record: dict[str, Any] = {"source": "-" if source.path is None else str(source.path)}
@@ -133,7 +133,7 @@ def _project(
     try:
         image = read_image(sys.stdin.buffer if source.path is None else source.path)
         record |= projector.write(image, output / str(source.name))
-    except (ImageError, OptionError) as error:  # the options fit the model, if not this picture
+    except (ImageError, OptionError) as error:  # the options fit the model, if not this image
         return {**record, "error": str(error)}
     return {**record, "seconds": round(time.perf_counter() - start, 3)}
 

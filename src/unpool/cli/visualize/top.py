@@ -1,4 +1,4 @@
-"""`unpool visualize top`: the pictures that excite each map most."""
+"""`unpool visualize top`: the images that excite each map most."""
 
 import time
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
-from unpool import console
+from unpool.cli import console
 from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder, several_units, typed
 from unpool.cli.visualize.options import (
     LABELED,
     LAYERS,
     MODEL,
     RULE,
-    find_pictures,
+    find_images,
     output_option,
     show_layers,
     take_rules,
@@ -29,8 +29,8 @@ from unpool.errors import OptionError
 @LAYERS
 @several_units("A map to show; can be given several times.  [default: evenly chosen ones]")
 @click.option("--shown", type=FROM_ONE, help="How many maps a layer are shown.  [default: 16]")
-@click.option("--count", type=FROM_ONE, help="Pictures kept of each map.  [default: 9]")
-@click.option("--batch", type=FROM_ONE, help="Pictures at a time.  [default: 8]")
+@click.option("--count", type=FROM_ONE, help="Images kept of each map.  [default: 9]")
+@click.option("--batch", type=FROM_ONE, help="Images at a time.  [default: 8]")
 @RULE
 @output_option("top")
 @DEVICE
@@ -47,9 +47,9 @@ def top(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Find the pictures that excite each map most, and show what in them does.
+    """Find the images that excite each map most, and show what in them does.
 
-    INPUTS are pictures, folders, patterns, or lists of paths (.txt). One pass over them finds the
+    INPUTS are images, folders, patterns, or lists of paths (.txt). One pass over them finds the
     strongest of all maps of all layers named; then some maps are shown as in the paper,
     projections beside the patches they come from.
 
@@ -58,8 +58,8 @@ def top(
 
     What cannot be read is reported, the rest is done, and the exit code is 3.
 
-    With --json, there is one object: output, pictures (how many were seen), failed, seconds, and
-    layers: layer, units (how many it has), dead (how many of them no picture excites).
+    With --json, there is one object: output, images (how many were seen), failed, seconds, and
+    layers: layer, units (how many it has), dead (how many of them no image excites).
 
     \b
     Example: unpool visualize top photos --layer trunk.stages.4 -o out
@@ -70,7 +70,7 @@ def top(
         return show_layers(subject, as_json)
     from unpool.visualize.gallery import make_gallery
 
-    paths, unusable = find_pictures(inputs, data, split, output)
+    paths, unusable = find_images(inputs, data, split, output)
     shown = {name: options.pop(name) for name in ("units", "shown", "count", "batch", "color")}
     if shown["units"] and shown["shown"]:
         raise OptionError("got --unit and --shown; leave one of them out")
@@ -86,7 +86,7 @@ def top(
     ]
     if as_json:
         seconds = round(time.perf_counter() - start, 3)
-        seen = {"output": str(output), "pictures": len(found.pictures), "failed": failed}
+        seen = {"output": str(output), "images": len(found.images), "failed": failed}
         console.print_json({**seen, "seconds": seconds, "layers": told})
     else:
         for reason in failed.values():
@@ -94,5 +94,5 @@ def top(
         if not quiet:
             rows = [[str(value) for value in line.values()] for line in told]
             console.print_table([["layer", "units", "never active"], *rows])
-            click.echo(f"{len(found.pictures)} pictures, into {output / 'index.html'}")
+            click.echo(f"{len(found.images)} images, into {output / 'index.html'}")
     return 3 if failed else 0

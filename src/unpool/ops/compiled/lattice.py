@@ -12,7 +12,7 @@ A *chain* is a row of neighbors along one direction. What has no neighbor is in 
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.ops.compiled.rows import Floats, Ints, Places, jit
+from unpool.ops.compiled.kernels import Floats, Ints, Places, jit
 
 __all__ = ["chains", "number", "renumber", "sort"]
 

@@ -1,4 +1,4 @@
-"""Mean field over the lattices of a picture; `unpool.ops.mean_field` takes it where it can.
+"""Mean field over the lattices of an image; `unpool.ops.mean_field` takes it where it can.
 
 Letters: N points, d features, M cells, L labels, W lanes.
 """
@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unpool.ops.compiled.cells import Longs, chains, number, renumber, sort
-from unpool.ops.compiled.rows import (
+from unpool.ops.compiled.kernels import (
     Floats,
     Ints,
     Places,
@@ -28,12 +27,13 @@ from unpool.ops.compiled.rows import (
     softmax,
     splat,
 )
+from unpool.ops.compiled.lattice import Longs, chains, number, renumber, sort
 from unpool.ops.crf import DenseCRF, Kernel, features
 
 __all__ = ["MOST_LABELS", "Field", "fields", "fits", "mean_field"]
 
 STRIP = 32
-"""Width of the strips of a picture, in which its pixels are taken: the cells of a strip stay in
+"""Width of the strips of an image, in which its pixels are taken: the cells of a strip stay in
 the cache from row to row."""
 
 MOST_LABELS = 256
@@ -47,7 +47,7 @@ _Each = Callable[[Callable[[Any], None], Iterable[Any]], list[None]]
 
 
 class Field(NamedTuple):
-    """A kernel on the pixels of a picture."""
+    """A kernel on the pixels of an image."""
 
     cells: int  #: M
     index: Ints  # type: ignore[assignment]  #: (N, d + 1), the cells around each point
@@ -59,7 +59,7 @@ class Field(NamedTuple):
 
 
 def fits(crf: DenseCRF, size: tuple[int, int]) -> bool:
-    """Whether the keys of all lattices on a picture of (H, W) fit into 63 bits."""
+    """Whether the keys of all lattices on an image of (H, W) fit into 63 bits."""
     return size[0] * size[1] < 2**27 and all(
         max(_extent(kernel, size)) < 1e6 and sum(_digits(kernel, size)[1]) < 63
         for kernel in crf.kernels
@@ -67,7 +67,7 @@ def fits(crf: DenseCRF, size: tuple[int, int]) -> bool:
 
 
 def fields(crf: DenseCRF, size: tuple[int, int], image: Tensor | None) -> list[Field]:
-    """The kernels of a CRF on the pixels of a picture, normalized, with their weights.
+    """The kernels of a CRF on the pixels of an image, normalized, with their weights.
 
     Args:
         crf: kernels that `fits` accepts.
@@ -75,7 +75,7 @@ def fields(crf: DenseCRF, size: tuple[int, int], image: Tensor | None) -> list[F
         image: (H, W, 3) uint8, RGB; may be None if no kernel looks at colors.
 
     Raises:
-        ShapeError: a picture that is not (H, W, 3) uint8.
+        ShapeError: an image that is not (H, W, 3) uint8.
     """
     found = []
     for kernel in crf.kernels:
@@ -98,7 +98,7 @@ def mean_field(score: Tensor, size: tuple[int, int], image: Tensor | None, crf: 
         crf: kernels that `fits` accepts.
 
     Raises:
-        ShapeError: a picture that is not (H, W, 3) uint8.
+        ShapeError: an image that is not (H, W, 3) uint8.
     """
     labels, n = score.shape
     lanes = next(w for w in (4, 8, 16, 24, 32, -(-labels // 16) * 16) if w >= labels)
@@ -169,7 +169,7 @@ def _table(lanes: int, rows: int) -> Floats:
 
 @lru_cache(4)
 def _strips(height: int, width: int) -> tuple[Places, Places]:
-    """The pixels of a picture strip by strip, and the place of each pixel among them."""
+    """The pixels of an image strip by strip, and the place of each pixel among them."""
     pixels = np.arange(height * width, dtype=np.uint32).reshape(height, width)
     order = np.concatenate([pixels[:, x : x + STRIP].ravel() for x in range(0, width, STRIP)])
     return order, np.argsort(order).astype(np.uint32)
@@ -177,7 +177,7 @@ def _strips(height: int, width: int) -> tuple[Places, Places]:
 
 @lru_cache(4)
 def _of_places(xy: float, size: tuple[int, int], normalization: str) -> Field:
-    """Without colors, all pictures of a size have the same lattice; the last few are kept."""
+    """Without colors, all images of a size have the same lattice; the last few are kept."""
     return _normalized(Kernel(xy, 1), size, None, normalization)
 
 

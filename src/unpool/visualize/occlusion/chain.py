@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError
-from unpool.visualize.twins import twin_of
+from unpool.visualize.shadow import twin_of
 
 __all__ = ["Link", "trace_chain"]
 
@@ -39,7 +39,7 @@ class _Trace:
 
     def require(self, x: Tensor, where: str) -> None:
         """Add the flattening that a model does by itself; nothing else may come between."""
-        before = self.links[-1].name if self.links else "the pictures"
+        before = self.links[-1].name if self.links else "the images"
         if x._version != self.version:
             raise _Broken(f"something changes the values between {before} and {where}")
         if x is self.last:

@@ -1,4 +1,4 @@
-"""Maps of an occluder's stops as pictures, as large as the picture that it slides over."""
+"""Maps of an occluder's stops as images, as large as the image that it slides over."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from unpool.vision.drawing import contact_sheet
-from unpool.visualize.pictures import GRAY
-from unpool.visualize.sliding import Sliding
+from unpool.visualize.images import GRAY
+from unpool.visualize.occlusion.window import Sliding
 
 __all__ = ["Panel", "heat_panel", "kind_panels", "outlined", "sheet"]
 
 Panel = tuple[NDArray[np.uint8], str]
-"""A picture (H, W, 3) uint8, RGB, with its caption."""
+"""An image (H, W, 3) uint8, RGB, with its caption."""
 
 _KINDS = np.array(
     [
@@ -77,15 +77,15 @@ def kind_panels(labels: Tensor, sliding: Sliding, names: Sequence[str]) -> list[
         rest = counts[order[len(_KINDS) :]].sum() / found.size
         titles[len(_KINDS) :] = [f"{len(titles) - len(_KINDS)} others, {rest:.0%}"]
     legend = _legend(list(zip(colors.tolist(), titles, strict=False)))
-    return [(_enlarged(shown, sliding), "most probable class"), (legend, "share of the stops")]
+    return [(_enlarged(shown, sliding), "most probable class"), (legend, "fraction of the stops")]
 
 
-def outlined(picture: NDArray[np.uint8], sliding: Sliding) -> NDArray[np.uint8]:
-    """A picture with the outline of the occluder at the middle stop."""
+def outlined(photo: NDArray[np.uint8], sliding: Sliding) -> NDArray[np.uint8]:
+    """An image with the outline of the occluder at the middle stop."""
     boxes = sliding.boxes()
     rows, columns = sliding.shape
     x0, y0, x1, y1 = boxes[(rows - 1) // 2 * columns + (columns - 1) // 2]
-    image = Image.fromarray(picture)
+    image = Image.fromarray(photo)
     ImageDraw.Draw(image).rectangle((x0, y0, x1 - 1, y1 - 1), outline="white")
     return np.array(image)
 
@@ -93,9 +93,9 @@ def outlined(picture: NDArray[np.uint8], sliding: Sliding) -> NDArray[np.uint8]:
 def sheet(panels: Sequence[Panel]) -> NDArray[np.uint8]:
     """The panels as one figure, three a row."""
     shown = []
-    for picture, caption in panels:
-        times = max(_LEGEND // max(picture.shape[:2]), 1)  # cells keep their edges
-        shown.append((picture.repeat(times, 0).repeat(times, 1), caption))
+    for image, caption in panels:
+        times = max(_LEGEND // max(image.shape[:2]), 1)  # cells keep their edges
+        shown.append((image.repeat(times, 0).repeat(times, 1), caption))
     return contact_sheet(shown, min(len(shown), 3))
 
 

@@ -2,7 +2,7 @@
 
 A convolution or a pooling window sees a few pixels around a place, so that an occluder changes a
 cone: a patch of each map, larger from layer to layer. The patches of all positions are cut out of
-the maps of the unoccluded picture, and go through the layer as batches of equal size. What comes
+the maps of the unoccluded image, and go through the layer as batches of equal size. What comes
 after the last such layer, as fully connected layers do, runs on whole maps. Nothing is
 approximated. After Nakandala et al., "Incremental and approximate inference for faster
 occlusion-based deep CNN explanations", SIGMOD 2019.
@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unpool.errors import OptionError
-from unpool.visualize.adjoints import each
-from unpool.visualize.chains import Link
-from unpool.visualize.sliding import Box
+from unpool.visualize.backward import each
+from unpool.visualize.occlusion.chain import Link
+from unpool.visualize.occlusion.window import Box
 
 __all__ = ["Incremental", "Line"]
 
@@ -56,7 +56,7 @@ class Line(NamedTuple):
 
 
 class _Windows(NamedTuple):
-    """A layer that works on windows, and the maps it takes of the unoccluded picture."""
+    """A layer that works on windows, and the maps it takes of the unoccluded image."""
 
     lines: tuple[Line, Line]
     run: Callable[[Tensor], Tensor]  #: the layer without its padding
@@ -72,7 +72,7 @@ class _Patches(NamedTuple):
 
 
 class Incremental:
-    """Computes what a chain of layers makes of a picture with an occluder, for many positions.
+    """Computes what a chain of layers makes of an image with an occluder, for many positions.
 
     Args:
         links: the layers, of `trace_chain`.
@@ -115,7 +115,7 @@ class Incremental:
             for number, layer in enumerate(self._rest, len(self._steps)):
                 x = layer(x.clone())
                 self._watch(number, x)
-        self.output = x  #: of the unoccluded picture
+        self.output = x  #: of the unoccluded image
         if not any(isinstance(step, _Windows) for step in self._steps):
             raise OptionError(f"nothing can be saved: the model begins with {links[0].layer}")
 

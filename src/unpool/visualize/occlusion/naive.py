@@ -1,4 +1,4 @@
-"""Occluders put on a picture, and a network run for each of them: the plain way, for any model."""
+"""Occluders put on an image, and a network run for each of them: the plain way, for any model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,18 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import ShapeError
-from unpool.visualize.probes import first_tensor
-from unpool.visualize.sliding import Box
-from unpool.visualize.twins import twin_of
+from unpool.visualize.activations import first_tensor
+from unpool.visualize.occlusion.window import Box
+from unpool.visualize.shadow import twin_of
 
 __all__ = ["Baseline", "Plain", "occluded", "shown_by"]
 
 Baseline = float | Tensor
-"""What an occluder shows: a number, one a channel (C,), or a picture (C, H, W)."""
+"""What an occluder shows: a number, one a channel (C,), or an image (C, H, W)."""
 
 
 class Plain:
-    """Runs a model on a picture with an occluder, for many positions: what needs no chain.
+    """Runs a model on an image with an occluder, for many positions: what needs no chain.
 
     Args:
         model: any module.
@@ -42,7 +42,7 @@ class Plain:
         self._total: Tensor | None = None
         if watched is not None:
             self._watch(*watched)
-        self.output = self._run(image.clone())[0]  #: of the unoccluded picture
+        self.output = self._run(image.clone())[0]  #: of the unoccluded image
 
     @torch.inference_mode()
     def __call__(self, boxes: Sequence[Box]) -> tuple[Tensor, Tensor | None]:
@@ -77,7 +77,7 @@ class Plain:
 
 
 def occluded(image: Tensor, baseline: Tensor, boxes: Sequence[Box]) -> Tensor:
-    """Copies of a picture, each with an occluder."""
+    """Copies of an image, each with an occluder."""
     images = image.repeat(len(boxes), 1, 1, 1)
     for copy, (x0, y0, x1, y1) in zip(images, boxes, strict=True):
         copy[:, y0:y1, x0:x1] = baseline[:, y0:y1, x0:x1]
@@ -88,11 +88,11 @@ def shown_by(baseline: Baseline, image: Tensor) -> Tensor:
     """What an occluder shows wherever it is, (C, H, W).
 
     Raises:
-        ShapeError: it does not fit the picture, or that is not a single one.
+        ShapeError: it does not fit the image, or that is not a single one.
     """
     if image.dim() != 4 or len(image) != 1 or not image.is_floating_point():
         raise ShapeError(
-            f"got a picture of {tuple(image.shape)} {image.dtype}; wanted one, (1, C, H, W), of "
+            f"got an image of {tuple(image.shape)} {image.dtype}; wanted one, (1, C, H, W), of "
             "floating-point numbers, prepared as the model takes it"
         )
     color = torch.as_tensor(baseline, dtype=image.dtype, device=image.device)
@@ -101,6 +101,6 @@ def shown_by(baseline: Baseline, image: Tensor) -> Tensor:
         return color.expand(image.shape[1:])
     except RuntimeError:
         raise ShapeError(
-            f"got a baseline of {tuple(color.shape)} for pictures of {tuple(image.shape[1:])}; "
-            f"wanted a number, one a channel ({image.shape[1]},), or a picture"
+            f"got a baseline of {tuple(color.shape)} for images of {tuple(image.shape[1:])}; "
+            f"wanted a number, one a channel ({image.shape[1]},), or an image"
         ) from None

@@ -1,4 +1,4 @@
-"""Occlusion: a gray square is slid over a picture, and the network is asked at every stop.
+"""Occlusion: a gray square is slid over an image, and the network is asked at every stop.
 
 Three maps in one pass: the probability of a class, the most probable class, and the total
 activation of the map that was strongest before anything was hidden; and its projection beside them.
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError, UnpoolError
-from unpool.visualize.chains import Link, trace_chain
-from unpool.visualize.findings import Occlusion, save_found
-from unpool.visualize.incremental import Incremental
-from unpool.visualize.looped import Baseline, Plain, shown_by
-from unpool.visualize.probes import Probe, first_tensor, list_layers, require_finite
-from unpool.visualize.project import project
+from unpool.visualize.activations import Probe, first_tensor, list_layers, require_finite
+from unpool.visualize.class_scores import is_probability
+from unpool.visualize.occlusion.chain import Link, trace_chain
+from unpool.visualize.occlusion.incremental import Incremental
+from unpool.visualize.occlusion.naive import Baseline, Plain, shown_by
+from unpool.visualize.occlusion.result import Occlusion, save_found
+from unpool.visualize.occlusion.window import Sides, Sliding, slide
+from unpool.visualize.projection import project
 from unpool.visualize.rules import Interception, Rule, find_rule
-from unpool.visualize.scores import is_probability
-from unpool.visualize.sliding import Sides, Sliding, slide
 
 __all__ = ["Occlusion", "occlude", "save_found"]
 
@@ -46,7 +46,7 @@ def occlude(
     activations: str | Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Occlusion:
-    """Slide an occluder over a picture, and see what a classifier makes of it at every stop.
+    """Slide an occluder over an image, and see what a classifier makes of it at every stop.
 
     Args:
         model: any module that gives class scores (N, K), or several tensors of which that is the
@@ -72,7 +72,7 @@ def occlude(
     Raises:
         OptionError: no such class, layer or rule, a window or stride that does not fit, scores
             that are not finite, or a model that is no chain where "incremental" was asked for.
-        ShapeError: a picture that the model cannot take, a baseline of another shape, or a model
+        ShapeError: an image that the model cannot take, a baseline of another shape, or a model
             that gives no class scores.
 
     Zeiler, Fergus 2014, section 4.2 and figure 7, which give neither window nor stride.
@@ -204,7 +204,7 @@ def _strongest(model: nn.Module, image: Tensor, layer: str) -> tuple[int, float]
         maps = Probe(model, [layer])(image)[layer]
     if maps.dim() != 4:
         raise OptionError(
-            f"layer {layer!r} gives {tuple(maps.shape[1:])} for a picture; wanted maps (C, h, w): "
+            f"layer {layer!r} gives {tuple(maps.shape[1:])} for an image; wanted maps (C, h, w): "
             "choose another of list_layers (--list-layers)"
         )
     sums = maps.sum((0, 2, 3), dtype=torch.float64)

@@ -13,10 +13,10 @@ from torch import Tensor
 from unpool.errors import ShapeError
 from unpool.files import atomic
 from unpool.vision.images import write_image
-from unpool.visualize.heatmaps import Panel, heat_panel, kind_panels, outlined, sheet
-from unpool.visualize.pictures import draw
-from unpool.visualize.project import Projection
-from unpool.visualize.sliding import Sliding
+from unpool.visualize.images import draw
+from unpool.visualize.occlusion.heatmaps import Panel, heat_panel, kind_panels, outlined, sheet
+from unpool.visualize.occlusion.window import Sliding
+from unpool.visualize.projection import Projection
 
 __all__ = ["Occlusion", "save_found"]
 
@@ -73,29 +73,29 @@ class Occlusion:
 
     def panels(
         self,
-        picture: NDArray[np.uint8],
+        image: NDArray[np.uint8],
         names: Sequence[str] = (),
         order: Literal["RGB", "BGR"] = "RGB",
     ) -> list[Panel]:
-        """The panels of the paper's figure 7: pictures with captions.
+        """The panels of the paper's figure 7: images with captions.
 
         Args:
-            picture: that was looked at, (H, W, 3) uint8, RGB.
+            image: that was looked at, (H, W, 3) uint8, RGB.
             names: of the classes, by their numbers; numbers are shown where there are none.
             order: of the colors that the network takes.
 
         Returns:
-            The picture with the outline of an occluder; if a layer was named, the activity of its
+            The image with the outline of an occluder; if a layer was named, the activity of its
             strongest map and, where there is one, its projection; the value of the class; the most
             probable class, and its legend.
         """
-        if picture.shape != (*self.sliding.size, 3):
+        if image.shape != (*self.sliding.size, 3):
             raise ShapeError(
-                f"got a picture of {picture.shape} for maps of {self.sliding.size}; pass the "
+                f"got an image of {image.shape} for maps of {self.sliding.size}; pass the "
                 "square that the network saw, such as Inputs.crop gives"
             )
         name = names[self.target] if self.target < len(names) else f"class {self.target}"
-        found = [(outlined(picture, self.sliding), "picture, and an occluder")]
+        found = [(outlined(image, self.sliding), "image, and an occluder")]
         if self.totals is not None:
             found.append(heat_panel(self.totals, self.sliding, "activity"))
         if self.projection is not None:
@@ -107,7 +107,7 @@ class Occlusion:
     def save(
         self,
         stem: str | Path,
-        picture: NDArray[np.uint8],
+        image: NDArray[np.uint8],
         names: Sequence[str] = (),
         order: Literal["RGB", "BGR"] = "RGB",
     ) -> list[Path]:
@@ -115,12 +115,12 @@ class Occlusion:
 
         Args:
             stem: the path of what is written, without its ending.
-            picture: see `panels`, as the other arguments.
+            image: see `panels`, as the other arguments.
 
         Returns:
             Both paths.
         """
-        shown = sheet(self.panels(picture, names, order))
+        shown = sheet(self.panels(image, names, order))
         return save_found(Path(stem), shown, self.record())
 
 

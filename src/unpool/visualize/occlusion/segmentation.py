@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.segment import Segmenter
+from unpool.segment.segmenter import Segmenter
 from unpool.vision.drawing import overlay
 from unpool.vision.images import voc_palette
-from unpool.visualize.heatmaps import Panel, heat_panel, outlined, sheet
-from unpool.visualize.looped import Baseline, occluded, shown_by
-from unpool.visualize.occlusion import Progress, save_found
-from unpool.visualize.sliding import Box, Sides, Sliding, slide
-from unpool.visualize.twins import twin_of
+from unpool.visualize.occlusion.heatmaps import Panel, heat_panel, outlined, sheet
+from unpool.visualize.occlusion.naive import Baseline, occluded, shown_by
+from unpool.visualize.occlusion.occlude import Progress, save_found
+from unpool.visualize.occlusion.window import Box, Sides, Sliding, slide
+from unpool.visualize.shadow import twin_of
 
 __all__ = ["RegionOcclusion", "occlude_region"]
 
@@ -57,34 +57,34 @@ class RegionOcclusion:
             "iou": iou,
         }
 
-    def panels(self, picture: NDArray[np.uint8], names: Sequence[str] = ()) -> list[Panel]:
-        """The picture with the outline of an occluder, its labels, and the IoU of every stop.
+    def panels(self, image: NDArray[np.uint8], names: Sequence[str] = ()) -> list[Panel]:
+        """The image with the outline of an occluder, its labels, and the IoU of every stop.
 
         Args:
-            picture: that was looked at, (H, W, 3) uint8, RGB.
+            image: that was looked at, (H, W, 3) uint8, RGB.
             names: of the classes, by their numbers.
         """
-        if picture.shape != (*self.sliding.size, 3):
+        if image.shape != (*self.sliding.size, 3):
             raise ShapeError(
-                f"got a picture of {picture.shape} for maps of {self.sliding.size}; pass the "
-                "picture that was segmented"
+                f"got an image of {image.shape} for maps of {self.sliding.size}; pass the "
+                "image that was segmented"
             )
         name = names[self.target] if self.target < len(names) else f"class {self.target}"
         classes = np.union1d([0], self.labels)  # an overlay has numbers below 256
         shown = [names[k] if k < len(names) else str(k) for k in classes.tolist()]
         ranks = np.minimum(np.searchsorted(classes, self.labels), 255)
-        found = overlay(picture, ranks, voc_palette()[classes[:256] % 256], shown)
+        found = overlay(image, ranks, voc_palette()[classes[:256] % 256], shown)
         return [
-            (outlined(picture, self.sliding), "picture, and an occluder"),
+            (outlined(image, self.sliding), "image, and an occluder"),
             (found, "what is found"),
             heat_panel(self.iou, self.sliding, f"IoU of {name}"),
         ]
 
     def save(
-        self, stem: str | Path, picture: NDArray[np.uint8], names: Sequence[str] = ()
+        self, stem: str | Path, image: NDArray[np.uint8], names: Sequence[str] = ()
     ) -> list[Path]:
         """Write STEM.png, the figure, and STEM.json, all that was found; give both paths."""
-        return save_found(Path(stem), sheet(self.panels(picture, names)), self.record())
+        return save_found(Path(stem), sheet(self.panels(image, names)), self.record())
 
 
 def occlude_region(
@@ -98,14 +98,14 @@ def occlude_region(
     batch: int = 4,
     progress: Progress | None = None,
 ) -> RegionOcclusion:
-    """Slide an occluder over a picture, and see how much of an object's region is still found.
+    """Slide an occluder over an image, and see how much of an object's region is still found.
 
     At every stop the IoU of the region with and without the occluder is taken, over the pixels
     outside of it: what counts is what it does to the rest of the object, not that it hides some.
 
     Args:
-        model: gives scores (N, K, H, W) for pictures (N, C, H, W); or a `Segmenter`, which
-            segments each occluded picture as a whole.
+        model: gives scores (N, K, H, W) for images (N, C, H, W); or a `Segmenter`, which
+            segments each occluded image as a whole.
         image: (1, C, H, W), as the model takes it; for a `Segmenter` (H, W, 3) uint8, RGB.
         target: the class; the one with the most pixels, other than 0, the background, when not
             given.
@@ -118,7 +118,7 @@ def occlude_region(
 
     Raises:
         OptionError: no such class, one that is not found, or an occluder that does not fit.
-        ShapeError: a model that gives no scores for every pixel, or a picture it cannot take.
+        ShapeError: a model that gives no scores for every pixel, or an image it cannot take.
 
     The occlusion of Zeiler, Fergus 2014, section 4.2, for a network that segments.
 
@@ -131,7 +131,7 @@ def occlude_region(
         raise OptionError(f"got batch={batch}; wanted 1 or more")
     if isinstance(model, Segmenter):
         if not isinstance(image, np.ndarray):
-            raise ShapeError("got a tensor for a Segmenter; wanted a picture (H, W, 3) uint8, RGB")
+            raise ShapeError("got a tensor for a Segmenter; wanted an image (H, W, 3) uint8, RGB")
         label, size = _of_segmenter(model, image), (image.shape[0], image.shape[1])
     else:
         if not isinstance(image, Tensor):
@@ -195,7 +195,7 @@ def _target(labels: Labels, target: int | None) -> int:
     if target is None or not (0 <= target < len(counts) and counts[target]):
         there = ", ".join(map(str, objects[:5])) or "nothing but the background, 0"
         wanted = "an object" if target is None else f"class {target}"
-        raise OptionError(f"got a picture in which {wanted} is not found; it has {there}")
+        raise OptionError(f"got an image in which {wanted} is not found; it has {there}")
     return target
 
 

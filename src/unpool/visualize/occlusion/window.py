@@ -1,4 +1,4 @@
-"""An occluder that slides over a picture: where it stops, and what that says of each pixel."""
+"""An occluder that slides over an image: where it stops, and what that says of each pixel."""
 
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ class Sliding(NamedTuple):
     ((2, 3), (8, 0, 9, 4))
     """
 
-    size: tuple[int, int]  #: of the picture, in pixels
+    size: tuple[int, int]  #: of the image, in pixels
     window: tuple[int, int]  #: of the occluder
     stride: tuple[int, int]  #: from one stop to the next
 
@@ -82,15 +82,15 @@ class Sliding(NamedTuple):
 def slide(
     size: tuple[int, int], window: Sides | None = None, stride: Sides | None = None
 ) -> Sliding:
-    """Where an occluder stops on a picture.
+    """Where an occluder stops on an image.
 
     Args:
-        size: height and width of the picture.
+        size: height and width of the image.
         window: height and width of the occluder; a fifth of the shorter side when not given.
         stride: rows and columns from one stop to the next; half the window when not given.
 
     Raises:
-        OptionError: a window larger than the picture, or a stride that leaves pixels out.
+        OptionError: a window larger than the image, or a stride that leaves pixels out.
 
     The paper gives neither; these are about those of MATLAB's `occlusionSensitivity`.
 
@@ -103,8 +103,8 @@ def slide(
     down, across = (stride, stride) if isinstance(stride, int) else stride
     if not (1 <= high <= size[0] and 1 <= wide <= size[1]):
         raise OptionError(
-            f"got an occluder of {high} x {wide} for a picture of {size[0]} x {size[1]}; wanted 1 "
-            "pixel or more, and no more than the picture has"
+            f"got an occluder of {high} x {wide} for an image of {size[0]} x {size[1]}; wanted 1 "
+            "pixel or more, and no more than the image has"
         )
     if not (1 <= down <= high and 1 <= across <= wide):
         raise OptionError(

@@ -1,0 +1,1 @@
+"""Image classification: training and evaluation of the classifiers that are visualized."""

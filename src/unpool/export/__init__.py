@@ -1,0 +1,1 @@
+"""Export to ONNX, OpenVINO and `torch.export`, and running the exported files."""

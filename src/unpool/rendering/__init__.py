@@ -1,0 +1,1 @@
+"""Rendered views of 3-D models: meshes, a renderer, and the data sets it writes."""

@@ -1,0 +1,1 @@
+"""Semantic segmentation: images in, a class for every pixel out; training and evaluation."""

@@ -1,0 +1,1 @@
+"""The training engine: one loop and one run folder for every application."""

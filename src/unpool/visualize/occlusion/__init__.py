@@ -1,0 +1,1 @@
+"""Occlusion maps of classifiers and of segmentation networks."""
