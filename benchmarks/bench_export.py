@@ -38,7 +38,7 @@ def main() -> None:
     image = photos((375, 500))["coffee"]
     results: dict[str, dict[str, dict[str, float]]] = {name: {} for name in compared}
     first = next(iter(compared.values()))
-    inputs = {"whole": resize(image, first.whole_side)[None]}
+    inputs = {"whole": resize(image, first.long_side)[None]}
     if first.side is not None:
         crops = [Crop((x, 10, x + 300, 310), first.side) for x in range(0, 40 * CROPS, 40)]
         inputs["crop"] = np.stack([crop.take(image) for crop in crops])

@@ -64,7 +64,7 @@ def folder_of(photos: int, count: int) -> list[Point]:
         sources = [Path(folder, f"{n}.jpg") for n in range(photos)]
         for n, source in enumerate(sources):
             write_image(source, np.roll(images[n % len(images)], n, axis=1))
-        segmenter = Segmenter.from_pretrained("objects", mode="whole", whole_side=SMALL)
+        segmenter = Segmenter.from_pretrained("objects", mode="whole", long_side=SMALL)
         segmenter(images[0])
         start = time.perf_counter()
         for n, source in enumerate(sources, 1):

@@ -24,15 +24,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from unpool.cards import read_card
 from unpool.data import DataSet, open_data, read_sample
 from unpool.files import atomic
-from unpool.models.weights import read_card
 from unpool.ops import CRF_PRESETS, DenseCRF, Kernel
 from unpool.recipes import RECIPES, Phase, Recipe
 from unpool.segment.aggregate import Aggregate
 from unpool.segment.ensemble import combine
 from unpool.segment.evaluate import Measured, compare, evaluate, summarize
-from unpool.segment.result import PRESENT_ON, conclude
+from unpool.segment.result import PRESENT_ON, postprocess
 from unpool.segment.segmenter import Segmenter, resize, squares
 from unpool.segment.train import train
 from unpool.vision.drawing import contact_sheet, overlay
@@ -78,9 +78,13 @@ def rows(
     """The labels of one image by every row: those of the table, and those of the ablations."""
 
     def labels(
-        scores: Scores, crf: str | DenseCRF | None = None, presence: float = deconvnet.presence
+        scores: Scores,
+        crf: str | DenseCRF | None = None,
+        presence_threshold: float = deconvnet.presence_threshold,
     ) -> NDArray[np.uint8]:
-        return conclude(image, scores, deconvnet.classes, crf=crf, presence=presence).labels
+        return postprocess(
+            image, scores, deconvnet.classes, crf=crf, presence_threshold=presence_threshold
+        ).labels
 
     whole, _ = deconvnet.score(image, mode="whole")
     partner, _ = fcn.score(image, mode="whole")
@@ -100,8 +104,10 @@ def rows(
     both = combine(best, partner, ensemble)
     for name, scores in zip(PRESENCE_OF, (partner, whole, best, both), strict=True):
         found[name] = labels(scores)
-        for presence in PRESENCES:
-            found[f"{name}, presence {presence:g}"] = labels(scores, presence=presence)
+        for presence_threshold in PRESENCES:
+            found[f"{name}, presence {presence_threshold:g}"] = labels(
+                scores, presence_threshold=presence_threshold
+            )
     for name, scores in (("DeconvNet, instance-wise + CRF", best), ("EDeconvNet + CRF", both)):
         found[name] = labels(scores, crf)
         found[f"{name}, presence 0"] = labels(scores, crf, 0.0)
@@ -120,7 +126,9 @@ def _at_large(image: NDArray[np.uint8], scores: Scores, by: Segmenter) -> NDArra
     large = resize(image, max(ENLARGED, *image.shape[:2]))
     size = large.shape[:2]
     grown = F.interpolate(torch.from_numpy(scores)[None], size=size, mode="bilinear")[0]
-    found = conclude(large, grown.numpy(), by.classes, crf=_CRF, presence=by.presence)
+    found = postprocess(
+        large, grown.numpy(), by.classes, crf=_CRF, presence_threshold=by.presence_threshold
+    )
     refined = found.scores
     back = F.interpolate(torch.from_numpy(refined)[None], size=image.shape[:2], mode="area")[0]
     return np.asarray(back.numpy().argmax(0).astype(np.uint8))
@@ -139,7 +147,10 @@ def measure(
                 measured[name].append(compare(sample.name, labels, truth, len(data.classes)))
     for name in PRESENCE_OF:
         measured[f"{name}, presence by others"] = by_others(
-            [measured[f"{name}, presence {presence:g}"] for presence in PRESENCES]
+            [
+                measured[f"{name}, presence {presence_threshold:g}"]
+                for presence_threshold in PRESENCES
+            ]
         )
     return _summaries(measured, data)
 
@@ -290,14 +301,14 @@ def page(parts: dict[str, dict[str, dict[str, Any]]], about: dict[str, str]) -> 
     others = [
         name
         for name in rows
-        if name not in (*TABLE, *crfs) and " of " not in name and "presence" not in name
+        if name not in (*TABLE, *crfs) and " of " not in name and "presence_threshold" not in name
     ]
     kept = {name: rows[f"{name}, presence 0"] for name in TABLE}
     presences = [
         f"| {p} | "
         + " | ".join(_cell(rows[f"{name}, presence {p}"]) for name in PRESENCE_OF)
         + " |"
-        for p in (*(f"{presence:g}" for presence in PRESENCES), "by others")
+        for p in (*(f"{presence_threshold:g}" for presence_threshold in PRESENCES), "by others")
     ]
     counts = [
         f"| {c} | " + " | ".join(_cell(rows[f"{how} of {c}"]) for how in ("max", "mean")) + " |"
@@ -312,17 +323,21 @@ def page(parts: dict[str, dict[str, dict[str, Any]]], about: dict[str, str]) -> 
         f"Made by `{about['command']}`; figures in percent. {about['protocol']}",
         f"Machine: {about['machine']}. Weights: {about['weights']}. Ensemble: {about['ensemble']}, "
         f"dense CRF: `{about['crf']}`, 50 proposals, aggregation: {about['aggregate']}, "
-        f"presence: {about['presence']}.",
+        f"presence_threshold: {about['presence']}.",
         table(rows, list(TABLE)),
         "![the rows on photos of scikit-image](results-figure.jpg)",
         "## Classes that are nowhere sure",
-        f"By the weights' `presence`, classes that have a probability of {about['presence']} on "
+        f"By the weights' `presence_threshold`, classes that have a probability of {about['presence']} on "
         f"less than {100 * PRESENT_ON:g} % of an image are left out. The paper keeps all classes:",
         table(kept, list(TABLE)),
-        "Mean IoU by presence. In the last row the presence of each tenth of the images is the "
+        "Mean IoU by presence_threshold. In the last row the presence of each tenth of the images is the "
         "one that is best on the other nine tenths, so that no image chooses for itself.",
         "\n".join(
-            ["| presence | " + " | ".join(PRESENCE_OF) + " |", "|---|---|---|---|---|", *presences]
+            [
+                "| presence_threshold | " + " | ".join(PRESENCE_OF) + " |",
+                "|---|---|---|---|---|",
+                *presences,
+            ]
         ),
         "## Parts and alternatives",
         table(rows, others),
@@ -402,10 +417,10 @@ def main(
     }
     if with_stages:
         ways["stages"] = lambda: stages(data, split, runs)
-    presence = f"{deconvnet.presence:g}"
+    presence_threshold = f"{deconvnet.presence_threshold:g}"
     keys = {
-        "rows": " ".join([*known, crf, ensemble, presence]),
-        "precisions": " ".join([*known[:3], presence]),
+        "rows": " ".join([*known, crf, ensemble, presence_threshold]),
+        "precisions": " ".join([*known[:3], presence_threshold]),
         "stages": " ".join(known[:3]),
     }
     parts = {
@@ -421,7 +436,7 @@ def main(
         "ensemble": ensemble,
         "crf": crf,
         "aggregate": deconvnet.aggregate,
-        "presence": presence,
+        "presence_threshold": presence_threshold,
     }
     with atomic(output / "results.json") as temporary:
         temporary.write_text(json.dumps({"about": about, **parts}, indent=1) + "\n")

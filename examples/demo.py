@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
         seconds = time.perf_counter() - start
         found.save(folder / f"{name}.png")
         shares = [
-            f"{label} {share:.1%}" for label, share in found.shares().items() if share > 0.005
+            f"{label} {share:.1%}" for label, share in found.fractions().items() if share > 0.005
         ]
         table.add_row(name, ", ".join(shares), f"{seconds:.2f}")
         tiles += [(image, name), (found.overlay(), "segmented")]

@@ -67,7 +67,7 @@ def test_a_partner_that_is_not_there(tmp_path):
 
 def test_settings_are_what_the_card_has():
     assert settings({}, 2, "x") == {"classes": ["class 0", "class 1"]}
-    card = {"mode": "instance", "whole_side": 64, "input": {"order": "BGR"}, "classes": ["a", "b"]}
+    card = {"mode": "instance", "long_side": 64, "input": {"order": "BGR"}, "classes": ["a", "b"]}
     assert settings(card, 2, "x") == {k: v for k, v in card.items() if k != "input"}
     assert settings({"input": {"mean": [1, 2, 3]}}, 1, "x")["mean"] == (1, 2, 3)
 

@@ -11,17 +11,6 @@ from typing import Any
 
 from unpool.errors import WeightsError
 
-__all__ = [
-    "AGGREGATIONS",
-    "EXPORTED",
-    "MODES",
-    "find_partner",
-    "find_weights",
-    "list_pretrained",
-    "read_card",
-    "settings",
-]
-
 MODES = ("whole", "instance")
 AGGREGATIONS = ("max", "mean")
 """How an image can be segmented; see `unpool.segment.segmenter`."""
@@ -133,14 +122,14 @@ def settings(card: dict[str, Any], classes: int, source: object) -> dict[str, An
         source: where the card is from, for the messages.
 
     Returns:
-        Arguments of `Segmenter`: `classes`, and those of `palette`, `mean`, `whole_side`, `mode`,
-        `aggregate` and `presence` that the card has.
+        Arguments of `Segmenter`: `classes`, and those of `palette`, `mean`, `long_side`, `mode`,
+        `aggregate` and `presence_threshold` that the card has.
 
     Raises:
         WeightsError: a value that cannot be used.
     """
     inputs = card.get("input", {})
-    names = ("palette", "whole_side", "mode", "aggregate", "presence")
+    names = ("palette", "long_side", "mode", "aggregate", "presence_threshold")
     told: dict[str, Any] = {name: card[name] for name in names if name in card}
     told["classes"] = card.get("classes") or [f"class {i}" for i in range(classes)]
     if not isinstance(inputs, dict) or "mean" in inputs:
@@ -149,10 +138,10 @@ def settings(card: dict[str, Any], classes: int, source: object) -> dict[str, An
         "classes": (lambda v: _holds(v, classes, _is_text), f"{classes} names"),
         "palette": (_is_palette, "up to 256 colors [red, green, blue], 0 to 255"),
         "mean": (lambda v: _holds(v, 3, _is_number), "three numbers: blue, green, red"),
-        "whole_side": (lambda v: type(v) is int and v > 0, "pixels, 1 or more"),
+        "long_side": (lambda v: type(v) is int and v > 0, "pixels, 1 or more"),
         "mode": (lambda v: v in MODES, " or ".join(MODES)),
         "aggregate": (lambda v: v in AGGREGATIONS, " or ".join(AGGREGATIONS)),
-        "presence": (lambda v: _is_number(v) and 0 <= v <= 1, "a probability, 0 to 1"),
+        "presence_threshold": (lambda v: _is_number(v) and 0 <= v <= 1, "a probability, 0 to 1"),
     }
     for name, value in told.items():
         fits, wanted = checks[name]

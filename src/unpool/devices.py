@@ -4,8 +4,6 @@ import torch
 
 from unpool.errors import OptionError
 
-__all__ = ["bf16_pays", "find_device"]
-
 
 def find_device(name: str) -> torch.device:
     """The device of that name; "auto" is the GPU where there is one.

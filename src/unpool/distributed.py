@@ -14,20 +14,6 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = [
-    "copy_from_first",
-    "gather",
-    "join",
-    "local",
-    "mean",
-    "rank",
-    "replicate",
-    "shard",
-    "is_main_process",
-    "barrier",
-    "world",
-]
-
 T = TypeVar("T")
 
 _joined = count()

@@ -8,11 +8,15 @@ its kind, so that both `except UnpoolError` and `except ValueError` work:
       ├─ ImageError    (ValueError)  an image or mask that cannot be used
       ├─ DataError     (ValueError)  a data set that cannot be used
       ├─ WeightsError  (ValueError)  weights, cards or checkpoints that cannot be used
-      └─ OptionError   (ValueError)  an option or recipe value that does not exist or does not fit
+      ├─ OptionError   (ValueError)  an option or recipe value that does not exist or does not fit
+      └─ TrainingError (RuntimeError)  a training run that cannot go on
 
 A message says what came, what was wanted, and what to do. The command line prints it as one line
 and exits with 2; a traceback is left to bugs.
 """
+
+import difflib
+from collections.abc import Iterable
 
 
 class UnpoolError(Exception):
@@ -37,3 +41,19 @@ class WeightsError(UnpoolError, ValueError):
 
 class OptionError(UnpoolError, ValueError):
     """An option or a recipe value does not exist or does not fit."""
+
+
+class TrainingError(UnpoolError, RuntimeError):
+    """A training run cannot go on."""
+
+
+def suggest(name: object, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest known one, and all of them.
+
+    >>> suggest("edgeboxs", ["edgeboxes", "grid"])
+    "did you mean 'edgeboxes'? The choices are edgeboxes, grid"
+    """
+    names = list(known)
+    near = difflib.get_close_matches(str(name), names, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}{'The' if near else 'the'} choices are {', '.join(names) or 'none'}"

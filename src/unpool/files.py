@@ -1,5 +1,7 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and strict JSON."""
 
+import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -41,6 +43,30 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], values: object) -> None:
+    """Write plain values as an indented JSON file, atomically; see `strict`."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(strict(values), indent=1) + "\n", encoding="utf-8")
+
+
+def json_line(values: object) -> str:
+    """Plain values as one line of strict JSON.
+
+    >>> json_line({"iou": [0.5, float("nan")]})
+    '{"iou": [0.5, null]}'
+    """
+    return json.dumps(strict(values))
+
+
+def strict(values: object) -> object:
+    """Plain values without NaN and infinity, which JSON does not have: they become None."""
+    if isinstance(values, dict):
+        return {key: strict(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [strict(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def _sync(path: Path) -> None:

@@ -21,11 +21,11 @@ from unpool import Segmenter, recipes
 from unpool.classify.train import Plan, build, epochs_done, fit, steps_of, train_classifier
 from unpool.cli import main
 from unpool.data.batches import Batch
-from unpool.errors import DataError, ImageError, OptionError, WeightsError
+from unpool.errors import DataError, ImageError, OptionError, TrainingError, WeightsError
 from unpool.models import AlexNet, ZFNet, from_pretrained, load_tensors, prepare
 from unpool.recipes import CLASSIFICATIONS, ZFNET, Classification, override, require_bounds
 from unpool.segment.train import train
-from unpool.training.loop import Step, TrainingError
+from unpool.training.loop import Step
 from unpool.training.run import Accuracy, load_state
 from unpool.vision.images import read_image
 

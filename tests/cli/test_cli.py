@@ -22,14 +22,14 @@ from PIL import Image
 
 import unpool
 from unpool import files, recipes
+from unpool.cards import MODES, read_card
 from unpool.cli import commands, main
 from unpool.models import FCN, DeconvNet, from_pretrained, list_pretrained, save_pretrained
-from unpool.models.weights import read_card
 from unpool.ops.crf import CRF_PRESETS
 from unpool.recipes import Phase, Recipe
 from unpool.segment.ensemble import EDECONVNET, ENSEMBLES, EDeconvNet, load
 from unpool.segment.evaluate import evaluate
-from unpool.segment.segmenter import MODES, PRESETS, Segmenter
+from unpool.segment.segmenter import PRESETS, Segmenter
 from unpool.segment.train import train
 from unpool.training.loop import Step
 from unpool.training.run import Preparation, Validation
@@ -44,7 +44,7 @@ def weights(tmp_path_factory) -> str:
     """Weights of a network that is small enough to be used many times."""
     torch.manual_seed(0)
     net = DeconvNet(len(CLASSES), ((1, 4), (1, 6)), None, 32)
-    card = {"classes": CLASSES, "whole_side": 64, "license": "none"}
+    card = {"classes": CLASSES, "long_side": 64, "license": "none"}
     return str(save_pretrained(net, tmp_path_factory.mktemp("weights") / "tiny", card))
 
 
@@ -52,7 +52,7 @@ def weights(tmp_path_factory) -> str:
 def pair(tmp_path_factory, filled) -> str:
     """Weights of a small DeconvNet whose card names an FCN as their partner."""
     root, trunk = tmp_path_factory.mktemp("pair"), ((1, 4), (1, 6))
-    card = {"classes": CLASSES, "whole_side": 64}
+    card = {"classes": CLASSES, "long_side": 64}
     save_pretrained(filled(FCN(3, trunk, None, stride=4, pad=1), seed=1), root / "fcn8s", card)
     net = filled(DeconvNet(3, trunk, None, 32), seed=2)
     return str(save_pretrained(net, root / "net", {**card, "partner": "../fcn8s"}))
@@ -342,11 +342,11 @@ def test_an_option_without_effect_leaves_no_folder(refused, weights):
         ),
         ({"classes": [1, 2, 3]}, "classes"),
         ({"classes": "abc"}, "classes"),
-        ({"whole_side": "big"}, "whole_side big in .* wanted pixels, 1 or more"),
-        ({"whole_side": 0}, "whole_side"),
-        ({"presence": 2}, "presence 2 in .* wanted a probability, 0 to 1"),
-        ({"presence": "much"}, "presence"),
-        ({"whole_side": True}, "whole_side"),
+        ({"long_side": "big"}, "long_side big in .* wanted pixels, 1 or more"),
+        ({"long_side": 0}, "long_side"),
+        ({"presence_threshold": 2}, "presence 2 in .* wanted a probability, 0 to 1"),
+        ({"presence_threshold": "much"}, "presence_threshold"),
+        ({"long_side": True}, "long_side"),
         ({"mode": "both"}, "mode both in .* wanted whole or instance: correct card.json, or copy"),
         ({"mode": ["whole"]}, "mode"),
     ],
@@ -374,7 +374,7 @@ def test_the_ensemble(run, pair, ensemble, mode):
         pair, ensemble=ensemble or "mean", device="cpu", precision="fp32"
     )
     assert (read_mask(record["mask"]) == both(image, mode=mode).labels).all()
-    assert record["procedure"] == both.procedure(mode)
+    assert record["procedure"] == both.describe(mode)
     assert record["procedure"].startswith(f"EDeconvNet: {ensemble or 'mean'} of DeconvNet (")
     assert ("instance-wise" in record["procedure"]) == (mode is None)
 
@@ -397,30 +397,45 @@ def test_classes_that_are_nowhere_sure_are_left_out(run, refused, weights, pair,
     segmenter = load(chosen, "edeconvnet" if of == "pair" else None, precision="fp32")
     every = json.loads(run("segment", *args)[1][0])
     assert len(every["labels"]) > 1
-    one = json.loads(run("segment", *args, "--presence=0.999")[1][0])  # which nothing reaches
+    one = json.loads(
+        run("segment", *args, "--presence-threshold=0.999")[1][0]
+    )  # which nothing reaches
     assert list(one["labels"]) == ["background"]
     assert one["procedure"].endswith("only classes with a probability of 0.999 on 1 % of the image")
     shares = np.exp(segmenter.score(image)[0])
     shares /= shares.sum(0)
     sure = np.sort(shares.reshape(len(shares), -1)[1:], axis=1)[:, -shares[0].size // 100]
     between = float(sure.mean())  # one of the two is that sure on 1 %, the other is not
-    half = json.loads(run("segment", *args, f"--presence={between}")[1][0])
-    expected = segmenter(image, presence=between).labels
+    half = json.loads(run("segment", *args, f"--presence-threshold={between}")[1][0])
+    expected = segmenter(image, presence_threshold=between).labels
     assert (read_mask(half["mask"]) == expected).all()
     assert (expected == 1 + sure.argmax()).any()  # and with 0.999 it was not there
     own = Path(shutil.copytree(Path(chosen).parent, "own"), Path(chosen).name)
     args[2] = own
     card = own / "card.json"
-    card.write_text(json.dumps({**json.loads(card.read_text()), "presence": 0.999}))
+    card.write_text(json.dumps({**json.loads(card.read_text()), "presence_threshold": 0.999}))
     assert json.loads(run("segment", *args)[1][0])["labels"] == one["labels"]
-    assert json.loads(run("segment", *args, "--presence=0")[1][0])["labels"] == every["labels"]
-    message = refused("segment", "cat.png", "--weights", chosen, "--presence=75", "-o", "new")
+    assert (
+        json.loads(run("segment", *args, "--presence-threshold=0")[1][0])["labels"]
+        == every["labels"]
+    )
+    message = refused(
+        "segment", "cat.png", "--weights", chosen, "--presence-threshold=75", "-o", "new"
+    )
     assert "75.0 is not in the range 0<=x<=1" in message
 
 
 def test_saved_scores_keep_the_presence(run, weights):
     save("cat.png")
-    args = ["segment", "cat.png", "--weights", weights, "--presence=0.999", "--scores", "--json"]
+    args = [
+        "segment",
+        "cat.png",
+        "--weights",
+        weights,
+        "--presence-threshold=0.999",
+        "--scores",
+        "--json",
+    ]
     assert run(*args, "-o", "out")[0] == 0
     args = ["crf", "out/cat.scores.npz", "cat.png", "--crf=deeplab", "--json"]
     kept = json.loads(run(*args)[1][0])
@@ -429,7 +444,7 @@ def test_saved_scores_keep_the_presence(run, weights):
         "only classes with a probability of 0.999 on 1 % of the image, "
         "dense CRF deeplab of cat.scores.npz"
     )
-    assert json.loads(run(*args, "--presence=0")[1][0])["labels"] != kept["labels"]
+    assert json.loads(run(*args, "--presence-threshold=0")[1][0])["labels"] != kept["labels"]
 
 
 @pytest.mark.parametrize(
@@ -946,7 +961,7 @@ def test_stated_defaults_are_those_of_the_applications():
     left = (
         "mode",
         "aggregate",
-        "presence",
+        "presence_threshold",
         "batch",
     )  # which depend on the weights, or on the machine
     compared = 0

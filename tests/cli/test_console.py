@@ -50,7 +50,7 @@ def test_no_python_shows_through(lines):
 
 def test_a_card_has_percentages_and_no_palette(lines):
     figures = {"miou": 0.44221, "miou_interval": [0.36, 0.479], "boundary_f1": None, "images": 80}
-    card = {"palette": [[0, 0, 0]], "figures": {"val, whole": figures}, "whole_side": 384}
+    card = {"palette": [[0, 0, 0]], "figures": {"val, whole": figures}, "long_side": 384}
     print_card(card)
     assert lines() == [
         "figures:",
@@ -58,7 +58,7 @@ def test_a_card_has_percentages_and_no_palette(lines):
         "    miou: 44.2 %",
         "    miou_interval: 36.0 to 47.9 %",
         "    images: 80",
-        "whole_side: 384",
+        "long_side: 384",
     ]
     assert card["palette"]  # as it was
     assert in_percent(None) is None

@@ -44,15 +44,15 @@ def run(capsys, tmp_path, monkeypatch, weights):
 
 
 @pytest.fixture
-def told(run):
+def to_dict(run):
     """Run a command with --json, which works; gives the only line."""
 
-    def told(*args):
+    def to_dict(*args):
         code, out, err = run(*args, "--json")
         assert (code, err, len(out)) == (0, [], 1), (out, err)
         return json.loads(out[0])
 
-    return told
+    return to_dict
 
 
 def size(path):

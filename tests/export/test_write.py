@@ -32,10 +32,10 @@ CARD = {
     "classes": ["background", "cat", "dog", "cow"],
     "palette": [[0, 0, 0], [1, 2, 3], [4, 5, 6], [7, 8, 9]],
     "input": {"mean": [90.0, 100.0, 110.0]},
-    "whole_side": 60,
+    "long_side": 60,
     "mode": "whole",
     "aggregate": "mean",
-    "presence": 0.01,
+    "presence_threshold": 0.01,
     "license": "none",
 }
 # an export takes some seconds, so not all are made each time
@@ -154,10 +154,10 @@ def test_segments_as_the_weights_do(weights, exported, name, kind):
     assert is_exported(exported(name, kind))
     ours = Segmenter.from_pretrained(weights[name], precision="fp32")
     theirs = Segmenter.from_pretrained(exported(name, kind), precision="fp32")
-    names = ("classes", "mean", "whole_side", "mode", "aggregate", "presence", "side")
+    names = ("classes", "mean", "long_side", "mode", "aggregate", "presence_threshold", "side")
     for told in (*names, "measured_modes"):
         assert getattr(theirs, told) == getattr(ours, told), told
-    assert theirs.presence == 0.01
+    assert theirs.presence_threshold == 0.01
     assert (theirs.palette == ours.palette).all()
     image = photo(45, 70)
     for mode in ours.measured_modes:
@@ -166,10 +166,13 @@ def test_segments_as_the_weights_do(weights, exported, name, kind):
         assert (found == ours(image, **options).labels).mean() > 0.998
         assert found.any()
     engine = {"onnx": "onnxruntime", "openvino": "openvino", "torch-export": "torch"}[kind]
-    assert theirs.procedure("whole", presence=0) == f"whole images, long side 60, float32, {engine}"
+    assert (
+        theirs.describe("whole", presence_threshold=0)
+        == f"whole images, long side 60, float32, {engine}"
+    )
     if name == "fcn":
         with pytest.raises(OptionError, match="'instance' for weights of FCN, which segments whol"):
-            theirs.procedure("instance")
+            theirs.describe("instance")
 
 
 def test_what_does_not_fit_is_refused(exported, weights):

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from unpool.errors import ImageError, OptionError
-from unpool.generate.result import Drawn, conclude, enlarge, find_color
+from unpool.generate.result import Drawn, enlarge, find_color, postprocess
 
 RANDOM = np.random.default_rng(0)
 
@@ -16,7 +16,7 @@ def test_the_display_is_the_authors():
     rgb, mask = torch.rand(2, 3, 8, 8), torch.rand(2, 1, 8, 8) * 3 - 1
     m = mask.clamp(0, 1)
     expected = (rgb * m + 1 - m).permute(0, 2, 3, 1).numpy() * 255
-    for drawn, wanted in zip(conclude(rgb, mask.expand(-1, 3, -1, -1)), expected, strict=True):
+    for drawn, wanted in zip(postprocess(rgb, mask.expand(-1, 3, -1, -1)), expected, strict=True):
         assert np.abs(drawn.on() - wanted).max() < 1.6  # it passes by bytes
         assert np.array_equal(drawn.on("white"), drawn.on((255, 255, 255)))
 
@@ -34,7 +34,7 @@ def test_values_that_are_not_finite():
     rgb = torch.zeros(1, 3, 4, 4)
     rgb[0, 1, 2, 3] = float("nan")
     with pytest.raises(ImageError, match="values that are not finite"):
-        conclude(rgb, torch.zeros(1, 1, 4, 4))
+        postprocess(rgb, torch.zeros(1, 1, 4, 4))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from PIL import Image
 
 from unpool.cards import read_card
 from unpool.cli import main
-from unpool.errors import DataError, OptionError
+from unpool.errors import DataError, OptionError, TrainingError
 from unpool.generate import batches as module
 from unpool.generate.batches import Views, as_targets, codes, lessons, load_views, split_views
 from unpool.generate.evaluate import measure
@@ -21,7 +21,7 @@ from unpool.generate.transformations import spread_at
 from unpool.models import GenerativeNet, from_pretrained, save_pretrained
 from unpool.recipes import CHAIRS, CHAIRS_STAGE_1, GENERATIONS, Generation, Rate, override
 from unpool.rendering.dataset import AZIMUTHS, open_chairs, view_name
-from unpool.training.loop import Progress, Step, TrainingError
+from unpool.training.loop import Progress, Step
 from unpool.training.run import Likeness
 
 TINY = Generation(

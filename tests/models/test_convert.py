@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from unpool.cli import main
-from unpool.data.datasets import VOC_CLASSES
+from unpool.data.classes import VOC_CLASSES
 from unpool.errors import OptionError, WeightsError
 from unpool.models import FCN, DeconvNet, from_pretrained
 from unpool.models.convert import convert

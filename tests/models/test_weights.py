@@ -14,6 +14,7 @@ from torch import nn
 
 import unpool.models.weights as weights
 from unpool import cards
+from unpool.cards import read_card
 from unpool.errors import WeightsError
 from unpool.models import (
     FCN,
@@ -25,7 +26,6 @@ from unpool.models import (
     load_vgg,
     save_pretrained,
 )
-from unpool.models.weights import read_card
 
 TABLE = ((1, 4), (2, 6))
 CARD = {"classes": ["background", "cat", "Größe"], "licenses": ["research use"]}

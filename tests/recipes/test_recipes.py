@@ -27,7 +27,7 @@ def test_json_round_trip(recipe):
     again = Recipe.from_json(json.loads(text))
     assert again == recipe
     assert all(isinstance(phase, Phase) for phase in again.phases)
-    assert isinstance(again.long_side, tuple)
+    assert isinstance(again.crop_long_side, tuple)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_json_round_trip(recipe):
         ("code=512", "code", 512),
         ("optimizer=sgd", "optimizer", "sgd"),
         ('optimizer="sgd"', "optimizer", "sgd"),
-        ("long_side=[100, 200]", "long_side", (100, 200)),
+        ("crop_long_side=[100, 200]", "crop_long_side", (100, 200)),
         (" batch = 8 ", "batch", 8),
     ],
 )
@@ -66,7 +66,7 @@ def test_parts_are_set_by_number():
     changed = override(SHORT, ["phases.1.steps=5", "phases.0.lr=1", "phases.1.name=last"])
     assert changed.phases[0] == dataclasses.replace(SHORT.phases[0], lr=1.0)
     assert changed.phases[1] == dataclasses.replace(SHORT.phases[1], steps=5, name="last")
-    assert override(SHORT, ["long_side.1=300"]).long_side == (224, 300)
+    assert override(SHORT, ["crop_long_side.1=300"]).crop_long_side == (224, 300)
 
 
 def test_later_settings_win_and_the_recipe_stays():
@@ -97,9 +97,9 @@ def test_later_settings_win_and_the_recipe_stays():
         ("aspect=Infinity", "wanted a value of type float"),
         ("trunk=16", "wanted a value of type str"),
         ("code=64.5", r"wanted a value of type int \| None"),
-        ("long_side=5", r"wanted a value of type tuple\[int, int\]"),
-        ("long_side=[1, 2, 3]", r"wanted a value of type tuple\[int, int\]"),
-        ('long_side=["a", "b"]', r"wanted a value of type tuple\[int, int\]"),
+        ("crop_long_side=5", r"wanted a value of type tuple\[int, int\]"),
+        ("crop_long_side=[1, 2, 3]", r"wanted a value of type tuple\[int, int\]"),
+        ('crop_long_side=["a", "b"]', r"wanted a value of type tuple\[int, int\]"),
         ("phases=[]", r"set single values, as phases\.0\.steps=100"),
         ("phases=5", r"set single values, as phases\.0\.steps=100"),
         ("phases.0=5", r"set single values, as phases\.0\.steps=100"),
@@ -140,8 +140,8 @@ def test_the_constants_are_within_bounds(recipe):
     [
         "batch=0", "accumulate=0", "validate_every=0", "save_every=-1", "patience=0", "dropout=2",
         "seed=-1", "bn_eps=-1", "clip=-1", "momentum=5", "statistics_passes=-1", "warmup=-5",
-        "aspect=99", "whole_side=0", "phases.0.steps=0", "phases.0.stages=0", "phases.0.lr=-1",
-        "phases.0.drop_every=0", "phases.0.trunk_from=0", "long_side=[0, 0]", "start_share=2",
+        "aspect=99", "long_side=0", "phases.0.steps=0", "phases.0.stages=0", "phases.0.lr=-1",
+        "phases.0.drop_every=0", "phases.0.trunk_from=0", "crop_long_side=[0, 0]", "start_share=2",
     ],
 )  # fmt: skip
 def test_values_with_which_nothing_can_be_trained_are_refused(setting):
@@ -152,7 +152,7 @@ def test_values_with_which_nothing_can_be_trained_are_refused(setting):
 
 def test_other_impossible_recipes_are_refused():
     with pytest.raises(OptionError, match="wanted the smaller one first"):
-        override(SHORT, ["long_side=[400, 100]"])
+        override(SHORT, ["crop_long_side=[400, 100]"])
     with pytest.raises(OptionError, match=r"start_share=0\.5 without start; set start, too"):
         override(SHORT, ["start_share=0.5"])
     with pytest.raises(OptionError, match="a phase without sources"):

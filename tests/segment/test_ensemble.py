@@ -7,7 +7,7 @@ from PIL import Image
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.models import FCN, DeconvNet, save_pretrained
 from unpool.segment.ensemble import EDECONVNET, ENSEMBLES, EDeconvNet, combine, load
-from unpool.segment.result import conclude
+from unpool.segment.result import postprocess
 from unpool.segment.segmenter import Segmenter
 from unpool.vision.images import voc_palette
 
@@ -40,14 +40,14 @@ def nets(filled):
 
 @pytest.fixture
 def parts(nets):
-    options = {"device": "cpu", "precision": "fp32", "whole_side": 48}
+    options = {"device": "cpu", "precision": "fp32", "long_side": 48}
     return [Segmenter(net, CLASSES, **options) for net in nets]
 
 
 @pytest.fixture
 def weights(nets, tmp_path):
     """A folder of weights with a partner in it."""
-    card = {"classes": CLASSES, "whole_side": 48}
+    card = {"classes": CLASSES, "long_side": 48}
     folder = save_pretrained(nets[0], tmp_path / "net", {**card, "partner": "../fcn8s"})
     save_pretrained(nets[1], tmp_path / "fcn8s", card)
     return folder
@@ -124,7 +124,7 @@ def test_a_crf_refines_the_whole(parts, image):
     both = EDeconvNet(*parts)
     options = {"method": "grid", "proposals": 4}
     scores, _ = both.score(image, **options)
-    expected = conclude(image, scores, CLASSES, crf="edeconvnet")
+    expected = postprocess(image, scores, CLASSES, crf="edeconvnet")
     result = both(image, crf="edeconvnet", **options)
     assert (result.labels == expected.labels).all()
     assert (result.scores == expected.scores).all()
@@ -132,15 +132,15 @@ def test_a_crf_refines_the_whole(parts, image):
 
 
 def test_the_presence_is_that_of_the_whole(nets, image):
-    one = Segmenter(nets[0], CLASSES, presence=0.5, device="cpu", precision="fp32")
-    two = Segmenter(nets[1], CLASSES, presence=0.9, device="cpu", precision="fp32")
+    one = Segmenter(nets[0], CLASSES, presence_threshold=0.5, device="cpu", precision="fp32")
+    two = Segmenter(nets[1], CLASSES, presence_threshold=0.9, device="cpu", precision="fp32")
     both = EDeconvNet(one, two)
     options = {"method": "grid", "proposals": 4}
     scores, _ = both.score(image, **options)
     for given, taken in ((None, 0.5), (0, 0), (0.4, 0.4)):
-        expected = conclude(image, scores, CLASSES, presence=taken)
-        assert (both(image, presence=given, **options).labels == expected.labels).all()
-        assert both.procedure(presence=given).count("on 1 % of the image") == bool(taken)
+        expected = postprocess(image, scores, CLASSES, presence_threshold=taken)
+        assert (both(image, presence_threshold=given, **options).labels == expected.labels).all()
+        assert both.describe(presence_threshold=given).count("on 1 % of the image") == bool(taken)
 
 
 def test_the_preset_of_the_ensemble_takes_the_papers_proposals(parts, image):
@@ -164,12 +164,12 @@ def test_the_palette_is_the_deconvnets(nets, image):
 
 def test_the_procedure_tells_all(parts):
     both = EDeconvNet(*parts, "product")
-    first, second = parts[0].procedure("instance", proposals=7), parts[1].procedure("whole")
-    assert both.procedure(crf="deeplab", proposals=7) == (
+    first, second = parts[0].describe("instance", proposals=7), parts[1].describe("whole")
+    assert both.describe(crf="deeplab", proposals=7) == (
         f"EDeconvNet: product of DeconvNet ({first}) and FCN ({second}); dense CRF deeplab"
     )
     assert "instance-wise, 7 edgeboxes proposals, preset paper" in first
-    assert "DeconvNet (whole images, long side 48, float32)" in both.procedure("whole")
+    assert "DeconvNet (whole images, long side 48, float32)" in both.describe("whole")
 
 
 @pytest.mark.parametrize(

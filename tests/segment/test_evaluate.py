@@ -96,7 +96,10 @@ def test_the_presence_is_an_option(root):
     net = DeconvNet(len(CLASSES), ((1, 4),), None, 32)
     net.score.bias.data[1] = 5
     segmenter = Segmenter(net, CLASSES, device="cpu", precision="fp32")
-    every, none = (evaluate(segmenter, data, presence=presence) for presence in (0, 1))
+    every, none = (
+        evaluate(segmenter, data, presence_threshold=presence_threshold)
+        for presence_threshold in (0, 1)
+    )
     assert every["iou"] != none["iou"]
     assert {k: v for k, v in none["iou"].items() if v} == {CLASSES[0]: none["pixel_accuracy"]}
     assert "only classes with a probability of 1 on 1 % of the image" in none["protocol"]

@@ -6,7 +6,7 @@ import pytest
 from unpool.errors import OptionError
 from unpool.models import DeconvNet
 from unpool.ops import CRF_PRESETS
-from unpool.segment.result import conclude, in_words, present
+from unpool.segment.result import describe_postprocessing, postprocess, present
 from unpool.segment.scores import read_scores
 from unpool.segment.segmenter import Segmenter
 
@@ -29,16 +29,16 @@ def scene(seed=0, size=(20, 30)):
     return image, scores
 
 
-@pytest.mark.parametrize("presence", [0.3, 0.5, 0.75, 0.9, 0.999])
+@pytest.mark.parametrize("presence_threshold", [0.3, 0.5, 0.75, 0.9, 0.999])
 @pytest.mark.parametrize("seed", range(5))
-def test_present_by_counting(seed, presence):
+def test_present_by_counting(seed, presence_threshold):
     shares = softmax(scene(seed)[1])
     needed = shares[0].size / 100
     expected = [0]
     for k in (1, 2, 3):
-        if sum(share >= presence for share in shares[k].ravel().tolist()) >= needed:
+        if sum(share >= presence_threshold for share in shares[k].ravel().tolist()) >= needed:
             expected.append(k)
-    assert present(shares, presence).tolist() == expected
+    assert present(shares, presence_threshold).tolist() == expected
 
 
 def test_one_pixel_less_is_not_enough():
@@ -52,14 +52,14 @@ def test_one_pixel_less_is_not_enough():
 def test_all_are_there_without_a_presence():
     image, scores = scene()
     assert present(softmax(scores), 0).tolist() == [0, 1, 2, 3]
-    found = conclude(image, scores, CLASSES)
+    found = postprocess(image, scores, CLASSES)
     assert (found.labels == scores.argmax(0)).all()
     np.testing.assert_allclose(found.scores, softmax(scores), atol=1e-6)
 
 
 def test_pixels_of_a_class_that_is_not_there_go_to_the_best_of_the_others():
     image, scores = scene()
-    found = conclude(image, scores, CLASSES, presence=0.95)
+    found = postprocess(image, scores, CLASSES, presence_threshold=0.95)
     assert (scores.argmax(0) == 3).any()
     assert set(np.unique(found.labels)) == {0, 1, 2}
     assert (found.labels == scores[:3].argmax(0)).all()
@@ -71,7 +71,7 @@ def test_pixels_of_a_class_that_is_not_there_go_to_the_best_of_the_others():
 def test_the_background_is_always_there():
     image, scores = scene()
     scores[0] -= 30
-    found = conclude(image, scores, CLASSES, presence=1)
+    found = postprocess(image, scores, CLASSES, presence_threshold=1)
     assert (found.labels == 0).all()
     assert (found.scores[0] == 1).all()
 
@@ -79,8 +79,8 @@ def test_the_background_is_always_there():
 @pytest.mark.parametrize("crf", CRF_PRESETS)
 def test_the_crf_knows_only_the_classes_that_are_there(crf):
     image, scores = scene()
-    found = conclude(image, scores, CLASSES, crf=crf, presence=0.95)
-    expected = conclude(image, scores[:3], CLASSES[:3], crf=crf)
+    found = postprocess(image, scores, CLASSES, crf=crf, presence_threshold=0.95)
+    expected = postprocess(image, scores[:3], CLASSES[:3], crf=crf)
     assert (found.labels == expected.labels).all()
     np.testing.assert_allclose(found.scores[:3], expected.scores, atol=1e-6)
 
@@ -89,37 +89,43 @@ def test_large_images(monkeypatch):
     monkeypatch.setattr("unpool.vision.sizes.reduced.__defaults__", (600,))
     scores = scene()[1]
     image = np.zeros((40, 60, 3), np.uint8)
-    found = conclude(image, scores, CLASSES, presence=0.95)
-    expected = conclude(image, scores[:3], CLASSES[:3])
+    found = postprocess(image, scores, CLASSES, presence_threshold=0.95)
+    expected = postprocess(image, scores[:3], CLASSES[:3])
     assert found.labels.shape == (40, 60)
     assert (found.labels == expected.labels).all()
 
 
 def test_a_presence_goes_with_saved_scores(tmp_path):
     image, scores = scene()
-    first = conclude(image, scores, CLASSES, presence=0.95)
+    first = postprocess(image, scores, CLASSES, presence_threshold=0.95)
     first.save(tmp_path / "a.png", scores=True)
     kept = read_scores(tmp_path / "a.scores.npz")
-    assert kept.presence == 0.95
-    again = conclude(image, kept.values, kept.classes, presence=kept.presence)
+    assert kept.presence_threshold == 0.95
+    again = postprocess(
+        image, kept.values, kept.classes, presence_threshold=kept.presence_threshold
+    )
     assert set(np.unique(again.labels)) == {0, 1, 2}
     assert (again.labels == first.labels).mean() > 0.99
 
 
-@pytest.mark.parametrize("presence", [-0.1, 1.5, float("nan"), "much", None])
-def test_a_presence_is_a_probability(presence):
+@pytest.mark.parametrize("presence_threshold", [-0.1, 1.5, float("nan"), "much", None])
+def test_a_presence_is_a_probability(presence_threshold):
     image, scores = scene()
     net = DeconvNet(4, ((1, 4),), None, 32)
     for use in (
-        lambda: conclude(image, scores, CLASSES, presence=presence),
-        lambda: Segmenter(net, CLASSES, presence=presence),
-        lambda: in_words(presence, None),
+        lambda: postprocess(image, scores, CLASSES, presence_threshold=presence_threshold),
+        lambda: Segmenter(net, CLASSES, presence_threshold=presence_threshold),
+        lambda: describe_postprocessing(presence_threshold, None),
     ):
-        with pytest.raises(OptionError, match=r"got presence=.*; wanted a probability, 0 to 1"):
+        with pytest.raises(
+            OptionError, match=r"got presence_threshold=.*; wanted a probability, 0 to 1"
+        ):
             use()
 
 
 def test_in_words():
-    assert in_words(0, None) == []
-    assert in_words(0, "deeplab") == ["dense CRF deeplab"]
-    assert in_words(0.5, None) == ["only classes with a probability of 0.5 on 1 % of the image"]
+    assert describe_postprocessing(0, None) == []
+    assert describe_postprocessing(0, "deeplab") == ["dense CRF deeplab"]
+    assert describe_postprocessing(0.5, None) == [
+        "only classes with a probability of 0.5 on 1 % of the image"
+    ]

@@ -27,9 +27,9 @@ def test_there_and_back(tmp_path):
     np.testing.assert_allclose(found.values, VALUES, rtol=1e-3)
     assert found.classes == CLASSES
     assert (found.palette == voc_palette()).all()
-    assert found.presence == 0
-    write_scores(path, Scores(VALUES, CLASSES, presence=0.75))
-    assert read_scores(path).presence == 0.75
+    assert found.presence_threshold == 0
+    write_scores(path, Scores(VALUES, CLASSES, presence_threshold=0.75))
+    assert read_scores(path).presence_threshold == 0.75
     assert [p.name for p in path.parent.iterdir()] == ["cat.scores.npz"]
 
 
@@ -101,12 +101,20 @@ def test_scores_and_probabilities_are_not_taken_for_one_another(tmp_path):
         ({"scores": VALUES, "classes": np.arange(3)}, ShapeError, r"classes of \(3,\) int64"),
         ({"scores": VALUES, "palette": np.zeros((3, 3))}, ShapeError, r"got a palette of \(3, 3\)"),
         (
-            {"scores": VALUES, "presence": np.float64(2)},
+            {"scores": VALUES, "presence_threshold": np.float64(2)},
             ShapeError,
             "presence of .* wanted a single",
         ),
-        ({"scores": VALUES, "presence": np.zeros(2)}, ShapeError, r"presence of \(2,\) float64"),
-        ({"scores": VALUES, "presence": np.array("a")}, ShapeError, "wanted a single probability"),
+        (
+            {"scores": VALUES, "presence_threshold": np.zeros(2)},
+            ShapeError,
+            r"presence of \(2,\) float64",
+        ),
+        (
+            {"scores": VALUES, "presence_threshold": np.array("a")},
+            ShapeError,
+            "wanted a single probability",
+        ),
         ({"scores": np.array([{}, 1], object)}, DataError, "is no .npz or .npy of numbers"),
     ],
 )

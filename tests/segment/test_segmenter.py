@@ -13,7 +13,7 @@ from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.models import FCN, DeconvNet, prepare, save_pretrained
 from unpool.ops.crf import CRF_PRESETS, DenseCRF, Kernel
 from unpool.ops.meanfield import mean_field
-from unpool.segment.result import Segmentation, conclude
+from unpool.segment.result import Segmentation, postprocess
 from unpool.segment.scores import read_scores
 from unpool.segment.segmenter import PRESETS, Preset, Segmenter, resize, score_whole, squares
 from unpool.segment.timings import measuring
@@ -109,7 +109,7 @@ def test_weights_may_want_the_mean_but_the_reference_is_the_maximum(net, propose
     }.items():
         scores[name], _ = segmenter.score(image, mode="instance", **options)
         how = "mean" if name in ("own", "mean") else "max"
-        assert f"{how} of the scores" in segmenter.procedure("instance", **options)
+        assert f"{how} of the scores" in segmenter.describe("instance", **options)
     np.testing.assert_array_equal(scores["own"], scores["mean"])
     np.testing.assert_array_equal(scores["reference"], scores["max"])
     assert (scores["own"] != scores["max"]).any()
@@ -188,7 +188,7 @@ def test_without_proposals_all_is_background(segmenter, proposed):
     result = segmenter(photo(20, 30))
     assert not result.labels.any()
     assert result.boxes.shape == (0, 4)
-    assert result.shares() == {"background": 1.0}
+    assert result.fractions() == {"background": 1.0}
 
 
 def test_negative_scores_count_as_zero(net, segmenter, proposed):
@@ -238,7 +238,7 @@ def seen(segmenter):
      ((3, 400), (4, 96)), ((1, 1), (96, 96)), ((400, 2), (96, 4))],
 )  # fmt: skip
 def test_whole_images_keep_their_size(segmenter, seen, size, inner):
-    segmenter.whole_side = 96
+    segmenter.long_side = 96
     result = segmenter(photo(*size), mode="whole")
     assert seen == [(1, 3, *inner)]
     assert result.labels.shape == size
@@ -249,7 +249,7 @@ def test_whole_images_keep_their_size(segmenter, seen, size, inner):
 
 
 def test_a_whole_image_at_its_own_scale_is_the_network(net, segmenter):
-    segmenter.whole_side = 80
+    segmenter.long_side = 80
     image = photo(60, 80)
     x = torch.from_numpy(image.astype(np.float32)[..., ::-1] - MEAN).permute(2, 0, 1)[None].float()
     with torch.no_grad():
@@ -321,7 +321,7 @@ def drawn(seed=0):
 @pytest.mark.parametrize("crf", CRF_PRESETS)
 def test_a_crf_finds_the_outline_in_noise(crf):
     image, labels, scores = drawn()
-    before, after = (conclude(image, scores, CLASSES, crf=c).labels for c in (None, crf))
+    before, after = (postprocess(image, scores, CLASSES, crf=c).labels for c in (None, crf))
     assert (before == labels).mean() < 0.9
     assert (after == labels).mean() > 0.98
 
@@ -333,9 +333,9 @@ def test_a_crf_takes_images_that_may_not_be_written(segmenter):
 
 
 def test_a_crf_is_part_of_the_procedure(segmenter):
-    assert segmenter.procedure("whole").endswith("float32")
-    assert segmenter.procedure("whole", crf="deeplab").endswith("float32, dense CRF deeplab")
-    assert segmenter.procedure("instance", crf="deeplab").endswith("float32, dense CRF deeplab")
+    assert segmenter.describe("whole").endswith("float32")
+    assert segmenter.describe("whole", crf="deeplab").endswith("float32, dense CRF deeplab")
+    assert segmenter.describe("instance", crf="deeplab").endswith("float32, dense CRF deeplab")
 
 
 def test_refuses_crfs(segmenter):
@@ -346,7 +346,7 @@ def test_refuses_crfs(segmenter):
 @pytest.mark.parametrize("shape", [(4, 30, 24), (4, 24, 29), (24, 30), (24, 30, 4)])
 def test_scores_of_another_image_are_refused(shape):
     with pytest.raises(ShapeError, match=r"got scores of .* for an image of \(24, 30\) \(H, W\)"):
-        conclude(photo(24, 30), np.zeros(shape, np.float32), CLASSES)
+        postprocess(photo(24, 30), np.zeros(shape, np.float32), CLASSES)
 
 
 # ---- the segmenter itself ------------------------------------------------------------------------
@@ -372,11 +372,11 @@ def test_bfloat16_gives_nearly_the_same_labels(net, segmenter):
 def test_saved_weights_bring_their_options(net, tmp_path):
     card = {
         "classes": CLASSES, "palette": [[1, 2, 3], [4, 5, 6]], "mode": "instance",
-        "whole_side": 64, "input": {"mean": [1.0, 2.0, 3.0]},
+        "long_side": 64, "input": {"mean": [1.0, 2.0, 3.0]},
     }  # fmt: skip
     save_pretrained(net, tmp_path, card)
     segmenter = Segmenter.from_pretrained(tmp_path, device="cpu")
-    assert (segmenter.classes, segmenter.mode, segmenter.whole_side) == (CLASSES, "instance", 64)
+    assert (segmenter.classes, segmenter.mode, segmenter.long_side) == (CLASSES, "instance", 64)
     assert segmenter.mean == (1.0, 2.0, 3.0)
     assert segmenter.palette[:2].tolist() == card["palette"]
     assert (segmenter.palette[2:] == voc_palette()[2:]).all()
@@ -384,7 +384,7 @@ def test_saved_weights_bring_their_options(net, tmp_path):
     save_pretrained(net, tmp_path, {})
     plain = Segmenter.from_pretrained(tmp_path)
     assert plain.classes == ["class 0", "class 1", "class 2", "class 3"]
-    assert (plain.mode, plain.whole_side) == ("whole", 320)
+    assert (plain.mode, plain.long_side) == ("whole", 320)
 
 
 def test_weights_still_to_be_trained_are_refused(net, tmp_path):
@@ -411,7 +411,7 @@ def test_refuses_options(net, options, message):
 
 def test_a_network_for_whole_images_has_one_mode(filled):
     net = filled(FCN(4, ((1, 6), (1, 8)), None, stride=4, pad=1))
-    segmenter = Segmenter(net, CLASSES, device="cpu", precision="fp32", whole_side=48)
+    segmenter = Segmenter(net, CLASSES, device="cpu", precision="fp32", long_side=48)
     assert segmenter(photo(20, 30)).labels.shape == (20, 30)
     assert segmenter.measured_modes == ("whole",)
     for refused in (segmenter.procedure, lambda mode: segmenter(photo(20, 30), mode=mode)):
@@ -463,9 +463,9 @@ def result():
 
 
 def test_shares(result):
-    assert result.shares() == {"background": 149 / 200, "dog": 50 / 200, "cat": 1 / 200}
-    assert list(result.shares()) == ["background", "dog", "cat"]
-    assert json.dumps(result.shares())
+    assert result.fractions() == {"background": 149 / 200, "dog": 50 / 200, "cat": 1 / 200}
+    assert list(result.fractions()) == ["background", "dog", "cat"]
+    assert json.dumps(result.fractions())
 
 
 def test_save(result, tmp_path):
@@ -493,7 +493,7 @@ def test_scores_are_saved_beside_the_mask(segmenter, tmp_path):
     found = read_scores(path.with_name("a.b.scores.npz"))
     np.testing.assert_allclose(found.values, result.raw, rtol=1e-3, atol=1e-3)
     assert found.classes == CLASSES
-    again = conclude(result.image, found.values, found.classes, found.palette)
+    again = postprocess(result.image, found.values, found.classes, found.palette)
     assert (again.labels == result.labels).mean() > 0.99
 
 
@@ -523,7 +523,7 @@ def test_exact_takes_the_network_as_it_is(filled):
     with torch.inference_mode():
         expected = score_whole(net, image, 320, lambda x: net(prepare(torch.from_numpy(x))).numpy())
     assert np.array_equal(scores, expected)
-    assert "float32, exact" in exact.procedure("whole")
+    assert "float32, exact" in exact.describe("whole")
     assert any(isinstance(m, torch.nn.BatchNorm2d) for m in exact.model.modules())
     with pytest.raises(OptionError, match="got precision bf16 and exact"):
         Segmenter(net, ["background", "cat", "dog"], exact=True, precision="bf16")
@@ -551,5 +551,5 @@ def test_large_images_are_segmented_reduced(monkeypatch, segmenter):
         if len(found.boxes):
             assert found.boxes[:, 2:].max() > 60
         crf = options.pop("crf", None)
-        small = conclude(reduced(image), segmenter.score(image, **options)[0], CLASSES, crf=crf)
+        small = postprocess(reduced(image), segmenter.score(image, **options)[0], CLASSES, crf=crf)
         assert np.array_equal(found.scores, small.scores)

@@ -21,11 +21,11 @@ TINY = Recipe(
     code=None,
     size=32,
     batch=2,
-    long_side=(32, 64),
+    crop_long_side=(32, 64),
     coarse_weight=0.0,
     validate_every=3,
     statistics_passes=2,
-    whole_side=48,
+    long_side=48,
 )
 
 

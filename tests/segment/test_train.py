@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from unpool import Segmenter
-from unpool.errors import DataError, ImageError, OptionError, WeightsError
+from unpool.errors import DataError, ImageError, OptionError, TrainingError, WeightsError
 from unpool.models import FCN, from_pretrained
 from unpool.recipes import DECONVNET, Phase, Recipe
 from unpool.segment.train import train
-from unpool.training.loop import Step, TrainingError
+from unpool.training.loop import Step
 from unpool.training.run import Preparation
 from unpool.vision.images import read_image, write_mask
 
@@ -29,13 +29,13 @@ TINY = Recipe(
     code=None,
     size=32,
     batch=2,
-    long_side=(32, 64),
+    crop_long_side=(32, 64),
     balance=0.5,
     dropout=0.2,
     validate_every=2,
     save_every=2,
     statistics_passes=2,
-    whole_side=48,
+    long_side=48,
 )
 TINY_FCN = dataclasses.replace(
     TINY,
@@ -369,8 +369,8 @@ def test_both_published_stages_by_one_recipe(data, tmp_path):
 
 
 def test_a_presence_goes_onto_the_card(data, tmp_path):
-    train(data, tmp_path / "run", dataclasses.replace(TINY, presence=0.5))
-    assert Segmenter.from_pretrained(tmp_path / "run/weights").presence == 0.5
+    train(data, tmp_path / "run", dataclasses.replace(TINY, presence_threshold=0.5))
+    assert Segmenter.from_pretrained(tmp_path / "run/weights").presence_threshold == 0.5
 
 
 @pytest.mark.parametrize("deep", [{"stages": 3}, {"trunk_from": 3}])

@@ -23,14 +23,14 @@ RECIPE = Recipe(
     code=None,
     size=32,
     batch=2,
-    long_side=(32, 64),
+    crop_long_side=(32, 64),
     dropout=0.2,
     trunk_norm=True,
     checkpointing=True,
     validate_every=3,
     save_every=2,
     statistics_passes=4,
-    whole_side=48,
+    long_side=48,
 )
 STEPS = 40
 CHILD = """

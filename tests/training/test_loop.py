@@ -11,13 +11,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from unpool.data.batches import Batch, batches
+from unpool.data.classes import VOID
 from unpool.data.crops import Views, draw_views
-from unpool.data.datasets import VOID, open_data
-from unpool.errors import OptionError
+from unpool.data.datasets import open_data
+from unpool.errors import OptionError, TrainingError
 from unpool.models import FCN, DeconvNet, prepare
 from unpool.recipes import DECONVNET, Phase, Recipe, override
 from unpool.segment.growing import Plain, Scaffold
-from unpool.training.loop import TrainingError, _loss, estimate_statistics, fit
+from unpool.training.loop import _loss, estimate_statistics, fit
 
 TRUNK = ((1, 6), (1, 8))
 TINY = Recipe("tiny", (Phase("coarse", 1, 3, 1e-2),), trunk=TRUNK, code=None, size=32, batch=2)

@@ -33,14 +33,14 @@ TINY = Recipe(
     code=None,
     size=32,
     batch=4,
-    long_side=(32, 64),
+    crop_long_side=(32, 64),
     dropout=0.2,
     trunk_norm=True,
     checkpointing=True,
     validate_every=2,
     save_every=2,
     statistics_passes=2,
-    whole_side=48,
+    long_side=48,
 )
 PLAIN = dataclasses.replace(
     TINY,

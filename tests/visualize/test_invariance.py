@@ -125,7 +125,7 @@ def test_models_without_scores_have_distances_only(build, files):
     found = measure_invariance(subject, files, ["1", "8"], values=VALUES)
     assert found.classes is None
     assert all(curves.probability is None for curves in found.curves.values())
-    assert found.told()["curves"]["scale"]["probability"] is None
+    assert found.to_dict()["curves"]["scale"]["probability"] is None
     with pytest.raises(OptionError, match="that gives no scores of classes"):
         measure_invariance(subject, files, ["1", "8"], label=0)
 

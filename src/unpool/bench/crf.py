@@ -21,8 +21,6 @@ from unpool.bench.rounds import Progress, in_turn, paired, part_of, require_posi
 from unpool.ops.crf import CRF_PRESETS, DenseCRF
 from unpool.ops.meanfield import mean_field, unary_from_probabilities
 
-__all__ = ["measure", "pydensecrf"]
-
 _LABELS, _FEW = 21, 4
 
 Inference = Callable[[Tensor, NDArray[np.uint8], DenseCRF], Tensor]

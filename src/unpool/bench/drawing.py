@@ -17,8 +17,6 @@ from unpool.cards import list_pretrained
 from unpool.generate import Generator
 from unpool.models import GenerativeNet
 
-__all__ = ["measure"]
-
 _CALLS = 10  # of a round, for a single view
 
 

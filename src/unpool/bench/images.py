@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from unpool.vision.images import read_image
 
-__all__ = ["photos"]
-
 _NAMES = ("astronaut", "chelsea", "coffee")
 
 

@@ -12,8 +12,6 @@ from torch.nn import functional as F
 
 from unpool.bench.rounds import Work, require_positive, spread, timed
 
-__all__ = ["CONVOLUTIONS", "PRODUCTS", "Yardstick", "describe", "peaks", "threads", "yardsticks"]
-
 CONVOLUTIONS = (
     (64, 224, 1),
     (64, 224, 4),

@@ -15,8 +15,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["alone", "gigabytes", "nothing", "peak_memory", "peak_of_batch", "trace"]
-
 
 def alone(function: Callable[..., Iterator[None]], *args: Any) -> list[int | None]:
     """The peak memory in bytes of a new process that runs a generator: one for each part of it.

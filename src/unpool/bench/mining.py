@@ -14,13 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unpool.bench.images import photos
 from unpool.bench.machine import describe
 from unpool.bench.rounds import Progress, paired, require_positive, spread
 from unpool.models import VGG, prepare
 from unpool.models.vgg import Table
 from unpool.visualize import mine
-
-__all__ = ["measure"]
 
 _COUNT = 9  # kept of each map, as in the paper
 

@@ -26,8 +26,6 @@ from unpool.visualize.occlusion.incremental import Incremental
 from unpool.visualize.occlusion.naive import Plain
 from unpool.visualize.occlusion.window import Box, slide
 
-__all__ = ["measure"]
-
 
 def measure(
     rounds: int = 3,

@@ -13,8 +13,6 @@ from unpool.bench.machine import describe
 from unpool.bench.rounds import Progress, Work, in_turn, require_positive, spread, timed
 from unpool.vision.proposals import METHODS, propose
 
-__all__ = ["SIZES", "measure"]
-
 SIZES = ((240, 320), (375, 500), (768, 1024), (1536, 2048))
 """Heights and widths."""
 

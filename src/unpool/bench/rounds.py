@@ -7,17 +7,6 @@ from typing import Any
 
 from unpool.errors import OptionError
 
-__all__ = [
-    "Progress",
-    "Work",
-    "in_turn",
-    "paired",
-    "part_of",
-    "require_positive",
-    "spread",
-    "timed",
-]
-
 Work = Callable[[], float]
 """Something to be measured; gives the seconds that count."""
 

@@ -26,8 +26,6 @@ from unpool.segment.segmenter import Segmenter
 from unpool.segment.timings import measuring
 from unpool.vision.boxes import Crop
 
-__all__ = ["AS_WRITTEN", "measure", "multiply_adds"]
-
 AS_WRITTEN = "as written"
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -14,8 +14,6 @@ import torch
 from unpool.bench.machine import describe
 from unpool.bench.rounds import Progress, Work, in_turn, require_positive, spread
 
-__all__ = ["measure"]
-
 _PROGRAMS = {
     "python": ["-c", "pass"],
     "import torch": ["-c", "import torch"],

@@ -20,8 +20,6 @@ from unpool.devices import bf16_pays
 from unpool.errors import OptionError
 from unpool.models import DeconvNet
 
-__all__ = ["MODES", "Mode", "Step", "compute_memory", "measure"]
-
 
 class Mode(NamedTuple):
     """How a step is computed."""

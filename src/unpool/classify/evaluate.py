@@ -18,8 +18,6 @@ from unpool.vision.drawing import contact_sheet
 from unpool.vision.images import read_image
 from unpool.vision.metrics import confusion_matrix
 
-__all__ = ["draw_confusion", "rank", "shares", "sheet", "summarize", "write_confusion"]
-
 _TOP = 5
 _AT_ONCE = 64  # images
 

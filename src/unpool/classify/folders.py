@@ -21,8 +21,6 @@ from PIL import Image
 from unpool.errors import DataError
 from unpool.vision.images import FORMATS, image_size, read_image
 
-__all__ = ["ClassFolders", "Crops", "LabeledImage", "draw_crops", "open_folders", "require_images"]
-
 Pixels = NDArray[np.uint8]
 Draw = Callable[[int], tuple[Pixels, NDArray[np.int64]]]
 """Gives the crop (S, S, 3) and the class () at a place of an endless sequence."""

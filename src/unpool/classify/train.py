@@ -19,7 +19,7 @@ from unpool.data.batches import Batch, batches
 from unpool.data.crops import Draw
 from unpool.devices import find_device
 from unpool.errors import OptionError
-from unpool.files import atomic
+from unpool.files import atomic, write_json
 from unpool.models import AlexNet, Classifier, ZFNet, prepare, save_pretrained
 from unpool.models.classifiers import initialize, renormalize
 from unpool.recipes import Classification
@@ -32,10 +32,8 @@ from unpool.training.loop import (
     set_rate,
     take_step,
 )
-from unpool.training.run import Accuracy, Run, curves_missing, draw_curves, write_json, writing
+from unpool.training.run import Accuracy, Run, curves_missing, draw_curves, writing
 from unpool.vision.images import write_image
-
-__all__ = ["Plan", "build", "fit", "train_classifier"]
 
 _DROP = 0.1  #: factor of the learning rate where the validations stand still
 _TOP = 5

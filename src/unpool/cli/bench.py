@@ -8,8 +8,6 @@ import click
 from unpool.cli import console
 from unpool.cli.options import FROM_ONE, JSON, QUIET, typed
 
-__all__ = ["bench"]
-
 Table = Callable[[dict[str, Any]], list[list[str]]]
 
 

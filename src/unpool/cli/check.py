@@ -8,8 +8,6 @@ from unpool.cli import console
 from unpool.cli.options import JSON, QUIET
 from unpool.errors import DataError
 
-__all__ = ["check"]
-
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))

@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import json
 import math
 import os
 import re
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool.errors import UnpoolError
-from unpool.files import atomic
+from unpool.files import atomic, json_line, write_json
 
 if TYPE_CHECKING:
     from unpool.data.check import Report
@@ -34,20 +33,7 @@ Show = Callable[..., None]
 
 def print_json(values: object) -> None:
     """Print plain values as one line of strict JSON."""
-    click.echo(json.dumps(strict(values)))
-
-
-def strict(values: object) -> object:
-    """Plain values without NaN and infinity, which JSON does not have: they become None.
-
-    >>> strict({"iou": [0.5, float("nan")]})
-    {'iou': [0.5, None]}
-    """
-    if isinstance(values, dict):
-        return {key: strict(value) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [strict(value) for value in values]
-    return None if isinstance(values, float) and not math.isfinite(values) else values
+    click.echo(json_line(values))
 
 
 def print_facts(facts: Mapping[str, Any], indent: str = "") -> None:
@@ -202,8 +188,7 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, str]:
 
 def write_figures(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write `summary.json`, and `iou.csv` with a row for each class and a column for each mode."""
-    with atomic(folder / "summary.json") as temporary:
-        temporary.write_text(json.dumps(strict(summary), indent=1) + "\n")
+    write_json(folder / "summary.json", summary)
     columns = [mode["iou"] for mode in summary["modes"].values()]
     with atomic(folder / "iou.csv") as temporary, temporary.open("w", newline="") as file:
         table = csv.writer(file)

@@ -8,8 +8,6 @@ import click
 from unpool.cli import console
 from unpool.cli.options import JSON, QUIET, Folder, choice, typed
 
-__all__ = ["convert"]
-
 
 @click.command()
 @click.argument("source")

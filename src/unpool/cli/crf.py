@@ -8,8 +8,6 @@ import click
 from unpool.cli import console
 from unpool.cli.options import CRFS, JSON, OVERLAY, PRESENCE, QUIET, Folder, choice, make_folder
 
-__all__ = ["crf"]
-
 
 @click.command()
 @click.argument("scores", type=click.Path(path_type=Path))
@@ -38,7 +36,7 @@ def crf(
     output: Path,
     crf: str,
     probabilities: bool,
-    presence: float | None,
+    presence_threshold: float | None,
     overlay: bool,
     as_json: bool,
     quiet: bool,
@@ -61,18 +59,25 @@ def crf(
     spare_inputs([source], [mask, mask.with_suffix(".overlay.jpg")])
 
     from unpool.ops.meanfield import warm_up
-    from unpool.segment.result import conclude, in_words
+    from unpool.segment.result import describe_postprocessing, postprocess
     from unpool.segment.scores import read_scores
 
     start = time.perf_counter()
     photo, found = read_image(image), read_scores(scores, probabilities=probabilities)
-    presence = found.presence if presence is None else presence
+    presence_threshold = (
+        found.presence_threshold if presence_threshold is None else presence_threshold
+    )
     with console.progress("loading the CRF", quiet) as show:
         show(0, 2)
         warm_up(crf)
         show(1, 2, "refining")
-        refined = conclude(
-            photo, found.values, found.classes, found.palette, crf=crf, presence=presence
+        refined = postprocess(
+            photo,
+            found.values,
+            found.classes,
+            found.palette,
+            crf=crf,
+            presence_threshold=presence_threshold,
         )
         show(2, 2, "writing")
         make_folder(output)
@@ -81,8 +86,8 @@ def crf(
         "source": str(image),
         "mask": str(mask),
         "size": [photo.shape[1], photo.shape[0]],
-        "labels": refined.shares(),
+        "labels": refined.fractions(),
         "seconds": round(time.perf_counter() - start, 3),
-        "procedure": f"{', '.join(in_words(presence, crf))} of {scores.name}",
+        "procedure": f"{', '.join(describe_postprocessing(presence_threshold, crf))} of {scores.name}",
     }
     console.print_segmented(record, as_json, quiet)

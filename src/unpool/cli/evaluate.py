@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from unpool.segment.ensemble import EDeconvNet
     from unpool.segment.segmenter import Segmenter
 
-__all__ = ["evaluate"]
-
 
 @click.command()
 @WEIGHTS
@@ -112,7 +110,7 @@ def evaluate(
     chosen = segmenter.measured_modes if mode is None else MODES if mode == "both" else (mode,)
     require_instances({**options, "mode": mode}, "instance" if "instance" in chosen else "whole")
     for name in chosen:
-        segmenter.procedure(mode=name)  # refuses what the network does not have
+        segmenter.describe(mode=name)  # refuses what the network does not have
     with distributed.join(segmenter.device):
         first = distributed.rank() == 0
         if output is not None and first:

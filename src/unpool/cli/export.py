@@ -8,8 +8,6 @@ from unpool.cards import EXPORTED
 from unpool.cli import console
 from unpool.cli.options import JSON, QUIET, choice
 
-__all__ = ["export"]
-
 
 @click.command()
 @click.option(

@@ -10,8 +10,6 @@ from unpool.cards import list_pretrained, read_card
 from unpool.cli import console
 from unpool.cli.options import JSON
 
-__all__ = ["info"]
-
 
 @click.command()
 @click.option("--weights", metavar="NAME|FOLDER", help="Show the card of these weights instead.")

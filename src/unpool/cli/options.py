@@ -68,7 +68,7 @@ CRF = choice(
     "were published with these; edeconvnet is that of DeconvNet's paper.  [default: none]",
 )
 PRESENCE = click.option(
-    "--presence",
+    "--presence-threshold",
     type=click.FloatRange(0, 1),
     metavar="PROBABILITY",
     help="Leave out classes that are nowhere sure: those that have this probability on less than "

@@ -14,8 +14,6 @@ from unpool.errors import DataError, OptionError
 if TYPE_CHECKING:
     from unpool.rendering.meshes import Mesh
 
-__all__ = ["render"]
-
 
 @click.command()
 @click.argument("models", required=False, type=click.Path(path_type=Path))

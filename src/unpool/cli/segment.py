@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from unpool.segment.segmenter import Segmenter
     from unpool.vision.sources import Source
 
-__all__ = ["segment"]
-
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True)
@@ -134,7 +132,7 @@ def segment(
         segmenter = load(weights, options["preset"], **typed(build))
         require_instances(options, options["mode"] or segmenter.mode)
         options = typed(options)
-        procedure = segmenter.procedure(**options)  # which refuses modes that cannot be
+        procedure = segmenter.describe(**options)  # which refuses modes that cannot be
         make_folder(output)
         if options.get("crf"):
             show(0, len(sources), "loading the CRF")
@@ -188,6 +186,6 @@ def _segment(
         "mask": str(mask),
         **({"scores": str(mask.with_suffix(".scores.npz"))} if scores else {}),
         "size": [image.shape[1], image.shape[0]],
-        "labels": found.shares(),
+        "labels": found.fractions(),
         "seconds": round(time.perf_counter() - start, 3),
     }

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from unpool.training.loop import Step
     from unpool.training.run import Accuracy, Likeness, Preparation, Validation
 
-__all__ = ["train"]
-
 _LISTED = 40  # classes that are printed, at most
 
 

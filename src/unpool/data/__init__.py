@@ -8,9 +8,11 @@ spoil a training run; `batches` feeds one. `open_folders` gives images of which 
 
 from unpool.classify.folders import ClassFolders, open_folders
 from unpool.data.batches import Batch, batches
-from unpool.data.check import ClassCount, Finding, Report, check_data
+from unpool.data.check import ClassCount, Report, check_data
+from unpool.data.classes import VOC_CLASSES, VOID
 from unpool.data.crops import Views, class_balance
-from unpool.data.datasets import VOC_CLASSES, VOID, DataSet, Sample, open_data, read_sample
+from unpool.data.datasets import DataSet, Sample, open_data, read_sample
+from unpool.data.inspect import Finding
 from unpool.data.instances import Object, objects, read_instances
 from unpool.rendering.dataset import AZIMUTHS, ELEVATIONS, Chairs, View, open_chairs, read_views
 

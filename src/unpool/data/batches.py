@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from unpool.data.crops import Draw
 
-__all__ = ["Batch", "batches"]
-
 
 class Batch(NamedTuple):
     """What one pass of the network learns from."""

@@ -25,8 +25,6 @@ from unpool.data.layouts import (
 )
 from unpool.errors import DataError
 
-__all__ = ["ClassCount", "Finding", "Report", "check_data"]
-
 _Looks: TypeAlias = Mapping[str, Look]  # by the image's id
 
 _ENOUGH = 5  # images of a class in train

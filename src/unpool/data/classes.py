@@ -6,16 +6,6 @@ from typing import NamedTuple
 
 from unpool.errors import DataError
 
-__all__ = [
-    "CAMVID_CLASSES",
-    "VOC_CLASSES",
-    "VOID",
-    "Names",
-    "numbered_classes",
-    "read_lines",
-    "read_names",
-]
-
 VOID = 255
 
 VOC_CLASSES = (  # noqa: SIM905 - as a list, ruff would give every name a line

@@ -20,18 +20,6 @@ from unpool.data.classes import VOID
 from unpool.errors import DataError
 from unpool.vision.images import MAX_PIXELS
 
-__all__ = [
-    "Annotations",
-    "Drawing",
-    "Drawn",
-    "decode_rle",
-    "draw",
-    "fill",
-    "find_annotations",
-    "read_annotations",
-    "without_year",
-]
-
 Mask = NDArray[np.bool_]
 
 _KEPT = {  # of the fields of all kinds of objects in a file

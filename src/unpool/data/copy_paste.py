@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from unpool.data.datasets import DataSet, Sample, read_sample
 from unpool.data.instances import Object, objects, read_instances
 
-__all__ = ["Paster", "find_paster"]
-
 Pixels = NDArray[np.uint8]
 
 _SMALL = 400  # pixels; what is smaller is blurred when it is enlarged

@@ -7,23 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unpool.data.classes import VOID
 from unpool.data.copy_paste import Paster
-from unpool.data.datasets import VOID, DataSet, read_sample
+from unpool.data.datasets import DataSet, read_sample
 from unpool.data.instances import read_instances
 from unpool.data.windows import Box, Window
 from unpool.errors import DataError
 from unpool.vision.boxes import Crop
-
-__all__ = [
-    "Cut",
-    "Draw",
-    "Views",
-    "class_balance",
-    "draw_views",
-    "draw_windows",
-    "in_turn",
-    "take_turns",
-]
 
 Pixels = NDArray[np.uint8]
 Draw = Callable[[int], tuple[Pixels, Pixels]]

@@ -9,23 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.data.classes import VOC_CLASSES, VOID, Names, numbered_classes
+from unpool.data.classes import VOID, Names, numbered_classes
 from unpool.data.coco import Drawing, draw
 from unpool.data.layouts import Layout, class_names, find_files, split_names, why_empty
 from unpool.data.sbd import read_classes
 from unpool.errors import DataError, ImageError
 from unpool.vision.images import read_image, read_mask
-
-__all__ = [
-    "VOC_CLASSES",
-    "VOID",
-    "DataSet",
-    "Sample",
-    "load_labels",
-    "open_data",
-    "read_labels",
-    "read_sample",
-]
 
 
 class Sample(NamedTuple):

@@ -18,8 +18,6 @@ from unpool.data.layouts import Layout
 from unpool.errors import DataError, ImageError
 from unpool.vision.images import read_image, voc_palette
 
-__all__ = ["Finding", "Look", "look_at", "place"]
-
 Pixels = NDArray[np.uint8]
 
 # Masks have few ids and large even regions: in ADE20K, with 150 classes, some 40 ids an image,

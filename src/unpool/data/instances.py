@@ -19,8 +19,6 @@ from unpool.data.sbd import read_objects
 from unpool.errors import DataError
 from unpool.vision.images import read_mask
 
-__all__ = ["Object", "components", "find_objects", "load_objects", "objects", "read_instances"]
-
 _SPECK = 5  # pixels; fewer are a slip of the annotator's, or of a resize
 
 

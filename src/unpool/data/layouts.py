@@ -25,16 +25,6 @@ from unpool.data.coco import Annotations, Drawing, find_annotations, read_annota
 from unpool.data.sbd import require_scipy
 from unpool.errors import DataError
 
-__all__ = [
-    "Folder",
-    "Layout",
-    "class_names",
-    "find_files",
-    "list_splits",
-    "split_names",
-    "why_empty",
-]
-
 _IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 _USUAL = ("train", "val", "test", "trainval", "trainaug")

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from unpool.errors import DataError, ImageError
 
-__all__ = ["read_classes", "read_objects", "require_scipy"]
-
 
 def read_classes(path: Path) -> NDArray[np.uint8]:
     """The class ids (H, W) of a file `cls/ID.mat`.

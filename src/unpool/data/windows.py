@@ -21,17 +21,6 @@ from unpool.vision.boxes import iou, square
 from unpool.vision.images import read_image
 from unpool.vision.proposals import propose
 
-__all__ = [
-    "Box",
-    "Window",
-    "find_proposals",
-    "object_windows",
-    "proposal_windows",
-    "read_windows",
-    "repeat_rare",
-    "write_windows",
-]
-
 Box = tuple[int, int, int, int]
 
 

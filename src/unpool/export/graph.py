@@ -23,8 +23,6 @@ from unpool.models import Network
 from unpool.models.fast import fold
 from unpool.ops.deconv import as_convolution
 
-__all__ = ["fixed_side", "least_side", "load_program", "silence", "trace"]
-
 # what the archive, its graph, and the sizes of tensors in it may be made of
 _MEMBER = re.compile(
     r"data/weights/(weight_\d+|model_weights_config\.json)|models/model\.json|"

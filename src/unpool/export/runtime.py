@@ -15,8 +15,6 @@ from unpool.export.graph import fixed_side, load_program
 from unpool.models import FCN, MODELS, Network
 from unpool.models.vgg import Trunk
 
-__all__ = ["Exported", "is_exported", "require_engine", "sha256"]
-
 Run = Callable[[Tensor], Tensor]
 
 ENGINES = {"onnx": "onnxruntime", "openvino": "openvino", "torch-export": "torch"}

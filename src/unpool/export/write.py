@@ -31,8 +31,6 @@ from unpool.models.vgg import MEAN_BGR
 from unpool.segment.segmenter import resize
 from unpool.vision.images import read_image
 
-__all__ = ["FORMATS", "Written", "export"]
-
 FORMATS = tuple(EXPORTED.values())
 
 TOLERANCE = 1e-4
@@ -273,7 +271,7 @@ def _verify(model: Network, path: Path, told: dict[str, Any]) -> dict[str, int]:
     """
     exported = Exported(path)
     photos = pixels = different = 0
-    for images in _batches(model, told.get("whole_side", 320)):
+    for images in _batches(model, told.get("long_side", 320)):
         x = prepare(torch.from_numpy(images), told.get("mean", MEAN_BGR))
         labels = _labels(model, x)
         differs = labels != _labels(exported, x)
@@ -293,7 +291,7 @@ def _labels(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return network(x).argmax(1)
 
 
-def _batches(model: Network, whole_side: int) -> Iterator[NDArray[np.uint8]]:
+def _batches(model: Network, long_side: int) -> Iterator[NDArray[np.uint8]]:
     """Images (N, H, W, 3) as the network is to see them: crops together, and whole ones alone."""
     images = [*_drawn(), *_photos()]
     if model.size is not None:
@@ -302,7 +300,7 @@ def _batches(model: Network, whole_side: int) -> Iterator[NDArray[np.uint8]]:
         if fixed_side(model) is not None:
             return
     for image in images:
-        yield resize(image, whole_side, least=least_side(model))[None]
+        yield resize(image, long_side, least=least_side(model))[None]
 
 
 def _drawn() -> Iterator[NDArray[np.uint8]]:

@@ -12,8 +12,6 @@ from unpool.errors import OptionError, ShapeError
 from unpool.files import atomic
 from unpool.generate.result import enlarge
 
-__all__ = ["ANIMATIONS", "write_animation"]
-
 ANIMATIONS = (".gif", ".mp4")
 """What files of animations end in."""
 

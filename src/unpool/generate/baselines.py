@@ -13,17 +13,6 @@ from unpool.generate.result import clipped
 from unpool.rendering.dataset import Chairs, View
 from unpool.visualize.images import mosaic
 
-__all__ = [
-    "Comparison",
-    "baselines",
-    "blend",
-    "compare_views",
-    "draw_views",
-    "errors",
-    "nearest_view",
-    "premultiplied",
-]
-
 Array = NDArray[np.float32]
 
 

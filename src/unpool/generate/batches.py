@@ -18,8 +18,6 @@ from unpool.models import encode_view
 from unpool.recipes import Generation
 from unpool.rendering.dataset import AZIMUTHS, Chairs, read_views
 
-__all__ = ["Lesson", "Views", "as_targets", "codes", "lessons", "load_views", "split_views"]
-
 
 class Views(NamedTuple):
     """Images of known styles from known views, all in memory."""

@@ -16,8 +16,6 @@ from unpool.generate.experiments import COMPACT, Experiment, Progress, learn, ti
 from unpool.recipes import CHAIRS, Rate
 from unpool.rendering.dataset import Chairs
 
-__all__ = ["VARIANTS", "draw_capacity", "measure_capacity"]
-
 _HALF = {"code": 64, "shared": 128, "widths": (48, 32, 16)}
 _TWICE = {"code": 256, "shared": 512, "widths": (192, 128, 64)}
 _DEEP = {"streams": 1, "mask_widths": None}

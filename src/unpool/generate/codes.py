@@ -11,17 +11,6 @@ from torch import Tensor
 from unpool.errors import OptionError, ShapeError
 from unpool.generate.transformations import Transformation
 
-__all__ = [
-    "Codes",
-    "Style",
-    "as_changes",
-    "as_degrees",
-    "as_styles",
-    "encoded",
-    "nearest",
-    "parse_style",
-]
-
 Style: TypeAlias = str | int | Mapping[Any, float] | Tensor
 """A style by its name or number; or fractions of several, {"A": 1, "B": -1, "C": 1} for A - B + C;
 or fractions of all, (K,)."""

@@ -12,8 +12,6 @@ from PIL import Image, ImageDraw
 from unpool.errors import OptionError, ShapeError
 from unpool.generate.result import enlarge
 
-__all__ = ["carry", "draw_pairs", "spread_points"]
-
 _LEAST = 256  # pixels of a side to which smaller frames are enlarged: flows look for coarser motion
 
 

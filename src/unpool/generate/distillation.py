@@ -15,8 +15,6 @@ from unpool.generate.weights import load_forerunner
 from unpool.models import GenerativeNet
 from unpool.recipes import Generation
 
-__all__ = ["draw_together", "load_teachers", "taught"]
-
 
 def load_teachers(
     recipe: Generation, styles: Sequence[str], device: torch.device

@@ -12,8 +12,6 @@ from unpool.generate.batches import Views, as_targets, codes
 from unpool.models import GenerativeNet
 from unpool.training.loop import arithmetic
 
-__all__ = ["Measured", "compare", "draw", "measure"]
-
 _AT_ONCE = 32  # images that are drawn together
 _SHOWN = 12  # columns of the sheet
 

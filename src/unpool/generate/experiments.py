@@ -18,8 +18,6 @@ from unpool.generate.train import build, fit
 from unpool.models import GenerativeNet
 from unpool.recipes import Generation, Rate
 
-__all__ = ["COMPACT", "Experiment", "Progress", "learn", "ticker"]
-
 COMPACT = Generation(
     "compact",
     (Rate(800, 1e-3),),

@@ -9,8 +9,6 @@ from unpool.generate.generator import Generator
 from unpool.generate.interventions import list_layers
 from unpool.visualize.images import draw, mosaic
 
-__all__ = ["draw_filters", "list_filters"]
-
 
 def list_filters(generator: Generator) -> list[str]:
     """The layers that enlarge maps, whose filters can be drawn, in order.

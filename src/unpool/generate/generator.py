@@ -11,12 +11,10 @@ from torch import Tensor
 from unpool.devices import find_device
 from unpool.errors import OptionError, ShapeError
 from unpool.generate.codes import Codes, Style, as_changes, as_degrees, as_styles, encoded, nearest
-from unpool.generate.result import Drawn, conclude
+from unpool.generate.result import Drawn, postprocess
 from unpool.generate.transformations import Ranges, Transformation, beyond
 from unpool.generate.weights import load_generative
 from unpool.models.generator import GenerativeNet, encode_view
-
-__all__ = ["Generator"]
 
 _AT_ONCE = 32  # images, so that memory stays small
 
@@ -120,7 +118,7 @@ class Generator:
             OptionError: as of `view`, or lists of differing lengths.
         """
         codes, notes = self.codes(style, azimuth, elevation, transformation)
-        return conclude(*self.compute(codes), notes)
+        return postprocess(*self.compute(codes), notes)
 
     def grid(
         self,

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from unpool.errors import OptionError
 
-__all__ = ["Intervention", "intervene", "list_layers"]
-
 Intervention: TypeAlias = Callable[[Tensor], Tensor]
 """Called with the activations of a layer, after its ReLU; gives those to go on with."""
 

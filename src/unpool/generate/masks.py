@@ -11,9 +11,7 @@ from unpool.errors import OptionError
 from unpool.generate.codes import Style
 from unpool.generate.generator import Generator
 from unpool.generate.interventions import intervene, list_layers
-from unpool.generate.result import Drawn, conclude
-
-__all__ = ["PATTERNS", "mask_cells", "pattern"]
+from unpool.generate.result import Drawn, postprocess
 
 PATTERNS = ("center-2", "center-4", "center-6", "center-8", "border", "checkerboard", "other")
 """Which cells of the 8 x 8 maps are kept; other is the other checkerboard."""
@@ -52,7 +50,7 @@ def mask_cells(
     layers = [name for name in list_layers(generator.model) if name.endswith("fc5")]
     codes, notes = generator.codes([style] * len(cells), azimuth, elevation)
     with intervene(generator.model, dict.fromkeys(layers, keep)):
-        return conclude(*generator.compute(codes, at_once=len(codes.view)), notes)
+        return postprocess(*generator.compute(codes, at_once=len(codes.view)), notes)
 
 
 def pattern(name: str, side: int = 8) -> NDArray[np.bool_]:

@@ -13,8 +13,6 @@ from torch import Tensor
 from unpool.errors import ImageError, OptionError
 from unpool.files import atomic
 
-__all__ = ["Drawn", "clipped", "conclude", "enlarge", "find_color"]
-
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
@@ -84,7 +82,7 @@ class Drawn:
         return path
 
 
-def conclude(rgb: Tensor, mask: Tensor, notes: Sequence[str] = ()) -> list[Drawn]:
+def postprocess(rgb: Tensor, mask: Tensor, notes: Sequence[str] = ()) -> list[Drawn]:
     """What a network gives, as images: both are clipped to 0 to 1.
 
     Args:
@@ -98,7 +96,7 @@ def conclude(rgb: Tensor, mask: Tensor, notes: Sequence[str] = ()) -> list[Drawn
 
     Dosovitskiy, Springenberg, Brox 2015; display as in the authors' `generate_pics.m`.
 
-    >>> conclude(torch.ones(1, 3, 2, 2) * 2, -torch.ones(1, 1, 2, 2))[0].rgba[0, 0].tolist()
+    >>> postprocess(torch.ones(1, 3, 2, 2) * 2, -torch.ones(1, 1, 2, 2))[0].rgba[0, 0].tolist()
     [255, 255, 255, 0]
     """
     values = clipped(rgb, mask).detach().float().cpu().numpy()
@@ -109,7 +107,7 @@ def conclude(rgb: Tensor, mask: Tensor, notes: Sequence[str] = ()) -> list[Drawn
 
 
 def clipped(rgb: Tensor, mask: Tensor) -> Tensor:
-    """Both within 0 and 1, (N, 4, S, S), the mask as one channel; as of `conclude`."""
+    """Both within 0 and 1, (N, 4, S, S), the mask as one channel; as of `postprocess`."""
     return torch.cat([rgb.clamp(0, 1), mask.clamp(0, 1).mean(1, keepdim=True)], 1)
 
 

@@ -13,19 +13,6 @@ from unpool.generate.codes import Style
 from unpool.generate.generator import Generator
 from unpool.generate.result import Drawn
 
-__all__ = [
-    "CHANGES",
-    "MORPH",
-    "Change",
-    "combine",
-    "degrees",
-    "interpolate",
-    "morph",
-    "ramp",
-    "transform",
-    "turn",
-]
-
 MORPH = (1.0, 0.65, 0.57, 0.5, 0.43, 0.35, 0.0)
 """The authors' fractions of the first style: near the middle a little changes much."""
 

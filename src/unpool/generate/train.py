@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unpool import distributed
 from unpool.devices import find_device
+from unpool.files import write_json
 from unpool.generate.batches import (
     Lesson,
     Views,
@@ -38,18 +39,8 @@ from unpool.training.loop import (
     scale_rates,
     take_step,
 )
-from unpool.training.run import (
-    Likeness,
-    Preparation,
-    Run,
-    curves_missing,
-    draw_curves,
-    write_json,
-    writing,
-)
+from unpool.training.run import Likeness, Preparation, Run, curves_missing, draw_curves, writing
 from unpool.vision.images import write_image
-
-__all__ = ["build", "drawing_loss", "fit", "train_generator"]
 
 _LEAST = 0.02  #: part of the first rate to which a falling one falls
 

@@ -26,8 +26,6 @@ from unpool.generate.generator import Generator
 from unpool.recipes import Rate
 from unpool.rendering.dataset import AZIMUTHS, Chairs
 
-__all__ = ["COUNTS", "draw_transfer", "measure_transfer", "seen_azimuths"]
-
 COUNTS = (1, 2, 4, 8, 16)
 """From how many azimuths targets are seen."""
 

@@ -14,16 +14,6 @@ from torch.nn import functional as F
 
 from unpool.errors import OptionError, ShapeError
 
-__all__ = [
-    "LENGTH",
-    "Ranges",
-    "Transformation",
-    "beyond",
-    "draw_transformations",
-    "spread_at",
-    "transform",
-]
-
 LENGTH = 28
 """Numbers of an encoded transformation."""
 

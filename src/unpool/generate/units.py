@@ -13,10 +13,8 @@ from unpool.errors import OptionError
 from unpool.generate.codes import Style
 from unpool.generate.generator import Generator
 from unpool.generate.interventions import intervene
-from unpool.generate.result import Drawn, clipped, conclude
+from unpool.generate.result import Drawn, clipped, postprocess
 from unpool.visualize.images import draw
-
-__all__ = ["STEPS", "VALUES", "Activated", "Zoom", "activate", "count_units", "find_zoom", "push"]
 
 VALUES = {
     "fc1": 10.0,
@@ -50,7 +48,7 @@ class Activated(NamedTuple):
         add to the colors of the zero vector, zero being mid-gray, cut to what they reach.
         """
         if not self.maps:
-            return np.stack([drawn.on("white") for drawn in conclude(self.rgb, self.mask)[1:]])
+            return np.stack([drawn.on("white") for drawn in postprocess(self.rgb, self.mask)[1:]])
         added = self.rgb[1:] - self.rgb[:1]
         reached = added.abs().amax((0, 1)) > 0
         rows, columns = reached.any(1).nonzero(), reached.any(0).nonzero()
@@ -170,7 +168,7 @@ def push(
 
     codes, notes = generator.codes([style] * len(steps), azimuth, elevation)
     with intervene(generator.model, {layer: pushed}):
-        return conclude(*generator.compute(codes, at_once=len(codes.view)), notes)
+        return postprocess(*generator.compute(codes, at_once=len(codes.view)), notes)
 
 
 def find_zoom(

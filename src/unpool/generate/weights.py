@@ -7,8 +7,6 @@ from unpool.errors import WeightsError
 from unpool.models import GenerativeNet, from_pretrained
 from unpool.recipes import GENERATIONS, Generation
 
-__all__ = ["Saved", "load_forerunner", "load_generative"]
-
 
 class Saved(NamedTuple):
     """A network that draws, and what its card says of it."""

@@ -1,5 +1,6 @@
 """Architectures as tables, and their weights."""
 
+from unpool.cards import list_pretrained
 from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from unpool.models.deconvnet import DeconvNet
 from unpool.models.fcn import FCN
@@ -9,7 +10,6 @@ from unpool.models.weights import (
     MODELS,
     Network,
     from_pretrained,
-    list_pretrained,
     load_tensors,
     load_vgg,
     save_pretrained,

@@ -26,8 +26,6 @@ from unpool.models.vgg import VGG16, Table
 from unpool.models.weights import Network
 from unpool.ops.deconv import bilinear_kernel
 
-__all__ = ["Imported", "Layer", "load_caffemodel", "read_caffemodel"]
-
 Blob = NDArray[np.float32]
 BatchNorm = Literal["folded", "training"]
 

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from unpool.errors import OptionError, ShapeError
 from unpool.models.vgg import MEAN_BGR, TRUNKS, Table, trunk_table
 
-__all__ = ["VGG", "AlexNet", "Classifier", "SqueezeNet", "ZFNet", "initialize", "renormalize"]
-
 
 class Classifier(nn.Module):
     """A network that gives an image a score for each class; the base of those below.

@@ -4,14 +4,12 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unpool.data.datasets import VOC_CLASSES
+from unpool.data.classes import VOC_CLASSES
 from unpool.errors import OptionError
 from unpool.models import DeconvNet, Network, from_pretrained, save_pretrained
 from unpool.models.caffemodel import BatchNorm, load_caffemodel
 from unpool.models.vgg import MEAN_BGR
 from unpool.vision.images import voc_palette
-
-__all__ = ["Converted", "convert"]
 
 
 class Converted(NamedTuple):

@@ -13,8 +13,6 @@ from unpool.errors import OptionError, ShapeError
 from unpool.models.vgg import TRUNKS, Table, Trunk, block, chain, initialize, recompute
 from unpool.ops import Switches, unpool
 
-__all__ = ["DeconvNet"]
-
 
 class DeconvNet(nn.Module):
     """The deconvolution network for semantic segmentation; the defaults are the published one.

@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from unpool.models.weights import Network
 from unpool.ops.deconv import as_convolution
 
-__all__ = ["accelerate", "fold"]
-
 Net = TypeVar("Net", bound=Network)
 
 CHECKED = 16

@@ -16,8 +16,6 @@ from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.models.vgg import TRUNKS, Table, Trunk, initialize, recompute
 from unpool.ops.deconv import bilinear_kernel
 
-__all__ = ["FCN", "Interpolation"]
-
 
 class FCN(nn.Module):
     """A fully convolutional network; the defaults are the published FCN-8s.

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
 
-__all__ = ["GenerativeNet", "encode_view", "initialize", "orthogonalize"]
-
 _SIDE = 8  #: of the maps that fc5 gives
 _WIDTHS = {2: (256, 256, 92, 92, 92), 1: (256, 256, 92, 48, 48)}  #: by the number of streams
 _MASK_WIDTHS = (128, 92, 32, 32, 32)

@@ -16,8 +16,6 @@ from torch.utils.checkpoint import checkpoint
 from unpool.errors import OptionError, ShapeError
 from unpool.ops import Switches, pool
 
-__all__ = ["MEAN_BGR", "TRUNKS", "Trunk", "block", "prepare", "trunk_table"]
-
 Result = TypeVar("Result")
 Table = tuple[tuple[int, int], ...]
 """A stage a row: how many 3 x 3 convolutions, of how many channels."""

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from unpool.cards import find_weights, list_pretrained, read_card
+from unpool.cards import find_weights, read_card
 from unpool.errors import OptionError, WeightsError
 from unpool.files import atomic
 from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
@@ -25,17 +25,6 @@ from unpool.models.deconvnet import DeconvNet
 from unpool.models.fcn import FCN, Interpolation
 from unpool.models.generator import GenerativeNet
 from unpool.models.vgg import MEAN_BGR
-
-__all__ = [
-    "MODELS",
-    "Network",
-    "from_pretrained",
-    "list_pretrained",
-    "load_tensors",
-    "load_vgg",
-    "read_card",
-    "save_pretrained",
-]
 
 Network = DeconvNet | FCN
 """A network that segments."""

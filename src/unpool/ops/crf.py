@@ -12,17 +12,6 @@ from torch import Tensor
 from unpool.errors import OptionError, ShapeError
 from unpool.ops.lattice import Filters, Lattice
 
-__all__ = [
-    "CRF_PRESETS",
-    "NORMALIZATIONS",
-    "DenseCRF",
-    "Kernel",
-    "crf_filter",
-    "features",
-    "find_crf",
-    "kernel_filter",
-]
-
 Normalization = Literal["none", "before", "after", "symmetric"]
 
 NORMALIZATIONS = ("none", "before", "after", "symmetric")

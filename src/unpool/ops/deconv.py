@@ -10,8 +10,6 @@ from torch import Tensor
 from unpool.errors import ShapeError
 from unpool.ops.switches import fixed_unpool
 
-__all__ = ["as_convolution", "bilinear_kernel", "deconv", "uconv"]
-
 
 def deconv(
     x: Tensor,

@@ -23,8 +23,6 @@ from torch import Tensor
 
 from unpool.errors import OptionError, ShapeError
 
-__all__ = ["Filters", "Lattice"]
-
 
 class Bags(NamedTuple):
     """A sparse matrix by rows: row i takes the entries offsets[i] to offsets[i + 1]."""

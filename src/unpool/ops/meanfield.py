@@ -20,13 +20,6 @@ from unpool.errors import OptionError, ShapeError
 from unpool.ops.crf import DenseCRF, crf_filter, find_crf
 from unpool.ops.lattice import Filters
 
-__all__ = [
-    "mean_field",
-    "messages",
-    "unary_from_probabilities",
-    "warm_up",
-]
-
 SMALLEST = 1.9e-22  # about exp(-50)
 """Probabilities below it become 0: denormal numbers would slow everything down tenfold."""
 

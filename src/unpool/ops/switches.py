@@ -14,8 +14,6 @@ from torch import Tensor
 
 from unpool.errors import OptionError, ShapeError
 
-__all__ = ["Switches", "fixed_unpool", "pool", "unpool"]
-
 
 class Switches(NamedTuple):
     """Where the maxima of a pooling stood, and how large its input was.

@@ -6,8 +6,6 @@ from typing import Any
 from unpool.errors import OptionError
 from unpool.recipes.overrides import from_json, require_between, to_json
 
-__all__ = ["CLASSIFICATIONS", "ZFNET", "ZFNET_SMALL", "Classification", "require_classification"]
-
 
 @dataclass(frozen=True)
 class Classification:

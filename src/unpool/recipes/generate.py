@@ -6,23 +6,6 @@ from typing import Any
 from unpool.errors import OptionError
 from unpool.recipes.overrides import from_json, require_between, to_json
 
-__all__ = [
-    "CHAIRS",
-    "CHAIRS_128",
-    "CHAIRS_DEEP",
-    "CHAIRS_LONGER",
-    "CHAIRS_ONE_STREAM",
-    "CHAIRS_RANGES",
-    "CHAIRS_STAGE_1",
-    "CHAIRS_STAGE_2",
-    "CHAIRS_STAGE_3",
-    "CHAIRS_TAUGHT",
-    "GENERATIONS",
-    "Generation",
-    "Rate",
-    "require_generation",
-]
-
 
 @dataclass(frozen=True)
 class Rate:

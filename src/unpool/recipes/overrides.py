@@ -10,8 +10,6 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from unpool.errors import OptionError
 
-__all__ = ["from_json", "replaced", "require_between", "to_json"]
-
 T = TypeVar("T")
 
 _MISFIT = object()  #: a value that is not of the wanted kind

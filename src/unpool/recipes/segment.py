@@ -6,20 +6,6 @@ from typing import Any
 from unpool.errors import OptionError
 from unpool.recipes.overrides import from_json, require_between, to_json
 
-__all__ = [
-    "DECONVNET",
-    "FCN8S",
-    "FINETUNE",
-    "OBJECTS",
-    "OBJECTS_LONGER",
-    "RECIPES",
-    "STAGE_1",
-    "STAGE_2",
-    "Phase",
-    "Recipe",
-    "require_segmentation",
-]
-
 
 @dataclass(frozen=True)
 class Phase:
@@ -60,7 +46,7 @@ class Recipe:
     # what is seen
     batch: int = 16  #: crops of a step
     accumulate: int = 1  #: parts of a batch that are passed one after the other
-    long_side: tuple[int, int] = (224, 448)  #: range of an enlarged view's long side, pixels
+    crop_long_side: tuple[int, int] = (224, 448)  #: range of an enlarged view's long side, pixels
     aspect: float = 0.15  #: largest change of a view's aspect ratio, as a logarithm
     flip: bool = True
     balance: float = 0.0  #: classes in a smaller fraction of the images give more views
@@ -90,9 +76,9 @@ class Recipe:
     patience: int | None = None  #: validations without a better one, after which the run ends
     save_every: int = 40  #: steps
     statistics_passes: int = 40  #: batches over which batch norm's statistics are taken at the end
-    whole_side: int = 320  #: long side at which whole images are segmented
+    long_side: int = 320  #: long side at which whole images are segmented
     aggregate: str = "max"  #: how the weights want crops to be put together: "max" or "mean"
-    presence: float = 0.0  #: how the weights leave out classes that are nowhere sure
+    presence_threshold: float = 0.0  #: how the weights leave out classes that are nowhere sure
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain values for `config.json` and the model card."""
@@ -114,9 +100,9 @@ OBJECTS = Recipe(
     batch=12,
     dropout=0.2,
     balance=0.3,
-    whole_side=384,
+    long_side=384,
     aggregate="mean",
-    presence=0.75,
+    presence_threshold=0.75,
     phases=(
         Phase("14x14", stages=1, steps=320, lr=1e-3),
         Phase("28x28", stages=2, steps=150, lr=5e-4, older_lr=1e-4),
@@ -176,7 +162,7 @@ FINETUNE = Recipe(
     batch=8,
     dropout=0.2,
     coarse_weight=0.0,
-    whole_side=384,
+    long_side=384,
     validate_every=30,
     save_every=30,
     statistics_passes=20,
@@ -194,8 +180,8 @@ FCN8S = Recipe(
     dropout=0.5,
     batch=12,
     balance=0.3,
-    whole_side=384,
-    presence=0.75,
+    long_side=384,
+    presence_threshold=0.75,
     validate_every=50,
     save_every=50,
     phases=(
@@ -221,10 +207,11 @@ _INF = float("inf")
 
 _BOUNDS: dict[str, tuple[float, float]] = {  # smallest and largest value, by name
     **dict.fromkeys(["batch", "accumulate", "validate_every", "save_every", "patience"], (1, _INF)),
-    **dict.fromkeys(["statistics_passes", "window", "pad", "code", "whole_side"], (1, _INF)),
+    **dict.fromkeys(["statistics_passes", "window", "pad", "code", "long_side"], (1, _INF)),
     **dict.fromkeys(["seed", "warmup", "weight_decay", "coarse_weight", "paste"], (0, _INF)),
     **dict.fromkeys(
-        ["flip", "balance", "overlap", "repetition", "color", "start_share", "presence"], (0, 1)
+        ["flip", "balance", "overlap", "repetition", "color", "start_share", "presence_threshold"],
+        (0, 1),
     ),
     **dict.fromkeys(["dropout", "momentum"], (0, 0.999)),
     "size": (32, 4096),
@@ -233,7 +220,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {  # smallest and largest value, by na
     "aspect": (0, 1),
     "bias_lr": (0, 100),
     "clip": (1e-9, _INF),
-    "long_side": (8, 8192),
+    "crop_long_side": (8, 8192),
 }
 _BOUNDS_OF_PHASE: dict[str, tuple[float, float]] = {
     **dict.fromkeys(["stages", "steps", "drop_every", "trunk_from"], (1, _INF)),
@@ -246,8 +233,10 @@ def require_segmentation(recipe: Recipe) -> None:
     require_between(recipe, _BOUNDS)
     for i, phase in enumerate(recipe.phases):
         require_between(phase, _BOUNDS_OF_PHASE, f"phases.{i}.")
-    if recipe.long_side[0] > recipe.long_side[1]:
-        raise OptionError(f"got long_side={list(recipe.long_side)}; wanted the smaller one first")
+    if recipe.crop_long_side[0] > recipe.crop_long_side[1]:
+        raise OptionError(
+            f"got crop_long_side={list(recipe.crop_long_side)}; wanted the smaller one first"
+        )
     if recipe.start_share and recipe.start is None:
         raise OptionError(f"got start_share={recipe.start_share} without start; set start, too")
     if not recipe.phases or not all(phase.sources for phase in recipe.phases):

@@ -7,8 +7,6 @@ from pathlib import Path, PureWindowsPath
 
 from unpool.errors import DataError
 
-__all__ = ["unpack"]
-
 _MOST_FILES = 20_000
 _MOST_BYTES = 2 * 2**30
 _SMALL = 16 * 2**20  # bytes below which any ratio is harmless

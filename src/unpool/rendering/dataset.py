@@ -23,16 +23,6 @@ from PIL import Image, UnidentifiedImageError
 
 from unpool.errors import DataError, OptionError
 
-__all__ = [
-    "AZIMUTHS",
-    "ELEVATIONS",
-    "Chairs",
-    "View",
-    "open_chairs",
-    "read_views",
-    "view_name",
-]
-
 AZIMUTHS = tuple(360 * i / 31 for i in range(31))
 """Of the public views, in degrees: `linspace(0, 360, 32)` without its last."""
 ELEVATIONS = (20.0, 30.0)

@@ -12,8 +12,6 @@ from PIL import Image
 
 from unpool.errors import DataError, OptionError
 
-__all__ = ["ENDINGS", "Mesh", "read_mesh", "turn_mesh"]
-
 ENDINGS = (".obj", ".glb", ".ply")
 """The kinds of model files that are read."""
 

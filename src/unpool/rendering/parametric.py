@@ -10,8 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from unpool.rendering.meshes import Mesh
 
-__all__ = ["ChairShape", "build_chair", "random_shape"]
-
 Color = tuple[float, float, float]
 
 

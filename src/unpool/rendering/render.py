@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from unpool.errors import OptionError
 from unpool.rendering.meshes import Mesh
 
-__all__ = ["DISTANCE", "Frame", "frame_views", "render_views"]
-
 DISTANCE = 4.0
 """From the camera to the middle of a body, in radii of the sphere around its box."""
 

@@ -19,15 +19,6 @@ from unpool.rendering.dataset import AZIMUTHS, ELEVATIONS, view_name
 from unpool.rendering.meshes import ENDINGS, Mesh, read_mesh, turn_mesh
 from unpool.rendering.render import render_views
 
-__all__ = [
-    "Model",
-    "note_styles",
-    "open_models",
-    "read_credits",
-    "read_model",
-    "write_style",
-]
-
 LICENSES = {
     "BlendSwap-CC-0": "CC0",
     "BlendSwap-CC-BY": "CC-BY 3.0",

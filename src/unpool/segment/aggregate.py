@@ -7,8 +7,6 @@ from unpool.cards import AGGREGATIONS
 from unpool.errors import OptionError
 from unpool.vision.boxes import Crop, clip
 
-__all__ = ["Aggregate"]
-
 
 class Aggregate:
     """Scores of crops, put together where they overlap.

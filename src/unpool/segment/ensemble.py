@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from unpool.cards import find_partner
 from unpool.errors import OptionError, ShapeError
 from unpool.ops.crf import DenseCRF
-from unpool.segment.result import Segmentation, conclude, in_words
+from unpool.segment.result import Segmentation, describe_postprocessing, postprocess
 from unpool.segment.segmenter import Preset, Segmenter
-
-__all__ = ["EDECONVNET", "ENSEMBLES", "EDeconvNet", "combine", "load"]
 
 ENSEMBLES = ("mean", "product")
 
@@ -99,7 +97,7 @@ class EDeconvNet:
             )
         self.deconvnet, self.fcn, self.ensemble = deconvnet, fcn, ensemble
         self.classes, self.palette = deconvnet.classes, deconvnet.palette
-        self.device, self.presence = deconvnet.device, deconvnet.presence
+        self.device, self.presence_threshold = deconvnet.device, deconvnet.presence_threshold
 
     @classmethod
     def from_pretrained(
@@ -116,7 +114,7 @@ class EDeconvNet:
             source: DeconvNet weights, by name or folder.
             partner: FCN weights; those that the card of `source` names when not given.
             ensemble: as of the class.
-            **options: `presence`, `device`, `precision`, `exact`, as of `Segmenter`.
+            **options: `presence_threshold`, `device`, `precision`, `exact`, as of `Segmenter`.
 
         Raises:
             WeightsError: no such weights, or no partner.
@@ -131,7 +129,7 @@ class EDeconvNet:
         image: NDArray[np.uint8],
         *,
         crf: str | DenseCRF | None = None,
-        presence: float | None = None,
+        presence_threshold: float | None = None,
         **options: Any,
     ) -> Segmentation:
         """Segment one image.
@@ -139,16 +137,20 @@ class EDeconvNet:
         Args:
             image: (H, W, 3) uint8, RGB, upright.
             crf: a dense CRF that refines the result, or the name of one of `CRF_PRESETS`.
-            presence: leaves out classes that are nowhere sure, 0..1, see `conclude`; as the
+            presence_threshold: leaves out classes that are nowhere sure, 0..1, see `postprocess`; as the
                 DeconvNet does when not given.
             **options: as of `score`.
 
         Returns:
             Labels and probabilities at the size of the image.
         """
-        presence = self.presence if presence is None else presence
+        presence_threshold = (
+            self.presence_threshold if presence_threshold is None else presence_threshold
+        )
         scores, boxes = self.score(image, **options)
-        return conclude(image, scores, self.classes, self.palette, boxes, crf, presence)
+        return postprocess(
+            image, scores, self.classes, self.palette, boxes, crf, presence_threshold
+        )
 
     def score(
         self,
@@ -176,21 +178,23 @@ class EDeconvNet:
         whole, _ = self.fcn.score(image, mode="whole")
         return combine(scores, whole, self.ensemble), boxes
 
-    def procedure(
+    def describe(
         self,
         mode: str | None = None,
         preset: str | Preset = EDECONVNET,
         crf: str | DenseCRF | None = None,
-        presence: float | None = None,
+        presence_threshold: float | None = None,
         **options: Any,
     ) -> str:
         """How images are segmented with these options, in words, for the protocol of figures."""
-        first = self.deconvnet.procedure(
-            mode or self.mode, _of_proposals(preset), presence=0, **options
+        first = self.deconvnet.describe(
+            mode or self.mode, _of_proposals(preset), presence_threshold=0, **options
         )
-        second = self.fcn.procedure("whole", presence=0)
+        second = self.fcn.describe("whole", presence_threshold=0)
         both = f"{_kind(self.deconvnet)} ({first}) and {_kind(self.fcn)} ({second})"
-        last = in_words(self.presence if presence is None else presence, crf)
+        last = describe_postprocessing(
+            self.presence_threshold if presence_threshold is None else presence_threshold, crf
+        )
         return "; ".join([f"EDeconvNet: {self.ensemble} of {both}", *last])
 
 

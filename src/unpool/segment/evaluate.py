@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool import distributed
-from unpool.data.datasets import VOID, DataSet, read_sample
+from unpool.data.classes import VOID
+from unpool.data.datasets import DataSet, read_sample
 from unpool.errors import DataError, UnpoolError
 from unpool.segment.ensemble import EDeconvNet
 from unpool.segment.segmenter import Segmenter
 from unpool.vision.metrics import bootstrap_interval, boundary_f1, confusion_matrix, scores
-
-__all__ = ["Measured", "compare", "evaluate", "measure", "summarize"]
 
 
 class Measured(NamedTuple):
@@ -59,7 +58,7 @@ def evaluate(
             f"got data with the classes {_few(data.classes)}, but the weights know "
             f"{_few(segmenter.classes)}; evaluate on data with the same classes.txt"
         )
-    procedure = segmenter.procedure(**options)  # first: it refuses modes that cannot be
+    procedure = segmenter.describe(**options)  # first: it refuses modes that cannot be
     absent = [_dropped(name, why, len(data.classes)) for name, why in (missing or {}).items()]
     total = len(absent) + len(data.samples)
     own: list[Measured] = []

@@ -15,8 +15,6 @@ from unpool.models.deconvnet import DeconvNet
 from unpool.models.weights import Network
 from unpool.ops import unpool
 
-__all__ = ["Learner", "Plain", "Scaffold"]
-
 _HEADROOM = 2.5  #: standard deviations by which a carried score is lifted over the ReLU's zero
 
 

@@ -16,8 +16,6 @@ from unpool.vision.drawing import overlay
 from unpool.vision.images import voc_palette, write_image, write_mask
 from unpool.vision.sizes import labels_at, reduced
 
-__all__ = ["PRESENT_ON", "Segmentation", "conclude", "in_words", "present", "require_presence"]
-
 PRESENT_ON = 0.01
 """The part of an image on which a class has to be sure, to be there at all."""
 
@@ -37,13 +35,13 @@ class Segmentation:
     """The squares that were segmented, (P, 4) x0, y0, x1, y1; none for a whole image."""
     raw: NDArray[np.float32] | None = None
     """Scores of all classes before softmax and CRF, as large as `scores`."""
-    presence: float = 0.0  #: see `conclude`
+    presence_threshold: float = 0.0  #: see `postprocess`
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
-        return f"Segmentation({width} x {height}, {', '.join(self.shares())})"
+        return f"Segmentation({width} x {height}, {', '.join(self.fractions())})"
 
-    def shares(self) -> dict[str, float]:
+    def fractions(self) -> dict[str, float]:
         """The fraction of the pixels of each class that is there, the largest first."""
         count = np.bincount(self.labels.ravel(), minlength=len(self.classes))
         order = np.argsort(-count, kind="stable")
@@ -67,25 +65,25 @@ class Segmentation:
         if overlay:
             write_image(path.with_suffix(".overlay.jpg"), self.overlay())
         if scores and self.raw is not None:
-            known = Scores(self.raw, self.classes, self.palette, self.presence)
+            known = Scores(self.raw, self.classes, self.palette, self.presence_threshold)
             write_scores(path.with_suffix(".scores.npz"), known)
         write_mask(path, self.labels, self.palette)  # last: a mask tells that all is there
         return path
 
 
-def conclude(
+def postprocess(
     image: NDArray[np.uint8],
     scores: NDArray[np.float32],
     classes: list[str],
     palette: NDArray[np.uint8] | None = None,
     boxes: NDArray[np.int64] | None = None,
     crf: str | DenseCRF | None = None,
-    presence: float = 0.0,
+    presence_threshold: float = 0.0,
 ) -> Segmentation:
     """The best class of every pixel by its scores, refined by a dense CRF if wanted.
 
     A network that names a few pixels of an image after a class is often wrong about all of them.
-    With `presence`, classes that are nowhere sure are left out, and the pixels go to the others.
+    With `presence_threshold`, classes that are nowhere sure are left out, and the pixels go to the others.
 
     Args:
         image: (H, W, 3) uint8, RGB.
@@ -95,11 +93,11 @@ def conclude(
         palette: (256, 3) RGB by class id; the VOC palette when not given.
         boxes: the squares that were segmented, (P, 4).
         crf: a dense CRF, or the name of one of `CRF_PRESETS`.
-        presence: the probability that a class must have on `PRESENT_ON` of the pixels, see
+        presence_threshold: the probability that a class must have on `PRESENT_ON` of the pixels, see
             `present`; 0 keeps all classes.
 
     Raises:
-        OptionError: a presence that is no probability, or a CRF that there is not.
+        OptionError: a class presence threshold that is no probability, or a CRF that there is not.
         ShapeError: scores of another size than the image's.
     """
     own_size = scores.shape[1:] == image.shape[:2]
@@ -111,7 +109,7 @@ def conclude(
         )
     with timings.stage("labels"):
         probabilities = torch.from_numpy(scores).softmax(0)
-        kept = present(probabilities.numpy(), presence)
+        kept = present(probabilities.numpy(), presence_threshold)
         decisive = scores  # of which softmax could make ties
         if len(kept) < len(scores):
             decisive = scores[kept]
@@ -131,48 +129,52 @@ def conclude(
             found[kept] = probabilities.numpy()
     boxes = np.zeros((0, 4), np.int64) if boxes is None else boxes
     palette = voc_palette() if palette is None else palette
-    return Segmentation(image, labels, found, classes, palette, boxes, scores, presence)
+    return Segmentation(image, labels, found, classes, palette, boxes, scores, presence_threshold)
 
 
-def present(probabilities: NDArray[np.float32], presence: float) -> NDArray[np.int64]:
+def present(probabilities: NDArray[np.float32], presence_threshold: float) -> NDArray[np.int64]:
     """The classes that an image holds: class 0, the background, and those that are sure somewhere.
 
     Args:
         probabilities: (K, H, W), the background first.
-        presence: the probability that a class must have on `PRESENT_ON` of the pixels at least,
+        presence_threshold: the probability that a class must have on `PRESENT_ON` of the pixels at least,
             0..1; with 0 every class is there.
 
     Returns:
         Class ids in order.
 
     Raises:
-        OptionError: a presence that is no probability.
+        OptionError: a class presence threshold that is no probability.
 
     >>> shares = np.float32([[[0.1, 0.3]], [[0.1, 0.6]], [[0.8, 0.1]]])  # three classes
     >>> present(shares, 0.75).tolist()
     [0, 2]
     """
-    require_presence(presence)
-    sure = [float((share >= presence).mean()) >= PRESENT_ON for share in probabilities[1:]]
+    require_presence_threshold(presence_threshold)
+    sure = [
+        float((share >= presence_threshold).mean()) >= PRESENT_ON for share in probabilities[1:]
+    ]
     return np.flatnonzero([True, *sure])
 
 
-def in_words(presence: float, crf: str | DenseCRF | None) -> list[str]:
-    """What becomes of the scores, for the protocol of figures; refuses a wrong presence.
+def describe_postprocessing(presence_threshold: float, crf: str | DenseCRF | None) -> list[str]:
+    """What becomes of the scores, for the protocol of figures; refuses a wrong presence_threshold.
 
-    >>> in_words(0.75, "deeplab")
+    >>> describe_postprocessing(0.75, "deeplab")
     ['only classes with a probability of 0.75 on 1 % of the image', 'dense CRF deeplab']
     """
-    require_presence(presence)
+    require_presence_threshold(presence_threshold)
     part, steps = f"{100 * PRESENT_ON:g} % of the image", []
-    if presence:
-        steps.append(f"only classes with a probability of {presence:g} on {part}")
+    if presence_threshold:
+        steps.append(f"only classes with a probability of {presence_threshold:g} on {part}")
     if crf is not None:
         steps.append(f"dense CRF {crf}")
     return steps
 
 
-def require_presence(presence: float) -> None:
-    """Refuse a presence that is no probability."""
-    if not (isinstance(presence, int | float) and 0 <= presence <= 1):
-        raise OptionError(f"got presence={presence}; wanted a probability, 0 to 1; 0 keeps all")
+def require_presence_threshold(presence_threshold: float) -> None:
+    """Refuse a class presence threshold that is no probability."""
+    if not (isinstance(presence_threshold, int | float) and 0 <= presence_threshold <= 1):
+        raise OptionError(
+            f"got presence_threshold={presence_threshold}; wanted a probability, 0 to 1; 0 keeps all"
+        )

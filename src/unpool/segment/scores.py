@@ -1,7 +1,7 @@
 """Class scores on disk: what a network gives before one class is chosen for each pixel.
 
 They are kept to be refined later, or by others: a `.npz` with `scores` (K, H, W) at half precision,
-`classes` (the names), `palette` and `presence`. A `.npy` with the scores alone is read, too.
+`classes` (the names), `palette` and `presence_threshold`. A `.npy` with the scores alone is read, too.
 """
 
 import zipfile
@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from unpool.errors import DataError, ShapeError
 from unpool.files import atomic
 
-__all__ = ["Scores", "read_scores", "write_scores"]
-
 _LARGEST = 65504.0  # of half precision
-_ARRAYS = ("scores", "classes", "palette", "presence")
+_ARRAYS = ("scores", "classes", "palette", "presence_threshold")
 
 
 class Scores(NamedTuple):
@@ -26,7 +24,7 @@ class Scores(NamedTuple):
     values: NDArray[np.float32]  #: raw scores (K, H, W); their softmax gives probabilities
     classes: list[str]  #: names by class id
     palette: NDArray[np.uint8] | None = None  #: (256, 3) RGB by class id
-    presence: float = 0.0  #: by which their network leaves classes out, see `conclude`
+    presence_threshold: float = 0.0  #: by which their network leaves classes out, see `postprocess`
 
 
 def write_scores(path: str | Path, scores: Scores) -> None:
@@ -44,7 +42,7 @@ def write_scores(path: str | Path, scores: Scores) -> None:
     """
     values = np.clip(scores.values, -_LARGEST, _LARGEST).astype(np.float16)
     arrays: dict[str, Any] = {"scores": values, "classes": np.array(scores.classes)}
-    arrays["presence"] = np.float64(scores.presence)
+    arrays["presence_threshold"] = np.float64(scores.presence_threshold)
     if scores.palette is not None:
         arrays["palette"] = scores.palette
     with atomic(path) as temporary:
@@ -55,7 +53,7 @@ def read_scores(path: str | Path, *, probabilities: bool = False) -> Scores:
     """Read scores of one image.
 
     Args:
-        path: a `.npz` with `scores` (K, H, W), and perhaps `classes`, `palette` and `presence`, as
+        path: a `.npz` with `scores` (K, H, W), and perhaps `classes`, `palette` and `presence_threshold`, as
             of `write_scores`; or a `.npy` with the scores alone.
         probabilities: the values are probabilities, rather than raw scores.
 
@@ -65,7 +63,7 @@ def read_scores(path: str | Path, *, probabilities: bool = False) -> Scores:
     Raises:
         DataError: a file that cannot be read, or probabilities where scores are wanted, or the
             other way around.
-        ShapeError: an array of another shape, or classes, a palette or presence that do not fit.
+        ShapeError: an array of another shape, or classes, a palette or class presence threshold that do not fit.
     """
     arrays = _load(Path(path))
     values = arrays["scores"]
@@ -83,7 +81,7 @@ def read_scores(path: str | Path, *, probabilities: bool = False) -> Scores:
     if probabilities:
         values = np.log(np.maximum(values, np.finfo(np.float32).tiny))
     names, palette = _names(arrays, len(values), path), _palette(arrays, path)
-    return Scores(values, names, palette, _presence(arrays, path))
+    return Scores(values, names, palette, _presence_threshold(arrays, path))
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
@@ -142,11 +140,15 @@ def _palette(arrays: dict[str, NDArray[Any]], path: str | Path) -> NDArray[np.ui
     return palette
 
 
-def _presence(arrays: dict[str, NDArray[Any]], path: str | Path) -> float:
-    presence = arrays.get("presence", np.float64(0))
-    if presence.shape != () or presence.dtype.kind not in "fiu" or not 0 <= presence <= 1:
+def _presence_threshold(arrays: dict[str, NDArray[Any]], path: str | Path) -> float:
+    presence_threshold = arrays.get("presence_threshold", np.float64(0))
+    if (
+        presence_threshold.shape != ()
+        or presence_threshold.dtype.kind not in "fiu"
+        or not 0 <= presence_threshold <= 1
+    ):
         raise ShapeError(
-            f"got a presence of {presence.shape} {presence.dtype} in {path}; wanted a single "
+            f"got a class presence threshold of {presence_threshold.shape} {presence_threshold.dtype} in {path}; wanted a single "
             "probability, 0 to 1, or none"
         )
-    return float(presence)
+    return float(presence_threshold)

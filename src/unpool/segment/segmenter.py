@@ -27,13 +27,16 @@ from unpool.models.vgg import MEAN_BGR
 from unpool.ops.crf import DenseCRF
 from unpool.segment import timings
 from unpool.segment.aggregate import Aggregate
-from unpool.segment.result import Segmentation, conclude, in_words, require_presence
+from unpool.segment.result import (
+    Segmentation,
+    describe_postprocessing,
+    postprocess,
+    require_presence_threshold,
+)
 from unpool.vision.boxes import Crop, square
 from unpool.vision.images import voc_palette
 from unpool.vision.proposals import propose
 from unpool.vision.sizes import reduced
-
-__all__ = ["MODES", "PRESETS", "Preset", "Segmenter", "find_device", "score_whole", "squares"]
 
 Progress = Callable[[int, int], None]
 """Called with the number of crops done and their total."""
@@ -62,10 +65,10 @@ class Segmenter:
         classes: names by class id, the background first.
         palette: colors by class id, RGB, 0 to 255; the VOC palette when not given.
         mean: subtracted from the pixels: blue, green, red.
-        whole_side: long side to which whole images are resized.
+        long_side: long side to which whole images are resized.
         mode: the default mode, "whole" or "instance".
         aggregate: how crops are put together by default, "max" or "mean", see `Aggregate`.
-        presence: leaves out classes that are nowhere sure by default, 0..1, see `conclude`.
+        presence_threshold: leaves out classes that are nowhere sure by default, 0..1, see `postprocess`.
         device: "auto", "cpu", "cuda" or "cuda:n".
         precision: "bf16", "fp32", or "auto": bf16 where the hardware has it, and not if `exact`.
         exact: use the network as it is, not its fast form (`unpool.models.fast.accelerate`).
@@ -84,10 +87,10 @@ class Segmenter:
         palette: NDArray[np.uint8] | Sequence[Sequence[int]] | None = None,
         *,
         mean: tuple[float, float, float] = MEAN_BGR,
-        whole_side: int = 320,
+        long_side: int = 320,
         mode: str = "whole",
         aggregate: str = "max",
-        presence: float = 0.0,
+        presence_threshold: float = 0.0,
         device: str = "auto",
         precision: str = "auto",
         exact: bool = False,
@@ -95,7 +98,7 @@ class Segmenter:
     ) -> None:
         _require("mode", mode, MODES)
         _require("aggregation", aggregate, AGGREGATIONS)
-        require_presence(presence)
+        require_presence_threshold(presence_threshold)
         if len(classes) != model.classes:
             raise OptionError(
                 f"got {len(classes)} class names for a network of {model.classes} classes"
@@ -106,7 +109,11 @@ class Segmenter:
             )
         self.device = find_device("cpu" if isinstance(model, Exported) else device)
         self.classes, self.mean, self.mode = list(classes), mean, mode
-        self.whole_side, self.aggregate, self.presence = whole_side, aggregate, presence
+        self.long_side, self.aggregate, self.presence_threshold = (
+            long_side,
+            aggregate,
+            presence_threshold,
+        )
         self.palette = voc_palette()
         if palette is not None and len(palette):
             self.palette[: len(palette)] = palette
@@ -129,7 +136,7 @@ class Segmenter:
         Args:
             source: the name of weights that ship with the package, a folder of weights, or an
                 exported network (.onnx, .xml, .pt2; see `Exported`).
-            **options: `mode`, `presence`, `device`, `precision`, `exact`, as of the class.
+            **options: `mode`, `presence_threshold`, `device`, `precision`, `exact`, as of the class.
 
         Raises:
             WeightsError: no such weights, a damaged file or card, or weights not ready for use.
@@ -157,7 +164,7 @@ class Segmenter:
         image: NDArray[np.uint8],
         *,
         crf: str | DenseCRF | None = None,
-        presence: float | None = None,
+        presence_threshold: float | None = None,
         **options: Any,
     ) -> Segmentation:
         """Segment one image.
@@ -165,7 +172,7 @@ class Segmenter:
         Args:
             image: (H, W, 3) uint8, RGB, upright.
             crf: a dense CRF that refines the probabilities, or the name of one of `CRF_PRESETS`.
-            presence: leaves out classes that are nowhere sure, 0..1, see `conclude`; the
+            presence_threshold: leaves out classes that are nowhere sure, 0..1, see `postprocess`; the
                 segmenter's own when not given.
             **options: as of `score`.
 
@@ -174,12 +181,16 @@ class Segmenter:
 
         Raises:
             ShapeError: the image is not (H, W, 3) uint8.
-            OptionError: an unknown mode, preset, method or CRF, a presence that is no
+            OptionError: an unknown mode, preset, method or CRF, a class presence threshold that is no
                 probability, or a number below 1.
         """
-        presence = self.presence if presence is None else presence
+        presence_threshold = (
+            self.presence_threshold if presence_threshold is None else presence_threshold
+        )
         scores, boxes = self.score(image, **options)
-        return conclude(image, scores, self.classes, self.palette, boxes, crf, presence)
+        return postprocess(
+            image, scores, self.classes, self.palette, boxes, crf, presence_threshold
+        )
 
     def score(
         self,
@@ -216,7 +227,7 @@ class Segmenter:
         with timings.stage("resizing"):
             full_width, image = image.shape[1], reduced(image)
         if self._resolve(mode) == "whole":
-            scores = score_whole(self.model, image, self.whole_side, self._score)
+            scores = score_whole(self.model, image, self.long_side, self._score)
             return scores, np.zeros((0, 4), np.int64)
         if proposals < 1:
             raise OptionError(f"got proposals={proposals}; wanted 1 or more")
@@ -229,7 +240,7 @@ class Segmenter:
                 merged.add(crop, found)
         return merged.scores, np.rint(boxes * (full_width / image.shape[1])).astype(np.int64)
 
-    def procedure(
+    def describe(
         self,
         mode: str | None = None,
         preset: str | Preset = "paper",
@@ -237,16 +248,21 @@ class Segmenter:
         proposals: int = 50,
         aggregate: str | None = None,
         crf: str | DenseCRF | None = None,
-        presence: float | None = None,
+        presence_threshold: float | None = None,
         **_: Any,
     ) -> str:
         """How images are segmented with these options, in words; refuses modes there are not."""
         precision = str(self.dtype).removeprefix("torch.") + (", exact" if self.exact else "")
         if isinstance(self.model, Exported):
             precision += f", {self.model.engine}"
-        last = [precision, *in_words(self.presence if presence is None else presence, crf)]
+        last = [
+            precision,
+            *describe_postprocessing(
+                self.presence_threshold if presence_threshold is None else presence_threshold, crf
+            ),
+        ]
         if self._resolve(mode) == "whole":
-            return ", ".join([f"whole images, long side {self.whole_side}", *last])
+            return ", ".join([f"whole images, long side {self.long_side}", *last])
         how = aggregate or _preset(preset).aggregate or self.aggregate
         crops = f"instance-wise, {proposals} {method} proposals, preset {preset}"
         return ", ".join([crops, f"{how} of the scores", *last])

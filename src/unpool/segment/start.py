@@ -15,8 +15,6 @@ from unpool.recipes import Recipe
 from unpool.segment.growing import Learner, Scaffold
 from unpool.training.run import Run, load_state, save_state
 
-__all__ = ["Start", "begin", "keep_start", "mix", "read_start", "take_over"]
-
 
 class Start(NamedTuple):
     """What is still needed, when a training run is done, of the weights that it began with."""

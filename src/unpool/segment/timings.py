@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["measuring", "stage"]
-
 _seconds: ContextVar[dict[str, float] | None] = ContextVar("seconds", default=None)
 
 

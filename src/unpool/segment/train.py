@@ -15,12 +15,14 @@ from torch.nn import functional as F
 
 from unpool import distributed
 from unpool.data.batches import Batch, batches
+from unpool.data.classes import VOID
 from unpool.data.copy_paste import find_paster
 from unpool.data.crops import Cut, Draw, Views, class_balance, draw_views, draw_windows, take_turns
-from unpool.data.datasets import VOID, DataSet, open_data, read_labels, read_sample
+from unpool.data.datasets import DataSet, open_data, read_labels, read_sample
 from unpool.data.windows import find_proposals, object_windows, proposal_windows, repeat_rare
 from unpool.devices import find_device
 from unpool.errors import DataError, OptionError
+from unpool.files import write_json
 from unpool.models import FCN, DeconvNet, save_pretrained
 from unpool.models.vgg import MEAN_BGR, prepare, trunk_table
 from unpool.recipes import Recipe
@@ -37,14 +39,11 @@ from unpool.training.run import (
     begun,
     curves_missing,
     draw_curves,
-    write_json,
     writing,
 )
 from unpool.vision.drawing import contact_sheet, overlay
 from unpool.vision.images import image_size, voc_palette, write_image
 from unpool.vision.metrics import confusion_matrix, scores
-
-__all__ = ["train"]
 
 
 def train(
@@ -174,7 +173,7 @@ def sources(recipe: Recipe, data: DataSet, folder: Path, report: Report | None =
     k, cut = len(data.classes), Cut(recipe.size, recipe.size, recipe.flip, recipe.color)
     known: dict[str, Draw] = {}
     if wanted & {"views", "pasted"}:
-        views = Views(recipe.size, recipe.long_side, recipe.aspect, recipe.flip, recipe.color)
+        views = Views(recipe.size, recipe.crop_long_side, recipe.aspect, recipe.flip, recipe.color)
         weights = class_balance(data, recipe.balance) if recipe.balance else None
         known["views"] = draw_views(data, views, recipe.seed, weights)
         paster = find_paster(data, recipe.paste) if "pasted" in wanted else None
@@ -290,7 +289,7 @@ def validate(learner: Learner, stages: int, data: DataSet, recipe: Recipe) -> fl
     found = []
     for sample in distributed.shard(data.samples):
         image, truth = read_sample(sample, k)
-        labels = score_whole(learner.net, image, recipe.whole_side, score).argmax(0)
+        labels = score_whole(learner.net, image, recipe.long_side, score).argmax(0)
         found.append(confusion_matrix(labels.astype(np.uint8), truth, k, VOID))
     return float(scores(np.sum(distributed.gather(found), 0)).miou)
 
@@ -306,10 +305,10 @@ def describe(
         "classes": data.classes,
         "palette": voc_palette()[: len(data.classes)].tolist(),
         "input": {"order": "BGR", "range": "0..255 minus mean", "mean": list(MEAN_BGR)},
-        "whole_side": recipe.whole_side,
+        "long_side": recipe.long_side,
         "mode": "whole",
         "aggregate": started.get("aggregate", recipe.aggregate),
-        "presence": recipe.presence,
+        "presence_threshold": recipe.presence_threshold,
         "recipe": recipe.to_json(),
         "data": f"{data.root.name} {data.split}, {len(data.samples)} images",
         "license": terms,

@@ -14,29 +14,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from unpool import distributed
 from unpool.data.batches import Batch
-from unpool.data.datasets import VOID
+from unpool.data.classes import VOID
 from unpool.devices import bf16_pays
-from unpool.errors import OptionError, UnpoolError
+from unpool.errors import OptionError, TrainingError
 from unpool.models import Network, prepare
 from unpool.recipes import AnyKind, Phase, Recipe
 from unpool.segment.growing import Learner
-
-__all__ = [
-    "Progress",
-    "Step",
-    "TrainingError",
-    "arithmetic",
-    "chance_of",
-    "descend",
-    "estimate_statistics",
-    "fit",
-    "optimizer_of",
-    "parts_of",
-    "scale_rates",
-    "set_learning",
-    "set_rate",
-    "take_step",
-]
 
 Part = TypeVar("Part")
 _Losses = tuple[Tensor, Tensor]
@@ -61,10 +44,6 @@ class Progress:
 
     step: int = 0
     optimizer: torch.optim.Optimizer | None = None
-
-
-class TrainingError(UnpoolError, RuntimeError):
-    """The training cannot go on."""
 
 
 def fit(

@@ -30,26 +30,10 @@ from torch import nn
 
 import unpool
 from unpool import distributed
-from unpool.errors import DataError, OptionError, WeightsError
-from unpool.files import atomic
+from unpool.errors import DataError, OptionError, TrainingError, WeightsError
+from unpool.files import atomic, json_line, write_json
 from unpool.recipes import AnyRecipe
-from unpool.training.loop import Progress, Step, TrainingError
-
-__all__ = [
-    "Accuracy",
-    "Likeness",
-    "Preparation",
-    "Report",
-    "Run",
-    "Validation",
-    "begun",
-    "curves_missing",
-    "draw_curves",
-    "load_state",
-    "save_state",
-    "write_json",
-    "writing",
-]
+from unpool.training.loop import Progress, Step
 
 _CHECKPOINT = "checkpoints/last.pt"
 # what `atomic` leaves of a file that was being written when the process was killed
@@ -162,7 +146,7 @@ class Run(Generic[AnyRecipe, Learning]):
         if distributed.rank() == 0:
             path = self.folder / "metrics.jsonl"
             with writing(path), path.open("a") as file:
-                file.write(json.dumps(record._asdict()) + "\n")
+                file.write(json_line(record._asdict()) + "\n")
             if self.writer is not None:
                 for name, value in record._asdict().items():
                     if isinstance(value, float):
@@ -262,12 +246,6 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "processes": distributed.world(),
     }
-
-
-def write_json(path: Path, values: object) -> None:
-    """Write plain values as a JSON file, whole or not at all."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n")
 
 
 @contextmanager

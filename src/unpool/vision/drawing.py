@@ -10,8 +10,6 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from unpool.errors import OptionError, ShapeError
 from unpool.vision.images import Labels, Pixels, check_image, indexed_image
 
-__all__ = ["contact_sheet", "overlay"]
-
 _SPECK = 0.005  # fraction of an image below which a class is painted, but not named
 
 

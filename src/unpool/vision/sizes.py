@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from unpool.errors import ShapeError
 
-__all__ = ["LARGEST", "labels_at", "reduced", "reduced_size"]
-
 LARGEST = 2**21
 """Pixels of an image whose scores are kept at its own size."""
 

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from unpool.errors import OptionError, ShapeError, UnpoolError
 from unpool.visualize.shadow import twin_of
 
-__all__ = ["Layer", "Probe", "chain_layers", "first_tensor", "list_layers", "require_finite"]
-
 See = Callable[[str, Tensor], None]
 """Called with the name of a layer and its maps, as soon as it has run."""
 

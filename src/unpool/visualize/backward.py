@@ -14,8 +14,6 @@ from torch.autograd import Function
 
 from unpool.ops import Switches, unpool
 
-__all__ = ["Pool", "Rectify", "bound", "each", "pooled", "rectified"]
-
 Call = Callable[[Tensor], Tensor]
 
 

@@ -15,8 +15,6 @@ from unpool.models import AlexNet, ZFNet, load_tensors
 from unpool.recipes import Classification
 from unpool.visualize.preprocessing import Inputs, Subject, load_subject
 
-__all__ = ["Checkpoint", "checkpoints_of_run", "named_checkpoints"]
-
 
 class Checkpoint(NamedTuple):
     """A state of a network, loaded when it is looked at."""

@@ -17,16 +17,6 @@ from unpool.errors import OptionError
 from unpool.visualize.activations import Probe
 from unpool.visualize.projection import Projection, project
 
-__all__ = [
-    "SCORE",
-    "ScoreProjection",
-    "find_region",
-    "is_probability",
-    "project_scores",
-    "score_maps",
-    "scored",
-]
-
 SCORE = "score"
 """The name of what a model gives, as a layer."""
 

@@ -20,8 +20,6 @@ from unpool.visualize.features import Gauge, Progress, Views, choose_layers, mea
 from unpool.visualize.figures import captioned, fitted, joined, write_figure
 from unpool.visualize.preprocessing import Inputs, Subject
 
-__all__ = ["Agreement", "Correspondence", "correspond", "sign_distances"]
-
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 _Boxes = dict[int, Box]
@@ -85,7 +83,7 @@ class Correspondence:
             by_part.setdefault(found.part, [found.part]).append(cell)
         return [["part", *self.layers], *by_part.values()]
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All but the images, as plain values."""
         return {
             "images": [str(image) for image in self.images],
@@ -100,7 +98,7 @@ class Correspondence:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write `correspondence.png` and `correspondence.json`; gives both paths."""
-        return write_figure(Path(folder), "correspondence", self.figure(), self.told())
+        return write_figure(Path(folder), "correspondence", self.figure(), self.to_dict())
 
 
 def correspond(

@@ -24,8 +24,6 @@ from unpool.visualize.class_scores import find_region, score_maps
 from unpool.visualize.images import draw
 from unpool.visualize.shadow import twin_of
 
-__all__ = ["Decoded", "DecoderMap", "decode"]
-
 Pixels = NDArray[np.uint8]
 
 _SIDE = 224  # of a panel: maps of 7 to 224 cells are enlarged a whole number of times

@@ -24,8 +24,6 @@ from unpool.visualize.preprocessing import Subject
 from unpool.visualize.projection import project
 from unpool.visualize.top import Top, mine
 
-__all__ = ["Evolution", "Growth", "evolve"]
-
 Pixels = NDArray[np.uint8]
 
 _TILE = 64
@@ -93,7 +91,7 @@ class Evolution:
             tiles.append(np.concatenate([bar, fitted(drawn, _TILE)], 1))
         return joined(tiles, 1)
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All but the projections, as plain values."""
         layers = []
         for growth in self.layers:
@@ -128,7 +126,7 @@ class Evolution:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write `evolution.png` and `evolution.json`; gives both paths."""
-        return write_figure(Path(folder), "evolution", self.figure(), self.told())
+        return write_figure(Path(folder), "evolution", self.figure(), self.to_dict())
 
 
 def evolve(

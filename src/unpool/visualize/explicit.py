@@ -15,8 +15,6 @@ from unpool.ops import Switches, pool, unpool
 from unpool.visualize.activations import chain_layers
 from unpool.visualize.shadow import twin_of
 
-__all__ = ["AttachedDeconvnet", "deconvnet_of"]
-
 Kept = Switches | tuple[int, int] | None
 """What a layer leaves for its mirror image: switches, the size of its input, or nothing."""
 

@@ -16,8 +16,6 @@ from unpool.visualize.class_scores import is_probability
 from unpool.visualize.layers import stages
 from unpool.visualize.preprocessing import Subject
 
-__all__ = ["Gauge", "Views", "choose_layers", "mean_color", "read_views"]
-
 Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int, str], None]
 """Called with how much is done, the total, and what is being done."""

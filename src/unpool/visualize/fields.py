@@ -19,8 +19,6 @@ from unpool.visualize.activations import Probe, chain_layers
 from unpool.visualize.backward import bound, each
 from unpool.visualize.functions import ACTIVATIONS, Replacement, signals
 
-__all__ = ["CHAINS", "Chain", "Field", "chain_fields", "measured_field"]
-
 Chain = Sequence[tuple[str, int, int, int]]
 """A layer a row: its name, the side of its windows, their distance, and the padding."""
 

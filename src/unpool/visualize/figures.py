@@ -14,8 +14,6 @@ from unpool.errors import ShapeError
 from unpool.files import atomic
 from unpool.vision.images import write_image
 
-__all__ = ["COLORS", "captioned", "chart", "fitted", "joined", "write_figure"]
-
 Pixels = NDArray[np.uint8]
 Color = tuple[int, int, int]
 

@@ -25,8 +25,6 @@ from unpool.visualize.preprocessing import Subject
 from unpool.visualize.shadow import twin_of
 from unpool.visualize.top import mine
 
-__all__ = ["Coverage", "FilterReport", "FilterRow", "cover", "filters_of", "inspect_filters"]
-
 Pixels = NDArray[np.uint8]
 _SIDE = 64  # of spectra
 _BINS = 12  # of directions
@@ -97,7 +95,7 @@ class FilterReport:
         ]
         return joined([joined(panels, 1), joined(below, 1)], 0)
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All but the filters, as plain values."""
         coverage = self.coverage._asdict()
         del coverage["spectrum"]
@@ -110,7 +108,7 @@ class FilterReport:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write `filters.png` and `filters.json`; gives both paths."""
-        return write_figure(Path(folder), "filters", self.figure(), self.told())
+        return write_figure(Path(folder), "filters", self.figure(), self.to_dict())
 
 
 def inspect_filters(

@@ -12,21 +12,6 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
-__all__ = [
-    "ACTIVATIONS",
-    "HIDDEN",
-    "KNOWN",
-    "SELECTING",
-    "SMOOTH",
-    "UNLIKE",
-    "WEIGHTED",
-    "Replacement",
-    "against_constant",
-    "ceiling",
-    "name_of",
-    "signals",
-]
-
 _RECTIFIERS: dict[str, Callable[..., tuple[Any, Any]]] = {  # the bounds of their values
     "relu": lambda input, inplace=False: (0, None),
     "relu6": lambda input, inplace=False: (0, 6),

@@ -27,8 +27,6 @@ from unpool.visualize.preprocessing import Subject
 from unpool.visualize.projection import project
 from unpool.visualize.top import mine
 
-__all__ = ["figure", "make_gallery"]
-
 Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int, str], None]
 """Called with how much is done, the total, and what is being done."""

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from unpool.errors import OptionError, ShapeError
 
-__all__ = ["draw", "mosaic", "patch"]
-
 GRAY = 128
 """Zero, and what lies beyond an image."""
 

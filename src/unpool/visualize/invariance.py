@@ -15,8 +15,6 @@ from unpool.visualize.features import Gauge, Progress, choose_layers, mean_color
 from unpool.visualize.figures import COLORS, captioned, chart, fitted, joined, write_figure
 from unpool.visualize.preprocessing import Subject
 
-__all__ = ["TRANSFORMS", "Curves", "Invariance", "measure_invariance", "transform"]
-
 Pixels = NDArray[np.uint8]
 Kind = Literal["translation", "scale", "rotation"]
 
@@ -67,7 +65,7 @@ class Invariance:
         if curves.probability is not None:
             yield curves.probability, "probability of the class", 1.0
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All but the images, as plain values."""
         return {
             "images": [str(image) for image in self.images],
@@ -87,7 +85,7 @@ class Invariance:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write `invariance.png` and `invariance.json`; gives both paths."""
-        return write_figure(Path(folder), "invariance", self.figure(), self.told())
+        return write_figure(Path(folder), "invariance", self.figure(), self.to_dict())
 
 
 _UNITS = {

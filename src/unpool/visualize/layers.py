@@ -10,8 +10,6 @@ from unpool.visualize.fields import Field, measured_field
 from unpool.visualize.preprocessing import Subject
 from unpool.visualize.projection import project
 
-__all__ = ["stages", "tried"]
-
 
 def stages(layers: Sequence[Layer]) -> list[str]:
     """The layers worth a look at first: the last before maps shrink, down to the smallest.

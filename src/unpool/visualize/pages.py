@@ -14,8 +14,6 @@ from unpool.visualize.fields import Field
 from unpool.visualize.preprocessing import Subject
 from unpool.visualize.top import Top
 
-__all__ = ["Found", "Wall", "write_pages"]
-
 
 class Found(NamedTuple):
     """What a gallery was made of."""

@@ -22,8 +22,6 @@ from unpool.errors import OptionError, WeightsError
 from unpool.models import Classifier, GenerativeNet, from_pretrained
 from unpool.models.vgg import MEAN_BGR
 
-__all__ = ["Inputs", "Subject", "load_subject"]
-
 _SIZE, _ENLARGED = 224, 256
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB, of 0..1
 

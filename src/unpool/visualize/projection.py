@@ -18,8 +18,6 @@ from unpool.errors import OptionError, ShapeError
 from unpool.visualize.activations import Probe, require_finite
 from unpool.visualize.rules import Interception, Rule, find_rule
 
-__all__ = ["Projection", "project"]
-
 Unit = int | Sequence[int] | Tensor | None
 Place = Literal["max", "all"] | tuple[int, int] | Tensor
 

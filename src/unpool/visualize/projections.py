@@ -18,8 +18,6 @@ from unpool.visualize.layers import tried
 from unpool.visualize.preprocessing import Subject
 from unpool.visualize.projection import Projection, project
 
-__all__ = ["Projector", "ScoreProjector"]
-
 
 class _Sheets(ABC):
     """Images of what a model shows of an image, and a JSON file that tells of them."""

@@ -30,8 +30,6 @@ from unpool.visualize.functions import (
     signals,
 )
 
-__all__ = ["OVERLAPS", "RULES", "Interception", "Rule", "find_rule"]
-
 OVERLAPS = ("sum", "overwrite", "center")
 """Where the signal of a max pooling goes, and what happens where windows overlap.
 

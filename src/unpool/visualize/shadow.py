@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from unpool.errors import OptionError
 
-__all__ = ["twin_of"]
-
 
 def twin_of(model: nn.Module) -> nn.Module:
     """The twin of a model, in evaluation mode.

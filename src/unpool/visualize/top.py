@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from unpool.errors import OptionError, ShapeError
 from unpool.visualize.activations import Probe, require_finite
 
-__all__ = ["Top", "mine"]
-
 
 class Top(NamedTuple):
     """The strongest activations of the units of a layer; one an image, its maximum.

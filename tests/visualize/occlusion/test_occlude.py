@@ -13,7 +13,7 @@ from unpool.errors import OptionError, ShapeError
 from unpool.models import VGG
 from unpool.visualize import occlude, project
 from unpool.visualize.occlusion.naive import Plain
-from unpool.visualize.occlusion.occlude import save_found
+from unpool.visualize.occlusion.result import save_found
 
 basic = pytest.importorskip("captum.testing.helpers.basic_models")
 

@@ -56,7 +56,7 @@ def test_a_region_that_is_hidden_whole_has_no_iou(image, tmp_path):
 
 def test_of_a_segmenter_against_a_loop(filled):
     net = filled(DeconvNet(3, ((1, 4), (1, 6)), None, 32))
-    options = {"whole_side": 32, "device": "cpu", "precision": "fp32"}
+    options = {"long_side": 32, "device": "cpu", "precision": "fp32"}
     segmenter = Segmenter(net, ["a", "b", "c"], **options)
     photo = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     before = segmenter(photo).labels
@@ -72,7 +72,9 @@ def test_of_a_segmenter_against_a_loop(filled):
         outside[y0:y1, x0:x1] = False
         a, b = (before == found.target)[outside], (after == found.target)[outside]
         assert float(iou) == pytest.approx((a & b).sum() / (a | b).sum())
-    choosy = Segmenter(net, ["a", "b", "c"], presence=1, **options)  # what the network says, counts
+    choosy = Segmenter(
+        net, ["a", "b", "c"], presence_threshold=1, **options
+    )  # what the network says, counts
     again = occlude_region(choosy, photo, window=(8, 12), stride=(8, 10))
     assert torch.equal(again.iou, found.iou)
     tensors = occlude_region(net, torch.randn(1, 3, 32, 32), window=16, target=None)

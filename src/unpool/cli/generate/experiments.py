@@ -13,8 +13,6 @@ from unpool.errors import OptionError
 if TYPE_CHECKING:
     from unpool.rendering.dataset import Chairs
 
-__all__ = ["capacity", "compare", "transfer"]
-
 DATA = click.option(
     "--data",
     type=click.Path(path_type=Path),

@@ -28,8 +28,6 @@ from unpool.cli.generate.options import (
 )
 from unpool.cli.options import choice, several_units, typed
 
-__all__ = ["filters", "mask", "unit", "zoom"]
-
 _PATTERNS = ("center-2", "center-4", "center-6", "center-8", "border", "checkerboard", "other")
 _LIST = click.option("--list-layers", is_flag=True, help="Show the layers, and do nothing else.")
 

@@ -29,8 +29,6 @@ from unpool.cli.generate.options import (
 )
 from unpool.cli.options import FROM_ONE, choice, typed
 
-__all__ = ["correspond", "interpolate", "morph", "transform"]
-
 _ALL = (*IMAGES, *ANIMATIONS)
 _CHANGES = (
     "translate-x",

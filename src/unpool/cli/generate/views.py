@@ -27,8 +27,6 @@ from unpool.cli.generate.options import (
 )
 from unpool.cli.options import FROM_ONE, typed
 
-__all__ = ["grid", "list_", "view"]
-
 _THUMBNAILS = 10  # a row
 
 

@@ -180,7 +180,7 @@ def _occlude(
 ) -> dict[str, Any]:
     """Write what is found of an image, and give what is to be said of it."""
     from unpool.vision.images import read_image
-    from unpool.visualize.occlusion.occlude import Occlusion
+    from unpool.visualize.occlusion.result import Occlusion
 
     record: dict[str, Any] = {"source": "-" if source.path is None else str(source.path)}
     start = time.perf_counter()

@@ -24,7 +24,7 @@ class Found(Protocol):
     def failed(self) -> dict[str, str]:
         """Images that could not be read, and why."""
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All of it, as plain values."""
 
 
@@ -242,7 +242,7 @@ def tell(
     failed = unusable | found.failed
     if as_json:
         seconds = round(time.perf_counter() - start, 3)
-        told = {**found.told(), "failed": failed}
+        told = {**found.to_dict(), "failed": failed}
         console.print_json({"output": str(output), "seconds": seconds, **told})
         return 3 if failed else 0
     for reason in failed.values():

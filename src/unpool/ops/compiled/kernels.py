@@ -21,19 +21,6 @@ from numpy.typing import NDArray
 
 from unpool.ops.meanfield import SMALLEST
 
-__all__ = [
-    "Row",
-    "blur",
-    "by_rows",
-    "gather",
-    "jit",
-    "planes",
-    "receive",
-    "scatter",
-    "softmax",
-    "splat",
-]
-
 LARGE = 2**20
 """Numbers in a table from which on its rows are prefetched."""
 

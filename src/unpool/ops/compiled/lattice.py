@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from unpool.ops.compiled.kernels import Floats, Ints, Places, jit
 
-__all__ = ["chains", "number", "renumber", "sort"]
-
 Longs = NDArray[np.int64]
 
 BLOCK = 256

@@ -30,8 +30,6 @@ from unpool.ops.compiled.kernels import (
 from unpool.ops.compiled.lattice import Longs, chains, number, renumber, sort
 from unpool.ops.crf import DenseCRF, Kernel, features
 
-__all__ = ["MOST_LABELS", "Field", "fields", "fits", "mean_field"]
-
 STRIP = 32
 """Width of the strips of an image, in which its pixels are taken: the cells of a strip stay in
 the cache from row to row."""

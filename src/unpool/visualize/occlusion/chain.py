@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from unpool.errors import OptionError
 from unpool.visualize.shadow import twin_of
 
-__all__ = ["Link", "trace_chain"]
-
 
 class Link(NamedTuple):
     """A layer of a chain."""

@@ -12,8 +12,6 @@ from unpool.vision.drawing import contact_sheet
 from unpool.visualize.images import GRAY
 from unpool.visualize.occlusion.window import Sliding
 
-__all__ = ["Panel", "heat_panel", "kind_panels", "outlined", "sheet"]
-
 Panel = tuple[NDArray[np.uint8], str]
 """An image (H, W, 3) uint8, RGB, with its caption."""
 

@@ -21,8 +21,6 @@ from unpool.visualize.backward import each
 from unpool.visualize.occlusion.chain import Link
 from unpool.visualize.occlusion.window import Box
 
-__all__ = ["Incremental", "Line"]
-
 _TOGETHER = 50  # positions whose patches are held at a time
 _HEAD = 2**26  # bytes of whole maps that go through the last layers at a time
 

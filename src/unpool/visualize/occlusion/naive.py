@@ -11,8 +11,6 @@ from unpool.visualize.activations import first_tensor
 from unpool.visualize.occlusion.window import Box
 from unpool.visualize.shadow import twin_of
 
-__all__ = ["Baseline", "Plain", "occluded", "shown_by"]
-
 Baseline = float | Tensor
 """What an occluder shows: a number, one a channel (C,), or an image (C, H, W)."""
 

@@ -17,12 +17,10 @@ from unpool.visualize.class_scores import is_probability
 from unpool.visualize.occlusion.chain import Link, trace_chain
 from unpool.visualize.occlusion.incremental import Incremental
 from unpool.visualize.occlusion.naive import Baseline, Plain, shown_by
-from unpool.visualize.occlusion.result import Occlusion, save_found
+from unpool.visualize.occlusion.result import Occlusion
 from unpool.visualize.occlusion.window import Sides, Sliding, slide
 from unpool.visualize.projection import project
 from unpool.visualize.rules import Interception, Rule, find_rule
-
-__all__ = ["Occlusion", "occlude", "save_found"]
 
 Progress = Callable[[int, int], None]
 """Called with the number of stops done and their total."""

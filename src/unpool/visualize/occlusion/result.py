@@ -18,8 +18,6 @@ from unpool.visualize.occlusion.heatmaps import Panel, heat_panel, kind_panels, 
 from unpool.visualize.occlusion.window import Sliding
 from unpool.visualize.projection import Projection
 
-__all__ = ["Occlusion", "save_found"]
-
 
 @dataclass(frozen=True)
 class Occlusion:

@@ -17,11 +17,10 @@ from unpool.vision.drawing import overlay
 from unpool.vision.images import voc_palette
 from unpool.visualize.occlusion.heatmaps import Panel, heat_panel, outlined, sheet
 from unpool.visualize.occlusion.naive import Baseline, occluded, shown_by
-from unpool.visualize.occlusion.occlude import Progress, save_found
+from unpool.visualize.occlusion.occlude import Progress
+from unpool.visualize.occlusion.result import save_found
 from unpool.visualize.occlusion.window import Box, Sides, Sliding, slide
 from unpool.visualize.shadow import twin_of
-
-__all__ = ["RegionOcclusion", "occlude_region"]
 
 Labels = NDArray[np.integer[Any]]
 
@@ -181,7 +180,7 @@ def _of_segmenter(segmenter: Segmenter, image: NDArray[np.uint8]) -> Label:
         for x0, y0, x1, y1 in boxes:
             hidden = image.copy()
             hidden[y0:y1, x0:x1] = mean
-            found.append(segmenter(hidden, mode="whole", presence=0).labels)
+            found.append(segmenter(hidden, mode="whole", presence_threshold=0).labels)
         return found
 
     return label

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from unpool.errors import OptionError
 
-__all__ = ["Box", "Sliding", "slide"]
-
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels, x1 and y1 excluded."""
 
