@@ -5,8 +5,12 @@ neither torch nor OpenCV is imported before something needs it.
 """
 
 import importlib
+from collections.abc import Callable
 
 __version__ = "0.1.0"
+
+Progress = Callable[[int, int, str], None]
+"""A progress callback: how much is done, the total, and what is being done."""
 
 _HOME = {
     "EDeconvNet": "segment.ensemble",
