@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unpool.errors import DataError
-from unpool.vision.images import FORMATS, image_size, read_image
+from unpool.vision.images import FORMATS, Pixels, image_size, read_image
 
-Pixels = NDArray[np.uint8]
 Draw = Callable[[int], tuple[Pixels, NDArray[np.int64]]]
 """Gives the crop (S, S, 3) and the class () at a place of an endless sequence."""
 

@@ -9,16 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unpool.data.crops import Draw
+from unpool.vision.images import Pixels
 
 
 class Batch(NamedTuple):
     """What one pass of the network learns from."""
 
-    images: NDArray[np.uint8]  #: (N, S, S, 3) RGB; 0 outside the image
-    labels: NDArray[np.uint8]  #: (N, S, S) class ids; 255 where void or outside the image
+    images: Pixels  #: (N, S, S, 3) RGB; 0 outside the image
+    labels: Pixels  #: (N, S, S) class ids; 255 where void or outside the image
 
 
 def batches(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from unpool.data.classes import VOID
 from unpool.errors import DataError
-from unpool.vision.images import MAX_PIXELS
+from unpool.vision.images import MAX_PIXELS, Pixels
 
 Mask = NDArray[np.bool_]
 
@@ -53,7 +53,7 @@ class Annotations(NamedTuple):
 class Drawn(NamedTuple):
     """The objects of an image as maps."""
 
-    labels: NDArray[np.uint8]  #: (H, W) class ids; 255 (void) for crowds
+    labels: Pixels  #: (H, W) class ids; 255 (void) for crowds
     instances: NDArray[np.int32]  #: (H, W) object numbers from 1, without 255, which is void
     empty: list[object]  #: ids of annotations that cover the center of no pixel
 

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from unpool.data.datasets import DataSet, Sample, read_sample
 from unpool.data.instances import Object, objects, read_instances
-
-Pixels = NDArray[np.uint8]
+from unpool.vision.images import Pixels
 
 _SMALL = 400  # pixels; what is smaller is blurred when it is enlarged
 

@@ -14,8 +14,8 @@ from unpool.data.instances import read_instances
 from unpool.data.windows import Box, Window
 from unpool.errors import DataError
 from unpool.vision.boxes import Crop
+from unpool.vision.images import Pixels
 
-Pixels = NDArray[np.uint8]
 Draw = Callable[[int], tuple[Pixels, Pixels]]
 """Gives the crop and labels, (S, S, 3) and (S, S), at a place of an endless sequence."""
 

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unpool.data.classes import VOID, Names, numbered_classes
 from unpool.data.coco import Drawing, draw
 from unpool.data.layouts import Layout, class_names, find_files, split_names, why_empty
 from unpool.data.sbd import read_classes
 from unpool.errors import DataError, ImageError
-from unpool.vision.images import read_image, read_mask
+from unpool.vision.images import Pixels, read_image, read_mask
 
 
 class Sample(NamedTuple):
@@ -87,7 +86,7 @@ def open_data(root: str | Path, split: str, missing: dict[str, str] | None = Non
     return DataSet(layout.root, split, samples, names.classes)
 
 
-def read_sample(sample: Sample, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def read_sample(sample: Sample, classes: int) -> tuple[Pixels, Pixels]:
     """Read an image and its mask, checked against each other.
 
     Args:
@@ -111,7 +110,7 @@ def read_sample(sample: Sample, classes: int) -> tuple[NDArray[np.uint8], NDArra
     return image, labels
 
 
-def read_labels(sample: Sample, classes: int) -> NDArray[np.uint8]:
+def read_labels(sample: Sample, classes: int) -> Pixels:
     """The labels alone: (H, W) class ids, 255 for void.
 
     Raises:
@@ -130,7 +129,7 @@ def read_labels(sample: Sample, classes: int) -> NDArray[np.uint8]:
     return labels
 
 
-def load_labels(mask: Path | Drawing, void: int = VOID) -> NDArray[np.uint8]:
+def load_labels(mask: Path | Drawing, void: int = VOID) -> Pixels:
     """The labels (H, W) of a mask in whichever form, with whichever ids it has.
 
     Args:
@@ -162,5 +161,5 @@ def _numbered(layout: Layout, strict: bool) -> Names:
     return Names(numbered_classes(highest))
 
 
-def _size(array: NDArray[np.uint8]) -> str:
+def _size(array: Pixels) -> str:
     return f"{array.shape[1]} x {array.shape[0]}"

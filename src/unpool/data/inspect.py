@@ -16,9 +16,7 @@ from unpool.data.datasets import load_labels
 from unpool.data.instances import Object, find_objects, load_objects
 from unpool.data.layouts import Layout
 from unpool.errors import DataError, ImageError
-from unpool.vision.images import read_image, voc_palette
-
-Pixels = NDArray[np.uint8]
+from unpool.vision.images import Pixels, read_image, voc_palette
 
 # Masks have few ids and large even regions: in ADE20K, with 150 classes, some 40 ids an image,
 # and one in thirty pixels differs from its neighbor. In a gray photo, most do.

@@ -17,7 +17,7 @@ from unpool.data.coco import Drawing, draw
 from unpool.data.datasets import Sample, read_labels
 from unpool.data.sbd import read_objects
 from unpool.errors import DataError
-from unpool.vision.images import read_mask
+from unpool.vision.images import Pixels, read_mask
 
 _SPECK = 5  # pixels; fewer are a slip of the annotator's, or of a resize
 
@@ -74,7 +74,7 @@ def objects(sample: Sample, classes: int) -> list[Object]:
     return find_objects(*_read_maps(sample, classes))
 
 
-def find_objects(labels: NDArray[np.uint8], instances: NDArray[np.int32]) -> list[Object]:
+def find_objects(labels: Pixels, instances: NDArray[np.int32]) -> list[Object]:
     """The objects of an instance map (H, W), each with the class that most of its pixels have.
 
     Objects all of whose pixels are background in the labels (H, W) are left out.
@@ -97,7 +97,7 @@ def find_objects(labels: NDArray[np.uint8], instances: NDArray[np.int32]) -> lis
     return found
 
 
-def components(labels: NDArray[np.uint8]) -> NDArray[np.int32]:
+def components(labels: Pixels) -> NDArray[np.int32]:
     """The connected parts of each class but the background as an instance map (H, W).
 
     Pixels that touch by a corner are connected; parts under 5 pixels become background.
@@ -126,7 +126,7 @@ def load_objects(path: Path) -> NDArray[np.int32]:
     return read_objects(path) if path.suffix == ".mat" else read_mask(path).astype(np.int32)
 
 
-def _read_maps(sample: Sample, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+def _read_maps(sample: Sample, classes: int) -> tuple[Pixels, NDArray[np.int32]]:
     """Labels and instance map, each (H, W)."""
     if isinstance(sample.mask, Drawing):
         drawn = draw(sample.mask)

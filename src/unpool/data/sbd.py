@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.errors import DataError, ImageError
+from unpool.vision.images import Pixels
 
 
-def read_classes(path: Path) -> NDArray[np.uint8]:
+def read_classes(path: Path) -> Pixels:
     """The class ids (H, W) of a file `cls/ID.mat`.
 
     Raises:

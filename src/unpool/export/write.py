@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -29,7 +28,7 @@ from unpool.files import atomic
 from unpool.models import Network, from_pretrained, prepare
 from unpool.models.vgg import MEAN_BGR
 from unpool.segment.segmenter import resize
-from unpool.vision.images import read_image
+from unpool.vision.images import Pixels, read_image
 
 FORMATS = tuple(EXPORTED.values())
 
@@ -291,7 +290,7 @@ def _labels(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return network(x).argmax(1)
 
 
-def _batches(model: Network, long_side: int) -> Iterator[NDArray[np.uint8]]:
+def _batches(model: Network, long_side: int) -> Iterator[Pixels]:
     """Images (N, H, W, 3) as the network is to see them: crops together, and whole ones alone."""
     images = [*_drawn(), *_photos()]
     if model.size is not None:
@@ -303,7 +302,7 @@ def _batches(model: Network, long_side: int) -> Iterator[NDArray[np.uint8]]:
         yield resize(image, long_side, least=least_side(model))[None]
 
 
-def _drawn() -> Iterator[NDArray[np.uint8]]:
+def _drawn() -> Iterator[Pixels]:
     """Blurred noise, high and wide."""
     random = np.random.RandomState(0)  # this stream of numbers is frozen
     for height, width in ((375, 500), (500, 333)):
@@ -311,7 +310,7 @@ def _drawn() -> Iterator[NDArray[np.uint8]]:
         yield _resized(coarse, height, width)
 
 
-def _photos() -> Iterator[NDArray[np.uint8]]:
+def _photos() -> Iterator[Pixels]:
     """Photos that come with scikit-image, where it is installed."""
     try:
         folder = Path(str(resources.files("skimage"))) / "data"
@@ -322,6 +321,6 @@ def _photos() -> Iterator[NDArray[np.uint8]]:
             yield read_image(path)
 
 
-def _resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def _resized(image: Pixels, height: int, width: int) -> Pixels:
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
     return np.array(resized)

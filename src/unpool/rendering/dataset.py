@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from unpool.errors import DataError, OptionError
+from unpool.vision.images import Pixels
 
 AZIMUTHS = tuple(360 * i / 31 for i in range(31))
 """Of the public views, in degrees: `linspace(0, 360, 32)` without its last."""
@@ -31,8 +32,6 @@ ELEVATIONS = (20.0, 30.0)
 _NAME = re.compile(r"image_(\d+)_p(\d+)_t(\d+)_r\d+\.png")
 _WHITE = 250  # of the public images, whose white is not always 255
 _MARGIN = 1 / 32  # on each side, of a crop
-
-Pixels = NDArray[np.uint8]
 
 
 class View(NamedTuple):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unpool.errors import ShapeError
+from unpool.vision.images import Pixels
 
 
 def area(boxes: NDArray[Any]) -> NDArray[np.float64]:
@@ -115,9 +116,7 @@ class Crop(NamedTuple):
     box: tuple[int, int, int, int]  # x0, y0, x1, y1 in image pixels; x1, y1 excluded
     side: int = 224
 
-    def take(
-        self, image: NDArray[np.uint8], fill: int = 0, antialias: bool = True
-    ) -> NDArray[np.uint8]:
+    def take(self, image: Pixels, fill: int = 0, antialias: bool = True) -> Pixels:
         """Cut the box out of an image, (H, W, 3) uint8, and resize it bilinearly.
 
         What lies outside the image becomes `fill`: 0 *before* the mean is subtracted. With

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
@@ -24,8 +24,8 @@ from unpool.errors import ImageError, ShapeError
 from unpool.files import atomic
 
 Readable: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
-Pixels: TypeAlias = npt.NDArray[np.uint8]
-Labels: TypeAlias = npt.NDArray[np.integer]
+Pixels: TypeAlias = NDArray[np.uint8]
+Labels: TypeAlias = NDArray[np.integer]
 
 MAX_PIXELS = 178_956_970  # where Pillow, too, takes a header for a decompression bomb
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from unpool.errors import OptionError, ShapeError
 from unpool.vision.boxes import clip
+from unpool.vision.images import Pixels
 from unpool.vision.sizes import reduced
 
 _FLAT = 1e-3  # edges below are rounding errors; one gray level, blurred, is twice as much
@@ -29,7 +30,7 @@ class Proposals(NamedTuple):
     scores: NDArray[np.float32]  # (P,), descending
 
 
-def propose(image: NDArray[np.uint8], method: str = "edgeboxes", count: int = 2000) -> Proposals:
+def propose(image: Pixels, method: str = "edgeboxes", count: int = 2000) -> Proposals:
     """Propose at most `count` boxes in an image, (H, W, 3) uint8 RGB, by "edgeboxes" or "grid".
 
     Edges are looked for in the image reduced to 1024 x 1024 pixels, if it has more: the settings of
@@ -55,7 +56,7 @@ def propose(image: NDArray[np.uint8], method: str = "edgeboxes", count: int = 20
 
 
 def edge_boxes(
-    image: NDArray[np.uint8],
+    image: Pixels,
     count: int = 2000,
     *,
     alpha: float = 0.65,
@@ -105,7 +106,7 @@ def edge_boxes(
     return _from_opencv(*engine.getBoundingBoxes(*edge_map(image)), image.shape[:2], count)
 
 
-def edge_map(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def edge_map(image: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Find the edges of an image, (H, W, 3) uint8 RGB, thinned to lines.
 
     The image is blurred in Lab, and the gradients of the three channels are joined in a structure
@@ -179,7 +180,7 @@ def grid_boxes(
     return Proposals(best, np.linspace(1, 0, len(best), endpoint=False, dtype=np.float32))
 
 
-METHODS: dict[str, Callable[[NDArray[np.uint8], int], Proposals]] = {
+METHODS: dict[str, Callable[[Pixels, int], Proposals]] = {
     "edgeboxes": edge_boxes,
     "grid": lambda image, count: grid_boxes((image.shape[0], image.shape[1]), count),
 }

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.errors import ShapeError
+from unpool.vision.images import Pixels
 
 LARGEST = 2**21
 """Pixels of an image whose scores are kept at its own size."""
@@ -29,7 +30,7 @@ def reduced_size(size: tuple[int, int], largest: int = LARGEST) -> tuple[int, in
     return height, min(max(int(width * shrink), 1), largest // height)
 
 
-def reduced(image: NDArray[np.uint8], largest: int = LARGEST) -> NDArray[np.uint8]:
+def reduced(image: Pixels, largest: int = LARGEST) -> Pixels:
     """The image, (H, W, 3), with no more than `largest` pixels; itself if it has no more.
 
     >>> reduced(np.zeros((40, 90, 3), np.uint8), largest=400).shape
@@ -41,7 +42,7 @@ def reduced(image: NDArray[np.uint8], largest: int = LARGEST) -> NDArray[np.uint
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
 
 
-def labels_at(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
+def labels_at(scores: NDArray[np.float32], size: tuple[int, int]) -> Pixels:
     """The best class of every pixel of a larger image, by bilinear interpolation of scores.
 
     Args:

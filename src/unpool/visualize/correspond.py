@@ -12,15 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from unpool.errors import OptionError
+from unpool.vision.images import Pixels
 from unpool.visualize.features import Gauge, Progress, Views, choose_layers, mean_color, read_views
 from unpool.visualize.figures import captioned, fitted, joined, write_figure
 from unpool.visualize.preprocessing import Inputs, Subject
 
-Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 _Boxes = dict[int, Box]
 

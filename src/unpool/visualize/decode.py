@@ -12,19 +12,17 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
 from unpool.models import FCN, DeconvNet
 from unpool.ops import unpool
 from unpool.vision.drawing import contact_sheet
+from unpool.vision.images import Pixels
 from unpool.visualize.activations import Probe
 from unpool.visualize.class_scores import find_region, score_maps
 from unpool.visualize.images import draw
 from unpool.visualize.shadow import twin_of
-
-Pixels = NDArray[np.uint8]
 
 _SIDE = 224  # of a panel: maps of 7 to 224 cells are enlarged a whole number of times
 

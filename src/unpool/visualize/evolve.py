@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unpool.errors import OptionError
+from unpool.vision.images import Pixels
 from unpool.visualize.activations import Layer, list_layers
 from unpool.visualize.checkpoints import Checkpoint
 from unpool.visualize.features import Progress, Views, read_views
@@ -23,8 +24,6 @@ from unpool.visualize.layers import tried
 from unpool.visualize.preprocessing import Subject
 from unpool.visualize.projection import project
 from unpool.visualize.top import Top, mine
-
-Pixels = NDArray[np.uint8]
 
 _TILE = 64
 _JUMP = (213, 94, 0)
@@ -38,7 +37,7 @@ class Growth(NamedTuple):
     values: NDArray[np.float32]  #: (U, T) the strongest activation
     images: NDArray[np.int64]  #: (U, T) in which image it is; -1 where none is above zero
     boxes: NDArray[np.int64]  #: (U, T, 4) what the unit sees there: x0, y0, x1, y1 in the crop
-    projections: NDArray[np.uint8]  #: (U, T, h, w, 3); gray where none is above zero
+    projections: Pixels  #: (U, T, h, w, 3); gray where none is above zero
 
     @property
     def jumps(self) -> NDArray[np.bool_]:

@@ -4,19 +4,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unpool.errors import ImageError, OptionError
-from unpool.vision.images import read_image
+from unpool.vision.images import Pixels, read_image
 from unpool.visualize.activations import Layer, Probe, list_layers, require_finite
 from unpool.visualize.class_scores import is_probability
 from unpool.visualize.layers import stages
 from unpool.visualize.preprocessing import Subject
 
-Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int, str], None]
 """Called with how much is done, the total, and what is being done."""
 

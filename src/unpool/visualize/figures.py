@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from unpool.errors import ShapeError
 from unpool.files import atomic
-from unpool.vision.images import write_image
+from unpool.vision.images import Pixels, write_image
 
-Pixels = NDArray[np.uint8]
 Color = tuple[int, int, int]
 
 COLORS: tuple[Color, ...] = (

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, WeightsError
+from unpool.vision.images import Pixels
 from unpool.visualize.activations import Layer, list_layers
 from unpool.visualize.features import Progress, read_views
 from unpool.visualize.figures import captioned, chart, fitted, joined, write_figure
@@ -25,7 +26,6 @@ from unpool.visualize.preprocessing import Subject
 from unpool.visualize.shadow import twin_of
 from unpool.visualize.top import mine
 
-Pixels = NDArray[np.uint8]
 _SIDE = 64  # of spectra
 _BINS = 12  # of directions
 _AFTER = ("BatchNorm2d", "ReLU", "ReLU6", "LeakyReLU", "SiLU", "GELU", "Hardswish")

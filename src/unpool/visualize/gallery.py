@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from unpool.errors import ImageError
-from unpool.vision.images import read_image, write_image
+from unpool.vision.images import Pixels, read_image, write_image
 from unpool.vision.sources import Source, spare_inputs
 from unpool.visualize.images import draw, mosaic, patch
 from unpool.visualize.layers import tried
@@ -27,7 +26,6 @@ from unpool.visualize.preprocessing import Subject
 from unpool.visualize.projection import project
 from unpool.visualize.top import mine
 
-Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int, str], None]
 """Called with how much is done, the total, and what is being done."""
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.errors import OptionError
+from unpool.vision.images import Pixels
 from unpool.visualize.features import Gauge, Progress, choose_layers, mean_color, read_views
 from unpool.visualize.figures import COLORS, captioned, chart, fitted, joined, write_figure
 from unpool.visualize.preprocessing import Subject
 
-Pixels = NDArray[np.uint8]
 Kind = Literal["translation", "scale", "rotation"]
 
 TRANSFORMS: tuple[Kind, ...] = ("translation", "scale", "rotation")
