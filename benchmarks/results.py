@@ -327,11 +327,12 @@ def page(parts: dict[str, dict[str, dict[str, Any]]], about: dict[str, str]) -> 
         table(rows, list(TABLE)),
         "![the rows on photos of scikit-image](results-figure.jpg)",
         "## Classes that are nowhere sure",
-        f"By the weights' `presence_threshold`, classes that have a probability of {about['presence']} on "
-        f"less than {100 * PRESENT_ON:g} % of an image are left out. The paper keeps all classes:",
+        "By the weights' `presence_threshold`, classes that have a probability of "
+        f"{about['presence']} on less than {100 * PRESENT_ON:g} % of an image are left out. "
+        "The paper keeps all classes:",
         table(kept, list(TABLE)),
-        "Mean IoU by presence_threshold. In the last row the presence of each tenth of the images is the "
-        "one that is best on the other nine tenths, so that no image chooses for itself.",
+        "Mean IoU by presence_threshold. In the last row the presence of each tenth of the images "
+        "is the one that is best on the other nine tenths, so that no image chooses for itself.",
         "\n".join(
             [
                 "| presence_threshold | " + " | ".join(PRESENCE_OF) + " |",

@@ -82,12 +82,13 @@ def crf(
         show(2, 2, "writing")
         make_folder(output)
         refined.save(mask, overlay=overlay)
+    steps = ", ".join(describe_postprocessing(presence_threshold, crf))
     record = {
         "source": str(image),
         "mask": str(mask),
         "size": [photo.shape[1], photo.shape[0]],
         "labels": refined.fractions(),
         "seconds": round(time.perf_counter() - start, 3),
-        "procedure": f"{', '.join(describe_postprocessing(presence_threshold, crf))} of {scores.name}",
+        "procedure": f"{steps} of {scores.name}",
     }
     console.print_segmented(record, as_json, quiet)

@@ -137,8 +137,8 @@ class EDeconvNet:
         Args:
             image: (H, W, 3) uint8, RGB, upright.
             crf: a dense CRF that refines the result, or the name of one of `CRF_PRESETS`.
-            presence_threshold: leaves out classes that are nowhere sure, 0..1, see `postprocess`; as the
-                DeconvNet does when not given.
+            presence_threshold: leaves out classes that are nowhere certain, 0..1, see
+                `postprocess`; the DeconvNet's when not given.
             **options: as of `score`.
 
         Returns:

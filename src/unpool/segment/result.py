@@ -82,8 +82,8 @@ def postprocess(
 ) -> Segmentation:
     """The best class of every pixel by its scores, refined by a dense CRF if wanted.
 
-    A network that names a few pixels of an image after a class is often wrong about all of them.
-    With `presence_threshold`, classes that are nowhere sure are left out, and the pixels go to the others.
+    Where a class wins only a few pixels of an image, the network is often wrong about all of them.
+    `presence_threshold` leaves out classes that are nowhere certain; their pixels go to the others.
 
     Args:
         image: (H, W, 3) uint8, RGB.
@@ -93,8 +93,8 @@ def postprocess(
         palette: (256, 3) RGB by class id; the VOC palette when not given.
         boxes: the squares that were segmented, (P, 4).
         crf: a dense CRF, or the name of one of `CRF_PRESETS`.
-        presence_threshold: the probability that a class must have on `PRESENT_ON` of the pixels, see
-            `present`; 0 keeps all classes.
+        presence_threshold: the probability that a class must reach on `PRESENT_ON` of the pixels,
+            see `present`; 0 keeps all classes.
 
     Raises:
         OptionError: a class presence threshold that is no probability, or a CRF that there is not.
@@ -137,8 +137,8 @@ def present(probabilities: NDArray[np.float32], presence_threshold: float) -> ND
 
     Args:
         probabilities: (K, H, W), the background first.
-        presence_threshold: the probability that a class must have on `PRESENT_ON` of the pixels at least,
-            0..1; with 0 every class is there.
+        presence_threshold: the probability that a class must reach on `PRESENT_ON` of the pixels,
+            0..1; 0 keeps every class.
 
     Returns:
         Class ids in order.
@@ -176,5 +176,6 @@ def require_presence_threshold(presence_threshold: float) -> None:
     """Refuse a class presence threshold that is no probability."""
     if not (isinstance(presence_threshold, int | float) and 0 <= presence_threshold <= 1):
         raise OptionError(
-            f"got presence_threshold={presence_threshold}; wanted a probability, 0 to 1; 0 keeps all"
+            f"got presence_threshold={presence_threshold}; wanted a probability, 0 to 1; "
+            "0 keeps all"
         )

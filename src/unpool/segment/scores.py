@@ -1,7 +1,7 @@
 """Class scores on disk: what a network gives before one class is chosen for each pixel.
 
-They are kept to be refined later, or by others: a `.npz` with `scores` (K, H, W) at half precision,
-`classes` (the names), `palette` and `presence_threshold`. A `.npy` with the scores alone is read, too.
+They are saved to be refined later: a `.npz` with `scores` (K, H, W) at half precision, `classes`
+(the names), `palette` and `presence_threshold`. A `.npy` with the scores alone can be read, too.
 """
 
 import zipfile
@@ -53,8 +53,8 @@ def read_scores(path: str | Path, *, probabilities: bool = False) -> Scores:
     """Read scores of one image.
 
     Args:
-        path: a `.npz` with `scores` (K, H, W), and perhaps `classes`, `palette` and `presence_threshold`, as
-            of `write_scores`; or a `.npy` with the scores alone.
+        path: a `.npz` with `scores` (K, H, W), and optionally `classes`, `palette` and
+            `presence_threshold`, as of `write_scores`; or a `.npy` with the scores alone.
         probabilities: the values are probabilities, rather than raw scores.
 
     Returns:
@@ -63,7 +63,8 @@ def read_scores(path: str | Path, *, probabilities: bool = False) -> Scores:
     Raises:
         DataError: a file that cannot be read, or probabilities where scores are wanted, or the
             other way around.
-        ShapeError: an array of another shape, or classes, a palette or class presence threshold that do not fit.
+        ShapeError: an array of another shape, or classes, a palette or a presence threshold that
+            do not fit.
     """
     arrays = _load(Path(path))
     values = arrays["scores"]
@@ -141,14 +142,10 @@ def _palette(arrays: dict[str, NDArray[Any]], path: str | Path) -> NDArray[np.ui
 
 
 def _presence_threshold(arrays: dict[str, NDArray[Any]], path: str | Path) -> float:
-    presence_threshold = arrays.get("presence_threshold", np.float64(0))
-    if (
-        presence_threshold.shape != ()
-        or presence_threshold.dtype.kind not in "fiu"
-        or not 0 <= presence_threshold <= 1
-    ):
+    threshold = arrays.get("presence_threshold", np.float64(0))
+    if threshold.shape != () or threshold.dtype.kind not in "fiu" or not 0 <= threshold <= 1:
         raise ShapeError(
-            f"got a class presence threshold of {presence_threshold.shape} {presence_threshold.dtype} in {path}; wanted a single "
-            "probability, 0 to 1, or none"
+            f"got a presence threshold of {threshold.shape} {threshold.dtype} in {path}; wanted "
+            "a single probability, 0 to 1, or none"
         )
-    return float(presence_threshold)
+    return float(threshold)

@@ -68,7 +68,7 @@ class Segmenter:
         long_side: long side to which whole images are resized.
         mode: the default mode, "whole" or "instance".
         aggregate: how crops are put together by default, "max" or "mean", see `Aggregate`.
-        presence_threshold: leaves out classes that are nowhere sure by default, 0..1, see `postprocess`.
+        presence_threshold: leaves out classes that are nowhere certain, 0..1, see `postprocess`.
         device: "auto", "cpu", "cuda" or "cuda:n".
         precision: "bf16", "fp32", or "auto": bf16 where the hardware has it, and not if `exact`.
         exact: use the network as it is, not its fast form (`unpool.models.fast.accelerate`).
@@ -136,7 +136,7 @@ class Segmenter:
         Args:
             source: the name of weights that ship with the package, a folder of weights, or an
                 exported network (.onnx, .xml, .pt2; see `Exported`).
-            **options: `mode`, `presence_threshold`, `device`, `precision`, `exact`, as of the class.
+            **options: `mode`, `presence_threshold`, `device`, `precision`, `exact` of the class.
 
         Raises:
             WeightsError: no such weights, a damaged file or card, or weights not ready for use.
@@ -172,8 +172,8 @@ class Segmenter:
         Args:
             image: (H, W, 3) uint8, RGB, upright.
             crf: a dense CRF that refines the probabilities, or the name of one of `CRF_PRESETS`.
-            presence_threshold: leaves out classes that are nowhere sure, 0..1, see `postprocess`; the
-                segmenter's own when not given.
+            presence_threshold: leaves out classes that are nowhere certain, 0..1, see
+                `postprocess`; the segmenter's own when not given.
             **options: as of `score`.
 
         Returns:
@@ -181,7 +181,7 @@ class Segmenter:
 
         Raises:
             ShapeError: the image is not (H, W, 3) uint8.
-            OptionError: an unknown mode, preset, method or CRF, a class presence threshold that is no
+            OptionError: an unknown mode, preset, method or CRF, a presence threshold that is no
                 probability, or a number below 1.
         """
         presence_threshold = (
