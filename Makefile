@@ -29,7 +29,7 @@ bench: .venv
 # Measure every row with the default weights, or, given TRUNK=vgg16-weights, with weights trained anew;
 # STAGES=--with-stages also trains and compares stage 1 alone and both stages (half an hour more).
 results: .venv
-	$(BIN)/python benchmarks/results.py --data "$(DATA)" $(STAGES) $(if $(TRUNK),--trunk-weights "$(TRUNK)",--shipped)
+	$(BIN)/python -m experiments.results --data "$(DATA)" $(STAGES) $(if $(TRUNK),--trunk-weights "$(TRUNK)",--shipped)
 
 clean:
 	rm -rf .venv demo dist build .pytest_cache .mypy_cache .ruff_cache

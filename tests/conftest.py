@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 from unpool.models import DeconvNet
+from unpool.rendering.dataset import AZIMUTHS, view_name
 from unpool.training.loop import Step
 from unpool.vision.images import write_mask
 
@@ -73,4 +74,20 @@ def data(tmp_path):
         Image.fromarray(image).save(root / "images" / f"{i}.png")
         write_mask(root / "masks" / f"{i}.png", labels)
     (root / "classes.txt").write_text("background\nsquare\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def turning_bars(tmp_path_factory):
+    """Rendered views of five styles from all around: bars, each of its own color, that turn."""
+    root = tmp_path_factory.mktemp("bars")
+    y, x = np.mgrid[:16, :16] - 7.5
+    for style in range(5):
+        (root / f"bar_{style}" / "renders").mkdir(parents=True)
+        for number, azimuth in enumerate(AZIMUTHS):
+            angle = np.radians(azimuth)
+            rgba = np.full((16, 16, 4), [50 * style, 100, 200, 0], np.uint8)
+            rgba[..., 3] = 255 * (abs(np.cos(angle) * y + np.sin(angle) * x) < 2 + style / 2)
+            path = root / f"bar_{style}" / "renders" / view_name(number, azimuth, 20.0)
+            Image.fromarray(rgba).save(path)
     return root

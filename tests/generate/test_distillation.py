@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.compact import COMPACT
 from unpool import distributed
 from unpool.cards import read_card
 from unpool.errors import WeightsError
 from unpool.generate.batches import Views, as_targets, lessons
 from unpool.generate.distillation import draw_together, load_teachers, taught
 from unpool.generate.evaluate import draw
-from unpool.generate.experiments import COMPACT
 from unpool.generate.train import build
 from unpool.models import ZFNet, save_pretrained
 from unpool.recipes import CHAIRS_TAUGHT, GENERATIONS, Generation, override

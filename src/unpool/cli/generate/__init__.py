@@ -2,7 +2,7 @@
 
 import click
 
-from unpool.cli.generate.experiments import capacity, compare, transfer
+from unpool.cli.generate.compare import compare
 from unpool.cli.generate.insides import filters, mask, unit, zoom
 from unpool.cli.generate.rows import correspond, interpolate, morph, transform
 from unpool.cli.generate.views import grid, list_, view
@@ -36,7 +36,5 @@ for command in (
     zoom,
     filters,
     compare,
-    transfer,
-    capacity,
 ):
     generate.add_command(command)

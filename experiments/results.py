@@ -301,7 +301,7 @@ def page(parts: dict[str, dict[str, dict[str, Any]]], about: dict[str, str]) -> 
     others = [
         name
         for name in rows
-        if name not in (*TABLE, *crfs) and " of " not in name and "presence_threshold" not in name
+        if name not in (*TABLE, *crfs) and " of " not in name and "presence" not in name
     ]
     kept = {name: rows[f"{name}, presence 0"] for name in TABLE}
     presences = [
@@ -323,12 +323,12 @@ def page(parts: dict[str, dict[str, dict[str, Any]]], about: dict[str, str]) -> 
         f"Made by `{about['command']}`; figures in percent. {about['protocol']}",
         f"Machine: {about['machine']}. Weights: {about['weights']}. Ensemble: {about['ensemble']}, "
         f"dense CRF: `{about['crf']}`, 50 proposals, aggregation: {about['aggregate']}, "
-        f"presence_threshold: {about['presence']}.",
+        f"presence_threshold: {about['presence_threshold']}.",
         table(rows, list(TABLE)),
         "![the rows on photos of scikit-image](results-figure.jpg)",
         "## Classes that are nowhere sure",
         "By the weights' `presence_threshold`, classes that have a probability of "
-        f"{about['presence']} on less than {100 * PRESENT_ON:g} % of an image are left out. "
+        f"{about['presence_threshold']} on less than {100 * PRESENT_ON:g} % of an image are left out. "
         "The paper keeps all classes:",
         table(kept, list(TABLE)),
         "Mean IoU by presence_threshold. In the last row the presence of each tenth of the images "

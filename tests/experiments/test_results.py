@@ -1,8 +1,8 @@
 """The page of results: what is chosen on the images that it reports."""
 
 import numpy as np
-from benchmarks.results import by_others
 
+from experiments.results import by_others
 from unpool.segment.evaluate import Measured
 
 

@@ -6,7 +6,7 @@ process of its own with the default weights, from file to files, as in `unpool s
 its peak, Python and the libraries included. A folder is one process, and memory what it holds
 after so many images.
 
-usage: python benchmarks/growth.py [--short] [--threads N] [-o docs]
+usage: python -m experiments.growth [--short] [--threads N] [-o docs]
 writes growth.json and growth.png
 """
 

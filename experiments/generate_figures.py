@@ -1,6 +1,6 @@
 """The figures of docs/generate.md, with the default weights.
 
-usage: python benchmarks/generate_figures.py [--weights chairs] [-o docs] [STYLE ...]
+usage: python -m experiments.generate_figures [--weights chairs] [-o docs] [STYLE ...]
 writes generate-*.jpg and generate-*.gif; the styles are four that differ, and by default are chosen
 evenly from all
 """

@@ -3,7 +3,7 @@
 Every fourth image of a data set's split is labeled whole, at its own size, and in four crops.
 Counted are pixels whose label differs from PyTorch's in fp32, as trained. The last line is JSON.
 
-usage: python benchmarks/equality.py DATA WEIGHTS [WEIGHTS.onnx] [WEIGHTS.xml] [WEIGHTS.pt2]
+usage: python -m experiments.equality DATA WEIGHTS [WEIGHTS.onnx] [WEIGHTS.xml] [WEIGHTS.pt2]
 """
 
 import json
@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from bench_export import segmenters
 from numpy.typing import NDArray
 
+from benchmarks.bench_export import segmenters
 from unpool.data import open_data, read_sample
 from unpool.segment.segmenter import Segmenter
 from unpool.vision.boxes import Crop
