@@ -15,8 +15,9 @@ import torch
 from unpool.bench.images import photos
 from unpool.bench.rounds import in_turn, spread, timed
 from unpool.export.runtime import is_exported
-from unpool.segment.segmenter import Segmenter, resize
+from unpool.segment.segmenter import Segmenter
 from unpool.vision.boxes import Crop
+from unpool.vision.sizes import resize
 
 ROUNDS, CROPS = 10, 4
 

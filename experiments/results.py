@@ -33,11 +33,12 @@ from unpool.segment.aggregate import Aggregate
 from unpool.segment.ensemble import combine
 from unpool.segment.evaluate import Measured, compare, evaluate, summarize
 from unpool.segment.result import PRESENT_ON, postprocess
-from unpool.segment.segmenter import Segmenter, resize, squares
+from unpool.segment.segmenter import Segmenter, squares
 from unpool.segment.train import train
 from unpool.vision.drawing import contact_sheet, overlay
 from unpool.vision.images import read_image, write_image
 from unpool.vision.metrics import scores as miou
+from unpool.vision.sizes import resize
 
 COUNTS = (1, 2, 5, 10, 20, 30, 50, 75, 100)
 TABLE = (

@@ -19,8 +19,9 @@ from unpool.classify.evaluate import (
     summarize,
     write_confusion,
 )
-from unpool.classify.folders import ClassFolders, Crops, LabeledImage
+from unpool.classify.folders import ClassFolders, LabeledImage
 from unpool.models import SqueezeNet, prepare
+from unpool.vision.boxes import Crops
 from unpool.vision.images import read_image
 
 CLASSES = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu"]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unpool.classify.folders import Crops, draw_crops, open_folders, require_images
+from unpool.classify.folders import draw_crops, open_folders, require_images
 from unpool.errors import DataError, ImageError
+from unpool.vision.boxes import Crops
 
 GRAY = np.full((6, 8, 3), 128, np.uint8)
 

@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from unpool.classify.folders import Crops
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.models import (
     MODELS,
@@ -27,6 +26,7 @@ from unpool.models import (
     save_pretrained,
 )
 from unpool.models.classifiers import initialize, renormalize
+from unpool.vision.boxes import Crops
 from unpool.vision.images import read_image
 
 WEIGHTS = Path(__file__).parents[2].parent / "shared/data/weights/squeezenet1_1.pth"

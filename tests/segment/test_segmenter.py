@@ -15,11 +15,11 @@ from unpool.ops.crf import CRF_PRESETS, DenseCRF, Kernel
 from unpool.ops.meanfield import mean_field
 from unpool.segment.result import Segmentation, postprocess
 from unpool.segment.scores import read_scores
-from unpool.segment.segmenter import PRESETS, Preset, Segmenter, resize, score_whole, squares
+from unpool.segment.segmenter import PRESETS, Preset, Segmenter, score_whole, squares
 from unpool.segment.timings import measuring
 from unpool.vision.images import read_mask, voc_palette
 from unpool.vision.proposals import Proposals
-from unpool.vision.sizes import reduced
+from unpool.vision.sizes import reduced, resize
 
 SIDE = 32
 CLASSES = ["background", "cat", "dog", "tree"]

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from unpool import distributed
-from unpool.classify.folders import ClassFolders, Crops
+from unpool.classify.folders import ClassFolders
 from unpool.files import atomic
 from unpool.models import Classifier, prepare
 from unpool.training.loop import arithmetic
+from unpool.vision.boxes import Crops
 from unpool.vision.drawing import contact_sheet
 from unpool.vision.images import read_image
 from unpool.vision.metrics import confusion_matrix

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from unpool import distributed
 from unpool.classify.evaluate import draw_confusion, rank, shares, sheet, summarize, write_confusion
-from unpool.classify.folders import ClassFolders, Crops, draw_crops, open_folders, require_images
+from unpool.classify.folders import ClassFolders, draw_crops, open_folders, require_images
 from unpool.data.batches import Batch, batches
 from unpool.data.crops import Draw
 from unpool.devices import find_device
@@ -33,6 +33,7 @@ from unpool.training.loop import (
     take_step,
 )
 from unpool.training.run import Accuracy, Run, curves_missing, draw_curves, writing
+from unpool.vision.boxes import Crops
 from unpool.vision.images import write_image
 
 _DROP = 0.1  #: factor of the learning rate where the validations stand still

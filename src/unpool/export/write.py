@@ -27,8 +27,8 @@ from unpool.export.runtime import Exported, require_engine, sha256
 from unpool.files import atomic
 from unpool.models import Network, from_pretrained, prepare
 from unpool.models.vgg import MEAN_BGR
-from unpool.segment.segmenter import resize
 from unpool.vision.images import Pixels, read_image
+from unpool.vision.sizes import resize
 
 FORMATS = tuple(EXPORTED.values())
 

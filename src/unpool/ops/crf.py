@@ -16,6 +16,9 @@ Normalization = Literal["none", "before", "after", "symmetric"]
 
 NORMALIZATIONS = ("none", "before", "after", "symmetric")
 
+SMALLEST = 1.9e-22  # about exp(-50)
+"""Smaller marginals become 0: denormal numbers would slow everything down tenfold."""
+
 
 class Kernel(NamedTuple):
     """A Gaussian of the distance of two pixels, and of their colors if `rgb` is given."""

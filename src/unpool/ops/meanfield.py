@@ -17,12 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unpool.errors import OptionError, ShapeError
-from unpool.ops.crf import DenseCRF, crf_filter, find_crf
+from unpool.ops.crf import SMALLEST, DenseCRF, crf_filter, find_crf
 from unpool.ops.lattice import Filters
-
-SMALLEST = 1.9e-22  # about exp(-50)
-"""Probabilities below it become 0: denormal numbers would slow everything down tenfold."""
-
 
 PART = 2**17
 """Numbers that are worked on at a time: half a megabyte."""

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,7 +35,7 @@ from unpool.segment.result import (
 from unpool.vision.boxes import Crop, square
 from unpool.vision.images import voc_palette
 from unpool.vision.proposals import propose
-from unpool.vision.sizes import reduced
+from unpool.vision.sizes import reduced, resize
 
 Progress = Callable[[int, int], None]
 """Called with the number of crops done and their total."""
@@ -396,14 +395,6 @@ def _preset(preset: str | Preset) -> Preset:
         return preset
     _require("preset", preset, tuple(PRESETS))
     return PRESETS[preset]
-
-
-def resize(image: NDArray[np.uint8], long_side: int, least: int = 1) -> NDArray[np.uint8]:
-    """The image with its long side at `long_side`, and its short one at `least` or more."""
-    height, width = image.shape[:2]
-    scale = long_side / max(height, width)
-    size = max(round(width * scale), least), max(round(height * scale), least)
-    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def _require_image(image: NDArray[np.uint8]) -> None:

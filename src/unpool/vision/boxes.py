@@ -184,6 +184,51 @@ class Crop(NamedTuple):
         return in_image, (slice(top - y0, bottom - y0), slice(left - x0, right - x0))
 
 
+class Crops(NamedTuple):
+    """How an image becomes a square: its middle square is resized, and a crop of that is taken.
+
+    Zeiler, Fergus 2014, section 3: the smaller side is resized to 256, the center of 256 x 256 is
+    cropped, and of that ten crops of 224 x 224 are used (corners and center, flipped or not).
+    """
+
+    size: int = 224  #: S, of the crop in pixels
+    enlarged: int = 256  #: side to which the middle square is resized
+    corners: bool = True  #: crops are the corners and the center only, else any part
+    flip: bool = True
+
+    def draw(self, image: Pixels, rng: np.random.Generator) -> Pixels:
+        """A random crop (S, S, 3) of an image (H, W, 3)."""
+        room = self.enlarged - self.size
+        if self.corners:
+            places = [(0, 0), (0, room), (room, 0), (room, room), (room // 2, room // 2)]
+            y, x = places[int(rng.integers(5))]
+        else:
+            y, x = rng.integers(0, room + 1, 2).tolist()
+        crop = self._cut(image, y, x)
+        return np.ascontiguousarray(crop[:, ::-1]) if self.flip and rng.random() < 0.5 else crop
+
+    def center(self, image: Pixels) -> Pixels:
+        """The crop (S, S, 3) in the middle of an image (H, W, 3).
+
+        >>> image = np.arange(60, dtype=np.uint8)[None, :, None].repeat(40, 0).repeat(3, 2)
+        >>> Crops(20, 40).center(image)[0, :, 0].tolist() == list(range(20, 40))
+        True
+        """
+        return self._cut(image, *[(self.enlarged - self.size) // 2] * 2)
+
+    def _cut(self, image: Pixels, y: int, x: int) -> Pixels:
+        """The crop that begins at row y and column x of the resized middle square."""
+        height, width = image.shape[:2]
+        side = min(height, width)
+        scale = side / self.enlarged
+        top, left = (height - side) // 2 + y * scale, (width - side) // 2 + x * scale
+        box = left, top, left + self.size * scale, top + self.size * scale
+        resized = Image.fromarray(image).resize(
+            (self.size, self.size), Image.Resampling.BILINEAR, box=box
+        )
+        return np.array(resized)
+
+
 def _as_boxes(boxes: NDArray[Any]) -> NDArray[np.float64]:
     """Check boxes, and give them as float64, in which products of whole numbers are exact."""
     found = np.asarray(boxes, dtype=np.float64)

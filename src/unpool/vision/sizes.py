@@ -8,6 +8,7 @@ segmented, and its scores are interpolated, a band of rows at a time.
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from unpool.errors import ShapeError
 from unpool.vision.images import Pixels
@@ -40,6 +41,14 @@ def reduced(image: Pixels, largest: int = LARGEST) -> Pixels:
     if (height, width) == image.shape[:2]:
         return image
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def resize(image: Pixels, long_side: int, least: int = 1) -> Pixels:
+    """The image with its long side at `long_side`, and its short one at `least` or more."""
+    height, width = image.shape[:2]
+    scale = long_side / max(height, width)
+    size = max(round(width * scale), least), max(round(height * scale), least)
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def labels_at(scores: NDArray[np.float32], size: tuple[int, int]) -> Pixels:

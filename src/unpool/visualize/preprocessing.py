@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unpool.cards import settings
-from unpool.classify.folders import Crops
 from unpool.devices import find_device
 from unpool.errors import OptionError, WeightsError
 from unpool.models import Classifier, GenerativeNet, from_pretrained
 from unpool.models.vgg import MEAN_BGR
+from unpool.vision.boxes import Crops
 
 _SIZE, _ENLARGED = 224, 256
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB, of 0..1

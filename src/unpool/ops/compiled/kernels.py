@@ -19,7 +19,7 @@ from numba import njit, types
 from numba.extending import intrinsic, models, register_model
 from numpy.typing import NDArray
 
-from unpool.ops.meanfield import SMALLEST
+from unpool.ops.crf import SMALLEST
 
 LARGE = 2**20
 """Numbers in a table from which on its rows are prefetched."""
