@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from unpool.cli import main
-from unpool.data import AZIMUTHS, ELEVATIONS, open_chairs, read_views
+from unpool.rendering.dataset import AZIMUTHS, ELEVATIONS, open_chairs, read_views
 from unpool.rendering.parametric import build_chair, random_shape
 from unpool.rendering.render import render_views
 from unpool.vision.images import read_image
