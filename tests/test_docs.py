@@ -166,6 +166,9 @@ def test_files_that_the_pages_name_exist():
         for path in re.findall(r"`(?:python )?([\w/]+/\w+\.py)\b", text):
             places = [ROOT / part / path for part in ("", "src/unpool", "tests")]
             assert any(place.exists() for place in places), f"{name} names {path}"
+        for module in re.findall(r"python -m (experiments[.\w]*)", text):
+            path = ROOT / f"{module.replace('.', '/')}.py"
+            assert path.exists(), f"{name} names {module}"
 
 
 def test_names_that_the_pages_import_from_the_package_exist():

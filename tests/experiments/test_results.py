@@ -1,8 +1,11 @@
-"""The page of results: what is chosen on the images that it reports."""
+"""The page of results: cross-validation of the threshold, and the page itself."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 
-from experiments.results import by_others
+from experiments.results import by_others, page
 from unpool.segment.evaluate import Measured
 
 
@@ -21,7 +24,7 @@ def mean_iou(matrices):
     )
 
 
-def test_each_image_is_in_the_way_that_is_best_on_the_other_tenths():
+def test_each_image_uses_what_is_best_on_the_other_tenths():
     ways = drawn(np.random.default_rng(0), 37, 4)
     chosen = set()
     for i, one in enumerate(by_others(ways)):
@@ -32,7 +35,7 @@ def test_each_image_is_in_the_way_that_is_best_on_the_other_tenths():
     assert len(chosen) > 1
 
 
-def test_a_image_has_no_say_in_its_own_way():
+def test_an_image_does_not_affect_its_own_threshold():
     ways = drawn(np.random.default_rng(1), 37, 4)
 
     def way_of_the_fifth():
@@ -44,3 +47,10 @@ def test_a_image_has_no_say_in_its_own_way():
         way[5] = Measured("5", 10_000 * np.ones((3, 3), np.int64), 0.0)
     ways[before - 1][5] = Measured("5", 10_000 * np.eye(3, dtype=np.int64), 0.0)  # now far better
     assert way_of_the_fifth() == before
+
+
+def test_the_page_is_what_the_script_makes_of_the_measurements():
+    docs = Path(__file__).parents[2] / "docs"
+    parts = json.loads((docs / "results.json").read_text(encoding="utf-8"))
+    made = page({name: rows for name, rows in parts.items() if name != "about"}, parts["about"])
+    assert made == (docs / "results.md").read_text(encoding="utf-8")
