@@ -129,7 +129,7 @@ def _at_large(image: NDArray[np.uint8], scores: Scores, by: Segmenter) -> NDArra
     found = postprocess(
         large, grown.numpy(), by.classes, crf=_CRF, presence_threshold=by.presence_threshold
     )
-    refined = found.scores
+    refined = found.probabilities
     back = F.interpolate(torch.from_numpy(refined)[None], size=image.shape[:2], mode="area")[0]
     return np.asarray(back.numpy().argmax(0).astype(np.uint8))
 

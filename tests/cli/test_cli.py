@@ -157,8 +157,8 @@ def test_a_folder_of_good_and_broken_images(run, weights):
     assert (len(good), len(done), len(failed)) == (12, 12, 8)
     assert set(done) == {f"in/{path}" for path in good}
     for record in done.values():
-        assert list(record) == ["source", "mask", "size", "labels", "seconds", "procedure"]
-        assert record["procedure"].startswith("whole images, long side 64, ")
+        assert list(record) == ["source", "mask", "size", "labels", "seconds", "description"]
+        assert record["description"].startswith("whole images, long side 64, ")
         assert record["size"] == [40, 30]
         labels = read_mask(record["mask"])
         assert labels.shape == (30, 40)
@@ -374,16 +374,16 @@ def test_the_ensemble(run, pair, ensemble, mode):
         pair, ensemble=ensemble or "mean", device="cpu", precision="fp32"
     )
     assert (read_mask(record["mask"]) == both(image, mode=mode).labels).all()
-    assert record["procedure"] == both.describe(mode)
-    assert record["procedure"].startswith(f"EDeconvNet: {ensemble or 'mean'} of DeconvNet (")
-    assert ("instance-wise" in record["procedure"]) == (mode is None)
+    assert record["description"] == both.describe(mode)
+    assert record["description"].startswith(f"EDeconvNet: {ensemble or 'mean'} of DeconvNet (")
+    assert ("instance-wise" in record["description"]) == (mode is None)
 
 
 def test_options_of_the_ensemble(run, pair):
     save("cat.png")
     args = ["segment", "cat.png", "--weights", pair, "--preset=edeconvnet", "--json"]
     args += ["--proposals=3", "--method=grid", "--batch=2", "--crf=edeconvnet"]
-    told = json.loads(run(*args)[1][0])["procedure"]
+    told = json.loads(run(*args)[1][0])["description"]
     assert "3 grid proposals, preset paper" in told
     assert told.endswith("; dense CRF edeconvnet")
 
@@ -401,7 +401,8 @@ def test_classes_that_are_nowhere_sure_are_left_out(run, refused, weights, pair,
         run("segment", *args, "--presence-threshold=0.999")[1][0]
     )  # which nothing reaches
     assert list(one["labels"]) == ["background"]
-    assert one["procedure"].endswith("only classes with a probability of 0.999 on 1 % of the image")
+    left_out = "only classes with a probability of 0.999 on 1 % of the image"
+    assert one["description"].endswith(left_out)
     shares = np.exp(segmenter.score(image)[0])
     shares /= shares.sum(0)
     sure = np.sort(shares.reshape(len(shares), -1)[1:], axis=1)[:, -shares[0].size // 100]
@@ -440,7 +441,7 @@ def test_saved_scores_keep_the_presence(run, weights):
     args = ["crf", "out/cat.scores.npz", "cat.png", "--crf=deeplab", "--json"]
     kept = json.loads(run(*args)[1][0])
     assert list(kept["labels"]) == ["background"]
-    assert kept["procedure"] == (
+    assert kept["description"] == (
         "only classes with a probability of 0.999 on 1 % of the image, "
         "dense CRF deeplab of cat.scores.npz"
     )
@@ -468,7 +469,7 @@ def test_an_fcn_segments_whole_images(run, refused, pair):
     save("cat.jpg")
     fcn = Path(pair).parent / "fcn8s"
     code, out, _ = run("segment", "cat.jpg", "--weights", fcn, "--json")
-    assert (code, json.loads(out[0])["procedure"][:14]) == (0, "whole images")
+    assert (code, json.loads(out[0])["description"][:14]) == (0, "whole images")
     message = refused("segment", "cat.jpg", "--weights", fcn, "--mode=instance", "-o", "new")
     assert "got mode 'instance' for weights of FCN, which segments whole images" in message
     assert not Path("new").exists()
@@ -491,9 +492,9 @@ def test_scores_are_kept_and_refined(run, pair):
     code, out, err = run(*args)
     assert (code, err, len(out)) == (0, [], 1)
     record = json.loads(out[0])
-    assert list(record) == ["source", "mask", "size", "labels", "seconds", "procedure"]
+    assert list(record) == ["source", "mask", "size", "labels", "seconds", "description"]
     assert (record["source"], record["mask"]) == ("photos/cat.png", "refined/cat.png")
-    assert (record["size"], record["procedure"]) == (
+    assert (record["size"], record["description"]) == (
         [40, 30],
         "dense CRF deeplab of cat.scores.npz",
     )

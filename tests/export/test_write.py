@@ -493,7 +493,7 @@ def test_exported_networks_on_the_command_line(exported, tmp_path, monkeypatch, 
     path = str(exported("free", "onnx"))
     assert main(["segment", "cat.png", "-o", "out", "--weights", path, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert record["procedure"] == (
+    assert record["description"] == (
         "whole images, long side 60, float32, onnxruntime, "
         "only classes with a probability of 0.01 on 1 % of the image"
     )

@@ -116,8 +116,8 @@ def test_both_networks_are_asked(parts, image, ensemble, mode):
     assert len(boxes) == (0 if mode == "whole" else 4)
     result = both(image, mode=mode, **options)
     assert (result.labels == expected.argmax(0)).all()
-    assert (result.raw == expected).all()
-    np.testing.assert_allclose(result.scores, softmax(expected), atol=1e-6)
+    assert (result.logits == expected).all()
+    np.testing.assert_allclose(result.probabilities, softmax(expected), atol=1e-6)
 
 
 def test_a_crf_refines_the_whole(parts, image):
@@ -127,7 +127,7 @@ def test_a_crf_refines_the_whole(parts, image):
     expected = postprocess(image, scores, CLASSES, crf="edeconvnet")
     result = both(image, crf="edeconvnet", **options)
     assert (result.labels == expected.labels).all()
-    assert (result.scores == expected.scores).all()
+    assert (result.probabilities == expected.probabilities).all()
     assert (result.labels != both(image, **options).labels).any()
 
 

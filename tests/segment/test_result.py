@@ -54,7 +54,7 @@ def test_all_are_there_without_a_presence():
     assert present(softmax(scores), 0).tolist() == [0, 1, 2, 3]
     found = postprocess(image, scores, CLASSES)
     assert (found.labels == scores.argmax(0)).all()
-    np.testing.assert_allclose(found.scores, softmax(scores), atol=1e-6)
+    np.testing.assert_allclose(found.probabilities, softmax(scores), atol=1e-6)
 
 
 def test_pixels_of_a_class_that_is_not_there_go_to_the_best_of_the_others():
@@ -63,9 +63,9 @@ def test_pixels_of_a_class_that_is_not_there_go_to_the_best_of_the_others():
     assert (scores.argmax(0) == 3).any()
     assert set(np.unique(found.labels)) == {0, 1, 2}
     assert (found.labels == scores[:3].argmax(0)).all()
-    np.testing.assert_allclose(found.scores[:3], softmax(scores[:3]), atol=1e-6)
-    assert (found.scores[3] == 0).all()
-    assert (found.raw == scores).all()
+    np.testing.assert_allclose(found.probabilities[:3], softmax(scores[:3]), atol=1e-6)
+    assert (found.probabilities[3] == 0).all()
+    assert (found.logits == scores).all()
 
 
 def test_the_background_is_always_there():
@@ -73,7 +73,7 @@ def test_the_background_is_always_there():
     scores[0] -= 30
     found = postprocess(image, scores, CLASSES, presence_threshold=1)
     assert (found.labels == 0).all()
-    assert (found.scores[0] == 1).all()
+    assert (found.probabilities[0] == 1).all()
 
 
 @pytest.mark.parametrize("crf", CRF_PRESETS)
@@ -82,7 +82,7 @@ def test_the_crf_knows_only_the_classes_that_are_there(crf):
     found = postprocess(image, scores, CLASSES, crf=crf, presence_threshold=0.95)
     expected = postprocess(image, scores[:3], CLASSES[:3], crf=crf)
     assert (found.labels == expected.labels).all()
-    np.testing.assert_allclose(found.scores[:3], expected.scores, atol=1e-6)
+    np.testing.assert_allclose(found.probabilities[:3], expected.probabilities, atol=1e-6)
 
 
 def test_large_images(monkeypatch):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-import unpool.segment as segment
+import unpool.segment.segmenter as segment
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.models import FCN, DeconvNet, prepare, save_pretrained
 from unpool.ops.crf import CRF_PRESETS, DenseCRF, Kernel
@@ -19,7 +19,7 @@ from unpool.segment.segmenter import PRESETS, Preset, Segmenter, score_whole, sq
 from unpool.segment.timings import measuring
 from unpool.vision.images import read_mask, voc_palette
 from unpool.vision.proposals import Proposals
-from unpool.vision.sizes import reduced, resize
+from unpool.vision.sizes import reduced
 
 SIDE = 32
 CLASSES = ["background", "cat", "dog", "tree"]
@@ -123,10 +123,10 @@ def test_crops_are_merged_as_by_the_script(net, segmenter, proposed):
     labels, probability = by_the_script(net, image, EXACT, 50, 1)
     assert {tuple(b[2:] - b[:2]) for b in result.boxes} == {(SIDE, SIDE)}
     assert len(result.boxes) == 5
-    assert np.isclose(result.scores, probability, atol=1e-4).mean() > 0.999
+    assert np.isclose(result.probabilities, probability, atol=1e-4).mean() > 0.999
     assert (result.labels == labels).mean() > 0.999
     assert len(np.unique(labels)) > 1
-    assert np.allclose(result.scores.sum(0), 1, atol=1e-5)
+    assert np.allclose(result.probabilities.sum(0), 1, atol=1e-5)
 
 
 def test_crops_are_resized_as_by_the_script(net, segmenter, proposed):
@@ -136,7 +136,7 @@ def test_crops_are_resized_as_by_the_script(net, segmenter, proposed):
     result = segmenter(image)
     labels, probability = by_the_script(net, image, ANY, 50, 1)
     assert (result.labels == labels).mean() > 0.93
-    assert np.abs(result.scores - probability).mean() < 0.03
+    assert np.abs(result.probabilities - probability).mean() < 0.03
     for axis in (0, 1):  # which the script's slip of a pixel would not pass
         assert (result.labels == np.roll(labels, 1, axis)).mean() < 0.9
 
@@ -179,7 +179,7 @@ def test_pixels_in_no_square_are_background(segmenter, proposed):
     outside = np.ones((64, 90), bool)
     outside[max(y0, 0) : y1, max(x0, 0) : x1] = False
     assert (result.labels[outside] == 0).all()
-    assert np.allclose(result.scores[:, outside], 1 / 4)
+    assert np.allclose(result.probabilities[:, outside], 1 / 4)
     assert (result.labels[~outside] != 0).any()
 
 
@@ -200,7 +200,7 @@ def test_negative_scores_count_as_zero(net, segmenter, proposed):
     proposed(EXACT)
     result = segmenter(photo(64, 90))
     assert not result.labels.any()
-    assert np.allclose(result.scores, 1 / 4)
+    assert np.allclose(result.probabilities, 1 / 4)
 
 
 def test_the_batch_size_changes_nothing(segmenter):
@@ -209,7 +209,7 @@ def test_the_batch_size_changes_nothing(segmenter):
     assert len(results[0].boxes) == 7
     for result in results[1:]:
         assert (result.labels == results[0].labels).all()
-        assert np.allclose(result.scores, results[0].scores, atol=1e-5)
+        assert np.allclose(result.probabilities, results[0].probabilities, atol=1e-5)
 
 
 def test_progress_is_told_after_each_batch(segmenter):
@@ -243,8 +243,8 @@ def test_whole_images_keep_their_size(segmenter, seen, size, inner):
     assert seen == [(1, 3, *inner)]
     assert result.labels.shape == size
     assert result.labels.dtype == np.uint8
-    assert result.scores.shape == (4, *size)
-    assert np.allclose(result.scores.sum(0), 1, atol=1e-5)
+    assert result.probabilities.shape == (4, *size)
+    assert np.allclose(result.probabilities.sum(0), 1, atol=1e-5)
     assert result.boxes.shape == (0, 4)
 
 
@@ -255,7 +255,8 @@ def test_a_whole_image_at_its_own_scale_is_the_network(net, segmenter):
     with torch.no_grad():
         expected = net(x)[0].softmax(0).numpy()
     result = segmenter(image, mode="whole")
-    assert np.isclose(result.scores, expected, atol=1e-4).mean() > 0.99  # but for moved switches
+    # a few switches move
+    assert np.isclose(result.probabilities, expected, atol=1e-4).mean() > 0.99
     assert (result.labels == expected.argmax(0)).mean() > 0.99
 
 
@@ -270,7 +271,7 @@ def test_a_network_with_a_code_sees_the_square_around_the_image(filled):
     with torch.no_grad():
         expected = net(x)[0].softmax(0).numpy()[:, 6:26]
     assert result.labels.shape == (20, 32)
-    assert np.isclose(result.scores, expected, atol=1e-4).mean() > 0.999
+    assert np.isclose(result.probabilities, expected, atol=1e-4).mean() > 0.999
 
 
 def test_images_may_be_views_and_are_not_changed(segmenter):
@@ -285,11 +286,6 @@ def test_images_may_be_views_and_are_not_changed(segmenter):
     assert (base == before).all()
 
 
-def test_resize():
-    assert resize(photo(30, 60), 20).shape == (10, 20, 3)
-    assert resize(photo(2, 60), 20, least=8).shape == (8, 20, 3)
-
-
 # ---- the dense CRF -------------------------------------------------------------------------------
 
 
@@ -299,11 +295,11 @@ def test_the_crf_is_mean_field_on_the_probabilities(segmenter, mode, crf):
     image = photo(24, 30)
     options = {"mode": mode, "method": "grid", "proposals": 4}
     plain, refined = segmenter(image, **options), segmenter(image, crf=crf, **options)
-    unary = -np.log(np.maximum(plain.scores, 1e-5))
+    unary = -np.log(np.maximum(plain.probabilities, 1e-5))
     expected = mean_field(torch.from_numpy(unary), torch.from_numpy(image.copy()), crf).numpy()
-    np.testing.assert_allclose(refined.scores, expected, atol=1e-6)
+    np.testing.assert_allclose(refined.probabilities, expected, atol=1e-6)
     assert (refined.labels == expected.argmax(0)).mean() > 0.999
-    assert (refined.raw == plain.raw).all()
+    assert (refined.logits == plain.logits).all()
 
 
 def drawn(seed=0):
@@ -414,7 +410,7 @@ def test_a_network_for_whole_images_has_one_mode(filled):
     segmenter = Segmenter(net, CLASSES, device="cpu", precision="fp32", long_side=48)
     assert segmenter(photo(20, 30)).labels.shape == (20, 30)
     assert segmenter.measured_modes == ("whole",)
-    for refused in (segmenter.procedure, lambda mode: segmenter(photo(20, 30), mode=mode)):
+    for refused in (segmenter.describe, lambda mode: segmenter(photo(20, 30), mode=mode)):
         with pytest.raises(OptionError, match="got mode 'instance' for weights of FCN"):
             refused("instance")
 
@@ -491,7 +487,7 @@ def test_scores_are_saved_beside_the_mask(segmenter, tmp_path):
     path = result.save(tmp_path / "a.b.png", overlay=False, scores=True)
     assert {p.name for p in tmp_path.iterdir()} == {"a.b.png", "a.b.scores.npz"}
     found = read_scores(path.with_name("a.b.scores.npz"))
-    np.testing.assert_allclose(found.values, result.raw, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found.values, result.logits, rtol=1e-3, atol=1e-3)
     assert found.classes == CLASSES
     again = postprocess(result.image, found.values, found.classes, found.palette)
     assert (again.labels == result.labels).mean() > 0.99
@@ -547,9 +543,9 @@ def test_large_images_are_segmented_reduced(monkeypatch, segmenter):
     for options in ({"mode": "whole"}, {"mode": "instance", "proposals": 4}, {"crf": "deeplab"}):
         found = segmenter(image, **options)
         assert found.labels.shape == (90, 120)
-        assert found.scores.shape == (4, 25, 34)
+        assert found.probabilities.shape == (4, 25, 34)
         if len(found.boxes):
             assert found.boxes[:, 2:].max() > 60
         crf = options.pop("crf", None)
         small = postprocess(reduced(image), segmenter.score(image, **options)[0], CLASSES, crf=crf)
-        assert np.array_equal(found.scores, small.scores)
+        assert np.array_equal(found.probabilities, small.probabilities)

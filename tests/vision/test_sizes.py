@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from unpool.errors import ShapeError
-from unpool.vision.sizes import LARGEST, labels_at, reduced, reduced_size
+from unpool.vision.sizes import LARGEST, labels_at, reduced, reduced_size, resize
 
 
 @pytest.mark.parametrize("size", [(1, 1), (300, 400), (1448, 1448), (2, 10**6)])
@@ -47,3 +47,10 @@ def test_labels_are_those_of_interpolated_scores(size):
 def test_refuses_scores_without_classes():
     with pytest.raises(ShapeError, match="got scores of"):
         labels_at(np.zeros((4, 5), np.float32), (8, 10))
+
+
+def test_resizing_keeps_the_aspect_ratio_and_a_least_side():
+    image = np.random.default_rng(0).integers(0, 256, (30, 60, 3), np.uint8)
+    assert resize(image, 20).shape == (10, 20, 3)
+    assert resize(image[:2], 20, least=8).shape == (8, 20, 3)
+    assert (resize(image, 60) == image).all()

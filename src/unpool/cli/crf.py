@@ -89,6 +89,6 @@ def crf(
         "size": [photo.shape[1], photo.shape[0]],
         "labels": refined.fractions(),
         "seconds": round(time.perf_counter() - start, 3),
-        "procedure": f"{steps} of {scores.name}",
+        "description": f"{steps} of {scores.name}",
     }
     console.print_segmented(record, as_json, quiet)

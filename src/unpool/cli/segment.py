@@ -108,7 +108,7 @@ def segment(
 
     With --json, the line of an image has source, mask (its path), scores (their path, if they are
     written), size ([width, height]), labels (the fraction of the pixels of each class), seconds,
-    timings (with --timings: the seconds of each stage) and procedure (how it was segmented, in
+    timings (with --timings: the seconds of each stage) and description (how it was segmented, in
     words); or source and error.
 
     \b
@@ -132,7 +132,7 @@ def segment(
         segmenter = load(weights, options["preset"], **typed(build))
         require_instances(options, options["mode"] or segmenter.mode)
         options = typed(options)
-        procedure = segmenter.describe(**options)  # which refuses modes that cannot be
+        description = segmenter.describe(**options)  # which refuses modes that cannot be
         make_folder(output)
         if options.get("crf"):
             show(0, len(sources), "loading the CRF")
@@ -148,7 +148,7 @@ def segment(
                 if timings:
                     spent["other"] = max(record["seconds"] - sum(spent.values()), 0.0)
                     record["timings"] = {name: round(s, 3) for name, s in spent.items()}
-                record["procedure"] = procedure
+                record["description"] = description
             show(i + 1, len(sources))
             console.print_segmented(record, as_json, quiet)
     if not (as_json or quiet):

@@ -58,7 +58,7 @@ def evaluate(
             f"got data with the classes {_few(data.classes)}, but the weights know "
             f"{_few(segmenter.classes)}; evaluate on data with the same classes.txt"
         )
-    procedure = segmenter.describe(**options)  # first: it refuses modes that cannot be
+    description = segmenter.describe(**options)  # first: it refuses modes that cannot be
     absent = [_dropped(name, why, len(data.classes)) for name, why in (missing or {}).items()]
     total = len(absent) + len(data.samples)
     own: list[Measured] = []
@@ -68,7 +68,7 @@ def evaluate(
             progress(min(len(absent) + len(own) * distributed.world(), total), total)
     measured = absent + distributed.gather(own)
     mode = options.get("mode") or segmenter.mode
-    return {"mode": mode, **summarize(measured, data, procedure)}
+    return {"mode": mode, **summarize(measured, data, description)}
 
 
 def measure(segmenter: Segmenter | EDeconvNet, data: DataSet, **options: Any) -> Iterator[Measured]:
@@ -92,13 +92,13 @@ def compare(
     return Measured(name, confusion_matrix(labels, truth, classes, VOID), mean)
 
 
-def summarize(measured: list[Measured], data: DataSet, procedure: str) -> dict[str, Any]:
+def summarize(measured: list[Measured], data: DataSet, description: str) -> dict[str, Any]:
     """The figures of a data set, as plain values.
 
     Args:
         measured: what `measure` gave.
         data: the images.
-        procedure: how they were segmented, in words.
+        description: how they were segmented, in words.
 
     Returns:
         `miou` (mean over the classes that occur in the truth or the prediction), `miou_interval`
@@ -126,7 +126,7 @@ def summarize(measured: list[Measured], data: DataSet, procedure: str) -> dict[s
         "images": len(kept),
         "dropped": {m.name: m.error for m in measured if m.error},
         "protocol": (
-            f"{data.root.name} {data.split}, {len(kept)} of {len(measured)} images; {procedure}; "
+            f"{data.root.name} {data.split}, {len(kept)} of {len(measured)} images; {description}; "
             "labels at the original size; one confusion matrix over the data set, void (255) left "
             "out; mean over classes present in truth or prediction; interval: 95 %, bootstrap over "
             "images; boundary F1: tolerance 0.75 % of the diagonal, mean over images"

@@ -26,15 +26,15 @@ class Segmentation:
 
     image: NDArray[np.uint8]  #: the image, (H, W, 3) RGB
     labels: NDArray[np.uint8]  #: (H, W) class ids
-    scores: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
     """(K, H, W) class probabilities, 0 for classes that were left out; of the `reduced` image
     where it has many pixels."""
     classes: list[str]  #: names by class id
     palette: NDArray[np.uint8]  #: (256, 3) RGB by class id
     boxes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
     """The squares that were segmented, (P, 4) x0, y0, x1, y1; none for a whole image."""
-    raw: NDArray[np.float32] | None = None
-    """Scores of all classes before softmax and CRF, as large as `scores`."""
+    logits: NDArray[np.float32] | None = None
+    """Scores of all classes before softmax and CRF, as large as `probabilities`."""
     presence_threshold: float = 0.0  #: see `postprocess`
 
     def __repr__(self) -> str:
@@ -64,8 +64,8 @@ class Segmentation:
             raise OptionError(f"got the path {path}; masks are written as .png: end it so")
         if overlay:
             write_image(path.with_suffix(".overlay.jpg"), self.overlay())
-        if scores and self.raw is not None:
-            known = Scores(self.raw, self.classes, self.palette, self.presence_threshold)
+        if scores and self.logits is not None:
+            known = Scores(self.logits, self.classes, self.palette, self.presence_threshold)
             write_scores(path.with_suffix(".scores.npz"), known)
         write_mask(path, self.labels, self.palette)  # last: a mask tells that all is there
         return path

@@ -86,10 +86,19 @@ def read_image(source: Readable, *, max_pixels: int = MAX_PIXELS, animated: bool
     with _opened(source, max_pixels) as im:
         if not animated:
             _refuse_frames(im)
-        turn = _turn(im)
-        im.load()
-        rgb = _to_rgb(im)
-        return np.array(rgb if turn is None else rgb.transpose(turn))
+        return upright(im)
+
+
+def upright(im: Image.Image) -> Pixels:
+    """A Pillow image of any mode as a viewer shows it: turned by its EXIF, in color, on white.
+
+    Raises:
+        ImageError: values without a known white.
+    """
+    turn = _turn(im)
+    im.load()
+    rgb = _to_rgb(im)
+    return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
 def read_mask(source: Readable) -> Pixels:

@@ -1,4 +1,4 @@
-"""Large images: scores are kept at a smaller size, labels come out at the full one.
+"""Sizes of images; scores of large ones are kept at a smaller size, labels at the full one.
 
 Scores of 21 classes take 84 bytes a pixel, two gigabytes for an image of 24 megapixels. No
 network here sees so much detail, so beyond `LARGEST` pixels it is the reduced image that is
@@ -17,6 +17,23 @@ LARGEST = 2**21
 """Pixels of an image whose scores are kept at its own size."""
 
 _BAND = 256  # rows
+
+
+def resize(image: Pixels, long_side: int, least: int = 1) -> Pixels:
+    """Resize an image so that its long side is `long_side` and its short one `least` or more.
+
+    Args:
+        image: (H, W, 3) uint8.
+        long_side: of the result, in pixels.
+        least: lower bound of both sides, in pixels.
+
+    >>> resize(np.zeros((30, 60, 3), np.uint8), 20).shape
+    (10, 20, 3)
+    """
+    height, width = image.shape[:2]
+    scale = long_side / max(height, width)
+    size = max(round(width * scale), least), max(round(height * scale), least)
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def reduced_size(size: tuple[int, int], largest: int = LARGEST) -> tuple[int, int]:
@@ -41,14 +58,6 @@ def reduced(image: Pixels, largest: int = LARGEST) -> Pixels:
     if (height, width) == image.shape[:2]:
         return image
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
-
-
-def resize(image: Pixels, long_side: int, least: int = 1) -> Pixels:
-    """The image with its long side at `long_side`, and its short one at `least` or more."""
-    height, width = image.shape[:2]
-    scale = long_side / max(height, width)
-    size = max(round(width * scale), least), max(round(height * scale), least)
-    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def labels_at(scores: NDArray[np.float32], size: tuple[int, int]) -> Pixels:
