@@ -1,9 +1,11 @@
 """Projections against published numbers, Captum, hooks, and plain gradients."""
 
 import copy
+import json
 import threading
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from torch import nn
 
 from unpool.errors import OptionError, ShapeError
 from unpool.models import DeconvNet
+from unpool.vision.images import read_image
 from unpool.visualize import RULES, Rule, list_layers, project
 
 
@@ -587,3 +590,31 @@ def test_a_layer_below_which_there_is_no_gradient(images):
 
     with pytest.raises(OptionError, match=r"no signal can go down .* turns gradients off"):
         project(nn.Sequential(Still()), images, "0", 0)
+
+
+def test_layers_are_named_or_given_as_modules():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)))
+    image = torch.rand(1, 3, 9, 9)
+    named = project(model, image, "1.0", 2)
+    given = project(model, image, model[1][0], 2)
+    assert (given.layer, torch.equal(given.signal, named.signal)) == ("1.0", True)
+    with pytest.raises(OptionError, match="got a ReLU as the layer, which is not part"):
+        project(model, image, nn.ReLU(), 2)
+    with pytest.raises(OptionError, match="got layer 3; wanted its name, or the module"):
+        project(model, image, 3, 2)
+    with pytest.raises(OptionError, match="got a Sequential as the layer"):
+        project(model, image, model, 2)
+
+
+def test_a_projection_is_saved_and_shows_itself(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    found = project(model, torch.rand(1, 3, 9, 9), "1", [0, 1, 2, 3, 0])
+    path = found.save(tmp_path / "units.png")
+    assert (read_image(path) == found.figure()).all()
+    assert found.figure().shape == (9 * 2 + 2, 9 * 4 + 2 * 3, 3)
+    assert (read_image(found._repr_png_()) == found.figure()).all()
+    plain = json.loads(json.dumps(found.to_dict()))
+    assert plain["units"] == [0, 1, 2, 3, 0]
+    assert plain["places"] == found.places.tolist()
+    with pytest.raises(ShapeError, match="got a ndarray for the images"):
+        project(model, np.zeros((1, 3, 9, 9)), "1")

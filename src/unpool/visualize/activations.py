@@ -199,6 +199,31 @@ def _run(twin: nn.Module, images: Tensor) -> None:
         ) from error
 
 
+def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
+    """The name of a layer of a model, given by its name or as the module itself.
+
+    Raises:
+        OptionError: a module that is not part of the model, or something else.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    >>> layer_name(model, model[1])
+    '1'
+    """
+    if isinstance(layer, str):
+        return layer
+    if not isinstance(layer, nn.Module):
+        raise OptionError(
+            f"got layer {layer!r}; wanted its name, or the module itself: list_layers names all"
+        )
+    for name, module in model.named_modules():
+        if module is layer and name:
+            return name
+    raise OptionError(
+        f"got a {type(layer).__name__} as the layer, which is not part of the model; pass one of "
+        "its modules, or a name from list_layers"
+    )
+
+
 def _called(name: str, call: int) -> str:
     return name if call == 1 else f"{name}:{call}"
 

@@ -8,14 +8,17 @@ backward pass in which ReLU has another rule, so that it works for any model.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.visualize.activations import Probe, require_finite
+from unpool.vision.images import Pixels, encode_png, write_image
+from unpool.visualize.activations import Probe, layer_name, require_finite
+from unpool.visualize.images import draw, mosaic
 from unpool.visualize.rules import Interception, Rule, find_rule
 
 Unit = int | Sequence[int] | Tensor | None
@@ -31,12 +34,41 @@ class Projection:
     units: Tensor  #: (N,) int64, the map of each image
     places: Tensor | None  #: (N, 2) int64, row and column in the map; None for a whole map
     values: Tensor  #: (N,) the activation there; for a whole map or a region their sum
+    order: Literal["RGB", "BGR"] = field(default="RGB", kw_only=True)
+    """Of the colors in `signal`, for figures."""
+
+    def figure(self) -> Pixels:
+        """The signals as images side by side, up to four in a row, (H, W, 3) uint8 RGB."""
+        drawn = draw(self.signal, order=self.order)
+        return mosaic(drawn, columns=min(len(drawn), 4))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the figure as PNG or JPEG.
+
+        Args:
+            path: ending in .png, .jpg or .jpeg.
+        """
+        write_image(path, self.figure())
+        return Path(path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: `layer`, and of each image its `unit`, `place` and `value`."""
+        places = None if self.places is None else self.places.tolist()
+        return {
+            "layer": self.layer,
+            "units": self.units.tolist(),
+            "places": places,
+            "values": self.values.tolist(),
+        }
+
+    def _repr_png_(self) -> bytes:
+        return encode_png(self.figure())
 
 
 def project(
     model: nn.Module,
     images: Tensor,
-    layer: str,
+    layer: str | nn.Module,
     unit: Unit = None,
     *,
     place: Place = "max",
@@ -58,7 +90,8 @@ def project(
             by hand from a mask is refused.
         images: (N, C, H, W), floating, prepared as the model wants them. A single image serves
             several units or places.
-        layer: a name from `list_layers`; a layer without maps, (N, K), has units but no places.
+        layer: a name from `list_layers`, or a module of the model; a layer without maps, (N, K),
+            has units but no places.
         unit: which map, for all images or one for each; the strongest of each image when not
             given.
         place: "max": where the map is largest (the first such place). "all": the whole map. (row,
@@ -93,10 +126,12 @@ def project(
     >>> found = project(model, torch.rand(2, 3, 9, 9), layer="2", unit=[1, 3])
     >>> found.signal.shape, found.units.tolist(), found.places.shape
     (torch.Size([2, 3, 9, 9]), [1, 3], torch.Size([2, 2]))
+    >>> project(model, torch.rand(1, 3, 9, 9), model[0], unit=1).figure().shape
+    (9, 9, 3)
     """
     if seed not in ("activation", "1"):
         raise OptionError(f"got seed={seed!r}; it is 'activation' or '1'")
-    wanted = find_rule(rule, overlap, lrn)
+    wanted, layer = find_rule(rule, overlap, lrn), layer_name(model, layer)
     with torch.inference_mode(False), torch.enable_grad():
         images, units, spots = _matched(images, unit, place)
         probe = Probe(model, [layer])
@@ -123,6 +158,11 @@ def _matched(
     Units come as (N,) or (1,), or None; places as (N, 2), (1, 2), a region (N, h, w), (1, h, w), or
     a word.
     """
+    if not isinstance(images, Tensor):
+        raise ShapeError(
+            f"got a {type(images).__name__} for the images; wanted a tensor (N, C, H, W), prepared "
+            "as the model takes it: unpool.project takes images of every kind"
+        )
     if images.dim() < 2 or not images.is_floating_point():
         raise ShapeError(
             f"got images of {tuple(images.shape)} {images.dtype}; wanted a batch (N, C, H, W) of "
