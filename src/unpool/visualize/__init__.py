@@ -27,9 +27,9 @@ No model is changed by any of them. From an image to a figure:
 
 from unpool.visualize.activations import Layer, Probe, list_layers
 from unpool.visualize.class_scores import project_scores
-from unpool.visualize.correspond import correspond
-from unpool.visualize.decode import decode
-from unpool.visualize.evolve import evolve
+from unpool.visualize.correspondence import correspond
+from unpool.visualize.decoding import decode
+from unpool.visualize.evolution import evolve
 from unpool.visualize.explicit import deconvnet_of
 from unpool.visualize.fields import CHAINS, Field, chain_fields, measured_field
 from unpool.visualize.filters import inspect_filters

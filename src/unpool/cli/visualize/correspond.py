@@ -91,7 +91,7 @@ def correspond(
     subject = take_subject(options)
     if list_layers:
         return show_layers(subject, as_json)
-    from unpool.visualize.correspond import correspond as application
+    from unpool.visualize.correspondence import correspond as application
 
     unusable: dict[str, str] = {}
     if boxes is not None:

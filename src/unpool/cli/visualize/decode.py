@@ -114,7 +114,7 @@ def _decode(
 
     from unpool.vision.boxes import Crop, square
     from unpool.vision.images import read_image
-    from unpool.visualize.decode import decode as follow
+    from unpool.visualize.decoding import decode as follow
     from unpool.visualize.figures import write_figure
 
     record: dict[str, Any] = {"source": "-" if source.path is None else str(source.path)}
@@ -139,7 +139,7 @@ def _decode(
 def _try(subject: "Subject", label: int | None, unit: int | None) -> None:
     """Refuse what fits no image: another model, or a class or map that it does not have."""
     from unpool.visualize.class_scores import score_maps
-    from unpool.visualize.decode import decode as follow
+    from unpool.visualize.decoding import decode as follow
 
     trial = subject.trial()
     scores = score_maps(subject.model, trial)

@@ -94,7 +94,7 @@ def evolve(
     checkpoints = _take_checkpoints(run, paths, options)
     if list_layers:
         return show_layers(checkpoints[0].load(), as_json)
-    from unpool.visualize.evolve import evolve as application
+    from unpool.visualize.evolution import evolve as application
 
     images, unusable = find_images(inputs, data, split, output)
     shown = {name: options.pop(name) for name in ("units", "shown", "batch", "color")}

@@ -13,7 +13,7 @@ from unpool.models import ZFNet, save_pretrained
 from unpool.recipes import ZFNET_SMALL, override
 from unpool.vision.images import read_image
 from unpool.visualize.checkpoints import Checkpoint, checkpoints_of_run, named_checkpoints
-from unpool.visualize.evolve import evolve
+from unpool.visualize.evolution import evolve
 from unpool.visualize.images import draw, patch
 from unpool.visualize.preprocessing import Inputs, Subject
 from unpool.visualize.projection import project

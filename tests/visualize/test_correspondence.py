@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from unpool.errors import OptionError
-from unpool.visualize.correspond import correspond, sign_distances
+from unpool.visualize.correspondence import correspond, sign_distances
 from unpool.visualize.features import mean_color
 from unpool.visualize.preprocessing import Inputs, Subject
 
