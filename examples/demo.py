@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unpool import Segmenter
-from unpool.vision.drawing import contact_sheet
+from unpool.vision.figures import contact_sheet
 from unpool.vision.images import read_image, write_image
 
 PHOTOS = ("chelsea", "astronaut", "motorcycle_left", "coffee")

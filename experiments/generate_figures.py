@@ -14,7 +14,7 @@ import numpy as np
 from unpool.cli import main as unpool
 from unpool.generate import Generator
 from unpool.generate.result import enlarge
-from unpool.vision.drawing import contact_sheet
+from unpool.vision.figures import contact_sheet
 from unpool.vision.images import write_image
 
 FIGURES = {

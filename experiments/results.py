@@ -34,7 +34,8 @@ from unpool.segment.evaluate import Measured, compare, evaluate, summarize
 from unpool.segment.result import PRESENT_ON, postprocess
 from unpool.segment.segmenter import Segmenter, squares
 from unpool.segment.train import train
-from unpool.vision.drawing import contact_sheet, overlay
+from unpool.vision.drawing import overlay
+from unpool.vision.figures import contact_sheet
 from unpool.vision.images import read_image, write_image
 from unpool.vision.metrics import scores as miou
 from unpool.vision.sizes import resize

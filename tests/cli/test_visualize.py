@@ -12,7 +12,7 @@ from PIL import Image
 
 from unpool.cli import main
 from unpool.models import DeconvNet, save_pretrained
-from unpool.visualize import draw, load_subject, project
+from unpool.visualize import load_subject, project, to_images
 
 NETS = """
 import torch
@@ -98,7 +98,7 @@ def test_project(run, tiny):
         found = project(subject.model, subject.prepare([crop]), told["layer"], told["unit"])
         assert told["value"] == pytest.approx(float(found.values))
         shown = np.array(Image.open(told["file"]))
-        assert np.array_equal(shown, draw(found.signal, order="BGR")[0])
+        assert np.array_equal(shown, to_images(found.signal, order="BGR")[0])
 
 
 def test_project_a_foreign_model(run):

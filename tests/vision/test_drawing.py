@@ -3,7 +3,7 @@ import pytest
 
 from unpool.errors import OptionError, ShapeError
 from unpool.vision import drawing
-from unpool.vision.drawing import contact_sheet, overlay
+from unpool.vision.drawing import outline, overlay
 from unpool.vision.images import voc_palette
 
 RNG = np.random.default_rng(0)
@@ -91,30 +91,11 @@ def test_overlay_checks_its_arrays():
         overlay(IMAGE, IMAGE[..., 0], voc_palette(), NAMES, opacity=55)
 
 
-def test_contact_sheet_places_tiles_in_rows():
-    red, blue = np.zeros((20, 40, 3), np.uint8), np.zeros((40, 20, 3), np.uint8)
-    red[..., 0] = blue[..., 2] = 255
-    sheet = contact_sheet([(red, "red"), (blue, "blue"), (red, "")], columns=2, width=400)
-    assert sheet.shape[1] == 400
-    assert sheet.dtype == np.uint8
-    side = (400 - 4) // 2 - 4
-    assert sheet[4 + side // 4, 4 + side // 2].tolist() == RED
-    assert sheet[4 + side // 2, 8 + side + side // 2].tolist() == [0, 0, 255]
-    second = 4 + side + 2 * max(side // 16, 10) + 4  # below the portrait image and its caption
-    assert sheet[second + side // 4, 4 + side // 2].tolist() == RED
-    assert (sheet[second:, 8 + side :] == 255).all()
-    assert (sheet[:4] == 255).all()
-    assert sheet.min(2)[4 + side // 2 : 4 + side // 2 + 20, 4 : 4 + side].min() < 100  # caption
-
-
-def test_contact_sheet_cuts_long_captions():
-    tile = np.full((20, 20, 3), 255, np.uint8)
-    sheet = contact_sheet([(tile, "word " * 50), (tile, "")], columns=2, width=400)
-    assert (sheet[:, 202:] == 255).all()
-    assert (sheet[:, :202] < 100).any()
-
-
-@pytest.mark.parametrize(("tiles", "columns", "width"), [(0, 1, 400), (1, 0, 400), (1, 9, 100)])
-def test_contact_sheet_says_what_does_not_fit(tiles, columns, width):
-    with pytest.raises(ShapeError, match=rf"got {tiles} tiles for {columns} columns in {width}"):
-        contact_sheet([(IMAGE, "")] * tiles, columns, width)
+def test_an_outline_stays_inside_its_box():
+    gray = np.full((9, 12, 3), 100, np.uint8)
+    shown = outline(gray, (2, 3, 7, 8))
+    ring = np.zeros((9, 12), bool)
+    ring[3:8, 2:7] = True
+    ring[4:7, 3:6] = False
+    np.testing.assert_array_equal((shown == 255).all(2), ring)
+    assert (gray == 100).all()

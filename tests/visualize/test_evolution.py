@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 from unpool.errors import ImageError, OptionError, WeightsError
 from unpool.models import ZFNet, save_pretrained
 from unpool.recipes import ZFNET_SMALL, override
+from unpool.vision.figures import patch
 from unpool.vision.images import read_image
+from unpool.vision.signals import to_images
 from unpool.visualize.checkpoints import Checkpoint, checkpoints_of_run, named_checkpoints
 from unpool.visualize.evolution import evolve
-from unpool.visualize.images import draw, patch
 from unpool.visualize.preprocessing import Inputs, Subject
 from unpool.visualize.projection import project
 
@@ -64,7 +65,7 @@ def test_against_brute_force(states, files):
                 assert growth.images[row, column] == (image if value > 0 else -1)
                 if value > 0:
                     one = project(subject.model, images[image : image + 1], growth.layer, unit)
-                    wanted = patch(draw(one.signal)[0], growth.boxes[row, column])
+                    wanted = patch(to_images(one.signal)[0], growth.boxes[row, column])
                     assert np.abs(growth.projections[row, column].astype(int) - wanted).max() <= 1
     dead = found.layers[0]
     assert dead.images[0, 1] == -1

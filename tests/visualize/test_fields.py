@@ -162,9 +162,9 @@ def test_random_chains_see_what_changes_them(rows, side, random):
         ("mobilenet", "4", (11, 2, -4)),
     ],
 )
-def test_fields_of_networks_with_branches(style, layer, expected, build, photos):
+def test_fields_of_networks_with_branches(style, layer, expected, build, images):
     size, jump, start = expected
-    images = nn.functional.interpolate(photos, size=(61, 63))
+    images = nn.functional.interpolate(images, size=(61, 63))
     found = measured_field(build(style, inplace=True), images, layer)
     assert found == Field((size, size), (jump, jump), (start, start))
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from unpool.errors import ImageError, OptionError, ShapeError
 from unpool.vision.images import read_image
-from unpool.visualize import Inputs, Subject, draw, make_gallery, measured_field, mine, project
+from unpool.visualize import Inputs, Subject, make_gallery, measured_field, mine, project, to_images
 from unpool.visualize import gallery as module
 from unpool.visualize.activations import Layer
 from unpool.visualize.layers import stages
@@ -69,7 +69,7 @@ def test_what_is_written(subject, files, tmp_path):
         progress=lambda *s: seen.append(s),
     )
     good = [path for i, path in enumerate(files) if i not in (3, 10)]
-    assert found.photos == good
+    assert found.images == good
     assert list(found.failed) == [str(files[3]), str(files[10])]
     images = subject.prepare([subject.inputs.crop(read_image(path)) for path in good])
     wanted = mine(subject.model, images.split(4), ["8", "2"], 4)
@@ -78,7 +78,7 @@ def test_what_is_written(subject, files, tmp_path):
     assert told["failed"] == found.failed
     for layer, wall in zip(["8", "2"], told["layers"], strict=True):
         assert wall["layer"] == layer
-        assert wall["images"] == wanted[layer].photos.tolist()
+        assert wall["images"] == wanted[layer].images.tolist()
         assert wall["places"] == wanted[layer].places.tolist()
         assert torch.allclose(torch.tensor(wall["values"]), wanted[layer].values, rtol=1e-5)
         field = measured_field(subject.model, images, layer)
@@ -109,8 +109,8 @@ def test_patches_are_where_the_field_says(subject, files, tmp_path, monkeypatch)
     found = make_gallery(subject, files, tmp_path / "out", ["5"], units=[6, 1], count=3, batch=2)
     field, top = measured_field(subject.model, subject.trial(), "5"), found.tops["5"]
     for unit, (projections, patches) in zip([6, 1], shown.values(), strict=True):
-        for rank, number in enumerate(top.photos[unit].tolist()):
-            crop = subject.inputs.crop(read_image(found.photos[number]))
+        for rank, number in enumerate(top.images[unit].tolist()):
+            crop = subject.inputs.crop(read_image(found.images[number]))
             place = top.places[unit, rank]
             signal = project(
                 subject.model, subject.prepare([crop]), "5", unit, place=place[None]
@@ -121,7 +121,7 @@ def test_patches_are_where_the_field_says(subject, files, tmp_path, monkeypatch)
                     inside = 0 <= y + row < SIDE and 0 <= x + column < SIDE
                     wanted = crop[y + row, x + column] if inside else (128,) * 3
                     assert tuple(patches[rank][row, column]) == tuple(wanted)
-            drawn = draw(signal)[0]
+            drawn = to_images(signal)[0]
             outside = drawn.copy()
             outside[max(y, 0) : y + field.size[0], max(x, 0) : x + field.size[1]] = 128
             assert (outside == 128).all()
@@ -201,7 +201,7 @@ def test_projector(subject, files, tmp_path, units):
         found = project(
             subject.model, subject.prepare([crop]), told["layer"], told["unit"], rule="guided"
         )
-        assert np.array_equal(read_image(told["file"]), draw(found.signal)[0])
+        assert np.array_equal(read_image(told["file"]), to_images(found.signal)[0])
         assert told["value"] == pytest.approx(float(found.values[0]))
         assert told["place"] == found.places[0].tolist()
         field = measured_field(subject.model, subject.trial(), told["layer"])

@@ -15,7 +15,7 @@ from unpool.files import atomic
 from unpool.models import Classifier, prepare
 from unpool.training.loop import arithmetic
 from unpool.vision.boxes import Crops
-from unpool.vision.drawing import contact_sheet
+from unpool.vision.figures import contact_sheet
 from unpool.vision.images import read_image
 from unpool.vision.metrics import confusion_matrix
 

@@ -11,7 +11,7 @@ from unpool.generate.codes import Style
 from unpool.generate.generator import Generator
 from unpool.generate.result import clipped
 from unpool.rendering.dataset import Chairs, View
-from unpool.visualize.images import mosaic
+from unpool.vision.figures import mosaic
 
 Array = NDArray[np.float32]
 

@@ -7,7 +7,8 @@ from torch import nn
 from unpool.errors import OptionError
 from unpool.generate.generator import Generator
 from unpool.generate.interventions import list_layers
-from unpool.visualize.images import draw, mosaic
+from unpool.vision.figures import mosaic
+from unpool.vision.signals import to_images
 
 
 def list_filters(generator: Generator) -> list[str]:
@@ -56,7 +57,7 @@ def draw_filters(generator: Generator, layer: str, most: int = 16) -> NDArray[np
 def _tiles(filters: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Filters (N, C, k, k) as images (N, k, k, 3) with one contrast for all."""
     row = np.concatenate(list(filters), axis=2)  # (C, k, N * k)
-    (shown,) = draw(row, contrast="linear")
+    (shown,) = to_images(row, contrast="linear")
     return np.stack(np.split(shown, len(filters), axis=1))
 
 

@@ -14,7 +14,7 @@ from unpool.generate.codes import Style
 from unpool.generate.generator import Generator
 from unpool.generate.interventions import intervene
 from unpool.generate.result import Drawn, clipped, postprocess
-from unpool.visualize.images import draw
+from unpool.vision.signals import to_images
 
 VALUES = {
     "fc1": 10.0,
@@ -53,9 +53,9 @@ class Activated(NamedTuple):
         reached = added.abs().amax((0, 1)) > 0
         rows, columns = reached.any(1).nonzero(), reached.any(0).nonzero()
         if not len(rows):
-            return draw(added, contrast="linear")
+            return to_images(added, contrast="linear")
         added = added[:, :, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-        return draw(added, contrast="linear")
+        return to_images(added, contrast="linear")
 
 
 class Zoom(NamedTuple):

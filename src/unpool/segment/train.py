@@ -41,7 +41,8 @@ from unpool.training.run import (
     draw_curves,
     writing,
 )
-from unpool.vision.drawing import contact_sheet, overlay
+from unpool.vision.drawing import overlay
+from unpool.vision.figures import contact_sheet
 from unpool.vision.images import image_size, voc_palette, write_image
 from unpool.vision.metrics import confusion_matrix, scores
 

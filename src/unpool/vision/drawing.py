@@ -1,13 +1,14 @@
-"""Images to look at: labels painted over an image, and contact sheets."""
+"""Overlays: labels, boxes and marks painted over an image."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from unpool.errors import OptionError, ShapeError
+from unpool.vision.figures import legend
 from unpool.vision.images import Labels, Pixels, check_image, indexed_image
 
 _SPECK = 0.005  # fraction of an image below which a class is painted, but not named
@@ -75,41 +76,21 @@ def overlay(
     return shown
 
 
-def contact_sheet(tiles: Sequence[tuple[Pixels, str]], columns: int, width: int = 1200) -> Pixels:
-    """Lay out images with captions in a grid on white.
-
-    An image is scaled to fit a square as wide as its column; a caption that is too long is cut.
+def outline(image: Pixels, box: Sequence[int], color: str = "white") -> Pixels:
+    """Draw the outline of a box, one pixel wide, inside it.
 
     Args:
-        tiles: images, each (H, W, 3) uint8, RGB, with their captions, row by row.
-        columns: images a row.
-        width: width of the sheet in pixels.
+        image: (H, W, 3) uint8, RGB.
+        box: x0, y0, x1, y1 in pixels, x1 and y1 excluded.
+        color: as Pillow takes it.
 
-    Returns:
-        The sheet, (height, width, 3) uint8, RGB.
-
-    Raises:
-        ShapeError: no tiles, no room for the columns, or an image of another shape or type.
-
-    >>> gray = np.full((20, 30, 3), 128, np.uint8)
-    >>> contact_sheet([(gray, "input"), (gray, "output")], columns=2, width=300).shape[1]
-    300
+    >>> outline(np.zeros((3, 3, 3), np.uint8), (0, 0, 3, 3))[:, :, 0].tolist()
+    [[255, 255, 255], [255, 0, 255], [255, 255, 255]]
     """
-    gap = max(4, width // 100)
-    side = (width - gap) // max(columns, 1) - gap
-    if not tiles or columns < 1 or side < 16:
-        raise ShapeError(
-            f"got {len(tiles)} tiles for {columns} columns in {width} pixels; "
-            "wanted a tile or more, and columns of at least 16 pixels"
-        )
-    cells = [_cell(image, caption, side) for image, caption in tiles]
-    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
-    heights = [max(cell.height for cell in row) + gap for row in rows]
-    sheet = Image.new("RGB", (width, gap + sum(heights)), "white")
-    for i, row in enumerate(rows):
-        for j, cell in enumerate(row):
-            sheet.paste(cell, (gap + j * (side + gap), gap + sum(heights[:i])))
-    return np.array(sheet)
+    x0, y0, x1, y1 = box
+    shown = Image.fromarray(image)
+    ImageDraw.Draw(shown).rectangle((x0, y0, x1 - 1, y1 - 1), outline=color)
+    return np.array(shown)
 
 
 def _borders(labels: Labels) -> npt.NDArray[np.bool_]:
@@ -147,30 +128,4 @@ def _draw_legend(
         ],
         key=lambda corner: np.count_nonzero(labeled[corner]),
     )
-    panel = Image.fromarray(image[corner] // 3)
-    draw = ImageDraw.Draw(panel)
-    font = ImageFont.load_default(size)
-    for i, (color, text) in enumerate(rows[:count]):
-        middle = size * (0.95 + 1.3 * i)
-        draw.rectangle(
-            (0.4 * size, middle - 0.4 * size, 1.3 * size, middle + 0.4 * size), color, "white"
-        )
-        draw.text((1.7 * size, middle), text, "white", font, anchor="lm")
-    image[corner] = np.asarray(panel)
-
-
-def _cell(image: Pixels, caption: str, side: int) -> Image.Image:
-    """An image within a square of `side`, centered across, with its caption below."""
-    check_image(image)
-    photo = ImageOps.contain(Image.fromarray(image), (side, side), Image.Resampling.LANCZOS)
-    size = min(max(side // 16, 10), 22)
-    font = ImageFont.load_default(size)
-    if font.getlength(caption) > side:
-        while caption and font.getlength(caption + "…") > side:
-            caption = caption[:-1]
-        caption = caption.rstrip() + "…"
-    cell = Image.new("RGB", (side, photo.height + 2 * size), "white")
-    cell.paste(photo, ((side - photo.width) // 2, 0))
-    middle = (side / 2, photo.height + size)
-    ImageDraw.Draw(cell).text(middle, caption, "black", font, anchor="mm")
-    return cell
+    image[corner] = legend(image[corner] // 3, rows[:count], size, "white")

@@ -22,9 +22,11 @@ No model is changed by any of them. From an image to a figure:
     found = project(model, images, "features.conv5", unit=7)
     field = measured_field(model, images, "features.conv5")
     boxes = [field.box(row, column) for row, column in found.places.tolist()]
-    shown = mosaic([patch(p, box) for p, box in zip(draw(found.signal), boxes)], columns=3)
+    shown = mosaic([patch(p, box) for p, box in zip(to_images(found.signal), boxes)], columns=3)
 """
 
+from unpool.vision.figures import mosaic, patch
+from unpool.vision.signals import to_images
 from unpool.visualize.activations import Layer, Probe, list_layers
 from unpool.visualize.class_scores import project_scores
 from unpool.visualize.correspondence import correspond
@@ -34,7 +36,6 @@ from unpool.visualize.explicit import deconvnet_of
 from unpool.visualize.fields import CHAINS, Field, chain_fields, measured_field
 from unpool.visualize.filters import inspect_filters
 from unpool.visualize.gallery import make_gallery
-from unpool.visualize.images import draw, mosaic, patch
 from unpool.visualize.invariance import measure_invariance
 from unpool.visualize.occlusion.occlude import occlude
 from unpool.visualize.occlusion.segmentation import occlude_region
@@ -58,7 +59,6 @@ __all__ = [
     "correspond",
     "decode",
     "deconvnet_of",
-    "draw",
     "evolve",
     "find_rule",
     "inspect_filters",
@@ -74,4 +74,5 @@ __all__ = [
     "patch",
     "project",
     "project_scores",
+    "to_images",
 ]

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from unpool.errors import OptionError
+from unpool.vision.figures import add_caption, fit_square, join, write_figure
 from unpool.vision.images import Pixels
 from unpool.visualize.features import Gauge, Progress, Views, choose_layers, mean_color, read_views
-from unpool.visualize.figures import captioned, fitted, joined, write_figure
 from unpool.visualize.preprocessing import Inputs, Subject
 
 Box = tuple[int, int, int, int]
@@ -69,10 +69,10 @@ class Correspondence:
     def figure(self) -> Pixels:
         """A row an image: as it is, and with each part hidden; (H, W, 3) uint8."""
         rows = [
-            joined([captioned(fitted(tile, 128), text[:18]) for text, tile in row], 1)
+            join([add_caption(fit_square(tile, 128), text[:18]) for text, tile in row], 1)
             for row in self.shown
         ]
-        return joined(rows, 0)
+        return join(rows, 0)
 
     def table(self) -> list[list[str]]:
         """A row a part, a column a layer, as table 1 of the paper."""
@@ -97,7 +97,7 @@ class Correspondence:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write `correspondence.png` and `correspondence.json`; gives both paths."""
-        return write_figure(Path(folder), "correspondence", self.figure(), self.to_dict())
+        return write_figure(Path(folder, "correspondence"), self.figure(), self.to_dict())
 
 
 def correspond(

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from unpool.errors import OptionError, ShapeError
 from unpool.models import FCN, DeconvNet
 from unpool.ops import unpool
-from unpool.vision.drawing import contact_sheet
+from unpool.vision.figures import contact_sheet
 from unpool.vision.images import Pixels
+from unpool.vision.signals import heat_map, to_images
 from unpool.visualize.activations import Probe
 from unpool.visualize.class_scores import find_region, score_maps
-from unpool.visualize.images import draw
 from unpool.visualize.shadow import twin_of
 
 _SIDE = 224  # of a panel: maps of 7 to 224 cells are enlarged a whole number of times
@@ -82,7 +82,7 @@ class Decoded:
         above = [(image, "input"), *(_panel(pair[0], size) for pair in self.stages), blank]
         below = [(dimmed, f"{name}, as predicted")]
         below += [_panel(pair[1], size) for pair in self.stages]
-        below += [(draw(self.scores[None], contrast="linear")[0], f"score of {name}")]
+        below += [(to_images(self.scores[None], contrast="linear")[0], f"score of {name}")]
         columns = len(above)
         width = round(columns * _SIDE / (1 - (columns + 1) / 100))  # the gaps are a hundredth of it
         return contact_sheet([*above, *below], columns, width)
@@ -223,10 +223,7 @@ def _panel(one: DecoderMap | None, size: Sequence[int]) -> tuple[Pixels, str]:
     """A map as large as the image, and what it is."""
     if one is None:
         return np.full((*size, 3), 255, np.uint8), ""
-    values = one.values.numpy()
-    span = float(values.max() - values.min()) or 1.0
-    shades = np.rint(255 * (values - values.min()) / span).astype(np.uint8)
-    colors = cv2.applyColorMap(shades, cv2.COLORMAP_INFERNO)[:, :, ::-1]
+    colors = heat_map(one.values.numpy(), "inferno")
     cells = cv2.resize(colors, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
-    height, width = values.shape
+    height, width = one.values.shape
     return np.asarray(cells, np.uint8), f"{one.layer}, {height} x {width}, map {one.unit}"

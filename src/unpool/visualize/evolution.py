@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unpool.errors import OptionError
+from unpool.vision.figures import GRAY, add_caption, fit_square, join, patch, write_figure
 from unpool.vision.images import Pixels
+from unpool.vision.signals import to_images
 from unpool.visualize.activations import Layer, list_layers
 from unpool.visualize.checkpoints import Checkpoint
 from unpool.visualize.features import Progress, Views, read_views
 from unpool.visualize.fields import Field
-from unpool.visualize.figures import captioned, fitted, joined, write_figure
-from unpool.visualize.images import GRAY, draw, patch
 from unpool.visualize.layers import tried
 from unpool.visualize.preprocessing import Subject
 from unpool.visualize.projection import project
@@ -37,7 +37,7 @@ class Growth(NamedTuple):
     values: NDArray[np.float32]  #: (U, T) the strongest activation
     images: NDArray[np.int64]  #: (U, T) in which image it is; -1 where none is above zero
     boxes: NDArray[np.int64]  #: (U, T, 4) what the unit sees there: x0, y0, x1, y1 in the crop
-    projections: Pixels  #: (U, T, h, w, 3); gray where none is above zero
+    projections: NDArray[np.uint8]  #: (U, T, h, w, 3); gray where none is above zero
 
     @property
     def jumps(self) -> NDArray[np.bool_]:
@@ -74,21 +74,21 @@ class Evolution:
         """
         heads = [np.full((1, _TILE + 4, 3), 255, np.uint8)] * len(self.checkpoints)
         named = zip(heads, self.checkpoints, strict=True)
-        head = joined([captioned(space, _short(name)) for space, name in named], 1)
+        head = join([add_caption(space, _short(name)) for space, name in named], 1)
         blocks = []
         for growth in self.layers:
-            rows = joined([self._row(growth, i) for i in range(len(growth.units))], 0, 2)
-            blocks.append(captioned(joined([head, rows], 0, 0), growth.layer))
+            rows = join([self._row(growth, i) for i in range(len(growth.units))], 0, 2)
+            blocks.append(add_caption(join([head, rows], 0, 0), growth.layer))
         columns = math.ceil(math.sqrt(len(blocks)))
         parts = [blocks[i : i + columns] for i in range(0, len(blocks), columns)]
-        return joined([joined(part, 1, 24) for part in parts], 0, 16)
+        return join([join(part, 1, 24) for part in parts], 0, 16)
 
     def _row(self, growth: Growth, row: int) -> Pixels:
         tiles = []
         for jump, drawn in zip(growth.jumps[row], growth.projections[row], strict=True):
             bar = np.full((_TILE, 4, 3), _JUMP if jump else 255, np.uint8)
-            tiles.append(np.concatenate([bar, fitted(drawn, _TILE)], 1))
-        return joined(tiles, 1)
+            tiles.append(np.concatenate([bar, fit_square(drawn, _TILE)], 1))
+        return join(tiles, 1)
 
     def to_dict(self) -> dict[str, Any]:
         """All but the projections, as plain values."""
@@ -125,7 +125,7 @@ class Evolution:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write `evolution.png` and `evolution.json`; gives both paths."""
-        return write_figure(Path(folder), "evolution", self.figure(), self.to_dict())
+        return write_figure(Path(folder, "evolution"), self.figure(), self.to_dict())
 
 
 def evolve(
@@ -272,7 +272,7 @@ def _state(
         images = subject.prepare([views.crops[n] for n in photos[part].tolist()])
         where: Any = "max" if places is None else places[part]
         found = project(subject.model, images, name, block.units[part], place=where, **options)
-        shown += [*draw(found.signal, color=color, order=subject.inputs.order)]
+        shown += [*to_images(found.signal, color=color, order=subject.inputs.order)]
     spots = [(0, 0)] * len(shown) if places is None else places.tolist()
     boxes = [block.field.box(*spot) for spot in spots]
     cut = np.stack([patch(drawn, box) for drawn, box in zip(shown, boxes, strict=True)])

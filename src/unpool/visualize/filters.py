@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, WeightsError
+from unpool.vision.figures import add_caption, chart, fit_square, join, mosaic, write_figure
 from unpool.vision.images import Pixels
+from unpool.vision.signals import to_images
 from unpool.visualize.activations import Layer, list_layers
 from unpool.visualize.features import Progress, read_views
-from unpool.visualize.figures import captioned, chart, fitted, joined, write_figure
-from unpool.visualize.images import draw, mosaic
 from unpool.visualize.preprocessing import Subject
 from unpool.visualize.shadow import twin_of
 from unpool.visualize.top import mine
@@ -76,24 +76,24 @@ class FilterReport:
         count, side = len(self.weights), 360
         columns = math.ceil(math.sqrt(count))
         wide = np.concatenate([*self.weights], axis=1)  # as one signal they have one scale
-        together = draw(wide, contrast="linear", order=self.order)[0]
+        together = to_images(wide, contrast="linear", order=self.order)[0]
         panels = []
         for caption, tiles in (
             ("one scale for all", np.split(together, count, axis=0)),
-            ("each on its own", list(draw(self.weights, contrast="linear", order=self.order))),
+            ("each on its own", list(to_images(self.weights, contrast="linear", order=self.order))),
         ):
-            larger = [fitted(tile, max(side // columns - 2, 1)) for tile in tiles]
-            panels.append(captioned(mosaic(larger, columns), caption))
+            larger = [fit_square(tile, max(side // columns - 2, 1)) for tile in tiles]
+            panels.append(add_caption(mosaic(larger, columns), caption))
         level = np.sqrt(self.coverage.spectrum / self.coverage.spectrum.max())
         gray = np.repeat(np.rint(level * 255).astype(np.uint8)[:, :, None], 3, axis=2)
         strength = np.sort(_rms(torch.from_numpy(self.weights)).numpy())[::-1]
         degrees = [180 / _BINS * i for i in range(_BINS)]
         below = [
-            captioned(fitted(gray, 192), "spectrum"),
+            add_caption(fit_square(gray, 192), "spectrum"),
             chart(range(1, count + 1), [strength.tolist()], "RMS, in order", size=(260, 212)),
             chart(degrees, [self.coverage.orientations], "energy by direction", size=(260, 212)),
         ]
-        return joined([joined(panels, 1), joined(below, 1)], 0)
+        return join([join(panels, 1), join(below, 1)], 0)
 
     def to_dict(self) -> dict[str, Any]:
         """All but the filters, as plain values."""
@@ -108,7 +108,7 @@ class FilterReport:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write `filters.png` and `filters.json`; gives both paths."""
-        return write_figure(Path(folder), "filters", self.figure(), self.to_dict())
+        return write_figure(Path(folder, "filters"), self.figure(), self.to_dict())
 
 
 def inspect_filters(

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from unpool.errors import ImageError
+from unpool.vision.figures import mosaic, patch, scale_to
 from unpool.vision.images import Pixels, read_image, write_image
+from unpool.vision.signals import to_images
 from unpool.vision.sources import Source, spare_inputs
-from unpool.visualize.images import draw, mosaic, patch
 from unpool.visualize.layers import tried
 from unpool.visualize.pages import Found, Wall, write_pages
 from unpool.visualize.preprocessing import Subject
@@ -132,17 +132,10 @@ def figure(projections: Sequence[Pixels], patches: Sequence[Pixels]) -> Pixels:
     (277, 562, 3)
     """
     columns = math.ceil(math.sqrt(len(patches)))
-    left, right = (mosaic([_tile(p) for p in side], columns) for side in (projections, patches))
+    left, right = (
+        mosaic([scale_to(p, _TILE) for p in side], columns) for side in (projections, patches)
+    )
     return np.concatenate([left, np.full((len(left), 8, 3), 255, np.uint8), right], axis=1)
-
-
-def _tile(image: Pixels) -> Pixels:
-    side = max(image.shape[:2])
-    if side <= _TILE:
-        times = _TILE // side
-        return image.repeat(times, 0).repeat(times, 1)
-    height, width = (max(round(s * _TILE / side), 1) for s in image.shape[:2])
-    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
 
 
 # ---- what is shown -------------------------------------------------------------------------------
@@ -214,7 +207,7 @@ def _pairs(
     layer, images = wall.layer, subject.prepare(seen)
     options = {**options, "place": places if len(layer.shape) == 3 else "max"}
     signal = project(subject.model, images, layer.name, units, **options).signal
-    shown = draw(signal, color=color, order=subject.inputs.order)
+    shown = to_images(signal, color=color, order=subject.inputs.order)
     for item, projection, crop in zip(items, shown, seen, strict=True):
         box = wall.field.box(*item.place)
         yield patch(projection, box), patch(crop, box)

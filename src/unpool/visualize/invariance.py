@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.errors import OptionError
+from unpool.vision.figures import COLORS, add_caption, chart, fit_square, join, write_figure
 from unpool.vision.images import Pixels
 from unpool.visualize.features import Gauge, Progress, choose_layers, mean_color, read_views
-from unpool.visualize.figures import COLORS, captioned, chart, fitted, joined, write_figure
 from unpool.visualize.preprocessing import Subject
 
 Kind = Literal["translation", "scale", "rotation"]
@@ -47,17 +47,19 @@ class Invariance:
         rows = []
         for kind, curves in self.curves.items():
             side = 180 if len(self.images) == 1 else 86
-            tiles = [np.pad(fitted(e, side), ((4, 0), (0, 0), (0, 0))) for e in self.examples[kind]]
+            tiles = [
+                np.pad(fit_square(e, side), ((4, 0), (0, 0), (0, 0))) for e in self.examples[kind]
+            ]
             for i, tile in enumerate(tiles):
                 tile[:4] = COLORS[i % len(COLORS)]
-            pairs = [joined(tiles[i : i + 2], 1) for i in range(0, len(tiles), 2)]
-            cells = [captioned(joined(pairs, 0), _UNITS[kind])]
+            pairs = [join(tiles[i : i + 2], 1) for i in range(0, len(tiles), 2)]
+            cells = [add_caption(join(pairs, 0), _UNITS[kind])]
             cells += [
                 chart(curves.values, list(lines), caption, top=top)
                 for lines, caption, top in self._measures(curves)
             ]
-            rows.append(joined(cells, 1, align=0.5))
-        return joined(rows, 0, 16)
+            rows.append(join(cells, 1, align=0.5))
+        return join(rows, 0, 16)
 
     def _measures(self, curves: Curves) -> Iterator[tuple[NDArray[np.float64], str, float | None]]:
         yield curves.first, f"distance, {self.layers[0][-28:]}", None
@@ -85,7 +87,7 @@ class Invariance:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write `invariance.png` and `invariance.json`; gives both paths."""
-        return write_figure(Path(folder), "invariance", self.figure(), self.to_dict())
+        return write_figure(Path(folder, "invariance"), self.figure(), self.to_dict())
 
 
 _UNITS = {

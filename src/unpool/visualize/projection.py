@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
 from unpool.vision.images import Pixels, encode_png, write_image
+from unpool.vision.signals import mosaic, to_images
 from unpool.visualize.activations import Probe, layer_name, require_finite
-from unpool.visualize.images import draw, mosaic
 from unpool.visualize.rules import Interception, Rule, find_rule
 
 Unit = int | Sequence[int] | Tensor | None
@@ -39,7 +39,7 @@ class Projection:
 
     def figure(self) -> Pixels:
         """The signals as images side by side, up to four in a row, (H, W, 3) uint8 RGB."""
-        drawn = draw(self.signal, order=self.order)
+        drawn = to_images(self.signal, order=self.order)
         return mosaic(drawn, columns=min(len(drawn), 4))
 
     def save(self, path: str | Path) -> Path:

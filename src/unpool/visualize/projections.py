@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from unpool.files import atomic
 from unpool.vision.images import write_image
+from unpool.vision.signals import to_images
 from unpool.visualize.class_scores import SCORE, project_scores, score_maps, scored
-from unpool.visualize.images import draw
 from unpool.visualize.layers import tried
 from unpool.visualize.preprocessing import Subject
 from unpool.visualize.projection import Projection, project
@@ -67,7 +67,7 @@ class _Sheets(ABC):
     def _written(self, found: Projection, files: Sequence[Path]) -> None:
         order = self.subject.inputs.order
         for file, drawn in zip(
-            files, draw(found.signal, color=self.color, order=order), strict=True
+            files, to_images(found.signal, color=self.color, order=order), strict=True
         ):
             write_image(file, drawn)
 

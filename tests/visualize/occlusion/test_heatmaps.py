@@ -29,7 +29,7 @@ def test_kinds_have_colors_of_their_own_and_a_legend():
     }
     assert sorted(colors.values()) == [1, 2, 7]
     assert len(np.unique(shown.reshape(-1, 3), axis=0)) == 3
-    swatches = [tuple(map(int, legend[28 + 42 * i, 20])) for i in range(4)]
+    swatches = [tuple(map(int, legend[23 + round(31.2 * i), 20])) for i in range(4)]
     assert [colors.get(s) for s in swatches] == [7, 1, 2, None]  # the most frequent first
 
 
@@ -37,7 +37,7 @@ def test_many_kinds_share_the_last_color():
     sliding = slide((12, 12), 3, 3)
     (shown, _), (legend, _) = kind_panels(torch.arange(16).view(4, 4), sliding, [])
     assert len(np.unique(shown.reshape(-1, 3), axis=0)) == 9
-    assert (legend[28 + 42 * 8, 20] == shown[-1, -1]).all()
+    assert (legend[23 + round(31.2 * 8), 20] == shown[-1, -1]).all()
 
 
 def test_figures():

@@ -167,8 +167,8 @@ def write(path: Path, images: "Images", columns: int, scale: int, fps: float = 1
     """
     from unpool.generate import write_animation
     from unpool.generate.result import enlarge
+    from unpool.vision.figures import mosaic
     from unpool.vision.images import write_image
-    from unpool.visualize.images import mosaic
 
     if path.suffix.lower() in ANIMATIONS:
         write_animation(path, images, fps=fps, scale=scale)
@@ -184,7 +184,7 @@ def write_captioned(
 ) -> list[int]:
     """Write images as a sheet with a caption below each; gives its width and height."""
     from unpool.generate.result import enlarge
-    from unpool.vision.drawing import contact_sheet
+    from unpool.vision.figures import contact_sheet
     from unpool.vision.images import write_image
 
     columns = min(columns, len(tiles))

@@ -113,9 +113,9 @@ def _decode(
     import numpy as np
 
     from unpool.vision.boxes import Crop, square
+    from unpool.vision.figures import write_figure
     from unpool.vision.images import read_image
     from unpool.visualize.decoding import decode as follow
-    from unpool.visualize.figures import write_figure
 
     record: dict[str, Any] = {"source": "-" if source.path is None else str(source.path)}
     start = time.perf_counter()
@@ -132,7 +132,7 @@ def _decode(
     name = subject.class_name(found.label)
     record |= {"class": name, **found.record()}
     place = output / source.name
-    file, _ = write_figure(place.parent, place.name, found.figure(seen, name), record)
+    file, _ = write_figure(place, found.figure(seen, name), record)
     return {**record, "file": str(file), "seconds": round(time.perf_counter() - start, 3)}
 
 

@@ -2,18 +2,14 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from unpool.vision.drawing import contact_sheet
-from unpool.visualize.images import GRAY
+from unpool.vision.drawing import outline
+from unpool.vision.figures import Tile, contact_sheet, legend, scale_to
+from unpool.vision.images import Pixels
+from unpool.vision.signals import heat_map
 from unpool.visualize.occlusion.window import Sliding
-
-Panel = tuple[NDArray[np.uint8], str]
-"""An image (H, W, 3) uint8, RGB, with its caption."""
 
 _KINDS = np.array(
     [
@@ -27,7 +23,7 @@ _OTHERS = (190, 190, 190)
 _LEGEND = 400  # pixels
 
 
-def heat_panel(values: Tensor, sliding: Sliding, caption: str) -> Panel:
+def heat_panel(values: Tensor, sliding: Sliding, caption: str) -> Tile:
     """Show a value for every stop, dark where it is low, and tell its range in the caption.
 
     Each pixel has the value of the stop whose middle is nearest; gray where there is none.
@@ -43,17 +39,13 @@ def heat_panel(values: Tensor, sliding: Sliding, caption: str) -> Panel:
     ((4, 6, 3), 'sum: 0 (dark) to 5')
     """
     found = np.asarray(values, np.float64)
-    known = np.isfinite(found)
-    low, high = (float(f(found[known])) if known.any() else 0.0 for f in (np.min, np.max))
-    scaled = (np.where(known, found, low) - low) / ((high - low) or 1.0)
-    steps = np.rint(255 * scaled).astype(np.uint8)
-    colors = cv2.applyColorMap(steps, cv2.COLORMAP_VIRIDIS)[..., ::-1].copy()
-    colors[~known] = GRAY
+    known = found[np.isfinite(found)]
+    low, high = (float(f(known)) if known.size else 0.0 for f in (np.min, np.max))
     ends = f"{_number(low)} (dark) to {_number(high)}"
-    return _enlarged(colors.astype(np.uint8), sliding), f"{caption}: {ends}"
+    return _enlarged(heat_map(found), sliding), f"{caption}: {ends}"
 
 
-def kind_panels(labels: Tensor, sliding: Sliding, names: Sequence[str]) -> list[Panel]:
+def kind_panels(labels: Tensor, sliding: Sliding, names: Sequence[str]) -> list[Tile]:
     """Show a class for every stop, and a legend of the classes, the most frequent first.
 
     Args:
@@ -74,26 +66,20 @@ def kind_panels(labels: Tensor, sliding: Sliding, names: Sequence[str]) -> list[
     if len(titles) > len(_KINDS):
         rest = counts[order[len(_KINDS) :]].sum() / found.size
         titles[len(_KINDS) :] = [f"{len(titles) - len(_KINDS)} others, {rest:.0%}"]
-    legend = _legend(list(zip(colors.tolist(), titles, strict=False)))
-    return [(_enlarged(shown, sliding), "most probable class"), (legend, "fraction of the stops")]
+    white = np.full((_LEGEND, _LEGEND, 3), 255, np.uint8)
+    keys = legend(white, list(zip(colors.tolist(), titles, strict=False)), size=24)
+    return [(_enlarged(shown, sliding), "most probable class"), (keys, "fraction of the stops")]
 
 
-def outlined(photo: NDArray[np.uint8], sliding: Sliding) -> NDArray[np.uint8]:
+def outlined(image: Pixels, sliding: Sliding) -> Pixels:
     """An image with the outline of the occluder at the middle stop."""
-    boxes = sliding.boxes()
     rows, columns = sliding.shape
-    x0, y0, x1, y1 = boxes[(rows - 1) // 2 * columns + (columns - 1) // 2]
-    image = Image.fromarray(photo)
-    ImageDraw.Draw(image).rectangle((x0, y0, x1 - 1, y1 - 1), outline="white")
-    return np.array(image)
+    return outline(image, sliding.boxes()[(rows - 1) // 2 * columns + (columns - 1) // 2])
 
 
-def sheet(panels: Sequence[Panel]) -> NDArray[np.uint8]:
+def sheet(panels: Sequence[Tile]) -> Pixels:
     """The panels as one figure, three a row."""
-    shown = []
-    for image, caption in panels:
-        times = max(_LEGEND // max(image.shape[:2]), 1)  # cells keep their edges
-        shown.append((image.repeat(times, 0).repeat(times, 1), caption))
+    shown = [(scale_to(image, max(_LEGEND, *image.shape[:2])), text) for image, text in panels]
     return contact_sheet(shown, min(len(shown), 3))
 
 
@@ -101,20 +87,6 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _enlarged(colors: NDArray[np.uint8], sliding: Sliding) -> NDArray[np.uint8]:
+def _enlarged(colors: Pixels, sliding: Sliding) -> Pixels:
     rows, columns = (sliding.nearest(axis).numpy() for axis in (0, 1))
     return colors[rows][:, columns]
-
-
-def _legend(rows: Sequence[tuple[tuple[int, ...], str]]) -> NDArray[np.uint8]:
-    """Swatches and names on white."""
-    image = Image.new("RGB", (_LEGEND, _LEGEND), "white")
-    draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(20)
-    for i, (color, text) in enumerate(rows):
-        y = 14 + 42 * i
-        draw.rectangle((8, y, 36, y + 28), tuple(color), "black")
-        while font.getlength(text) > _LEGEND - 56:
-            text = text[:-2].rstrip("…") + "…"
-        draw.text((48, y + 14), text, "black", font, anchor="lm")
-    return np.array(image)

@@ -1,6 +1,5 @@
 """What occlusion finds: maps of the stops, as a figure and as numbers."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unpool.errors import ShapeError
-from unpool.files import atomic
-from unpool.vision.images import write_image
-from unpool.visualize.images import draw
-from unpool.visualize.occlusion.heatmaps import Panel, heat_panel, kind_panels, outlined, sheet
+from unpool.vision.figures import Tile, write_figure
+from unpool.vision.signals import to_images
+from unpool.visualize.occlusion.heatmaps import heat_panel, kind_panels, outlined, sheet
 from unpool.visualize.occlusion.window import Sliding
 from unpool.visualize.projection import Projection
 
@@ -74,7 +72,7 @@ class Occlusion:
         image: NDArray[np.uint8],
         names: Sequence[str] = (),
         order: Literal["RGB", "BGR"] = "RGB",
-    ) -> list[Panel]:
+    ) -> list[Tile]:
         """The panels of the paper's figure 7: images with captions.
 
         Args:
@@ -97,7 +95,7 @@ class Occlusion:
         if self.totals is not None:
             found.append(heat_panel(self.totals, self.sliding, "activity"))
         if self.projection is not None:
-            shown = draw(self.projection.signal, order=order)[0]
+            shown = to_images(self.projection.signal, order=order)[0]
             found.append((shown, f"map {self.unit} of {self.layer}, projected"))
         found.append(heat_panel(self.values, self.sliding, name))
         return [*found, *kind_panels(self.labels, self.sliding, names)]
@@ -119,14 +117,4 @@ class Occlusion:
             Both paths.
         """
         shown = sheet(self.panels(image, names, order))
-        return save_found(Path(stem), shown, self.record())
-
-
-def save_found(stem: Path, shown: NDArray[np.uint8], record: dict[str, Any]) -> list[Path]:
-    """Write a figure, and what it shows."""
-    figure, facts = (stem.with_name(f"{stem.name}.{end}") for end in ("png", "json"))
-    write_image(figure, shown)
-    with atomic(facts) as temporary:
-        text = json.dumps(record, indent=1, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-    return [figure, facts]
+        return write_figure(stem, shown, self.record())

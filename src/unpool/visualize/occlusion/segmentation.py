@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from unpool.errors import OptionError, ShapeError
 from unpool.segment.segmenter import Segmenter
 from unpool.vision.drawing import overlay
+from unpool.vision.figures import Tile, write_figure
 from unpool.vision.images import voc_palette
-from unpool.visualize.occlusion.heatmaps import Panel, heat_panel, outlined, sheet
+from unpool.visualize.occlusion.heatmaps import heat_panel, outlined, sheet
 from unpool.visualize.occlusion.naive import Baseline, occluded, shown_by
 from unpool.visualize.occlusion.occlude import Progress
-from unpool.visualize.occlusion.result import save_found
 from unpool.visualize.occlusion.window import Box, Sides, Sliding, slide
 from unpool.visualize.shadow import twin_of
 
@@ -56,7 +56,7 @@ class RegionOcclusion:
             "iou": iou,
         }
 
-    def panels(self, image: NDArray[np.uint8], names: Sequence[str] = ()) -> list[Panel]:
+    def panels(self, image: NDArray[np.uint8], names: Sequence[str] = ()) -> list[Tile]:
         """The image with the outline of an occluder, its labels, and the IoU of every stop.
 
         Args:
@@ -83,7 +83,7 @@ class RegionOcclusion:
         self, stem: str | Path, image: NDArray[np.uint8], names: Sequence[str] = ()
     ) -> list[Path]:
         """Write STEM.png, the figure, and STEM.json, all that was found; give both paths."""
-        return save_found(Path(stem), sheet(self.panels(image, names)), self.record())
+        return write_figure(stem, sheet(self.panels(image, names)), self.record())
 
 
 def occlude_region(

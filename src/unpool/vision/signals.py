@@ -1,26 +1,25 @@
-"""Signals as images: zero is mid-gray, and each has a contrast of its own."""
+"""Numbers as images: signed signals, such as projections and filters, and heat maps."""
 
 import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
+import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from unpool.errors import OptionError, ShapeError
+from unpool.vision.figures import GRAY
+from unpool.vision.images import Pixels
 
-GRAY = 128
-"""Zero, and what lies beyond an image."""
 
-
-def draw(
+def to_images(
     signal: Tensor | NDArray[Any],
     *,
     contrast: Literal["sigmoid", "linear", "stretch"] = "sigmoid",
     color: bool = True,
     order: Literal["RGB", "BGR"] = "RGB",
-) -> NDArray[np.uint8]:
+) -> Pixels:
     """Show signals, each with a contrast of its own.
 
     Args:
@@ -43,7 +42,7 @@ def draw(
     "sigmoid": Mahendran, Vedaldi 2016, footnote 4; "stretch": as Zeiler, Fergus 2014 are mostly
     reproduced.
 
-    >>> draw(np.array([[[-1.0, 0.0, 1.0]]]), contrast="linear")[0, 0, :, 0].tolist()
+    >>> to_images(np.array([[[-1.0, 0.0, 1.0]]]), contrast="linear")[0, 0, :, 0].tolist()
     [0, 128, 255]
     """
     values = np.asarray(signal.detach().float().cpu() if isinstance(signal, Tensor) else signal)
@@ -91,62 +90,23 @@ def _safe(scale: Any) -> float:
     return float(scale) if scale > 0 else 1.0
 
 
-def mosaic(
-    images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], columns: int, gap: int = 2
-) -> NDArray[np.uint8]:
-    """Lay images of one size out in a grid on white, such as the 3 x 3 strongest of a unit.
+def heat_map(values: ArrayLike, colors: Literal["viridis", "inferno"] = "viridis") -> Pixels:
+    """Show values as colors, from dark for the lowest to bright for the highest.
 
     Args:
-        images: (N, H, W, 3), row by row; the last row may be short.
-        columns: images a row.
-        gap: white pixels between them.
+        values: (H, W), any range; gray where they are not finite.
+        colors: the color map.
 
     Returns:
-        One image, (rows * (H + gap) - gap, columns * (W + gap) - gap, 3).
+        (H, W, 3) uint8, RGB.
 
-    Raises:
-        ShapeError: no images, or not of one size, or less than one column.
-
-    >>> mosaic(np.zeros((9, 20, 30, 3), np.uint8), columns=3).shape
-    (64, 94, 3)
+    >>> heat_map([[0, 1, float("nan")]]).tolist()
+    [[[68, 1, 84], [253, 231, 37], [128, 128, 128]]]
     """
-    shapes = {np.shape(image) for image in images}
-    if len(shapes) != 1 or len(shape := shapes.pop()) != 3 or columns < 1 or gap < 0:
-        raise ShapeError(
-            f"got {len(images)} images for {columns} columns; wanted one or more of one size, "
-            "(H, W, 3), and a column or more"
-        )
-    height, width = shape[0] + gap, shape[1] + gap
-    rows = -(-len(images) // columns)
-    sheet = np.full((rows * height - gap, columns * width - gap, shape[2]), 255, np.uint8)
-    for i, image in enumerate(images):
-        y, x = i // columns * height, i % columns * width
-        sheet[y : y + shape[0], x : x + shape[1]] = image
-    return sheet
-
-
-def patch(image: NDArray[np.uint8], box: Sequence[int], fill: int = GRAY) -> NDArray[np.uint8]:
-    """Cut a box out of an image; what lies beyond its border is gray.
-
-    Args:
-        image: (H, W, 3) uint8.
-        box: x0, y0, x1, y1 in pixels, x1 and y1 excluded, such as `Field.box` gives.
-        fill: the value beyond the border.
-
-    Returns:
-        (y1 - y0, x1 - x0, 3) uint8.
-
-    Raises:
-        ShapeError: a box without area.
-
-    >>> patch(np.zeros((4, 4, 3), np.uint8), (-1, 0, 2, 2))[:, :, 0].tolist()
-    [[128, 0, 0], [128, 0, 0]]
-    """
-    x0, y0, x1, y1 = box
-    if x0 >= x1 or y0 >= y1:
-        raise ShapeError(f"got the box {tuple(box)}; wanted x0 < x1 and y0 < y1")
-    cut = np.full((y1 - y0, x1 - x0, *image.shape[2:]), fill, np.uint8)
-    inside = image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
-    top, left = max(-y0, 0), max(-x0, 0)
-    cut[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
-    return cut
+    found = np.asarray(values, np.float64)
+    known = np.isfinite(found)
+    low, high = (float(f(found[known])) if known.any() else 0.0 for f in (np.min, np.max))
+    scaled = (np.where(known, found, low) - low) / ((high - low) or 1.0)
+    codes = {"viridis": cv2.COLORMAP_VIRIDIS, "inferno": cv2.COLORMAP_INFERNO}
+    shown = cv2.applyColorMap(np.rint(255 * scaled).astype(np.uint8), codes[colors])[..., ::-1]
+    return np.where(known[..., None], shown, GRAY).astype(np.uint8)
