@@ -1,10 +1,9 @@
-import json
 import warnings
 
 import pytest
 
 from unpool.cli import console
-from unpool.cli.console import in_percent, print_card, print_facts, print_segmented
+from unpool.cli.console import in_percent, print_card, print_facts, segmentation_text
 
 
 @pytest.fixture
@@ -77,29 +76,14 @@ def record(**labels: float) -> dict[str, object]:
         ({"cat": 0.9997, "dog": 0.0003}, "cat 100.0 %"),
     ],
 )  # fmt: skip
-def test_specks_are_summed_up_for_people_only(lines, labels, shown):
-    print_segmented(record(**labels), as_json=False, quiet=False)
-    assert lines() == [f"cat.jpg: {shown} (0.12 s)"]
-    print_segmented(record(**labels), as_json=True, quiet=False)
-    assert json.loads(lines()[0])["labels"] == labels
+def test_small_classes_are_summed_up(labels, shown):
+    assert segmentation_text(record(**labels)) == f"cat.jpg: {shown} (0.12 s)"
 
 
-@pytest.mark.parametrize(
-    ("error", "shown"),
-    [
-        ("got 3 pixels; wanted more", "cat.jpg: got 3 pixels; wanted more"),
-        ("cannot read cat.jpg: it is cut off", "cannot read cat.jpg: it is cut off"),
-    ],
-)
-def test_errors_name_their_image_once(capsys, error, shown):
-    print_segmented({"source": "cat.jpg", "error": error}, as_json=False, quiet=False)
-    assert capsys.readouterr().err == f"unpool: {shown}\n"
-
-
-def test_specks_are_those_of_the_overlay():
-    from unpool.vision import drawing
-
-    assert console._SPECK == drawing._SPECK
+def test_timings_are_a_line_of_their_own():
+    seconds = {"reading": 0.011, "other": 0.004}
+    text = segmentation_text({**record(cat=1.0), "timings": seconds})
+    assert text.splitlines()[1:] == ["  reading 0.01 s, other 0.00 s"]
 
 
 def test_warnings_are_lines_of_the_program(capsys):

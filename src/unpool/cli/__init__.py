@@ -30,6 +30,7 @@ from unpool.cli import (
     train,
     visualize,
 )
+from unpool.cli.messages import error_message
 
 __all__ = ["commands", "main"]
 
@@ -58,18 +59,28 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(commands.invoke(context) or 0)
     except click.exceptions.Exit as done:  # after --help and --version
         return done.exit_code
-    except KeyboardInterrupt:
-        console.complain("interrupted")
+    except KeyboardInterrupt as interrupt:
+        console.print_error(str(interrupt) or "interrupted")
         return 130
     except BrokenPipeError:  # who read the output has gone
         return 130
     except Exception as error:
-        if not (message := console.reason(error)):
+        if not (message := error_message(error, _called(args))):
             raise
-        console.complain(message)
+        console.print_error(message)
         return 2
     finally:
         console.drop_unwritten()
+
+
+def _called(args: Sequence[str]) -> click.Command:
+    """The command that the arguments name, as far as they name one."""
+    command: click.Command = commands
+    for arg in args:
+        if not isinstance(command, click.Group) or arg not in command.commands:
+            break
+        command = command.commands[arg]
+    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -7,6 +7,7 @@ import click
 
 from unpool.cli import console
 from unpool.cli.options import FROM_ONE, JSON, QUIET, typed
+from unpool.cli.progress import progress
 
 Table = Callable[[dict[str, Any]], list[list[str]]]
 
@@ -184,7 +185,7 @@ def _run(
     from unpool.bench import machine
 
     as_json, quiet, threads = (options.pop(name) for name in ("as_json", "quiet", "threads"))
-    with console.progress("measuring", quiet) as show, machine.threads(threads):
+    with progress("measuring", quiet) as show, machine.threads(threads):
         found = measure(progress=show, **typed(options))
     if as_json:
         console.print_json({"subject": subject, **found})

@@ -6,6 +6,7 @@ import click
 
 from unpool.cli import console
 from unpool.cli.options import JSON, QUIET
+from unpool.cli.progress import progress
 from unpool.errors import DataError
 
 
@@ -29,7 +30,7 @@ def check(data: Path, splits: tuple[str, ...], as_json: bool, quiet: bool) -> No
     """
     from unpool.data.check import check_data
 
-    with console.progress("checking", quiet) as show:
+    with progress("checking", quiet) as show:
         report = check_data(data, list(splits) or None, progress=show)
     if as_json:
         console.print_json(report.to_json())

@@ -1,7 +1,6 @@
 """What the command line shows: lines and tables, progress, and an error as one line."""
 
 import csv
-import errno
 import math
 import os
 import re
@@ -12,23 +11,19 @@ import textwrap
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool.errors import UnpoolError
 from unpool.files import atomic, json_line, write_json
 
 if TYPE_CHECKING:
     from unpool.data.check import Report
 
 _SPECK = 0.005  # fraction of an image below which a class is not named, as in overlays
-
-Show = Callable[..., None]
-"""Called with how much is done, the total, and if need be what is being done."""
 
 
 def print_json(values: object) -> None:
@@ -143,30 +138,26 @@ def percent(share: float | None) -> str:
 def complain_of(record: Mapping[str, Any]) -> None:
     """Say on standard error why an image failed, and which, unless the reason says so itself."""
     source, error = record["source"], record["error"]
-    complain(error if source in error else f"{source}: {error}")
+    print_error(error if source in error else f"{source}: {error}")
 
 
-def print_segmented(record: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
-    """Print what became of an image, or why it failed."""
-    if as_json:
-        print_json(record)
-    elif "error" in record:
-        complain_of(record)
-    elif not quiet:
-        seen = {name: share for name, share in record["labels"].items() if share >= _SPECK}
-        if (others := 1 - sum(seen.values())) >= 0.0005:  # what does not print as 0.0
-            seen["others"] = others
-        shares = ", ".join(f"{name} {percent(share)} %" for name, share in seen.items())
-        click.echo(f"{record['source']}: {shares} ({record['seconds']:.2f} s)")
-        if spent := record.get("timings"):
-            click.echo("  " + ", ".join(f"{name} {spent[name]:.2f} s" for name in spent))
+def segmentation_text(record: Mapping[str, Any]) -> str:
+    """What became of an image: the fraction of each class, the small ones together, and the seconds."""
+    seen = {name: f for name, f in record["labels"].items() if f >= _SPECK}
+    if (others := 1 - sum(seen.values())) >= 0.0005:  # what does not print as 0.0
+        seen["others"] = others
+    fractions = ", ".join(f"{name} {percent(f)} %" for name, f in seen.items())
+    line = f"{record['source']}: {fractions} ({record['seconds']:.2f} s)"
+    if seconds := record.get("timings"):
+        line += "\n  " + ", ".join(f"{name} {s:.2f} s" for name, s in seconds.items())
+    return line
 
 
 def print_figures(modes: Mapping[str, Mapping[str, Any]], quiet: bool) -> None:
     """Print which images were dropped, percentages in a column for each mode, and protocols."""
     first, *_ = modes.values()
     for image, message in first["dropped"].items():
-        complain(f"dropped {image}: {message}")
+        print_error(f"dropped {image}: {message}")
     if not quiet:
         columns = [_figures(summary) for summary in modes.values()]
         rows = [[title, *(column[title] for column in columns)] for title in columns[0]]
@@ -224,73 +215,16 @@ def print_report(report: "Report") -> None:
     print_table(rows)
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Print one line on the standard error."""
     click.echo("unpool: " + re.sub(r"\s*\n\s*", " ", message.strip()), err=True)
-
-
-def reason(error: BaseException) -> str:
-    """What to tell the user of an error; nothing for a bug, which deserves its traceback.
-
-    >>> reason(FileNotFoundError(2, "No such file or directory", "cat.jpg"))
-    'cat.jpg: No such file or directory'
-    """
-    match error:
-        case click.UsageError(ctx=context):
-            command = context.command_path if context else "unpool"
-            return f"{error.format_message()} See {command} --help"
-        case UnpoolError():
-            return str(error)
-        case OSError():
-            return ": ".join(
-                str(part) for part in (error.filename, error.strerror or error) if part
-            )
-        case MemoryError():
-            return _MEMORY
-        case RuntimeError() if re.search("out of memory|allocate memory", str(error)):  # PyTorch's
-            return _MEMORY
-        case Exception() if "No space left on device" in str(error):  # safetensors'
-            return str(error)
-        case _:
-            return ""
-
-
-_MEMORY = "the memory is too small; give smaller images, or a smaller batch"
-
-
-def disk_is_full(error: BaseException) -> bool:
-    """Whether nothing more can be written, so that going on is vain."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
-@contextmanager
-def progress(what: str, quiet: bool) -> Iterator[Show]:
-    """Give a function that shows progress: by a bar on a terminal, elsewhere not at all.
-
-    >>> with progress("segmenting", quiet=True) as show:
-    ...     show(1, 2)
-    """
-    if quiet or not sys.stderr.isatty():
-        yield lambda done, total, doing="": None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    # lines for the same terminal go above the bar; those for a file or a pipe go where they belong
-    with Progress(
-        console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
-    ) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total, doing=what: bar.update(
-            task, completed=done, total=total, description=doing
-        )
 
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Print warnings as lines of this program, without the place in the code they come from."""
     before = warnings.showwarning
-    warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
+    warnings.showwarning = lambda message, *_, **__: print_error(f"warning: {message}")
     try:
         yield
     finally:

@@ -1,12 +1,18 @@
 """`unpool crf`: saved scores, refined along the edges of their image."""
 
-import time
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from unpool.cli import console
+from unpool import Progress
+from unpool.cli.console import segmentation_text
+from unpool.cli.images import Record, each_image
 from unpool.cli.options import CRFS, JSON, OVERLAY, PRESENCE, QUIET, Folder, choice, make_folder
+from unpool.cli.progress import progress
+
+if TYPE_CHECKING:
+    from unpool.vision.sources import Source
 
 
 @click.command()
@@ -40,7 +46,7 @@ def crf(
     overlay: bool,
     as_json: bool,
     quiet: bool,
-) -> None:
+) -> int:
     """Refine saved scores by a dense CRF, along the edges of the image IMAGE.
 
     SCORES are a file of `unpool segment --scores`, or a .npy or .npz (there, the array scores) of
@@ -51,44 +57,40 @@ def crf(
     \b
     Example: unpool crf out/cat.scores.npz cat.jpg -o refined --crf edeconvnet
     """
-    from unpool.vision.images import read_image
-    from unpool.vision.sources import Source, spare_inputs
+    from unpool.vision.sources import find_images, spare_inputs
 
+    found = find_images([str(image)], output)
     mask = output / f"{image.stem}.png"
-    source = Source(image, PurePosixPath(image.stem))
-    spare_inputs([source], [mask, mask.with_suffix(".overlay.jpg")])
+    spare_inputs(found.sources, [mask, mask.with_suffix(".overlay.jpg")])
 
     from unpool.ops.meanfield import warm_up
     from unpool.segment.result import describe_postprocessing, postprocess
     from unpool.segment.scores import read_scores
 
-    start = time.perf_counter()
-    photo, found = read_image(image), read_scores(scores, probabilities=probabilities)
-    presence_threshold = (
-        found.presence_threshold if presence_threshold is None else presence_threshold
-    )
-    with console.progress("loading the CRF", quiet) as show:
-        show(0, 2)
+    saved = read_scores(scores, probabilities=probabilities)
+    if presence_threshold is None:
+        presence_threshold = saved.presence_threshold
+    with progress("loading the CRF", quiet):
         warm_up(crf)
-        show(1, 2, "refining")
+    make_folder(output)
+
+    def make(source: "Source", progress: Progress) -> Record:
+        pixels = source.read()
         refined = postprocess(
-            photo,
-            found.values,
-            found.classes,
-            found.palette,
+            pixels,
+            saved.values,
+            saved.classes,
+            saved.palette,
             crf=crf,
             presence_threshold=presence_threshold,
         )
-        show(2, 2, "writing")
-        make_folder(output)
         refined.save(mask, overlay=overlay)
-    steps = ", ".join(describe_postprocessing(presence_threshold, crf))
-    record = {
-        "source": str(image),
-        "mask": str(mask),
-        "size": [photo.shape[1], photo.shape[0]],
-        "labels": refined.fractions(),
-        "seconds": round(time.perf_counter() - start, 3),
-        "description": f"{steps} of {scores.name}",
-    }
-    console.print_segmented(record, as_json, quiet)
+        steps = describe_postprocessing(presence_threshold, crf)
+        return {
+            "mask": str(mask),
+            "size": [pixels.shape[1], pixels.shape[0]],
+            "labels": refined.fractions(),
+            "description": f"{', '.join(steps)} of {scores.name}",
+        }
+
+    return each_image(found, make, segmentation_text, what="refining", as_json=as_json, quiet=quiet)

@@ -29,6 +29,7 @@ from unpool.cli.options import (
     require_instances,
     typed,
 )
+from unpool.cli.progress import progress
 
 if TYPE_CHECKING:
     from unpool.data.datasets import DataSet
@@ -147,7 +148,7 @@ def _measure(
 
     found = {}
     for mode in modes:
-        with console.progress(f"evaluating, {mode}", quiet) as show:
+        with progress(f"evaluating, {mode}", quiet) as show:
             found[mode] = evaluate(
                 segmenter, data, missing=missing, progress=show, mode=mode, **options
             )

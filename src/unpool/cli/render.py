@@ -9,6 +9,7 @@ import click
 
 from unpool.cli import console
 from unpool.cli.options import FROM_ONE, JSON, QUIET, Folder, choice, make_folder, typed
+from unpool.cli.progress import Update, progress
 from unpool.errors import DataError, OptionError
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def render(
     failed = done = 0
     new = not output.exists()
     abouts: list[dict[str, Any]] = []
-    with console.progress("rendering", quiet) as show:
+    with progress("rendering", quiet) as show:
         if models is None:
             drawn = _draw_parametric(parametric or 0, seed or 0, output, size, show)
         else:
@@ -111,9 +112,7 @@ def _check(models: Path | None, up: str | None, parametric: int | None, seed: in
 Drawn = Iterator[tuple[dict[str, Any], dict[str, Any]]]
 
 
-def _draw_models(
-    source: Path, output: Path, size: int, show: console.Show, **options: str
-) -> Drawn:
+def _draw_models(source: Path, output: Path, size: int, show: Update, **options: str) -> Drawn:
     """Of each model, what is to be said of it, and whom to thank."""
     from unpool.rendering.write import open_models, read_model, write_style
 
@@ -132,7 +131,7 @@ def _draw_models(
             yield _record(record, folder, count, mesh), model.about()
 
 
-def _draw_parametric(count: int, seed: int, output: Path, size: int, show: console.Show) -> Drawn:
+def _draw_parametric(count: int, seed: int, output: Path, size: int, show: Update) -> Drawn:
     from unpool.rendering.parametric import build_chair, random_shape
     from unpool.rendering.write import write_style
 
@@ -145,9 +144,9 @@ def _draw_parametric(count: int, seed: int, output: Path, size: int, show: conso
         yield _record({"source": f"seed {seed}"}, folder, views, mesh), about
 
 
-def _part(show: console.Show, i: int, total: int) -> Callable[[int, int], object]:
+def _part(show: Update, i: int, total: int) -> Callable[[int, int], object]:
     """Shows the progress within model i."""
-    return lambda done, of: show(i + done / of, total)
+    return lambda done, of: show(i + done / of, total, "rendering")
 
 
 def _record(record: dict[str, Any], folder: Path, views: int, mesh: "Mesh") -> dict[str, Any]:
@@ -166,7 +165,7 @@ def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:
         console.print_json(record)
     elif "error" in record:
         told = record["error"].removeprefix(Path(record["source"]).name + " ")
-        console.complain(f"{record['source']}: {told}")
+        console.print_error(f"{record['source']}: {told}")
     elif not quiet:
         click.echo(f"{record['style']}: {record['views']} views of {record['faces']:,} faces")
         if record["missing"]:

@@ -1,14 +1,15 @@
 """`unpool segment`: images in, masks and overlays out."""
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from unpool import Progress
 from unpool.cards import MODES
 from unpool.cli import console
+from unpool.cli.images import Record, each_image
 from unpool.cli.options import (
     AGGREGATE,
     BATCH,
@@ -31,10 +32,9 @@ from unpool.cli.options import (
     require_instances,
     typed,
 )
+from unpool.cli.progress import progress
 
 if TYPE_CHECKING:
-    from unpool.segment.ensemble import EDeconvNet
-    from unpool.segment.segmenter import Segmenter
     from unpool.vision.sources import Source
 
 
@@ -99,93 +99,69 @@ def segment(
     OUTPUT/a/cat.scores.npz. Where the results of two inputs would both be called cat, they are
     called cat_jpg and cat_png, or cat_jpg and cat_jpg_2.
 
-    No input is ever written over: such an OUTPUT is refused. Where a search of a folder or pattern
-    meets OUTPUT, it passes over it, for there are results of earlier runs; what is named directly
-    or in a list is taken from anywhere.
+    Inputs are never overwritten: an OUTPUT where that would happen is refused. Searches of folders
+    and patterns skip OUTPUT, which holds results of earlier runs; a file that is named directly or
+    in a list is taken from anywhere.
 
-    What cannot be used is reported, the rest is done, and the exit code is 3; it is 2 where not
-    one input stands for an image.
+    Unreadable images are reported and skipped (exit code 3); the exit code is 2 if there is no
+    image at all.
 
-    With --json, the line of an image has source, mask (its path), scores (their path, if they are
-    written), size ([width, height]), labels (the fraction of the pixels of each class), seconds,
-    timings (with --timings: the seconds of each stage) and description (how it was segmented, in
-    words); or source and error.
+    With --json, each image gives a line with source, mask (its path), scores (their path, if
+    written), size ([width, height]), labels (the fraction of the pixels of each class), timings
+    (with --timings: the seconds of each stage), description (how it was segmented) and seconds; or
+    with source and error.
 
     \b
     Example: unpool segment photos "more/*.jpg" -o out --json
     """
     from unpool.vision.sources import find_images, spare_inputs
 
-    sources, unusable = find_images(inputs, output)
-    masks = [output / f"{source.name}.png" for source in sources]
+    found = find_images(inputs, output)
+    prefixes = [output / str(source.name) for source in found.sources]
     endings = (".png", ".overlay.jpg", ".scores.npz")
-    spare_inputs(sources, [mask.with_suffix(ending) for mask in masks for ending in endings])
+    spare_inputs(found.sources, [Path(f"{p}{ending}") for p in prefixes for ending in endings])
 
     from unpool.ops.meanfield import warm_up
     from unpool.segment.ensemble import load
-    from unpool.segment.timings import measuring
+    from unpool.segment.timings import measuring, stage
 
     build = {"ensemble": ensemble, "device": device, "precision": precision, "exact": exact}
-    failed = len(unusable)
-    with console.progress("segmenting", quiet) as show:
-        show(0, len(sources), "loading the weights")
+    with progress("loading the weights", quiet) as update:
         segmenter = load(weights, options["preset"], **typed(build))
         require_instances(options, options["mode"] or segmenter.mode)
         options = typed(options)
         description = segmenter.describe(**options)  # which refuses modes that cannot be
         make_folder(output)
         if options.get("crf"):
-            show(0, len(sources), "loading the CRF")
+            update(1, 2, "loading the CRF")
             warm_up(options["crf"])
-        for useless in unusable:
-            console.print_segmented(useless._asdict(), as_json, quiet)
-        for i, (source, mask) in enumerate(zip(sources, masks, strict=True)):
-            options["progress"] = lambda done, total, i=i: show(i + done / total, len(sources))
-            with measuring() as spent:
-                record = _segment(segmenter, source, mask, overlay, scores, **options)
-            failed += "error" in record
-            if "error" not in record:
-                if timings:
-                    spent["other"] = max(record["seconds"] - sum(spent.values()), 0.0)
-                    record["timings"] = {name: round(s, 3) for name, s in spent.items()}
-                record["description"] = description
-            show(i + 1, len(sources))
-            console.print_segmented(record, as_json, quiet)
-    if not (as_json or quiet):
-        total = len(sources) + len(unusable)
-        click.echo(f"{total - failed} of {total} segmented, into {output}")
-    return 3 if failed else 0
 
+    def make(source: "Source", progress: Progress) -> Record:
+        mask = output / f"{source.name}.png"
+        start = time.perf_counter()
+        with measuring() as seconds:
+            with stage("reading"):
+                image = source.read()
+            result = segmenter(image, progress=progress, **options)
+            with stage("writing"):
+                result.save(mask, overlay=overlay, scores=scores)
+        seconds["other"] = max(time.perf_counter() - start - sum(seconds.values()), 0.0)
+        spent = {name: round(s, 3) for name, s in seconds.items()}
+        return {
+            "mask": str(mask),
+            **({"scores": str(mask.with_suffix(".scores.npz"))} if scores else {}),
+            "size": [image.shape[1], image.shape[0]],
+            "labels": result.fractions(),
+            **({"timings": spent} if timings else {}),
+            "description": description,
+        }
 
-def _segment(
-    segmenter: "Segmenter | EDeconvNet",
-    source: "Source",
-    mask: Path,
-    overlay: bool,
-    scores: bool,
-    **options: Any,
-) -> dict[str, Any]:
-    """Segment one image, write the results, and give what is to be said of it."""
-    from unpool.segment.timings import stage
-    from unpool.vision.images import read_image
-
-    record = {"source": "-" if source.path is None else str(source.path)}
-    start = time.perf_counter()
-    try:
-        with stage("reading"):
-            image = read_image(sys.stdin.buffer if source.path is None else source.path)
-        found = segmenter(image, **options)
-        with stage("writing"):
-            found.save(mask, overlay=overlay, scores=scores)
-    except Exception as error:
-        if console.disk_is_full(error) or not (message := console.reason(error)):
-            raise
-        return {**record, "error": message}
-    return {
-        **record,
-        "mask": str(mask),
-        **({"scores": str(mask.with_suffix(".scores.npz"))} if scores else {}),
-        "size": [image.shape[1], image.shape[0]],
-        "labels": found.fractions(),
-        "seconds": round(time.perf_counter() - start, 3),
-    }
+    return each_image(
+        found,
+        make,
+        console.segmentation_text,
+        what="segmenting",
+        as_json=as_json,
+        quiet=quiet,
+        summary=f"segmented, into {output}",
+    )

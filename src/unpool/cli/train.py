@@ -9,6 +9,7 @@ import click
 
 from unpool.cli import console
 from unpool.cli.options import DATA, DEVICE, JSON, QUIET, Folder, choice, typed
+from unpool.cli.progress import progress
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _segment(
     from unpool.training.run import Preparation
 
     speaks, steps = distributed.is_main_process(), sum(phase.steps for phase in recipe.phases)
-    with console.progress("training", quiet or not speaks) as show, console.plain_warnings():
+    with progress("training", quiet or not speaks) as show, console.plain_warnings():
 
         def report(event: "Step | Validation | Preparation") -> None:
             if isinstance(event, Step):
@@ -172,7 +173,7 @@ def _classify(
     from unpool.training.loop import Step
 
     speaks, steps = distributed.is_main_process(), 0
-    with console.progress("training", quiet or not speaks) as show, console.plain_warnings():
+    with progress("training", quiet or not speaks) as show, console.plain_warnings():
 
         def report(event: "Plan | Step | Accuracy") -> None:
             nonlocal steps
@@ -215,7 +216,7 @@ def _draw(
     from unpool.training.run import Preparation
 
     speaks = distributed.is_main_process()
-    with console.progress("training", quiet or not speaks) as show, console.plain_warnings():
+    with progress("training", quiet or not speaks) as show, console.plain_warnings():
 
         def report(event: "Step | Likeness | Preparation") -> None:
             if isinstance(event, Step):

@@ -3,6 +3,7 @@
 import glob
 import itertools
 import os
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
 from unpool.errors import ImageError, OptionError
-from unpool.vision.images import FORMATS
+from unpool.vision.images import FORMATS, Pixels, read_image
 
 _SUFFIXES = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
 
@@ -20,6 +21,17 @@ class Source(NamedTuple):
 
     path: Path | None  # None is standard input
     name: PurePosixPath  # relative, without suffix; append to it, for it may hold dots
+
+    def __str__(self) -> str:
+        return "-" if self.path is None else str(self.path)
+
+    def read(self) -> Pixels:
+        """The upright image, RGB (H, W, 3) uint8.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return read_image(sys.stdin.buffer if self.path is None else self.path)
 
 
 class Unusable(NamedTuple):

@@ -7,6 +7,7 @@ import click
 
 from unpool.cli import console
 from unpool.cli.generate.options import IMAGES, SCALE, SHARED, output
+from unpool.cli.progress import progress
 from unpool.errors import OptionError
 
 
@@ -53,7 +54,7 @@ def compare(data: Path, scale: int, output: Path, **options: Any) -> None:
         )
     chairs = open_chairs(data)
     hidden = split_views(chairs, tuple(held))[1].tolist()
-    with console.progress("reading", options["quiet"]) as show:
+    with progress("reading", options["quiet"]) as show:
         images = read_views(chairs, generator.size, progress=show)
     found = compare_views(generator, chairs, images, hidden)
     write_image(output, enlarge(found.sheet(), scale))

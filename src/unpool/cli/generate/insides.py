@@ -27,6 +27,7 @@ from unpool.cli.generate.options import (
     view as seen,
 )
 from unpool.cli.options import choice, several_units, typed
+from unpool.cli.progress import progress
 
 _PATTERNS = ("center-2", "center-4", "center-6", "center-8", "border", "checkerboard", "other")
 _LIST = click.option("--list-layers", is_flag=True, help="Show the layers, and do nothing else.")
@@ -173,7 +174,7 @@ def zoom(
     place = typed({name: options[name] for name in ("azimuth", "elevation")})
     facts: dict[str, Any] = {"unit": number}
     if number is None:
-        with console.progress("looking at units", options["quiet"]) as show:
+        with progress("looking at units", options["quiet"]) as show:
             found = find_zoom(generator, chosen, progress=show, **place)
         facts = {**found._asdict(), "explained": round(found.explained, 3)}
         facts["factor"] = round(found.factor, 3)

@@ -203,6 +203,6 @@ def tell(options: dict[str, Any], path: Path, drawn: "Sequence[Drawn]", **facts:
     elif not options["quiet"]:
         if notes:
             others = f" (and {len(notes) - 1} more like that)" if len(notes) > 1 else ""
-            console.complain(f"note: {notes[0]}{others}")
+            console.print_error(f"note: {notes[0]}{others}")
         told = ", ".join(f"{n} {v}" for n, v in facts.items() if not isinstance(v, list | dict))
         click.echo(f"{path}{': ' * bool(told)}{told}")

@@ -11,6 +11,7 @@ import click
 
 from unpool.cli import console
 from unpool.cli.options import DEVICE, JSON, QUIET, make_folder, typed
+from unpool.cli.progress import progress
 from unpool.cli.visualize.options import (
     LAYERS,
     MODEL,
@@ -102,7 +103,7 @@ def correspond(
         images, unusable = find_images(inputs, None, None, output)
         given = _placed(parts, images)
     make_folder(output)
-    with console.progress("hiding", quiet) as show:
+    with progress("hiding", quiet) as show:
         found = application(subject, given, layers, progress=show, **typed(options))
     found.save(output)
 

@@ -9,6 +9,7 @@ import click
 
 from unpool.cli import console
 from unpool.cli.options import DEVICE, JSON, QUIET, make_folder
+from unpool.cli.progress import progress
 from unpool.cli.visualize.options import MODEL, numbers, output_option, take_subject
 from unpool.errors import ImageError, OptionError
 
@@ -86,13 +87,13 @@ def decode(
     spare_inputs(sources, files)
     make_folder(output)
     failed = len(unusable)
-    with console.progress("decoding", quiet) as show:
+    with progress("decoding", quiet) as show:
         for useless in unusable:
             _print(useless._asdict(), as_json, quiet)
         for done, source in enumerate(sources, 1):
             record = _decode(subject, source, output, crop, wanted)
             failed += "error" in record
-            show(done, len(sources))
+            show(done, len(sources), "decoding")
             _print(record, as_json, quiet)
     return 3 if failed else 0
 

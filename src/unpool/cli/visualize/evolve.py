@@ -8,6 +8,7 @@ import click
 
 from unpool.cli import console
 from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder, several_units, typed
+from unpool.cli.progress import progress
 from unpool.cli.visualize.options import (
     LABELED,
     LAYERS,
@@ -103,7 +104,7 @@ def evolve(
     shown["choice"] = options.pop("choice")
     rules = take_rules(options)
     make_folder(output)
-    with console.progress("looking", quiet) as show:
+    with progress("looking", quiet) as show:
         found = application(checkpoints, images, layers, progress=show, **typed(shown), **rules)
     found.save(output)
     failed = unusable | found.failed
@@ -118,7 +119,7 @@ def evolve(
         console.print_json({**seen, "seconds": seconds, "layers": told})
     else:
         for reason in failed.values():
-            console.complain(reason)
+            console.print_error(reason)
         if not quiet:
             rows = [
                 [str(t["layer"]), ", ".join(map(str, g.units)), str(t["jumps"])]

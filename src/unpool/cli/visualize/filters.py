@@ -9,6 +9,7 @@ import click
 
 from unpool.cli import console
 from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder, typed
+from unpool.cli.progress import progress
 from unpool.cli.visualize.options import (
     MODEL,
     find_images,
@@ -77,7 +78,7 @@ def filters(
     if inputs:
         images, unusable = find_images(inputs, None, None, output)
     make_folder(output)
-    with console.progress("looking", quiet) as show:
+    with progress("looking", quiet) as show:
         found = inspect_filters(subject, layer, images, progress=show, **typed(options))
     found.save(output)
     show_it = None if quiet else partial(_print, found, output)

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from unpool.cli import console
 from unpool.cli.options import DEVICE, JSON, QUIET, make_folder, typed
+from unpool.cli.progress import progress
 from unpool.cli.visualize.options import (
     LAYERS,
     MODEL,
@@ -86,7 +86,7 @@ def invariance(
     chosen = typed({"label": label, "values": values or None})
     images, unusable = find_images(inputs, None, None, output)
     make_folder(output)
-    with console.progress("transforming", quiet) as show:
+    with progress("transforming", quiet) as show:
         found = measure_invariance(subject, images, layers, progress=show, **chosen)
     found.save(output)
 

@@ -11,6 +11,7 @@ import click
 
 from unpool.cli import console
 from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder
+from unpool.cli.progress import progress
 from unpool.cli.visualize.options import (
     MODEL,
     output_option,
@@ -119,17 +120,17 @@ def occlude(
     spare_inputs(sources, [output / f"{s.name}.{end}" for s in sources for end in _ENDINGS])
     make_folder(output)
     failed = len(unusable)
-    with console.progress("occluding", quiet) as show:
+    with progress("occluding", quiet) as show:
         for useless in unusable:
             _print(useless._asdict(), as_json, quiet)
         for i, source in enumerate(sources):
 
-            def tell(done: int, total: int, i: int = i) -> None:
-                show(i + done / total, len(sources))
+            def within(done: int, total: int, _: str = "", i: int = i) -> None:
+                show(i + done / total, len(sources), "occluding")
 
-            record = _occlude(subject, run, source, output, tell)
+            record = _occlude(subject, run, source, output, within)
             failed += "error" in record
-            show(i + 1, len(sources))
+            show(i + 1, len(sources), "occluding")
             _print(record, as_json, quiet)
     return 3 if failed else 0
 
@@ -164,7 +165,7 @@ def _runner(subject: "Subject", options: dict[str, Any], quiet: bool) -> Run:
         side = max(trial.shape[2] // 2, 1)  # tried with few stops
         tried = occlude(subject.model, trial, **{**options, "window": side, "stride": side})
         if tried.unprojected and not quiet:
-            console.complain(f"no projection: {tried.unprojected}")
+            console.print_error(f"no projection: {tried.unprojected}")
     return lambda images, progress: run(subject.model, images, progress=progress, **options)
 
 

@@ -246,7 +246,7 @@ def tell(
         console.print_json({"output": str(output), "seconds": seconds, **told})
         return 3 if failed else 0
     for reason in failed.values():
-        console.complain(reason)
+        console.print_error(reason)
     if show is not None:
         show()
     return 3 if failed else 0

@@ -9,6 +9,7 @@ import click
 
 from unpool.cli import console
 from unpool.cli.options import DEVICE, JSON, QUIET, make_folder, several_units, typed
+from unpool.cli.progress import progress
 from unpool.cli.visualize.options import (
     LAYERS,
     MODEL,
@@ -91,13 +92,13 @@ def project(
     spare_inputs(sources, files)
     make_folder(output)
     failed = len(unusable)
-    with console.progress("projecting", quiet) as show:
+    with progress("projecting", quiet) as show:
         for useless in unusable:
             _print(useless._asdict(), as_json, quiet)
         for done, source in enumerate(sources, 1):
             record = _project(projector, source, output)
             failed += "error" in record
-            show(done, len(sources))
+            show(done, len(sources), "projecting")
             _print(record, as_json, quiet)
     return 3 if failed else 0
 

@@ -8,6 +8,7 @@ import click
 
 from unpool.cli import console
 from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder, several_units, typed
+from unpool.cli.progress import progress
 from unpool.cli.visualize.options import (
     LABELED,
     LAYERS,
@@ -75,7 +76,7 @@ def top(
     if shown["units"] and shown["shown"]:
         raise OptionError("got --unit and --shown; leave one of them out")
     make_folder(output)
-    with console.progress("looking", quiet) as show:
+    with progress("looking", quiet) as show:
         found = make_gallery(
             subject, paths, output, layers, progress=show, **typed(shown), **take_rules(options)
         )
@@ -90,7 +91,7 @@ def top(
         console.print_json({**seen, "seconds": seconds, "layers": told})
     else:
         for reason in failed.values():
-            console.complain(reason)
+            console.print_error(reason)
         if not quiet:
             rows = [[str(value) for value in line.values()] for line in told]
             console.print_table([["layer", "units", "never active"], *rows])

@@ -1,0 +1,102 @@
+"""Error messages for the command line: one line each, and with flags for keyword arguments.
+
+The library speaks Python ("pass resume=True"). Here its messages are rewritten in the options of
+the command that was called ("pass --resume"), so that no library code has to know about flags.
+"""
+
+import errno
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from unpool.errors import UnpoolError
+
+_MEMORY = "out of memory; use smaller images or a smaller batch"
+_QUOTES = "'\""
+_ARGUMENT = re.compile(
+    r"(?P<set>\bset )?(?<![\w./-])(?<!--set )(?P<name>[a-z][\w.]*)="
+    r"(?P<value>'[^']*'|\"[^\"]*\"|\([^)]*\)|\[[^\]]*\]|[^\s,;:()]*[^\s,;:().])"
+)
+
+
+def error_message(error: BaseException, command: click.Command | None = None) -> str:
+    """The message for the user; empty for a bug, which should show its traceback.
+
+    Args:
+        error: what was raised.
+        command: the command that was called, whose options the message then names.
+
+    >>> error_message(FileNotFoundError(2, "No such file or directory", "cat.jpg"))
+    'cat.jpg: No such file or directory'
+    """
+    match error:
+        case click.UsageError(ctx=context):
+            name = context.command_path if context else "unpool"
+            return f"{error.format_message()} See {name} --help"
+        case UnpoolError():
+            return with_flags(str(error), command)
+        case OSError():
+            parts = (error.filename, error.strerror or error)
+            return ": ".join(str(part) for part in parts if part)
+        case MemoryError():
+            return _MEMORY
+        case RuntimeError() if re.search("out of memory|allocate memory", str(error)):  # PyTorch's
+            return _MEMORY
+        case Exception() if "No space left on device" in str(error):  # safetensors'
+            return str(error)
+        case _:
+            return ""
+
+
+def with_flags(message: str, command: click.Command | None) -> str:
+    """A message of the library with the command's flags in place of keyword arguments.
+
+    `name=value` becomes `--name value` where the command has such an option; what else has this
+    form is a recipe field in a command that has `--set`, and becomes `--set name=value`.
+
+    >>> option = click.Option(["--preset"])
+    >>> with_flags("pass preset='paper'", click.Command("segment", params=[option]))
+    'pass --preset paper'
+    """
+    options = {p.name: p for p in command.params if isinstance(p, click.Option)} if command else {}
+    fields = any("--set" in option.opts for option in options.values())
+
+    def flag(match: re.Match[str]) -> str:
+        if option := options.get(match["name"]):
+            return (match["set"] or "") + _flag(option, match["value"])
+        return f"--set {match['name']}={match['value']}" if fields else match[0]
+
+    return re.sub(_ARGUMENT, flag, message)
+
+
+def _flag(option: click.Option, value: str) -> str:
+    """An option with its value as one types it."""
+    name = max(option.opts, key=len)
+    if value in ("False", "None"):
+        return option.secondary_opts[0] if option.secondary_opts else f"no {name}"
+    if option.is_flag and value == "True":
+        return name
+    if value[0] in "([":  # several numbers have commas between them
+        return f"{name} {value[1:-1].replace(', ', ',')}"
+    return f"{name} {shlex.quote(value.strip(_QUOTES))}"
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether nothing more can be written, so that there is no point in going on."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@contextmanager
+def interrupted_with(hint: str) -> Iterator[None]:
+    """Say more than "interrupted" when the user interrupts the work inside.
+
+    >>> with interrupted_with("resume with: unpool train --resume runs/first"):
+    ...     pass
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; {hint}") from None

@@ -1,0 +1,136 @@
+import errno
+import json
+from pathlib import Path, PurePosixPath
+
+import click
+import numpy as np
+import pytest
+from PIL import Image
+
+from unpool.cli.images import each_image
+from unpool.errors import DataError, OptionError
+from unpool.vision.sources import Found, Source, Unusable
+
+
+@pytest.fixture
+def loop(capsys, tmp_path, monkeypatch):
+    """Run the loop over three images as a command; gives code, lines and lines of errors."""
+    monkeypatch.chdir(tmp_path)
+    for name in "abc":
+        Image.fromarray(np.full((4, 5, 3), ord(name), np.uint8)).save(f"{name}.png")
+    found = Found([Source(Path(f"{n}.png"), PurePosixPath(n)) for n in "abc"], [])
+
+    @click.command()
+    @click.option("--size", type=int)
+    @click.pass_context
+    def command(context, size):
+        pass
+
+    def run(make, found=found, *, as_json=False, quiet=False, summary="done"):
+        with click.Context(command):
+            code = each_image(
+                found,
+                make,
+                lambda record: f"{record['source']} has {record['shade']}",
+                what="looking",
+                as_json=as_json,
+                quiet=quiet,
+                summary=summary,
+            )
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err.splitlines()
+
+    run.found = found
+    return run
+
+
+def shade(source, progress):
+    progress(1, 2, "half of it")
+    return {"shade": int(source.read()[0, 0, 0])}
+
+
+def failing(error):
+    def make(source, progress):
+        if str(source) == "b.png":
+            raise error
+        return shade(source, progress)
+
+    return make
+
+
+def test_every_image_gets_a_record(loop):
+    lines = ["a.png has 97", "b.png has 98", "c.png has 99"]
+    assert loop(shade) == (0, [*lines, "3 of 3 done"], [])
+    assert loop(shade, summary="") == (0, lines, [])
+    assert loop(shade, quiet=True) == (0, [], [])
+    code, out, err = loop(shade, as_json=True)
+    assert (code, err) == (0, [])
+    for line, name in zip(out, "abc", strict=True):
+        record = json.loads(line)
+        assert record.pop("seconds") < 10
+        assert record == {"source": f"{name}.png", "shade": ord(name)}
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (DataError("got 3 pixels; wanted more"), "b.png: got 3 pixels; wanted more"),
+        (OSError(errno.EACCES, "Permission denied", "b.png"), "b.png: Permission denied"),
+        (MemoryError(), "b.png: out of memory; use smaller images or a smaller batch"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            "b.png: out of memory; use smaller images or a smaller batch",
+        ),
+        (OptionError("got no size; pass size=3"), "b.png: got no size; pass --size 3"),
+    ],
+)
+def test_a_failure_is_reported_and_the_others_go_on(loop, error, message):
+    code, out, err = loop(failing(error))
+    assert code == 3
+    assert out == ["a.png has 97", "c.png has 99", "2 of 3 done"]
+    assert err == [f"unpool: {message}"]
+    assert loop(failing(error), quiet=True) == (3, [], err)
+    code, out, err = loop(failing(error), as_json=True)
+    assert (code, err) == (3, [])
+    failed = json.loads(out[1])
+    assert list(failed) == ["source", "error"]
+    assert message.endswith(failed["error"])
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyError("x")])
+def test_a_full_disk_and_a_bug_end_the_work(loop, error):
+    with pytest.raises(type(error)):
+        loop(failing(error))
+
+
+def test_inputs_that_are_no_images_are_reported_first(loop):
+    found = loop.found._replace(unusable=[Unusable("d.png", "d.png: does not exist")])
+    code, out, err = loop(shade, found)
+    assert (code, out[-1], err) == (3, "3 of 4 done", ["unpool: d.png: does not exist"])
+    code, out, err = loop(shade, found, as_json=True)
+    assert json.loads(out[0]) == {"source": "d.png", "error": "d.png: does not exist"}
+
+
+def test_progress_within_an_image_counts_for_the_whole(loop, monkeypatch):
+    seen = []
+
+    class Recorder:
+        def __enter__(self):
+            return lambda done, total, what="": seen.append((done, total, what))
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr("unpool.cli.images.progress", lambda what, quiet: Recorder())
+    loop(shade)
+    assert [done for done, *_ in seen] == [0, 0.5, 1, 1, 1.5, 2, 2, 2.5, 3]
+    assert {tuple(rest) for _, *rest in seen} == {(3, "looking")}
+
+
+def test_standard_input_is_a_dash(loop, monkeypatch):
+    from types import SimpleNamespace
+
+    with open("a.png", "rb") as file:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=file))
+        found = Found([Source(None, PurePosixPath("stdin"))], [])
+        assert loop(shade, found) == (0, ["- has 97", "1 of 1 done"], [])
