@@ -142,7 +142,7 @@ def complain_of(record: Mapping[str, Any]) -> None:
 
 
 def segmentation_text(record: Mapping[str, Any]) -> str:
-    """What became of an image: the fraction of each class, the small ones together, and the seconds."""
+    """The result of an image: the fraction of each class, small ones together, and the seconds."""
     seen = {name: f for name, f in record["labels"].items() if f >= _SPECK}
     if (others := 1 - sum(seen.values())) >= 0.0005:  # what does not print as 0.0
         seen["others"] = others
