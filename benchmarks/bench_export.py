@@ -3,7 +3,7 @@
 What bounds them is arithmetic: convolutions, nearly all. They take turns in one process; seconds
 are medians over the rounds, those of a crop from batches of four. The last line is JSON.
 
-usage: python benchmarks/bench_export.py WEIGHTS [WEIGHTS.onnx] [WEIGHTS.xml] [WEIGHTS.pt2]
+usage: python benchmarks/bench_export.py WEIGHTS [WEIGHTS.onnx] [WEIGHTS.xml]
 """
 
 import json

@@ -3,7 +3,7 @@
 Every fourth image of a data set's split is labeled whole, at its own size, and in four crops.
 Counted are pixels whose label differs from PyTorch's in fp32, as trained. The last line is JSON.
 
-usage: python -m experiments.equality DATA WEIGHTS [WEIGHTS.onnx] [WEIGHTS.xml] [WEIGHTS.pt2]
+usage: python -m experiments.equality DATA WEIGHTS [WEIGHTS.onnx] [WEIGHTS.xml]
 """
 
 import json

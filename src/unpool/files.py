@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and strict JSON."""
 
+import hashlib
 import json
 import math
 import os
@@ -43,6 +44,12 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 digest of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: str | os.PathLike[str], values: object) -> None:

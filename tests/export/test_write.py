@@ -42,12 +42,9 @@ CARD = {
 PAIRS = [
     ("free", "onnx"),
     ("code", "openvino"),
-    ("fcn", "torch-export"),
-    pytest.param("free", "torch-export", marks=pytest.mark.slow),
+    ("fcn", "onnx"),
     pytest.param("free", "openvino", marks=pytest.mark.slow),
     pytest.param("code", "onnx", marks=pytest.mark.slow),
-    pytest.param("code", "torch-export", marks=pytest.mark.slow),
-    pytest.param("fcn", "onnx", marks=pytest.mark.slow),
     pytest.param("fcn", "openvino", marks=pytest.mark.slow),
 ]
 NETS = {
@@ -72,7 +69,7 @@ def exported(tmp_path_factory, weights):
     """Exported networks, by name and format, each made once.
 
     Random weights have no margins: rounding moves a switch here and there, most of all where
-    photos are flat. So they are verified on what is drawn, and less strictly.
+    photos are flat. So they are verified on noise only, and less strictly.
     """
     root = tmp_path_factory.mktemp("exports")
 
@@ -155,8 +152,8 @@ def test_segments_as_the_weights_do(weights, exported, name, kind):
     ours = Segmenter.from_pretrained(weights[name], precision="fp32")
     theirs = Segmenter.from_pretrained(exported(name, kind), precision="fp32")
     names = ("classes", "mean", "long_side", "mode", "aggregate", "presence_threshold", "side")
-    for told in (*names, "measured_modes"):
-        assert getattr(theirs, told) == getattr(ours, told), told
+    for field in (*names, "measured_modes"):
+        assert getattr(theirs, field) == getattr(ours, field), field
     assert theirs.presence_threshold == 0.01
     assert (theirs.palette == ours.palette).all()
     image = photo(45, 70)
@@ -165,7 +162,7 @@ def test_segments_as_the_weights_do(weights, exported, name, kind):
         found = theirs(image, **options).labels
         assert (found == ours(image, **options).labels).mean() > 0.998
         assert found.any()
-    engine = {"onnx": "onnxruntime", "openvino": "openvino", "torch-export": "torch"}[kind]
+    engine = {"onnx": "onnxruntime", "openvino": "openvino"}[kind]
     assert (
         theirs.describe("whole", presence_threshold=0)
         == f"whole images, long side 60, float32, {engine}"
@@ -184,7 +181,7 @@ def test_what_does_not_fit_is_refused(exported, weights):
         OptionError, match=r"precision bf16 for .*free.onnx.*onnxruntime.*ends in .x"
     ):
         Exported(exported("free", "onnx"), precision="bf16")
-    with pytest.raises(OptionError, match="precision 'fp16'; it is one of"):
+    with pytest.raises(OptionError, match=r"precision 'fp16'; did you mean 'bf16'\?"):
         Exported(exported("code", "openvino"), precision="fp16")
     with pytest.raises(OptionError, match=r"device 'cuda' for .*run on the CPU; leave it out"):
         Segmenter.from_pretrained(exported("free", "onnx"), device="cuda")
@@ -194,6 +191,15 @@ def test_what_does_not_fit_is_refused(exported, weights):
         Segmenter(Exported(exported("free", "onnx")), CARD["classes"], precision="fp32")
     with pytest.raises(WeightsError, match=r"free.onnx, an exported network, which only segments"):
         from_pretrained(exported("free", "onnx"))
+
+
+def test_pt2_is_written_and_not_read(exported):
+    """Reading one can run code; PyTorch itself runs what was written."""
+    path = exported("fcn", "torch-export")
+    for load in (Exported, Segmenter.from_pretrained):
+        with pytest.raises(WeightsError, match=r"fcn.pt2, .* not read here; export to .onnx or"):
+            load(path)
+    assert read_card(path)["exports"]["torch-export"]["verified"]["pixels"] > 0
 
 
 def test_bfloat16_is_for_openvino(exported, monkeypatch):
@@ -301,16 +307,14 @@ def test_a_partner_is_found_from_the_exports_place(weights, tmp_path, quick):
 
 
 def test_an_ensemble_of_exported_networks(exported):
-    both = EDeconvNet.from_pretrained(exported("free", "onnx"), exported("fcn", "torch-export"))
+    both = EDeconvNet.from_pretrained(exported("free", "onnx"), exported("fcn", "onnx"))
     assert both(photo(30, 40), proposals=2, method="grid").labels.shape == (30, 40)
 
 
 # ---- files that are no good ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("free", "onnx"), ("code", "openvino"), ("fcn", "torch-export")]
-)
+@pytest.mark.parametrize(("name", "kind"), [("free", "onnx"), ("code", "openvino")])
 def test_damaged_files_are_refused(copied, name, kind):
     path = copied(name, kind)
     data = path.read_bytes()
@@ -318,11 +322,11 @@ def test_damaged_files_are_refused(copied, name, kind):
     with pytest.raises(WeightsError, match=rf"{path.name} has sha256 .* is damaged or belongs to"):
         Exported(path)
     card = path.with_suffix(".card.json")
-    told = json.loads(card.read_text())
+    values = json.loads(card.read_text())
     path.write_bytes(data[: len(data) // 2])  # and now with a card that fits
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    told["exports"][kind]["sha256"][path.suffix] = digest
-    card.write_text(json.dumps(told))
+    values["exports"][kind]["sha256"][path.suffix] = digest
+    card.write_text(json.dumps(values))
     with pytest.raises(WeightsError, match=rf"cannot read .*{path.name}: .*; export it again"):
         Exported(path)
 
@@ -342,8 +346,8 @@ def test_what_is_missing_is_named(copied, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"exports": None}, "of which its card does not know; copy both again"),
-        ({"exports": {"onnx": {"sha256": {}}}}, "of which its card does not know"),
+        ({"exports": None}, "which its card does not list; copy both again"),
+        ({"exports": {"onnx": {"sha256": {}}}}, "which its card does not list"),
         ({"architecture": "Transformer"}, "names the architecture 'Transformer', which does not s"),
         ({"arguments": {"depth": 3}}, "has arguments that do not fit: .*depth.*; export it again"),
         ({"classes": ["cat"]}, "got classes .* in the card of .*; wanted 4 names"),
@@ -368,7 +372,7 @@ def test_nothing_is_left_of_an_export_that_gives_other_labels(
     monkeypatch.setattr(module, "trace", lambda model, trace=module.trace: trace(other))
     (tmp_path / "kept.txt").touch()
     wanted = (
-        r"^torch gives other labels than PyTorch at \d+ of 5100 pixels \(\d+\.\d+%\) of 2 "
+        r"^net.pt2 gives other labels than PyTorch at \d+ of 5100 pixels \(\d+\.\d+%\) of 2 "
         r"images, more than 0\.01%; nothing was kept: try another format"
     )
     with pytest.raises(WeightsError, match=wanted):
@@ -394,6 +398,7 @@ def test_nothing_is_left_of_an_export_that_breaks(weights, tmp_path, quick, monk
 
 def test_nothing_is_written_over(copied, weights, tmp_path):
     path = copied("fcn", "torch-export")
+    path.with_suffix(".onnx").unlink(missing_ok=True)
     (tmp_path / "fcn.bin").write_bytes(b"another's")
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     for ending, there in ((".pt2", "fcn.pt2"), (".xml", "fcn.bin")):
@@ -406,7 +411,7 @@ def test_nothing_is_written_over(copied, weights, tmp_path):
 
 def test_names_and_formats(weights, tmp_path):
     known = r"onnx \(\.onnx\), openvino \(\.xml\), torch-export \(\.pt2\)"
-    with pytest.raises(OptionError, match=f"got format 'tflite'; it is one of {known}"):
+    with pytest.raises(OptionError, match="got format 'tflite'; the choices are onnx, o"):
         export(weights["fcn"], tmp_path / "net.onnx", "tflite")
     with pytest.raises(OptionError, match=f"net.xml for format onnx; the formats and .* {known}"):
         export(weights["fcn"], tmp_path / "net.xml", "onnx")
@@ -429,7 +434,7 @@ def test_weights_that_cannot_be_exported(weights, exported, tmp_path, monkeypatc
         with pytest.raises(WeightsError, match="a Linear, which does not segment"):
             export("linear", tmp_path / "net.onnx")
     monkeypatch.setattr(module, "LARGEST", 1000)
-    with pytest.raises(OptionError, match=r"whose files hold 2 GB; choose the format torch-expo"):
+    with pytest.raises(OptionError, match=r"an ONNX file, at most 2 GB; choose the format torch-e"):
         export(weights["free"], tmp_path / "net.xml")
     assert names(tmp_path) == {"raw"}
 
@@ -527,8 +532,10 @@ def test_the_default_weights(tmp_path, name, kind, capsys):
     assert written["pixels"] > 500_000
 
 
-def test_a_folder_that_cannot_be_made_is_told(weights, tmp_path):
+def test_a_folder_that_cannot_be_made_is_named(weights, tmp_path):
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(OptionError, match=r"file/net.pt2, whose folder cannot be made or .*-o"):
+    with pytest.raises(
+        OptionError, match=r"file/net.pt2, whose folder cannot be made or .*another"
+    ):
         export(weights["free"], tmp_path / "file/net.pt2")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,6 +1,5 @@
-"""Run exported networks, the files that `unpool.export.write` wrote, in other engines."""
+"""Run exported networks (written by `unpool.export.write`) in ONNX Runtime or OpenVINO."""
 
-import hashlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -10,39 +9,40 @@ import torch
 from torch import Tensor, nn
 
 from unpool.cards import EXPORTED, read_card
-from unpool.errors import OptionError, ShapeError, WeightsError
-from unpool.export.graph import fixed_side, load_program
+from unpool.errors import OptionError, ShapeError, WeightsError, suggest
+from unpool.export.graph import fixed_side
+from unpool.files import sha256
 from unpool.models import FCN, MODELS, Network
 from unpool.models.vgg import Trunk
 
 Run = Callable[[Tensor], Tensor]
 
-ENGINES = {"onnx": "onnxruntime", "openvino": "openvino", "torch-export": "torch"}
-"""The package that runs a format."""
+ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
+"""The package that runs each format. Reading a `.pt2` can run code, so none is read."""
 
 
 class Exported:
-    """A network in a file, run by an engine on the CPU; takes the place of one in `Segmenter`.
+    """A network in a file, run by an engine on the CPU; `Segmenter` takes it like any other.
 
-    The engine uses as many threads as PyTorch at the time it begins: `torch.get_num_threads()`.
+    The engine uses as many threads as PyTorch when it starts: `torch.get_num_threads()`.
 
     Args:
-        path: NAME.onnx, NAME.xml with NAME.bin, or NAME.pt2; its card, NAME.card.json, beside it.
+        path: NAME.onnx, or NAME.xml with NAME.bin; with the card NAME.card.json beside it.
         precision: "fp32", "bf16" (OpenVINO only), or "auto", which is fp32.
         device: "auto" or "cpu".
-        exact: not for exported networks, whose arithmetic is the engine's.
+        exact: not supported, since the arithmetic is the engine's.
 
     Attributes:
-        card: what the weights say of themselves.
-        architecture: the name of the network's class.
-        engine: what runs it: "onnxruntime", "openvino" or "torch".
-        dtype: of the arithmetic.
-        classes: number of score maps.
-        size: design size; None for a network without one.
+        card: the model card.
+        architecture: the class name of the network.
+        engine: "onnxruntime" or "openvino".
+        dtype: the dtype of the arithmetic.
+        classes: the number of score maps.
+        size: the design size; None for a network without one.
 
     Raises:
-        WeightsError: no such file, without its card, damaged, or of another kind.
-        OptionError: what the engine cannot do, or an engine that is not installed.
+        WeightsError: the file or its card is missing, damaged, or of another kind.
+        OptionError: the engine is not installed, or cannot do what is asked.
     """
 
     def __init__(
@@ -56,6 +56,11 @@ class Exported:
         path = Path(path)
         self.card = read_card(path)
         self.format = EXPORTED[path.suffix]
+        if self.format not in ENGINES:
+            raise WeightsError(
+                f"got {path}, a file for torch.export.load, which can run code and is not read "
+                "here; export to .onnx or .xml, or give the weights that it was made of"
+            )
         self.engine = ENGINES[self.format]
         self._require_options(path, precision, device, exact)
         _require_whole(path, self.card, self.format)
@@ -64,20 +69,20 @@ class Exported:
         self.classes, self.size = self._plan.classes, self._plan.size
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         require_engine(self.engine, path)
-        self._run = _BEGIN[self.format](path, self.dtype)
+        self._run = _START[self.format](path, self.dtype)
 
     @property
     def fc(self) -> nn.Sequential | None:
-        """The code layers, without values; None in a network without them."""
+        """The code layers, on the meta device; None in a network without them."""
         return self._plan.fc
 
     @property
     def trunk(self) -> Trunk:
-        """The trunk, without values."""
+        """The trunk, on the meta device."""
         return self._plan.trunk
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Raw class scores (N, classes, H, W) for images (N, 3, H, W) made by `prepare`; fp32.
+        """Logits (N, classes, H, W), float32, for images (N, 3, H, W) made by `prepare`.
 
         Raises:
             ShapeError: an image of a size that the network does not take.
@@ -85,7 +90,7 @@ class Exported:
         x = x.float().contiguous()
         self.trunk.require_size(x)
         if isinstance(self._plan, FCN):
-            self._plan(x.to("meta"))  # refuses what its code layers cannot carry
+            self._plan(x.to("meta"))  # raises for sizes that its code layers cannot take
         side = fixed_side(self._plan)
         if side is not None and x.shape[2:] != (side, side):
             raise ShapeError(
@@ -97,7 +102,8 @@ class Exported:
     def _require_options(self, path: Path, precision: str, device: str, exact: bool) -> None:
         got = f"for {path}, an exported network"
         if precision not in ("auto", "bf16", "fp32"):
-            raise OptionError(f"got precision {precision!r}; it is one of auto, bf16, fp32")
+            known = suggest(precision, ("auto", "bf16", "fp32"))
+            raise OptionError(f"got precision {precision!r}; {known}")
         if precision == "bf16" and self.format != "openvino":
             raise OptionError(
                 f"got precision bf16 {got}, which {self.engine} runs in fp32; leave it out, or "
@@ -116,7 +122,7 @@ class Exported:
 
 
 def is_exported(source: object) -> bool:
-    """Whether it is the name of an exported network, rather than weights.
+    """Whether `source` names an exported network rather than weights.
 
     >>> is_exported("cats.onnx"), is_exported("objects")
     (True, False)
@@ -126,11 +132,11 @@ def is_exported(source: object) -> bool:
 
 
 def require_engine(package: str, wanted: object) -> None:
-    """See to it that a package for exported networks is installed.
+    """Raise unless a package that exporting or running needs is installed.
 
     Args:
-        package: its name.
-        wanted: what it is needed for.
+        package: its import name.
+        wanted: what needs it, for the message.
 
     Raises:
         OptionError: it is not installed.
@@ -141,14 +147,8 @@ def require_engine(package: str, wanted: object) -> None:
         )
 
 
-def sha256(path: Path) -> str:
-    """The digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _plan(card: dict[str, Any], path: Path) -> Network:
-    """The network of a card, without values."""
+    """The network that a card describes, on the meta device."""
     kind = MODELS.get(card["architecture"])
     try:
         with torch.device("meta"):
@@ -166,13 +166,13 @@ def _plan(card: dict[str, Any], path: Path) -> Network:
 
 
 def _require_whole(path: Path, card: dict[str, Any], kind: str) -> None:
-    """Refuse files that are not those the card was written for."""
+    """Refuse files whose digests are not those in the card."""
     exports = card.get("exports")
-    told = exports.get(kind) if isinstance(exports, dict) else None
-    digests = told.get("sha256") if isinstance(told, dict) else None
+    entry = exports.get(kind) if isinstance(exports, dict) else None
+    digests = entry.get("sha256") if isinstance(entry, dict) else None
     if not isinstance(digests, dict) or path.suffix not in digests:
         raise WeightsError(
-            f"got {path}, of which its card does not know; copy both again, or export it again"
+            f"got {path}, which its card does not list; copy both again, or export it again"
         )
     for suffix, digest in digests.items():
         part = path.with_suffix(suffix)
@@ -185,7 +185,7 @@ def _require_whole(path: Path, card: dict[str, Any], kind: str) -> None:
             )
 
 
-def _begin_onnx(path: Path, dtype: torch.dtype) -> Run:
+def _start_onnx(path: Path, dtype: torch.dtype) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -197,7 +197,7 @@ def _begin_onnx(path: Path, dtype: torch.dtype) -> Run:
     return lambda x: torch.from_numpy(session.run(["scores"], {"image": x.numpy()})[0])
 
 
-def _begin_openvino(path: Path, dtype: torch.dtype) -> Run:
+def _start_openvino(path: Path, dtype: torch.dtype) -> Run:
     import openvino
 
     bf16 = dtype == torch.bfloat16
@@ -217,19 +217,9 @@ def _begin_openvino(path: Path, dtype: torch.dtype) -> Run:
     return lambda x: torch.from_numpy(network(x.numpy())["scores"])
 
 
-def _begin_torch(path: Path, dtype: torch.dtype) -> Run:
-    try:
-        return load_program(path)
-    except WeightsError:
-        raise
-    except Exception as error:
-        raise _unreadable(path, error) from None
-
-
-_BEGIN: dict[str, Callable[[Path, torch.dtype], Run]] = {
-    "onnx": _begin_onnx,
-    "openvino": _begin_openvino,
-    "torch-export": _begin_torch,
+_START: dict[str, Callable[[Path, torch.dtype], Run]] = {
+    "onnx": _start_onnx,
+    "openvino": _start_openvino,
 }
 
 

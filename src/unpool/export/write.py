@@ -1,12 +1,11 @@
-"""Export a network to a file that other engines run: ONNX, OpenVINO, or torch.export.
+"""Export a network to a file for other engines: ONNX, OpenVINO or torch.export.
 
-What is exported is the network without batch norm, in fp32, with its switches in the phase form
-(see `Switches`), so that no engine has to know of unpooling. Before a file is kept, it is run: its
-label maps must be those of PyTorch.
+The exported graph is float32, with batch norm folded and the switches in the phase form (see
+`Switches`), so it needs no unpooling operator. A file is kept only if its label maps agree with
+those of PyTorch.
 """
 
 import importlib
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,11 +19,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from unpool import Progress
 from unpool.cards import EXPORTED, find_weights, read_card, settings
-from unpool.errors import OptionError, WeightsError
+from unpool.errors import OptionError, WeightsError, suggest
 from unpool.export.graph import fixed_side, least_side, silence, trace
-from unpool.export.runtime import Exported, require_engine, sha256
-from unpool.files import atomic
+from unpool.export.runtime import Exported, require_engine
+from unpool.files import atomic, sha256, write_json
 from unpool.models import Network, from_pretrained, prepare
 from unpool.models.vgg import MEAN_BGR
 from unpool.vision.images import Pixels, read_image
@@ -33,10 +33,10 @@ from unpool.vision.sizes import resize
 FORMATS = tuple(EXPORTED.values())
 
 TOLERANCE = 1e-4
-"""The largest fraction of pixels whose label may be another one than in PyTorch."""
+"""The largest fraction of pixels whose label may differ from PyTorch's."""
 
 LARGEST = 2**31
-"""Bytes that an ONNX file may have."""
+"""The size limit of ONNX files, in bytes: they are protobuf messages."""
 
 _ENDINGS = {"onnx": [".onnx"], "openvino": [".xml", ".bin"], "torch-export": [".pt2"]}
 _NEEDS = {
@@ -46,22 +46,19 @@ _NEEDS = {
 }
 _AXES = {0: "batch", 2: "height", 3: "width"}
 
-Progress = Callable[[int, int, str], None]
-"""Called with the number of steps done, their total, and what is being done."""
-
 
 class Written(NamedTuple):
-    """What was exported, and how it was verified."""
+    """An exported file, and the result of its verification."""
 
     file: str
     card: str
     format: str
     weights: str
-    input: str  #: the sizes of images that it takes
-    bytes: int  #: of the file, or both files
-    images: int  #: that PyTorch and the engine labeled
-    pixels: int  #: in them
-    different: int  #: of those pixels, how many got another label than in PyTorch, fp32
+    input: str  #: the image sizes that it takes
+    bytes: int  #: the size of the file, or of both files
+    images: int  #: number of images labeled by PyTorch and by the engine
+    pixels: int  #: number of pixels in them
+    different: int  #: number of pixels whose label differs from PyTorch's, fp32
 
 
 def export(
@@ -71,25 +68,25 @@ def export(
     *,
     progress: Progress = lambda done, total, doing: None,
 ) -> Written:
-    """Write a network for another engine, with its card, and verify it.
+    """Write a network and its card for another engine, and verify the file.
 
-    Any number of images goes in at once; of any size, unless the network has code layers, which
-    are exported for images of the design size.
+    It takes any number of images at once, of any size; a network with code layers is exported for
+    its design size only.
 
     Args:
         weights: the name of weights that ship with the package, or a folder of weights.
         output: NAME.onnx, NAME.xml (and NAME.bin) or NAME.pt2. The card is written to
             NAME.card.json, which exports of the same weights share.
-        format: "onnx", "openvino" or "torch-export"; told by the ending of `output` when not given.
+        format: "onnx", "openvino" or "torch-export"; by default, from the suffix of `output`.
         progress: called before each step.
 
     Returns:
-        What was written. `Segmenter.from_pretrained(output)` runs it.
+        A description of the file. `Segmenter.from_pretrained(output)` runs .onnx and .xml.
 
     Raises:
-        OptionError: an unknown format, a file that is there already, or a package not installed.
-        WeightsError: weights that cannot be used, or whose export gives other labels than PyTorch
-            at more than one pixel in 10,000; nothing is kept of it.
+        OptionError: the format is unknown, the file exists, or a package is not installed.
+        WeightsError: the weights cannot be used, or the exported labels differ from PyTorch's at
+            more than one pixel in 10,000; then nothing is kept.
 
     >>> import tempfile
     >>> from unpool.models import DeconvNet, save_pretrained
@@ -120,12 +117,14 @@ def export(
             "versions": _versions(format),
         }
         card = _moved(card, weights, output) | {"exports": {**others, format: about}}
-        draft.with_suffix(".card.json").write_text(json.dumps(card))
+        written = draft.with_suffix(".card.json")
+        write_json(written, card)
         progress(2, total, "verifying")
         checked = _verify(model, draft, settings(card, model.classes, weights))
         about["verified"] = checked
+        write_json(written, card)
         size = sum(part.stat().st_size for part in parts)
-        _keep(parts, output, card)
+        _keep([written, *parts], output.parent)
     progress(3, total, "done")
     beside = output.with_suffix(".card.json")
     numbers = size, checked["images"], checked["pixels"], checked["different"]
@@ -134,7 +133,7 @@ def export(
 
 @contextmanager
 def _drafts(output: Path) -> Iterator[Path]:
-    """A folder beside the output, gone at the end; so are new folders if nothing is kept."""
+    """A temporary folder beside the output; folders made for it go, too, if nothing is kept."""
     new = [folder for folder in (output.parent, *output.parent.parents) if not folder.exists()]
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -142,13 +141,13 @@ def _drafts(output: Path) -> Iterator[Path]:
     except OSError as error:
         raise OptionError(
             f"got {output}, whose folder cannot be made or written to ({error.strerror}); choose "
-            "another with -o"
+            "another output"
         ) from None
     try:
         with drafts as draft:
             yield Path(draft)
     except BaseException:
-        with suppress(OSError):  # something is in it by now
+        with suppress(OSError):  # another process may have put something there
             for folder in new:
                 folder.rmdir()
         raise
@@ -156,13 +155,13 @@ def _drafts(output: Path) -> Iterator[Path]:
 
 def _format(output: Path, format: str | None) -> str:
     known = ", ".join(f"{kind} ({ending})" for ending, kind in EXPORTED.items())
-    told = EXPORTED.get(output.suffix)
+    implied = EXPORTED.get(output.suffix)
     if format is not None and format not in FORMATS:
-        raise OptionError(f"got format {format!r}; it is one of {known}")
-    if told is None or format not in (None, told):
+        raise OptionError(f"got format {format!r}; {suggest(format, FORMATS)}")
+    if implied is None or format not in (None, implied):
         asked = "" if format is None else f" for format {format}"
         raise OptionError(f"got {output}{asked}; the formats and the endings of names are {known}")
-    return told
+    return implied
 
 
 def _require_network(model: nn.Module, card: dict[str, Any], weights: object, format: str) -> None:
@@ -176,13 +175,13 @@ def _require_network(model: nn.Module, card: dict[str, Any], weights: object, fo
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     if format != "torch-export" and size >= LARGEST:
         raise OptionError(
-            f"got {weights}, of {size / 1e9:.1f} GB, for format {format}, which goes by way of "
-            "ONNX, whose files hold 2 GB; choose the format torch-export"
+            f"got {weights}, of {size / 1e9:.1f} GB, for format {format}, which is made from an "
+            "ONNX file, at most 2 GB; choose the format torch-export"
         )
 
 
 def _require_target(output: Path, format: str, card: dict[str, Any]) -> dict[str, Any]:
-    """Refuse to write over files; gives what the card that is there says of other formats."""
+    """Refuse to overwrite files; return the entries of other formats in an existing card."""
     for ending in _ENDINGS[format]:
         if (part := output.with_suffix(ending)).exists():
             raise OptionError(f"got {output}, but {part} is there already; choose another name")
@@ -220,7 +219,7 @@ def _write_openvino(program: torch.export.ExportedProgram, path: Path) -> None:
     _write_onnx(program, onnx)
     network = openvino.Core().read_model(onnx)
     openvino.save_model(network, path, compress_to_fp16=False)
-    del network  # which reads the file as long as it lives
+    del network  # it keeps the file open
     onnx.unlink()
 
 
@@ -243,46 +242,55 @@ def _versions(format: str) -> dict[str, str]:
 
 
 def _moved(card: dict[str, Any], weights: str | Path, output: Path) -> dict[str, Any]:
-    """The card as it is to be read from elsewhere: a partner that is a path is seen from there."""
+    """The card with a relative path to a partner rewritten for the folder of the output."""
     partner = card.get("partner")
     if isinstance(partner, str) and (folder := find_weights(weights) / partner).is_dir():
         return {**card, "partner": Path(os.path.relpath(folder, output.parent)).as_posix()}
     return card
 
 
-def _keep(parts: list[Path], output: Path, card: dict[str, Any]) -> None:
-    """Move what was verified to its place; the card comes last, so that no other is read."""
+def _keep(parts: list[Path], folder: Path) -> None:
+    """Move verified files into place, the first (the card) last: it vouches for the others."""
     with ExitStack() as stack:
-        temporary = stack.enter_context(atomic(output.with_suffix(".card.json")))
-        temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
         for part in parts:
-            part.replace(stack.enter_context(atomic(output.with_suffix(part.suffix))))
+            part.replace(stack.enter_context(atomic(folder / part.name)))
 
 
 # ---- verification --------------------------------------------------------------------------------
 
 
-def _verify(model: Network, path: Path, told: dict[str, Any]) -> dict[str, int]:
-    """Run the file beside PyTorch, fp32: images, pixels, and how many labels are different.
+def _verify(model: Network, path: Path, options: dict[str, Any]) -> dict[str, int]:
+    """Compare the labels of the file with those of PyTorch, fp32, on some images.
+
+    Returns:
+        The numbers of images, of pixels, and of pixels whose labels are different.
 
     Raises:
-        WeightsError: too many.
+        WeightsError: too many labels are different.
     """
-    exported = Exported(path)
+    exported = _load(path)
     photos = pixels = different = 0
-    for images in _batches(model, told.get("long_side", 320)):
-        x = prepare(torch.from_numpy(images), told.get("mean", MEAN_BGR))
+    for images in _batches(model, options.get("long_side", 320)):
+        x = prepare(torch.from_numpy(images), options.get("mean", MEAN_BGR))
         labels = _labels(model, x)
         differs = labels != _labels(exported, x)
         photos, pixels = photos + len(images), pixels + labels.numel()
         different += int(differs.sum())
     if different > TOLERANCE * pixels:
         raise WeightsError(
-            f"{exported.engine} gives other labels than PyTorch at {different} of {pixels} pixels "
+            f"{path.name} gives other labels than PyTorch at {different} of {pixels} pixels "
             f"({different / pixels:.3%}) of {photos} images, more than {TOLERANCE:.2%}; "
             "nothing was kept: try another format, and please report it"
         )
     return {"images": photos, "pixels": pixels, "different": different}
+
+
+def _load(path: Path) -> Callable[[Tensor], Tensor]:
+    if path.suffix != ".pt2":
+        return Exported(path)
+    # Reading a .pt2 can run code, but this one was just written here. Its guards refuse images of
+    # a single cell of the last map, which work as well.
+    return torch.export.load(path).module(check_guards=False)
 
 
 @torch.inference_mode()
@@ -291,8 +299,8 @@ def _labels(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _batches(model: Network, long_side: int) -> Iterator[Pixels]:
-    """Images (N, H, W, 3) as the network is to see them: crops together, and whole ones alone."""
-    images = [*_drawn(), *_photos()]
+    """Images (N, H, W, 3) as in use: a batch of square crops, then whole images one by one."""
+    images = [*_noise(), *_photos()]
     if model.size is not None:
         side = model.size, model.size
         yield np.stack([_resized(image, *side) for image in images])
@@ -302,16 +310,16 @@ def _batches(model: Network, long_side: int) -> Iterator[Pixels]:
         yield resize(image, long_side, least=least_side(model))[None]
 
 
-def _drawn() -> Iterator[Pixels]:
-    """Blurred noise, high and wide."""
-    random = np.random.RandomState(0)  # this stream of numbers is frozen
+def _noise() -> Iterator[Pixels]:
+    """Blurred noise, in landscape and portrait format."""
+    random = np.random.RandomState(0)  # the same numbers in every version of NumPy
     for height, width in ((375, 500), (500, 333)):
         coarse = random.randint(0, 256, (height // 25, width // 25, 3)).astype(np.uint8)
         yield _resized(coarse, height, width)
 
 
 def _photos() -> Iterator[Pixels]:
-    """Photos that come with scikit-image, where it is installed."""
+    """The photos that ship with scikit-image, where it is installed."""
     try:
         folder = Path(str(resources.files("skimage"))) / "data"
     except ModuleNotFoundError:

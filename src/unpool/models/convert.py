@@ -1,11 +1,11 @@
 """Convert weights: files of Caffe, or weights of this package, into a folder of weights."""
 
-import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from unpool.data.classes import VOC_CLASSES
 from unpool.errors import OptionError
+from unpool.files import sha256
 from unpool.models import DeconvNet, Network, from_pretrained, save_pretrained
 from unpool.models.caffemodel import BatchNorm, load_caffemodel
 from unpool.models.vgg import MEAN_BGR
@@ -67,8 +67,6 @@ def _import(path: Path, batch_norm: BatchNorm) -> tuple[Network, dict[str, Any]]
     """The network in a file of Caffe, and its card."""
     model, ready, note = load_caffemodel(path, batch_norm)
     k = model.classes
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return model, {
         "classes": VOC_CLASSES if k == len(VOC_CLASSES) else [f"class {i}" for i in range(k)],
         "palette": voc_palette()[:k].tolist(),
@@ -76,7 +74,7 @@ def _import(path: Path, batch_norm: BatchNorm) -> tuple[Network, dict[str, Any]]
         "mode": "instance" if isinstance(model, DeconvNet) else "whole",
         "ready": ready,
         "note": note,
-        "source": {"file": path.name, "sha256": digest},
+        "source": {"file": path.name, "sha256": sha256(path)},
         "license": "that of the file's authors; of DeconvNet's: individual research use only, "
         "no redistribution",
         "figures": {},

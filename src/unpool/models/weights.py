@@ -5,7 +5,6 @@ normalization, recipe, data and licenses, the command, the measured figures, and
 tensors. Nothing is ever unpickled except plain tensors (`weights_only=True`).
 """
 
-import hashlib
 import json
 import pickle
 import warnings
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from unpool.cards import find_weights, read_card
 from unpool.errors import OptionError, WeightsError
-from unpool.files import atomic
+from unpool.files import atomic, sha256
 from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from unpool.models.deconvnet import DeconvNet
 from unpool.models.fcn import FCN, Interpolation
@@ -75,7 +74,7 @@ def save_pretrained(
     known = {"format": 1, "architecture": architecture, "arguments": model.arguments}
     with atomic(folder / "card.json") as card_file, atomic(folder / _TENSORS) as tensor_file:
         save_file(tensors, tensor_file, metadata={"format": "pt"})
-        known["sha256"] = _sha256(tensor_file)
+        known["sha256"] = sha256(tensor_file)
         try:
             text = json.dumps({**known, **card, **known}, indent=1, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -101,7 +100,7 @@ def from_pretrained(source: str | Path) -> tuple[Any, dict[str, Any]]:
     folder, card = find_weights(source), read_card(source)
     path = folder / _TENSORS
     try:
-        digest = _sha256(path)
+        digest = sha256(path)
     except OSError as error:
         raise WeightsError(
             f"found {folder}/card.json but cannot read {_TENSORS} ({error.strerror}); copy both"
@@ -329,8 +328,3 @@ def _dequantize(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         for k, v in tensors.items()
         if not k.endswith(_SCALE)
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

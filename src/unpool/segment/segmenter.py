@@ -134,7 +134,7 @@ class Segmenter:
 
         Args:
             source: the name of weights that ship with the package, a folder of weights, or an
-                exported network (.onnx, .xml, .pt2; see `Exported`).
+                exported network (.onnx, .xml; see `Exported`).
             **options: `mode`, `presence_threshold`, `device`, `precision`, `exact` of the class.
 
         Raises:
