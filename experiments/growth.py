@@ -56,12 +56,12 @@ def one_image(size: tuple[int, int], rounds: int, count: int, options: dict[str,
     return {"seconds": round(statistics.median(times[1:]), 4), "gb": gigabytes(peak_memory())}
 
 
-def folder_of(photos: int, count: int) -> list[Point]:
+def folder_of(total: int, count: int) -> list[Point]:
     """Seconds and GB after so many images of a folder."""
     points: list[Point] = []
     with threads(count), TemporaryDirectory() as folder:
         images = list(photos((SMALL * 3 // 4, SMALL)).values())
-        sources = [Path(folder, f"{n}.jpg") for n in range(photos)]
+        sources = [Path(folder, f"{n}.jpg") for n in range(total)]
         for n, source in enumerate(sources):
             write_image(source, np.roll(images[n % len(images)], n, axis=1))
         segmenter = Segmenter.from_pretrained("objects", mode="whole", long_side=SMALL)
@@ -69,7 +69,7 @@ def folder_of(photos: int, count: int) -> list[Point]:
         start = time.perf_counter()
         for n, source in enumerate(sources, 1):
             segmenter(read_image(source)).save(source.with_suffix(".png"))
-            if n in (1, EARLY) or n % max(photos // 20, 1) == 0:
+            if n in (1, EARLY) or n % max(total // 20, 1) == 0:
                 seconds = time.perf_counter() - start
                 points.append({"x": n, "seconds": round(seconds, 4), "gb": held_now()})
     return points
