@@ -13,9 +13,9 @@ from unpool.devices import find_device
 from unpool.generate.batches import Views, lessons
 from unpool.generate.train import build, fit
 from unpool.models import GenerativeNet
-from unpool.recipes import Generation, Rate
+from unpool.recipes import GenerationRecipe, Rate
 
-COMPACT = Generation(
+COMPACT = GenerationRecipe(
     "compact",
     (Rate(800, 1e-3),),
     size=64,
@@ -30,12 +30,12 @@ COMPACT = Generation(
     optimizer="adamw",
     bias_lr=1.0,
     warmup=50,
-    falling=True,
+    schedule="cosine",
 )
 """Learns from views as they are, without random transformations."""
 
 
-def for_steps(recipe: Generation, steps: int, **changes: Any) -> Generation:
+def for_steps(recipe: GenerationRecipe, steps: int, **changes: Any) -> GenerationRecipe:
     """The recipe with another number of steps (and a warmup that fits), and other changes."""
     rates = (Rate(steps, recipe.rates[0].lr),)
     return dataclasses.replace(recipe, rates=rates, warmup=min(recipe.warmup, steps), **changes)
@@ -45,7 +45,7 @@ def train_compact(
     views: Views,
     learned: NDArray[np.int64],
     styles: int,
-    recipe: Generation,
+    recipe: GenerationRecipe,
     device: str,
     on_step: Callable[[int], object],
 ) -> GenerativeNet:

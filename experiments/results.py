@@ -27,7 +27,14 @@ from unpool.cards import read_card
 from unpool.data import DataSet, open_data, read_sample
 from unpool.files import atomic
 from unpool.ops import CRF_PRESETS, DenseCRF, Kernel
-from unpool.recipes import RECIPES, Phase, Recipe
+from unpool.recipes import (
+    FCN8S,
+    FINETUNE,
+    OBJECTS,
+    OBJECTS_LONGER,
+    Phase,
+    SegmentationRecipe,
+)
 from unpool.segment.aggregate import Aggregate
 from unpool.segment.ensemble import combine
 from unpool.segment.evaluate import Measured, compare, evaluate, summarize
@@ -60,7 +67,7 @@ PRESENCES = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 PRESENCE_OF = ("FCN-8s", "DeconvNet, whole image", "DeconvNet, instance-wise", "EDeconvNet")
 FOLDS = 10  #: in each, the presence is chosen by the images of the others
 ENLARGED = 500  #: long side of VOC's images, for which these parameters were published
-STAGED = dataclasses.replace(RECIPES["finetune"], name="stages", patience=None)
+STAGED = dataclasses.replace(FINETUNE, name="stages", patience=None)
 STAGES: dict[str, tuple[Phase, ...]] = {  # from `objects`; as many steps each
     "stage 1 only": (Phase("stage 1", 5, 200, 2e-4, 2e-4, 2e-5, 4, ("objects",)),),
     "stage 1, then stage 2": (
@@ -376,7 +383,7 @@ def _cell(summary: dict[str, Any]) -> str:
     return f"{100 * summary['miou']:.1f}"
 
 
-def trained(recipe: Recipe, folder: Path, data: Path, trunk: Path | None) -> Path:
+def trained(recipe: SegmentationRecipe, folder: Path, data: Path, trunk: Path | None) -> Path:
     """The weights of a recipe's run; it is begun, or gone on with, if they are not there."""
     if not (folder / "weights/card.json").exists():
         click.echo(f"training {recipe.name}")
@@ -410,10 +417,9 @@ def main(
     names = ["objects", "objects-fcn8s"]
     if not shipped:
         first, partner = (
-            trained(RECIPES[name], runs / name, data, trunk_weights)
-            for name in ("objects", "fcn8s")
+            trained(recipe, runs / recipe.name, data, trunk_weights) for recipe in (OBJECTS, FCN8S)
         )
-        longer = dataclasses.replace(RECIPES["objects-longer"], start=str(first))
+        longer = dataclasses.replace(OBJECTS_LONGER, start=str(first))
         names = [str(trained(longer, runs / longer.name, data, None)), str(partner)]
     deconvnet, fcn = (Segmenter.from_pretrained(name) for name in names)
     known = [data.name, split, *(read_card(name)["sha256"] for name in names)]

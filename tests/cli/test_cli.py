@@ -26,7 +26,7 @@ from unpool.cards import MODES, read_card
 from unpool.cli import commands, main
 from unpool.models import FCN, DeconvNet, from_pretrained, list_pretrained, save_pretrained
 from unpool.ops.crf import CRF_PRESETS
-from unpool.recipes import Phase, Recipe
+from unpool.recipes import Phase, SegmentationRecipe
 from unpool.segment.ensemble import EDECONVNET, ENSEMBLES, EDeconvNet, load
 from unpool.segment.evaluate import evaluate
 from unpool.segment.segmenter import PRESETS, Segmenter
@@ -770,8 +770,8 @@ def test_figures_that_do_not_exist_are_null(run, weights, data, monkeypatch):
 
 
 @pytest.fixture
-def recipe(monkeypatch) -> Recipe:
-    short = Recipe("short", (Phase("coarse", 1, 2, 1e-3),))
+def recipe(monkeypatch) -> SegmentationRecipe:
+    short = SegmentationRecipe("short", (Phase("coarse", 1, 2, 1e-3),))
     monkeypatch.setattr(recipes, "RECIPES", {"short": short})
     return short
 
@@ -802,7 +802,7 @@ def test_training_is_passed_on_and_reported(run, recipe, monkeypatch):
         "--trunk-weights vgg.pt --resume --json",
         "data": Path("photos"),
         "output": Path("my run"),
-        "recipe": Recipe("short", recipe.phases, batch=2),
+        "recipe": SegmentationRecipe("short", recipe.phases, batch=2),
         "resume": True,
         "tensorboard": False,
         "trunk_weights": Path("vgg.pt"),
@@ -817,10 +817,10 @@ def test_training_is_passed_on_and_reported(run, recipe, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["shrt"], r"got recipe 'shrt'; did you mean short\? the recipes are short"),
+        (["shrt"], r"got recipe 'shrt'; did you mean 'short'\? The choices are short"),
         (
             ["short", "--set", "bach=2"],
-            r"got --set bach=2; there is no 'bach': did you mean batch\?",
+            r"got bach=2; there is no 'bach': did you mean 'batch'\?",
         ),
         (["short", "--device", "tpu"], r"got device 'tpu'|got data"),
         (["short", "--trunk-inputs", "bgr"], r"'bgr' is not one of 'caffe', 'torchvision'\. See"),
@@ -869,15 +869,13 @@ def test_info(run, weights, monkeypatch):
     monkeypatch.setattr("unpool.cli.info.list_pretrained", lambda: ["cats"])
     monkeypatch.setattr("unpool.cli.info.read_card", {"cats": card}.__getitem__)
     monkeypatch.setattr(recipes, "RECIPES", {"short": None})
-    monkeypatch.setattr(recipes, "CLASSIFICATIONS", {"kinds": None})
-    monkeypatch.setattr(recipes, "GENERATIONS", {"seats": None})
     code, out, err = run("info", "--json")
     assert (code, err, len(out)) == (0, [], 1)
     facts = json.loads(out[0])
     assert facts["unpool"] == unpool.__version__
     assert facts["torch"] == torch.__version__
     assert facts["weights"] == {"cats": {"figures": figures, "license": "none"}}
-    assert facts["recipes"] == ["short", "kinds", "seats"]
+    assert facts["recipes"] == ["short"]
     assert "devices" not in facts
     facts = json.loads(run("info", "--devices", "--json")[1][0])
     assert (facts["devices"][0], set(facts["bf16"]) <= set(facts["devices"])) == ("cpu", True)

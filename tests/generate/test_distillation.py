@@ -15,7 +15,7 @@ from unpool.generate.distillation import draw_together, load_teachers, taught
 from unpool.generate.evaluate import draw
 from unpool.generate.train import build
 from unpool.models import ZFNet, save_pretrained
-from unpool.recipes import CHAIRS_TAUGHT, GENERATIONS, Generation, override
+from unpool.recipes import CHAIRS_TAUGHT, RECIPES, GenerationRecipe, override
 from unpool.rendering.dataset import AZIMUTHS
 
 CPU = torch.device("cpu")
@@ -63,7 +63,7 @@ def test_drawings_are_the_mean_of_the_teachers():
 
 
 def test_teachers_draw_a_share_of_each_part_between_the_views():
-    nets, recipe = [network()], dataclasses.replace(TAUGHT, teachers_share=0.25)
+    nets, recipe = [network()], dataclasses.replace(TAUGHT, teachers_fraction=0.25)
     views, learned = some_views(), np.arange(12)
     plain = lessons(views, learned, recipe, 8)
     changed = taught(lessons(views, learned, recipe, 8), nets, recipe, 8, (20.0, 30.0))
@@ -193,7 +193,7 @@ def test_the_default_weights_learn_from_recipes_of_their_own():
     """Whoever begins with nothing can train all that is needed, in this order."""
     known = set()
     for name in ("", "-longer", "-ranges", "-one-stream", "-taught"):
-        recipe = GENERATIONS[f"chairs{name}"]
+        recipe = RECIPES[f"chairs{name}"]
         needed = {*recipe.teachers, *([recipe.start] if recipe.start else [])}
         assert needed <= known
         assert recipe.held_out == CHAIRS_TAUGHT.held_out
@@ -203,4 +203,4 @@ def test_the_default_weights_learn_from_recipes_of_their_own():
 
 def test_the_card_of_the_default_weights_has_their_recipe():
     """So that it can be read, and run again."""
-    assert Generation.from_json(read_card("chairs")["recipe"]) == CHAIRS_TAUGHT
+    assert GenerationRecipe.from_json(read_card("chairs")["recipe"]) == CHAIRS_TAUGHT

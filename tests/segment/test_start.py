@@ -9,12 +9,12 @@ import torch
 
 from unpool.errors import OptionError, WeightsError
 from unpool.models import FCN, SqueezeNet, from_pretrained, save_pretrained
-from unpool.recipes import Phase, Recipe
+from unpool.recipes import Phase, SegmentationRecipe
 from unpool.segment.train import train
 from unpool.training.loop import Step
 from unpool.training.run import load_state, save_state
 
-TINY = Recipe(
+TINY = SegmentationRecipe(
     "tiny",
     phases=(Phase("all", 2, 3, 1e-2, 1e-2, 1e-2),),
     trunk=((1, 6), (1, 8)),
@@ -56,7 +56,7 @@ def test_the_finished_weights_are_a_mean_with_those_of_the_beginning(data, start
     recipe = dataclasses.replace(TINY, start=str(start))
     runs = {share: tmp_path / f"share-{share}" for share in (0, 0.25, 1)}
     for share, folder in runs.items():
-        train(data, folder, dataclasses.replace(recipe, start_share=share))
+        train(data, folder, dataclasses.replace(recipe, average_with_start=share))
     old = from_pretrained(start)[0].state_dict()
     learned, mean, same = (from_pretrained(f / "weights")[0].state_dict() for f in runs.values())
     for name, tensor in old.items():
@@ -84,26 +84,28 @@ def refused(data, tmp_path, recipe, error, message, **options):
 )
 def test_a_mean_with_weights_of_other_classes_is_refused(data, start, tmp_path, names, message):
     (data / "classes.txt").write_text(names)
-    recipe = dataclasses.replace(TINY, start=str(start), start_share=0.5)
-    refused(data, tmp_path, recipe, OptionError, f"{message}; .*same names.*set start_share=0")
+    recipe = dataclasses.replace(TINY, start=str(start), average_with_start=0.5)
+    refused(
+        data, tmp_path, recipe, OptionError, f"{message}; .*same names.*set average_with_start=0"
+    )
 
 
 def test_a_mean_with_weights_whose_card_names_no_classes_is_refused(data, start, tmp_path):
     card = json.loads((start / "card.json").read_text())
     (start / "card.json").write_text(json.dumps(card | {"classes": None}))
-    recipe = dataclasses.replace(TINY, start=str(start), start_share=0.5)
+    recipe = dataclasses.replace(TINY, start=str(start), average_with_start=0.5)
     refused(data, tmp_path, recipe, OptionError, "class 0 is not named.*write the same names")
 
 
 def test_a_mean_of_two_architectures_is_refused(data, start, tmp_path):
-    recipe = dataclasses.replace(TINY, start=str(start), start_share=0.5, code=8)
-    message = r"of another architecture.*set start_share=0"
+    recipe = dataclasses.replace(TINY, start=str(start), average_with_start=0.5, code=8)
+    message = r"of another architecture.*set average_with_start=0"
     refused(data, tmp_path, recipe, OptionError, message)
 
 
 def test_a_mean_takes_no_other_trunk(data, start, tmp_path):
-    recipe = dataclasses.replace(TINY, start=str(start), start_share=0.5)
-    message = r"leave --trunk-weights out, or set start_share=0"
+    recipe = dataclasses.replace(TINY, start=str(start), average_with_start=0.5)
+    message = r"leave --trunk-weights out, or set average_with_start=0"
     refused(data, tmp_path, recipe, OptionError, message, trunk_weights=tmp_path / "vgg.pth")
 
 
@@ -112,7 +114,7 @@ def test_a_mean_takes_no_other_trunk(data, start, tmp_path):
 def test_weights_of_another_network_are_no_beginning(data, tmp_path, other, share):
     net = SqueezeNet(2) if other is SqueezeNet else FCN(2, TINY.trunk, 8, stride=4)
     save_pretrained(net, tmp_path / "other", {})
-    recipe = dataclasses.replace(TINY, start=str(tmp_path / "other"), start_share=share)
+    recipe = dataclasses.replace(TINY, start=str(tmp_path / "other"), average_with_start=share)
     message = f"got {other.__name__} weights to start from, .*; set start to DeconvNet weights"
     refused(data, tmp_path, recipe, OptionError, message)
 
@@ -139,7 +141,7 @@ def test_weights_that_are_not_there_are_no_beginning(data, tmp_path):
 def test_a_card_with_classes_that_are_no_names_is_refused(data, start, tmp_path, classes):
     card = json.loads((start / "card.json").read_text()) | {"classes": classes}
     (start / "card.json").write_text(json.dumps(card))
-    recipe = dataclasses.replace(TINY, start=str(start), start_share=0.5)
+    recipe = dataclasses.replace(TINY, start=str(start), average_with_start=0.5)
     refused(data, tmp_path, recipe, WeightsError, "classes .* in the card of .*wanted 2 names")
 
 
@@ -148,7 +150,7 @@ def mean(start):
     """Of two steps, with a checkpoint after the first."""
     phase = Phase("all", 2, 2, 1e-2, 1e-2, 1e-2)
     return dataclasses.replace(
-        TINY, start=str(start), start_share=0.5, phases=(phase,), save_every=1
+        TINY, start=str(start), average_with_start=0.5, phases=(phase,), save_every=1
     )
 
 
@@ -162,7 +164,7 @@ def ended(run):
 def test_a_run_goes_on_whatever_became_of_the_weights_of_its_beginning(
     data, start, mean, tmp_path, loss, share, stopped_at
 ):
-    recipe = dataclasses.replace(mean, start_share=share)
+    recipe = dataclasses.replace(mean, average_with_start=share)
     train(data, tmp_path / "whole", recipe)
     with stopped_at(2) as report:
         train(data, tmp_path / "stopped", recipe, report=report)

@@ -13,13 +13,13 @@ from PIL import Image
 from unpool import Segmenter
 from unpool.errors import DataError, ImageError, OptionError, TrainingError, WeightsError
 from unpool.models import FCN, from_pretrained
-from unpool.recipes import DECONVNET, Phase, Recipe
+from unpool.recipes import DECONVNET, Phase, SegmentationRecipe
 from unpool.segment.train import train
 from unpool.training.loop import Step
 from unpool.training.run import Preparation
 from unpool.vision.images import read_image, write_mask
 
-TINY = Recipe(
+TINY = SegmentationRecipe(
     "tiny",
     phases=(
         Phase("coarse", stages=1, steps=3, lr=1e-2),
@@ -81,7 +81,7 @@ def test_a_run_leaves_all_that_it_promises_and_its_weights_segment(data, tmp_pat
     assert summary["images"] == 2  # every fifth image
     assert summary["notes"] == []
     assert json.loads((run / "eval/summary.json").read_text())["miou"] == summary["miou"]
-    assert Recipe.from_json(json.loads((run / "config.json").read_text())) == TINY
+    assert SegmentationRecipe.from_json(json.loads((run / "config.json").read_text())) == TINY
     assert "torch" in json.loads((run / "env.json").read_text())
     written = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert written == [record._asdict() for record in records]

@@ -11,9 +11,9 @@ import zipfile
 import pytest
 import torch
 
-from unpool.recipes import Phase, Recipe
+from unpool.recipes import Phase, SegmentationRecipe
 
-RECIPE = Recipe(
+RECIPE = SegmentationRecipe(
     "killed",
     phases=(
         Phase("coarse", stages=1, steps=12, lr=1e-2),
@@ -35,10 +35,10 @@ RECIPE = Recipe(
 STEPS = 40
 CHILD = """
 import json, sys, torch
-from unpool.recipes import Recipe
+from unpool.recipes import SegmentationRecipe
 from unpool.segment.train import train
 torch.set_num_threads(1)
-recipe = Recipe.from_json(json.loads(sys.argv[3]))
+recipe = SegmentationRecipe.from_json(json.loads(sys.argv[3]))
 print(0, flush=True)
 train(sys.argv[1], sys.argv[2], recipe, resume=True, report=lambda r: print(r.n, flush=True))
 """

@@ -16,12 +16,14 @@ from unpool.data.crops import Views, draw_views
 from unpool.data.datasets import open_data
 from unpool.errors import OptionError, TrainingError
 from unpool.models import FCN, DeconvNet, prepare
-from unpool.recipes import DECONVNET, Phase, Recipe, override
+from unpool.recipes import DECONVNET, Phase, SegmentationRecipe, override
 from unpool.segment.growing import Plain, Scaffold
 from unpool.training.loop import _loss, estimate_statistics, fit
 
 TRUNK = ((1, 6), (1, 8))
-TINY = Recipe("tiny", (Phase("coarse", 1, 3, 1e-2),), trunk=TRUNK, code=None, size=32, batch=2)
+TINY = SegmentationRecipe(
+    "tiny", (Phase("coarse", 1, 3, 1e-2),), trunk=TRUNK, code=None, size=32, batch=2
+)
 
 
 def test_the_loss_falls_and_a_frozen_trunk_stays(data):
@@ -174,7 +176,7 @@ def test_the_gradient_is_cut_at_its_largest_norm_and_told():
 )
 def test_maps_computed_again_change_nothing(make, bf16):
     """Weights, gradients, statistics and losses of three steps of two parts, odd sizes, dropout."""
-    recipe = Recipe(
+    recipe = SegmentationRecipe(
         "again",
         (Phase("all", 2, 3, 1e-2, older_lr=1e-2, trunk_lr=1e-2),),
         batch=6,

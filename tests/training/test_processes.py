@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 
 from unpool import distributed
 from unpool.errors import OptionError
-from unpool.recipes import Phase, Recipe
+from unpool.recipes import Phase, SegmentationRecipe
 from unpool.segment import train as application
 from unpool.segment.train import train
 from unpool.training.loop import Step
 from unpool.training.run import Run
 from unpool.vision.images import write_image, write_mask
 
-TINY = Recipe(
+TINY = SegmentationRecipe(
     "tiny",
     phases=(
         Phase("coarse", stages=1, steps=2, lr=1e-2),
@@ -85,7 +85,7 @@ def main(data, output):
     sys.addaudithook(audit)
     found = {"whole": train(data, output / "whole", TINY)["miou"]}
     found["state"] = digest(learners[-1])
-    same = dataclasses.replace(TINY, start=str(output / "whole/weights"), start_share=1)
+    same = dataclasses.replace(TINY, start=str(output / "whole/weights"), average_with_start=1)
     train(data, output / "same", same)
     found["same"] = digest(learners[-1])
     found["stopped"] = stop_and_resume(data, output / "stopped")

@@ -22,7 +22,7 @@ from unpool.errors import OptionError
 from unpool.files import atomic, write_json
 from unpool.models import AlexNet, Classifier, ZFNet, prepare, save_pretrained
 from unpool.models.classifiers import initialize, renormalize
-from unpool.recipes import Classification
+from unpool.recipes import ClassificationRecipe
 from unpool.training.loop import (
     Progress,
     Step,
@@ -55,7 +55,7 @@ Report = Callable[[Plan | Step | Accuracy], None]
 def train_classifier(
     data: str | Path,
     output: str | Path,
-    recipe: Classification,
+    recipe: ClassificationRecipe,
     *,
     split: str = "train",
     val: str = "val",
@@ -114,7 +114,7 @@ def train_classifier(
             return _finish(run, learn, choose, command)
 
 
-def build(recipe: Classification, classes: int) -> Classifier:
+def build(recipe: ClassificationRecipe, classes: int) -> Classifier:
     """The recipe's network.
 
     Raises:
@@ -133,7 +133,7 @@ def build(recipe: Classification, classes: int) -> Classifier:
 def fit(
     net: Classifier,
     stream: Iterator[Batch],
-    recipe: Classification,
+    recipe: ClassificationRecipe,
     images: int,
     progress: Progress | None = None,
     optimizer_state: dict[str, object] | None = None,
@@ -170,21 +170,21 @@ def fit(
         yield step
 
 
-def steps_of(recipe: Classification, images: int) -> int:
+def steps_of(recipe: ClassificationRecipe, images: int) -> int:
     """How many steps the training has."""
     return math.ceil(recipe.epochs * images / recipe.batch)
 
 
-def epochs_done(recipe: Classification, images: int, step: int) -> int:
+def epochs_done(recipe: ClassificationRecipe, images: int, step: int) -> int:
     """How many epochs are over after so many steps."""
     return min(step * recipe.batch // images, recipe.epochs)
 
 
-def _crops(recipe: Classification) -> Crops:
+def _crops(recipe: ClassificationRecipe) -> Crops:
     return Crops(recipe.size, recipe.enlarged, recipe.corners, recipe.flip)
 
 
-def _groups(net: Classifier, recipe: Classification) -> list[dict[str, Any]]:
+def _groups(net: Classifier, recipe: ClassificationRecipe) -> list[dict[str, Any]]:
     """Filters decay, biases do not."""
     kinds = [
         ([p for p in net.parameters() if p.dim() > 1], recipe.weight_decay),
@@ -196,7 +196,7 @@ def _groups(net: Classifier, recipe: Classification) -> list[dict[str, Any]]:
     ]
 
 
-def _losses(engine: nn.Module, recipe: Classification, part: Batch) -> tuple[Tensor, Tensor]:
+def _losses(engine: nn.Module, recipe: ClassificationRecipe, part: Batch) -> tuple[Tensor, Tensor]:
     device = next(engine.parameters()).device
     truth = torch.from_numpy(part.labels).to(device)
     with arithmetic(device, recipe.bf16):
@@ -206,7 +206,7 @@ def _losses(engine: nn.Module, recipe: Classification, part: Batch) -> tuple[Ten
 
 
 def _fit(
-    run: Run[Classification, Classifier],
+    run: Run[ClassificationRecipe, Classifier],
     stream: Iterator[Batch],
     learn: ClassFolders,
     choose: ClassFolders,
@@ -242,7 +242,7 @@ def _drop(progress: Progress) -> None:
         group["peak"] *= _DROP
 
 
-def _keep(run: Run[Classification, Classifier], ended: range) -> None:
+def _keep(run: Run[ClassificationRecipe, Classifier], ended: range) -> None:
     """Keep the weights of the epochs that the recipe names, to see features evolve."""
     if distributed.rank() > 0:
         return
@@ -254,7 +254,10 @@ def _keep(run: Run[Classification, Classifier], ended: range) -> None:
 
 
 def _finish(
-    run: Run[Classification, Classifier], learn: ClassFolders, choose: ClassFolders, command: str
+    run: Run[ClassificationRecipe, Classifier],
+    learn: ClassFolders,
+    choose: ClassFolders,
+    command: str,
 ) -> dict[str, Any]:
     """Weights, card, images and figures of the best network."""
     run.take_best()
@@ -276,7 +279,7 @@ def _finish(
 
 
 def _card(
-    learn: ClassFolders, recipe: Classification, summary: dict[str, Any], command: str
+    learn: ClassFolders, recipe: ClassificationRecipe, summary: dict[str, Any], command: str
 ) -> dict[str, Any]:
     """What the weights say of themselves."""
     names = ("top1", "top1_interval", "top5", "images", "protocol")

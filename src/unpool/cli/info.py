@@ -23,7 +23,7 @@ def info(weights: str | None, devices: bool, as_json: bool) -> None:
     \b
     Example: unpool info --weights objects
     """
-    from unpool.recipes import CLASSIFICATIONS, GENERATIONS, RECIPES
+    from unpool.recipes import RECIPES
 
     if weights is not None:
         facts = read_card(weights)
@@ -36,7 +36,7 @@ def info(weights: str | None, devices: bool, as_json: bool) -> None:
         cards = {name: read_card(name) for name in list_pretrained()}
         about = ("figures", "license")
         facts["weights"] = {name: {k: card.get(k) for k in about} for name, card in cards.items()}
-        facts["recipes"] = [*RECIPES, *CLASSIFICATIONS, *GENERATIONS]
+        facts["recipes"] = list(RECIPES)
     if as_json:
         console.print_json(facts)
     elif weights is not None:

@@ -1,6 +1,5 @@
 """`unpool train`: a network that segments, classifies or draws, by a recipe."""
 
-import difflib
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from unpool.errors import OptionError
 
 if TYPE_CHECKING:
     from unpool.classify.train import Plan
-    from unpool.recipes import AnyKind, Classification, Generation, Recipe
+    from unpool.recipes import ClassificationRecipe, GenerationRecipe, SegmentationRecipe
     from unpool.training.loop import Step
     from unpool.training.run import Accuracy, Likeness, Preparation, Validation
 
@@ -89,37 +88,35 @@ def train(
     Example: unpool train chairs --data RENDERS -o runs/third
     """
     from unpool.recipes import (
-        CLASSIFICATIONS,
-        GENERATIONS,
-        RECIPES,
-        Classification,
-        Generation,
+        ClassificationRecipe,
+        GenerationRecipe,
+        SegmentationRecipe,
+        find_recipe,
         override,
     )
 
-    known: dict[str, AnyKind] = {**RECIPES, **CLASSIFICATIONS, **GENERATIONS}
-    if recipe not in known:
-        near = difflib.get_close_matches(recipe, known, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise OptionError(f"got recipe {recipe!r}; {hint}the recipes are {', '.join(known)}")
-    chosen = override(known[recipe], list(settings))
+    chosen = override(find_recipe(recipe), list(settings))
     shown = {"as_json": as_json, "quiet": quiet}
     passed = {**typed(options), "command": command}
-    if isinstance(chosen, Classification):
+    if isinstance(chosen, ClassificationRecipe):
         _refuse(
             chosen, passed, "trunk_weights", "trunk_inputs", why="whose network has no VGG trunk"
         )
         _classify(data, output, chosen, passed, **shown)
-    elif isinstance(chosen, Generation):
+    elif isinstance(chosen, GenerationRecipe):
         why = "which learns from rendered views"
         _refuse(chosen, passed, "trunk_weights", "trunk_inputs", "split", "val", why=why)
         _draw(data, output, chosen, passed, **shown)
     else:
+        assert isinstance(chosen, SegmentationRecipe)
         _segment(data, output, chosen, passed, **shown)
 
 
 def _refuse(
-    recipe: "Classification | Generation", options: dict[str, Any], *names: str, why: str
+    recipe: "ClassificationRecipe | GenerationRecipe",
+    options: dict[str, Any],
+    *names: str,
+    why: str,
 ) -> None:
     """Refuse options that a recipe of this kind has no use for."""
     if idle := sorted(set(names) & options.keys()):
@@ -129,7 +126,12 @@ def _refuse(
 
 
 def _segment(
-    data: Path, output: Path, recipe: "Recipe", options: dict[str, Any], as_json: bool, quiet: bool
+    data: Path,
+    output: Path,
+    recipe: "SegmentationRecipe",
+    options: dict[str, Any],
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     from unpool import distributed
     from unpool.segment.train import train as application
@@ -163,7 +165,7 @@ def _segment(
 def _classify(
     data: Path,
     output: Path,
-    recipe: "Classification",
+    recipe: "ClassificationRecipe",
     options: dict[str, Any],
     as_json: bool,
     quiet: bool,
@@ -205,7 +207,7 @@ def _classify(
 def _draw(
     data: Path,
     output: Path,
-    recipe: "Generation",
+    recipe: "GenerationRecipe",
     options: dict[str, Any],
     as_json: bool,
     quiet: bool,

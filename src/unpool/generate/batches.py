@@ -15,7 +15,7 @@ from unpool.data.crops import in_turn
 from unpool.errors import DataError
 from unpool.generate.transformations import Ranges, draw_transformations, spread_at
 from unpool.models import encode_view
-from unpool.recipes import Generation
+from unpool.recipes import GenerationRecipe
 from unpool.rendering.dataset import AZIMUTHS, Chairs, read_views
 
 
@@ -72,7 +72,7 @@ def split_views(
 
 
 def lessons(
-    views: Views, learned: NDArray[np.int64], recipe: Generation, size: int, start: int = 0
+    views: Views, learned: NDArray[np.int64], recipe: GenerationRecipe, size: int, start: int = 0
 ) -> Iterator[Lesson]:
     """Endless parts of batches; each view comes once before any comes again.
 

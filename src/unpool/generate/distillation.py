@@ -13,11 +13,11 @@ from unpool.generate.batches import Lesson, Views
 from unpool.generate.evaluate import draw
 from unpool.generate.weights import load_forerunner
 from unpool.models import GenerativeNet
-from unpool.recipes import Generation
+from unpool.recipes import GenerationRecipe
 
 
 def load_teachers(
-    recipe: Generation, styles: Sequence[str], device: torch.device
+    recipe: GenerationRecipe, styles: Sequence[str], device: torch.device
 ) -> list[GenerativeNet]:
     """The networks that a recipe names as teachers, in evaluation mode.
 
@@ -47,7 +47,7 @@ def load_teachers(
 def taught(
     stream: Iterator[Lesson],
     teachers: Sequence[GenerativeNet],
-    recipe: Generation,
+    recipe: GenerationRecipe,
     size: int,
     elevations: tuple[float, float],
     start: int = 0,
@@ -65,7 +65,7 @@ def taught(
         elevations: the least and the greatest to be drawn, degrees.
         start: number of the first part.
     """
-    count = round(recipe.teachers_share * recipe.batch)
+    count = round(recipe.teachers_fraction * recipe.batch)
     for n, lesson in zip(itertools.count(start + distributed.rank(), distributed.world()), stream):
         step, part = divmod(n, recipe.batch // size)
         chance = np.random.default_rng((recipe.seed, step))

@@ -27,7 +27,7 @@ from unpool.generate.transformations import transform
 from unpool.generate.weights import load_forerunner
 from unpool.models import GenerativeNet, from_pretrained, save_pretrained
 from unpool.models.generator import initialize
-from unpool.recipes import Generation
+from unpool.recipes import GenerationRecipe
 from unpool.rendering.dataset import Chairs, open_chairs
 from unpool.rendering.write import read_credits
 from unpool.training.loop import (
@@ -50,7 +50,7 @@ Report = Callable[[Step | Likeness | Preparation], None]
 def train_generator(
     data: str | Path,
     output: str | Path,
-    recipe: Generation,
+    recipe: GenerationRecipe,
     *,
     resume: bool = False,
     tensorboard: bool = False,
@@ -110,7 +110,7 @@ def train_generator(
             return _finish(run, chairs, choose, len(learned), command)
 
 
-def build(recipe: Generation, styles: int) -> GenerativeNet:
+def build(recipe: GenerationRecipe, styles: int) -> GenerativeNet:
     """The recipe's network; what fits in the weights it begins with is taken from them.
 
     Raises:
@@ -141,7 +141,7 @@ def build(recipe: Generation, styles: int) -> GenerativeNet:
 def fit(
     net: GenerativeNet,
     stream: Iterator[Lesson],
-    recipe: Generation,
+    recipe: GenerationRecipe,
     progress: Progress | None = None,
     optimizer_state: dict[str, object] | None = None,
 ) -> Iterator[Step]:
@@ -231,7 +231,7 @@ def _teller(report: Report | None) -> Callable[[int, int], None]:
     return tell
 
 
-def _groups(net: GenerativeNet, recipe: Generation) -> list[dict[str, Any]]:
+def _groups(net: GenerativeNet, recipe: GenerationRecipe) -> list[dict[str, Any]]:
     """Filters and biases, which learn at rates of their own; nothing decays."""
     kinds = [
         ([p for p in net.parameters() if p.dim() > 1], 1.0),
@@ -244,7 +244,7 @@ def _groups(net: GenerativeNet, recipe: Generation) -> list[dict[str, Any]]:
     ]
 
 
-def _set_rates(optimizer: torch.optim.Optimizer, recipe: Generation, n: int) -> float:
+def _set_rates(optimizer: torch.optim.Optimizer, recipe: GenerationRecipe, n: int) -> float:
     """Set the rates of step n, relative to the first."""
     first, end = recipe.rates[0].lr, 0
     rise = min(1.0, (n + 1) / max(recipe.warmup, 1))
@@ -255,7 +255,7 @@ def _set_rates(optimizer: torch.optim.Optimizer, recipe: Generation, n: int) -> 
             break
         before = rate.lr
     factor, drop = rate.lr / first, 1.0
-    if recipe.falling:
+    if recipe.schedule == "cosine":
         factor *= max(_LEAST, (1 + math.cos(math.pi * n / recipe.steps)) / 2)
     elif n == begin:
         drop = rate.lr / before
@@ -263,7 +263,7 @@ def _set_rates(optimizer: torch.optim.Optimizer, recipe: Generation, n: int) -> 
 
 
 def _fit(
-    run: Run[Generation, GenerativeNet],
+    run: Run[GenerationRecipe, GenerativeNet],
     stream: Iterator[Lesson],
     choose: Views,
     report: Report | None,
@@ -272,7 +272,7 @@ def _fit(
     recipe, net = run.recipe, run.learner
     for step in fit(net, stream, recipe, run.progress, run.optimizer_state):
         run.log(step, report)
-        if step.n % recipe.validate_every == 0:
+        if step.n % (recipe.validate_every or recipe.steps) == 0:
             run.log(Likeness(step.n, *measure(net, choose, recipe.bf16)), report)
             _show(run, choose)
             net.train()
@@ -280,7 +280,7 @@ def _fit(
             run.save()
 
 
-def _show(run: Run[Generation, GenerativeNet], choose: Views) -> None:
+def _show(run: Run[GenerationRecipe, GenerativeNet], choose: Views) -> None:
     if distributed.rank() == 0:
         with writing(run.folder):
             sheet = compare(run.learner, choose, run.recipe.bf16)
@@ -288,7 +288,11 @@ def _show(run: Run[Generation, GenerativeNet], choose: Views) -> None:
 
 
 def _finish(
-    run: Run[Generation, GenerativeNet], chairs: Chairs, choose: Views, learned: int, command: str
+    run: Run[GenerationRecipe, GenerativeNet],
+    chairs: Chairs,
+    choose: Views,
+    learned: int,
+    command: str,
 ) -> dict[str, Any]:
     """Weights, card, images and figures of the network as it is stored."""
     folder, recipe = run.folder, run.recipe

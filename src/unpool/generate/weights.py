@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from unpool.errors import WeightsError
 from unpool.models import GenerativeNet, from_pretrained
-from unpool.recipes import GENERATIONS, Generation
+from unpool.recipes import RECIPES, GenerationRecipe
 
 
 class Saved(NamedTuple):
@@ -35,7 +35,7 @@ def load_generative(source: str | Path) -> Saved:
     return Saved(net, _styles(card, net.styles, source), _elevations(card, source), card)
 
 
-def load_forerunner(recipe: Generation, field: str, source: str) -> Saved:
+def load_forerunner(recipe: GenerationRecipe, field: str, source: str) -> Saved:
     """Load weights that a recipe needs, to begin with or as a teacher.
 
     Args:
@@ -75,7 +75,7 @@ def _training(source: str) -> str:
     ('train them first (unpool train chairs --data RENDERS -o runs/chairs), or ', '')
     """
     run = Path(source).parent
-    if run.name not in GENERATIONS:
+    if run.name not in RECIPES:
         return ""
     return f"train them first (unpool train {run.name} --data RENDERS -o {run}), or "
 

@@ -1,18 +1,12 @@
 """Recipes: every experiment as a named constant, a frozen dataclass of plain values.
 
-A run writes its resolved recipe beside its weights. Single values are overridden by name
-(`unpool train --set batch=8 --set phases.0.steps=100`); unknown names are refused.
+A run writes its recipe beside its weights. Single values are overridden by name
+(`unpool.train(..., "objects", batch=8)`, `unpool train objects --set phases.0.steps=100`); unknown
+names are refused.
 """
 
-from typing import TypeVar
-
-from unpool.recipes.classify import (
-    CLASSIFICATIONS,
-    ZFNET,
-    ZFNET_SMALL,
-    Classification,
-    require_classification,
-)
+from unpool.errors import OptionError, suggest
+from unpool.recipes.classify import ZFNET, ZFNET_SMALL, ClassificationRecipe
 from unpool.recipes.generate import (
     CHAIRS,
     CHAIRS_128,
@@ -24,23 +18,21 @@ from unpool.recipes.generate import (
     CHAIRS_STAGE_2,
     CHAIRS_STAGE_3,
     CHAIRS_TAUGHT,
-    GENERATIONS,
-    Generation,
+    GenerationRecipe,
     Rate,
-    require_generation,
 )
-from unpool.recipes.overrides import replaced
+from unpool.recipes.overrides import parse_setting, replaced
+from unpool.recipes.recipe import AnyRecipe, Recipe
 from unpool.recipes.segment import (
     DECONVNET,
     FCN8S,
     FINETUNE,
     OBJECTS,
-    RECIPES,
+    OBJECTS_LONGER,
     STAGE_1,
     STAGE_2,
     Phase,
-    Recipe,
-    require_segmentation,
+    SegmentationRecipe,
 )
 
 __all__ = [
@@ -54,63 +46,103 @@ __all__ = [
     "CHAIRS_STAGE_2",
     "CHAIRS_STAGE_3",
     "CHAIRS_TAUGHT",
-    "CLASSIFICATIONS",
     "DECONVNET",
     "FCN8S",
     "FINETUNE",
-    "GENERATIONS",
+    "KINDS",
     "OBJECTS",
+    "OBJECTS_LONGER",
     "RECIPES",
     "STAGE_1",
     "STAGE_2",
     "ZFNET",
     "ZFNET_SMALL",
-    "AnyKind",
-    "Classification",
-    "Generation",
+    "ClassificationRecipe",
+    "GenerationRecipe",
     "Phase",
     "Rate",
     "Recipe",
+    "SegmentationRecipe",
+    "find_recipe",
     "override",
-    "require_bounds",
 ]
 
-AnyKind = Recipe | Classification | Generation
-"""What a training run goes by."""
+KINDS: dict[str, type[Recipe]] = {
+    kind.kind: kind for kind in (SegmentationRecipe, ClassificationRecipe, GenerationRecipe)
+}
+"""The classes of recipes, one for each application, by what is learned."""
 
-AnyRecipe = TypeVar("AnyRecipe", bound=AnyKind)
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        OBJECTS,
+        OBJECTS_LONGER,
+        FINETUNE,
+        FCN8S,
+        DECONVNET,
+        STAGE_1,
+        STAGE_2,
+        ZFNET,
+        ZFNET_SMALL,
+        CHAIRS,
+        CHAIRS_STAGE_1,
+        CHAIRS_STAGE_2,
+        CHAIRS_STAGE_3,
+        CHAIRS_128,
+        CHAIRS_DEEP,
+        CHAIRS_LONGER,
+        CHAIRS_RANGES,
+        CHAIRS_ONE_STREAM,
+        CHAIRS_TAUGHT,
+    )
+}
+"""All recipes, by name."""
 
 
-def require_bounds(recipe: AnyKind) -> None:
-    """Refuse values with which no training can be done.
+def find_recipe(recipe: str | Recipe, **values: object) -> Recipe:
+    """A recipe by name, with some of its values replaced.
+
+    Args:
+        recipe: a name in `RECIPES`, or a recipe, which stays as it is.
+        values: by name; the parts of phases by number, `**{"phases.0.steps": 100}`, or `steps=100`
+            if there is a single phase.
 
     Raises:
-        OptionError: a value too small or too large, no phase, or a phase without a source.
+        OptionError: an unknown name, a value of another type, or one with which no training is
+            possible.
+
+    >>> find_recipe("finetune", steps=300, batch=4).phases[0].steps
+    300
     """
-    if isinstance(recipe, Classification):
-        require_classification(recipe)
-    elif isinstance(recipe, Generation):
-        require_generation(recipe)
-    else:
-        require_segmentation(recipe)
+    if isinstance(recipe, str):
+        if recipe not in RECIPES:
+            raise OptionError(f"got recipe {recipe!r}; {suggest(recipe, RECIPES)}")
+        recipe = RECIPES[recipe]
+    if not isinstance(recipe, Recipe):
+        raise OptionError(
+            f"got a recipe of type {type(recipe).__name__}; wanted a Recipe or a name: "
+            f"{', '.join(RECIPES)}"
+        )
+    for name, value in values.items():
+        recipe = replaced(recipe, name, value)
+    recipe.check()
+    return recipe
 
 
 def override(recipe: AnyRecipe, settings: list[str]) -> AnyRecipe:
-    """The recipe with some values replaced.
+    """A recipe with some values replaced, as on the command line.
 
     Args:
-        recipe: to begin from; it stays as it is.
-        settings: `name=value` each; the parts of a phase by number, `phases.0.steps=100`.
-            Values are written as in JSON, strings also without quotes.
+        recipe: stays as it is.
+        settings: `name=value` each, values as in JSON, words also without quotes.
 
     Raises:
-        OptionError: no such name (the nearest known one is told), a value of another type, or
-            one with which no training can be done.
+        OptionError: see `find_recipe`.
 
     >>> override(OBJECTS, ["phases.0.steps=5"]).phases[0].steps
     5
     """
     for setting in settings:
-        recipe = replaced(recipe, setting)
-    require_bounds(recipe)
+        recipe = replaced(recipe, *parse_setting(setting))
+    recipe.check()
     return recipe

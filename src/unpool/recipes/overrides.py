@@ -1,138 +1,151 @@
 """Frozen dataclasses of plain values, such as recipes: read from JSON, and changed by name."""
 
 import dataclasses
-import difflib
 import json
 import math
 from collections.abc import Mapping
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from unpool.errors import OptionError
+from unpool.errors import OptionError, suggest
 
 T = TypeVar("T")
 
-_MISFIT = object()  #: a value that is not of the wanted kind
+_MISFIT = object()  #: a value that is not of the wanted type
 
 
-def to_json(part: Any) -> dict[str, Any]:
-    """A dataclass as plain values."""
-    return json.loads(json.dumps(dataclasses.asdict(part)))
-
-
-def from_json(kind: type[T], values: dict[str, Any]) -> T:
-    """A dataclass as `to_json` wrote it.
+def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A dataclass from plain values, as `dataclasses.asdict` and JSON make them.
 
     Raises:
-        OptionError: a field that it does not have, or that is missing.
+        OptionError: an unknown field, or a missing one.
     """
-    kinds = get_type_hints(kind)
-    if not isinstance(values, dict):
-        raise OptionError(f"got {values!r} in a recipe; wanted {', '.join(kinds)} by name")
+    hints = _hints(kind)
+    if not isinstance(values, Mapping):
+        raise OptionError(f"got {values!r} in a recipe; wanted {', '.join(hints)} by name")
     for name in values:
-        if name not in kinds:
-            raise OptionError(f"got a recipe with {name!r}; {_no_such(name, kinds)}")
+        if name not in hints:
+            raise OptionError(f"got a recipe with {name!r}; {suggest(name, hints)}")
     values = {name: _tuples(value) for name, value in values.items()}
     try:
         for name in values:
-            if part := _parts(kinds[name]):
+            if part := _parts(hints[name]):
                 values[name] = tuple(from_json(part, value) for value in values[name])
         return kind(**values)
     except TypeError as error:
         raise OptionError(f"got an incomplete recipe: {error}") from None
 
 
-def replaced(part: T, setting: str) -> T:
-    """A dataclass with one value replaced.
+def replaced(part: T, name: str, value: object) -> T:
+    """A copy of a dataclass with one value replaced.
 
     Args:
-        part: to begin from; it stays as it is.
-        setting: `name=value`; what is in a tuple by number, `phases.0.steps=100`. Values are
-            written as in JSON, strings also without quotes.
+        part: stays as it is.
+        name: of a field; items of a tuple go by number, `phases.0.steps`. Where a tuple has a
+            single item, `steps` is enough.
+        value: the new one; lists stand for tuples, integers also for floats.
 
     Raises:
-        OptionError: no such name (the nearest known one is told), or a value of another type.
+        OptionError: no such name, or a value of another type.
     """
-    name, equals, value = setting.partition("=")
+    return _replace(part, name.strip().split("."), _tuples(value), f"{name.strip()}={value}")
+
+
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """The name and the value in `name=value`; values are JSON, or words without quotes.
+
+    Raises:
+        OptionError: there is no equals sign.
+
+    >>> parse_setting("phases.0.lr=1e-3"), parse_setting("optimizer=sgd")
+    (('phases.0.lr', 0.001), ('optimizer', 'sgd'))
+    """
+    name, equals, text = setting.partition("=")
     if not equals:
-        raise OptionError(f"got --set {setting}; write name=value, for example batch=8")
-    return _replace(part, name.strip().split("."), value.strip(), setting)
+        raise OptionError(f"got the setting {setting!r}; write name=value, for example batch=8")
+    try:
+        return name.strip(), json.loads(text)
+    except json.JSONDecodeError:
+        return name.strip(), text.strip()
 
 
-def require_between(part: Any, bounds: Mapping[str, tuple[float, float]], prefix: str = "") -> None:
-    """Refuse numbers too small or too large.
+def differences(ours: Any, theirs: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Names and both values of what differs between two nested plain values.
 
-    Args:
-        part: a dataclass. None, and what is no number, is passed over; of tuples, each item counts.
-        bounds: smallest and largest value, by name.
-        prefix: of the names, in messages.
-
-    Raises:
-        OptionError: a value out of bounds.
+    >>> differences({"batch": 8, "phases": [{"lr": 1}]}, {"batch": 8, "phases": [{"lr": 2}]})
+    [('phases.0.lr', 1, 2)]
     """
-    for name, (low, high) in bounds.items():
-        value = getattr(part, name)
-        values = value if isinstance(value, tuple) else (value,)
-        if any(v is not None and not low <= v <= high for v in values):
-            wanted = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
-            raise OptionError(f"got {prefix}{name}={value} in a recipe; wanted {wanted}")
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        keys = [*ours, *(key for key in theirs if key not in ours)]
+        pairs = [(key, ours.get(key), theirs.get(key)) for key in keys]
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        pairs = [(str(i), *pair) for i, pair in enumerate(zip(ours, theirs, strict=True))]
+    else:
+        return [] if ours == theirs else [(prefix.removesuffix("."), ours, theirs)]
+    return [found for key, a, b in pairs for found in differences(a, b, f"{prefix}{key}.")]
 
 
-def _replace(part: Any, path: list[str], text: str, setting: str) -> Any:
+def _replace(part: Any, path: list[str], value: Any, setting: str) -> Any:
     """`part` with the value at `path` replaced; dataclasses by field, tuples by number."""
     head, *rest = path
     if isinstance(part, tuple):
         if not head.isdecimal() or int(head) >= len(part):
-            raise OptionError(
-                f"got --set {setting}; {head!r} is not a number from 0 to {len(part) - 1}"
-            )
+            raise OptionError(f"got {setting}; {head!r} is not a number from 0 to {len(part) - 1}")
         place, old = int(head), part[int(head)]
-        value = _replace(old, rest, text, setting) if rest else _parse(text, type(old), setting)
-        return (*part[:place], value, *part[place + 1 :])
-    kinds = get_type_hints(type(part)) if dataclasses.is_dataclass(part) else {}
-    if head not in kinds:
-        raise OptionError(f"got --set {setting}; {_no_such(head, kinds)}")
+        new = _replace(old, rest, value, setting) if rest else _checked(value, type(old), setting)
+        return (*part[:place], new, *part[place + 1 :])
+    hints = _hints(type(part)) if dataclasses.is_dataclass(part) else {}
+    if head not in hints:
+        owners = [name for name, kind in hints.items() if head in _hints(_parts(kind))]
+        if owners and len(getattr(part, owners[0])) == 1:
+            return _replace(part, [owners[0], "0", *path], value, setting)
+        if owners:
+            name = f"{owners[0]}.0.{head}"
+            raise OptionError(
+                f"got {setting}; there is no {head!r}, but {owners[0]} have it: {name}"
+            )
+        raise OptionError(f"got {setting}; there is no {head!r}: {suggest(head, hints)}")
     if rest:
-        value = _replace(getattr(part, head), rest, text, setting)
+        new = _replace(getattr(part, head), rest, value, setting)
     else:
-        value = _parse(text, kinds[head], setting)
-    return dataclasses.replace(part, **{head: value})
+        new = _checked(value, hints[head], setting)
+    return dataclasses.replace(part, **{head: new})
 
 
-def _no_such(name: str, kinds: Mapping[str, Any]) -> str:
-    for field, kind in kinds.items():
-        if (part := _parts(kind)) and name in get_type_hints(part):
-            return f"there is no {name!r}, but {field} have it: {field}.0.{name}"
-    near = difflib.get_close_matches(name, kinds, 1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"there is no {name!r}: {hint}the names are {', '.join(kinds) or 'none'}"
+def _hints(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass' fields, by name; of anything else, nothing."""
+    if not dataclasses.is_dataclass(kind):
+        return {}
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def _parts(kind: Any) -> Any:
-    """The dataclass of which a field of this kind holds a tuple, if it does."""
+    """The dataclass of which a field of this type holds a tuple, if it does."""
     part = next(iter(get_args(kind)), None) if get_origin(kind) is tuple else None
     return part if dataclasses.is_dataclass(part) else None
 
 
-def _parse(text: str, kind: Any, setting: str) -> Any:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = text
-    value = _fit(_tuples(value), kind)
-    if value is _MISFIT:
-        if _parts(kind) or dataclasses.is_dataclass(kind):
-            raise OptionError(f"got --set {setting}; set single values, as phases.0.steps=100")
-        name = str(kind) if get_args(kind) else kind.__name__
-        if kind == tuple[str, ...]:
-            name += f""", written as '["{text}"]'"""
-        raise OptionError(f"got --set {setting}; wanted a value of type {name}")
-    return value
+def _checked(value: Any, kind: Any, setting: str) -> Any:
+    fitted = _fit(value, kind)
+    if fitted is not _MISFIT:
+        return fitted
+    if _parts(kind) or dataclasses.is_dataclass(kind):
+        raise OptionError(f"got {setting}; set single values, as phases.0.steps=100")
+    example = f', written as ["{value}"]' if kind == tuple[str, ...] else ""
+    raise OptionError(f"got {setting}; wanted a value of type {_name(kind)}{example}")
+
+
+def _name(kind: Any) -> str:
+    """A type as it is written, such as `int | None`."""
+    if get_origin(kind) in (Union, UnionType):
+        return " | ".join("None" if one is type(None) else _name(one) for one in get_args(kind))
+    return str(kind) if get_args(kind) else str(kind.__name__)
 
 
 def _fit(value: Any, kind: Any) -> Any:
-    """The value as one of this kind; `_MISFIT` if it is none."""
-    if isinstance(kind, UnionType):
+    """The value as one of this type; `_MISFIT` if it is none."""
+    if get_origin(kind) in (Union, UnionType):
         found = [_fit(value, one) for one in get_args(kind)]
         return next((v for v in found if v is not _MISFIT), _MISFIT)
     if get_origin(kind) is tuple:
@@ -151,4 +164,5 @@ def _fit(value: Any, kind: Any) -> Any:
 
 
 def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+    is_sequence = isinstance(value, list | tuple)
+    return tuple(_tuples(item) for item in value) if is_sequence else value

@@ -1,100 +1,124 @@
 """Recipes of networks that segment: the authors' and ours."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Annotated, ClassVar
 
 from unpool.errors import OptionError
-from unpool.recipes.overrides import from_json, require_between, to_json
+from unpool.recipes.bounds import (
+    Count,
+    Dropout,
+    Fraction,
+    LearningRate,
+    OneOf,
+    Positive,
+    Range,
+    Weight,
+    Whole,
+)
+from unpool.recipes.recipe import Recipe
+
+_Side = Annotated[int, Range(32, 4096)]
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training run: how deep the decoder reaches, how long, and who learns how fast."""
+    """A part of a training run: the decoder's depth, the number of steps, the learning rates."""
 
     name: str
-    stages: int  #: decoder stages in use, from the coarsest; the last one carries the newest head
-    steps: int  #: optimizer steps
-    lr: float  #: peak learning rate of the newest stage and its head
-    older_lr: float = 0.0  #: of the decoder stages before it, and their heads
-    trunk_lr: float = 0.0  #: of the trunk's convolutions; 0 keeps them as they are
-    trunk_from: int = 1  #: the first trunk stage that learns
-    sources: tuple[str, ...] = ("views",)  #: in turn: "views", "pasted", "objects", "proposals"
-    drop_every: int | None = None  #: steps after which rates fall tenfold; None: a falling line
+    stages: Count  #: decoder stages in use, from the coarsest; the last one has the newest head
+    steps: Count  #: optimizer steps
+    lr: LearningRate  #: peak learning rate of the newest stage and its head
+    older_lr: LearningRate = 0.0  #: of the decoder stages before it, and their heads
+    trunk_lr: LearningRate = 0.0  #: of the trunk's convolutions; 0 freezes them
+    trunk_from: Count = 1  #: the first trunk stage that learns
+    sources: tuple[Annotated[str, OneOf("views", "pasted", "objects", "proposals")], ...] = (
+        "views",
+    )  #: of training crops, in turn
+    drop_every: Count | None = None
+    """Steps after which the learning rate falls tenfold, in place of the recipe's schedule."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that a training run depends on, besides the data."""
+class SegmentationRecipe(Recipe):
+    """How a network that segments is trained."""
 
-    name: str
+    kind: ClassVar[str] = "segmentation"
+    task: ClassVar[str] = "unpool.segment.train:SegmentationTask"
+
     phases: tuple[Phase, ...]
+    _: KW_ONLY
 
     # the network
-    network: str = "DeconvNet"  #: or "FCN"
+    network: Annotated[str, OneOf("DeconvNet", "FCN")] = "DeconvNet"
     trunk: str = "vgg16"
-    code: int | None = 4096  #: width of the code layers; None for a network without them
-    size: int = 224  #: side of the training crops, and the network's design size
-    bn_eps: float = 1e-9  #: of batch norm
+    code: Count | None = 4096  #: width of the code layers; None for a network without them
+    size: _Side = 224  #: side of the training crops, and the network's design size
+    bn_eps: Annotated[float, Range(0, 1)] = 1e-9  #: of batch norm
     stride: int = 8  #: of an FCN's scores: 8, 16 or 32
-    window: int = 7  #: side of the kernel of an FCN's fc6
-    pad: int = 100  #: zeros around the image in an FCN; 1 pads fc6 instead
+    window: Count = 7  #: side of the kernel of an FCN's fc6
+    pad: Count = 100  #: zeros around the image in an FCN; 1 pads fc6 instead
     at_once: bool = False  #: an FCN learns all its skips together
-    start: str | None = None  #: weights to begin with; score layers that do not fit are new
-    start_share: float = 0.0  #: the finished weights are a mean with those, which count this much
+    start: str | None = None  #: weights of a warm start; score layers of other classes are new
+    average_with_start: Fraction = 0.0  #: weight of those in the finished weights, an average
     tied: bool = True  #: deconvolutions begin as the trunk's transposed filters, else Gaussian
 
     # what is seen
-    batch: int = 16  #: crops of a step
-    accumulate: int = 1  #: parts of a batch that are passed one after the other
-    crop_long_side: tuple[int, int] = (224, 448)  #: range of an enlarged view's long side, pixels
-    aspect: float = 0.15  #: largest change of a view's aspect ratio, as a logarithm
+    batch: Count = 16  #: crops of a step
+    crop_long_side: tuple[Annotated[int, Range(8, 8192)], Annotated[int, Range(8, 8192)]] = (
+        224,
+        448,
+    )  #: range of an enlarged view's long side, pixels
+    aspect: Fraction = 0.15  #: largest change of a view's aspect ratio, as a logarithm
     flip: bool = True
-    balance: float = 0.0  #: classes in a smaller fraction of the images give more views
-    paste: int = 2  #: objects of other images that a pasted view gets, at most
-    color: float = 0.2  #: largest change of brightness, contrast and saturation
-    enlarged: int = 250  #: side to which the window about an object is resized before its crop
-    overlap: float = 0.5  #: least IoU of a proposal with an object, to be learned from
-    repetition: float = 1.0  #: 1 makes classes equally frequent among windows, 0 leaves them
+    balance: Fraction = 0.0  #: classes in a smaller fraction of the images give more views
+    paste: Whole = 2  #: objects of other images that a pasted view gets, at most
+    color: Fraction = 0.2  #: largest change of brightness, contrast and saturation
+    enlarged: _Side = 250  #: side to which the window about an object is resized before its crop
+    overlap: Fraction = 0.5  #: smallest IoU of a proposal with an object, to be learned from
+    repetition: Fraction = 1.0  #: 1 makes classes equally frequent among windows, 0 leaves them
 
     # how it is learned
-    optimizer: str = "adamw"  #: "adamw" or "sgd"
-    weight_decay: float = 0.01
+    optimizer: Annotated[str, OneOf("adamw", "sgd")] = "adamw"
+    weight_decay: Weight = 0.01
     decay_norm: bool = False  #: batch norm decays too
-    bias_lr: float = 1.0  #: learning rate of biases, relative to that of filters
-    momentum: float = 0.9  #: of SGD
-    warmup: int = 20  #: steps of a phase in which the learning rate rises; then it falls linearly
-    dropout: float = 0.0  #: fraction of the trunk's last maps that training sets to zero
-    clip: float | None = 5.0  #: largest norm of the gradient
-    coarse_weight: float = 0.3  #: weight of the loss at each coarser stage's head
+    warmup: Whole = 20
+    schedule: Annotated[str, OneOf("constant", "linear", "cosine")] = "linear"
+    clip: Positive | None = 5.0
+    dropout: Dropout = 0.0  #: fraction of the trunk's last maps that training sets to zero
+    coarse_weight: Weight = 0.3  #: weight of the loss at each coarser stage's head
     trunk_norm: bool = False  #: the trunk's batch norm learns, with the batches' statistics
-    bf16: bool = True  #: bfloat16 arithmetic where the hardware has it
     checkpointing: bool = False  #: compute a stage's maps again for its gradient, to save memory
-    seed: int = 0
 
     # what is kept
-    validate_every: int = 80  #: steps
-    patience: int | None = None  #: validations without a better one, after which the run ends
-    save_every: int = 40  #: steps
-    statistics_passes: int = 40  #: batches over which batch norm's statistics are taken at the end
-    long_side: int = 320  #: long side at which whole images are segmented
-    aggregate: str = "max"  #: how the weights want crops to be put together: "max" or "mean"
-    presence_threshold: float = 0.0  #: how the weights leave out classes that are nowhere sure
+    validate_every: Count | None = 80
+    save_every: Count = 40
+    statistics_passes: Count = (
+        40  #: batches over which batch norm's statistics are taken at the end
+    )
+    long_side: Count = 320  #: long side at which whole images are segmented
+    aggregate: Annotated[str, OneOf("max", "mean")] = "max"  #: of overlapping crops, on the card
+    presence_threshold: Fraction = (
+        0.0  #: on the card: classes that are nowhere so sure are left out
+    )
 
-    def to_json(self) -> dict[str, Any]:
-        """The recipe as plain values for `config.json` and the model card."""
-        return to_json(self)
+    def check(self) -> None:
+        """Refuse values with which no training is possible, see `Recipe.check`."""
+        super().check()
+        if self.crop_long_side[0] > self.crop_long_side[1]:
+            raise OptionError(
+                f"got crop_long_side={list(self.crop_long_side)}; wanted the smaller one first"
+            )
+        if self.average_with_start and self.start is None:
+            raise OptionError(
+                f"got average_with_start={self.average_with_start} without start; set start, too"
+            )
+        if not self.phases or not all(phase.sources for phase in self.phases):
+            raise OptionError(
+                "got a recipe without phases, or a phase without sources; wanted both"
+            )
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Recipe":
-        """A recipe as `to_json` wrote it.
 
-        Raises:
-            OptionError: a field that recipes do not have, or that is missing.
-        """
-        return from_json(cls, values)
-
-
-OBJECTS = Recipe(
+OBJECTS = SegmentationRecipe(
     name="objects",
     code=None,  # 457 images do not train the fully connected code
     batch=12,
@@ -119,7 +143,7 @@ OBJECTS_LONGER = replace(
     OBJECTS,
     name="objects-longer",
     start="runs/objects/weights",
-    start_share=0.5,
+    average_with_start=0.5,
     batch=8,
     repetition=0.25,
     coarse_weight=0.0,
@@ -129,9 +153,9 @@ OBJECTS_LONGER = replace(
 """The default weights: `objects` trained on with proposals, and the mean of before and after."""
 
 
-def _published(name: str, *phases: Phase) -> Recipe:
+def _published(name: str, *phases: Phase) -> SegmentationRecipe:
     """The authors' solver; their Caffe adds the decay before it divides by `iter_size`."""
-    return Recipe(
+    return SegmentationRecipe(
         name,
         phases,
         tied=False,
@@ -143,6 +167,7 @@ def _published(name: str, *phases: Phase) -> Recipe:
         decay_norm=True,
         bias_lr=2.0,
         warmup=0,
+        schedule="constant",
         clip=None,
         coarse_weight=0.0,
         trunk_norm=True,
@@ -155,7 +180,7 @@ def _published(name: str, *phases: Phase) -> Recipe:
 _STAGE_1 = Phase("stage 1", 5, 20_000, 0.01, 0.01, 0.01, sources=("objects",), drop_every=9_000)
 _STAGE_2 = Phase("stage 2", 5, 40_000, 0.01, 0.01, 0.01, sources=("proposals",), drop_every=10_000)
 
-FINETUNE = Recipe(
+FINETUNE = SegmentationRecipe(
     name="finetune",
     start="objects",
     code=None,
@@ -170,7 +195,7 @@ FINETUNE = Recipe(
 )
 """Other classes than those of `objects`, from a few dozen images, in minutes on a CPU."""
 
-FCN8S = Recipe(
+FCN8S = SegmentationRecipe(
     name="fcn8s",
     network="FCN",
     code=512,
@@ -196,48 +221,3 @@ DECONVNET = _published("deconvnet", _STAGE_1, _STAGE_2)
 
 STAGE_1 = _published("deconvnet-stage1", _STAGE_1)
 STAGE_2 = _published("deconvnet-stage2", _STAGE_2)
-
-RECIPES = {
-    recipe.name: recipe
-    for recipe in (OBJECTS, OBJECTS_LONGER, FINETUNE, FCN8S, DECONVNET, STAGE_1, STAGE_2)
-}
-"""What is trained to segment, by name."""
-
-_INF = float("inf")
-
-_BOUNDS: dict[str, tuple[float, float]] = {  # smallest and largest value, by name
-    **dict.fromkeys(["batch", "accumulate", "validate_every", "save_every", "patience"], (1, _INF)),
-    **dict.fromkeys(["statistics_passes", "window", "pad", "code", "long_side"], (1, _INF)),
-    **dict.fromkeys(["seed", "warmup", "weight_decay", "coarse_weight", "paste"], (0, _INF)),
-    **dict.fromkeys(
-        ["flip", "balance", "overlap", "repetition", "color", "start_share", "presence_threshold"],
-        (0, 1),
-    ),
-    **dict.fromkeys(["dropout", "momentum"], (0, 0.999)),
-    "size": (32, 4096),
-    "enlarged": (32, 4096),
-    "bn_eps": (0, 1),
-    "aspect": (0, 1),
-    "bias_lr": (0, 100),
-    "clip": (1e-9, _INF),
-    "crop_long_side": (8, 8192),
-}
-_BOUNDS_OF_PHASE: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(["stages", "steps", "drop_every", "trunk_from"], (1, _INF)),
-    **dict.fromkeys(["lr", "older_lr", "trunk_lr"], (0, 10)),
-}
-
-
-def require_segmentation(recipe: Recipe) -> None:
-    """Refuse values with which no training can be done, see `unpool.recipes.require_bounds`."""
-    require_between(recipe, _BOUNDS)
-    for i, phase in enumerate(recipe.phases):
-        require_between(phase, _BOUNDS_OF_PHASE, f"phases.{i}.")
-    if recipe.crop_long_side[0] > recipe.crop_long_side[1]:
-        raise OptionError(
-            f"got crop_long_side={list(recipe.crop_long_side)}; wanted the smaller one first"
-        )
-    if recipe.start_share and recipe.start is None:
-        raise OptionError(f"got start_share={recipe.start_share} without start; set start, too")
-    if not recipe.phases or not all(phase.sources for phase in recipe.phases):
-        raise OptionError("got a recipe without phases, or a phase without sources; wanted both")

@@ -11,7 +11,7 @@ from unpool import distributed
 from unpool.cards import settings
 from unpool.errors import OptionError, WeightsError
 from unpool.models import Network, from_pretrained, load_vgg
-from unpool.recipes import Recipe
+from unpool.recipes import SegmentationRecipe
 from unpool.segment.growing import Learner, Scaffold
 from unpool.training.run import Run, load_state, save_state
 
@@ -25,7 +25,7 @@ class Start(NamedTuple):
 
 def begin(
     learner: Learner,
-    recipe: Recipe,
+    recipe: SegmentationRecipe,
     classes: list[str],
     trunk_weights: str | Path | None,
     trunk_inputs: str = "caffe",
@@ -49,11 +49,11 @@ def begin(
         take_over(learner.net, trained)
         settings(card, trained.classes, recipe.start)  # says so if a value cannot be used
         start = Start(card, {})
-        if recipe.start_share:
+        if recipe.average_with_start:
             if trunk_weights is not None:
                 raise OptionError(
                     "got weights for the trunk, but the result is a mean with those of start; "
-                    "leave --trunk-weights out, or set start_share=0"
+                    "leave --trunk-weights out, or set average_with_start=0"
                 )
             _require_mean(learner.net, trained, card.get("classes") or [], classes)
             start = Start(card, trained.state_dict())
@@ -64,7 +64,7 @@ def begin(
     return start
 
 
-def keep_start(run: Run[Recipe, Learner], start: Start) -> None:
+def keep_start(run: Run[SegmentationRecipe, Learner], start: Start) -> None:
     """Keep in the run folder what `read_start` reads, whatever becomes of the weights themselves.
 
     Raises:
@@ -74,7 +74,7 @@ def keep_start(run: Run[Recipe, Learner], start: Start) -> None:
         save_state(run.start_path, {"model": start.tensors, "card": start.card})
 
 
-def read_start(run: Run[Recipe, Learner]) -> Start:
+def read_start(run: Run[SegmentationRecipe, Learner]) -> Start:
     """What a run that goes on began with.
 
     Raises:
@@ -88,7 +88,7 @@ def read_start(run: Run[Recipe, Learner]) -> Start:
             f"{run.start_path} is missing, which tells what the run began with; {cure}"
         )
     state = load_state(run.start_path)
-    wanted = _shapes(run.learner.net.state_dict()) if run.recipe.start_share else {}
+    wanted = _shapes(run.learner.net.state_dict()) if run.recipe.average_with_start else {}
     if "card" not in state or _shapes(state["model"]) != wanted:
         raise WeightsError(f"{run.start_path} is not what the run began with; {cure}")
     return Start(state["card"], state["model"])
@@ -139,12 +139,12 @@ def _require_mean(net: Network, trained: Network, names: list[str], classes: lis
             raise OptionError(
                 f"got weights to start from whose class {i} is {theirs}, and data whose class {i} "
                 f"is {ours}; a mean wants the same in the same order: write the same names into "
-                "the card of the weights or the classes.txt of the data, or set start_share=0"
+                "the weights' card or the data's classes.txt, or set average_with_start=0"
             )
     if _shapes(net.state_dict()) != _shapes(trained.state_dict()):
         raise OptionError(
             "got weights to start from of another architecture, with which no mean can be taken; "
-            "set start_share=0"
+            "set average_with_start=0"
         )
 
 

@@ -25,7 +25,7 @@ from unpool.errors import DataError, OptionError
 from unpool.files import write_json
 from unpool.models import FCN, DeconvNet, save_pretrained
 from unpool.models.vgg import MEAN_BGR, prepare, trunk_table
-from unpool.recipes import Recipe
+from unpool.recipes import SegmentationRecipe
 from unpool.segment.evaluate import evaluate
 from unpool.segment.growing import Learner, Plain, Scaffold
 from unpool.segment.segmenter import Segmenter, score_whole
@@ -50,7 +50,7 @@ from unpool.vision.metrics import confusion_matrix, scores
 def train(
     data: str | Path,
     output: str | Path,
-    recipe: Recipe,
+    recipe: SegmentationRecipe,
     *,
     split: str = "train",
     val: str = "val",
@@ -138,7 +138,7 @@ def count_classes(data: DataSet) -> list[int]:
     return counts.tolist()
 
 
-def build(recipe: Recipe, classes: int) -> Learner:
+def build(recipe: SegmentationRecipe, classes: int) -> Learner:
     """The recipe's network, with what is put around it for its training.
 
     Raises:
@@ -160,7 +160,9 @@ def build(recipe: Recipe, classes: int) -> Learner:
     raise OptionError(f"got network {recipe.network!r} in a recipe; it is 'DeconvNet' or 'FCN'")
 
 
-def sources(recipe: Recipe, data: DataSet, folder: Path, report: Report | None = None) -> Draw:
+def sources(
+    recipe: SegmentationRecipe, data: DataSet, folder: Path, report: Report | None = None
+) -> Draw:
     """The crops of the whole training, at each place those of its phase.
 
     Args:
@@ -213,7 +215,10 @@ def _proposals(data: DataSet, folder: Path, report: Report | None) -> list[NDArr
 
 
 def _fit(
-    run: Run[Recipe, Learner], stream: Iterator[Batch], choose: DataSet, report: Report | None
+    run: Run[SegmentationRecipe, Learner],
+    stream: Iterator[Batch],
+    choose: DataSet,
+    report: Report | None,
 ) -> None:
     """Do the steps that are left; validate and save in between."""
     recipe = run.recipe
@@ -223,7 +228,7 @@ def _fit(
         return
     for step in fit(run.learner, stream, recipe, run.progress, run.optimizer_state):
         run.log(step, report)
-        if step.n % recipe.validate_every == 0 or step.n == last:
+        if step.n % (recipe.validate_every or last) == 0 or step.n == last:
             phase = next(p for p in recipe.phases if p.name == step.phase)
             distributed.copy_from_first(run.learner)
             miou = validate(run.learner, phase.stages, choose, recipe)
@@ -237,7 +242,7 @@ def _fit(
 
 
 def _finish(
-    run: Run[Recipe, Learner],
+    run: Run[SegmentationRecipe, Learner],
     start: Start,
     stream: Iterator[Batch],
     learn: DataSet,
@@ -247,8 +252,8 @@ def _finish(
     """Weights, card, images and figures of the best network."""
     run.take_best()
     net, folder, recipe = run.learner.net, run.folder, run.recipe
-    if recipe.start_share:
-        mix(net, start.tensors, recipe.start_share)
+    if recipe.average_with_start:
+        mix(net, start.tensors, recipe.average_with_start)
     set_learning(run.learner, recipe.phases[-1], recipe)
     estimate_statistics(net, stream, recipe.statistics_passes, recipe.bf16)
     distributed.copy_from_first(run.learner)
@@ -275,7 +280,7 @@ def _finish(
 
 
 @torch.no_grad()
-def validate(learner: Learner, stages: int, data: DataSet, recipe: Recipe) -> float:
+def validate(learner: Learner, stages: int, data: DataSet, recipe: SegmentationRecipe) -> float:
     """Mean IoU of whole images, by the head after `stages` stages, at the images' own size."""
     learner.eval()
     device, k = next(learner.parameters()).device, len(data.classes)
@@ -296,7 +301,7 @@ def validate(learner: Learner, stages: int, data: DataSet, recipe: Recipe) -> fl
 
 
 def describe(
-    data: DataSet, recipe: Recipe, started: dict[str, Any], command: str
+    data: DataSet, recipe: SegmentationRecipe, started: dict[str, Any], command: str
 ) -> dict[str, Any]:
     """The card of a trained network, without its figures; `started` is that of its beginning."""
     terms = "the terms of the data and of the trunk's weights apply"

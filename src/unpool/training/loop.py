@@ -18,7 +18,7 @@ from unpool.data.classes import VOID
 from unpool.devices import bf16_pays
 from unpool.errors import OptionError, TrainingError
 from unpool.models import Network, prepare
-from unpool.recipes import AnyKind, Phase, Recipe
+from unpool.recipes import Phase, Recipe, SegmentationRecipe
 from unpool.segment.growing import Learner
 
 Part = TypeVar("Part")
@@ -49,7 +49,7 @@ class Progress:
 def fit(
     learner: Learner,
     batches: Iterator[Batch],
-    recipe: Recipe,
+    recipe: SegmentationRecipe,
     progress: Progress | None = None,
     optimizer_state: dict[str, object] | None = None,
 ) -> Iterator[Step]:
@@ -99,7 +99,7 @@ def take_step(
     engine: nn.Module,
     stream: Iterator[Part],
     losses: Callable[[Part], _Losses],
-    recipe: AnyKind,
+    recipe: Recipe,
     progress: Progress,
     lr: float,
     phase: str,
@@ -140,7 +140,7 @@ def chance_of(seed: int, step: int) -> Iterator[None]:
         yield
 
 
-def parts_of(recipe: AnyKind) -> int:
+def parts_of(recipe: Recipe) -> int:
     """How many parts a batch is passed in, by all processes together.
 
     Raises:
@@ -240,7 +240,9 @@ def descend(
     return loss, gradient
 
 
-def _losses(engine: nn.Module, part: Batch, phase: Phase, recipe: Recipe) -> list[Tensor]:
+def _losses(
+    engine: nn.Module, part: Batch, phase: Phase, recipe: SegmentationRecipe
+) -> list[Tensor]:
     """The loss of each head, from the coarsest; only the last one where the others do not count."""
     device = _device(engine)
     truth = torch.from_numpy(part.labels).to(device).long()
@@ -260,7 +262,7 @@ def _loss(found: Tensor, truth: Tensor) -> Tensor:
     return F.cross_entropy(found, truth, ignore_index=VOID, reduction="sum") / valid
 
 
-def set_learning(learner: Learner, phase: Phase, recipe: Recipe) -> None:
+def set_learning(learner: Learner, phase: Phase, recipe: SegmentationRecipe) -> None:
     """Training mode for what learns; all other batch norm stays as it is (evaluation mode)."""
     learner.train()
     if not recipe.trunk_norm:
@@ -269,7 +271,7 @@ def set_learning(learner: Learner, phase: Phase, recipe: Recipe) -> None:
         part.eval()
 
 
-def _optimizer(learner: Learner, phase: Phase, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(learner: Learner, phase: Phase, recipe: SegmentationRecipe) -> torch.optim.Optimizer:
     """A group for each rate and kind: filters, biases, batch norm."""
     learner.requires_grad_(False)
     parts = [(part, phase.lr) for part in learner.newest(phase.stages)]
@@ -283,7 +285,7 @@ def _optimizer(learner: Learner, phase: Phase, recipe: Recipe) -> torch.optim.Op
     return optimizer_of(groups, recipe)
 
 
-def optimizer_of(groups: list[dict[str, Any]], recipe: AnyKind) -> torch.optim.Optimizer:
+def optimizer_of(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer for groups of parameters.
 
     Raises:
@@ -297,7 +299,7 @@ def optimizer_of(groups: list[dict[str, Any]], recipe: AnyKind) -> torch.optim.O
 
 
 def _groups(
-    part: nn.Module, kept: list[nn.Parameter], lr: float, recipe: Recipe
+    part: nn.Module, kept: list[nn.Parameter], lr: float, recipe: SegmentationRecipe
 ) -> list[dict[str, Any]]:
     """Filters decay, biases do not."""
     norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -32,7 +32,7 @@ import unpool
 from unpool import distributed
 from unpool.errors import DataError, OptionError, TrainingError, WeightsError
 from unpool.files import atomic, json_line, write_json
-from unpool.recipes import AnyRecipe
+from unpool.recipes.recipe import AnyRecipe
 from unpool.training.loop import Progress, Step
 
 _CHECKPOINT = "checkpoints/last.pt"

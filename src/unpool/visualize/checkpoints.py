@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from unpool.devices import find_device
 from unpool.errors import OptionError, WeightsError
 from unpool.models import AlexNet, ZFNet, load_tensors
-from unpool.recipes import Classification
+from unpool.recipes import ClassificationRecipe
 from unpool.visualize.preprocessing import Inputs, Subject, load_subject
 
 
@@ -41,7 +41,9 @@ def checkpoints_of_run(run: str | Path, device: str = "auto") -> list[Checkpoint
             "an unpool train zfnet-small, or name each of some weights with --checkpoint"
         )
     try:
-        recipe = Classification.from_json(json.loads((folder / "config.json").read_text("utf-8")))
+        recipe = ClassificationRecipe.from_json(
+            json.loads((folder / "config.json").read_text("utf-8"))
+        )
         with safe_open(epochs[0], "pt") as tensors:
             classes = tensors.get_slice("classifier.fc8.bias").get_shape()[0]
     except (OSError, ValueError, SafetensorError) as error:
@@ -55,7 +57,7 @@ def checkpoints_of_run(run: str | Path, device: str = "auto") -> list[Checkpoint
     ]
 
 
-def _after(path: Path, recipe: Classification, classes: int, device: torch.device) -> Subject:
+def _after(path: Path, recipe: ClassificationRecipe, classes: int, device: torch.device) -> Subject:
     """A classifier after an epoch, which sees images as in its training."""
     network = AlexNet if recipe.network == "AlexNet" else ZFNet
     net = network(classes, recipe.widths, recipe.code, recipe.size, recipe.dropout)
