@@ -1,12 +1,10 @@
 """The figure kit: grids, captions, legends, charts, and how figures are written."""
 
-import io
 import json
 import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from unpool.errors import OptionError, ShapeError
 from unpool.vision.figures import (
@@ -20,7 +18,6 @@ from unpool.vision.figures import (
     patch,
     plot,
     plots_missing,
-    png_bytes,
     write_figure,
 )
 from unpool.vision.images import read_image
@@ -178,9 +175,3 @@ def test_a_legend_shows_its_colors_and_cuts_long_texts():
     assert shown[45, 15].tolist() == [0, 0, 255]
     assert (panel == 255).all()
     assert (shown[:, 98:] == 255).all()
-
-
-def test_png_bytes_are_a_png():
-    for image in (IMAGE, IMAGE[..., 0], np.dstack([IMAGE, IMAGE[..., :1]])):
-        with Image.open(io.BytesIO(png_bytes(image))) as read:
-            assert np.array_equal(np.array(read), image)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from unpool.errors import OptionError, ShapeError
@@ -386,14 +385,3 @@ def write_figure(stem: str | Path, image: Pixels, facts: Mapping[str, Any]) -> l
     write_image(figure, image)
     write_json(text, dict(facts))
     return [figure, text]
-
-
-def png_bytes(image: NDArray[np.uint8]) -> bytes:
-    """An image (H, W, 3), (H, W, 4) or (H, W) uint8 as PNG, for `_repr_png_` in notebooks.
-
-    >>> png_bytes(np.zeros((2, 2, 3), np.uint8))[1:4]
-    b'PNG'
-    """
-    with io.BytesIO() as file:
-        Image.fromarray(image).save(file, "PNG")
-        return file.getvalue()
