@@ -182,7 +182,7 @@ class _Maps(nn.Linear):
         super().__init__(code, maps * _SIDE**2)
 
     def forward(self, code: Tensor) -> Tensor:
-        maps = super().forward(code).relu().view(len(code), -1, _SIDE, _SIDE)
+        maps = super().forward(code).relu().unflatten(1, (-1, _SIDE, _SIDE))
         return maps.contiguous(memory_format=torch.channels_last)  # in which uconv is quicker
 
 
