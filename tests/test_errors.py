@@ -1,16 +1,31 @@
-"""The tree of errors is the one that its docstring draws."""
+"""The tree of errors is the one that its docstring draws, and the library raises no other."""
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 
 import unpool
 from unpool import errors
+from unpool.errors import suggest
+
+ROOT = Path(unpool.__file__).parent
+LIBRARY = sorted(path for path in ROOT.rglob("*.py") if "cli" not in path.relative_to(ROOT).parts)
+OTHERS = {
+    "__init__.py": {"AttributeError"},  # what Python asks of a module without the name
+    "training/run.py": {"ValueError"},  # caught in the same function
+    "vision/images.py": {"DecompressionBombError"},  # an ImageError by the time it is seen
+}
+WAITING = {"classify", "generate", "segment", "training", "visualize"}  # still name options
 
 
 def tree():
     found = [getattr(errors, name) for name in dir(errors)]
     return {e for e in found if isinstance(e, type) and issubclass(e, BaseException)}
+
+
+NAMES = {error.__name__ for error in tree()}
 
 
 def test_the_tree_is_the_drawn_one():
@@ -23,8 +38,47 @@ def test_the_tree_is_the_drawn_one():
     assert unpool.UnpoolError is errors.UnpoolError
 
 
-@pytest.mark.parametrize("error", sorted(tree(), key=lambda e: e.__name__))
-def test_errors_carry_their_message(error):
-    with pytest.raises(errors.UnpoolError, match=r"^got this; wanted that: do so$"):
-        raise error("got this; wanted that: do so")
-    assert error.__doc__
+def calls(path):
+    """The exceptions that a file makes: name and arguments as source, and line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")[2]
+            if name in NAMES or (name[0].isupper() and name.endswith("Error")):
+                yield name, [ast.unparse(argument) for argument in node.args], node.lineno
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_library_raises_these_alone(path):
+    """With one message each, which names arguments, not options of the command line."""
+    place = path.relative_to(ROOT).as_posix()
+    for name, arguments, line in calls(path):
+        assert name in NAMES | OTHERS.get(place, set()), f"{place}:{line} raises {name}"
+        assert len(arguments) == 1, f"{place}:{line}: one message"
+        if path.relative_to(ROOT).parts[0] not in WAITING:
+            option = re.search(r"--[a-z]+", arguments[0])
+            assert not option, f"{place}:{line}: {option} is for the command line to say"
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "expected"),
+    [
+        (
+            "edgeboxs",
+            ["edgeboxes", "grid"],
+            "did you mean 'edgeboxes'? The choices are edgeboxes, grid",
+        ),
+        ("voc", ["objects", "chairs"], "the choices are objects, chairs"),
+        (5, ["1", "2"], "the choices are 1, 2"),
+        ("any", [], "the choices are none"),
+        ("lr", iter(["lrr", "batch"]), "did you mean 'lrr'? The choices are lrr, batch"),
+        ("Batch", ["batch", "lr"], "did you mean 'batch'? The choices are batch, lr"),
+    ],
+)
+def test_suggestions(name, known, expected):
+    assert suggest(name, known) == expected
+
+
+def test_only_suggest_looks_for_near_names():
+    users = {path for path in LIBRARY if "difflib" in path.read_text(encoding="utf-8")}
+    others = {path.relative_to(ROOT).parts[0] for path in users} - WAITING
+    assert others == {"errors.py"}

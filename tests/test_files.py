@@ -1,5 +1,8 @@
-"""Files appear whole or not at all, also when the writer is killed."""
+"""Files appear whole or not at all, even if the writer is killed; JSON is strict."""
 
+import hashlib
+import json
+import math
 import os
 import stat
 import subprocess
@@ -7,7 +10,7 @@ import sys
 
 import pytest
 
-from unpool.files import atomic
+from unpool.files import atomic, json_line, sha256, strict, write_json
 
 
 def write_half(path, error):
@@ -23,7 +26,7 @@ def test_writes_and_replaces(tmp_path):
     path = tmp_path / "new" / "folder" / "note.txt"
     for text in ("one", "two"):
         with atomic(path) as temporary:
-            assert temporary.parent == path.parent  # of one file system, so that renaming is a step
+            assert temporary.parent == path.parent  # of one file system, or renaming would copy
             assert temporary.suffix == ".txt"
             temporary.write_text(text)
             assert not path.exists() or path.read_text() == "one"
@@ -66,13 +69,13 @@ def test_modes_follow_the_umask(tmp_path, mask, mode):
     try:
         with atomic(tmp_path / "a") as temporary:
             temporary.write_text("a")
-        assert os.umask(mask) == mask  # which is as it was
+        assert os.umask(mask) == mask  # unchanged
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
 
 
-def test_a_writer_may_put_another_file_in_the_place(tmp_path):
+def test_a_writer_may_rename_another_file_onto_it(tmp_path):
     """As safetensors does, which writes under another name and renames."""
     with atomic(tmp_path / "a") as temporary:
         other = temporary.with_suffix(".other")
@@ -90,7 +93,35 @@ def test_a_folder_is_not_replaced(tmp_path):
 
 
 def test_long_names(tmp_path):
-    name = "ü" * 120 + ".png"  # 244 of the 255 bytes that a file system takes
+    name = "ü" * 120 + ".png"  # 244 of the 255 bytes that file systems allow
     with atomic(tmp_path / name) as temporary:
         temporary.write_text("a")
     assert names(tmp_path) == [name]
+
+
+# ---- JSON and digests ----------------------------------------------------------------------------
+
+
+def test_json_has_no_numbers_that_json_does_not_have(tmp_path):
+    values = {"iou": [0.5, math.nan, (math.inf, -math.inf)], "name": "Ärger", "n": 3, "ok": True}
+    expected = {"iou": [0.5, None, [None, None]], "name": "Ärger", "n": 3, "ok": True}
+    write_json(tmp_path / "deep" / "values.json", values)
+    text = (tmp_path / "deep" / "values.json").read_text(encoding="utf-8")
+    line = json_line(values)
+    assert json.loads(text) == json.loads(line) == strict(values) == expected
+    assert text.endswith("}\n")
+    assert "\n" not in line
+
+
+def test_values_that_are_not_plain_leave_the_old_file(tmp_path):
+    write_json(tmp_path / "values.json", {"n": 1})
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_json(tmp_path / "values.json", {"n": object()})
+    assert json.loads((tmp_path / "values.json").read_text()) == {"n": 1}
+    assert names(tmp_path) == ["values.json"]
+
+
+@pytest.mark.parametrize("data", [b"", b"abc", bytes(3 * 2**20)])
+def test_sha256(tmp_path, data):
+    (tmp_path / "a").write_bytes(data)
+    assert sha256(tmp_path / "a") == sha256(str(tmp_path / "a")) == hashlib.sha256(data).hexdigest()

@@ -22,29 +22,46 @@ def order(name):
     return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
 
 
+def public(module):
+    """The functions and classes that a module defines under names of their own."""
+    for name, thing in vars(module).items():
+        named = not (name.startswith("_") or name.isupper())
+        kind = inspect.isfunction(thing) or inspect.isclass(thing)
+        if named and kind and thing.__module__ == module.__name__:
+            yield name, thing
+
+
+def described(thing):
+    """Whether it has a docstring of its own, not the one that `NamedTuple` or `dataclass` make."""
+    doc = (thing.__doc__ or "").strip()
+    return doc and not doc.startswith(f"{thing.__name__}(")
+
+
 @pytest.mark.parametrize("name", ["unpool", *MODULES])
-def test_public_names(name):
+def test_public_things_are_described_and_annotated(name):
+    module = importlib.import_module(name)
+    assert described(module)
+    for public_name, thing in public(module):
+        assert described(thing), f"{name}.{public_name}"
+        is_class = inspect.isclass(thing)
+        for member, value in vars(thing).items() if is_class else [(public_name, thing)]:
+            function = getattr(value, "fget", value)  # of a property
+            if not member.startswith("_") and inspect.isfunction(function):
+                where = f"{name}.{public_name}.{member}"
+                assert described(function), where
+                signature = inspect.signature(function)
+                inputs = [p.annotation for p in signature.parameters.values()][is_class:]
+                assert signature.empty not in [*inputs, signature.return_annotation], where
+
+
+@pytest.mark.parametrize("name", ["unpool", *MODULES])
+def test_packages_alone_list_their_names(name):
     module = importlib.import_module(name)
     names = getattr(module, "__all__", [])
-    assert list(names) == sorted(names, key=order)
-    assert len(names) == len(set(names)) <= 30
-    for public in names:
-        thing = getattr(module, public)
-        if inspect.isfunction(thing) or inspect.isclass(thing):
-            assert (thing.__doc__ or "").strip(), f"{name}.{public} is not described"
-            assert not (thing.__doc__ or "").startswith(f"{public}("), f"{name}.{public}"
-    assert module.__doc__
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_public_functions_are_annotated(name):
-    module = importlib.import_module(name)
-    for public in getattr(module, "__all__", []):
-        thing = getattr(module, public)
-        if inspect.isfunction(thing):
-            signature = inspect.signature(thing)
-            kinds = [p.annotation for p in signature.parameters.values()]
-            assert inspect.Signature.empty not in [*kinds, signature.return_annotation], public
+    assert not names or hasattr(module, "__path__"), f"{name} is no package"
+    assert list(names) == sorted(set(names), key=order)
+    assert all(hasattr(module, name) for name in names)
+    assert len(names) <= 30
 
 
 def test_the_package_gives_its_names_and_no_others():
