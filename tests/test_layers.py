@@ -139,7 +139,8 @@ def test_operators_need_only_torch():
         fast = {"numpy", "numba", "llvmlite"} if compiled else set()
         assert packages(module) <= {"torch"} | fast, module
         if not compiled:
-            assert "unpool.ops.compiled" not in neighbors(module, lazy=False), "slow to load"
+            loaded = neighbors(module, lazy=False)
+            assert not any(name.startswith("unpool.ops.compiled") for name in loaded), module
 
 
 def test_images_know_no_network_and_networks_no_image_file():

@@ -142,7 +142,7 @@ def test_it_says_what_it_cannot_do():
     unpruned = CRF_PRESETS["deeplab"]._replace(prune=0)
     for arguments, message in [
         ((unary.double(), image), "a unary in torch.float64"),
-        ((unary.clone().requires_grad_(), image), "a unary that wants a gradient"),
+        ((unary.clone().requires_grad_(), image), "a unary that requires a gradient"),
         ((unary, image, "deeplab", filters), "also filters"),
         ((unary, image, tiny), "deviations as small as"),
         ((*noise(257, 4, 5), unpruned), "257 labels; wanted at most 256"),
@@ -175,10 +175,8 @@ def test_warm_up_loads_every_function_that_the_first_image_needs(preset):
         from unpool.ops.meanfield import warm_up
 
         def loaded():
-            from unpool.ops.compiled import lattice
-            from unpool.ops.compiled import mean_field
-            from unpool.ops.compiled import kernels
-            found = [vars(m) for m in (cells, field, rows)]
+            from unpool.ops.compiled import kernels, lattice, mean_field
+            found = [vars(module) for module in (kernels, lattice, mean_field)]
             return {{
                 name
                 for names in found for name, v in names.items() if getattr(v, "signatures", None)

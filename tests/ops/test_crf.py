@@ -7,7 +7,7 @@ import torch
 
 from unpool.errors import OptionError
 from unpool.ops import CRF_PRESETS, DenseCRF, Kernel, crf_filter, kernel_filter, mean_field
-from unpool.ops.crf import NORMALIZATIONS, _of_places, find_crf
+from unpool.ops.crf import NORMALIZATIONS, _of_positions, find_crf
 
 KERNELS = (Kernel(2, 1.5), Kernel(5, 2, 30))
 
@@ -94,7 +94,7 @@ def test_crfs_that_cannot_be_are_refused(use):
         {"normalization": "both"},
         {"prune": 1},
     ):
-        with pytest.raises(OptionError, match=r"wanted|one of"):
+        with pytest.raises(OptionError, match=r"wanted|choices are"):
             use(DenseCRF(KERNELS)._replace(**options))
 
 
@@ -103,16 +103,16 @@ def test_a_normalization_that_is_not_there_is_refused():
         kernel_filter(KERNELS[0], (2, 2), None, "both")
 
 
-def test_lattices_of_places_are_kept_and_serve_gradients_too():
+def test_lattices_of_positions_are_kept_and_serve_gradients_too():
     image = torch.zeros(9, 11, 3, dtype=torch.uint8)
     unary = torch.rand(3, 9, 11, dtype=torch.float64)
-    _of_places.cache_clear()
+    _of_positions.cache_clear()
     with torch.inference_mode():
         first = mean_field(unary, image, "deeplab").clone()
     again = mean_field(unary.requires_grad_(), image, "deeplab")
     again.square().sum().backward()
-    assert _of_places.cache_info().hits == 1
+    assert _of_positions.cache_info().hits == 1
     torch.testing.assert_close(first, again.detach())
     assert unary.grad.abs().max() > 0
     mean_field(unary.detach(), image, CRF_PRESETS["deeplab"]._replace(normalization="before"))
-    assert _of_places.cache_info().hits == 1  # another normalization has factors of its own
+    assert _of_positions.cache_info().hits == 1  # another normalization has factors of its own

@@ -101,7 +101,7 @@ def test_points_far_apart_do_not_meet():
 
 
 @pytest.mark.parametrize("sigma", [1.5, 3.0, 6.0])
-def test_near_to_the_exact_gaussian_of_places(sigma):
+def test_near_to_the_exact_gaussian_of_positions(sigma):
     features = grid(12) / sigma
     lattice = Lattice(features)
     values = torch.rand(144, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

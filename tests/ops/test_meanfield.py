@@ -312,5 +312,5 @@ def test_errors_tell_what_to_do():
     for wrong in (image[:3], image.float(), image[..., 0]):
         with pytest.raises(ShapeError, match="as large as the unary"):
             mean_field(unary, wrong)
-    with pytest.raises(ShapeError, match="a kernel looks at colors"):
+    with pytest.raises(ShapeError, match="a kernel uses colors"):
         mean_field(unary, None)

@@ -97,7 +97,7 @@ def test_wrong_boxes_are_refused(boxes, message):
 
 
 def test_nms_wants_a_score_a_box():
-    with pytest.raises(ShapeError, match=r"got scores of \(3,\) for 2 boxes; pass one a box"):
+    with pytest.raises(ShapeError, match=r"got scores of \(3,\) for 2 boxes; pass one each"):
         nms(np.zeros((2, 4)), np.zeros(3), 0.5)
 
 
@@ -217,7 +217,9 @@ def test_pasting_over_zeros_drops_negative_scores():
 def test_crops_refuse_what_does_not_fit():
     crop = Crop((0, 0, 4, 4), 2)
     canvas = np.zeros((3, 8, 8), np.float32)
-    with pytest.raises(ShapeError, match=r"image of \(8, 8\) uint8, wanted \(H, W, 3\) uint8"):
+    with pytest.raises(
+        ShapeError, match=r"image of shape \(8, 8\) and type uint8; wanted \(H, W, 3\) uint8"
+    ):
         crop.take(noise(8, 8))
     with pytest.raises(ShapeError, match="float32, wanted"):
         crop.take(np.zeros((8, 8, 3), np.float32))

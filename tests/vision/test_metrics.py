@@ -237,7 +237,7 @@ def test_label_maps_that_cannot_be_compared(measure):
         measure(np.zeros((1, 9), int), np.arange(10, 19)[None], 3)
     with pytest.raises(ShapeError, match=r"prediction of \(2, 1\) for a truth of \(2, 2\); resize"):
         measure(right[:, :1], truth, 3)
-    with pytest.raises(ShapeError, match="prediction of float64, wanted classes as whole numbers"):
+    with pytest.raises(ShapeError, match="prediction of float64, wanted class ids as integers"):
         measure(right.astype(float), truth, 3)
     with pytest.raises(ShapeError, match="truth of bool"):
         measure(right, truth > 0, 3)

@@ -234,12 +234,14 @@ def test_propose_calls_the_method_of_that_name():
 
 def test_messages(monkeypatch):
     image = scene()
-    with pytest.raises(OptionError, match="method 'bing'; use one of edgeboxes, grid"):
+    with pytest.raises(OptionError, match="method 'bing'; the choices are edgeboxes, grid"):
         propose(image, "bing")
     for method in METHODS:
         with pytest.raises(OptionError, match="got a count of 0; wanted 1 or more"):
             propose(image, method, 0)
-        with pytest.raises(ShapeError, match=r"\(120, 160\) uint8, wanted \(H, W, 3\) uint8"):
+        with pytest.raises(
+            ShapeError, match=r"\(120, 160\) and type uint8; wanted \(H, W, 3\) uint8"
+        ):
             propose(image[..., 0], method)
     with pytest.raises(ShapeError, match=r"\(0, 5, 3\)"):
         edge_map(np.zeros((0, 5, 3), np.uint8))

@@ -1,4 +1,7 @@
-"""The core: switches, deconvolution, dense CRF. Functions on tensors; only torch."""
+"""The operators: pooling with switches, unpooling, deconvolution and dense CRFs.
+
+They are functions of tensors and need only torch; with numba, mean field runs as machine code.
+"""
 
 from unpool.ops.crf import CRF_PRESETS, DenseCRF, Kernel, crf_filter, kernel_filter
 from unpool.ops.deconv import as_convolution, bilinear_kernel, deconv, uconv

@@ -1,6 +1,6 @@
-"""What a dense CRF is made of: Gaussian kernels, and their filters on the pixels of an image.
+"""Dense CRFs as Gaussian kernels, and the filters that they are on the pixels of an image.
 
-H W image, N = H * W pixels, C values of each.
+Letters: H W image, N = H * W pixels, C values per pixel.
 """
 
 from functools import lru_cache
@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from unpool.errors import OptionError, ShapeError
+from unpool.errors import OptionError, ShapeError, suggest
 from unpool.ops.lattice import Filters, Lattice
 
 Normalization = Literal["none", "before", "after", "symmetric"]
@@ -21,24 +21,25 @@ SMALLEST = 1.9e-22  # about exp(-50)
 
 
 class Kernel(NamedTuple):
-    """A Gaussian of the distance of two pixels, and of their colors if `rgb` is given."""
+    """A Gaussian of the distance between two pixels, and between their colors if `rgb` is set."""
 
-    xy: float  #: deviation of the place, in pixels
-    weight: float  #: of the penalty for different labels
-    rgb: float | None = None  #: deviation of the color, of 255; None for places alone
+    xy: float  #: standard deviation of positions, in pixels
+    weight: float  #: weight of the penalty for different labels
+    rgb: float | None = None  #: standard deviation of colors, 0 to 255; None: positions only
 
 
 class DenseCRF(NamedTuple):
-    """What a dense CRF is made of, and how long it is run.
+    """The kernels and options of a dense CRF.
 
-    Normalization, with n = K 1 the sum of the weights that a pixel gets from all others: "none"
-    filters K q; "before" K (q / n); "after" (K q) / n; "symmetric" K (q / sqrt n) / sqrt n.
+    With n = K 1, the sum of the weights that a pixel receives from all others, the normalized
+    filter is K q ("none"), K (q / n) ("before"), (K q) / n ("after"), or
+    K (q / sqrt n) / sqrt n ("symmetric").
     """
 
     kernels: tuple[Kernel, ...]
     iterations: int = 10
     normalization: Normalization = "symmetric"
-    prune: float = 1e-3  #: fraction of a pixel that dropped labels may hold at first; 0 keeps all
+    prune: float = 1e-3  #: largest initial probability of all dropped labels; 0 keeps all
 
 
 CRF_PRESETS = {
@@ -55,20 +56,20 @@ def crf_filter(
     image: Tensor | None,
     like: Tensor | None = None,
 ) -> Filters:
-    """The sum of all kernels of a CRF on the pixels of an image, weights included.
+    """The filter of a CRF on the pixels of an image: the weighted sum of its kernels.
 
     Args:
         crf: kernels and normalization, or the name of one of `CRF_PRESETS`.
         size: (H, W).
-        image: (H, W, 3) uint8, RGB; may be None if no kernel looks at colors.
-        like: a tensor that tells dtype and device; float32 on the CPU when not given.
+        image: (H, W, 3) uint8, RGB; may be None if no kernel uses colors.
+        like: a tensor with the dtype and device to use; by default float32 on the CPU.
 
     Returns:
-        A filter of values (N, C), the pixels row by row.
+        A filter of values (N, C), with pixels in row-major order.
 
     Raises:
         ShapeError: an image that is not (H, W, 3) uint8.
-        OptionError: an unknown preset, or options that do not exist or do not fit.
+        OptionError: the preset is unknown, or a value is out of range.
     """
     crf = find_crf(crf)
     like = torch.empty(0) if like is None else like
@@ -92,36 +93,35 @@ def kernel_filter(
     """The filter of one kernel on the pixels of an image, normalized, without its weight.
 
     Args:
-        kernel: deviations of place and color.
+        kernel: its deviations of position and color.
         size: (H, W).
-        image: (H, W, 3) uint8, RGB; may be None if the kernel does not look at colors.
-        normalization: as of `DenseCRF`.
-        like: a tensor that tells dtype and device; float32 on the CPU when not given.
+        image: (H, W, 3) uint8, RGB; may be None if the kernel uses no colors.
+        normalization: see `DenseCRF`.
+        like: a tensor with the dtype and device to use; by default float32 on the CPU.
 
     Returns:
-        A filter of values (N, C), the pixels row by row.
+        A filter of values (N, C), with pixels in row-major order.
 
     Raises:
         ShapeError: an image that is not (H, W, 3) uint8.
-        OptionError: an unknown normalization.
+        OptionError: the normalization is unknown.
     """
     if normalization not in NORMALIZATIONS:
-        raise OptionError(
-            f"got normalization {normalization!r}; it is one of {', '.join(NORMALIZATIONS)}"
-        )
+        known = suggest(normalization, NORMALIZATIONS)
+        raise OptionError(f"got normalization {normalization!r}; {known}")
     like = torch.empty(0) if like is None else like
     lattice, before, after = _normalized(kernel, size, image, normalization, like)
     return Filters([lattice], [before], [after])
 
 
 def features(kernel: Kernel, size: tuple[int, int], image: Tensor | None, like: Tensor) -> Tensor:
-    """x, y, and the color of each pixel, divided by the deviations: (N, 2) or (N, 5).
+    """Position and color of each pixel, divided by the deviations: (N, 2) or (N, 5).
 
     Args:
-        kernel: deviations of place and color.
+        kernel: its deviations of position and color.
         size: (H, W).
-        image: (H, W, 3) uint8, RGB; not looked at if the kernel does not.
-        like: a tensor that tells dtype and device.
+        image: (H, W, 3) uint8, RGB; unused if the kernel uses no colors.
+        like: a tensor with the dtype and device to use.
 
     Raises:
         ShapeError: an image that is not (H, W, 3) uint8.
@@ -129,29 +129,28 @@ def features(kernel: Kernel, size: tuple[int, int], image: Tensor | None, like: 
     height, width = size
     x = torch.arange(width, dtype=like.dtype, device=like.device) / kernel.xy
     y = torch.arange(height, dtype=like.dtype, device=like.device) / kernel.xy
-    place = [x.expand(height, width), y[:, None].expand(height, width)]
+    position = [x.expand(height, width), y[:, None].expand(height, width)]
     if kernel.rgb is None:
-        return torch.stack(place, -1).flatten(0, 1)
+        return torch.stack(position, -1).flatten(0, 1)
     _require_image(image, size)
     assert image is not None
     color = image.to(like.device, like.dtype) / kernel.rgb
-    return torch.cat([torch.stack(place, -1), color], -1).flatten(0, 1)
+    return torch.cat([torch.stack(position, -1), color], -1).flatten(0, 1)
 
 
 def find_crf(crf: DenseCRF | str) -> DenseCRF:
-    """A CRF by the name of one of `CRF_PRESETS`, or as it is given.
+    """Look up a CRF by its name in `CRF_PRESETS`, or check one that is given.
 
     Raises:
-        OptionError: an unknown preset, or options that do not exist or do not fit.
+        OptionError: the preset is unknown, or a value is out of range.
     """
     if isinstance(crf, str):
         if crf not in CRF_PRESETS:
-            raise OptionError(f"got CRF preset {crf!r}; it is one of {', '.join(CRF_PRESETS)}")
+            raise OptionError(f"got CRF preset {crf!r}; {suggest(crf, CRF_PRESETS)}")
         return CRF_PRESETS[crf]
     if crf.normalization not in NORMALIZATIONS:
-        raise OptionError(
-            f"got normalization {crf.normalization!r}; it is one of {', '.join(NORMALIZATIONS)}"
-        )
+        known = suggest(crf.normalization, NORMALIZATIONS)
+        raise OptionError(f"got normalization {crf.normalization!r}; {known}")
     deviations = [s for k in crf.kernels for s in (k.xy, k.rgb) if s is not None]
     if not crf.kernels or not all(0 < s < torch.inf for s in deviations):
         raise OptionError(f"got kernels {crf.kernels}; wanted one or more, with deviations above 0")
@@ -160,7 +159,7 @@ def find_crf(crf: DenseCRF | str) -> DenseCRF:
     if crf.iterations < 0 or not 0 <= crf.prune < 1:
         raise OptionError(
             f"got iterations={crf.iterations}, prune={crf.prune}; wanted 0 or more iterations, "
-            "and a share from 0 to less than 1"
+            "and prune from 0 to below 1"
         )
     return crf
 
@@ -172,30 +171,30 @@ def _normalized(
     normalization: Normalization,
     like: Tensor,
 ) -> tuple[Lattice, Tensor | None, Tensor | None]:
-    """The lattice of a kernel, and the factors before and after its filter."""
+    """The lattice of a kernel, and the factors to multiply with before and after it."""
     if kernel.rgb is None:
-        return _of_places(kernel.xy, size, normalization, like.dtype, like.device)
+        return _of_positions(kernel.xy, size, normalization, like.dtype, like.device)
     lattice = Lattice(features(kernel, size, image, like))
     return lattice, *_scales(lattice, normalization)
 
 
 @lru_cache(4)
-def _of_places(
+def _of_positions(
     xy: float,
     size: tuple[int, int],
     normalization: Normalization,
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[Lattice, Tensor | None, Tensor | None]:
-    """Without colors, all images of a size have the same lattice; the last few are kept."""
-    with torch.inference_mode(False):  # lest they could not be used for gradients later
+    """All images of a size have the same lattice without colors; the last few are cached."""
+    with torch.inference_mode(False):  # inference tensors could not be used for gradients later
         like = torch.empty(0, dtype=dtype, device=device)
         lattice = Lattice(features(Kernel(xy, 1), size, None, like))
         return lattice, *_scales(lattice, normalization)
 
 
 def _scales(lattice: Lattice, normalization: str) -> tuple[Tensor | None, Tensor | None]:
-    """Factors before and after the filter."""
+    """The factors before and after the filter."""
     if normalization == "none":
         return None, None
     ones = torch.ones_like(lattice.slice.weight[: lattice.points, None])
@@ -207,7 +206,7 @@ def _scales(lattice: Lattice, normalization: str) -> tuple[Tensor | None, Tensor
 
 def _require_image(image: Tensor | None, size: tuple[int, int]) -> None:
     if image is None:
-        raise ShapeError("got no image, but a kernel looks at colors; pass (H, W, 3) uint8 RGB")
+        raise ShapeError("got no image, but a kernel uses colors; pass (H, W, 3) uint8 RGB")
     if tuple(image.shape) != (*size, 3) or image.dtype != torch.uint8:
         raise ShapeError(
             f"got an image of {tuple(image.shape)} {image.dtype}; wanted {(*size, 3)} uint8 RGB, "

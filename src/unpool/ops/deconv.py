@@ -1,4 +1,4 @@
-"""Deconvolution: convolution read backwards, with the crop rule and the shared filters.
+"""Deconvolution: the transpose of convolution, with the papers' crop rule and shared filters.
 
 Letters: N batch, I channels in, O channels out, H W before, k kernel.
 """
@@ -19,32 +19,32 @@ def deconv(
     padding: int = 0,
     size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Spread each value over a window with the filter, add where windows meet, cut the border.
+    """Transposed convolution: spread each value with the filter, add overlaps, crop the border.
 
-    This is the transpose of `conv2d` with the same stride and padding, and the *same weight
-    tensor*: a convolution's (O, I, k, k) filters, O to I channels when read backwards. Sharing
-    the tensor therefore ties a deconvolution to its convolution; nothing is flipped by hand.
+    This is the transpose of `conv2d` with the same stride, padding and *weight tensor*: the
+    filters of a convolution from O to I channels serve here from I to O. Sharing the tensor ties
+    a deconvolution to its convolution; no filter is flipped by hand.
 
     "We crop the boundary of the enlarged activation map to keep the size of the output map
     identical to the one from the preceding unpooling layer": `padding` cells are cut from each
-    side of the enlarged map of side (H - 1) * stride + k. Where a strided convolution has left
-    out cells at the right and lower border, `size` names the size to come back to.
+    side of the enlarged map, whose side is (H - 1) * stride + k. If a strided convolution left out
+    cells at the right and lower border, `size` gives the size to restore.
 
     Args:
         x: maps, (N, I, H, W).
         weight: filters, (I, O, k, k): the layout of `ConvTranspose2d`, of Caffe's deconvolution,
             and of the convolution from O to I channels whose transpose this is.
         bias: (O,), or None.
-        stride: distance of the windows in the output.
+        stride: distance between windows in the output.
         padding: cells cut from each side of the enlarged map.
-        size: (H, W) of the output; the smallest possible when not given.
+        size: (H, W) of the output; by default the smallest possible.
 
     Returns:
         Maps of (N, O, *size).
 
     Raises:
-        ShapeError: maps and filters do not belong together, or no convolution with this stride
-            leads from `size` to the size of x.
+        ShapeError: maps and filters do not fit, or no convolution with this stride leads from
+            `size` to the size of x.
 
     Noh, Hong, Han 2015, section 3.2.2; Zeiler, Fergus 2014, section 2.1.
 
@@ -81,8 +81,8 @@ def as_convolution(weight: Tensor) -> Tensor:
         weight: deconvolution filters, (I, O, k, k).
 
     Returns:
-        Convolution filters, (O, I, k, k): channels exchanged and each filter turned by 180
-        degrees, to be used with padding k - 1 - padding.
+        Convolution filters, (O, I, k, k): channels exchanged and each filter rotated by
+        180 degrees; use them with padding k - 1 - padding.
 
     >>> x, w = torch.randn(1, 2, 5, 5), torch.randn(2, 3, 3, 3)
     >>> y = F.conv2d(x, as_convolution(w), padding=1)
@@ -93,12 +93,12 @@ def as_convolution(weight: Tensor) -> Tensor:
 
 
 def uconv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Unpooling and convolution in one: maps of twice the side, from values far apart.
+    """Unpooling and convolution in one, which doubles the side of the maps.
 
-    Each value goes into the top-left cell of a block of 2 x 2, and the sparse map is convolved with
-    5 x 5 filters. Three of four products are with zero; `deconv` leaves them out, and equals this:
-    `deconv(x, weight, bias, stride=2, padding=2, size=(2 * H, 2 * W))`. So does the layer that
-    networks use, `nn.ConvTranspose2d(I, O, 5, stride=2, padding=2, output_padding=1)`.
+    Each value goes to the top-left cell of a 2 x 2 block, and the sparse map is convolved with
+    5 x 5 filters. Three of four products are with zeros; the equivalent
+    `deconv(x, weight, bias, stride=2, padding=2, size=(2 * H, 2 * W))` avoids them, and so does the
+    layer of the networks, `nn.ConvTranspose2d(I, O, 5, stride=2, padding=2, output_padding=1)`.
 
     Args:
         x: maps, (N, I, H, W).
@@ -109,7 +109,7 @@ def uconv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         Maps of (N, O, 2 * H, 2 * W).
 
     Raises:
-        ShapeError: maps and filters do not belong together, or filters of another size.
+        ShapeError: maps and filters do not fit, or the filters are not 5 x 5.
 
     Dosovitskiy, Springenberg, Brox 2015, section 3.2.
 
@@ -129,8 +129,8 @@ def bilinear_kernel(channels: int, kernel: int) -> Tensor:
     """Deconvolution filters that interpolate each channel bilinearly.
 
     Args:
-        channels: number of channels; no channel mixes with another.
-        kernel: side of the filter; 2 * stride for an upsampling by an even stride.
+        channels: number of channels, which are not mixed.
+        kernel: side of the filter; 2 * stride to upsample by an even stride.
 
     Returns:
         Dense filters (channels, channels, kernel, kernel), zero off the diagonal.

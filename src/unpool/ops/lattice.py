@@ -1,17 +1,16 @@
 """Gaussian filtering of scattered points on the permutohedral lattice (Adams, Baek, Davis 2010).
 
-Every point has d features, and every value is to be mixed with the values of all other points,
-each weighted by a Gaussian of unit deviation of the distance of their features. That would take
-time of the square of the number of points. The lattice is a tiling of feature space by simplices
-of d + 1 vertices: values are *splat* to the vertices of the simplex around their point, *blurred*
-along the d + 1 directions of the lattice, and *sliced* back. The result is near to the Gaussian
-(within some ten percent for one point, and short of it by a constant factor in sum), and linear
-in the number of points.
+Each point has d features, and its filtered value is the sum of all values, weighted by a Gaussian
+(of unit deviation) of the distance between features. Done directly, that is quadratic in the number
+of points. The lattice tiles feature space with simplices of d + 1 vertices: values are *splat* to
+the vertices of the simplex around their point, *blurred* along the d + 1 directions of the lattice,
+and *sliced* back. This is linear in the number of points and approximates the Gaussian: within some
+ten percent at a point, and smaller in sum by a constant factor.
 
-All three steps are sparse matrices that depend on the features alone. They are held as bags of
-indices with weights, so that one operator of torch does all the work, on CPU and GPU.
+All three steps are sparse matrices that depend only on the features. They are stored as bags of
+indices with weights, so that one torch operator does all the work, on CPU and GPU.
 
-Letters: N points, d features, M cells (vertices that some point uses), C channels.
+Letters: N points, d features, M cells (vertices in use), C channels.
 """
 
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from unpool.errors import OptionError, ShapeError
 
 
 class Bags(NamedTuple):
-    """A sparse matrix by rows: row i takes the entries offsets[i] to offsets[i + 1]."""
+    """A sparse matrix by rows: the entries of row i are offsets[i] to offsets[i + 1]."""
 
     index: Tensor  # type: ignore[assignment]  #: (E,) int32, the column of each entry
     offsets: Tensor  #: (rows + 1,) int32
@@ -43,27 +42,27 @@ class Bags(NamedTuple):
         )
 
     def scaled(self, scale: Tensor | None) -> "Bags":
-        """With the columns multiplied by a scale of (columns,)."""
+        """The matrix with its columns multiplied by a scale, (columns,)."""
         if scale is None:
             return self
         return self._replace(weight=self.weight * scale.index_select(0, self.index))
 
 
 class Lattice:
-    """The permutohedral lattice of some points, built once for any number of filterings.
+    """The permutohedral lattice of a set of points, built once for any number of filterings.
 
     Args:
         features: (N, d), float32 or float64, each divided by the deviation of its Gaussian.
 
     Attributes:
-        points: N.
-        cells: M, the vertices in use; at most N * (d + 1).
-        splat: from points to cells.
-        blurs: from cells to cells, one for each of the d + 1 directions.
-        slice: from cells to points.
+        points: N, the number of points.
+        cells: M, the number of vertices in use; at most N * (d + 1).
+        splat: the matrix from points to cells.
+        blurs: the d + 1 matrices from cells to cells, one for each direction.
+        slice: the matrix from cells to points.
 
     Raises:
-        ShapeError: not (N, d), not float, not finite, or too large to be told apart.
+        ShapeError: features are not (N, d), not float, not finite, or too large to distinguish.
 
     Adams, Baek, Davis 2010, sections 3 and 4; Krähenbühl, Koltun 2011, section 4.
 
@@ -86,7 +85,7 @@ class Lattice:
         self.slice = Bags(cell, every, weight * (1 / (1 + 2.0**-d)))
 
     def filter(self, values: Tensor) -> Tensor:
-        """Mix the values of points that are near to each other; the point itself included.
+        """Filter values with the Gaussian; each point is its own neighbor, too.
 
         Args:
             values: (N, C), of the dtype and on the device of the features; differentiable.
@@ -95,7 +94,7 @@ class Lattice:
             (N, C): for each point the sum of all values, weighted by about exp(-distance² / 2).
 
         Raises:
-            ShapeError: values of another length, dtype or device.
+            ShapeError: values have another length, dtype or device.
 
         >>> lattice = Lattice(torch.zeros(4, 2))
         >>> lattice.filter(torch.ones(4, 1)).flatten()
@@ -105,20 +104,20 @@ class Lattice:
 
 
 class Filters:
-    """The sum of several filters of the same points, each with a scale before and after it.
+    """The sum of several filters of the same points, each scaled before and after.
 
-    The scales (a normalization, or the weight of a kernel) go into the weights of the bags, and
-    the cells of all lattices into one table, so that two kernels cost two blurs but one splat and
-    one slice.
+    The scales (a normalization, or the weight of a kernel) are multiplied into the weights of the
+    bags, and the cells of all lattices share one table, so two kernels take one splat and one
+    slice.
 
     Args:
-        lattices: one or more, of the same points.
-        before: for each lattice (N,) factors on the values, or None for none.
-        after: for each lattice (N,) factors on its result, or None for none.
+        lattices: one or more lattices of the same points.
+        before: for each lattice, factors (N,) on the values, or None.
+        after: for each lattice, factors (N,) on its result, or None.
 
     Raises:
-        OptionError: no lattice, or not as many scales as lattices.
-        ShapeError: lattices of different points.
+        OptionError: there is no lattice, or not one scale each.
+        ShapeError: the lattices have different numbers of points.
 
     >>> near, far = Lattice(torch.rand(5, 2)), Lattice(torch.rand(5, 3) / 9)
     >>> values = torch.rand(5, 4)
@@ -152,13 +151,13 @@ class Filters:
 
     @property
     def transposed(self) -> list[Bags]:
-        """The steps of the transposed matrix: scales exchanged, blurs in the reverse order."""
+        """The steps of the transposed matrix: scales exchanged, blurs in reverse order."""
         if self._transposed is None:
             self._transposed = self._chain(self._after, self._before, reverse=True)
         return self._transposed
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Filter values of (N, C); differentiable in them. Raises as `Lattice.filter`."""
+        """Filter values (N, C); differentiable. Raises as `Lattice.filter`."""
         self._require(values)
         if not values.numel():
             return values.clone()
@@ -167,12 +166,12 @@ class Filters:
         return _apply(self.steps, values)
 
     def spread(self, values: Tensor) -> Tensor:
-        """The first part of a call, without gradient: values (N, C) splat and blurred."""
+        """Splat and blur values (N, C), the first part of a call, without gradient."""
         self._require(values)
         return _apply(self.steps[:-1], values)
 
     def collect(self, cells: Tensor, start: int, end: int) -> Tensor:
-        """The second part for the points from `start` to `end`, while they stay in the cache."""
+        """Slice the points from `start` to `end`, the second part of a call, without gradient."""
         index, offsets, weight = self.steps[-1]
         width = len(index) // self.points
         entries = slice(start * width, end * width)
@@ -213,7 +212,7 @@ class Filters:
 
 
 class _Product(torch.autograd.Function):
-    """The product with the matrix or its transpose; each is the derivative of the other."""
+    """The product with the matrix or its transpose; each is the gradient of the other."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, filters: Filters, transpose: bool) -> Tensor:
@@ -238,20 +237,20 @@ def _simplices(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The simplex around each point.
 
     Returns:
-        Coordinates of its first vertex in units of d + 1, (d + 1, N), whole numbers as floats;
-        the order of the coordinates of the point within it, (d + 1, N) int64;
+        The coordinates of its first vertex in units of d + 1, (d + 1, N), integers as floats;
+        the ranks of the point's coordinates within it, (d + 1, N) int64;
         and the barycentric weights of its vertices, (N * (d + 1),), point by point.
     """
     n, d = features.shape
     x = _elevate(features)
-    level = (x * (1 / (d + 1))).round_()  # halves to even, as the reference does
+    level = (x * (1 / (d + 1))).round_()  # halves to even, as in the authors' code
     rest = x - level * (d + 1)
     rank = torch.zeros(x.shape, dtype=torch.int8, device=x.device)
     for i in range(d):
         less = rest[i] < rest[i + 1 :]
         rank[i] += less.sum(0, dtype=torch.int8)
         rank[i + 1 :] += ~less
-    # Where the rounded coordinates do not add up to zero, some of them go one up or down.
+    # If the rounded coordinates do not add up to zero, some of them move by one.
     rank += level.sum(0).to(torch.int8)
     up, down = rank < 0, rank > d
     turn = up.to(torch.int8) - down.to(torch.int8)
@@ -259,7 +258,7 @@ def _simplices(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     level += turn
     order = rank.long()
     rest = (x - level * (d + 1)).mul_(1 / (d + 1))
-    rest = torch.empty_like(rest).scatter_(0, order, rest)  # the largest first
+    rest = torch.empty_like(rest).scatter_(0, order, rest)  # in descending order
     weight = x.new_empty(n, d + 1)
     weight[:, 0] = rest[d] + (1 - rest[0])
     weight[:, 1:] = (rest[:d] - rest[1:]).flip(0).t()
@@ -267,12 +266,12 @@ def _simplices(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _elevate(features: Tensor) -> Tensor:
-    """The points on the plane of d + 1 coordinates that add up to zero, (d + 1, N)."""
+    """The points in the hyperplane of d + 1 coordinates that sum to zero, (d + 1, N)."""
     n, d = features.shape
     x = features.new_empty(d + 1, n)
     total = features.new_zeros(n)
     for j in range(d, 0, -1):
-        # The deviation of the blur on a lattice of this scale is one unit of the features.
+        # At this scale the blur has a standard deviation of one unit of the features.
         scale = (2 / 3) ** 0.5 * (d + 1) / (j * (j + 1)) ** 0.5
         feature = features[:, j - 1] * scale
         x[j] = total - j * feature
@@ -282,27 +281,27 @@ def _elevate(features: Tensor) -> Tensor:
 
 
 def _keys(level: Tensor, rank: Tensor) -> tuple[Tensor, list[int]]:
-    """One number for each vertex of each simplex, (N * (d + 1),), and for each direction of the
-    lattice the difference of the numbers of neighbors.
+    """An integer key for each vertex of each simplex, (N * (d + 1),), and for each direction of
+    the lattice the difference between the keys of neighbors.
 
-    The differences of consecutive coordinates of a vertex, divided by d + 1, are whole numbers,
-    and any such numbers name a vertex. They are the digits of its key: this keeps the keys small,
-    and small keys sort faster. A step along direction j adds 1 to coordinate j (in these units,
-    and up to a part common to all), so it adds a constant to the key.
+    The differences of consecutive coordinates of a vertex, divided by d + 1, are integers that
+    identify it. They are the digits of its key, which keeps keys small, and small keys sort faster.
+    A step along direction j adds 1 to coordinate j (in these units, up to a part common to all), so
+    it adds a constant to the key.
     """
     digits = level[:-1] - level[1:]
     if not digits.numel():
         digits = digits.new_zeros(len(digits), 1)
     low, high = torch.aminmax(digits, dim=1)
-    low, high = low.long() - 1, high.long() + 1  # within a simplex a digit differs by one
+    low, high = low.long() - 1, high.long() + 1  # digits differ by at most one within a simplex
     base, bases = 1, []
-    for size in (high - low + 2).tolist():  # one more: a step over the end meets no other cell
+    for size in (high - low + 2).tolist():  # one more: no step past the end may reach another cell
         bases.append(base)
         base *= size
     kind = torch.int32 if base < 2**31 else torch.int64
     if base >= 2**63:
-        # Too many digits for one number: odd multipliers, modulo 2**64. With a million cells, some
-        # two of them are mistaken for each other or for neighbors less than once in 10**6 times.
+        # Too many digits for 63 bits: hash them with odd multipliers modulo 2**64. With a million
+        # cells, a collision of cells or neighbors has a probability below 1e-6.
         bases = [_signed(pow(0x9E3779B97F4A7C15, 2 * i + 1, 2**64)) for i in range(len(bases))]
     steps = [_signed(b - a) for a, b in zip([0, *bases], [*bases, 0], strict=True)]
     step = torch.tensor(steps, device=level.device).to(kind)
@@ -311,20 +310,20 @@ def _keys(level: Tensor, rank: Tensor) -> tuple[Tensor, list[int]]:
     move = torch.empty_like(level, dtype=kind).scatter_(0, rank, step[:, None].expand_as(rank))
     key = torch.empty(move.shape[::-1], dtype=kind, device=level.device)
     key[:, 0] = vertex
-    for k in range(1, len(move)):  # vertex k lies one down in the k smallest coordinates
+    for k in range(1, len(move)):  # vertex k is one lower in the k smallest coordinates
         vertex = vertex - move[-k]
         key[:, k] = vertex
     return key.flatten(), steps
 
 
 def _signed(number: int) -> int:
-    """The number modulo 2**64, from -2**63 up."""
+    """The number modulo 2**64, as a signed 64-bit integer."""
     return (number + 2**63) % 2**64 - 2**63
 
 
 def _number(key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The different keys in order, the place of each key among them, the order that sorts the
-    keys, and where in it each different key begins, with the end."""
+    """The unique keys in order, the index of each key among them, the order that sorts the keys,
+    and the offsets of the unique keys in that order, with the end."""
     ordered, order = torch.sort(key)
     new = torch.ones_like(key, dtype=torch.bool)
     torch.ne(ordered[1:], ordered[:-1], out=new[1:])
@@ -335,14 +334,14 @@ def _number(key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _neighbors(unique: Tensor, step: int, dtype: torch.dtype) -> Bags:
-    """The blur along one direction: each cell and half of its two neighbors, if they are there."""
+    """The blur along one direction: each cell plus half of its two neighbors, if they exist."""
     cells = len(unique)
     here = torch.arange(cells, device=unique.device)
     wanted = unique + step
     place = torch.searchsorted(unique, wanted).clamp_(max=max(cells - 1, 0))
     has_above = unique.index_select(0, place) == wanted
-    below = has_above.nonzero().flatten()  # cells with a neighbor above them
-    above = place.index_select(0, below)  # and that neighbor, which has them below
+    below = has_above.nonzero().flatten()  # cells that have a neighbor above
+    above = place.index_select(0, below)  # those neighbors, which have one below
     has_below = torch.zeros_like(has_above).scatter_(0, above, True)
     offsets = F.pad((1 + has_above.int() + has_below).cumsum(0, dtype=torch.int32), (1, 0))
     middle = offsets[:-1].long() + has_below
@@ -360,7 +359,7 @@ def _identity(lattice: Lattice) -> Bags:
 
 
 def _stack(parts: list[Bags], columns: list[int]) -> Bags:
-    """One matrix under the other, each moved to the right by the columns of those above it."""
+    """Stack matrices vertically, each shifted right by the columns of those above it."""
     if len(parts) == 1:
         return parts[0]
     index, offsets, right, entries = [], [parts[0].offsets[:1]], 0, 0
@@ -372,7 +371,7 @@ def _stack(parts: list[Bags], columns: list[int]) -> Bags:
 
 
 def _beside(parts: list[Bags], rows: int) -> Bags:
-    """One matrix beside the other; each has as many entries in every row."""
+    """Join matrices side by side; each has the same number of entries in every row."""
     if len(parts) == 1:
         return parts[0]
     index = torch.cat([part.index.view(rows, -1) for part in parts], 1)
@@ -393,6 +392,6 @@ def _require_features(features: Tensor) -> None:
         )
     if features.numel() and not features.abs().amax() < 1e6:  # NaN included
         raise ShapeError(
-            "got features that are not finite, or a million and more; wanted coordinates divided "
-            "by the deviation of the Gaussian: choose a larger deviation"
+            "got features that are not finite, or beyond a million; wanted coordinates divided by "
+            "the deviation of the Gaussian: choose a larger deviation"
         )

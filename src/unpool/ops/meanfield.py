@@ -1,9 +1,9 @@
-"""The dense CRF: every pixel is joined to every other, and mean field finds the marginals.
+"""Mean-field inference in dense CRFs, where every pixel is connected to every other.
 
 The energy of a labeling is the sum of unary energies (minus the log of a network's probability)
-and of a penalty for each pair of pixels with different labels: a weighted sum of Gaussians of how
-far apart they lie and how different their colors are. Mean field repeats: filter the marginals
-with each kernel, add the messages to the unary term, normalize.
+and of a penalty for each pair of pixels with different labels: a weighted sum of Gaussians of
+their distance and of their difference in color. Mean field iterates: filter the marginals with
+each kernel, add the messages to the unary term, normalize.
 
 Letters: L labels, H W image, N = H * W pixels.
 """
@@ -21,7 +21,7 @@ from unpool.ops.crf import SMALLEST, DenseCRF, crf_filter, find_crf
 from unpool.ops.lattice import Filters
 
 PART = 2**17
-"""Numbers that are worked on at a time: half a megabyte."""
+"""Values processed at a time: half a megabyte, which fits into the cache."""
 
 
 def mean_field(
@@ -34,33 +34,31 @@ def mean_field(
 ) -> Tensor:
     """The marginals of a dense CRF with a Potts penalty.
 
-    Labels that are unlikely everywhere are left out of the computation, which takes about
-    half the time for the few classes of a usual image: in the order of their largest
-    probability, as long as all left-out labels hold `crf.prune` or less of every pixel before the
-    first message. They come back with probability 0, and their energies get no gradient. Of up to
-    four labels, all are kept.
+    Labels that are unlikely everywhere are left out, which halves the time for the few classes of
+    a usual image. They are dropped in the order of their largest probability, as long as together
+    they have at most `crf.prune` of every pixel before the first message. Their marginals are 0,
+    and their energies get no gradient. With four labels or fewer, all are kept.
 
     With numba (`pip install "unpool[fast]"`), the same is computed in machine code, several times
-    faster: on the CPU, in float32, without gradients and `filters`. The first time, this has to be
-    compiled, which takes some seconds; numba keeps the result on disk.
+    faster: on the CPU, in float32, without gradients and without `filters`. The first call compiles
+    it, which takes some seconds; numba caches the result on disk.
 
     Args:
-        unary: energies -log p, (L, H, W), float; plus infinity where a label is impossible.
+        unary: energies -log p, (L, H, W), float; plus infinity for impossible labels.
             Differentiable. Computed in float64 for float64, else in float32.
-        image: the image, (H, W, 3) uint8, RGB; may be None if no kernel looks at colors.
+        image: the image, (H, W, 3) uint8, RGB; may be None if no kernel uses colors.
         crf: kernels and options, or the name of one of `CRF_PRESETS`.
-        filters: what `crf_filter` made for this image and CRF, where several unaries are to
-            share it; then the image is not looked at.
-        compiled: whether machine code by numba does it; when not given, where that can be.
+        filters: the result of `crf_filter` for this image and CRF, to be shared by several
+            unaries; the image is then ignored.
+        compiled: whether to use machine code by numba; by default where possible.
 
     Returns:
         Probabilities, (L, H, W), on the device of the unary.
 
     Raises:
-        ShapeError: a unary or image of the wrong shape or type, or a pixel without a finite
+        ShapeError: the unary or image has the wrong shape or type, or a pixel has no finite
             energy.
-        OptionError: an unknown preset, options that do not exist or do not fit, or `compiled`
-            where that cannot be.
+        OptionError: the preset is unknown, a value is out of range, or `compiled` is not possible.
 
     Krähenbühl, Koltun 2011, algorithm 1; normalization: Krähenbühl, Koltun 2013, section 4.
 
@@ -82,7 +80,7 @@ def mean_field(
             "got a unary with pixels of no finite energy, or with NaN or minus infinity; wanted "
             "-log p: make it with unary_from_probabilities, which clips"
         )
-    score = best - energy  # the best label of each pixel at 0
+    score = best - energy  # 0 for the best label of each pixel
     kept = _likely(score.detach(), crf.prune)
     if len(kept) < labels:
         score = score[kept]
@@ -98,19 +96,19 @@ def messages(
     weights: Sequence[Tensor],
     compatibility: Tensor | None = None,
 ) -> Tensor:
-    """What one iteration of mean field adds to the scores, for learned weights.
+    """The messages of one iteration of mean field, with learned weights (CRF-RNN).
 
     Args:
         q: marginals, (N, L).
-        filters: one for each kernel, of `kernel_filter`.
-        weights: one (L, L) matrix for each kernel, from labels to labels.
-        compatibility: (L, L), how much each label (row) is in favor of each other (column) beside
-            it; the identity, which is Potts, when not given.
+        filters: the `kernel_filter` of each kernel.
+        weights: a matrix (L, L) for each kernel, from labels to labels.
+        compatibility: (L, L), how much each label (row) favors each other (column) nearby; by
+            default the identity, the Potts model.
 
     Returns:
         (N, L); the next marginals are softmax(score + messages).
 
-    Zheng et al. 2015, section 4 (CRF-RNN).
+    Zheng et al. 2015, section 4.
 
     >>> from unpool.ops import Kernel, kernel_filter
     >>> near = kernel_filter(Kernel(3, 1), (2, 2), None, "after")
@@ -128,10 +126,10 @@ def unary_from_probabilities(probabilities: Tensor, clip: float | None = 1e-5) -
 
     Args:
         probabilities: of any shape, float.
-        clip: the smallest probability, so that energies stay finite; None for no limit.
+        clip: the smallest probability, which keeps energies finite; None for no limit.
 
     Raises:
-        OptionError: a clip that is not between 0 and 1.
+        OptionError: clip is not between 0 and 1.
 
     >>> unary_from_probabilities(torch.tensor([1.0, 0.0]))
     tensor([-0.0000, 11.5129])
@@ -144,11 +142,10 @@ def unary_from_probabilities(probabilities: Tensor, clip: float | None = 1e-5) -
 
 
 def warm_up(crf: str | DenseCRF) -> None:
-    """Load numba and the machine code of `mean_field`, or compile it the first time.
+    """Load numba and the machine code of `mean_field` in advance, or compile it the first time.
 
-    It would be loaded when first needed: half a second that an image need not wait for. What
-    differs by the number of labels that are left after pruning is still loaded, or compiled, with
-    the first image that has as many.
+    Otherwise the first image waits half a second for it. Code for each number of labels left after
+    pruning is still loaded or compiled with the first image that needs it.
 
     >>> warm_up("deeplab")
     """
@@ -163,7 +160,7 @@ def _marginals(
     filters: Filters | None,
     compiled: bool | None,
 ) -> Tensor:
-    """Mean field from scores (L, N) of which the best in each column is 0, in one form or other."""
+    """Mean field from scores (L, N), the best of each column 0: compiled or by torch."""
     obstacle = None if compiled is False else _obstacle(score, crf, size, filters)
     if compiled and obstacle:
         raise OptionError(f"got compiled=True, but {obstacle}")
@@ -179,16 +176,16 @@ def _marginals(
 def _obstacle(
     score: Tensor, crf: DenseCRF, size: tuple[int, int], filters: Filters | None
 ) -> str | None:
-    """What is in the way of machine code, and what to do."""
+    """Why machine code cannot be used, and what to do about it."""
     if filters is not None:
-        return "also filters, which are of torch; leave one of them out"
+        return "also filters, which need torch; leave one of them out"
     if score.device.type != "cpu" or score.dtype != torch.float32:
-        return f"a unary in {score.dtype} on {score.device}; pass it in float32 on the CPU"
+        return f"a unary in {score.dtype} on {score.device}; pass float32 on the CPU"
     if score.requires_grad and torch.is_grad_enabled():
-        return "a unary that wants a gradient; call it within torch.no_grad()"
+        return "a unary that requires a gradient; call it within torch.no_grad()"
     machine = _machine()
     if machine is None:
-        return 'numba is not there: pip install "unpool[fast]"'
+        return 'numba is not installed: pip install "unpool[fast]"'
     if len(score) > machine.MOST_LABELS:
         return f"{len(score)} labels; wanted at most {machine.MOST_LABELS}: leave some out"
     if not machine.fits(crf, size):
@@ -198,16 +195,16 @@ def _obstacle(
 
 @lru_cache(1)
 def _machine() -> ModuleType | None:
-    """Mean field in machine code, where numba is installed."""
+    """The compiled implementation; None without numba."""
     try:
-        from unpool.ops import compiled
+        from unpool.ops.compiled import mean_field as compiled
     except ImportError:
         return None
     return compiled
 
 
 def _run(score: Tensor, filters: Filters, iterations: int) -> Tensor:
-    """Mean field from scores (N, L) of which the best in each row is 0."""
+    """Mean field from scores (N, L), the best of each row 0."""
     q = _softmax(score)
     for _ in range(iterations):
         if score.requires_grad and torch.is_grad_enabled():
@@ -218,7 +215,7 @@ def _run(score: Tensor, filters: Filters, iterations: int) -> Tensor:
 
 
 def _update(q: Tensor, score: Tensor, filters: Filters) -> None:
-    """One iteration in place; on the CPU by parts of the pixels that fit into the cache."""
+    """One iteration in place; on the CPU in parts that fit into the cache."""
     n, labels = q.shape
     cells = filters.spread(q)
     size = max(PART // labels, 1) if q.device.type == "cpu" else n
@@ -228,16 +225,15 @@ def _update(q: Tensor, score: Tensor, filters: Filters) -> None:
 
 
 def _softmax(score: Tensor) -> Tensor:
-    """Shares of (N, L) scores, the largest of each row being 0 or more.
+    """Softmax of scores (N, L) whose row maxima are 0 or more; tiny probabilities become 0.
 
-    Messages only add to scores, so exp neither overflows nor leaves a row without any share as
-    long as no score is very large; this spares the search for the maximum of each row, which
-    takes longer than all the rest.
+    Messages only add to scores, so exp does not underflow for a whole row, and overflows only if a
+    score is very large. The usual search for row maxima, the slowest part, can thus be skipped.
     """
     low, high = (float(end) for end in torch.aminmax(score.detach()))
     if high > 60:
         score = score - score.detach().amax(1, keepdim=True)
-    if high - low < 45:  # no share is below SMALLEST, as long as there are under 100 labels
+    if high - low < 45:  # with fewer than 100 labels, none is below SMALLEST
         e = score.exp()
         return e / e.sum(1, keepdim=True)
     e = score.clamp(min=-51).exp()
@@ -245,7 +241,7 @@ def _softmax(score: Tensor) -> Tensor:
 
 
 def _likely(score: Tensor, prune: float) -> Tensor:
-    """The labels that are kept, in order; see `mean_field`."""
+    """The labels to keep, in order; see `mean_field`."""
     labels = len(score)
     if not prune or labels <= 4:
         return torch.arange(labels, device=score.device)
@@ -264,5 +260,5 @@ def _require_unary(unary: Tensor) -> None:
     if unary.dim() != 3 or not unary.is_floating_point() or not len(unary):
         raise ShapeError(
             f"got a unary of {tuple(unary.shape)} {unary.dtype}; wanted energies (L, H, W), float, "
-            "of one label or more: pass one image at a time"
+            "with one label or more: pass one image at a time"
         )

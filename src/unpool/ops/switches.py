@@ -1,7 +1,7 @@
 """Max pooling that remembers its switches, and the unpooling that uses them.
 
-Pooling keeps the largest value of each window and a *switch*: the place where that value stood.
-Unpooling puts values back to the places that the switches name; every other place is zero.
+Pooling keeps the maximum of each window and a *switch*: the position of that maximum. Unpooling
+writes values back to the positions given by the switches; all other positions are zero.
 
 Letters: N batch, C channels, H W before pooling, h w after.
 """
@@ -16,25 +16,25 @@ from unpool.errors import OptionError, ShapeError
 
 
 class Switches(NamedTuple):
-    """Where the maxima of a pooling stood, and how large its input was.
+    """The positions of the maxima of a pooling, and the size of its input.
 
-    A switch is kept in one of two equivalent forms, told apart by the dtype of `index`:
+    The dtype of `index` says which of two equivalent forms it has:
 
-    - int64, the *flat* form: the place `row * W + column` in the channel's own H x W plane, as in
-      `torch.nn.functional.max_pool2d` and in the authors' pooling masks. Serves every window.
-    - uint8, the *phase* form: the place 0..3 (row-major) inside a 2 x 2 window of stride 2. An
-      eighth of the memory, no scatter, and it exports to engines that have no unpooling.
+    - int64, the *flat* form: the position `row * W + column` in the channel's H x W plane, as in
+      `torch.nn.functional.max_pool2d` and in the authors' pooling masks. For any window.
+    - uint8, the *phase* form: the position 0..3 (row-major) in a 2 x 2 window of stride 2. It
+      takes an eighth of the memory, needs no scatter, and exports to engines without unpooling.
 
-    Since the size travels with the switches, odd sizes, `ceil`, padding and overlapping windows
-    find their way back without an `output_size` argument.
+    Because the size is stored with the switches, odd sizes, `ceil`, padding and overlapping
+    windows are undone without an `output_size` argument.
     """
 
     index: Tensor  # type: ignore[assignment]  #: (N, C, h, w), int64 (flat) or uint8 (phase)
     size: tuple[int, int]  #: (H, W) of the maps before pooling
-    disjoint: bool = False  #: no place belongs to two windows (stride >= kernel)
+    disjoint: bool = False  #: no position is in two windows (stride >= kernel)
 
     def __repr__(self) -> str:
-        if not isinstance(self.index, Tensor):  # while torch takes structures apart
+        if not isinstance(self.index, Tensor):  # while torch flattens structures
             return tuple.__repr__(self)
         form = "phase" if self.index.dtype == torch.uint8 else "flat"
         windows = "disjoint" if self.disjoint else "overlapping"
@@ -75,25 +75,25 @@ def pool(
     ceil: bool = False,
     form: Literal["flat", "phase"] = "flat",
 ) -> tuple[Tensor, Switches]:
-    """Keep the maximum of each window, and the switch that tells where it stood.
+    """Max pooling that also returns the switches.
 
-    Of equal values the first in row-major order wins, as in the authors' code. Both forms give
-    the same values and the same switches, bit for bit; see `Switches`.
+    Of equal values the first in row-major order wins, as in the authors' code. Both forms of
+    switches give the same values and positions, bit for bit.
 
     Args:
         x: maps, (N, C, H, W), any float dtype, contiguous or channels-last; N may be 0.
         kernel: side of the square window.
-        stride: distance of the windows; the kernel when not given.
+        stride: distance between windows; by default the kernel.
         padding: cells of minus infinity around the map, at most half the kernel.
-        ceil: also pool the windows that reach over the right and lower border (as Caffe does),
-            instead of leaving those cells out.
-        form: how the switches are kept; "phase" needs kernel = stride = 2 and no padding.
+        ceil: also pool windows that extend beyond the right and lower border, as Caffe does,
+            rather than leaving out their cells.
+        form: the form of the switches; "phase" needs kernel = stride = 2 and no padding.
 
     Returns:
         The maxima, (N, C, h, w), and their switches.
 
     Raises:
-        ShapeError: x is not of four dimensions, or smaller than the window.
+        ShapeError: x does not have four dimensions, or is smaller than the window.
         OptionError: an impossible window, an unknown form, or "phase" with another window.
 
     Zeiler, Fergus 2014, section 2.1; Noh, Hong, Han 2015, section 3.2.1.
@@ -123,7 +123,7 @@ def pool(
         if (kernel, stride, padding) != (2, 2, 0):
             raise OptionError(
                 f"got form='phase' with kernel {kernel}, stride {stride}, padding {padding}; "
-                "it serves kernel 2, stride 2, padding 0: use form='flat'"
+                "it is for kernel 2, stride 2, padding 0: use form='flat'"
             )
         y, index = _pool_phase(x, ceil)
     elif form == "flat":
@@ -136,21 +136,21 @@ def pool(
 def unpool(
     y: Tensor, switches: Switches, overlap: Literal["overwrite", "sum"] = "overwrite"
 ) -> Tensor:
-    """Put each value back where its maximum stood; every other place is zero.
+    """Put each value back at the position of its maximum; all other positions are zero.
 
     Args:
         y: pooled maps, (N, C, h, w), of any float dtype.
         switches: what `pool` returned for maps of this size.
-        overlap: what happens where windows overlap and several of them name one place.
-            "overwrite": the last window in row-major order wins, always and on every device, as
-            in the authors' loop. "sum": the values add up; this is the exact adjoint of picking
-            the maxima, hence the gradient of `pool`. Without overlaps the two are the same.
+        overlap: what to do if several overlapping windows have their maximum at one position.
+            "overwrite": the last window in row-major order wins, on every device, as in the
+            authors' loop. "sum": the values add up; this is the exact adjoint of selecting the
+            maxima, and so the gradient of `pool`. Without overlaps the two are the same.
 
     Returns:
-        Sparse maps, (N, C, H, W), with H, W = switches.size, in the layout of y.
+        Sparse maps, (N, C, H, W), with (H, W) = switches.size, in the memory format of y.
 
     Raises:
-        ShapeError: y is not of the size of the switches.
+        ShapeError: y does not have the shape of the switches.
         OptionError: an unknown overlap.
 
     Noh, Hong, Han 2015, section 3.2.1; Zeiler, Fergus 2014, section 2.1.
@@ -180,10 +180,10 @@ def fixed_unpool(y: Tensor, factor: int = 2) -> Tensor:
         factor: side of the block.
 
     Returns:
-        Maps of (N, C, factor * h, factor * w), in the layout of y.
+        Maps of (N, C, factor * h, factor * w), in the memory format of y.
 
     Raises:
-        ShapeError: y is not of four dimensions.
+        ShapeError: y does not have four dimensions.
         OptionError: a factor below 1.
 
     Dosovitskiy, Springenberg, Brox 2015, section 3.2.
@@ -214,7 +214,7 @@ def _pool_phase(x: Tensor, ceil: bool) -> tuple[Tensor, Tensor]:
     phase = torch.zeros_like(y, dtype=torch.uint8)
     for place, (i, j) in enumerate([(0, 1), (1, 0), (1, 1)], start=1):
         value = x[..., i::2, j::2]
-        wins = (value > y) | value.isnan()  # the rule of the native kernel, NaN included
+        wins = (value > y) | value.isnan()  # as the native kernel: NaN wins
         y = torch.where(wins, value, y)
         phase = torch.where(wins, torch.full_like(phase, place), phase)
     return y, phase
@@ -225,7 +225,7 @@ def _unpool_flat(y: Tensor, switches: Switches, overlap: str) -> Tensor:
     n, c, h, w = y.shape
     if switches.disjoint and _native_allowed():
         return torch.ops.aten.max_unpool2d(y, index, [height, width])
-    if _layout(y) == torch.channels_last:  # planes along dimension 1, so that nothing is moved
+    if _layout(y) == torch.channels_last:  # scatter along dimension 1, so that nothing is copied
         y, index = (t.permute(0, 2, 3, 1).reshape(n, h * w, c) for t in (y, index))
         out = _scatter(y, index, 1, height * width, switches.disjoint, overlap)
         return out.view(n, height, width, c).permute(0, 3, 1, 2)
@@ -235,9 +235,9 @@ def _unpool_flat(y: Tensor, switches: Switches, overlap: str) -> Tensor:
 
 
 def _native_allowed() -> bool:
-    """The native kernel is twice as quick, but neither exports well nor calls itself deterministic.
+    """The native kernel is twice as fast, but exports badly and is not marked deterministic.
 
-    (Without overlaps there is nothing in it that could vary.)
+    (Without overlapping windows its result cannot vary.)
     """
     return not (torch.are_deterministic_algorithms_enabled() or torch.compiler.is_compiling())
 
@@ -252,11 +252,11 @@ def _scatter(
         return zeros.scatter_add(dim, index, y)
     if disjoint:
         return zeros.scatter(dim, index, y)
-    # Scatter leaves it open which of two equal places wins, so first find the last window of each.
+    # Which of two equal positions wins a scatter is undefined: find the last window of each first.
     order = torch.arange(windows, device=y.device).view(-1, *[1] * (2 - dim)).expand_as(y)
     last = torch.full(shape, windows, dtype=torch.int64, device=y.device)
     last = last.scatter_reduce(dim, index, order, "amax", include_self=False)
-    shape[dim] = 1  # window number `windows` is the zero of the places that nobody names
+    shape[dim] = 1  # index `windows` is the zero for positions without a maximum
     return torch.cat([y, y.new_zeros(shape)], dim).gather(dim, last)
 
 
@@ -264,30 +264,30 @@ def _unpool_phase(y: Tensor, switches: Switches) -> Tensor:
     height, width = switches.size
     zero = torch.zeros((), dtype=y.dtype, device=y.device)
     out = _interleave([torch.where(switches.index == place, y, zero) for place in range(4)], 2)
-    return _fit(out, height, width)  # odd sizes: what `ceil` added goes, what it left out is zero
+    return _fit(out, height, width)  # odd sizes: crop what `ceil` added, zero what floor left out
 
 
 def _fit(x: Tensor, height: int, width: int, value: float = 0.0) -> Tensor:
-    """Cut or fill at the right and lower border."""
+    """Crop or pad at the right and lower border."""
     below, right = height - x.shape[-2], width - x.shape[-1]
     if not torch.compiler.is_compiling() and below == right == 0:
-        return x  # padding by nothing would copy; an exported graph serves all sizes
+        return x  # F.pad would copy; an exported graph must handle all sizes
     return F.pad(x, (0, right, 0, below), value=value)
 
 
 def _interleave(parts: list[Tensor], factor: int) -> Tensor:
-    """Weave factor x factor maps of (N, C, h, w) into one; part i is row i // factor of a block."""
+    """Interleave factor * factor maps (N, C, h, w); part i is cell i of each block, row-major."""
     n, c, h, w = parts[0].shape
     if _layout(parts[0]) == torch.channels_last:
-        woven = torch.stack([part.permute(0, 2, 3, 1) for part in parts], dim=3)
-        woven = woven.view(n, h, w, factor, factor, c).permute(0, 1, 3, 2, 4, 5)
-        return woven.reshape(n, h * factor, w * factor, c).permute(0, 3, 1, 2)
-    woven = torch.stack(parts, dim=4).view(n, c, h, w, factor, factor)
-    return woven.permute(0, 1, 2, 4, 3, 5).reshape(n, c, h * factor, w * factor)
+        blocks = torch.stack([part.permute(0, 2, 3, 1) for part in parts], dim=3)
+        blocks = blocks.view(n, h, w, factor, factor, c).permute(0, 1, 3, 2, 4, 5)
+        return blocks.reshape(n, h * factor, w * factor, c).permute(0, 3, 1, 2)
+    blocks = torch.stack(parts, dim=4).view(n, c, h, w, factor, factor)
+    return blocks.permute(0, 1, 2, 4, 3, 5).reshape(n, c, h * factor, w * factor)
 
 
 def _layout(x: Tensor) -> torch.memory_format:
-    """Channels-last where x is laid out so and only so."""
+    """Channels-last if x has that memory format and is not contiguous as well."""
     only = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return torch.channels_last if only else torch.contiguous_format
 

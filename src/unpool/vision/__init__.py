@@ -1,1 +1,1 @@
-"""Between an image and a tensor: images, boxes, proposals, metrics; no networks."""
+"""Images, boxes, proposals and metrics; no networks."""

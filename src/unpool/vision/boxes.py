@@ -1,8 +1,8 @@
-"""Boxes of an image, and the crop that carries pixels into a square and scores back out.
+"""Boxes of an image, and crops that take pixels into a square and paste scores back.
 
-Boxes are arrays (P, 4) of x0, y0, x1, y1 in image pixels, 0-based, x1 and y1 excluded: pixel i
-covers the interval from i to i + 1, so that x1 - x0 is the width. They may be whole numbers or
-not, and may lie beyond the image. Every function raises a `ShapeError` for anything else.
+Boxes are arrays (P, 4) of x0, y0, x1, y1 in image pixels, 0-based, with x1 and y1 excluded: pixel i
+covers the interval from i to i + 1, and x1 - x0 is the width. Coordinates may be fractional and
+may lie outside the image. All functions raise a `ShapeError` for other arrays.
 """
 
 from typing import Any, NamedTuple
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unpool.errors import ShapeError
-from unpool.vision.images import Pixels
+from unpool.vision.images import Pixels, check_image
 
 
 def area(boxes: NDArray[Any]) -> NDArray[np.float64]:
-    """Give the area of each box in pixels, (P,).
+    """The area of each box in pixels, (P,).
 
     >>> area(np.array([[0, 0, 4, 3]])).tolist()
     [12.0]
@@ -27,9 +27,9 @@ def area(boxes: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def iou(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    """Give the intersection over union of each of `a`, (A, 4), with each of `b`, (B, 4): (A, B).
+    """The intersection over union of boxes `a`, (A, 4), and `b`, (B, 4): a matrix (A, B).
 
-    Two boxes without area have 0.
+    For two boxes without area it is 0.
 
     >>> iou(np.array([[0, 0, 4, 4]]), np.array([[0, 0, 4, 2], [4, 0, 8, 4]])).tolist()
     [[0.5, 0.0]]
@@ -46,9 +46,9 @@ def iou(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def clip(boxes: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Cut boxes off at the edges of an image of `size` (height, width), keeping their type.
+    """Clip boxes to an image of `size` (height, width); the dtype is kept.
 
-    A box that lies outside the image is left without area.
+    A box outside the image has no area afterwards.
 
     >>> clip(np.array([[-3, 2, 5, 99]]), (10, 20)).tolist()
     [[0, 2, 5, 10]]
@@ -59,17 +59,17 @@ def clip(boxes: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 
 
 def nms(boxes: NDArray[Any], scores: NDArray[Any], threshold: float) -> NDArray[np.intp]:
-    """Keep the best boxes that do not repeat one another (greedy non-maximum suppression).
+    """Greedy non-maximum suppression; returns the indices of the kept boxes, best first.
 
-    A box goes when its IoU with a better one that is kept is above the threshold. Of equal
-    scores, (P,), the first is the better. Returns the indices of the kept boxes, best first.
+    A box is dropped if its IoU with a better, kept box is above the threshold. Of equal scores,
+    (P,), the first is the better.
 
     >>> nms(np.array([[0, 0, 4, 4], [0, 0, 4, 5], [9, 9, 12, 12]]), np.array([1, 3, 2]), 0.5)
     array([1, 2])
     """
     boxes, scores = _as_boxes(boxes), np.asarray(scores, dtype=np.float64)
     if scores.shape != (len(boxes),):
-        raise ShapeError(f"got scores of {scores.shape} for {len(boxes)} boxes; pass one a box")
+        raise ShapeError(f"got scores of {scores.shape} for {len(boxes)} boxes; pass one each")
     waiting = np.argsort(-scores, kind="stable")
     kept = []
     while len(waiting):
@@ -80,13 +80,14 @@ def nms(boxes: NDArray[Any], scores: NDArray[Any], threshold: float) -> NDArray[
 
 
 def square(boxes: NDArray[Any], enlarge: float = 1.2) -> NDArray[np.int64]:
-    """Draw a square of whole pixels about the center of each box.
+    """The square of whole pixels around the center of each box.
 
-    The side is `enlarge` times the longer side of the box, rounded, at least 1; the corner is
-    rounded too, so the center moves by half a pixel at most. Halves go up (not to even), so that
-    a box moved by whole pixels has the same square, moved. It may reach beyond the image.
+    Its side is `enlarge` times the longer side of the box, rounded, at least 1. Its corner is
+    rounded, too, so the center moves by at most half a pixel. Halves are rounded up (not to even),
+    so that a box shifted by whole pixels has the same square, shifted. It may extend beyond the
+    image.
 
-    Noh, Hong, Han 2015, which extends boxes 1.2 times; the authors' lists hold squares.
+    Noh, Hong, Han 2015, who extend boxes 1.2 times; the authors' lists of boxes contain squares.
 
     >>> square(np.array([[10, 10, 20, 15]])).tolist()
     [[9, 7, 21, 19]]
@@ -99,10 +100,10 @@ def square(boxes: NDArray[Any], enlarge: float = 1.2) -> NDArray[np.int64]:
 
 
 class Crop(NamedTuple):
-    """A box of an image and the square it is resized to: the one place where the two frames meet.
+    """A box of an image and the square it is resized to: the mapping between the two frames.
 
-    `paste` writes where `take` read, without the shift by one pixel of the authors' code. The
-    box may lie beyond the image. Noh, Hong, Han 2015, section 5.1.
+    `paste` writes where `take` reads, without the shift by one pixel in the authors' code. The box
+    may extend beyond the image. Noh, Hong, Han 2015, section 5.1.
 
     >>> crop = Crop((-2, 0, 2, 4), side=4)
     >>> crop.take(np.full((8, 8, 3), 9, np.uint8))[0, :, 0].tolist()
@@ -117,26 +118,25 @@ class Crop(NamedTuple):
     side: int = 224
 
     def take(self, image: Pixels, fill: int = 0, antialias: bool = True) -> Pixels:
-        """Cut the box out of an image, (H, W, 3) uint8, and resize it bilinearly.
+        """Crop the box from an image, (H, W, 3) uint8, and resize it bilinearly to (side, side, 3).
 
-        What lies outside the image becomes `fill`: 0 *before* the mean is subtracted. With
-        `antialias` a box is shrunk as by MATLAB's imresize, with which the authors tested;
-        without, as by OpenCV's INTER_LINEAR, with which they trained. Returns (side, side, 3).
+        Pixels outside the image are `fill` (0 *before* the mean is subtracted). With `antialias`,
+        shrinking is that of MATLAB's imresize, which the authors used for testing; without, that
+        of OpenCV's INTER_LINEAR, which they used for training.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ShapeError(
-                f"got an image of {image.shape} {image.dtype}, wanted (H, W, 3) uint8; convert it"
-            )
+        check_image(image)
         return _resize(self._cut(image, fill), (self.side, self.side), antialias)
 
     def take_labels(self, labels: NDArray[Any], fill: int = 255) -> NDArray[Any]:
-        """Cut the box out of labels, (H, W), and resize it to (side, side) by the nearest label.
+        """Crop the box from labels, (H, W), and resize it to (side, side) with nearest neighbors.
 
-        Nearest is meant to the center of each new pixel. (OpenCV's INTER_NEAREST, with which
-        the authors trained, takes the floor: labels move by up to half a pixel.)
+        They are the neighbors of the centers of the new pixels. (OpenCV's INTER_NEAREST, which the
+        authors used for training, rounds down, which shifts labels by up to half a pixel.)
         """
         if labels.ndim != 2:
-            raise ShapeError(f"got labels of {labels.shape}, wanted (H, W); pass a class a pixel")
+            raise ShapeError(
+                f"got labels of {labels.shape}, wanted (H, W); pass one class per pixel"
+            )
         cut = self._cut(labels, fill)
         centers = 2 * np.arange(self.side) + 1  # in half pixels of the square
         rows, columns = (centers * length // (2 * self.side) for length in cut.shape)
@@ -148,11 +148,11 @@ class Crop(NamedTuple):
         canvas: NDArray[np.float32],
         merge: np.ufunc = np.maximum,
     ) -> None:
-        """Resize scores, (K, side, side), to the box and merge them, by the pixelwise maximum.
+        """Resize scores, (K, side, side), to the box and merge them into a canvas, (K, H, W).
 
-        The canvas, (K, H, W) float32, is changed in place where box and image overlap. If it
-        began with zeros, this is eq. (1) of the paper: negative scores become 0. (Merged by
-        `np.add`, they are summed, as in eq. (2).)
+        The canvas, float32, is changed in place where box and image overlap. Merging with the
+        maximum into a canvas of zeros is eq. (1) of the paper, where negative scores become 0;
+        merging with `np.add` is eq. (2).
         """
         wanted = (len(canvas), self.side, self.side)
         if scores.shape != wanted or canvas.ndim != 3 or scores.dtype != np.float32:
@@ -162,7 +162,7 @@ class Crop(NamedTuple):
             )
         in_image, in_box = self._overlap((canvas.shape[1], canvas.shape[2]))
         x0, y0, x1, y1 = self.box
-        # plane by plane is quicker than one resize of (side, side, K), which is turned twice
+        # plane by plane is faster than one resize of (side, side, K), with two transposes
         for plane, merged in zip(scores, canvas, strict=True):
             visible = _resize(plane, (y1 - y0, x1 - x0))[in_box]
             merge(merged[in_image], visible, out=merged[in_image])
@@ -175,7 +175,7 @@ class Crop(NamedTuple):
         return cut
 
     def _overlap(self, size: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Give the rows and columns that box and image share, in the image and in the box."""
+        """The rows and columns shared by box and image, as slices of the image and of the box."""
         x0, y0, x1, y1 = self.box
         if x1 <= x0 or y1 <= y0:
             raise ShapeError(f"got the empty box {self.box}; wanted x0 < x1 and y0 < y1")
@@ -185,30 +185,30 @@ class Crop(NamedTuple):
 
 
 class Crops(NamedTuple):
-    """How an image becomes a square: its middle square is resized, and a crop of that is taken.
+    """Square crops for classification: the central square is resized, and a part of it cropped.
 
     Zeiler, Fergus 2014, section 3: the smaller side is resized to 256, the center of 256 x 256 is
     cropped, and of that ten crops of 224 x 224 are used (corners and center, flipped or not).
     """
 
-    size: int = 224  #: S, of the crop in pixels
-    enlarged: int = 256  #: side to which the middle square is resized
-    corners: bool = True  #: crops are the corners and the center only, else any part
-    flip: bool = True
+    size: int = 224  #: S, the side of the crop in pixels
+    enlarged: int = 256  #: side to which the central square is resized
+    corners: bool = True  #: random crops are at the corners or in the center; else anywhere
+    flip: bool = True  #: random crops are mirrored half of the time
 
     def draw(self, image: Pixels, rng: np.random.Generator) -> Pixels:
         """A random crop (S, S, 3) of an image (H, W, 3)."""
         room = self.enlarged - self.size
         if self.corners:
-            places = [(0, 0), (0, room), (room, 0), (room, room), (room // 2, room // 2)]
-            y, x = places[int(rng.integers(5))]
+            corners = [(0, 0), (0, room), (room, 0), (room, room), (room // 2, room // 2)]
+            y, x = corners[int(rng.integers(5))]
         else:
             y, x = rng.integers(0, room + 1, 2).tolist()
         crop = self._cut(image, y, x)
         return np.ascontiguousarray(crop[:, ::-1]) if self.flip and rng.random() < 0.5 else crop
 
     def center(self, image: Pixels) -> Pixels:
-        """The crop (S, S, 3) in the middle of an image (H, W, 3).
+        """The central crop (S, S, 3) of an image (H, W, 3).
 
         >>> image = np.arange(60, dtype=np.uint8)[None, :, None].repeat(40, 0).repeat(3, 2)
         >>> Crops(20, 40).center(image)[0, :, 0].tolist() == list(range(20, 40))
@@ -217,7 +217,7 @@ class Crops(NamedTuple):
         return self._cut(image, *[(self.enlarged - self.size) // 2] * 2)
 
     def _cut(self, image: Pixels, y: int, x: int) -> Pixels:
-        """The crop that begins at row y and column x of the resized middle square."""
+        """The crop at row y and column x of the resized central square."""
         height, width = image.shape[:2]
         side = min(height, width)
         scale = side / self.enlarged
@@ -230,7 +230,7 @@ class Crops(NamedTuple):
 
 
 def _as_boxes(boxes: NDArray[Any]) -> NDArray[np.float64]:
-    """Check boxes, and give them as float64, in which products of whole numbers are exact."""
+    """Check boxes and convert them to float64, where products of integers are exact."""
     found = np.asarray(boxes, dtype=np.float64)
     if found.ndim != 2 or found.shape[1] != 4:
         raise ShapeError(f"got boxes of {found.shape}, wanted (P, 4); pass rows of x0, y0, x1, y1")
@@ -244,12 +244,12 @@ def _as_boxes(boxes: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _resize(image: NDArray[Any], size: tuple[int, int], antialias: bool = True) -> NDArray[Any]:
-    """Resize (h, w, 3) uint8 or (h, w) float32 bilinearly, about the centers of pixels.
+    """Resize (h, w, 3) uint8 or (h, w) float32 bilinearly, with aligned pixel centers.
 
-    Antialiasing shrinks with triangles as wide as the new pixels: in MATLAB so, and in Pillow.
+    Antialiasing shrinks with triangular filters as wide as the new pixels, as MATLAB and Pillow do.
     """
     height, width = size
     if antialias and (height < image.shape[0] or width < image.shape[1]):
         shrunk = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-        return np.array(shrunk)  # a copy, since a view of an image is read-only
+        return np.array(shrunk)  # a copy: a view of a Pillow image is read-only
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))

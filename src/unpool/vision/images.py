@@ -1,8 +1,8 @@
-"""Images and masks, between files and arrays.
+"""Read and write images and masks.
 
 An image in memory is an (H, W, 3) uint8 array, RGB, upright; a mask is an (H, W) array of class
-indices. Reading is strict: a file is given in full and as a viewer shows it, or refused with an
-`ImageError` that says why. Color profiles are not applied.
+indices. Reading is strict: a file is read completely and as a viewer shows it, or an `ImageError`
+says why not. Color profiles are not applied.
 """
 
 import io
@@ -25,11 +25,13 @@ from unpool.files import atomic
 
 Readable: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 Pixels: TypeAlias = NDArray[np.uint8]
+"""An image, (H, W, 3) RGB unless said otherwise, or class ids, (H, W)."""
+
 Labels: TypeAlias = NDArray[np.integer]
 
-MAX_PIXELS = 178_956_970  # where Pillow, too, takes a header for a decompression bomb
+MAX_PIXELS = 178_956_970  # as in Pillow, which suspects a decompression bomb beyond
 
-FORMATS = {  # Pillow's names and the suffixes; no other decoder is run
+FORMATS = {  # Pillow's names and the file suffixes; no other decoder is used
     "JPEG": (".jpg", ".jpeg", ".jfif"),
     "PNG": (".png",),
     "BMP": (".bmp",),
@@ -39,7 +41,7 @@ FORMATS = {  # Pillow's names and the suffixes; no other decoder is run
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 
-_TURNS = {  # EXIF orientation -> what makes the image upright
+_TURNS = {  # EXIF orientation -> the operation that makes the image upright
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
     4: Transpose.FLIP_TOP_BOTTOM,
@@ -50,7 +52,7 @@ _TURNS = {  # EXIF orientation -> what makes the image upright
 }
 _SIDEWAYS = [_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]]
 
-_lock, _reading = threading.Lock(), 0  # how many files are open, in all threads
+_lock, _reading = threading.Lock(), 0  # the number of files open in all threads
 _IGNORED = ("ignore", None, Warning, re.compile(r"PIL\b"), 0)  # as in warnings.filters
 
 _COLOR_CODED = (
@@ -60,22 +62,22 @@ _COLOR_CODED = (
 
 
 def read_image(source: Readable, *, max_pixels: int = MAX_PIXELS, animated: bool = False) -> Pixels:
-    """Read an image as a viewer shows it: upright, in color, on white.
+    """Read an image as a viewer shows it: upright, RGB, on white.
 
-    Transparent pixels are composited over white. 16-bit values keep their high byte; larger
-    integers and floating-point values have no known white and are refused.
+    Transparent pixels are composited over white. 16-bit values are reduced to their high byte;
+    larger integers and floating-point values have no known range and are refused.
 
     Args:
-        source: a path, the bytes of a file, or a binary file, read from where it stands.
-        max_pixels: the most pixels that are decoded; the header is asked first. Pillow's own
+        source: a path, the bytes of a file, or a binary file, read from its position.
+        max_pixels: the largest number of pixels to decode, checked in the header. Pillow's own
             limit, twice `PIL.Image.MAX_IMAGE_PIXELS`, stays in force.
-        animated: take the first frame or page of a file that has several, rather than refuse it.
+        animated: read the first frame or page of a file with several, rather than refuse it.
 
     Returns:
         The image, (H, W, 3) uint8, RGB.
 
     Raises:
-        ImageError: the file is missing, broken, cut short, too large, or of another kind.
+        ImageError: the file is missing, broken, truncated, too large, or not an image.
 
     >>> file = io.BytesIO()
     >>> Image.new("RGBA", (3, 2), (255, 0, 0, 0)).save(file, "PNG")
@@ -102,18 +104,18 @@ def upright(im: Image.Image) -> Pixels:
 
 
 def read_mask(source: Readable) -> Pixels:
-    """Read a mask of class indices: an index PNG (its indices, not its colors) or a gray image.
+    """Read a mask of class indices: the indices (not the colors) of an index PNG, or gray values.
 
     Args:
-        source: a path, the bytes of a file, or a binary file, of mode P, L, 1 (read as 0 and 1)
+        source: a path, the bytes of a file, or a binary file; of mode P, L, 1 (read as 0 and 1)
             or 16-bit gray.
 
     Returns:
         Class indices, (H, W) uint8.
 
     Raises:
-        ImageError: the file cannot be read, holds colors or values beyond 255, is a JPEG, or
-            is turned by EXIF.
+        ImageError: the file cannot be read, has colors or values above 255, is a JPEG, or has an
+            EXIF rotation.
 
     >>> file = io.BytesIO()
     >>> Image.fromarray(np.array([[0, 15], [255, 0]], np.uint8)).save(file, "PNG")
@@ -140,7 +142,7 @@ def read_mask(source: Readable) -> Pixels:
 
 
 def image_size(source: Readable) -> tuple[int, int]:
-    """The height and width of an image once it is upright, from its header alone.
+    """The height and width of an upright image, read from its header.
 
     Args:
         source: a path, the bytes of a file, or a binary file.
@@ -160,7 +162,7 @@ def image_size(source: Readable) -> tuple[int, int]:
 def voc_palette() -> Pixels:
     """The colors of PASCAL VOC, (256, 3) uint8, RGB; 0 is black and 255 (void) is cream.
 
-    Each three bits of a class, from the lowest, are the next lower bits of R, G and B.
+    Every three bits of a class id, from the lowest, give the next lower bits of R, G and B.
 
     >>> voc_palette()[[0, 1, 15, 255]].tolist()
     [[0, 0, 0], [128, 0, 0], [192, 128, 128], [224, 224, 192]]
@@ -173,17 +175,17 @@ def voc_palette() -> Pixels:
 
 
 def write_mask(path: str | os.PathLike[str], labels: Labels, palette: Pixels | None = None) -> None:
-    """Write class indices as an 8-bit index PNG with a palette, whole or not at all.
+    """Write class indices as an 8-bit index PNG with a palette, atomically.
 
     Args:
         path: the file, ending in `.png`.
         labels: class indices 0 to 255, (H, W), of any integer type.
-        palette: colors of the first K classes, (K, 3) uint8, RGB; the others have the colors
-            of `voc_palette`.
+        palette: colors of the first K classes, (K, 3) uint8, RGB; the others get those of
+            `voc_palette`.
 
     Raises:
-        ImageError: another suffix, or a value outside 0 to 255.
-        ShapeError: labels or palette of another shape or type.
+        ImageError: the suffix is another, or a value is outside 0 to 255.
+        ShapeError: labels or palette have another shape or type.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "mask.png"
@@ -198,15 +200,15 @@ def write_mask(path: str | os.PathLike[str], labels: Labels, palette: Pixels | N
 
 
 def write_image(path: str | os.PathLike[str], image: Pixels) -> None:
-    """Write an image as JPEG (quality 92, colors at full resolution) or PNG, whole or not at all.
+    """Write an image as JPEG (quality 92, no chroma subsampling) or PNG, atomically.
 
     Args:
         path: the file, ending in `.jpg`, `.jpeg` or `.png`.
         image: the image, (H, W, 3) uint8, RGB.
 
     Raises:
-        ImageError: another suffix, or a side beyond the 65500 pixels of JPEG.
-        ShapeError: an array of another shape or type.
+        ImageError: the suffix is another, or a side exceeds the 65500 pixels of JPEG.
+        ShapeError: the array has another shape or type.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "gray.jpg"
@@ -217,7 +219,7 @@ def write_image(path: str | os.PathLike[str], image: Pixels) -> None:
     check_image(image)
     _check_suffix(path, *([".png"] if max(image.shape) > 65500 else [".png", ".jpg", ".jpeg"]))
     with atomic(path) as temporary:
-        # PNG takes no notice of the two options
+        # PNG ignores the two options
         Image.fromarray(image).save(temporary, quality=92, subsampling=0)
 
 
@@ -234,7 +236,7 @@ def encode_png(image: Pixels) -> bytes:
 
 @contextmanager
 def _opened(source: Readable, max_pixels: int) -> Iterator[Image.Image]:
-    """Open an image by its header; what fails, here or in the body, becomes an ImageError."""
+    """Open an image lazily; failures here and in the body become an ImageError."""
     name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", "image")
     try:
         with _quiet(), _stream(source) as file:
@@ -247,16 +249,16 @@ def _opened(source: Readable, max_pixels: int) -> Iterator[Image.Image]:
                 yield im
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
-    except Exception as error:  # on broken files Pillow's decoders raise nearly every type
+    except Exception as error:  # Pillow's decoders raise nearly every type for broken files
         raise ImageError(f"{name}: {_cure(error)}") from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ignore Pillow's warnings (odd metadata; the size we check) while any thread reads.
+    """Ignore Pillow's warnings (odd metadata; sizes, checked here) while any thread reads.
 
-    `warnings.catch_warnings` would not do: threads share the one list of filters that each of them
-    would save and restore, so that one ends what another has just begun, or keeps it for good.
+    `warnings.catch_warnings` is not thread-safe: all threads share one list of filters, so one
+    would restore the list while another still needs its filter, or keep that filter forever.
     """
     global _reading
     with _lock:
@@ -295,23 +297,23 @@ def _cure(error: Exception) -> str:
 
 
 def _refuse_frames(im: Image.Image) -> None:
-    # a phone's MPO is one photo with its depth map or a second view
+    # the MPO of a phone is one photo with a depth map or second view
     if im.format != "MPO" and getattr(im, "is_animated", False):
         raise ImageError("has several frames or pages, wanted one image; extract the one to use")
 
 
 def _orientation(im: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8, from what stands before the pixels."""
+    """The EXIF orientation, 1 to 8, without decoding the pixels."""
     try:
-        # not im.getexif(): for a PNG that decodes the pixels
+        # im.getexif() would decode the pixels of a PNG
         value = Image.Image.getexif(im).get(ExifTags.Base.Orientation)
-    except Exception:  # a viewer shows an image with broken EXIF as it is stored
+    except Exception:  # viewers ignore broken EXIF
         return 1
     return value if value in _TURNS else 1
 
 
 def _turn(im: Image.Image) -> Transpose | None:
-    """What is left to do to make an image upright; a TIFF is turned by Pillow."""
+    """The operation that makes an image upright; None if it is, or if Pillow does it (TIFF)."""
     return None if im.format == "TIFF" else _TURNS.get(_orientation(im))
 
 
@@ -338,7 +340,7 @@ def _to_rgb(im: Image.Image) -> Image.Image:
 
 
 def indexed_image(labels: Labels, palette: Pixels | None) -> Image.Image:
-    """Labels as an image of mode P with 256 colors: those given, then those of VOC."""
+    """Labels as an image of mode P, with the given colors and then those of VOC."""
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer) or not labels.size:
         raise ShapeError(
             f"got labels of shape {labels.shape} and type {labels.dtype}; "
@@ -361,7 +363,7 @@ def indexed_image(labels: Labels, palette: Pixels | None) -> Image.Image:
 
 
 def check_image(image: Pixels) -> None:
-    """Refuse what is not an image (H, W, 3) uint8 with a `ShapeError`."""
+    """Raise a `ShapeError` unless the image is (H, W, 3) uint8."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ShapeError(
             f"got an image of shape {image.shape} and type {image.dtype}; "

@@ -1,8 +1,8 @@
-"""How good a segmentation is: one confusion matrix over the data set, and what follows from it.
+"""Metrics of segmentation: a confusion matrix over the data set, and the scores derived from it.
 
-A label map holds K classes as 0..K-1; the truth may hold an ignore value (255, "void") too, whose
-pixels count nowhere. Matrices of images are summed, and scores are taken from the sum: a mean of
-the IoU of single images is another figure, and not the one that is published.
+Label maps have K classes, 0..K-1; the truth may have an ignore value (255, "void"), whose pixels
+are not counted. The matrices of images are summed, and scores computed from the sum. (The mean of
+the IoU of single images is a different figure, and not the published one.)
 """
 
 import math
@@ -18,36 +18,36 @@ from unpool.errors import DataError, OptionError, ShapeError
 
 
 class Scores(NamedTuple):
-    """Figures of a confusion matrix, 0..1, each NaN if there was nothing to score."""
+    """The scores of a confusion matrix, 0..1; NaN where nothing was counted."""
 
     miou: float  # mean of `iou` over the classes that have one
     iou: NDArray[np.float64]  # (K,), NaN for a class neither in the truth nor predicted
-    pixel_accuracy: float  # fraction of the pixels labeled right
-    mean_accuracy: float  # the same share a class, averaged over the classes in the truth
-    frequency_weighted_iou: float  # mean of `iou`, weighted by the truth's pixels of the class
+    pixel_accuracy: float  # fraction of the pixels with the right label
+    mean_accuracy: float  # the same fraction of each class, averaged over the classes in the truth
+    frequency_weighted_iou: float  # mean of `iou`, weighted by the true pixels of each class
 
 
 def confusion_matrix(
     prediction: NDArray[Any], truth: NDArray[Any], classes: int, ignore: int = 255
 ) -> NDArray[np.int64]:
-    """Count the pixels of each true class that were given each class.
+    """Count the pixels of each true class by their predicted class.
 
     Args:
-        prediction: whole numbers 0..K-1, of any shape, on ignored pixels too.
-        truth: whole numbers 0..K-1, or `ignore` where nothing is counted, of the same shape.
+        prediction: integers 0..K-1, of any shape; on ignored pixels, too.
+        truth: integers 0..K-1, or `ignore` for pixels not to count; of the same shape.
 
     Returns:
-        (K, K), rows true, columns predicted; those of several images may be added.
+        (K, K) int64, rows true, columns predicted; the matrices of images can be added.
 
     Raises:
-        ShapeError: the two are not of one shape, or not of whole numbers.
+        ShapeError: the shapes differ, or the values are not integers.
         DataError: a value is out of range.
 
     >>> truth = np.array([[0, 1, 1, 255]])
     >>> confusion_matrix(np.array([[0, 1, 0, 0]]), truth, classes=2).tolist()
     [[1, 0], [1, 1]]
     """
-    _check(prediction, truth, classes, ignore)  # torchmetrics books a wrong value in another cell
+    _check(prediction, truth, classes, ignore)  # torchmetrics counts wrong values in other cells
     counted = multiclass_confusion_matrix(
         torch.from_numpy(prediction.astype(np.int64)),
         torch.from_numpy(truth.astype(np.int64)),
@@ -59,12 +59,12 @@ def confusion_matrix(
 
 
 def scores(matrix: NDArray[Any]) -> Scores:
-    """Take all figures from a confusion matrix, (K, K), rows true, columns predicted.
+    """Compute all scores from a confusion matrix, (K, K), rows true, columns predicted.
 
     Raises:
         ShapeError: the matrix is not (K, K).
 
-    Long, Shelhamer, Darrell 2015, section 5; classes that do not occur as in their code.
+    Long, Shelhamer, Darrell 2015, section 5; absent classes are treated as in their code.
 
     >>> found = scores(np.array([[3, 1], [1, 3]]))
     >>> found.miou, found.pixel_accuracy
@@ -87,15 +87,15 @@ def scores(matrix: NDArray[Any]) -> Scores:
 def bootstrap_interval(
     matrices: NDArray[Any], level: float = 0.95, samples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Give the ends of an interval for the mean IoU (percentile bootstrap over images).
+    """The ends of a confidence interval of the mean IoU (percentile bootstrap over images).
 
-    Each sample draws N images with replacement, sums their matrices and takes the mean IoU.
+    Each sample draws N images with replacement, sums their matrices and computes the mean IoU.
 
     Args:
-        matrices: (N, K, K), a confusion matrix an image.
+        matrices: (N, K, K), a confusion matrix for each image.
         level: fraction of the samples inside the interval.
-        samples: how many are drawn.
-        seed: the same one gives the same interval.
+        samples: the number of samples.
+        seed: seeds the samples.
 
     Raises:
         ShapeError: the matrices are not (N, K, K).
@@ -110,7 +110,7 @@ def bootstrap_interval(
     """
     matrices = np.asarray(matrices)
     if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2]:
-        raise ShapeError(f"got matrices of {matrices.shape}, wanted (N, K, K), one an image")
+        raise ShapeError(f"got matrices of {matrices.shape}, wanted (N, K, K), one per image")
     if not matrices.any():
         raise DataError("got matrices that count no pixel; give images with labeled pixels")
     if not (0 < level < 1 and samples >= 1):
@@ -133,23 +133,23 @@ def boundary_f1(
     ignore: int = 255,
     tolerance: float = 0.0075,
 ) -> NDArray[np.float64]:
-    """Score the outline of each class in one image: the boundary F1, or BF.
+    """The boundary F1 score (BF) of each class in one image.
 
-    The outline of a class is its pixels with a neighbor (of four) of another class; the edge of
-    the image and ignored pixels make no outline. Precision is the fraction of the predicted outline
-    near the true one, recall the fraction of the true one near the predicted. An image has the mean
-    over its classes (`np.nanmean`), a data set the mean over its images.
+    The outline of a class is its pixels with a neighbor (of four) of another class; the image
+    border and ignored pixels make no outline. Precision is the fraction of the predicted outline
+    near the true one, recall the fraction of the true one near the predicted. The score of an image
+    is the mean over its classes (`np.nanmean`), that of a data set the mean over its images.
 
     Args:
-        prediction: (H, W), whole numbers 0..K-1, on ignored pixels too.
-        truth: (H, W), whole numbers 0..K-1, or `ignore` where nothing is counted.
-        tolerance: how far "near" is, in diagonals of the image.
+        prediction: (H, W), integers 0..K-1; on ignored pixels, too.
+        truth: (H, W), integers 0..K-1, or `ignore` for pixels not to count.
+        tolerance: the distance that counts as near, in image diagonals.
 
     Returns:
         (K,), 0..1; NaN for a class that is not in the truth, or has no outline in either map.
 
     Raises:
-        ShapeError: the two are not of one shape (H, W), or not of whole numbers.
+        ShapeError: the two do not have one shape (H, W), or are not integers.
         DataError: a value is out of range.
 
     Csurka, Larlus, Perronnin 2013; tolerance and means as in SegNet (Badrinarayanan, Kendall,
@@ -171,7 +171,7 @@ def boundary_f1(
 
 
 def _outline(labels: NDArray[Any], k: int, ignore: int) -> NDArray[np.bool_]:
-    """Mark the pixels of class `k` with a neighbor of another class."""
+    """The pixels of class `k` with a neighbor of another class."""
     own: NDArray[np.bool_] = labels == k
     other = ~own & (labels != ignore)
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
@@ -193,7 +193,7 @@ def _distance(outline: NDArray[np.bool_]) -> NDArray[Any]:
 
 
 def _union(matrices: NDArray[Any]) -> NDArray[Any]:
-    """Count the pixels that are of each class in the truth, in the prediction, or in both."""
+    """For each class, the number of pixels with it in the truth, the prediction, or both."""
     right = matrices.diagonal(axis1=-2, axis2=-1)
     return np.asarray(matrices.sum(axis=-1) + matrices.sum(axis=-2) - right)
 
@@ -206,14 +206,14 @@ def _ratio(part: Any, whole: Any) -> NDArray[np.float64]:
 
 
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Average over the last axis, without NaN; NaN, and no warning, when nothing is left."""
+    """The mean over the last axis without NaN; NaN, without a warning, if nothing is left."""
     return _ratio(np.nansum(values, axis=-1), np.isfinite(values).sum(axis=-1))
 
 
 def _check(prediction: NDArray[Any], truth: NDArray[Any], classes: int, ignore: int) -> None:
     for name, labels in (("prediction", prediction), ("truth", truth)):
         if not np.issubdtype(labels.dtype, np.integer):
-            raise ShapeError(f"got a {name} of {labels.dtype}, wanted classes as whole numbers")
+            raise ShapeError(f"got a {name} of {labels.dtype}, wanted class ids as integers")
     if prediction.shape != truth.shape:
         raise ShapeError(
             f"got a prediction of {prediction.shape} for a truth of {truth.shape}; "
@@ -222,7 +222,7 @@ def _check(prediction: NDArray[Any], truth: NDArray[Any], classes: int, ignore: 
     wrong = prediction[(prediction < 0) | (prediction >= classes)]
     if wrong.size:
         raise DataError(
-            f"got a prediction of {_some(wrong)}, wanted 0..{classes - 1}; predict a class a pixel"
+            f"got a prediction of {_some(wrong)}, wanted 0..{classes - 1}; predict such classes"
         )
     wrong = truth[((truth < 0) | (truth >= classes)) & (truth != ignore)]
     if wrong.size:

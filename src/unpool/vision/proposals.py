@@ -1,9 +1,8 @@
-"""Where objects may be: boxes from the edges of an image (EdgeBoxes), or from a fixed grid.
+"""Object proposals: boxes from the edges of an image (EdgeBoxes), or from a fixed grid.
 
-DeconvNet labels the best of these boxes one by one and merges what it finds (Noh, Hong, Han 2015,
-section 5). EdgeBoxes (Zitnick, Dollar 2014) scores a box by the contours that lie wholly
-inside it. Its authors find edges with a trained forest; here they are gradients of the color,
-which need no weights.
+DeconvNet segments the best boxes one by one and merges the results (Noh, Hong, Han 2015, section
+5). EdgeBoxes (Zitnick, Dollar 2014) scores a box by the contours that lie wholly inside it. Its
+authors detect edges with a trained forest; here edges are color gradients, which need no weights.
 """
 
 from collections.abc import Callable
@@ -13,18 +12,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.errors import OptionError, ShapeError
+from unpool.errors import OptionError, ShapeError, suggest
 from unpool.vision.boxes import clip
-from unpool.vision.images import Pixels
+from unpool.vision.images import Pixels, check_image
 from unpool.vision.sizes import reduced
 
-_FLAT = 1e-3  # edges below are rounding errors; one gray level, blurred, is twice as much
-_MOST = 2**20  # pixels of an image in which boxes are looked for
-_SMALLEST = 16  # pixels: the grid ends at boxes with a shorter side
+_FLAT = 1e-3  # weaker edges are rounding errors; a step of one gray level, blurred, has 2e-3
+_MOST = 2**20  # larger images are reduced to this many pixels
+_SMALLEST = 16  # the smallest side of boxes of the grid, in pixels
 
 
 class Proposals(NamedTuple):
-    """Boxes that may hold an object, the best first."""
+    """Boxes that may contain an object, best first."""
 
     boxes: NDArray[np.int32]  # (P, 4) x0, y0, x1, y1 inside the image; x1, y1 excluded
     scores: NDArray[np.float32]  # (P,), descending
@@ -33,18 +32,18 @@ class Proposals(NamedTuple):
 def propose(image: Pixels, method: str = "edgeboxes", count: int = 2000) -> Proposals:
     """Propose at most `count` boxes in an image, (H, W, 3) uint8 RGB, by "edgeboxes" or "grid".
 
-    Edges are looked for in the image reduced to 1024 x 1024 pixels, if it has more: the settings of
-    EdgeBoxes are in pixels of such images, and their time grows with the pixels.
+    An image of more than 1024 x 1024 pixels is reduced to as many: the settings of EdgeBoxes are in
+    pixels of such images, and its time grows with the number of pixels.
 
     Raises:
-        OptionError: there is no such method, or it cannot be used.
+        OptionError: the method is unknown or not installed.
         ShapeError: the image is not (H, W, 3) uint8.
 
     >>> propose(np.zeros((60, 80, 3), np.uint8), "grid", count=1).boxes.tolist()
     [[0, 0, 80, 60]]
     """
     if method not in METHODS:
-        raise OptionError(f"got the proposal method {method!r}; use one of {', '.join(METHODS)}")
+        raise OptionError(f"got the proposal method {method!r}; {suggest(method, METHODS)}")
     _check(image, count)
     small = reduced(image, _MOST)
     found = METHODS[method](small, count)
@@ -71,23 +70,23 @@ def edge_boxes(
     gamma: float = 2.0,
     kappa: float = 1.5,
 ) -> Proposals:
-    """Propose boxes by the contours that they hold (EdgeBoxes), found with `edge_map`.
+    """Propose boxes by the contours that they contain (EdgeBoxes), with edges of `edge_map`.
 
     The defaults are the authors'. An image without edges has no boxes.
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        count: at most so many boxes (the authors' maxBoxes).
-        alpha, beta: IoU of neighboring windows; IoU above which the weaker of two boxes goes.
-        eta: factor on beta after each box, while it is above 0.5.
-        min_score, edge_min_mag: boxes and edges below are dropped.
-        edge_merge_thr: a group of edges ends when it has turned by so many half turns.
-        cluster_min_mag: a group of less edge is merged with a neighbor.
+        count: the largest number of boxes (the authors' maxBoxes).
+        alpha, beta: IoU of neighboring windows; IoU above which the weaker of two boxes is dropped.
+        eta: factor applied to beta after each box, while it is above 0.5.
+        min_score, edge_min_mag: boxes and edges below these are dropped.
+        edge_merge_thr: the largest total change of orientation in a group of edges, in half turns.
+        cluster_min_mag: groups of smaller total magnitude are merged with a neighbor.
         max_aspect_ratio, min_box_area: limits of the windows.
-        gamma, kappa: exponents of the groups' affinity and of the size that divides the score.
+        gamma, kappa: exponents of the affinity of groups, and of the box size that divides scores.
 
     Raises:
-        OptionError: a setting is out of range, or OpenCV lacks its contributed modules.
+        OptionError: a setting is out of range, or OpenCV has no contributed modules.
         ShapeError: the image is not (H, W, 3) uint8, or is too large.
 
     Zitnick, Dollar 2014, section 3.
@@ -97,7 +96,7 @@ def edge_boxes(
     """
     _check(image, count)
     _check_engine(image, alpha, beta, min_box_area)
-    # a new engine an image, since its tables grow with every call; in the order of its signature
+    # a new engine for each image, since its tables grow with every call; arguments by position
     engine = cv2.ximgproc.createEdgeBoxes(
         *(alpha, beta, eta, min_score, count),
         *(edge_min_mag, edge_merge_thr, cluster_min_mag),
@@ -107,12 +106,12 @@ def edge_boxes(
 
 
 def edge_map(image: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Find the edges of an image, (H, W, 3) uint8 RGB, thinned to lines.
+    """Detect the edges of an image, (H, W, 3) uint8 RGB, thinned to lines.
 
-    The image is blurred in Lab, and the gradients of the three channels are joined in a structure
-    tensor; the root of its larger eigenvalue is the strength of an edge (Di Zenzo 1986). It is
-    thinned along the normal, divided by its 99th percentile, cut off at 1, and faded over the
-    outer 5 pixels, where the blur has seen a mirrored image.
+    The image is blurred in Lab, and the gradients of the three channels are combined in a structure
+    tensor; the root of its larger eigenvalue is the edge strength (Di Zenzo 1986). It is thinned
+    along the normal, divided by its 99th percentile, clipped at 1, and faded out over the outer 5
+    pixels, where the blur has mixed in mirrored pixels.
 
     Returns:
         edges: (H, W) float32, 0..1.
@@ -131,7 +130,7 @@ def edge_map(image: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     xx, xy, yy = (gx * gx).sum(2), (gx * gy).sum(2), (gy * gy).sum(2)
     strength = np.sqrt((xx + yy + np.hypot(xx - yy, 2 * xy)) / 2)
     orientation = np.mod(np.arctan2(2 * xy, xx - yy) / 2, np.float32(np.pi))
-    # thinned before it is cut off, since a plateau of ones cannot be thinned
+    # thinned before it is clipped, since a plateau of ones cannot be thinned
     scale = np.float32(max(np.percentile(strength, 99), _FLAT))
     edges = np.minimum(_thin(strength, orientation) / scale, 1)
     y, x = np.indices(edges.shape, np.float32)
@@ -142,17 +141,17 @@ def edge_map(image: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 def grid_boxes(
     size: tuple[int, int], count: int = 2000, *, shrink: float = 0.6, step: float = 0.5
 ) -> Proposals:
-    """Propose boxes on a grid at several scales, whatever the image shows.
+    """Propose boxes on a grid at several scales, independent of the image.
 
-    Each scale holds boxes of the shape of the image, and others of half the width or half the
-    height. Large scales come first, and in each scale the boxes near the center. The scores
-    fall evenly from 1 towards 0 and say no more than the order.
+    Each scale has boxes of the aspect ratio of the image, and of half the width or half the
+    height. Large scales come first, and in each scale boxes near the center. The scores fall
+    evenly from 1 towards 0 and only express this order.
 
     Args:
         size: height and width of the image.
-        count: at most so many boxes.
-        shrink: size of each scale in the one before; the first is the image.
-        step: distance of neighboring boxes in box sides, at most.
+        count: the largest number of boxes.
+        shrink: size of each scale relative to the one before; the first is the image.
+        step: the largest distance between neighboring boxes, in box sides.
 
     Raises:
         OptionError: count is below 1, shrink not between 0 and 1, or step not above 0.
@@ -187,23 +186,23 @@ METHODS: dict[str, Callable[[Pixels, int], Proposals]] = {
 
 
 def _from_opencv(found: Any, scores: Any, size: tuple[int, int], count: int) -> Proposals:
-    if len(found) == 0:  # the scores are None then
+    if len(found) == 0:  # then the scores are None
         return Proposals(np.zeros((0, 4), np.int32), np.zeros(0, np.float32))
-    # x and y are 1-based there, and a box holds both of its ends, w + 1 pixels (edgeboxes.cpp,
-    # scoreBox): the start moves by one, and the end as given is the excluded one
+    # OpenCV's x and y are 1-based, and both ends belong to a box, w + 1 pixels (edgeboxes.cpp,
+    # scoreBox): the start moves by one, and the given end is the excluded one
     x, y, w, h = np.asarray(found, np.int32).T
     boxes = clip(np.stack([x - 1, y - 1, x + w, y + h], axis=1), size)
     return Proposals(boxes[:count], np.asarray(scores, np.float32).ravel()[:count])
 
 
 def _thin(edges: NDArray[np.float32], normal: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Keep edges that are the maximum, to within 1 %, of five samples along their normal."""
+    """Keep edges that are the maximum, within 1 %, of five samples along their normal."""
     y, x = np.indices(edges.shape, np.float32)
     dx, dy = np.cos(normal), np.sin(normal)
     kept = np.ones(edges.shape, bool)
     for d in (-2, -1, 1, 2):
-        places = x + d * dx, y + d * dy
-        beside = cv2.remap(edges, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        neighbors = x + d * dx, y + d * dy
+        beside = cv2.remap(edges, *neighbors, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         kept &= edges * 1.01 >= beside
     return edges * kept
 
@@ -212,7 +211,7 @@ def _cover(size: tuple[int, int], sides: tuple[float, float], step: float) -> ND
     """Cover an image evenly from edge to edge with boxes of one size."""
     starts = []
     for length, side in zip(size, sides, strict=True):
-        steps = int(np.ceil((length - side) / (step * side) - 1e-9))  # 1e-9 against rounding
+        steps = int(np.ceil((length - side) / (step * side) - 1e-9))  # rounding errors add no box
         starts.append(np.linspace(0, length - side, steps + 1))
     y, x = (start.ravel() for start in np.meshgrid(*starts, indexing="ij"))
     corners = np.stack([x, y, x + sides[1], y + sides[0]], axis=1)
@@ -220,16 +219,13 @@ def _cover(size: tuple[int, int], sides: tuple[float, float], step: float) -> ND
 
 
 def _check(image: NDArray[Any], count: int = 1) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ShapeError(
-            f"got an image of {image.shape} {image.dtype}, wanted (H, W, 3) uint8; convert it"
-        )
+    check_image(image)
     if count < 1:
         raise OptionError(f"got a count of {count}; wanted 1 or more proposals")
 
 
 def _check_engine(image: NDArray[Any], alpha: float, beta: float, min_box_area: float) -> None:
-    """Refuse what OpenCV would answer with a division by zero or a read out of bounds."""
+    """Refuse settings for which OpenCV divides by zero or reads out of bounds."""
     if not hasattr(cv2, "ximgproc"):
         raise OptionError(
             "the OpenCV that is installed has no EdgeBoxes (ximgproc); uninstall the opencv "
@@ -244,5 +240,5 @@ def _check_engine(image: NDArray[Any], alpha: float, beta: float, min_box_area: 
         raise ShapeError(
             f"got an image of {image.shape[1]} x {image.shape[0]} pixels (reduced to 2 megapixels, "
             "if it was larger); EdgeBoxes takes a width + height below 20000: cut it into pieces, "
-            "or segment it in mode 'whole'"
+            "or pass mode='whole'"
         )

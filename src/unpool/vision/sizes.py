@@ -14,7 +14,7 @@ from unpool.errors import ShapeError
 from unpool.vision.images import Pixels
 
 LARGEST = 2**21
-"""Pixels of an image whose scores are kept at its own size."""
+"""The largest number of pixels of an image whose scores are kept at full size."""
 
 _BAND = 256  # rows
 
@@ -37,7 +37,7 @@ def resize(image: Pixels, long_side: int, least: int = 1) -> Pixels:
 
 
 def reduced_size(size: tuple[int, int], largest: int = LARGEST) -> tuple[int, int]:
-    """Height and width of an image at which it has no more than `largest` pixels.
+    """Height and width to which an image is reduced to have at most `largest` pixels.
 
     >>> reduced_size((375, 500)), reduced_size((4000, 6000))
     ((375, 500), (1182, 1773))
@@ -49,7 +49,7 @@ def reduced_size(size: tuple[int, int], largest: int = LARGEST) -> tuple[int, in
 
 
 def reduced(image: Pixels, largest: int = LARGEST) -> Pixels:
-    """The image, (H, W, 3), with no more than `largest` pixels; itself if it has no more.
+    """Reduce an image, (H, W, 3), to at most `largest` pixels; a smaller one is returned as it is.
 
     >>> reduced(np.zeros((40, 90, 3), np.uint8), largest=400).shape
     (13, 30, 3)
@@ -61,17 +61,17 @@ def reduced(image: Pixels, largest: int = LARGEST) -> Pixels:
 
 
 def labels_at(scores: NDArray[np.float32], size: tuple[int, int]) -> Pixels:
-    """The best class of every pixel of a larger image, by bilinear interpolation of scores.
+    """The best class of each pixel of a larger image, by bilinear interpolation of the scores.
 
     Args:
         scores: (K, h, w) float32.
         size: (H, W) of the image.
 
     Returns:
-        (H, W) uint8; of equal scores the first.
+        Class ids, (H, W) uint8; of equal scores the first class wins.
 
     Raises:
-        ShapeError: more than 256 classes, or scores of another shape.
+        ShapeError: there are more than 256 classes, or the scores have another shape.
 
     >>> scores = np.float32([[[1, 0]], [[0, 1]]])
     >>> labels_at(scores, (1, 4)).tolist()
@@ -84,7 +84,7 @@ def labels_at(scores: NDArray[np.float32], size: tuple[int, int]) -> Pixels:
     labels = np.zeros(size, np.uint8)
     for top in range(0, height, _BAND):
         rows = min(_BAND, height - top)
-        # pixel centers of the band among those of the scores
+        # maps pixel centers of the band to those of the scores
         where = np.array([[fx, 0, fx / 2 - 0.5], [0, fy, (top + 0.5) * fy - 0.5]])
         best = np.full((rows, width), -np.inf, np.float32)
         for k, plane in enumerate(scores):

@@ -1,4 +1,4 @@
-"""What the command line takes as images, and what their results are called."""
+"""Find the images that inputs of the command line name, and name their results."""
 
 import glob
 import itertools
@@ -17,10 +17,10 @@ _SUFFIXES = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
 
 
 class Source(NamedTuple):
-    """An image to be read, and what its results are called in the output folder."""
+    """An image to read, and the name of its results in the output folder."""
 
-    path: Path | None  # None is standard input
-    name: PurePosixPath  # relative, without suffix; append to it, for it may hold dots
+    path: Path | None  # None for standard input
+    name: PurePosixPath  # relative, without suffix; append suffixes, since it may contain dots
 
     def __str__(self) -> str:
         return "-" if self.path is None else str(self.path)
@@ -35,48 +35,48 @@ class Source(NamedTuple):
 
 
 class Unusable(NamedTuple):
-    """An input, or a line of a list, that stands for no image."""
+    """An input, or a line of a list, that names no image."""
 
-    source: str  #: as it was typed, or as it stands in the list
-    error: str  #: why, and what to do
+    source: str  #: as typed, or as in the list
+    error: str  #: the reason, and what to do
 
 
 class Found(NamedTuple):
-    """What the inputs stand for."""
+    """The images and unusable entries found for some inputs."""
 
     sources: list[Source]
     unusable: list[Unusable]
 
 
-_Item: TypeAlias = tuple[Path, Path] | Unusable  # an image and what its name is relative to
+_Item: TypeAlias = tuple[Path, Path] | Unusable  # an image and the folder its name is relative to
 
 
 def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
-    """Find the images that files, folders, patterns, list files or `-` stand for.
+    """Find the images named by files, folders, patterns, list files or `-`.
 
-    Of folders (searched to the bottom) and patterns (`*`, `?`, `[...]`, `**`), files with the
-    suffix of an image are taken, hidden ones left, and the tree below is kept in the names.
-    A file named directly is taken whatever its suffix, but for `.txt`: that lists a file a line,
-    relative to its own folder or else to the current one, with blank lines and `#` lines skipped.
-    Images are not opened: a broken one is found too.
+    In folders (searched recursively) and patterns (`*`, `?`, `[...]`, `**`), files with the suffix
+    of an image are taken, hidden ones skipped, and names keep the tree below. A file named directly
+    is taken whatever its suffix, except `.txt`: this lists one file per line, relative to its own
+    folder or else to the current one; blank lines and lines with `#` are skipped. Images are not
+    opened, so broken ones are found, too.
 
-    Where a search meets the output folder, it passes over it: the images in there are results
-    of an earlier run. What is named directly is taken from wherever it is.
+    Searches skip the output folder, where images are results of an earlier run. Files named
+    directly are taken from anywhere.
 
-    Names differ even where case is ignored, so results never overwrite one another: where two
-    would be `cat`, they become `cat_jpg` and `cat_png`, and then `cat_jpg_2`.
+    Names differ even if case is ignored, so results never overwrite one another: two images that
+    would be `cat` become `cat_jpg` and `cat_png`, and then `cat_jpg_2`.
 
     Args:
-        inputs: what the user typed, in this order.
-        output: the folder that the results go to, whether or not it is there yet.
+        inputs: what the user typed, in order.
+        output: the folder for the results; it need not exist.
 
     Returns:
-        Every image once, folders and patterns sorted by path; and the inputs that do not exist
-        or stand for no image.
+        Every image once, folders and patterns sorted by path; and the inputs that do not exist or
+        name no image.
 
     Raises:
-        ImageError: no input stands for an image.
-        OptionError: no input.
+        ImageError: no input names an image.
+        OptionError: there is no input.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -98,7 +98,7 @@ def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
                 unusable[item] = None
                 continue
             path, root = item
-            # without "..", so that no name climbs out of the output folder
+            # without "..", so that no name leaves the output folder
             parts = [part for part in path.relative_to(root).parts if part != ".."]
             found.setdefault(os.path.abspath(path), (path, PurePosixPath(*parts)))
     if not found:
@@ -111,7 +111,7 @@ def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
 
 
 def spare_inputs(sources: Sequence[Source], results: Sequence[Path]) -> None:
-    """Refuse results that would take the place of an input, however the two paths are written.
+    """Refuse results that would overwrite an input, however the two paths are written.
 
     Raises:
         OptionError: a result is the same file as an input.
@@ -121,7 +121,7 @@ def spare_inputs(sources: Sequence[Source], results: Sequence[Path]) -> None:
         if (identity := _identity(result)) and identity in inputs:
             raise OptionError(
                 f"got the output {result}, which would overwrite the input {inputs[identity]}; "
-                "choose another folder with -o"
+                "choose another output folder"
             )
 
 
@@ -134,7 +134,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _expand(text: str, output: Path | None) -> Iterator[_Item]:
-    """Each image of an input, with the folder that its name is relative to."""
+    """Each image of an input, with the folder its name is relative to."""
     path = Path(text)
     if os.path.isdir(text):
         yield from _images(text, path, _walk(path), output)
@@ -153,14 +153,14 @@ def _expand(text: str, output: Path | None) -> Iterator[_Item]:
 def _images(
     text: str, root: Path, files: Iterator[Path | Unusable], output: Path | None
 ) -> Iterator[_Item]:
-    """The images of a search below a folder, and what could not be searched."""
+    """The images of a search below a folder, and the folders that could not be read."""
     everything = list(files)
     unusable = [file for file in everything if isinstance(file, Unusable)]
     paths = [file for file in everything if isinstance(file, Path)]
     images = sorted(path for path in paths if path.suffix.lower() in _SUFFIXES)
     taken = _outside(images, root, output)
     if images and not taken:
-        reason = f"has no images but those in the output folder {output}; choose another with -o"
+        reason = f"has no images but those in the output folder {output}; choose another"
         unusable.append(Unusable(text, f"{text}: {reason}"))
     elif not (images or unusable):
         known = " ".join(sorted(_SUFFIXES))
@@ -170,7 +170,7 @@ def _images(
 
 
 def _outside(files: list[Path], root: Path, output: Path | None) -> list[Path]:
-    """The files that are not in the output folder, if the search began at it or above it."""
+    """The files outside the output folder, if the search started at or above it."""
     if output is None or not Path(real := os.path.realpath(output)).is_relative_to(
         os.path.realpath(root)
     ):
@@ -192,7 +192,7 @@ def _walk(folder: Path) -> Iterator[Path | Unusable]:
 
 
 def _listed(path: Path) -> Iterator[_Item]:
-    """The files of a list, and the lines that are none."""
+    """The files of a list, and the lines that name none."""
     got, folders = f"got {path}, read as a list of images", f"{path.parent} or the current folder"
     try:
         lines = path.read_text("utf-8-sig").splitlines()
@@ -202,7 +202,7 @@ def _listed(path: Path) -> Iterator[_Item]:
     entries = {i: line.strip() for i, line in enumerate(lines, 1)}
     entries = {i: line for i, line in entries.items() if line and not line.startswith("#")}
     roots = {i: _root(path, line) for i, line in entries.items()}
-    if not any(roots.values()):  # perhaps no list at all, so not a complaint a line
+    if not any(roots.values()):  # probably no list at all: one complaint, not one per line
         reason = "it has no lines"
         for i, line in itertools.islice(entries.items(), 1):
             others = ", nor is any other line" if len(entries) > 1 else ""
@@ -219,15 +219,15 @@ def _listed(path: Path) -> Iterator[_Item]:
 
 
 def _root(path: Path, line: str) -> Path | None:
-    """The folder that a line of a list is relative to."""
+    """The folder that a line of a list is relative to; None if the file does not exist."""
     return next((root for root in (path.parent, Path()) if os.path.isfile(root / line)), None)
 
 
 def _names(files: Sequence[PurePosixPath]) -> list[PurePosixPath]:
-    """The files without suffix where that tells them apart; else `cat_jpg`, then `cat_jpg_2`."""
+    """The names without suffix where they are unique; else `cat_jpg`, then `cat_jpg_2`."""
     plain = [file.with_suffix("") for file in files]
     wanted = Counter(map(_key, plain))
-    # cat.overlay.jpg would give cat.overlay.png, which looks like a result of cat.jpg
+    # the mask of cat.overlay.jpg, cat.overlay.png, would look like a result of cat.jpg
     clear = {key for key, n in wanted.items() if n == 1 and not key.endswith(".overlay")}
     taken = set(clear)
     serial: Counter[str] = Counter()
@@ -244,5 +244,5 @@ def _names(files: Sequence[PurePosixPath]) -> list[PurePosixPath]:
 
 
 def _key(name: PurePosixPath) -> str:
-    """What a file system that ignores case, or composes accents, takes for the same name."""
+    """Equal for names that are one to file systems that ignore case or compose accents."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(name)).casefold())

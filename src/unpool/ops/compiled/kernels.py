@@ -1,13 +1,13 @@
-"""Rows of lanes, and what runs over tables of them: slice, softmax, splat, blur.
+"""SIMD kernels over tables of rows: slice, softmax, splat and blur.
 
-The values of a point or a cell are a row, with a lane for each label. numba has no type for the
-vectors of a processor, and hardly makes any from a loop over labels, since for all it knows two
-arrays might overlap. So here is such a type, `Row`, with functions written in LLVM's language.
+The values of a point or cell are a row, with a lane for each label. numba has no vector type, and
+seldom vectorizes a loop over labels, because the arrays might overlap. So this module defines such
+a type, `Row`, with operations written in LLVM IR.
 
-A table of M rows is an array (W, M). Inside, it is a plane of 16 lanes after the other, the last
-of them narrower if need be, and in each of these (16, M) the lanes of a row lie side by side.
+A table of M rows is an array (W, M). In memory it is a sequence of planes of 16 lanes, the last
+one possibly narrower; within a plane, (M, 16), the lanes of a row are contiguous.
 
-The number of lanes must be known when a function is compiled. So `lanes` is a tuple of W zeros.
+The number of lanes must be a compile-time constant, so `lanes` is passed as a tuple of W zeros.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from unpool.ops.crf import SMALLEST
 
 LARGE = 2**20
-"""Numbers in a table from which on its rows are prefetched."""
+"""Tables with more values than this do not fit into the cache; their rows are prefetched."""
 
 AHEAD = 24
-"""How long before they are used, in points or cells."""
+"""How many points or cells ahead rows are prefetched."""
 
 Work = TypeVar("Work", bound=Callable[..., Any])
 Floats = NDArray[np.float32]
@@ -35,26 +35,26 @@ Lanes = tuple[int, ...]
 
 
 def planes(lanes: int) -> list[slice]:
-    """The lanes of each plane."""
+    """The lanes of each plane, as slices."""
     return [slice(start, min(start + 16, lanes)) for start in range(0, lanes, 16)]
 
 
 def by_rows(plane: Floats) -> Floats:
-    """A plane of a table, (W, M) in name, as what it is: (M, W)."""
+    """View a plane of a table, (W, M) by its shape, in its true layout (M, W)."""
     return plane.reshape(plane.shape[::-1])
 
 
 def jit(work: Work) -> Work:
-    """Compile at the first call, for each kind of arguments, and keep the result on disk."""
+    """Compile at the first call with each combination of types, and cache the result on disk."""
     options = {"nogil": True, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(work)
-    except RuntimeError:  # nowhere to keep it
+    except RuntimeError:  # no writable cache folder
         return njit(**options)(work)
 
 
 class Row(types.Type):  # type: ignore[misc]
-    """The type of a row: a vector for each plane."""
+    """The numba type of a row: one vector for each plane."""
 
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
@@ -62,7 +62,7 @@ class Row(types.Type):  # type: ignore[misc]
 
 
 FLOAT, INT, LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-FUSED = ("contract",)  # a product and a sum may be rounded as one
+FUSED = ("contract",)  # allow fused multiply-add
 
 
 class _Model(models.PrimitiveModel):  # type: ignore[misc]
@@ -79,7 +79,7 @@ def _constant(value: float, lanes: int, kind: Any = FLOAT) -> Any:
 
 
 def _everywhere(b: Any, number: Any, lanes: int) -> Any:
-    """A vector of the same number in all lanes."""
+    """A vector with the same value in all lanes."""
     empty = ir.Constant(ir.VectorType(FLOAT, lanes), ir.Undefined)
     return b.shuffle_vector(
         b.insert_element(empty, number, INT(0)), empty, _constant(0, lanes, INT)
@@ -99,7 +99,7 @@ def _row(b: Any, vectors: Iterable[Any]) -> Any:
 
 
 def _addresses(context: Any, b: Any, table: Any, array: Any, row: Any, lanes: int) -> list[Any]:
-    """Where the vectors of a row lie in a table."""
+    """Pointers to the vectors of a row in a table."""
     array = context.make_array(table)(context, b, array)
     rows, row = b.extract_value(array.shape, 1), b.sext(row, LONG) if row.type != LONG else row
     found = []
@@ -141,7 +141,7 @@ def _store(typing: Any, table: Any, row: Any, value: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _prefetch(typing: Any, table: Any, row: Any, lanes: Any) -> Any:
-    """Bring a row into the cache."""
+    """Prefetch a row into the cache."""
 
     def build(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         byte = ir.IntType(8).as_pointer()
@@ -170,7 +170,7 @@ def _add(typing: Any, row: Any, other: Any, factor: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _exceeds(typing: Any, row: Any, limit: Any) -> Any:
-    """Whether any lane does."""
+    """Whether any lane exceeds a limit."""
 
     def build(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         found = ir.Constant(ir.IntType(1), 0)
@@ -185,8 +185,8 @@ def _exceeds(typing: Any, row: Any, limit: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _lowered(typing: Any, row: Any) -> Any:
-    """With the largest lane at 0."""
+def _minus_maximum(typing: Any, row: Any) -> Any:
+    """The row minus its maximum."""
 
     def build(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         scores = _vectors(b, arguments[0])
@@ -197,8 +197,8 @@ def _lowered(typing: Any, row: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _shares(typing: Any, row: Any) -> Any:
-    """Of exp, for scores up to 60, the largest not below 0; those below SMALLEST become 0."""
+def _normalized_exp(typing: Any, row: Any) -> Any:
+    """Softmax of scores up to 60 with a maximum of 0 or more; tiny values (SMALLEST) become 0."""
 
     def build(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         e = [_exp(b, x) for x in _vectors(b, arguments[0])]
@@ -219,7 +219,7 @@ def _flush(b: Any, x: Any) -> Any:
 
 
 def _fold(b: Any, vectors: list[Any], operation: Callable[[Any, Any, Any], Any]) -> Any:
-    """One number of all lanes: vectors of a size first, then halves of what that gives."""
+    """Reduce all lanes to one value: vectors of equal width first, then halves of the result."""
     vectors = list(vectors)
     while vectors[0].type.count > 1 or len(vectors) > 1:
         if len(vectors) > 1 and vectors[0].type.count == vectors[1].type.count:
@@ -237,7 +237,7 @@ def _halves(b: Any, vector: Any) -> list[Any]:
 
 
 def _exp(b: Any, x: Any) -> Any:
-    """exp of a vector of numbers up to 60; below -60 of -60.
+    """exp of a vector of values up to 60, clamped at -60 from below.
 
     As 2^k exp(r): k is rounded by adding a number so large that no fraction is left, which leaves
     k in the last bits, whence it goes to the exponent; for r up to log(2) / 2 the series is short.
@@ -263,18 +263,18 @@ def _fused(b: Any, x: Any, y: Any, z: Any) -> Any:
 
 @jit
 def softmax(score: Floats, q: Floats, start: int, end: int, lanes: Lanes) -> None:
-    """Marginals from scores, from `start` to `end`."""
+    """Marginals of the points from `start` to `end` from their scores."""
     for p in range(start, end):
         _store(q, p, _marginals(_load(score, p, lanes)))
 
 
 @jit
 def _marginals(row: Any) -> Any:
-    """In each row one score is about 0, and messages only add to it. So the largest is looked for
-    only where exp could overflow, which saves a third of the time."""
+    # One score is about 0 at first, and messages only add to it. So the maximum is computed only
+    # where exp could overflow, which saves a third of the time.
     if _exceeds(row, np.float32(60)):
-        row = _lowered(row)
-    return _shares(row)
+        row = _minus_maximum(row)
+    return _normalized_exp(row)
 
 
 @jit
@@ -290,8 +290,8 @@ def receive(
     end: int,
     lanes: Lanes,
 ) -> None:
-    """Slice: add what the cells around a point hold to its score, from `start` to `end`; with the
-    last of the tables, q becomes the marginals, else the sum."""
+    """Slice: add the messages of cells to the scores of the points from `start` to `end`. q becomes
+    the sum, or after the last table the marginals."""
     if index.shape[1] == 6:
         _receive(score, q, index, weight, after, table, last, start, end, 6, lanes)
     else:
@@ -312,7 +312,7 @@ def _receive(
     corners: int,
     lanes: Lanes,
 ) -> None:
-    """With a number of corners that is known, so that there is no loop over them."""
+    """`receive` with a constant number of corners, so that the loop over them is unrolled."""
     large = table.size > LARGE
     for p in range(start, end):
         if large:
@@ -331,7 +331,7 @@ def _receive(
 def splat(
     q: Floats, index: Ints, weight: Floats, before: Floats, table: Floats, lanes: Lanes
 ) -> None:
-    """Add the marginals of all points to the cells around them."""
+    """Add the marginals of all points to the cells of their simplices."""
     if index.shape[1] == 6:
         _splat(q, index, weight, before, table, 6, lanes)
     else:
@@ -361,11 +361,11 @@ def _splat(
 
 @jit
 def blur(table: Floats, chain: Ints, bounds: NDArray[np.int64], lanes: Lanes) -> None:
-    """To each cell half of its neighbors in its chain, in place.
+    """Add to each cell half of its neighbors in its chain, in place.
 
     Args:
-        chain: twice a cell, plus 1 where its neighbor comes next; one more at the end.
-        bounds: parts of `chain` in which no cell comes twice.
+        chain: for each cell twice its number, plus 1 if its neighbor follows; a 0 at the end.
+        bounds: offsets of the parts of `chain` in which every cell is unique.
     """
     half = np.float32(0.5)
     for part in range(len(bounds) - 1):
@@ -383,7 +383,7 @@ def blur(table: Floats, chain: Ints, bounds: NDArray[np.int64], lanes: Lanes) ->
 
 @jit
 def gather(values: Floats, place: Places, rows: Floats) -> None:
-    """Values (L, N) as rows (N, W) of a plane at other places; minus infinity beyond label L."""
+    """Permute values (L, N) into the rows (N, W) of a plane; minus infinity beyond label L."""
     labels = len(values)
     for p in range(len(place)):
         for lane in range(labels):
@@ -394,7 +394,7 @@ def gather(values: Floats, place: Places, rows: Floats) -> None:
 
 @jit
 def scatter(rows: Floats, place: Places, values: Floats) -> None:
-    """The other way."""
+    """The inverse of `gather`."""
     for p in range(len(place)):
         for lane in range(len(values)):
             values[lane, p] = rows[place[p], lane]

@@ -1,12 +1,12 @@
 """The cells of a permutohedral lattice by a hash table, and the chains along which it is blurred.
 
-The same lattice as that of `unpool.ops.lattice`, which explains simplices, keys and steps. Here a
-key holds its digits in fields of bits, the first digit on top. A step along direction j adds 1 to
-digit j and takes 1 from digit j - 1. So the first two directions change the first two digits only,
-and the others leave the first digit as it is: cells fall into *groups*, of which several
-directions can be blurred one after the other, while the cells of the group are in the cache.
+The lattice is that of `unpool.ops.lattice`, which explains simplices, keys and steps. Here a key
+holds its digits in bit fields, the first digit on top. A step along direction j adds 1 to digit j
+and subtracts 1 from digit j - 1. So the first two directions change only the first two digits, and
+the others keep the first digit: cells form *groups* in which several directions can be blurred one
+after the other while the group is in the cache.
 
-A *chain* is a row of neighbors along one direction. What has no neighbor is in none.
+A *chain* is a sequence of neighbors along one direction. Cells without neighbors are in none.
 """
 
 import numpy as np
@@ -17,28 +17,28 @@ from unpool.ops.compiled.kernels import Floats, Ints, Places, jit
 Longs = NDArray[np.int64]
 
 BLOCK = 256
-"""Points at a time."""
+"""Points processed at a time."""
 
 GROUP = 2**11
-"""The least cells of a group."""
+"""The smallest number of cells in a group."""
 
 GOLDEN = np.int64(-0x61C8864680B583EB)
-"""2**64 over the golden ratio; a product with it spreads keys over the hash table."""
+"""2**64 divided by the golden ratio (Fibonacci hashing)."""
 
 
 @jit
 def number(
     features: Floats, scales: Floats, order: Places, steps: Longs, index: Ints, weight: Floats
 ) -> Longs:
-    """Find the cells around each point, and number them as they come.
+    """Find the cells around each point and number them in order of first use.
 
     Args:
         features: (N, d).
-        scales: (d,), of the features.
-        order: in which the points are taken.
-        steps: (d + 2,): what a step along each direction adds to a key, and the key of the origin.
-        index: (N, d + 1), is filled with cells.
-        weight: (N, d + 1), is filled with their barycentric weights.
+        scales: (d,), factors of the features.
+        order: (N,), the order in which points are visited.
+        steps: (d + 2,): the key increment of each direction, and the key of the origin.
+        index: (N, d + 1), filled with cells.
+        weight: (N, d + 1), filled with their barycentric weights.
 
     Returns:
         The keys of all cells, (M,).
@@ -76,9 +76,9 @@ def _simplices(
     moves: Longs,
     weight: Floats,
 ) -> None:
-    """The simplices around some points, as of `lattice`: the keys of their first vertices, what
-    leads from each vertex to the next, and the weights. Whole numbers are floats, which are
-    quicker, as long as they can be."""
+    """The simplices around some points, as in `unpool.ops.lattice`: the keys of their first
+    vertices, the steps from each vertex to the next, and the weights. Integers are kept as floats,
+    which vectorize better, as long as possible."""
     n, d = len(pixels), features.shape[1]
     x, level, rest, rank, ordered = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     turn = scratch[5, 0]
@@ -93,7 +93,7 @@ def _simplices(
             x[0, p] += feature
     for j in range(d + 1):
         for p in range(n):
-            near = np.rint(x[j, p] * part)  # halves to even, as there
+            near = np.rint(x[j, p] * part)  # halves to even, as in unpool.ops.lattice
             level[j, p], rest[j, p], rank[j, p] = near, x[j, p] - near * unit, 0
             turn[p] += near
     for i in range(d):
@@ -120,7 +120,7 @@ def _simplices(
 
 @jit
 def _find(table: Ints, keys: Longs, key: np.int64) -> np.int64:
-    """The slot of a key, or the empty one where it belongs."""
+    """The slot of a key, or the empty slot to put it in."""
     mask = len(table) - 1
     spread = key * GOLDEN
     slot = (spread ^ spread >> 32) & mask
@@ -131,7 +131,7 @@ def _find(table: Ints, keys: Longs, key: np.int64) -> np.int64:
 
 @jit
 def _grown(keys: Longs) -> tuple[Ints, Longs]:
-    """A hash table of these keys, and the keys with room for as many more."""
+    """A hash table of the keys, and the keys in an array with room for as many more."""
     room = 2**13
     while room < 2 * len(keys):
         room *= 2
@@ -144,7 +144,7 @@ def _grown(keys: Longs) -> tuple[Ints, Longs]:
 
 @jit
 def sort(keys: Longs, low: int, high: int) -> tuple[Ints, Ints]:
-    """The cells in the order of the lower bits of their keys, and in the order of all."""
+    """The cells sorted by the lower bits of their keys, and sorted by all bits."""
     order = np.arange(len(keys), dtype=np.int32)
     for shift in range(0, low, 11):
         order = _sorted(keys, order, shift, min(11, low - shift))
@@ -156,7 +156,7 @@ def sort(keys: Longs, low: int, high: int) -> tuple[Ints, Ints]:
 
 @jit
 def _sorted(keys: Longs, order: Ints, shift: int, bits: int) -> Ints:
-    """By some bits of the keys, without a change among equals."""
+    """One pass of a stable radix sort."""
     mask = (1 << bits) - 1
     place = np.zeros(mask + 2, np.int64)
     for key in keys:
@@ -173,7 +173,7 @@ def _sorted(keys: Longs, order: Ints, shift: int, bits: int) -> Ints:
 
 @jit
 def renumber(keys: Longs, inner: Ints, order: Ints, index: Ints) -> tuple[Longs, Ints]:
-    """Number the cells in an order, in `index` too; the keys, and another order, thereafter."""
+    """Renumber the cells in the given order, in `index` and `inner` too; returns keys and inner."""
     new, found = np.empty_like(order), np.empty_like(keys)
     for i in range(len(order)):
         new[order[i]] = i
@@ -188,14 +188,14 @@ def renumber(keys: Longs, inner: Ints, order: Ints, index: Ints) -> tuple[Longs,
 
 @jit
 def chains(keys: Longs, inner: Ints, steps: Longs, low: int, second: int) -> tuple[Ints, Longs]:
-    """The chains of all directions, for `rows.blur`.
+    """The chains of all directions, for `kernels.blur`.
 
     Args:
-        keys: of the cells, in order.
-        inner: the cells in the order of the lower bits of their keys.
-        steps: as of `number`.
-        low: how many bits are lower than those of the first digit.
-        second: how many of them are of the second digit.
+        keys: the keys of the cells, sorted.
+        inner: the cells, sorted by the lower bits of their keys.
+        steps: as in `number`.
+        low: the number of bits below the first digit.
+        second: the number of bits of the second digit, at the bottom.
     """
     cells, directions = len(keys), len(steps) - 1
     following = np.empty((directions, cells), np.int32)
@@ -228,7 +228,7 @@ def chains(keys: Longs, inner: Ints, steps: Longs, low: int, second: int) -> tup
 
 @jit
 def _neighbors(keys: Longs, step: int, following: Ints, begins: NDArray[np.bool_]) -> None:
-    """For each cell the one that is a step away, or -1, and whether it begins a chain."""
+    """For each cell its neighbor one step away, or -1, and whether it begins a chain."""
     cells = len(keys)
     begins[:] = True
     at = 0
@@ -237,14 +237,14 @@ def _neighbors(keys: Longs, step: int, following: Ints, begins: NDArray[np.bool_
         while at < cells - 1 and keys[at] < wanted:
             at += 1
         following[cell] = at if keys[at] == wanted else -1
-        begins[following[cell]] = False  # of -1, one more at the end
+        begins[following[cell]] = False  # for -1 the extra entry at the end
     for cell in range(cells):
         begins[cell] &= following[cell] >= 0
 
 
 @jit
 def _walk(cells: Ints, following: Ints, begins: NDArray[np.bool_], chain: Ints, end: int) -> int:
-    """Add the chains that begin in some cells; where they end."""
+    """Append the chains that begin in some cells; returns the new end."""
     for first in cells:
         if begins[first]:
             cell = first

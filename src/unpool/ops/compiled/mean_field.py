@@ -1,4 +1,4 @@
-"""Mean field over the lattices of an image; `unpool.ops.mean_field` takes it where it can.
+"""Mean field over the lattices of an image; used by `unpool.ops.mean_field` if possible.
 
 Letters: N points, d features, M cells, L labels, W lanes.
 """
@@ -31,29 +31,28 @@ from unpool.ops.compiled.lattice import Longs, chains, number, renumber, sort
 from unpool.ops.crf import DenseCRF, Kernel, features
 
 STRIP = 32
-"""Width of the strips of an image, in which its pixels are taken: the cells of a strip stay in
-the cache from row to row."""
+"""Pixels are visited in vertical strips of this width, so that their cells stay in the cache."""
 
 MOST_LABELS = 256
-"""Code is made for each number of lanes, and the more of them, the longer that takes."""
+"""Code is compiled for each number of lanes, which takes longer the more there are."""
 
 LEAST = 2**18
-"""Numbers for each thread; for fewer, another one is not worth it."""
+"""The smallest number of values for which another thread pays off."""
 
 
 _Each = Callable[[Callable[[Any], None], Iterable[Any]], list[None]]
 
 
 class Field(NamedTuple):
-    """A kernel on the pixels of an image."""
+    """The lattice of a kernel on the pixels of an image."""
 
-    cells: int  #: M
+    cells: int  #: M, their number
     index: Ints  # type: ignore[assignment]  #: (N, d + 1), the cells around each point
     weight: Floats  #: (N, d + 1)
-    chain: Ints  #: as of `blur`
-    bounds: Longs
-    before: Floats  #: (N,), the scale of values
-    after: Floats  #: (N,), the scale of messages
+    chain: Ints  #: see `blur`
+    bounds: Longs  #: see `blur`
+    before: Floats  #: (N,), factors of values
+    after: Floats  #: (N,), factors of messages
 
 
 def fits(crf: DenseCRF, size: tuple[int, int]) -> bool:
@@ -65,20 +64,20 @@ def fits(crf: DenseCRF, size: tuple[int, int]) -> bool:
 
 
 def fields(crf: DenseCRF, size: tuple[int, int], image: Tensor | None) -> list[Field]:
-    """The kernels of a CRF on the pixels of an image, normalized, with their weights.
+    """The lattices of all kernels of a CRF, normalized and weighted.
 
     Args:
         crf: kernels that `fits` accepts.
         size: (H, W).
-        image: (H, W, 3) uint8, RGB; may be None if no kernel looks at colors.
+        image: (H, W, 3) uint8, RGB; may be None if no kernel uses colors.
 
     Raises:
-        ShapeError: an image that is not (H, W, 3) uint8.
+        ShapeError: the image is not (H, W, 3) uint8.
     """
     found = []
     for kernel in crf.kernels:
         if kernel.rgb is None:
-            field = _of_places(kernel.xy, size, crf.normalization)
+            field = _of_positions(kernel.xy, size, crf.normalization)
         else:
             field = _normalized(kernel, size, image, crf.normalization)
         found.append(field._replace(after=field.after * np.float32(kernel.weight)))
@@ -86,17 +85,17 @@ def fields(crf: DenseCRF, size: tuple[int, int], image: Tensor | None) -> list[F
 
 
 def mean_field(score: Tensor, size: tuple[int, int], image: Tensor | None, crf: DenseCRF) -> Tensor:
-    """Marginals (L, N).
+    """Marginals of a dense CRF, (L, N) float32.
 
     Args:
         score: (L, N) float32 on the CPU, 0 for the best label of each pixel; L at most
             MOST_LABELS.
         size: (H, W).
-        image: (H, W, 3) uint8, RGB; may be None if no kernel looks at colors.
+        image: (H, W, 3) uint8, RGB; may be None if no kernel uses colors.
         crf: kernels that `fits` accepts.
 
     Raises:
-        ShapeError: an image that is not (H, W, 3) uint8.
+        ShapeError: the image is not (H, W, 3) uint8.
     """
     labels, n = score.shape
     lanes = next(w for w in (4, 8, 16, 24, 32, -(-labels // 16) * 16) if w >= labels)
@@ -113,12 +112,12 @@ def mean_field(score: Tensor, size: tuple[int, int], image: Tensor | None, crf: 
 
 
 def _iterate(rows: Floats, q: Floats, pairs: Sequence[tuple[Field, Floats]], count: int) -> None:
-    """Mean field from scores in `rows`, into `q`; with a table for each field."""
+    """Mean field from the scores `rows` into `q`; each field has a table for its cells."""
     lanes, n = rows.shape
     threads = max(min(torch.get_num_threads(), lanes * n // LEAST), 1)
     parts = [(n * i // threads, n * (i + 1) // threads) for i in range(threads)]
-    shares = planes(lanes) if threads > 1 else [slice(lanes)]
-    jobs = [(*pair, share) for pair in pairs for share in shares]
+    parted = planes(lanes) if threads > 1 else [slice(lanes)]
+    jobs = [(*pair, part) for pair in pairs for part in parted]
     with _workers(threads) as each:
         each(lambda part: _update(rows, q, (), *part), parts)
         for _ in range(count):
@@ -129,7 +128,7 @@ def _iterate(rows: Floats, q: Floats, pairs: Sequence[tuple[Field, Floats]], cou
 def _update(
     rows: Floats, q: Floats, pairs: Sequence[tuple[Field, Floats]], start: int, end: int
 ) -> None:
-    """The marginals of some points, from their scores and messages."""
+    """The marginals of the points from `start` to `end` from their scores and messages."""
     lanes, score = (0,) * len(q), rows
     if not pairs:
         softmax(score, q, start, end, lanes)
@@ -139,9 +138,9 @@ def _update(
         score = q
 
 
-def _spread(q: Floats, field: Field, table: Floats, share: slice) -> None:
-    """Splat the marginals of all points, and blur them: some of the lanes."""
-    q, table = q[share], table[share]
+def _spread(q: Floats, field: Field, table: Floats, part: slice) -> None:
+    """Splat and blur some lanes of the marginals of all points."""
+    q, table = q[part], table[part]
     table.fill(0)
     splat(q, field.index, field.weight, field.before, table, (0,) * len(q))
     for plane in planes(len(q)):
@@ -150,7 +149,7 @@ def _spread(q: Floats, field: Field, table: Floats, share: slice) -> None:
 
 @contextmanager
 def _workers(threads: int) -> Iterator[_Each]:
-    """What does some work for each of several jobs, in threads if there are several."""
+    """A function that maps work over jobs, in threads if there are several."""
     if threads < 2:
         yield lambda work, jobs: list(map(work, jobs))
     else:
@@ -159,7 +158,7 @@ def _workers(threads: int) -> Iterator[_Each]:
 
 
 def _table(lanes: int, rows: int) -> Floats:
-    """Empty, and where vectors begin with a line of the cache."""
+    """An uninitialized table, aligned to cache lines."""
     numbers = np.empty(lanes * rows + 15, np.float32)
     first = -(numbers.ctypes.data // 4) % 16
     return numbers[first : first + lanes * rows].reshape(lanes, rows)
@@ -167,22 +166,22 @@ def _table(lanes: int, rows: int) -> Floats:
 
 @lru_cache(4)
 def _strips(height: int, width: int) -> tuple[Places, Places]:
-    """The pixels of an image strip by strip, and the place of each pixel among them."""
+    """The pixels of an image strip by strip, and the position of each pixel in that order."""
     pixels = np.arange(height * width, dtype=np.uint32).reshape(height, width)
     order = np.concatenate([pixels[:, x : x + STRIP].ravel() for x in range(0, width, STRIP)])
     return order, np.argsort(order).astype(np.uint32)
 
 
 @lru_cache(4)
-def _of_places(xy: float, size: tuple[int, int], normalization: str) -> Field:
-    """Without colors, all images of a size have the same lattice; the last few are kept."""
+def _of_positions(xy: float, size: tuple[int, int], normalization: str) -> Field:
+    """All images of a size have the same lattice without colors; the last few are cached."""
     return _normalized(Kernel(xy, 1), size, None, normalization)
 
 
 def _normalized(
     kernel: Kernel, size: tuple[int, int], image: Tensor | None, normalization: str
 ) -> Field:
-    """Without the weight."""
+    """The lattice of a kernel, normalized, without its weight."""
     field = _lattice(kernel, size, image)
     if normalization == "none":
         return field
@@ -199,7 +198,7 @@ def _normalized(
 
 
 def _lattice(kernel: Kernel, size: tuple[int, int], image: Tensor | None) -> Field:
-    """Without normalization."""
+    """The lattice of a kernel, not normalized."""
     points = features(kernel, size, image, torch.empty(0)).numpy()
     n, d = points.shape
     lows, bits = _digits(kernel, size)
@@ -217,23 +216,23 @@ def _lattice(kernel: Kernel, size: tuple[int, int], image: Tensor | None) -> Fie
 
 
 def _scales(d: int) -> Floats:
-    """Of the features, as in `lattice`."""
+    """The factors of features, as in `unpool.ops.lattice`."""
     scales = [(2 / 3) ** 0.5 * (d + 1) / (j * (j + 1)) ** 0.5 for j in range(1, d + 1)]
     return np.array(scales, np.float32)
 
 
 def _extent(kernel: Kernel, size: tuple[int, int]) -> list[float]:
-    """The largest value of each feature; the least is 0."""
+    """The largest value of each feature; the smallest is 0."""
     colors = [] if kernel.rgb is None else 3 * [255 / kernel.rgb]
     return [(size[1] - 1) / kernel.xy, (size[0] - 1) / kernel.xy, *colors]
 
 
 def _digits(kernel: Kernel, size: tuple[int, int]) -> tuple[list[int], list[int]]:
-    """For each digit of a key a number below all its values, and how many bits it needs."""
+    """For each digit of a key a lower bound of its values, and the number of bits it needs."""
     extent = _extent(kernel, size)
     d = len(extent)
-    # Digit i is (i + 2) times feature i + 1 less i times feature i, over d + 1, and near to it for
-    # the vertices around a point.
+    # Digit i of a point with features f is ((i + 2) * f[i + 1] - i * f[i]) / (d + 1). The vertices
+    # around it differ little from that: hence the margins of 4.
     most = [0, *(scale * e / (d + 1) for scale, e in zip(_scales(d).tolist(), extent, strict=True))]
     lows = [-int(i * most[i]) - 4 for i in range(d)]
     highs = [int((i + 2) * most[i + 1]) + 4 for i in range(d)]
