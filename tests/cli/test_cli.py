@@ -856,7 +856,7 @@ def test_convert_stores_anew(run, refused, weights):
     facts = json.loads(out[0])
     assert (facts["weights"], facts["storage"], facts["ready"]) == ("small", "int8", True)
     assert facts["parameters"] == sum(p.numel() for p in from_pretrained("small")[0].parameters())
-    assert "is there already; name a new folder" in refused("convert", weights, "small")
+    assert "exists already; name a new folder" in refused("convert", weights, "small")
     code, out, _ = run("convert", weights, "large")
     assert out[1:] == ["weights: large", *out[2:]]
     save("cat.jpg")

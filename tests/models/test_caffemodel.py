@@ -19,7 +19,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from unpool.errors import OptionError, WeightsError
-from unpool.models.caffemodel import load_caffemodel, read_caffemodel
+from unpool.models.caffemodel import load_caffemodel
+from unpool.models.protobuf import read_caffemodel
 
 # ---- Caffe's format, by protobuf -----------------------------------------------------------------
 
@@ -233,9 +234,9 @@ def new_blob(shape: bytes) -> bytes:
 
 
 HOSTILE = {
-    "empty": (b"", "byte 0: the end, and no layer"),
-    "no layers": (field(1, 2, b"name"), "byte 6: the end, and no layer"),
-    "no blobs": (field(2, 2, field(4, 2, b"relu1")), "no layer had weights"),
+    "empty": (b"", "byte 0: the end, without a layer"),
+    "no layers": (field(1, 2, b"name"), "byte 6: the end, without a layer"),
+    "no blobs": (field(2, 2, field(4, 2, b"relu1")), "without a layer that has weights"),
     "prototxt": (b'name: "VGG"\nlayers { }', "number 13 and wire type 6.*not a .prototxt"),
     "gzip": (gzip.compress(save(small()), mtime=0), "number 3 and wire type 7"),
     "pickle": (pickle.dumps({"state_dict": [1, 2]}, protocol=4), "byte"),
@@ -567,7 +568,7 @@ def ones(*shape):
 
 
 WRONG = {
-    "missing": (narrow(bn5_3=None), r"weights and biases of bn5_3; give a whole file"),
+    "missing": (narrow(bn5_3=None), r"weights and biases of bn5_3; give a complete file"),
     "many missing": (narrow()[:50], "biases of deconv2_1, debn2_1, deconv2_2, debn2_2, and 5 more"),
     "no bias": (narrow(conv2_1=[ones(5, 4, 3, 3)]), "weights and biases of conv2_1;"),
     "statistics": (narrow(bn1_1=[ones(1, 4, 1, 1)] * 3), "weights and biases of bn1_1;"),
@@ -597,7 +598,7 @@ WRONG = {
     "another net": (small(), "a layer 'one' after no other; only DeconvNet .* and VGG-16"),
     "half of FCN-8s": (
         [*vgg(False, 1)[:-1], ("score-fr", "Convolution", [ones(21, 9, 1, 1)])],
-        "lacks weights and biases of score_fr; give a whole file",
+        "lacks weights and biases of score_fr; give a complete file",
     ),
     "DeconvNet and FCN": (
         [*narrow(), ("upsample", "Deconvolution", [ones(5, 5, 16, 16)])],
@@ -625,7 +626,9 @@ def test_refuses_layers_of_another_net(load, layers, message):
 
 def test_every_cut_between_layers_is_noticed(load):
     for count in range(len(narrow())):
-        with pytest.raises(WeightsError, match=r"no layer had weights|lacks weights and biases"):
+        with pytest.raises(
+            WeightsError, match=r"without a layer that has weights|lacks weights and biases"
+        ):
             load(narrow()[:count], "folded")
 
 
@@ -800,7 +803,7 @@ WRONG_FCN = {
         "score-fr, score2, score-pool4, score4, and 3 more after VGG's layers; an FCN-8s has",
     ),
     "half at once": (changed(old=False, at_once=True, without=["scale_pool3"]), "an FCN-8s has"),
-    "of DeconvNet": (changed(more=narrow()[-1:]), "an FCN-8s has .* give a whole file of the net"),
+    "of DeconvNet": (changed(more=narrow()[-1:]), "an FCN-8s has .* give a complete file"),
     "no fc7": (changed(without=["fc7"]), "lacks weights and biases of fc7;"),
     "no bias": (
         changed({"score-pool4": [ones(5, 7, 1, 1)]}),
@@ -812,7 +815,7 @@ WRONG_FCN = {
     ),
     "another bias": (
         changed({"score2": [ones(5, 5, 4, 4), ones(1, 5, 1, 1)]}),
-        "the bias of upscore2 is not like that of score_pool4",
+        "the bias of upscore2 does not match that of score_pool4",
     ),
     "not finite": (
         changed({"score2": [ones(5, 5, 4, 4), np.inf * ones(1, 1, 1, 5)]}),

@@ -1,7 +1,6 @@
 """Classification networks: as published, layer by layer, and against functions written by hand."""
 
 import json
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +20,9 @@ from unpool.models import (
     from_pretrained,
     load_tensors,
     load_vgg,
-    prepare,
     save_pretrained,
 )
 from unpool.models.classifiers import initialize, renormalize
-from unpool.vision.boxes import Crops
-from unpool.vision.images import read_image
 
 WEIGHTS = Path(__file__).parents[2].parent / "shared/data/weights/squeezenet1_1.pth"
 WIDTHS = (4, 6, 8, 8, 6)
@@ -128,44 +124,6 @@ def test_the_stages_of_vgg_have_the_published_sizes():
         f"conv{i}_{j}" for i, n in enumerate((2, 2, 3, 3, 3), 1) for j in range(1, n + 1)
     ]
     assert [found[name] for name in ("fc6", "fc7", "fc8")] == [(4096,), (4096,), (1000,)]
-
-
-def test_the_layers_of_squeezenet_are_those_of_release_1_1():
-    x, found = torch.zeros(1, 3, 227, 227, device="meta"), []
-    for layer in built(SqueezeNet).features:
-        x = layer(x)
-        found.append(tuple(x.shape[1:]))
-    assert found == [
-        (64, 113, 113), (64, 113, 113), (64, 56, 56), (128, 56, 56), (128, 56, 56),
-        (128, 28, 28), (256, 28, 28), (256, 28, 28),
-        (256, 14, 14), (384, 14, 14), (384, 14, 14), (512, 14, 14), (512, 14, 14),
-    ]  # fmt: skip
-
-
-def test_squeezenet_has_the_names_of_torchvision():
-    fires = [3, 4, 6, 7, 9, 10, 11, 12]
-    parts = [
-        f"features.{i}.{name}" for i in fires for name in ("squeeze", "expand1x1", "expand3x3")
-    ]
-    wanted = {
-        f"{name}.{kind}"
-        for name in ["features.0", *parts, "classifier.1"]
-        for kind in ("weight", "bias")
-    }
-    assert set(built(SqueezeNet).state_dict()) == wanted
-    assert len(wanted) == 52
-
-
-@pytest.mark.skipif(not WEIGHTS.exists(), reason="the weights of SqueezeNet 1.1 are not at hand")
-@pytest.mark.parametrize(("name", "label"), [("chelsea", 285), ("coffee", 967)])
-def test_squeezenet_knows_cats_and_cups(name, label):
-    """By their numbers in ImageNet: Egyptian cat and espresso."""
-    net = SqueezeNet().eval()
-    load_tensors(net, WEIGHTS)
-    image = read_image(str(resources.files("skimage") / f"data/{name}.png"))
-    crop = Crops(227, 227).center(image)
-    scores = net(prepare(torch.from_numpy(crop[None]), net.mean))
-    assert scores.argmax().item() == label
 
 
 def test_first_weights_are_those_of_the_papers():
@@ -409,15 +367,6 @@ def test_the_smallest_images_leave_one_cell(kind):
         MODELS[kind](5, WIDTHS, 7, least - 1)
     with pytest.raises(RuntimeError):  # PyTorch's own opinion
         net.features(torch.zeros(1, 3, least - 1, least - 1))
-
-
-def test_squeezenet_takes_any_image_that_is_large_enough():
-    net = SMALL["SqueezeNet"]().eval()
-    assert net(torch.zeros(1, 3, net.least, 50)).shape == (1, 5)
-    with pytest.raises(ShapeError, match=rf"takes \(N, 3, H, W\) with H and W from {net.least} up"):
-        net(torch.zeros(1, 3, net.least - 1, 50))
-    with pytest.raises(RuntimeError):
-        net.features(torch.zeros(1, 3, net.least - 1, 50))
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_int8_is_a_quarter_of_the_size(net, tmp_path):
 def test_what_is_there_is_kept(net, tmp_path):
     path = write_caffe(tmp_path / "net.caffemodel", net)
     for target in (tmp_path, path):
-        with pytest.raises(OptionError, match="is there already; name a new folder"):
+        with pytest.raises(OptionError, match="exists already; name a new folder"):
             convert(path, target)
     convert(path, tmp_path / "new")
     with pytest.raises(OptionError, match=r"batch_norm for .*new; it is for \.caffemodel files"):

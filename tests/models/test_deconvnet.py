@@ -418,7 +418,7 @@ def test_refuses_images(shape):
         ({"classes": 1}, "got classes=1, code=4096, size=224; wanted at least 2 classes"),
         ({"code": 0}, "got classes=21, code=0"),
         ({"size": 31}, "size=31.*a size of 32 up for 5 stages"),
-        ({"trunk": "resnet50"}, "got trunk 'resnet50'; the trunks are vgg11, vgg13, vgg16, vgg19"),
+        ({"trunk": "resnet50"}, "got trunk 'resnet50'; the choices are vgg11, vgg13, vgg16, vgg19"),
         ({"trunk": ()}, r"got the trunk table \(\); each row is \(layers, channels\)"),
         ({"trunk": ((2, 64), (0, 64))}, "each row is"),
         ({"trunk": (64, 64)}, "each row is"),

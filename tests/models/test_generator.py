@@ -148,7 +148,7 @@ def test_initializations():
         (last, math.sqrt(0.1 / (40 * 25))),
     ):
         assert float(layer.weight.detach().std()) == pytest.approx(deviation, rel=0.1)
-    with pytest.raises(OptionError, match=r"'zero'; it is one of orthogonal, xavier, he"):
+    with pytest.raises(OptionError, match=r"'zero'; the choices are orthogonal, xavier, he"):
         initialize(net, "zero")
 
 
@@ -177,7 +177,7 @@ def test_int8_is_a_quarter(tmp_path):
         ({"size": 100}, r"got size 100; wanted 16, 32, 64, 128, 256"),
         ({"size": 8}, r"got size 8;"),
         ({"streams": 3}, r"got streams=3; it is 2, or 1 for the deep variant"),
-        ({"widths": (8, 4)}, r"got widths \[8, 4\] for 128 pixels; wanted 4 of them"),
+        ({"widths": (8, 4)}, r"got widths \[8, 4\] for 128 pixels; wanted 4 of 1 or more"),
         ({"code": 0}, r"'code': 0.*; wanted 1 or more of each"),
     ],
 )

@@ -137,7 +137,10 @@ def test_pooled_maps_and_padding(pad):
 def test_trunk_table_takes_names_and_rows():
     assert trunk_table("vgg16") is TRUNKS["vgg16"]
     assert trunk_table(json.loads("[[1, 4], [2, 6]]")) == SMALL
-    with pytest.raises(OptionError, match="got trunk 'vgg'; the trunks are vgg11, vgg13, vgg16"):
+    with pytest.raises(
+        OptionError,
+        match=r"got trunk 'vgg'; did you mean 'vgg19'. The choices are vgg11, vgg13, vgg16",
+    ):
         trunk_table("vgg")
     with pytest.raises(OptionError, match=r"got the trunk table \[\[1\]\]; each row is"):
         trunk_table([[1]])

@@ -258,7 +258,7 @@ def test_a_failure_in_the_middle_leaves_the_old_files(net, folder, monkeypatch, 
     if fault == "tensors":
         monkeypatch.setattr(weights, "save_file", fail)
     elif fault == "digest":
-        monkeypatch.setattr(weights, "_sha256", lambda path: fail(None, path, None))
+        monkeypatch.setattr(weights, "sha256", lambda path: fail(None, path, None))
     else:
         card["palette"] = np.zeros(3)
     with pytest.raises(WeightsError if fault == "card" else OSError):

@@ -221,7 +221,7 @@ def test_crops_refuse_what_does_not_fit():
         ShapeError, match=r"image of shape \(8, 8\) and type uint8; wanted \(H, W, 3\) uint8"
     ):
         crop.take(noise(8, 8))
-    with pytest.raises(ShapeError, match="float32, wanted"):
+    with pytest.raises(ShapeError, match="float32; wanted"):
         crop.take(np.zeros((8, 8, 3), np.float32))
     with pytest.raises(ShapeError, match=r"labels of \(8, 8, 3\), wanted \(H, W\)"):
         crop.take_labels(noise(8, 8, 3))

@@ -1,10 +1,11 @@
-"""Architectures as tables, and their weights."""
+"""The networks, written as tables of layers, and their weights."""
 
 from unpool.cards import list_pretrained
-from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
+from unpool.models.classifiers import VGG, AlexNet, Classifier, ZFNet
 from unpool.models.deconvnet import DeconvNet
 from unpool.models.fcn import FCN
 from unpool.models.generator import GenerativeNet, encode_view
+from unpool.models.squeezenet import SqueezeNet
 from unpool.models.vgg import TRUNKS, Trunk, prepare
 from unpool.models.weights import (
     MODELS,

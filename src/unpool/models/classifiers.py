@@ -1,8 +1,7 @@
-"""Classification networks, for deconvnets to look into: AlexNet, ZFNet, VGG, SqueezeNet.
+"""Classification networks, for deconvnets to visualize: AlexNet, ZFNet and VGG.
 
-Each is two `nn.Sequential`, `features` and `classifier`, of which slices can be taken. Layers are
-named as in the papers (`features.conv1`, `features.pool5`, `classifier.fc6` ...), those of
-SqueezeNet as in torchvision.
+Each has two `nn.Sequential` to slice, `features` and `classifier`. Layers are named as in the
+papers: `features.conv1`, `features.pool5`, `classifier.fc6` ...
 """
 
 import math
@@ -14,25 +13,25 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.models.vgg import MEAN_BGR, TRUNKS, Table, trunk_table
+from unpool.models.vgg import MEAN_BGR, Table, trunk_argument, trunk_table
 
 
 class Classifier(nn.Module):
-    """A network that gives an image a score for each class; the base of those below.
+    """The base of networks that classify images.
 
     Args:
         features: convolutions and pooling.
-        classifier: from their maps to the scores.
-        size: side in pixels of the images that the network is made for.
-        arguments: of the constructor, as plain values; `classes` is among them.
-        fixed: whether it takes images of that size only.
+        classifier: the layers from their maps to the scores.
+        size: design size, the side of images in pixels.
+        arguments: the constructor's arguments as plain values, `classes` among them.
+        fixed: whether it takes only images of that size.
 
     Raises:
-        OptionError: images of that size leave nothing after the last pooling.
+        OptionError: the size is too small for the last pooling.
     """
 
     mean = MEAN_BGR
-    """What is subtracted from the pixels, see `prepare`: blue, green, red, in 0..255."""
+    """The mean to subtract from pixels, see `prepare`: blue, green, red, in 0..255."""
 
     def __init__(
         self,
@@ -49,13 +48,13 @@ class Classifier(nn.Module):
         self._arguments = arguments
 
     def forward(self, x: Tensor) -> Tensor:
-        """Raw class scores (N, classes), before softmax, for images (N, 3, H, W).
+        """Logits (N, classes) for images (N, 3, H, W).
 
         Args:
-            x: as `prepare` makes it with the network's `mean`.
+            x: from `prepare`, with the network's `mean`.
 
         Raises:
-            ShapeError: images of another size, or too small ones.
+            ShapeError: the images have another size, or are too small.
         """
         least, most = (self.size, self.size) if self.fixed else (self.least, math.inf)
         fits = x.dim() == 4 and x.shape[1] == 3
@@ -74,7 +73,7 @@ class Classifier(nn.Module):
 
 
 class _Stage(NamedTuple):
-    """A convolution of AlexNet or ZFNet, and what comes after its ReLU."""
+    """A convolution of AlexNet or ZFNet, and the layers after its ReLU."""
 
     kernel: int
     stride: int
@@ -109,14 +108,14 @@ class AlexNet(Classifier):
 
     Args:
         classes: number of scores.
-        widths: number of maps of conv1 to conv5, even: conv2, conv4 and conv5 are in two groups.
-        code: width of fc6 and fc7; None leaves them out.
-        size: side in pixels of the images. The paper's 224 give maps of 54, 26, 12 and 5; with
-            the 227 of the authors' code they have the sizes in the paper.
-        dropout: fraction of the values of fc6 and of fc7 that is dropped in training.
+        widths: number of maps of conv1 to conv5, even: conv2, conv4 and conv5 have two groups.
+        code: width of fc6 and fc7; None omits them.
+        size: side of images in pixels. The paper's 224 would give maps of 54, 26, 12 and 5; the
+            227 of the authors' code gives the map sizes stated in the paper.
+        dropout: dropout of fc6 and fc7 in training.
 
     Raises:
-        OptionError: an argument that cannot be built.
+        OptionError: an argument is out of range.
 
     Krizhevsky, Sutskever, Hinton 2012, section 3 and figure 2; initialized as in section 5.
 
@@ -133,7 +132,7 @@ class AlexNet(Classifier):
         size: int = 227,
         dropout: float = 0.5,
     ) -> None:
-        arguments = _checked(classes, widths, code, size, dropout)
+        arguments = check_arguments(classes, widths, code, size, dropout)
         if any(width % 2 for width in widths):
             raise OptionError(f"got widths {list(widths)}; those of an AlexNet are even numbers")
         super().__init__(*_stages(_ALEXNET, arguments), size, arguments)
@@ -145,23 +144,23 @@ class AlexNet(Classifier):
 
 
 class ZFNet(Classifier):
-    """Zeiler and Fergus' network, the one that deconvnets were made for; 62,357,608 parameters.
+    """Zeiler and Fergus' network, for which deconvnets were devised; 62,357,608 parameters.
 
     The maps of a 224 x 224 image have sides of 110 (conv1), 55 (pool1), 26 (conv2), 13 (pool2,
-    conv3 to conv5) and 6 (pool5). Pooling windows overlap, and are rounded up at the border.
-    Contrast is normalized across maps, as in `AlexNet`, but after pooling; the paper does not say
-    how, and Krizhevsky's numbers are taken.
+    conv3 to conv5) and 6 (pool5). Pooling windows overlap, and map sizes are rounded up. Contrast
+    is normalized across maps as in `AlexNet`, but after pooling; the paper does not give the
+    parameters, so these are Krizhevsky's.
 
     Args:
         classes: number of scores.
         widths: number of maps of conv1 to conv5; (96, 256, 512, 1024, 512) is the paper's larger
             network.
-        code: width of fc6 and fc7; None leaves them out.
-        size: side in pixels of the images, from 47 up.
-        dropout: fraction of the values of fc6 and of fc7 that is dropped in training.
+        code: width of fc6 and fc7; None omits them.
+        size: side of images in pixels, from 47 up.
+        dropout: dropout of fc6 and fc7 in training.
 
     Raises:
-        OptionError: an argument that cannot be built.
+        OptionError: an argument is out of range.
 
     Zeiler, Fergus 2014, figure 3; initialized as in section 3.
 
@@ -178,7 +177,7 @@ class ZFNet(Classifier):
         size: int = 224,
         dropout: float = 0.5,
     ) -> None:
-        arguments = _checked(classes, widths, code, size, dropout)
+        arguments = check_arguments(classes, widths, code, size, dropout)
         super().__init__(*_stages(_ZFNET, arguments), size, arguments)
         initialize(self, 0.01)
 
@@ -186,17 +185,17 @@ class ZFNet(Classifier):
 class VGG(Classifier):
     """VGG with its fully connected layers; VGG-16 has 138,357,544 parameters.
 
-    `load_vgg` gives it trained weights.
+    `load_vgg` loads trained weights.
 
     Args:
         classes: number of scores.
         trunk: "vgg11" to "vgg19", or a table of (layers, channels) rows.
-        code: width of fc6 and fc7; None leaves them out.
-        size: side in pixels of the images.
-        dropout: fraction of the values of fc6 and of fc7 that is dropped in training.
+        code: width of fc6 and fc7; None omits them.
+        size: side of images in pixels.
+        dropout: dropout of fc6 and fc7 in training.
 
     Raises:
-        OptionError: an argument that cannot be built.
+        OptionError: an argument is out of range.
 
     Simonyan, Zisserman 2015, table 1; initialized by He et al. 2015.
 
@@ -215,125 +214,34 @@ class VGG(Classifier):
     ) -> None:
         table = trunk_table(trunk)
         widths = [width for _, width in table]
-        arguments = _checked(classes, widths, code, size, dropout)
+        arguments = check_arguments(classes, widths, code, size, dropout)
         del arguments["widths"]
-        arguments["trunk"] = next(
-            (name for name, known in TRUNKS.items() if known == table), [list(row) for row in table]
-        )
+        arguments["trunk"] = trunk_argument(table)
         features, channels = OrderedDict[str, nn.Module](), 3
         for stage, (layers, width) in enumerate(table, 1):
             for layer in range(1, layers + 1):
                 features[f"conv{stage}_{layer}"] = nn.Conv2d(channels, width, 3, padding=1)
                 features[f"relu{stage}_{layer}"] = nn.ReLU()
                 channels = width
-            features[f"pool{stage}"] = nn.MaxPool2d(2, ceil_mode=True)  # as the trunks'
+            features[f"pool{stage}"] = nn.MaxPool2d(2, ceil_mode=True)  # as in `Trunk`
         maps = nn.Sequential(features)
         super().__init__(maps, _connected(maps, channels, arguments), size, arguments)
         initialize(self, None)
 
 
-class Fire(nn.Module):
-    """A Fire module: 1 x 1 filters that squeeze, then 1 x 1 and 3 x 3 filters side by side.
-
-    Args:
-        channels: of its input.
-        squeeze: number of maps in between.
-        expand: number of maps of each kind; twice as many come out.
-
-    Iandola et al. 2016, section 3.2; named as in torchvision.
-    """
-
-    def __init__(self, channels: int, squeeze: int, expand: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Conv2d(channels, squeeze, 1)
-        self.squeeze_activation = nn.ReLU()
-        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
-        self.expand1x1_activation = nn.ReLU()
-        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
-        self.expand3x3_activation = nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, 2 * expand, H, W): first those of the 1 x 1 filters."""
-        x = self.squeeze_activation(self.squeeze(x))
-        small = self.expand1x1_activation(self.expand1x1(x))
-        return torch.cat([small, self.expand3x3_activation(self.expand3x3(x))], 1)
-
-
-class SqueezeNet(Classifier):
-    """SqueezeNet 1.1, small and without fully connected layers; 1,235,496 parameters.
-
-    Its state dict is torchvision's. `load_tensors` gives it trained weights.
-
-    Args:
-        classes: number of scores.
-        width: number of maps of the first convolution.
-        stages: a row for each pooling: the (squeeze, expand) widths of the Fire modules after it.
-        size: side in pixels of the images; others are taken, too.
-        dropout: fraction of the last maps' values that is dropped in training.
-
-    Raises:
-        OptionError: an argument that cannot be built.
-
-    Iandola et al. 2016, and the authors' release 1.1.
-
-    >>> net = SqueezeNet(10, width=8, stages=(((4, 8), (4, 8)), ((4, 8),)), size=64).eval()
-    >>> net(torch.zeros(2, 3, 64, 80)).shape
-    torch.Size([2, 10])
-    """
-
-    mean = (103.939, 116.779, 123.68)
-
-    def __init__(
-        self,
-        classes: int = 1000,
-        width: int = 64,
-        stages: Sequence[Sequence[Sequence[int]]] = (
-            ((16, 64), (16, 64)),
-            ((32, 128), (32, 128)),
-            ((48, 192), (48, 192), (64, 256), (64, 256)),
-        ),
-        size: int = 227,
-        dropout: float = 0.5,
-    ) -> None:
-        rows = [[[int(n) for n in fire] for fire in stage] for stage in stages]
-        fires = [fire for stage in rows for fire in stage]
-        if not all(rows) or any(len(fire) != 2 for fire in fires):
-            raise OptionError(
-                f"got the stages {rows}; each is one or more (squeeze, expand) pairs of widths"
-            )
-        widths = [width, *(n for fire in fires for n in fire)]
-        _checked(classes, widths, None, size, dropout)
-        arguments = {"classes": classes, "width": width, "stages": rows}
-        arguments |= {"size": size, "dropout": dropout}
-        features: list[nn.Module] = [nn.Conv2d(3, width, 3, stride=2), nn.ReLU()]
-        channels = width
-        for stage in rows:
-            features.append(nn.MaxPool2d(3, 2, ceil_mode=True))
-            for squeeze, expand in stage:
-                features.append(Fire(channels, squeeze, expand))
-                channels = 2 * expand
-        last = nn.Conv2d(channels, classes, 1)
-        classifier = (nn.Dropout(dropout), last, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        super().__init__(
-            nn.Sequential(*features), nn.Sequential(*classifier), size, arguments, fixed=False
-        )
-        _require_size(self.least, size)
-        initialize(self, None)
-
-
 @torch.no_grad()
 def initialize(net: Classifier, deviation: float | None) -> None:
-    """Fill filters with Gaussian numbers, and biases with zeros.
+    """Initialize weights with Gaussian values and biases with zeros.
 
     Args:
         net: changed in place.
-        deviation: of the numbers, 0.01 in the papers of AlexNet and ZFNet; None: that of He et al.
-            2015, by each layer's inputs, which narrow networks need, but 0.01 in the first layer,
-            whose inputs are in the tens, and in the last.
+        deviation: the standard deviation, 0.01 in the papers of AlexNet and ZFNet. None: that of He
+            et al. 2015, which narrow networks need, except for 0.01 in the first layer, whose
+            inputs have values in the tens, and in the last.
     """
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     for layer in layers:
-        if layer.weight.is_meta:  # there is nothing to fill, and PyTorch takes seconds for it
+        if layer.weight.is_meta:  # nothing to fill, but PyTorch takes seconds
             continue
         he = math.sqrt(2 / layer.weight[0].numel())
         own = 0.01 if layer in (layers[0], layers[-1]) else he
@@ -343,13 +251,13 @@ def initialize(net: Classifier, deviation: float | None) -> None:
 
 @torch.no_grad()
 def renormalize(filters: Tensor, rms: float = 0.1) -> None:
-    """Scale each filter whose RMS (root mean square) exceeds a limit back to it, in place.
+    """Scale filters whose RMS (root mean square) exceeds a limit back to it, in place.
 
     "A few of the first layer filters dominate. To combat this, we renormalize each filter in the
     convolutional layers whose RMS value exceeds a fixed radius of 10^-1 to this fixed radius."
 
     Args:
-        filters: weights of a convolution, (O, C, k, k); each of the O filters is taken by itself.
+        filters: weights of a convolution, (O, C, k, k): O filters.
         rms: the limit.
 
     Zeiler, Fergus 2014, section 3.
@@ -360,23 +268,23 @@ def renormalize(filters: Tensor, rms: float = 0.1) -> None:
     tensor([0.1000, 0.0500])
     """
     found = filters.square().mean((1, 2, 3), keepdim=True).sqrt()
-    filters.mul_(torch.where(found > rms, rms / found, 1))  # others keep their bits
+    filters.mul_(torch.where(found > rms, rms / found, 1))  # others stay bit-equal
 
 
-def _checked(
+def check_arguments(
     classes: int, widths: Sequence[int], code: int | None, size: int, dropout: float
 ) -> dict[str, Any]:
-    """The arguments as plain values.
+    """Check the arguments that all classifiers share, and return them as plain values.
 
     Raises:
-        OptionError: a network without a class, a map or an image, or that drops everything.
+        OptionError: a number is below 1, or the dropout out of range.
     """
     least = min([classes, size, *widths, *([] if code is None else [code])])
     if least < 1 or not 0 <= dropout < 1:
         raise OptionError(
             f"got classes={classes}, widths={list(widths)}, code={code}, size={size}, "
-            f"dropout={dropout}; wanted numbers of 1 or more (or no code), and a dropout from 0 to "
-            "below 1"
+            f"dropout={dropout}; wanted numbers of 1 or more (or code=None), and a dropout from 0 "
+            "to below 1"
         )
     return {
         "classes": classes,
@@ -390,10 +298,10 @@ def _checked(
 def _stages(
     table: Sequence[_Stage], arguments: dict[str, Any]
 ) -> tuple[nn.Sequential, nn.Sequential]:
-    """Features and classifier of AlexNet or ZFNet."""
+    """The features and classifier of AlexNet or ZFNet."""
     widths, features, channels = arguments["widths"], OrderedDict[str, nn.Module](), 3
     if len(widths) != len(table):
-        raise OptionError(f"got widths {widths}; wanted {len(table)}, one for each convolution")
+        raise OptionError(f"got widths {widths}; wanted {len(table)}, one per convolution")
     for n, (stage, width) in enumerate(zip(table, widths, strict=True), 1):
         kernel, stride, pad, groups, then = stage
         features[f"conv{n}"] = nn.Conv2d(channels, width, kernel, stride, pad, groups=groups)
@@ -415,9 +323,9 @@ def _pool() -> nn.Module:
 
 
 def _connected(maps: nn.Sequential, channels: int, arguments: dict[str, Any]) -> nn.Sequential:
-    """fc6, fc7 and fc8 for the maps of images of `size`."""
+    """fc6, fc7 and fc8 for maps of images of the design size."""
     code, size, dropout = arguments["code"], arguments["size"], arguments["dropout"]
-    _require_size(_least(maps), size)
+    require_size(_least(maps), size)
     inputs = channels * _side(maps, size) ** 2
     layers = OrderedDict[str, nn.Module](flatten=nn.Flatten())
     for n in (6, 7) if code is not None else ():
@@ -430,7 +338,7 @@ def _connected(maps: nn.Sequential, channels: int, arguments: dict[str, Any]) ->
 
 
 def _side(maps: nn.Sequential, size: int) -> int:
-    """The side of the last maps of images of a size; 0 or less if nothing is left of them."""
+    """The side of the last maps for images of a size; 0 if nothing is left."""
     for layer in maps:
         if isinstance(layer, nn.Conv2d):
             kernel, stride, pad = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
@@ -444,12 +352,13 @@ def _side(maps: nn.Sequential, size: int) -> int:
 
 
 def _least(maps: nn.Sequential) -> int:
-    """The smallest images of which something is left."""
+    """The smallest image side of which something is left."""
     return next(size for size in range(1, 2**20) if _side(maps, size) > 0)
 
 
-def _require_size(least: int, size: int) -> None:
+def require_size(least: int, size: int) -> None:
+    """Raise an `OptionError` if the design size is below the smallest possible."""
     if size < least:
         raise OptionError(
-            f"got size={size}, of which the last pooling leaves nothing; wanted {least} or more"
+            f"got size={size}, too small for the last pooling; wanted {least} or more"
         )

@@ -1,4 +1,4 @@
-"""Convert weights: files of Caffe, or weights of this package, into a folder of weights."""
+"""Convert `.caffemodel` files, or weights of this package, to a folder of weights."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,14 +13,14 @@ from unpool.vision.images import voc_palette
 
 
 class Converted(NamedTuple):
-    """What was made of what."""
+    """The result of a conversion."""
 
     source: str
     weights: str  #: the folder, for `Segmenter.from_pretrained`
     parameters: int
-    storage: str  #: of the filters: "fp32" or "int8"
-    ready: bool  #: False: to be trained before it segments
-    note: str | None  #: what a Caffe file was taken for, and what remains to be done
+    storage: str  #: of the filters, "fp32" or "int8"
+    ready: bool  #: False if it must be trained before use
+    note: str | None  #: the network in a Caffe file, and what remains to be done
 
 
 def convert(
@@ -34,20 +34,20 @@ def convert(
     """Write a folder of weights.
 
     Args:
-        source: a .caffemodel of DeconvNet, FCN or VGG-16, or weights as of `from_pretrained`.
+        source: a .caffemodel of DeconvNet, FCN or VGG-16, or a source of `from_pretrained`.
         target: a folder, new or empty.
-        batch_norm: what the batch norm of a .caffemodel means, see `load_caffemodel`; when not
-            given, "training" for names with "train_result", the solver's, and "folded" for others.
-        int8: store filters as int8, at a quarter of the size.
+        batch_norm: the meaning of batch norm in a .caffemodel, see `load_caffemodel`; by default
+            "training" for names with "train_result" (the solver's), and "folded" for others.
+        int8: store filters as int8, a quarter of the size.
         command: the command line, for the card.
 
     Raises:
-        OptionError: the target is not empty, or batch_norm is given for other weights.
+        OptionError: the target exists and is not empty, or batch_norm is given for other weights.
         WeightsError: the source cannot be used.
     """
     source, target = Path(source), Path(target)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise OptionError(f"got {target}, which is there already; name a new folder")
+        raise OptionError(f"got {target}, which exists already; name a new folder")
     if source.is_file():
         guess: BatchNorm = "training" if "train_result" in source.name else "folded"
         model, card = _import(source, batch_norm or guess)
@@ -64,7 +64,7 @@ def convert(
 
 
 def _import(path: Path, batch_norm: BatchNorm) -> tuple[Network, dict[str, Any]]:
-    """The network in a file of Caffe, and its card."""
+    """The network in a Caffe file, and its card."""
     model, ready, note = load_caffemodel(path, batch_norm)
     k = model.classes
     return model, {

@@ -1,7 +1,7 @@
 """DeconvNet: a trunk and its mirror image (Noh, Hong, Han 2015).
 
-One table is read twice. Forwards it spells the convolution network; backwards, with unpooling for
-pooling and deconvolution for convolution, it spells the deconvolution network.
+One table is read twice: forwards for the convolution network, and backwards, with unpooling for
+pooling and deconvolution for convolution, for the deconvolution network.
 """
 
 from functools import partial
@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.models.vgg import TRUNKS, Table, Trunk, block, chain, initialize, recompute
+from unpool.models.vgg import Table, Trunk, block, chain, initialize, recompute, trunk_argument
 from unpool.ops import Switches, unpool
 
 
@@ -21,23 +21,23 @@ class DeconvNet(nn.Module):
     Layers carry the authors' names: the state dict's keys end in `conv1_1.weight`,
     `fc6-deconv.weight`, `deconv5_1.weight`, `debn5_1.weight`, `seg-score-voc.weight` ...
 
-    Any image goes in whose last pooled map is at least as large as that of the design size;
-    nothing is stretched inside. (The design size only sets the kernel of the code layers.)
+    The network takes any image whose last pooled map is at least as large as that of the design
+    size, and does not resize it. (The design size only sets the kernel of the code layers.)
 
     Args:
         classes: number of score maps, background included.
         trunk: a VGG name ("vgg11" to "vgg19") or a table of (layers, channels) rows.
-        code: width of fc6 and fc7; None leaves the code layers (fc6, fc7, fc6-deconv) out and
-            decodes the last pooled maps as they are.
+        code: width of fc6 and fc7; None omits the code layers (fc6, fc7, fc6-deconv) and decodes
+            the last pooled maps directly.
         size: design size in pixels, from 32 up for five stages.
-        eps: of batch norm, 1e-9 as in the authors' Caffe; None builds the network without it.
+        eps: of batch norm, 1e-9 as in the authors' Caffe; None omits batch norm.
 
     Raises:
-        OptionError: an argument that cannot be built.
+        OptionError: an argument is out of range.
 
     Noh, Hong, Han 2015, section 3 and figure 2; layer widths from the released prototxt.
 
-    To ONNX, for any number of images (and of any size, with code=None), fp32:
+    Export to ONNX for any number of images (and, with code=None, any size), fp32:
 
         free = {0: torch.export.Dim.DYNAMIC}  # code=None: also 2 and 3, height and width
         torch.onnx.export(
@@ -68,33 +68,33 @@ class DeconvNet(nn.Module):
                 f"code of 1 up or None, and a size of {2 ** len(table)} up for {len(table)} stages"
             )
         self.side = _pooled(size, len(table))  # of the last pooled map at the design size
-        # not called `code`: torch.export makes attributes of submodules, and has one of that name
+        # not `code`: torch.export needs that name for an attribute of its own
         self.fc = None if code is None else _code(table[-1][1], code, self.side, eps)
         self.decoder = _decoder(table, eps)
         self.add_module("seg-score-voc", nn.Conv2d(table[0][1], classes, 1))
         self._initialize()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Raw class scores (N, classes, H, W) for images (N, 3, H, W) made by `prepare`.
+        """Logits (N, classes, H, W) for images (N, 3, H, W) made by `prepare`.
 
         Raises:
-            ShapeError: the image is smaller than the network can carry, or a single sample is
-                used to train batch norm on a 1 x 1 map.
+            ShapeError: the image is too small, or batch norm is trained with a single sample on a
+                1 x 1 map.
         """
         maps, switches = self.trunk(x)
         features = self.decode(maps, switches)[-1]
-        return self.score(features.to(self.score.weight.dtype))  # may be kept at fp32
+        return self.score(features.to(self.score.weight.dtype))  # which may stay float32
 
     def decode(self, maps: Tensor, switches: list[Switches]) -> list[Tensor]:
         """The maps after each stage of the decoder, from coarse to fine.
 
         Args:
             maps: the trunk's last pooled maps, (N, C, h, w).
-            switches: the trunk's switches, one for each stage. Fewer of them, the *last* ones,
-                decode only so many stages.
+            switches: the trunk's switches, one for each stage; or only the *last* ones, to decode
+                as many stages.
 
         Returns:
-            A tensor for each stage; the last one given all switches is (N, C, H, W).
+            One tensor per stage; after all stages it is (N, C, H, W).
         """
         x = maps if self.code is None else self._encode(maps)
         out = []
@@ -109,12 +109,9 @@ class DeconvNet(nn.Module):
     @property
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments that build this network again, as plain values."""
-        table = self.trunk.table
         return {
             "classes": self.classes,
-            "trunk": next(
-                (k for k, v in TRUNKS.items() if v == table), [list(row) for row in table]
-            ),
+            "trunk": trunk_argument(self.trunk.table),
             "code": self.code_width,
             "size": self.size,
             "eps": self.eps,
@@ -144,7 +141,7 @@ class DeconvNet(nn.Module):
         if self._normalizes_code() and values == 1:
             raise ShapeError(
                 "got a single sample to train batch norm on a 1 x 1 code; pass a batch of two or "
-                "more, or put the code layers into evaluation mode: net.code.eval()"
+                "more, or put the code layers into evaluation mode with net.code.eval()"
             )
         assert self.code is not None
         if self.trunk.recomputes:
@@ -156,10 +153,8 @@ class DeconvNet(nn.Module):
         return any(isinstance(m, nn.BatchNorm2d) and m.training for m in self.code.modules())
 
     def _initialize(self) -> None:
-        """As the authors: deconvolutions and scores Gaussian 0.01, batch norm scale 1, shift 0.001.
-
-        The trunk and fc6, fc7 are He-initialized until VGG weights are loaded (`load_vgg`).
-        """
+        """Initialize as the authors: deconvolutions and scores Gaussian 0.01, batch norm scale 1
+        and shift 0.001; trunk, fc6 and fc7 by He, to be replaced by VGG weights (`load_vgg`)."""
         initialize(self, lambda w: nn.init.normal_(w, std=0.01))
         initialize(self.trunk, lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"))
         if self.code is not None:
@@ -174,7 +169,7 @@ class DeconvNet(nn.Module):
 def _deconvolve(
     size: tuple[int, int], disjoint: bool, stage: nn.Module, x: Tensor, index: Tensor
 ) -> Tensor:
-    return stage(unpool(x, Switches(index, size, disjoint).flat))  # the quicker form
+    return stage(unpool(x, Switches(index, size, disjoint).flat))  # the flat form is faster
 
 
 def _pooled(size: int, stages: int) -> int:
@@ -184,7 +179,7 @@ def _pooled(size: int, stages: int) -> int:
 
 
 def _code(channels: int, width: int, side: int, eps: float | None) -> nn.Sequential:
-    """fc6, fc7 and fc6-deconv, the fully connected layers as convolutions of (C, side, side)."""
+    """fc6, fc7 and fc6-deconv: fully connected layers on maps (C, side, side) as convolutions."""
     fc6 = nn.Conv2d(channels, width, side)
     fc7 = nn.Conv2d(width, width, 1)
     back = nn.ConvTranspose2d(width, channels, side)
@@ -198,7 +193,7 @@ def _code(channels: int, width: int, side: int, eps: float | None) -> nn.Sequent
 
 
 def _decoder(table: Table, eps: float | None) -> nn.ModuleList:
-    """The table read backwards: a stage's last layer narrows to the width of the stage below."""
+    """The table read backwards; the last layer of a stage narrows to the width of the next."""
     stages = nn.ModuleList()
     for stage in range(len(table), 0, -1):
         layers, width = table[stage - 1]

@@ -1,9 +1,9 @@
 """The fast form of a trained network: the same function with less work.
 
-Batch norm is folded into the layer before it, ReLU joins it, a deconvolution becomes the
-convolution with its filters turned around, and a layer whose window is the whole map becomes a
-matrix product. Weights are laid out once, channels last. One mechanism for all networks: it looks
-for layers in `nn.Sequential`, which is what stages are made of here.
+Batch norm is folded into the layer before it, ReLU is fused with it, a deconvolution becomes the
+convolution with rotated filters, and a layer whose window is the whole map becomes a matrix
+product. Weights are stored channels-last. One mechanism serves all networks: it replaces layers in
+`nn.Sequential`, of which all stages consist.
 """
 
 import copy
@@ -21,31 +21,31 @@ from unpool.ops.deconv import as_convolution
 Net = TypeVar("Net", bound=Network)
 
 CHECKED = 16
-"""Output channels of a layer that are checked."""
+"""The number of output channels of a layer that are checked."""
 
 CORNER = 16
-"""Side of the noise, and of the corners of a layer's first maps, that are checked."""
+"""Side of the noise, and of the corners of a layer's first maps, used for checks."""
 
 
 @torch.no_grad()
 def accelerate(net: Net, dtype: torch.dtype = torch.float32, consume: bool = False) -> Net:
-    """The network in its fast form, for inference.
+    """Convert a network to its fast form, for inference.
 
-    Each layer is checked twice. Here, a few channels of its fast form are compared, on noise, with
-    the layer, batch norm and ReLU that they stand for; where they do not agree, a warning says so
-    and these stay. And the first time it is used, two corners of what it gives of the first image
-    are computed by plain operators, too; where the two do not agree, plain operators go on.
+    Each layer is checked twice. When it is converted, a few channels of its fast form are compared
+    on noise with the layer, batch norm and ReLU that it replaces; if they disagree, a warning is
+    issued and these are kept. At its first use, two corners of its output are also computed with
+    plain operators; if they disagree, plain operators are used from then on.
 
     Args:
-        net: with trained batch norm statistics, or without batch norm.
-        dtype: of the weights and maps, float32 or bfloat16. The layer `score` stays at fp32, so
-            that scores close to each other do not become ties.
-        consume: turn `net` itself into its fast form, layer by layer, which takes hardly more
-            memory than it has; otherwise it stays as it is.
+        net: a network with trained batch norm statistics, or without batch norm.
+        dtype: of weights and maps, float32 or bfloat16. The layer `score` stays float32, so that
+            close scores do not become ties.
+        consume: reuse the memory of `net`, which then is the network returned; do not use it
+            otherwise afterwards. By default it is not changed.
 
     Returns:
         A network of the same class, in evaluation mode, whose scores equal those of `net.eval()`
-        up to rounding. Weights that need no change share their memory with those of `net`.
+        up to rounding. Unchanged weights share memory with those of `net`.
 
     >>> from unpool.models import DeconvNet
     >>> net = DeconvNet(2, trunk=((1, 4),), code=8, size=32).eval()
@@ -54,7 +54,7 @@ def accelerate(net: Net, dtype: torch.dtype = torch.float32, consume: bool = Fal
     ...     torch.allclose(accelerate(net)(x), net(x), atol=1e-5)
     True
     """
-    fast = net.eval() if consume else _twin(net).eval()
+    fast = net.eval() if consume else _shallow_copy(net).eval()
     for stage in [m for m in fast.modules() if isinstance(m, nn.Sequential)]:
         _replace_layers(stage, dtype, consume)
     for name, part in fast.named_children():
@@ -65,10 +65,10 @@ def accelerate(net: Net, dtype: torch.dtype = torch.float32, consume: bool = Fal
 
 @torch.no_grad()
 def fold(net: Net) -> Net:
-    """The network without batch norm: its scale and shift folded into the layers before it.
+    """Fold batch norm into the layers before it.
 
     Args:
-        net: with trained batch norm statistics, or without batch norm; it stays as it is.
+        net: a network with trained batch norm statistics, or without batch norm; not changed.
 
     Returns:
         A new network of the same class, without batch norm, in evaluation mode and channels-last
@@ -81,7 +81,7 @@ def fold(net: Net) -> Net:
     True
     """
     if not any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules()):
-        return _settled(copy.deepcopy(net))
+        return _for_inference(copy.deepcopy(net))
     with torch.device("meta"):
         folded = type(net)(**{**net.arguments, "eps": None})
     wanted = folded.state_dict()
@@ -93,11 +93,11 @@ def fold(net: Net) -> Net:
                     weight, bias = _folded(layer, stage.get_submodule(norm))
                     state[f"{prefix}.{name}.weight"], state[f"{prefix}.{name}.bias"] = weight, bias
     folded.load_state_dict(state, assign=True)
-    return _settled(folded)
+    return _for_inference(folded)
 
 
 class _Fast(nn.Module):
-    """A layer and its ReLU, with a check at its first use."""
+    """A layer with its ReLU, checked at its first use."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, relu: bool) -> None:
         super().__init__()
@@ -112,20 +112,20 @@ class _Fast(nn.Module):
         if not self.checked:
             self.checked = True
             if not _agree(*self.corners(x[:1], y[:1])):
-                _complain(self)
+                _warn(self)
                 self.is_plain = True
                 return self.plain(x)
         return y
 
     def corners(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """A part of what came out of an image, and the same part by plain operators."""
+        """A part of the output for an image, and the same part by plain operators."""
         return y[:, :CHECKED], self.plain(x, CHECKED)
 
     def quick(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
     def plain(self, x: Tensor, channels: int | None = None) -> Tensor:
-        """The first output channels (all when None), by the plain operators."""
+        """The first output channels (None: all), by plain operators."""
         raise NotImplementedError
 
     def _bias(self, channels: int | None) -> Tensor | None:
@@ -136,7 +136,7 @@ class _Fast(nn.Module):
 
 
 class _Convolution(_Fast):
-    """A convolution of stride 1, or a deconvolution as one; weight (O, I, k, k)."""
+    """A convolution of stride 1, or a deconvolution written as one; weight (O, I, k, k)."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, relu: bool, padding: list[int]) -> None:
         super().__init__(weight.contiguous(memory_format=torch.channels_last), bias, relu)
@@ -144,7 +144,7 @@ class _Convolution(_Fast):
 
     def quick(self, x: Tensor) -> Tensor:
         if self.relu and _fuses(x):
-            ones = [1, 1]  # of stride and dilation
+            ones = [1, 1]  # stride and dilation
             return torch.ops.mkldnn._convolution_pointwise(
                 x, self.weight, self.bias, self.padding, ones, ones, 1, "relu", [], ""
             )
@@ -164,9 +164,9 @@ class _Convolution(_Fast):
 
 
 class _Reduction(_Fast):
-    """A convolution without padding; over a map of its window's size a matrix product.
+    """A convolution without padding; for maps of its window's size a matrix product.
 
-    The weight is kept as that matrix, (O, k * k * I), and read as filters for larger maps.
+    The weight is stored as that matrix, (O, k * k * I), and viewed as filters for larger maps.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, relu: bool) -> None:
@@ -185,9 +185,9 @@ class _Reduction(_Fast):
 
 
 class _Expansion(_Fast):
-    """A deconvolution without cropping; of a single cell a matrix product.
+    """A deconvolution without cropping; for 1 x 1 maps a matrix product.
 
-    The weight is kept as that matrix, (k * k * O, I), and read as filters for larger maps.
+    The weight is stored as that matrix, (k * k * O, I), and viewed as filters for larger maps.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, relu: bool) -> None:
@@ -208,8 +208,8 @@ class _Expansion(_Fast):
         return self._rectified(F.conv_transpose2d(x, filters, self._bias(channels)))
 
 
-def _twin(net: Net) -> Net:
-    """A copy that shares the memory of its weights, but not the parameters that hold them."""
+def _shallow_copy(net: Net) -> Net:
+    """A copy with parameters of its own that share the memory of the weights."""
     shared = {
         id(p): nn.Parameter(p.detach(), p.requires_grad and p.is_floating_point())
         for p in net.parameters()
@@ -218,18 +218,18 @@ def _twin(net: Net) -> Net:
 
 
 def _replace_layers(stage: nn.Sequential, dtype: torch.dtype, consume: bool) -> None:
-    """Put the fast form of each layer in the place of layer, batch norm and ReLU."""
+    """Replace each layer with its batch norm and ReLU by its fast form."""
     for name, layer, norm, relu in list(_groups(stage)):
         parts = [stage.get_submodule(part) for part in (norm, relu) if part is not None]
-        if not _stands_for(layer, parts, dtype):
-            _complain(layer)
+        if not _is_equivalent(layer, parts, dtype):
+            _warn(layer)
             continue
         weight, bias = layer.weight, layer.bias
         if norm is not None:
             weight, bias = _folded(layer, stage.get_submodule(norm), consume)
         weight = weight.detach().to(dtype)
         if consume:
-            layer.weight = nn.Parameter(weight)  # the old one is free from here
+            layer.weight = nn.Parameter(weight)  # frees the old one
         bias = None if bias is None else bias.detach().to(dtype)
         fast = _fast_form(layer, weight, bias, relu is not None)
         if fast is None and norm is None:
@@ -239,15 +239,15 @@ def _replace_layers(stage: nn.Sequential, dtype: torch.dtype, consume: bool) -> 
             layer.bias = None if bias is None else nn.Parameter(bias)
         else:
             setattr(stage, name, fast)
-        for gone in (norm, relu if fast is not None else None):
-            if gone is not None:
-                delattr(stage, gone)
+        for merged in (norm, relu if fast is not None else None):
+            if merged is not None:
+                delattr(stage, merged)
 
 
-def _stands_for(
+def _is_equivalent(
     layer: nn.Conv2d | nn.ConvTranspose2d, parts: list[nn.Module], dtype: torch.dtype
 ) -> bool:
-    """Whether the fast form of a few channels gives, of noise, what layer, norm and ReLU give."""
+    """Whether the fast form agrees with layer, norm and ReLU, for a few channels on noise."""
     few, *after = (_few_channels(part) for part in (layer, *parts))
     weight, bias = few.weight, few.bias
     if after and isinstance(after[0], nn.BatchNorm2d):
@@ -264,7 +264,7 @@ def _stands_for(
 
 
 def _few_channels(part: nn.Module) -> Any:
-    """A copy of a layer, batch norm or ReLU that gives the first channels only."""
+    """A copy of a layer, batch norm or ReLU with only the first output channels."""
     axis = 1 if isinstance(part, nn.ConvTranspose2d) else 0
     few: dict[int, Any] = {}
     for tensor in (*part.parameters(), *part.buffers()):
@@ -279,7 +279,7 @@ def _few_channels(part: nn.Module) -> Any:
 def _fast_form(
     layer: nn.Conv2d | nn.ConvTranspose2d, weight: Tensor, bias: Tensor | None, relu: bool
 ) -> _Fast | None:
-    """The fast form of a layer; None where there is none, as for strides."""
+    """The fast form of a layer; None if there is none, as with strides."""
     simple = layer.stride == layer.dilation == (1, 1) and layer.groups == 1
     if not simple or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
         return None
@@ -297,7 +297,7 @@ def _fast_form(
 
 
 def _fuses(x: Tensor) -> bool:
-    """Whether this build of torch has the convolution that ends in a ReLU, and may use it."""
+    """Whether this build of torch has the fused convolution and ReLU, and may use it now."""
     return (
         x.device.type == "cpu"
         and not torch.is_grad_enabled()
@@ -308,7 +308,7 @@ def _fuses(x: Tensor) -> bool:
 
 
 def _agree(found: Tensor, expected: Tensor) -> bool:
-    """Whether they are the same but for rounding."""
+    """Whether values agree up to rounding."""
     found, expected = found.detach(), expected.detach()
     unit = 1e-3 if found.dtype == torch.float32 else 2e-2
     found, expected = found.float(), expected.float()
@@ -316,7 +316,7 @@ def _agree(found: Tensor, expected: Tensor) -> bool:
     return torch.allclose(found, expected, rtol=unit, atol=unit * scale, equal_nan=True)
 
 
-def _complain(layer: nn.Module) -> None:
+def _warn(layer: nn.Module) -> None:
     warnings.warn(
         f"the fast form of {layer} gives other values on this machine than the plain one, which is "
         "used instead; please report it",
@@ -324,7 +324,7 @@ def _complain(layer: nn.Module) -> None:
     )
 
 
-def _settled(net: Net) -> Net:
+def _for_inference(net: Net) -> Net:
     net.eval()
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -332,7 +332,7 @@ def _settled(net: Net) -> Net:
 def _groups(
     stage: nn.Sequential,
 ) -> Iterator[tuple[str, nn.Conv2d | nn.ConvTranspose2d, str | None, str | None]]:
-    """The layers of a stage, by name, each with the names of its batch norm and its ReLU."""
+    """The layers of a stage with their names and those of their batch norm and ReLU."""
     children = list(stage.named_children())
     for i, (name, layer) in enumerate(children):
         if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
@@ -344,13 +344,13 @@ def _groups(
 
 
 def _folded(layer: nn.Module, norm: nn.Module, consume: bool = False) -> tuple[Tensor, Tensor]:
-    """Weight and bias with the batch norm in them; the layer's own weight changes if consumed."""
+    """Weight and bias with batch norm folded in; `consume` changes the layer's weight in place."""
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
     weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0  # of the output channels
+    axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0  # the axis of output channels
     shape = [-1 if d == axis else 1 for d in range(4)]
     folded = weight.mul_(scale.view(shape)) if consume else weight * scale.view(shape)
     return folded, (bias - norm.running_mean) * scale + norm.bias

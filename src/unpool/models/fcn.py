@@ -1,9 +1,9 @@
-"""FCN: a classification network read as a convolution, scored at three depths (Long et al. 2015).
+"""FCN: a classification network run as a convolution, scored at three depths (Long et al. 2015).
 
-The trunk's last maps are scored at every place, and the scores enlarged by bilinear interpolation,
-itself a deconvolution. On the way up, the scores of finer pooled maps are added ("skips"). All of
-these maps see the image at another stride and with another offset; where one lies on the other
-follows from the layers' windows, here as in the authors' Caffe.
+The trunk's last maps are scored at every position, and the scores are upsampled by bilinear
+interpolation, itself a deconvolution. On the way up, the scores of finer pooled maps are added
+("skips"). These maps have different strides and offsets relative to the image; how they align
+follows from the layers' windows, as in the authors' Caffe.
 """
 
 from collections import OrderedDict
@@ -13,42 +13,42 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError, WeightsError
-from unpool.models.vgg import TRUNKS, Table, Trunk, initialize, recompute
+from unpool.models.vgg import Table, Trunk, initialize, recompute, trunk_argument
 from unpool.ops.deconv import bilinear_kernel
 
 
 class FCN(nn.Module):
     """A fully convolutional network; the defaults are the published FCN-8s.
 
-    134,489,759 parameters (FCN-16s: 134,815,994, FCN-32s: 136,152,917), the fixed ones of the
-    interpolation included. Layers carry the authors' names: the state dict's keys end in
+    134,489,759 parameters (FCN-16s: 134,815,994, FCN-32s: 136,152,917), including the
+    fixed ones of the interpolation. Layers carry the authors' names: the state dict's keys end in
     `conv1_1.weight`, `fc6.weight`, `score_fr.weight`, `upscore2.weight`, `score_pool4.weight`,
     `upscore_pool4.weight`, `score_pool3.weight`, `upscore8.weight`; the last is `upscore16` in
     FCN-16s and `upscore` in FCN-32s.
 
-    Images of any size go in, and scores of that size come out. The published network pads them
-    with 100 zeros, because fc6, a 7 x 7 window without padding, makes the maps smaller. That costs:
-    an image of 160 pixels is computed as one of 358. With `pad=1`, fc6 is padded instead, and all
-    maps keep their size; the scores are then those of the last map, enlarged bilinearly. Together
+    It takes images of any size and returns scores of that size. The published network pads images
+    with 100 zeros, because fc6, a 7 x 7 window without padding, shrinks the maps. That is costly:
+    an image of 160 pixels is processed as one of 358. With `pad=1`, fc6 is padded instead, and all
+    maps keep their size; the scores are then those of the last map, upsampled bilinearly. Together
     with `code=512, window=3` or `code=None` it can be trained on a CPU.
 
     Args:
         classes: number of score maps, background included.
         trunk: a VGG name ("vgg11" to "vgg19") or a table of (layers, channels) rows.
-        code: width of fc6 and fc7; None leaves them out and scores the last pooled maps.
-        stride: of the finest map that is scored. For five stages 32, without skips, 16, with
-            pool4, or 8, with pool4 and pool3 (and 4, not published).
-        pad: zeros around the image, in conv1_1. 1: as in VGG, and fc6 is padded, too.
+        code: width of fc6 and fc7; None omits them and scores the last pooled maps.
+        stride: of the finest map that is scored. With five stages 32 (no skips), 16 (pool4), or 8
+            (pool4 and pool3); also 4, which was not published.
+        pad: zero padding of the image, in conv1_1. 1: as in VGG, and fc6 is padded, too.
         window: side of fc6's window, odd.
-        dropout: fraction of the values of fc6 and of fc7 that is dropped in training.
+        dropout: dropout of fc6 and fc7 in training, from 0 to below 1.
         at_once: scale pool4 by 0.01 and pool3 by 0.0001 before they are scored, so that all
             streams can be trained together from VGG weights ("FCN-8s-atonce").
-        learned: train the interpolation's filters, which are dense, too. The released networks
-            keep them fixed; the paper fixes the last and learns the others (freeze it by
+        learned: also train the dense filters of the interpolation. The released networks keep them
+            fixed; the paper fixes the last and learns the others (freeze it with
             `net.score["upscore8"].requires_grad_(False)`); the networks of 2014 learned all.
 
     Raises:
-        OptionError: an argument that cannot be built.
+        OptionError: an argument is out of range.
 
     Long, Shelhamer, Darrell 2015, section 4 and figure 3; layers from the released prototxts.
 
@@ -58,7 +58,7 @@ class FCN(nn.Module):
     """
 
     size: int | None = None
-    """There is no design size: one size of the image is as good as another."""
+    """There is no design size; the network takes images of any size."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class FCN(nn.Module):
         self._require_arguments()
         table = self.trunk.table
         self.skips = list(range(len(table) - 1, stride.bit_length() - 2, -1))  #: [4, 3] in FCN-8s
-        self.offsets = self._offsets()  #: of the crops: 5, 9 and 31 in FCN-8s
+        self.offsets = self._offsets()  #: of the crops; 5, 9 and 31 in FCN-8s
         if self.offsets["score"] < 0:
             raise OptionError(
                 f"got pad={pad} with window={window}: the scores would not reach the image's "
@@ -96,14 +96,14 @@ class FCN(nn.Module):
         self._initialize()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Raw class scores (N, classes, H, W) for images (N, 3, H, W) made by `prepare`.
+        """Logits (N, classes, H, W) for images (N, 3, H, W) made by `prepare`.
 
         Raises:
-            ShapeError: the image is smaller than the network can carry.
+            ShapeError: the image is too small.
         """
         maps = self.trunk.pooled(x)
         y = maps[-1] if self.fc is None else self._encode(maps[-1])
-        dtype = next(self.score.parameters()).dtype  # the scores may be kept at fp32
+        dtype = next(self.score.parameters()).dtype  # which may stay float32
         y = self.score["score_fr"](y.to(dtype))
         *enlarge, last = (self.score[name] for name in self.factors)
         for depth, skip in enumerate(self.skips):
@@ -116,11 +116,11 @@ class FCN(nn.Module):
 
     @torch.no_grad()
     def take(self, other: nn.Module) -> list[str]:
-        """Copy all layers of another network that fit by name and shape.
+        """Copy all layers of another network that match in name and shape.
 
-        So the authors train in stages: FCN-32s begins as VGG-16 (`load_vgg`), FCN-16s takes
-        FCN-32s, and FCN-8s takes FCN-16s. New scores are zero, so that each begins as what the one
-        before knew. The interpolation's filters are taken where they are learned.
+        The authors train in stages: FCN-32s starts from VGG-16 (`load_vgg`), FCN-16s from FCN-32s,
+        and FCN-8s from FCN-16s. New score layers are zero, so each starts with the function of the
+        one before. Filters of the interpolation are copied if they are learned.
 
         Args:
             other: an FCN, or any network with a `Trunk` and no batch norm, such as `fold(net)` of
@@ -130,7 +130,7 @@ class FCN(nn.Module):
             The names of the layers that were copied.
 
         Raises:
-            WeightsError: none fits, or batch norm would be lost.
+            WeightsError: no layer matches, or batch norm would be lost.
 
         >>> table = ((1, 4), (1, 4), (1, 4))
         >>> FCN(2, table, None, stride=4, pad=1).take(FCN(2, table, None, stride=8, pad=1))
@@ -160,11 +160,9 @@ class FCN(nn.Module):
     @property
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments that build this network again, as plain values."""
-        table = self.trunk.table
-        name = next((k for k, v in TRUNKS.items() if v == table), None)
         return {
             "classes": self.classes,
-            "trunk": name or [list(row) for row in table],
+            "trunk": trunk_argument(self.trunk.table),
             "code": self.code_width,
             "stride": self.stride,
             "pad": self.pad,
@@ -181,7 +179,7 @@ class FCN(nn.Module):
 
     @property
     def factors(self) -> dict[str, int]:
-        """By how much each layer of interpolation enlarges the scores, in the order of their use.
+        """The upsampling factor of each interpolation layer, in the order of use.
 
         >>> FCN(2, ((1, 4), (1, 4), (1, 4)), None, stride=4).factors
         {'upscore2': 2, 'upscore4': 4}
@@ -204,10 +202,8 @@ class FCN(nn.Module):
         return self.fc(maps)
 
     def _offsets(self) -> dict[str, int]:
-        """Where each map's first value lies on the map that it is laid over, by names.
-
-        That of the enlarged scores on a skip's, and that of the image on the last scores.
-        """
+        """The offsets at which maps align: of the upsampled scores in each skip's map, and of the
+        image in the last scores; by the names of the layers."""
         image, offsets = _Map(1, 0.0), {}
         pools = [image.convolved(3, self.pad).pooled()]
         for _ in self.trunk.table[1:]:
@@ -219,7 +215,7 @@ class FCN(nn.Module):
             scores, fine = scores.enlarged(2), pools[skip - 1]
             offsets[f"score_pool{skip}"] = offset = scores.on(fine)
             if offset < 0:
-                scores = fine  # it is the scores that are cut
+                scores = fine  # the scores are cropped instead
         offsets["score"] = image.on(scores.enlarged(self.stride))
         return offsets
 
@@ -228,7 +224,7 @@ class FCN(nn.Module):
         strides = [2**i for i in (*range(2, stages), stages)]  # 2 would name two layers upscore2
         if not isinstance(self.stride, int) or self.stride not in strides:
             raise OptionError(
-                f"got stride={self.stride}; with {stages} stages it is one of "
+                f"got stride={self.stride}; the strides of {stages} stages are "
                 f"{', '.join(map(str, strides))}"
             )
         code = self.code_width
@@ -243,7 +239,7 @@ class FCN(nn.Module):
             )
 
     def _initialize(self) -> None:
-        """Scores zero, interpolation bilinear; trunk, fc6 and fc7 He until VGG is loaded."""
+        """Zero scores, bilinear interpolation; trunk, fc6 and fc7 by He, to be replaced by VGG."""
         initialize(self.trunk, lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"))
         if self.fc is not None:
             initialize(self.fc, lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"))
@@ -253,12 +249,11 @@ class FCN(nn.Module):
 
 
 class Interpolation(nn.ConvTranspose2d):
-    """Enlarge maps by a whole factor, at first bilinearly; of side (H + 1) * factor.
+    """Upsample maps (N, C, H, W) by a whole factor, initially bilinearly, to side (H + 1) * factor.
 
     Args:
-        channels: number of maps; the filters are dense, (channels, channels, k, k), k twice the
-            factor.
-        factor: how much larger.
+        channels: C; the filters are dense, (C, C, k, k), with k twice the factor.
+        factor: the upsampling factor.
         learned: whether the filters are trained.
 
     Long, Shelhamer, Darrell 2015, section 3.3.
@@ -272,14 +267,14 @@ class Interpolation(nn.ConvTranspose2d):
         self.weight.requires_grad_(learned)
 
     def reset_parameters(self) -> None:
-        """Make it bilinear again."""
+        """Set the filters to bilinear interpolation."""
         kernel = bilinear_kernel(self.in_channels, self.kernel_size[0])
         with torch.no_grad():
             self.weight.copy_(kernel)
 
 
 class _Map(NamedTuple):
-    """Where the values of a map stand in the image: value i at the pixel start + i * step."""
+    """The positions of a map's values in the image: value i is at pixel start + i * step."""
 
     step: float
     start: float
@@ -295,7 +290,7 @@ class _Map(NamedTuple):
         return _Map(step, self.start - step * (2 * factor - 1) / 2)
 
     def on(self, other: "_Map") -> int:
-        """The index in the other map of this one's first value."""
+        """The index of this map's first value in the other map."""
         index = (self.start - other.start) / self.step
         assert self.step == other.step
         assert index == int(index)
@@ -303,7 +298,7 @@ class _Map(NamedTuple):
 
 
 def _code(channels: int, width: int, window: int, pad: int, dropout: float) -> nn.Sequential:
-    """fc6 and fc7, the fully connected layers of VGG as convolutions."""
+    """fc6 and fc7: the fully connected layers of VGG as convolutions."""
     fc6 = nn.Conv2d(channels, width, window, padding=window // 2 if pad == 1 else 0)
     layers: list[tuple[str, nn.Module]] = []
     for i, layer in ((6, fc6), (7, nn.Conv2d(width, width, 1))):
@@ -313,7 +308,7 @@ def _code(channels: int, width: int, window: int, pad: int, dropout: float) -> n
 
 
 def _add(scores: Tensor, fine: Tensor, offset: int) -> Tensor:
-    """The sum of two maps where they lie over each other; either may reach beyond the other."""
+    """The sum of two maps where they overlap; either may extend beyond the other."""
     cut, start = max(-offset, 0), max(offset, 0)
     scores = scores[..., cut:, cut:]
     fine = fine[..., start:, start:]

@@ -1,7 +1,7 @@
-"""Networks that draw: from a style, a view and a transformation to an image and its mask.
+"""The generative network: from style, view and transformation codes to an image and its mask.
 
-A classifier read backwards: codes of high level go in, and unpooling with convolution enlarges maps
-until they are an image (Dosovitskiy, Springenberg, Brox 2015; the deep variant 2017).
+It is a classifier read backwards: high-level codes go in, and unpooling with convolution upsamples
+maps to an image (Dosovitskiy, Springenberg, Brox 2015; deep variant 2017).
 """
 
 import itertools
@@ -13,40 +13,41 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unpool.errors import OptionError, ShapeError
+from unpool.errors import OptionError, ShapeError, suggest
 
-_SIDE = 8  #: of the maps that fc5 gives
+_SIDE = 8  #: of the maps of fc5
 _WIDTHS = {2: (256, 256, 92, 92, 92), 1: (256, 256, 92, 48, 48)}  #: by the number of streams
 _MASK_WIDTHS = (128, 92, 32, 32, 32)
 
 
 class GenerativeNet(nn.Module):
-    """The generative network; the defaults are the published one of two streams for 128 pixels.
+    """The generative network; the defaults are the published two-stream network for 128 pixels.
 
-    Three branches of two layers (`style`, `view`, `transformation`) meet in `shared`, and what it
-    gives becomes maps of 8 x 8, which each stage makes twice as large. 31,893,092 parameters.
+    Three branches of two layers (`style`, `view`, `transformation`) are joined by `shared`, whose
+    output becomes 8 x 8 maps; each stage doubles their side. 31,893,092 parameters.
 
-    With two streams, `rgb` and `mask` have an `fc5` and `stages` of their own; a stage is a uconv
-    (see `unpool.ops.uconv`) without biases, which the authors' layers leave at zero, and ReLU but
-    for the last. With one, `stream` has `fc5` and `stages`, each a transposed convolution of 4 x 4
-    and a convolution of 3 x 3, both with biases and ReLU; its heads `rgb` and `mask` are transposed
-    convolutions. That deep variant has 22,815,660 parameters for 809 styles and 12 numbers of a
-    transformation.
+    With two streams, `rgb` and `mask` have their own `fc5` and `stages`. A stage is a uconv (see
+    `unpool.ops.uconv`) without bias (the authors' biases stay zero), and ReLU except after the
+    last. With one stream, the deep variant, `stream` has `fc5` and `stages`, each a 4 x 4
+    transposed convolution and a 3 x 3 convolution, both with bias and ReLU; the heads `rgb` and
+    `mask` are transposed convolutions. It has 22,815,660 parameters for 809 styles and 12
+    transformation parameters.
 
     Args:
-        styles: K, how many objects it knows.
-        size: S, side of the image in pixels: 16, 32, 64, 128, 256 ..., a stage for each doubling.
+        styles: K, the number of objects.
+        size: S, side of the image in pixels: 16, 32, 64, 128, 256 ..., one stage per doubling.
         streams: 2, or 1 for the deep variant.
-        transformation: T, how many numbers describe a transformation; 28, or 12 for one stream.
+        transformation: T, the number of transformation parameters; by default 28, or 12 for one
+            stream.
         code: width of the three branches.
         shared: width of the two layers after them.
-        widths: maps that fc5 gives, and maps after each stage but the last, of the RGB stream or
-            the only one; what goes beyond the stages is left out.
-        mask_widths: the same of the mask's stream.
-        mask_maps: channels of the mask; 3 alike ones as published, or 1 for one stream.
+        widths: number of maps after fc5 and after each stage but the last, of the RGB stream or
+            the only one; entries beyond the number of stages are ignored.
+        mask_widths: the same for the mask stream.
+        mask_maps: channels of the mask; by default 3 equal ones as published, or 1 for one stream.
 
     Raises:
-        OptionError: an argument that cannot be built.
+        OptionError: an argument is out of range.
 
     Dosovitskiy, Springenberg, Brox 2015, section 3 and figure 2, widths from the released prototxt
     files; Dosovitskiy et al. 2017 for one stream.
@@ -103,19 +104,19 @@ class GenerativeNet(nn.Module):
         initialize(self)
 
     def forward(self, style: Tensor, view: Tensor, transformation: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw.
+        """Generate images and masks.
 
         Args:
-            style: (N, K), one at the style's place and zero elsewhere; or a mixture of styles.
-            view: (N, 4), as `encode_view` makes it.
-            transformation: (N, T); zero is none. See `unpool.generate.transformations`.
+            style: (N, K), one-hot, or a mixture of styles.
+            view: (N, 4), from `encode_view`.
+            transformation: (N, T); zeros for none. See `unpool.generate.transformations`.
 
         Returns:
-            RGB inside the mask, (N, 3, S, S), and the mask, (N, 3 or 1, S, S); both raw, and meant
-            to be within 0 and 1.
+            RGB inside the mask, (N, 3, S, S), and the mask, (N, 3 or 1, S, S). The targets are
+            from 0 to 1; the values are not clipped.
 
         Raises:
-            ShapeError: codes of another length.
+            ShapeError: a code has another length.
         """
         found = style.shape[1:], view.shape[1:], transformation.shape[1:]
         if found != ((self.styles,), (4,), (self.numbers,)):
@@ -132,7 +133,7 @@ class GenerativeNet(nn.Module):
 
 
 class _Stream(nn.Module):
-    """A code becomes maps, and these grow to an image by uconv."""
+    """A stream of the two-stream network: maps from the code, upsampled by uconv."""
 
     def __init__(self, code: int, widths: list[int]) -> None:
         super().__init__()
@@ -152,7 +153,7 @@ class _Stream(nn.Module):
 
 
 class _DeepStream(nn.Module):
-    """The same with two layers a stage, up to half the image's side."""
+    """The stream of the deep variant: two layers per stage, up to half the image's side."""
 
     def __init__(self, code: int, widths: list[int]) -> None:
         super().__init__()
@@ -176,14 +177,15 @@ class _DeepStream(nn.Module):
 
 
 class _Maps(nn.Linear):
-    """fc5 and its ReLU: a code becomes maps of 8 x 8."""
+    """fc5 and its ReLU: 8 x 8 maps from the code."""
 
     def __init__(self, code: int, maps: int) -> None:
         super().__init__(code, maps * _SIDE**2)
 
     def forward(self, code: Tensor) -> Tensor:
-        maps = super().forward(code).relu().unflatten(1, (-1, _SIDE, _SIDE))
-        return maps.contiguous(memory_format=torch.channels_last)  # in which uconv is quicker
+        maps = super().forward(code).relu()
+        maps = maps.view(len(code), self.out_features // _SIDE**2, _SIDE, _SIDE)
+        return maps.contiguous(memory_format=torch.channels_last)  # uconv is faster so
 
 
 def _branch(inputs: int, width: int, first: str, second: str) -> nn.Sequential:
@@ -194,27 +196,27 @@ def _branch(inputs: int, width: int, first: str, second: str) -> nn.Sequential:
 
 
 def _fitting(widths: Sequence[int], size: int) -> list[int]:
-    """As many widths as an image of this size has stages."""
+    """The first widths, one for each stage of an image of this size."""
     stages = round(math.log2(size / _SIDE)) if size > 0 else 0
     if stages < 1 or _SIDE * 2**stages != size:
         raise OptionError(f"got size {size}; wanted 16, 32, 64, 128, 256 or a further doubling")
     if len(widths) < stages or min(widths) < 1:
         raise OptionError(
-            f"got widths {list(widths)} for {size} pixels; wanted {stages} of them, 1 or more "
-            f"each: of the maps of {_SIDE} x {_SIDE}, and after each doubling but the last"
+            f"got widths {list(widths)} for {size} pixels; wanted {stages} of 1 or more: for the "
+            f"maps of {_SIDE} x {_SIDE}, and after each doubling but the last"
         )
     return list(widths[:stages])
 
 
 def encode_view(azimuth: Tensor, elevation: Tensor) -> Tensor:
-    """A view as the network takes it: sines and cosines, so that 360 degrees are 0 again.
+    """Encode a view as sines and cosines, so that 360 degrees equal 0.
 
     Args:
-        azimuth: degrees, (N,).
-        elevation: degrees, (N,).
+        azimuth: (N,), in degrees.
+        elevation: (N,), in degrees.
 
     Returns:
-        (N, 4) fp32: sine and cosine of the elevation, sine and cosine of the azimuth.
+        (N, 4) float32: sine and cosine of the elevation, sine and cosine of the azimuth.
 
     >>> encode_view(torch.tensor([0.0]), torch.tensor([30.0]))
     tensor([[0.5000, 0.8660, 0.0000, 1.0000]])
@@ -225,24 +227,24 @@ def encode_view(azimuth: Tensor, elevation: Tensor) -> Tensor:
 
 @torch.no_grad()
 def initialize(net: nn.Module, kind: str = "xavier") -> None:
-    """Give a network its first weights.
+    """Initialize the weights of a network.
 
     Args:
         net: a `GenerativeNet`, or a part of one; changed in place.
-        kind: "orthogonal" as in the paper's training, `orthogonalize` of a small normal draw and
-            biases of 0.1; "xavier" as in the authors' later one, which begins at full size; "he" as
-            in the deep variant's.
+        kind: "orthogonal" as in the paper, `orthogonalize` of small normal values, with biases of
+            0.1; "xavier" as in the authors' later code, which trains at full size from the start;
+            or "he" as in the deep variant.
 
     Raises:
-        OptionError: another kind.
+        OptionError: the kind is unknown.
     """
-    draws = {"orthogonal": _orthogonal, "xavier": _xavier, "he": _he}
-    if kind not in draws:
-        raise OptionError(f"got initialization {kind!r}; it is one of {', '.join(draws)}")
+    kinds = {"orthogonal": _orthogonal, "xavier": _xavier, "he": _he}
+    if kind not in kinds:
+        raise OptionError(f"got initialization {kind!r}; {suggest(kind, kinds)}")
     for name, layer in net.named_modules():
-        kinds = nn.Linear | nn.ConvTranspose2d | nn.Conv2d
-        if isinstance(layer, kinds) and not layer.weight.is_meta:  # which is loaded afterwards
-            draws[kind](name, layer)
+        with_weights = isinstance(layer, nn.Linear | nn.ConvTranspose2d | nn.Conv2d)
+        if with_weights and not layer.weight.is_meta:  # nothing to fill
+            kinds[kind](name, layer)
             if layer.bias is not None:
                 nn.init.constant_(layer.bias, 0.1 * (kind == "orthogonal"))
 
@@ -253,11 +255,11 @@ def _orthogonal(name: str, layer: nn.Linear | nn.ConvTranspose2d | nn.Conv2d) ->
 
 
 def _xavier(name: str, layer: nn.Linear | nn.ConvTranspose2d | nn.Conv2d) -> None:
-    """Deviation sqrt(c / inputs): a value of a uconv's map is made of a quarter of its inputs."""
+    """Deviation sqrt(c / inputs); each output of a uconv depends on a quarter of its inputs."""
     inputs, c = layer.weight[0].numel(), 2.0
     if isinstance(layer, nn.ConvTranspose2d):
         inputs = layer.weight[:, 0].numel()
-        c = 8.0 if layer.out_channels > 3 else 0.1  # a small beginning of what is drawn
+        c = 8.0 if layer.out_channels > 3 else 0.1  # the first images are faint
     elif name in ("style.fc1", "transformation.fc1"):
         inputs, c = 1, 1.0
     nn.init.normal_(layer.weight, std=math.sqrt(c / inputs))
@@ -269,28 +271,28 @@ def _he(name: str, layer: nn.Linear | nn.ConvTranspose2d | nn.Conv2d) -> None:
 
 @torch.no_grad()
 def orthogonalize(weight: Tensor, eps: float = 1e-3, most: int = 30) -> Tensor:
-    """The orthogonal matrix near a small one, by Kovarik's iteration as Esmaeili quickened it.
+    """Orthogonalize a small matrix by Kovarik's iteration as accelerated by Esmaeili.
 
-    W becomes (2 I - 1.55 G + 0.55 G^2) W with G = W W^T, again and again, until G is I up to `eps`.
+    W <- (2 I - 1.55 G + 0.55 G^2) W with G = W W^T is iterated until G equals I up to `eps`.
 
     Args:
-        weight: W, (N, K); no singular value above 1.34, from which on the iteration runs away.
-        eps: the norm of what is left of G - I.
-        most: iterations.
+        weight: W, (N, K), with singular values up to 1.34; beyond, the iteration diverges.
+        eps: the norm of G - I at which to stop.
+        most: the largest number of iterations.
 
     Returns:
-        (N, K) whose rows are orthonormal; or its columns, where there are fewer of them.
+        (N, K) with orthonormal rows; or orthonormal columns, if there are fewer of them.
 
     Raises:
-        OptionError: W is too large, or its rows depend on each other.
+        OptionError: W is too large, or its rows are linearly dependent.
 
-    Esmaeili, Kovarik's method; the authors' Caffe does so before the training's first steps.
+    Esmaeili, Kovarik's method; the authors' Caffe does this before the first training step.
 
     >>> w = orthogonalize(torch.randn(4, 9) * 0.01)
     >>> torch.allclose(w @ w.T, torch.eye(4), atol=1e-3)
     True
     """
-    if weight.shape[0] > weight.shape[1]:  # the same iteration on the smaller of the two products
+    if weight.shape[0] > weight.shape[1]:  # iterate on the smaller of the two products
         return orthogonalize(weight.T, eps, most).T
     w, one = weight, torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device)
     for _ in range(most):
@@ -300,5 +302,5 @@ def orthogonalize(weight: Tensor, eps: float = 1e-3, most: int = 30) -> Tensor:
         w = torch.linalg.multi_dot([2 * one - 1.55 * g + 0.55 * g @ g, w])
     raise OptionError(
         f"got a matrix of {tuple(weight.shape)} that is not orthogonal after {most} iterations; "
-        "wanted small values that do not depend on each other, such as a normal draw times 0.001"
+        "wanted small, linearly independent rows, such as normal values times 0.001"
     )

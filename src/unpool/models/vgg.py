@@ -1,4 +1,4 @@
-"""The VGG tables, and the trunk that they spell: convolutions, pooling, switches.
+"""VGG as tables, and the trunk built from a table: convolutions and pooling with switches.
 
 Simonyan, Zisserman 2015, table 1, configurations A, B, D and E.
 """
@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unpool.errors import OptionError, ShapeError
+from unpool.errors import OptionError, ShapeError, suggest
 from unpool.ops import Switches, pool
 
 Result = TypeVar("Result")
 Table = tuple[tuple[int, int], ...]
-"""A stage a row: how many 3 x 3 convolutions, of how many channels."""
+"""One row per stage: the number of 3 x 3 convolutions, and their channels."""
 
 VGG11: Table = ((1, 64), (1, 128), (2, 256), (2, 512), (2, 512))
 VGG13: Table = ((2, 64), (2, 128), (2, 256), (2, 512), (2, 512))
@@ -28,11 +28,11 @@ VGG19: Table = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
 TRUNKS = {"vgg11": VGG11, "vgg13": VGG13, "vgg16": VGG16, "vgg19": VGG19}
 
 MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)
-"""The ImageNet mean that the authors subtract: blue, green, red, of pixels 0..255."""
+"""The ImageNet mean that the authors subtract: blue, green, red, for pixels 0..255."""
 
 
 def prepare(images: Tensor, mean: tuple[float, float, float] = MEAN_BGR) -> Tensor:
-    """Turn images into what the networks take: BGR, the mean subtracted, no scaling.
+    """Convert images to network input: BGR, minus the mean, not scaled.
 
     Args:
         images: (N, H, W, 3) uint8, RGB.
@@ -42,7 +42,7 @@ def prepare(images: Tensor, mean: tuple[float, float, float] = MEAN_BGR) -> Tens
         (N, 3, H, W) float32 in channels-last layout, BGR.
 
     Raises:
-        ShapeError: images of another shape or type, for example scaled to 0..1.
+        ShapeError: the images have another shape or type, for example values 0..1.
 
     >>> prepare(torch.zeros(1, 2, 2, 3, dtype=torch.uint8))[0, :, 0, 0]
     tensor([-104.0070, -116.6688, -122.6789])
@@ -57,16 +57,15 @@ def prepare(images: Tensor, mean: tuple[float, float, float] = MEAN_BGR) -> Tens
 
 
 def trunk_table(trunk: str | Table) -> Table:
-    """The table of a trunk, by its name or as it is.
+    """Look up a trunk table by its name, or check one that is given.
 
     Raises:
-        OptionError: an unknown name, or rows that are not (layers, channels).
+        OptionError: the name is unknown, or a row is not (layers, channels).
     """
     if isinstance(trunk, str):
         if trunk not in TRUNKS:
             raise OptionError(
-                f"got trunk {trunk!r}; the trunks are {', '.join(TRUNKS)}, or pass a table of "
-                "(layers, channels) rows"
+                f"got trunk {trunk!r}; {suggest(trunk, TRUNKS)}, or a table of (layers, channels)"
             )
         return TRUNKS[trunk]
     try:
@@ -80,10 +79,20 @@ def trunk_table(trunk: str | Table) -> Table:
     return table
 
 
+def trunk_argument(table: Table) -> str | list[list[int]]:
+    """The name of a known table, else its rows: a plain value that `trunk_table` takes.
+
+    >>> trunk_argument(VGG16), trunk_argument(((1, 4),))
+    ('vgg16', [[1, 4]])
+    """
+    rows = [list(row) for row in table]
+    return next((name for name, known in TRUNKS.items() if known == table), rows)
+
+
 def block(
     layer: nn.Module, name: str, norm: str, channels: int, eps: float | None
 ) -> nn.Sequential:
-    """Convolution or deconvolution, then batch norm (unless eps is None), then ReLU."""
+    """A convolution or deconvolution, batch norm (unless eps is None), and ReLU."""
     parts: OrderedDict[str, nn.Module] = OrderedDict([(name, layer)])
     if eps is not None:
         parts[norm] = nn.BatchNorm2d(channels, eps=eps)
@@ -92,20 +101,20 @@ def block(
 
 
 def chain(blocks: list[nn.Sequential]) -> nn.Sequential:
-    """Blocks one after the other, flat, so that a layer's name follows the stage directly."""
+    """Concatenate blocks into one flat `nn.Sequential`, so that layer names follow the stage."""
     return nn.Sequential(OrderedDict(item for part in blocks for item in part.named_children()))
 
 
 class Trunk(nn.Module):
-    """The convolution stages of a VGG network, each ended by a pooling that keeps its switches.
+    """The convolution stages of a VGG network, each followed by pooling that keeps switches.
 
     Layers are named as in the papers: `stages.0.conv1_1`, `stages.0.bn1_1`, ...
 
     Args:
         table: the trunk's name ("vgg16") or its table.
         eps: of the batch norm after every convolution; None for no batch norm.
-        channels: of the input.
-        pad: cells of zeros around the input; 1 keeps its size, 100 is that of FCN.
+        channels: number of input channels.
+        pad: zero padding of the input; 1 keeps its size, FCN uses 100.
 
     >>> trunk = Trunk("vgg16")
     >>> maps, switches = trunk(torch.zeros(1, 3, 64, 64))
@@ -114,13 +123,11 @@ class Trunk(nn.Module):
     """
 
     checkpointing = False
-    """Keep only what goes into a stage, and compute its maps again for the gradient.
-
-    The network that the trunk belongs to does so, too. Gradients and statistics stay the same.
-    """
+    """Gradient checkpointing: keep only the input of each stage, and recompute its maps for the
+    gradient. The whole network follows this setting. Gradients and statistics stay the same."""
 
     form: Literal["flat", "phase"] = "flat"
-    """How switches are kept, see `Switches`; "phase" is for engines that have no unpooling."""
+    """The form of the switches, see `Switches`; "phase" is for engines without unpooling."""
 
     def __init__(
         self,
@@ -141,7 +148,7 @@ class Trunk(nn.Module):
             self.stages.append(chain(blocks))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Switches]]:
-        """Pooled maps (N, C, h, w) of the last stage, and the switches of every stage, in order.
+        """The pooled maps (N, C, h, w) of the last stage, and the switches of all stages in order.
 
         Args:
             x: (N, 3, H, W), as `prepare` makes it.
@@ -154,20 +161,20 @@ class Trunk(nn.Module):
         for stage in self.stages:
             if self.recomputes:
                 x, s = recompute(stage, _pool, x)
-                switches.append(s.phase)  # an eighth of the memory, until they are used
+                switches.append(s.phase)  # an eighth of the memory
             else:
                 x, s = _pool(stage, x, self.form)
                 switches.append(s)
         return x, switches
 
     def pooled(self, x: Tensor) -> list[Tensor]:
-        """The pooled maps (N, C, h, w) of every stage, in order, without switches.
+        """The pooled maps (N, C, h, w) of all stages in order, without switches.
 
         Args:
-            x: as of `forward`.
+            x: as in `forward`.
 
         Raises:
-            ShapeError: as of `forward`.
+            ShapeError: as in `forward`.
         """
         self.require_size(x)
         maps = []
@@ -178,11 +185,11 @@ class Trunk(nn.Module):
 
     @property
     def recomputes(self) -> bool:
-        """Whether maps are now to be computed again for the gradient."""
+        """Whether maps are now recomputed for the gradient."""
         return self.checkpointing and torch.is_grad_enabled()
 
     def require_size(self, x: Tensor) -> None:
-        """Refuse what the trunk cannot carry."""
+        """Raise a `ShapeError` for input that the trunk cannot process."""
         least = max(1, 2 ** len(self.table) - 2 * (self.pad - 1))
         fits = x.dim() == 4 and x.shape[1] == self.channels
         if not fits or any(side < least for side in x.shape[-2:]):
@@ -194,14 +201,14 @@ class Trunk(nn.Module):
 
 
 def recompute(part: nn.Module, apply: Callable[..., Result], *inputs: Tensor) -> Result:
-    """`apply(part, *inputs)`, whose maps are forgotten and computed again for the gradient.
+    """Compute `apply(part, *inputs)` with gradient checkpointing: maps are recomputed in backward.
 
-    Dropout drops the same values both times; batch norm takes note of its statistics once.
+    Dropout drops the same values both times; batch norm updates its statistics once.
 
     Args:
-        part: whose batch norm this is about.
-        apply: what is computed.
-        inputs: what is kept, besides the result.
+        part: the layers, among them any batch norm.
+        apply: the computation.
+        inputs: its inputs, which are kept.
 
     Chen, Xu, Zhang, Guestrin 2016 (arXiv 1604.06174), section 4.
     """
@@ -218,7 +225,7 @@ def recompute(part: nn.Module, apply: Callable[..., Result], *inputs: Tensor) ->
 
 @contextmanager
 def _no_statistics(part: nn.Module) -> Iterator[None]:
-    """Let batch norm use the statistics of its batch, as in training, and keep its own as is."""
+    """Let batch norm use batch statistics as in training, but not update its running ones."""
     norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
@@ -233,7 +240,7 @@ def _no_statistics(part: nn.Module) -> Iterator[None]:
 def _pool(
     stage: nn.Module, x: Tensor, form: Literal["flat", "phase"] = "flat"
 ) -> tuple[Tensor, Switches]:
-    return pool(stage(x), ceil=True, form=form)  # Caffe's rounding; the same where sizes are even
+    return pool(stage(x), ceil=True, form=form)  # Caffe rounds up; even sizes do not differ
 
 
 def _max_pool(stage: nn.Module, x: Tensor) -> Tensor:
@@ -241,10 +248,10 @@ def _max_pool(stage: nn.Module, x: Tensor) -> Tensor:
 
 
 def initialize(module: nn.Module, fill: Callable[[Tensor], object]) -> None:
-    """Fill the weights of every layer below `module` and zero its biases."""
+    """Fill the weights of all convolutions and deconvolutions of a module; zero the biases."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            if layer.weight.is_meta:  # there is nothing to fill, and PyTorch takes seconds for it
+            if layer.weight.is_meta:  # nothing to fill, but PyTorch takes seconds
                 continue
             fill(layer.weight)
             if layer.bias is not None:

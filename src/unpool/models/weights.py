@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from unpool.cards import find_weights, read_card
 from unpool.errors import OptionError, WeightsError
 from unpool.files import atomic, sha256
-from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
+from unpool.models.classifiers import VGG, AlexNet, Classifier, ZFNet
 from unpool.models.deconvnet import DeconvNet
 from unpool.models.fcn import FCN, Interpolation
 from unpool.models.generator import GenerativeNet
+from unpool.models.squeezenet import SqueezeNet
 from unpool.models.vgg import MEAN_BGR
 
 Network = DeconvNet | FCN
