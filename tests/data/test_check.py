@@ -81,7 +81,7 @@ def test_a_good_voc_folder_whose_trainval_is_the_union_of_its_lists(tmp_path):
 def test_a_report_is_plain_in_json(root):
     (root / "masks/val/7.png").unlink()
     report = check_data(root)
-    plain = report.to_json()
+    plain = report.to_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert list(plain) == ["ok", "splits", "classes", "findings"]
     assert plain["ok"] is False
@@ -93,7 +93,7 @@ def test_progress_and_the_files_as_they_were(root):
     (root / "images/val/7.png").write_bytes(b"not an image")
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in root.rglob("*") if p.is_file()}
     calls = []
-    check_data(root, progress=lambda done, total: calls.append((done, total)))
+    check_data(root, progress=lambda done, total, doing: calls.append((done, total)))
     assert calls == [(n, 10) for n in range(1, 11)]
     after = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in root.rglob("*") if p.is_file()}
     assert after == before
@@ -114,7 +114,7 @@ def test_all_is_found_at_once_and_errors_come_first(root):
 def test_what_is_no_data_set_or_no_split(root, tmp_path_factory):
     with pytest.raises(DataError, match="neither JPEGImages"):
         check_data(tmp_path_factory.mktemp("empty"))
-    with pytest.raises(DataError, match=r"got split 'test' .* there are train, val, all"):
+    with pytest.raises(DataError, match=r"got split 'test' .* there are train, val, all: pass"):
         check_data(root, ["train", "test"])
 
 
@@ -142,7 +142,7 @@ def test_too_few_images_for_a_split(tmp_path):
     finding = check_data(tmp_path).findings[0]
     assert finding[:3] == ("error", "empty-split", "val")
     assert "every fifth image, and there are 4 in all; add images until" in finding.message
-    assert finding.message.endswith("(--split all; of a training run, --val all)")
+    assert finding.message.endswith("(split=all; for a training run, val=all)")
     assert check_data(tmp_path, ["all"]).ok
     assert check_data(tmp_path).splits == {"train": 4, "val": 0}
 
@@ -152,7 +152,7 @@ def test_an_id_in_two_lists(root):
     (root / "val.txt").write_text("val/5\nval/6\nval/7\nval/8\nval/9\ntrain/3\n")
     level, where, message = only(root, "listed-twice")
     assert (level, where) == ("error", "train, val")
-    assert message.startswith("share train/3, wanted splits apart")
+    assert message.startswith("share train/3, wanted disjoint splits")
 
 
 def test_a_list_that_lies_within_another_is_no_union(root):
@@ -165,7 +165,7 @@ def test_an_id_twice_in_a_list(root):
     (root / "train.txt").write_text("train/0\n" * 2 + "".join(f"train/{i}\n" for i in range(1, 5)))
     level, where, message = only(root, "listed-twice", splits=["train"])
     assert (level, where) == ("warning", "train")
-    assert message == "lists twice: train/0; list every image once"
+    assert message == "lists twice: train/0; list each image once"
 
 
 def test_labeled_images_in_no_list(root):
@@ -232,7 +232,7 @@ def test_sizes_that_differ(root):
     write_mask(root / "masks/val/7.png", LABELS[1:])
     level, where, message = only(root, "size-differs")
     assert (level, where) == ("error", "images/val/7.png")
-    assert message.startswith("is 30 x 20 but its mask is 30 x 19, wanted equal sizes; see")
+    assert message.startswith("is 30 x 20 but its mask is 30 x 19, wanted equal sizes; check")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
@@ -241,8 +241,8 @@ def test_a_mask_that_did_not_follow_the_exif_rotation(root, suffix):
     turn(root / f"images/val/7{suffix}", 6, photo(7))
     level, where, message = only(root, "exif")
     assert (level, where) == ("error", f"images/val/7{suffix}")
-    assert message.startswith("is 20 x 30 once turned upright by its EXIF orientation 6, but")
-    assert "its mask is 30 x 20, as the pixels are stored; turn the mask" in message
+    assert message.startswith("is 20 x 30 when rotated by its EXIF orientation 6, but")
+    assert "its mask is 30 x 20, as the pixels are stored; rotate the mask" in message
 
 
 def test_a_mask_that_followed_the_exif_rotation(root):
@@ -257,7 +257,7 @@ def test_exif_rotation_of_which_the_sizes_do_not_tell(root, orientation, side):
     write_mask(root / "masks/val/7.png", LABELS[:, :side])
     level, where, message = only(root, "exif")
     assert (level, where) == ("warning", "images/val/7.png")
-    assert f"orientation {orientation}, and the size of its mask does not tell" in message
+    assert f"orientation {orientation}, and the size of its mask does not show" in message
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_a_mask_that_is_void_all_over(root):
     write_mask(root / "masks/val/7.png", LABELS * 0 + 255)
     level, where, message = only(root, "void-only")
     assert (level, where) == ("warning", "masks/val/7.png")
-    assert message == "is void (255) all over, wanted labels; label it or take it out"
+    assert message == "is all void (255), wanted labels; label it or remove it"
 
 
 def test_objects_marked_by_255(root):
@@ -304,7 +304,7 @@ def test_objects_marked_by_255(root):
         write_mask(path, np.where(LABELS, 255, 0))
     level, where, message = only(root, "only-background")
     assert (level, where) == ("error", "masks")
-    assert message == "hold nothing but 0 (background) and 255 (void); mark objects by 1, 2 ..."
+    assert message == "contain only 0 (background) and 255 (void); label objects with 1, 2 ..."
 
 
 @pytest.mark.parametrize("form", ["noise", "smooth", "colors"])
@@ -355,8 +355,8 @@ def test_objects_are_counted_where_there_are_object_masks(root):
     ("objects", "kind", "message"),
     [
         (LABELS[1:], "size-differs", "is 30 x 19 but the mask 30 x 20"),
-        (LABELS // 2 + 1, "objects-differ", "has 300 of 600 pixels on another class"),
-        (LABELS[::-1], "objects-differ", "pixels on another class than their object has"),
+        (LABELS // 2 + 1, "objects-differ", "has 300 of 600 pixels whose class is not that"),
+        (LABELS[::-1], "objects-differ", "pixels whose class is not that of their object"),
         (None, "unreadable", "is empty"),
     ],
 )
@@ -382,7 +382,8 @@ def test_ids_of_which_no_file_tells(tmp_path):
     finding = check_data(tmp_path, ["all"]).findings[0]
     assert finding[:3] == ("error", "unknown-ids", "SegmentationClass/0.png")
     assert finding.message.endswith(
-        f"write {tmp_path / 'classes.txt'}: a name a line, the line's number (from 0) being the id"
+        f"write {tmp_path / 'classes.txt'}: one name per line, whose number (from 0) is the class "
+        "id"
     )
 
 
@@ -392,7 +393,7 @@ def test_gray_values_instead_of_ids_are_one_finding(root):
         write_mask(path, LABELS * 100)
     level, where, message = only(root, "unnamed-classes")
     assert (level, where) == ("warning", "masks")
-    assert message.startswith("hold the ids 0, 100, 200, and nothing names them; write ")
+    assert message.startswith("contain the ids 0, 100, 200, which have no names; write ")
 
 
 def test_a_class_that_a_split_lacks(root):
@@ -408,7 +409,7 @@ def test_a_class_that_is_rare_in_train(root):
     write_mask(root / "masks/val/5.png", LABELS % 2)
     level, where, message = only(root, "rare-class")
     assert (level, where) == ("warning", "dog")
-    assert message.startswith("occurs in 4 of the images of train, wanted 5")
+    assert message.startswith("occurs in 4 training images, wanted 5")
 
 
 def test_names_of_classes_that_cannot_be_used(root):
@@ -455,7 +456,7 @@ def test_the_same_pixels_with_another_mask(root, other):
     level, where, message = only(root, "contradiction")
     assert (level, where) == ("error" if other == "train/2" else "warning", "images/val/7.png")
     assert message.startswith(f"is the same image as {other}")
-    assert "but with another mask, and one of the two is wrong; keep" in message
+    assert "but with another mask, so one mask is wrong; keep" in message
 
 
 def test_a_smaller_copy_in_another_split(root):
@@ -467,7 +468,7 @@ def test_a_smaller_copy_in_another_split(root):
     write_mask(root / "masks/val/7.png", np.kron(LABELS, np.ones((2, 2), int)))
     level, where, message = only(root, "near-duplicate")
     assert (level, where) == ("warning", "images/val/7.jpg")
-    assert message.startswith("looks much like train/2 of train; if they are one image")
+    assert message.startswith("looks nearly like train/2 of train; if they are one image")
 
 
 def test_flat_images_are_not_taken_for_copies(root):
@@ -485,7 +486,7 @@ def test_many_findings_of_a_kind_are_printed_as_few(root, capsys):
     report = check_data(root)
     print_report(report)
     lines = capsys.readouterr().out.splitlines()
-    assert len(report.findings) == len(report.to_json()["findings"]) == 17
+    assert len(report.findings) == len(report.to_dict()["findings"]) == 17
     assert lines[0].startswith("error: images/val/7.png: is 30 x 20")
     assert sum(line.endswith("(empty-class)") for line in lines) == 10
     assert lines[11] == "warning: and 6 more like that (empty-class), which --json lists"

@@ -22,7 +22,7 @@ def test_other_names_are_classes(tmp_path, name):
 
 def test_void_and_one_class_are_too_few(tmp_path):
     (tmp_path / "classes.txt").write_text("sky\nvoid\n")
-    with pytest.raises(DataError, match=r"got 1 names in .*; wanted 2 to 255, one a line"):
+    with pytest.raises(DataError, match=r"got 1 names in .*; wanted 2 to 255, one per line"):
         read_names(tmp_path / "classes.txt")
 
 

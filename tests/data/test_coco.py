@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from unpool.data import check_data, objects, open_data, read_instances, read_sample
-from unpool.data.coco import Drawing, decode_rle, draw, fill, find_annotations, read_annotations
+from unpool.data.coco import (
+    Outlines,
+    decode_rle,
+    fill_polygon,
+    find_annotations,
+    rasterize,
+    read_annotations,
+)
 from unpool.errors import DataError
 from unpool.vision.images import write_image
 
@@ -23,8 +30,8 @@ def rectangle(x0: float, y0: float, x1: float, y1: float) -> list[list[float]]:
     return [[x0, y0, x1, y0, x1, y1, x0, y1]]
 
 
-def drawing(*found: dict[str, Any], size: tuple[int, int] = (6, 8)) -> Drawing:
-    return Drawing(Path("file.json"), "a.jpg", size, list(found), {1: 1, 7: 2})
+def drawing(*found: dict[str, Any], size: tuple[int, int] = (6, 8)) -> Outlines:
+    return Outlines(Path("file.json"), "a.jpg", size, list(found), {1: 1, 7: 2})
 
 
 def annotation(number: int, outline: object, category: int = 1, **more: object) -> dict[str, Any]:
@@ -116,7 +123,7 @@ def inside(x: float, y: float, corners: list[tuple[float, float]]) -> bool:
 
 @given(st.lists(POINT, min_size=3, max_size=7))
 def test_a_polygon_covers_the_pixels_whose_centers_it_holds(corners):
-    filled = fill(np.array(corners), 8, 9)
+    filled = fill_polygon(np.array(corners), 8, 9)
     expected = [[inside(j + 0.5, i + 0.5, corners) for j in range(9)] for i in range(8)]
     np.testing.assert_array_equal(filled, expected)
 
@@ -128,14 +135,14 @@ def test_polygons_are_those_of_pycocotools_but_for_some_pixels_of_the_border(see
     angles = np.sort(rng.uniform(0, 2 * np.pi, 20))
     radius = rng.uniform(10, 38, 20)
     corners = 40 + np.stack([np.cos(angles) * radius, np.sin(angles) * radius], 1)
-    ours = fill(corners, 80, 80)
+    ours = fill_polygon(corners, 80, 80)
     theirs = coco.decode(coco.frPyObjects([corners.ravel().tolist()], 80, 80))[:, :, 0] > 0
     assert (ours & theirs).sum() / (ours | theirs).sum() > 0.98
 
 
 def test_neighbors_share_no_pixel():
-    left = fill(np.array([[0, 0], [2.5, 0], [2.5, 4], [0, 4]]), 4, 6)
-    right = fill(np.array([[2.5, 0], [6, 0], [6, 4], [2.5, 4]]), 4, 6)
+    left = fill_polygon(np.array([[0, 0], [2.5, 0], [2.5, 4], [0, 4]]), 4, 6)
+    right = fill_polygon(np.array([[2.5, 0], [6, 0], [6, 4], [2.5, 4]]), 4, 6)
     assert not (left & right).any()
     assert (left | right).all()
 
@@ -145,7 +152,7 @@ def test_neighbors_share_no_pixel():
 
 def test_the_small_lie_upon_the_large_and_all_upon_crowds():
     code = {"counts": [24, 24], "size": [6, 8]}
-    found = draw(
+    found = rasterize(
         drawing(
             annotation(10, rectangle(1, 1, 5, 3), 7),
             annotation(11, rectangle(0, 0, 6, 4), 1),
@@ -164,7 +171,7 @@ def test_the_small_lie_upon_the_large_and_all_upon_crowds():
 
 
 def test_parts_of_one_object_add_up_and_reach_beyond_the_image():
-    found = draw(drawing(annotation(1, rectangle(-5, -5, 2, 2) + rectangle(1, 1, 99, 99))))
+    found = rasterize(drawing(annotation(1, rectangle(-5, -5, 2, 2) + rectangle(1, 1, 99, 99))))
     expected = np.ones((6, 8), int)
     expected[:1, 2:] = expected[2:, :1] = 0
     np.testing.assert_array_equal(found.labels, expected)
@@ -174,7 +181,7 @@ def test_objects_that_cover_no_pixel():
     flat, outside = rectangle(1, 1, 4, 1), rectangle(20, 20, 30, 30)
     tiny, empty = rectangle(1.1, 1.1, 1.4, 1.4), {"counts": [48], "size": [6, 8]}
     outlines = [flat, outside, tiny, empty, rectangle(0, 0, 1, 1)]
-    found = draw(drawing(*(annotation(i, outline) for i, outline in enumerate(outlines))))
+    found = rasterize(drawing(*(annotation(i, outline) for i, outline in enumerate(outlines))))
     assert found.empty == [0, 1, 2, 3]
     assert found.labels.sum() == 1
     assert found.instances[0, 0] == 5
@@ -182,7 +189,7 @@ def test_objects_that_cover_no_pixel():
 
 def test_more_than_254_objects():
     found = [annotation(i, rectangle(i % 20, i // 20, i % 20 + 1, i // 20 + 1)) for i in range(300)]
-    numbers = draw(drawing(*found, size=(15, 20))).instances.ravel()
+    numbers = rasterize(drawing(*found, size=(15, 20))).instances.ravel()
     assert numbers.tolist() == [*range(1, 255), *range(256, 302)]
 
 
@@ -192,22 +199,22 @@ def test_more_than_254_objects():
         ({"segmentation": rectangle(0, 0, 1, 1)}, "has no category; give it a category_id"),
         (annotation(9, rectangle(0, 0, 1, 1), 3), "has the unknown category 3; give"),
         (annotation(9, rectangle(0, 0, 1, 1), [1]), r"has the unknown category \[1\]; give"),
-        ({"category_id": 1}, "has no outline that can be drawn; wanted polygons"),
-        (annotation(9, []), "has no outline"),
-        (annotation(9, [[1, 1, 4, 4]]), "has no outline"),
-        (annotation(9, [[1, 1, 4, 4, 2, 2, 0]]), "has no outline"),
-        (annotation(9, [[1, 1, 4, 4, 2, np.nan]]), "has no outline"),
+        ({"category_id": 1}, "has no usable outline; wanted polygons"),
+        (annotation(9, []), "has no usable outline"),
+        (annotation(9, [[1, 1, 4, 4]]), "has no usable outline"),
+        (annotation(9, [[1, 1, 4, 4, 2, 2, 0]]), "has no usable outline"),
+        (annotation(9, [[1, 1, 4, 4, 2, np.nan]]), "has no usable outline"),
         (
             annotation(9, {"counts": [48], "size": [8, 6]}),
             r"has a code for \(H, W\) \[8, 6\], want",
         ),
         (annotation(9, {"counts": [47], "size": [6, 8]}), "has a run-length code that does not"),
-        (annotation(9, {"counts": 48, "size": [6, 8]}), "has no outline"),
+        (annotation(9, {"counts": 48, "size": [6, 8]}), "has no usable outline"),
     ],
 )
 def test_annotations_that_cannot_be_drawn(found, message):
     with pytest.raises(DataError, match=rf"file.json \(a.jpg\): annotation (9|1) {message}"):
-        draw(drawing(found))
+        rasterize(drawing(found))
 
 
 # files
@@ -303,7 +310,7 @@ def test_a_image_of_another_size(root):
         (content(images={}), "without 'images'; wanted a list 'images' of objects with id, file_"),
         (content(images=[{"id": 1}]), r"whose images\[0\] is incomplete; wanted a list"),
         (content(images=[7]), r"whose images\[0\] is incomplete"),
-        (content(images=content()["images"] * 2), "with a.jpg or its id twice; list every"),
+        (content(images=content()["images"] * 2), "with a.jpg or its id twice; list each"),
         (
             content(images=[{"id": 4, "file_name": "a.jpg", "height": 0, "width": 8}]),
             "with a.jpg of 8 x 0; write its size",
@@ -334,7 +341,7 @@ def test_files_of_another_form(root, values, message):
 @pytest.mark.parametrize("text", [b"", b'{"images": [', b"\xff\xfe\xfa", b"[" * 100_000])
 def test_files_that_are_no_json(root, text):
     (root / "annotations/instances_val2017.json").write_bytes(text)
-    with pytest.raises(DataError, match=r"val2017.json, which is no JSON \(.*\); copy or export"):
+    with pytest.raises(DataError, match=r"val2017.json, which is not JSON \(.*\); copy or export"):
         open_data(root, "val")
 
 
@@ -363,11 +370,11 @@ def test_a_check_counts_objects_and_tells_what_cannot_be_drawn(root):
     assert [f[:3] for f in findings] == [
         ("error", "annotation", "annotations/instances_val2017.json (v.jpg)"),
         ("warning", "empty-object", "annotations/instances_train2017.json (t.jpg)"),
-        ("warning", "astray", "annotations/instances_train2017.json"),
+        ("warning", "orphan-annotations", "annotations/instances_train2017.json"),
     ]
     assert [f.message for f in findings] == [
         "annotation 10 has the unknown category 99; give it a category_id of the file's categories",
-        "has the annotations 13, which cover no pixel; draw them anew or take them out",
-        "has 1 annotations of no image in it, which are passed over; see why",
+        "has the annotations 13, which cover no pixel; redraw or remove them",
+        "has 1 annotations of unknown images, which are ignored; check the ids",
     ]
     assert [count.objects["train"] for count in report.classes] == [0, 1, 1]

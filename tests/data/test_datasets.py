@@ -162,11 +162,11 @@ def test_there_are_two_classes_at_least(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sky\n", "got 1 names in .*classes.txt; wanted 2 to 255, one a line"),
+        ("sky\n", "got 1 names in .*classes.txt; wanted 2 to 255, one per line"),
         ("x\n" * 256, "got 256 names"),
         ("sky\n\nsea\n", "got an empty line 2 in .*; wanted a name"),
         ("sky\nsea\nsky\n", "got 'sky' twice"),
-        (b"sky\nd\xe9j\xe0\n", "no text in UTF-8 .*; save it so"),
+        (b"sky\nd\xe9j\xe0\n", "not text in UTF-8 .*; save it as"),
     ],
 )
 def test_classes_that_cannot_be_used(tmp_path, text, message):
@@ -246,12 +246,12 @@ def test_masks_that_cannot_be_read_do_not_number_the_classes(tmp_path):
 @pytest.mark.parametrize(
     ("form", "message"),
     [
-        ("list", r"write their ids into .*val\.txt"),
+        ("list", r"write their ids to .*val\.txt"),
         ("folder", "put them into .*images/val"),
         (
             "rule",
             "without lists and folders val is every fifth image, and there is 1 in all; add "
-            r"images until there are 5, write .* train.txt and val.txt in .* \(--split all",
+            r"images until there are 5, write .* train.txt and val.txt in .*split=all",
         ),
     ],
 )

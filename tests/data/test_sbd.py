@@ -106,5 +106,5 @@ def test_a_file_that_is_gone(tmp_path):
 
 def test_without_scipy(root, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"are read by SciPy; pip install 'unpool\[sbd\]'"):
+    with pytest.raises(DataError, match=r"need SciPy; pip install 'unpool\[sbd\]'"):
         open_data(root, "train")

@@ -163,7 +163,7 @@ def test_images_that_cannot_be_read_are_dropped_and_told(root, pairs):
     Image.fromarray(np.full((15, 15), 7, np.uint8)).save(root / "masks" / "b.png")
     told = []
     summary = evaluate(
-        Fake(), open_data(root, "all"), progress=lambda done, total: told.append((done, total))
+        Fake(), open_data(root, "all"), progress=lambda done, total, doing: told.append((done, total))
     )
     assert summary["images"] == 1
     assert sorted(summary["dropped"]) == ["a", "b"]
@@ -189,7 +189,7 @@ def test_missing_images_count_as_dropped(root):
         Fake(),
         open_data(root, "all"),
         missing={"d": "found no mask"},
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total, doing: told.append((done, total)),
     )
     assert (summary["images"], summary["dropped"]) == (3, {"d": "found no mask"})
     assert "3 of 4 images" in summary["protocol"]
@@ -278,7 +278,7 @@ def test_the_share_of_a_process_is_measured(root, share_of):
         assert [m.name for m in measure(Fake(), data)] == mine
     parts[1] = list(measure(Fake(), data._replace(samples=data.samples[1:2])))
     share_of(0, parts)
-    summary = evaluate(Fake(), data, progress=lambda done, total: told.append((done, total)))
+    summary = evaluate(Fake(), data, progress=lambda done, total, doing: told.append((done, total)))
     assert summary == alone
     assert told == [(2, 3), (3, 3)]
 

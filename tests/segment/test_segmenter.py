@@ -216,7 +216,7 @@ def test_progress_is_told_after_each_batch(segmenter):
     told = []
     segmenter(
         photo(60, 80), method="grid", proposals=7, batch=3,
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total, doing: told.append((done, total)),
     )  # fmt: skip
     assert told == [(3, 7), (6, 7), (7, 7)]
 

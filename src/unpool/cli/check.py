@@ -33,7 +33,7 @@ def check(data: Path, splits: tuple[str, ...], as_json: bool, quiet: bool) -> No
     with progress("checking", quiet) as show:
         report = check_data(data, list(splits) or None, progress=show)
     if as_json:
-        console.print_json(report.to_json())
+        console.print_json(report.to_dict())
     elif not quiet:
         console.print_report(report)
     if not report.ok:

@@ -1,4 +1,4 @@
-"""What the ids of a mask mean: the names of classes, and the id of void."""
+"""Class names and ids of masks."""
 
 import re
 from pathlib import Path
@@ -7,8 +7,9 @@ from typing import NamedTuple
 from unpool.errors import DataError
 
 VOID = 255
+"""The id of pixels that training and evaluation ignore."""
 
-VOC_CLASSES = (  # noqa: SIM905 - as a list, ruff would give every name a line
+VOC_CLASSES = (  # noqa: SIM905 - the formatter would put each name of a list on its own line
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
     "motorbike person pottedplant sheep sofa train tvmonitor"
 ).split()
@@ -24,16 +25,16 @@ class Names(NamedTuple):
     """The classes of a data set."""
 
     classes: list[str]  #: names by id; the first is the background
-    void: int = VOID  #: the id that is void in the files, besides 255; read as 255
+    void: int = VOID  #: the id besides 255 that means void in the files
 
 
 def read_names(path: Path) -> Names:
-    """Read a `classes.txt`: a name a line, the line's number (from 0) being the id.
+    """Read a `classes.txt`: one name per line, whose number (from 0) is the class id.
 
-    A last line that begins with Unlabelled, void or ignore is no class: its id is void.
+    If the last line begins with Unlabelled, void or ignore, its id is void.
 
     Raises:
-        DataError: a gap, a name that comes twice, or too few or many names.
+        DataError: a line is empty, a name occurs twice, or there are too few or many names.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "classes.txt")
@@ -46,11 +47,11 @@ def read_names(path: Path) -> Names:
         void = len(classes) - 1
         del classes[-1]
     if not 2 <= len(classes) <= VOID:
-        raise DataError(f"got {len(classes)} names in {path}; wanted 2 to {VOID}, one a line")
+        raise DataError(f"got {len(classes)} names in {path}; wanted 2 to {VOID}, one per line")
     if "" in classes:
         raise DataError(
             f"got an empty line {classes.index('') + 1} in {path}; wanted a name, since the "
-            "line's number is the class id: write one, or remove the line if the masks skip none"
+            "line's number is the class id: write one, or remove the line if no id is unused"
         )
     if twice := [name for i, name in enumerate(classes) if name in classes[:i]]:
         raise DataError(f"got {twice[0]!r} twice in {path}; give every class a name of its own")
@@ -58,7 +59,7 @@ def read_names(path: Path) -> Names:
 
 
 def numbered_classes(highest: int) -> list[str]:
-    """Names for classes that nothing names, from 0 to the highest id of the masks.
+    """Default names of classes, from 0 to the highest id of the masks.
 
     >>> numbered_classes(2)
     ['background', 'class 1', 'class 2']
@@ -67,13 +68,15 @@ def numbered_classes(highest: int) -> list[str]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text, without the spaces around them and the empty ones at its end.
+    """The lines of a text file, stripped, without empty lines at the end.
 
     Raises:
-        DataError: it cannot be read, or is not UTF-8.
+        DataError: the file cannot be read, or is not UTF-8.
     """
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"got {path}, which is no text in UTF-8 ({error}); save it so") from error
+        raise DataError(
+            f"got {path}, which is not text in UTF-8 ({error}); save it as UTF-8"
+        ) from error
     return [line.strip() for line in text.rstrip().splitlines()]

@@ -1,7 +1,7 @@
-"""COCO's instance annotations: outlines of objects in one JSON file for each split.
+"""Read COCO's instance annotations: outlines of objects, in one JSON file per split.
 
-An object is polygons or a run-length code (RLE, plain or compressed). `draw` paints the objects
-of an image, the large before the small, so that a cup stays visible on its table.
+An object is a list of polygons or a run-length code (RLE, plain or compressed). `rasterize` paints
+the objects of an image, large ones first, so that a cup stays visible on its table.
 
 Lin et al., *Microsoft COCO: common objects in context*, ECCV 2014.
 """
@@ -22,46 +22,46 @@ from unpool.vision.images import MAX_PIXELS, Pixels
 
 Mask = NDArray[np.bool_]
 
-_KEPT = {  # of the fields of all kinds of objects in a file
+_KEPT = {  # fields of the JSON objects that are used
     *("images", "annotations", "categories", "id", "file_name", "height", "width", "name"),
     *("image_id", "category_id", "segmentation", "iscrowd", "counts", "size"),
 }
 
 
 @dataclass(frozen=True, eq=False)
-class Drawing:
-    """The objects of one image, not yet drawn."""
+class Outlines:
+    """The annotated objects of one image."""
 
     file: Path  #: the JSON file
     name: str  #: of the image, in the file
     size: tuple[int, int]  #: H, W
-    objects: list[dict[str, Any]]  #: annotations, as they are in the file
-    ids: Mapping[object, int]  #: class ids by the file's category ids
+    objects: list[dict[str, Any]]  #: annotations as in the file
+    ids: Mapping[object, int]  #: class ids by category ids of the file
 
     def __str__(self) -> str:
         return f"{self.file} ({self.name})"
 
 
 class Annotations(NamedTuple):
-    """What a JSON file holds."""
+    """The contents of a JSON file."""
 
-    images: dict[str, Drawing]  #: by the image's file name
-    categories: dict[object, str]  #: names by the file's ids, ordered by id
-    astray: int  #: annotations of images that the file does not have
+    images: dict[str, Outlines]  #: by file name of the image
+    categories: dict[object, str]  #: names by category ids of the file, ordered by id
+    orphans: int  #: number of annotations whose image is not in the file
 
 
-class Drawn(NamedTuple):
-    """The objects of an image as maps."""
+class Rasters(NamedTuple):
+    """The objects of an image, rasterized."""
 
     labels: Pixels  #: (H, W) class ids; 255 (void) for crowds
-    instances: NDArray[np.int32]  #: (H, W) object numbers from 1, without 255, which is void
-    empty: list[object]  #: ids of annotations that cover the center of no pixel
+    instances: NDArray[np.int32]  #: (H, W) object numbers from 1; 255 is void and no object
+    empty: list[object]  #: ids of annotations that contain no pixel center
 
 
 def find_annotations(root: Path) -> dict[str, Path]:
-    """The files `annotations/instances_SPLIT.json` by split.
+    """Find the files `annotations/instances_SPLIT.json` by split.
 
-    The year at the end of a split is left out where that leaves the splits apart: "train" for
+    The year at the end of a split is dropped if names stay unique: "train" for
     `instances_train2017.json`.
     """
     prefix = "instances_"
@@ -74,7 +74,7 @@ def find_annotations(root: Path) -> dict[str, Path]:
 
 
 def without_year(split: str) -> str:
-    """The name of a split without the digits at its end, if it has other characters.
+    """The name of a split without digits at its end, unless it has only digits.
 
     >>> without_year("train2017"), without_year("2017")
     ('train', '2017')
@@ -83,21 +83,21 @@ def without_year(split: str) -> str:
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Read a JSON file, without drawing anything.
+    """Read a COCO file; nothing is rasterized yet.
 
     Raises:
-        DataError: no JSON, or not of COCO's form; more than 254 categories.
+        DataError: it is not JSON or not in COCO's format, or has more than 254 categories.
     """
     try:
         with path.open("rb") as file:
             content = json.load(file, object_hook=_compact)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
-            f"got {path}, which is no JSON ({error}); copy or export it again"
+            f"got {path}, which is not JSON ({error}); copy or export it again"
         ) from error
     categories = _categories(path, content)
     ids = {key: i for i, key in enumerate(categories, 1)}
-    images: dict[str, Drawing] = {}
+    images: dict[str, Outlines] = {}
     objects: dict[object, list[dict[str, Any]]] = {}
     for entry in _entries(path, content, "images", "id", "file_name", "height", "width"):
         height, width, name = entry["height"], entry["width"], str(entry["file_name"])
@@ -105,23 +105,23 @@ def read_annotations(path: Path) -> Annotations:
         if not good or height * width > MAX_PIXELS:
             raise DataError(f"got {path} with {name} of {width} x {height}; write its size")
         if name in images or entry["id"] in objects:
-            raise DataError(f"got {path} with {name} or its id twice; list every image once")
+            raise DataError(f"got {path} with {name} or its id twice; list each image once")
         objects[entry["id"]] = []
-        images[name] = Drawing(path, name, (height, width), objects[entry["id"]], ids)
-    astray = 0
+        images[name] = Outlines(path, name, (height, width), objects[entry["id"]], ids)
+    orphans = 0
     for entry in _entries(path, content, "annotations", "image_id"):
         if entry["image_id"] in objects:
             objects[entry["image_id"]].append(entry)
         else:
-            astray += 1
-    return Annotations(images, categories, astray)
+            orphans += 1
+    return Annotations(images, categories, orphans)
 
 
-def draw(drawing: Drawing) -> Drawn:
-    """Paint the objects of an image: crowds as void, then the others, the largest first.
+def rasterize(drawing: Outlines) -> Rasters:
+    """Rasterize the objects of an image: crowds as void, then the others, largest first.
 
     Raises:
-        DataError: an annotation without known category, or whose outline cannot be used.
+        DataError: the category of an annotation is unknown, or its outline cannot be used.
     """
     labels = np.zeros(drawing.size, np.uint8)
     instances = np.zeros(drawing.size, np.int32)
@@ -140,23 +140,23 @@ def draw(drawing: Drawing) -> Drawn:
     for _, _, number, label, box, mask in sorted(parts, key=lambda part: part[:2]):
         labels[box][mask] = label
         instances[box][mask] = number
-    return Drawn(labels, instances, empty)
+    return Rasters(labels, instances, empty)
 
 
-def fill(points: NDArray[np.floating], height: int, width: int) -> Mask:
-    """The pixels whose centers lie within a polygon, by the even-odd rule.
+def fill_polygon(points: NDArray[np.floating], height: int, width: int) -> Mask:
+    """The pixels whose centers are inside a polygon, by the even-odd rule.
 
-    OpenCV and Pillow also paint the outline, and so make every object half a pixel larger.
+    (OpenCV and Pillow also paint the outline, which enlarges objects by half a pixel.)
 
     Args:
-        points: corners (N, 2) x, y; pixel (0, 0) reaches from 0 to 1.
-        height: of the map.
-        width: of the map.
+        points: corners (N, 2) as x, y; pixel (0, 0) extends from 0 to 1.
+        height: height of the mask.
+        width: width of the mask.
 
     Returns:
-        (H, W); a center on the left or the upper edge counts, on the right or the lower not.
+        (H, W) bool; centers on left and upper edges are inside, on right and lower ones outside.
 
-    >>> fill(np.array([[1, 0], [3, 0], [3, 1], [1, 1]]), 2, 4).astype(int)
+    >>> fill_polygon(np.array([[1, 0], [3, 0], [3, 1], [1, 1]]), 2, 4).astype(int)
     array([[0, 1, 1, 0],
            [0, 0, 0, 0]])
     """
@@ -172,15 +172,15 @@ def fill(points: NDArray[np.floating], height: int, width: int) -> Mask:
 
 
 def decode_rle(counts: str | Sequence[int], height: int, width: int) -> Mask:
-    """The pixels (H, W) of a run-length code: runs of 0 and 1 in turn, column by column.
+    """Decode a run-length code, alternating runs of 0 and 1 in column order, to a mask (H, W).
 
     Args:
-        counts: the lengths of the runs, or COCO's compressed string of them.
-        height: of the map.
-        width: of the map.
+        counts: the lengths of the runs, or COCO's compressed string.
+        height: height of the mask.
+        width: width of the mask.
 
     Raises:
-        DataError: the code is damaged, or of another size.
+        DataError: the code is damaged, or has another size.
 
     >>> decode_rle([1, 2, 3], 2, 3).astype(int)
     array([[0, 1, 0],
@@ -196,9 +196,9 @@ def decode_rle(counts: str | Sequence[int], height: int, width: int) -> Mask:
 
 
 def _decompressed(text: str) -> list[int]:
-    """The runs of a compressed code: 5 bits a character, the 6th tells that more follow.
+    """The runs of a compressed code: 5 bits per character, the 6th is set if more follow.
 
-    From the fourth on, a run is stored as its difference to the one before the last.
+    From the fourth run on, the difference from the run before the last is stored.
     """
     runs: list[int] = []
     value = shift = 0
@@ -213,7 +213,7 @@ def _decompressed(text: str) -> list[int]:
 
 
 def _outline(found: object, size: tuple[int, int]) -> tuple[tuple[slice, slice], Mask]:
-    """Where an object lies: a part of the image, and which pixels of that."""
+    """The bounding box of an object as slices of the image, and its mask within that."""
     height, width = size
     match found:
         case {"counts": str() | list() as counts, "size": shape}:
@@ -224,31 +224,31 @@ def _outline(found: object, size: tuple[int, int]) -> tuple[tuple[slice, slice],
             polygons = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in found]
         case _:
             raise DataError(
-                "has no outline that can be drawn; wanted polygons [[x, y, x, y, x, y ...] ...] "
-                "or a run-length code: draw the object, or take it out"
+                "has no usable outline; wanted polygons [[x, y, x, y, x, y ...] ...] "
+                "or a run-length code: draw the object, or remove it"
             )
     corners = np.concatenate(polygons)
     x0, y0 = np.clip(np.floor(corners.min(0)), 0, (width, height)).astype(int)
     x1, y1 = np.clip(np.ceil(corners.max(0)), 0, (width, height)).astype(int)
-    masks = [fill(polygon - (x0, y0), y1 - y0, x1 - x0) for polygon in polygons]
+    masks = [fill_polygon(polygon - (x0, y0), y1 - y0, x1 - x0) for polygon in polygons]
     return (slice(y0, y1), slice(x0, x1)), np.logical_or.reduce(masks)
 
 
 def _tight(mask: Mask) -> tuple[tuple[slice, slice], Mask]:
-    """The part of a map that holds something, since an image may have many objects."""
+    """The bounding box of a mask and the mask within it, to save memory with many objects."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     y, x = (slice(found[0], found[-1] + 1) if found.size else slice(0) for found in (rows, columns))
     return (y, x), mask[y, x].copy()
 
 
 def _is_polygon(found: object) -> bool:
-    if not isinstance(found, np.ndarray):  # as _compact leaves what is not all numbers
+    if not isinstance(found, np.ndarray):  # _compact leaves lists that are not all numbers
         return False
     whole = found.ndim == 1 and len(found) >= 6 and not len(found) % 2
     return whole and bool(np.isfinite(found).all())
 
 
-def _label(drawing: Drawing, entry: Mapping[str, Any]) -> int:
+def _label(drawing: Outlines, entry: Mapping[str, Any]) -> int:
     category = entry.get("category_id")
     if not isinstance(category, int | str) or category not in drawing.ids:
         found = "has no category" if category is None else f"has the unknown category {category!r}"
@@ -257,13 +257,13 @@ def _label(drawing: Drawing, entry: Mapping[str, Any]) -> int:
 
 
 def _compact(entry: dict[str, Any]) -> dict[str, Any]:
-    """An object of the file without what is of no use here, and its polygons as arrays.
+    """Drop unused fields of a JSON object, and convert its polygons to arrays.
 
-    Called as soon as the object was read, for COCO has some 50 million coordinates.
+    Called for each object as it is read, since COCO has some 50 million coordinates.
     """
     kept = {key: value for key, value in entry.items() if key in _KEPT}
     if isinstance(polygons := kept.get("segmentation"), list):
-        with suppress(TypeError, ValueError):  # what is wrong with it is told when it is drawn
+        with suppress(TypeError, ValueError):  # errors are reported when it is rasterized
             kept["segmentation"] = [np.array(polygon, np.float32) for polygon in polygons]
     return kept
 
@@ -288,13 +288,13 @@ def _categories(path: Path, content: object) -> dict[object, str]:
         raise DataError(f"got {path} with numbers and texts as category ids; use one") from None
     categories = {entry["id"]: str(entry["name"]) for entry in entries}
     if len(categories) < len(entries):
-        raise DataError(f"got {path} with two categories of one id; give each an id of its own")
+        raise DataError(f"got {path} with two categories of one id; give each its own id")
     if not 1 <= len(categories) < VOID:
         raise DataError(f"got {path} with {len(categories)} categories; wanted 1 to {VOID - 1}")
     names = ["background", *(str(entry["name"]) for entry in entries)]
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
         raise DataError(
-            f"got {path} with the category {twice[0]!r} twice; give every one a name of its own "
-            "(background is what no object covers, and needs none)"
+            f"got {path} with the category {twice[0]!r} twice; give each its own name "
+            "(background is added automatically)"
         )
     return categories

@@ -1,6 +1,6 @@
-"""Labeled images, one split at a time; `unpool.data.layouts` says how they may lie on disk.
+"""Data sets of labeled images, one split at a time; `unpool.data.layouts` lists the formats.
 
-In memory, labels are class ids; 255 is void and takes no part in training or evaluation.
+Labels are class ids; 255 is void, which training and evaluation ignore.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unpool.data.classes import VOID, Names, numbered_classes
-from unpool.data.coco import Drawing, draw
+from unpool.data.coco import Outlines, rasterize
 from unpool.data.layouts import Layout, class_names, find_files, split_names, why_empty
 from unpool.data.sbd import read_classes
 from unpool.errors import DataError, ImageError
@@ -17,13 +17,13 @@ from unpool.vision.images import Pixels, read_image, read_mask
 
 
 class Sample(NamedTuple):
-    """An image and its mask, to be read when they are needed."""
+    """The files of an image and its mask."""
 
     name: str  #: the image's id: its path below the images folder, without suffix
     image: Path
-    mask: Path | Drawing  #: an index image, SBD's .mat, or the objects of a COCO file
-    instances: Path | None = None  #: an index image or SBD's .mat of the objects
-    void: int = VOID  #: the mask's id that is read as 255
+    mask: Path | Outlines  #: an index image, SBD's .mat, or the objects of a COCO file
+    instances: Path | None = None  #: an index image or SBD's .mat with the objects
+    void: int = VOID  #: the id in the mask that is read as 255
 
 
 class DataSet(NamedTuple):
@@ -36,24 +36,22 @@ class DataSet(NamedTuple):
 
 
 def open_data(root: str | Path, split: str, missing: dict[str, str] | None = None) -> DataSet:
-    """Find the images and masks of a split.
+    """Open one split of a data set.
 
-    Files are listed, not read; but where nothing names the classes, all masks are read, for
-    the highest id; and of COCO's files, that of the split is read once.
+    Files are listed, not read, with two exceptions: if the classes have no names, all masks are
+    read for the highest id, and the COCO file of the split is read once.
 
     Args:
         root: a folder in one of the layouts of `unpool.data.layouts`.
-        split: "train", "val", or whatever the folder has; "all" for every image.
-        missing: gets the ids of which an image or mask is missing or there twice, and why; they
-            are errors when it is not given. Masks that cannot be read for their ids are then
-            passed over, too.
+        split: "train", "val", or another split of the folder; "all" for all images.
+        missing: filled with the ids whose image or mask is missing or ambiguous, and the reasons,
+            which are errors otherwise. Unreadable masks are then ignored, too.
 
     Returns:
-        The samples in the order of the list or of COCO's file, or sorted by name.
+        The data set; samples are in the order of the list or of COCO's file, or sorted by name.
 
     Raises:
-        DataError: the folder, the split, an image or a mask is missing; the message tells
-            what was looked for and which splits there are.
+        DataError: the folder, the split, an image or a mask is missing.
         ImageError: a mask cannot be read for its ids.
 
     >>> import tempfile
@@ -87,19 +85,19 @@ def open_data(root: str | Path, split: str, missing: dict[str, str] | None = Non
 
 
 def read_sample(sample: Sample, classes: int) -> tuple[Pixels, Pixels]:
-    """Read an image and its mask, checked against each other.
+    """Read an image and its mask, and check that they match.
 
     Args:
         sample: from `open_data`.
-        classes: how many classes there are.
+        classes: the number of classes.
 
     Returns:
         The image (H, W, 3) uint8 RGB, upright, and its labels (H, W) uint8, 255 for void.
 
     Raises:
-        ImageError: a file that cannot be used.
-        DataError: the two differ in size, the mask has ids of no class, or COCO's annotations
-            cannot be drawn.
+        ImageError: a file cannot be used.
+        DataError: the sizes differ, the mask has unknown ids, or COCO annotations cannot be
+            rasterized.
     """
     image, labels = read_image(sample.image), read_labels(sample, classes)
     if image.shape[:2] != labels.shape:
@@ -111,11 +109,11 @@ def read_sample(sample: Sample, classes: int) -> tuple[Pixels, Pixels]:
 
 
 def read_labels(sample: Sample, classes: int) -> Pixels:
-    """The labels alone: (H, W) class ids, 255 for void.
+    """Read the labels of a sample: (H, W) uint8 class ids, 255 for void.
 
     Raises:
-        ImageError: a file that cannot be used.
-        DataError: the mask has ids of no class, or COCO's annotations cannot be drawn.
+        ImageError: a file cannot be used.
+        DataError: the mask has unknown ids, or COCO annotations cannot be rasterized.
     """
     labels = load_labels(sample.mask, sample.void)
     ids = np.flatnonzero(np.bincount(labels.ravel(), minlength=VOID))
@@ -124,31 +122,31 @@ def read_labels(sample: Sample, classes: int) -> Pixels:
         raise DataError(
             f"{sample.mask} has the ids {', '.join(map(str, wrong[:5]))}; wanted 0 to "
             f"{classes - 1}, or {VOID} for void: correct the mask, or name its ids in classes.txt "
-            "at the root of the data set, a name a line, the line's number (from 0) being the id"
+            "at the root of the data set, one name per line, whose number (from 0) is the id"
         )
     return labels
 
 
-def load_labels(mask: Path | Drawing, void: int = VOID) -> Pixels:
-    """The labels (H, W) of a mask in whichever form, with whichever ids it has.
+def load_labels(mask: Path | Outlines, void: int = VOID) -> Pixels:
+    """Read the labels (H, W) uint8 of a mask of any form, with any ids.
 
     Args:
         mask: an index image, SBD's .mat, or the objects of a COCO file.
         void: an id that is read as 255.
 
     Raises:
-        ImageError: a file that cannot be used.
-        DataError: COCO's annotations cannot be drawn.
+        ImageError: a file cannot be used.
+        DataError: COCO annotations cannot be rasterized.
     """
-    if isinstance(mask, Drawing):
-        return draw(mask).labels
+    if isinstance(mask, Outlines):
+        return rasterize(mask).labels
     labels = read_classes(mask) if mask.suffix == ".mat" else read_mask(mask)
     labels[labels == void] = VOID
     return labels
 
 
 def _numbered(layout: Layout, strict: bool) -> Names:
-    """Numbered classes from all masks, not those of one split, so that the splits agree."""
+    """Numbered classes up to the highest id of all masks, not of one split: splits must agree."""
     highest = 0
     for path in (path for paths in layout.masks.files.values() for path in paths):
         try:

@@ -1,8 +1,8 @@
-"""The objects of an image: which pixels are which object's, and where each object lies.
+"""The objects of an image: instance maps, and the class, box and area of each object.
 
-An instance map has 0 for the background, and 255 (void) wherever the labels have it or the
-annotation does; every other number is one object, and means nothing beyond its image. No object
-has the number 255, and numbers may be left out.
+An instance map has 0 for background, and 255 (void) where the labels or the annotation are void.
+Every other number is one object of this image. No object has the number 255, and numbers may be
+skipped.
 """
 
 from pathlib import Path
@@ -13,20 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.data.classes import VOID
-from unpool.data.coco import Drawing, draw
+from unpool.data.coco import Outlines, rasterize
 from unpool.data.datasets import Sample, read_labels
 from unpool.data.sbd import read_objects
 from unpool.errors import DataError
 from unpool.vision.images import Pixels, read_mask
 
-_SPECK = 5  # pixels; fewer are a slip of the annotator's, or of a resize
+_SPECK = 5  # pixels; smaller parts are slips of the annotator, or of resizing
 
 
 class Object(NamedTuple):
     """One object of an image."""
 
     label: int  #: class id
-    box: tuple[int, int, int, int]  #: x0, y0, x1, y1, tight; x1 and y1 are excluded
+    box: tuple[int, int, int, int]  #: x0, y0, x1, y1, tight; x1 and y1 excluded
     instance: int  #: its number in the instance map
     area: int  #: in pixels
 
@@ -35,20 +35,20 @@ def read_instances(sample: Sample, classes: int) -> NDArray[np.int32]:
     """Read the instance map of an image.
 
     It comes from SegmentationObject (VOC), instances/ (plain), inst/ (SBD) or the annotations
-    (COCO). A sample without such a file gets the connected parts of each class but the
-    background, without those under 5 pixels: touching objects of a class are then one, and an
-    object behind a pole is two.
+    (COCO). Without such a file, objects are the connected parts of 5 pixels or more of each class
+    except the background: touching objects of a class are then one, and an object behind a pole
+    is two.
 
     Args:
         sample: from `open_data`.
-        classes: how many classes there are.
+        classes: the number of classes.
 
     Returns:
-        (H, W) int32: 0 background, 255 void, every other number an object.
+        (H, W) int32: 0 background, 255 void, other numbers objects.
 
     Raises:
-        ImageError: a file that cannot be used.
-        DataError: mask and instance map differ in size, or the mask has ids of no class.
+        ImageError: a file cannot be used.
+        DataError: mask and instance map differ in size, or the mask has unknown ids.
 
     >>> import tempfile
     >>> from unpool.vision.images import write_mask
@@ -61,23 +61,23 @@ def read_instances(sample: Sample, classes: int) -> NDArray[np.int32]:
 
 
 def objects(sample: Sample, classes: int) -> list[Object]:
-    """The objects of an image, ordered by number; the numbers are those of `read_instances`.
+    """The objects of an image, in the order of their numbers in `read_instances`.
 
     Args:
         sample: from `open_data`.
-        classes: how many classes there are.
+        classes: the number of classes.
 
     Raises:
-        ImageError: a file that cannot be used.
-        DataError: mask and instance map differ in size, or the mask has ids of no class.
+        ImageError: a file cannot be used.
+        DataError: mask and instance map differ in size, or the mask has unknown ids.
     """
     return find_objects(*_read_maps(sample, classes))
 
 
 def find_objects(labels: Pixels, instances: NDArray[np.int32]) -> list[Object]:
-    """The objects of an instance map (H, W), each with the class that most of its pixels have.
+    """The objects of an instance map (H, W), each with the most frequent class of its pixels.
 
-    Objects all of whose pixels are background in the labels (H, W) are left out.
+    Objects that are only background in the labels (H, W) are omitted.
 
     >>> find_objects(np.array([[0, 3, 3]], np.uint8), np.array([[0, 7, 7]], np.int32))
     [Object(label=3, box=(1, 0, 3, 1), instance=7, area=2)]
@@ -98,9 +98,9 @@ def find_objects(labels: Pixels, instances: NDArray[np.int32]) -> list[Object]:
 
 
 def components(labels: Pixels) -> NDArray[np.int32]:
-    """The connected parts of each class but the background as an instance map (H, W).
+    """The connected parts of each class except the background, as an instance map (H, W) int32.
 
-    Pixels that touch by a corner are connected; parts under 5 pixels become background.
+    Connectivity is 8; parts of fewer than 5 pixels become background.
     """
     instances = np.zeros(labels.shape, np.int32)
     seen = 0
@@ -118,19 +118,19 @@ def components(labels: Pixels) -> NDArray[np.int32]:
 
 
 def load_objects(path: Path) -> NDArray[np.int32]:
-    """The instance map of a file: an index image, or SBD's .mat.
+    """Read an instance map (H, W) int32 from an index image or SBD's .mat.
 
     Raises:
-        ImageError: a file that cannot be used.
+        ImageError: a file cannot be used.
     """
     return read_objects(path) if path.suffix == ".mat" else read_mask(path).astype(np.int32)
 
 
 def _read_maps(sample: Sample, classes: int) -> tuple[Pixels, NDArray[np.int32]]:
-    """Labels and instance map, each (H, W)."""
-    if isinstance(sample.mask, Drawing):
-        drawn = draw(sample.mask)
-        return drawn.labels, drawn.instances
+    """The labels and the instance map of a sample, each (H, W)."""
+    if isinstance(sample.mask, Outlines):
+        rasters = rasterize(sample.mask)
+        return rasters.labels, rasters.instances
     labels = read_labels(sample, classes)
     if sample.instances is None:
         return labels, components(labels)
@@ -138,7 +138,7 @@ def _read_maps(sample: Sample, classes: int) -> tuple[Pixels, NDArray[np.int32]]
     if instances.shape != labels.shape:
         raise DataError(
             f"{sample.instances} is (H, W) {instances.shape} but the mask {sample.mask} is "
-            f"{labels.shape}; wanted one size: draw one of them anew"
+            f"{labels.shape}; wanted one size: redraw one of them"
         )
     instances[labels == VOID] = VOID
     return labels, instances

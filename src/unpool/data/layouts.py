@@ -1,18 +1,18 @@
-"""Where the files of a data set lie: the layouts, and the splits of each.
+"""Find the files of a data set: the supported layouts and their splits.
 
     VOC      JPEGImages/ID.jpg  SegmentationClass/ID.png  ImageSets/Segmentation/SPLIT.txt
-             SegmentationClassAug/ID.png stands in where SegmentationClass has no mask, as in the
+             SegmentationClassAug/ID.png is used where SegmentationClass has no mask, as in the
              list trainaug; SegmentationObject/ID.png has the objects
-    SBD      img/ID.jpg  cls/ID.mat  inst/ID.mat  SPLIT.txt, all perhaps in dataset/
-    COCO     annotations/instances_SPLIT2017.json, and the images in SPLIT2017/, in
-             images/SPLIT2017/ or in images/
+    SBD      img/ID.jpg  cls/ID.mat  inst/ID.mat  SPLIT.txt, possibly all in dataset/
+    COCO     annotations/instances_SPLIT2017.json, with images in SPLIT2017/, images/SPLIT2017/ or
+             images/
     CamVid   SPLIT/ID.png  SPLITannot/ID.png
-    plain    images/...  masks/...  of equal names, perhaps instances/... for the objects; the
-             splits are lists (SPLIT.txt beside them) or folders (images/SPLIT/...); without
-             either, every fifth image is "val" and the others are "train"
+    plain    images/...  masks/...  with equal names, optionally instances/... for the objects;
+             splits are lists (SPLIT.txt beside them) or folders (images/SPLIT/...); with neither,
+             every fifth image is "val" and the others are "train"
 
-A list has an id a line: the image's path below the images folder, with or without its suffix.
-All but COCO may have a `classes.txt`, see `unpool.data.classes.read_names`.
+A list has one id per line: the path of an image below the images folder, with or without suffix.
+All layouts except COCO may have a `classes.txt`, see `unpool.data.classes.read_names`.
 """
 
 import os
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unpool.data.classes import CAMVID_CLASSES, VOC_CLASSES, Names, read_lines, read_names
-from unpool.data.coco import Annotations, Drawing, find_annotations, read_annotations, without_year
+from unpool.data.coco import Annotations, Outlines, find_annotations, read_annotations, without_year
 from unpool.data.sbd import require_scipy
 from unpool.errors import DataError
 
@@ -31,20 +31,20 @@ _USUAL = ("train", "val", "test", "trainval", "trainaug")
 
 
 class Folder(NamedTuple):
-    """The images, or the masks, of a data set."""
+    """The images or the masks of a data set."""
 
     path: Path
     suffixes: tuple[str, ...]
-    files: Mapping[str, list[Path]]  #: by id; more than one of an id is a mistake
-    tail: str = ""  #: what stands here behind the first part of an id: CamVid's "annot"
+    files: Mapping[str, list[Path]]  #: by id; more than one per id is an error
+    tail: str = ""  #: follows the first part of an id: CamVid's "annot"
 
     def home(self, name: str) -> Path:
-        """Where the file of an id lies or should lie, without its suffix."""
+        """The actual or expected path of an id, without suffix."""
         first, *rest = name.split("/")
         return self.path.joinpath(first + self.tail, *rest)
 
     def file(self, name: str) -> Path:
-        """The one file of an id.
+        """The file of an id.
 
         Raises:
             DataError: there is none, or more than one.
@@ -64,28 +64,28 @@ class Folder(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where the files of a data set are."""
+    """The files of a data set."""
 
     root: Path
     images: Folder
-    masks: Folder  #: without files if they are drawn
-    instances: Folder | None = None  #: object masks, of some images or all
-    drawings: Mapping[str, Drawing] = {}  #: by id; COCO's masks
-    lists: Path | None = None  #: the folder of the lists, if there may be any
-    groups: Mapping[str, list[str]] = {}  #: ids by split, as folders or annotations give them
-    names: Names | None = None  #: of the classes, where no classes.txt tells others
-    astray: tuple[tuple[Path, int], ...] = ()  #: COCO files and how much of no image is in them
+    masks: Folder  #: without files in COCO
+    instances: Folder | None = None  #: object masks of some or all images
+    outlines: Mapping[str, Outlines] = {}  #: COCO's annotations, by id
+    lists: Path | None = None  #: the folder of lists, if there can be any
+    groups: Mapping[str, list[str]] = {}  #: ids by split, from folders or annotations
+    names: Names | None = None  #: of the classes, unless a classes.txt has others
+    orphans: tuple[tuple[Path, int], ...] = ()  #: COCO files, and their annotations without image
 
-    def mask(self, name: str) -> Path | Drawing:
+    def mask(self, name: str) -> Path | Outlines:
         """The mask of an id.
 
         Raises:
             DataError: there is none, or more than one.
         """
-        return self.drawings[name] if name in self.drawings else self.masks.file(name)
+        return self.outlines[name] if name in self.outlines else self.masks.file(name)
 
     def objects(self, name: str) -> Path | None:
-        """The object mask of an id, if it has a file.
+        """The object mask of an id; None if it has no file.
 
         Raises:
             DataError: there is more than one.
@@ -96,11 +96,11 @@ class Layout(NamedTuple):
 
 
 def find_files(root: str | Path, split: str | None = None) -> Layout:
-    """Find the images and masks of a data set, whether or not they fit one another.
+    """Find the images and masks of a data set; they need not match.
 
     Args:
         root: a folder in one of the layouts above.
-        split: all that is wanted, so that COCO's other files need not be read.
+        split: the only one needed, so that COCO's other files are not read.
 
     Raises:
         DataError: the folder has none of the layouts, or no image.
@@ -109,7 +109,7 @@ def find_files(root: str | Path, split: str | None = None) -> Layout:
     if not root.is_dir():
         raise DataError(f"got {root}, which is not a folder; pass the root of the data set")
     layout = _find(root, split)
-    if not layout.images.files and not layout.drawings:
+    if not layout.images.files and not layout.outlines:
         raise DataError(
             f"got {layout.images.path} without images; wanted files ending in {' '.join(_IMAGES)}"
         )
@@ -117,14 +117,14 @@ def find_files(root: str | Path, split: str | None = None) -> Layout:
 
 
 def list_splits(layout: Layout) -> list[str]:
-    """The splits of a data set, sorted: its lists, or else its folders, or else train and val."""
+    """The splits of a data set, sorted: its lists, else its folders, else train and val."""
     return _lists(layout) or sorted(layout.groups) or ["train", "val"]
 
 
 def split_names(layout: Layout, split: str) -> list[str]:
-    """The ids of a split: from a list, from a folder, or by the fixed rule.
+    """The ids of a split: from a list, from a folder, or by the default rule.
 
-    A line of a list that names no image is given as it is.
+    Lines of a list that name no image are returned unchanged.
 
     Raises:
         DataError: there is no such split.
@@ -132,7 +132,7 @@ def split_names(layout: Layout, split: str) -> list[str]:
     listed = layout.lists and layout.lists / f"{split}.txt"
     if listed and listed.is_file() and split != "classes":
         return [_id(line, layout) for line in read_lines(listed) if line]
-    found = sorted(layout.drawings or layout.images.files)
+    found = sorted(layout.outlines or layout.images.files)
     if split == "all":
         return found
     if split in layout.groups:
@@ -144,35 +144,35 @@ def split_names(layout: Layout, split: str) -> list[str]:
 
 
 def why_empty(layout: Layout, split: str) -> str:
-    """What to tell of a split that has no images."""
+    """The message for a split without images."""
     listed = layout.lists and layout.lists / f"{split}.txt"
     if listed and listed.is_file():
-        return f"has no images; write their ids into {listed}"
+        return f"has no images; write their ids to {listed}"
     if split in layout.groups:
         return f"has no images; put them into {layout.images.path / split}"
     n = len(layout.images.files)
     return (
         "has no images: without lists and folders val is every fifth image, and there "
         f"{'are' if n > 1 else 'is'} {n} in all; add images until there are 5, write the ids of "
-        f"both splits into train.txt and val.txt in {layout.lists}, or take all for the split "
-        "(--split all; of a training run, --val all)"
+        f"both splits to train.txt and val.txt in {layout.lists}, or use all images (split=all; "
+        "for a training run, val=all)"
     )
 
 
 def class_names(layout: Layout) -> Names | None:
-    """The classes, by `classes.txt` or by the layout; None where nothing names them.
+    """The classes from `classes.txt` or by the layout; None if they have no names.
 
     Raises:
-        DataError: a `classes.txt` that cannot be used.
+        DataError: `classes.txt` cannot be used.
     """
     listed = layout.root / "classes.txt"
-    if listed.is_file() and not layout.drawings:
+    if listed.is_file() and not layout.outlines:
         return read_names(listed)
     return layout.names
 
 
 def _find(root: Path, split: str | None) -> Layout:
-    """The first layout that the folder has."""
+    """The first layout that matches the folder."""
     annotated = {path.name.removesuffix("annot") for path in root.glob("*annot") if path.is_dir()}
     if (root / "JPEGImages").is_dir():
         return _voc(root)
@@ -190,7 +190,7 @@ def _find(root: Path, split: str | None) -> Layout:
     raise DataError(
         f"got {root}, which has neither JPEGImages/ (VOC) nor images/ (plain), nor img/ and cls/ "
         "(SBD), annotations/instances_*.json (COCO), or train/ and trainannot/ (CamVid); wanted "
-        "one of these layouts: pass the folder that holds them, or move the images to images/ "
+        "one of these layouts: pass the folder that contains them, or move the images to images/ "
         "and the masks to masks/"
     )
 
@@ -255,13 +255,13 @@ def _coco(root: Path, annotations: Mapping[str, Path], split: str | None) -> Lay
     homes = {name: _home(root, annotations[name], found) for name, found in read.items()}
     below = all((root / "images") in (home, home.parent) for home in homes.values())
     base = root / "images" if below else root
-    drawings: dict[str, Drawing] = {}
+    outlines: dict[str, Outlines] = {}
     images: dict[str, list[Path]] = {}
     groups: dict[str, list[str]] = {}
     for name, found in read.items():
         paths = [homes[name] / image for image in found.images]
         groups[name] = [path.relative_to(base).with_suffix("").as_posix() for path in paths]
-        drawings |= zip(groups[name], found.images.values(), strict=True)
+        outlines |= zip(groups[name], found.images.values(), strict=True)
         for key, path in zip(groups[name], paths, strict=True):
             if path.is_file() and path not in images.get(key, []):
                 images.setdefault(key, []).append(path)
@@ -269,15 +269,15 @@ def _coco(root: Path, annotations: Mapping[str, Path], split: str | None) -> Lay
         root,
         Folder(base, _IMAGES, images),
         Folder(root / "annotations", (".json",), {}),
-        drawings=drawings,
+        outlines=outlines,
         groups=groups,
         names=Names(["background", *_categories(annotations, read)]),
-        astray=tuple((annotations[name], found.astray) for name, found in read.items()),
+        orphans=tuple((annotations[name], found.orphans) for name, found in read.items()),
     )
 
 
 def _categories(annotations: Mapping[str, Path], read: Mapping[str, Annotations]) -> list[str]:
-    """The categories' names, which all COCO files of a data set share."""
+    """The names of the categories, which all COCO files of a data set must share."""
     first, *others = read
     for other in others:
         if read[other].categories != read[first].categories:
@@ -289,7 +289,7 @@ def _categories(annotations: Mapping[str, Path], read: Mapping[str, Annotations]
 
 
 def _home(root: Path, path: Path, found: Annotations) -> Path:
-    """The folder of the images of a COCO file: the first that has one of them."""
+    """The folder of the images of a COCO file: the first one that contains any."""
     split = path.stem.removeprefix("instances_")
     names = split, without_year(split)
     homes = [root / name for name in (*names, *(f"images/{name}" for name in names), "images", "")]
@@ -302,7 +302,7 @@ def _required(folder: Folder) -> Folder:
     if not folder.path.is_dir():
         home = folder.path
         raise DataError(
-            f"got {home.parent} without {home.name}/; put the masks there, named as the images"
+            f"got {home.parent} without {home.name}/; put the masks there, named like the images"
         )
     return folder
 
@@ -312,7 +312,7 @@ def _optional(path: Path) -> Folder | None:
 
 
 def _folder(root: Path, suffixes: tuple[str, ...]) -> Folder:
-    """The files below a folder, which need not be there."""
+    """The files below a folder, which need not exist."""
     files: dict[str, list[Path]] = {}
     for parent, folders, names in os.walk(root, followlinks=True):
         folders[:] = [folder for folder in folders if not folder.startswith(".")]
@@ -323,7 +323,7 @@ def _folder(root: Path, suffixes: tuple[str, ...]) -> Folder:
 
 
 def _no_split(root: Path, split: str, known: list[str], listed: Path | None) -> DataError:
-    write = f", or write the ids into {listed}" if listed else ""
+    write = f", or write the ids to {listed}" if listed else ""
     return DataError(
         f"got split {split!r} of {root}; there are {', '.join([*known, 'all'])}: "
         f"pass one of them{write}"
@@ -336,7 +336,7 @@ def _lists(layout: Layout) -> list[str]:
 
 
 def _is_list(path: Path, layout: Layout) -> bool:
-    """Whether a text lists images, by its name or its first line; a readme does not."""
+    """Whether a text file is a list of images, by its name or first line; a readme is not."""
     if path.stem in (*_USUAL, "classes"):
         return path.stem in _USUAL
     try:
@@ -347,7 +347,7 @@ def _is_list(path: Path, layout: Layout) -> bool:
 
 
 def _id(line: str, layout: Layout) -> str:
-    """The image that a line names, perhaps with its suffix or with other words behind it."""
+    """The image named by a line, which may have a suffix, or other words after the name."""
     for name in (line, *line.split()[:1]):
         stem, _, suffix = name.rpartition(".")
         if name in layout.images.files:
