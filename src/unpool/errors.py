@@ -1,7 +1,7 @@
-"""Errors that carry their cure.
+"""Errors whose messages say what to do.
 
-Every error that a user can cause derives from `UnpoolError` and from the builtin exception of
-its kind, so that both `except UnpoolError` and `except ValueError` work:
+Every error that a user can cause derives from `UnpoolError` and from a builtin exception, so that
+both `except UnpoolError` and `except ValueError` work:
 
     UnpoolError
       ├─ ShapeError    (ValueError)  a tensor, array or box of the wrong shape, size or type
@@ -11,8 +11,9 @@ its kind, so that both `except UnpoolError` and `except ValueError` work:
       ├─ OptionError   (ValueError)  an option or recipe value that does not exist or does not fit
       └─ TrainingError (RuntimeError)  a training run that cannot go on
 
-A message says what came, what was wanted, and what to do. The command line prints it as one line
-and exits with 2; a traceback is left to bugs.
+A message says what came, what was wanted, and what to do, in terms of Python: "pass resume=True".
+The command line prints it as one line, with its own options, and exits with code 2. Tracebacks are
+for bugs.
 """
 
 import difflib
@@ -48,7 +49,11 @@ class TrainingError(UnpoolError, RuntimeError):
 
 
 def suggest(name: object, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the nearest known one, and all of them.
+    """The end of a message about an unknown name: the most similar known one, and all of them.
+
+    Args:
+        name: the unknown name.
+        known: all known names, in the order to list them.
 
     >>> suggest("edgeboxs", ["edgeboxes", "grid"])
     "did you mean 'edgeboxes'? The choices are edgeboxes, grid"

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and strict JSON."""
+"""Atomic writes, strict JSON, and digests of files."""
 
 import hashlib
 import json
@@ -12,17 +12,17 @@ from pathlib import Path
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it takes the place of `path` in one step.
+    """Write a file atomically: yield a temporary path, which replaces `path` on success.
 
-    The temporary file lies in the same folder, is flushed to the disk and renamed, so that
-    a reader sees the old file or the new one, and an error or a kill leaves nothing
-    half-written under the final name. Missing folders are made.
+    The temporary file is in the same folder, is flushed to disk and renamed. So readers see the
+    old file or the new one, and an error or a kill leaves no partial file under the final name.
+    Missing folders are created.
 
     Args:
         path: the file to write.
 
     Yields:
-        The temporary path, with the suffix of `path`, to be written by the caller.
+        The temporary path, with the suffix of `path`, for the caller to write.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -39,7 +39,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())  # mkstemp and safetensors write 0600
+        temporary.chmod(0o666 & ~_umask())  # mkstemp and safetensors use 0600
         temporary.replace(path)
         _sync(path.parent)
     finally:
@@ -68,7 +68,7 @@ def json_line(values: object) -> str:
 
 
 def strict(values: object) -> object:
-    """Plain values without NaN and infinity, which JSON does not have: they become None."""
+    """Replace NaN and infinity, which JSON does not have, by None in plain values."""
     if isinstance(values, dict):
         return {key: strict(value) for key, value in values.items()}
     if isinstance(values, list | tuple):

@@ -12,8 +12,7 @@ from unpool.cards import EXPORTED, read_card
 from unpool.errors import OptionError, ShapeError, WeightsError, suggest
 from unpool.export.graph import fixed_side
 from unpool.files import sha256
-from unpool.models import FCN, MODELS, Network
-from unpool.models.vgg import Trunk
+from unpool.models import FCN, MODELS, Network, Trunk
 
 Run = Callable[[Tensor], Tensor]
 

@@ -25,8 +25,7 @@ from unpool.errors import OptionError, WeightsError, suggest
 from unpool.export.graph import fixed_side, least_side, silence, trace
 from unpool.export.runtime import Exported, require_engine
 from unpool.files import atomic, sha256, write_json
-from unpool.models import Network, from_pretrained, prepare
-from unpool.models.vgg import MEAN_BGR
+from unpool.models import MEAN_BGR, Network, from_pretrained, prepare
 from unpool.vision.images import Pixels, read_image
 from unpool.vision.sizes import resize
 

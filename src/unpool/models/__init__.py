@@ -6,7 +6,7 @@ from unpool.models.deconvnet import DeconvNet
 from unpool.models.fcn import FCN
 from unpool.models.generator import GenerativeNet, encode_view
 from unpool.models.squeezenet import SqueezeNet
-from unpool.models.vgg import TRUNKS, Trunk, prepare
+from unpool.models.vgg import MEAN_BGR, TRUNKS, Table, Trunk, prepare, trunk_table
 from unpool.models.weights import (
     MODELS,
     Network,
@@ -18,6 +18,7 @@ from unpool.models.weights import (
 
 __all__ = [
     "FCN",
+    "MEAN_BGR",
     "MODELS",
     "TRUNKS",
     "VGG",
@@ -27,6 +28,7 @@ __all__ = [
     "GenerativeNet",
     "Network",
     "SqueezeNet",
+    "Table",
     "Trunk",
     "ZFNet",
     "encode_view",
@@ -36,4 +38,5 @@ __all__ = [
     "load_vgg",
     "prepare",
     "save_pretrained",
+    "trunk_table",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
 from unpool.models.vgg import Table, Trunk, block, chain, initialize, recompute, trunk_argument
-from unpool.ops import Switches, unpool
+from unpool.ops.switches import Switches, unpool
 
 
 class DeconvNet(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unpool.errors import OptionError, ShapeError, suggest
-from unpool.ops import Switches, pool
+from unpool.ops.switches import Switches, pool
 
 Result = TypeVar("Result")
 Table = tuple[tuple[int, int], ...]
