@@ -28,7 +28,7 @@ def tree():
 NAMES = {error.__name__ for error in tree()}
 
 
-def test_the_tree_is_the_drawn_one():
+def test_the_tree_is_that_of_the_docstring():
     drawn = dict(re.findall(r"[├└]─ (\w+) +\((\w+)\)", errors.__doc__))
     children = tree() - {errors.UnpoolError}
     assert {e.__name__ for e in children} == set(drawn)

@@ -9,7 +9,7 @@ both `except UnpoolError` and `except ValueError` work:
       ├─ DataError     (ValueError)  a data set that cannot be used
       ├─ WeightsError  (ValueError)  weights, cards or checkpoints that cannot be used
       ├─ OptionError   (ValueError)  an option or recipe value that does not exist or does not fit
-      └─ TrainingError (RuntimeError)  a training run that cannot go on
+      └─ TrainingError (RuntimeError)  a training run that cannot continue
 
 A message says what came, what was wanted, and what to do, in terms of Python: "pass resume=True".
 The command line prints it as one line, with its own options, and exits with code 2. Tracebacks are
@@ -45,7 +45,7 @@ class OptionError(UnpoolError, ValueError):
 
 
 class TrainingError(UnpoolError, RuntimeError):
-    """A training run cannot go on."""
+    """A training run cannot continue."""
 
 
 def suggest(name: object, known: Iterable[str]) -> str:

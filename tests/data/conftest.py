@@ -1,4 +1,4 @@
-"""A drawn scene with two objects."""
+"""A scene with two objects."""
 
 import numpy as np
 import pytest

@@ -179,7 +179,7 @@ def test_labeled_images_in_no_list(root):
 # files
 
 
-def test_a_image_without_mask(root):
+def test_an_image_without_mask(root):
     (root / "masks/val/7.png").unlink()
     level, where, message = only(root, "missing-mask")
     assert (level, where) == ("error", "masks/val/7")
@@ -252,7 +252,7 @@ def test_a_mask_that_followed_the_exif_rotation(root):
 
 
 @pytest.mark.parametrize(("orientation", "side"), [(3, 30), (2, 30), (6, 20)])
-def test_exif_rotation_of_which_the_sizes_do_not_tell(root, orientation, side):
+def test_exif_rotation_that_sizes_do_not_reveal(root, orientation, side):
     turn(root / "images/val/7.png", orientation, photo(7)[:, :side])
     write_mask(root / "masks/val/7.png", LABELS[:, :side])
     level, where, message = only(root, "exif")
@@ -375,7 +375,7 @@ def test_object_masks_that_do_not_fit(root, objects, kind, message):
 # classes
 
 
-def test_ids_of_which_no_file_tells(tmp_path):
+def test_ids_without_a_name(tmp_path):
     for i in range(5):
         write_image(tmp_path / f"JPEGImages/{i}.png", photo(i))
         write_mask(tmp_path / f"SegmentationClass/{i}.png", np.where(LABELS == 1, 30, LABELS))

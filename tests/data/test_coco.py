@@ -212,7 +212,7 @@ def test_more_than_254_objects():
         (annotation(9, {"counts": 48, "size": [6, 8]}), "has no usable outline"),
     ],
 )
-def test_annotations_that_cannot_be_drawn(found, message):
+def test_annotations_that_cannot_be_rasterized(found, message):
     with pytest.raises(DataError, match=rf"file.json \(a.jpg\): annotation (9|1) {message}"):
         rasterize(drawing(found))
 
@@ -287,7 +287,7 @@ def test_splits_that_are_not_there(root):
         open_data(root, "test")
 
 
-def test_a_image_that_is_missing(root):
+def test_an_image_that_is_missing(root):
     (root / "val2017/v.jpg").unlink()
     with pytest.raises(DataError, match=r"found no file for 'val2017/v' in .*; wanted that name"):
         open_data(root, "val")
@@ -295,7 +295,7 @@ def test_a_image_that_is_missing(root):
     assert finding[:3] == ("error", "missing-image", "val2017/v")
 
 
-def test_a_image_of_another_size(root):
+def test_an_image_of_another_size(root):
     write_image(root / "val2017/v.jpg", photo(0)[1:])
     (sample,) = open_data(root, "val").samples
     message = r"v.jpg is 8 x 5 \(upright\) but its mask .*val2017.json \(v.jpg\) is 8 x 6"
@@ -355,7 +355,7 @@ def test_files_of_different_categories(root):
 # a check
 
 
-def test_a_check_counts_objects_and_tells_what_cannot_be_drawn(root):
+def test_a_check_counts_objects_and_reports_bad_annotations(root):
     values = content("v.jpg")
     values["annotations"][0]["category_id"] = 99
     write(root, "val2017", values)

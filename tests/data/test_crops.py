@@ -96,7 +96,7 @@ def test_outside_the_image_is_0_and_void(color):
         assert (seen == 3).sum() == pytest.approx(24 * 12, rel=0.15)
 
 
-def test_a_image_shrunk_to_nothing_is_all_void():
+def test_an_image_shrunk_to_nothing_is_all_void():
     image, labels = np.ones((1, 400, 3), np.uint8), np.ones((1, 400), np.uint8)
     views = Views(side=8, long_side=(8, 8))
     for seed in range(10):
@@ -195,7 +195,7 @@ def test_no_window_at_all_is_told():
 # balance
 
 
-def test_a_image_with_a_rare_class_weighs_more(tmp_path):
+def test_an_image_with_a_rare_class_weighs_more(tmp_path):
     data = data_set(tmp_path, 4)
     for sample, ids in zip(data.samples, [(0, 0), (0, 1), (0, 255), (0, 1)], strict=True):
         write_mask(sample.mask, np.resize(ids, (9, 12 - int(sample.name))))

@@ -114,7 +114,7 @@ def test_a_line_of_a_list_names_a_image_with_or_without_suffix(tmp_path, line, n
     assert open_data(tmp_path, "train").samples[0].image.name == f"{name}.jpg"
 
 
-def test_names_with_dots_are_told_apart_without_a_list(tmp_path):
+def test_names_with_dots_differ_without_a_list(tmp_path):
     plain(tmp_path, "photo.v1", "photo.v2")
     assert names(tmp_path, "all") == ["photo.v1", "photo.v2"]
 
@@ -288,7 +288,7 @@ def test_void_is_of_no_class_and_other_ids_are_refused(tmp_path):
         read_sample(sample, 20)
 
 
-def test_a_image_turned_by_exif_fits_the_mask_drawn_upright(tmp_path):
+def test_an_image_rotated_by_exif_matches_an_upright_mask(tmp_path):
     (sample,) = open_data(plain(tmp_path, "a"), "all").samples
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6

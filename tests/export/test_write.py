@@ -364,9 +364,7 @@ def test_cards_of_other_kinds_are_refused(copied, change, message):
 # ---- what cannot be exported ---------------------------------------------------------------------
 
 
-def test_nothing_is_left_of_an_export_that_gives_other_labels(
-    weights, tmp_path, filled, monkeypatch
-):
+def test_an_export_with_other_labels_leaves_nothing(weights, tmp_path, filled, monkeypatch):
     monkeypatch.setattr(module, "_photos", list)
     other = filled(NETS["fcn"](), seed=9)
     monkeypatch.setattr(module, "trace", lambda model, trace=module.trace: trace(other))
@@ -381,7 +379,7 @@ def test_nothing_is_left_of_an_export_that_gives_other_labels(
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_nothing_is_left_of_an_export_that_breaks(weights, tmp_path, quick, monkeypatch, error):
+def test_a_failed_export_leaves_nothing(weights, tmp_path, quick, monkeypatch, error):
     def write(program, path):
         path.write_bytes(b"half")
         raise error
@@ -396,7 +394,7 @@ def test_nothing_is_left_of_an_export_that_breaks(weights, tmp_path, quick, monk
     assert names(tmp_path) == {"kept"}
 
 
-def test_nothing_is_written_over(copied, weights, tmp_path):
+def test_files_are_not_overwritten(copied, weights, tmp_path):
     path = copied("fcn", "torch-export")
     path.with_suffix(".onnx").unlink(missing_ok=True)
     (tmp_path / "fcn.bin").write_bytes(b"another's")

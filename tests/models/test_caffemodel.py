@@ -1,4 +1,4 @@
-"""Files are written by protobuf itself, and networks judged by plain functions on Caffe's blobs."""
+"""Caffe files, written by protobuf itself, and their networks against plain functions of blobs."""
 
 import gzip
 import json
@@ -533,7 +533,7 @@ def test_loaded_nets_can_be_trained(load):
 
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("inner_product", [False, True])
-def test_vgg_begins_a_deconvnet(load, inner_product, version):
+def test_vgg_initializes_a_deconvnet(load, inner_product, version):
     model, ready, note = load(vgg(inner_product, version), version=version)
     assert not ready
     assert "VGG-16: train it" in note

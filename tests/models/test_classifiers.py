@@ -141,7 +141,7 @@ def test_first_weights_are_those_of_the_papers():
     assert not any(v.any() for k, v in zf.state_dict().items() if k.endswith("bias"))
 
 
-def test_narrow_networks_begin_with_maps_of_even_strength():
+def test_initial_maps_of_narrow_networks_keep_their_scale():
     torch.manual_seed(0)
     net = VGG(10, ((2, 16), (2, 16), (2, 16)), code=32, size=32)
     initialize(net, None)

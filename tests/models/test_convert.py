@@ -103,12 +103,12 @@ def test_a_file_of_the_solver_is_not_ready(net, tmp_path, monkeypatch, capsys):
     assert (again.ready, again.note) == (False, facts["note"])
 
 
-def test_batch_norm_may_be_told(net, tmp_path):
+def test_the_meaning_of_batch_norm_can_be_given(net, tmp_path):
     path = write_caffe(tmp_path / "stage_2_train_result.caffemodel", net)
     assert convert(path, tmp_path / "new", batch_norm="folded").ready
 
 
-def test_a_file_of_vgg_begins_a_network(tmp_path):
+def test_a_vgg_file_initializes_a_network(tmp_path):
     net = DeconvNet(21, TABLE, 9, 64, eps=None)
     path = write_caffe(tmp_path / "VGG.caffemodel", net, r"conv|fc\d$")
     Path(tmp_path / "new").mkdir()  # empty folders are taken
@@ -138,11 +138,11 @@ def test_a_file_of_fcn(tmp_path, int8):
 def test_int8_is_a_quarter_of_the_size(net, tmp_path):
     path = write_caffe(tmp_path / "net.caffemodel", net)
     large, small = convert(path, tmp_path / "large"), convert(path, tmp_path / "small", int8=True)
-    anew = convert(tmp_path / "small", tmp_path / "anew", int8=True)
-    assert (large.storage, small.storage, anew.storage) == ("fp32", "int8", "int8")
-    sizes = [Path(f.weights, "model.safetensors").stat().st_size for f in (large, small, anew)]
+    again = convert(tmp_path / "small", tmp_path / "again", int8=True)
+    assert (large.storage, small.storage, again.storage) == ("fp32", "int8", "int8")
+    sizes = [Path(f.weights, "model.safetensors").stat().st_size for f in (large, small, again)]
     assert sizes[1] == sizes[2] < sizes[0]
-    assert same(from_pretrained(small.weights)[0], from_pretrained(anew.weights)[0])
+    assert same(from_pretrained(small.weights)[0], from_pretrained(again.weights)[0])
 
 
 def test_what_is_there_is_kept(net, tmp_path):

@@ -193,12 +193,12 @@ def test_layers_without_a_fast_form_lose_their_batch_norm_only():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_network_can_be_used_up(filled, code, dtype):
     """It becomes its own fast form, with the same weights as that of a copy, to rounding."""
-    net, twin = (filled(DeconvNet(4, TABLES[0], code, 16)) for _ in range(2))
+    net, other = (filled(DeconvNet(4, TABLES[0], code, 16)) for _ in range(2))
     used = accelerate(net, dtype, consume=True)
     assert used is net
     x = torch.randn(2, 3, 16, 16).to(dtype)
     with torch.inference_mode():
-        assert close(used(x), accelerate(twin, dtype)(x))
+        assert close(used(x), accelerate(other, dtype)(x))
         assert torch.equal(accelerate(used, dtype)(x), used(x))  # nothing is left to do
     old = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d | nn.ConvTranspose2d)]
     assert not old

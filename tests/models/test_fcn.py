@@ -83,7 +83,7 @@ def test_trace(stride):
     assert [m.shape[-1] for m in maps] == [349, 175, 88, 44, 22]
 
 
-def test_begins_with_zero_scores_and_bilinear_interpolation():
+def test_initial_scores_are_zero_and_interpolation_bilinear():
     torch.manual_seed(0)
     net = FCN(3, NARROW, 5)
     assert not net(torch.randn(1, 3, 33, 40)).any()

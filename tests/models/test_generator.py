@@ -25,15 +25,15 @@ def published(*arguments, **named):
 
 
 def maps(net, styles):
-    """The shapes after fc5 and each stage, by stream, and of what is drawn."""
+    """The shapes after fc5 and each stage, by stream, and of the output."""
     found = {}
     for name, module in net.named_modules():
         if name.endswith("fc5") or name.rpartition(".")[0].endswith("stages"):
             keep = found.setdefault(name.partition(".")[0], [])
             module.register_forward_hook(lambda m, i, y, keep=keep: keep.append(tuple(y.shape[1:])))
     with torch.device("meta"):
-        drawn = net(torch.zeros(2, styles), torch.zeros(2, 4), torch.zeros(2, net.numbers))
-    return found, [tuple(y.shape[1:]) for y in drawn]
+        images = net(torch.zeros(2, styles), torch.zeros(2, 4), torch.zeros(2, net.numbers))
+    return found, [tuple(y.shape[1:]) for y in images]
 
 
 def test_two_streams_at_128():
@@ -44,17 +44,17 @@ def test_two_streams_at_128():
     )
     assert count(net.rgb) == 19_239_300
     assert count(net.mask) == 8_792_800
-    found, drawn = maps(net, 843)
+    found, images = maps(net, 843)
     assert found["rgb"] == [(256, 8, 8), (256, 16, 16), (92, 32, 32), (92, 64, 64), (3, 128, 128)]
     assert found["mask"] == [(128, 8, 8), (92, 16, 16), (32, 32, 32), (32, 64, 64), (3, 128, 128)]
-    assert drawn == [(3, 128, 128)] * 2
+    assert images == [(3, 128, 128)] * 2
 
 
 def test_two_streams_at_64():
-    found, drawn = maps(published(size=64), 843)
+    found, images = maps(published(size=64), 843)
     assert found["rgb"] == [(256, 8, 8), (256, 16, 16), (92, 32, 32), (3, 64, 64)]
     assert found["mask"] == [(128, 8, 8), (92, 16, 16), (32, 32, 32), (3, 64, 64)]
-    assert drawn == [(3, 64, 64)] * 2
+    assert images == [(3, 64, 64)] * 2
 
 
 def test_256_pixels_are_one_stage_more():
@@ -68,9 +68,9 @@ def test_256_pixels_are_one_stage_more():
 def test_one_stream():
     net = published(809, streams=1)
     assert count(net) == 22_815_660
-    found, drawn = maps(net, 809)
+    found, images = maps(net, 809)
     assert found["stream"] == [(256, 8, 8), (256, 16, 16), (92, 32, 32), (48, 64, 64)]
-    assert drawn == [(3, 128, 128), (1, 128, 128)]
+    assert images == [(3, 128, 128), (1, 128, 128)]
     assert [type(layer) for layer in net.stream.stages[0]] == [
         nn.ConvTranspose2d,
         nn.ReLU,

@@ -232,7 +232,7 @@ def test_weights_with_batch_norm(saved):
 
 
 @torch.no_grad()
-def test_the_code_begins_as_vggs_classifier(saved):
+def test_the_code_layers_are_initialized_with_vggs_classifier(saved):
     vgg, net = torchvisions(SMALL_CFG, classifier=(3, 5)), DeconvNet(3, SMALL, 5, 12, None)
     names = load_vgg(net, saved(vgg.state_dict()))
     assert names == ["conv1_1", "conv2_1", "conv2_2", "fc6", "fc7"]
@@ -245,7 +245,7 @@ def test_the_code_begins_as_vggs_classifier(saved):
 
 
 @torch.no_grad()
-def test_an_fcn_begins_as_vgg(saved):
+def test_an_fcn_is_initialized_with_vgg(saved):
     """Padded by what fc6 takes away, with a window of the classifier's size."""
     vgg, net = torchvisions(SMALL_CFG, classifier=(3, 5)), FCN(3, SMALL, 5, 4, 20, 3).eval()
     scores = {k: v.clone() for k, v in net.score.state_dict().items()}

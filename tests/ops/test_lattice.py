@@ -183,7 +183,7 @@ def test_few_points():
     assert 0 < one.filter(torch.ones(1, 1)).item() <= 1.2
 
 
-def test_errors_tell_what_to_do():
+def test_errors_say_what_to_do():
     for wrong in (torch.zeros(3), torch.zeros(3, 0), torch.zeros(3, 2, dtype=torch.int64)):
         with pytest.raises(ShapeError, match="one row for each point"):
             Lattice(wrong)

@@ -297,7 +297,7 @@ def test_unary_from_probabilities():
             unary_from_probabilities(p, clip)
 
 
-def test_errors_tell_what_to_do():
+def test_errors_say_what_to_do():
     unary, image = noise(3, 4, 5)
     for wrong in (unary[0], unary[None], unary[:0], unary.long()):
         with pytest.raises(ShapeError, match="one image at a time"):

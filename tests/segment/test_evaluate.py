@@ -163,7 +163,9 @@ def test_images_that_cannot_be_read_are_dropped_and_told(root, pairs):
     Image.fromarray(np.full((15, 15), 7, np.uint8)).save(root / "masks" / "b.png")
     told = []
     summary = evaluate(
-        Fake(), open_data(root, "all"), progress=lambda done, total, doing: told.append((done, total))
+        Fake(),
+        open_data(root, "all"),
+        progress=lambda done, total, doing: told.append((done, total)),
     )
     assert summary["images"] == 1
     assert sorted(summary["dropped"]) == ["a", "b"]

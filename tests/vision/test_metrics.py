@@ -111,7 +111,7 @@ def images(count, seed=0):
     return np.stack([confusion_matrix(*random_pair(seed + i, 3, (8, 8)), 3) for i in range(count)])
 
 
-def test_bootstrap_is_a_loop_over_drawn_images():
+def test_bootstrap_is_a_loop_over_samples_of_images():
     matrices = images(12) * np.arange(1, 13)[:, None, None] ** 2  # of very different sizes
     rng = np.random.default_rng(99)
     loop = [scores(matrices[rng.integers(0, 12, 12)].sum(0)).miou for _ in range(3000)]

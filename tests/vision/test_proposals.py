@@ -143,7 +143,7 @@ def test_boxes_are_sorted_typed_and_the_same_every_time():
     assert (first.scores == again.scores).all()
 
 
-def test_a_smaller_count_is_the_beginning_of_a_larger():
+def test_a_smaller_count_gives_the_first_of_a_larger():
     many, few = edge_boxes(scene()), edge_boxes(scene(), 7)
     assert (few.boxes == many.boxes[:7]).all()
     assert (few.scores == many.scores[:7]).all()

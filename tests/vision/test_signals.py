@@ -73,7 +73,7 @@ def test_colors_and_their_order():
         assert np.array_equal(drawn, to_images(many.sum(1, keepdims=True)))
 
 
-def test_tensors_are_drawn_as_arrays():
+def test_tensors_and_arrays_give_the_same():
     signal = torch.randn(2, 3, 6, 7, requires_grad=True)
     assert np.array_equal(to_images(signal), to_images(signal.detach().numpy()))
     assert np.array_equal(to_images(signal[0]), to_images(signal[:1]))

@@ -108,7 +108,7 @@ def test_what_is_no_list(folder, text, message):
     assert [bad.source for bad in unusable] == ["list.txt"]
 
 
-def test_bad_lines_of_a_list_are_told_one_by_one(folder):
+def test_bad_lines_of_a_list_are_reported_one_by_one(folder):
     touch("a.jpg", "c.jpg", "in/x.jpg")
     Path("list.txt").write_text(f"a.jpg\n\nb.jpg\nc.jpg\nin\n{'x' * 5000}\n")
     sources, unusable = find_images(["list.txt"])
@@ -147,7 +147,7 @@ def test_inputs_that_stand_for_nothing(folder, text, message):
     with pytest.raises(ImageError, match=message) as caught:
         find_images([text])
     touch("good/cat.jpg")
-    sources, unusable = find_images([text, "good", text])  # told once, and the rest is done
+    sources, unusable = find_images([text, "good", text])  # reported once, and the rest is done
     assert sources == [Source(Path("good/cat.jpg"), PurePosixPath("cat"))]
     assert unusable == [Unusable(text, str(caught.value))]
     if text:
