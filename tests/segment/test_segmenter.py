@@ -335,7 +335,7 @@ def test_a_crf_is_part_of_the_procedure(segmenter):
 
 
 def test_refuses_crfs(segmenter):
-    with pytest.raises(OptionError, match="got CRF preset 'best'; it is one of edeconvnet, "):
+    with pytest.raises(OptionError, match="got CRF preset 'best'; the choices are edeconvnet, "):
         segmenter(photo(20, 20), mode="whole", crf="best")
 
 
