@@ -59,6 +59,10 @@ class Written(NamedTuple):
     pixels: int  #: number of pixels in them
     different: int  #: number of pixels whose label differs from PyTorch's, fp32
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return self._asdict()
+
 
 def export(
     weights: str | Path,

@@ -22,6 +22,10 @@ class Converted(NamedTuple):
     ready: bool  #: False if it must be trained before use
     note: str | None  #: the network in a Caffe file, and what remains to be done
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return self._asdict()
+
 
 def convert(
     source: str | Path,
