@@ -328,8 +328,8 @@ def _number(key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     new = torch.ones_like(key, dtype=torch.bool)
     torch.ne(ordered[1:], ordered[:-1], out=new[1:])
     start = new.nonzero().flatten()
-    place = new.cumsum(0, dtype=torch.int32).sub_(1)
-    cell = torch.empty_like(place).scatter_(0, order, place)
+    position = new.cumsum(0, dtype=torch.int32).sub_(1)
+    cell = torch.empty_like(position).scatter_(0, order, position)
     return ordered[start], cell, order, F.pad(start.int(), (0, 1), value=len(key))
 
 
@@ -338,10 +338,10 @@ def _neighbors(unique: Tensor, step: int, dtype: torch.dtype) -> Bags:
     cells = len(unique)
     here = torch.arange(cells, device=unique.device)
     wanted = unique + step
-    place = torch.searchsorted(unique, wanted).clamp_(max=max(cells - 1, 0))
-    has_above = unique.index_select(0, place) == wanted
+    position = torch.searchsorted(unique, wanted).clamp_(max=max(cells - 1, 0))
+    has_above = unique.index_select(0, position) == wanted
     below = has_above.nonzero().flatten()  # cells that have a neighbor above
-    above = place.index_select(0, below)  # those neighbors, which have one below
+    above = position.index_select(0, below)  # those neighbors, which have one below
     has_below = torch.zeros_like(has_above).scatter_(0, above, True)
     offsets = F.pad((1 + has_above.int() + has_below).cumsum(0, dtype=torch.int32), (1, 0))
     middle = offsets[:-1].long() + has_below

@@ -212,11 +212,11 @@ def _pool_phase(x: Tensor, ceil: bool) -> tuple[Tensor, Tensor]:
     x = _fit(x, (height + more) // 2 * 2, (width + more) // 2 * 2, -torch.inf)
     y = x[..., 0::2, 0::2]
     phase = torch.zeros_like(y, dtype=torch.uint8)
-    for place, (i, j) in enumerate([(0, 1), (1, 0), (1, 1)], start=1):
+    for position, (i, j) in enumerate([(0, 1), (1, 0), (1, 1)], start=1):
         value = x[..., i::2, j::2]
         wins = (value > y) | value.isnan()  # as the native kernel: NaN wins
         y = torch.where(wins, value, y)
-        phase = torch.where(wins, torch.full_like(phase, place), phase)
+        phase = torch.where(wins, torch.full_like(phase, position), phase)
     return y, phase
 
 
@@ -243,10 +243,10 @@ def _native_allowed() -> bool:
 
 
 def _scatter(
-    y: Tensor, index: Tensor, dim: int, places: int, disjoint: bool, overlap: str
+    y: Tensor, index: Tensor, dim: int, positions: int, disjoint: bool, overlap: str
 ) -> Tensor:
     shape, windows = list(y.shape), y.shape[dim]
-    shape[dim] = places
+    shape[dim] = positions
     zeros = y.new_zeros(shape)
     if overlap == "sum":
         return zeros.scatter_add(dim, index, y)
@@ -263,7 +263,9 @@ def _scatter(
 def _unpool_phase(y: Tensor, switches: Switches) -> Tensor:
     height, width = switches.size
     zero = torch.zeros((), dtype=y.dtype, device=y.device)
-    out = _interleave([torch.where(switches.index == place, y, zero) for place in range(4)], 2)
+    out = _interleave(
+        [torch.where(switches.index == position, y, zero) for position in range(4)], 2
+    )
     return _fit(out, height, width)  # odd sizes: crop what `ceil` added, zero what floor left out
 
 

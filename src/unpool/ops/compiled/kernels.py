@@ -30,7 +30,7 @@ AHEAD = 24
 Work = TypeVar("Work", bound=Callable[..., Any])
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
-Places = NDArray[np.uint32]
+Positions = NDArray[np.uint32]
 Lanes = tuple[int, ...]
 
 
@@ -122,8 +122,8 @@ def _zeros(typing: Any, lanes: Any) -> Any:
 @intrinsic  # type: ignore[untyped-decorator]
 def _load(typing: Any, table: Any, row: Any, lanes: Any) -> Any:
     def build(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        places = _addresses(context, b, table, arguments[0], arguments[1], len(lanes))
-        return _row(b, [b.load(place, align=4) for place in places])
+        pointers = _addresses(context, b, table, arguments[0], arguments[1], len(lanes))
+        return _row(b, [b.load(pointer, align=4) for pointer in pointers])
 
     return Row(len(lanes))(table, row, lanes), build
 
@@ -131,9 +131,9 @@ def _load(typing: Any, table: Any, row: Any, lanes: Any) -> Any:
 @intrinsic  # type: ignore[untyped-decorator]
 def _store(typing: Any, table: Any, row: Any, value: Any) -> Any:
     def build(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        places = _addresses(context, b, table, arguments[0], arguments[1], value.lanes)
-        for vector, place in zip(_vectors(b, arguments[2]), places, strict=True):
-            b.store(vector, place, align=4)
+        pointers = _addresses(context, b, table, arguments[0], arguments[1], value.lanes)
+        for vector, pointer in zip(_vectors(b, arguments[2]), pointers, strict=True):
+            b.store(vector, pointer, align=4)
         return context.get_dummy_value()
 
     return types.void(table, row, value), build
@@ -147,8 +147,8 @@ def _prefetch(typing: Any, table: Any, row: Any, lanes: Any) -> Any:
         byte = ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [byte, INT, INT, INT])
         prefetch = b.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        for place in _addresses(context, b, table, arguments[0], arguments[1], len(lanes)):
-            b.call(prefetch, [b.bitcast(place, byte), INT(0), INT(3), INT(1)])
+        for pointer in _addresses(context, b, table, arguments[0], arguments[1], len(lanes)):
+            b.call(prefetch, [b.bitcast(pointer, byte), INT(0), INT(3), INT(1)])
         return context.get_dummy_value()
 
     return types.void(table, row, lanes), build
@@ -382,19 +382,19 @@ def blur(table: Floats, chain: Ints, bounds: NDArray[np.int64], lanes: Lanes) ->
 
 
 @jit
-def gather(values: Floats, place: Places, rows: Floats) -> None:
+def gather(values: Floats, position: Positions, rows: Floats) -> None:
     """Permute values (L, N) into the rows (N, W) of a plane; minus infinity beyond label L."""
     labels = len(values)
-    for p in range(len(place)):
+    for p in range(len(position)):
         for lane in range(labels):
-            rows[place[p], lane] = values[lane, p]
+            rows[position[p], lane] = values[lane, p]
         for lane in range(labels, rows.shape[1]):
-            rows[place[p], lane] = -np.inf
+            rows[position[p], lane] = -np.inf
 
 
 @jit
-def scatter(rows: Floats, place: Places, values: Floats) -> None:
+def scatter(rows: Floats, position: Positions, values: Floats) -> None:
     """The inverse of `gather`."""
-    for p in range(len(place)):
+    for p in range(len(position)):
         for lane in range(len(values)):
-            values[lane, p] = rows[place[p], lane]
+            values[lane, p] = rows[position[p], lane]

@@ -12,7 +12,7 @@ A *chain* is a sequence of neighbors along one direction. Cells without neighbor
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.ops.compiled.kernels import Floats, Ints, Places, jit
+from unpool.ops.compiled.kernels import Floats, Ints, Positions, jit
 
 Longs = NDArray[np.int64]
 
@@ -28,7 +28,7 @@ GOLDEN = np.int64(-0x61C8864680B583EB)
 
 @jit
 def number(
-    features: Floats, scales: Floats, order: Places, steps: Longs, index: Ints, weight: Floats
+    features: Floats, scales: Floats, order: Positions, steps: Longs, index: Ints, weight: Floats
 ) -> Longs:
     """Find the cells around each point and number them in order of first use.
 
@@ -69,7 +69,7 @@ def number(
 def _simplices(
     features: Floats,
     scales: Floats,
-    pixels: Places,
+    pixels: Positions,
     steps: Longs,
     scratch: Floats,
     key: Longs,
@@ -158,16 +158,16 @@ def sort(keys: Longs, low: int, high: int) -> tuple[Ints, Ints]:
 def _sorted(keys: Longs, order: Ints, shift: int, bits: int) -> Ints:
     """One pass of a stable radix sort."""
     mask = (1 << bits) - 1
-    place = np.zeros(mask + 2, np.int64)
+    position = np.zeros(mask + 2, np.int64)
     for key in keys:
-        place[(key >> shift & mask) + 1] += 1
+        position[(key >> shift & mask) + 1] += 1
     for i in range(mask):
-        place[i + 1] += place[i]
+        position[i + 1] += position[i]
     found = np.empty_like(order)
     for cell in order:
         i = keys[cell] >> shift & mask
-        found[place[i]] = cell
-        place[i] += 1
+        found[position[i]] = cell
+        position[i] += 1
     return found
 
 

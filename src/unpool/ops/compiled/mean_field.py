@@ -17,7 +17,7 @@ from torch import Tensor
 from unpool.ops.compiled.kernels import (
     Floats,
     Ints,
-    Places,
+    Positions,
     blur,
     by_rows,
     gather,
@@ -99,15 +99,15 @@ def mean_field(score: Tensor, size: tuple[int, int], image: Tensor | None, crf: 
     """
     labels, n = score.shape
     lanes = next(w for w in (4, 8, 16, 24, 32, -(-labels // 16) * 16) if w >= labels)
-    place = _strips(*size)[1]
+    position = _strips(*size)[1]
     sources = fields(crf, size, image)
     rows, q = _table(lanes, n), _table(lanes, n)
     for plane in planes(lanes):
-        gather(score.numpy()[plane], place, by_rows(rows[plane]))
+        gather(score.numpy()[plane], position, by_rows(rows[plane]))
     _iterate(rows, q, [(field, _table(lanes, field.cells)) for field in sources], crf.iterations)
     found = np.empty((labels, n), np.float32)
     for plane in planes(lanes):
-        scatter(by_rows(q[plane]), place, found[plane])
+        scatter(by_rows(q[plane]), position, found[plane])
     return torch.from_numpy(found)
 
 
@@ -165,7 +165,7 @@ def _table(lanes: int, rows: int) -> Floats:
 
 
 @lru_cache(4)
-def _strips(height: int, width: int) -> tuple[Places, Places]:
+def _strips(height: int, width: int) -> tuple[Positions, Positions]:
     """The pixels of an image strip by strip, and the position of each pixel in that order."""
     pixels = np.arange(height * width, dtype=np.uint32).reshape(height, width)
     order = np.concatenate([pixels[:, x : x + STRIP].ravel() for x in range(0, width, STRIP)])
