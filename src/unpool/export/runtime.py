@@ -86,7 +86,7 @@ class Exported:
         Raises:
             ShapeError: an image of a size that the network does not take.
         """
-        x = x.float().contiguous()
+        x = x.float().contiguous()  # engines take NCHW only
         self.trunk.require_size(x)
         if isinstance(self._plan, FCN):
             self._plan(x.to("meta"))  # raises for sizes that its code layers cannot take

@@ -119,6 +119,7 @@ def export(
             "sha256": {part.suffix: sha256(part) for part in parts},
             "versions": _versions(format),
         }
+        # the runtime reads the card, so it is written before the file is verified
         card = _moved(card, weights, output) | {"exports": {**others, format: about}}
         written = draft.with_suffix(".card.json")
         write_json(written, card)
@@ -221,7 +222,7 @@ def _write_openvino(program: torch.export.ExportedProgram, path: Path) -> None:
     onnx = path.with_suffix(".onnx")
     _write_onnx(program, onnx)
     network = openvino.Core().read_model(onnx)
-    openvino.save_model(network, path, compress_to_fp16=False)
+    openvino.save_model(network, path, compress_to_fp16=False)  # switches need full precision
     del network  # it keeps the file open
     onnx.unlink()
 

@@ -64,7 +64,7 @@ class Classifier(nn.Module):
                 f"got images of shape {tuple(x.shape)}; this {type(self).__name__} takes "
                 f"(N, 3, H, W) with {sides}: resize or crop them"
             )
-        return self.classifier(self.features(x))
+        return self.classifier(self.features(x))  # (N, C, h, w) -> (N, classes)
 
     @property
     def arguments(self) -> dict[str, Any]:

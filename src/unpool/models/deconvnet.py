@@ -81,7 +81,7 @@ class DeconvNet(nn.Module):
             ShapeError: the image is too small, or batch norm is trained with a single sample on a
                 1 x 1 map.
         """
-        maps, switches = self.trunk(x)
+        maps, switches = self.trunk(x)  # (N, 512, H / 32, W / 32) with VGG-16
         features = self.decode(maps, switches)[-1]
         return self.score(features.to(self.score.weight.dtype))  # which may stay float32
 
@@ -96,13 +96,13 @@ class DeconvNet(nn.Module):
         Returns:
             One tensor per stage; after all stages it is (N, C, H, W).
         """
-        x = maps if self.code is None else self._encode(maps)
+        x = maps if self.code is None else self._encode(maps)  # (N, C, h, w), as maps
         out = []
         for stage, s in zip(self.decoder, reversed(switches), strict=False):
             if self.trunk.recomputes:
                 x = recompute(stage, partial(_deconvolve, s.size, s.disjoint), x, s.index)
             else:
-                x = stage(unpool(x, s))
+                x = stage(unpool(x, s))  # (N, C, h, w) -> (N, C', 2 * h, 2 * w)
             out.append(x)
         return out
 

@@ -58,7 +58,7 @@ def accelerate(net: Net, dtype: torch.dtype = torch.float32, consume: bool = Fal
     for stage in [m for m in fast.modules() if isinstance(m, nn.Sequential)]:
         _replace_layers(stage, dtype, consume)
     for name, part in fast.named_children():
-        if name not in ("score", "seg-score-voc"):
+        if name not in ("score", "seg-score-voc"):  # rounded scores would have more ties
             part.to(dtype)
     return fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -145,6 +145,7 @@ class _Convolution(_Fast):
     def quick(self, x: Tensor) -> Tensor:
         if self.relu and _fuses(x):
             ones = [1, 1]  # stride and dilation
+            # private in torch, but it fuses the ReLU; hence the check at its first use
             return torch.ops.mkldnn._convolution_pointwise(
                 x, self.weight, self.bias, self.padding, ones, ones, 1, "relu", [], ""
             )

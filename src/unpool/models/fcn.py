@@ -101,15 +101,16 @@ class FCN(nn.Module):
         Raises:
             ShapeError: the image is too small.
         """
-        maps = self.trunk.pooled(x)
+        maps = self.trunk.pooled(x)  # (N, C, H / 2, W / 2) to (N, C', H / 32, W / 32) with VGG-16
         y = maps[-1] if self.fc is None else self._encode(maps[-1])
         dtype = next(self.score.parameters()).dtype  # which may stay float32
-        y = self.score["score_fr"](y.to(dtype))
+        y = self.score["score_fr"](y.to(dtype))  # (N, classes, h, w)
         *enlarge, last = (self.score[name] for name in self.factors)
         for depth, skip in enumerate(self.skips):
             name, fine = f"score_pool{skip}", maps[skip - 1].to(dtype)
             if self.at_once:
                 fine = fine * 0.01 ** (depth + 1)
+            # twice the side, on the grid of the skip's map
             y = _add(enlarge[depth](y), self.score[name](fine), self.offsets[name])
         y, start, (height, width) = last(y), self.offsets["score"], x.shape[-2:]
         return y[..., start : start + height, start : start + width]

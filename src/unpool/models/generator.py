@@ -126,9 +126,9 @@ class GenerativeNet(nn.Module):
                 f"for the view and (N, {self.numbers}) for the transformation"
             )
         branches = self.style(style), self.view(view), self.transformation(transformation)
-        code = self.shared(torch.cat(branches, 1))
+        code = self.shared(torch.cat(branches, 1))  # (N, 3 * code) -> (N, shared)
         if self.streams == 1:
-            code = self.stream(code)
+            code = self.stream(code)  # (N, C, S / 2, S / 2): the heads double the side
         return self.rgb(code), self.mask(code)
 
 

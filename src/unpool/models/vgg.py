@@ -158,7 +158,7 @@ class Trunk(nn.Module):
         """
         self.require_size(x)
         switches = []
-        for stage in self.stages:
+        for stage in self.stages:  # (N, C, H, W) -> (N, C', H / 2, W / 2)
             if self.recomputes:
                 x, s = recompute(stage, _pool, x)
                 switches.append(s.phase)  # an eighth of the memory

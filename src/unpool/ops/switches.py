@@ -195,7 +195,7 @@ def fixed_unpool(y: Tensor, factor: int = 2) -> Tensor:
     _require_maps(y)
     if factor < 1:
         raise OptionError(f"got factor {factor}; wanted the side of a block, 1 or more")
-    zero = torch.zeros_like(y)
+    zero = torch.zeros_like(y)  # interleaving exports to engines without scatter
     return _interleave([y] + [zero] * (factor * factor - 1), factor)
 
 

@@ -237,11 +237,9 @@ def _halves(b: Any, vector: Any) -> list[Any]:
 
 
 def _exp(b: Any, x: Any) -> Any:
-    """exp of a vector of values up to 60, clamped at -60 from below.
-
-    As 2^k exp(r): k is rounded by adding a number so large that no fraction is left, which leaves
-    k in the last bits, whence it goes to the exponent; for r up to log(2) / 2 the series is short.
-    """
+    """exp of a vector of values up to 60, clamped at -60 from below: 2^k exp(r)."""
+    # Adding a number so large that no fraction is left rounds k and leaves it in the last bits,
+    # from where it is moved to the exponent. For r up to log(2) / 2 the series is short.
     lanes = x.type.count
     x = _larger(b, x, _constant(-60, lanes))
     large = _constant(1.5 * 2**23, lanes)
