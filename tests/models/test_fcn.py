@@ -446,7 +446,7 @@ def test_arguments_build_the_network_again(arguments):
         ({"pad": 0}, "got pad=0, window=7; wanted a pad of 1 up and an odd window"),
         ({"window": 4}, "got pad=100, window=4"),
         ({"window": -1}, "got pad=100, window=-1"),
-        ({"trunk": "resnet50"}, f"the trunks are {', '.join(TRUNKS)}"),
+        ({"trunk": "resnet50"}, f"the choices are {', '.join(TRUNKS)}"),
     ],
 )
 def test_refuses_arguments(arguments, message):
