@@ -46,7 +46,7 @@ def arithmetic(generator: Generator, names: list[str], path: Path) -> None:
         "mean of A, B, C": {a: 1 / 3, b: 1 / 3, c: 1 / 3},
         "A + B + C": {a: 1, b: 1, c: 1},
     }
-    drawn = generator.draw(list(shown.values()), 301, 20)
+    drawn = generator.generate(list(shown.values()), 301, 20)
     tiles = [(enlarge(d.on(), 1), name) for d, name in zip(drawn, shown, strict=True)]
     write_image(path, contact_sheet(tiles, len(tiles), len(tiles) * (generator.size + 10) + 10))
 
@@ -59,7 +59,7 @@ def main(weights: str, output: Path, styles: tuple[str, ...]) -> None:
     """Draw every figure by the command that the page shows for it."""
     generator = Generator.from_pretrained(weights)
     chosen = np.linspace(0, len(generator.styles) - 1, 6).astype(int)[1:5]
-    names = [generator.styles[generator.find(s)] for s in styles]
+    names = [generator.styles[generator.style_index(s)] for s in styles]
     names = (names + [generator.styles[i] for i in chosen])[:4]
     places = dict(zip("abcd", names, strict=True))
     for file, command in FIGURES.items():

@@ -27,7 +27,7 @@ from unpool import Progress
 from unpool.cli import console
 from unpool.errors import DataError
 from unpool.files import atomic
-from unpool.generate.baselines import baselines, draw_views, errors, premultiplied
+from unpool.generate.baselines import baselines, generate_views, errors, premultiplied
 from unpool.generate.batches import Views, load_views
 from unpool.generate.generator import Generator
 from unpool.rendering.dataset import AZIMUTHS, Chairs, open_chairs
@@ -199,7 +199,7 @@ def _network_error(
     generator = Generator(net, chairs.styles, device=device)
     chosen = [chairs.views[i] for i in tested]
     columns = zip(*((v.style, v.azimuth, v.elevation) for v in chosen), strict=True)
-    generated = draw_views(generator, *map(list, columns))
+    generated = generate_views(generator, *map(list, columns))
     return float(errors(generated, premultiplied(views.images[tested])).mean())
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from unpool.cli import main
 from unpool.generate import Generator
-from unpool.generate.baselines import baselines, draw_views, errors, premultiplied
+from unpool.generate.baselines import baselines, generate_views, errors, premultiplied
 from unpool.generate.batches import load_views
 from unpool.models import GenerativeNet, save_pretrained
 from unpool.rendering.dataset import AZIMUTHS, open_chairs
@@ -34,7 +34,7 @@ def test_errors_on_held_out_views(net, turning_bars, tmp_path, capsys):
     made = baselines(chairs, images, seen, hidden)["nearest"]
     each = errors(made, premultiplied(images[hidden]))
     assert printed["mse"]["nearest"] == pytest.approx(each.mean())
-    network = draw_views(
+    network = generate_views(
         Generator.from_pretrained(folder, device="cpu"),
         *zip(*(chairs.views[i][:3] for i in hidden), strict=True),
     )

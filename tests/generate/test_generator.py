@@ -7,7 +7,7 @@ import torch
 import unpool
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.generate import Generator, parse_style
-from unpool.generate.transformations import Ranges, Transformation, draw_transformations
+from unpool.generate.transformations import Ranges, Transformation, random_transformations
 from unpool.models import DeconvNet, encode_view, save_pretrained
 from unpool.recipes import CHAIRS
 
@@ -38,14 +38,14 @@ def test_azimuths_are_wrapped(generator):
 
 def test_shares_are_linear_in_the_code(generator):
     one = torch.eye(4)
-    mixed = generator.code({"stool": 1, "armchair": -1, 1: 0.5})
+    mixed = generator.style_code({"stool": 1, "armchair": -1, 1: 0.5})
     assert torch.equal(mixed, one[3] - one[0] + 0.5 * one[1])
-    assert torch.equal(generator.code("stool"), one[3])
-    assert torch.equal(generator.code(mixed), mixed)
-    assert torch.equal(generator.code({"stool": 1, 3: 1}), 2 * one[3])
+    assert torch.equal(generator.style_code("stool"), one[3])
+    assert torch.equal(generator.style_code(mixed), mixed)
+    assert torch.equal(generator.style_code({"stool": 1, 3: 1}), 2 * one[3])
     # and so is what the first layer takes them for
     layer = generator.model.style.fc1
-    parts = [layer(generator.code(n)) - layer.bias for n in ("stool", "armchair", "bar_stool")]
+    parts = [layer(generator.style_code(n)) - layer.bias for n in ("stool", "armchair", "bar_stool")]
     expected = parts[0] - parts[1] + 0.5 * parts[2] + layer.bias
     torch.testing.assert_close(layer(mixed), expected)
     same = generator.view({"stool": 0.5, 3: 0.5}).rgba
@@ -55,11 +55,11 @@ def test_shares_are_linear_in_the_code(generator):
 def test_a_batch_is_its_images(generator):
     styles, azimuths = ["stool", 0, {"stool": 1, "armchair": 1}], [0, 20.5, 100]
     changes = [None, Transformation(angle=0.3), Transformation(zoom_x=1.4, hue=1)]
-    drawn = generator.draw(styles, azimuths, 20, changes)
+    drawn = generator.generate(styles, azimuths, 20, changes)
     for one, style, azimuth, change in zip(drawn, styles, azimuths, changes, strict=True):
         alone = generator.view(style, azimuth=azimuth, transformation=change)
         assert np.abs(one.rgba.astype(int) - alone.rgba).max() <= 1
-    assert len(generator.draw("stool", np.linspace(0, 300, 40))) == 40  # more than one pass
+    assert len(generator.generate("stool", np.linspace(0, 300, 40))) == 40  # more than one pass
     (first, *_), (*_, last) = generator.grid(["stool", "armchair"], [0, 90, 180], 30)
     assert np.abs(first.rgba.astype(int) - generator.view(3, elevation=30).rgba).max() <= 1
     wanted = generator.view(0, azimuth=180, elevation=30).rgba
@@ -79,7 +79,7 @@ def test_transformations_are_encoded(generator):
 
 
 def test_elevations_beyond_the_training_are_told(generator):
-    notes = [drawn.note for drawn in generator.draw(0, 0, [20, 30, 45, -5])]
+    notes = [drawn.note for drawn in generator.generate(0, 0, [20, 30, 45, -5])]
     assert notes[:2] == ["", ""]
     assert notes[2] == "elevation 45 is beyond the 20 to 30 of the training"
     assert notes[3].startswith("elevation -5 is beyond")
@@ -88,8 +88,8 @@ def test_elevations_beyond_the_training_are_told(generator):
 def test_transformations_beyond_the_training_are_told(generator):
     trained = Ranges(translate=0.1, rotate=0.2, zoom=0.3, squeeze=0.1, zoom_mean=0.2)
     generator = Generator(generator.model, NAMES, ranges=trained, device="cpu")
-    drawn = draw_transformations(50, 1.0, trained, False, torch.Generator().manual_seed(0))
-    assert not any(one.note for one in generator.draw(0, transformation=list(drawn)))
+    drawn = random_transformations(50, 1.0, trained, False, torch.Generator().manual_seed(0))
+    assert not any(one.note for one in generator.generate(0, transformation=list(drawn)))
     one = generator.view(0, elevation=35, transformation=Transformation(angle=-0.3, zoom_x=0.5))
     assert one.note == (
         "elevation 35 is beyond the 20 to 30; angle -0.3 is beyond the -0.2 to 0.2; "
@@ -124,9 +124,9 @@ def test_unknown_styles(generator, style, message):
 
 def test_other_refusals(generator):
     with pytest.raises(OptionError, match="got 2, 3, 1, 1 styles, azimuths, elevations and"):
-        generator.draw(["stool", 0], [1, 2, 3])
+        generator.generate(["stool", 0], [1, 2, 3])
     with pytest.raises(OptionError, match="got 0, 1, 1, 1 styles"):
-        generator.draw([])
+        generator.generate([])
     with pytest.raises(OptionError, match="got azimuth inf; wanted finite degrees"):
         generator.view(0, azimuth=float("inf"))
     with pytest.raises(OptionError, match="got elevation None; wanted finite degrees"):

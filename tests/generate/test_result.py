@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from unpool.errors import ImageError, OptionError
-from unpool.generate.result import Drawn, enlarge, find_color, postprocess
+from unpool.generate.result import GeneratedImage, enlarge, parse_color, postprocess
 
 RANDOM = np.random.default_rng(0)
 
@@ -22,9 +22,9 @@ def test_the_display_is_the_authors():
 
 
 def test_backgrounds():
-    drawn = Drawn(np.array([[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]], np.uint8))
+    drawn = GeneratedImage(np.array([[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]], np.uint8))
     assert drawn.on("#0000ff").tolist() == [[[200, 100, 0], [0, 0, 255], [40, 20, 204]]]
-    assert find_color("red") == (255, 0, 0)
+    assert parse_color("red") == (255, 0, 0)
     for wrong in ("reddish", (1, 2), (0, 0, 300), "#ff00ff80", 5):
         with pytest.raises(OptionError, match=r"got the color .*; wanted a name such as white"):
             drawn.on(wrong)
@@ -39,7 +39,7 @@ def test_values_that_are_not_finite():
 
 @pytest.fixture
 def drawn():
-    return Drawn(RANDOM.integers(0, 256, (16, 16, 4), dtype=np.uint8))
+    return GeneratedImage(RANDOM.integers(0, 256, (16, 16, 4), dtype=np.uint8))
 
 
 def test_files(drawn, tmp_path):

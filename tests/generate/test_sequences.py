@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unpool.errors import OptionError
-from unpool.generate import CHANGES, MORPH, interpolate, morph, ramp, transform, turn
+from unpool.generate import CHANGES, MORPH_FRACTIONS, interpolate, morph, ramp, transform, turn
 from unpool.generate.sequences import combine
 from unpool.generate.transformations import Transformation
 
@@ -18,7 +18,7 @@ def same(a, b):
 
 def test_a_morph_begins_and_ends_with_plain_views(generator):
     drawn = morph(generator, "stool", "armchair", azimuth=40)
-    assert len(drawn) == len(MORPH) == 7
+    assert len(drawn) == len(MORPH_FRACTIONS) == 7
     assert same(drawn[0], generator.view("stool", azimuth=40))
     assert same(drawn[-1], generator.view("armchair", azimuth=40))
     middle = generator.view({"stool": 0.5, "armchair": 0.5}, azimuth=40)

@@ -15,7 +15,7 @@ from unpool.generate.transformations import (
     LENGTH,
     Ranges,
     Transformation,
-    draw_transformations,
+    random_transformations,
     spread_at,
     transform,
 )
@@ -156,7 +156,7 @@ def test_directions():
 
 
 def test_what_is_drawn():
-    x = draw_transformations(4000, 1.0, inside=False, generator=torch.Generator().manual_seed(0))
+    x = random_transformations(4000, 1.0, inside=False, generator=torch.Generator().manual_seed(0))
     assert x.shape == (4000, LENGTH)
     live = [1, 2, 3, 4, 5, 22, 23, 26, 27]
     assert set(torch.nonzero(x.any(0)).flatten().tolist()) == set(live)
@@ -172,14 +172,14 @@ def test_what_is_drawn():
 
 def test_spread_narrows_what_is_drawn():
     for spread in (0.0, 0.25):
-        x = draw_transformations(500, spread, inside=False)
+        x = random_transformations(500, spread, inside=False)
         assert float(x[:, 27].abs().max()) <= 1.5 * spread
 
 
 def test_corners_stay_inside():
     """What the rule asks for: all of the new image is taken from inside the old one."""
     chance = torch.Generator().manual_seed(0)
-    x = draw_transformations(300, 1.0, Ranges(zoom_mean=0.1), generator=chance)
+    x = random_transformations(300, 1.0, Ranges(zoom_mean=0.1), generator=chance)
     changed = x[:, 1:6].any(1)
     assert 0.5 < float(changed.float().mean()) <= 1
     full = torch.ones(len(x), 4, 40, 40)
@@ -189,7 +189,7 @@ def test_corners_stay_inside():
 
 
 def test_impossible_places_are_left_alone():
-    x = draw_transformations(50, 1.0, Ranges(zoom=0.0, zoom_mean=-1.0, squeeze=0.0))
+    x = random_transformations(50, 1.0, Ranges(zoom=0.0, zoom_mean=-1.0, squeeze=0.0))
     assert not x[:, 1:6].any()
     assert x[:, 26].all()
 
@@ -203,7 +203,7 @@ def test_spread():
 
 def test_no_color_outside_the_mask():
     x = images(8)
-    found = transform(x, draw_transformations(8, 1.0))
+    found = transform(x, random_transformations(8, 1.0))
     assert float(found.min()) >= 0
     assert bool((found[:, :3] <= found[:, 3:]).all())
 

@@ -12,8 +12,8 @@ from unpool.generate import (
     Generator,
     activate,
     count_units,
-    draw_filters,
-    find_zoom,
+    filter_sheet,
+    find_zoom_unit,
     intervene,
     list_filters,
     list_layers,
@@ -147,12 +147,12 @@ class Zooming(nn.Module):
 def test_the_unit_that_zooms_is_found():
     generator = Generator(Zooming(), ["a", "b"], device="cpu")
     seen = []
-    found = find_zoom(generator, ["a", "b"], 10.0, progress=lambda *told: seen.append(told))
+    found = find_zoom_unit(generator, ["a", "b"], 10.0, progress=lambda *told: seen.append(told))
     assert found.unit == 5
     assert found.factor == pytest.approx(2**0.5, rel=0.01)
     assert found.explained > 0.9
     assert seen[-1] == (8, 8)
-    assert find_zoom(generator, ["a"], 10.0, units=[1, 2]).explained < 0.9
+    assert find_zoom_unit(generator, ["a"], 10.0, units=[1, 2]).explained < 0.9
 
 
 def test_layers_can_be_named(any_generator):
@@ -235,9 +235,9 @@ def test_filters(any_generator):
     )
     first, last = (names[0], names[1])
     side = 5 if two else 4
-    sheet = draw_filters(any_generator, first, 3)
+    sheet = filter_sheet(any_generator, first, 3)
     assert sheet.shape == (3 * (side + 2) - 2, 3 * (side + 2) - 2, 3)
-    colors = draw_filters(any_generator, last)
+    colors = filter_sheet(any_generator, last)
     assert colors.shape == (2 * (side + 2) - 2, 3 * (side + 2) - 2, 3)  # five inputs
     module = any_generator.model.get_submodule(last)
     weight = next(p for p in module.parameters() if p.dim() == 4)
@@ -246,4 +246,4 @@ def test_filters(any_generator):
     tile = colors[:side, side + 2 : 2 * side + 2] / 255
     assert np.abs(tile - (0.5 + shown / 2)).max() < 0.01
     with pytest.raises(OptionError, match="got layer 'fc1' and 16 filters"):
-        draw_filters(any_generator, "fc1")
+        filter_sheet(any_generator, "fc1")

@@ -51,7 +51,7 @@ def measure(
     azimuths = [360 * i / batch for i in range(batch)]
     works = {
         "one view": timed(partial(generator.view, 0, azimuth=30), _CALLS),
-        f"batch of {batch}": timed(partial(generator.draw, 0, azimuths)),
+        f"batch of {batch}": timed(partial(generator.generate, 0, azimuths)),
     }
     seconds = in_turn(works, rounds, progress=progress)
     several = [second / batch for second in seconds[f"batch of {batch}"]]
@@ -76,7 +76,7 @@ def _random() -> Generator:
 
 
 def _flop(generator: Generator) -> int:
-    codes, _ = generator.codes(0)
+    codes, _ = generator.encode(0)
     with FlopCounterMode(display=False) as counter:
-        generator.compute(codes)
+        generator.predict(codes)
     return counter.get_total_flops()

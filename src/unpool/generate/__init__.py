@@ -1,55 +1,69 @@
-"""Draw objects from what they are: their style, the view, and a transformation.
+"""Generate images of objects from their style, the view and a transformation.
 
-- `Generator` draws: `Generator.from_pretrained("chairs").view("stool", azimuth=30)`.
-- `interpolate`, `turn`, `morph` and `transform` draw in a row; `write_animation` makes a GIF or MP4
-  of it.
-- `activate`, `push` and `find_zoom` show what single units draw, `mask_cells` what parts of the
-  first maps do, `draw_filters` what was learned.
-- `carry` finds what of one object corresponds to what of another.
-- `compare_views` measures views that were not seen against what can be made without a network.
+- `Generator` is the network: `Generator.from_pretrained("chairs").view("stool", azimuth=30)`.
+- `interpolate`, `turntable`, `morph` and `vary` generate sequences; `write_animation` writes them
+  as GIF or MP4.
+- `activate_units`, `push_unit` and `find_zoom_unit` show what single units do, `mask_cells` what
+  parts of the first maps do, and `filter_sheet` the learned filters.
+- `track_points` finds corresponding points of two objects.
+- `compare_views` compares held-out views with baselines that need no network.
 """
 
 from unpool.generate.animation import write_animation
 from unpool.generate.baselines import Comparison, blend, compare_views, nearest_view
 from unpool.generate.codes import Style, parse_style
-from unpool.generate.correspond import carry, draw_pairs, spread_points
-from unpool.generate.filters import draw_filters, list_filters
+from unpool.generate.correspondence import mark_points, spread_points, track_points
+from unpool.generate.filters import filter_sheet, list_filters
 from unpool.generate.generator import Generator
-from unpool.generate.interventions import intervene, list_layers
 from unpool.generate.masks import PATTERNS, mask_cells, pattern
-from unpool.generate.result import Drawn
-from unpool.generate.sequences import CHANGES, MORPH, interpolate, morph, ramp, transform, turn
-from unpool.generate.units import activate, count_units, find_zoom, push
+from unpool.generate.result import GeneratedImage
+from unpool.generate.sequences import (
+    CHANGES,
+    MORPH_FRACTIONS,
+    interpolate,
+    morph,
+    morph_fractions,
+    turntable,
+    vary,
+)
+from unpool.generate.units import (
+    activate_units,
+    count_units,
+    find_zoom_unit,
+    intervene,
+    list_layers,
+    push_unit,
+)
 
 __all__ = [
     "CHANGES",
-    "MORPH",
+    "MORPH_FRACTIONS",
     "PATTERNS",
     "Comparison",
-    "Drawn",
+    "GeneratedImage",
     "Generator",
     "Style",
-    "activate",
+    "activate_units",
     "blend",
-    "carry",
     "compare_views",
     "count_units",
-    "draw_filters",
-    "draw_pairs",
-    "find_zoom",
+    "filter_sheet",
+    "find_zoom_unit",
     "interpolate",
     "intervene",
     "list_filters",
     "list_layers",
+    "mark_points",
     "mask_cells",
     "morph",
+    "morph_fractions",
     "nearest_view",
     "parse_style",
     "pattern",
-    "push",
-    "ramp",
+    "push_unit",
     "spread_points",
-    "transform",
-    "turn",
+    "track_points",
+    "turntable",
+    "vary",
     "write_animation",
 ]

@@ -1,41 +1,41 @@
-"""Animations: images one after another, as GIF or MP4."""
+"""Write images as an animation, GIF or MP4."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from unpool.errors import OptionError, ShapeError
 from unpool.files import atomic
 from unpool.generate.result import enlarge
+from unpool.vision.images import Pixels
 
 ANIMATIONS = (".gif", ".mp4")
-"""What files of animations end in."""
+"""Suffixes of animation files."""
 
-_SAMPLED = 32  # frames from which the palette of a GIF is taken
+_SAMPLED = 32  # frames from which the palette of a GIF is computed
 
 
 def write_animation(
-    path: str | Path, frames: Sequence[NDArray[np.uint8]], *, fps: float = 15.0, scale: int = 1
+    path: str | Path, frames: Sequence[Pixels], *, fps: float = 15.0, scale: int = 1
 ) -> Path:
-    """Write images as an animation, whole or not at all.
+    """Write images as an animation, atomically.
 
-    A GIF runs for ever. It has one palette of 256 colors for all frames, without dithering, so that
-    what rests does not flicker; GIF counts in hundredths of a second, so that few `fps` are exact.
-    An MP4 is MPEG-4 part 2 (`mp4v`), which players show and browsers mostly do not.
+    A GIF loops forever. All its frames share one palette of 256 colors, without dithering, so that
+    static parts do not flicker; GIF durations are hundredths of a second, so few values of `fps`
+    are exact. An MP4 is MPEG-4 part 2 (`mp4v`), which players show and most browsers do not.
 
     Args:
         path: ending in .gif or .mp4.
         frames: two or more, each (H, W, 3) uint8, RGB, of one size.
-        fps: frames a second, at most 50.
-        scale: how many times as large as they are.
+        fps: frames per second, at most 50.
+        scale: factor by which frames are enlarged.
 
     Raises:
         OptionError: another suffix, a rate or scale out of bounds, or no encoder for MP4.
-        ShapeError: fewer than two frames, or frames of other or differing shapes.
+        ShapeError: fewer than two frames, or frames of other or different shapes.
 
     >>> import tempfile
     >>> frames = [np.full((16, 16, 3), v, np.uint8) for v in (0, 128, 255)]
@@ -46,7 +46,7 @@ def write_animation(
     if path.suffix.lower() not in ANIMATIONS:
         raise OptionError(f"got the path {path}; animations end in {' or '.join(ANIMATIONS)}")
     if not 0 < fps <= 50:
-        raise OptionError(f"got fps={fps:g}; wanted up to 50 images a second")
+        raise OptionError(f"got fps={fps:g}; wanted more than 0, at most 50")
     shapes = sorted({frame.shape for frame in frames})
     if len(frames) < 2 or len(shapes) > 1 or len(shapes[0]) != 3 or shapes[0][2] != 3:
         raise ShapeError(
@@ -73,7 +73,9 @@ def _write_mp4(path: Path, images: list[Image.Image], fps: float) -> None:
     code = cv2.VideoWriter.fourcc(*"mp4v")
     writer = cv2.VideoWriter(str(path), code, fps, images[0].size)
     if not writer.isOpened():
-        raise OptionError("this build of OpenCV cannot write MP4; end the name in .gif instead")
+        raise OptionError(
+            f"got the path {path.name}, but this build of OpenCV has no MP4 encoder; write a .gif"
+        )
     try:
         for image in images:
             writer.write(np.asarray(image)[:, :, ::-1].copy())

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from unpool import distributed
 from unpool.data.crops import in_turn
 from unpool.errors import DataError
-from unpool.generate.transformations import Ranges, draw_transformations, spread_at
+from unpool.generate.transformations import Ranges, random_transformations, spread_at
 from unpool.models import encode_view
 from unpool.recipes import GenerationRecipe
 from unpool.rendering.dataset import AZIMUTHS, Chairs, read_views
@@ -91,7 +91,7 @@ def lessons(
         step, part = divmod(n, recipe.batch // size)
         chance = torch.Generator().manual_seed(recipe.seed + 1_000_003 * (step + 1))
         spread = spread_at(step, *recipe.spread, recipe.gamma)
-        vectors = draw_transformations(recipe.batch, spread, ranges, recipe.inside, chance)
+        vectors = random_transformations(recipe.batch, spread, ranges, recipe.inside, chance)
         vectors[torch.rand(recipe.batch, generator=chance) < recipe.plain] = 0
         places = range(n * size, (n + 1) * size)
         chosen = learned[[in_turn(place, len(learned), recipe.seed) for place in places]]

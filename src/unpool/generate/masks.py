@@ -1,4 +1,4 @@
-"""Objects drawn from a part of the first maps."""
+"""Images generated from some cells of the first feature maps."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unpool.errors import OptionError
+from unpool.errors import OptionError, suggest
 from unpool.generate.codes import Style
 from unpool.generate.generator import Generator
-from unpool.generate.interventions import intervene, list_layers
-from unpool.generate.result import Drawn, postprocess
+from unpool.generate.result import GeneratedImage, postprocess
+from unpool.generate.units import intervene, list_layers
 
 PATTERNS = ("center-2", "center-4", "center-6", "center-8", "border", "checkerboard", "other")
-"""Which cells of the 8 x 8 maps are kept; other is the other checkerboard."""
+"""Names of sets of cells of the 8 x 8 maps; "other" is the complement of "checkerboard"."""
 
 
 def mask_cells(
@@ -24,20 +24,20 @@ def mask_cells(
     *,
     azimuth: float = 301.0,
     elevation: float = 20.0,
-) -> list[Drawn]:
-    """Draw an object from some cells of the 8 x 8 maps of FC-5; those of all streams.
+) -> list[GeneratedImage]:
+    """Generate an object with all but some cells of the 8 x 8 maps of FC-5 set to zero.
 
     Args:
-        generator: draws.
-        style: as of `Generator.view`.
-        cells: one an image, (8, 8), true where cells are kept; such as of `pattern`.
-        azimuth: the view.
+        generator: the network; the maps of all its streams are masked.
+        style: as for `Generator.view`.
+        cells: one array per image, (8, 8) bool, true where cells are kept; see `pattern`.
+        azimuth: of the view, in degrees.
         elevation: likewise.
 
     Raises:
         OptionError: no such style, or cells of another shape.
 
-    Dosovitskiy, Springenberg, Brox 2015, figure of the spatial masks.
+    Dosovitskiy, Springenberg & Brox 2015, figure of the spatial masks.
     """
     kept = torch.from_numpy(np.stack(cells))[:, None]
 
@@ -48,13 +48,13 @@ def mask_cells(
         return y * kept.to(y)
 
     layers = [name for name in list_layers(generator.model) if name.endswith("fc5")]
-    codes, notes = generator.codes([style] * len(cells), azimuth, elevation)
+    codes, notes = generator.encode([style] * len(cells), azimuth, elevation)
     with intervene(generator.model, dict.fromkeys(layers, keep)):
-        return postprocess(*generator.compute(codes, at_once=len(codes.view)), notes)
+        return postprocess(*generator.predict(codes, batch=len(codes.view)), notes)
 
 
 def pattern(name: str, side: int = 8) -> NDArray[np.bool_]:
-    """The cells of one of `PATTERNS`, (side, side).
+    """The cells of one of `PATTERNS`, (side, side) bool.
 
     Raises:
         OptionError: no such pattern.
@@ -63,7 +63,7 @@ def pattern(name: str, side: int = 8) -> NDArray[np.bool_]:
     [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     """
     if name not in PATTERNS:
-        raise OptionError(f"got the pattern {name!r}; it is one of {', '.join(PATTERNS)}")
+        raise OptionError(f"got the pattern {name!r}; {suggest(name, PATTERNS)}")
     rows, columns = np.indices((side, side))
     ring = np.minimum(np.minimum(rows, columns), side - 1 - np.maximum(rows, columns))
     if name == "border":

@@ -1,4 +1,4 @@
-"""Images in a row: views in between and beyond, morphs, and transformations by degrees."""
+"""Sequences of generated images: interpolated views, morphs, graded transformations."""
 
 import math
 from collections.abc import Sequence
@@ -8,27 +8,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unpool.errors import OptionError
+from unpool.errors import OptionError, suggest
 from unpool.generate.codes import Style
 from unpool.generate.generator import Generator
-from unpool.generate.result import Drawn
+from unpool.generate.result import GeneratedImage
 
-MORPH = (1.0, 0.65, 0.57, 0.5, 0.43, 0.35, 0.0)
-"""The authors' fractions of the first style: near the middle a little changes much."""
+MORPH_FRACTIONS = (1.0, 0.65, 0.57, 0.5, 0.43, 0.35, 0.0)
+"""The authors' fractions of the first style: near the middle, small steps change much."""
 
 
 class Change(NamedTuple):
     """A direction in which an encoded transformation is varied."""
 
-    numbers: tuple[tuple[int, float], ...]  #: places among the 28, from 0, and how much of each
-    low: float  #: the authors' ends, beyond the range of the training
+    factors: tuple[tuple[int, float], ...]  #: indices among the 28 numbers, and a factor for each
+    low: float  #: the authors' range, which exceeds that of the training
     high: float
 
     def encode(self, amount: float) -> Tensor:
         """The transformation as the network takes it, (28,)."""
         encoded = torch.zeros(28)
-        for place, factor in self.numbers:
-            encoded[place] = amount * factor
+        for index, factor in self.factors:
+            encoded[index] = amount * factor
         return encoded
 
 
@@ -47,16 +47,16 @@ CHANGES = {
 """The authors' transformations, in encoded units: fractions of the side, radians, logarithms."""
 
 
-def combine(amounts: Sequence[tuple[str, float]]) -> Tensor:
-    """Several of `CHANGES` at once, as the network takes them, (28,).
+def encode_changes(amounts: Sequence[tuple[str, float]]) -> Tensor:
+    """The sum of several `CHANGES` as the network takes it, (28,).
 
     Args:
-        amounts: names, and how much of each in encoded units.
+        amounts: names, and the amount of each in encoded units.
 
     Raises:
         OptionError: no such change.
 
-    >>> combine([("angle", 0.2), ("translate-x", -0.1)])[[1, 3]]
+    >>> encode_changes([("angle", 0.2), ("translate-x", -0.1)])[[1, 3]]
     tensor([-0.1000,  0.2000])
     """
     encoded = torch.zeros(28)
@@ -71,89 +71,89 @@ def interpolate(
     azimuths: tuple[float, float] = (0.0, 0.0),
     elevations: tuple[float, float] = (20.0, 20.0),
     count: int = 7,
-) -> list[Drawn]:
-    """Draw views from one to another, both included; between or beyond those of the training.
+) -> list[GeneratedImage]:
+    """Generate the views from one to another, both included.
 
     Args:
-        generator: draws.
-        style: as of `Generator.view`.
-        azimuths: the first and the last in degrees; from 350 to 370 is the short way, 350 to 10
+        generator: the network.
+        style: as for `Generator.view`.
+        azimuths: of the first and the last view, in degrees: 350 to 370 is the short way, 350 to 10
             the long one.
-        elevations: likewise.
-        count: how many images, from 2.
+        elevations: likewise; they may lie between or beyond those of the training.
+        count: number of images, from 2.
 
     Raises:
         OptionError: no such style, or fewer than two images.
 
-    Dosovitskiy, Springenberg, Brox 2015, section "Interpolation between viewpoints".
+    Dosovitskiy, Springenberg & Brox 2015, section "Interpolation between viewpoints".
     """
     _require_two(count)
-    places = [i / (count - 1) for i in range(count)]
-    around = [azimuths[0] + t * (azimuths[1] - azimuths[0]) for t in places]
-    above = [elevations[0] + t * (elevations[1] - elevations[0]) for t in places]
-    return generator.draw(style, around, above)
+    steps = [i / (count - 1) for i in range(count)]
+    around = [azimuths[0] + t * (azimuths[1] - azimuths[0]) for t in steps]
+    above = [elevations[0] + t * (elevations[1] - elevations[0]) for t in steps]
+    return generator.generate(style, around, above)
 
 
-def turn(
+def turntable(
     generator: Generator, style: Style, elevation: float = 20.0, count: int = 62
-) -> list[Drawn]:
-    """Draw an object turning once, the last image just before the first comes again.
+) -> list[GeneratedImage]:
+    """Generate one full turn of an object, to be looped: the first view is not repeated.
 
     Raises:
         OptionError: no such style, or fewer than two images.
     """
     _require_two(count)
-    return generator.draw(style, [360 * i / count for i in range(count)], elevation)
+    return generator.generate(style, [360 * i / count for i in range(count)], elevation)
 
 
 def morph(
     generator: Generator,
     first: Style,
     last: Style,
-    shares: Sequence[float] = MORPH,
+    fractions: Sequence[float] = MORPH_FRACTIONS,
     *,
     azimuth: float = 301.0,
     elevation: float = 20.0,
-) -> list[Drawn]:
-    """Draw mixtures of two styles.
+) -> list[GeneratedImage]:
+    """Generate mixtures of two styles.
 
     Args:
-        generator: draws.
-        first: a style, as of `Generator.view`.
+        generator: the network.
+        first: a style, as for `Generator.view`.
         last: another.
-        shares: of the first, one an image; the last has the rest. 1 and 0 are the styles
+        fractions: of the first style, one per image; the last has the rest. 1 and 0 are the styles
             themselves.
-        azimuth: the view; by default the authors'.
+        azimuth: of the view, in degrees; the authors' by default.
         elevation: likewise.
 
     Raises:
         OptionError: no such style.
 
-    Dosovitskiy, Springenberg, Brox 2015, section "Interpolation between styles".
+    Dosovitskiy, Springenberg & Brox 2015, section "Interpolation between styles".
     """
-    ends = generator.code(first), generator.code(last)
-    mixed = [share * ends[0] + (1 - share) * ends[1] for share in shares]
-    return generator.draw(mixed, azimuth, elevation)
+    ends = generator.style_code(first), generator.style_code(last)
+    mixed = [fraction * ends[0] + (1 - fraction) * ends[1] for fraction in fractions]
+    return generator.generate(mixed, azimuth, elevation)
 
 
-def ramp(count: int) -> list[float]:
-    """Shares for a smooth animation: from 1 to 0, slow where the authors' steps are small.
+def morph_fractions(count: int) -> list[float]:
+    """Fractions for a smooth animated morph: from 1 to 0, slow where the authors' steps are small.
 
-    Half of the images lie between .65 and .35, where most of the morph happens, and between
-    those the share falls evenly.
+    Half of the images lie between .65 and .35, where most of the morph happens; between those, the
+    fraction falls linearly.
 
     Raises:
         OptionError: fewer than two.
 
-    >>> [round(share, 3) for share in ramp(5)]
+    >>> [round(fraction, 3) for fraction in morph_fractions(5)]
     [1.0, 0.65, 0.5, 0.35, 0.0]
     """
     _require_two(count)
-    shares = np.interp(np.linspace(0, 1, count), (0, 0.25, 0.75, 1), (1, 0.65, 0.35, 0))
-    return [float(share) for share in shares]
+    fractions = np.interp(np.linspace(0, 1, count), (0, 0.25, 0.75, 1), (1, 0.65, 0.35, 0))
+    return [float(fraction) for fraction in fractions]
 
 
-def transform(
+def vary(
     generator: Generator,
     style: Style,
     change: str,
@@ -162,35 +162,34 @@ def transform(
     ends: tuple[float, float] | None = None,
     azimuth: float = 301.0,
     elevation: float = 20.0,
-) -> list[Drawn]:
-    """Draw a transformation by degrees, beyond what was trained.
+) -> list[GeneratedImage]:
+    """Generate one transformation in growing amounts, beyond the range of the training.
 
     Args:
-        generator: draws.
-        style: as of `Generator.view`.
+        generator: the network.
+        style: as for `Generator.view`.
         change: one of `CHANGES`.
-        count: how many images, from 2.
-        ends: the first and last amount in encoded units; the authors' when not given.
-        azimuth: the view.
+        count: number of images, from 2.
+        ends: the first and last amount in encoded units; the authors' by default.
+        azimuth: of the view, in degrees.
         elevation: likewise.
 
     Raises:
         OptionError: no such style or change, or fewer than two images.
 
-    Dosovitskiy, Springenberg, Brox 2015, figure of the transformations.
+    Dosovitskiy, Springenberg & Brox 2015, figure of the transformations.
     """
-    amounts = degrees(change, count, ends)
-    encoded = [_find(change).encode(amount) for amount in amounts]
-    return generator.draw(style, azimuth, elevation, encoded)
+    encoded = [_find(change).encode(amount) for amount in amounts(change, count, ends)]
+    return generator.generate(style, azimuth, elevation, encoded)
 
 
-def degrees(change: str, count: int, ends: tuple[float, float] | None = None) -> list[float]:
-    """The amounts that `transform` draws, in encoded units.
+def amounts(change: str, count: int, ends: tuple[float, float] | None = None) -> list[float]:
+    """The amounts that `vary` uses, in encoded units.
 
     Raises:
         OptionError: no such change, fewer than two amounts, or ends that are not finite.
 
-    >>> degrees("angle", 3)
+    >>> amounts("angle", 3)
     [-0.5, 0.0, 0.5]
     """
     _require_two(count)
@@ -202,10 +201,10 @@ def degrees(change: str, count: int, ends: tuple[float, float] | None = None) ->
 
 def _find(change: str) -> Change:
     if change not in CHANGES:
-        raise OptionError(f"got the change {change!r}; it is one of {', '.join(CHANGES)}")
+        raise OptionError(f"got the change {change!r}; {suggest(change, CHANGES)}")
     return CHANGES[change]
 
 
 def _require_two(count: int) -> None:
     if count < 2:
-        raise OptionError(f"got {count} images; wanted two or more")
+        raise OptionError(f"got count={count}; wanted 2 images or more")

@@ -23,7 +23,7 @@ from unpool.generate.batches import (
 )
 from unpool.generate.distillation import load_teachers, taught
 from unpool.generate.evaluate import compare, measure
-from unpool.generate.transformations import transform
+from unpool.generate.transformations import transform_images
 from unpool.generate.weights import load_forerunner
 from unpool.models import GenerativeNet, from_pretrained, save_pretrained
 from unpool.models.generator import initialize
@@ -166,7 +166,7 @@ def fit(
     cure = f"--set rates.0.lr={recipe.rates[0].lr / 10:.2g}"
 
     def losses(part: Lesson) -> tuple[Tensor, Tensor]:
-        targets = transform(as_targets(part.views.images, device), part.vectors.to(device))
+        targets = transform_images(as_targets(part.views.images, device), part.vectors.to(device))
         with arithmetic(device, recipe.bf16):
             rgb, mask = engine(*codes(part.views, net.styles, device), part.vectors.to(device))
         loss = drawing_loss(rgb.float(), mask.float(), targets, *weights)

@@ -1,19 +1,22 @@
-"""What single units draw, and the one that zooms."""
+"""What single units of the network generate, and the unit that zooms."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unpool.errors import OptionError
+from unpool import Progress
+from unpool.errors import OptionError, suggest
 from unpool.generate.codes import Style
 from unpool.generate.generator import Generator
-from unpool.generate.interventions import intervene
-from unpool.generate.result import Drawn, clipped, postprocess
+from unpool.generate.result import GeneratedImage, clipped, postprocess
+from unpool.vision.images import Pixels, write_image
+from unpool.vision.figures import mosaic
 from unpool.vision.signals import to_images
 
 VALUES = {
@@ -25,49 +28,105 @@ VALUES = {
     "stages.0": 10.0,
     "stages.1": 1.0,
 }
-"""The authors' values of a single unit, by the end of the name of its layer."""
-
+"""The authors' values of a single active unit, by the end of the name of its layer."""
 
 STEPS = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0)
 """What the authors add to the zoom neuron: 5 k, and nothing first."""
 
+Intervention: TypeAlias = Callable[[Tensor], Tensor]
+"""Called with the activations of a layer, after its ReLU; returns their replacement."""
 
-class Activated(NamedTuple):
-    """What single units draw."""
+
+class UnitImages(NamedTuple):
+    """What single units generate, each with all other units of its layer at zero."""
 
     layer: str
     units: list[int]
-    rgb: Tensor  #: (1 + U, 3, S, S): first of the zero vector, then of each unit
+    rgb: Tensor  #: (1 + U, 3, S, S): first for the zero vector, then for each unit
     mask: Tensor  #: (1 + U, C, S, S), likewise
-    maps: bool  #: whether the layer has maps, so that a unit reaches a part of the image
+    maps: bool  #: whether the layer has maps, so that a unit affects only a part of the image
 
-    def images(self) -> NDArray[np.uint8]:
-        """What each unit draws, (U, h, w, 3) uint8, RGB.
+    def images(self) -> Pixels:
+        """An image for each unit, (U, h, w, 3) uint8, RGB.
 
-        Of layers without maps, the object on white, as large as images are. Of maps, what they
-        add to the colors of the zero vector, zero being mid-gray, cut to what they reach.
+        For layers without maps, the object on white, of full size. For maps, the change of the
+        colors against the zero vector, with zero as mid-gray, cropped to what units affect.
         """
         if not self.maps:
-            return np.stack([drawn.on("white") for drawn in postprocess(self.rgb, self.mask)[1:]])
-        added = self.rgb[1:] - self.rgb[:1]
-        reached = added.abs().amax((0, 1)) > 0
-        rows, columns = reached.any(1).nonzero(), reached.any(0).nonzero()
-        if not len(rows):
-            return to_images(added, contrast="linear")
-        added = added[:, :, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-        return to_images(added, contrast="linear")
+            return np.stack([image.on("white") for image in postprocess(self.rgb, self.mask)[1:]])
+        change = self.rgb[1:] - self.rgb[:1]
+        affected = change.abs().amax((0, 1)) > 0
+        rows, columns = affected.any(1).nonzero(), affected.any(0).nonzero()
+        if len(rows):
+            change = change[:, :, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        return to_images(change, contrast="linear")
+
+    def save(self, path: str | Path, *, columns: int = 8) -> Path:
+        """Write the images as one sheet, an image file; returns its path."""
+        write_image(Path(path), mosaic(self.images(), columns))
+        return Path(path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: the layer and its units."""
+        return {"layer": self.layer, "units": list(self.units), "maps": self.maps}
 
 
-class Zoom(NamedTuple):
-    """A unit whose effect is like a zoom."""
+class ZoomUnit(NamedTuple):
+    """A unit whose effect resembles a zoom."""
 
     unit: int
-    factor: float  #: of the zoom whose change is most like that by the unit
-    explained: float  #: fraction of that change that is in proportion to the zoom's, 0 to 1
+    factor: float  #: of the zoom that its effect resembles most
+    explained: float  #: fraction of the effect that this zoom explains, 0 to 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return self._asdict()
+
+
+def list_layers(model: nn.Module) -> list[str]:
+    """The layers whose activations can be set, in order: fc1 to fc5, and the stages of streams."""
+    return [
+        name
+        for name, _ in model.named_modules()
+        if name.rpartition(".")[2] in ("fc1", "fc2", "fc3", "fc4", "fc5")
+        or (name.rpartition(".")[0].endswith("stages") and name.rpartition(".")[2].isdecimal())
+    ]
+
+
+@contextmanager
+def intervene(model: nn.Module, interventions: Mapping[str, Intervention]) -> Iterator[None]:
+    """Replace activations during the forward pass; the network is left unchanged afterwards.
+
+    Args:
+        model: any module.
+        interventions: by the name of a layer, see `list_layers`.
+
+    Raises:
+        OptionError: no such layer.
+
+    >>> net = torch.nn.Sequential()
+    >>> net.add_module("fc1", torch.nn.Identity())
+    >>> with intervene(net, {"fc1": torch.zeros_like}):
+    ...     net(torch.ones(2))
+    tensor([0., 0.])
+    """
+    handles = []
+    try:
+        for layer, change in interventions.items():
+            module = _rectified(model, layer)
+
+            def hook(_: nn.Module, __: object, y: Tensor, change: Intervention = change) -> Tensor:
+                return change(y)
+
+            handles.append(module.register_forward_hook(hook))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def count_units(generator: Generator, layer: str) -> int:
-    """How many units, or maps, a layer has.
+    """The number of units, or maps, of a layer.
 
     Raises:
         OptionError: no such layer.
@@ -78,38 +137,38 @@ def count_units(generator: Generator, layer: str) -> int:
         counted.append(y.shape[1])
         return y
 
-    codes, _ = generator.codes(0)
+    codes, _ = generator.encode(0)
     with intervene(generator.model, {layer: count}):
-        generator.compute(codes)
+        generator.predict(codes)
     return counted[0]
 
 
-def activate(
+def activate_units(
     generator: Generator,
     layer: str,
     units: Sequence[int],
     value: float | None = None,
     *,
-    place: tuple[int, int] | None = None,
+    position: tuple[int, int] | None = None,
     azimuth: float = 310.0,
     elevation: float = 30.0,
-) -> Activated:
-    """Draw what a single unit makes, all others of its layer being zero.
+) -> UnitImages:
+    """Generate an image from each unit alone, with all other units of its layer at zero.
 
     Args:
-        generator: draws.
-        layer: of `list_layers`.
-        units: of the layer, from 0; of maps, their numbers.
-        value: of the unit; the authors' of this layer (`VALUES`) or else 1 when not given.
-        place: of a unit of maps, row and column; the authors' when not given, which is just before
+        generator: the network.
+        layer: see `list_layers`.
+        units: their indices; of maps, the channels.
+        value: of the active unit; the authors' for this layer (`VALUES`), or else 1, by default.
+        position: row and column of the active unit in a map; by default the authors', just before
             the middle.
-        azimuth: the view, which only matters to the branch of the styles.
+        azimuth: of the view, in degrees; it matters only for layers of the style branch.
         elevation: likewise.
 
     Raises:
-        OptionError: no such layer, unit or place.
+        OptionError: no such layer, unit or position.
 
-    Dosovitskiy, Springenberg, Brox 2015, section "Analysis of the network".
+    Dosovitskiy, Springenberg & Brox 2015, section "Analysis of the network".
     """
     if value is None:
         value = next((v for end, v in VALUES.items() if layer.endswith(end)), 1.0)
@@ -117,21 +176,20 @@ def activate(
 
     def alone(y: Tensor) -> Tensor:
         shape[:] = y.shape[1:]
-        found = torch.zeros_like(y)
-        where = _place(place, shape, layer)
+        replaced = torch.zeros_like(y)
+        where = _position(position, shape, layer)
         for row, unit in enumerate(units, 1):
-            if not 0 <= unit < shape[0]:
-                raise OptionError(f"got unit {unit} of {layer}; wanted 0 to {shape[0] - 1}")
-            found[(row, unit, *where)] = value
-        return found
+            _require_unit(unit, shape[0], layer)
+            replaced[(row, unit, *where)] = value
+        return replaced
 
-    codes, _ = generator.codes([0] * (1 + len(units)), azimuth, elevation)
+    codes, _ = generator.encode([0] * (1 + len(units)), azimuth, elevation)
     with intervene(generator.model, {layer: alone}):
-        rgb, mask = generator.compute(codes, at_once=len(codes.view))
-    return Activated(layer, list(units), rgb, mask, len(shape) == 3)
+        rgb, mask = generator.predict(codes, batch=len(codes.view))
+    return UnitImages(layer, list(units), rgb, mask, len(shape) > 1)
 
 
-def push(
+def push_unit(
     generator: Generator,
     style: Style,
     unit: int,
@@ -140,16 +198,16 @@ def push(
     layer: str = "shared.fc4",
     azimuth: float = 310.0,
     elevation: float = 30.0,
-) -> list[Drawn]:
-    """Draw an object while more and more is added to one unit; by default the authors' steps.
+) -> list[GeneratedImage]:
+    """Generate an object while growing amounts are added to one unit.
 
     Args:
-        generator: draws.
-        style: as of `Generator.view`.
-        unit: of the layer, from 0; such as that of `find_zoom`.
-        amounts: one an image.
-        layer: of `list_layers`, without maps.
-        azimuth: the view.
+        generator: the network.
+        style: as for `Generator.view`.
+        unit: its index in the layer, such as that of `find_zoom_unit`.
+        amounts: one per image; by default the authors' steps.
+        layer: see `list_layers`; one without maps.
+        azimuth: of the view, in degrees.
         elevation: likewise.
 
     Raises:
@@ -159,19 +217,18 @@ def push(
 
     def pushed(y: Tensor) -> Tensor:
         if y.dim() != 2:
-            raise OptionError(f"got layer {layer}, which gives maps; wanted one without")
-        if not 0 <= unit < y.shape[1]:
-            raise OptionError(f"got unit {unit} of {layer}; wanted 0 to {y.shape[1] - 1}")
-        found = y.clone()
-        found[:, unit] += steps.to(y)
-        return found
+            raise OptionError(f"got layer {layer}, which has maps; wanted one without")
+        _require_unit(unit, y.shape[1], layer)
+        replaced = y.clone()
+        replaced[:, unit] += steps.to(y)
+        return replaced
 
-    codes, notes = generator.codes([style] * len(steps), azimuth, elevation)
+    codes, notes = generator.encode([style] * len(steps), azimuth, elevation)
     with intervene(generator.model, {layer: pushed}):
-        return postprocess(*generator.compute(codes, at_once=len(codes.view)), notes)
+        return postprocess(*generator.predict(codes, batch=len(codes.view)), notes)
 
 
-def find_zoom(
+def find_zoom_unit(
     generator: Generator,
     styles: Sequence[Style],
     step: float = 10.0,
@@ -179,77 +236,96 @@ def find_zoom(
     azimuth: float = 310.0,
     elevation: float = 30.0,
     units: Sequence[int] | None = None,
-    progress: Callable[[int, int], object] | None = None,
-) -> Zoom:
-    """Find the unit of FC-4 whose effect is nearest a zoom, by measurement.
+    progress: Progress | None = None,
+) -> ZoomUnit:
+    """Find the unit of FC-4 whose effect resembles a zoom most, by measurement.
 
-    While the styles are drawn, `step` is added to the unit, and what that changes is compared with
-    what changes where the plain drawings are enlarged about their middle, by factors from 0.5 to 2.
-    What counts is the squared cosine between the two (RGB inside the mask, and the mask), so that a
-    unit that does little is judged as one that does much.
+    For each unit, `step` is added to it, and the change of the images is compared with the change
+    when the unmodified images are enlarged about their center, by factors from 0.5 to 2. The score
+    is the squared cosine similarity of the two changes (RGB inside the mask, and the mask), which
+    does not depend on the strength of the effect.
 
     Args:
-        generator: draws.
+        generator: the network.
         styles: a few.
-        step: what is added; by the authors' 5 k, with k = 2.
-        azimuth: the view.
+        step: the amount that is added; the authors' 5 k for k = 2 by default.
+        azimuth: of the view, in degrees.
         elevation: likewise.
-        units: those to look at; all when not given.
-        progress: called with how many have been looked at, and their number.
+        units: the candidates; all by default.
+        progress: called with units done, units in total, and "units".
 
     Raises:
         OptionError: no such style or unit.
 
-    Dosovitskiy, Springenberg, Brox 2015: the "zoom neuron", there unit 28.
+    Dosovitskiy, Springenberg & Brox 2015: the "zoom neuron", unit 28 in their network.
     """
-    codes, _ = generator.codes(list(styles), azimuth, elevation)
-    plain = _shown(*generator.compute(codes))
+    codes, _ = generator.encode(list(styles), azimuth, elevation)
+    plain = _shown(*generator.predict(codes))
     factors = [2 ** (k / 8) for k in range(-8, 9) if k]
     zooms = torch.stack([(_enlarged(plain, f) - plain).flatten() for f in factors])
     zooms = F.normalize(zooms, dim=1)
     width: int = generator.model.get_submodule("shared.fc4").out_features  # type: ignore[assignment]
-    looked = range(width) if units is None else units
-    best = Zoom(looked[0], 1.0, 0.0)
-    for done, unit in enumerate(looked, 1):
+    candidates = range(width) if units is None else units
+    best = ZoomUnit(candidates[0], 1.0, 0.0)
+    for done, unit in enumerate(candidates, 1):
 
         def pushed(y: Tensor, unit: int = unit) -> Tensor:
-            found = y.clone()
-            found[:, unit] += step
-            return found
+            replaced = y.clone()
+            replaced[:, unit] += step
+            return replaced
 
         with intervene(generator.model, {"shared.fc4": pushed}):
-            changed = _shown(*generator.compute(codes)) - plain
-        cosines = (zooms @ F.normalize(changed.flatten(), dim=0)).clamp_min(0)
+            change = _shown(*generator.predict(codes)) - plain
+        cosines = (zooms @ F.normalize(change.flatten(), dim=0)).clamp_min(0)
         nearest = int(cosines.argmax())
         if (explained := float(cosines[nearest]) ** 2) > best.explained:
-            best = Zoom(unit, factors[nearest], explained)
+            best = ZoomUnit(unit, factors[nearest], explained)
         if progress is not None:
-            progress(done, len(looked))
+            progress(done, len(candidates), "units")
     return best
 
 
-def _place(place: tuple[int, int] | None, shape: Sequence[int], layer: str) -> tuple[int, ...]:
+def _rectified(model: nn.Module, layer: str) -> nn.Module:
+    """The module that outputs the activations of a layer: itself, or the ReLU after it."""
+    if layer not in dict(model.named_modules()) or not layer:
+        raise OptionError(f"got layer {layer!r}; {suggest(layer, list_layers(model))}")
+    parent, _, name = layer.rpartition(".")
+    siblings = list(model.get_submodule(parent).named_children())
+    place = [child for child, _ in siblings].index(name)
+    following = siblings[place + 1][1] if place + 1 < len(siblings) else None
+    return following if isinstance(following, nn.ReLU) else siblings[place][1]
+
+
+def _require_unit(unit: int, count: int, layer: str) -> None:
+    if not 0 <= unit < count:
+        raise OptionError(f"got unit {unit} of {layer}; wanted 0 to {count - 1}")
+
+
+def _position(
+    position: tuple[int, int] | None, shape: Sequence[int], layer: str
+) -> tuple[int, ...]:
     if len(shape) == 1:
-        if place is not None:
-            raise OptionError(f"got the place {place} in {layer}, which has no maps; leave it out")
+        if position is not None:
+            raise OptionError(f"got position={position} in {layer}, which has no maps; leave it out")
         return ()
-    row, column = place or (shape[1] // 2 - 1, shape[2] // 2 - 1)
+    row, column = position or (shape[1] // 2 - 1, shape[2] // 2 - 1)
     if not (0 <= row < shape[1] and 0 <= column < shape[2]):
         raise OptionError(
-            f"got the place {row},{column} in {layer}; its maps are {shape[1]} x {shape[2]}"
+            f"got position={row, column} in {layer}; wanted one inside its maps of "
+            f"{shape[1]} x {shape[2]}"
         )
     return row, column
 
 
 def _shown(rgb: Tensor, mask: Tensor) -> Tensor:
-    """RGB and mask as they are seen, (N, 4, S, S), colors inside the mask."""
+    """RGB inside the mask, and the mask, both clipped: (N, 4, S, S)."""
     shown = clipped(rgb, mask)
     shown[:, :3] *= shown[:, 3:]
     return shown
 
 
 def _enlarged(images: Tensor, factor: float) -> Tensor:
-    """Images enlarged about their middle; nothing beyond the border."""
-    turn = torch.tensor([[1 / factor, 0.0, 0.0], [0.0, 1 / factor, 0.0]]).expand(len(images), 2, 3)
-    grid = F.affine_grid(turn, list(images.shape), align_corners=False)
+    """Images enlarged about their center; zero beyond the border."""
+    matrix = torch.tensor([[1 / factor, 0.0, 0.0], [0.0, 1 / factor, 0.0]])
+    grid = F.affine_grid(matrix.expand(len(images), 2, 3), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)

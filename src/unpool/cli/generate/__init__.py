@@ -3,8 +3,8 @@
 import click
 
 from unpool.cli.generate.compare import compare
-from unpool.cli.generate.insides import filters, mask, unit, zoom
-from unpool.cli.generate.rows import correspond, interpolate, morph, transform
+from unpool.cli.generate.units import filters, mask, unit, zoom
+from unpool.cli.generate.sequences import correspond, interpolate, morph, transform
 from unpool.cli.generate.views import grid, list_, view
 
 __all__ = ["generate"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from unpool.generate import Drawn, Generator, Style
+    from unpool.generate import GeneratedImage, Generator, Style
 
     Images = Sequence[NDArray[np.uint8]]
 
@@ -195,7 +195,7 @@ def write_captioned(
     return [sheet.shape[1], sheet.shape[0]]
 
 
-def tell(options: dict[str, Any], path: Path, drawn: "Sequence[Drawn]", **facts: Any) -> None:
+def tell(options: dict[str, Any], path: Path, drawn: "Sequence[GeneratedImage]", **facts: Any) -> None:
     """Print what was written, and what is to be said of it."""
     notes = list(dict.fromkeys(d.note for d in drawn if d.note))
     if options["as_json"]:

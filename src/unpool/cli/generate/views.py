@@ -45,7 +45,7 @@ def list_(output: Path | None, **options: Any) -> None:
     generator = load(options)
     if output is not None:
         view = {"azimuth": 301, **typed({n: options[n] for n in ("azimuth", "elevation")})}
-        drawn = generator.draw(list(generator.styles), **view)
+        drawn = generator.generate(list(generator.styles), **view)
         tiles = [(d.on(), f"{i} {generator.styles[i]}") for i, d in enumerate(drawn)]
         write_captioned(output, tiles, _THUMBNAILS, max(1, 128 // generator.size))
     for number, name in enumerate(generator.styles):

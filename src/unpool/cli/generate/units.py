@@ -167,7 +167,7 @@ def zoom(
     \b
     Example: unpool generate zoom --style 3 -o zoom.png
     """
-    from unpool.generate import find_zoom, push
+    from unpool.generate import find_zoom_unit, push
 
     generator = load(options)
     chosen = parsed(styles or generator.styles[:3], generator)
@@ -175,7 +175,7 @@ def zoom(
     facts: dict[str, Any] = {"unit": number}
     if number is None:
         with progress("looking at units", options["quiet"]) as show:
-            found = find_zoom(generator, chosen, progress=show, **place)
+            found = find_zoom_unit(generator, chosen, progress=show, **place)
         facts = {**found._asdict(), "explained": round(found.explained, 3)}
         facts["factor"] = round(found.factor, 3)
     rows = [push(generator, style, facts["unit"], **place) for style in chosen]
@@ -206,14 +206,14 @@ def filters(
     \b
     Example: unpool generate filters -o filters.png
     """
-    from unpool.generate import draw_filters, list_filters
+    from unpool.generate import filter_sheet, list_filters
 
     generator = load(options)
     names = list_filters(generator)
     if list_layers:
         return _list(names, options["as_json"])
     chosen = layer or [name for name in names if name.startswith("rgb")][-1]
-    sheet = draw_filters(generator, chosen, **typed({"most": count}))
+    sheet = filter_sheet(generator, chosen, **typed({"most": count}))
     squares = sheet.repeat(scale, axis=0).repeat(scale, axis=1)
     size = write(output, [squares], 1, 1)
     tell(options, output, [], size=size, layer=chosen)

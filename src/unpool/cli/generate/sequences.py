@@ -135,11 +135,11 @@ def morph(
     \b
     Example: unpool generate morph --from 0 --to 1 -o morph.gif
     """
-    from unpool.generate import MORPH, ramp
+    from unpool.generate import MORPH_FRACTIONS, ramp
     from unpool.generate import morph as draw
 
     generator, moves = load(options), _moves(output)
-    shares = ramp(count or 32) if moves else list(MORPH)
+    shares = ramp(count or 32) if moves else list(MORPH_FRACTIONS)
     if count and not moves:
         shares = [1 - i / (count - 1) for i in range(count)]
     place = typed({name: options[name] for name in ("azimuth", "elevation")})
@@ -266,7 +266,7 @@ def correspond(
     """
     import numpy as np
 
-    from unpool.generate import carry, draw_pairs, spread_points
+    from unpool.generate import carry, mark_points, spread_points
     from unpool.generate import morph as draw
 
     generator = load(options)
@@ -279,10 +279,10 @@ def correspond(
     tracks = carry(frames, start)
     if _moves(output):
         shown = [
-            draw_pairs([f], [places], scale=scale) for f, places in zip(frames, tracks, strict=True)
+            mark_points([f], [places], scale=scale) for f, places in zip(frames, tracks, strict=True)
         ]
     else:
-        shown = [draw_pairs([frames[0], frames[-1]], [tracks[0], tracks[-1]], scale=scale)]
+        shown = [mark_points([frames[0], frames[-1]], [tracks[0], tracks[-1]], scale=scale)]
     size = write(output, shown, 1, 1, fps)
     found = {"points": tracks[0].round(2).tolist(), "found": tracks[-1].round(2).tolist()}
     tell(options, output, drawn, size=size, **found)

@@ -1,4 +1,4 @@
-"""Correspondences between two objects: points carried along by the optical flow of a morph."""
+"""Correspondences between two objects: points tracked through a morph by optical flow."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,32 +11,35 @@ from PIL import Image, ImageDraw
 
 from unpool.errors import OptionError, ShapeError
 from unpool.generate.result import enlarge
+from unpool.vision.images import Pixels
 
-_LEAST = 256  # pixels of a side to which smaller frames are enlarged: flows look for coarser motion
+_MIN_SIDE = 256  # smaller frames are enlarged to it: DIS assumes motion on a coarser scale
 
 
-def carry(frames: Sequence[NDArray[np.uint8]], points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Carry points from the first frame to the last by the optical flow from each to the next.
+def track_points(
+    frames: Sequence[Pixels], points: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Track points from the first frame to the last by the optical flow between successive frames.
 
-    Two objects differ too much for optical flow; the steps between two of 64 intermediate morphs
-    are small. A point moves by the flow where it stands, interpolated.
+    Two objects differ too much for optical flow, but the steps between, say, 64 intermediate morphs
+    are small. A point moves by the flow at its position, interpolated.
 
     Args:
         frames: T images, each (H, W, 3) uint8, RGB.
-        points: (P, 2) x and y in pixels of the first; the center of a pixel is a whole number.
+        points: (P, 2) x and y in pixels of the first; pixel centers are whole numbers.
 
     Returns:
-        (T, P, 2): where each point stands in each frame.
+        (T, P, 2): the position of each point in each frame.
 
     Raises:
         OptionError: points outside the image.
         ShapeError: fewer than two frames, or points of another shape.
 
-    Dosovitskiy, Springenberg, Brox 2015, section on correspondences; their flow is that of Brox and
-    Malik, here it is DIS of OpenCV (Kroeger et al. 2016).
+    Dosovitskiy, Springenberg & Brox 2015, section on correspondences. They use the optical flow of
+    Brox and Malik, this is DIS of OpenCV (Kroeger et al. 2016).
 
     >>> frames = [np.full((32, 32, 3), 255, np.uint8)] * 3
-    >>> carry(frames, np.array([[4.0, 5.0]]))[-1].tolist()
+    >>> track_points(frames, np.array([[4.0, 5.0]]))[-1].tolist()
     [[4.0, 5.0]]
     """
     start = np.asarray(points, np.float64)
@@ -48,27 +51,27 @@ def carry(frames: Sequence[NDArray[np.uint8]], points: NDArray[np.floating]) -> 
     _require_inside(start, width, height)
     engine: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     engine.setFinestScale(0)
-    scale = max(_LEAST // min(height, width), 1)
+    scale = max(_MIN_SIDE // min(height, width), 1)
     grays = [_gray(frame, scale) for frame in frames]
-    places, tracks = (start + 0.5) * scale - 0.5, [start]
+    positions, tracks = (start + 0.5) * scale - 0.5, [start]
     for before, after in pairwise(grays):
-        places = places + _sample(engine.calc(before, after, None), places)
-        tracks.append((places + 0.5) / scale - 0.5)
+        positions = positions + _sample(engine.calc(before, after, None), positions)
+        tracks.append((positions + 0.5) / scale - 0.5)
     return np.stack(tracks)
 
 
-def spread_points(mask: NDArray[np.uint8], count: int) -> NDArray[np.float64]:
-    """Points evenly spread over an object: each as far from those before it as can be.
+def spread_points(mask: Pixels, count: int) -> NDArray[np.float64]:
+    """Points spread evenly over an object: each as far from the previous ones as possible.
 
     Args:
-        mask: (H, W) uint8; the object is where it is above 127.
-        count: P, how many; fewer where the object has fewer pixels.
+        mask: (H, W) uint8; the object is where it exceeds 127.
+        count: P, the number of points; fewer if the object has fewer pixels.
 
     Returns:
-        (P, 2) x and y; the same for the same mask.
+        (P, 2) x and y; deterministic.
 
     Raises:
-        OptionError: less than one wanted, or no object.
+        OptionError: less than one point, or no object.
 
     >>> spread_points(np.eye(5, dtype=np.uint8) * 255, 2).tolist()
     [[0.0, 0.0], [4.0, 4.0]]
@@ -77,7 +80,7 @@ def spread_points(mask: NDArray[np.uint8], count: int) -> NDArray[np.float64]:
     if count < 1 or not len(where):
         raise OptionError(
             f"got {count} points on an object of {len(where)} pixels; wanted one or more of both: "
-            "name the points, or take another style or view"
+            "pass the points, or use another style or view"
         )
     chosen, distance = [where[0]], np.full(len(where), np.inf)
     while len(chosen) < min(count, len(where)):
@@ -86,30 +89,30 @@ def spread_points(mask: NDArray[np.uint8], count: int) -> NDArray[np.float64]:
     return np.array(chosen)
 
 
-def draw_pairs(
-    images: Sequence[NDArray[np.uint8]],
-    places: Sequence[NDArray[np.floating]],
+def mark_points(
+    images: Sequence[Pixels],
+    positions: Sequence[NDArray[np.floating]],
     *,
     scale: int = 4,
-) -> NDArray[np.uint8]:
-    """Lay images side by side, and the same points in all of them in the same colors.
+) -> Pixels:
+    """Show images side by side, with corresponding points in the same color.
 
     Args:
         images: each (H, W, 3) uint8, RGB, of one height.
-        places: of each image (P, 2), x and y in its pixels.
-        scale: how many times as large the images are shown.
+        positions: for each image (P, 2), x and y in its pixels.
+        scale: factor by which the images are enlarged.
 
     Returns:
         (scale * H, scale * all widths, 3) uint8.
 
     >>> blank = np.full((8, 8, 3), 255, np.uint8)
-    >>> draw_pairs([blank, blank], [np.array([[2.0, 3.0]])] * 2, scale=2).shape
+    >>> mark_points([blank, blank], [np.array([[2.0, 3.0]])] * 2, scale=2).shape
     (16, 32, 3)
     """
     sheet = Image.fromarray(enlarge(np.concatenate(images, axis=1), scale))
     draw, left = ImageDraw.Draw(sheet), 0
     radius = max(scale, 2)
-    for image, points in zip(images, places, strict=True):
+    for image, points in zip(images, positions, strict=True):
         for i, (x, y) in enumerate(points):
             center = (left + x + 0.5) * scale, (y + 0.5) * scale
             color = f"hsv({360 * i // max(len(points), 1)}, 90%, 90%)"
@@ -118,15 +121,15 @@ def draw_pairs(
     return np.asarray(sheet)
 
 
-def _gray(frame: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+def _gray(frame: Pixels, scale: int) -> Pixels:
     gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     size = gray.shape[1] * scale, gray.shape[0] * scale
     return np.asarray(cv2.resize(gray, size, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def _sample(flow: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The flow (P, 2) at places between pixels; beyond the border as at the border."""
-    x, y = (places[:, None, i].astype(np.float32) for i in (0, 1))
+def _sample(flow: NDArray[np.float32], positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The flow (P, 2) at subpixel positions; the border value beyond the border."""
+    x, y = (positions[:, None, i].astype(np.float32) for i in (0, 1))
     moved = cv2.remap(flow, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(moved, np.float64).reshape(-1, 2)
 
@@ -136,6 +139,6 @@ def _require_inside(points: NDArray[np.float64], width: int, height: int) -> Non
     if not inside.all():
         x, y = points[~inside.all(1)][0]
         raise OptionError(
-            f"got the point {x:g}, {y:g}, which is outside; wanted x below {width} and y below "
-            f"{height}, from 0"
+            f"got the point {x:g}, {y:g}, which is outside; wanted 0 <= x < {width} and "
+            f"0 <= y < {height}"
         )

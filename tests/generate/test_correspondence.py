@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from unpool.errors import OptionError, ShapeError
-from unpool.generate import carry, draw_pairs, spread_points
+from unpool.generate import carry, mark_points, spread_points
 
 
 def texture(side=96):
@@ -49,7 +49,7 @@ def test_points_are_spread():
 def test_pairs_have_one_color():
     blank = np.full((10, 12, 3), 255, np.uint8)
     places = [np.array([[2.0, 3.0], [8.0, 7.0]]), np.array([[5.0, 5.0], [1.0, 8.0]])]
-    sheet = draw_pairs([blank, blank], places, scale=8)
+    sheet = mark_points([blank, blank], places, scale=8)
     assert sheet.shape == (80, 192, 3)
     colors = [
         sheet[round((y + 0.5) * 8), round((left + x + 0.5) * 8)].tolist()
