@@ -18,6 +18,7 @@ from experiments.compact import COMPACT, for_steps, step_counter, train_compact
 from experiments.results_file import ResultsFile
 from unpool import Progress
 from unpool.cli import console
+from unpool.cli.progress import progress
 from unpool.files import atomic
 from unpool.generate.batches import load_views, split_views
 from unpool.generate.evaluate import measure
@@ -109,9 +110,9 @@ def plot_capacity(path: Path, results: dict[str, dict[str, float]]) -> None:
 def main(data: Path, output: Path, steps: int, styles: int, device: str) -> None:
     """Train the variants that are still missing, and print and plot their errors."""
     chairs = open_chairs(data)
-    with console.progress("training", quiet=False) as show:
+    with progress("training") as update:
         results = measure_capacity(
-            chairs, output, steps=steps, styles=styles, device=device, progress=show
+            chairs, output, steps=steps, styles=styles, device=device, progress=update
         )
     plot_capacity(output / "capacity.png", results)
     rows = [

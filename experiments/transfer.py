@@ -25,9 +25,10 @@ from experiments.compact import COMPACT, for_steps, step_counter, train_compact
 from experiments.results_file import ResultsFile
 from unpool import Progress
 from unpool.cli import console
+from unpool.cli.progress import progress
 from unpool.errors import DataError
 from unpool.files import atomic
-from unpool.generate.baselines import baselines, generate_views, errors, premultiplied
+from unpool.generate.baselines import baselines, errors, generate_views, premultiplied
 from unpool.generate.batches import Views, load_views
 from unpool.generate.generator import Generator
 from unpool.rendering.dataset import AZIMUTHS, Chairs, open_chairs
@@ -225,7 +226,7 @@ def _curves(file: ResultsFile, cases: Sequence[_Case]) -> Curves:
 def main(data: Path, output: Path, steps: int, targets: int, seeds: int, device: str) -> None:
     """Train the networks that are still missing, and print and plot the curves."""
     chairs = open_chairs(data)
-    with console.progress("training", quiet=False) as show:
+    with progress("training") as update:
         curves = measure_transfer(
             chairs,
             output,
@@ -233,7 +234,7 @@ def main(data: Path, output: Path, steps: int, targets: int, seeds: int, device:
             targets=targets,
             seeds=seeds,
             device=device,
-            progress=show,
+            progress=update,
         )
     plot_transfer(output / "transfer.png", curves)
     rows = [[name, *(f"{v[0]:.4f}" for v in curve.values())] for name, curve in curves.items()]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from unpool.cli import main
 from unpool.generate import Generator
-from unpool.generate.baselines import baselines, generate_views, errors, premultiplied
+from unpool.generate.baselines import baselines, errors, generate_views, premultiplied
 from unpool.generate.batches import load_views
 from unpool.models import GenerativeNet, save_pretrained
 from unpool.rendering.dataset import AZIMUTHS, open_chairs

@@ -1,4 +1,4 @@
-"""Animations can be read, and have their frames."""
+"""Animation files can be read back and have all their frames."""
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ from unpool.generate import write_animation
 
 @pytest.fixture
 def frames():
-    """A colored square on its way."""
+    """A colored square that moves to the right."""
     found = []
     for i in range(7):
         frame = np.full((24, 32, 3), 255, np.uint8)
@@ -54,6 +54,6 @@ def test_refusals(frames, tmp_path, monkeypatch):
     with pytest.raises(ShapeError, match="wanted two or more"):
         write_animation(tmp_path / "a.gif", [frames[0], frames[0][:-1]])
     monkeypatch.setattr(cv2.VideoWriter, "isOpened", lambda self: False)
-    with pytest.raises(OptionError, match=r"cannot write MP4; end the name in \.gif"):
+    with pytest.raises(OptionError, match=r"has no MP4 encoder; write a \.gif"):
         write_animation(tmp_path / "a.mp4", frames)
     assert not list(tmp_path.iterdir())

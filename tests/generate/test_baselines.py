@@ -1,4 +1,4 @@
-"""What networks are compared with, against numbers by hand."""
+"""Baselines and errors, against numbers by hand."""
 
 from pathlib import Path
 
@@ -18,11 +18,11 @@ def flat(*values):
     return np.stack([np.full((2, 2, 4), v, np.float32) for v in values])
 
 
-def test_the_nearest_view_is_so_around_the_circle():
+def test_the_nearest_view_wraps_around():
     assert nearest_view([10, 100, 300], 350) == 0
     assert nearest_view([10, 100, 300], 326) == 2
     assert nearest_view([10, 100, 300], 190) == 1
-    assert nearest_view([0, 20], 10) == 0  # both are as near
+    assert nearest_view([0, 20], 10) == 0  # at equal distance
 
 
 @pytest.mark.parametrize(
@@ -39,13 +39,13 @@ def test_blending_of_neighbors(azimuth, wanted):
     assert again[1, 1, 3] == pytest.approx(expected)
 
 
-def test_a_single_view_is_all_there_is():
+def test_a_single_view_is_used_as_it_is():
     assert blend(flat(5), [77.0], 200).max() == blend(flat(5), [77.0], 77).min() == 5
     with pytest.raises(OptionError, match="got no views to blend"):
         blend(flat(5)[:0], [], 10)
 
 
-def test_errors_are_of_colors_inside_the_mask():
+def test_errors_are_over_colors_inside_the_mask():
     images = RANDOM.integers(0, 256, (3, 2, 2, 4), dtype=np.uint8)
     truth = premultiplied(images)
     x = images.astype(float) / 255
@@ -81,7 +81,7 @@ def chairs(generator):
     return Chairs(Path(), ("stool", "bar_stool"), tuple(views))
 
 
-def test_views_are_compared_with_what_was_seen(generator, chairs):
+def test_baselines_use_seen_views_only(generator, chairs):
     images = RANDOM.integers(0, 256, (16, 32, 32, 4), dtype=np.uint8)
     held = [1, 12]
     found = compare_views(generator, chairs, images, held)
@@ -91,8 +91,8 @@ def test_views_are_compared_with_what_was_seen(generator, chairs):
     blended = [(known[0] + known[2]) / 2, (known[15] + known[13]) / 2]
     np.testing.assert_allclose(found.images["blending"], blended, atol=1e-6)
     np.testing.assert_allclose(found.images["nearest"], known[[0, 13]])
-    drawn = [generator.view("stool", azimuth=90), generator.view("bar_stool", elevation=30)]
-    for one, network in zip(drawn, found.images["network"], strict=True):
+    images = [generator.view("stool", azimuth=90), generator.view("bar_stool", elevation=30)]
+    for one, network in zip(images, found.images["network"], strict=True):
         seen = one.rgba / 255
         seen[..., :3] = np.minimum(seen[..., :3], seen[..., 3:])
         assert np.abs(seen - network).max() < 0.5 / 255 + 1e-6
@@ -103,7 +103,7 @@ def test_views_are_compared_with_what_was_seen(generator, chairs):
 
 def test_refusals(generator, chairs):
     images = np.zeros((16, 32, 32, 4), np.uint8)
-    with pytest.raises(OptionError, match="got no views held out"):
+    with pytest.raises(OptionError, match="got no held-out views"):
         compare_views(generator, chairs, images, [])
     with pytest.raises(ShapeError, match=r"got images of \(15, 32, 32, 4\)"):
         compare_views(generator, chairs, images[1:], [0])

@@ -1,4 +1,4 @@
-"""Points carried by optical flow: along a motion that is known."""
+"""Points tracked by optical flow, along a known motion."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from unpool.errors import OptionError, ShapeError
-from unpool.generate import carry, mark_points, spread_points
+from unpool.generate import mark_points, spread_points, track_points
 
 
 def texture(side=96):
@@ -16,7 +16,7 @@ def texture(side=96):
 
 
 @pytest.mark.parametrize("scale", [1, 3])
-def test_points_follow_a_pattern_that_moves(scale):
+def test_points_follow_a_moving_pattern(scale):
     pattern = np.kron(texture(), np.ones((scale, scale, 1), np.uint8))
     size = pattern.shape[1], pattern.shape[0]
     frames = []
@@ -26,16 +26,16 @@ def test_points_follow_a_pattern_that_moves(scale):
             cv2.warpAffine(pattern, moved, size, flags=cv2.INTER_CUBIC, borderValue=(255,) * 3)
         )
     points = np.array([[30.0, 40.0], [48.0, 60.0], [60.5, 33.25]]) * scale
-    tracks = carry(frames, points)
+    tracks = track_points(frames, points)
     assert tracks.shape == (9, 3, 2)
     assert np.array_equal(tracks[0], points)
-    for step, places in enumerate(tracks):
+    for step, positions in enumerate(tracks):
         wanted = points + np.array([0.75, -0.5]) * step * scale
-        assert np.abs(places - wanted).max() < 0.6 * scale
+        assert np.abs(positions - wanted).max() < 0.6 * scale
     assert np.abs(tracks[-1] - points).max() > 5 * scale
 
 
-def test_points_are_spread():
+def test_points_are_spread_evenly():
     mask = np.zeros((20, 30), np.uint8)
     mask[5:15, 10:20] = 255
     points = spread_points(mask, 4)
@@ -46,14 +46,14 @@ def test_points_are_spread():
             spread_points(*wrong)
 
 
-def test_pairs_have_one_color():
+def test_corresponding_points_have_one_color():
     blank = np.full((10, 12, 3), 255, np.uint8)
-    places = [np.array([[2.0, 3.0], [8.0, 7.0]]), np.array([[5.0, 5.0], [1.0, 8.0]])]
-    sheet = mark_points([blank, blank], places, scale=8)
+    positions = [np.array([[2.0, 3.0], [8.0, 7.0]]), np.array([[5.0, 5.0], [1.0, 8.0]])]
+    sheet = mark_points([blank, blank], positions, scale=8)
     assert sheet.shape == (80, 192, 3)
     colors = [
         sheet[round((y + 0.5) * 8), round((left + x + 0.5) * 8)].tolist()
-        for left, points in zip((0, 12), places, strict=True)
+        for left, points in zip((0, 12), positions, strict=True)
         for x, y in points
     ]
     assert colors[0] == colors[2] != colors[1] == colors[3]
@@ -62,8 +62,8 @@ def test_pairs_have_one_color():
 def test_refusals():
     frames = [np.full((8, 8, 3), 255, np.uint8)] * 2
     with pytest.raises(ShapeError, match=r"got 1 frames and points of \(1, 2\)"):
-        carry(frames[:1], np.zeros((1, 2)))
+        track_points(frames[:1], np.zeros((1, 2)))
     with pytest.raises(ShapeError, match=r"points of \(2,\)"):
-        carry(frames, np.zeros(2))
-    with pytest.raises(OptionError, match="got the point 9, 3, which is outside; wanted x below 8"):
-        carry(frames, np.array([[1.0, 1.0], [9.0, 3.0]]))
+        track_points(frames, np.zeros(2))
+    with pytest.raises(OptionError, match=r"got the point 9, 3, .* wanted 0 <= x < 8"):
+        track_points(frames, np.array([[1.0, 1.0], [9.0, 3.0]]))

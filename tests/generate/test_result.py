@@ -1,4 +1,7 @@
-"""Images with a mask: how they are shown, and files that are whole or not there."""
+"""Generated images: how they are shown and saved, atomically."""
+
+import io
+import json
 
 import numpy as np
 import pytest
@@ -11,26 +14,28 @@ from unpool.generate.result import GeneratedImage, enlarge, parse_color, postpro
 RANDOM = np.random.default_rng(0)
 
 
-def test_the_display_is_the_authors():
+def test_compositing_is_the_authors():
     """rgb * m + 1 * (1 - m), with the mask clipped."""
     rgb, mask = torch.rand(2, 3, 8, 8), torch.rand(2, 1, 8, 8) * 3 - 1
     m = mask.clamp(0, 1)
     expected = (rgb * m + 1 - m).permute(0, 2, 3, 1).numpy() * 255
-    for drawn, wanted in zip(postprocess(rgb, mask.expand(-1, 3, -1, -1)), expected, strict=True):
-        assert np.abs(drawn.on() - wanted).max() < 1.6  # it passes by bytes
-        assert np.array_equal(drawn.on("white"), drawn.on((255, 255, 255)))
+    images = postprocess(rgb, mask.expand(-1, 3, -1, -1))
+    for image, wanted in zip(images, expected, strict=True):
+        assert np.abs(image.on() - wanted).max() < 1.6  # through 8 bits
+        assert np.array_equal(image.on("white"), image.on((255, 255, 255)))
 
 
 def test_backgrounds():
-    drawn = GeneratedImage(np.array([[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]], np.uint8))
-    assert drawn.on("#0000ff").tolist() == [[[200, 100, 0], [0, 0, 255], [40, 20, 204]]]
+    pixels = [[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]]
+    image = GeneratedImage(np.array(pixels, np.uint8))
+    assert image.on("#0000ff").tolist() == [[[200, 100, 0], [0, 0, 255], [40, 20, 204]]]
     assert parse_color("red") == (255, 0, 0)
     for wrong in ("reddish", (1, 2), (0, 0, 300), "#ff00ff80", 5):
         with pytest.raises(OptionError, match=r"got the color .*; wanted a name such as white"):
-            drawn.on(wrong)
+            image.on(wrong)
 
 
-def test_values_that_are_not_finite():
+def test_values_that_are_not_finite_are_refused():
     rgb = torch.zeros(1, 3, 4, 4)
     rgb[0, 1, 2, 3] = float("nan")
     with pytest.raises(ImageError, match="values that are not finite"):
@@ -38,32 +43,32 @@ def test_values_that_are_not_finite():
 
 
 @pytest.fixture
-def drawn():
+def image():
     return GeneratedImage(RANDOM.integers(0, 256, (16, 16, 4), dtype=np.uint8))
 
 
-def test_files(drawn, tmp_path):
-    path = drawn.save(tmp_path / "deep/a.png")
+def test_files(image, tmp_path):
+    path = image.save(tmp_path / "deep/a.png")
     with Image.open(path) as found:
         assert found.mode == "RGBA"
-        assert np.array_equal(np.array(found), drawn.rgba)
-    with Image.open(drawn.save(tmp_path / "b.png", "blue")) as found:
-        assert np.array_equal(np.array(found), drawn.on("blue"))
-    with Image.open(drawn.save(tmp_path / "c.JPG", scale=3)) as found:
+        assert np.array_equal(np.array(found), image.rgba)
+    with Image.open(image.save(tmp_path / "b.png", "blue")) as found:
+        assert np.array_equal(np.array(found), image.on("blue"))
+    with Image.open(image.save(tmp_path / "c.JPG", scale=3)) as found:
         assert (found.format, found.size) == ("JPEG", (48, 48))
         shown = np.array(found.resize((16, 16), Image.Resampling.BOX)).astype(int)
-        assert np.abs(shown - drawn.on()).mean() < 30  # white where there is nothing
-    with Image.open(drawn.save(tmp_path / "d.png", scale=2)) as found:
+        assert np.abs(shown - image.on()).mean() < 30  # white where there is nothing
+    with Image.open(image.save(tmp_path / "d.png", scale=2)) as found:
         assert (found.mode, found.size) == ("RGBA", (32, 32))
 
 
-def test_refusals_write_nothing(drawn, tmp_path, monkeypatch):
+def test_refusals_write_nothing(image, tmp_path, monkeypatch):
     with pytest.raises(OptionError, match=r"got the path .*\.tiff; images end in \.png"):
-        drawn.save(tmp_path / "a.tiff")
+        image.save(tmp_path / "a.tiff")
     with pytest.raises(OptionError, match="got scale=0"):
-        drawn.save(tmp_path / "a.png", scale=0)
+        image.save(tmp_path / "a.png", scale=0)
     with pytest.raises(OptionError, match="got the color"):
-        drawn.save(tmp_path / "a.png", "whitish")
+        image.save(tmp_path / "a.png", "whitish")
 
     def broken(self, path, **_):
         path.write_bytes(b"half")
@@ -72,17 +77,29 @@ def test_refusals_write_nothing(drawn, tmp_path, monkeypatch):
     (tmp_path / "old.png").write_bytes(b"old")
     monkeypatch.setattr(Image.Image, "save", broken)
     with pytest.raises(OSError, match="No space"):
-        drawn.save(tmp_path / "old.png")
+        image.save(tmp_path / "old.png")
     assert [p.name for p in tmp_path.iterdir()] == ["old.png"]
     assert (tmp_path / "old.png").read_bytes() == b"old"
 
 
-def test_enlarging_lends_no_color_from_what_is_transparent():
-    image = np.zeros((4, 4, 4), np.uint8)
-    image[:, :2] = (255, 0, 0, 255)
-    image[:, 2:] = (0, 255, 0, 0)
-    large = enlarge(image, 4)
+def test_transparent_pixels_do_not_bleed_when_enlarged():
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[:, :2] = (255, 0, 0, 255)
+    pixels[:, 2:] = (0, 255, 0, 0)
+    large = enlarge(pixels, 4)
     seen = large[large[:, :, 3] > 16]
     assert large.shape == (16, 16, 4)
     assert (seen[:, 0] > 240).all()
     assert (seen[:, 1] < 16).all()
+
+
+def test_notebooks_show_the_transparent_image(image):
+    with Image.open(io.BytesIO(image._repr_png_())) as shown:
+        assert shown.format == "PNG"
+        assert np.array_equal(np.array(shown), image.rgba)
+
+
+def test_plain_values(image):
+    values = json.loads(json.dumps(GeneratedImage(image.rgba, "a note").to_dict()))
+    inside = (image.rgba[:, :, 3] > 127).mean()
+    assert values == {"size": [16, 16], "mask_fraction": pytest.approx(inside), "note": "a note"}

@@ -1,4 +1,4 @@
-"""Images in a row: their ends are plain views, and their codes lie between."""
+"""Sequences: their ends are plain views, and their codes lie in between."""
 
 import math
 
@@ -7,8 +7,16 @@ import pytest
 import torch
 
 from unpool.errors import OptionError
-from unpool.generate import CHANGES, MORPH_FRACTIONS, interpolate, morph, ramp, transform, turn
-from unpool.generate.sequences import combine
+from unpool.generate import (
+    CHANGES,
+    MORPH_FRACTIONS,
+    interpolate,
+    morph,
+    morph_fractions,
+    turntable,
+    vary,
+)
+from unpool.generate.sequences import encode_changes
 from unpool.generate.transformations import Transformation
 
 
@@ -16,39 +24,39 @@ def same(a, b):
     return np.abs(a.rgba.astype(int) - b.rgba).max() <= 1
 
 
-def test_a_morph_begins_and_ends_with_plain_views(generator):
-    drawn = morph(generator, "stool", "armchair", azimuth=40)
-    assert len(drawn) == len(MORPH_FRACTIONS) == 7
-    assert same(drawn[0], generator.view("stool", azimuth=40))
-    assert same(drawn[-1], generator.view("armchair", azimuth=40))
+def test_a_morph_starts_and_ends_with_plain_views(generator):
+    images = morph(generator, "stool", "armchair", azimuth=40)
+    assert len(images) == len(MORPH_FRACTIONS) == 7
+    assert same(images[0], generator.view("stool", azimuth=40))
+    assert same(images[-1], generator.view("armchair", azimuth=40))
     middle = generator.view({"stool": 0.5, "armchair": 0.5}, azimuth=40)
-    assert same(drawn[3], middle)
-    assert not same(drawn[0], drawn[-1])
+    assert same(images[3], middle)
+    assert not same(images[0], images[-1])
     both = {"stool": 0.5, "armchair": 0.5}
     assert same(morph(generator, both, "stool", [1, 0], azimuth=40)[0], middle)
 
 
-def test_views_between_two(generator):
-    drawn = interpolate(generator, 1, (350, 370), (20, 40), 5)
-    assert same(drawn[2], generator.view(1, azimuth=0, elevation=30))
-    assert same(drawn[4], generator.view(1, azimuth=10, elevation=40))
-    assert [bool(d.note) for d in drawn] == [False, False, False, True, True]
+def test_interpolated_views(generator):
+    images = interpolate(generator, 1, (350, 370), (20, 40), 5)
+    assert same(images[2], generator.view(1, azimuth=0, elevation=30))
+    assert same(images[4], generator.view(1, azimuth=10, elevation=40))
+    assert [bool(d.note) for d in images] == [False, False, False, True, True]
 
 
-def test_a_turn_does_not_stop_where_it_begins(generator):
-    drawn = turn(generator, 1, 30, 8)
-    for i, one in enumerate(drawn):
+def test_a_turntable_does_not_repeat_its_first_view(generator):
+    images = turntable(generator, 1, 30, 8)
+    for i, one in enumerate(images):
         assert same(one, generator.view(1, azimuth=45 * i, elevation=30))
 
 
-def test_a_ramp_is_slow_in_the_middle():
-    shares = ramp(33)
-    assert shares[0] == 1
-    assert shares[-1] == 0
-    assert sum(0.35 <= share <= 0.65 for share in shares) == 17
-    steps = -np.diff(shares)
+def test_animated_morphs_are_slow_in_the_middle():
+    fractions = morph_fractions(33)
+    assert fractions[0] == 1
+    assert fractions[-1] == 0
+    assert sum(0.35 <= fraction <= 0.65 for fraction in fractions) == 17
+    steps = -np.diff(fractions)
     assert (steps > 0).all()
-    np.testing.assert_allclose(np.add(shares, shares[::-1]), 1)
+    np.testing.assert_allclose(np.add(fractions, fractions[::-1]), 1)
 
 
 AS_TRANSFORMATIONS = {
@@ -74,30 +82,30 @@ def test_changes_are_the_authors(generator, change):
         torch.testing.assert_close(
             found.encode(amount), AS_TRANSFORMATIONS[change](amount).encode()
         )
-    drawn = transform(generator, 2, change, azimuth=10)
-    assert len(drawn) == 7
+    images = vary(generator, 2, change, azimuth=10)
+    assert len(images) == 7
     last = AS_TRANSFORMATIONS[change](found.high)
-    assert same(drawn[-1], generator.view(2, azimuth=10, transformation=last))
+    assert same(images[-1], generator.view(2, azimuth=10, transformation=last))
     if change not in ("zoom",):
-        assert same(drawn[3], generator.view(2, azimuth=10))
-    short = transform(generator, 2, change, 2, ends=(0, 0.1), azimuth=10)
+        assert same(images[3], generator.view(2, azimuth=10))
+    short = vary(generator, 2, change, 2, ends=(0, 0.1), azimuth=10)
     assert same(short[0], generator.view(2, azimuth=10))
 
 
 def test_changes_add_up():
-    both = combine([("zoom", 0.2), ("stretch", 0.1), ("hue", 1)])
+    both = encode_changes([("zoom", 0.2), ("stretch", 0.1), ("hue", 1)])
     wanted = Transformation(zoom_x=math.exp(0.3), zoom_y=math.exp(0.1), hue=1)
     torch.testing.assert_close(both, wanted.encode())
 
 
 def test_refusals(generator):
     for work in (
-        lambda: transform(generator, 0, "zoom", 1),
-        lambda: turn(generator, 0, count=1),
+        lambda: vary(generator, 0, "zoom", 1),
+        lambda: turntable(generator, 0, count=1),
         lambda: interpolate(generator, 0, count=1),
-        lambda: ramp(1),
+        lambda: morph_fractions(1),
     ):
-        with pytest.raises(OptionError, match="got 1 images; wanted two or more"):
+        with pytest.raises(OptionError, match="got count=1; wanted 2 images or more"):
             work()
-    with pytest.raises(OptionError, match="got the change 'twist'; it is one of translate-x"):
-        transform(generator, 0, "twist")
+    with pytest.raises(OptionError, match="got the change 'twist'; the choices are translate-x"):
+        vary(generator, 0, "twist")

@@ -1,25 +1,20 @@
-"""Units set by hand: the same as a forward pass written out."""
+"""Single units, against a forward pass written out by hand."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from tests.generate.by_hand import code_of, dense, stream
 from unpool.errors import OptionError
 from unpool.generate import (
-    PATTERNS,
     Generator,
-    activate,
+    activate_units,
     count_units,
-    filter_sheet,
     find_zoom_unit,
     intervene,
-    list_filters,
     list_layers,
-    mask_cells,
-    pattern,
-    push,
+    push_unit,
 )
 from unpool.generate.units import VALUES
 from unpool.models import encode_view
@@ -27,35 +22,9 @@ from unpool.models import encode_view
 NAMES = ["armchair", "bar_stool", "folding_chair", "stool"]
 
 
-def dense(x, layer):
-    return (x @ layer.weight.T + layer.bias).clamp_min(0)
-
-
-def stream(code, part, maps=None, skip=0):
-    """A stream of the network, written out; from `maps` on, after `skip` stages, if given."""
-    x = maps
-    if x is None:
-        x = dense(code, part.fc5).view(len(code), -1, 8, 8)
-    weights = [stage.uconv.weight for stage in part.stages]
-    for i, weight in enumerate(weights[skip:], skip):
-        x = F.conv_transpose2d(x, weight, stride=2, padding=2, output_padding=1)
-        x = x.clamp_min(0) if i < len(weights) - 1 else x
-    return x
-
-
-def code_of(net, style, azimuth, elevation):
-    """FC-4, written out."""
-    view = encode_view(torch.tensor([azimuth]), torch.tensor([elevation]))
-    parts = []
-    for branch, x in ((net.style, style), (net.view, view), (net.transformation, None)):
-        x = torch.zeros(1, 28) if x is None else x
-        parts.append(dense(dense(x, branch.fc1), branch.fc2))
-    return dense(dense(torch.cat(parts, 1), net.shared.fc3), net.shared.fc4)
-
-
 @torch.no_grad()
 def by_hand(net, layer, unit, value):
-    """What a unit draws, by arithmetic of this file."""
+    """The output for one unit, by the arithmetic of this file."""
     none = torch.zeros(1, 28)
     code = torch.zeros(1, 12 if layer.startswith("shared") else 8)
     if unit is not None:
@@ -76,7 +45,7 @@ def by_hand(net, layer, unit, value):
 
 @pytest.mark.parametrize("layer", ["style.fc1", "style.fc2", "shared.fc3", "shared.fc4"])
 def test_units_without_maps(generator, layer):
-    found = activate(generator, layer, [3, 0])
+    found = activate_units(generator, layer, [3, 0])
     value = VALUES[layer.partition(".")[2]]
     for row, unit in enumerate([None, 3, 0]):
         rgb, mask = by_hand(generator.model, layer, unit, value)
@@ -84,14 +53,14 @@ def test_units_without_maps(generator, layer):
         torch.testing.assert_close(found.mask[row], mask[0], atol=1e-4, rtol=1e-4)
     assert found.images().shape == (2, 32, 32, 3)
     assert not found.maps
-    again = activate(generator, layer, [3], 2 * value)
+    again = activate_units(generator, layer, [3], 2 * value)
     assert not torch.equal(again.rgb[1], found.rgb[1])
 
 
 @pytest.mark.parametrize(("layer", "skip", "side"), [("rgb.fc5", 0, 8), ("rgb.stages.0", 1, 16)])
 def test_units_of_maps(generator, layer, skip, side):
     net = generator.model
-    found = activate(generator, layer, [2, 4], place=(5, 3))
+    found = activate_units(generator, layer, [2, 4], position=(5, 3))
     maps = torch.zeros(3, net.rgb.stages[skip].uconv.in_channels, side, side)
     maps[1, 2, 5, 3] = maps[2, 4, 5, 3] = {0: 0.1, 1: 10.0}[skip]
     with torch.no_grad():
@@ -99,32 +68,32 @@ def test_units_of_maps(generator, layer, skip, side):
         code = code_of(net, torch.eye(4)[:1], 310.0, 30.0)
         torch.testing.assert_close(
             found.mask[1:2], stream(code, net.mask), atol=1e-4, rtol=1e-4
-        )  # the other stream is as ever
+        )  # the other stream is unaffected
     reach = {0: 13, 1: 5}[skip]
     assert found.images().shape == (2, reach, reach, 3)
-    middle = activate(generator, layer, [0])
+    middle = activate_units(generator, layer, [0])
     assert middle.rgb.shape == (2, 3, 32, 32)
     wanted = side // 2 - 1  # counted from 1: (4, 4) of 8 x 8, (8, 8) of 16 x 16
-    same = activate(generator, layer, [0], place=(wanted, wanted))
+    same = activate_units(generator, layer, [0], position=(wanted, wanted))
     assert torch.equal(middle.rgb, same.rgb)
 
 
-def test_what_is_added_to_a_unit(generator):
+def test_amounts_are_added_to_a_unit(generator):
     net = generator.model
-    drawn = push(generator, "stool", 7, [0, 10], azimuth=50, elevation=20)
-    assert np.array_equal(drawn[0].rgba, generator.view(3, azimuth=50).rgba)
+    images = push_unit(generator, "stool", 7, [0, 10], azimuth=50, elevation=20)
+    assert np.array_equal(images[0].rgba, generator.view(3, azimuth=50).rgba)
     with torch.no_grad():
         code = code_of(net, torch.eye(4)[3:], 50.0, 20.0)
         code[0, 7] += 10
         rgb, mask = (stream(code, part)[0].clamp(0, 1) for part in (net.rgb, net.mask))
     wanted = torch.cat([rgb, mask.mean(0, keepdim=True)]).permute(1, 2, 0).numpy() * 255
-    assert np.abs(drawn[1].rgba - wanted).max() < 0.6
+    assert np.abs(images[1].rgba - wanted).max() < 0.6
     with pytest.raises(OptionError, match=r"got unit 12 of shared\.fc4"):
-        push(generator, 0, 12)
+        push_unit(generator, 0, 12)
 
 
 class Zooming(nn.Module):
-    """Draws a disk, whose size grows with unit 5 of FC-4 and which unit 2 moves."""
+    """Generates a disk whose size grows with unit 5 of FC-4 and which unit 2 moves."""
 
     def __init__(self):
         super().__init__()
@@ -144,106 +113,38 @@ class Zooming(nn.Module):
         return disk.expand(-1, 3, -1, -1), disk
 
 
-def test_the_unit_that_zooms_is_found():
+def test_the_zoom_unit_is_found():
     generator = Generator(Zooming(), ["a", "b"], device="cpu")
-    seen = []
-    found = find_zoom_unit(generator, ["a", "b"], 10.0, progress=lambda *told: seen.append(told))
+    reports = []
+    found = find_zoom_unit(
+        generator, ["a", "b"], 10.0, progress=lambda *report: reports.append(report)
+    )
     assert found.unit == 5
     assert found.factor == pytest.approx(2**0.5, rel=0.01)
     assert found.explained > 0.9
-    assert seen[-1] == (8, 8)
+    assert reports[-1] == (8, 8, "units")
     assert find_zoom_unit(generator, ["a"], 10.0, units=[1, 2]).explained < 0.9
 
 
-def test_layers_can_be_named(any_generator):
+def test_every_layer_can_be_activated(any_generator):
     for layer in list_layers(any_generator.model):
         count = count_units(any_generator, layer)
-        assert activate(any_generator, layer, [count - 1]).rgb.isfinite().all()
+        assert activate_units(any_generator, layer, [count - 1]).rgb.isfinite().all()
         with pytest.raises(OptionError, match=f"got unit {count} of {layer}; wanted 0 to"):
-            activate(any_generator, layer, [count])
+            activate_units(any_generator, layer, [count])
     assert not any(module._forward_hooks for module in any_generator.model.modules())
 
 
 def test_refusals_leave_no_hooks(generator):
-    with pytest.raises(OptionError, match=r"got layer 'fc9'; it is one of style\.fc1, style\.fc2"):
-        activate(generator, "fc9", [0])
-    with pytest.raises(OptionError, match=r"got the place 8,0 in rgb\.fc5; its maps are 8 x 8"):
-        activate(generator, "rgb.fc5", [0], place=(8, 0))
+    with pytest.raises(OptionError, match=r"got layer 'fc9'; .*choices are style\.fc1, style\.fc2"):
+        activate_units(generator, "fc9", [0])
+    with pytest.raises(OptionError, match=r"got position=\(8, 0\) .* inside its maps of 8 x 8"):
+        activate_units(generator, "rgb.fc5", [0], position=(8, 0))
     with pytest.raises(OptionError, match="which has no maps"):
-        activate(generator, "shared.fc4", [0], place=(1, 1))
+        activate_units(generator, "shared.fc4", [0], position=(1, 1))
     with (
         pytest.raises(OptionError, match="got layer"),
         intervene(generator.model, {"rgb.fc5": torch.neg, "nothing": torch.neg}),
     ):
         pass
     assert not any(module._forward_hooks for module in generator.model.modules())
-
-
-# ---- cells and filters ---------------------------------------------------------------------------
-
-
-def test_patterns_are_the_authors():
-    kept = {name: pattern(name) for name in PATTERNS}
-    for k in (2, 4, 6, 8):
-        square = np.zeros((8, 8), bool)
-        square[4 - k // 2 : 4 + k // 2, 4 - k // 2 : 4 + k // 2] = True
-        assert np.array_equal(kept[f"center-{k}"], square)
-    border = np.ones((8, 8), bool)
-    border[1:7, 1:7] = False  # 2:7, counted from 1
-    assert np.array_equal(kept["border"], border)
-    assert np.array_equal(kept["checkerboard"], ~kept["other"])
-    assert kept["checkerboard"][0, 0]
-    assert kept["checkerboard"][0].sum() == 4
-    with pytest.raises(OptionError, match="got the pattern 'ring'; it is one of center-2"):
-        pattern("ring")
-
-
-def test_cells_that_are_kept_and_no_others(any_generator):
-    net = any_generator.model
-    cells = [pattern("border"), pattern("center-8"), pattern("center-2")]
-    whole = any_generator.view("stool", azimuth=301)
-    seen = []
-    layers = [name for name in list_layers(net) if name.endswith("fc5")]
-    before = net.get_submodule(layers[0]).register_forward_hook(lambda m, x, y: seen.append(y))
-    drawn = mask_cells(any_generator, "stool", cells)
-    before.remove()
-    assert np.abs(drawn[1].rgba.astype(int) - whole.rgba).max() <= 1
-    if net.streams == 2:
-        code = code_of(net, torch.eye(4)[3:], 301.0, 20.0)
-        with torch.no_grad():
-            parts = []
-            for part in (net.rgb, net.mask):
-                maps = dense(code, part.fc5).view(1, -1, 8, 8)
-                maps = maps * torch.from_numpy(cells[0])
-                parts.append(stream(None, part, maps)[0].clamp(0, 1))
-            wanted = torch.cat([parts[0], parts[1].mean(0, keepdim=True)]).permute(1, 2, 0) * 255
-        assert np.abs(drawn[0].rgba - wanted.numpy()).max() < 0.6
-        # far from the middle, what is drawn of the middle four cells is nothing
-        assert not drawn[2].rgba[:4].any()
-        assert not drawn[2].rgba[:, -4:].any()
-    with pytest.raises(OptionError, match=r"got cells of \(4, 4\); wanted 8 x 8"):
-        mask_cells(any_generator, 0, [pattern("border", 4)])
-
-
-def test_filters(any_generator):
-    names = list_filters(any_generator)
-    two = any_generator.model.streams == 2
-    assert names == (
-        ["rgb.stages.0", "rgb.stages.1", "mask.stages.0", "mask.stages.1"]
-        if two
-        else ["stream.stages.0", "rgb", "mask"]
-    )
-    first, last = (names[0], names[1])
-    side = 5 if two else 4
-    sheet = filter_sheet(any_generator, first, 3)
-    assert sheet.shape == (3 * (side + 2) - 2, 3 * (side + 2) - 2, 3)
-    colors = filter_sheet(any_generator, last)
-    assert colors.shape == (2 * (side + 2) - 2, 3 * (side + 2) - 2, 3)  # five inputs
-    module = any_generator.model.get_submodule(last)
-    weight = next(p for p in module.parameters() if p.dim() == 4)
-    strongest = weight.detach().abs().max()
-    shown = weight.detach()[1].permute(1, 2, 0).numpy() / float(strongest)
-    tile = colors[:side, side + 2 : 2 * side + 2] / 255
-    assert np.abs(tile - (0.5 + shown / 2)).max() < 0.01
-    with pytest.raises(OptionError, match="got layer 'fc1' and 16 filters"):
-        filter_sheet(any_generator, "fc1")

@@ -12,8 +12,8 @@ from unpool.generate.codes import Style
 from unpool.generate.generator import Generator
 from unpool.generate.result import clipped
 from unpool.rendering.dataset import Chairs, View
-from unpool.vision.images import Pixels, write_image
 from unpool.vision.figures import mosaic
+from unpool.vision.images import Pixels, write_image
 
 Array = NDArray[np.float32]
 
@@ -84,7 +84,7 @@ def generate_views(
     """Generate views in the form of `premultiplied`, with no color above its mask."""
     codes, _ = generator.encode(styles, azimuths, elevations)
     views = clipped(*generator.predict(codes)).permute(0, 2, 3, 1).numpy()
-    views[..., :3] = np.minimum(views[..., :3], views[..., 3:])  # outside, colors are hardly learned
+    views[..., :3] = np.minimum(views[..., :3], views[..., 3:])  # colors outside it are not learned
     return np.ascontiguousarray(views)
 
 

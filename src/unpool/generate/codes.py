@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from unpool.errors import OptionError, ShapeError, suggest
+from unpool.errors import OptionError, ShapeError
 from unpool.generate.transformations import Transformation
 
 Style: TypeAlias = str | int | Mapping[Any, float] | Tensor
@@ -56,14 +56,14 @@ def suggest_style(name: str, styles: Sequence[str]) -> str:
     words of a style ("armchair") say more than its spelling.
 
     >>> suggest_style("stol", ["armchair", "bar_stool", "stool"])
-    "did you mean 'stool'? The choices are stool, bar_stool; `generator.styles` lists all 3"
+    "did you mean 'stool' or 'bar_stool'? `generator.styles` (unpool generate list) has all 3"
     """
     words = [w for w in name.casefold().replace("-", "_").split("_") if len(w) > 2]
     containing = [s for s in styles if words and all(w in s.casefold() for w in words)]
     near = difflib.get_close_matches(name, containing, 3, 0)
     near += [s for s in difflib.get_close_matches(name, styles, 6, 0.5) if s not in near]
-    hint = f"{suggest(name, near[:3])}; " if near else ""
-    return f"{hint}`generator.styles` lists all {len(styles)}"
+    hint = f"did you mean {' or '.join(map(repr, near[:3]))}? " if near else ""
+    return f"{hint}`generator.styles` (unpool generate list) has all {len(styles)}"
 
 
 def as_styles(style: Style | Sequence[Style]) -> list[Style]:

@@ -16,9 +16,7 @@ from unpool.vision.images import Pixels
 _MIN_SIDE = 256  # smaller frames are enlarged to it: DIS assumes motion on a coarser scale
 
 
-def track_points(
-    frames: Sequence[Pixels], points: NDArray[np.floating]
-) -> NDArray[np.float64]:
+def track_points(frames: Sequence[Pixels], points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Track points from the first frame to the last by the optical flow between successive frames.
 
     Two objects differ too much for optical flow, but the steps between, say, 64 intermediate morphs

@@ -7,8 +7,8 @@ from torch import nn
 from unpool.errors import OptionError, suggest
 from unpool.generate.generator import Generator
 from unpool.generate.units import list_layers
-from unpool.vision.images import Pixels
 from unpool.vision.figures import mosaic
+from unpool.vision.images import Pixels
 from unpool.vision.signals import to_images
 
 
@@ -18,7 +18,9 @@ def list_filters(generator: Generator) -> list[str]:
     Filters with three outputs, those of the last layers, are shown in color.
     """
     names = [name for name in list_layers(generator.model) if ".stages." in name]
-    heads = [n for n in ("rgb", "mask") if _upsampling(generator.model.get_submodule(n)) is not None]
+    heads = [
+        n for n in ("rgb", "mask") if _upsampling(generator.model.get_submodule(n)) is not None
+    ]
     return names + [head for head in heads if not any(n.startswith(f"{head}.") for n in names)]
 
 

@@ -186,7 +186,8 @@ class Generator:
         if isinstance(style, Tensor):
             if style.shape != (len(self.styles),) or not style.isfinite().all():
                 raise ShapeError(
-                    f"got fractions {tuple(style.shape)}; wanted ({len(self.styles)},), all finite"
+                    f"got fractions of shape {tuple(style.shape)}; wanted ({len(self.styles)},), "
+                    "all finite"
                 )
             return style.float()
         mixture = style if isinstance(style, Mapping) else {style: 1.0}

@@ -117,8 +117,8 @@ def postprocess(rgb: Tensor, mask: Tensor, notes: Sequence[str] = ()) -> list[Ge
     values = clipped(rgb, mask).detach().float().cpu().numpy()
     if not np.isfinite(values).all():
         raise ImageError(
-            "got values from the network that are not finite; its weights are damaged: copy or "
-            "train them again"
+            "the network gave values that are not finite; its weights are damaged: copy or train "
+            "them again"
         )
     pixels = np.rint(values * 255).astype(np.uint8).transpose(0, 2, 3, 1)
     return [

@@ -32,7 +32,11 @@ _NAMES = (
 _LOGARITHMIC = (False, False, False, True, True, True, True, True, False)
 _TRIES = 20
 
-_EIGEN = ((0.51, 0.56, 0.65), (0.79, 0.01, -0.62), (0.35, -0.83, 0.44))  #: vectors of the colors, as published
+_EIGEN = (
+    (0.51, 0.56, 0.65),
+    (0.79, 0.01, -0.62),
+    (0.35, -0.83, 0.44),
+)  #: of colors
 _LARGEST = tuple(max(sum(v for v in row if s * v > 0) * s for s in (1, -1)) for row in _EIGEN)
 
 

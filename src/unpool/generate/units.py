@@ -15,8 +15,8 @@ from unpool.errors import OptionError, suggest
 from unpool.generate.codes import Style
 from unpool.generate.generator import Generator
 from unpool.generate.result import GeneratedImage, clipped, postprocess
-from unpool.vision.images import Pixels, write_image
 from unpool.vision.figures import mosaic
+from unpool.vision.images import Pixels, write_image
 from unpool.vision.signals import to_images
 
 VALUES = {
@@ -306,12 +306,14 @@ def _position(
 ) -> tuple[int, ...]:
     if len(shape) == 1:
         if position is not None:
-            raise OptionError(f"got position={position} in {layer}, which has no maps; leave it out")
+            raise OptionError(
+                f"got position={position} in {layer}, which has no maps; leave it out"
+            )
         return ()
     row, column = position or (shape[1] // 2 - 1, shape[2] // 2 - 1)
     if not (0 <= row < shape[1] and 0 <= column < shape[2]):
         raise OptionError(
-            f"got position={row, column} in {layer}; wanted one inside its maps of "
+            f"got position={(row, column)} in {layer}; wanted one inside its maps of "
             f"{shape[1]} x {shape[2]}"
         )
     return row, column

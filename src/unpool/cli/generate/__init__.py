@@ -1,20 +1,17 @@
-"""`unpool generate`: objects from their style, view and transformation."""
+"""`unpool generate`: images of objects from their style, view and transformation."""
 
 import click
 
-from unpool.cli.generate.compare import compare
-from unpool.cli.generate.units import filters, mask, unit, zoom
-from unpool.cli.generate.sequences import correspond, interpolate, morph, transform
-from unpool.cli.generate.views import grid, list_, view
+from unpool.cli.generate import compare, sequences, units, views
 
 __all__ = ["generate"]
 
 
 @click.group()
 def generate() -> None:
-    """Draw objects: chairs, with the default weights.
+    """Generate images of objects: chairs, with the default weights.
 
-    What is written depends on the ending of the file: an image, or an animation (.gif, .mp4).
+    The suffix of the output selects an image or an animation (.gif, .mp4).
 
     \b
     Example: unpool generate list -o styles.png
@@ -24,17 +21,17 @@ def generate() -> None:
 
 
 for command in (
-    list_,
-    view,
-    grid,
-    interpolate,
-    morph,
-    transform,
-    correspond,
-    mask,
-    unit,
-    zoom,
-    filters,
-    compare,
+    views.list_,
+    views.view,
+    views.grid,
+    sequences.interpolate,
+    sequences.morph,
+    sequences.transform,
+    sequences.correspond,
+    units.mask,
+    units.unit,
+    units.zoom,
+    units.filters,
+    compare.compare,
 ):
     generate.add_command(command)

@@ -1,4 +1,4 @@
-"""`unpool generate interpolate`, `morph`, `transform` and `correspond`: images in a row."""
+"""`unpool generate interpolate`, `morph`, `transform` and `correspond`: sequences of images."""
 
 from pathlib import Path
 from typing import Any
@@ -15,35 +15,22 @@ from unpool.cli.generate.options import (
     SCALE,
     SHARED,
     STYLE,
-    TIMES,
+    is_animation,
     load,
     output,
     pair,
-    parsed,
-    tell,
+    parse_styles,
+    print_written,
+    scale_option,
+    there_and_back,
+    typed_view,
+    view_options,
     write,
     write_captioned,
 )
-from unpool.cli.generate.options import (
-    view as seen,
-)
-from unpool.cli.options import FROM_ONE, choice, typed
+from unpool.cli.options import FROM_ONE
 
 _ALL = (*IMAGES, *ANIMATIONS)
-_CHANGES = (
-    "translate-x",
-    "translate-y",
-    "angle",
-    "zoom",
-    "stretch",
-    "saturation",
-    "brightness",
-    "hue",
-)
-
-
-def _moves(path: Path) -> bool:
-    return path.suffix.lower() in ANIMATIONS
 
 
 @click.command()
@@ -53,14 +40,14 @@ def _moves(path: Path) -> bool:
     callback=pair("0,360"),
     default="0,360",
     metavar="FROM,TO",
-    help="Degrees around it; 350,370 is the short way.  [default: 0,360]",
+    help="Degrees around the object; 350,370 is the short way.  [default: 0,360]",
 )
 @click.option(
     "--elevation",
     callback=pair("20 or 0,60", alone=True),
     default="20",
     metavar="FROM,TO",
-    help="Degrees above it.  [default: 20]",
+    help="Degrees above the object.  [default: 20]",
 )
 @COUNT
 @BACKGROUND
@@ -79,10 +66,10 @@ def interpolate(
     output: Path,
     **options: Any,
 ) -> None:
-    """Draw views from one to another, between and beyond those of the training.
+    """Generate the views from one to another, between and beyond those of the training.
 
-    There are 62 images of an animation and 8 of a sheet, unless --count is given. An animation
-    of a whole turn goes round without a stop, any other there and back.
+    By default an animation has 62 images, a sheet 8. An animation of a full turn loops smoothly;
+    any other runs forward and backward.
 
     With --json, there is an object with output, size, style, images and notes.
 
@@ -90,24 +77,23 @@ def interpolate(
     Example: unpool generate interpolate --style 3 -o turn.gif
              unpool generate interpolate --style 3 --azimuth 30 --elevation 0,60 -o above.png
     """
-    from unpool.generate import interpolate as draw
-    from unpool.generate import turn
+    from unpool.generate import interpolate, turntable
 
-    generator, moves = load(options), _moves(output)
-    mixed, count = parsed([style], generator)[0], count or (62 if moves else 8)
-    whole = abs(azimuth[1] - azimuth[0]) == 360 and elevation[0] == elevation[1]
-    if whole:  # the last image would be the first
-        drawn = turn(generator, mixed, elevation[0], count)
+    generator, animated = load(options), is_animation(output)
+    mixture, count = parse_styles([style], generator)[0], count or (62 if animated else 8)
+    full_turn = abs(azimuth[1] - azimuth[0]) == 360 and elevation[0] == elevation[1]
+    if full_turn:  # whose last view would repeat the first
+        images = turntable(generator, mixture, elevation[0], count)
     else:
-        drawn = draw(generator, mixed, azimuth, elevation, count)
-    shown = drawn if whole or not moves else drawn + drawn[-2:0:-1]
-    size = write(output, [d.on(background) for d in shown], len(drawn), scale, fps)
-    tell(options, output, drawn, size=size, style=style, images=len(shown))
+        images = interpolate(generator, mixture, azimuth, elevation, count)
+    shown = there_and_back(images) if animated and not full_turn else images
+    size = write(output, [image.on(background) for image in shown], len(images), scale, fps)
+    print_written(options, output, images, size=size, style=style, images=len(shown))
 
 
 @click.command()
 @ENDS
-@seen(301, 20)
+@view_options(301, 20)
 @COUNT
 @BACKGROUND
 @SCALE
@@ -124,47 +110,46 @@ def morph(
     output: Path,
     **options: Any,
 ) -> None:
-    """Turn one style into another.
+    """Morph one style into another.
 
-    An animation goes there in 32 steps, unless --count is given, and back. A sheet has the
-    authors' seven, or --count with even shares.
+    An animation takes 32 steps, or --count, forward and backward. A sheet has the authors' seven
+    fractions, or --count evenly spaced ones.
 
-    With --json, there is an object with output, size, shares (of the first style, in the order of
-    the images) and notes.
+    With --json, there is an object with output, size, fractions (of the first style, in the order
+    of the images), images and notes.
 
     \b
     Example: unpool generate morph --from 0 --to 1 -o morph.gif
     """
-    from unpool.generate import MORPH_FRACTIONS, ramp
-    from unpool.generate import morph as draw
+    from unpool.generate import MORPH_FRACTIONS, morph, morph_fractions
 
-    generator, moves = load(options), _moves(output)
-    shares = ramp(count or 32) if moves else list(MORPH_FRACTIONS)
-    if count and not moves:
-        shares = [1 - i / (count - 1) for i in range(count)]
-    place = typed({name: options[name] for name in ("azimuth", "elevation")})
-    a, b = parsed([first, last], generator)
-    drawn = draw(generator, a, b, shares, **place)
-    shown = drawn + drawn[-2:0:-1] if moves else drawn
-    size = write(output, [d.on(background) for d in shown], len(drawn), scale, fps)
-    tell(options, output, drawn, size=size, shares=shares, images=len(shown))
+    generator, animated = load(options), is_animation(output)
+    fractions = morph_fractions(count or 32) if animated else list(MORPH_FRACTIONS)
+    if count and not animated:
+        fractions = [1 - i / (count - 1) for i in range(count)]
+    a, b = parse_styles([first, last], generator)
+    images = morph(generator, a, b, fractions, **typed_view(options))
+    shown = there_and_back(images) if animated else images
+    size = write(output, [image.on(background) for image in shown], len(images), scale, fps)
+    print_written(options, output, images, size=size, fractions=fractions, images=len(shown))
 
 
 @click.command()
 @STYLE
-@choice(
+@click.option(
     "--change",
-    _CHANGES,
-    "What is varied; can be given several times.  [default: all]",
     multiple=True,
+    metavar="NAME",
+    help="A transformation, see below; repeatable.  [default: all]",
 )
 @click.option(
     "--ends",
     callback=pair("-0.5,0.5"),
     metavar="FROM,TO",
-    help="Of all changes: fractions of the side, radians or logarithms.  [default: the authors']",
+    help="Range of all changes: fractions of the side, radians or logarithms.  "
+    "[default: the authors']",
 )
-@seen(301, 20)
+@view_options(301, 20)
 @COUNT
 @BACKGROUND
 @SCALE
@@ -182,10 +167,11 @@ def transform(
     output: Path,
     **options: Any,
 ) -> None:
-    """Move, turn, zoom, stretch and recolor an object by degrees, beyond what was trained.
+    """Move, rotate, zoom, stretch and recolor an object in growing amounts.
 
-    A sheet has a row for each change, of 7 images unless --count is given; an animation shows
-    one after another, 15 images there and back. The authors' ends are
+    A sheet has a row for each change, of 7 images unless --count is given; an animation shows one
+    change after another, 15 images forward and backward. The authors' ranges, which exceed those of
+    the training, are
 
     \b
       translate-x, translate-y   -0.2 to 0.2   fractions of the side
@@ -202,22 +188,23 @@ def transform(
     Example: unpool generate transform --style 3 -o transform.png
              unpool generate transform --style 3 --change angle -o angle.gif
     """
-    from unpool.generate import transform as draw
-    from unpool.generate.sequences import degrees
+    from unpool.generate import CHANGES, vary
+    from unpool.generate.sequences import amounts
 
-    generator, moves = load(options), _moves(output)
-    count = count or (15 if moves else 7)
-    place = typed({name: options[name] for name in ("azimuth", "elevation")})
-    mixed, changes = parsed([style], generator)[0], change or _CHANGES
-    rows = [draw(generator, mixed, name, count, ends=ends, **place) for name in changes]
-    shown = [d for row in rows for d in (row + row[-2:0:-1] if moves else row)]
-    if moves:
-        size = write(output, [d.on(background) for d in shown], count, scale, fps)
+    generator, animated = load(options), is_animation(output)
+    count, place = count or (15 if animated else 7), typed_view(options)
+    mixture, changes = parse_styles([style], generator)[0], change or tuple(CHANGES)
+    rows = [vary(generator, mixture, name, count, ends=ends, **place) for name in changes]
+    images = [image for row in rows for image in (there_and_back(row) if animated else row)]
+    shown = [image.on(background) for image in images]
+    if animated:
+        size = write(output, shown, count, scale, fps)
     else:
-        named = [f"{name} {round(a, 2):+g}" for name in changes for a in degrees(name, count, ends)]
-        tiles = [(d.on(background), text) for d, text in zip(shown, named, strict=True)]
-        size = write_captioned(output, tiles, count, scale)
-    tell(options, output, shown, size=size, style=style, changes=list(changes))
+        captions = [
+            f"{name} {round(a, 2):+g}" for name in changes for a in amounts(name, count, ends)
+        ]
+        size = write_captioned(output, list(zip(shown, captions, strict=True)), count, scale)
+    print_written(options, output, images, size=size, style=style, changes=list(changes))
 
 
 @click.command()
@@ -228,18 +215,24 @@ def transform(
     callback=pair("64,20"),
     multiple=True,
     metavar="X,Y",
-    help="A place in the first, in pixels; can be given several times.  [default: as --points]",
+    help="A point of the first style, in pixels; repeatable.  [default: see --points]",
 )
-@click.option("--points", "spread", type=FROM_ONE, default=12, help="How many.  [default: 12]")
+@click.option(
+    "--points",
+    "spread",
+    type=FROM_ONE,
+    default=12,
+    help="Number of points to spread over the first style.  [default: 12]",
+)
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
     default=64,
-    help="Morphs in between.  [default: 64]",
+    help="Number of intermediate morphs.  [default: 64]",
 )
-@seen(301, 20)
+@view_options(301, 20)
 @FPS
-@click.option("--scale", type=TIMES, default=4, help="Enlarge so many times.  [default: 4]")
+@scale_option(4)
 @output("correspond.png", *_ALL)
 @SHARED
 def correspond(
@@ -253,36 +246,35 @@ def correspond(
     output: Path,
     **options: Any,
 ) -> None:
-    """Find what of one style corresponds to what of another, by the optical flow of a morph.
+    """Find corresponding points of two styles, by optical flow through a morph.
 
-    An image shows both, with the same points in the same colors; an animation shows the points
-    on their way.
+    An image shows both styles, with corresponding points in the same color; an animation shows the
+    points on their way.
 
-    With --json, there is an object with output, points (x and y in the first) and found (in the
-    other).
+    With --json, there is an object with output, size, points (x and y in the first style), matches
+    (in the other) and notes.
 
     \b
     Example: unpool generate correspond --from 0 --to 1 -o correspond.png
     """
     import numpy as np
 
-    from unpool.generate import carry, mark_points, spread_points
-    from unpool.generate import morph as draw
+    from unpool.generate import mark_points, morph, spread_points, track_points
 
     generator = load(options)
-    place = typed({name: options[name] for name in ("azimuth", "elevation")})
-    a, b = parsed([first, last], generator)
-    shares = [1 - i / (steps + 1) for i in range(steps + 2)]
-    drawn = draw(generator, a, b, shares, **place)
-    frames = [d.on() for d in drawn]
-    start = np.array(points) if points else spread_points(drawn[0].rgba[:, :, 3], spread)
-    tracks = carry(frames, start)
-    if _moves(output):
+    a, b = parse_styles([first, last], generator)
+    fractions = [1 - i / (steps + 1) for i in range(steps + 2)]
+    images = morph(generator, a, b, fractions, **typed_view(options))
+    frames = [image.on() for image in images]
+    start = np.array(points) if points else spread_points(images[0].rgba[:, :, 3], spread)
+    tracks = track_points(frames, start)
+    if is_animation(output):
         shown = [
-            mark_points([f], [places], scale=scale) for f, places in zip(frames, tracks, strict=True)
+            mark_points([frame], [positions], scale=scale)
+            for frame, positions in zip(frames, tracks, strict=True)
         ]
     else:
         shown = [mark_points([frames[0], frames[-1]], [tracks[0], tracks[-1]], scale=scale)]
     size = write(output, shown, 1, 1, fps)
-    found = {"points": tracks[0].round(2).tolist(), "found": tracks[-1].round(2).tolist()}
-    tell(options, output, drawn, size=size, **found)
+    found = {"points": tracks[0].round(2).tolist(), "matches": tracks[-1].round(2).tolist()}
+    print_written(options, output, images, size=size, **found)

@@ -1,4 +1,4 @@
-"""`unpool generate list`, `view` and `grid`: what there is, one image, many views."""
+"""`unpool generate list`, `view` and `grid`: the styles, one image, many views."""
 
 from pathlib import Path
 from typing import Any
@@ -17,36 +17,38 @@ from unpool.cli.generate.options import (
     amounts,
     load,
     output,
-    parsed,
-    tell,
+    parse_styles,
+    print_written,
+    typed_view,
+    view_options,
     write,
     write_captioned,
 )
-from unpool.cli.generate.options import (
-    view as seen,
-)
-from unpool.cli.options import FROM_ONE, typed
+from unpool.cli.options import FROM_ONE
 
-_THUMBNAILS = 10  # a row
+_THUMBNAILS = 10  # in a row
 
 
 @click.command("list")
-@click.option("-o", "--output", type=File(*IMAGES), metavar="FILE", help="Write thumbnails, too.")
-@seen(301, 20)
+@click.option(
+    "-o", "--output", type=File(*IMAGES), metavar="FILE", help="Write a sheet of thumbnails too."
+)
+@view_options(301, 20)
 @SHARED
 def list_(output: Path | None, **options: Any) -> None:
-    """Show the styles, and their images on a sheet with -o.
+    """Show the styles, and with -o a sheet of their images.
 
-    With --json, the line of a style has style and number.
+    With --json, there is a line for each style, with style and number.
 
     \b
     Example: unpool generate list -o styles.png
     """
     generator = load(options)
     if output is not None:
-        view = {"azimuth": 301, **typed({n: options[n] for n in ("azimuth", "elevation")})}
-        drawn = generator.generate(list(generator.styles), **view)
-        tiles = [(d.on(), f"{i} {generator.styles[i]}") for i, d in enumerate(drawn)]
+        images = generator.generate(
+            list(generator.styles), **{"azimuth": 301, **typed_view(options)}
+        )
+        tiles = [(one.on(), f"{i} {generator.styles[i]}") for i, one in enumerate(images)]
         write_captioned(output, tiles, _THUMBNAILS, max(1, 128 // generator.size))
     for number, name in enumerate(generator.styles):
         if options["as_json"]:
@@ -59,7 +61,7 @@ def list_(output: Path | None, **options: Any) -> None:
 
 @click.command()
 @STYLE
-@seen(0, 20)
+@view_options(0, 20)
 @click.option(
     "--change",
     "changes",
@@ -67,12 +69,12 @@ def list_(output: Path | None, **options: Any) -> None:
     multiple=True,
     metavar="NAME=AMOUNT",
     help="A transformation: translate-x or translate-y, in fractions of the side; angle or hue, in "
-    "radians; zoom, stretch, saturation or brightness, in logarithms. Can be given several times.",
+    "radians; zoom, stretch, saturation or brightness, in logarithms. Repeatable.",
 )
 @click.option(
     "--background",
     metavar="COLOR",
-    help="A name or #rrggbb.  [default: a PNG is transparent, a JPEG white]",
+    help="A name or #rrggbb.  [default: transparent in a PNG, white in a JPEG]",
 )
 @SCALE
 @output("view.png", *IMAGES)
@@ -85,7 +87,7 @@ def view(
     output: Path,
     **options: Any,
 ) -> None:
-    """Draw a style, or a mixture of several, from any side.
+    """Generate one view of a style, or of a mixture of styles.
 
     With --json, there is an object with output, style, azimuth, elevation and notes.
 
@@ -93,21 +95,24 @@ def view(
     Example: unpool generate view --style 3 --azimuth 45 --elevation 25 -o chair.png
              unpool generate view --style 0=1,1=-1,2=1 --change angle=0.2 -o chair.png
     """
-    from unpool.generate.sequences import combine
+    from unpool.generate.sequences import encode_changes
 
     generator = load(options)
-    place = {"azimuth": 0.0, "elevation": 20.0}
-    place |= typed({name: options[name] for name in place})
-    change = combine(changes) if changes else None
-    drawn = generator.view(parsed([style], generator)[0], **place, transformation=change)
-    drawn.save(output, background, scale=scale)
-    tell(options, output, [drawn], style=style, **place)
+    place = {"azimuth": 0.0, "elevation": 20.0, **typed_view(options)}
+    change = encode_changes(changes) if changes else None
+    image = generator.view(parse_styles([style], generator)[0], **place, transformation=change)
+    image.save(output, background, scale=scale)
+    print_written(options, output, [image], style=style, **place)
 
 
 @click.command()
 @STYLES
-@click.option("--columns", type=FROM_ONE, default=8, help="Azimuths, all around.  [default: 8]")
-@click.option("--elevation", type=float, default=20, help="Degrees above.  [default: 20]")
+@click.option(
+    "--columns", type=FROM_ONE, default=8, help="Number of azimuths around.  [default: 8]"
+)
+@click.option(
+    "--elevation", type=float, default=20, help="Degrees above the object.  [default: 20]"
+)
 @BACKGROUND
 @SCALE
 @output("grid.png", *IMAGES)
@@ -121,7 +126,7 @@ def grid(
     output: Path,
     **options: Any,
 ) -> None:
-    """Draw styles, a row each, from all around; all styles when none is named.
+    """Generate a grid: a row for each style (all by default), seen from all around.
 
     With --json, there is an object with output, size, styles, azimuths and notes.
 
@@ -130,8 +135,8 @@ def grid(
     """
     generator = load(options)
     azimuths = [360 * i / columns for i in range(columns)]
-    rows = generator.grid(parsed(styles, generator), azimuths, elevation)
-    drawn = [one for row in rows for one in row]
-    size = write(output, [one.on(background) for one in drawn], columns, scale)
+    rows = generator.grid(parse_styles(styles, generator), azimuths, elevation)
+    images = [image for row in rows for image in row]
+    size = write(output, [image.on(background) for image in images], columns, scale)
     names = list(styles) or generator.styles
-    tell(options, output, drawn, size=size, styles=names, azimuths=azimuths)
+    print_written(options, output, images, size=size, styles=names, azimuths=azimuths)
