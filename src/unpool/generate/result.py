@@ -12,8 +12,7 @@ from torch import Tensor
 
 from unpool.errors import ImageError, OptionError
 from unpool.files import atomic
-from unpool.vision.figures import png_bytes
-from unpool.vision.images import Pixels
+from unpool.vision.images import Pixels, encode_png
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -30,7 +29,7 @@ class GeneratedImage:
         return f"GeneratedImage({side} x {side}{', ' * bool(self.note)}{self.note})"
 
     def _repr_png_(self) -> bytes:
-        return png_bytes(self.rgba)
+        return encode_png(self.rgba)
 
     def on(self, background: str | Sequence[int] = "white") -> Pixels:
         """Composite onto a background, as the authors do: rgb * m + background * (1 - m).
