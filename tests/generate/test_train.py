@@ -239,10 +239,10 @@ def test_parts_are_together_what_a_whole_batch_is(size, monkeypatch):
     """Passed one after the other, and shared by two processes."""
     views, learned = some_views(6), np.arange(6)
     whole = lessons(views, learned, TINY, 4)
-    monkeypatch.setattr(module.parallel, "world", lambda: 2)
+    monkeypatch.setattr(module.distributed, "world", lambda: 2)
     ranks = []
     for rank in range(2):
-        monkeypatch.setattr(module.parallel, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(module.distributed, "rank", lambda rank=rank: rank)
         ranks.append(lessons(views, learned, TINY, size))
         ranks[-1] = [next(ranks[-1]) for _ in range(3 * 4 // size // 2)]
     monkeypatch.undo()
