@@ -19,6 +19,8 @@ for bugs.
 import difflib
 from collections.abc import Iterable
 
+_LISTED = 30  # names in a message
+
 
 class UnpoolError(Exception):
     """The base of every error that a user can cause."""
@@ -55,10 +57,15 @@ def suggest(name: object, known: Iterable[str]) -> str:
         name: the unknown name.
         known: all known names, in the order to list them.
 
+    Of long lists, such as the layers of a network, only the first names are given.
+
     >>> suggest("edgeboxs", ["edgeboxes", "grid"])
     "did you mean 'edgeboxes'? The choices are edgeboxes, grid"
+    >>> suggest("conv9", [f"conv{i}" for i in range(1, 40)])[-36:]
+    'conv1, conv2, conv3, ... (39 in all)'
     """
     names = list(known)
     near = difflib.get_close_matches(str(name), names, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}{'The' if near else 'the'} choices are {', '.join(names) or 'none'}"
+    listed = names if len(names) <= _LISTED else [*names[:3], f"... ({len(names)} in all)"]
+    return f"{hint}{'The' if near else 'the'} choices are {', '.join(listed) or 'none'}"

@@ -13,7 +13,7 @@ from PIL import Image
 from unpool.bench import occlusion
 from unpool.cli import main
 from unpool.models import DeconvNet, ZFNet, save_pretrained
-from unpool.visualize import load_subject, occlude, occlude_region
+from unpool.visualize import load_model, occlude, occlude_region
 
 NETS = """
 import torch
@@ -65,8 +65,8 @@ def run(capsys, tmp_path, monkeypatch):
     return run
 
 
-def seen(subject, image="a.png"):
-    return subject.prepare([subject.inputs.crop(np.array(Image.open(image)))])
+def seen(loaded, image="a.png"):
+    return loaded.prepare([loaded.preprocessing.crop(np.array(Image.open(image)))])
 
 
 def test_a_classifier(run, tmp_path):
@@ -80,8 +80,8 @@ def test_a_classifier(run, tmp_path):
     first, second = map(json.loads, out)
     assert (second["source"], "error" in second) == ("bad.png", True)
     assert (first["name"], first["class"], first["exact incremental"]) == ("cat", 2, "yes")
-    subject = load_subject(torch_model=model, size=32, device="cpu")
-    wanted = occlude(subject.model, seen(subject), target=2, layer="3", window=10, stride=6)
+    loaded = load_model(torch_model=model, size=32, device="cpu")
+    wanted = occlude(loaded.model, seen(loaded), target=2, layer="3", window=10, stride=6)
     told = json.loads(Path(first["facts"]).read_text())
     assert np.allclose(told["values"], wanted.values, rtol=1e-5)
     assert (told["unit"], told["layer"]) == (wanted.unit, "3")
@@ -105,8 +105,8 @@ def test_defaults_take_the_last_maps_and_the_most_probable_class(run, tmp_path):
 def test_a_network_that_segments(run, tiny):
     options = ["--weights", tiny, "--occluder", 12, "-o", "out"]
     code, out, err = run("a.png", *options, "--json")
-    subject = load_subject(tiny, device="cpu")
-    wanted = occlude_region(subject.model, seen(subject), window=12)
+    loaded = load_model(tiny, device="cpu")
+    wanted = occlude_region(loaded.model, seen(loaded), window=12)
     record = json.loads(out[0])
     told = json.loads(Path(record["facts"]).read_text())
     assert (code, err) == (0, [])
@@ -201,13 +201,13 @@ def test_bench(capsys, monkeypatch):
     monkeypatch.setattr(occlusion, "measure", partial(occlusion.measure, **SMALL))
     assert main(["bench", "occlusion", "--rounds", "2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (found["subject"], found["rounds"]) == ("occlusion", 2)
+    assert (found["loaded"], found["rounds"]) == ("occlusion", 2)
     assert found["positions"] == {"incremental": 49, "others": 16, "all": 49}
     assert found["different"] < 1e-5
     seconds = found["seconds_per_position"]
     assert min(found["ratio_plain"], *(s["low"] for s in seconds.values())) > 0
     if found["ratio_captum"] is not None:
-        assert list(seconds) == ["incremental", "plain", "captum 1", "captum 8"]
+        assert list(seconds) == ["incremental", "naive", "captum 1", "captum 8"]
         assert found["captum"] in seconds
     assert main(["bench", "occlusion", "--rounds", "1", "--full"]) == 0
     assert "s a position" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from PIL import Image
 
 from unpool.cli import main
 from unpool.models import DeconvNet, save_pretrained
-from unpool.visualize import load_subject, project, to_images
+from unpool.visualize import load_model, project, to_images
 
 NETS = """
 import torch
@@ -91,11 +91,11 @@ def test_project(run, tiny):
     wanted = {f"{i}.{end}" for i in (0, 1) for end in ("json", "input.png")}
     wanted |= {f"{i}.trunk.stages.1.{unit}.png" for i in (0, 1) for unit in (1, 3)}
     assert names("out") == wanted
-    subject = load_subject(tiny, device="cpu")
+    loaded = load_model(tiny, device="cpu")
     crop = np.array(Image.open(first["input"]))
     assert crop.shape == (32, 32, 3)
     for told in first["projections"]:
-        found = project(subject.model, subject.prepare([crop]), told["layer"], told["unit"])
+        found = project(loaded.model, loaded.prepare([crop]), told["layer"], told["unit"])
         assert told["value"] == pytest.approx(float(found.values))
         shown = np.array(Image.open(told["file"]))
         assert np.array_equal(shown, to_images(found.signal, order="BGR")[0])
@@ -265,11 +265,11 @@ def test_what_is_refused(refused, tiny, args, message):
 
 def shares(tiny, path, box=None):
     """Class fractions of what the network sees, by the network alone."""
-    subject = load_subject(tiny, device="cpu")
+    loaded = load_model(tiny, device="cpu")
     image = np.array(Image.open(path))
     if box is not None:
         image = image[box[1] : box[3], box[0] : box[2]]
-    labels = subject.model(subject.prepare([subject.inputs.crop(image)])).argmax(1)
+    labels = loaded.model(loaded.prepare([loaded.preprocessing.crop(image)])).argmax(1)
     return {n: float((labels == n).float().mean()) for n in range(3)}
 
 
@@ -343,7 +343,7 @@ def test_models_stay_as_they_are(run, tmp_path, monkeypatch):
     load = torch.nn.Module.eval
     monkeypatch.setattr(torch.nn.Module, "eval", lambda self: made.append(self) or load(self))
     assert run("top", "in", "--torch-model", "NETS:build", "--size", 24, "--shown", 1)[0] == 0
-    fresh = load_subject(torch_model=f"nets_{tmp_path.name}:build").model.state_dict()
+    fresh = load_model(torch_model=f"nets_{tmp_path.name}:build").model.state_dict()
     (model, *_) = made
     assert all(torch.equal(fresh[name], value) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.visualize import Layer, Probe, list_layers
+from unpool.visualize import ActivationRecorder, Layer, list_layers
 from unpool.visualize.activations import chain_layers
 
 
@@ -39,7 +39,7 @@ def test_what_layers_give(style, build, images):
     for layer in listed:
         module = model.get_submodule(layer.name.partition(":")[0])
         assert layer.kind == type(module).__name__
-    found = Probe(model, names)(images)
+    found = ActivationRecorder(model, names)(images)
     assert list(found) == names
     for layer in listed:
         if layer.name in found:
@@ -54,7 +54,7 @@ def test_a_layer_that_runs_again(build, images):
     seen = []
     model[4].relu.register_forward_hook(lambda m, i, o: seen.append(o.detach().clone()))
     with torch.no_grad():
-        found = Probe(model, ["4.relu:2", "4.relu"])(images)
+        found = ActivationRecorder(model, ["4.relu:2", "4.relu"])(images)
         model(images)
     assert list(found) == ["4.relu", "4.relu:2"]
     assert torch.equal(found["4.relu"], seen[-2])
@@ -67,16 +67,18 @@ def test_it_stops_at_the_deepest_layer(images):
             raise AssertionError("one layer too many")
 
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Refuses())
-    probe = Probe(model, ["1", "0"])
+    recorder = ActivationRecorder(model, ["1", "0"])
     for _ in range(2):
-        assert list(probe(images)) == ["0", "1"]
+        assert list(recorder(images)) == ["0", "1"]
     with pytest.raises(ShapeError, match=r"cannot be run on .*: one layer too many"):
         list_layers(model, images)
 
 
 def test_maps_are_seen_as_they_come(build, images):
     model, seen = build("vgg", inplace=True), []
-    Probe(model, ["0", "3", "4"]).visit(images, lambda name, maps: seen.append((name, maps)))
+    ActivationRecorder(model, ["0", "3", "4"]).visit(
+        images, lambda name, maps: seen.append((name, maps))
+    )
     assert [name for name, _ in seen] == ["0", "3", "4"]
     expected = by_hooks(model, images)
     assert torch.equal(seen[0][1], expected["1"])  # ReLU has worked in place since
@@ -85,10 +87,10 @@ def test_maps_are_seen_as_they_come(build, images):
 
 def test_new_weights_are_seen(images):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
-    probe = Probe(model, ["0"])
+    recorder = ActivationRecorder(model, ["0"])
     with torch.no_grad():
         model[0].weight.mul_(2)
-        assert torch.equal(probe(images)["0"], model[0](images))
+        assert torch.equal(recorder(images)["0"], model[0](images))
 
 
 def test_several_results_and_none(images):
@@ -113,26 +115,26 @@ def test_several_results_and_none(images):
     model = Model()
     listed = list_layers(model, images)
     assert listed == [Layer("several", "Several", (3, 31, 33)), Layer("lstm", "LSTM", (3, 4))]
-    assert torch.equal(Probe(model, ["several"])(images)["several"], images + 1)
+    assert torch.equal(ActivationRecorder(model, ["several"])(images)["several"], images + 1)
     for name in ("tells", "unused"):
         with pytest.raises(OptionError, match=f"layer '{name}' of the model did not run, or gives"):
-            Probe(model, [name])(images)
+            ActivationRecorder(model, [name])(images)
 
 
 def test_messages(build, images):
     model = build("squeezenet")
     with pytest.raises(OptionError, match=r"got layer '3.expand', .* near it: 3.expand\dx\d, "):
-        Probe(model, ["3.expand"])
+        ActivationRecorder(model, ["3.expand"])
     with pytest.raises(OptionError, match=r"got layer 'conv1', .* have; there are 0, 1, 2 \(list_"):
-        Probe(model, ["conv1"])
+        ActivationRecorder(model, ["conv1"])
     with pytest.raises(OptionError, match=r"got layer '3.relu:x', which the model does not have"):
-        Probe(model, ["3.relu:x"])
+        ActivationRecorder(model, ["3.relu:x"])
     with pytest.raises(OptionError, match=r"layer '3.relu:2' of the model did not run"):
-        Probe(model, ["3.relu:2"])(images)
+        ActivationRecorder(model, ["3.relu:2"])(images)
     with pytest.raises(OptionError, match="got no layers; name one or more"):
-        Probe(model, [])
+        ActivationRecorder(model, [])
     with pytest.raises(OptionError, match="which the model does not have; there are none"):
-        Probe(nn.ReLU(), ["relu"])
+        ActivationRecorder(nn.ReLU(), ["relu"])
     with pytest.raises(ShapeError, match=r"cannot be run on \(1, 1, 9, 9\) float32 on cpu: .*"):
         list_layers(model, torch.zeros(1, 1, 9, 9))
 
@@ -168,7 +170,7 @@ def test_a_model_that_catches_everything(images):
             except Exception:
                 raise AssertionError("nothing was wrong") from None
 
-    assert list(Probe(Catches(), ["conv"])(images)) == ["conv"]
+    assert list(ActivationRecorder(Catches(), ["conv"])(images)) == ["conv"]
 
 
 def test_many_threads_and_one_model(build):
@@ -179,7 +181,7 @@ def test_many_threads_and_one_model(build):
 
     def look(i):
         for _ in range(10):
-            found[i] = Probe(model, ["4.squeeze"])(images[i])["4.squeeze"].detach()
+            found[i] = ActivationRecorder(model, ["4.squeeze"])(images[i])["4.squeeze"].detach()
 
     threads = [threading.Thread(target=look, args=(i,)) for i in range(4)]
     for thread in threads:

@@ -9,8 +9,8 @@ from torch import nn
 
 from unpool.errors import OptionError, ShapeError
 from unpool.models import FCN, DeconvNet
-from unpool.visualize import RULES, measured_field, project, project_scores
-from unpool.visualize.class_scores import SCORE, score_maps, scored
+from unpool.visualize import RULES, measure_field, project, project_scores
+from unpool.visualize.class_scores import SCORE, score_layer, score_maps
 
 TABLE = ((1, 6), (2, 8))
 
@@ -116,12 +116,12 @@ def test_a_signal_stays_within_what_the_scores_see(filled, rule):
     image = torch.randn(1, 3, 47, 50, generator=torch.Generator().manual_seed(5)) * 40
     place = torch.zeros(47, 50, dtype=torch.bool)
     place[4:6, 41] = True
-    support = project(scored(net), image, SCORE, 1, place=place, rule=rule).signal[0].any(0)
+    support = project(score_layer(net), image, SCORE, 1, place=place, rule=rule).signal[0].any(0)
     inside = seen(place, TABLE)
     assert 0 < inside.float().mean() < 0.5
     assert support.any()
     assert not (support & ~inside).any()
-    field = measured_field(scored(net), image, SCORE)
+    field = measure_field(score_layer(net), image, SCORE)
     x0, y0, x1, y1 = field.box(4, 41)
     boxed = torch.zeros_like(inside)
     boxed[max(y0, 0) : y1, max(x0, 0) : x1] = True

@@ -10,7 +10,7 @@ from PIL import Image
 from unpool.errors import OptionError
 from unpool.visualize.correspondence import correspond, sign_distances
 from unpool.visualize.features import mean_color
-from unpool.visualize.preprocessing import Inputs, Subject
+from unpool.visualize.preprocessing import LoadedModel, Preprocessing
 
 SIDE = 32
 
@@ -27,8 +27,8 @@ def delta(changes):
 
 
 @pytest.fixture
-def subject(build):
-    return Subject(build("overlapping"), "small", Inputs(SIDE, SIDE))
+def loaded(build):
+    return LoadedModel(build("overlapping"), "small", Preprocessing(SIDE, SIDE))
 
 
 @pytest.fixture
@@ -58,21 +58,21 @@ def test_signs_by_chance():
         assert sign_distances(changes)[off].mean() == pytest.approx(wanted, abs=0.003)
 
 
-def test_against_the_paper(subject, files):
+def test_against_the_paper(loaded, files):
     """Everything by hand: boxes in the middle square, covered, run, subtracted."""
     boxes = [(10, 8, 22, 20), (16, 12, 26, 30), (8, 4, 16, 12), (30, 20, 40, 34)]
-    found = correspond(subject, {"eye": dict(zip(files, boxes, strict=True))}, ["4", "8"], draws=0)
+    found = correspond(loaded, {"eye": dict(zip(files, boxes, strict=True))}, ["4", "8"], draws=0)
     scale, changes = SIDE / 40, {"4": [], "8": []}
     for path, box in zip(files, boxes, strict=True):
-        crop = subject.inputs.crop(np.asarray(Image.open(path)))
+        crop = loaded.preprocessing.crop(np.asarray(Image.open(path)))
         covered = crop.copy()
         x0, x1 = (round((x - 4) * scale) for x in box[::2])
         y0, y1 = (round(y * scale) for y in box[1::2])
-        covered[y0:y1, x0:x1] = mean_color(subject)
+        covered[y0:y1, x0:x1] = mean_color(loaded)
         with torch.no_grad():
             for layer, list_ in changes.items():
-                part = subject.model[: int(layer) + 1]
-                pair = [part(subject.prepare([c])).numpy().ravel() for c in (crop, covered)]
+                part = loaded.model[: int(layer) + 1]
+                pair = [part(loaded.prepare([c])).numpy().ravel() for c in (crop, covered)]
                 list_.append(pair[0] - pair[1])
     for layer, agreement in zip(("4", "8"), found.agreements, strict=True):
         total, terms = delta(changes[layer])
@@ -82,11 +82,11 @@ def test_against_the_paper(subject, files):
         assert 0 < agreement.mean < 1
 
 
-def test_identical_images_agree(subject, files):
+def test_identical_images_agree(loaded, files):
     same = files[0].with_name("same.png")
     same.write_bytes(files[0].read_bytes())
     box = (10, 10, 25, 25)
-    found = correspond(subject, {"part": {files[0]: box, same: box}}, ["1", "8"], draws=4)
+    found = correspond(loaded, {"part": {files[0]: box, same: box}}, ["1", "8"], draws=4)
     told = {(a.part, a.layer): a for a in found.agreements}
     for layer in ("1", "8"):
         assert told["part", layer].mean == told["part", layer].spread == 0
@@ -94,14 +94,14 @@ def test_identical_images_agree(subject, files):
         assert told["random", layer].pairs == 4 * 2
 
 
-def test_what_is_saved(subject, files, tmp_path):
+def test_what_is_saved(loaded, files, tmp_path):
     files[1].write_bytes(b"")
     parts = {
         "eye": dict.fromkeys(files, (10, 10, 16, 16)),
         "nose": dict.fromkeys(files[2:], (20, 20, 26.5, 30)),
     }
     seen = []
-    found = correspond(subject, parts, ["8"], draws=2, progress=lambda *told: seen.append(told[:2]))
+    found = correspond(loaded, parts, ["8"], draws=2, progress=lambda *told: seen.append(told[:2]))
     assert seen == [(i, 10) for i in range(1, 11)]
     assert found.images == [files[0], *files[2:]]
     assert list(found.failed) == [str(files[1])]
@@ -110,9 +110,9 @@ def test_what_is_saved(subject, files, tmp_path):
     told = json.loads(text.read_text())
     assert set(told["boxes"]["nose"]) == {str(path) for path in files[2:]}
     assert [row[0] for row in found.table()] == ["part", "eye", "nose", "random"]
-    again = correspond(subject, parts, ["8"], draws=2)
+    again = correspond(loaded, parts, ["8"], draws=2)
     assert again.agreements == found.agreements
-    assert correspond(subject, parts, ["8"], draws=2, choice=1).agreements != found.agreements
+    assert correspond(loaded, parts, ["8"], draws=2, seed=1).agreements != found.agreements
 
 
 @pytest.mark.parametrize(
@@ -125,26 +125,26 @@ def test_what_is_saved(subject, files, tmp_path):
         ((0, 0, float("nan"), 9), "wanted x0, y0, x1, y1 in pixels"),
     ],
 )
-def test_boxes_that_are_refused(subject, files, box, message):
+def test_boxes_that_are_refused(loaded, files, box, message):
     with pytest.raises(OptionError, match=message):
-        correspond(subject, {"eye": {files[0]: (9, 9, 20, 20), files[1]: box}}, ["8"])
+        correspond(loaded, {"eye": {files[0]: (9, 9, 20, 20), files[1]: box}}, ["8"])
 
 
-def test_one_image_is_too_few(subject, files):
+def test_one_image_is_too_few(loaded, files):
     with pytest.raises(OptionError, match="give it in two or more"):
-        correspond(subject, {"eye": {files[0]: (9, 9, 20, 20)}}, ["8"])
+        correspond(loaded, {"eye": {files[0]: (9, 9, 20, 20)}}, ["8"])
     with pytest.raises(OptionError, match="near it: 8"):
-        correspond(subject, {"eye": dict.fromkeys(files, (9, 9, 20, 20))}, ["88"])
+        correspond(loaded, {"eye": dict.fromkeys(files, (9, 9, 20, 20))}, ["88"])
 
 
-def test_damaged_weights_are_refused(subject, files):
+def test_damaged_weights_are_refused(loaded, files):
     """Of what is not a number no sign differs, which is not agreement."""
     with torch.no_grad():
-        subject.model[3].weight[0, 0] = float("nan")
+        loaded.model[3].weight[0, 0] = float("nan")
     with pytest.raises(OptionError, match="layer '4' gives values that are not finite"):
-        correspond(subject, {"eye": dict.fromkeys(files, (9, 9, 20, 20))}, ["1", "4"])
+        correspond(loaded, {"eye": dict.fromkeys(files, (9, 9, 20, 20))}, ["1", "4"])
 
 
-def test_no_part_is_called_as_the_control(subject, files):
+def test_no_part_is_called_as_the_control(loaded, files):
     with pytest.raises(OptionError, match="got a part 'random', as the control is called"):
-        correspond(subject, {"random": dict.fromkeys(files, (9, 9, 20, 20))}, ["8"])
+        correspond(loaded, {"random": dict.fromkeys(files, (9, 9, 20, 20))}, ["8"])

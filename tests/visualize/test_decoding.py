@@ -84,7 +84,7 @@ def test_the_figure(filled, image):
     photo = np.full((30, 33, 3), 200, np.uint8)
     figure = found.figure(photo, "dog")
     assert abs(figure.shape[1] - 4 * 224 / 0.95) < 2  # input, two stages, score
-    told = found.record()
+    told = found.to_dict()
     assert told["unit"] == found.label
     assert told["share"] == pytest.approx(found.region.float().mean().item())
     assert [m["size"] for m in told["maps"]] == [[15, 17], [15, 17], [30, 33], [30, 33]]

@@ -16,7 +16,7 @@ from unpool.vision.images import read_image
 from unpool.vision.signals import to_images
 from unpool.visualize.checkpoints import Checkpoint, checkpoints_of_run, named_checkpoints
 from unpool.visualize.evolution import evolve
-from unpool.visualize.preprocessing import Inputs, Subject
+from unpool.visualize.preprocessing import LoadedModel, Preprocessing
 from unpool.visualize.projection import project
 
 SIDE = 32
@@ -35,14 +35,14 @@ def files(tmp_path):
 @pytest.fixture
 def states(filled_net, build):
     """Three states of one network, of which the second has a unit that nothing excites."""
-    subjects = []
+    loaded_models = []
     for seed in range(3):
         net = filled_net(build("overlapping"), seed)
         if seed == 1:
             with torch.no_grad():
                 net[3].bias[4] = -1e4
-        subjects.append(Subject(net, f"state {seed}", Inputs(SIDE, SIDE)))
-    return [Checkpoint(subject.name, lambda s=subject: s) for subject in subjects]
+        loaded_models.append(LoadedModel(net, f"state {seed}", Preprocessing(SIDE, SIDE)))
+    return [Checkpoint(loaded.name, lambda s=loaded: s) for loaded in loaded_models]
 
 
 def test_against_brute_force(states, files):
@@ -54,17 +54,17 @@ def test_against_brute_force(states, files):
     for growth, end in zip(found.layers, (5, 9), strict=True):
         assert growth.units == [4, 1]
         for column, state in enumerate(states):
-            subject = state.load()
-            images = subject.prepare([subject.inputs.crop(read_image(path)) for path in good])
+            loaded = state.load()
+            images = loaded.prepare([loaded.preprocessing.crop(read_image(path)) for path in good])
             with torch.no_grad():
-                maps = subject.model[:end](images)
+                maps = loaded.model[:end](images)
             for row, unit in enumerate(growth.units):
                 strongest = maps[:, unit].amax((1, 2))
                 value, image = float(strongest.max()), int(strongest.argmax())
                 assert growth.values[row, column] == pytest.approx(value, rel=1e-5)
                 assert growth.images[row, column] == (image if value > 0 else -1)
                 if value > 0:
-                    one = project(subject.model, images[image : image + 1], growth.layer, unit)
+                    one = project(loaded.model, images[image : image + 1], growth.layer, unit)
                     wanted = patch(to_images(one.signal)[0], growth.boxes[row, column])
                     assert np.abs(growth.projections[row, column].astype(int) - wanted).max() <= 1
     dead = found.layers[0]
@@ -77,7 +77,7 @@ def test_units_are_chosen_by_chance(states, files):
     units = [growth.units for growth in one.layers]
     assert units == [growth.units for growth in again.layers]
     assert all(len(set(chosen)) == 3 and chosen == sorted(chosen) for chosen in units)
-    other = evolve(states[:1], files[:2], ["4", "8"], shown=3, choice=5)
+    other = evolve(states[:1], files[:2], ["4", "8"], shown=3, seed=5)
     assert units != [growth.units for growth in other.layers]
 
 
@@ -116,14 +116,18 @@ def test_the_run_of_a_training(files, tmp_path):
     found = checkpoints_of_run(run, "cpu")
     assert [state.name for state in found] == ["epoch 2", "epoch 10"]
     for state, net in zip(found, (nets[2], nets[10]), strict=True):
-        subject = state.load()
-        assert (subject.inputs.size, subject.inputs.enlarged, subject.inputs.order) == (
+        loaded = state.load()
+        assert (
+            loaded.preprocessing.size,
+            loaded.preprocessing.enlarged,
+            loaded.preprocessing.order,
+        ) == (
             47,
             50,
             "BGR",
         )
         x = torch.rand(1, 3, 47, 47)
-        assert torch.equal(subject.model(x), net(x))
+        assert torch.equal(loaded.model(x), net(x))
     assert evolve(found, files[:2], shown=1).checkpoints == ["epoch 2", "epoch 10"]
     with pytest.raises(WeightsError, match="has no checkpoints/epochs"):
         checkpoints_of_run(tmp_path)
@@ -144,7 +148,9 @@ def test_named_checkpoints(files, tmp_path):
         named_checkpoints([tensors])
     with pytest.raises(OptionError, match="leave out --torch-model"):
         named_checkpoints(folders, torch_model="a:b")
-    other = Checkpoint("other", lambda: Subject(ZFNet(3, (4, 6, 4, 4, 4), 8, 47), "", Inputs(47)))
+    other = Checkpoint(
+        "other", lambda: LoadedModel(ZFNet(3, (4, 6, 4, 4, 4), 8, 47), "", Preprocessing(47))
+    )
     with pytest.raises(OptionError, match=r"got checkpoint other.*pass checkpoints of one tr"):
         evolve([found[0], other], files, ["features.relu2"])
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from unpool.errors import OptionError
-from unpool.visualize import deconvnet_of, project
+from unpool.visualize import attach_deconvnet, project
 
 
 def alexnet_like():
@@ -32,7 +32,7 @@ def chain(build, filled_net):
 def test_explicit_is_intercepted(name, overlap, chain):
     images = torch.randn(3, 3, 49, 50, generator=torch.Generator().manual_seed(2))
     trunk = chain(name)
-    deconvnet = deconvnet_of(trunk.train(), overlap)
+    deconvnet = attach_deconvnet(trunk.train(), overlap)
     maps, kept = deconvnet.up(images)
     assert torch.equal(maps, trunk.eval()(images))
     units = [0, 3, 5]
@@ -55,7 +55,7 @@ def test_against_the_paper_step_by_step(images, filled_net):
     unpooled = F.max_unpool2d(signal, index, 2, output_size=images.shape[-2:])
     turned = trunk[0].weight.transpose(0, 1).flip(2, 3)
     expected = F.conv2d(F.relu(unpooled), turned, padding=1).detach()
-    deconvnet = deconvnet_of(trunk)
+    deconvnet = attach_deconvnet(trunk)
     assert torch.allclose(deconvnet(signal, deconvnet.up(images)[1]), expected, atol=1e-6)
     assert torch.allclose(project(trunk, images, "2", 2, place=(5, 6)).signal, expected, atol=1e-6)
 
@@ -63,8 +63,8 @@ def test_against_the_paper_step_by_step(images, filled_net):
 def test_a_layer_used_twice(images):
     relu = nn.ReLU()
     trunk = nn.Sequential(nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 4, 3), relu)
-    assert len(deconvnet_of(trunk).layers) == 4
-    assert deconvnet_of(trunk).up(images)[0].shape == trunk(images).shape
+    assert len(attach_deconvnet(trunk).layers) == 4
+    assert attach_deconvnet(trunk).up(images)[0].shape == trunk(images).shape
 
 
 @pytest.mark.parametrize(
@@ -82,4 +82,4 @@ def test_a_layer_used_twice(images):
 )
 def test_layers_without_a_mirror_image(layer):
     with pytest.raises(OptionError, match=rf"got {type(layer).__name__}\(.*use project\(\)"):
-        deconvnet_of(nn.Sequential(nn.ReLU(), layer))
+        attach_deconvnet(nn.Sequential(nn.ReLU(), layer))

@@ -9,7 +9,7 @@ from torch import nn
 from unpool.errors import OptionError, ShapeError
 from unpool.models.classifiers import VGG, AlexNet, ZFNet
 from unpool.models.vgg import TRUNKS
-from unpool.visualize import CHAINS, Field, chain_fields, measured_field, project
+from unpool.visualize import CHAINS, Field, chain_fields, measure_field, project
 
 # size, jump, left edge, as tabled for Zeiler and Fergus' network and known of the others
 PUBLISHED = {
@@ -72,7 +72,7 @@ def test_measured_is_computed(name, side):
     assert {k: v for k, v in fields.items() if "relu" not in k} == chain_fields(name)
     upper = [k for k in fields if k in ("conv1", "conv2_2", "conv5", "conv5_3", "pool5")]
     for layer in upper:
-        assert measured_field(model, torch.zeros(1, 3, side, side), layer) == fields[layer]
+        assert measure_field(model, torch.zeros(1, 3, side, side), layer) == fields[layer]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_random_chains_see_what_changes_them(rows, side, random):
         assert inside[1] <= found[1]
         assert inside[2] >= found[2]
         assert inside[3] >= found[3]
-    measured = measured_field(model, images, last)
+    measured = measure_field(model, images, last)
     for line, true in zip(zip(*measured, strict=True), zip(*field, strict=True), strict=True):
         assert line == true or line[1] == 0
 
@@ -165,13 +165,13 @@ def test_random_chains_see_what_changes_them(rows, side, random):
 def test_fields_of_networks_with_branches(style, layer, expected, build, images):
     size, jump, start = expected
     images = nn.functional.interpolate(images, size=(61, 63))
-    found = measured_field(build(style, inplace=True), images, layer)
+    found = measure_field(build(style, inplace=True), images, layer)
     assert found == Field((size, size), (jump, jump), (start, start))
 
 
 def test_a_field_larger_than_the_image():
     model = nn.Sequential(*(nn.Conv2d(3, 3, 9, padding=4, dilation=1) for _ in range(8)))
-    assert measured_field(model, torch.zeros(1, 3, 20, 40), "7") == Field(
+    assert measure_field(model, torch.zeros(1, 3, 20, 40), "7") == Field(
         (65, 65), (1, 1), (-32, -32)
     )
 
@@ -182,7 +182,7 @@ def test_different_rows_and_columns():
     )
     expected = Field((4, 5), (2, 2), (0, -2))
     assert chain_fields(model)["1"] == expected
-    assert measured_field(model, torch.zeros(1, 3, 24, 25), "1") == expected
+    assert measure_field(model, torch.zeros(1, 3, 24, 25), "1") == expected
 
 
 class Gate(nn.Module):
@@ -199,7 +199,7 @@ def test_the_whole_image_where_there_are_no_even_fields(mix):
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Identity(), mix)
     if isinstance(mix, nn.Linear):
         model[1] = nn.Flatten()
-    found = measured_field(model, torch.zeros(1, 3, 20, 22), "2")
+    found = measure_field(model, torch.zeros(1, 3, 20, 22), "2")
     assert found == Field((20, 22), (0, 0), (0, 0))
     assert found.box(0, 0) == (0, 0, 22, 20)
 
@@ -216,7 +216,7 @@ def test_a_model_of_one_size_only(build):
             return self.features(x)
 
     images = torch.zeros(1, 3, 32, 32)
-    assert measured_field(Fixed(), images, "features.9") == Field((20, 20), (4, 4), (-8, -8))
+    assert measure_field(Fixed(), images, "features.9") == Field((20, 20), (4, 4), (-8, -8))
 
 
 def test_weights_of_zero_and_deep_networks_see_as_much():
@@ -224,7 +224,7 @@ def test_weights_of_zero_and_deep_networks_see_as_much():
     for weight in model.parameters():
         nn.init.zeros_(weight)
     before = [p.clone() for p in model.parameters()]
-    found = measured_field(model, torch.zeros(1, 3, 64, 64), "59")
+    found = measure_field(model, torch.zeros(1, 3, 64, 64), "59")
     assert found == Field((121, 121), (1, 1), (-60, -60))
     assert all(map(torch.equal, before, model.parameters()))
 
@@ -235,7 +235,7 @@ def test_layers_that_do_not_see_the_image():
             return torch.ones(1, 2, 3, 3)
 
     with pytest.raises(OptionError, match="layer '0' does not depend on the images"):
-        measured_field(nn.Sequential(Constant()), torch.zeros(1, 3, 9, 9), "0")
+        measure_field(nn.Sequential(Constant()), torch.zeros(1, 3, 9, 9), "0")
 
 
 # ---- projections ---------------------------------------------------------------------------------
@@ -261,9 +261,7 @@ def test_projections_vanish_outside_the_field(name, rule, filled_net):
 def test_messages(build):
     with pytest.raises(OptionError, match="got chain 'resnet'; the chains are alexnet, zfnet, vgg"):
         chain_fields("resnet")
-    with pytest.raises(
-        OptionError, match=r"got Residual\([\s\S]*use measured_field\(model, images"
-    ):
+    with pytest.raises(OptionError, match=r"got Residual\([\s\S]*use measure_field\(model, images"):
         chain_fields(build("resnet"))
     with pytest.raises(OptionError, match="which the model does not have"):
-        measured_field(build("vgg"), torch.zeros(1, 3, 32, 32), "conv1")
+        measure_field(build("vgg"), torch.zeros(1, 3, 32, 32), "conv1")

@@ -10,7 +10,7 @@ from torch import nn
 
 from unpool.errors import ImageError, OptionError, WeightsError
 from unpool.visualize.filters import cover, filters_of, inspect_filters
-from unpool.visualize.preprocessing import Inputs, Subject
+from unpool.visualize.preprocessing import LoadedModel, Preprocessing
 
 SIDE = 32
 
@@ -25,8 +25,8 @@ def grating(degrees, cycles, side=32):
 
 
 @pytest.fixture
-def subject(build):
-    return Subject(build("bn"), "small", Inputs(SIDE, SIDE))
+def loaded(build):
+    return LoadedModel(build("bn"), "small", Preprocessing(SIDE, SIDE))
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def test_strength_and_death():
         net[0].weight[2] *= 12
         net[0].weight[[3, 6]] *= 0.05
         net[0].weight[7] = 0
-    subject = Subject(net, "made", Inputs(SIDE, SIDE))
-    report = inspect_filters(subject)
+    loaded = LoadedModel(net, "made", Preprocessing(SIDE, SIDE))
+    report = inspect_filters(loaded)
     first, second = report.rows
     weights = net[0].weight.detach().numpy().reshape(8, -1)
     rms = np.sqrt((weights**2).mean(1))
@@ -89,24 +89,24 @@ def test_strength_and_death():
     assert first.dominance == pytest.approx(12 / np.median(rms))
     assert first.dead == [3, 6, 7]
     assert (second.layer, second.filters, second.kernel, second.silent) == ("2", 4, (1, 1), None)
-    assert inspect_filters(subject, share=0.04).rows[0].dead == [7]
+    assert inspect_filters(loaded, share=0.04).rows[0].dead == [7]
     assert report.coverage.aliased > 0
-    assert inspect_filters(subject, "2").layer == "2"
+    assert inspect_filters(loaded, "2").layer == "2"
     assert report.figure().shape[2] == 3
 
 
-def test_maps_that_never_respond(subject, files):
+def test_maps_that_never_respond(loaded, files):
     """After batch norm and ReLU, which follow the convolution; not of the convolution itself."""
-    net = subject.model
+    net = loaded.model
     with torch.no_grad():
         net[1].bias[2] = -1e4
         net[6].running_mean[5] = 1e4
-    report = inspect_filters(subject, images=files, batch=2)
+    report = inspect_filters(loaded, images=files, batch=2)
     assert [2 in report.rows[0].silent, 5 in report.rows[1].silent] == [True, True]
-    crops = [subject.inputs.crop(np.asarray(Image.open(path))) for path in files]
+    crops = [loaded.preprocessing.crop(np.asarray(Image.open(path))) for path in files]
     with torch.no_grad():
         for row, end in zip(report.rows, (3, 8), strict=True):
-            most = net[:end](subject.prepare(crops)).amax((0, 2, 3))
+            most = net[:end](loaded.prepare(crops)).amax((0, 2, 3))
             assert row.silent == (most <= 0).nonzero().flatten().tolist()
 
 
@@ -126,11 +126,11 @@ def test_filters_of_a_deconvolution(groups):
             assert torch.equal(drawn[out], own)
 
 
-def test_what_is_saved(subject, files, tmp_path):
+def test_what_is_saved(loaded, files, tmp_path):
     files[1].write_bytes(b"")
     seen = []
     report = inspect_filters(
-        subject, "0", files, batch=1, progress=lambda *told: seen.append(told[:2])
+        loaded, "0", files, batch=1, progress=lambda *told: seen.append(told[:2])
     )
     assert seen == [(1, 2), (2, 2)]
     image, text = report.save(tmp_path / "out")
@@ -141,32 +141,36 @@ def test_what_is_saved(subject, files, tmp_path):
     assert np.asarray(Image.open(image)).ndim == 3
 
 
-def test_what_is_refused(subject, files):
+def test_what_is_refused(loaded, files):
     for layer in ("1", "55"):
         with pytest.raises(OptionError, match=r"no two-dimensional convolution.*near it: "):
-            inspect_filters(subject, layer)
-    plain = Subject(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 4)), "none", Inputs(SIDE))
+            inspect_filters(loaded, layer)
+    plain = LoadedModel(
+        nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 4)), "none", Preprocessing(SIDE)
+    )
     with pytest.raises(OptionError, match="got none, which has no two-dimensional convolutions"):
         inspect_filters(plain)
     files[0].write_bytes(b"")
     with pytest.raises(ImageError, match="none of 1"):
-        inspect_filters(subject, images=files[:1])
+        inspect_filters(loaded, images=files[:1])
     with torch.no_grad():
-        subject.model[0].weight.zero_()
+        loaded.model[0].weight.zero_()
     with pytest.raises(OptionError, match="filters are all zero"):
-        inspect_filters(subject)
+        inspect_filters(loaded)
 
 
-def test_weights_that_are_not_finite_are_refused(subject):
+def test_weights_that_are_not_finite_are_refused(loaded):
     """One of them would make every filter of its layer dead."""
     with torch.no_grad():
-        subject.model[5].weight[1, 2, 0, 0] = float("nan")
+        loaded.model[5].weight[1, 2, 0, 0] = float("nan")
     with pytest.raises(WeightsError, match="layer '5' has filters that are not finite"):
-        inspect_filters(subject)
+        inspect_filters(loaded)
 
 
-def test_a_compiled_model_is_as_it_was(subject):
-    compiled = Subject(torch.compile(subject.model, backend="eager"), "compiled", subject.inputs)
-    found, wanted = inspect_filters(compiled), inspect_filters(subject)
+def test_a_compiled_model_is_as_it_was(loaded):
+    compiled = LoadedModel(
+        torch.compile(loaded.model, backend="eager"), "compiled", loaded.preprocessing
+    )
+    found, wanted = inspect_filters(compiled), inspect_filters(loaded)
     assert found.rows == wanted.rows
     assert found.layer == "0"

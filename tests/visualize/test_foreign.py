@@ -10,7 +10,7 @@ from torch import nn
 from torch.autograd import Function
 
 from unpool.errors import OptionError, ShapeError
-from unpool.visualize import Probe, list_layers, load_subject, mine, project
+from unpool.visualize import ActivationRecorder, list_layers, load_model, project, top_activations
 
 FILE = """
 import torch
@@ -134,13 +134,13 @@ NAMES = ("ResNet", "DenseNet", "GoogLeNet")
 
 
 @pytest.fixture(params=NAMES)
-def subject(request, tmp_path, monkeypatch, filled_net):
+def loaded(request, tmp_path, monkeypatch, filled_net):
     """A model of the file, as `--torch-model nets:NAME` loads it."""
     home = f"nets_{tmp_path.name}"
     (tmp_path / f"{home}.py").write_text(FILE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    found = load_subject(torch_model=f"{home}:{request.param}", size=48, device="cpu")
+    found = load_model(torch_model=f"{home}:{request.param}", size=48, device="cpu")
     filled_net(found.model)
     yield found
     sys.modules.pop(home)
@@ -201,8 +201,8 @@ def by_hand(model, images, unit, relu, monkeypatch):
 
 
 @pytest.mark.parametrize("rule", ["deconvnet", "guided", "saliency"])
-def test_projections(subject, images, rule, monkeypatch):
-    model = subject.model
+def test_projections(loaded, images, rule, monkeypatch):
+    model = loaded.model
     relu = {"deconvnet": Deconvnet.apply, "guided": Guided.apply, "saliency": torch.relu}[rule]
     wanted, peaks = by_hand(model, images, 2, relu, monkeypatch)
     before = fingerprint(model)
@@ -213,28 +213,28 @@ def test_projections(subject, images, rule, monkeypatch):
     assert fingerprint(model) == before
 
 
-def test_mining(subject, images):
-    model = subject.model
+def test_mining(loaded, images):
+    model = loaded.model
     before = fingerprint(model)
     layers = [layer.name for layer in list_layers(model, images)]
-    found = mine(model, images.split(2), layers, 2)
+    found = top_activations(model, images.split(2), layers, 2)
     assert list(found) == layers
-    probe = Probe(model, layers)
-    for layer, maps in probe(images).items():
+    recorder = ActivationRecorder(model, layers)
+    for layer, maps in recorder(images).items():
         peaks = maps.detach().reshape(3, maps.shape[1], -1).amax(2).numpy()
         order = np.argsort(-peaks, axis=0, kind="stable")[:2].T
         assert found[layer].images.tolist() == order.tolist()
     assert fingerprint(model) == before
 
 
-def test_the_model_is_the_same_after_errors(subject, images):
-    model = subject.model
+def test_the_model_is_the_same_after_errors(loaded, images):
+    model = loaded.model
     before = fingerprint(model)
     for error, call in (
         (OptionError, lambda: project(model, images, "layer9")),
         (OptionError, lambda: project(model, images, model.last, 99)),
         (ShapeError, lambda: project(model, images[:, :1], model.last)),
-        (OptionError, lambda: mine(model, [images, images * torch.nan], [model.last])),
+        (OptionError, lambda: top_activations(model, [images, images * torch.nan], [model.last])),
     ):
         with pytest.raises(error):
             call()

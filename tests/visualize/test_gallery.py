@@ -13,18 +13,26 @@ from PIL import Image
 
 from unpool.errors import ImageError, OptionError, ShapeError
 from unpool.vision.images import read_image
-from unpool.visualize import Inputs, Subject, make_gallery, measured_field, mine, project, to_images
+from unpool.visualize import (
+    LoadedModel,
+    Preprocessing,
+    make_gallery,
+    measure_field,
+    project,
+    to_images,
+    top_activations,
+)
 from unpool.visualize import gallery as module
 from unpool.visualize.activations import Layer
-from unpool.visualize.layers import stages
-from unpool.visualize.projections import Projector
+from unpool.visualize.layers import stage_ends
+from unpool.visualize.projections import ProjectionWriter
 
 SIDE = 32
 
 
 @pytest.fixture
-def subject(build):
-    return Subject(build("overlapping"), "a <small> net", Inputs(SIDE, SIDE))
+def loaded(build):
+    return LoadedModel(build("overlapping"), "a <small> net", Preprocessing(SIDE, SIDE))
 
 
 @pytest.fixture
@@ -56,10 +64,10 @@ class Page(HTMLParser):
         self.links += [value for name, value in attributes if name in ("src", "href")]
 
 
-def test_what_is_written(subject, files, tmp_path):
+def test_what_is_written(loaded, files, tmp_path):
     out, seen = tmp_path / "out", []
     found = make_gallery(
-        subject,
+        loaded,
         files,
         out,
         ["8", "2"],
@@ -71,8 +79,8 @@ def test_what_is_written(subject, files, tmp_path):
     good = [path for i, path in enumerate(files) if i not in (3, 10)]
     assert found.images == good
     assert list(found.failed) == [str(files[3]), str(files[10])]
-    images = subject.prepare([subject.inputs.crop(read_image(path)) for path in good])
-    wanted = mine(subject.model, images.split(4), ["8", "2"], 4)
+    images = loaded.prepare([loaded.preprocessing.crop(read_image(path)) for path in good])
+    wanted = top_activations(loaded.model, images.split(4), ["8", "2"], 4)
     told = json.loads((out / "top.json").read_text())
     assert told["images"] == [str(path) for path in good]
     assert told["failed"] == found.failed
@@ -81,7 +89,7 @@ def test_what_is_written(subject, files, tmp_path):
         assert wall["images"] == wanted[layer].images.tolist()
         assert wall["places"] == wanted[layer].places.tolist()
         assert torch.allclose(torch.tensor(wall["values"]), wanted[layer].values, rtol=1e-5)
-        field = measured_field(subject.model, images, layer)
+        field = measure_field(loaded.model, images, layer)
         assert wall["field"] == {k: list(v) for k, v in field._asdict().items()}
     figures = {p.relative_to(out).as_posix() for p in out.rglob("*.png")}
     assert figures == {"8/0000.png", "8/0002.png", "8/0005.png"} | {
@@ -99,21 +107,21 @@ def test_what_is_written(subject, files, tmp_path):
     assert "small" in page.tags
 
 
-def test_patches_are_where_the_field_says(subject, files, tmp_path, monkeypatch):
+def test_patches_are_where_the_field_says(loaded, files, tmp_path, monkeypatch):
     shown = {}
     monkeypatch.setattr(
         module,
         "figure",
         lambda *sides: shown.update({len(shown): sides}) or np.zeros_like(sides[1][0]),
     )
-    found = make_gallery(subject, files, tmp_path / "out", ["5"], units=[6, 1], count=3, batch=2)
-    field, top = measured_field(subject.model, subject.trial(), "5"), found.tops["5"]
+    found = make_gallery(loaded, files, tmp_path / "out", ["5"], units=[6, 1], count=3, batch=2)
+    field, top = measure_field(loaded.model, loaded.trial_image(), "5"), found.tops["5"]
     for unit, (projections, patches) in zip([6, 1], shown.values(), strict=True):
         for rank, number in enumerate(top.images[unit].tolist()):
-            crop = subject.inputs.crop(read_image(found.images[number]))
+            crop = loaded.preprocessing.crop(read_image(found.images[number]))
             place = top.places[unit, rank]
             signal = project(
-                subject.model, subject.prepare([crop]), "5", unit, place=place[None]
+                loaded.model, loaded.prepare([crop]), "5", unit, place=place[None]
             ).signal
             x, y, _, _ = field.box(*place.tolist())
             for row in range(field.size[0]):
@@ -134,8 +142,8 @@ def test_patches_are_where_the_field_says(subject, files, tmp_path, monkeypatch)
 def test_layers_without_maps_show_the_whole_image(files, filled_net, tmp_path):
     nn = torch.nn
     net = filled_net(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3600, 5)))
-    subject = Subject(net, "flat", Inputs(SIDE, SIDE))
-    make_gallery(subject, files, tmp_path / "out", ["3"], shown=2, count=9)
+    loaded = LoadedModel(net, "flat", Preprocessing(SIDE, SIDE))
+    make_gallery(loaded, files, tmp_path / "out", ["3"], shown=2, count=9)
     told = json.loads((tmp_path / "out/top.json").read_text())
     assert told["layers"][0]["places"] is None
     assert read_image(tmp_path / "out/3/0000.png").shape == (292, 592, 3)
@@ -158,82 +166,82 @@ def test_stages_of_other_networks():
         return [Layer(str(i), "", shape) for i, shape in enumerate(shapes)]
 
     growing = layers((4, 8, 8), (4, 4, 4), (8, 4, 4), (4, 8, 8), (4, 4, 4))
-    assert stages(growing) == ["0", "2"]
-    assert stages(layers((4, 8, 8), (4, 8, 8))) == ["1"]
-    assert stages(layers((4, 11, 11), (4, 9, 9), (4, 4, 4), (4, 3, 3))) == ["1", "3"]
-    assert stages(layers((10,))) == []
+    assert stage_ends(growing) == ["0", "2"]
+    assert stage_ends(layers((4, 8, 8), (4, 8, 8))) == ["1"]
+    assert stage_ends(layers((4, 11, 11), (4, 9, 9), (4, 4, 4), (4, 3, 3))) == ["1", "3"]
+    assert stage_ends(layers((10,))) == []
 
 
-def test_what_is_refused_is_refused_before_any_work(subject, files, tmp_path):
+def test_what_is_refused_is_refused_before_any_work(loaded, files, tmp_path):
     out = tmp_path / "out"
     for layers, options, message in [
         (["nine"], {}, "got layer 'nine', which the model does not have"),
         (["8"], {"units": [3, 8]}, "got unit 8 of layer '8', which has 8; wanted 0 to 7"),
-        (["8"], {"rule": "plain"}, "got rule 'plain'"),
+        (["8"], {"rule": "naive"}, "got rule 'naive'"),
     ]:
         with pytest.raises(OptionError, match=message):
-            make_gallery(subject, files, out, layers, **options)
+            make_gallery(loaded, files, out, layers, **options)
     with pytest.raises(ShapeError, match="cannot be run on"):
-        make_gallery(Subject(subject.model, "", Inputs(4, 4)), files, out)
+        make_gallery(LoadedModel(loaded.model, "", Preprocessing(4, 4)), files, out)
     assert not out.exists()
     with pytest.raises(ImageError, match=r"none of 1 images can be used: .* is empty"):
-        make_gallery(subject, files[3:4], out, ["8"])
+        make_gallery(loaded, files[3:4], out, ["8"])
     inner = out / "8/0000.png"
     inner.parent.mkdir(parents=True)
     Image.new("RGB", (40, 40)).save(inner)
     before = inner.read_bytes()
     with pytest.raises(OptionError, match=r"8/0000.png, which would overwrite the input"):
-        make_gallery(subject, [inner], out, ["8"])
+        make_gallery(loaded, [inner], out, ["8"])
     assert inner.read_bytes() == before
 
 
 @pytest.mark.parametrize("units", [[], [5, 2]])
-def test_projector(subject, files, tmp_path, units):
-    projector = Projector(subject, ["8", "2"], units, rule="guided")
+def test_projector(loaded, files, tmp_path, units):
+    projector = ProjectionWriter(loaded, ["8", "2"], units, rule="guided")
     stem = tmp_path / "out/a.b"
     image = read_image(files[0])
     record = projector.write(image, stem)
-    crop = subject.inputs.crop(image)
+    crop = loaded.preprocessing.crop(image)
     assert np.array_equal(read_image(record["input"]), crop)
     assert set((tmp_path / "out").iterdir()) == set(projector.files(stem))
     assert json.loads(Path(f"{stem}.json").read_text()) == record
     for told in record["projections"]:
         found = project(
-            subject.model, subject.prepare([crop]), told["layer"], told["unit"], rule="guided"
+            loaded.model, loaded.prepare([crop]), told["layer"], told["unit"], rule="guided"
         )
         assert np.array_equal(read_image(told["file"]), to_images(found.signal)[0])
         assert told["value"] == pytest.approx(float(found.values[0]))
         assert told["place"] == found.places[0].tolist()
-        field = measured_field(subject.model, subject.trial(), told["layer"])
+        field = measure_field(loaded.model, loaded.trial_image(), told["layer"])
         assert told["box"] == list(field.box(*told["place"]))
     shown = [told["unit"] for told in record["projections"]]
     assert len(shown) == 2 if not units else shown == [5, 2, 5, 2]
 
 
-def test_figures_that_are_shown_no_more_are_removed(subject, files, tmp_path):
+def test_figures_that_are_shown_no_more_are_removed(loaded, files, tmp_path):
     out = tmp_path / "out"
-    make_gallery(subject, files[:1], out, ["8", "2"], units=[0, 1, 3], count=1)
+    make_gallery(loaded, files[:1], out, ["8", "2"], units=[0, 1, 3], count=1)
     mine_own = out / "8/0005.png"
     mine_own.write_bytes(files[0].read_bytes())
     photos = [files[0], out / "8/0003.png"]
-    make_gallery(subject, photos, out, ["8"], units=[0, 2], count=1)
+    make_gallery(loaded, photos, out, ["8"], units=[0, 2], count=1)
     left = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
     kept = {"8/0003.png", "8/0005.png", "2/0000.png", "2/0001.png", "2/0003.png"}
     assert left == {"8/0000.png", "8/0002.png"} | kept
     (out / "top.json").write_text("{}")
-    make_gallery(subject, photos, out, ["8"], units=[1], count=1)
+    make_gallery(loaded, photos, out, ["8"], units=[1], count=1)
     assert (out / "8/0000.png").exists()
 
 
-def test_a_layer_that_is_called_as_the_input(subject, files, tmp_path):
+def test_a_layer_that_is_called_as_the_input(loaded, files, tmp_path):
     net = torch.nn.Sequential()
-    net.add_module("input", subject.model[0])
-    named = Subject(net, "named", subject.inputs)
+    net.add_module("input", loaded.model[0])
+    named = LoadedModel(net, "named", loaded.preprocessing)
     image = read_image(files[0])
-    projector = Projector(named, ["input"])
+    projector = ProjectionWriter(named, ["input"])
     record = projector.write(image, tmp_path / "out/a")
     shown = {path.name for path in (tmp_path / "out").iterdir()}
     assert shown == {"a.input.png", "a.%69nput.png", "a.json"}
     assert {path.name for path in projector.files(tmp_path / "out/a")} == shown
-    assert np.array_equal(read_image(Path(record["input"])), subject.inputs.crop(image))
+    assert np.array_equal(read_image(Path(record["input"])), loaded.preprocessing.crop(image))
     assert Path(record["projections"][0]["file"]).name == "a.%69nput.png"

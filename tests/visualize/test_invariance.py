@@ -9,9 +9,9 @@ from PIL import Image
 from torch import nn
 
 from unpool.errors import ImageError, OptionError
-from unpool.visualize.features import Gauge, choose_layers, mean_color
+from unpool.visualize.features import FeatureExtractor, choose_layers, mean_color
 from unpool.visualize.invariance import TRANSFORMS, measure_invariance, transform
-from unpool.visualize.preprocessing import Inputs, Subject
+from unpool.visualize.preprocessing import LoadedModel, Preprocessing
 
 SIDE = 32
 VALUES = {"translation": [-4.0, 0.0, 4.0], "scale": [1.0, 1.5], "rotation": [0.0, 90.0, 360.0]}
@@ -31,9 +31,9 @@ def files(tmp_path):
 
 
 @pytest.fixture
-def subject(build, filled_net):
+def loaded(build, filled_net):
     head = filled_net(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)))
-    return Subject(nn.Sequential(build("vgg"), head), "small", Inputs(SIDE, SIDE + 4))
+    return LoadedModel(nn.Sequential(build("vgg"), head), "small", Preprocessing(SIDE, SIDE + 4))
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_nothing_done_changes_nothing():
             transform(image, kind, value)
 
 
-def test_the_identity_gives_no_distance(subject, files):
-    found = measure_invariance(subject, files, values=VALUES)
+def test_the_identity_gives_no_distance(loaded, files):
+    found = measure_invariance(loaded, files, values=VALUES)
     assert found.layers == ("0.3", "1.0")
     for kind, at in (("translation", 1), ("scale", 0), ("rotation", 0), ("rotation", 2)):
         curves = found.curves[kind]
@@ -90,16 +90,16 @@ def test_the_identity_gives_no_distance(subject, files):
     assert (found.curves["scale"].first[:, 1] > 0).all()
 
 
-def test_distances_and_probabilities(subject, files):
-    found = measure_invariance(subject, files, ["0.1", "1"], values=VALUES, label=2)
+def test_distances_and_probabilities(loaded, files):
+    found = measure_invariance(loaded, files, ["0.1", "1"], values=VALUES, label=2)
     assert found.classes == [2, 2, 2]
-    fill = mean_color(subject)
+    fill = mean_color(loaded)
     for i, path in enumerate(files):
-        crop = subject.inputs.crop(np.asarray(Image.open(path)))
-        pair = [subject.prepare([c]) for c in (crop, transform(crop, "rotation", 90.0, fill))]
+        crop = loaded.preprocessing.crop(np.asarray(Image.open(path)))
+        pair = [loaded.prepare([c]) for c in (crop, transform(crop, "rotation", 90.0, fill))]
         with torch.no_grad():
-            low = [subject.model[0][:2](x).numpy() for x in pair]
-            top = [subject.model(x).numpy() for x in pair]
+            low = [loaded.model[0][:2](x).numpy() for x in pair]
+            top = [loaded.model(x).numpy() for x in pair]
         curves = found.curves["rotation"]
         assert curves.first[i, 1] == pytest.approx(np.sqrt(((low[0] - low[1]) ** 2).sum()))
         assert curves.top[i, 1] == pytest.approx(np.linalg.norm(top[0] - top[1]))
@@ -111,43 +111,43 @@ def test_distances_and_probabilities(subject, files):
 def test_a_shift_by_the_stride_shifts_the_maps(stride):
     """Equivariance: what is inside the border moves by one place, and is the same otherwise."""
     net = nn.Conv2d(3, 4, 5, stride)
-    subject = Subject(net, "one", Inputs(SIDE, SIDE))
+    loaded = LoadedModel(net, "one", Preprocessing(SIDE, SIDE))
     crop = smooth(2, (SIDE, SIDE))
-    shifted = transform(crop, "translation", stride, mean_color(subject))
+    shifted = transform(crop, "translation", stride, mean_color(loaded))
     with torch.no_grad():
-        before, after = (net(subject.prepare([c])) for c in (crop, shifted))
+        before, after = (net(loaded.prepare([c])) for c in (crop, shifted))
     assert torch.allclose(after[:, :, 2:], before[:, :, 1:-1], atol=1e-5)
     assert not torch.allclose(after, before, atol=1e-2)
 
 
 def test_models_without_scores_have_distances_only(build, files):
-    subject = Subject(build("vgg"), "trunk", Inputs(SIDE, SIDE))
-    found = measure_invariance(subject, files, ["1", "8"], values=VALUES)
+    loaded = LoadedModel(build("vgg"), "trunk", Preprocessing(SIDE, SIDE))
+    found = measure_invariance(loaded, files, ["1", "8"], values=VALUES)
     assert found.classes is None
     assert all(curves.probability is None for curves in found.curves.values())
     assert found.to_dict()["curves"]["scale"]["probability"] is None
     with pytest.raises(OptionError, match="that gives no scores of classes"):
-        measure_invariance(subject, files, ["1", "8"], label=0)
+        measure_invariance(loaded, files, ["1", "8"], label=0)
 
 
 def test_models_that_segment_give_the_mean_over_the_image(files):
     net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 3, 1))
-    subject = Subject(net, "segments", Inputs(SIDE, SIDE))
+    loaded = LoadedModel(net, "segments", Preprocessing(SIDE, SIDE))
     crop = smooth(1, (SIDE, SIDE))
-    _, probability = Gauge(subject, ["0"])([crop])
+    _, probability = FeatureExtractor(loaded, ["0"])([crop])
     with torch.no_grad():
-        wanted = net(subject.prepare([crop])).softmax(1).mean((2, 3))
+        wanted = net(loaded.prepare([crop])).softmax(1).mean((2, 3))
     assert torch.allclose(probability, wanted)
-    assert choose_layers(subject)[1] == "1"
-    ended = Subject(nn.Sequential(net, nn.Softmax(1)), "ended", Inputs(SIDE, SIDE))
-    assert torch.allclose(Gauge(ended, ["0"])([crop])[1], wanted, atol=1e-6)
+    assert choose_layers(loaded)[1] == "1"
+    ended = LoadedModel(nn.Sequential(net, nn.Softmax(1)), "ended", Preprocessing(SIDE, SIDE))
+    assert torch.allclose(FeatureExtractor(ended, ["0"])([crop])[1], wanted, atol=1e-6)
 
 
-def test_what_is_saved(subject, files, tmp_path):
+def test_what_is_saved(loaded, files, tmp_path):
     files[1].write_bytes(b"")
     seen = []
     found = measure_invariance(
-        subject, files, values=VALUES, progress=lambda *told: seen.append(told)
+        loaded, files, values=VALUES, progress=lambda *told: seen.append(told)
     )
     assert [told[:2] for told in seen] == [(i, 16) for i in range(1, 17)]
     assert found.images == [files[0], files[2]]
@@ -159,29 +159,29 @@ def test_what_is_saved(subject, files, tmp_path):
     assert np.allclose(told["curves"]["rotation"]["top"], found.curves["rotation"].top, rtol=1e-5)
 
 
-def test_what_is_refused(subject, files):
+def test_what_is_refused(loaded, files):
     for layers, message in ((["0"], "got 1 layers"), (["0.1", "0.44"], "near it: 0")):
         with pytest.raises(OptionError, match=message):
-            measure_invariance(subject, files, layers)
+            measure_invariance(loaded, files, layers)
     with pytest.raises(OptionError, match="got class 5 of a model that has classes 0 to 4"):
-        measure_invariance(subject, files, label=5)
+        measure_invariance(loaded, files, label=5)
     with pytest.raises(OptionError, match="without values"):
-        measure_invariance(subject, files, values={"scale": []})
+        measure_invariance(loaded, files, values={"scale": []})
     files[0].write_bytes(b"")
     with pytest.raises(ImageError, match="none of 1 images can be used"):
-        measure_invariance(subject, files[:1])
+        measure_invariance(loaded, files[:1])
 
 
-def test_damaged_weights_are_refused(subject, files):
-    net = subject.model[1][2]
+def test_damaged_weights_are_refused(loaded, files):
+    net = loaded.model[1][2]
     with torch.no_grad():
         net.bias[1] = float("inf")
     with pytest.raises(OptionError, match="the model gives values that are not finite"):
-        measure_invariance(subject, files, ["0.1", "0.3"], values=VALUES)
+        measure_invariance(loaded, files, ["0.1", "0.3"], values=VALUES)
     with torch.no_grad():
-        subject.model[0][0].weight[2] = float("nan")
+        loaded.model[0][0].weight[2] = float("nan")
     with pytest.raises(OptionError, match=r"layer '0.1' gives values that are not finite"):
-        measure_invariance(subject, files, ["0.1", "0.3"], values=VALUES)
+        measure_invariance(loaded, files, ["0.1", "0.3"], values=VALUES)
 
 
 def test_layers_with_as_many_maps_as_classes():
@@ -190,7 +190,13 @@ def test_layers_with_as_many_maps_as_classes():
     head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
     for end, top in ((), "5"), ((nn.Softmax(1),), "5"), ((nn.ReLU(), nn.Linear(5, 5)), "8"):
         net = nn.Sequential(*convolutions, *head, *end)
-        assert choose_layers(Subject(net, "five", Inputs(SIDE, SIDE))) == (["1", "4"], top)
+        assert choose_layers(LoadedModel(net, "five", Preprocessing(SIDE, SIDE))) == (
+            ["1", "4"],
+            top,
+        )
     scores = nn.Conv2d(8, 5, 1), nn.ConvTranspose2d(5, 5, 2, 2), nn.Upsample(SIDE)
     net = nn.Sequential(*convolutions, *scores)
-    assert choose_layers(Subject(net, "segments", Inputs(SIDE, SIDE))) == (["1", "4"], "4")
+    assert choose_layers(LoadedModel(net, "segments", Preprocessing(SIDE, SIDE))) == (
+        ["1", "4"],
+        "4",
+    )

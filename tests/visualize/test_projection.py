@@ -136,13 +136,13 @@ def test_every_style_against_captum(style, rule, build, images):
 
 def test_captum_is_wrong_where_relu_is_a_function(build, images):
     attr = pytest.importorskip("captum.attr", reason="captum is not installed")
-    net, twin = build("vgg"), Spelled(build("vgg"), F.relu)
+    net, shadow = build("vgg"), Spelled(build("vgg"), F.relu)
     with warnings.catch_warnings(action="ignore"):
-        theirs = attr.NeuronDeconvolution(twin, twin.convs[3]).attribute(
+        theirs = attr.NeuronDeconvolution(shadow, shadow.convs[3]).attribute(
             images.clone().requires_grad_(), (0, 3, 3)
         )
-    ours = project(twin, images, "convs.3", 0, place=(3, 3), seed="1").signal
-    plain = project(twin, images, "convs.3", 0, place=(3, 3), seed="1", rule="saliency").signal
+    ours = project(shadow, images, "convs.3", 0, place=(3, 3), seed="1").signal
+    plain = project(shadow, images, "convs.3", 0, place=(3, 3), seed="1", rule="saliency").signal
     assert close(theirs, plain)
     assert close(ours, project(net, images, "8", 0, place=(3, 3), seed="1").signal)
     assert not close(ours, plain, 0.1)
@@ -200,13 +200,13 @@ SPELLINGS = {
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_every_spelling_of_relu_is_one(spelling, rule, build, images):
     net = build("vgg")
-    twin = Spelled(net, SPELLINGS[spelling])
+    shadow = Spelled(net, SPELLINGS[spelling])
     units = [1, 2]
     expected = project(net, images, "8", units, rule=rule)
-    found = project(twin, images, "convs.3", units, rule=rule)
+    found = project(shadow, images, "convs.3", units, rule=rule)
     assert torch.equal(found.values, expected.values)
     assert close(found.signal, expected.signal)
-    assert torch.equal(twin(images.clone()), net(images))
+    assert torch.equal(shadow(images.clone()), net(images))
 
 
 def test_in_place_is_in_place(filled_net, images):
@@ -532,7 +532,7 @@ def test_on_a_gpu(build, images):
         ({"place": torch.ones(3, 3, dtype=torch.bool)}, ShapeError, r"got a region of \(3, 3\)"),
         ({"place": torch.zeros(3, 2, dtype=torch.int64)}, ShapeError, r"1 units, 3 places"),
         ({"rule": "zeiler"}, OptionError, r"got rule 'zeiler'; the rules are deconvnet, guided"),
-        ({"seed": "2"}, OptionError, r"got seed='2'; it is 'activation' or '1'"),
+        ({"start": "2"}, OptionError, r"got start='2'; wanted 'activation' or 'one'"),
         ({"overlap": "add"}, OptionError, r"got overlap 'add'; it is one of sum, overwrite"),
         ({"lrn": "none"}, OptionError, r"got lrn 'none'; it is 'identity' or 'gradient'"),
         ({"activations": "off"}, OptionError, r"got activations='off'; name 'relu', 'gradient'"),
@@ -559,7 +559,9 @@ def test_a_negative_activation_sends_down_the_other_half(build, images):
     nn.init.constant_(net[1].bias, -2.0)
     with torch.no_grad():
         net[1].weight[0, 0], net[1].weight[0, 1] = 1e-6, -1e-6
-    found, ones = (project(net, images, "1", 0, place=(2, 2), seed=s) for s in ("activation", "1"))
+    found, ones = (
+        project(net, images, "1", 0, place=(2, 2), start=s) for s in ("activation", "one")
+    )
     assert (found.values < 0).all()
     net[1].weight.data.neg_()
     other = project(net, images, "1", 0, place=(2, 2), seed="1")

@@ -10,7 +10,7 @@ from torch import nn
 
 from unpool.errors import OptionError
 from unpool.visualize import list_layers, project
-from unpool.visualize.shadow import twin_of
+from unpool.visualize.shadow import shadow_copy
 
 
 def names(model, images):
@@ -37,11 +37,11 @@ class Listed(nn.Module):
 
 def test_layers_in_lists_and_methods(images):
     model = Listed().train()
-    twin = twin_of(model)
-    assert twin.in_order[1][1] is twin.second is not model.second
-    assert twin.act.__self__ is twin.second
-    assert torch.equal(twin(images), model.eval()(images))
-    assert twin.seen == [2] == model.seen  # a list of its own each
+    shadow = shadow_copy(model)
+    assert shadow.in_order[1][1] is shadow.second is not model.second
+    assert shadow.act.__self__ is shadow.second
+    assert torch.equal(shadow(images), model.eval()(images))
+    assert shadow.seen == [2] == model.seen  # a list of its own each
     assert names(model, images) == ["first", "drop"]
 
 
@@ -67,31 +67,31 @@ def test_layers_behind_functions(images):
     assert names(model, images) == ["conv", "norm", "norm:2"]
     project(model, images, "norm", 1)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert torch.equal(twin_of(model)(images), model.eval()(images))
+    assert torch.equal(shadow_copy(model)(images), model.eval()(images))
 
 
 def test_weights_are_shared_and_buffers_copied(build):
     model = build("resnet")
-    twin = twin_of(model.train())
-    for (name, ours), theirs in zip(twin.named_parameters(), model.parameters(), strict=True):
+    shadow = shadow_copy(model.train())
+    for (name, ours), theirs in zip(shadow.named_parameters(), model.parameters(), strict=True):
         assert ours.data_ptr() == theirs.data_ptr(), name
         assert (ours.requires_grad, theirs.requires_grad) == (False, True)
-    for ours, theirs in zip(twin.buffers(), model.buffers(), strict=True):
+    for ours, theirs in zip(shadow.buffers(), model.buffers(), strict=True):
         assert ours.data_ptr() != theirs.data_ptr()
         assert torch.equal(ours, theirs)
     assert model.training
-    assert not any(m.training for m in twin.modules())
-    assert [name for name, _ in twin.named_modules()] == [n for n, _ in model.named_modules()]
+    assert not any(m.training for m in shadow.modules())
+    assert [name for name, _ in shadow.named_modules()] == [n for n, _ in model.named_modules()]
 
 
 def test_shared_layers_and_tied_weights_stay_so():
     layer = nn.Linear(4, 4)
     model = nn.ModuleDict({"a": layer, "b": layer, "c": nn.Linear(4, 4)})
     model["c"].weight = layer.weight
-    twin = twin_of(model)
-    assert twin["a"] is twin["b"]
-    assert twin["c"].weight is twin["a"].weight
-    assert dict(twin.named_modules(remove_duplicate=False)).keys() == {"", "a", "b", "c"}
+    shadow = shadow_copy(model)
+    assert shadow["a"] is shadow["b"]
+    assert shadow["c"].weight is shadow["a"].weight
+    assert dict(shadow.named_modules(remove_duplicate=False)).keys() == {"", "a", "b", "c"}
 
 
 def parametrized():
@@ -122,7 +122,7 @@ def hooked():
 @pytest.mark.parametrize("make", [parametrized, weight_normed, traced, hooked])
 def test_awkward_models(make, images):
     model = make().eval()
-    assert torch.equal(twin_of(model)(images), model(images))
+    assert torch.equal(shadow_copy(model)(images), model(images))
     last = names(model, images)[-1]
     found = project(model, images, last, 1, rule="saliency", place=(3, 4), seed="1")
     x = images.clone().requires_grad_()

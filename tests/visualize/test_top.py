@@ -6,12 +6,22 @@ import torch
 from torch import nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.visualize import Probe, chain_fields, list_layers, measured_field, mine
+from unpool.visualize import (
+    ActivationRecorder,
+    chain_fields,
+    list_layers,
+    measure_field,
+    top_activations,
+)
 
 
 def sorted_all(net, batches, layer, count):
     """Every activation of every image, sorted in plain Python; of equal ones the first."""
-    maps = [one for batch in batches for one in Probe(net, [layer])(batch)[layer].detach().numpy()]
+    maps = [
+        one
+        for batch in batches
+        for one in ActivationRecorder(net, [layer])(batch)[layer].detach().numpy()
+    ]
     values, images, places = [], [], []
     for unit in range(len(maps[0])):
         peaks = []
@@ -46,7 +56,7 @@ def test_mining_is_sorting_everything(build, batches, style):
     net = build(style)
     layers = [la.name for la in list_layers(net, batches[0]) if len(la.shape) == 3]
     seen = []
-    found = mine(net, iter(batches), layers[::2], 5, progress=seen.append)
+    found = top_activations(net, iter(batches), layers[::2], 5, progress=seen.append)
     assert set(found) == set(layers[::2])
     assert seen == [4, 5, 12, 15]
     for layer, top in found.items():
@@ -61,7 +71,7 @@ def test_of_equal_activations_the_first_image_wins():
     net[0].weight.data = torch.randint(-1, 2, net[0].weight.shape, generator=generator).float()
     net[0].bias.data.fill_(-2)
     batches = [torch.randint(0, 2, (n, 3, 5, 6), generator=generator).float() for n in (3, 9, 1, 8)]
-    found = mine(net, batches, ["0", "1", "2"], 6)
+    found = top_activations(net, batches, ["0", "1", "2"], 6)
     for layer, top in found.items():
         values, *_ = wanted = sorted_all(net, batches, layer, 6)
         assert any(len(set(row)) < len(row) for row in values)
@@ -72,23 +82,23 @@ def test_how_images_are_batched_does_not_matter():
     net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False))
     net[0].weight.data = torch.arange(108.0).view(4, 3, 3, 3) - 50
     images = torch.randint(0, 4, (20, 3, 6, 6), generator=torch.Generator().manual_seed(1)).float()
-    whole = mine(net, [images], ["0"], 4)["0"]
+    whole = top_activations(net, [images], ["0"], 4)["0"]
     for size in (1, 3, 7):
-        parts = mine(net, images.split(size), ["0"], 4)["0"]
+        parts = top_activations(net, images.split(size), ["0"], 4)["0"]
         assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
 
 
 def test_images_of_several_sizes_and_data_loaders(build):
     net = build("vgg")
     batches = [torch.randn(2, 3, s, s + 3) for s in (16, 20, 12)]
-    found = mine(net, [(images, torch.zeros(2)) for images in batches], ["8"], 4)["8"]
+    found = top_activations(net, [(images, torch.zeros(2)) for images in batches], ["8"], 4)["8"]
     assert same(found, sorted_all(net, batches, "8", 4))
 
 
 def test_layers_without_maps_and_fewer_images_than_wanted():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(64, 5)).eval()
     images = torch.randn(3, 3, 6, 6)
-    found = mine(net, [images], ["2"])["2"]
+    found = top_activations(net, [images], ["2"])["2"]
     assert found.places is None
     assert same(found, sorted_all(net, [images], "2", 9))
     assert found.values.shape == (5, 3)
@@ -101,7 +111,7 @@ def test_the_model_runs_no_further_than_the_deepest_layer_and_stays_as_it_is(bui
 
     net = nn.Sequential(*build("bn"), Never()).train()
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    assert list(mine(net, batches, ["3", "1"])) == ["1", "3"]
+    assert list(top_activations(net, batches, ["3", "1"])) == ["1", "3"]
     assert net.training
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
     assert not any(module._forward_hooks for module in net.modules())
@@ -112,9 +122,9 @@ def test_a_winner_is_all_that_its_unit_sees(build, batches, name):
     """What lies outside the receptive field does not matter, whatever it is."""
     net = build(name)
     layer = str(len(net) - 1)
-    field = measured_field(net, batches[0], layer)
+    field = measure_field(net, batches[0], layer)
     assert field == chain_fields(net)[layer]
-    top = mine(net, batches, [layer], 3)[layer]
+    top = top_activations(net, batches, [layer], 3)[layer]
     images = torch.cat(batches)
     for unit in range(0, len(top.values), 3):
         for value, number, place in zip(*(part[unit] for part in top), strict=True):
@@ -122,7 +132,7 @@ def test_a_winner_is_all_that_its_unit_sees(build, batches, name):
             y, x = torch.meshgrid(torch.arange(31), torch.arange(33), indexing="ij")
             inside = (y >= y0) & (y < y1) & (x >= x0) & (x < x1)
             changed = torch.where(inside, images[number], 9 * torch.randn(3, 31, 33))
-            maps = Probe(net, [layer])(changed[None])[layer]
+            maps = ActivationRecorder(net, [layer])(changed[None])[layer]
             assert torch.isclose(maps[0, unit, place[0], place[1]], value, rtol=1e-5)
 
 
@@ -130,7 +140,7 @@ def test_dead_units_are_counted():
     net = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU())
     net[0].weight.data.fill_(1)
     net[0].bias.data = torch.tensor([0.0, -99, 0, -99, -99, 1])
-    assert mine(net, [torch.rand(4, 3, 3, 3)], ["1"])["1"].dead == 3
+    assert top_activations(net, [torch.rand(4, 3, 3, 3)], ["1"])["1"].dead == 3
 
 
 class Tokens(nn.Module):
@@ -142,30 +152,30 @@ def test_what_cannot_be_mined():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), Tokens())
     images = torch.rand(2, 3, 8, 8)
     with pytest.raises(OptionError, match=r"count=0; wanted 1"):
-        mine(net, [images], ["0"], 0)
+        top_activations(net, [images], ["0"], 0)
     with pytest.raises(OptionError, match="got no images"):
-        mine(net, [], ["0"])
+        top_activations(net, [], ["0"])
     with pytest.raises(OptionError, match=r"layer '1' gives \(2, 4, 36\); wanted maps"):
-        mine(net, [images], ["1"])
+        top_activations(net, [images], ["1"])
     with pytest.raises(OptionError, match=r"'00', which the model does not have; near it: 0"):
-        mine(net, [images], ["00"])
+        top_activations(net, [images], ["00"])
     with pytest.raises(OptionError, match="layer '0' gives values that are not finite"):
-        mine(net, [images * torch.nan], ["0"])
+        top_activations(net, [images * torch.nan], ["0"])
     with pytest.raises(ShapeError, match="cannot be run on"):
-        mine(net, [images[:, :2]], ["0"])
+        top_activations(net, [images[:, :2]], ["0"])
     flat = nn.Sequential(nn.Flatten())
     with pytest.raises(ShapeError, match="gives 27 maps, and gave 192 before; pass images of"):
-        mine(flat, [images, images[:, :, :3, :3]], ["0"])
+        top_activations(flat, [images, images[:, :, :3, :3]], ["0"])
 
 
 def test_how_maps_are_laid_out_does_not_matter(build):
     net, generator = build("overlapping"), torch.Generator().manual_seed(6)
     images = torch.randint(-1, 2, (12, 3, 31, 33), generator=generator).float()
     layers = [str(i) for i in range(len(net))]
-    plain = mine(net, images.split(4), layers, 3)
+    plain = top_activations(net, images.split(4), layers, 3)
     last = images.contiguous(memory_format=torch.channels_last)
     assert all(torch.equal(a, b) for a, b in zip(images, last, strict=True))
-    for layer, top in mine(net, last.split(4), layers, 3).items():
+    for layer, top in top_activations(net, last.split(4), layers, 3).items():
         wanted = sorted_all(net, last.split(4), layer, 3)
         assert same(top, wanted)
         assert torch.allclose(top.values, plain[layer].values, rtol=1e-5)

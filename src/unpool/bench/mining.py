@@ -19,7 +19,7 @@ from unpool.bench.machine import describe
 from unpool.bench.rounds import Progress, paired, require_positive, spread
 from unpool.models import VGG, prepare
 from unpool.models.vgg import Table
-from unpool.visualize import mine
+from unpool.visualize import top_activations
 
 _COUNT = 9  # kept of each map, as in the paper
 
@@ -101,7 +101,7 @@ def _in_turn(
             yield images
 
     start = time.perf_counter()
-    found = mine(net, stream(), layers, _COUNT)
+    found = top_activations(net, stream(), layers, _COUNT)
     mined = time.perf_counter() - start - made
     return sum(len(top.values) for top in found.values()), plain, mined
 

@@ -23,8 +23,8 @@ from unpool.models.classifiers import initialize
 from unpool.models.vgg import Table
 from unpool.visualize.occlusion.chain import trace_chain
 from unpool.visualize.occlusion.incremental import Incremental
-from unpool.visualize.occlusion.naive import Plain
-from unpool.visualize.occlusion.window import Box, slide
+from unpool.visualize.occlusion.naive import Naive
+from unpool.visualize.occlusion.window import Box, occluder_windows
 
 
 def measure(
@@ -57,7 +57,7 @@ def measure(
         progress: called before each work.
 
     Returns:
-        Plain values: `ratio_plain` and `ratio_captum`, how many times as long as the incremental
+        Naive values: `ratio_plain` and `ratio_captum`, how many times as long as the incremental
         way the plain loop and the better one of Captum's take a position, and their ranges over
         the rounds; `different`, by how much outputs differ from the plain loop's, relative to the
         largest; and what these are made of. Where Captum is missing, `ratio_captum` is None and
@@ -70,9 +70,9 @@ def measure(
     net = _network(trunk, code, size)
     image = prepare(torch.from_numpy(next(iter(photos((size, size)).values())))[None], net.mean)
     gray = torch.zeros(image.shape[1:])
-    every = slide((size, size), window, stride).boxes()
+    every = occluder_windows((size, size), window, stride).boxes()
     step = stride if full else window
-    some = slide((size, size), window, step).boxes()
+    some = occluder_windows((size, size), window, step).boxes()
     works: dict[str, Callable[[], float]] = {
         "incremental": partial(_incremental, net, image, gray, every),
         "plain": partial(_plain, net, image, gray, some, batch),
@@ -126,7 +126,7 @@ def _incremental(net: VGG, image: Tensor, gray: Tensor, boxes: list[Box]) -> flo
 
 
 def _plain(net: VGG, image: Tensor, gray: Tensor, boxes: list[Box], batch: int) -> float:
-    run = Plain(net, image, gray, batch=batch)
+    run = Naive(net, image, gray, batch=batch)
     start = time.perf_counter()
     run(boxes)
     return (time.perf_counter() - start) / len(boxes)
@@ -151,5 +151,5 @@ def _captum(net: VGG, image: Tensor, window: int, stride: int, batch: int, count
 
 def _difference(net: VGG, image: Tensor, gray: Tensor, boxes: list[Box], batch: int) -> float:
     found, _ = Incremental(trace_chain(net, image), image, gray)(boxes)
-    wanted, _ = Plain(net, image, gray, batch=batch)(boxes)
+    wanted, _ = Naive(net, image, gray, batch=batch)(boxes)
     return float(f"{float((found - wanted).abs().max() / wanted.abs().max()):.2g}")

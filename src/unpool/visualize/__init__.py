@@ -1,18 +1,18 @@
 """Look into a network: what its units have learned, and what in an image they respond to.
 
-- `list_layers` names the layers of a model, and a `Probe` records what they give.
-- `project` sends the activation of a unit back down to pixels, by one of `RULES`; `deconvnet_of`
-  spells the same out for a chain of layers.
+- `list_layers` names the layers of a model, and an `ActivationRecorder` records what they give.
+- `project` sends the activation of a unit back down to pixels by one of `RULES`;
+  `attach_deconvnet` spells the same out for a chain of layers.
 - `project_scores` does so with the score of a class where it is predicted, and `decode` follows
   one through the decoder of a network that segments.
 - A `Field` tells which pixels a unit sees: `chain_fields` from a table of layers,
-  `measured_field` for any model.
+  `measure_field` for any model.
 - `mine` finds the images that excite each unit most; `make_gallery` shows them as in the paper.
 - `occlude` slides a gray square over an image and maps what a classifier makes of it;
   `occlude_region` does so for a network that segments.
 - `evolve` follows units through the checkpoints of a training run; `measure_invariance` transforms
   images; `correspond` hides the same part in several; `inspect_filters` looks at the filters.
-- `load_subject` takes a model, ours or any other, with how images are prepared for it.
+- `load_model` takes a model, ours or any other, with how images are prepared for it.
 - `draw`, `patch` and `mosaic` make images of it all.
 
 What they return is described in the modules of these names.
@@ -20,53 +20,53 @@ What they return is described in the modules of these names.
 No model is changed by any of them. From an image to a figure:
 
     found = project(model, images, "features.conv5", unit=7)
-    field = measured_field(model, images, "features.conv5")
+    field = measure_field(model, images, "features.conv5")
     boxes = [field.box(row, column) for row, column in found.places.tolist()]
     shown = mosaic([patch(p, box) for p, box in zip(to_images(found.signal), boxes)], columns=3)
 """
 
 from unpool.vision.figures import mosaic, patch
 from unpool.vision.signals import to_images
-from unpool.visualize.activations import Layer, Probe, list_layers
+from unpool.visualize.activations import ActivationRecorder, Layer, list_layers
 from unpool.visualize.class_scores import project_scores
 from unpool.visualize.correspondence import correspond
 from unpool.visualize.decoding import decode
 from unpool.visualize.evolution import evolve
-from unpool.visualize.explicit import deconvnet_of
-from unpool.visualize.fields import CHAINS, Field, chain_fields, measured_field
+from unpool.visualize.explicit import attach_deconvnet
+from unpool.visualize.fields import CHAINS, Field, chain_fields, measure_field
 from unpool.visualize.filters import inspect_filters
 from unpool.visualize.gallery import make_gallery
 from unpool.visualize.invariance import measure_invariance
 from unpool.visualize.occlusion.occlude import occlude
 from unpool.visualize.occlusion.segmentation import occlude_region
-from unpool.visualize.preprocessing import Inputs, Subject, load_subject
+from unpool.visualize.preprocessing import LoadedModel, Preprocessing, load_model
 from unpool.visualize.projection import project
 from unpool.visualize.rules import OVERLAPS, RULES, Interception, Rule, find_rule
-from unpool.visualize.top import mine
+from unpool.visualize.top import top_activations
 
 __all__ = [
     "CHAINS",
     "OVERLAPS",
     "RULES",
     "Field",
-    "Inputs",
+    "Preprocessing",
     "Interception",
     "Layer",
-    "Probe",
+    "ActivationRecorder",
     "Rule",
-    "Subject",
+    "LoadedModel",
     "chain_fields",
     "correspond",
     "decode",
-    "deconvnet_of",
+    "attach_deconvnet",
     "evolve",
     "find_rule",
     "inspect_filters",
     "list_layers",
-    "load_subject",
+    "load_model",
     "make_gallery",
     "measure_invariance",
-    "measured_field",
+    "measure_field",
     "mine",
     "mosaic",
     "occlude",
@@ -75,4 +75,5 @@ __all__ = [
     "project",
     "project_scores",
     "to_images",
+    "top_activations",
 ]

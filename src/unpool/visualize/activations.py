@@ -1,6 +1,5 @@
-"""Layers of any model by name: which there are, and what they give."""
+"""Layers of any model by name, and their activations."""
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -8,47 +7,47 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unpool.errors import OptionError, ShapeError, UnpoolError
-from unpool.visualize.shadow import twin_of
+from unpool.errors import OptionError, ShapeError, UnpoolError, suggest
+from unpool.visualize.shadow import shadow_copy
 
 See = Callable[[str, Tensor], None]
-"""Called with the name of a layer and its maps, as soon as it has run."""
+"""Called with the name of a layer and its output, as soon as it has run."""
 
 
 class Layer(NamedTuple):
     """A layer of a model, as it ran."""
 
-    name: str  #: as in `model.named_modules()`; the second run of a layer that is used again ":2"
+    name: str  #: as in `model.named_modules()`; the second call of a reused layer ends in ":2"
     kind: str  #: the class of the module
-    shape: tuple[int, ...]  #: of what it gives, without the batch: (C, h, w) for maps
+    shape: tuple[int, ...]  #: of its output, without the batch: (C, h, w) for feature maps
 
 
-class Probe:
-    """Runs a model up to the deepest of some layers, and hands over what they give.
+class ActivationRecorder:
+    """Runs a model up to the deepest of some layers, and records their outputs.
 
-    It sees the weights as they are when it runs, and the buffers (statistics of batch norm) as they
-    were when it was built. Of layers that give several tensors it takes the first. Use one probe a
-    thread.
+    It uses the weights as they are when it runs, and the buffers (statistics of batch norm) as they
+    were when it was built. If a layer returns several tensors, the first is taken. Use one recorder
+    per thread.
 
     Args:
-        model: any module, in training or evaluation mode; it runs as in evaluation.
+        model: any module; it runs in evaluation mode, whatever its own mode is.
         layers: names of modules, as `list_layers` gives them.
 
     Raises:
-        OptionError: the model has no such layer (the nearest names are told), or is TorchScript.
+        OptionError: the model has no such layer, or is TorchScript.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2))
-    >>> probe = Probe(model, ["0", "1"])
-    >>> {name: tuple(maps.shape) for name, maps in probe(torch.zeros(2, 3, 8, 8)).items()}
+    >>> recorder = ActivationRecorder(model, ["0", "1"])
+    >>> {name: tuple(maps.shape) for name, maps in recorder(torch.zeros(2, 3, 8, 8)).items()}
     {'0': (2, 4, 6, 6), '1': (2, 4, 6, 6)}
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
         self.layers = list(dict.fromkeys(layers))
         if not self.layers:
-            raise OptionError("got no layers; name one or more of list_layers (--list-layers)")
-        self._twin = twin_of(model)
-        modules = dict(self._twin.named_modules())
+            raise OptionError("got no layers; name one or more of list_layers")
+        self._shadow = shadow_copy(model)
+        modules = dict(self._shadow.named_modules())
         for name in {_module(layer, modules) for layer in self.layers}:
             modules[name].register_forward_hook(self._hook(name))
         self._calls: Counter[str] = Counter()
@@ -56,18 +55,18 @@ class Probe:
         self._see: See | None = None
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """What the layers give, by name, in the order in which they ran.
+        """Run the model; gives the outputs of the layers by name, in the order in which they ran.
 
         Args:
-            images: (N, C, H, W), as the model takes them.
+            images: (N, C, H, W), preprocessed.
 
         Returns:
-            (N, C, h, w) for each layer with maps; (N, K) for one without. They are not changed
-            by layers that work in place afterwards, and carry gradients if gradients are on.
+            (N, C, h, w) for layers with feature maps, (N, K) for others. Later layers that work in
+            place do not change them; they carry gradients if gradients are enabled.
 
         Raises:
             ShapeError: the model cannot be run on such images.
-            OptionError: a layer did not run, or gives no tensor.
+            OptionError: a layer did not run, or returned no tensor.
         """
         maps: dict[str, Tensor] = {}
         self.visit(images, lambda name, t: maps.update({name: t.clone() if self._left else t}))
@@ -78,28 +77,30 @@ class Probe:
 
         Args:
             images: as above.
-            see: what it is given may change later on, and must be used at once.
+            see: must use its tensor at once, since later layers may change it in place.
 
         Raises:
             ShapeError, OptionError: as above.
         """
         self._calls, self._left, self._see = Counter(), set(self.layers), see
         try:
-            _run(self._twin, images)
+            _run(self._shadow, images)
         except _Done:
             pass
         finally:
             self._see = None
         if self._left:
             raise OptionError(
-                f"layer {min(self._left)!r} of the model did not run, or gives no tensor; "
-                "list_layers (--list-layers) names those that do"
+                f"layer {min(self._left)!r} of the model did not run, or returned no tensor; "
+                "choose one of list_layers"
             )
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             maps = first_tensor(output)
-            if self._see is None or maps is None:  # maps computed again for the gradient
+            if (
+                self._see is None or maps is None
+            ):  # None: checkpointing runs it again for the gradient
                 return
             self._calls[name] += 1
             layer = _called(name, self._calls[name])
@@ -113,13 +114,13 @@ class Probe:
 
 
 def list_layers(model: nn.Module, images: Tensor) -> list[Layer]:
-    """The layers of a model that give tensors, in the order in which they end.
+    """The layers of a model that return tensors, in the order in which they finish.
 
     A layer that runs several times is listed each time: "relu", "relu:2", ...
 
     Args:
-        model: any module; it stays as it is, and is run as in evaluation mode.
-        images: (N, C, H, W), as the model takes them; only their shape matters.
+        model: any module; it is not changed, and runs in evaluation mode.
+        images: (N, C, H, W), preprocessed; only their shape matters.
 
     Raises:
         ShapeError: the model cannot be run on such images.
@@ -131,7 +132,7 @@ def list_layers(model: nn.Module, images: Tensor) -> list[Layer]:
     0 Conv2d (4, 6, 6)
     1 ReLU (4, 6, 6)
     """
-    twin, calls, layers = twin_of(model), Counter[str](), list[Layer]()
+    shadow, calls, layers = shadow_copy(model), Counter[str](), list[Layer]()
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def note(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -143,11 +144,11 @@ def list_layers(model: nn.Module, images: Tensor) -> list[Layer]:
 
         return note
 
-    for name, module in twin.named_modules():
+    for name, module in shadow.named_modules():
         if name and "parametrizations" not in name.split("."):  # those give weights, not maps
             module.register_forward_hook(hook(name))
     with torch.no_grad():
-        _run(twin, images)
+        _run(shadow, images)
     return layers
 
 
@@ -166,7 +167,7 @@ def chain_layers(chain: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, 
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """The first tensor of what a module gives; None if it gives none.
+    """The first tensor in the output of a module, or None.
 
     >>> first_tensor({"count": 3, "maps": torch.ones(2)})
     tensor([1., 1.])
@@ -178,24 +179,24 @@ def first_tensor(output: Any) -> Tensor | None:
 
 
 class _Done(BaseException):
-    """All layers have been seen; not an `Exception`, which a model might catch."""
+    """All layers have run; not an `Exception`, which a model might catch."""
 
 
 _UNFIT = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
-"""What models raise of images that they cannot take, or where they take something else, too."""
+"""What models raise for images of the wrong shape or type."""
 
 
-def _run(twin: nn.Module, images: Tensor) -> None:
+def _run(shadow: nn.Module, images: Tensor) -> None:
     try:
-        twin(images)
+        shadow(images)
     except _UNFIT as error:
         if isinstance(error, UnpoolError | torch.OutOfMemoryError):
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ShapeError(
             f"the model cannot be run on {tuple(images.shape)} {str(images.dtype)[6:]} on "
-            f"{images.device}: {reason}; pass images of the size (--size), type and device that "
-            "it takes"
+            f"{images.device}: {reason}; pass images of the size, type and device that it "
+            "takes"
         ) from error
 
 
@@ -236,26 +237,23 @@ def _module(layer: str, modules: dict[str, nn.Module]) -> str:
         return layer
     if name in known and call.isdecimal() and int(call) > 1:
         return name
-    near = difflib.get_close_matches(layer, known, 3)
-    hint = f"near it: {', '.join(near)}" if near else f"there are {', '.join(known[:3]) or 'none'}"
     raise OptionError(
-        f"got layer {layer!r}, which the model does not have; {hint} (list_layers, or "
-        "--list-layers, names all)"
+        f"got layer {layer!r}, which the model does not have; {suggest(layer, known)}"
     )
 
 
 def require_finite(what: str, *values: Tensor) -> None:
-    """Refuse values with which nothing can be found.
+    """Refuse infinite values and NaN.
 
     Args:
-        what: "layer 'x'" or "the model", which gives them.
+        what: where they are from, such as "layer 'x'" or "the model".
         values: of any shape.
 
     Raises:
-        OptionError: one is infinite or not a number.
+        OptionError: a value is not finite.
     """
     if not all(found.isfinite().all() for found in values):
         raise OptionError(
             f"{what} gives values that are not finite; the weights are damaged, or the images "
-            "are not prepared as the model takes them"
+            "are not preprocessed as the model expects"
         )

@@ -13,14 +13,14 @@ from unpool.devices import find_device
 from unpool.errors import OptionError, WeightsError
 from unpool.models import AlexNet, ZFNet, load_tensors
 from unpool.recipes import ClassificationRecipe
-from unpool.visualize.preprocessing import Inputs, Subject, load_subject
+from unpool.visualize.preprocessing import LoadedModel, Preprocessing, load_model
 
 
 class Checkpoint(NamedTuple):
     """A state of a network, loaded when it is looked at."""
 
     name: str  #: such as the epoch
-    load: Callable[[], Subject]
+    load: Callable[[], LoadedModel]
 
 
 def checkpoints_of_run(run: str | Path, device: str = "auto") -> list[Checkpoint]:
@@ -57,13 +57,15 @@ def checkpoints_of_run(run: str | Path, device: str = "auto") -> list[Checkpoint
     ]
 
 
-def _after(path: Path, recipe: ClassificationRecipe, classes: int, device: torch.device) -> Subject:
+def _after(
+    path: Path, recipe: ClassificationRecipe, classes: int, device: torch.device
+) -> LoadedModel:
     """A classifier after an epoch, which sees images as in its training."""
     network = AlexNet if recipe.network == "AlexNet" else ZFNet
     net = network(classes, recipe.widths, recipe.code, recipe.size, recipe.dropout)
     load_tensors(net, path)
-    inputs = Inputs(recipe.size, recipe.enlarged, net.mean, (1.0,) * 3, "BGR", 255)
-    return Subject(net.to(device).eval(), recipe.name, inputs, device)
+    inputs = Preprocessing(recipe.size, recipe.enlarged, net.mean, (1.0,) * 3, "BGR", 255)
+    return LoadedModel(net.to(device).eval(), recipe.name, inputs, device)
 
 
 def named_checkpoints(paths: Sequence[str | Path], **options: Any) -> list[Checkpoint]:
@@ -72,7 +74,7 @@ def named_checkpoints(paths: Sequence[str | Path], **options: Any) -> list[Check
     Args:
         paths: folders of weights; or files of tensors, as `load_tensors` reads them, for the model
             that the options name.
-        options: of `load_subject`; `weights` or `torch_model` for files of tensors only.
+        options: of `load_model`; `weights` or `torch_model` for files of tensors only.
 
     Raises:
         OptionError: files of tensors without a model, or folders of weights with one.
@@ -94,7 +96,7 @@ def named_checkpoints(paths: Sequence[str | Path], **options: Any) -> list[Check
                 f"got checkpoint {path}, a folder of weights, which tells its model itself; leave "
                 f"out --{model[0].replace('_', '-')}"
             )
-        found.append(Checkpoint(name, partial(load_subject, **{**options, "weights": path})))
+        found.append(Checkpoint(name, partial(load_model, **{**options, "weights": path})))
     return found
 
 
@@ -115,7 +117,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return ["/".join(path.parts[-depth:]) for path in bare]
 
 
-def _filled(path: Path, options: dict[str, Any]) -> Subject:
-    subject = load_subject(**options)
-    load_tensors(subject.model, path)
-    return subject
+def _filled(path: Path, options: dict[str, Any]) -> LoadedModel:
+    loaded = load_model(**options)
+    load_tensors(loaded.model, path)
+    return loaded

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError
-from unpool.visualize.activations import Probe
+from unpool.visualize.activations import ActivationRecorder
 from unpool.visualize.projection import Projection, project
 
 SCORE = "score"
@@ -47,7 +47,7 @@ def project_scores(
         classes: by number; when not given, all that are predicted at one place in a hundred or
             more, but not 0, the background; the largest first.
         names: of the classes, for messages.
-        options: `rule`, `seed`, `overlap`, `lrn` and `activations` of `project`.
+        options: `rule`, `start`, `overlap`, `lrn` and `activations` of `project`.
 
     Returns:
         A projection for each class: `units` are the classes, `values` the sums of their scores.
@@ -78,7 +78,7 @@ def project_scores(
                 "class, or give another image"
             )
     regions = torch.stack([find_region(labels, n, names) for n in classes])
-    found = project(scored(model), image, SCORE, list(classes), place=regions, **options)
+    found = project(score_layer(model), image, SCORE, list(classes), place=regions, **options)
     return ScoreProjection(**vars(found), regions=regions)
 
 
@@ -90,7 +90,7 @@ def score_maps(model: nn.Module, images: Tensor) -> Tensor:
         ShapeError: images that it cannot take.
     """
     with torch.no_grad():
-        scores = Probe(scored(model), [SCORE])(images)[SCORE]
+        scores = ActivationRecorder(score_layer(model), [SCORE])(images)[SCORE]
     if scores.dim() != 4 or scores.shape[1] < 2:
         raise OptionError(
             f"the model gives {tuple(scores.shape)} for images of {tuple(images.shape)}; wanted "
@@ -126,7 +126,7 @@ def find_region(labels: Tensor, label: int, names: Sequence[str] = ()) -> Tensor
     return region
 
 
-def scored(model: nn.Module) -> nn.Sequential:
+def score_layer(model: nn.Module) -> nn.Sequential:
     """The same model as the one layer of another, whose name is `SCORE`."""
     return nn.Sequential(OrderedDict([(SCORE, model)]))
 

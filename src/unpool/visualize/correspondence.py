@@ -14,11 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unpool import Progress
 from unpool.errors import OptionError
 from unpool.vision.figures import add_caption, fit_square, join, write_figure
 from unpool.vision.images import Pixels
-from unpool.visualize.features import Gauge, Progress, Views, choose_layers, mean_color, read_views
-from unpool.visualize.preprocessing import Inputs, Subject
+from unpool.visualize.features import (
+    FeatureExtractor,
+    InputImages,
+    choose_layers,
+    mean_color,
+    read_inputs,
+)
+from unpool.visualize.preprocessing import LoadedModel, Preprocessing
 
 Box = tuple[int, int, int, int]
 _Boxes = dict[int, Box]
@@ -101,12 +108,12 @@ class Correspondence:
 
 
 def correspond(
-    subject: Subject,
+    loaded: LoadedModel,
     parts: Mapping[str, Mapping[Path, Sequence[float]]],
     layers: Sequence[str] = (),
     *,
     draws: int = 10,
-    choice: int = 0,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Correspondence:
     """Hide the same part in several images, and compare how their features change.
@@ -114,14 +121,14 @@ def correspond(
     As a control, boxes at random are hidden, which have the sizes of the parts.
 
     Args:
-        subject: the model.
+        loaded: the model.
         parts: for each part, where it is in each image that has it: x0, y0, x1, y1 in pixels of
             the file as it is seen upright, x1 and y1 excluded. It is covered with the color that
             the model takes for zero.
         layers: names from `list_layers`; when not given, the last with maps and the last of all
             below the scores, in the paper 5 and 7.
         draws: how many random boxes an image; 0 leaves the control out.
-        choice: the seed of these.
+        seed: the seed of these.
         progress: see `Progress`.
 
     Raises:
@@ -137,19 +144,19 @@ def correspond(
     """
     if _CONTROL in parts:
         raise OptionError(f"got a part {_CONTROL!r}, as the control is called; name it otherwise")
-    layers = list(layers) or _usual(subject)
-    gauge = Gauge(subject, layers)
+    layers = list(layers) or _usual(loaded)
+    extract = FeatureExtractor(loaded, layers)
     paths = list(dict.fromkeys(path for where in parts.values() for path in where))
-    views, inputs = read_views(subject, paths), subject.inputs
-    boxes = {part: _seen(part, where, inputs, views) for part, where in parts.items()}
-    groups = [*boxes.items(), *_random(boxes, draws, inputs.size, choice)]
-    fill, done, work = mean_color(subject), 0, sum(len(where) for _, where in groups)
-    originals = [gauge([crop])[0] for crop in views.crops]
+    inputs, preprocessing = read_inputs(loaded, paths), loaded.preprocessing
+    boxes = {part: _seen(part, where, preprocessing, inputs) for part, where in parts.items()}
+    groups = [*boxes.items(), *_random(boxes, draws, preprocessing.size, seed)]
+    fill, done, work = mean_color(loaded), 0, sum(len(where) for _, where in groups)
+    originals = [extract([crop])[0] for crop in inputs.crops]
     distances: dict[tuple[str, str], list[Tensor]] = {}
     for part, where in groups:
         changes: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         for i, box in where.items():
-            features, _ = gauge([_covered(views.crops[i], box, fill)])
+            features, _ = extract([_covered(inputs.crops[i], box, fill)])
             for layer, vector in features.items():
                 changes[layer].append(_change(originals[i][layer], vector))
             done += 1
@@ -162,21 +169,26 @@ def correspond(
         for (part, layer), d in ((key, torch.cat(found)) for key, found in distances.items())
     ]
     once = dict(groups[: len(boxes) + 1])  # of the random ones the first
-    shown = [_row(views, once, i, fill) for i in range(len(views.crops))]
-    return Correspondence(views.images, views.failed, layers, boxes, agreements, shown)
+    shown = [_row(inputs, once, i, fill) for i in range(len(inputs.crops))]
+    return Correspondence(inputs.images, inputs.failed, layers, boxes, agreements, shown)
 
 
-def _usual(subject: Subject) -> list[str]:
-    below, top = choose_layers(subject)
+def _usual(loaded: LoadedModel) -> list[str]:
+    below, top = choose_layers(loaded)
     return [[name for name in below if name != top][-1], top] if below != [top] else [top]
 
 
-def _seen(part: str, where: Mapping[Path, Sequence[float]], inputs: Inputs, views: Views) -> _Boxes:
+def _seen(
+    part: str,
+    where: Mapping[Path, Sequence[float]],
+    preprocessing: Preprocessing,
+    inputs: InputImages,
+) -> _Boxes:
     """The boxes of a part in what the model sees, by number of image."""
     boxes = {}
-    for i, (path, shape) in enumerate(zip(views.images, views.shapes, strict=True)):
+    for i, (path, shape) in enumerate(zip(inputs.images, inputs.shapes, strict=True)):
         if path in where:
-            boxes[i] = _in_crop(f"{part!r} in {path}", where[path], inputs, shape)
+            boxes[i] = _in_crop(f"{part!r} in {path}", where[path], preprocessing, shape)
     if len(boxes) < 2:
         raise OptionError(
             f"got part {part!r} in {len(boxes)} images that can be read; its signs are compared "
@@ -185,7 +197,9 @@ def _seen(part: str, where: Mapping[Path, Sequence[float]], inputs: Inputs, view
     return boxes
 
 
-def _in_crop(what: str, box: Sequence[float], inputs: Inputs, shape: tuple[int, int]) -> Box:
+def _in_crop(
+    what: str, box: Sequence[float], preprocessing: Preprocessing, shape: tuple[int, int]
+) -> Box:
     """A box of an image, in pixels of what the model sees of it."""
     height, width = shape
     if len(box) != 4 or not all(map(math.isfinite, box)):
@@ -197,12 +211,12 @@ def _in_crop(what: str, box: Sequence[float], inputs: Inputs, shape: tuple[int, 
             f"y0, x1, y1 with 0 <= x0 < x1 <= {width} and 0 <= y0 < y1 <= {height}"
         )
     side = min(shape)
-    scale, spare = inputs.enlarged / side, (inputs.enlarged - inputs.size) // 2
+    scale, spare = preprocessing.enlarged / side, (preprocessing.enlarged - preprocessing.size) // 2
     left, top = (width - side) // 2, (height - side) // 2
     crop = [round((x - left) * scale) - spare for x in (x0, x1)]
     crop[1:1] = [round((y0 - top) * scale) - spare]
     crop.append(round((y1 - top) * scale) - spare)
-    inside = [min(max(v, 0), inputs.size) for v in crop]
+    inside = [min(max(v, 0), preprocessing.size) for v in crop]
     if inside[0] >= inside[2] or inside[1] >= inside[3]:
         raise OptionError(
             f"got the box {_listed(box)} of {what}, of which the model sees nothing, for it looks "
@@ -216,10 +230,10 @@ def _listed(box: Sequence[float]) -> str:
 
 
 def _random(
-    boxes: Mapping[str, _Boxes], draws: int, side: int, choice: int
+    boxes: Mapping[str, _Boxes], draws: int, side: int, seed: int
 ) -> list[tuple[str, _Boxes]]:
     """Boxes at random places, as large as those of the parts in turn."""
-    rng, parts = np.random.default_rng(choice), list(boxes.values())
+    rng, parts = np.random.default_rng(seed), list(boxes.values())
     found = []
     for draw in range(draws):
         where = {}
@@ -250,11 +264,11 @@ def _pairs(changes: Tensor) -> Tensor:
 
 
 def _row(
-    views: Views, groups: Mapping[str, _Boxes], number: int, fill: tuple[int, int, int]
+    inputs: InputImages, groups: Mapping[str, _Boxes], number: int, fill: tuple[int, int, int]
 ) -> list[tuple[str, Pixels]]:
     """An image as it is, and with each part hidden, as far as it has them."""
-    crop = views.crops[number]
-    row = [(views.images[number].stem, crop)]
+    crop = inputs.crops[number]
+    row = [(inputs.images[number].stem, crop)]
     for part, where in groups.items():
         row.append((part, _covered(crop, where[number], fill)) if number in where else ("-", crop))
     return row

@@ -20,9 +20,9 @@ from unpool.ops import unpool
 from unpool.vision.figures import contact_sheet
 from unpool.vision.images import Pixels
 from unpool.vision.signals import heat_map, to_images
-from unpool.visualize.activations import Probe
+from unpool.visualize.activations import ActivationRecorder
 from unpool.visualize.class_scores import find_region, score_maps
-from unpool.visualize.shadow import twin_of
+from unpool.visualize.shadow import shadow_copy
 
 _SIDE = 224  # of a panel: maps of 7 to 224 cells are enlarged a whole number of times
 
@@ -36,7 +36,7 @@ class DecoderMap(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecoderTrace:
     """What `decode` gives: of each stage one map before, and one after its own layers."""
 
     label: int  #: the class that this is about
@@ -47,7 +47,7 @@ class Decoded:
     network adds, without what reaches beyond the other."""
     scores: Tensor  #: (H, W) float32, of the class, before softmax
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What the figure shows, as plain values."""
         shown = [one for pair in self.stages for one in pair if one is not None]
         return {
@@ -95,7 +95,7 @@ def decode(
     unit: int | None = None,
     *,
     names: Sequence[str] = (),
-) -> Decoded:
+) -> DecoderTrace:
     """Follow a class through the decoder of a network.
 
     Of each stage the most representative map is taken: the one that is stronger inside the region
@@ -142,7 +142,7 @@ def decode(
         stages = _score_stages(model, image, label)
     else:
         stages = _stages(model, image, region, unit)
-    return Decoded(label, region, stages, scores[label])
+    return DecoderTrace(label, region, stages, scores[label])
 
 
 def _largest(labels: Tensor, names: Sequence[str]) -> int:
@@ -161,7 +161,7 @@ def _largest(labels: Tensor, names: Sequence[str]) -> int:
 def _stages(
     model: DeconvNet, image: Tensor, region: Tensor, unit: int | None
 ) -> tuple[tuple[DecoderMap, DecoderMap], ...]:
-    net = twin_of(model)
+    net = shadow_copy(model)
     assert isinstance(net, DeconvNet)
     maps, switches = net.trunk(image)
     decoded = net.decode(maps, switches)
@@ -201,7 +201,7 @@ def _score_stages(
     own = ["score_fr", *(f"score_pool{skip}" for skip in net.skips)]
     layers = [f"score.{name}" for name in (*own, *filter(None, below))]
     with torch.no_grad():
-        found = Probe(net, layers)(image)
+        found = ActivationRecorder(net, layers)(image)
 
     def one(name: str) -> DecoderMap:
         return DecoderMap(name, label, found[f"score.{name}"][0, label].float().cpu())

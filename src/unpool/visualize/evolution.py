@@ -12,24 +12,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unpool import Progress
 from unpool.errors import OptionError
 from unpool.vision.figures import GRAY, add_caption, fit_square, join, patch, write_figure
 from unpool.vision.images import Pixels
 from unpool.vision.signals import to_images
 from unpool.visualize.activations import Layer, list_layers
 from unpool.visualize.checkpoints import Checkpoint
-from unpool.visualize.features import Progress, Views, read_views
+from unpool.visualize.features import InputImages, read_inputs
 from unpool.visualize.fields import Field
-from unpool.visualize.layers import tried
-from unpool.visualize.preprocessing import Subject
+from unpool.visualize.layers import checked_layers
+from unpool.visualize.preprocessing import LoadedModel
 from unpool.visualize.projection import project
-from unpool.visualize.top import Top, mine
+from unpool.visualize.top import TopActivations, top_activations
 
 _TILE = 64
 _JUMP = (213, 94, 0)
 
 
-class Growth(NamedTuple):
+class LayerEvolution(NamedTuple):
     """The units of a layer through T checkpoints."""
 
     layer: str
@@ -45,7 +46,7 @@ class Growth(NamedTuple):
 
         >>> none = np.zeros(0)
         >>> images = np.array([[-1, 4, -1, 4, 2]])
-        >>> Growth("conv1", [0], none, images, none, none).jumps.tolist()
+        >>> LayerEvolution("conv1", [0], none, images, none, none).jumps.tolist()
         [[False, False, False, False, True]]
         """
         jumps = np.zeros(self.images.shape, np.bool_)
@@ -64,7 +65,7 @@ class Evolution:
     checkpoints: list[str]
     images: list[Path]  #: those that were seen; numbers of images count in this list
     failed: dict[str, str]  #: those that could not be read, and why
-    layers: list[Growth]
+    layers: list[LayerEvolution]
 
     def figure(self) -> Pixels:
         """A block a layer, a unit a row, checkpoints from left to right; jumps have a bar.
@@ -83,7 +84,7 @@ class Evolution:
         parts = [blocks[i : i + columns] for i in range(0, len(blocks), columns)]
         return join([join(part, 1, 24) for part in parts], 0, 16)
 
-    def _row(self, growth: Growth, row: int) -> Pixels:
+    def _row(self, growth: LayerEvolution, row: int) -> Pixels:
         tiles = []
         for jump, drawn in zip(growth.jumps[row], growth.projections[row], strict=True):
             bar = np.full((_TILE, 4, 3), _JUMP if jump else 255, np.uint8)
@@ -135,7 +136,7 @@ def evolve(
     *,
     units: Sequence[int] = (),
     shown: int = 6,
-    choice: int = 0,
+    seed: int = 0,
     color: bool = True,
     batch: int = 32,
     progress: Progress | None = None,
@@ -153,11 +154,11 @@ def evolve(
         layers: names from `list_layers`; the last of each stage when not given.
         units: of every layer; randomly chosen ones when not given.
         shown: how many are chosen then.
-        choice: the seed of that choice.
+        seed: of the random choice.
         color: show projections in color.
         batch: images at a time.
         progress: see `Progress`.
-        options: `rule`, `seed`, `overlap`, `lrn` and `activations` of `project`.
+        options: `rule`, `start`, `overlap`, `lrn` and `activations` of `project`.
 
     Raises:
         OptionError: no checkpoints, no such layer or unit, a function without a rule, or states
@@ -170,10 +171,10 @@ def evolve(
     """
     if not checkpoints:
         raise OptionError("got no checkpoints; name one or more, in the order of the training")
-    subject = checkpoints[0].load()
+    loaded = checkpoints[0].load()
     chosen = [
-        _Block(layer, field, list(dict.fromkeys(units)) or _drawn(layer, shown, choice + i))
-        for i, (layer, field) in enumerate(tried(subject, layers, units, **options))
+        _Block(layer, field, list(dict.fromkeys(units)) or _chosen(layer, shown, seed + i))
+        for i, (layer, field) in enumerate(checked_layers(loaded, layers, units, **options))
     ]
     work = len(images) * (len(checkpoints) + 1)
 
@@ -181,18 +182,18 @@ def evolve(
         if progress is not None:
             progress(stage * len(images) + done, work, doing)
 
-    views = read_views(subject, images, partial(tell, 0, doing="reading"))
+    inputs = read_inputs(loaded, images, partial(tell, 0, doing="reading"))
     states = []
     for stage, checkpoint in enumerate(checkpoints, 1):
-        subject = subject if stage == 1 else checkpoint.load()
-        _require_same(subject, checkpoint.name, chosen, views)
+        loaded = loaded if stage == 1 else checkpoint.load()
+        _require_same(loaded, checkpoint.name, chosen, inputs)
         watch = partial(tell, stage, doing=f"looking at {checkpoint.name}")
-        stream = _batches(subject, views.crops, batch, watch)
-        tops = mine(subject.model, stream, [block.layer.name for block in chosen], 1)
-        states.append([_state(subject, b, tops, views, batch, color, options) for b in chosen])
+        stream = _batches(loaded, inputs.crops, batch, watch)
+        tops = top_activations(loaded.model, stream, [block.layer.name for block in chosen], 1)
+        states.append([_state(loaded, b, tops, inputs, batch, color, options) for b in chosen])
     names = [checkpoint.name for checkpoint in checkpoints]
     grown = [_growth(b, [state[i] for state in states]) for i, b in enumerate(chosen)]
-    return Evolution(names, views.images, views.failed, grown)
+    return Evolution(names, inputs.images, inputs.failed, grown)
 
 
 def _short(name: str) -> str:
@@ -213,7 +214,7 @@ class _Block(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What excites the units of a layer at a checkpoint; as in `Growth`, without T."""
+    """What excites the units of a layer at a checkpoint; as in `LayerEvolution`, without T."""
 
     values: NDArray[np.float32]
     images: NDArray[np.int64]
@@ -221,23 +222,25 @@ class _State(NamedTuple):
     projections: Pixels
 
 
-def _growth(block: _Block, states: Sequence[_State]) -> Growth:
+def _growth(block: _Block, states: Sequence[_State]) -> LayerEvolution:
     parts = [np.stack(part, axis=1) for part in zip(*states, strict=True)]
-    return Growth(block.layer.name, block.units, *parts)
+    return LayerEvolution(block.layer.name, block.units, *parts)
 
 
-def _drawn(layer: Layer, shown: int, choice: int) -> list[int]:
+def _chosen(layer: Layer, shown: int, seed: int) -> list[int]:
     count = layer.shape[0]
-    chosen = np.random.default_rng(choice).choice(count, min(shown, count), replace=False)
+    chosen = np.random.default_rng(seed).choice(count, min(shown, count), replace=False)
     return sorted(chosen.tolist())
 
 
-def _require_same(subject: Subject, name: str, chosen: Sequence[_Block], views: Views) -> None:
+def _require_same(
+    loaded: LoadedModel, name: str, chosen: Sequence[_Block], inputs: InputImages
+) -> None:
     """Refuse a state of another network, or one that sees images in another way."""
-    side = views.crops[0].shape[0]
-    shapes = {layer.name: layer.shape for layer in list_layers(subject.model, subject.trial())}
+    side = inputs.crops[0].shape[0]
+    shapes = {layer.name: layer.shape for layer in list_layers(loaded.model, loaded.trial_image())}
     wrong = [b.layer.name for b in chosen if shapes.get(b.layer.name) != b.layer.shape]
-    if wrong or subject.inputs.size != side:
+    if wrong or loaded.preprocessing.size != side:
         what = f"no layer {wrong[0]} of that size" if wrong else f"no images of {side} pixels"
         raise OptionError(
             f"got checkpoint {name}, whose network takes or has {what}, as the first does; pass "
@@ -246,36 +249,36 @@ def _require_same(subject: Subject, name: str, chosen: Sequence[_Block], views: 
 
 
 def _batches(
-    subject: Subject, crops: Sequence[Pixels], batch: int, watch: Callable[[int], None]
+    loaded: LoadedModel, crops: Sequence[Pixels], batch: int, watch: Callable[[int], None]
 ) -> Iterator[Tensor]:
     for start in range(0, len(crops), batch):
-        yield subject.prepare(crops[start : start + batch])
+        yield loaded.prepare(crops[start : start + batch])
         watch(min(start + batch, len(crops)))
 
 
 def _state(
-    subject: Subject,
+    loaded: LoadedModel,
     block: _Block,
-    tops: dict[str, Top],
-    views: Views,
+    tops: dict[str, TopActivations],
+    inputs: InputImages,
     batch: int,
     color: bool,
     options: dict[str, Any],
 ) -> _State:
     """Look at the units of a layer at a checkpoint."""
     top, name = tops[block.layer.name], block.layer.name
-    values, photos = top.values[block.units, 0], top.images[block.units, 0]
+    values, images_ = top.values[block.units, 0], top.images[block.units, 0]
     places = None if top.places is None else top.places[block.units, 0]
     shown: list[Pixels] = []
     for start in range(0, len(values), batch):
         part = slice(start, start + batch)
-        images = subject.prepare([views.crops[n] for n in photos[part].tolist()])
+        images = loaded.prepare([inputs.crops[n] for n in images_[part].tolist()])
         where: Any = "max" if places is None else places[part]
-        found = project(subject.model, images, name, block.units[part], place=where, **options)
-        shown += [*to_images(found.signal, color=color, order=subject.inputs.order)]
+        found = project(loaded.model, images, name, block.units[part], place=where, **options)
+        shown += [*to_images(found.signal, color=color, order=loaded.preprocessing.order)]
     spots = [(0, 0)] * len(shown) if places is None else places.tolist()
     boxes = [block.field.box(*spot) for spot in spots]
     cut = np.stack([patch(drawn, box) for drawn, box in zip(shown, boxes, strict=True)])
     cut[(values <= 0).numpy()] = GRAY
-    photos = photos.where(values > 0, torch.tensor(-1))
-    return _State(values.numpy(), photos.numpy(), np.array(boxes), cut)
+    images_ = images_.where(values > 0, torch.tensor(-1))
+    return _State(values.numpy(), images_.numpy(), np.array(boxes), cut)

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from unpool.errors import OptionError
 from unpool.ops import Switches, pool, unpool
 from unpool.visualize.activations import chain_layers
-from unpool.visualize.shadow import twin_of
+from unpool.visualize.shadow import shadow_copy
 
 Kept = Switches | tuple[int, int] | None
 """What a layer leaves for its mirror image: switches, the size of its input, or nothing."""
 
 
 class AttachedDeconvnet:
-    """The layers of a chain, and the way down through their mirror images: see `deconvnet_of`.
+    """The layers of a chain, and the way down through their mirror images: see `attach_deconvnet`.
 
     Args:
         layers: in the order of the chain, in evaluation mode.
@@ -61,7 +61,7 @@ class AttachedDeconvnet:
         return signal
 
 
-def deconvnet_of(
+def attach_deconvnet(
     trunk: nn.Sequential, overlap: Literal["overwrite", "sum"] = "sum"
 ) -> AttachedDeconvnet:
     """Attach a deconvnet to a chain of layers, made of unpooling and its own transposed filters.
@@ -80,15 +80,15 @@ def deconvnet_of(
     Zeiler, Fergus 2014, section 2.1 and figure 1.
 
     >>> trunk = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
-    >>> deconvnet = deconvnet_of(trunk)
+    >>> deconvnet = attach_deconvnet(trunk)
     >>> maps, kept = deconvnet.up(torch.rand(1, 3, 10, 10))
     >>> strongest = maps * (maps == maps.max())
     >>> deconvnet(strongest, kept).shape
     torch.Size([1, 3, 10, 10])
     """
-    twin = twin_of(trunk)
-    assert isinstance(twin, nn.Sequential)
-    layers = [layer for _, layer in chain_layers(twin)]
+    shadow = shadow_copy(trunk)
+    assert isinstance(shadow, nn.Sequential)
+    layers = [layer for _, layer in chain_layers(shadow)]
     for layer in layers:
         _require_mirror(layer)
     return AttachedDeconvnet(layers, overlap)

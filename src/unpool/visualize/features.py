@@ -1,114 +1,115 @@
-"""Images as a model sees them, and what it makes of them: feature vectors and probabilities."""
+"""Feature vectors and class probabilities of images, and which layers to look at."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from unpool import Progress
 from unpool.errors import ImageError, OptionError
 from unpool.vision.images import Pixels, read_image
-from unpool.visualize.activations import Layer, Probe, list_layers, require_finite
+from unpool.visualize.activations import ActivationRecorder, Layer, list_layers, require_finite
 from unpool.visualize.class_scores import is_probability
-from unpool.visualize.layers import stages
-from unpool.visualize.preprocessing import Subject
-
-Progress = Callable[[int, int, str], None]
-"""Called with how much is done, the total, and what is being done."""
+from unpool.visualize.layers import stage_ends
+from unpool.visualize.preprocessing import LoadedModel
 
 _CONTAINERS = ("Sequential", "Flatten", "Identity", "Dropout", "Dropout2d")
 _WEIGHING = ("Linear", "Conv2d")
 
 
-class Views(NamedTuple):
-    """Images that could be read."""
+class InputImages(NamedTuple):
+    """Images that were read, as the model sees them."""
 
     images: list[Path]
     crops: list[Pixels]  #: what the model sees of each, (S, S, 3) uint8, RGB
     shapes: list[tuple[int, int]]  #: height and width of each image
-    failed: dict[str, str]  #: those that could not be read, and why
+    failed: dict[str, str]  #: unreadable files, with the reasons
 
 
-def read_views(
-    subject: Subject, images: Sequence[Path], tell: Callable[[int], None] | None = None
-) -> Views:
-    """Read images as a model sees them; one that cannot be read is passed over.
+def read_inputs(
+    loaded: LoadedModel, images: Sequence[Path], progress: Progress | None = None
+) -> InputImages:
+    """Read images and crop what the model sees of them; unreadable ones are skipped.
 
     Raises:
         ImageError: none can be read.
     """
-    views = Views([], [], [], {})
+    inputs = InputImages([], [], [], {})
     for number, path in enumerate(images, 1):
         try:
             image = read_image(path)
         except ImageError as error:
-            views.failed[str(path)] = str(error)
+            inputs.failed[str(path)] = str(error)
         else:
-            views.images.append(path)
-            views.crops.append(subject.inputs.crop(image))
-            views.shapes.append((image.shape[0], image.shape[1]))
-        if tell is not None:
-            tell(number)
-    if not views.images:
-        reason = next(iter(views.failed.values()), "there are none")
+            inputs.images.append(path)
+            inputs.crops.append(loaded.preprocessing.crop(image))
+            inputs.shapes.append((image.shape[0], image.shape[1]))
+        if progress is not None:
+            progress(number, len(images), "reading")
+    if not inputs.images:
+        reason = next(iter(inputs.failed.values()), "there are none")
         raise ImageError(f"none of {len(images)} images can be used: {reason}")
-    return views
+    return inputs
 
 
-def mean_color(subject: Subject) -> tuple[int, int, int]:
-    """The color that a model takes for zero, RGB, 0 to 255: a gray, mostly.
+def mean_color(loaded: LoadedModel) -> tuple[int, int, int]:
+    """The color that becomes zero in a model's input, RGB, 0 to 255: mostly a gray.
 
-    >>> from unpool.visualize.preprocessing import Inputs
-    >>> mean_color(Subject(nn.Identity(), "none", Inputs()))
+    >>> from unpool.visualize.preprocessing import Preprocessing
+    >>> mean_color(LoadedModel(nn.Identity(), "none", Preprocessing()))
     (124, 116, 104)
     """
-    inputs = subject.inputs
+    inputs = loaded.preprocessing
     scaled = [min(max(round(v * 255 / inputs.range), 0), 255) for v in inputs.mean]
     red, green, blue = scaled if inputs.order == "RGB" else scaled[::-1]
     return red, green, blue
 
 
-class Gauge:
-    """Measures what a model makes of what it sees: features of some layers, class probabilities.
+class FeatureExtractor:
+    """Computes features of some layers, and class probabilities.
 
     Args:
-        subject: the model; it stays as it is.
+        loaded: the model; it is not changed.
         layers: names from `list_layers`.
 
     Raises:
         OptionError: no such layer.
 
-    >>> from unpool.visualize.preprocessing import Inputs
+    >>> from unpool.visualize.preprocessing import Preprocessing
+    >>> import numpy as np
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    >>> gauge = Gauge(Subject(model, "small", Inputs(8, 8)), ["0"])
-    >>> features, probability = gauge([np.zeros((8, 8, 3), np.uint8)])
+    >>> extract = FeatureExtractor(LoadedModel(model, "small", Preprocessing(8, 8)), ["0"])
+    >>> features, probability = extract([np.zeros((8, 8, 3), np.uint8)])
     >>> features["0"].shape, probability.shape
     (torch.Size([1, 144]), torch.Size([1, 4]))
     """
 
-    def __init__(self, subject: Subject, layers: Sequence[str]) -> None:
-        Probe(subject.model, layers)  # which tells of a wrong name
-        self._subject, self._layers = subject, list(layers)
-        self._probe = Probe(_Whole(subject.model), ["model", *(f"model.{n}" for n in layers)])
+    def __init__(self, loaded: LoadedModel, layers: Sequence[str]) -> None:
+        ActivationRecorder(loaded.model, layers)  # refuses an unknown name
+        self._loaded, self._layers = loaded, list(layers)
+        self._recorder = ActivationRecorder(
+            _Whole(loaded.model), ["model", *(f"model.{n}" for n in layers)]
+        )
 
     @torch.no_grad()
     def __call__(self, crops: Sequence[Pixels]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Feature vectors and class probabilities of what is seen.
+        """Feature vectors and class probabilities of crops.
 
         Args:
             crops: (S, S, 3) uint8, RGB, each.
 
         Returns:
             The features of each layer, (N, D) on the CPU, by name; and probabilities (N, K), or
-            None where the model gives no scores of classes. Those of a model that segments are the
-            mean over the image.
+            None for a model without class scores. Those of a segmentation network are the mean
+            over the image.
 
         Raises:
             OptionError: a layer or the model gives values that are not finite.
         """
-        images = self._subject.prepare(crops)
-        found = self._probe(images)
+        images = self._loaded.prepare(crops)
+        found = self._recorder(images)
         probability = _probability(found["model"], images)
         vectors = {name: found[f"model.{name}"].flatten(1).float().cpu() for name in self._layers}
         for name, values in vectors.items():
@@ -120,7 +121,7 @@ class Gauge:
 
 
 class _Whole(nn.Module):
-    """A model as a layer with a name, so that what it gives can be seen beside its layers."""
+    """A model as a named layer, so that its output can be recorded beside that of its layers."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -140,41 +141,41 @@ def _probability(output: Tensor, images: Tensor) -> Tensor | None:
 
 
 def _scores(shape: Sequence[int], sides: Sequence[int]) -> bool:
-    """Whether an output of (K,) or (K, h, w) holds scores of classes, for the image or pixels."""
+    """Whether an output (K,) or (K, h, w) holds class scores of the image, or of its pixels."""
     return len(shape) in (1, 3) and shape[0] > 1 and list(shape[1:]) in ([], list(sides))
 
 
-def choose_layers(subject: Subject) -> tuple[list[str], str]:
-    """Layers with maps that are worth a look, and the top layer: the last below the class scores.
+def choose_layers(loaded: LoadedModel) -> tuple[list[str], str]:
+    """The last layer with feature maps of each stage, and the last layer below the class scores.
 
     >>> from unpool.models import ZFNet
-    >>> from unpool.visualize.preprocessing import Inputs
+    >>> from unpool.visualize.preprocessing import Preprocessing
     >>> net = ZFNet(10, widths=(8, 16, 24, 24, 16), code=32, size=64).eval()
-    >>> choose_layers(Subject(net, "small", Inputs(64, 64)))
+    >>> choose_layers(LoadedModel(net, "small", Preprocessing(64, 64)))
     (['features.relu1', 'features.norm1', 'features.relu2', 'features.relu5'], 'classifier.relu7')
 
     Raises:
         OptionError: the model has no such layers.
     """
-    trial = subject.trial()
-    layers = [layer for layer in list_layers(subject.model, trial) if layer.shape]
-    whole = Probe(_Whole(subject.model), ["model"])(trial)["model"]
+    trial = loaded.trial_image()
+    layers = [layer for layer in list_layers(loaded.model, trial) if layer.shape]
+    whole = ActivationRecorder(_Whole(loaded.model), ["model"])(trial)["model"]
     classes = whole.shape[1] if _scores(whole.shape[1:], trial.shape[2:]) else None
     below = _below([layer for layer in layers if _is_own(layer)], classes, whole.dim() == 4)
-    chosen = stages(below)
+    chosen = stage_ends(below)
     if not below or not chosen:
         raise OptionError(
-            f"got no layers, and {subject.name} has none that are known to be worth a look; name "
+            f"got no layers, and {loaded.name} has no stages whose last layer could be taken; name "
             f"some of {', '.join(layer.name for layer in layers[:5])} ..."
         )
     return chosen, below[-1].name
 
 
 def _below(layers: Sequence[Layer], classes: int | None, segments: bool) -> list[Layer]:
-    """The layers without those at the end that give the scores of classes.
+    """The layers without those at the end that compute the class scores.
 
-    Of a classifier the last that weighs is the first of those; a network that segments may add up
-    scores of several layers.
+    In a classifier these start with the last layer that has weights; a segmentation network may add
+    up the scores of several layers.
 
     >>> mlp = [Layer(n, k, (5,)) for n, k in (("a", "Linear"), ("b", "ReLU"), ("c", "Linear"))]
     >>> [layer.name for layer in _below(mlp, 5, segments=False)]
@@ -188,5 +189,5 @@ def _below(layers: Sequence[Layer], classes: int | None, segments: bool) -> list
 
 
 def _is_own(layer: Layer) -> bool:
-    """Whether a layer gives something that the one before it did not."""
+    """Whether a layer computes something, rather than passing on the output of another."""
     return layer.kind not in _CONTAINERS

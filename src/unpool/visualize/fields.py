@@ -15,7 +15,7 @@ from torch.autograd import Function
 
 from unpool.errors import OptionError, ShapeError
 from unpool.models.vgg import TRUNKS, Table
-from unpool.visualize.activations import Probe, chain_layers
+from unpool.visualize.activations import ActivationRecorder, chain_layers
 from unpool.visualize.backward import bound, each
 from unpool.visualize.functions import ACTIVATIONS, Replacement, signals
 
@@ -84,7 +84,7 @@ def chain_fields(chain: str | nn.Sequential | Chain) -> dict[str, Field]:
             pooling with what works at each place, as ReLU does, in nested `nn.Sequential`.
 
     Raises:
-        OptionError: an unknown name, or a layer of another kind: use `measured_field`.
+        OptionError: an unknown name, or a layer of another kind: use `measure_field`.
 
     >>> chain_fields("zfnet")["pool5"]
     Field(size=(171, 171), jump=(32, 32), start=(-49, -49))
@@ -116,13 +116,13 @@ def _over(field: Field, layer: nn.Module) -> Field:
         return field.over(layer.kernel_size, layer.stride, layer.padding)
     if isinstance(layer, nn.Conv2d | nn.MaxPool2d) and not isinstance(layer.padding, str):
         return field.over(layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-    raise OptionError(f"got {layer} in a chain; use measured_field(model, images, layer)")
+    raise OptionError(f"got {layer} in a chain; use measure_field(model, images, layer)")
 
 
 # ---- any other model -----------------------------------------------------------------------------
 
 
-def measured_field(model: nn.Module, images: Tensor, layer: str) -> Field:
+def measure_field(model: nn.Module, images: Tensor, layer: str) -> Field:
     """The receptive field of a layer of any model, from the support of a gradient.
 
     The union over the channels of the layer, where these differ. Normalizations count as working
@@ -143,28 +143,30 @@ def measured_field(model: nn.Module, images: Tensor, layer: str) -> Field:
     After Mahendran, Vedaldi 2016, whose release runs a copy of the network with weights of 1.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 7, 2, 1), nn.ReLU(), nn.MaxPool2d(3, 2))
-    >>> measured_field(model, torch.zeros(1, 3, 33, 33), "2")
+    >>> measure_field(model, torch.zeros(1, 3, 33, 33), "2")
     Field(size=(11, 11), jump=(4, 4), start=(-1, -1))
     """
-    probe = Probe(model, [layer])
-    (h, v, top), (w, u, left) = (_line(probe, images[:1], layer, axis) for axis in (2, 3))
+    recorder = ActivationRecorder(model, [layer])
+    (h, v, top), (w, u, left) = (_line(recorder, images[:1], layer, axis) for axis in (2, 3))
     return Field((h, w), (v, u), (top, left))
 
 
 Span = tuple[int, int]
 
 
-def _line(probe: Probe, images: Tensor, layer: str, axis: int) -> tuple[int, int, int]:
+def _line(
+    recorder: ActivationRecorder, images: Tensor, layer: str, axis: int
+) -> tuple[int, int, int]:
     """Size, jump and start of the fields along one axis."""
     n = images.shape[axis]
-    count, spans = _spans(probe, images, layer, axis)
+    count, spans = _spans(recorder, images, layer, axis)
     line, factor = _fitted(count, spans), 1
     while line is None and factor < 8:
         factor *= 2
         shape = list(images.shape)
         shape[axis] *= factor
         try:
-            line = _fitted(*_spans(probe, images.new_zeros(shape), layer, axis))
+            line = _fitted(*_spans(recorder, images.new_zeros(shape), layer, axis))
         except ShapeError:  # the model takes no other size
             break
     return line if line is not None and _agree(line, spans) else (n, 0, 0)
@@ -191,12 +193,14 @@ def _agree(line: tuple[int, int, int], spans: dict[int, Span]) -> bool:
     return all((max(b, first), min(b + size, last)) == spans[unit] for unit, b in begins.items())
 
 
-def _spans(probe: Probe, images: Tensor, layer: str, axis: int) -> tuple[int, dict[int, Span]]:
+def _spans(
+    recorder: ActivationRecorder, images: Tensor, layer: str, axis: int
+) -> tuple[int, dict[int, Span]]:
     """How many units there are along an axis, and which pixels the outer and middle ones see."""
     with torch.inference_mode(False), torch.enable_grad():
         x = torch.full_like(images, 0.5, requires_grad=True)
         with _StandIn():
-            maps = probe(x.clone())[layer]
+            maps = recorder(x.clone())[layer]
         if maps.grad_fn is None:
             raise OptionError(f"layer {layer!r} does not depend on the images; choose another")
         if maps.dim() != 4:

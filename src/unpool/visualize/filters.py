@@ -16,15 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unpool import Progress
 from unpool.errors import OptionError, WeightsError
 from unpool.vision.figures import add_caption, chart, fit_square, join, mosaic, write_figure
 from unpool.vision.images import Pixels
 from unpool.vision.signals import to_images
 from unpool.visualize.activations import Layer, list_layers
-from unpool.visualize.features import Progress, read_views
-from unpool.visualize.preprocessing import Subject
-from unpool.visualize.shadow import twin_of
-from unpool.visualize.top import mine
+from unpool.visualize.features import read_inputs
+from unpool.visualize.preprocessing import LoadedModel
+from unpool.visualize.shadow import shadow_copy
+from unpool.visualize.top import top_activations
 
 _SIDE = 64  # of spectra
 _BINS = 12  # of directions
@@ -112,7 +113,7 @@ class FilterReport:
 
 
 def inspect_filters(
-    subject: Subject,
+    loaded: LoadedModel,
     layer: str | None = None,
     images: Sequence[Path] = (),
     *,
@@ -123,7 +124,7 @@ def inspect_filters(
     """Look at the filters of a network: all in numbers, and those of one layer in a figure.
 
     Args:
-        subject: the model.
+        loaded: the model.
         layer: the convolution whose filters are shown; the first to run when not given. Filters
             of three channels are shown in color, of others their sum.
         images: files, to find maps that never respond: those that nowhere rise above zero,
@@ -140,8 +141,8 @@ def inspect_filters(
 
     Zeiler, Fergus 2014, section 4.2 and figure 6.
     """
-    ran = list_layers(subject.model, subject.trial())
-    modules = dict(twin_of(subject.model).named_modules())  # called as those that ran
+    ran = list_layers(loaded.model, loaded.trial_image())
+    modules = dict(shadow_copy(loaded.model).named_modules())  # called as those that ran
     convolutions = {
         found.name: module
         for found in ran
@@ -149,7 +150,7 @@ def inspect_filters(
     }
     if not convolutions:
         raise OptionError(
-            f"got {subject.name}, which has no two-dimensional convolutions; name another model"
+            f"got {loaded.name}, which has no two-dimensional convolutions; name another model"
         )
     name = layer if layer is not None else next(iter(convolutions))
     if name not in convolutions:
@@ -169,7 +170,7 @@ def inspect_filters(
     failed: dict[str, str] = {}
     if images:
         responses = {found: _response(ran, found) for found in convolutions}
-        silent, failed = _silent(subject, images, responses, batch, progress)
+        silent, failed = _silent(loaded, images, responses, batch, progress)
     rows = [_row(found, weights, share, silent.get(found)) for found, weights in filters.items()]
     shown, weights = convolutions[name], filters[name]
     stride = shown.stride[0] if isinstance(shown, nn.Conv2d) else 1
@@ -180,7 +181,7 @@ def inspect_filters(
             "never loaded"
         )
     coverage = cover(weights[alive], stride)
-    return FilterReport(rows, name, weights.numpy(), coverage, subject.inputs.order, failed)
+    return FilterReport(rows, name, weights.numpy(), coverage, loaded.preprocessing.order, failed)
 
 
 def filters_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
@@ -268,21 +269,21 @@ def _response(ran: Sequence[Layer], name: str) -> str:
 
 
 def _silent(
-    subject: Subject,
+    loaded: LoadedModel,
     images: Sequence[Path],
     responses: dict[str, str],
     batch: int,
     progress: Progress | None,
 ) -> tuple[dict[str, list[int]], dict[str, str]]:
     """Which maps of each convolution no image excites; and the images that cannot be read."""
-    views = read_views(subject, images)
-    count = len(views.crops)
+    inputs = read_inputs(loaded, images)
+    count = len(inputs.crops)
 
     def tell(done: int) -> None:
         if progress is not None:
             progress(done, count, "looking for maps that respond")
 
-    parts = (subject.prepare(views.crops[i : i + batch]) for i in range(0, count, batch))
-    tops = mine(subject.model, parts, list(responses.values()), 1, progress=tell)
+    parts = (loaded.prepare(inputs.crops[i : i + batch]) for i in range(0, count, batch))
+    tops = top_activations(loaded.model, parts, list(responses.values()), 1, progress=tell)
     found = {name: tops[layer].values[:, 0] <= 0 for name, layer in responses.items()}
-    return {name: dead.nonzero().flatten().tolist() for name, dead in found.items()}, views.failed
+    return {name: dead.nonzero().flatten().tolist() for name, dead in found.items()}, inputs.failed

@@ -15,25 +15,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unpool import Progress
 from unpool.errors import ImageError
 from unpool.vision.figures import mosaic, patch, scale_to
 from unpool.vision.images import Pixels, read_image, write_image
 from unpool.vision.signals import to_images
 from unpool.vision.sources import Source, spare_inputs
-from unpool.visualize.layers import tried
-from unpool.visualize.pages import Found, Wall, write_pages
-from unpool.visualize.preprocessing import Subject
+from unpool.visualize.layers import checked_layers
+from unpool.visualize.pages import Gallery, GalleryLayer, write_pages
+from unpool.visualize.preprocessing import LoadedModel
 from unpool.visualize.projection import project
-from unpool.visualize.top import mine
-
-Progress = Callable[[int, int, str], None]
-"""Called with how much is done, the total, and what is being done."""
+from unpool.visualize.top import top_activations
 
 _TILE = 96  # pixels; smaller patches are enlarged a whole number of times, larger ones reduced
 
 
 def make_gallery(
-    subject: Subject,
+    loaded: LoadedModel,
     images: Sequence[Path],
     output: Path,
     layers: Sequence[str] = (),
@@ -45,14 +43,14 @@ def make_gallery(
     batch: int = 8,
     progress: Progress | None = None,
     **options: Any,
-) -> Found:
+) -> Gallery:
     """Find the strongest images of all units of some layers, and draw some of them.
 
     One pass over the images finds all; then the winners of the units that are shown are
     projected, many at a time.
 
     Args:
-        subject: the model, and how it takes images.
+        loaded: the model, and how it takes images.
         images: files; one that cannot be read is passed over.
         output: the folder of the gallery.
         layers: names from `list_layers`; the last of each stage when not given.
@@ -62,7 +60,7 @@ def make_gallery(
         color: show projections in color.
         batch: images at a time.
         progress: see `Progress`.
-        options: `rule`, `seed`, `overlap`, `lrn` and `activations` of `project`.
+        options: `rule`, `start`, `overlap`, `lrn` and `activations` of `project`.
 
     Raises:
         OptionError: no such layer or unit, a function without a rule, or a figure in the place of a
@@ -70,45 +68,47 @@ def make_gallery(
         ShapeError: the model takes no images of this size.
         ImageError: none of the images can be read.
     """
-    walls = _hung(subject, layers, units, shown, options)
+    walls = _hung(loaded, layers, units, shown, options)
     figures = [output / wall.path(unit) for wall in walls for unit in wall.units]
     spare_inputs([Source(path, PurePosixPath(path.name)) for path in images], figures)
-    work, found = len(images) + len(figures), Found([], {}, {})
+    work, found = len(images) + len(figures), Gallery([], {}, {})
 
     def tell(done: int, doing: str) -> None:
         if progress is not None:
             progress(done, work, doing)
 
-    stream = _batches(subject, images, batch, found, tell)
-    found.tops.update(mine(subject.model, stream, [wall.layer.name for wall in walls], count))
+    stream = _batches(loaded, images, batch, found, tell)
+    found.tops.update(
+        top_activations(loaded.model, stream, [wall.layer.name for wall in walls], count)
+    )
     done = len(images)
     for wall in walls:
         doing = f"projecting {wall.layer.name}"
-        for unit, drawn in _drawn(subject, wall, found, batch, color, options):
+        for unit, drawn in _drawn(loaded, wall, found, batch, color, options):
             write_image(output / wall.path(unit), drawn)
             done += 1
             tell(done, doing)
-    write_pages(output, subject, walls, found, options)
+    write_pages(output, loaded, walls, found, options)
     return found
 
 
 def _batches(
-    subject: Subject,
+    loaded: LoadedModel,
     images: Sequence[Path],
     batch: int,
-    found: Found,
+    found: Gallery,
     tell: Callable[[int, str], None],
 ) -> Iterator[Tensor]:
     """The images that can be read, so many at a time; `found` tells which these are."""
     crops: list[Pixels] = []
     for number, path in enumerate(images, 1):
         try:
-            crops.append(subject.inputs.crop(read_image(path)))
+            crops.append(loaded.preprocessing.crop(read_image(path)))
             found.images.append(path)
         except ImageError as error:
             found.failed[str(path)] = str(error)
         if len(crops) == batch or (crops and number == len(images)):
-            yield subject.prepare(crops)
+            yield loaded.prepare(crops)
             crops = []
         tell(number, "looking for the strongest")
     if not found.images:
@@ -142,16 +142,16 @@ def figure(projections: Sequence[Pixels], patches: Sequence[Pixels]) -> Pixels:
 
 
 def _hung(
-    subject: Subject,
+    loaded: LoadedModel,
     names: Sequence[str],
     units: Sequence[int],
     shown: int,
     options: dict[str, Any],
-) -> list[Wall]:
+) -> list[GalleryLayer]:
     walls = []
-    for layer, field in tried(subject, names, units, **options):
+    for layer, field in checked_layers(loaded, names, units, **options):
         chosen = list(dict.fromkeys(units)) or _even(layer.shape[0], shown)
-        walls.append(Wall(layer, field, chosen))
+        walls.append(GalleryLayer(layer, field, chosen))
     return walls
 
 
@@ -170,9 +170,9 @@ class _Item(NamedTuple):
 
 
 def _drawn(
-    subject: Subject,
-    wall: Wall,
-    found: Found,
+    loaded: LoadedModel,
+    wall: GalleryLayer,
+    found: Gallery,
     batch: int,
     color: bool,
     options: dict[str, Any],
@@ -186,28 +186,28 @@ def _drawn(
         images = top.images[unit].tolist()
         items += [_Item(unit, n, place) for n, place in zip(images, places, strict=True)]
     parts = (items[start : start + batch] for start in range(0, len(items), batch))
-    pairs = (pair for part in parts for pair in _pairs(subject, wall, found, part, color, options))
+    pairs = (pair for part in parts for pair in _pairs(loaded, wall, found, part, color, options))
     for unit in wall.units:
         yield unit, figure(*zip(*islice(pairs, count), strict=True))
 
 
 def _pairs(
-    subject: Subject,
-    wall: Wall,
-    found: Found,
+    loaded: LoadedModel,
+    wall: GalleryLayer,
+    found: Gallery,
     items: Sequence[_Item],
     color: bool,
     options: dict[str, Any],
 ) -> Iterator[tuple[Pixels, Pixels]]:
     """Projection and patch of each item, both cut to what the unit sees."""
     read = {n: read_image(found.images[n]) for n in {item.image for item in items}}
-    crops = {n: subject.inputs.crop(image) for n, image in read.items()}
+    crops = {n: loaded.preprocessing.crop(image) for n, image in read.items()}
     seen = [crops[item.image] for item in items]
     units, places = [item.unit for item in items], torch.tensor([item.place for item in items])
-    layer, images = wall.layer, subject.prepare(seen)
+    layer, images = wall.layer, loaded.prepare(seen)
     options = {**options, "place": places if len(layer.shape) == 3 else "max"}
-    signal = project(subject.model, images, layer.name, units, **options).signal
-    shown = to_images(signal, color=color, order=subject.inputs.order)
+    signal = project(loaded.model, images, layer.name, units, **options).signal
+    shown = to_images(signal, color=color, order=loaded.preprocessing.order)
     for item, projection, crop in zip(items, shown, seen, strict=True):
         box = wall.field.box(*item.place)
         yield patch(projection, box), patch(crop, box)

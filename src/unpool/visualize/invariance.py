@@ -10,11 +10,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from unpool import Progress
 from unpool.errors import OptionError
 from unpool.vision.figures import COLORS, add_caption, chart, fit_square, join, write_figure
 from unpool.vision.images import Pixels
-from unpool.visualize.features import Gauge, Progress, choose_layers, mean_color, read_views
-from unpool.visualize.preprocessing import Subject
+from unpool.visualize.features import (
+    FeatureExtractor,
+    choose_layers,
+    mean_color,
+    read_inputs,
+)
+from unpool.visualize.preprocessing import LoadedModel
 
 Kind = Literal["translation", "scale", "rotation"]
 
@@ -140,7 +146,7 @@ def transform(
 
 
 def measure_invariance(
-    subject: Subject,
+    loaded: LoadedModel,
     images: Sequence[Path],
     layers: Sequence[str] = (),
     *,
@@ -155,7 +161,7 @@ def measure_invariance(
     differs with the size of a batch: so nothing done gives a distance of 0.
 
     Args:
-        subject: the model.
+        loaded: the model.
         images: files; one that cannot be read is passed over.
         layers: the first and the top one, names from `list_layers`. When not given, the last before
             maps shrink for the first time, and the last below the scores (see `choose_layers`).
@@ -175,21 +181,21 @@ def measure_invariance(
     Zeiler, Fergus 2014, section 4.1 and figure 5; there the probability is that of the true class.
     """
     if not layers:
-        below, top = choose_layers(subject)
+        below, top = choose_layers(loaded)
         layers = below[0], top
     if len(layers) != 2:
         raise OptionError(f"got {len(layers)} layers; wanted the first and a top one, in turn")
-    gauge, views = Gauge(subject, layers), read_views(subject, images)
+    extract, inputs = FeatureExtractor(loaded, layers), read_inputs(loaded, images)
     ranges = {kind: [float(v) for v in line] for kind, line in (values or {}).items()}
-    ranges = ranges or _published(subject.inputs.size)
+    ranges = ranges or _published(loaded.preprocessing.size)
     if not all(ranges.values()):
         raise OptionError("got a transformation without values; name some, or leave it out")
-    work = len(views.crops) * sum(map(len, ranges.values()))
-    fill, done = mean_color(subject), 0
+    work = len(inputs.crops) * sum(map(len, ranges.values()))
+    fill, done = mean_color(loaded), 0
     picked: list[int] = []
     found: dict[Kind, list[NDArray[np.float64]]] = {kind: [] for kind in ranges}
-    for path, crop in zip(views.images, views.crops, strict=True):
-        original = _Original(gauge, crop, label)
+    for path, crop in zip(inputs.images, inputs.crops, strict=True):
+        original = _Original(extract, crop, label)
         picked.append(original.label)
         for kind, line in ranges.items():
             columns = []
@@ -201,21 +207,21 @@ def measure_invariance(
             found[kind].append(np.array(columns).T)
     curves = {kind: _curves(ranges[kind], np.stack(parts, 1)) for kind, parts in found.items()}
     examples = {
-        kind: [transform(crop, kind, line[3 * len(line) // 4], fill) for crop in views.crops]
+        kind: [transform(crop, kind, line[3 * len(line) // 4], fill) for crop in inputs.crops]
         for kind, line in ranges.items()
     }
     scored = next(iter(curves.values())).probability is not None
     ends = layers[0], layers[1]
     classes = picked if scored else None
-    return Invariance(views.images, views.failed, ends, classes, curves, examples)
+    return Invariance(inputs.images, inputs.failed, ends, classes, curves, examples)
 
 
 class _Original:
     """An image as it is, from which others are told."""
 
-    def __init__(self, gauge: Gauge, crop: Pixels, label: int | None) -> None:
-        self._gauge = gauge
-        self._features, probability = gauge([crop])
+    def __init__(self, extract: FeatureExtractor, crop: Pixels, label: int | None) -> None:
+        self._extract = extract
+        self._features, probability = extract([crop])
         classes = 0 if probability is None else probability.shape[1]
         if label is not None and not 0 <= label < classes:
             there = f"has classes 0 to {classes - 1}" if classes else "gives no scores of classes"
@@ -226,7 +232,7 @@ class _Original:
 
     def measure(self, crop: Pixels) -> list[float]:
         """Both distances, and the probability if there is one."""
-        features, probability = self._gauge([crop])
+        features, probability = self._extract([crop])
         distances = [
             float((vector.double() - self._features[name].double()).norm())
             for name, vector in features.items()

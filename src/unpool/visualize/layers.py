@@ -1,4 +1,4 @@
-"""Layers to look at: which, and whether they can be."""
+"""Which layers to look at, and whether they can be."""
 
 import math
 from collections.abc import Sequence
@@ -6,18 +6,18 @@ from typing import Any
 
 from unpool.errors import OptionError
 from unpool.visualize.activations import Layer, list_layers
-from unpool.visualize.fields import Field, measured_field
-from unpool.visualize.preprocessing import Subject
+from unpool.visualize.fields import Field, measure_field
+from unpool.visualize.preprocessing import LoadedModel
 from unpool.visualize.projection import project
 
 
-def stages(layers: Sequence[Layer]) -> list[str]:
-    """The layers worth a look at first: the last before maps shrink, down to the smallest.
+def stage_ends(layers: Sequence[Layer]) -> list[str]:
+    """The last layer of each stage: the last before feature maps shrink, down to the smallest.
 
-    That they lose up to half their area, as without padding, does not count.
+    Maps that lose up to half their area, as without padding, are of one stage.
 
     >>> shapes = [(8, 9, 9), (8, 9, 9), (8, 4, 4), (16, 4, 4), (16, 1, 1), (10,)]
-    >>> stages([Layer(str(i), "", shape) for i, shape in enumerate(shapes)])
+    >>> stage_ends([Layer(str(i), "", shape) for i, shape in enumerate(shapes)])
     ['1', '3']
     """
     maps = [layer for layer in layers if len(layer.shape) == 3 and math.prod(layer.shape[1:]) > 1]
@@ -32,39 +32,39 @@ def stages(layers: Sequence[Layer]) -> list[str]:
     return chosen
 
 
-def tried(
-    subject: Subject, names: Sequence[str], units: Sequence[int] = (), **options: Any
+def checked_layers(
+    loaded: LoadedModel, names: Sequence[str], units: Sequence[int] = (), **options: Any
 ) -> list[tuple[Layer, Field]]:
-    """Layers, and what their units see; each is tried out, so that what is wrong shows at once.
+    """Named layers with the fields of their units, each checked before anything runs.
 
     Args:
-        subject: the model.
+        loaded: the model.
         names: of the layers, as in `list_layers`; those of `stages` when not given.
         units: that will be looked at in each.
         options: of `project`.
 
     Raises:
-        OptionError: no such layer, unit or place; a layer with neither maps nor a value a unit; a
-            function without a rule.
-        ShapeError: the model takes no images of this size.
+        OptionError: no such layer, unit or place; a layer whose output is neither (N, C, h, w) nor
+            (N, C); a function without a rule.
+        ShapeError: the model cannot be run on images of this size.
     """
-    trial = subject.trial()
-    there = {layer.name: layer for layer in list_layers(subject.model, trial)}
-    names = list(dict.fromkeys(names)) or stages(list(there.values()))
+    trial = loaded.trial_image()
+    there = {layer.name: layer for layer in list_layers(loaded.model, trial)}
+    names = list(dict.fromkeys(names)) or stage_ends(list(there.values()))
     if not names:
         raise OptionError(
-            "got no layers, and the model has none whose maps become smaller; name some of "
+            "got no layers, and the model has no stages whose last layer could be used; name some: "
             f"{', '.join([*there][:5])} ..."
         )
     found = []
     for name in names:
         ends = [min(units), max(units)] if units else None
-        project(subject.model, trial, name, ends, **options)
+        project(loaded.model, trial, name, ends, **options)
         layer = there[name]
         if len(layer.shape) not in (1, 3):
             raise OptionError(
-                f"layer {name!r} gives {layer.shape} for an image; wanted maps (C, h, w) or (C,): "
-                "choose another of list_layers (--list-layers)"
+                f"layer {name!r} gives {layer.shape} for an image; wanted (C, h, w) or (C,): "
+                "choose another of list_layers"
             )
-        found.append((layer, measured_field(subject.model, trial, name)))
+        found.append((layer, measure_field(loaded.model, trial, name)))
     return found

@@ -11,20 +11,20 @@ from urllib.parse import quote
 from unpool.files import atomic
 from unpool.visualize.activations import Layer
 from unpool.visualize.fields import Field
-from unpool.visualize.preprocessing import Subject
-from unpool.visualize.top import Top
+from unpool.visualize.preprocessing import LoadedModel
+from unpool.visualize.top import TopActivations
 
 
-class Found(NamedTuple):
+class Gallery(NamedTuple):
     """What a gallery was made of."""
 
     images: list[Path]  #: those that were seen; numbers of images count in this list
     failed: dict[str, str]  #: those that could not be read, and why
-    tops: dict[str, Top]  #: by layer
+    tops: dict[str, TopActivations]  #: by layer
 
 
 @dataclass(frozen=True)
-class Wall:
+class GalleryLayer:
     """A layer in a gallery."""
 
     layer: Layer
@@ -34,14 +34,18 @@ class Wall:
     def path(self, unit: int) -> Path:
         """Of the figure of a unit, in the gallery.
 
-        >>> Wall(Layer("relu:2", "ReLU", (8, 4, 4)), Field(), [3]).path(3).as_posix()
+        >>> GalleryLayer(Layer("relu:2", "ReLU", (8, 4, 4)), Field(), [3]).path(3).as_posix()
         'relu%3A2/0003.png'
         """
         return Path(quote(self.layer.name, safe=""), f"{unit:04}.png")
 
 
 def write_pages(
-    output: Path, subject: Subject, walls: Sequence[Wall], found: Found, options: dict[str, Any]
+    output: Path,
+    loaded: LoadedModel,
+    walls: Sequence[GalleryLayer],
+    found: Gallery,
+    options: dict[str, Any],
 ) -> None:
     """Write `top.json` and `index.html`, each whole or not at all.
 
@@ -49,14 +53,14 @@ def write_pages(
 
     Args:
         output: the gallery, in which the figures are.
-        subject: the model.
+        loaded: the model.
         walls: its layers that were looked at.
         found: the strongest of them.
         options: of the projections.
     """
-    inputs = subject.inputs
+    inputs = loaded.preprocessing
     told = {
-        "model": subject.name,
+        "model": loaded.name,
         "inputs": {**vars(inputs), "mean": list(inputs.mean), "std": list(inputs.std)},
         "options": options,
         "images": [str(path) for path in found.images],
@@ -68,7 +72,7 @@ def write_pages(
         text = json.dumps(told, default=str, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
     with atomic(output / "index.html") as temporary:
-        page = _page(subject, walls, found)
+        page = _page(loaded, walls, found)
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files
     given = {path.resolve() for path in (*found.images, *map(Path, found.failed))}
     for path in stale:
@@ -76,7 +80,7 @@ def write_pages(
             (output / path).unlink(missing_ok=True)
 
 
-def _stale(path: Path, walls: Sequence[Wall]) -> set[Path]:
+def _stale(path: Path, walls: Sequence[GalleryLayer]) -> set[Path]:
     """The figures of these layers that an earlier `top.json` names, and that are shown no more."""
     try:
         layers = json.loads(path.read_text("utf-8"))["layers"]
@@ -87,7 +91,7 @@ def _stale(path: Path, walls: Sequence[Wall]) -> set[Path]:
     return written - {wall.path(unit) for wall in walls for unit in wall.units}
 
 
-def _told(wall: Wall, top: Top) -> dict[str, Any]:
+def _told(wall: GalleryLayer, top: TopActivations) -> dict[str, Any]:
     """What `top.json` says of a layer."""
     return {
         "layer": wall.layer.name,
@@ -101,7 +105,7 @@ def _told(wall: Wall, top: Top) -> dict[str, Any]:
     }
 
 
-def _page(subject: Subject, walls: Sequence[Wall], found: Found) -> str:
+def _page(loaded: LoadedModel, walls: Sequence[GalleryLayer], found: Gallery) -> str:
     links, sections = [], []
     for number, wall in enumerate(walls):
         top = found.tops[wall.layer.name]
@@ -113,14 +117,14 @@ def _page(subject: Subject, walls: Sequence[Wall], found: Found) -> str:
         )
         cards = "\n".join(_card(wall, unit, top, found.images) for unit in wall.units)
         sections.append(f'<h2 id="l{number}">{name}</h2>\n<p>{about}</p>\n<div>{cards}</div>')
-    title = f"What {html.escape(subject.name)} has learned"
+    title = f"What {html.escape(loaded.name)} has learned"
     about = f"{len(found.images)} images. Left: projections; right: the patches they come from."
     return _PAGE.format(
         title=title, about=about, links=" ".join(links), sections="\n".join(sections)
     )
 
 
-def _card(wall: Wall, unit: int, top: Top, images: Sequence[Path]) -> str:
+def _card(wall: GalleryLayer, unit: int, top: TopActivations, images: Sequence[Path]) -> str:
     address = html.escape(quote(wall.path(unit).as_posix()))
     values, numbers = top.values[unit].tolist(), top.images[unit].tolist()
     lines = [f"{v:.4g}  {images[n]}" for v, n in zip(values, numbers, strict=True)]

@@ -1,55 +1,80 @@
-"""A model to look into, ours or anybody's, and images as it takes them."""
+"""A model to look into, ours or any other, with the preprocessing that it expects."""
 
-import difflib
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unpool.cards import settings
 from unpool.devices import find_device
-from unpool.errors import OptionError, WeightsError
+from unpool.errors import OptionError, WeightsError, suggest
 from unpool.models import Classifier, GenerativeNet, from_pretrained
 from unpool.models.vgg import MEAN_BGR
 from unpool.vision.boxes import Crops
-
-_SIZE, _ENLARGED = 224, 256
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB, of 0..1
+from unpool.vision.images import Pixels
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """How an image becomes what a model takes.
+class Preprocessing:
+    """How an image becomes the input of a model.
 
-    The middle square is resized, and the center of that is what the model sees: (pixels - mean) /
-    std. The defaults are those of most models that learned from ImageNet.
+    The middle square is resized to `enlarged` pixels, and its center of `size` pixels is what the
+    model sees: (pixels - mean) / std. The defaults are those of most ImageNet models.
+
+    Raises:
+        OptionError: sizes below 1, or a mean and std that do not fit one another or the range.
+
+    >>> Preprocessing(112).enlarged, Preprocessing(mean=(0.5,), std=(0.5,)).mean
+    (128, (0.5, 0.5, 0.5))
     """
 
-    size: int = _SIZE  #: side of what is seen, in pixels
-    enlarged: int = _ENLARGED  #: side to which the middle square is resized
-    mean: tuple[float, ...] = _MEAN  #: in the order of the colors
-    std: tuple[float, ...] = _STD  #: likewise
-    order: Literal["RGB", "BGR"] = "RGB"  #: of the colors
+    size: int = 224  #: side of the square that the model sees, in pixels
+    enlarged: int = 0  #: side to which the middle square is resized; 0 means 8/7 of the size
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  #: in the order of the channels, or one for all
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)  #: likewise
+    order: Literal["RGB", "BGR"] = "RGB"  #: of the channels
     range: Literal[1, 255] = 1  #: pixels go from 0 to this before the mean is subtracted
 
-    def crop(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def __post_init__(self) -> None:
+        fill = object.__setattr__  # the only way into a frozen dataclass
+        fill(self, "enlarged", self.enlarged or round(self.size * 8 / 7))
+        for name in ("mean", "std"):
+            values = tuple(getattr(self, name))
+            if len(values) not in (1, 3) or not all(map(np.isfinite, values)):
+                raise OptionError(f"got {name}={_listed(values)}; wanted three numbers, or one")
+            fill(self, name, values * (3 // len(values)))
+        if min(self.std) <= 0:
+            raise OptionError(f"got std={_listed(self.std)}; wanted numbers above 0")
+        if self.range == 1 and max(map(abs, (*self.mean, *self.std))) > 10:
+            raise OptionError(
+                f"got mean={_listed(self.mean)} and std={_listed(self.std)} for pixels from 0 to "
+                "1; set range=255"
+            )
+        if min(self.size, self.enlarged) < 1:
+            raise OptionError(f"got size={self.size}, enlarged={self.enlarged}; wanted 1 or more")
+
+    def resized(self, size: int) -> "Preprocessing":
+        """The same for another size, with the border around the crop in proportion."""
+        enlarged = max(size, round(self.enlarged * size / self.size))
+        return replace(self, size=size, enlarged=enlarged)
+
+    def crop(self, image: Pixels) -> Pixels:
         """What the model sees of an image (H, W, 3): (size, size, 3) uint8, RGB."""
         return Crops(self.size, self.enlarged).center(image)
 
-    def prepare(self, crops: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Crops as the model takes them, (N, 3, size, size) float32.
+    def prepare(self, crops: Sequence[Pixels]) -> Tensor:
+        """Crops as input of the model, (N, 3, size, size) float32.
 
         >>> gray = np.full((4, 4, 3), 51, np.uint8)
-        >>> Inputs(4, 4, mean=(0.1,) * 3, std=(0.5,) * 3).prepare([gray])[0, 0, 0, 0]
+        >>> Preprocessing(4, 4, mean=(0.1,), std=(0.5,)).prepare([gray])[0, 0, 0, 0]
         tensor(0.2000)
         """
         pixels = torch.from_numpy(np.stack(crops))
@@ -59,203 +84,192 @@ class Inputs:
         return ((scaled - torch.tensor(self.mean)) / torch.tensor(self.std)).permute(0, 3, 1, 2)
 
 
+PREPROCESSINGS = {
+    "imagenet": Preprocessing(),
+    "caffe": Preprocessing(mean=MEAN_BGR, std=(1.0,), order="BGR", range=255),
+    "none": Preprocessing(mean=(0.0,), std=(1.0,)),
+}
+"""By name: RGB from 0 to 1, normalized with ImageNet's statistics; BGR from 0 to 255 minus
+ImageNet's mean, as Caffe's networks; RGB from 0 to 1, as it is."""
+
+Preprocess: TypeAlias = str | Preprocessing | Any
+"""A name in `PREPROCESSINGS`, a `Preprocessing`, or the transforms of torchvision's weights."""
+
+
+def find_preprocessing(preprocess: Preprocess) -> Preprocessing:
+    """A preprocessing by its name, or that of torchvision's `weights.transforms()`.
+
+    Raises:
+        OptionError: an unknown name, or another object.
+
+    >>> find_preprocessing("caffe").order
+    'BGR'
+    """
+    if isinstance(preprocess, Preprocessing):
+        return preprocess
+    if isinstance(preprocess, str):
+        if preprocess not in PREPROCESSINGS:
+            known = suggest(preprocess, PREPROCESSINGS)
+            raise OptionError(f"got preprocess={preprocess!r}; {known}")
+        return PREPROCESSINGS[preprocess]
+    try:  # as torchvision.transforms._presets.ImageClassification
+        (size,), (enlarged,) = preprocess.crop_size, preprocess.resize_size
+        mean, std = tuple(preprocess.mean), tuple(preprocess.std)
+    except (AttributeError, TypeError, ValueError):
+        raise OptionError(
+            f"got a {type(preprocess).__name__} as preprocessing; wanted one of "
+            f"{', '.join(PREPROCESSINGS)}, a Preprocessing, or the transforms of torchvision's "
+            "weights: describe yours as Preprocessing(size=..., mean=..., std=...)"
+        ) from None
+    return Preprocessing(size, enlarged, mean, std)
+
+
 @dataclass(frozen=True)
-class Subject:
-    """A model to look into."""
+class LoadedModel:
+    """A model with its preprocessing."""
 
     model: nn.Module  #: in evaluation mode
     name: str  #: as it was given
-    inputs: Inputs
+    preprocessing: Preprocessing
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    classes: tuple[str, ...] = ()  #: names by number, where the weights tell them
+    classes: tuple[str, ...] = ()  #: names by number, if the weights have them
 
     def find_class(self, name: str) -> int:
         """The number of a class, by its name or number.
 
         Raises:
-            OptionError: there is no such name; the nearest, or some, are told.
+            OptionError: there is no such name.
         """
         if name in self.classes:
             return self.classes.index(name)
         if name.isdecimal():
             return int(name)
-        if not self.classes:
-            hint = "the model tells no names: give a number"
-        elif near := difflib.get_close_matches(name, self.classes, 3):
-            hint = f"near it: {', '.join(near)}"
-        else:
-            hint = f"there are {', '.join(self.classes[:3])} ..."
-        raise OptionError(f"got class {name!r}, which {self.name} does not know; {hint}")
+        known = suggest(name, self.classes)
+        hint = known if self.classes else "its classes have no names: give a number"
+        raise OptionError(f"got class {name!r} for {self.name}; {hint}")
 
     def class_name(self, number: int) -> str:
-        """The name of a class, or its number where the weights tell no names."""
+        """The name of a class, or its number if it has none."""
         return self.classes[number] if number < len(self.classes) else str(number)
 
-    def prepare(self, crops: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Crops as the model takes them, (N, 3, size, size), on its device."""
-        return self.inputs.prepare(crops).to(self.device)
+    def prepare(self, crops: Sequence[Pixels]) -> Tensor:
+        """Crops as input of the model, (N, 3, size, size), on its device."""
+        return self.preprocessing.prepare(crops).to(self.device)
 
-    def trial(self) -> Tensor:
-        """An image of noise, (1, 3, size, size), the same each time, to try the model on."""
-        sides = self.inputs.size, self.inputs.size
+    def trial_image(self) -> Tensor:
+        """Noise, (1, 3, size, size), always the same, to try the model on."""
+        sides = self.preprocessing.size, self.preprocessing.size
         return self.prepare([np.random.default_rng(0).integers(0, 256, (*sides, 3), np.uint8)])
 
 
-def load_subject(
+def load_model(
     weights: str | Path = "objects",
     torch_model: str | None = None,
     *,
+    preprocess: Preprocess | None = None,
     size: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    order: Literal["rgb", "bgr"] | None = None,
-    range: Literal[1, 255] | None = None,
     device: str = "auto",
-) -> Subject:
+) -> LoadedModel:
     """Load a model to look into.
 
     Args:
-        weights: of `unpool.models.from_pretrained`; the card says how images are prepared. A
-            network that segments sees the middle square.
-        torch_model: instead of weights, "package.module:factory", or a module in the current
-            folder. The factory is called without arguments and gives the model, with its weights
-            loaded. This runs the code of that module.
-        size: side of the images in pixels; 224 when neither this nor the card says otherwise. Of
-            a foreign model, its middle square is resized to 8/7 of that first.
-        mean: what is subtracted from the pixels of a foreign model, for each color or one for all;
-            the mean of ImageNet when not given.
-        std: by what they are then divided; likewise.
-        order: of the colors of a foreign model.
-        range: whether mean and std are of pixels 0..1 or 0..255.
+        weights: as for `unpool.models.from_pretrained`; the card has the preprocessing.
+            Segmentation networks see the whole middle square.
+        torch_model: instead of weights, "package.module:factory"; the module may be in the current
+            folder. The factory takes no arguments and returns the model with its weights loaded,
+            or (model, preprocess). This runs the code of that module.
+        preprocess: of `torch_model`; that of the factory, or "imagenet", when not given.
+        size: side of the input in pixels; that of the preprocessing when not given.
         device: "auto", "cpu", "cuda" or "cuda:n".
 
     Raises:
-        OptionError: no such factory, one that fails, or values that do not fit.
+        OptionError: no such factory, one that fails, or a preprocessing that does not fit.
         WeightsError: no such weights, or weights that cannot be used.
 
-    >>> load_subject("objects").inputs.order
+    >>> load_model("objects").preprocessing.order
     'BGR'
     """
     where = find_device(device)
-    typed: dict[str, Any] = {"mean": mean, "std": std, "order": order, "range": range}
+    classes: tuple[str, ...] = ()
     if torch_model is not None:
-        model = _made(torch_model)
-        inputs = _foreign(size, **typed)
-        return Subject(model.to(where).eval(), torch_model, inputs, where)
-    if idle := [f"--{name}" for name, value in typed.items() if value is not None]:
-        raise OptionError(
-            f"got {' and '.join(idle)} with weights, whose card says how images are prepared; "
-            "leave that out, or name a model with --torch-model"
-        )
-    model, card = from_pretrained(weights)
+        model, own = _from_factory(torch_model)
+        given = own if preprocess is None else preprocess
+        chosen = find_preprocessing("imagenet" if given is None else given)
+        name = torch_model
+    else:
+        if preprocess is not None:
+            raise OptionError(
+                f"got preprocess={preprocess} for weights, whose card has the preprocessing; leave "
+                "it out, or name a model with torch_model"
+            )
+        model, chosen, classes = _from_weights(weights)
+        name = str(weights)
+    if size is not None:
+        chosen = chosen.resized(size)
+    return LoadedModel(model.to(where).eval(), name, chosen, where, classes)
+
+
+def _from_weights(source: str | Path) -> tuple[nn.Module, Preprocessing, tuple[str, ...]]:
+    """A model of ours, the preprocessing of its card, and the names of its classes."""
+    model, card = from_pretrained(source)
     if isinstance(model, GenerativeNet):
         raise WeightsError(
-            f"got {weights}, a network that draws images and sees none; look into it with "
+            f"got {source}, a network that generates images and takes none; look into it with "
             "`unpool generate unit`, `mask` or `filters`"
         )
     card = {name: value for name, value in card.items() if name != "mode"}  # any will do here
-    told = settings(card, model.classes, weights)
-    inputs = _own(model, card, told, weights, size)
-    return Subject(model.to(where), str(weights), inputs, where, tuple(told["classes"]))
-
-
-# ---- our own -------------------------------------------------------------------------------------
-
-
-def _own(
-    model: nn.Module,
-    card: dict[str, Any],
-    told: dict[str, Any],
-    source: str | Path,
-    size: int | None,
-) -> Inputs:
-    """What the card says of images, or else the network."""
+    known = settings(card, model.classes, source)
     sides = card.get("input")
     sides = sides if isinstance(sides, dict) else {}
-    designed = sides.get("size") or getattr(model, "size", None) or _SIZE
+    size = sides.get("size") or getattr(model, "size", None) or 224
     enlarged = sides.get("enlarged")
-    if enlarged is None:
-        enlarged = _enlarged(designed) if isinstance(model, Classifier) else designed
-    if any(type(side) is not int or side < 1 for side in (designed, enlarged)):
+    if enlarged is None and not isinstance(model, Classifier):
+        enlarged = size
+    if any(type(side) is not int or side < 1 for side in (size, enlarged or 1)):
         raise WeightsError(
-            f"got size {designed} and enlarged {enlarged} in the card of {source}; wanted pixels, "
-            "1 or more: correct card.json, or copy the weights again"
+            f"got size {size} and enlarged {enlarged} in the card of {source}; wanted pixels, 1 or "
+            "more: correct card.json, or copy the weights again"
         )
-    side = size or designed
-    enlarged = round(enlarged * side / designed)
-    mean = told.get("mean", MEAN_BGR)
-    return Inputs(side, max(side, enlarged), mean, (1.0,) * 3, "BGR", 255)
+    enlarged = max(size, enlarged or 0) if enlarged else 0
+    mean = tuple(known.get("mean", MEAN_BGR))
+    preprocessing = Preprocessing(size, enlarged, mean, (1.0,), "BGR", 255)
+    return model, preprocessing, tuple(known["classes"])
 
 
-# ---- foreign ones --------------------------------------------------------------------------------
+# ---- models of others ----------------------------------------------------------------------------
 
 
-def _foreign(
-    size: int | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    order: Literal["rgb", "bgr"] | None,
-    range: Literal[1, 255] | None,
-) -> Inputs:
-    side, top = size or _SIZE, range or 1
-    flip = -1 if order == "bgr" else 1
-    center = _three("mean", mean) or tuple(top * v for v in _MEAN[::flip])
-    spread = _three("std", std) or tuple(top * v for v in _STD[::flip])
-    if top == 1 and max(map(abs, (*center, *spread))) > 10:
-        raise OptionError(
-            f"got mean {_listed(center)} and std {_listed(spread)} of pixels 0 to 1; pass --range "
-            "255, and both of pixels 0 to 255"
-        )
-    if min(spread) <= 0:
-        raise OptionError(f"got std {_listed(spread)}; wanted numbers above 0")
-    return Inputs(side, _enlarged(side), center, spread, "BGR" if order == "bgr" else "RGB", top)
-
-
-def _enlarged(side: int) -> int:
-    return round(side * _ENLARGED / _SIZE)
-
-
-def _three(name: str, values: Sequence[float] | None) -> tuple[float, ...] | None:
-    if values is None:
-        return None
-    if len(values) not in (1, 3) or not all(map(np.isfinite, values)):
-        raise OptionError(f"got {name} {_listed(values)}; wanted three numbers, or one for all")
-    return tuple(values) if len(values) == 3 else (values[0],) * 3
-
-
-def _listed(values: Sequence[float]) -> str:
-    return ",".join(f"{v:g}" for v in values)
-
-
-def _made(spec: str) -> nn.Module:
-    """The model that a factory gives, the factory being in an installed module or a local one."""
+def _from_factory(spec: str) -> tuple[nn.Module, Preprocess | None]:
+    """The model that a factory returns, and its preprocessing if it returns that, too."""
     home, _, name = spec.partition(":")
     if not home or not name:
         raise OptionError(
             f"got model {spec!r}; wanted package.module:factory, such as nets:build for the "
             "function build() in nets.py in the current folder"
         )
-    found: Any = _imported(home, spec)
+    found: Any = _import(home, spec)
     for part in name.split("."):
         if not hasattr(found, part):
-            near = difflib.get_close_matches(part, dir(found), 3)
-            hint = f"near it: {', '.join(near)}" if near else "look for its name there"
-            raise OptionError(f"got model {spec!r}; {home} has no {name!r} ({hint})")
+            public = [known for known in dir(found) if not known.startswith("_")]
+            raise OptionError(
+                f"got model {spec!r}; {home} has no {part!r}: {suggest(part, public)}"
+            )
         found = getattr(found, part)
     if not isinstance(found, nn.Module) and callable(found):
         try:
             found = found()
         except Exception as error:
             raise OptionError(f"got model {spec!r}; {name}() fails: {_place(error)}") from error
-    if not isinstance(found, nn.Module):
+    model, preprocess = found if type(found) is tuple and len(found) == 2 else (found, None)
+    if not isinstance(model, nn.Module):
         raise OptionError(
-            f"got model {spec!r}, which gives a {type(found).__name__}; wanted a function without "
-            "arguments that returns a torch.nn.Module"
+            f"got model {spec!r}, which gives a {type(model).__name__}; wanted a function without "
+            "arguments that returns a torch.nn.Module, or (module, preprocess)"
         )
-    return found
+    return model, preprocess
 
 
-def _imported(home: str, spec: str) -> Any:
+def _import(home: str, spec: str) -> Any:
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -280,3 +294,7 @@ def _place(error: Exception) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     text = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {text} ({last.filename}, line {last.lineno}); correct it"
+
+
+def _listed(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{v:g}" for v in values) + ")"

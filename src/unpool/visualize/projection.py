@@ -19,7 +19,7 @@ from unpool.errors import OptionError, ShapeError
 from unpool.vision.figures import mosaic
 from unpool.vision.images import Pixels, encode_png, write_image
 from unpool.vision.signals import to_images
-from unpool.visualize.activations import Probe, layer_name, require_finite
+from unpool.visualize.activations import ActivationRecorder, layer_name, require_finite
 from unpool.visualize.rules import Interception, Rule, find_rule
 
 Unit = int | Sequence[int] | Tensor | None
@@ -74,7 +74,7 @@ def project(
     *,
     place: Place = "max",
     rule: str | Rule = "deconvnet",
-    seed: Literal["activation", "1"] = "activation",
+    start: Literal["activation", "one"] = "activation",
     overlap: Literal["sum", "overwrite", "center"] | None = None,
     lrn: Literal["identity", "gradient"] | None = None,
     activations: str | Mapping[str, str] | None = None,
@@ -100,7 +100,7 @@ def project(
             (h, w) or (N, h, w): a region of the map.
         rule: "deconvnet", "guided" (guided back-propagation), "saliency" (the gradient), a code of
             Mahendran and Vedaldi (see `find_rule`), or a `Rule`.
-        seed: what is sent down: the activation itself, as in the paper, or 1. A negative one, as a
+        start: what is sent down: the activation itself, as in the paper, or 1. A negative one, as a
             class can have, shows what speaks against it: ReLUs keep the half they drop for 1.
         overlap: at pooling windows that share their maximum, values add up ("sum", the adjoint) or
             the last one wins ("overwrite"); "center" uses no switches. The rule's own when not
@@ -130,22 +130,22 @@ def project(
     >>> project(model, torch.rand(1, 3, 9, 9), model[0], unit=1).figure().shape
     (9, 9, 3)
     """
-    if seed not in ("activation", "1"):
-        raise OptionError(f"got seed={seed!r}; it is 'activation' or '1'")
+    if start not in ("activation", "one"):
+        raise OptionError(f"got start={start!r}; wanted 'activation' or 'one'")
     wanted, layer = find_rule(rule, overlap, lrn), layer_name(model, layer)
     with torch.inference_mode(False), torch.enable_grad():
         images, units, spots = _matched(images, unit, place)
-        probe = Probe(model, [layer])
+        recorder = ActivationRecorder(model, [layer])
         root = images.detach().clone().requires_grad_()
         with Interception(wanted, activations) as interception:
-            maps = probe(root.clone())[layer]
+            maps = recorder(root.clone())[layer]
             interception.require_rules(maps)
             above = maps.detach()
             units, region = _started(above, units, spots, layer)
-            start = above if seed == "activation" else torch.ones_like(above)
+            sent = above if start == "activation" else torch.ones_like(above)
             # of one number: gradients of several make PyTorch load sympy
-            sent = (maps * start.where(region, 0)).sum()
-            (signal,) = torch.autograd.grad(sent, root)
+            total = (maps * sent.where(region, 0)).sum()
+            (signal,) = torch.autograd.grad(total, root)
     values = above.where(region, 0).flatten(1).sum(1)
     require_finite(f"layer {layer!r}", values, signal)
     return Projection(signal, layer, units, _places(region, spots), values)

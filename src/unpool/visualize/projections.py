@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from unpool.files import atomic
 from unpool.vision.images import write_image
 from unpool.vision.signals import to_images
-from unpool.visualize.class_scores import SCORE, project_scores, score_maps, scored
-from unpool.visualize.layers import tried
-from unpool.visualize.preprocessing import Subject
+from unpool.visualize.class_scores import SCORE, project_scores, score_layer, score_maps
+from unpool.visualize.layers import checked_layers
+from unpool.visualize.preprocessing import LoadedModel
 from unpool.visualize.projection import Projection, project
 
 
 class _Sheets(ABC):
     """Images of what a model shows of an image, and a JSON file that tells of them."""
 
-    def __init__(self, subject: Subject, color: bool, options: dict[str, Any]) -> None:
-        self.subject, self.color, self._options = subject, color, options
+    def __init__(self, loaded: LoadedModel, color: bool, options: dict[str, Any]) -> None:
+        self.loaded, self.color, self._options = loaded, color, options
 
     @abstractmethod
     def files(self, stem: Path) -> list[Path]:
@@ -50,11 +50,11 @@ class _Sheets(ABC):
             OptionError: a class that is predicted nowhere in this image, or values that are
                 not finite.
         """
-        crop = self.subject.inputs.crop(image)
+        crop = self.loaded.preprocessing.crop(image)
         shown = self._shown(crop, stem)
         write_image(_named(stem, "input.png"), crop)
         record = {
-            "model": self.subject.name,
+            "model": self.loaded.name,
             "options": self._options,
             "input": str(_named(stem, "input.png")),
             "projections": shown,
@@ -65,22 +65,22 @@ class _Sheets(ABC):
         return record
 
     def _written(self, found: Projection, files: Sequence[Path]) -> None:
-        order = self.subject.inputs.order
+        order = self.loaded.preprocessing.order
         for file, drawn in zip(
             files, to_images(found.signal, color=self.color, order=order), strict=True
         ):
             write_image(file, drawn)
 
 
-class Projector(_Sheets):
+class ProjectionWriter(_Sheets):
     """Projects some units of some layers of a model, image by image.
 
     Args:
-        subject: the model, and how it takes images.
+        loaded: the model, and how it takes images.
         layers: names from `list_layers`; the last of each stage when not given.
         units: of every layer; the strongest of each image when not given.
         color: show projections in color.
-        options: `place`, `rule`, `seed`, `overlap`, `lrn` and `activations` of `project`.
+        options: `place`, `rule`, `start`, `overlap`, `lrn` and `activations` of `project`.
 
     Raises:
         OptionError: no such layer, unit or place, or a function without a rule.
@@ -89,15 +89,15 @@ class Projector(_Sheets):
 
     def __init__(
         self,
-        subject: Subject,
+        loaded: LoadedModel,
         layers: Sequence[str] = (),
         units: Sequence[int] = (),
         color: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(subject, color, options)
+        super().__init__(loaded, color, options)
         self.units = list(dict.fromkeys(units))
-        self._layers = tried(subject, layers, self.units, **options)
+        self._layers = checked_layers(loaded, layers, self.units, **options)
 
     def files(self, stem: Path) -> list[Path]:
         """What `write` will write."""
@@ -106,10 +106,10 @@ class Projector(_Sheets):
         return [_named(stem, "input.png"), *shown, _named(stem, "json")]
 
     def _shown(self, crop: NDArray[np.uint8], stem: Path) -> list[dict[str, Any]]:
-        images, records = self.subject.prepare([crop]), []
+        images, records = self.loaded.prepare([crop]), []
         for layer, field in self._layers:
             found = project(
-                self.subject.model, images, layer.name, self.units or None, **self._options
+                self.loaded.model, images, layer.name, self.units or None, **self._options
             )
             units = found.units.tolist()
             files = [self._file(stem, layer.name, u if self.units else None) for u in units]
@@ -134,17 +134,17 @@ class Projector(_Sheets):
         return _named(stem, f"{name}{of_unit}.png")
 
 
-class ScoreProjector(_Sheets):
+class ScoreWriter(_Sheets):
     """Projects the scores of classes from where they are predicted, image by image.
 
     What is told of each has two things more: `class`, its name, and `share`, the fraction of the
     square where it is predicted.
 
     Args:
-        subject: a model that segments, and how it takes images.
+        loaded: a model that segments, and how it takes images.
         classes: by number; all that are predicted in an image but background when not given.
         color: show projections in color.
-        options: `rule`, `seed`, `overlap`, `lrn` and `activations` of `project`.
+        options: `rule`, `start`, `overlap`, `lrn` and `activations` of `project`.
 
     Raises:
         OptionError: no such class, a model that does not segment, or a function without a rule.
@@ -152,14 +152,16 @@ class ScoreProjector(_Sheets):
     """
 
     def __init__(
-        self, subject: Subject, classes: Sequence[int] = (), color: bool = True, **options: Any
+        self, loaded: LoadedModel, classes: Sequence[int] = (), color: bool = True, **options: Any
     ) -> None:
-        super().__init__(subject, color, options)
+        super().__init__(loaded, color, options)
         self.classes = list(dict.fromkeys(classes))
-        trial = subject.trial()
-        self._count = score_maps(subject.model, trial).shape[1]
+        trial = loaded.trial_image()
+        self._count = score_maps(loaded.model, trial).shape[1]
         ends = [min(classes), max(classes)] if classes else 0
-        project(scored(subject.model), trial, SCORE, ends, **options)  # what is wrong shows at once
+        project(
+            score_layer(loaded.model), trial, SCORE, ends, **options
+        )  # what is wrong shows at once
 
     def files(self, stem: Path) -> list[Path]:
         """What `write` may write."""
@@ -167,11 +169,9 @@ class ScoreProjector(_Sheets):
         return [_named(stem, "input.png"), *shown, _named(stem, "json")]
 
     def _shown(self, crop: NDArray[np.uint8], stem: Path) -> list[dict[str, Any]]:
-        subject, images = self.subject, self.subject.prepare([crop])
+        loaded, images = self.loaded, self.loaded.prepare([crop])
         wanted = self.classes or None
-        found = project_scores(
-            subject.model, images, wanted, names=subject.classes, **self._options
-        )
+        found = project_scores(loaded.model, images, wanted, names=loaded.classes, **self._options)
         units = found.units.tolist()
         files = [self._file(stem, unit) for unit in units]
         self._written(found, files)
@@ -179,7 +179,7 @@ class ScoreProjector(_Sheets):
             {
                 "layer": SCORE,
                 "unit": unit,
-                "class": subject.class_name(unit),
+                "class": loaded.class_name(unit),
                 "share": float(found.regions[i].float().mean()),
                 "place": None,
                 "value": float(found.values[i]),
@@ -190,7 +190,7 @@ class ScoreProjector(_Sheets):
         ]
 
     def _file(self, stem: Path, unit: int) -> Path:
-        return _named(stem, f"{SCORE}.{quote(self.subject.class_name(unit), safe='')}.png")
+        return _named(stem, f"{SCORE}.{quote(self.loaded.class_name(unit), safe='')}.png")
 
 
 def _named(stem: Path, ending: str) -> Path:

@@ -1,6 +1,6 @@
-"""The twin of a model: the same modules and weights in new shells, to be used and thrown away.
+"""The shadow of a model: the same modules and weights in new shells, to be used and thrown away.
 
-What looks into a model runs its twin, and puts hooks on that. So nothing is left behind in the
+What looks into a model runs its shadow, and puts hooks on that. So nothing is left behind in the
 model, even after an error, and two threads may look into one model at once.
 """
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from unpool.errors import OptionError
 
 
-def twin_of(model: nn.Module) -> nn.Module:
-    """The twin of a model, in evaluation mode.
+def shadow_copy(model: nn.Module) -> nn.Module:
+    """The shadow of a model, in evaluation mode.
 
     Not compiled, since compiled functions hide what they compute. Weights share their memory with
     the model's, but carry no gradient, so that no maps are kept for one; buffers are copied.
@@ -27,8 +27,8 @@ def twin_of(model: nn.Module) -> nn.Module:
         OptionError: the model, or a part of it, is TorchScript.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout())
-    >>> twin = twin_of(model)
-    >>> model.training, twin.training, twin[0].weight.data_ptr() == model[0].weight.data_ptr()
+    >>> shadow = shadow_copy(model)
+    >>> model.training, shadow.training, shadow[0].weight.data_ptr() == model[0].weight.data_ptr()
     (True, False, True)
     """
     model = _uncompiled(model)
@@ -39,10 +39,10 @@ def twin_of(model: nn.Module) -> nn.Module:
             "was made from"
         )
     shells = {id(m): object.__new__(type(m)) for m in originals.values()}
-    twins = {key: shells[id(m)] for key, m in originals.items()}
+    shadows = {key: shells[id(m)] for key, m in originals.items()}
     tensors: dict[int, Tensor] = {}
     for m in originals.values():
-        shells[id(m)].__dict__ = _state(m, twins, tensors)
+        shells[id(m)].__dict__ = _state(m, shadows, tensors)
     return shells[id(model)]
 
 
@@ -53,13 +53,13 @@ def _uncompiled(module: nn.Module) -> nn.Module:
 
 
 def _state(
-    module: nn.Module, twins: dict[int, nn.Module], tensors: dict[int, Tensor]
+    module: nn.Module, shadows: dict[int, nn.Module], tensors: dict[int, Tensor]
 ) -> dict[str, Any]:
-    state = {key: _moved(value, twins) for key, value in module.__dict__.items()}
+    state = {key: _moved(value, shadows) for key, value in module.__dict__.items()}
     for key in ("_forward_hooks", "_forward_pre_hooks"):
         hooks = module.__dict__[key]
-        state[key] = type(hooks)((k, _moved(hook, twins)) for k, hook in hooks.items())
-    state["_modules"] = {k: twins.get(id(v)) for k, v in module._modules.items()}
+        state[key] = type(hooks)((k, _moved(hook, shadows)) for k, hook in hooks.items())
+    state["_modules"] = {k: shadows.get(id(v)) for k, v in module._modules.items()}
     state["_parameters"] = {k: _frozen(v, tensors) for k, v in module._parameters.items()}
     state["_buffers"] = {k: _copied(v, tensors) for k, v in module._buffers.items()}
     state["_backward_hooks"], state["_backward_pre_hooks"] = {}, {}  # they are about training
@@ -67,28 +67,28 @@ def _state(
     return state
 
 
-def _moved(value: Any, twins: dict[int, nn.Module]) -> Any:
-    """A plain attribute, with twins in place of the modules in it."""
+def _moved(value: Any, shadows: dict[int, nn.Module]) -> Any:
+    """A plain attribute, with shadows in place of the modules in it."""
     if isinstance(value, nn.Module):
-        return twins.get(id(value), value)
+        return shadows.get(id(value), value)
     if isinstance(value, MethodType):
-        return MethodType(value.__func__, _moved(value.__self__, twins))
+        return MethodType(value.__func__, _moved(value.__self__, shadows))
     if isinstance(value, FunctionType) and value.__closure__:
-        return _closed(value, value.__closure__, twins)
+        return _closed(value, value.__closure__, shadows)
     if type(value) is partial:
-        keywords = _moved(value.keywords, twins)
-        return partial(_moved(value.func, twins), *_moved(value.args, twins), **keywords)
+        keywords = _moved(value.keywords, shadows)
+        return partial(_moved(value.func, shadows), *_moved(value.args, shadows), **keywords)
     if type(value) in (list, tuple):
-        return type(value)(_moved(item, twins) for item in value)
+        return type(value)(_moved(item, shadows) for item in value)
     if type(value) is dict:
-        return {key: _moved(item, twins) for key, item in value.items()}
+        return {key: _moved(item, shadows) for key, item in value.items()}
     return value
 
 
 def _closed(
-    function: FunctionType, cells: tuple[CellType, ...], twins: dict[int, nn.Module]
+    function: FunctionType, cells: tuple[CellType, ...], shadows: dict[int, nn.Module]
 ) -> FunctionType:
-    """A function that was made within a method, such as a lambda, closed over the twins."""
+    """A function that was made within a method, such as a lambda, closed over the shadows."""
     moved = []
     for cell in cells:
         try:
@@ -96,7 +96,7 @@ def _closed(
         except ValueError:  # nothing is in it yet
             value = None
         holds = isinstance(value, nn.Module | MethodType)
-        moved.append(CellType(_moved(value, twins)) if holds else cell)
+        moved.append(CellType(_moved(value, shadows)) if holds else cell)
     code, name, defaults = function.__code__, function.__name__, function.__defaults__
     made = FunctionType(code, function.__globals__, name, defaults, tuple(moved))
     made.__kwdefaults__ = function.__kwdefaults__

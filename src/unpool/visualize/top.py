@@ -1,4 +1,4 @@
-"""The images that excite each unit of a network most, found in one pass for all units."""
+"""The images with the strongest activations of each unit, found in one pass for all units."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -7,65 +7,67 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.visualize.activations import Probe, require_finite
+from unpool.visualize.activations import ActivationRecorder, require_finite
 
 
-class Top(NamedTuple):
-    """The strongest activations of the units of a layer; one an image, its maximum.
+class TopActivations(NamedTuple):
+    """The strongest activations of the units of a layer, at most one an image.
 
-    Of each unit they are sorted, the strongest first; of equal ones the first image comes first.
+    They are sorted by strength; of equal ones, the first image comes first.
     """
 
     values: Tensor  #: (C, K) float32
-    images: Tensor  #: (C, K) int64, numbers of images in the order in which they came
-    places: Tensor | None  #: (C, K, 2) int64, row and column in the map; None without maps
+    images: Tensor  #: (C, K) int64, indices of the images in the order in which they came
+    places: Tensor | None  #: (C, K, 2) int64, row and column; None for layers without feature maps
 
     @property
     def dead(self) -> int:
-        """How many units no image excites: none of their activations is above zero."""
+        """How many units are never above zero."""
         return int((self.values[:, 0] <= 0).sum())
 
 
-def mine(
+def top_activations(
     model: nn.Module,
     batches: Iterable[Tensor | Sequence[Tensor]],
     layers: Sequence[str],
     count: int = 9,
     *,
     progress: Callable[[int], None] | None = None,
-) -> dict[str, Top]:
-    """Find the images that excite each unit most, in one pass over them for all layers.
+) -> dict[str, TopActivations]:
+    """Find the strongest activations of each unit, in one pass over the images for all layers.
 
-    Of an image the largest activation of each map counts. The model runs no further than the
-    deepest of the layers, and no maps are kept: what is held grows with the number of units, not
-    of images.
+    The largest activation of each feature map of an image counts. The model runs no further than
+    the deepest of the layers, and no feature maps are kept: memory grows with the number of units,
+    not of images.
 
     Args:
-        model: any module; it stays as it is, and runs as in evaluation mode.
-        batches: images, (N, C, H, W) each, as the model takes them; or what a data loader gives,
-            of which the first item is taken. Their sizes may differ from batch to batch.
-        layers: names from `list_layers`, of layers with maps (N, C, h, w) or without (N, C).
+        model: any module; it is not changed, and runs in evaluation mode.
+        batches: preprocessed images, (N, C, H, W) each; or the tuples of a data loader, of which
+            the first item is taken. Sizes may differ from batch to batch.
+        layers: names from `list_layers`; their outputs are (N, C, h, w) or (N, C).
         count: K, how many are kept of each unit; fewer if there are fewer images.
-        progress: called with the number of images that have been seen.
+        progress: called with the number of images seen so far.
 
     Returns:
-        For each layer its strongest, in the order in which the layers run.
+        By layer, in the order in which the layers run.
 
     Raises:
-        OptionError: no such layer, a layer whose output is something else, less than one wanted, no
-            images, or activations that are not finite.
-        ShapeError: images that the model cannot take, or batches whose maps differ in number.
+        OptionError: no such layer, another output, a count below 1, no images, or activations that
+            are not finite.
+        ShapeError: images that the model cannot take, or batches that differ in the number of
+            units.
 
     Zeiler, Fergus 2014, section 4 and figure 2: the top 9 activations over the validation set.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
-    >>> found = mine(model, [torch.rand(5, 3, 8, 8), torch.rand(2, 3, 8, 8)], ["1"], count=3)
+    >>> batches = torch.rand(5, 3, 8, 8), torch.rand(2, 3, 8, 8)
+    >>> found = top_activations(model, batches, ["1"], count=3)
     >>> found["1"].images.shape, found["1"].places.shape
     (torch.Size([4, 3]), torch.Size([4, 3, 2]))
     """
     if count < 1:
         raise OptionError(f"got count={count}; wanted 1 or more")
-    probe, seen = Probe(model, layers), 0
+    recorder, seen = ActivationRecorder(model, layers), 0
     kept: dict[str, _Strongest] = {}
 
     def see(layer: str, maps: Tensor) -> None:
@@ -74,7 +76,7 @@ def mine(
     with torch.no_grad():
         for batch in batches:
             images = batch if isinstance(batch, Tensor) else batch[0]
-            probe.visit(images, see)
+            recorder.visit(images, see)
             seen += len(images)
             if progress is not None:
                 progress(seen)
@@ -84,15 +86,15 @@ def mine(
 
 
 class _Strongest:
-    """The strongest of what has been seen of a layer."""
+    """The strongest activations of a layer so far."""
 
     def __init__(self, layer: str, count: int) -> None:
         self.layer, self.count = layer, count
         self._values = self._images = self._places = torch.empty(0)
-        self._mapped = False  # whether the layer has maps
+        self._mapped = False  # whether the layer has feature maps
 
     def take(self, maps: Tensor, first: int) -> None:
-        """See what the layer gives for a batch of images, of which the first has that number."""
+        """Take the output of the layer for a batch whose first image has the index `first`."""
         rows = self._rows(maps)
         values = rows.amax(2).float()
         require_finite(f"layer {self.layer!r}", values)
@@ -112,7 +114,7 @@ class _Strongest:
             return
         image, unit = better.nonzero().unbind(1)
         places = torch.zeros(*values.shape, 2, dtype=torch.int64, device=maps.device)
-        if maps.dim() == 4:  # places are looked for only where they count
+        if maps.dim() == 4:  # places are searched only where they count
             row = rows[image, unit].argmax(1)
             column = maps[image, unit, row].argmax(1)
             places[image, unit] = torch.stack([row, column], 1)
@@ -126,8 +128,8 @@ class _Strongest:
         """
         if maps.dim() not in (2, 4) or maps.is_complex() or 0 in maps.shape:
             raise OptionError(
-                f"layer {self.layer!r} gives {tuple(maps.shape)}; wanted maps (N, C, h, w), or "
-                "(N, C): choose another of list_layers (--list-layers)"
+                f"layer {self.layer!r} gives {tuple(maps.shape)}; wanted (N, C, h, w) or (N, C): "
+                "choose another of list_layers"
             )
         if maps.dim() == 2:
             return maps[:, :, None]
@@ -144,7 +146,7 @@ class _Strongest:
         both = torch.cat([self._places, places], 1)
         self._places = both.gather(1, order[:, :, None].expand(-1, -1, 2))
 
-    def found(self) -> Top:
-        """What has been kept, on the CPU."""
+    def found(self) -> TopActivations:
+        """The result, on the CPU."""
         places = self._places.cpu() if self._mapped else None
-        return Top(self._values.cpu(), self._images.cpu(), places)
+        return TopActivations(self._values.cpu(), self._images.cpu(), places)

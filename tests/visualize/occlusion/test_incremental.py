@@ -10,7 +10,7 @@ from unpool.errors import OptionError
 from unpool.models import VGG, AlexNet, ZFNet
 from unpool.visualize.occlusion.chain import trace_chain
 from unpool.visualize.occlusion.incremental import Incremental, Line
-from unpool.visualize.occlusion.window import slide
+from unpool.visualize.occlusion.window import occluder_windows
 
 NETS = {
     "vgg": lambda: (VGG(10, ((2, 6), (2, 8), (3, 12)), 24, 64), "features.relu3_3"),
@@ -43,7 +43,10 @@ def test_equals_a_loop_at_all_positions(name, window, stride, filled_net):
     kept, gray = image.clone(), torch.full((3, *size), 0.2)
     links = trace_chain(net, image)
     watched = next(i for i, link in enumerate(links) if link.name == layer)
-    run, boxes = Incremental(links, image, gray, (watched, 3)), slide(size, window, stride).boxes()
+    run, boxes = (
+        Incremental(links, image, gray, (watched, 3)),
+        occluder_windows(size, window, stride).boxes(),
+    )
     outputs, totals = run(boxes)
     assert difference(outputs, looped(net, image, gray, boxes)) < 1e-5
     assert difference(run.output, net(image).detach()) < 1e-5
@@ -100,7 +103,7 @@ def test_equals_a_loop_for_any_chain(filled_net_for_all, chain, data):
         head = nn.Sequential(nn.AdaptiveAvgPool2d((1, 2)), nn.Flatten())
     model = nn.Sequential(trunk, *([] if end == "maps" else [head])).eval()
     window = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
-    boxes = slide((23, 26), window, tuple(-(-w // 2) for w in window)).boxes()
+    boxes = occluder_windows((23, 26), window, tuple(-(-w // 2) for w in window)).boxes()
     boxes = boxes[:: max(len(boxes) // 30, 1)]
     black = torch.zeros(4, 23, 26)
     if trunk[0].__dict__.get("padding_mode") == "reflect" or _divides_otherwise(trunk[0]):
@@ -194,6 +197,6 @@ def test_hooks_of_the_user_and_other_classes_run_as_they_are(filled_net):
     net = filled_net(net)
     net[3].register_forward_hook(lambda module, inputs, output: output + 1)
     image, gray = torch.rand(1, 3, 10, 10), torch.zeros(3, 10, 10)
-    boxes = slide((10, 10), 4, 3).boxes()
+    boxes = occluder_windows((10, 10), 4, 3).boxes()
     run = Incremental(trace_chain(net, image), image, gray)
     assert difference(run(boxes)[0], looped(net, image, gray, boxes)) < 1e-5

@@ -12,7 +12,7 @@ from torch import nn
 from unpool.errors import OptionError, ShapeError
 from unpool.models import VGG
 from unpool.visualize import occlude, project
-from unpool.visualize.occlusion.naive import Plain
+from unpool.visualize.occlusion.naive import Naive
 
 basic = pytest.importorskip("captum.testing.helpers.basic_models")
 
@@ -117,7 +117,7 @@ def test_equals_captum_on_vgg16():
             image.double(), (3, 75, 90), (3, 75, 60), target=4, perturbations_per_eval=4
         )[0, 0]
         net.float()
-    for method in ("incremental", "plain"):
+    for method in ("incremental", "naive"):
         found = occlude(
             net,
             image,
@@ -140,7 +140,7 @@ def image():
     return torch.randn(1, 3, 24, 24, generator=torch.Generator().manual_seed(5))
 
 
-@pytest.mark.parametrize("method", ["incremental", "plain"])
+@pytest.mark.parametrize("method", ["incremental", "naive"])
 def test_all_maps_in_one_pass_against_a_loop(method, net, image):
     color = torch.tensor([0.5, -1.0, 0.2])
     found = occlude(
@@ -163,10 +163,10 @@ def test_all_maps_in_one_pass_against_a_loop(method, net, image):
         assert found.value == pytest.approx(float(scores.max()), rel=1e-5)
         assert found.unit == int(maps.sum((0, 2, 3)).argmax())
         assert found.total == pytest.approx(float(maps[0, found.unit].sum()), rel=1e-5)
-        for n, (x0, y0, x1, y1) in enumerate(found.sliding.boxes()):
+        for n, (x0, y0, x1, y1) in enumerate(found.windows.boxes()):
             hidden = image.clone()
             hidden[0, :, y0:y1, x0:x1] = color[:, None, None]
-            place = divmod(n, found.sliding.shape[1])
+            place = divmod(n, found.windows.shape[1])
             scores = net(hidden).softmax(1)[0]
             assert found.values[place] == pytest.approx(float(scores[found.target]), rel=1e-4)
             assert found.labels[place] == int(scores.argmax())  # what MONAI maps
@@ -187,7 +187,7 @@ def test_of_a_layer_that_runs_again_and_of_one_after_the_chain(image, filled_net
     for layer in ("1:2", "4", "0"):
         options = {"layer": layer, "window": 10}
         quick = occlude(model, image, method="incremental", **options)
-        plain = occlude(model, image, method="plain", **options)
+        plain = occlude(model, image, method="naive", **options)
         assert quick.unit == plain.unit
         assert torch.allclose(quick.totals, plain.totals, rtol=1e-5)
         assert plain.totals.unique().numel() > 3
@@ -200,9 +200,9 @@ def test_models_that_are_no_chains_fall_back_and_tell(build, images):
     found = occlude(model, images[:1], layer="0.4", window=9)
     assert not found.incremental
     assert found.note.startswith("the model is not a chain of layers: ")
-    record = found.record()
+    record = found.to_dict()
     assert (record["exact incremental"], record["note"]) == ("no", found.note)
-    with pytest.raises(OptionError, match=r"not a chain of layers: .*; use method='plain'"):
+    with pytest.raises(OptionError, match=r"not a chain of layers: .*; use method='naive'"):
         occlude(model, images[:1], window=9, method="incremental")
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert not any(m._forward_hooks for m in model.modules())
@@ -211,7 +211,7 @@ def test_models_that_are_no_chains_fall_back_and_tell(build, images):
 def test_a_layer_inside_of_another_class_falls_back(net, image):
     wrapped = nn.Sequential(net, nn.Identity())
     assert occlude(wrapped, image, layer="0.features", window=8).incremental
-    shared = Plain(net, image, torch.zeros(3, 24, 24), ("features.pool2", 0), batch=5)
+    shared = Naive(net, image, torch.zeros(3, 24, 24), ("features.pool2", 0), batch=5)
     assert shared([(0, 0, 3, 3)] * 7)[1].unique().numel() == 1
 
 
@@ -227,13 +227,13 @@ def test_save(net, image, tmp_path):
     assert told["totals"] == found.totals.tolist()
     assert told["lowest"] == pytest.approx(float(found.values.min()))
     x0, y0, *_ = told["lowest_box"]
-    row, column = divmod(int(found.values.argmin()), found.sliding.shape[1])
+    row, column = divmod(int(found.values.argmin()), found.windows.shape[1])
     assert (y0, x0) == (4 * row, 4 * column)
     captions = [caption for _, caption in found.panels(photo)]
     assert len(captions) == 6
     assert captions[3].startswith(f"class {found.target}: ")
     without = occlude(net, image, window=8)
-    assert (len(without.panels(photo)), without.record()["totals"]) == (4, None)
+    assert (len(without.panels(photo)), without.to_dict()["totals"]) == (4, None)
     with pytest.raises(ShapeError, match=r"an image of \(3, 3, 3\) for maps of \(24, 24\)"):
         found.panels(np.zeros((3, 3, 3), np.uint8))
 
@@ -259,7 +259,7 @@ def test_the_first_of_several_outputs_is_taken(made, net, image):
     assert found.total == pytest.approx(wanted.total)
 
 
-@pytest.mark.parametrize("method", ["incremental", "plain"])
+@pytest.mark.parametrize("method", ["incremental", "naive"])
 def test_a_softmax_of_the_model_is_not_taken_twice(method, net, image):
     options = {"window": 8, "method": method}
     wanted = occlude(net, image, **options)
@@ -277,7 +277,7 @@ def test_without_a_rule_there_is_no_projection(image, filled_net):
         float(model[:2](image).detach()[0, found.unit].sum()), rel=1e-5
     )
     assert len(found.panels(np.zeros((24, 24, 3), np.uint8))) == 5  # of 6
-    assert found.record()["unprojected"] == found.unprojected
+    assert found.to_dict()["unprojected"] == found.unprojected
     for options in ({"rule": "saliency"}, {"activations": {"gelu": "relu"}}):
         shown = occlude(model, image, layer="1", window=12, **options)
         wanted = project(model, image, "1", found.unit, place="all", **options)
@@ -319,7 +319,7 @@ def test_images_and_outputs_that_do_not_fit_are_refused(net, image):
         occlude(net, image.repeat(2, 1, 1, 1))
     with pytest.raises(ShapeError, match=r"gives \(1, 6, 6, 6\); wanted class scores"):
         occlude(net.features, image)
-    for method in ("auto", "plain"):
+    for method in ("auto", "naive"):
         with pytest.raises(ShapeError, match=r"the model cannot be run on \(1, 3, 24, 24\)"):
             occlude(nn.Sequential(nn.Conv2d(4, 2, 3), nn.Flatten()), image, method=method)
     with pytest.raises(ShapeError, match="this VGG takes"):
@@ -354,7 +354,7 @@ def test_a_layer_that_gives_several_values_is_watched_by_its_maps():
     model, image = Choosing().eval(), torch.rand(1, 3, 12, 12)
     found = occlude(model, image, window=4, stride=4, layer="split")
     with torch.no_grad():
-        for box, total in zip(found.sliding.boxes(), found.totals.flatten(), strict=True):
+        for box, total in zip(found.windows.boxes(), found.totals.flatten(), strict=True):
             hidden = image.clone()
             hidden[:, :, box[1] : box[3], box[0] : box[2]] = 0
             wanted = model.conv(hidden).relu()[0, found.unit].sum()

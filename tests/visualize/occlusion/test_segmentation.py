@@ -39,7 +39,7 @@ def test_hiding_the_mark_hides_the_object(image):
     wanted[1, 1] = 0  # rows and columns 3 to 5 hide the mark; the rest of the object goes too
     assert torch.equal(found.iou, wanted)
     assert (found.drop > 0).sum() == 9
-    assert found.record()["lowest_box"] == [3, 3, 6, 6]
+    assert found.to_dict()["lowest_box"] == [3, 3, 6, 6]
 
 
 def test_a_region_that_is_hidden_whole_has_no_iou(image, tmp_path):
@@ -64,7 +64,7 @@ def test_of_a_segmenter_against_a_loop(filled):
     found = occlude_region(segmenter, photo, window=(8, 12), stride=(8, 10))
     assert found.target == 1 + int(np.argmax(np.bincount(before.ravel(), minlength=3)[1:]))
     assert np.array_equal(found.labels, before)
-    for iou, (x0, y0, x1, y1) in zip(found.iou.flatten(), found.sliding.boxes(), strict=True):
+    for iou, (x0, y0, x1, y1) in zip(found.iou.flatten(), found.windows.boxes(), strict=True):
         hidden = photo.copy()
         hidden[y0:y1, x0:x1] = (123, 117, 104)  # RGB
         after = segmenter(hidden).labels

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unpool.errors import OptionError
-from unpool.visualize.occlusion.window import slide
+from unpool.visualize.occlusion.window import occluder_windows
 
 SIDES = st.tuples(st.integers(1, 12), st.integers(1, 12))
 
@@ -15,30 +15,30 @@ SIDES = st.tuples(st.integers(1, 12), st.integers(1, 12))
 def test_every_pixel_is_covered_and_spread_is_the_mean(size, data):
     window = tuple(data.draw(st.integers(1, n)) for n in size)
     stride = tuple(data.draw(st.integers(1, w)) for w in window)
-    sliding = slide(size, window, stride)
-    values = torch.rand(sliding.shape, generator=torch.Generator().manual_seed(0))
+    windows = occluder_windows(size, window, stride)
+    values = torch.rand(windows.shape, generator=torch.Generator().manual_seed(0))
     total, count = torch.zeros(size), torch.zeros(size)
-    for value, (x0, y0, x1, y1) in zip(values.flatten(), sliding.boxes(), strict=True):
+    for value, (x0, y0, x1, y1) in zip(values.flatten(), windows.boxes(), strict=True):
         assert x0 < x1 <= size[1]
         assert y0 < y1 <= size[0]
         total[y0:y1, x0:x1] += value
         count[y0:y1, x0:x1] += 1
     assert count.min() > 0
-    assert torch.allclose(sliding.spread(values).float(), total / count, atol=1e-6)
+    assert torch.allclose(windows.spread(values).float(), total / count, atol=1e-6)
 
 
 def test_values_that_are_no_number_are_left_out():
-    sliding = slide((1, 4), (1, 2), (1, 1))
-    found = sliding.spread(torch.tensor([[1.0, torch.nan, 5.0]]))
+    windows = occluder_windows((1, 4), (1, 2), (1, 1))
+    found = windows.spread(torch.tensor([[1.0, torch.nan, 5.0]]))
     assert found.tolist() == [[1.0, 1.0, 5.0, 5.0]]
-    assert sliding.spread(torch.full((1, 3), torch.nan)).isnan().all()
+    assert windows.spread(torch.full((1, 3), torch.nan)).isnan().all()
 
 
 def test_nearest():
-    sliding = slide((4, 10), (4, 4), (2, 3))
-    assert sliding.shape == (1, 3)
-    assert sliding.nearest(0).tolist() == [0, 0, 0, 0]
-    assert sliding.nearest(1).tolist() == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]  # ties to the first
+    windows = occluder_windows((4, 10), (4, 4), (2, 3))
+    assert windows.shape == (1, 3)
+    assert windows.nearest(0).tolist() == [0, 0, 0, 0]
+    assert windows.nearest(1).tolist() == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]  # ties to the first
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,4 @@ def test_nearest():
 )
 def test_what_does_not_fit_is_refused(window, stride, message):
     with pytest.raises(OptionError, match=message):
-        slide((8, 12), window, stride)
+        occluder_windows((8, 12), window, stride)

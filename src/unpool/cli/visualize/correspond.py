@@ -18,7 +18,7 @@ from unpool.cli.visualize.options import (
     find_images,
     output_option,
     show_layers,
-    take_subject,
+    take_model,
     tell,
 )
 from unpool.errors import OptionError
@@ -89,9 +89,9 @@ def correspond(
              unpool visualize correspond a.jpg b.jpg --part eye=60,40,80,55 --part eye=71,38,90,52
     """
     start = time.perf_counter()
-    subject = take_subject(options)
+    loaded = take_model(options)
     if list_layers:
-        return show_layers(subject, as_json)
+        return show_layers(loaded, as_json)
     from unpool.visualize.correspondence import correspond as application
 
     unusable: dict[str, str] = {}
@@ -104,7 +104,7 @@ def correspond(
         given = _placed(parts, images)
     make_folder(output)
     with progress("hiding", quiet) as show:
-        found = application(subject, given, layers, progress=show, **typed(options))
+        found = application(loaded, given, layers, progress=show, **typed(options))
     found.save(output)
 
     def show_it() -> None:

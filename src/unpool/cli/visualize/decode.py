@@ -10,12 +10,12 @@ import click
 from unpool.cli import console
 from unpool.cli.options import DEVICE, JSON, QUIET, make_folder
 from unpool.cli.progress import progress
-from unpool.cli.visualize.options import MODEL, numbers, output_option, take_subject
+from unpool.cli.visualize.options import MODEL, numbers, output_option, take_model
 from unpool.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
     from unpool.vision.sources import Source
-    from unpool.visualize.preprocessing import Subject
+    from unpool.visualize.preprocessing import LoadedModel
 
 
 @click.command()
@@ -79,9 +79,9 @@ def decode(
             f"got --crop {','.join(f'{v:g}' for v in crop)}; wanted the left, upper, right and "
             "lower side in whole pixels, such as 40,30,260,250"
         )
-    subject = take_subject(options)
-    wanted = {"label": None if label is None else subject.find_class(label), "unit": unit}
-    _try(subject, **wanted)
+    loaded = take_model(options)
+    wanted = {"label": None if label is None else loaded.find_class(label), "unit": unit}
+    _try(loaded, **wanted)
     sources, unusable = find_images(inputs, output)
     files = [output / f"{s.name}{end}" for s in sources for end in (".png", ".json")]
     spare_inputs(sources, files)
@@ -91,7 +91,7 @@ def decode(
         for useless in unusable:
             _print(useless._asdict(), as_json, quiet)
         for done, source in enumerate(sources, 1):
-            record = _decode(subject, source, output, crop, wanted)
+            record = _decode(loaded, source, output, crop, wanted)
             failed += "error" in record
             show(done, len(sources), "decoding")
             _print(record, as_json, quiet)
@@ -104,7 +104,7 @@ def _is_box(values: tuple[float, ...]) -> bool:
 
 
 def _decode(
-    subject: "Subject",
+    loaded: "LoadedModel",
     source: "Source",
     output: Path,
     box: tuple[float, ...] | None,
@@ -123,33 +123,33 @@ def _decode(
     try:
         image = read_image(sys.stdin.buffer if source.path is None else source.path)
         if box is None:
-            seen = subject.inputs.crop(image)
+            seen = loaded.preprocessing.crop(image)
         else:
             x0, y0, x1, y1 = square(np.array([box]), enlarge=1).tolist()[0]
-            seen = Crop((x0, y0, x1, y1), subject.inputs.size).take(image)
-        found = follow(subject.model, subject.prepare([seen]), names=subject.classes, **wanted)
+            seen = Crop((x0, y0, x1, y1), loaded.preprocessing.size).take(image)
+        found = follow(loaded.model, loaded.prepare([seen]), names=loaded.classes, **wanted)
     except (ImageError, OptionError) as error:
         return {**record, "error": str(error)}
-    name = subject.class_name(found.label)
-    record |= {"class": name, **found.record()}
+    name = loaded.class_name(found.label)
+    record |= {"class": name, **found.to_dict()}
     place = output / source.name
     file, _ = write_figure(place, found.figure(seen, name), record)
     return {**record, "file": str(file), "seconds": round(time.perf_counter() - start, 3)}
 
 
-def _try(subject: "Subject", label: int | None, unit: int | None) -> None:
+def _try(loaded: "LoadedModel", label: int | None, unit: int | None) -> None:
     """Refuse what fits no image: another model, or a class or map that it does not have."""
     from unpool.visualize.class_scores import score_maps
     from unpool.visualize.decoding import decode as follow
 
-    trial = subject.trial()
-    scores = score_maps(subject.model, trial)
+    trial = loaded.trial_image()
+    scores = score_maps(loaded.model, trial)
     if label is not None and label >= scores.shape[1]:
         raise OptionError(
-            f"got class {label} of {subject.name}, which has {scores.shape[1]}; wanted 0 to "
+            f"got class {label} of {loaded.name}, which has {scores.shape[1]}; wanted 0 to "
             f"{scores.shape[1] - 1}"
         )
-    follow(subject.model, trial, int(scores.argmax(1).flatten()[0]), unit)
+    follow(loaded.model, trial, int(scores.argmax(1).flatten()[0]), unit)
 
 
 def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:

@@ -15,7 +15,7 @@ from unpool.cli.visualize.options import (
     find_images,
     output_option,
     show_layers,
-    take_subject,
+    take_model,
     tell,
 )
 
@@ -68,9 +68,9 @@ def filters(
     Example: unpool visualize filters photos --weights objects -o out
     """
     start = time.perf_counter()
-    subject = take_subject(options)
+    loaded = take_model(options)
     if list_layers:
-        return show_layers(subject, as_json)
+        return show_layers(loaded, as_json)
     from unpool.visualize.filters import inspect_filters
 
     unusable: dict[str, str] = {}
@@ -79,7 +79,7 @@ def filters(
         images, unusable = find_images(inputs, None, None, output)
     make_folder(output)
     with progress("looking", quiet) as show:
-        found = inspect_filters(subject, layer, images, progress=show, **typed(options))
+        found = inspect_filters(loaded, layer, images, progress=show, **typed(options))
     found.save(output)
     show_it = None if quiet else partial(_print, found, output)
     return tell(found, unusable, start, output, as_json, show_it)

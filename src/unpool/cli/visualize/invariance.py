@@ -17,7 +17,7 @@ from unpool.cli.visualize.options import (
     numbers,
     output_option,
     show_layers,
-    take_subject,
+    take_model,
     tell,
 )
 from unpool.errors import OptionError
@@ -76,18 +76,18 @@ def invariance(
     Example: unpool visualize invariance cat.jpg dog.jpg --rotation 0,90,5 -o out
     """
     start = time.perf_counter()
-    subject = take_subject(options)
+    loaded = take_model(options)
     if list_layers:
-        return show_layers(subject, as_json)
+        return show_layers(loaded, as_json)
     from unpool.visualize.invariance import TRANSFORMS, measure_invariance
 
     values = {kind: _spread(kind, options[kind]) for kind in TRANSFORMS if options[kind]}
-    label = None if options["label"] is None else subject.find_class(options["label"])
+    label = None if options["label"] is None else loaded.find_class(options["label"])
     chosen = typed({"label": label, "values": values or None})
     images, unusable = find_images(inputs, None, None, output)
     make_folder(output)
     with progress("transforming", quiet) as show:
-        found = measure_invariance(subject, images, layers, progress=show, **chosen)
+        found = measure_invariance(loaded, images, layers, progress=show, **chosen)
     found.save(output)
 
     def show_it() -> None:

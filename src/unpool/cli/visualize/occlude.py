@@ -16,14 +16,14 @@ from unpool.cli.visualize.options import (
     MODEL,
     output_option,
     show_layers,
+    take_model,
     take_rules,
-    take_subject,
 )
 from unpool.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
     from unpool.vision.sources import Source
-    from unpool.visualize.preprocessing import Subject
+    from unpool.visualize.preprocessing import LoadedModel
 
 _ENDINGS = ("occlusion.png", "occlusion.json")
 
@@ -108,14 +108,14 @@ def occlude(
     \b
     Example: unpool visualize occlude photo.jpg --torch-model nets:build --classes names.txt
     """
-    subject = take_subject(options)
+    loaded = take_model(options)
     if list_layers:
-        return show_layers(subject, as_json)
+        return show_layers(loaded, as_json)
     from unpool.vision.sources import find_images, spare_inputs
 
     if classes is not None:
-        subject = replace(subject, classes=_names(classes))
-    run = _runner(subject, take_rules(options), quiet or as_json)
+        loaded = replace(loaded, classes=_names(classes))
+    run = _runner(loaded, take_rules(options), quiet or as_json)
     sources, unusable = find_images(inputs, output)
     spare_inputs(sources, [output / f"{s.name}.{end}" for s in sources for end in _ENDINGS])
     make_folder(output)
@@ -128,7 +128,7 @@ def occlude(
             def within(done: int, total: int, _: str = "", i: int = i) -> None:
                 show(i + done / total, len(sources), "occluding")
 
-            record = _occlude(subject, run, source, output, within)
+            record = _occlude(loaded, run, source, output, within)
             failed += "error" in record
             show(i + 1, len(sources), "occluding")
             _print(record, as_json, quiet)
@@ -139,34 +139,34 @@ Run = Callable[..., Any]
 """`occlude` or `occlude_region` with their options, for images (1, 3, H, W)."""
 
 
-def _runner(subject: "Subject", options: dict[str, Any], quiet: bool) -> Run:
+def _runner(loaded: "LoadedModel", options: dict[str, Any], quiet: bool) -> Run:
     """What to do with an image; what does not fit the model is refused at once."""
-    from unpool.visualize.activations import Probe, list_layers
-    from unpool.visualize.class_scores import SCORE, scored
-    from unpool.visualize.layers import stages
+    from unpool.visualize.activations import ActivationRecorder, list_layers
+    from unpool.visualize.class_scores import SCORE, score_layer
+    from unpool.visualize.layers import stage_ends
     from unpool.visualize.occlusion.occlude import occlude
     from unpool.visualize.occlusion.segmentation import occlude_region
-    from unpool.visualize.occlusion.window import slide
+    from unpool.visualize.occlusion.window import occluder_windows
 
     if "target" in options:
-        options["target"] = subject.find_class(options["target"])
-    trial = subject.trial()
-    slide((trial.shape[2], trial.shape[3]), options.get("window"), options.get("stride"))
-    if Probe(scored(subject.model), [SCORE])(trial)[SCORE].dim() == 4:
+        options["target"] = loaded.find_class(options["target"])
+    trial = loaded.trial_image()
+    occluder_windows((trial.shape[2], trial.shape[3]), options.get("window"), options.get("stride"))
+    if ActivationRecorder(score_layer(loaded.model), [SCORE])(trial)[SCORE].dim() == 4:
         for name in ("layer", "rule", "activations"):
             if name in options:
                 raise OptionError(f"got --{name} for a network that segments; leave it out")
         run: Run = occlude_region
     else:
-        layers = stages(list_layers(subject.model, trial))
+        layers = stage_ends(list_layers(loaded.model, trial))
         if "layer" not in options and layers:
             options["layer"] = layers[-1]
         run = occlude
-        side = max(trial.shape[2] // 2, 1)  # tried with few stops
-        tried = occlude(subject.model, trial, **{**options, "window": side, "stride": side})
-        if tried.unprojected and not quiet:
-            console.print_error(f"no projection: {tried.unprojected}")
-    return lambda images, progress: run(subject.model, images, progress=progress, **options)
+        side = max(trial.shape[2] // 2, 1)  # checked_layers with few stops
+        checked_layers = occlude(loaded.model, trial, **{**options, "window": side, "stride": side})
+        if checked_layers.unprojected and not quiet:
+            console.print_error(f"no projection: {checked_layers.unprojected}")
+    return lambda images, progress: run(loaded.model, images, progress=progress, **options)
 
 
 def _names(path: Path) -> tuple[str, ...]:
@@ -177,7 +177,7 @@ def _names(path: Path) -> tuple[str, ...]:
 
 
 def _occlude(
-    subject: "Subject", run: Run, source: "Source", output: Path, progress: Callable[..., None]
+    loaded: "LoadedModel", run: Run, source: "Source", output: Path, progress: Callable[..., None]
 ) -> dict[str, Any]:
     """Write what is found of an image, and give what is to be said of it."""
     from unpool.vision.images import read_image
@@ -187,17 +187,17 @@ def _occlude(
     start = time.perf_counter()
     try:
         image = read_image(sys.stdin.buffer if source.path is None else source.path)
-        crop = subject.inputs.crop(image)
-        found = run(subject.prepare([crop]), progress)
+        crop = loaded.preprocessing.crop(image)
+        found = run(loaded.prepare([crop]), progress)
     except (ImageError, OptionError) as error:  # the options fit the model, if not this image
         return {**record, "error": str(error)}
-    order = (subject.inputs.order,) if isinstance(found, Occlusion) else ()
-    files = found.save(output / f"{source.name}.occlusion", crop, subject.classes, *order)
-    facts = found.record()
+    order = (loaded.preprocessing.order,) if isinstance(found, Occlusion) else ()
+    files = found.save(output / f"{source.name}.occlusion", crop, loaded.classes, *order)
+    facts = found.to_dict()
     kept = ("class", "value", "lowest", "lowest_box", "exact incremental", "unprojected")
     record |= {"figure": str(files[0]), "facts": str(files[1])}
     record |= {name: facts[name] for name in kept if name in facts}
-    record["name"] = subject.class_name(found.target)
+    record["name"] = loaded.class_name(found.target)
     return {**record, "seconds": round(time.perf_counter() - start, 3)}
 
 

@@ -12,12 +12,12 @@ from unpool.cli.options import Folder, choice, typed
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
-    from unpool.visualize.preprocessing import Subject
+    from unpool.visualize.preprocessing import LoadedModel
 
 Command = Callable[..., Any]
 
 
-class Found(Protocol):
+class Analysis(Protocol):
     """What an analysis gives."""
 
     @property
@@ -179,16 +179,16 @@ def find_images(
     return [source.path for source in sources if source.path], dict(unusable)
 
 
-def take_subject(options: dict[str, Any]) -> "Subject":
+def take_model(options: dict[str, Any]) -> "LoadedModel":
     """The model; what it is made of is taken out of the options."""
     given = typed({name: options.pop(name) for name in _OF_MODELS})
     if "weights" in given and "torch_model" in given:
         raise OptionError("got --weights and --torch-model; leave one of them out")
     if "range" in given:
         given["range"] = int(given["range"])
-    from unpool.visualize.preprocessing import load_subject
+    from unpool.visualize.preprocessing import load_model
 
-    return load_subject(**given)
+    return load_model(**given)
 
 
 def take_rules(options: dict[str, Any]) -> dict[str, Any]:
@@ -207,11 +207,11 @@ def take_rules(options: dict[str, Any]) -> dict[str, Any]:
     return typed(options)
 
 
-def show_layers(subject: "Subject", as_json: bool) -> int:
+def show_layers(loaded: "LoadedModel", as_json: bool) -> int:
     """Print the layers of a model: what --list-layers does."""
     from unpool.visualize.activations import list_layers
 
-    found = list_layers(subject.model, subject.trial())
+    found = list_layers(loaded.model, loaded.trial_image())
     if as_json:
         for layer in found:
             console.print_json({**layer._asdict(), "shape": list(layer.shape)})
@@ -222,7 +222,7 @@ def show_layers(subject: "Subject", as_json: bool) -> int:
 
 
 def tell(
-    found: "Found",
+    found: "Analysis",
     unusable: dict[str, str],
     start: float,
     output: Path,

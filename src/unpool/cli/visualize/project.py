@@ -17,15 +17,15 @@ from unpool.cli.visualize.options import (
     output_option,
     place,
     show_layers,
+    take_model,
     take_rules,
-    take_subject,
 )
 from unpool.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
     from unpool.vision.sources import Source
-    from unpool.visualize.preprocessing import Subject
-    from unpool.visualize.projections import Projector, ScoreProjector
+    from unpool.visualize.preprocessing import LoadedModel
+    from unpool.visualize.projections import ProjectionWriter, ScoreWriter
 
 
 @click.command()
@@ -81,13 +81,13 @@ def project(
     Example: unpool visualize project photo.jpg --layer trunk.stages.4 --unit 7 -o out
              unpool visualize project photo.jpg --layer score --class dog -o out
     """
-    subject = take_subject(options)
+    loaded = take_model(options)
     if list_layers:
-        return show_layers(subject, as_json)
+        return show_layers(loaded, as_json)
     from unpool.vision.sources import find_images, spare_inputs
 
     sources, unusable = find_images(inputs, output)
-    projector = _projector(subject, options)
+    projector = _projector(loaded, options)
     files = [file for s in sources for file in projector.files(output / str(s.name))]
     spare_inputs(sources, files)
     make_folder(output)
@@ -103,28 +103,30 @@ def project(
     return 3 if failed else 0
 
 
-def _projector(subject: "Subject", options: dict[str, Any]) -> "Projector | ScoreProjector":
+def _projector(loaded: "LoadedModel", options: dict[str, Any]) -> "ProjectionWriter | ScoreWriter":
     """What the options ask for: units of layers, or scores of classes."""
     from unpool.visualize.activations import list_layers
     from unpool.visualize.class_scores import SCORE
-    from unpool.visualize.projections import Projector, ScoreProjector
+    from unpool.visualize.projections import ProjectionWriter, ScoreWriter
 
     layers, units = options.pop("layers"), options.pop("units")
     classes, shown = options.pop("classes"), typed({"color": options.pop("color")})
-    own = SCORE in layers and SCORE in [n for n, *_ in list_layers(subject.model, subject.trial())]
+    own = SCORE in layers and SCORE in [
+        n for n, *_ in list_layers(loaded.model, loaded.trial_image())
+    ]
     if not classes and (SCORE not in layers or own):
-        return Projector(subject, layers, units, **shown, **take_rules(options))
+        return ProjectionWriter(loaded, layers, units, **shown, **take_rules(options))
     if set(layers) - {SCORE} or units or options.pop("place"):
         raise OptionError(
             f"got --layer {SCORE} or --class with another layer, --unit or --place; a score is "
             "taken from all places where its class is predicted: leave them out"
         )
-    numbers = [subject.find_class(name) for name in classes]
-    return ScoreProjector(subject, numbers, **shown, **take_rules(options))
+    numbers = [loaded.find_class(name) for name in classes]
+    return ScoreWriter(loaded, numbers, **shown, **take_rules(options))
 
 
 def _project(
-    projector: "Projector | ScoreProjector", source: "Source", output: Path
+    projector: "ProjectionWriter | ScoreWriter", source: "Source", output: Path
 ) -> dict[str, Any]:
     """Write the projections of an image, and give what is to be said of it."""
     from unpool.vision.images import read_image

@@ -17,8 +17,8 @@ from unpool.cli.visualize.options import (
     find_images,
     output_option,
     show_layers,
+    take_model,
     take_rules,
-    take_subject,
 )
 from unpool.errors import OptionError
 
@@ -66,9 +66,9 @@ def top(
     Example: unpool visualize top photos --layer trunk.stages.4 -o out
     """
     start = time.perf_counter()
-    subject = take_subject(options)
+    loaded = take_model(options)
     if list_layers:
-        return show_layers(subject, as_json)
+        return show_layers(loaded, as_json)
     from unpool.visualize.gallery import make_gallery
 
     paths, unusable = find_images(inputs, data, split, output)
@@ -78,7 +78,7 @@ def top(
     make_folder(output)
     with progress("looking", quiet) as show:
         found = make_gallery(
-            subject, paths, output, layers, progress=show, **typed(shown), **take_rules(options)
+            loaded, paths, output, layers, progress=show, **typed(shown), **take_rules(options)
         )
     failed = unusable | found.failed
     told = [

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError
-from unpool.visualize.shadow import twin_of
+from unpool.visualize.shadow import shadow_copy
 
 
 class Link(NamedTuple):
@@ -73,7 +73,7 @@ def trace_chain(model: nn.Module, images: Tensor) -> list[Link]:
         images: (N, C, H, W), as the model takes them.
 
     Returns:
-        The layers, of a twin that shares its weights with the model.
+        The layers, of a shadow that shares its weights with the model.
 
     Raises:
         OptionError: it is not a chain; the message says where it breaks.
@@ -85,17 +85,17 @@ def trace_chain(model: nn.Module, images: Tensor) -> list[Link]:
     1.0 ReLU() ()
     1.1 MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False) ('1',)
     """
-    twin, handles = twin_of(model), []
+    shadow, handles = shadow_copy(model), []
     with torch.inference_mode(False), torch.no_grad():  # versions tell what works in place
         images = images.clone()
         trace = _Trace(images)
-        for name, module in twin.named_modules():
+        for name, module in shadow.named_modules():
             handles.append(module.register_forward_hook(_leaving(trace, name)))
             if not any(True for _ in module.children()):
                 before = _entering(trace, name)
                 handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         try:
-            output = twin(images)
+            output = shadow(images)
             if not isinstance(output, Tensor):
                 raise _Broken(f"it gives a {type(output).__name__}, and no tensor")
             trace.require(output, "the result")

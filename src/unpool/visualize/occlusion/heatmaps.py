@@ -9,7 +9,7 @@ from unpool.vision.drawing import outline
 from unpool.vision.figures import Tile, contact_sheet, legend, scale_to
 from unpool.vision.images import Pixels
 from unpool.vision.signals import heat_map
-from unpool.visualize.occlusion.window import Sliding
+from unpool.visualize.occlusion.window import Windows
 
 _KINDS = np.array(
     [
@@ -23,18 +23,18 @@ _OTHERS = (190, 190, 190)
 _LEGEND = 400  # pixels
 
 
-def heat_panel(values: Tensor, sliding: Sliding, caption: str) -> Tile:
+def heat_panel(values: Tensor, windows: Windows, caption: str) -> Tile:
     """Show a value for every stop, dark where it is low, and tell its range in the caption.
 
     Each pixel has the value of the stop whose middle is nearest; gray where there is none.
 
     Args:
         values: (rows, columns).
-        sliding: where the stops are.
+        windows: where the stops are.
         caption: what the values are.
 
-    >>> sliding = Sliding((4, 6), (2, 2), (2, 2))
-    >>> shown, caption = heat_panel(Tensor([[0, 1, 2], [3, 4, 5]]), sliding, "sum")
+    >>> windows = Windows((4, 6), (2, 2), (2, 2))
+    >>> shown, caption = heat_panel(Tensor([[0, 1, 2], [3, 4, 5]]), windows, "sum")
     >>> shown.shape, caption
     ((4, 6, 3), 'sum: 0 (dark) to 5')
     """
@@ -42,15 +42,15 @@ def heat_panel(values: Tensor, sliding: Sliding, caption: str) -> Tile:
     known = found[np.isfinite(found)]
     low, high = (float(f(known)) if known.size else 0.0 for f in (np.min, np.max))
     ends = f"{_number(low)} (dark) to {_number(high)}"
-    return _enlarged(heat_map(found), sliding), f"{caption}: {ends}"
+    return _enlarged(heat_map(found), windows), f"{caption}: {ends}"
 
 
-def kind_panels(labels: Tensor, sliding: Sliding, names: Sequence[str]) -> list[Tile]:
+def kind_panels(labels: Tensor, windows: Windows, names: Sequence[str]) -> list[Tile]:
     """Show a class for every stop, and a legend of the classes, the most frequent first.
 
     Args:
         labels: (rows, columns), class numbers.
-        sliding: where the stops are.
+        windows: where the stops are.
         names: by class number.
     """
     found = np.asarray(labels)
@@ -68,13 +68,13 @@ def kind_panels(labels: Tensor, sliding: Sliding, names: Sequence[str]) -> list[
         titles[len(_KINDS) :] = [f"{len(titles) - len(_KINDS)} others, {rest:.0%}"]
     white = np.full((_LEGEND, _LEGEND, 3), 255, np.uint8)
     keys = legend(white, list(zip(colors.tolist(), titles, strict=False)), size=24)
-    return [(_enlarged(shown, sliding), "most probable class"), (keys, "fraction of the stops")]
+    return [(_enlarged(shown, windows), "most probable class"), (keys, "fraction of the stops")]
 
 
-def outlined(image: Pixels, sliding: Sliding) -> Pixels:
+def outlined(image: Pixels, windows: Windows) -> Pixels:
     """An image with the outline of the occluder at the middle stop."""
-    rows, columns = sliding.shape
-    return outline(image, sliding.boxes()[(rows - 1) // 2 * columns + (columns - 1) // 2])
+    rows, columns = windows.shape
+    return outline(image, windows.boxes()[(rows - 1) // 2 * columns + (columns - 1) // 2])
 
 
 def sheet(panels: Sequence[Tile]) -> Pixels:
@@ -87,6 +87,6 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _enlarged(colors: Pixels, sliding: Sliding) -> Pixels:
-    rows, columns = (sliding.nearest(axis).numpy() for axis in (0, 1))
+def _enlarged(colors: Pixels, windows: Windows) -> Pixels:
+    rows, columns = (windows.nearest(axis).numpy() for axis in (0, 1))
     return colors[rows][:, columns]

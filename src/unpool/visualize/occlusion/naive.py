@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from unpool.errors import ShapeError
 from unpool.visualize.activations import first_tensor
 from unpool.visualize.occlusion.window import Box
-from unpool.visualize.shadow import twin_of
+from unpool.visualize.shadow import shadow_copy
 
 Baseline = float | Tensor
 """What an occluder shows: a number, one a channel (C,), or an image (C, H, W)."""
 
 
-class Plain:
+class Naive:
     """Runs a model on an image with an occluder, for many positions: what needs no chain.
 
     Args:
@@ -35,7 +35,7 @@ class Plain:
         batch: int = 8,
     ) -> None:
         self._image, self._baseline, self._batch = image, baseline, batch
-        self._twin = twin_of(model)
+        self._shadow = shadow_copy(model)
         self._runs = 0
         self._total: Tensor | None = None
         if watched is not None:
@@ -55,11 +55,11 @@ class Plain:
     @torch.inference_mode()
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         self._runs, self._total = 0, None
-        output = self._twin(images)
+        output = self._shadow(images)
         return output, self._total
 
     def _watch(self, layer: str, unit: int) -> None:
-        modules = dict(self._twin.named_modules())
+        modules = dict(self._shadow.named_modules())
         name, wanted = layer, 1
         if layer not in modules:  # a further run of a layer that is used again
             name, _, call = layer.rpartition(":")
@@ -82,7 +82,7 @@ def occluded(image: Tensor, baseline: Tensor, boxes: Sequence[Box]) -> Tensor:
     return images
 
 
-def shown_by(baseline: Baseline, image: Tensor) -> Tensor:
+def baseline_image(baseline: Baseline, image: Tensor) -> Tensor:
     """What an occluder shows wherever it is, (C, H, W).
 
     Raises:

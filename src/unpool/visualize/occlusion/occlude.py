@@ -12,13 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError, UnpoolError
-from unpool.visualize.activations import Probe, first_tensor, list_layers, require_finite
+from unpool.visualize.activations import (
+    ActivationRecorder,
+    first_tensor,
+    list_layers,
+    require_finite,
+)
 from unpool.visualize.class_scores import is_probability
 from unpool.visualize.occlusion.chain import Link, trace_chain
 from unpool.visualize.occlusion.incremental import Incremental
-from unpool.visualize.occlusion.naive import Baseline, Plain, shown_by
+from unpool.visualize.occlusion.naive import Baseline, Naive, baseline_image
 from unpool.visualize.occlusion.result import Occlusion
-from unpool.visualize.occlusion.window import Sides, Sliding, slide
+from unpool.visualize.occlusion.window import Sides, Windows, occluder_windows
 from unpool.visualize.projection import project
 from unpool.visualize.rules import Interception, Rule, find_rule
 
@@ -38,7 +43,7 @@ def occlude(
     stride: Sides | None = None,
     baseline: Baseline = 0.0,
     value: Literal["probability", "score"] = "probability",
-    method: Literal["auto", "incremental", "plain"] = "auto",
+    method: Literal["auto", "incremental", "naive"] = "auto",
     batch: int = 8,
     rule: str | Rule = "deconvnet",
     activations: str | Mapping[str, str] | None = None,
@@ -60,9 +65,9 @@ def occlude(
         value: the softmax of the scores (or what the model gives, if it ends with one), or just
             what it gives.
         method: "incremental" computes only what the occluder can change, which is exact and works
-            for chains of layers (VGG, AlexNet, ZFNet ...); "plain" asks the model at every stop;
-            "auto" is incremental for chains, and plain for others, and the result tells which.
-        batch: stops at a time, of "plain".
+            for chains of layers (VGG, AlexNet, ZFNet ...); "naive" asks the model at every stop;
+            "auto" is incremental for chains, and naive for others, and the result tells which.
+        batch: stops at a time, of "naive".
         rule: of the projection, as `activations`, see `project`. Where it says nothing of a
             function that the model calls, there is no projection, and the result tells why.
         progress: see `Progress`.
@@ -82,8 +87,8 @@ def occlude(
     """
     _require_options(value, method, batch)
     Interception(find_rule(rule), activations)  # which refuses what is no rule
-    shown = shown_by(baseline, image)
-    sliding = slide((image.shape[2], image.shape[3]), window, stride)
+    shown = baseline_image(baseline, image)
+    windows = occluder_windows((image.shape[2], image.shape[3]), window, stride)
     watched, whole = None, None
     if layer is not None:
         unit, whole = _strongest(model, image, layer)
@@ -94,7 +99,7 @@ def occlude(
         if not isinstance(error, UnpoolError):
             list_layers(model, image)  # which tells what the model cannot take
         raise
-    found, totals = _slid(engine, sliding, target, value, progress)
+    found, totals = _slid(engine, windows, target, value, progress)
     found = replace(found, incremental=isinstance(engine, Incremental), note=note)
     if watched is None:
         return found
@@ -103,8 +108,8 @@ def occlude(
 
 
 def _slid(
-    engine: Incremental | Plain,
-    sliding: Sliding,
+    engine: Incremental | Naive,
+    windows: Windows,
     target: int | None,
     value: str,
     progress: Progress | None,
@@ -116,7 +121,7 @@ def _slid(
     if not 0 <= target < scores.shape[1]:
         raise OptionError(f"got class {target}; the model has 0 to {scores.shape[1] - 1}")
     soften = value == "probability" and not is_probability(scores)
-    boxes, values, labels, totals = sliding.boxes(), [], [], []
+    boxes, values, labels, totals = windows.boxes(), [], [], []
     for start in range(0, len(boxes), _PART):
         outputs, total = engine(boxes[start : start + _PART])
         values.append((outputs.softmax(1) if soften else outputs)[:, target].cpu())
@@ -127,14 +132,14 @@ def _slid(
             progress(min(start + _PART, len(boxes)), len(boxes))
     before = (scores.softmax(1) if soften else scores)[0, target]
     known = Occlusion(
-        sliding,
+        windows,
         target,
         float(before),
-        torch.cat(values).view(sliding.shape),
+        torch.cat(values).view(windows.shape),
         label,
-        torch.cat(labels).view(sliding.shape),
+        torch.cat(labels).view(windows.shape),
     )
-    return known, torch.cat(totals).view(sliding.shape) if totals else None
+    return known, torch.cat(totals).view(windows.shape) if totals else None
 
 
 def _projected(
@@ -162,20 +167,20 @@ def _engine(
     watched: tuple[str, int] | None,
     method: str,
     batch: int,
-) -> tuple[Incremental | Plain, str]:
+) -> tuple[Incremental | Naive, str]:
     """What computes the outputs, and why it is not the incremental one."""
     note = "not asked for"
-    if method != "plain":
+    if method != "naive":
         try:
             links = trace_chain(model, image)
             unit = None if watched is None else (_number(links, watched[0]), watched[1])
             return Incremental(links, image, shown, unit), ""
         except OptionError as error:
             if method == "incremental":
-                raise OptionError(f"{error}; use method='plain', or 'auto'") from None
+                raise OptionError(f"{error}; use method='naive', or 'auto'") from None
             note = str(error)
     inner = None if watched is None else (f"model.{watched[0]}", watched[1])
-    return Plain(_First(model), image, shown, inner, batch), note
+    return Naive(_First(model), image, shown, inner, batch), note
 
 
 class _First(nn.Module):
@@ -199,7 +204,7 @@ def _number(links: Sequence[Link], layer: str) -> int:
 def _strongest(model: nn.Module, image: Tensor, layer: str) -> tuple[int, float]:
     """The map of a layer whose total activation is largest, and that."""
     with torch.inference_mode():
-        maps = Probe(model, [layer])(image)[layer]
+        maps = ActivationRecorder(model, [layer])(image)[layer]
     if maps.dim() != 4:
         raise OptionError(
             f"layer {layer!r} gives {tuple(maps.shape[1:])} for an image; wanted maps (C, h, w): "
@@ -222,10 +227,10 @@ def _require_scores(output: Any) -> Tensor:
 
 
 def _require_options(value: str, method: str, batch: int) -> None:
-    if value not in ("probability", "score") or method not in ("auto", "incremental", "plain"):
+    if value not in ("probability", "score") or method not in ("auto", "incremental", "naive"):
         raise OptionError(
             f"got value={value!r}, method={method!r}; a value is 'probability' or 'score', a "
-            "method 'auto', 'incremental' or 'plain'"
+            "method 'auto', 'incremental' or 'naive'"
         )
     if batch < 1:
         raise OptionError(f"got batch={batch}; wanted 1 or more")

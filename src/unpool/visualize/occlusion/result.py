@@ -13,7 +13,7 @@ from unpool.errors import ShapeError
 from unpool.vision.figures import Tile, write_figure
 from unpool.vision.signals import to_images
 from unpool.visualize.occlusion.heatmaps import heat_panel, kind_panels, outlined, sheet
-from unpool.visualize.occlusion.window import Sliding
+from unpool.visualize.occlusion.window import Windows
 from unpool.visualize.projection import Projection
 
 
@@ -21,7 +21,7 @@ from unpool.visualize.projection import Projection
 class Occlusion:
     """What `occlude` gives: maps of (rows, columns) stops, and the same without an occluder."""
 
-    sliding: Sliding  #: where the occluder stopped
+    windows: Windows  #: where the occluder stopped
     target: int  #: the class that `values` are of
     value: float  #: its probability or score without an occluder
     values: Tensor  #: (rows, columns) float32
@@ -42,19 +42,19 @@ class Occlusion:
 
         The mean over the stops that hide it, as Captum's `Occlusion` attributes it.
         """
-        return self.sliding.spread(self.value - self.values.double())
+        return self.windows.spread(self.value - self.values.double())
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All that was found, as plain values."""
         best = int(self.values.argmin())
         return {
-            "size": list(self.sliding.size),
-            "occluder": list(self.sliding.window),
-            "stride": list(self.sliding.stride),
+            "size": list(self.windows.size),
+            "occluder": list(self.windows.window),
+            "stride": list(self.windows.stride),
             "class": self.target,
             "value": self.value,
             "lowest": float(self.values.min()),
-            "lowest_box": list(self.sliding.boxes()[best]),
+            "lowest_box": list(self.windows.boxes()[best]),
             "label": self.label,
             "layer": self.layer,
             "unit": self.unit,
@@ -85,20 +85,20 @@ class Occlusion:
             strongest map and, where there is one, its projection; the value of the class; the most
             probable class, and its legend.
         """
-        if image.shape != (*self.sliding.size, 3):
+        if image.shape != (*self.windows.size, 3):
             raise ShapeError(
-                f"got an image of {image.shape} for maps of {self.sliding.size}; pass the "
-                "square that the network saw, such as Inputs.crop gives"
+                f"got an image of {image.shape} for maps of {self.windows.size}; pass the "
+                "square that the network saw, such as Preprocessing.crop gives"
             )
         name = names[self.target] if self.target < len(names) else f"class {self.target}"
-        found = [(outlined(image, self.sliding), "image, and an occluder")]
+        found = [(outlined(image, self.windows), "image, and an occluder")]
         if self.totals is not None:
-            found.append(heat_panel(self.totals, self.sliding, "activity"))
+            found.append(heat_panel(self.totals, self.windows, "activity"))
         if self.projection is not None:
             shown = to_images(self.projection.signal, order=order)[0]
             found.append((shown, f"map {self.unit} of {self.layer}, projected"))
-        found.append(heat_panel(self.values, self.sliding, name))
-        return [*found, *kind_panels(self.labels, self.sliding, names)]
+        found.append(heat_panel(self.values, self.windows, name))
+        return [*found, *kind_panels(self.labels, self.windows, names)]
 
     def save(
         self,
@@ -117,4 +117,4 @@ class Occlusion:
             Both paths.
         """
         shown = sheet(self.panels(image, names, order))
-        return write_figure(stem, shown, self.record())
+        return write_figure(stem, shown, self.to_dict())

@@ -17,10 +17,10 @@ from unpool.vision.drawing import overlay
 from unpool.vision.figures import Tile, write_figure
 from unpool.vision.images import voc_palette
 from unpool.visualize.occlusion.heatmaps import heat_panel, outlined, sheet
-from unpool.visualize.occlusion.naive import Baseline, occluded, shown_by
+from unpool.visualize.occlusion.naive import Baseline, baseline_image, occluded
 from unpool.visualize.occlusion.occlude import Progress
-from unpool.visualize.occlusion.window import Box, Sides, Sliding, slide
-from unpool.visualize.shadow import twin_of
+from unpool.visualize.occlusion.window import Box, Sides, Windows, occluder_windows
+from unpool.visualize.shadow import shadow_copy
 
 Labels = NDArray[np.integer[Any]]
 
@@ -29,7 +29,7 @@ Labels = NDArray[np.integer[Any]]
 class RegionOcclusion:
     """What `occlude_region` gives: for every stop, how much of a region is still found."""
 
-    sliding: Sliding  #: where the occluder stopped
+    windows: Windows  #: where the occluder stopped
     target: int  #: the class of the region
     labels: Labels  #: (H, W), the label map without an occluder
     iou: Tensor
@@ -39,20 +39,20 @@ class RegionOcclusion:
     @property
     def drop(self) -> Tensor:
         """How far each pixel, hidden, lowers the IoU: (H, W) float64, the mean over the stops."""
-        return self.sliding.spread(1 - self.iou)
+        return self.windows.spread(1 - self.iou)
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All that was found, as plain values; null where there is no IoU."""
         lowest = int(self.iou.nan_to_num(2).argmin())
         iou = [[v if math.isfinite(v) else None for v in row] for row in self.iou.tolist()]
         return {
-            "size": list(self.sliding.size),
-            "occluder": list(self.sliding.window),
-            "stride": list(self.sliding.stride),
+            "size": list(self.windows.size),
+            "occluder": list(self.windows.window),
+            "stride": list(self.windows.stride),
             "class": self.target,
             "share": float((self.labels == self.target).mean()),
             "lowest": iou[lowest // len(iou[0])][lowest % len(iou[0])],
-            "lowest_box": list(self.sliding.boxes()[lowest]),
+            "lowest_box": list(self.windows.boxes()[lowest]),
             "iou": iou,
         }
 
@@ -63,9 +63,9 @@ class RegionOcclusion:
             image: that was looked at, (H, W, 3) uint8, RGB.
             names: of the classes, by their numbers.
         """
-        if image.shape != (*self.sliding.size, 3):
+        if image.shape != (*self.windows.size, 3):
             raise ShapeError(
-                f"got an image of {image.shape} for maps of {self.sliding.size}; pass the "
+                f"got an image of {image.shape} for maps of {self.windows.size}; pass the "
                 "image that was segmented"
             )
         name = names[self.target] if self.target < len(names) else f"class {self.target}"
@@ -74,16 +74,16 @@ class RegionOcclusion:
         ranks = np.minimum(np.searchsorted(classes, self.labels), 255)
         found = overlay(image, ranks, voc_palette()[classes[:256] % 256], shown)
         return [
-            (outlined(image, self.sliding), "image, and an occluder"),
+            (outlined(image, self.windows), "image, and an occluder"),
             (found, "what is found"),
-            heat_panel(self.iou, self.sliding, f"IoU of {name}"),
+            heat_panel(self.iou, self.windows, f"IoU of {name}"),
         ]
 
     def save(
         self, stem: str | Path, image: NDArray[np.uint8], names: Sequence[str] = ()
     ) -> list[Path]:
         """Write STEM.png, the figure, and STEM.json, all that was found; give both paths."""
-        return write_figure(stem, sheet(self.panels(image, names)), self.record())
+        return write_figure(stem, sheet(self.panels(image, names)), self.to_dict())
 
 
 def occlude_region(
@@ -135,20 +135,20 @@ def occlude_region(
     else:
         if not isinstance(image, Tensor):
             raise ShapeError("got an array for a model; wanted a tensor (1, C, H, W)")
-        label = _of_model(model, image, shown_by(baseline, image))
+        label = _of_model(model, image, baseline_image(baseline, image))
         size = (image.shape[2], image.shape[3])
-    sliding = slide(size, window, stride)
+    windows = occluder_windows(size, window, stride)
     (before,) = label([(0, 0, 0, 0)])
     target = _target(before, target)
-    boxes, ious = sliding.boxes(), list[float]()
+    boxes, ious = windows.boxes(), list[float]()
     for start in range(0, len(boxes), batch):
         part = boxes[start : start + batch]
         for found, box in zip(label(part), part, strict=True):
             ious.append(_iou(before == target, found == target, box))
         if progress is not None:
             progress(len(ious), len(boxes))
-    iou = torch.tensor(ious, dtype=torch.float64).view(sliding.shape)
-    return RegionOcclusion(sliding, target, before, iou)
+    iou = torch.tensor(ious, dtype=torch.float64).view(windows.shape)
+    return RegionOcclusion(windows, target, before, iou)
 
 
 Label = Callable[[Sequence[Box]], list[Labels]]
@@ -156,11 +156,11 @@ Label = Callable[[Sequence[Box]], list[Labels]]
 
 
 def _of_model(model: nn.Module, image: Tensor, baseline: Tensor) -> Label:
-    twin = twin_of(model)
+    shadow = shadow_copy(model)
 
     @torch.inference_mode()
     def label(boxes: Sequence[Box]) -> list[Labels]:
-        scores = twin(occluded(image, baseline, boxes))
+        scores = shadow(occluded(image, baseline, boxes))
         if not isinstance(scores, Tensor) or scores.shape[2:] != image.shape[2:]:
             came = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise ShapeError(

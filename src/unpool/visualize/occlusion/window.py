@@ -14,12 +14,12 @@ Sides = int | tuple[int, int]
 """Pixels down and across, or the same for both."""
 
 
-class Sliding(NamedTuple):
+class Windows(NamedTuple):
     """Where an occluder stops; each entry is for rows and for columns.
 
     At the right and lower border it is cut, so that every pixel is covered.
 
-    >>> Sliding((6, 9), (4, 4), (2, 4)).shape, Sliding((6, 9), (4, 4), (2, 4)).boxes()[2]
+    >>> Windows((6, 9), (4, 4), (2, 4)).shape, Windows((6, 9), (4, 4), (2, 4)).boxes()[2]
     ((2, 3), (8, 0, 9, 4))
     """
 
@@ -55,7 +55,7 @@ class Sliding(NamedTuple):
 
         As in Captum's `Occlusion`.
 
-        >>> Sliding((1, 4), (1, 2), (1, 1)).spread(torch.tensor([[1.0, 3.0, 5.0]])).tolist()
+        >>> Windows((1, 4), (1, 2), (1, 1)).spread(torch.tensor([[1.0, 3.0, 5.0]])).tolist()
         [[1.0, 2.0, 4.0, 5.0]]
         """
         values = values.double().cpu()
@@ -77,9 +77,9 @@ class Sliding(NamedTuple):
         return ((distance >= 0) & (distance < self.window[axis])).double()
 
 
-def slide(
+def occluder_windows(
     size: tuple[int, int], window: Sides | None = None, stride: Sides | None = None
-) -> Sliding:
+) -> Windows:
     """Where an occluder stops on an image.
 
     Args:
@@ -92,7 +92,7 @@ def slide(
 
     The paper gives neither; these are about those of MATLAB's `occlusionSensitivity`.
 
-    >>> slide((224, 224)).window, slide((224, 224)).stride
+    >>> occluder_windows((224, 224)).window, occluder_windows((224, 224)).stride
     ((45, 45), (22, 22))
     """
     window = max(round(min(size) / 5), 1) if window is None else window
@@ -109,4 +109,4 @@ def slide(
             f"got a stride of {down} x {across} with an occluder of {high} x {wide}; wanted 1 or "
             "more, and no more than the occluder, lest pixels be left out"
         )
-    return Sliding(size, (high, wide), (down, across))
+    return Windows(size, (high, wide), (down, across))
