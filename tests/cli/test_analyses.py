@@ -77,7 +77,7 @@ def test_evolve(run, epochs):
         ("4", 2),
     ]
     assert names("out") == {"evolution.png", "evolution.json"}
-    code, out, err = run(f"{text} --gray --rule guided --seed 1")
+    code, out, err = run(f"{text} --gray --rule guided --from one")
     assert (code, len(err)) == (3, 1)
     assert out[0].split() == ["layer", "maps", "jumps"]
     assert out[-1] == "3 images, into out/evolution.png"
@@ -169,7 +169,7 @@ def test_filters(run):
         ("evolve in --checkpoint e.pt", "name their model with --torch-model"),
         ("evolve in --checkpoint e.pt MODEL", "e.pt"),
         ("invariance in MODEL --layer 1", "got 1 layers; wanted the first and a top one"),
-        ("invariance in MODEL --layer 1 --layer 44", "near it: "),
+        ("invariance in MODEL --layer 1 --layer 44", "did you mean"),
         ("invariance in MODEL --scale 1,2", "got --scale 1,2; wanted FROM,TO,STEP"),
         ("invariance in MODEL --scale 0,1,.5", "got scale by 0.0; wanted"),
         ("invariance in MODEL --class 4", "has classes 0 to 3"),
@@ -209,7 +209,7 @@ def test_a_class_by_name(run, tmp_path):
     assert told["curves"] == json.loads(run(f"{text} --class 1")[1][0])["curves"]
     code, out, err = run(f"{text} --class dock")
     assert (code, out, len(err)) == (2, [], 1)
-    assert "got class 'dock', which w does not know" in err[0]
+    assert "got class 'dock' for w; the choices are cat, dog" in err[0]
 
 
 def test_boxes_that_are_refused(run):

@@ -123,7 +123,7 @@ def test_a_network_without_rules(run, tmp_path):
     code, out, err = run("a.png", *options)
     assert (code, len(out), len(err)) == (0, 1, 1)
     assert err[0].startswith("unpool: no projection: the model calls gelu, ")
-    assert "(--activations gelu=relu)" in err[0]
+    assert "pass --activations gelu=relu to treat" in err[0]
     code, out, err = run("a.png", *options, "--json")
     assert (code, err) == (0, [])
     assert "gelu" in json.loads(out[0])["unprojected"]
@@ -148,7 +148,7 @@ def test_a_network_that_needs_another_size(run, tmp_path):
     code, out, err = run("a.png", *model, "-o", "out")
     assert (code, out, len(err)) == (2, [], 1)
     assert "the model cannot be run on (1, 3, 40, 40) float32" in err[0]
-    assert "(--size)" in err[0]
+    assert "set --size N" in err[0]
 
 
 def test_list_layers(run, tmp_path):
@@ -167,7 +167,7 @@ def test_list_layers(run, tmp_path):
         (["--layer", "8"], "got layer '8', which the model does not have"),
         (["--layer", "7"], "wanted maps (C, h, w)"),
         (["--rule", "zeiler"], "got rule 'zeiler'"),
-        (["--activations", "relu", "--activations", "off"], "got activations='off'"),
+        (["--activations", "relu", "--activations", "off"], "got --activations off"),
         (["--occluder", 40], "an occluder of 40 x 40 for an image of 32 x 32"),
         (["--occluder", 4, "--stride", 5], "a stride of 5 x 5 with an occluder of 4 x 4"),
         (["--classes", "a.png"], "got --classes a.png, which is no text"),
@@ -201,13 +201,13 @@ def test_bench(capsys, monkeypatch):
     monkeypatch.setattr(occlusion, "measure", partial(occlusion.measure, **SMALL))
     assert main(["bench", "occlusion", "--rounds", "2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (found["loaded"], found["rounds"]) == ("occlusion", 2)
+    assert (found["subject"], found["rounds"]) == ("occlusion", 2)
     assert found["positions"] == {"incremental": 49, "others": 16, "all": 49}
     assert found["different"] < 1e-5
     seconds = found["seconds_per_position"]
     assert min(found["ratio_plain"], *(s["low"] for s in seconds.values())) > 0
     if found["ratio_captum"] is not None:
-        assert list(seconds) == ["incremental", "naive", "captum 1", "captum 8"]
+        assert list(seconds) == ["incremental", "plain", "captum 1", "captum 8"]
         assert found["captum"] in seconds
     assert main(["bench", "occlusion", "--rounds", "1", "--full"]) == 0
     assert "s a position" in capsys.readouterr().out

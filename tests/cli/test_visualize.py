@@ -35,6 +35,11 @@ def build():
     torch.manual_seed(0)
     return Net(nn.ReLU)
 
+def prepared():
+    from unpool.visualize import Preprocessing
+
+    return build(), Preprocessing(24, mean=(0.5,), std=(0.5, 0.5, 0.5))
+
 def smooth():
     torch.manual_seed(0)
     return Net(nn.SiLU)
@@ -102,14 +107,14 @@ def test_project(run, tiny):
 
 
 def test_project_a_foreign_model(run):
-    model = ["--torch-model", "NETS:build", "--size", 24, "--mean", "0.5", "--std", "0.5,0.5,0.5"]
+    model = ["--torch-model", "NETS:prepared"]
     options = [
         "--place",
         "2,3",
         "--rule",
         "guided",
-        "--seed",
-        1,
+        "--from",
+        "one",
         "--gray",
         "--overlap",
         "overwrite",
@@ -124,7 +129,7 @@ def test_project_a_foreign_model(run):
     assert run("project", "in/0.png", *model, "--place", "all", "--quiet") == (0, [], [])
     told = json.loads(Path("projected/0.json").read_text())
     assert told["options"] == {"place": "all"}
-    assert told["model"].endswith(":build")
+    assert told["model"].endswith(":prepared")
     assert [record["layer"] for record in told["projections"]] == ["act", "deep"]
     assert all(record["place"] is record["box"] is None for record in told["projections"])
 
@@ -227,7 +232,7 @@ def test_layers_are_listed(run, tiny):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ("project in/0.png --weights TINY --layer trunk.stage.1", "near it: trunk.stages.1"),
+        ("project in/0.png --weights TINY --layer trunk.stage.1", "did you mean 'trunk.stages.1'"),
         ("project in/0.png --weights TINY --layer trunk --unit 6", "which has 6; wanted 0 to 5"),
         ("project in/0.png --weights TINY --layer trunk --place 8,0", "whose maps are"),
         ("project in/0.png --weights TINY --place here", "wanted max, all, or ROW,COLUMN"),
@@ -237,13 +242,13 @@ def test_layers_are_listed(run, tiny):
         ("top in --split val --weights TINY", "got --split without --data"),
         ("top in --weights TINY --unit 1 --shown 3", "got --unit and --shown"),
         ("top in --weights TINY --torch-model a:b", "got --weights and --torch-model"),
-        ("top in --weights TINY --mean 1,2,3", "got --mean with weights"),
-        ("top in --torch-model NETS:build --mean 1,two", "wanted numbers with commas"),
-        ("top in --torch-model NETS:bild", "has no 'bild' (near it: build)"),
+        ("top in --weights TINY --preprocess caffe", "got --preprocess caffe for weights"),
+        ("top in --torch-model NETS:build --preprocess own", "is not one of"),
+        ("top in --torch-model NETS:bild", "has no 'bild': did you mean 'build'"),
         ("top in --torch-model nothing:build", "there is no module 'nothing'"),
         ("top in --torch-model NETS:build --size 4", "the model cannot be run on (1, 3, 4, 4)"),
         ("top in --torch-model NETS:build --rule guide", "got rule 'guide'; the rules are"),
-        ("project in/0.png --weights TINY --class dog", "got class 'dog', which"),
+        ("project in/0.png --weights TINY --class dog", "got class 'dog' for"),
         ("project in/0.png --weights TINY --class 1 --unit 1", "--unit or --place; a score is"),
         (
             "project in/0.png --torch-model NETS:build --layer score --size 24",
@@ -326,8 +331,8 @@ def test_a_class_that_is_not_there(run, refused, filled, tmp_path):
         assert (code, out, len(err)) == (3, [], 2)
         assert "got class dog, which is predicted nowhere in this image; there is " in err[0]
         assert run(*args, "cat")[0] == 3
-        assert "got class 'dot', " in (message := refused(*args, "dot"))
-        assert "near it: dog" in message
+        assert "got class 'dot' for " in (message := refused(*args, "dot"))
+        assert "did you mean 'dog'?" in message
         assert "which has 3" in refused(*args, "3")
 
 

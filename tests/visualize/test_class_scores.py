@@ -48,7 +48,7 @@ def test_saliency_is_the_gradient(filled, image, code):
     net = filled(DeconvNet(4, TABLE, code=code, size=28))
     there = classes(net, image)
     assert len(there) > 1
-    found = project_scores(net, image, there, rule="saliency", seed="1")
+    found = project_scores(net, image, there, rule="saliency", start="one")
     for i, label in enumerate(there):
         expected, region, scores = gradient(net, image, label)
         assert torch.equal(found.regions[i], region)
@@ -150,7 +150,7 @@ def test_an_fcn(filled, image):
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     label = classes(net, image)[0]
-    found = project_scores(net, image, [label], rule="saliency", seed="1")
+    found = project_scores(net, image, [label], rule="saliency", start="one")
     assert close(found.signal, gradient(net, image, label)[0])
 
 

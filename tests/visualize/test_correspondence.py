@@ -133,7 +133,7 @@ def test_boxes_that_are_refused(loaded, files, box, message):
 def test_one_image_is_too_few(loaded, files):
     with pytest.raises(OptionError, match="give it in two or more"):
         correspond(loaded, {"eye": {files[0]: (9, 9, 20, 20)}}, ["8"])
-    with pytest.raises(OptionError, match="near it: 8"):
+    with pytest.raises(OptionError, match="did you mean '8'"):
         correspond(loaded, {"eye": dict.fromkeys(files, (9, 9, 20, 20))}, ["88"])
 
 

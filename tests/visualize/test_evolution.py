@@ -144,7 +144,7 @@ def test_named_checkpoints(files, tmp_path):
     x = torch.rand(1, 3, 47, 47)
     for state, net in ((found[0], nets[0]), (found[1], nets[1]), (later, nets[1])):
         assert torch.equal(state.load().model(x), net(x))
-    with pytest.raises(OptionError, match="name their model with --torch-model"):
+    with pytest.raises(OptionError, match="name their model with torch_model="):
         named_checkpoints([tensors])
     with pytest.raises(OptionError, match="leave out --torch-model"):
         named_checkpoints(folders, torch_model="a:b")
@@ -158,7 +158,7 @@ def test_named_checkpoints(files, tmp_path):
 def test_what_is_refused(states, files):
     with pytest.raises(OptionError, match="got no checkpoints"):
         evolve([], files)
-    with pytest.raises(OptionError, match="near it: 8"):
+    with pytest.raises(OptionError, match="did you mean '8'"):
         evolve(states, files, ["88"])
     with pytest.raises(OptionError, match="got unit 9"):
         evolve(states, files, ["8"], units=[9])
@@ -169,7 +169,7 @@ def test_what_is_refused(states, files):
 
 def test_what_nothing_excites_is_gray(states, files):
     """Even where the signal is 1 whatever the activation."""
-    found = evolve(states, files, ["4"], units=[4], seed="1")
+    found = evolve(states, files, ["4"], units=[4], start="one")
     (growth,) = found.layers
     assert growth.images[0, 1] == -1
     assert (growth.projections[0, 1] == 128).all()

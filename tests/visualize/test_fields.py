@@ -249,7 +249,7 @@ def test_projections_vanish_outside_the_field(name, rule, filled_net):
     layer = "conv5" if name == "zfnet" else "conv4_2"
     field = chain_fields(model)[layer]
     places = torch.tensor([[0, 0], [5, 6], [12, 12]])
-    found = project(model, images, layer, [0, 1, 2], place=places, rule=rule, seed="1")
+    found = project(model, images, layer, [0, 1, 2], place=places, rule=rule, start="one")
     for signal, (row, column) in zip(found.signal, places.tolist(), strict=True):
         x0, y0, x1, y1 = (max(v, 0) for v in field.box(row, column))
         outside = signal.clone()

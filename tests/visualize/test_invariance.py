@@ -160,7 +160,7 @@ def test_what_is_saved(loaded, files, tmp_path):
 
 
 def test_what_is_refused(loaded, files):
-    for layers, message in ((["0"], "got 1 layers"), (["0.1", "0.44"], "near it: 0")):
+    for layers, message in ((["0"], "got 1 layers"), (["0.1", "0.44"], "did you mean '0.4'")):
         with pytest.raises(OptionError, match=message):
             measure_invariance(loaded, files, layers)
     with pytest.raises(OptionError, match="got class 5 of a model that has classes 0 to 4"):

@@ -55,7 +55,7 @@ class Single(nn.Module):
 
 
 def down(function, images, **options):
-    return project(Single(function), images, "second", 1, place=(4, 5), seed="1", **options)
+    return project(Single(function), images, "second", 1, place=(4, 5), start="one", **options)
 
 
 LEFT = {
@@ -150,7 +150,7 @@ UNLIKE = (
 @pytest.mark.parametrize("name", REFUSED)
 def test_activations_without_a_rule_are_refused_by_name(name, rule, images):
     word = "gradient" if name in UNLIKE else "relu"
-    told = rf"activations=\{{'{name}': '{word}'\}} \(--activations {name}={word}\) to "
+    told = rf"activations=\{{'{name}': '{word}'\}} to "
     with pytest.raises(OptionError, match=rf"the model calls {name}, .* {told}"):
         down(REFUSED[name], images, rule=rule)
 
@@ -222,14 +222,14 @@ def test_attention_gives_several_tensors(images):
     x = images.clone().requires_grad_()
     expected = torch.autograd.grad(net(x)[:, 1].sum(), x)[0]
     whole = nn.Sequential(net)
-    options = {"layer": "0", "unit": 1, "place": "all", "seed": "1"}
+    options = {"layer": "0", "unit": 1, "place": "all", "start": "one"}
     found = project(whole, images, activations="gradient", **options).signal
     assert torch.allclose(found, expected, atol=1e-6)
     still = project(whole, images, activations={name: "constant"}, **options).signal
     plain = torch.autograd.grad(net.conv(x)[:, 1].sum(), x)[0]  # past the attention
     assert torch.allclose(still, plain, atol=1e-6)
     for meant in ("relu", {name: "relu"}):
-        with pytest.raises(OptionError, match=rf"calls {name}, .*{name}=gradient\) to take"):
+        with pytest.raises(OptionError, match=rf"calls {name}, .*'{name}': 'gradient'\}} to take"):
             project(whole, images, activations=meant, **options)
 
 
@@ -239,7 +239,7 @@ def test_attention_gives_several_tensors(images):
 )
 def test_what_is_computed_out_of_sight_is_refused(name, function, images):
     with pytest.raises(
-        OptionError, match=rf"{name} is computed out of sight .*=\{{'{name}': 'gradient'\}} \(--"
+        OptionError, match=rf"{name} is computed out of sight .*=\{{'{name}': 'gradient'\}}"
     ):
         down(function, images)
     expected = down(function, images, rule="saliency").signal

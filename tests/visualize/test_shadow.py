@@ -124,7 +124,7 @@ def test_awkward_models(make, images):
     model = make().eval()
     assert torch.equal(shadow_copy(model)(images), model(images))
     last = names(model, images)[-1]
-    found = project(model, images, last, 1, rule="saliency", place=(3, 4), seed="1")
+    found = project(model, images, last, 1, rule="saliency", place=(3, 4), start="one")
     x = images.clone().requires_grad_()
     if make is hooked:  # hooks of the gradient are about training
         model[2]._backward_hooks.clear()

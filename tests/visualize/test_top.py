@@ -155,9 +155,9 @@ def test_what_cannot_be_mined():
         top_activations(net, [images], ["0"], 0)
     with pytest.raises(OptionError, match="got no images"):
         top_activations(net, [], ["0"])
-    with pytest.raises(OptionError, match=r"layer '1' gives \(2, 4, 36\); wanted maps"):
+    with pytest.raises(OptionError, match=r"layer '1' gives \(2, 4, 36\); wanted \(N, C, h, w\)"):
         top_activations(net, [images], ["1"])
-    with pytest.raises(OptionError, match=r"'00', which the model does not have; near it: 0"):
+    with pytest.raises(OptionError, match=r"'00', which the model does not have; did you mean '0'"):
         top_activations(net, [images], ["00"])
     with pytest.raises(OptionError, match="layer '0' gives values that are not finite"):
         top_activations(net, [images * torch.nan], ["0"])

@@ -57,7 +57,7 @@ def measure(
         progress: called before each work.
 
     Returns:
-        Naive values: `ratio_plain` and `ratio_captum`, how many times as long as the incremental
+        Plain values: `ratio_plain` and `ratio_captum`, how many times as long as the incremental
         way the plain loop and the better one of Captum's take a position, and their ranges over
         the rounds; `different`, by how much outputs differ from the plain loop's, relative to the
         largest; and what these are made of. Where Captum is missing, `ratio_captum` is None and

@@ -16,9 +16,10 @@ from unpool.errors import UnpoolError
 
 _MEMORY = "out of memory; use smaller images or a smaller batch"
 _QUOTES = "'\""
+_ITEM = re.compile(r"'([^']*)': '([^']*)'")
 _ARGUMENT = re.compile(
     r"(?P<set>\bset )?(?<![\w./-])(?<!--set )(?P<name>[a-z][\w.]*)="
-    r"(?P<value>'[^']*'|\"[^\"]*\"|\([^)]*\)|\[[^\]]*\]|[^\s,;:()]*[^\s,;:().])"
+    r"(?P<value>'[^']*'|\"[^\"]*\"|\([^)]*\)|\[[^\]]*\]|\{[^}]*\}|[^\s,;:()]*[^\s,;:().])"
 )
 
 
@@ -60,6 +61,9 @@ def with_flags(message: str, command: click.Command | None) -> str:
     >>> option = click.Option(["--preset"])
     >>> with_flags("pass preset='paper'", click.Command("segment", params=[option]))
     'pass --preset paper'
+    >>> option = click.Option(["--activations"], multiple=True)
+    >>> with_flags("pass activations={'silu': 'relu'}", click.Command("project", params=[option]))
+    'pass --activations silu=relu'
     """
     options = {p.name: p for p in command.params if isinstance(p, click.Option)} if command else {}
     fields = any("--set" in option.opts for option in options.values())
@@ -81,6 +85,8 @@ def _flag(option: click.Option, value: str) -> str:
         return name
     if value[0] in "([":  # several numbers have commas between them
         return f"{name} {value[1:-1].replace(', ', ',')}"
+    if value[0] == "{":  # a mapping is typed as NAME=VALUE
+        return f"{name} " + re.sub(_ITEM, r"\1=\2", value[1:-1])
     return f"{name} {shlex.quote(value.strip(_QUOTES))}"
 
 

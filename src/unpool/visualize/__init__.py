@@ -7,7 +7,7 @@
   one through the decoder of a network that segments.
 - A `Field` tells which pixels a unit sees: `chain_fields` from a table of layers,
   `measure_field` for any model.
-- `mine` finds the images that excite each unit most; `make_gallery` shows them as in the paper.
+- `top_activations` finds the images that excite each unit most; `make_gallery` shows them as in the paper.
 - `occlude` slides a gray square over an image and maps what a classifier makes of it;
   `occlude_region` does so for a network that segments.
 - `evolve` follows units through the checkpoints of a training run; `measure_invariance` transforms
@@ -48,26 +48,25 @@ __all__ = [
     "CHAINS",
     "OVERLAPS",
     "RULES",
+    "ActivationRecorder",
     "Field",
-    "Preprocessing",
     "Interception",
     "Layer",
-    "ActivationRecorder",
-    "Rule",
     "LoadedModel",
+    "Preprocessing",
+    "Rule",
+    "attach_deconvnet",
     "chain_fields",
     "correspond",
     "decode",
-    "attach_deconvnet",
     "evolve",
     "find_rule",
     "inspect_filters",
     "list_layers",
     "load_model",
     "make_gallery",
-    "measure_invariance",
     "measure_field",
-    "mine",
+    "measure_invariance",
     "mosaic",
     "occlude",
     "occlude_region",

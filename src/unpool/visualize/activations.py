@@ -196,7 +196,7 @@ def _run(shadow: nn.Module, images: Tensor) -> None:
         raise ShapeError(
             f"the model cannot be run on {tuple(images.shape)} {str(images.dtype)[6:]} on "
             f"{images.device}: {reason}; pass images of the size, type and device that it "
-            "takes"
+            "takes: for example, set size=N"
         ) from error
 
 

@@ -38,7 +38,7 @@ def checkpoints_of_run(run: str | Path, device: str = "auto") -> list[Checkpoint
     if not epochs:
         raise WeightsError(
             f"got run {folder}, which has no checkpoints/epochs/*.safetensors; pass the folder of "
-            "an unpool train zfnet-small, or name each of some weights with --checkpoint"
+            "a zfnet-small run, or name the weights one by one"
         )
     try:
         recipe = ClassificationRecipe.from_json(
@@ -87,7 +87,8 @@ def named_checkpoints(paths: Sequence[str | Path], **options: Any) -> list[Check
             if not model:
                 raise OptionError(
                     f"got checkpoint {path}, which is no folder of weights; if it is a file of "
-                    "tensors, name their model with --torch-model or --weights"
+                    "tensors, name their model with torch_model='PACKAGE.MODULE:FACTORY' or "
+                    "weights='NAME'"
                 )
             found.append(Checkpoint(name, partial(_filled, path, options)))
             continue

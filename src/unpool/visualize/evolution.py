@@ -178,16 +178,16 @@ def evolve(
     ]
     work = len(images) * (len(checkpoints) + 1)
 
-    def tell(stage: int, done: int, doing: str) -> None:
+    def report(stage: int, what: str, done: int, *_: object) -> None:
         if progress is not None:
-            progress(stage * len(images) + done, work, doing)
+            progress(stage * len(images) + done, work, what)
 
-    inputs = read_inputs(loaded, images, partial(tell, 0, doing="reading"))
+    inputs = read_inputs(loaded, images, partial(report, 0, "reading"))
     states = []
     for stage, checkpoint in enumerate(checkpoints, 1):
         loaded = loaded if stage == 1 else checkpoint.load()
         _require_same(loaded, checkpoint.name, chosen, inputs)
-        watch = partial(tell, stage, doing=f"looking at {checkpoint.name}")
+        watch = partial(report, stage, f"looking at {checkpoint.name}")
         stream = _batches(loaded, inputs.crops, batch, watch)
         tops = top_activations(loaded.model, stream, [block.layer.name for block in chosen], 1)
         states.append([_state(loaded, b, tops, inputs, batch, color, options) for b in chosen])

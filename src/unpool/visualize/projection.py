@@ -235,7 +235,7 @@ def _require_fit(spots: Tensor, sides: list[int], layer: str) -> None:
     if len(sides) != 2:
         raise OptionError(
             f"got a place in layer {layer!r}, which has no maps; leave the place out, or choose a "
-            "layer with (C, h, w) of list_layers (--list-layers)"
+            "layer with (C, h, w) of list_layers"
         )
     if spots.dtype == torch.bool:
         if list(spots.shape[1:]) != sides:

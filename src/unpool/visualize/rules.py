@@ -128,7 +128,7 @@ class Interception(Replacement):
         if not set(meant) <= set(_MEANT):
             raise OptionError(
                 f"got activations={activations!r}; name 'relu', 'gradient' or 'constant' for each, "
-                "for example {'silu': 'relu'} (--activations silu=relu)"
+                "for example activations={'silu': 'relu'}"
             )
         self.rule, self.activations = rule, activations
         self._plain = rule.mask and not rule.rectify  # then derivatives are what is wanted
@@ -178,8 +178,7 @@ class Interception(Replacement):
                 raise OptionError(
                     f"{name} is computed out of sight (in a compiled, scripted or hand-written "
                     "function), and has no rule; call the torch function itself, or pass "
-                    f"activations={{{name!r}: 'gradient'}} (--activations {name}=gradient) for its "
-                    "derivative"
+                    f"activations={{{name!r}: 'gradient'}} for its derivative"
                 )
 
     def _meant(self, name: str) -> str | None:
@@ -224,9 +223,9 @@ class Interception(Replacement):
         first, *others = _WAYS if name not in UNLIKE else _WAYS[1:]
         raise OptionError(
             f"the model calls {name}, for which this rule says nothing; pass "
-            f"activations={{{name!r}: {first[0]!r}}} (--activations {name}={first[0]}) to "
-            f"{first[1]}, {', '.join(f'{word!r} to {what}' for word, what in others)}, or use "
-            "rule='saliency' (--rule saliency)"
+            f"activations={{{name!r}: {first[0]!r}}} to {first[1]}, "
+            f"{', '.join(f'{word!r} to {what}' for word, what in others)}, or use "
+            "rule='saliency'"
         )
 
 

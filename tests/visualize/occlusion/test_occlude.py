@@ -298,7 +298,7 @@ def test_values_that_are_not_finite_are_refused(layer, net, image):
     ("options", "error", "message"),
     [
         ({"target": 6}, OptionError, "class 6; the model has 0 to 5"),
-        ({"layer": "features.relu3"}, OptionError, "near it: features.relu"),
+        ({"layer": "features.relu3"}, OptionError, "did you mean 'features.relu2_1'"),
         ({"layer": "classifier.fc8"}, OptionError, r"gives \(6,\) .* wanted maps"),
         ({"baseline": torch.zeros(4)}, ShapeError, r"baseline of \(4, 1, 1\) .* one a channel"),
         ({"value": "logit"}, OptionError, "value='logit'"),

@@ -24,7 +24,7 @@ from unpool.errors import OptionError
 if TYPE_CHECKING:
     from unpool.visualize.checkpoints import Checkpoint
 
-_OF_MODELS = ("weights", "torch_model", "size", "mean", "std", "order", "range")
+_OF_MODELS = ("weights", "torch_model", "preprocess", "size")
 
 
 @click.command()
@@ -145,8 +145,6 @@ def _take_checkpoints(
             else "got --run and --checkpoint; leave one of them out"
         )
     if run is None:
-        if "range" in given:
-            given["range"] = int(given["range"])
         return named_checkpoints(paths, **given, **device)
     if given:
         idle = " and ".join(f"--{name.replace('_', '-')}" for name in given)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool.cli import console
+from unpool.cli.messages import with_flags
 from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder
 from unpool.cli.progress import progress
 from unpool.cli.visualize.options import (
@@ -162,10 +163,11 @@ def _runner(loaded: "LoadedModel", options: dict[str, Any], quiet: bool) -> Run:
         if "layer" not in options and layers:
             options["layer"] = layers[-1]
         run = occlude
-        side = max(trial.shape[2] // 2, 1)  # checked_layers with few stops
-        checked_layers = occlude(loaded.model, trial, **{**options, "window": side, "stride": side})
-        if checked_layers.unprojected and not quiet:
-            console.print_error(f"no projection: {checked_layers.unprojected}")
+        side = max(trial.shape[2] // 2, 1)  # few windows, to find out whether it works
+        tried = occlude(loaded.model, trial, **{**options, "window": side, "stride": side})
+        if tried.unprojected and not quiet:
+            why = with_flags(tried.unprojected, click.get_current_context().command)
+            console.print_error(f"no projection: {why}")
     return lambda images, progress: run(loaded.model, images, progress=progress, **options)
 
 

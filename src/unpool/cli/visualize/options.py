@@ -28,7 +28,7 @@ class Analysis(Protocol):
         """All of it, as plain values."""
 
 
-_OF_MODELS = ("weights", "torch_model", "size", "mean", "std", "order", "range", "device")
+_OF_MODELS = ("weights", "torch_model", "preprocess", "size", "device")
 
 
 def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
@@ -81,24 +81,12 @@ MODEL = _all(
         help="Side in pixels of the middle square that the network sees.  [default: as the card "
         "says, or else 224]",
     ),
-    click.option(
-        "--mean",
-        callback=numbers,
-        metavar="N[,N,N]",
-        help="Of --torch-model: what is subtracted from the pixels.  [default: ImageNet's]",
-    ),
-    click.option(
-        "--std",
-        callback=numbers,
-        metavar="N[,N,N]",
-        help="Of --torch-model: what they are then divided by.  [default: ImageNet's]",
-    ),
-    choice("--order", ["rgb", "bgr"], "Of --torch-model: of the colors.  [default: rgb]"),
     choice(
-        "--range",
-        ["1", "255"],
-        "Of --torch-model: whether pixels, and so mean and std, are 0 to 1 or 0 to 255.  "
-        "[default: 1]",
+        "--preprocess",
+        ["imagenet", "caffe", "none"],
+        "How --torch-model wants its images: imagenet for RGB normalized by ImageNet's mean and "
+        "standard deviation, caffe for BGR minus the mean, none for RGB from 0 to 1.  [default: as "
+        "the factory says, or else imagenet]",
     ),
 )
 LABELED = _all(
@@ -135,7 +123,12 @@ RULE = _all(
         "Where pooling windows share their maximum: add up what comes down, or keep the last; "
         "center uses no switches.  [default: as the rule says]",
     ),
-    choice("--seed", ["activation", "1"], "What is sent down.  [default: activation]"),
+    click.option(
+        "--from",
+        "start",
+        type=click.Choice(["activation", "one"]),
+        help="What is sent down: the activation, or 1.  [default: activation]",
+    ),
     click.option(
         "--activations",
         multiple=True,
@@ -184,8 +177,6 @@ def take_model(options: dict[str, Any]) -> "LoadedModel":
     given = typed({name: options.pop(name) for name in _OF_MODELS})
     if "weights" in given and "torch_model" in given:
         raise OptionError("got --weights and --torch-model; leave one of them out")
-    if "range" in given:
-        given["range"] = int(given["range"])
     from unpool.visualize.preprocessing import load_model
 
     return load_model(**given)

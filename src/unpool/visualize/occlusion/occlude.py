@@ -208,7 +208,7 @@ def _strongest(model: nn.Module, image: Tensor, layer: str) -> tuple[int, float]
     if maps.dim() != 4:
         raise OptionError(
             f"layer {layer!r} gives {tuple(maps.shape[1:])} for an image; wanted maps (C, h, w): "
-            "choose another of list_layers (--list-layers)"
+            "choose another of list_layers"
         )
     sums = maps.sum((0, 2, 3), dtype=torch.float64)
     require_finite("the model", sums)
