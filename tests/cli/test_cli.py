@@ -820,7 +820,7 @@ def test_training_is_passed_on_and_reported(run, recipe, monkeypatch):
         (["shrt"], r"got recipe 'shrt'; did you mean 'short'\? The choices are short"),
         (
             ["short", "--set", "bach=2"],
-            r"got bach=2; there is no 'bach': did you mean 'batch'\?",
+            r"got --set bach=2; there is no 'bach': did you mean 'batch'\?",
         ),
         (["short", "--device", "tpu"], r"got device 'tpu'|got data"),
         (["short", "--trunk-inputs", "bgr"], r"'bgr' is not one of 'caffe', 'torchvision'\. See"),

@@ -7,7 +7,7 @@
   one through the decoder of a network that segments.
 - A `Field` tells which pixels a unit sees: `chain_fields` from a table of layers,
   `measure_field` for any model.
-- `top_activations` finds the images that excite each unit most; `make_gallery` shows them as in the paper.
+- `top_activations` finds the images that excite each unit most; `make_gallery` shows them.
 - `occlude` slides a gray square over an image and maps what a classifier makes of it;
   `occlude_region` does so for a network that segments.
 - `evolve` follows units through the checkpoints of a training run; `measure_invariance` transforms

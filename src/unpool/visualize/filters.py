@@ -4,7 +4,6 @@ Zeiler and Fergus saw in such a figure that a few filters dominated, and that th
 network covered high and low frequencies but not the middle; and changed both.
 """
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unpool import Progress
-from unpool.errors import OptionError, WeightsError
+from unpool.errors import OptionError, WeightsError, suggest
 from unpool.vision.figures import add_caption, chart, fit_square, join, mosaic, write_figure
 from unpool.vision.images import Pixels
 from unpool.vision.signals import to_images
@@ -154,10 +153,9 @@ def inspect_filters(
         )
     name = layer if layer is not None else next(iter(convolutions))
     if name not in convolutions:
-        near = difflib.get_close_matches(name, convolutions, 3) or [*convolutions][:3]
         raise OptionError(
-            f"got layer {name!r}, which is no two-dimensional convolution of the model; near it: "
-            f"{', '.join(near)}"
+            f"got layer {name!r}, which is no two-dimensional convolution of the model; "
+            f"{suggest(name, convolutions)}"
         )
     filters = {found: filters_of(module) for found, module in convolutions.items()}
     for found, weights in filters.items():
