@@ -43,7 +43,7 @@ def nothing() -> Iterator[None]:
 
 
 def peak_memory() -> int | None:
-    """The most memory that this process has held, in bytes; None where the system does not tell.
+    """The most memory that this process has held, in bytes; None where the system does not say.
 
     >>> (peak_memory() or 2**21) > 2**20
     True

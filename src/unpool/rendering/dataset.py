@@ -142,7 +142,7 @@ def read_views(
 
 
 def _parsed(name: str) -> tuple[int, float, float, str] | None:
-    """The number, azimuth and elevation that the name of an image tells."""
+    """The number, azimuth and elevation in the name of an image."""
     if not (match := _NAME.fullmatch(name)):
         return None
     number, elevation, degrees = map(int, match.groups())

@@ -28,7 +28,7 @@ LICENSES = {
 """Of the furniture libraries of Sweet Home 3D, whose manifests name the library alone."""
 
 _UP = {"y": np.eye(3), "z": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])}
-_TOLD = ("name", "category", "creator", "library", "license")
+_CREDITS = ("name", "category", "creator", "library", "license")
 
 
 class Model(NamedTuple):
@@ -46,10 +46,10 @@ class Model(NamedTuple):
         """Whom to thank for the model: its entry in `styles.json`; empty without a manifest."""
         if not self.record:
             return {}
-        told = {key: str(self.record[key]) for key in _TOLD if self.record.get(key)}
-        if license := LICENSES.get(told.get("library", "")):
-            told.setdefault("license", license)
-        return {"style": self.style, **told}
+        facts = {key: str(self.record[key]) for key in _CREDITS if self.record.get(key)}
+        if license := LICENSES.get(facts.get("library", "")):
+            facts.setdefault("license", license)
+        return {"style": self.style, **facts}
 
 
 @contextmanager

@@ -5,7 +5,7 @@
   `attach_deconvnet` spells the same out for a chain of layers.
 - `project_scores` does so with the score of a class where it is predicted, and `decode` follows
   one through the decoder of a network that segments.
-- A `Field` tells which pixels a unit sees: `chain_fields` from a table of layers,
+- A `Field` gives the pixels that a unit sees: `chain_fields` from a table of layers,
   `measure_field` for any model.
 - `top_activations` finds the images that excite each unit most; `make_gallery` shows them.
 - `occlude` slides a gray square over an image and maps what a classifier makes of it;

@@ -69,7 +69,7 @@ def _after(
 
 
 def named_checkpoints(paths: Sequence[str | Path], **options: Any) -> list[Checkpoint]:
-    """States in the order given; where names repeat, the folders above tell them apart.
+    """States in the order given; where names repeat, folders above are added.
 
     Args:
         paths: folders of weights; or files of tensors, as `load_tensors` reads them, for the model
@@ -94,7 +94,7 @@ def named_checkpoints(paths: Sequence[str | Path], **options: Any) -> list[Check
             continue
         if model:
             raise OptionError(
-                f"got checkpoint {path}, a folder of weights, which tells its model itself; leave "
+                f"got checkpoint {path}, a folder of weights, whose card names its model; leave "
                 f"out --{model[0].replace('_', '-')}"
             )
         found.append(Checkpoint(name, partial(load_model, **{**options, "weights": path})))
@@ -102,7 +102,7 @@ def named_checkpoints(paths: Sequence[str | Path], **options: Any) -> list[Check
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Of files and folders, with as many of the folders above as tell them apart.
+    """Of files and folders, with as many folders above as make them unique.
 
     >>> _names([Path("e1.pt"), Path("e2.pt")]), _names([Path("e1/net.pt"), Path("e2/net.pt")])
     (['e1', 'e2'], ['e1/net', 'e2/net'])

@@ -111,7 +111,7 @@ def find_region(labels: Tensor, label: int, names: Sequence[str] = ()) -> Tensor
         (h, w) bool.
 
     Raises:
-        OptionError: it is predicted nowhere; those that are are told.
+        OptionError: it is predicted nowhere; the message names the classes that are.
 
     >>> find_region(torch.tensor([[0, 3, 3]]), 3).tolist()
     [[False, True, True]]

@@ -32,7 +32,7 @@ _AFTER = ("BatchNorm2d", "ReLU", "ReLU6", "LeakyReLU", "SiLU", "GELU", "Hardswis
 
 
 class FilterRow(NamedTuple):
-    """What is told of the filters of a convolution."""
+    """Statistics of the filters of one convolution."""
 
     layer: str
     filters: int
@@ -277,11 +277,11 @@ def _silent(
     inputs = read_inputs(loaded, images)
     count = len(inputs.crops)
 
-    def tell(done: int) -> None:
+    def report(done: int) -> None:
         if progress is not None:
             progress(done, count, "looking for maps that respond")
 
     parts = (loaded.prepare(inputs.crops[i : i + batch]) for i in range(0, count, batch))
-    tops = top_activations(loaded.model, parts, list(responses.values()), 1, progress=tell)
+    tops = top_activations(loaded.model, parts, list(responses.values()), 1, progress=report)
     found = {name: tops[layer].values[:, 0] <= 0 for name, layer in responses.items()}
     return {name: dead.nonzero().flatten().tolist() for name, dead in found.items()}, inputs.failed

@@ -96,7 +96,7 @@ def _as_it_is(saved: Tensor) -> Tensor:
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """The name of a tensor function without what tells its spellings apart.
+    """The name of a tensor function without the affixes of its spellings.
 
     >>> import torch
     >>> name_of(torch.relu_), name_of(torch.Tensor.relu), name_of(torch.ops.aten.relu.default)

@@ -73,11 +73,11 @@ def make_gallery(
     spare_inputs([Source(path, PurePosixPath(path.name)) for path in images], figures)
     work, found = len(images) + len(figures), Gallery([], {}, {})
 
-    def tell(done: int, doing: str) -> None:
+    def report(done: int, doing: str) -> None:
         if progress is not None:
             progress(done, work, doing)
 
-    stream = _batches(loaded, images, batch, found, tell)
+    stream = _batches(loaded, images, batch, found, report)
     found.tops.update(
         top_activations(loaded.model, stream, [wall.layer.name for wall in walls], count)
     )
@@ -87,7 +87,7 @@ def make_gallery(
         for unit, drawn in _drawn(loaded, wall, found, batch, color, options):
             write_image(output / wall.path(unit), drawn)
             done += 1
-            tell(done, doing)
+            report(done, doing)
     write_pages(output, loaded, walls, found, options)
     return found
 
@@ -97,9 +97,9 @@ def _batches(
     images: Sequence[Path],
     batch: int,
     found: Gallery,
-    tell: Callable[[int, str], None],
+    report: Callable[[int, str], None],
 ) -> Iterator[Tensor]:
-    """The images that can be read, so many at a time; `found` tells which these are."""
+    """The images that can be read, so many at a time; `found` records which ones."""
     crops: list[Pixels] = []
     for number, path in enumerate(images, 1):
         try:
@@ -110,7 +110,7 @@ def _batches(
         if len(crops) == batch or (crops and number == len(images)):
             yield loaded.prepare(crops)
             crops = []
-        tell(number, "looking for the strongest")
+        report(number, "looking for the strongest")
     if not found.images:
         reason = next(iter(found.failed.values()), "there are none")
         raise ImageError(f"none of {len(images)} images can be used: {reason}")

@@ -217,7 +217,7 @@ def measure_invariance(
 
 
 class _Original:
-    """An image as it is, from which others are told."""
+    """The untransformed image, with which the transformed ones are compared."""
 
     def __init__(self, extract: FeatureExtractor, crop: Pixels, label: int | None) -> None:
         self._extract = extract

@@ -59,7 +59,7 @@ def write_pages(
         options: of the projections.
     """
     inputs = loaded.preprocessing
-    told = {
+    facts = {
         "model": loaded.name,
         "inputs": {**vars(inputs), "mean": list(inputs.mean), "std": list(inputs.std)},
         "options": options,
@@ -69,7 +69,7 @@ def write_pages(
     }
     stale = _stale(output / "top.json", walls)
     with atomic(output / "top.json") as temporary:
-        text = json.dumps(told, default=str, allow_nan=False)
+        text = json.dumps(facts, default=str, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
     with atomic(output / "index.html") as temporary:
         page = _page(loaded, walls, found)
@@ -84,7 +84,7 @@ def _stale(path: Path, walls: Sequence[GalleryLayer]) -> set[Path]:
     """The figures of these layers that an earlier `top.json` names, and that are shown no more."""
     try:
         layers = json.loads(path.read_text("utf-8"))["layers"]
-        units = {told["layer"]: [int(unit) for unit in told["figures"]] for told in layers}
+        units = {facts["layer"]: [int(unit) for unit in facts["figures"]] for facts in layers}
     except (OSError, ValueError, TypeError, KeyError):  # none, or somebody else's
         return set()
     written = {wall.path(unit) for wall in walls for unit in units.get(wall.layer.name, [])}

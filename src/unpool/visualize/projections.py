@@ -20,7 +20,7 @@ from unpool.visualize.projection import Projection, project
 
 
 class _Sheets(ABC):
-    """Images of what a model shows of an image, and a JSON file that tells of them."""
+    """Writes the projections of an image as PNG files, with one JSON file that describes them."""
 
     def __init__(self, loaded: LoadedModel, color: bool, options: dict[str, Any]) -> None:
         self.loaded, self.color, self._options = loaded, color, options
@@ -31,7 +31,7 @@ class _Sheets(ABC):
 
     @abstractmethod
     def _shown(self, crop: NDArray[np.uint8], stem: Path) -> list[dict[str, Any]]:
-        """Write the projections of what the model sees of an image, and tell of each."""
+        """Write the projections of one image; return a record of each."""
 
     def write(self, image: NDArray[np.uint8], stem: Path) -> dict[str, Any]:
         """Write the projections of an image, what the network saw of it, and what they show.
@@ -137,7 +137,7 @@ class ProjectionWriter(_Sheets):
 class ScoreWriter(_Sheets):
     """Projects the scores of classes from where they are predicted, image by image.
 
-    What is told of each has two things more: `class`, its name, and `share`, the fraction of the
+    Each record has two more entries: `class`, its name, and `share`, the fraction of the
     square where it is predicted.
 
     Args:

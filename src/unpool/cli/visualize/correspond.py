@@ -17,9 +17,9 @@ from unpool.cli.visualize.options import (
     MODEL,
     find_images,
     output_option,
+    report,
     show_layers,
     take_model,
-    tell,
 )
 from unpool.errors import OptionError
 
@@ -51,10 +51,10 @@ _COLUMNS = ("image", "part", "x0", "y0", "x1", "y1")
     help="Boxes at random that each image is compared by; 0 for none.  [default: 10]",
 )
 @click.option(
-    "--choice",
+    "--seed",
     type=click.IntRange(min=0),
     metavar="NUMBER",
-    help="Which places chance takes; another number, others.  [default: 0]",
+    help="Seed of the random places of the control.  [default: 0]",
 )
 @output_option("correspondence")
 @DEVICE
@@ -111,16 +111,16 @@ def correspond(
         console.print_table(found.table())
         click.echo(f"{len(found.images)} images, into {output / 'correspondence.png'}")
 
-    return tell(found, unusable, start, output, as_json, None if quiet else show_it)
+    return report(found, unusable, start, output, as_json, None if quiet else show_it)
 
 
 def _placed(parts: tuple[str, ...], images: list[Path]) -> Parts:
     """The boxes of --part, of which the first of a name is in the first image, and so on."""
     count = Counter(part.partition("=")[0] for part in parts)
     if not parts or any(n != len(images) for n in count.values()):
-        told = ", ".join(f"{n} of {name!r}" for name, n in count.items()) or "no --part"
+        given = ", ".join(f"{n} of {name!r}" for name, n in count.items()) or "no --part"
         raise OptionError(
-            f"got {told} for {len(images)} images; give --part NAME=X0,Y0,X1,Y1 for each "
+            f"got {given} for {len(images)} images; give --part NAME=X0,Y0,X1,Y1 for each "
             "image in turn, or --boxes FILE"
         )
     found: Parts = {}

@@ -60,7 +60,7 @@ def decode(
 
     For cat.jpg this writes OUTPUT/cat.png, of each stage a map after unpooling and one after
     deconvolution (of an FCN: the scores of the stage before and its own), and at the end the score
-    of the class; and OUTPUT/cat.json, which tells what they are.
+    of the class; and OUTPUT/cat.json, which describes them.
 
     What cannot be read, or does not hold the class, is reported; the rest is done, and the exit
     code is 3.

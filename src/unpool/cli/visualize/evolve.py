@@ -50,10 +50,10 @@ _OF_MODELS = ("weights", "torch_model", "preprocess", "size")
 @several_units("A map to look at; can be given several times.  [default: some at random]")
 @click.option("--shown", type=FROM_ONE, help="How many maps a layer are shown.  [default: 6]")
 @click.option(
-    "--choice",
+    "--seed",
     type=click.IntRange(min=0),
     metavar="NUMBER",
-    help="Which maps chance takes; another number, others.  [default: 0]",
+    help="Seed of the random choice of maps.  [default: 0]",
 )
 @click.option("--batch", type=FROM_ONE, help="Images at a time.  [default: 32]")
 @RULE
@@ -101,14 +101,14 @@ def evolve(
     shown = {name: options.pop(name) for name in ("units", "shown", "batch", "color")}
     if shown["units"] and shown["shown"]:
         raise OptionError("got --unit and --shown; leave one of them out")
-    shown["choice"] = options.pop("choice")
+    shown["seed"] = options.pop("seed")
     rules = take_rules(options)
     make_folder(output)
     with progress("looking", quiet) as show:
         found = application(checkpoints, images, layers, progress=show, **typed(shown), **rules)
     found.save(output)
     failed = unusable | found.failed
-    told = [
+    summaries = [
         {"layer": growth.layer, "units": growth.units, "jumps": int(growth.jumps.sum())}
         for growth in found.layers
     ]
@@ -116,14 +116,14 @@ def evolve(
         seen: dict[str, Any] = {"output": str(output), "checkpoints": found.checkpoints}
         seen |= {"images": len(found.images), "failed": failed}
         seconds = round(time.perf_counter() - start, 3)
-        console.print_json({**seen, "seconds": seconds, "layers": told})
+        console.print_json({**seen, "seconds": seconds, "layers": summaries})
     else:
         for reason in failed.values():
             console.print_error(reason)
         if not quiet:
             rows = [
                 [str(t["layer"]), ", ".join(map(str, g.units)), str(t["jumps"])]
-                for t, g in zip(told, found.layers, strict=True)
+                for t, g in zip(summaries, found.layers, strict=True)
             ]
             console.print_table([["layer", "maps", "jumps"], *rows])
             click.echo(f"{len(found.images)} images, into {output / 'evolution.png'}")

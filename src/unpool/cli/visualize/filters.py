@@ -14,9 +14,9 @@ from unpool.cli.visualize.options import (
     MODEL,
     find_images,
     output_option,
+    report,
     show_layers,
     take_model,
-    tell,
 )
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def filters(
         found = inspect_filters(loaded, layer, images, progress=show, **typed(options))
     found.save(output)
     show_it = None if quiet else partial(_print, found, output)
-    return tell(found, unusable, start, output, as_json, show_it)
+    return report(found, unusable, start, output, as_json, show_it)
 
 
 def _print(found: "FilterReport", output: Path) -> None:

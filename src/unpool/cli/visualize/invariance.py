@@ -16,9 +16,9 @@ from unpool.cli.visualize.options import (
     find_images,
     numbers,
     output_option,
+    report,
     show_layers,
     take_model,
-    tell,
 )
 from unpool.errors import OptionError
 
@@ -93,7 +93,7 @@ def invariance(
     def show_it() -> None:
         click.echo(f"{len(found.images)} images, into {output / 'invariance.png'}")
 
-    return tell(found, unusable, start, output, as_json, None if quiet else show_it)
+    return report(found, unusable, start, output, as_json, None if quiet else show_it)
 
 
 def _spread(kind: str, given: tuple[float, ...]) -> list[float]:

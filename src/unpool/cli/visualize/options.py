@@ -212,7 +212,7 @@ def show_layers(loaded: "LoadedModel", as_json: bool) -> int:
     return 0
 
 
-def tell(
+def report(
     found: "Analysis",
     unusable: dict[str, str],
     start: float,
@@ -224,7 +224,7 @@ def tell(
 
     Args:
         found: the analysis.
-        unusable: what was no image, and why; with what could not be read it is told, too.
+        unusable: inputs that were no images, and why; reported like the unreadable ones.
         start: of `time.perf_counter`, when it began.
         output: where it was written.
         as_json: print one object, and nothing else.
@@ -233,8 +233,8 @@ def tell(
     failed = unusable | found.failed
     if as_json:
         seconds = round(time.perf_counter() - start, 3)
-        told = {**found.to_dict(), "failed": failed}
-        console.print_json({"output": str(output), "seconds": seconds, **told})
+        facts = {**found.to_dict(), "failed": failed}
+        console.print_json({"output": str(output), "seconds": seconds, **facts})
         return 3 if failed else 0
     for reason in failed.values():
         console.print_error(reason)

@@ -66,7 +66,7 @@ def project(
 
     For cat.jpg this writes OUTPUT/cat.input.png, the square that the network sees, as large;
     OUTPUT/cat.LAYER.png for each layer, or OUTPUT/cat.LAYER.UNIT.png where units are named; and
-    OUTPUT/cat.json, which tells what they show. Zero is mid-gray.
+    OUTPUT/cat.json, which describes them. Zero is mid-gray.
 
     Of a network that segments, --layer score is the score of a class where that is predicted:
     OUTPUT/cat.score.CLASS.png.

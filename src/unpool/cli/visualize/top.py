@@ -81,19 +81,19 @@ def top(
             loaded, paths, output, layers, progress=show, **typed(shown), **take_rules(options)
         )
     failed = unusable | found.failed
-    told = [
+    summaries = [
         {"layer": layer, "units": len(strongest.values), "dead": strongest.dead}
         for layer, strongest in found.tops.items()
     ]
     if as_json:
         seconds = round(time.perf_counter() - start, 3)
         seen = {"output": str(output), "images": len(found.images), "failed": failed}
-        console.print_json({**seen, "seconds": seconds, "layers": told})
+        console.print_json({**seen, "seconds": seconds, "layers": summaries})
     else:
         for reason in failed.values():
             console.print_error(reason)
         if not quiet:
-            rows = [[str(value) for value in line.values()] for line in told]
+            rows = [[str(value) for value in line.values()] for line in summaries]
             console.print_table([["layer", "units", "never active"], *rows])
             click.echo(f"{len(found.images)} images, into {output / 'index.html'}")
     return 3 if failed else 0

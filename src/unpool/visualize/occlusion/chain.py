@@ -86,7 +86,10 @@ def trace_chain(model: nn.Module, images: Tensor) -> list[Link]:
     1.1 MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False) ('1',)
     """
     shadow, handles = shadow_copy(model), []
-    with torch.inference_mode(False), torch.no_grad():  # versions tell what works in place
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+    ):  # versions reveal in-place operations
         images = images.clone()
         trace = _Trace(images)
         for name, module in shadow.named_modules():

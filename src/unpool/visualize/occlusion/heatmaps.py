@@ -18,13 +18,13 @@ _KINDS = np.array(
     ],
     np.uint8,
 )
-"""Colors that are also told apart by people who see few (Okabe, Ito 2008)."""
+"""Colors that color-blind people can distinguish, too (Okabe, Ito 2008)."""
 _OTHERS = (190, 190, 190)
 _LEGEND = 400  # pixels
 
 
 def heat_panel(values: Tensor, windows: Windows, caption: str) -> Tile:
-    """Show a value for every stop, dark where it is low, and tell its range in the caption.
+    """Show a value for every window, dark where it is low, with its range in the caption.
 
     Each pixel has the value of the stop whose middle is nearest; gray where there is none.
 

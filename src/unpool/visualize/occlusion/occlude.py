@@ -66,10 +66,10 @@ def occlude(
             what it gives.
         method: "incremental" computes only what the occluder can change, which is exact and works
             for chains of layers (VGG, AlexNet, ZFNet ...); "naive" asks the model at every stop;
-            "auto" is incremental for chains, and naive for others, and the result tells which.
+            "auto" is incremental for chains, and naive for others, and the result says which.
         batch: stops at a time, of "naive".
         rule: of the projection, as `activations`, see `project`. Where it says nothing of a
-            function that the model calls, there is no projection, and the result tells why.
+            function that the model calls, there is no projection, and the result says why.
         progress: see `Progress`.
 
     Raises:
@@ -97,7 +97,7 @@ def occlude(
         engine, note = _engine(model, image, shown, watched, method, batch)
     except Exception as error:
         if not isinstance(error, UnpoolError):
-            list_layers(model, image)  # which tells what the model cannot take
+            list_layers(model, image)  # raises if the model cannot take the image
         raise
     found, totals = _slid(engine, windows, target, value, progress)
     found = replace(found, incremental=isinstance(engine, Incremental), note=note)
