@@ -135,12 +135,6 @@ def percent(share: float | None) -> str:
     return "-" if share is None or math.isnan(share) else f"{100 * share:.1f}"
 
 
-def complain_of(record: Mapping[str, Any]) -> None:
-    """Say on standard error why an image failed, and which, unless the reason says so itself."""
-    source, error = record["source"], record["error"]
-    print_error(error if source in error else f"{source}: {error}")
-
-
 def segmentation_text(record: Mapping[str, Any]) -> str:
     """The result of an image: the fraction of each class, small ones together, and the seconds."""
     seen = {name: f for name, f in record["labels"].items() if f >= _SPECK}

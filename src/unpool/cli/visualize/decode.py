@@ -1,17 +1,16 @@
 """`unpool visualize decode`: the maps of a segmentation network's decoder, stage by stage."""
 
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from unpool import Progress
 from unpool.cli import console
+from unpool.cli.images import Record, each_image
 from unpool.cli.options import DEVICE, JSON, QUIET, make_folder
-from unpool.cli.progress import progress
 from unpool.cli.visualize.options import MODEL, numbers, output_option, take_model
-from unpool.errors import ImageError, OptionError
+from unpool.errors import OptionError
 
 if TYPE_CHECKING:
     from unpool.vision.sources import Source
@@ -82,20 +81,15 @@ def decode(
     loaded = take_model(options)
     wanted = {"label": None if label is None else loaded.find_class(label), "unit": unit}
     _try(loaded, **wanted)
-    sources, unusable = find_images(inputs, output)
-    files = [output / f"{s.name}{end}" for s in sources for end in (".png", ".json")]
-    spare_inputs(sources, files)
+    found = find_images(inputs, output)
+    files = [output / f"{s.name}{end}" for s in found.sources for end in (".png", ".json")]
+    spare_inputs(found.sources, files)
     make_folder(output)
-    failed = len(unusable)
-    with progress("decoding", quiet) as show:
-        for useless in unusable:
-            _print(useless._asdict(), as_json, quiet)
-        for done, source in enumerate(sources, 1):
-            record = _decode(loaded, source, output, crop, wanted)
-            failed += "error" in record
-            show(done, len(sources), "decoding")
-            _print(record, as_json, quiet)
-    return 3 if failed else 0
+
+    def make(source: "Source", _: Progress) -> Record:
+        return _decode(loaded, source, output, crop, wanted)
+
+    return each_image(found, make, _text, what="decoding", as_json=as_json, quiet=quiet)
 
 
 def _is_box(values: tuple[float, ...]) -> bool:
@@ -109,32 +103,26 @@ def _decode(
     output: Path,
     box: tuple[float, ...] | None,
     wanted: dict[str, Any],
-) -> dict[str, Any]:
-    """Write the figure of an image, and give what is to be said of it."""
+) -> Record:
+    """Write the figure of an image, and describe it."""
     import numpy as np
 
     from unpool.vision.boxes import Crop, square
     from unpool.vision.figures import write_figure
-    from unpool.vision.images import read_image
     from unpool.visualize.decoding import decode as follow
 
-    record: dict[str, Any] = {"source": "-" if source.path is None else str(source.path)}
-    start = time.perf_counter()
-    try:
-        image = read_image(sys.stdin.buffer if source.path is None else source.path)
-        if box is None:
-            seen = loaded.preprocessing.crop(image)
-        else:
-            x0, y0, x1, y1 = square(np.array([box]), enlarge=1).tolist()[0]
-            seen = Crop((x0, y0, x1, y1), loaded.preprocessing.size).take(image)
-        found = follow(loaded.model, loaded.prepare([seen]), names=loaded.classes, **wanted)
-    except (ImageError, OptionError) as error:
-        return {**record, "error": str(error)}
+    image = source.read()
+    if box is None:
+        seen = loaded.preprocessing.crop(image)
+    else:
+        x0, y0, x1, y1 = square(np.array([box]), enlarge=1).tolist()[0]
+        seen = Crop((x0, y0, x1, y1), loaded.preprocessing.size).take(image)
+    found = follow(loaded.model, loaded.prepare([seen]), names=loaded.classes, **wanted)
     name = loaded.class_name(found.label)
-    record |= {"class": name, **found.to_dict()}
-    place = output / source.name
-    file, _ = write_figure(place, found.figure(seen, name), record)
-    return {**record, "file": str(file), "seconds": round(time.perf_counter() - start, 3)}
+    record = {"class": name, **found.to_dict()}
+    facts = {"source": str(source), **record}
+    file, _ = write_figure(output / source.name, found.figure(seen, name), facts)
+    return {**record, "file": str(file)}
 
 
 def _try(loaded: "LoadedModel", label: int | None, unit: int | None) -> None:
@@ -152,12 +140,7 @@ def _try(loaded: "LoadedModel", label: int | None, unit: int | None) -> None:
     follow(loaded.model, trial, int(scores.argmax(1).flatten()[0]), unit)
 
 
-def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:
-    if as_json:
-        console.print_json(record)
-    elif "error" in record:
-        console.complain_of(record)
-    elif not quiet:
-        share = console.percent(record["share"])
-        what = f"{record['class']}, {share} % of it, mean score {record['score']:.3g}"
-        click.echo(f"{record['source']}: {what}, {record['file']}")
+def _text(record: Record) -> str:
+    share = console.percent(record["share"])
+    what = f"{record['class']}, {share} % of it, mean score {record['score']:.3g}"
+    return f"{record['source']}: {what}, {record['file']}"

@@ -1,7 +1,5 @@
 """`unpool visualize occlude`: what of an image must be hidden for a network to be at a loss."""
 
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from unpool import Progress
 from unpool.cli import console
+from unpool.cli.images import Record, each_image
 from unpool.cli.messages import with_flags
 from unpool.cli.options import DEVICE, FROM_ONE, JSON, QUIET, make_folder
-from unpool.cli.progress import progress
 from unpool.cli.visualize.options import (
     MODEL,
     output_option,
@@ -20,7 +19,7 @@ from unpool.cli.visualize.options import (
     take_model,
     take_rules,
 )
-from unpool.errors import ImageError, OptionError
+from unpool.errors import OptionError
 
 if TYPE_CHECKING:
     from unpool.vision.sources import Source
@@ -117,23 +116,15 @@ def occlude(
     if classes is not None:
         loaded = replace(loaded, classes=_names(classes))
     run = _runner(loaded, take_rules(options), quiet or as_json)
-    sources, unusable = find_images(inputs, output)
-    spare_inputs(sources, [output / f"{s.name}.{end}" for s in sources for end in _ENDINGS])
+    found = find_images(inputs, output)
+    files = [output / f"{s.name}.{end}" for s in found.sources for end in _ENDINGS]
+    spare_inputs(found.sources, files)
     make_folder(output)
-    failed = len(unusable)
-    with progress("occluding", quiet) as show:
-        for useless in unusable:
-            _print(useless._asdict(), as_json, quiet)
-        for i, source in enumerate(sources):
 
-            def within(done: int, total: int, _: str = "", i: int = i) -> None:
-                show(i + done / total, len(sources), "occluding")
+    def make(source: "Source", progress: Progress) -> Record:
+        return _occlude(loaded, run, source, output, progress)
 
-            record = _occlude(loaded, run, source, output, within)
-            failed += "error" in record
-            show(i + 1, len(sources), "occluding")
-            _print(record, as_json, quiet)
-    return 3 if failed else 0
+    return each_image(found, make, _text, what="occluding", as_json=as_json, quiet=quiet)
 
 
 Run = Callable[..., Any]
@@ -180,39 +171,26 @@ def _names(path: Path) -> tuple[str, ...]:
 
 def _occlude(
     loaded: "LoadedModel", run: Run, source: "Source", output: Path, progress: Callable[..., None]
-) -> dict[str, Any]:
-    """Write what is found of an image, and give what is to be said of it."""
-    from unpool.vision.images import read_image
+) -> Record:
+    """Write the occlusion map of an image, and describe it."""
     from unpool.visualize.occlusion.result import Occlusion
 
-    record: dict[str, Any] = {"source": "-" if source.path is None else str(source.path)}
-    start = time.perf_counter()
-    try:
-        image = read_image(sys.stdin.buffer if source.path is None else source.path)
-        crop = loaded.preprocessing.crop(image)
-        found = run(loaded.prepare([crop]), progress)
-    except (ImageError, OptionError) as error:  # the options fit the model, if not this image
-        return {**record, "error": str(error)}
+    crop = loaded.preprocessing.crop(source.read())
+    found = run(loaded.prepare([crop]), progress)
     order = (loaded.preprocessing.order,) if isinstance(found, Occlusion) else ()
     files = found.save(output / f"{source.name}.occlusion", crop, loaded.classes, *order)
     facts = found.to_dict()
     kept = ("class", "value", "lowest", "lowest_box", "exact incremental", "unprojected")
-    record |= {"figure": str(files[0]), "facts": str(files[1])}
+    record = {"figure": str(files[0]), "facts": str(files[1])}
     record |= {name: facts[name] for name in kept if name in facts}
-    record["name"] = loaded.class_name(found.target)
-    return {**record, "seconds": round(time.perf_counter() - start, 3)}
+    return {**record, "name": loaded.class_name(found.target)}
 
 
-def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:
-    if as_json:
-        console.print_json(record)
-    elif "error" in record:
-        console.complain_of(record)
-    elif not quiet:
-        before = f"{record['value']:.3g}" if "value" in record else "IoU 1"
-        lowest = "-" if record["lowest"] is None else f"{record['lowest']:.3g}"
-        where = ", ".join(map(str, record["lowest_box"]))
-        click.echo(
-            f"{record['source']}: {record['name']}, {before}; {lowest} with {where} hidden, "
-            f"{record['figure']} ({record['seconds']:.1f} s)"
-        )
+def _text(record: Record) -> str:
+    before = f"{record['value']:.3g}" if "value" in record else "IoU 1"
+    lowest = "-" if record["lowest"] is None else f"{record['lowest']:.3g}"
+    where = ", ".join(map(str, record["lowest_box"]))
+    return (
+        f"{record['source']}: {record['name']}, {before}; {lowest} with {where} hidden, "
+        f"{record['figure']} ({record['seconds']:.1f} s)"
+    )

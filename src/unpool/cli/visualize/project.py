@@ -1,15 +1,14 @@
 """`unpool visualize project`: what in an image has excited the units of a layer."""
 
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from unpool import Progress
 from unpool.cli import console
+from unpool.cli.images import Record, each_image
 from unpool.cli.options import DEVICE, JSON, QUIET, make_folder, several_units, typed
-from unpool.cli.progress import progress
 from unpool.cli.visualize.options import (
     LAYERS,
     MODEL,
@@ -20,7 +19,7 @@ from unpool.cli.visualize.options import (
     take_model,
     take_rules,
 )
-from unpool.errors import ImageError, OptionError
+from unpool.errors import OptionError
 
 if TYPE_CHECKING:
     from unpool.vision.sources import Source
@@ -86,24 +85,19 @@ def project(
         return show_layers(loaded, as_json)
     from unpool.vision.sources import find_images, spare_inputs
 
-    sources, unusable = find_images(inputs, output)
-    projector = _projector(loaded, options)
-    files = [file for s in sources for file in projector.files(output / str(s.name))]
-    spare_inputs(sources, files)
+    found = find_images(inputs, output)
+    writer = _writer(loaded, options)
+    files = [file for s in found.sources for file in writer.files(output / str(s.name))]
+    spare_inputs(found.sources, files)
     make_folder(output)
-    failed = len(unusable)
-    with progress("projecting", quiet) as show:
-        for useless in unusable:
-            _print(useless._asdict(), as_json, quiet)
-        for done, source in enumerate(sources, 1):
-            record = _project(projector, source, output)
-            failed += "error" in record
-            show(done, len(sources), "projecting")
-            _print(record, as_json, quiet)
-    return 3 if failed else 0
+
+    def make(source: "Source", _: Progress) -> Record:
+        return writer.write(source.read(), output / str(source.name))
+
+    return each_image(found, make, _text, what="projecting", as_json=as_json, quiet=quiet)
 
 
-def _projector(loaded: "LoadedModel", options: dict[str, Any]) -> "ProjectionWriter | ScoreWriter":
+def _writer(loaded: "LoadedModel", options: dict[str, Any]) -> "ProjectionWriter | ScoreWriter":
     """What the options ask for: units of layers, or scores of classes."""
     from unpool.visualize.activations import list_layers
     from unpool.visualize.class_scores import SCORE
@@ -125,32 +119,14 @@ def _projector(loaded: "LoadedModel", options: dict[str, Any]) -> "ProjectionWri
     return ScoreWriter(loaded, numbers, **shown, **take_rules(options))
 
 
-def _project(
-    projector: "ProjectionWriter | ScoreWriter", source: "Source", output: Path
-) -> dict[str, Any]:
-    """Write the projections of an image, and give what is to be said of it."""
-    from unpool.vision.images import read_image
-
-    record: dict[str, Any] = {"source": "-" if source.path is None else str(source.path)}
-    start = time.perf_counter()
-    try:
-        image = read_image(sys.stdin.buffer if source.path is None else source.path)
-        record |= projector.write(image, output / str(source.name))
-    except (ImageError, OptionError) as error:  # the options fit the model, if not this image
-        return {**record, "error": str(error)}
-    return {**record, "seconds": round(time.perf_counter() - start, 3)}
-
-
-def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:
-    if as_json:
-        console.print_json(record)
-    elif "error" in record:
-        console.complain_of(record)
-    elif not quiet:
-        for shown in record["projections"]:
-            where = "all of it" if shown["place"] is None else "at {}, {}".format(*shown["place"])
-            unit = f"unit {shown['unit']}"
-            if "class" in shown:
-                unit, where = shown["class"], f"{console.percent(shown['share'])} % of it"
-            what = f"{shown['layer']} {unit}, {where}: {shown['value']:.4g}"
-            click.echo(f"{record['source']}: {what}, {shown['file']}")
+def _text(record: Record) -> str:
+    """A line for each projection."""
+    lines = []
+    for shown in record["projections"]:
+        where = "all of it" if shown["place"] is None else "at {}, {}".format(*shown["place"])
+        unit = f"unit {shown['unit']}"
+        if "class" in shown:
+            unit, where = shown["class"], f"{console.percent(shown['share'])} % of it"
+        what = f"{shown['layer']} {unit}, {where}: {shown['value']:.4g}"
+        lines.append(f"{record['source']}: {what}, {shown['file']}")
+    return "\n".join(lines)
