@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from unpool.errors import DataError, OptionError
-from unpool.files import atomic
+from unpool.files import atomic, write_json
 from unpool.rendering.archives import unpack
 from unpool.rendering.dataset import AZIMUTHS, ELEVATIONS, view_name
 from unpool.rendering.meshes import ENDINGS, Mesh, read_mesh, turn_mesh
@@ -156,9 +156,7 @@ def note_styles(root: Path, records: Iterable[Mapping[str, Any]]) -> None:
         known = {record["style"]: record for record in _read_list(path, "style")}
     known |= {record["style"]: dict(record) for record in records if record}
     if known:
-        text = json.dumps([known[style] for style in sorted(known)], indent=1, ensure_ascii=False)
-        with atomic(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(path, [known[style] for style in sorted(known)])
 
 
 def read_credits(root: Path) -> list[dict[str, Any]]:

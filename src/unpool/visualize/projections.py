@@ -1,6 +1,5 @@
 """Projections of single images, written beside what the network saw."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.files import atomic
+from unpool.files import write_json
 from unpool.vision.images import write_image
 from unpool.vision.signals import to_images
 from unpool.visualize.class_scores import SCORE, project_scores, score_layer, score_maps
@@ -59,9 +58,7 @@ class _Sheets(ABC):
             "input": str(_named(stem, "input.png")),
             "projections": shown,
         }
-        with atomic(_named(stem, "json")) as temporary:
-            text = json.dumps(record, indent=1, default=str, allow_nan=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(_named(stem, "json"), record)
         return record
 
     def _written(self, found: Projection, files: Sequence[Path]) -> None:
