@@ -1,11 +1,29 @@
 """Deconvolution networks: from a code back to pixels, by unpooling with switches and deconvolution.
 
+    segmenter = unpool.load("objects")              # weights by name, folder, run folder or file
+    result = segmenter("photo.jpg")                 # a path, an image, an array, a tensor, a list
+    result.save("out/photo.png")
+
+    unpool.train("own/", "runs/mine", "finetune")   # a recipe by name, its values by keyword
+    unpool.evaluate("runs/mine", "own/")["miou"]
+    unpool.project(model, x, model.features[4], unit=7).save("unit7.png")
+
 Names are loaded when they are first used, so that `import unpool` and `unpool --help` are quick:
 neither torch nor OpenCV is imported before something needs it.
 """
 
 import importlib
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unpool.generate import Generator
+    from unpool.recipes import Recipe
+    from unpool.segment.ensemble import EDeconvNet
+    from unpool.segment.segmenter import Segmenter
+    from unpool.vision.images import Pixels
+    from unpool.visualize.projection import Projection
 
 __version__ = "0.1.0"
 
@@ -13,14 +31,231 @@ Progress = Callable[[int, int, str], None]
 """A progress callback: how much is done, the total, and what is being done."""
 
 _HOME = {
+    "DataError": "errors",
     "EDeconvNet": "segment.ensemble",
     "Generator": "generate",
+    "ImageError": "errors",
+    "OptionError": "errors",
     "Segmentation": "segment.result",
     "Segmenter": "segment.segmenter",
+    "ShapeError": "errors",
+    "TrainingError": "errors",
     "UnpoolError": "errors",
+    "WeightsError": "errors",
 }
 
-__all__ = ["EDeconvNet", "Generator", "Segmentation", "Segmenter", "UnpoolError"]
+__all__ = [
+    "DataError",
+    "EDeconvNet",
+    "Generator",
+    "ImageError",
+    "OptionError",
+    "Progress",
+    "Segmentation",
+    "Segmenter",
+    "ShapeError",
+    "TrainingError",
+    "UnpoolError",
+    "WeightsError",
+    "evaluate",
+    "load",
+    "project",
+    "read_image",
+    "train",
+]
+
+
+def read_image(source: Any) -> "Pixels":
+    """Read an image of any usual kind, upright, as (H, W, 3) uint8, RGB.
+
+    Args:
+        source: a path, the bytes of an image file, a binary file, a Pillow image, an array or a
+            tensor; see `unpool.vision.inputs.as_image`.
+
+    Raises:
+        ImageError, ShapeError: not an image.
+    """
+    from unpool.vision.inputs import as_image
+
+    return as_image(source)
+
+
+def load(source: str | Path = "objects", **options: Any) -> "Segmenter | EDeconvNet | Generator":
+    """Load trained weights, ready for use.
+
+    Args:
+        source: the name of weights that ship with the package (`unpool info` lists them), a folder
+            of weights, a run folder, or an exported network (.onnx, .xml).
+        **options: of a segmenter `mode`, `preset`, `ensemble`, `device`, `precision`, `exact` and
+            `presence_threshold`; `preset="edeconvnet"` gives the ensemble. Of a generator
+            `device`.
+
+    Raises:
+        WeightsError: no such weights, or damaged ones.
+        OptionError: an unknown option, or one that does not fit these weights.
+
+    >>> load("objects").classes[:3]
+    ['background', 'aeroplane', 'bicycle']
+    """
+    from unpool.cards import read_card
+    from unpool.errors import require_known
+
+    if read_card(source)["architecture"] == "GenerativeNet":
+        from unpool.generate import Generator
+
+        require_known(options, ["device"])
+        return Generator.from_pretrained(source, **options)
+    from unpool.segment.ensemble import load as load_segmenter
+
+    return load_segmenter(source, **options)
+
+
+def train(
+    data: str | Path, output: str | Path, recipe: "str | Recipe", **values: Any
+) -> dict[str, Any]:
+    """Train a network on your own data, and keep everything in a run folder.
+
+    Args:
+        data: labeled images in a layout that `unpool check` knows; a folder for each class for a
+            classifier; rendered views for a generator.
+        output: the run folder, which `load`, `evaluate` and `--weights` understand.
+        recipe: a name (`unpool info` lists them), or a recipe.
+        **values: of the training function: `split`, `val`, `trunk_weights`, `resume`,
+            `tensorboard`, `device`, `report`; all others are values of the recipe: `batch=8`,
+            `steps=300` if it has a single phase, `**{"phases.0.lr": 1e-4}`.
+
+    Returns:
+        The summary of the final evaluation, as in `eval/summary.json`.
+
+    Raises:
+        DataError, ImageError, OptionError, WeightsError: input that cannot be used.
+        TrainingError: the training run failed, or its folder cannot be written to.
+    """
+    import inspect
+
+    from unpool.recipes import find_recipe
+
+    home, name = _TRAINING[find_recipe(recipe).kind]
+    function = getattr(importlib.import_module(f"unpool.{home}"), name)
+    parameters = inspect.signature(function).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    options = {key: value for key, value in values.items() if key in known}
+    fields = {key: value for key, value in values.items() if key not in known}
+    chosen = find_recipe(recipe, **fields)
+    return dict(function(_path(data, "data"), _path(output, "output"), chosen, **options))
+
+
+def evaluate(
+    weights: "str | Path | Segmenter | EDeconvNet",
+    data: str | Path,
+    split: str = "val",
+    **options: Any,
+) -> dict[str, Any]:
+    """Measure a segmentation network on labeled images.
+
+    Args:
+        weights: what `load` takes, or a segmenter.
+        data: labeled images in a layout that `unpool check` knows.
+        split: the part of the data.
+        **options: of `load`, and of the segmenter's call: `mode`, `proposals`, `crf` ...
+
+    Returns:
+        The figures and their protocol: `miou`, `miou_interval`, `iou` by class, `pixel_accuracy`,
+        `boundary_f1`, `images`, `dropped` ...; see `unpool.segment.evaluate.summarize`.
+
+    Raises:
+        WeightsError, DataError, OptionError: weights, data or options that cannot be used.
+    """
+    from unpool.data.datasets import open_data
+    from unpool.errors import WeightsError
+    from unpool.segment.ensemble import EDeconvNet
+    from unpool.segment.evaluate import evaluate as measure
+    from unpool.segment.segmenter import Segmenter
+
+    missing: dict[str, str] = {}
+    labeled = open_data(_path(data, "data"), split, missing)
+    if not isinstance(weights, Segmenter | EDeconvNet):
+        names = ("ensemble", "device", "precision", "exact")
+        chosen = {name: options.pop(name) for name in names if name in options}
+        preset = {"preset": options["preset"]} if "preset" in options else {}
+        loaded = load(_path(weights, "weights"), **preset, **chosen)
+        if not isinstance(loaded, Segmenter | EDeconvNet):
+            raise WeightsError(
+                f"got {weights}, weights of a generator; wanted weights that segment images"
+            )
+        weights = loaded
+    return measure(weights, labeled, missing=missing, **options)
+
+
+def project(
+    model: Any,
+    image: Any,
+    layer: Any,
+    unit: Any = None,
+    *,
+    preprocess: Any = None,
+    **options: Any,
+) -> "Projection":
+    """Project a unit of a layer down to the pixels that excite it (Zeiler, Fergus 2014).
+
+    Args:
+        model: any `torch.nn.Module`, or weights by name or folder.
+        image: a prepared batch (N, 3, H, W), floating-point; or an image of any other kind that
+            `read_image` takes, which is then prepared by `preprocess`.
+        layer: a name in `model.named_modules()`, or the module itself.
+        unit: which map; the strongest by default.
+        preprocess: "imagenet", "caffe", "none", or a `unpool.visualize.Preprocessing`; that of the
+            card for weights, "imagenet" by default.
+        **options: of `unpool.visualize.project`: `place`, `rule`, `start` ...
+
+    Raises:
+        OptionError: no such layer, unit, rule or option.
+        ShapeError, ImageError: an image that does not fit the model.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+    >>> project(model, torch.rand(1, 3, 16, 16), model[1], unit=2).units
+    tensor([2])
+    """
+    import inspect
+
+    from torch import Tensor, nn
+
+    from unpool.errors import OptionError, require_known
+    from unpool.vision.inputs import as_image
+    from unpool.visualize import project as project_units
+    from unpool.visualize.preprocessing import find_preprocessing, load_model
+
+    require_known(options, [*inspect.signature(project_units).parameters][4:])
+    if isinstance(model, str | Path):
+        loaded = load_model(model)
+        model, preprocess = loaded.model, preprocess or loaded.preprocessing
+    if not isinstance(model, nn.Module):
+        raise OptionError(
+            f"got a model of type {type(model).__name__}; wanted a torch module, or weights by name"
+        )
+    if isinstance(image, Tensor) and image.dim() == 4 and image.is_floating_point():
+        images = image
+    else:
+        preparation = find_preprocessing("imagenet" if preprocess is None else preprocess)
+        images = preparation.prepare([preparation.crop(as_image(image))])
+    return project_units(model, images, layer, unit, **options)
+
+
+def _path(value: Any, name: str) -> str | Path:
+    from unpool.errors import OptionError
+
+    if not isinstance(value, str | Path):
+        raise OptionError(f"got {name} of type {type(value).__name__}; wanted a path")
+    return value
+
+
+_TRAINING = {
+    "segmentation": ("segment.train", "train"),
+    "classification": ("classify.train", "train_classifier"),
+    "generation": ("generate.train", "train_generator"),
+}
+"""The training function of each kind of recipe."""
 
 
 def __getattr__(name: str) -> object:

@@ -23,14 +23,16 @@ def find_weights(source: str | Path) -> Path:
     """The folder of saved weights.
 
     Args:
-        source: a folder, or the name of weights that ship with the package.
+        source: a folder, a run folder, or the name of weights that ship with the package.
 
     Raises:
         WeightsError: no such weights.
     """
-    folder = Path(source)
+    folder = _as_path(source)
     if (folder / "card.json").is_file():
         return folder
+    if (folder / "weights/card.json").is_file():  # a run folder
+        return folder / "weights"
     if str(source) in list_pretrained():
         return Path(str(resources.files("unpool") / "pretrained" / str(source)))
     if folder.suffix in EXPORTED:
@@ -41,8 +43,6 @@ def find_weights(source: str | Path) -> Path:
     known = ", ".join(list_pretrained()) or "none"
     if folder.suffix == ".caffemodel":
         raise WeightsError(f"got {folder}; convert it first: unpool convert {folder} FOLDER")
-    if (folder / "weights/card.json").is_file():
-        raise WeightsError(f"got {folder}, which is a run; its weights are in {folder / 'weights'}")
     raise WeightsError(
         f"got weights {str(source)!r}; wanted a folder with card.json and model.safetensors, or "
         f"the name of weights that ship with the package ({known})"
@@ -155,8 +155,16 @@ def settings(card: dict[str, Any], classes: int, source: object) -> dict[str, An
     return told
 
 
+def _as_path(source: object) -> Path:
+    if not isinstance(source, str | Path):
+        raise WeightsError(
+            f"got weights of type {type(source).__name__}; wanted a name, or the path of a folder"
+        )
+    return Path(source)
+
+
 def _find_card(source: str | Path) -> Path:
-    path = Path(source)
+    path = _as_path(source)
     if path.suffix == ".json" and path.is_file():
         return path
     if path.suffix not in EXPORTED or path.is_dir():

@@ -69,3 +69,17 @@ def suggest(name: object, known: Iterable[str]) -> str:
     hint = f"did you mean {near[0]!r}? " if near else ""
     listed = names if len(names) <= _LISTED else [*names[:3], f"... ({len(names)} in all)"]
     return f"{hint}{'The' if near else 'the'} choices are {', '.join(listed) or 'none'}"
+
+
+def require_known(given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse options that do not exist.
+
+    Raises:
+        OptionError: an unknown name.
+
+    >>> require_known(["mode"], ["mode", "preset"])
+    """
+    names = list(known)
+    for name in given:
+        if name not in names:
+            raise OptionError(f"got the option {name!r}; {suggest(name, names)}")

@@ -116,7 +116,7 @@ def test_a_call_among_several_takes_its_share():
         lambda: proposals.measure(0),
         lambda: drawing.measure(0),
         lambda: drawing.measure(batch=0),
-        lambda: mining.measure(photos=0),
+        lambda: mining.measure(images=0),
         lambda: starting.measure(0),
         lambda: measure_training(rounds=0),
         lambda: machine.threads(0).__enter__(),
@@ -401,7 +401,7 @@ def test_proposals(small):
 
 def test_mining_sees_what_the_plain_pass_sees(monkeypatch):
     mined, told = [], []
-    mine = mining.mine
+    top_activations = mining.top_activations
 
     def counted(net, batches, layers, count):
         def kept():
@@ -410,9 +410,9 @@ def test_mining_sees_what_the_plain_pass_sees(monkeypatch):
                 yield batch
 
         net.register_forward_pre_hook(lambda net, args: told.append(args[0]))
-        return mine(net, kept(), layers, count)
+        return top_activations(net, kept(), layers, count)
 
-    monkeypatch.setattr(mining, "mine", counted)
+    monkeypatch.setattr(mining, "top_activations", counted)
     found = mining.measure(7, 2, batch=3, size=32, trunk=((2, 4), (1, 6)))
     assert found["maps"] == 4 + 4 + 6
     assert [len(images) for images in mined] == [3, 3, 3, 1, 3, 3, 1]

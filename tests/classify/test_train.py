@@ -425,7 +425,7 @@ def test_a_training_is_told_as_json(run, shapes):
     [
         (["--trunk-weights", "vgg.pth"], "got --trunk-weights for the recipe tiny, whose network"),
         (["--val", "test"], r"got split 'test' of .*, which has train, val; pass one of these"),
-        (["--set", "size=20"], "got size=20 in a recipe; wanted 32 to 4096"),
+        (["--set", "size=20"], "got --set size=20 in a recipe; wanted 32 to 4096"),
         (["--set", "size=40"], "size=40, too small for the last pooling"),
     ],
 )

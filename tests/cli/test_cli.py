@@ -451,7 +451,7 @@ def test_saved_scores_keep_the_presence(run, weights):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--ensemble=mean"], "got ensemble 'mean' for one network; add --preset edeconvnet, or"),
+        (["--ensemble=mean"], "got ensemble 'mean' for one network; set --preset edeconvnet, or"),
         (["--preset=edeconvnet"], "tiny', whose card names no partner for an ensemble; write"),
         (["--preset=edeconvnet", "--ensemble=max"], "'max' is not one of 'mean', 'product'"),
         (["--crf=best"], "'best' is not one of 'edeconvnet', 'deeplab', 'crfrnn', 'densecrf'"),

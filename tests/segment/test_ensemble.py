@@ -151,7 +151,7 @@ def test_the_preset_of_the_ensemble_takes_the_papers_proposals(parts, image):
     )
     assert (own == paper).all()
     assert len(reference) < len(own)
-    with pytest.raises(OptionError, match="got preset 'edeconvnet'; it is one of paper, reference"):
+    with pytest.raises(OptionError, match="got preset 'edeconvnet'; the choices are paper"):
         parts[0].score(image, mode="instance", preset=EDECONVNET)
 
 
@@ -211,7 +211,7 @@ def test_saved_weights_bring_their_partner(parts, image, weights):
 def test_other_presets_take_one_network(weights):
     for preset in (None, "paper", "reference"):
         assert isinstance(load(weights, preset), Segmenter)
-    with pytest.raises(OptionError, match="'mean' for one network; add --preset edeconvnet, or"):
+    with pytest.raises(OptionError, match="'mean' for one network; set preset='edeconvnet', or"):
         load(weights, "paper", "mean")
 
 

@@ -103,12 +103,12 @@ def test_scores_and_probabilities_are_not_taken_for_one_another(tmp_path):
         (
             {"scores": VALUES, "presence_threshold": np.float64(2)},
             ShapeError,
-            "presence of .* wanted a single",
+            "presence threshold of .* wanted a single",
         ),
         (
             {"scores": VALUES, "presence_threshold": np.zeros(2)},
             ShapeError,
-            r"presence of \(2,\) float64",
+            r"presence threshold of \(2,\) float64",
         ),
         (
             {"scores": VALUES, "presence_threshold": np.array("a")},

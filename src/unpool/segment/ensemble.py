@@ -4,18 +4,20 @@ DeconvNet, which looks at one proposal after the other, finds shapes and small o
 looks at the whole image, finds the rough place of large ones. Together they are better than each.
 """
 
+import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from unpool.cards import find_partner
-from unpool.errors import OptionError, ShapeError
+from unpool.errors import OptionError, ShapeError, require_known, suggest
 from unpool.ops.crf import DenseCRF
 from unpool.segment.result import Segmentation, describe_postprocessing, postprocess
-from unpool.segment.segmenter import Preset, Segmenter
+from unpool.segment.segmenter import PRESETS, Preset, Segmenter
+from unpool.vision.inputs import as_image
 
 ENSEMBLES = ("mean", "product")
 
@@ -124,26 +126,38 @@ class EDeconvNet:
         first, second = (Segmenter.from_pretrained(n, **options) for n in (source, partner))
         return cls(first, second, ensemble)
 
+    @overload
+    def __call__(self, image: list[Any], **options: Any) -> list[Segmentation]: ...
+
+    @overload
+    def __call__(self, image: Any, **options: Any) -> Segmentation: ...
+
     def __call__(
         self,
-        image: NDArray[np.uint8],
+        image: Any,
         *,
         crf: str | DenseCRF | None = None,
         presence_threshold: float | None = None,
         **options: Any,
-    ) -> Segmentation:
-        """Segment one image.
+    ) -> Segmentation | list[Segmentation]:
+        """Segment one image, or each of a list.
 
         Args:
-            image: (H, W, 3) uint8, RGB, upright.
+            image: a path, a Pillow image, an array, a tensor, or another kind that
+                `unpool.vision.inputs.as_image` takes; or a list of them.
             crf: a dense CRF that refines the result, or the name of one of `CRF_PRESETS`.
             presence_threshold: leaves out classes that are nowhere certain, 0..1, see
                 `postprocess`; the DeconvNet's when not given.
             **options: as of `score`.
 
         Returns:
-            Labels and probabilities at the size of the image.
+            Labels and probabilities at the size of the image; a list of them for a list.
         """
+        if isinstance(image, list | tuple):
+            more = {"crf": crf, "presence_threshold": presence_threshold, **options}
+            return [cast(Segmentation, self(one, **more)) for one in image]
+        require_known(options, [*inspect.signature(self.deconvnet.score).parameters][1:])
+        image = as_image(image)
         presence_threshold = (
             self.presence_threshold if presence_threshold is None else presence_threshold
         )
@@ -219,12 +233,14 @@ def load(
     >>> load("objects", "reference").mode
     'whole'
     """
+    if preset not in (None, EDECONVNET, *PRESETS):
+        raise OptionError(f"got preset {preset!r}; {suggest(preset, (*PRESETS, EDECONVNET))}")
     if preset == EDECONVNET:
         chosen = {} if ensemble is None else {"ensemble": ensemble}
         return EDeconvNet.from_pretrained(weights, **chosen, **options)
     if ensemble is not None:
         raise OptionError(
-            f"got ensemble {ensemble!r} for one network; add --preset {EDECONVNET}, or leave it out"
+            f"got ensemble {ensemble!r} for one network; set preset='{EDECONVNET}', or leave it out"
         )
     return Segmenter.from_pretrained(weights, **options)
 

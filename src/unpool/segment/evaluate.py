@@ -3,13 +3,13 @@
 Begun by `torchrun`, the processes share the images, and each gets the figures of all.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool import distributed
+from unpool import Progress, distributed
 from unpool.data.classes import VOID
 from unpool.data.datasets import DataSet, read_sample
 from unpool.errors import DataError, UnpoolError
@@ -32,7 +32,7 @@ def evaluate(
     data: DataSet,
     *,
     missing: Mapping[str, str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Segment every image at its own size and compare with its mask.
@@ -65,7 +65,8 @@ def evaluate(
     for result in measure(segmenter, data, **options):
         own.append(result)
         if progress is not None:
-            progress(min(len(absent) + len(own) * distributed.world(), total), total)
+            done = min(len(absent) + len(own) * distributed.world(), total)
+            progress(done, total, "evaluating")
     measured = absent + distributed.gather(own)
     mode = options.get("mode") or segmenter.mode
     return {"mode": mode, **summarize(measured, data, description)}

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from unpool.ops.meanfield import mean_field, unary_from_probabilities
 from unpool.segment import timings
 from unpool.segment.scores import Scores, write_scores
 from unpool.vision.drawing import overlay
-from unpool.vision.images import voc_palette, write_image, write_mask
+from unpool.vision.images import encode_png, voc_palette, write_image, write_mask
 from unpool.vision.sizes import labels_at, reduced
 
 PRESENT_ON = 0.01
@@ -50,6 +51,14 @@ class Segmentation:
     def overlay(self) -> NDArray[np.uint8]:
         """The image with its classes painted over it and a legend, (H, W, 3) RGB."""
         return overlay(self.image, self.labels, self.palette, self.classes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: `size` (width, height), and `labels`, see `fractions`."""
+        height, width = self.labels.shape
+        return {"size": [width, height], "labels": self.fractions()}
+
+    def _repr_png_(self) -> bytes:
+        return encode_png(self.overlay())
 
     def save(self, path: str | Path, *, overlay: bool = True, scores: bool = False) -> Path:
         """Write the labels as an index PNG with palette, and other files beside it.

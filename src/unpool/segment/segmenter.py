@@ -6,9 +6,10 @@ maximum or mean.
 """
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from unpool import Progress
 from unpool.cards import AGGREGATIONS, MODES, settings
 from unpool.devices import bf16_pays, find_device
-from unpool.errors import OptionError, ShapeError, WeightsError
+from unpool.errors import OptionError, ShapeError, WeightsError, require_known, suggest
 from unpool.export.runtime import Exported, is_exported
 from unpool.models import Network, from_pretrained, prepare
 from unpool.models.fast import accelerate
@@ -34,11 +36,9 @@ from unpool.segment.result import (
 )
 from unpool.vision.boxes import Crop, square
 from unpool.vision.images import voc_palette
+from unpool.vision.inputs import as_image
 from unpool.vision.proposals import propose
 from unpool.vision.sizes import reduced, resize
-
-Progress = Callable[[int, int], None]
-"""Called with the number of crops done and their total."""
 
 
 class Preset(NamedTuple):
@@ -143,6 +143,7 @@ class Segmenter:
 
         >>> segmenter = Segmenter.from_pretrained("objects")
         """
+        require_known(options, [*inspect.signature(cls.__init__).parameters][3:-1])
         if is_exported(source):
             names = [name for name in ("device", "precision", "exact") if name in options]
             exported = Exported(source, **{name: options.pop(name) for name in names})
@@ -158,31 +159,43 @@ class Segmenter:
             raise WeightsError(f"got {source}, a {card.get('note', 'network still to be trained')}")
         return cls(model, **{**settings(card, model.classes, source), **options, "consume": True})
 
+    @overload
+    def __call__(self, image: list[Any], **options: Any) -> list[Segmentation]: ...
+
+    @overload
+    def __call__(self, image: Any, **options: Any) -> Segmentation: ...
+
     def __call__(
         self,
-        image: NDArray[np.uint8],
+        image: Any,
         *,
         crf: str | DenseCRF | None = None,
         presence_threshold: float | None = None,
         **options: Any,
-    ) -> Segmentation:
-        """Segment one image.
+    ) -> Segmentation | list[Segmentation]:
+        """Segment one image, or each of a list.
 
         Args:
-            image: (H, W, 3) uint8, RGB, upright.
+            image: a path, a Pillow image, an array, a tensor, or another kind that
+                `unpool.vision.inputs.as_image` takes; or a list of them.
             crf: a dense CRF that refines the probabilities, or the name of one of `CRF_PRESETS`.
             presence_threshold: leaves out classes that are nowhere certain, 0..1, see
                 `postprocess`; the segmenter's own when not given.
             **options: as of `score`.
 
         Returns:
-            Labels and probabilities at the size of the image.
+            Labels and probabilities at the size of the image; a list of them for a list.
 
         Raises:
-            ShapeError: the image is not (H, W, 3) uint8.
+            ImageError, ShapeError: not an image.
             OptionError: an unknown mode, preset, method or CRF, a presence threshold that is no
                 probability, or a number below 1.
         """
+        if isinstance(image, list | tuple):
+            more = {"crf": crf, "presence_threshold": presence_threshold, **options}
+            return [cast(Segmentation, self(one, **more)) for one in image]
+        require_known(options, [*inspect.signature(self.score).parameters][1:])
+        image = as_image(image)
         presence_threshold = (
             self.presence_threshold if presence_threshold is None else presence_threshold
         )
@@ -305,7 +318,7 @@ class Segmenter:
                 images = np.stack([c.take(image) for c in part])
             yield from zip(part, self._score(images), strict=True)
             if progress is not None:
-                progress(start + len(part), len(crops))
+                progress(start + len(part), len(crops), "segmenting crops")
 
     def _quickest_batch(self) -> int:
         """As many crops as keep a map of the first stage below 32 MiB, but 4 at least.
@@ -410,4 +423,4 @@ def _require_image(image: NDArray[np.uint8]) -> None:
 
 def _require(what: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise OptionError(f"got {what} {value!r}; it is one of {', '.join(known)}")
+        raise OptionError(f"got {what} {value!r}; {suggest(value, known)}")

@@ -39,7 +39,11 @@ from unpool.visualize.gallery import make_gallery
 from unpool.visualize.invariance import measure_invariance
 from unpool.visualize.occlusion.occlude import occlude
 from unpool.visualize.occlusion.segmentation import occlude_region
-from unpool.visualize.preprocessing import LoadedModel, Preprocessing, load_model
+from unpool.visualize.preprocessing import (
+    LoadedModel,
+    Preprocessing,
+    load_model,
+)
 from unpool.visualize.projection import project
 from unpool.visualize.rules import OVERLAPS, RULES, Interception, Rule, find_rule
 from unpool.visualize.top import top_activations

@@ -1,0 +1,151 @@
+"""The front door: every call of `import unpool` that users make first, and 40 that are wrong."""
+
+from importlib import resources
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import unpool
+from unpool.recipes import FINETUNE
+
+PHOTO = str(resources.files("skimage") / "data/chelsea.png")
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return unpool.load("objects", precision="fp32", device="cpu")
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3), nn.ReLU()
+    ).eval()
+
+
+def test_images_of_every_kind_give_the_same_labels(segmenter):
+    small = Image.open(PHOTO).convert("RGB").resize((60, 48))
+    array = np.asarray(small)
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    kinds = [small, array, tensor, tensor[None], tensor.float() / 255, small.convert("RGBA")]
+    results = segmenter(kinds)
+    assert isinstance(results, list)
+    for result in results:
+        assert np.array_equal(result.labels, results[0].labels)
+    assert results[0].labels.shape == (48, 60)
+
+
+def test_a_segmentation(segmenter, tmp_path):
+    result = segmenter(PHOTO)
+    assert result.labels.shape == result.probabilities.shape[1:] == result.logits.shape[1:]
+    assert result.classes[0] == "background"
+    assert result.probabilities.sum(0) == pytest.approx(1, abs=1e-5)
+    result.save(tmp_path / "photo.png")
+    assert (tmp_path / "photo.png").exists()
+    assert result.to_dict()["labels"] == result.fractions()
+    assert result._repr_png_().startswith(b"\x89PNG")
+
+
+def test_train_then_load_and_evaluate_the_run(data, tmp_path, monkeypatch):
+    run = tmp_path / "runs/mine"
+    tiny = {"start": None, "trunk": "vgg11", "size": 32, "crop_long_side": (32, 64), "batch": 2}
+    steps = {"steps": 2, "statistics_passes": 1, "validate_every": 2, "long_side": 48}
+    summary = unpool.train(data, run, "finetune", device="cpu", bf16=False, **tiny, **steps)
+    assert unpool.evaluate(run, data, split="val", mode="whole", device="cpu")["miou"] == (
+        pytest.approx(summary["miou"])
+    )
+    assert unpool.load(run, device="cpu").classes == ["background", "square"]
+    assert FINETUNE.phases[0].steps != 2  # the recipe itself is as it was
+
+
+def test_project_by_module_and_by_name(model, tmp_path):
+    x = torch.rand(1, 3, 20, 20)
+    found = unpool.project(model, x, model[4], unit=7)
+    assert torch.equal(found.signal, unpool.project(model, x, "4", unit=7).signal)
+    assert found.save(tmp_path / "unit7.png").exists()
+    assert found.to_dict()["units"] == [7]
+    shown = unpool.project(model, PHOTO, model[4], unit=7)
+    assert shown.signal.shape == (1, 3, 224, 224)
+
+
+def test_generate_a_view(tmp_path):
+    image = unpool.load("chairs", device="cpu").view(0, azimuth=30)
+    image.save(tmp_path / "chair.png")
+    assert (tmp_path / "chair.png").exists()
+
+
+def test_read_image_turns_every_kind_into_rgb():
+    assert unpool.read_image(PHOTO).shape == (300, 451, 3)
+    assert unpool.read_image(Image.new("L", (5, 4), 7)).tolist()[0][0] == [7, 7, 7]
+
+
+NOISE = np.zeros((8, 8, 3), np.uint8)
+SMALL = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+BATCH = torch.rand(1, 3, 12, 12)
+
+WRONG = [
+    (lambda s, d: unpool.load("objcts"), "wanted a folder with card.json"),
+    (lambda s, d: unpool.load(5), "wanted a name, or the path of a folder"),
+    (lambda s, d: unpool.load(None), "wanted a name, or the path of a folder"),
+    (lambda s, d: unpool.load("nowhere.onnx"), "make it with unpool export"),
+    (lambda s, d: unpool.load("net.caffemodel"), "convert it first"),
+    (lambda s, d: unpool.load(d), "wanted a folder with card.json"),
+    (lambda s, d: unpool.load("objects", device="tpu"), "this machine has cpu"),
+    (lambda s, d: unpool.load("objects", precision="int3"), "precision"),
+    (lambda s, d: unpool.load("objects", mode="wole"), "did you mean 'whole'"),
+    (lambda s, d: unpool.load("objects", presence_threshold=2), "wanted a probability"),
+    (lambda s, d: unpool.load("objects", preset="papr"), "did you mean 'paper'"),
+    (lambda s, d: unpool.load("objects", ensemble="mean"), "set preset='edeconvnet'"),
+    (lambda s, d: unpool.load("objects", colour=1), "the choices are"),
+    (lambda s, d: unpool.load("chairs", mode="whole"), "the choices are device"),
+    (lambda s, d: s("nowhere.jpg"), "nowhere.jpg"),
+    (lambda s, d: s(5), "wanted a path, a Pillow image, an array"),
+    (lambda s, d: s(None), "convert it to one"),
+    (lambda s, d: s({"image": NOISE}), "convert it to one"),
+    (lambda s, d: s(NOISE[..., :2]), r"wanted"),
+    (lambda s, d: s(NOISE.astype(np.float32) + 7), r"0 to 1|0 and 1"),
+    (lambda s, d: s(torch.zeros(2, 3, 8, 8)), "of a batch pass list"),
+    (lambda s, d: s(torch.zeros(8, 8, 3)), "channels last image.permute"),
+    (lambda s, d: s(NOISE, mode="hole"), "did you mean 'whole'"),
+    (lambda s, d: s(NOISE, crf="densecrff"), "densecrf"),
+    (lambda s, d: s(NOISE, size=3), "got the option 'size'"),
+    (lambda s, d: s(NOISE, presence_threshold=-1), "0 keeps all"),
+    (lambda s, d: s(NOISE, mode="instance", proposals=0), "wanted 1 or more"),
+    (lambda s, d: s(NOISE, mode="instance", aggregate="sum"), "the choices are|one of"),
+    (lambda s, d: s([NOISE, 5]), "convert it to one"),
+    (lambda s, d: unpool.read_image(3), "convert it to one"),
+    (lambda s, d: unpool.read_image(b"no image"), "image"),
+    (lambda s, d: unpool.evaluate(s, "nowhere"), "nowhere"),
+    (lambda s, d: unpool.evaluate(s, 5), "wanted a path"),
+    (lambda s, d: unpool.evaluate(s, d), "evaluate on data with the same classes"),
+    (lambda s, d: unpool.evaluate(s, d, split="vall"), "vall"),
+    (lambda s, d: unpool.evaluate("chairs", d), "wanted weights that segment images"),
+    (lambda s, d: unpool.evaluate(3.5, d), "wanted a path"),
+    (lambda s, d: unpool.train(d, d / "run", "finetun"), "did you mean 'finetune'"),
+    (lambda s, d: unpool.train(d, d / "run", 7), "wanted a Recipe or a name"),
+    (lambda s, d: unpool.train(d, d / "run", "finetune", bach=2), "did you mean 'batch'"),
+    (lambda s, d: unpool.train(d, d / "run", "finetune", batch="two"), "wanted"),
+    (lambda s, d: unpool.train(d, d / "run", "finetune", batch=0), "wanted 1 or more"),
+    (lambda s, d: unpool.train("nowhere", d / "run", "finetune"), "nowhere"),
+    (lambda s, d: unpool.train(5, d / "run", "finetune"), "wanted a path"),
+    (lambda s, d: unpool.train(d, None, "finetune"), "wanted a path"),
+    (lambda s, d: unpool.project("objcts", BATCH, "4"), "wanted a folder with card.json"),
+    (lambda s, d: unpool.project(5, BATCH, "4"), "wanted a torch module"),
+    (lambda s, d: unpool.project(SMALL, BATCH, "relu"), "the choices are"),
+    (lambda s, d: unpool.project(SMALL, BATCH, nn.ReLU()), "layer"),
+    (lambda s, d: unpool.project(SMALL, BATCH, "1", unit=99), "99"),
+    (lambda s, d: unpool.project(SMALL, BATCH, "1", rul="guided"), "did you mean 'rule'"),
+    (lambda s, d: unpool.project(SMALL, BATCH, "1", rule="guide"), "guided"),
+    (lambda s, d: unpool.project(SMALL, 5, "1"), "convert it to one"),
+    (lambda s, d: unpool.project(SMALL, NOISE, "1", preprocess="caff"), "did you mean 'caffe'"),
+]
+
+
+@pytest.mark.parametrize(("call", "cure"), WRONG)
+def test_wrong_calls_say_what_to_do(call, cure, segmenter, data):
+    with pytest.raises(unpool.UnpoolError, match=cure):
+        call(segmenter, data)
