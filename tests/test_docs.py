@@ -186,3 +186,11 @@ def test_names_that_the_pages_import_from_the_package_exist():
                 if not hasattr(thing, part):
                     importlib.import_module(module)  # raises, and names what is missing
                 thing = getattr(thing, part)
+
+
+def test_the_architecture_page_names_code_that_exists():
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py): (\w+)`", page)
+    assert len(named) > 15
+    for path, name in named:
+        assert defines(ROOT / "src/unpool" / path, name), f"{path}: {name}"
