@@ -48,6 +48,7 @@ TINY = ClassificationRecipe(
 )
 FILES = {
     "config.json",
+    "arguments.json",
     "env.json",
     "metrics.jsonl",
     "checkpoints/last.pt",
@@ -165,7 +166,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(shapes, tmp_path, optimizer,
 
 def test_a_run_is_not_overwritten_nor_resumed_as_another(shapes, tmp_path):
     train_classifier(shapes, tmp_path / "run", TINY)
-    with pytest.raises(OptionError, match="holds a run already; pass --resume"):
+    with pytest.raises(OptionError, match="holds a run already; pass resume=True"):
         train_classifier(shapes, tmp_path / "run", TINY)
     with pytest.raises(OptionError, match="begun with another recipe"):
         train_classifier(shapes, tmp_path / "run", dataclasses.replace(TINY, lr=0.5), resume=True)

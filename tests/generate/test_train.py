@@ -45,6 +45,7 @@ TINY = GenerationRecipe(
 STYLES = ("round", "square")
 FILES = {
     "config.json",
+    "arguments.json",
     "env.json",
     "metrics.jsonl",
     "checkpoints/last.pt",

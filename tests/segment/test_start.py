@@ -176,7 +176,7 @@ def test_a_run_goes_on_whatever_became_of_the_weights_of_its_beginning(
             for tensor in net.parameters():
                 tensor.add_(1)
         save_pretrained(net, start, card | {"license": "another", "classes": ["", "owl"]})
-    with pytest.raises(OptionError, match="holds a run already; pass --resume"):
+    with pytest.raises(OptionError, match="holds a run already; pass resume=True"):
         train(data, tmp_path / "stopped", recipe)
     train(data, tmp_path / "stopped", recipe, resume=True)
     assert ended(tmp_path / "stopped") == ended(tmp_path / "whole")

@@ -52,6 +52,7 @@ TINY_FCN = dataclasses.replace(
 )
 FILES = {
     "config.json",
+    "arguments.json",
     "env.json",
     "metrics.jsonl",
     "checkpoints/last.pt",
@@ -111,7 +112,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(data, tmp_path, stopped_at):
 
 def test_a_run_is_not_overwritten_nor_resumed_as_another(data, tmp_path):
     train(data, tmp_path / "run", TINY)
-    with pytest.raises(OptionError, match="holds a run already; pass --resume"):
+    with pytest.raises(OptionError, match="holds a run already; pass resume=True"):
         train(data, tmp_path / "run", TINY)
     other = dataclasses.replace(TINY, batch=3)
     with pytest.raises(OptionError, match="begun with another recipe"):

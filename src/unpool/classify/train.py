@@ -100,7 +100,15 @@ def train_classifier(
         torch.manual_seed(recipe.seed)
         net = build(recipe, len(learn.classes)).to(where)
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        run = Run(Path(output), recipe, learn.classes, net, resume=resume, tensorboard=tensorboard)
+        run = Run(
+            Path(output),
+            recipe,
+            learn.classes,
+            net,
+            resume=resume,
+            tensorboard=tensorboard,
+            arguments={"data": str(Path(data).resolve()), "split": split, "val": val},
+        )
         with closing(run):
             present = {sample.label for sample in choose.samples}
             if unseen := [n for i, n in enumerate(learn.classes) if i not in present]:

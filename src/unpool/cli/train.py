@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool.cli import console
-from unpool.cli.options import DATA, DEVICE, JSON, QUIET, Folder, choice, typed
+from unpool.cli.options import DEVICE, JSON, QUIET, Folder, choice, typed
 from unpool.cli.progress import progress
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
     from unpool.classify.train import Plan
-    from unpool.recipes import ClassificationRecipe, GenerationRecipe, SegmentationRecipe
+    from unpool.recipes import ClassificationRecipe, GenerationRecipe, Recipe, SegmentationRecipe
     from unpool.training.loop import Step
     from unpool.training.run import Accuracy, Likeness, Preparation, Validation
 
@@ -21,13 +21,17 @@ _LISTED = 40  # classes that are printed, at most
 
 
 @click.command()
-@click.argument("recipe")
-@DATA
+@click.argument("recipe", required=False)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Labeled images, in a layout that `unpool check` knows.",
+)
 @click.option(
     "-o",
     "--output",
     type=Folder(),
-    required=True,
     metavar="FOLDER",
     help="The run folder; made if it is missing.",
 )
@@ -55,7 +59,13 @@ _LISTED = 40  # classes that are printed, at most
     help="Change a value of the recipe, such as phases.0.steps=100; may be repeated.",
 )
 @click.option("--tensorboard", is_flag=True, help="Write records for TensorBoard, too.")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run folder.")
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="",
+    metavar="[RUN]",
+    help="Go on from the last checkpoint of a run folder; nothing else is needed.",
+)
 @DEVICE
 @JSON
 @QUIET
@@ -63,10 +73,11 @@ _LISTED = 40  # classes that are printed, at most
 def train(
     command: str,
     /,
-    recipe: str,
-    data: Path,
-    output: Path,
+    recipe: str | None,
+    data: Path | None,
+    output: Path | None,
     settings: tuple[str, ...],
+    resume: str | None,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -82,22 +93,48 @@ def train(
 
     With --json, each validation gives a line, and the last line is the summary of the evaluation.
 
+    An interrupted run goes on with unpool train --resume RUN.
+
     \b
     Example: unpool train objects --data VOC2012 -o runs/first --set batch=8
     Example: unpool train zfnet-small --data FOLDER -o runs/second
     Example: unpool train chairs --data RENDERS -o runs/third
+    Example: unpool train --resume runs/first
     """
-    from unpool.recipes import (
-        ClassificationRecipe,
-        GenerationRecipe,
-        SegmentationRecipe,
-        find_recipe,
-        override,
-    )
+    from unpool.recipes import find_recipe, override
 
-    chosen = override(find_recipe(recipe), list(settings))
+    if resume:
+        given = {"data": data, "output": output, **typed(options)}
+        chosen, data, output, options = _recall(Path(resume), recipe, settings, given)
+    elif recipe is None or data is None or output is None:
+        lacking = [("RECIPE", recipe), ("--data", data), ("--output", output)]
+        missing = ", ".join(name for name, value in lacking if value is None)
+        raise OptionError(
+            f"got no {missing}; wanted unpool train RECIPE --data FOLDER --output FOLDER, or "
+            "unpool train --resume RUN"
+        )
+    else:
+        chosen = override(find_recipe(recipe), list(settings))
+    options["resume"] = resume is not None
     shown = {"as_json": as_json, "quiet": quiet}
     passed = {**typed(options), "command": command}
+    try:
+        _train(chosen, data, output, passed, shown)
+    except KeyboardInterrupt:
+        from unpool.training.run import begun
+
+        if not begun(output):
+            raise
+        raise KeyboardInterrupt(
+            f"interrupted; resume with: unpool train --resume {shlex.quote(str(output))}"
+        ) from None
+
+
+def _train(
+    chosen: "Recipe", data: Path, output: Path, passed: dict[str, Any], shown: dict[str, bool]
+) -> None:
+    from unpool.recipes import ClassificationRecipe, GenerationRecipe, SegmentationRecipe
+
     if isinstance(chosen, ClassificationRecipe):
         _refuse(
             chosen, passed, "trunk_weights", "trunk_inputs", why="whose network has no VGG trunk"
@@ -110,6 +147,38 @@ def train(
     else:
         assert isinstance(chosen, SegmentationRecipe)
         _segment(data, output, chosen, passed, **shown)
+
+
+def _recall(
+    run: Path, recipe: str | None, settings: tuple[str, ...], given: dict[str, Any]
+) -> "tuple[Recipe, Path, Path, dict[str, Any]]":
+    """The recipe, data, run folder and options of a run; refuses others given beside `--resume`."""
+    from dataclasses import fields
+
+    from unpool.recipes import KINDS, find_recipe, override
+    from unpool.training.run import read_arguments
+
+    values, arguments = read_arguments(run)
+    stored: Recipe = KINDS[arguments.pop("kind")].from_json(values)
+    wanted = override(find_recipe(recipe) if recipe else stored, list(settings))
+    for field in fields(stored):
+        ours, theirs = getattr(stored, field.name), getattr(wanted, field.name, None)
+        if ours != theirs:
+            raise OptionError(
+                f"got {field.name}={theirs} to resume {run}, which was begun with "
+                f"{field.name}={ours}; leave it out, or begin a new run"
+            )
+    begun_with: dict[str, Any] = {**arguments, "output": str(run.resolve())}
+    for name, value in given.items():
+        shown = str(value.resolve()) if isinstance(value, Path) else value
+        if value is not None and name in begun_with and shown != begun_with[name]:
+            raise OptionError(
+                f"got {name}={shown} to resume {run}, which was begun with "
+                f"{name}={begun_with[name]}; leave it out, or begin a new run"
+            )
+    data = Path(arguments.pop("data"))
+    more: dict[str, Any] = {n: given[n] for n in ("device", "tensorboard") if n in given}
+    return stored, data, run, {**typed(arguments), **more}
 
 
 def _refuse(

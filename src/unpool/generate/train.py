@@ -92,7 +92,15 @@ def train_generator(
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         styles = list(chairs.styles)
         teachers = load_teachers(recipe, styles, where)
-        run = Run(Path(output), recipe, styles, net, resume=resume, tensorboard=tensorboard)
+        run = Run(
+            Path(output),
+            recipe,
+            styles,
+            net,
+            resume=resume,
+            tensorboard=tensorboard,
+            arguments={"data": str(Path(data).resolve())},
+        )
         with closing(run):
             if not len(held):
                 run.note("no view is held out; what is measured was learned from")

@@ -105,7 +105,19 @@ def train(
         if not begun(Path(output)):  # weights that are refused leave no run folder
             start = begin(learner, recipe, learn.classes, trunk_weights, trunk_inputs)
         run = Run(
-            Path(output), recipe, learn.classes, learner, resume=resume, tensorboard=tensorboard
+            Path(output),
+            recipe,
+            learn.classes,
+            learner,
+            resume=resume,
+            tensorboard=tensorboard,
+            arguments={
+                "data": str(Path(data).resolve()),
+                "split": split,
+                "val": val,
+                "trunk_weights": trunk_weights and str(Path(trunk_weights).resolve()),
+                "trunk_inputs": trunk_inputs,
+            },
         )
         with closing(run):
             if start is None:

@@ -1,6 +1,7 @@
 """The run folder of a training run: all that a run needs to go on and to be judged.
 
     config.json      the recipe              checkpoints/last.pt   to go on from
+    arguments.json   the data and its splits, for resuming
     env.json         what it ran on          checkpoints/best.pt   the best network by validation
     metrics.jsonl    a record a line         weights/              for `Segmenter.from_pretrained`
     plots/           curves, predictions     eval/summary.json     the final figures
@@ -36,6 +37,7 @@ from unpool.recipes.recipe import AnyRecipe
 from unpool.training.loop import Progress, Step
 
 _CHECKPOINT = "checkpoints/last.pt"
+_ARGUMENTS = "arguments.json"
 # what `atomic` leaves of a file that was being written when the process was killed
 _LEFTOVER = re.compile(r"\.\w+\.[a-z0-9_]{8}\.(pt|json|jsonl|npz|png|safetensors)")
 
@@ -89,6 +91,7 @@ class Run(Generic[AnyRecipe, Learning]):
         learner: gets the state of the last checkpoint, if there is one.
         resume: go on from the last checkpoint.
         tensorboard: write records for TensorBoard as well, into `tensorboard/`.
+        arguments: what the run was started with besides its recipe, see `read_arguments`.
 
     Raises:
         OptionError: the folder holds a run and `resume` is not given, or one by another recipe.
@@ -106,6 +109,7 @@ class Run(Generic[AnyRecipe, Learning]):
         *,
         resume: bool = False,
         tensorboard: bool = False,
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.recipe, self.classes, self.learner = folder, recipe, classes, learner
         self.checkpoint = folder / _CHECKPOINT
@@ -114,7 +118,7 @@ class Run(Generic[AnyRecipe, Learning]):
         )
         if not resume and begun(folder):
             raise OptionError(
-                f"{folder} holds a run already; pass --resume to go on with it, or another folder"
+                f"{folder} holds a run already; pass resume=True to go on, or another folder"
             )
         self.progress, self.best, self.stale = Progress(), -1.0, 0
         self.optimizer_state: dict[str, Any] | None = None
@@ -127,6 +131,7 @@ class Run(Generic[AnyRecipe, Learning]):
             with writing(folder):
                 self._clean_up()
                 write_json(folder / "config.json", recipe.to_json())
+                write_json(folder / _ARGUMENTS, {"kind": recipe.kind, **(arguments or {})})
                 write_json(folder / "env.json", environment())
 
     @property
@@ -229,6 +234,32 @@ class Run(Generic[AnyRecipe, Learning]):
             return type(self.recipe).from_json(recipe) == self.recipe
         except OptionError:  # of a training run of another kind
             return False
+
+
+def read_arguments(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recipe of a run, as plain values, and the arguments that it was started with.
+
+    Raises:
+        OptionError: the folder holds no run that can be resumed.
+        WeightsError: its files are damaged.
+    """
+    if not begun(folder):
+        raise OptionError(
+            f"got {folder}, which holds no run with a checkpoint; pass the folder of an "
+            "interrupted run, or begin a new one with a recipe and data"
+        )
+    try:
+        recipe, arguments = (
+            json.loads((folder / name).read_text(encoding="utf-8"))
+            for name in ("config.json", _ARGUMENTS)
+        )
+        arguments["data"], arguments["kind"]
+        return recipe, arguments
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"cannot read how {folder} was started ({type(error).__name__}: {error}); resume with "
+            "the recipe and the data"
+        ) from None
 
 
 def begun(folder: Path) -> bool:
