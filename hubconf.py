@@ -1,0 +1,32 @@
+"""Networks for `torch.hub.load(folder, name, source="local")`.
+
+>>> deconvnet(classes=2, trunk=((1, 4),), code=None, size=32).classes
+2
+"""
+
+from typing import Any
+
+from torch import nn
+
+dependencies = ["torch", "numpy", "PIL", "cv2", "safetensors"]
+
+
+def deconvnet(**options: Any) -> nn.Module:
+    """DeconvNet as published, without trained weights; options of `unpool.models.DeconvNet`."""
+    from unpool.models import DeconvNet
+
+    return DeconvNet(**options)
+
+
+def fcn8s(**options: Any) -> nn.Module:
+    """FCN-8s as published, without trained weights; options of `unpool.models.FCN`."""
+    from unpool.models import FCN
+
+    return FCN(**options)
+
+
+def objects(**options: Any) -> Any:
+    """A segmenter with the default weights; options of `unpool.load`. Research use."""
+    import unpool
+
+    return unpool.load("objects", **options)
