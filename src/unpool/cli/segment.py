@@ -1,6 +1,8 @@
 """`unpool segment`: images in, masks and overlays out."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +125,6 @@ def segment(
 
     from unpool.ops.meanfield import warm_up
     from unpool.segment.ensemble import load
-    from unpool.segment.timings import measuring, stage
 
     build = {"ensemble": ensemble, "device": device, "precision": precision, "exact": exact}
     with progress("loading the weights", quiet) as update:
@@ -138,23 +139,10 @@ def segment(
 
     def make(source: "Source", progress: Progress) -> Record:
         mask = output / f"{source.name}.png"
-        start = time.perf_counter()
-        with measuring() as seconds:
-            with stage("reading"):
-                image = source.read()
-            result = segmenter(image, progress=progress, **options)
-            with stage("writing"):
-                result.save(mask, overlay=overlay, scores=scores)
-        seconds["other"] = max(time.perf_counter() - start - sum(seconds.values()), 0.0)
-        spent = {name: round(s, 3) for name, s in seconds.items()}
-        return {
-            "mask": str(mask),
-            **({"scores": str(mask.with_suffix(".scores.npz"))} if scores else {}),
-            "size": [image.shape[1], image.shape[0]],
-            "labels": result.fractions(),
-            **({"timings": spent} if timings else {}),
-            "description": description,
-        }
+        run = partial(segmenter, progress=progress, **options)
+        record, spent = _segment_one(run, source, mask, overlay, scores)
+        times = {"timings": spent} if timings else {}
+        return {**record, **times, "description": description}
 
     return each_image(
         found,
@@ -165,3 +153,26 @@ def segment(
         quiet=quiet,
         summary=f"segmented, into {output}",
     )
+
+
+def _segment_one(
+    run: Callable[..., Any], source: "Source", mask: Path, overlay: bool, scores: bool
+) -> tuple[Record, dict[str, float]]:
+    """Segment an image and write the results; a record, and the seconds of each stage."""
+    from unpool.segment.timings import measuring, stage
+
+    start = time.perf_counter()
+    with measuring() as seconds:
+        with stage("reading"):
+            image = source.read()
+        result = run(image)
+        with stage("writing"):
+            result.save(mask, overlay=overlay, scores=scores)
+    seconds["other"] = max(time.perf_counter() - start - sum(seconds.values()), 0.0)
+    record = {
+        "mask": str(mask),
+        **({"scores": str(mask.with_suffix(".scores.npz"))} if scores else {}),
+        "size": [image.shape[1], image.shape[0]],
+        "labels": result.fractions(),
+    }
+    return record, {name: round(s, 3) for name, s in seconds.items()}
