@@ -81,7 +81,7 @@ def _flag(option: click.Option, value: str) -> str:
     name = max(option.opts, key=len)
     if value in ("False", "None"):
         return option.secondary_opts[0] if option.secondary_opts else f"no {name}"
-    if option.is_flag and value == "True":
+    if value == "True":  # also of options whose value may be left out
         return name
     if value[0] in "([":  # several numbers have commas between them
         return f"{name} {value[1:-1].replace(', ', ',')}"
