@@ -4,9 +4,14 @@
 2
 """
 
+import sys
+from pathlib import Path
 from typing import Any
 
 from torch import nn
+
+# torch.hub adds the checkout to the path, not its `src`; the package need not be installed
+sys.path.append(str(Path(__file__).parent / "src"))
 
 dependencies = ["torch", "numpy", "PIL", "cv2", "safetensors"]
 

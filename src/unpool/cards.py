@@ -130,10 +130,10 @@ def settings(card: dict[str, Any], classes: int, source: object) -> dict[str, An
     """
     inputs = card.get("input", {})
     names = ("palette", "long_side", "mode", "aggregate", "presence_threshold")
-    told: dict[str, Any] = {name: card[name] for name in names if name in card}
-    told["classes"] = card.get("classes") or [f"class {i}" for i in range(classes)]
+    values: dict[str, Any] = {name: card[name] for name in names if name in card}
+    values["classes"] = card.get("classes") or [f"class {i}" for i in range(classes)]
     if not isinstance(inputs, dict) or "mean" in inputs:
-        told["mean"] = inputs["mean"] if isinstance(inputs, dict) else inputs
+        values["mean"] = inputs["mean"] if isinstance(inputs, dict) else inputs
     checks: dict[str, tuple[Callable[[Any], bool], str]] = {
         "classes": (lambda v: _holds(v, classes, _is_text), f"{classes} names"),
         "palette": (_is_palette, "up to 256 colors [red, green, blue], 0 to 255"),
@@ -143,16 +143,16 @@ def settings(card: dict[str, Any], classes: int, source: object) -> dict[str, An
         "aggregate": (lambda v: v in AGGREGATIONS, " or ".join(AGGREGATIONS)),
         "presence_threshold": (lambda v: _is_number(v) and 0 <= v <= 1, "a probability, 0 to 1"),
     }
-    for name, value in told.items():
+    for name, value in values.items():
         fits, wanted = checks[name]
         if not fits(value):
             raise WeightsError(
                 f"got {name} {str(value)[:60]} in the card of {source}; wanted {wanted}: correct "
                 "card.json, or copy the weights again"
             )
-    if "mean" in told:
-        told["mean"] = tuple(told["mean"])
-    return told
+    if "mean" in values:
+        values["mean"] = tuple(values["mean"])
+    return values
 
 
 def _as_path(source: object) -> Path:

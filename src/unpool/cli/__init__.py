@@ -1,6 +1,6 @@
 """The command line: a command reads what was typed, calls an application, and shows what it gives.
 
-Exit codes: 0 done; 2 wrong usage or an error of the user's, told in one line on stderr; 3 some
+Exit codes: 0 done; 2 wrong usage or an error of the user, as one line on stderr; 3 some
 inputs failed and the others were done; 130 interrupted. Only a bug shows a traceback.
 
 Applications are imported inside the commands, so that `unpool --help` loads neither torch nor

@@ -164,8 +164,8 @@ def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:
     if as_json:
         console.print_json(record)
     elif "error" in record:
-        told = record["error"].removeprefix(Path(record["source"]).name + " ")
-        console.print_error(f"{record['source']}: {told}")
+        reason = record["error"].removeprefix(Path(record["source"]).name + " ")
+        console.print_error(f"{record['source']}: {reason}")
     elif not quiet:
         click.echo(f"{record['style']}: {record['views']} views of {record['faces']:,} faces")
         if record["missing"]:

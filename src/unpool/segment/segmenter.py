@@ -147,8 +147,8 @@ class Segmenter:
         if is_exported(source):
             names = [name for name in ("device", "precision", "exact") if name in options]
             exported = Exported(source, **{name: options.pop(name) for name in names})
-            told = settings(exported.card, exported.classes, source)
-            return cls(exported, **{**told, **options})
+            given = settings(exported.card, exported.classes, source)
+            return cls(exported, **{**given, **options})
         model, card = from_pretrained(source)
         if not isinstance(model, Network):
             raise WeightsError(

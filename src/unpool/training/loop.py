@@ -110,10 +110,10 @@ def take_step(
     Args:
         engine: the network, as `distributed.replicate` gave it, in training mode.
         stream: gives the parts of batches.
-        losses: gives the loss of a part that is made smaller, and the one that is told.
+        losses: gives the loss of a part that is made smaller, and the one to report.
         recipe: its `batch`, `accumulate`, `seed` and `clip` count.
         progress: with its optimizer, at its rates; one step further afterwards.
-        lr: the rate that is told.
+        lr: the rate to report.
         phase: where the training stands.
         cure: what may help where the loss runs away.
 
@@ -207,7 +207,7 @@ def descend(
         engine: the network, as `distributed.replicate` gave it.
         optimizer: of what learns.
         parts: of this process.
-        losses: gives the loss of a part that is made smaller, and the one that is told.
+        losses: gives the loss of a part that is made smaller, and the one to report.
         clip: largest norm of the gradient; None for any.
         where: the training stands, for the message of an error.
         cure: what may help.
@@ -223,9 +223,9 @@ def descend(
     for number, part in enumerate(parts, 1):
         waits = isinstance(engine, DistributedDataParallel) and number < len(parts)
         with engine.no_sync() if waits else nullcontext():  # type: ignore[operator]
-            total, told = losses(part)
+            total, shown = losses(part)
             (total / len(parts)).backward()  # type: ignore[no-untyped-call]
-        loss += float(told.item()) / len(parts)
+        loss += float(shown.item()) / len(parts)
     loss = distributed.mean(loss)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if loss == loss:

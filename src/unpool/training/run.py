@@ -298,7 +298,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a training state, whole or not at all.
+    """Write the state of a training run atomically.
 
     Raises:
         TrainingError: it cannot be written; what was there before is as it was.
@@ -308,7 +308,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read a training state of our own.
+    """Read the state of a training run that we wrote.
 
     Raises:
         WeightsError: it cannot be read, or is not what was written.
