@@ -1,4 +1,6 @@
-"""Where to compute, and in which arithmetic."""
+"""Where to compute, and at which precision."""
+
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -37,3 +39,13 @@ def bf16_pays(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported()
     has = torch.cpu.get_capabilities()
     return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
+
+
+def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[object]:
+    """Compute in bfloat16 inside of a `with`, where it is wanted and the hardware has it.
+
+    >>> with autocast(torch.device("cpu"), bf16=False):
+    ...     (torch.ones(1, 1) @ torch.ones(1, 1)).dtype
+    torch.float32
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16 and bf16_pays(device))

@@ -39,7 +39,7 @@ def test_other_names_of_splits_and_hidden_files(tmp_path):
     put(tmp_path, "fit/a/.2.png", "fit/.thumbs/3.png", "fit/a/.thumbs/3.png")
     (tmp_path / "fit/a/readme.txt").touch()
     assert names(open_folders(tmp_path, "fit")) == ["fit/a/1.png", "fit/b/1.png"]
-    with pytest.raises(DataError, match=r"fit, which has folders .* a split, name it with --split"):
+    with pytest.raises(DataError, match=r"fit, which has folders .* a split, set split or val"):
         open_folders(tmp_path, "train")
 
 

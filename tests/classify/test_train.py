@@ -18,7 +18,15 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from unpool import Segmenter, recipes
-from unpool.classify.train import Plan, build, epochs_done, fit, steps_of, train_classifier
+from unpool.classify.train import (
+    Accuracy,
+    Plan,
+    build,
+    epochs_done,
+    fit,
+    steps_of,
+    train_classifier,
+)
 from unpool.cli import main
 from unpool.data.batches import Batch
 from unpool.errors import DataError, ImageError, OptionError, TrainingError, WeightsError
@@ -26,7 +34,7 @@ from unpool.models import AlexNet, ZFNet, from_pretrained, load_tensors, prepare
 from unpool.recipes import RECIPES, ZFNET, ZFNET_SMALL, ClassificationRecipe, override
 from unpool.segment.train import train
 from unpool.training.loop import Step
-from unpool.training.run import Accuracy, load_state
+from unpool.training.run import load_state
 from unpool.vision.images import read_image
 
 TINY = ClassificationRecipe(
@@ -248,7 +256,7 @@ def test_a_loss_that_is_not_finite_stops_the_training():
     net = build(TINY, 3)
     with torch.no_grad():
         net.classifier.fc8.bias.fill_(torch.nan)
-    with pytest.raises(TrainingError, match=r"the loss is nan .* such as --set lr=0\.0002"):
+    with pytest.raises(TrainingError, match=r"the loss is nan .* such as lr=0\.0002"):
         next(fit(net, random_batches(), dataclasses.replace(TINY, batch=4), 12))
 
 
@@ -364,7 +372,7 @@ def test_a_class_that_val_does_not_show_is_named_and_the_training_goes_on(shapes
 
 
 def test_without_matplotlib_there_is_all_but_the_curves(shapes, tmp_path, monkeypatch):
-    monkeypatch.setattr("unpool.training.run.find_spec", lambda name: None)
+    monkeypatch.setattr("unpool.training.curves.find_spec", lambda name: None)
     with pytest.warns(UserWarning, match="curves.png is left out"):
         train_classifier(shapes, tmp_path / "run", TINY)
     assert files(tmp_path / "run") == FILES - {"plots/curves.png", "plots/confusion.png"}

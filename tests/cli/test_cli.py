@@ -30,9 +30,9 @@ from unpool.recipes import Phase, SegmentationRecipe
 from unpool.segment.ensemble import EDECONVNET, ENSEMBLES, EDeconvNet, load
 from unpool.segment.evaluate import evaluate
 from unpool.segment.segmenter import PRESETS, Segmenter
-from unpool.segment.train import train
+from unpool.segment.train import Validation, train
 from unpool.training.loop import Step
-from unpool.training.run import Preparation, Validation
+from unpool.training.task import Preparation
 from unpool.vision.images import read_mask
 from unpool.vision.proposals import METHODS
 

@@ -16,13 +16,12 @@ from unpool.errors import DataError, OptionError, TrainingError
 from unpool.generate import batches as module
 from unpool.generate.batches import Views, as_targets, codes, lessons, load_views, split_views
 from unpool.generate.evaluate import measure
-from unpool.generate.train import build, drawing_loss, fit, train_generator
+from unpool.generate.train import Likeness, build, drawing_loss, fit, train_generator
 from unpool.generate.transformations import spread_at
 from unpool.models import GenerativeNet, from_pretrained, save_pretrained
 from unpool.recipes import CHAIRS, CHAIRS_STAGE_1, RECIPES, GenerationRecipe, Rate, override
 from unpool.rendering.dataset import AZIMUTHS, open_chairs, view_name
-from unpool.training.loop import Progress, Step
-from unpool.training.run import Likeness
+from unpool.training.loop import LoopState, Step
 
 TINY = GenerationRecipe(
     "tiny",
@@ -362,7 +361,7 @@ def test_it_learns():
 
 def rates_of(recipe):
     net, views = build(recipe, 2), some_views(6)
-    progress = Progress()
+    progress = LoopState()
     for step in fit(net, lessons(views, np.arange(6), recipe, recipe.batch), recipe, progress):
         groups = progress.optimizer.param_groups
         yield step.lr, groups[1]["lr"]
@@ -442,7 +441,7 @@ def test_no_view_held_out_is_said(data, tmp_path):
 def test_a_loss_that_runs_away():
     recipe = dataclasses.replace(TINY, rates=(Rate(50, 10.0),), optimizer="sgd")
     stream = lessons(some_views(6), np.arange(6), recipe, 4)
-    with pytest.raises(TrainingError, match=r"such as --set rates.0.lr=1"):
+    with pytest.raises(TrainingError, match=r"such as rates.0.lr=1"):
         for _ in fit(build(recipe, 2), stream, recipe):
             pass
 

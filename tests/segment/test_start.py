@@ -105,7 +105,7 @@ def test_a_mean_of_two_architectures_is_refused(data, start, tmp_path):
 
 def test_a_mean_takes_no_other_trunk(data, start, tmp_path):
     recipe = dataclasses.replace(TINY, start=str(start), average_with_start=0.5)
-    message = r"leave --trunk-weights out, or set average_with_start=0"
+    message = r"leave trunk_weights out, or set average_with_start=0"
     refused(data, tmp_path, recipe, OptionError, message, trunk_weights=tmp_path / "vgg.pth")
 
 

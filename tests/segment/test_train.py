@@ -16,7 +16,7 @@ from unpool.models import FCN, from_pretrained
 from unpool.recipes import DECONVNET, Phase, SegmentationRecipe
 from unpool.segment.train import train
 from unpool.training.loop import Step
-from unpool.training.run import Preparation
+from unpool.training.task import Preparation
 from unpool.vision.images import read_image, write_mask
 
 TINY = SegmentationRecipe(
@@ -171,7 +171,7 @@ def test_tensorboard_has_every_step_once(data, tmp_path, stopped_at):
 
 def test_without_matplotlib_there_is_all_but_the_curves(data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    told = r"curves\.png is left out, for want of matplotlib: pip install matplotlib"
+    told = r"curves\.png is left out, because matplotlib is missing: pip install matplotlib"
     records = []
     with pytest.warns(UserWarning, match=told) as warned:
         summary = train(data, tmp_path / "run", TINY, report=records.append)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from unpool import distributed
 from unpool.classify.folders import ClassFolders
+from unpool.devices import autocast
 from unpool.files import atomic
 from unpool.models import Classifier, prepare
-from unpool.training.loop import arithmetic
 from unpool.vision.boxes import Crops
 from unpool.vision.figures import contact_sheet
 from unpool.vision.images import read_image
@@ -48,7 +48,7 @@ def rank(
     own = []
     for chunk in distributed.shard(chunks):
         images = np.stack([crops.center(read_image(sample.path)) for sample in chunk])
-        with arithmetic(device, bf16):
+        with autocast(device, bf16):
             found = net(prepare(torch.from_numpy(images).to(device), net.mean)).float()
         ranked = np.full((len(chunk), 1 + _TOP), -1, np.int64)
         ranked[:, 0] = [sample.label for sample in chunk]

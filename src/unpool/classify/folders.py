@@ -186,7 +186,7 @@ def _require_classes(home: Path, found: dict[str, list[Path]], least: int) -> No
     if inner := [name for name in found if _holds_classes(home / name)]:
         raise DataError(
             f"got {home / min(inner)}, which has folders but no images of its own; {wanted}: if "
-            f"{min(inner)} is a split, name it with --split or --val, else move its images up"
+            f"{min(inner)} is a split, set split or val to it, else move its images up"
         )
     if not any(found.values()):
         raise DataError(

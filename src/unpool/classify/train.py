@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -17,27 +15,19 @@ from unpool.classify.evaluate import draw_confusion, rank, shares, sheet, summar
 from unpool.classify.folders import ClassFolders, draw_crops, open_folders, require_images
 from unpool.data.batches import Batch, batches
 from unpool.data.crops import Draw
-from unpool.devices import find_device
+from unpool.devices import autocast
 from unpool.errors import OptionError
-from unpool.files import atomic, write_json
+from unpool.files import atomic
 from unpool.models import AlexNet, Classifier, ZFNet, prepare, save_pretrained
 from unpool.models.classifiers import initialize, renormalize
 from unpool.recipes import ClassificationRecipe
-from unpool.training.loop import (
-    Progress,
-    Step,
-    arithmetic,
-    optimizer_of,
-    parts_of,
-    set_rate,
-    take_step,
-)
-from unpool.training.run import Accuracy, Run, curves_missing, draw_curves, writing
+from unpool.training import loop
+from unpool.training import task as training
+from unpool.training.curves import curves_missing
+from unpool.training.loop import Group, LoopState, Step, lower_peaks
+from unpool.training.run import Run, writing
 from unpool.vision.boxes import Crops
 from unpool.vision.images import write_image
-
-_DROP = 0.1  #: factor of the learning rate where the validations stand still
-_TOP = 5
 
 
 class Plan(NamedTuple):
@@ -47,6 +37,15 @@ class Plan(NamedTuple):
     classes: int
     epochs: int
     steps: int
+
+
+class Accuracy(NamedTuple):
+    """A record of one validation of a classifier."""
+
+    n: int  #: steps done
+    epoch: int  #: epochs done
+    top1: float  #: fraction of the images whose class is the most probable
+    top5: float  #: fraction of those whose class is among the five most probable
 
 
 Report = Callable[[Plan | Step | Accuracy], None]
@@ -90,36 +89,107 @@ def train_classifier(
         DataError, ImageError, OptionError, WeightsError: what came cannot be used.
         TrainingError: the training failed, or its folder cannot be written to.
     """
-    where = find_device(distributed.local(device))
-    learn = open_folders(data, split)
-    choose = open_folders(data, val, learn.classes)
-    require_images(learn)
-    require_images(choose)
-    with distributed.join(where):
-        parts = parts_of(recipe)
-        torch.manual_seed(recipe.seed)
-        net = build(recipe, len(learn.classes)).to(where)
+    return training.train(
+        ClassificationTask(data, recipe, split, val),
+        output,
+        resume=resume,
+        tensorboard=tensorboard,
+        device=device,
+        command=command,
+        report=report,
+    )
+
+
+class ClassificationTask(training.Task[Batch]):
+    """Learn to classify from folders of images; the best network by top-1 accuracy is kept.
+
+    Args: see `train_classifier`.
+    """
+
+    recipe: ClassificationRecipe
+    objective: "ClassificationObjective"
+    panels = ({"top1": "top-1 on val", "top5": "top-5"},)
+
+    def __init__(
+        self, data: str | Path, recipe: ClassificationRecipe, split: str = "train", val: str = "val"
+    ) -> None:
+        self.data, self.recipe, self.split, self.val = data, recipe, split, val
+
+    def open(self) -> None:
+        """Open both splits, of the same classes or fewer."""
+        self.learn = open_folders(self.data, self.split)
+        self.classes = self.learn.classes
+        self.choose = open_folders(self.data, self.val, self.classes)
+        require_images(self.learn)
+        require_images(self.choose)
+
+    def arguments(self) -> dict[str, Any]:
+        """The data and its splits."""
+        return {"data": str(Path(self.data).resolve()), "split": self.split, "val": self.val}
+
+    def build(self, device: torch.device) -> "ClassificationObjective":
+        """The recipe's network."""
+        net = build(self.recipe, len(self.classes)).to(device)
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        run = Run(
-            Path(output),
-            recipe,
-            learn.classes,
-            net,
-            resume=resume,
-            tensorboard=tensorboard,
-            arguments={"data": str(Path(data).resolve()), "split": split, "val": val},
-        )
-        with closing(run):
-            present = {sample.label for sample in choose.samples}
-            if unseen := [n for i, n in enumerate(learn.classes) if i not in present]:
-                run.note(f"no image of {val} is of {', '.join(unseen)}, which are not judged")
-            if missing := curves_missing():
-                run.note(missing)
-            draw = cast(Draw, draw_crops(learn, _crops(recipe), recipe.seed))  # labels are (N,)
-            first, size = run.progress.step * parts, recipe.batch // parts
-            stream = batches(draw, size, first, distributed.rank(), distributed.world())
-            _fit(run, stream, learn, choose, report)
-            return _finish(run, learn, choose, command)
+        return ClassificationObjective(net, self.recipe, len(self.learn.samples))
+
+    def prepare(self, run: Run) -> None:
+        """Note classes that the validation does not see."""
+        present = {sample.label for sample in self.choose.samples}
+        if unseen := [n for i, n in enumerate(self.classes) if i not in present]:
+            run.note(f"no image of {self.val} is of {', '.join(unseen)}, which are not judged")
+
+    def batches(self, run: Run, start: int, size: int) -> Iterator[Batch]:
+        """Crops; their labels are (N,)."""
+        recipe, images = self.recipe, len(self.learn.samples)
+        if self.report is not None:
+            steps = steps_of(recipe, images)
+            self.report(Plan(images, len(self.classes), recipe.epochs, steps))
+        draw = cast(Draw, draw_crops(self.learn, _crops(recipe), recipe.seed))
+        return batches(draw, size, start, distributed.rank(), distributed.world())
+
+    def due(self, n: int) -> bool:
+        """After every epoch."""
+        return bool(self._ended(n))
+
+    def validate(self, run: Run, n: int) -> Accuracy:
+        """Top-1 and top-5 accuracy; the weights of the recipe's `keep` epochs are written."""
+        ended = self._ended(n)
+        _keep(run, ended, self.recipe)
+        ranked = rank(self.objective.learner, self.choose, _crops(self.recipe), self.recipe.bf16)
+        return Accuracy(n, ended[-1], *shares(ranked))
+
+    def score(self, record: Accuracy) -> float:
+        """The top-1 accuracy."""
+        return record.top1
+
+    def after_validation(self, run: Run) -> None:
+        """Lower the learning rate on a plateau."""
+        plateau, optimizer = self.recipe.plateau, run.state.optimizer
+        if plateau and optimizer and run.since_best and run.since_best % plateau == 0:
+            lower_peaks(optimizer)
+
+    def finish(self, run: Run, stream: Iterator[Batch], command: str) -> dict[str, Any]:
+        """Weights, card, images and figures of the best network."""
+        net, folder, recipe, learn = self.objective.learner, run.folder, self.recipe, self.learn
+        crops = _crops(recipe)
+        ranked = rank(net, self.choose, crops, recipe.bf16)
+        summary = {**summarize(ranked, self.choose, crops), "notes": run.notes}
+        if distributed.rank() == 0:
+            confusion = summary["confusion"]
+            with writing(folder):
+                save_pretrained(net, folder / "weights", _card(learn, recipe, summary, command))
+                write_confusion(folder / "eval/confusion.csv", confusion, learn.classes)
+                write_image(folder / "plots/predictions.png", sheet(ranked, self.choose, crops))
+                if not curves_missing():
+                    draw_confusion(folder / "plots/confusion.png", confusion, learn.classes)
+        return summary
+
+    def _ended(self, n: int) -> range:
+        """The epochs that step n, from 1, ends; small data may end several in a step."""
+        images = len(self.learn.samples)
+        before, done = (epochs_done(self.recipe, images, step) for step in (n - 1, n))
+        return range(before + 1, done + 1)
 
 
 def build(recipe: ClassificationRecipe, classes: int) -> Classifier:
@@ -138,44 +208,64 @@ def build(recipe: ClassificationRecipe, classes: int) -> Classifier:
     return net
 
 
+class ClassificationObjective(loop.Objective[Batch]):
+    """Cross entropy of a classifier; `images` is the number of images of an epoch."""
+
+    learner: Classifier
+    recipe: ClassificationRecipe
+
+    def __init__(self, net: Classifier, recipe: ClassificationRecipe, images: int) -> None:
+        super().__init__(net, recipe)
+        self.images = images
+
+    def steps(self) -> list[int]:
+        """A single phase."""
+        return [steps_of(self.recipe, self.images)]
+
+    def name(self, step: int) -> str:
+        """The epoch."""
+        epoch = epochs_done(self.recipe, self.images, step) + 1
+        return f"epoch {epoch} of {self.recipe.epochs}"
+
+    def cure(self) -> str:
+        """A lower learning rate."""
+        return f"lr={self.recipe.lr / 10:.2g}"
+
+    def groups(self) -> list[Group]:
+        """Filters decay, biases do not."""
+        return loop.filters_and_biases(self.learner, self.recipe.lr, self.recipe)
+
+    def losses(self, part: Batch) -> tuple[Tensor, Tensor]:
+        """The cross entropy, twice."""
+        truth = torch.from_numpy(part.labels).to(self.device)
+        with autocast(self.device, self.recipe.bf16):
+            found = self.network(prepare(torch.from_numpy(part.images).to(self.device)))
+        loss = F.cross_entropy(found.float(), truth)
+        return loss, loss
+
+    def after_step(self) -> None:
+        """Renormalize filters whose RMS is too large. Zeiler, Fergus 2014, section 3."""
+        for layer in self.learner.features:
+            if isinstance(layer, nn.Conv2d) and self.recipe.rms is not None:
+                renormalize(layer.weight, self.recipe.rms)
+
+
 def fit(
     net: Classifier,
     stream: Iterator[Batch],
     recipe: ClassificationRecipe,
     images: int,
-    progress: Progress | None = None,
+    state: LoopState | None = None,
     optimizer_state: dict[str, object] | None = None,
 ) -> Iterator[Step]:
-    """Train; a record comes out after every step, and the caller does the rest in its `for`.
+    """Train a classifier by a recipe, see `unpool.training.loop.fit`.
 
     Args:
-        net: changed in place.
-        stream: the parts of batches, beginning with the first one of the first step to be done;
-            their labels are (N,).
-        recipe: what is done.
-        images: how many images an epoch has.
-        progress: kept up to date; `progress.step` steps count as done.
-        optimizer_state: of a training run that was left in its middle.
-
-    Raises:
-        TrainingError: the loss or its gradient is not finite.
+        net, stream, recipe, state, optimizer_state: as there; labels are (N,).
+        images: the number of images of an epoch.
     """
-    progress = progress or Progress()
-    optimizer = progress.optimizer = optimizer_of(_groups(net, recipe), recipe)
-    if optimizer_state is not None:
-        optimizer.load_state_dict(optimizer_state)
-    engine, steps = distributed.replicate(net), steps_of(recipe, images)
-    losses, cure = partial(_losses, engine, recipe), f"--set lr={recipe.lr / 10:.2g}"
-    while progress.step < steps:
-        drops = steps if recipe.plateau else None  # never by itself, see `_drop`; or on a line
-        lr = set_rate(optimizer, progress.step, steps, recipe.warmup, drops)
-        epoch = f"epoch {epochs_done(recipe, images, progress.step) + 1} of {recipe.epochs}"
-        net.train()
-        step = take_step(engine, stream, losses, recipe, progress, lr, epoch, cure)
-        for layer in net.features:
-            if isinstance(layer, nn.Conv2d) and recipe.rms is not None:
-                renormalize(layer.weight, recipe.rms)
-        yield step
+    objective = ClassificationObjective(net, recipe, images)
+    return loop.fit(objective, stream, state, optimizer_state)
 
 
 def steps_of(recipe: ClassificationRecipe, images: int) -> int:
@@ -192,98 +282,15 @@ def _crops(recipe: ClassificationRecipe) -> Crops:
     return Crops(recipe.size, recipe.enlarged, recipe.corners, recipe.flip)
 
 
-def _groups(net: Classifier, recipe: ClassificationRecipe) -> list[dict[str, Any]]:
-    """Filters decay, biases do not."""
-    kinds = [
-        ([p for p in net.parameters() if p.dim() > 1], recipe.weight_decay),
-        ([p for p in net.parameters() if p.dim() < 2], 0.0),
-    ]
-    return [
-        {"params": chosen, "lr": recipe.lr, "peak": recipe.lr, "weight_decay": decay}
-        for chosen, decay in kinds
-    ]
-
-
-def _losses(engine: nn.Module, recipe: ClassificationRecipe, part: Batch) -> tuple[Tensor, Tensor]:
-    device = next(engine.parameters()).device
-    truth = torch.from_numpy(part.labels).to(device)
-    with arithmetic(device, recipe.bf16):
-        found = engine(prepare(torch.from_numpy(part.images).to(device)))
-    loss = F.cross_entropy(found.float(), truth)
-    return loss, loss
-
-
-def _fit(
-    run: Run[ClassificationRecipe, Classifier],
-    stream: Iterator[Batch],
-    learn: ClassFolders,
-    choose: ClassFolders,
-    report: Report | None,
-) -> None:
-    """Do the steps that are left; validate, keep and save in between."""
-    recipe, net, images = run.recipe, run.learner, len(learn.samples)
-    if report is not None and distributed.rank() == 0:
-        report(Plan(images, len(learn.classes), recipe.epochs, steps_of(recipe, images)))
-    if run.tired:
-        return
-    for step in fit(net, stream, recipe, images, run.progress, run.optimizer_state):
-        run.log(step, report)
-        before, done = (epochs_done(recipe, images, n) for n in (step.n - 1, step.n))
-        if done > before:
-            _keep(run, range(before + 1, done + 1))
-            ranked = rank(net, choose, _crops(recipe), recipe.bf16)
-            record = Accuracy(step.n, done, *shares(ranked))
-            run.log(record, report)
-            run.judge(record.top1)
-            if recipe.plateau and run.stale and run.stale % recipe.plateau == 0:
-                _drop(run.progress)
-        if done > before or step.n % recipe.save_every == 0:
-            run.save()
-        if run.tired:
-            return
-
-
-def _drop(progress: Progress) -> None:
-    """Let the learning rate fall; the optimizer's state tells it to a run that goes on."""
-    assert progress.optimizer is not None
-    for group in progress.optimizer.param_groups:
-        group["peak"] *= _DROP
-
-
-def _keep(run: Run[ClassificationRecipe, Classifier], ended: range) -> None:
+def _keep(run: Run, ended: range, recipe: ClassificationRecipe) -> None:
     """Keep the weights of the epochs that the recipe names, to see features evolve."""
     if distributed.rank() > 0:
         return
-    for epoch in set(ended) & set(run.recipe.keep):
+    for epoch in set(ended) & set(recipe.keep):
         path = run.folder / f"checkpoints/epochs/{epoch:03}.safetensors"
         tensors = {k: v.detach().cpu().contiguous() for k, v in run.learner.state_dict().items()}
         with writing(path), atomic(path) as temporary:
             save_file(tensors, temporary, metadata={"format": "pt"})
-
-
-def _finish(
-    run: Run[ClassificationRecipe, Classifier],
-    learn: ClassFolders,
-    choose: ClassFolders,
-    command: str,
-) -> dict[str, Any]:
-    """Weights, card, images and figures of the best network."""
-    run.take_best()
-    net, folder, recipe = run.learner, run.folder, run.recipe
-    crops = _crops(recipe)
-    ranked = rank(net, choose, crops, recipe.bf16)
-    summary = {**summarize(ranked, choose, crops), "notes": run.notes}
-    if distributed.rank() == 0:
-        with writing(folder):
-            save_pretrained(net, folder / "weights", _card(learn, recipe, summary, command))
-            write_json(folder / "eval/summary.json", summary)
-            write_confusion(folder / "eval/confusion.csv", summary["confusion"], learn.classes)
-            write_image(folder / "plots/predictions.png", sheet(ranked, choose, crops))
-            if not curves_missing():
-                draw_curves(folder, {"top1": "top-1 on val", "top5": "top-5"})
-                draw_confusion(folder / "plots/confusion.png", summary["confusion"], learn.classes)
-    distributed.barrier()
-    return summary
 
 
 def _card(

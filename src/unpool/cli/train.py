@@ -12,10 +12,12 @@ from unpool.cli.progress import progress
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
-    from unpool.classify.train import Plan
+    from unpool.classify.train import Accuracy, Plan
+    from unpool.generate.train import Likeness
     from unpool.recipes import ClassificationRecipe, GenerationRecipe, Recipe, SegmentationRecipe
+    from unpool.segment.train import Validation
     from unpool.training.loop import Step
-    from unpool.training.run import Accuracy, Likeness, Preparation, Validation
+    from unpool.training.task import Preparation
 
 _LISTED = 40  # classes that are printed, at most
 
@@ -205,7 +207,7 @@ def _segment(
     from unpool import distributed
     from unpool.segment.train import train as application
     from unpool.training.loop import Step
-    from unpool.training.run import Preparation
+    from unpool.training.task import Preparation
 
     speaks, steps = distributed.is_main_process(), sum(phase.steps for phase in recipe.phases)
     with progress("training", quiet or not speaks) as show, console.plain_warnings():
@@ -284,7 +286,7 @@ def _draw(
     from unpool import distributed
     from unpool.generate.train import train_generator
     from unpool.training.loop import Step
-    from unpool.training.run import Preparation
+    from unpool.training.task import Preparation
 
     speaks = distributed.is_main_process()
     with progress("training", quiet or not speaks) as show, console.plain_warnings():

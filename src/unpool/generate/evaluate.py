@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unpool import distributed
+from unpool.devices import autocast
 from unpool.generate.batches import Views, as_targets, codes
 from unpool.models import GenerativeNet
-from unpool.training.loop import arithmetic
 
 _AT_ONCE = 32  # images that are drawn together
 _SHOWN = 12  # columns of the sheet
@@ -58,7 +58,7 @@ def measure(net: GenerativeNet, views: Views, bf16: bool = False) -> Measured:
 def draw(net: GenerativeNet, views: Views, bf16: bool = False) -> tuple[Tensor, Tensor]:
     """RGB (N, 3, S, S) and mask (N, 1, S, S) of views, both cut to 0 to 1."""
     device = next(net.parameters()).device
-    with arithmetic(device, bf16):
+    with autocast(device, bf16):
         none = torch.zeros(len(views.styles), net.numbers, device=device)
         rgb, mask = net(*codes(views, net.styles, device), none)
     return rgb.float().clamp(0, 1), mask.float().mean(1, keepdim=True).clamp(0, 1)

@@ -1,20 +1,16 @@
 """Train a network that draws, by a recipe, on rendered views of objects."""
 
-import math
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from unpool import distributed
-from unpool.devices import find_device
-from unpool.files import write_json
+from unpool.devices import autocast
 from unpool.generate.batches import (
     Lesson,
-    Views,
     as_targets,
     codes,
     lessons,
@@ -30,19 +26,22 @@ from unpool.models.generator import initialize
 from unpool.recipes import GenerationRecipe
 from unpool.rendering.dataset import Chairs, open_chairs
 from unpool.rendering.write import read_credits
-from unpool.training.loop import (
-    Progress,
-    Step,
-    arithmetic,
-    optimizer_of,
-    parts_of,
-    scale_rates,
-    take_step,
-)
-from unpool.training.run import Likeness, Preparation, Run, curves_missing, draw_curves, writing
+from unpool.training import loop
+from unpool.training import task as training
+from unpool.training.loop import Group, LoopState, Rate, Step
+from unpool.training.run import Run, writing
+from unpool.training.task import Preparation
 from unpool.vision.images import write_image
 
-_LEAST = 0.02  #: part of the first rate to which a falling one falls
+
+class Likeness(NamedTuple):
+    """A record of one validation of a network that generates."""
+
+    n: int  #: steps done
+    mse: float  #: squared error of colors 0 to 1, over the pixels inside the true masks
+    iou: float  #: of generated and true masks, the pixels of all views together
+    iou_mean: float  #: the mean over the views
+
 
 Report = Callable[[Step | Likeness | Preparation], None]
 
@@ -82,40 +81,102 @@ def train_generator(
         DataError, OptionError, WeightsError: what came cannot be used.
         TrainingError: the training failed, or its folder cannot be written to.
     """
-    where = find_device(distributed.local(device))
-    chairs = open_chairs(data)
-    learned, held = split_views(chairs, recipe.held_out)
-    with distributed.join(where):
-        parts = parts_of(recipe)
-        torch.manual_seed(recipe.seed)
-        net = build(recipe, len(chairs.styles)).to(where)
+    return training.train(
+        GenerationTask(data, recipe),
+        output,
+        resume=resume,
+        tensorboard=tensorboard,
+        device=device,
+        command=command,
+        report=report,
+    )
+
+
+class GenerationTask(training.Task[Lesson]):
+    """Learn to generate rendered views; the weights after the last step are kept.
+
+    Args: see `train_generator`.
+    """
+
+    recipe: GenerationRecipe
+    objective: "GenerationObjective"
+    panels = ({"mse": "MSE inside the mask"}, {"iou": "IoU of the mask"})
+
+    def __init__(self, data: str | Path, recipe: GenerationRecipe) -> None:
+        self.data, self.recipe = data, recipe
+
+    def open(self) -> None:
+        """Open the views, and hold some out."""
+        self.chairs = open_chairs(self.data)
+        self.learned, self.held = split_views(self.chairs, self.recipe.held_out)
+        self.classes = list(self.chairs.styles)
+
+    def arguments(self) -> dict[str, Any]:
+        """The data."""
+        return {"data": str(Path(self.data).resolve())}
+
+    def build(self, device: torch.device) -> "GenerationObjective":
+        """The recipe's network, with the weights of a warm start; teachers are loaded, too."""
+        net = build(self.recipe, len(self.classes)).to(device)
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        styles = list(chairs.styles)
-        teachers = load_teachers(recipe, styles, where)
-        run = Run(
-            Path(output),
-            recipe,
-            styles,
-            net,
-            resume=resume,
-            tensorboard=tensorboard,
-            arguments={"data": str(Path(data).resolve())},
-        )
-        with closing(run):
-            if not len(held):
-                run.note("no view is held out; what is measured was learned from")
-                held = learned[:: max(len(learned) // 400, 1)]
-            if missing := curves_missing():
-                run.note(missing)
-            views = load_views(chairs, recipe.size, _teller(report))
-            choose = views.take(held)
-            first, size = run.progress.step * parts, recipe.batch // parts
-            stream = lessons(views, learned, recipe, size, first)
-            if recipe.teachers:
-                around = float(views.elevations.min()), float(views.elevations.max())
-                stream = taught(stream, teachers, recipe, size, around, first)
-            _fit(run, stream, choose, report)
-            return _finish(run, chairs, choose, len(learned), command)
+        self.teachers = load_teachers(self.recipe, self.classes, device)
+        return GenerationObjective(net, self.recipe)
+
+    def prepare(self, run: Run) -> None:
+        """Without held-out views, measure on some of those learned from."""
+        if not len(self.held):
+            run.note("no view is held out; what is measured was learned from")
+            self.held = self.learned[:: max(len(self.learned) // 400, 1)]
+
+    def batches(self, run: Run, start: int, size: int) -> Iterator[Lesson]:
+        """Rendered views with random transformations, and what teachers generate."""
+        views = load_views(self.chairs, self.recipe.size, self._show_progress)
+        self.choose = views.take(self.held)
+        stream = lessons(views, self.learned, self.recipe, size, start)
+        if self.recipe.teachers:
+            around = float(views.elevations.min()), float(views.elevations.max())
+            stream = taught(stream, self.teachers, self.recipe, size, around, start)
+        return stream
+
+    def due(self, n: int) -> bool:
+        """At every `validate_every` steps only: nothing is chosen by the last one."""
+        return n % (self.recipe.validate_every or self.recipe.steps) == 0
+
+    def validate(self, run: Run, n: int) -> Likeness:
+        """Errors on the held-out views, and a sheet of them."""
+        record = Likeness(n, *measure(self.objective.learner, self.choose, self.recipe.bf16))
+        self._write_sheet(run)
+        return record
+
+    def finish(self, run: Run, stream: Iterator[Lesson], command: str) -> dict[str, Any]:
+        """Weights, card, images and figures of the network as it is stored."""
+        folder, recipe, net = run.folder, self.recipe, self.objective.learner
+        card = _card(self.chairs, recipe, len(self.learned), command)
+        if distributed.rank() == 0:
+            with writing(folder):
+                save_pretrained(net, folder / "weights", card, int8=recipe.int8)
+        distributed.barrier()
+        stored = from_pretrained(folder / "weights")[0].to(self.objective.device)
+        protocol = "views at azimuths held out" if recipe.held_out else "views learned from"
+        figures = measure(stored, self.choose)._asdict()
+        figures |= {"views": len(self.choose.styles), "protocol": protocol}
+        distributed.barrier()
+        if distributed.rank() == 0:
+            with writing(folder):
+                card["figures"] = {f"{self.chairs.root.name}": figures}
+                save_pretrained(net, folder / "weights", card, int8=recipe.int8)
+        self._write_sheet(run)
+        return {**figures, "notes": run.notes}
+
+    def _write_sheet(self, run: Run) -> None:
+        if distributed.rank() == 0:
+            with writing(run.folder):
+                sheet = compare(self.objective.learner, self.choose, self.recipe.bf16)
+                write_image(run.folder / "plots/drawings.png", sheet)
+
+    def _show_progress(self, done: int, total: int, *_: str) -> None:
+        if self.report is not None:
+            self.report(Preparation(done, total))
 
 
 def build(recipe: GenerationRecipe, styles: int) -> GenerativeNet:
@@ -146,44 +207,65 @@ def build(recipe: GenerationRecipe, styles: int) -> GenerativeNet:
     return net
 
 
+class GenerationObjective(loop.Objective[Lesson]):
+    """Squared errors of generated views and masks, see `drawing_loss`."""
+
+    learner: GenerativeNet
+    recipe: GenerationRecipe
+
+    def steps(self) -> list[int]:
+        """A single phase, whose learning rate changes."""
+        return [self.recipe.steps]
+
+    def name(self, step: int) -> str:
+        """There is a single phase."""
+        return "drawing"
+
+    def cure(self) -> str:
+        """A lower learning rate."""
+        return f"rates.0.lr={self.recipe.rates[0].lr / 10:.2g}"
+
+    def groups(self) -> list[Group]:
+        """Filters and biases, which learn at rates of their own; nothing decays."""
+        return loop.filters_and_biases(self.learner, self.recipe.rates[0].lr, self.recipe)
+
+    def rate(self, n: int) -> Rate:
+        """The learning rate of step n, relative to the first of the recipe's rates."""
+        recipe, end = self.recipe, 0
+        before = first = recipe.rates[0].lr
+        for rate in recipe.rates:
+            begin, end = end, end + rate.steps
+            if n < end:
+                break
+            before = rate.lr
+        factor, drop = rate.lr / first, 1.0
+        if recipe.schedule != "constant":
+            factor *= loop.scheduled(recipe.schedule, n, recipe.steps)
+        elif n == begin:
+            drop = rate.lr / before
+        return Rate(loop.warmup(n, recipe.warmup) * factor, drop)
+
+    def losses(self, part: Lesson) -> tuple[Tensor, Tensor]:
+        """The loss of a part, twice."""
+        recipe, device = self.recipe, self.device
+        vectors = part.vectors.to(device)
+        targets = transform_images(as_targets(part.views.images, device), vectors)
+        with autocast(device, recipe.bf16):
+            rgb, mask = self.network(*codes(part.views, self.learner.styles, device), vectors)
+        weights = recipe.rgb_weight, recipe.mask_weight, recipe.background, recipe.overlap_weight
+        loss = drawing_loss(rgb.float(), mask.float(), targets, *weights)
+        return loss, loss
+
+
 def fit(
     net: GenerativeNet,
     stream: Iterator[Lesson],
     recipe: GenerationRecipe,
-    progress: Progress | None = None,
+    state: LoopState | None = None,
     optimizer_state: dict[str, object] | None = None,
 ) -> Iterator[Step]:
-    """Train; a record comes out after every step, and the caller does the rest in its `for`.
-
-    Args:
-        net: changed in place.
-        stream: the parts of batches, beginning with the first one of the first step to be done.
-        recipe: what is done.
-        progress: kept up to date; `progress.step` steps count as done.
-        optimizer_state: of a training run that was left in its middle.
-
-    Raises:
-        TrainingError: the loss or its gradient is not finite.
-    """
-    progress = progress or Progress()
-    optimizer = progress.optimizer = optimizer_of(_groups(net, recipe), recipe)
-    if optimizer_state is not None:
-        optimizer.load_state_dict(optimizer_state)
-    engine, device = distributed.replicate(net), next(net.parameters()).device
-    weights = recipe.rgb_weight, recipe.mask_weight, recipe.background, recipe.overlap_weight
-    cure = f"--set rates.0.lr={recipe.rates[0].lr / 10:.2g}"
-
-    def losses(part: Lesson) -> tuple[Tensor, Tensor]:
-        targets = transform_images(as_targets(part.views.images, device), part.vectors.to(device))
-        with arithmetic(device, recipe.bf16):
-            rgb, mask = engine(*codes(part.views, net.styles, device), part.vectors.to(device))
-        loss = drawing_loss(rgb.float(), mask.float(), targets, *weights)
-        return loss, loss
-
-    net.train()
-    while progress.step < recipe.steps:
-        lr = _set_rates(optimizer, recipe, progress.step)
-        yield take_step(engine, stream, losses, recipe, progress, lr, "drawing", cure)
+    """Train a generator by a recipe, see `unpool.training.loop.fit`."""
+    return loop.fit(GenerationObjective(net, recipe), stream, state, optimizer_state)
 
 
 def drawing_loss(
@@ -231,82 +313,11 @@ def _overlap(mask: Tensor, target: Tensor) -> Tensor:
     return both / (drawn.sum((1, 2, 3)) + target.sum((1, 2, 3)) - both).clamp_min(1)
 
 
-def _teller(report: Report | None) -> Callable[[int, int], None]:
-    def tell(done: int, total: int) -> None:
-        if report is not None and distributed.rank() == 0:
-            report(Preparation(done, total))
-
-    return tell
-
-
-def _groups(net: GenerativeNet, recipe: GenerationRecipe) -> list[dict[str, Any]]:
-    """Filters and biases, which learn at rates of their own; nothing decays."""
-    kinds = [
-        ([p for p in net.parameters() if p.dim() > 1], 1.0),
-        ([p for p in net.parameters() if p.dim() < 2], recipe.bias_lr),
-    ]
-    lr = recipe.rates[0].lr
-    return [
-        {"params": chosen, "lr": lr * factor, "peak": lr * factor, "weight_decay": 0.0}
-        for chosen, factor in kinds
-    ]
-
-
-def _set_rates(optimizer: torch.optim.Optimizer, recipe: GenerationRecipe, n: int) -> float:
-    """Set the rates of step n, relative to the first."""
-    first, end = recipe.rates[0].lr, 0
-    rise = min(1.0, (n + 1) / max(recipe.warmup, 1))
-    before = first
-    for rate in recipe.rates:
-        begin, end = end, end + rate.steps
-        if n < end:
-            break
-        before = rate.lr
-    factor, drop = rate.lr / first, 1.0
-    if recipe.schedule == "cosine":
-        factor *= max(_LEAST, (1 + math.cos(math.pi * n / recipe.steps)) / 2)
-    elif n == begin:
-        drop = rate.lr / before
-    return scale_rates(optimizer, rise * factor, drop)
-
-
-def _fit(
-    run: Run[GenerationRecipe, GenerativeNet],
-    stream: Iterator[Lesson],
-    choose: Views,
-    report: Report | None,
-) -> None:
-    """Do the steps that are left; validate and save in between."""
-    recipe, net = run.recipe, run.learner
-    for step in fit(net, stream, recipe, run.progress, run.optimizer_state):
-        run.log(step, report)
-        if step.n % (recipe.validate_every or recipe.steps) == 0:
-            run.log(Likeness(step.n, *measure(net, choose, recipe.bf16)), report)
-            _show(run, choose)
-            net.train()
-        if step.n % recipe.save_every == 0 or step.n == recipe.steps:
-            run.save()
-
-
-def _show(run: Run[GenerationRecipe, GenerativeNet], choose: Views) -> None:
-    if distributed.rank() == 0:
-        with writing(run.folder):
-            sheet = compare(run.learner, choose, run.recipe.bf16)
-            write_image(run.folder / "plots/drawings.png", sheet)
-
-
-def _finish(
-    run: Run[GenerationRecipe, GenerativeNet],
-    chairs: Chairs,
-    choose: Views,
-    learned: int,
-    command: str,
-) -> dict[str, Any]:
-    """Weights, card, images and figures of the network as it is stored."""
-    folder, recipe = run.folder, run.recipe
+def _card(chairs: Chairs, recipe: GenerationRecipe, learned: int, command: str) -> dict[str, Any]:
+    """The model card, without its figures."""
     thanks = read_credits(chairs.root)
     terms = sorted({str(record["license"]) for record in thanks if record.get("license")})
-    card = {
+    return {
         "styles": list(chairs.styles),
         "elevations": sorted({view.elevation for view in chairs.views}),
         "mode": "generate",
@@ -316,23 +327,3 @@ def _finish(
         "command": command,
         "attribution": thanks,
     }
-    if distributed.rank() == 0:
-        with writing(folder):
-            save_pretrained(run.learner, folder / "weights", card, int8=recipe.int8)
-    distributed.barrier()
-    stored = from_pretrained(folder / "weights")[0].to(next(run.learner.parameters()).device)
-    protocol = "views at azimuths held out" if recipe.held_out else "views learned from"
-    figures = measure(stored, choose)._asdict()
-    figures |= {"views": len(choose.styles), "protocol": protocol}
-    summary = {**figures, "notes": run.notes}
-    distributed.barrier()
-    if distributed.rank() == 0:
-        with writing(folder):
-            card["figures"] = {f"{chairs.root.name}": figures}
-            save_pretrained(run.learner, folder / "weights", card, int8=recipe.int8)
-            write_json(folder / "eval/summary.json", summary)
-            _show(run, choose)
-            if not curves_missing():
-                draw_curves(folder, {"mse": "MSE inside the mask"}, {"iou": "IoU of the mask"})
-    distributed.barrier()
-    return summary

@@ -16,6 +16,7 @@ class ClassificationRecipe(Recipe):
 
     kind: ClassVar[str] = "classification"
     task: ClassVar[str] = "unpool.classify.train:ClassificationTask"
+    options: ClassVar[tuple[str, ...]] = ("split", "val")
 
     _: KW_ONLY
 
@@ -36,7 +37,8 @@ class ClassificationRecipe(Recipe):
     # how it is learned
     epochs: Count = 70  #: how often each image is seen
     lr: LearningRate = 0.01  #: peak learning rate
-    plateau: Count | None = 3  #: epochs without a better one until the learning rate falls tenfold
+    plateau: Count | None = 3
+    """Validations without a better one after which the learning rate falls tenfold; None: never."""
     rms: Positive | None = 0.1  #: largest RMS of a filter of a convolution, which is renormalized
     validate_every: Count | None = None
 

@@ -62,7 +62,6 @@ class GenerationRecipe(Recipe):
     mask_weight: Weight = 1.0  #: of that of the mask
     overlap_weight: Weight = 0.0  #: of 1 - IoU of an image's mask, see `drawing_loss`
     background: Fraction = 1.0  #: weight of the error of colors where there is no mask
-    eps: Annotated[float, Range(1e-16, 1)] = 1e-8  #: of Adam
     bias_lr: Annotated[float, Range(0, 100)] = 2.0
 
     # what is kept

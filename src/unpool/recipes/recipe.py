@@ -28,6 +28,7 @@ class Recipe:
 
     kind: ClassVar[str]  #: of what is learned, for the run folder
     task: ClassVar[str]  #: "module:class" of the `unpool.training.task.Task` that goes by it
+    options: ClassVar[tuple[str, ...]] = ()  #: keyword arguments of that task, besides the data
 
     name: str
     _: KW_ONLY
@@ -41,6 +42,7 @@ class Recipe:
     # the optimizer
     optimizer: Annotated[str, OneOf("adamw", "sgd")] = "sgd"
     momentum: Annotated[float, Range(0, 0.999)] = 0.9  #: of SGD
+    eps: Annotated[float, Range(1e-16, 1)] = 1e-8  #: of AdamW
     weight_decay: Weight = 0.0  #: of filters; biases do not decay
     bias_lr: Annotated[float, Range(0, 100)] = 1.0  #: learning rate of biases, by that of filters
     clip: Positive | None = None  #: largest norm of the gradient

@@ -44,6 +44,7 @@ class SegmentationRecipe(Recipe):
 
     kind: ClassVar[str] = "segmentation"
     task: ClassVar[str] = "unpool.segment.train:SegmentationTask"
+    options: ClassVar[tuple[str, ...]] = ("split", "val", "trunk_weights", "trunk_inputs")
 
     phases: tuple[Phase, ...]
     _: KW_ONLY

@@ -13,7 +13,7 @@ from unpool.errors import OptionError, WeightsError
 from unpool.models import Network, from_pretrained, load_vgg
 from unpool.recipes import SegmentationRecipe
 from unpool.segment.growing import Learner, Scaffold
-from unpool.training.run import Run, load_state, save_state
+from unpool.training.run import load_state, save_state
 
 
 class Start(NamedTuple):
@@ -53,7 +53,7 @@ def begin(
             if trunk_weights is not None:
                 raise OptionError(
                     "got weights for the trunk, but the result is a mean with those of start; "
-                    "leave --trunk-weights out, or set average_with_start=0"
+                    "leave trunk_weights out, or set average_with_start=0"
                 )
             _require_mean(learner.net, trained, card.get("classes") or [], classes)
             start = Start(card, trained.state_dict())
@@ -64,33 +64,31 @@ def begin(
     return start
 
 
-def keep_start(run: Run[SegmentationRecipe, Learner], start: Start) -> None:
+def keep_start(path: Path, recipe: SegmentationRecipe, start: Start) -> None:
     """Keep in the run folder what `read_start` reads, whatever becomes of the weights themselves.
 
     Raises:
         TrainingError: it cannot be written.
     """
-    if run.recipe.start is not None and distributed.rank() == 0:
-        save_state(run.start_path, {"model": start.tensors, "card": start.card})
+    if recipe.start is not None and distributed.rank() == 0:
+        save_state(path, {"model": start.tensors, "card": start.card})
 
 
-def read_start(run: Run[SegmentationRecipe, Learner]) -> Start:
+def read_start(path: Path, recipe: SegmentationRecipe, net: Network) -> Start:
     """What a run that goes on began with.
 
     Raises:
         WeightsError: it is missing, cannot be read, or is of another run.
     """
-    if run.recipe.start is None:
+    if recipe.start is None:
         return Start({}, {})
     cure = "put back a copy, or begin a new run in another folder"
-    if not run.start_path.exists():
-        raise WeightsError(
-            f"{run.start_path} is missing, which tells what the run began with; {cure}"
-        )
-    state = load_state(run.start_path)
-    wanted = _shapes(run.learner.net.state_dict()) if run.recipe.average_with_start else {}
+    if not path.exists():
+        raise WeightsError(f"{path} is missing, which tells what the run began with; {cure}")
+    state = load_state(path)
+    wanted = _shapes(net.state_dict()) if recipe.average_with_start else {}
     if "card" not in state or _shapes(state["model"]) != wanted:
-        raise WeightsError(f"{run.start_path} is not what the run began with; {cure}")
+        raise WeightsError(f"{path} is not what the run began with; {cure}")
     return Start(state["card"], state["model"])
 
 

@@ -2,10 +2,9 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import closing
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,27 +19,19 @@ from unpool.data.copy_paste import find_paster
 from unpool.data.crops import Cut, Draw, Views, class_balance, draw_views, draw_windows, take_turns
 from unpool.data.datasets import DataSet, open_data, read_labels, read_sample
 from unpool.data.windows import find_proposals, object_windows, proposal_windows, repeat_rare
-from unpool.devices import find_device
+from unpool.devices import autocast
 from unpool.errors import DataError, OptionError
-from unpool.files import write_json
 from unpool.models import FCN, DeconvNet, save_pretrained
 from unpool.models.vgg import MEAN_BGR, prepare, trunk_table
 from unpool.recipes import SegmentationRecipe
 from unpool.segment.evaluate import evaluate
+from unpool.segment.fit import SegmentationObjective, estimate_statistics, set_mode
 from unpool.segment.growing import Learner, Plain, Scaffold
 from unpool.segment.segmenter import Segmenter, score_whole
 from unpool.segment.start import Start, begin, keep_start, mix, read_start
-from unpool.training.loop import arithmetic, estimate_statistics, fit, parts_of, set_learning
-from unpool.training.run import (
-    Preparation,
-    Report,
-    Run,
-    Validation,
-    begun,
-    curves_missing,
-    draw_curves,
-    writing,
-)
+from unpool.training import task as training
+from unpool.training.run import Run, writing
+from unpool.training.task import Preparation, Report
 from unpool.vision.drawing import overlay
 from unpool.vision.figures import contact_sheet
 from unpool.vision.images import image_size, voc_palette, write_image
@@ -90,49 +81,134 @@ def train(
         DataError, ImageError, OptionError, WeightsError: what came cannot be used.
         TrainingError: the training failed, or its folder cannot be written to.
     """
-    where = find_device(distributed.local(device))
-    learn, choose = open_data(data, split), open_data(data, val)
-    if learn.classes != choose.classes:
-        raise DataError(f"got other classes in {split} than in {val}; write them to classes.txt")
-    shown = count_classes(learn)
-    count_classes(choose)  # which reads all that the validations will read
-    with distributed.join(where):
-        parts = parts_of(recipe)
-        torch.manual_seed(recipe.seed)
-        learner = build(recipe, len(learn.classes)).to(where)
+    task = SegmentationTask(data, recipe, split, val, trunk_weights, trunk_inputs)
+    return training.train(
+        task,
+        output,
+        resume=resume,
+        tensorboard=tensorboard,
+        device=device,
+        command=command,
+        report=report,
+    )
+
+
+class Validation(NamedTuple):
+    """A record of one validation."""
+
+    n: int  #: steps done
+    phase: str
+    miou: float
+
+
+class SegmentationTask(training.Task[Batch]):
+    """Learn to segment from labeled images; the best network by mean IoU is kept.
+
+    Args: see `train`.
+    """
+
+    recipe: SegmentationRecipe
+    objective: SegmentationObjective
+    panels = ({"miou": "mean IoU on val"},)
+
+    def __init__(
+        self,
+        data: str | Path,
+        recipe: SegmentationRecipe,
+        split: str = "train",
+        val: str = "val",
+        trunk_weights: str | Path | None = None,
+        trunk_inputs: str = "caffe",
+    ) -> None:
+        self.data, self.recipe, self.split, self.val = data, recipe, split, val
+        self.trunk_weights, self.trunk_inputs = trunk_weights, trunk_inputs
+        self.start: Start | None = None  #: None in a resumed run, until it is read
+
+    def open(self) -> None:
+        """Open both splits; read all masks, so that unusable ones are found at once."""
+        self.learn, self.choose = open_data(self.data, self.split), open_data(self.data, self.val)
+        self.classes = self.learn.classes
+        if self.classes != self.choose.classes:
+            raise DataError(
+                f"got other classes in {self.split} than in {self.val}; write them to classes.txt"
+            )
+        self.counts = count_classes(self.learn)
+        count_classes(self.choose)
+
+    def arguments(self) -> dict[str, Any]:
+        """The data, its splits and the trunk's weights."""
+        return {
+            "data": str(Path(self.data).resolve()),
+            "split": self.split,
+            "val": self.val,
+            "trunk_weights": self.trunk_weights and str(Path(self.trunk_weights).resolve()),
+            "trunk_inputs": self.trunk_inputs,
+        }
+
+    def build(self, device: torch.device) -> SegmentationObjective:
+        """The recipe's network, with heads for progressive growing."""
+        learner = build(self.recipe, len(self.classes)).to(device)
         learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        start = None
-        if not begun(Path(output)):  # weights that are refused leave no run folder
-            start = begin(learner, recipe, learn.classes, trunk_weights, trunk_inputs)
-        run = Run(
-            Path(output),
-            recipe,
-            learn.classes,
-            learner,
-            resume=resume,
-            tensorboard=tensorboard,
-            arguments={
-                "data": str(Path(data).resolve()),
-                "split": split,
-                "val": val,
-                "trunk_weights": trunk_weights and str(Path(trunk_weights).resolve()),
-                "trunk_inputs": trunk_inputs,
-            },
+        return SegmentationObjective(learner, self.recipe)
+
+    def warm_start(self) -> None:
+        """Load the recipe's `start` and the trunk's weights."""
+        learner = self.objective.learner
+        self.start = begin(
+            learner, self.recipe, self.classes, self.trunk_weights, self.trunk_inputs
         )
-        with closing(run):
-            if start is None:
-                start = read_start(run)
-            else:
-                keep_start(run, start)
-            if unseen := [name for name, n in zip(learn.classes, shown, strict=True) if not n]:
-                run.note(f"no mask of {split} shows {', '.join(unseen)}, which cannot be learned")
-            if missing := curves_missing():
-                run.note(missing)
-            draw = sources(recipe, learn, run.folder, report)
-            first, size = run.progress.step * parts, recipe.batch // parts
-            stream = batches(draw, size, first, distributed.rank(), distributed.world())
-            _fit(run, stream, choose, report)
-            return _finish(run, start, stream, learn, choose, command)
+
+    def prepare(self, run: Run) -> None:
+        """Store what weight averaging needs; note classes that cannot be learned."""
+        net = self.objective.learner.net
+        if self.start is None:
+            self.start = read_start(run.start_path, self.recipe, net)
+        else:
+            keep_start(run.start_path, self.recipe, self.start)
+        pairs = zip(self.classes, self.counts, strict=True)
+        if unseen := [name for name, n in pairs if not n]:
+            run.note(f"no mask of {self.split} shows {', '.join(unseen)}, which cannot be learned")
+
+    def batches(self, run: Run, start: int, size: int) -> Iterator[Batch]:
+        """Crops from the sources of each phase."""
+        draw = sources(self.recipe, self.learn, run.folder, self.report)
+        return batches(draw, size, start, distributed.rank(), distributed.world())
+
+    def validate(self, run: Run, n: int) -> Validation:
+        """Mean IoU of whole images."""
+        phase = self.recipe.phases[self.objective.phase]
+        miou = validate(self.objective.learner, phase.stages, self.choose, self.recipe)
+        return Validation(n, phase.name, miou)
+
+    def score(self, record: Validation) -> float | None:
+        """The mean IoU of networks that have all their stages."""
+        depth = max(phase.stages for phase in self.recipe.phases)
+        complete = self.recipe.phases[self.objective.phase].stages == depth
+        return record.miou if complete else None
+
+    def finish(self, run: Run, stream: Iterator[Batch], command: str) -> dict[str, Any]:
+        """Average weights, estimate statistics, write weights, evaluate them as stored."""
+        assert self.start is not None
+        net, folder, recipe = self.objective.learner.net, run.folder, self.recipe
+        if recipe.average_with_start:
+            mix(net, self.start.tensors, recipe.average_with_start)
+        set_mode(self.objective.learner, recipe.phases[-1].stages, recipe)
+        estimate_statistics(net, stream, recipe.statistics_passes, recipe.bf16)
+        distributed.copy_from_first(run.learner)
+        card = describe(self.learn, recipe, self.start.card, command)
+        if distributed.rank() == 0:
+            with writing(folder / "weights"):
+                save_pretrained(net, folder / "weights", card)
+        distributed.barrier()
+        segmenter = Segmenter.from_pretrained(folder / "weights", device=str(self.objective.device))
+        summary = {**evaluate(segmenter, self.choose), "notes": run.notes}
+        if distributed.rank() == 0:
+            name = f"{self.choose.root.name} {self.choose.split}, whole"
+            card["figures"] = {name: headline(summary)}
+            with writing(folder):
+                save_pretrained(net, folder / "weights", card)
+                write_image(folder / "plots/predictions.png", _images(segmenter, self.choose))
+        return summary
 
 
 def count_classes(data: DataSet) -> list[int]:
@@ -226,71 +302,6 @@ def _proposals(data: DataSet, folder: Path, report: Report | None) -> list[NDArr
     return found
 
 
-def _fit(
-    run: Run[SegmentationRecipe, Learner],
-    stream: Iterator[Batch],
-    choose: DataSet,
-    report: Report | None,
-) -> None:
-    """Do the steps that are left; validate and save in between."""
-    recipe = run.recipe
-    last = sum(phase.steps for phase in recipe.phases)
-    depth = max(phase.stages for phase in recipe.phases)
-    if run.tired:
-        return
-    for step in fit(run.learner, stream, recipe, run.progress, run.optimizer_state):
-        run.log(step, report)
-        if step.n % (recipe.validate_every or last) == 0 or step.n == last:
-            phase = next(p for p in recipe.phases if p.name == step.phase)
-            distributed.copy_from_first(run.learner)
-            miou = validate(run.learner, phase.stages, choose, recipe)
-            record = Validation(step.n, step.phase, miou)
-            run.log(record, report)
-            run.judge(miou, phase.stages == depth)
-        if step.n % recipe.save_every == 0 or step.n == last or run.tired:
-            run.save()
-        if run.tired:
-            return
-
-
-def _finish(
-    run: Run[SegmentationRecipe, Learner],
-    start: Start,
-    stream: Iterator[Batch],
-    learn: DataSet,
-    choose: DataSet,
-    command: str,
-) -> dict[str, Any]:
-    """Weights, card, images and figures of the best network."""
-    run.take_best()
-    net, folder, recipe = run.learner.net, run.folder, run.recipe
-    if recipe.average_with_start:
-        mix(net, start.tensors, recipe.average_with_start)
-    set_learning(run.learner, recipe.phases[-1], recipe)
-    estimate_statistics(net, stream, recipe.statistics_passes, recipe.bf16)
-    distributed.copy_from_first(run.learner)
-    card = describe(learn, recipe, start.card, command)
-    if distributed.rank() == 0:
-        with writing(folder / "weights"):
-            save_pretrained(net, folder / "weights", card)
-    distributed.barrier()
-    segmenter = Segmenter.from_pretrained(
-        folder / "weights", device=str(next(net.parameters()).device)
-    )
-    summary = {**evaluate(segmenter, choose), "notes": run.notes}
-    if distributed.rank() == 0:
-        card["figures"] = {f"{choose.root.name} {choose.split}, whole": headline(summary)}
-        images = _images(segmenter, choose)
-        with writing(folder):
-            save_pretrained(net, folder / "weights", card)
-            write_json(folder / "eval/summary.json", summary)
-            write_image(folder / "plots/predictions.png", images)
-            if not curves_missing():
-                draw_curves(folder)
-    distributed.barrier()
-    return summary
-
-
 @torch.no_grad()
 def validate(learner: Learner, stages: int, data: DataSet, recipe: SegmentationRecipe) -> float:
     """Mean IoU of whole images, by the head after `stages` stages, at the images' own size."""
@@ -298,7 +309,7 @@ def validate(learner: Learner, stages: int, data: DataSet, recipe: SegmentationR
     device, k = next(learner.parameters()).device, len(data.classes)
 
     def score(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with arithmetic(device, recipe.bf16):
+        with autocast(device, recipe.bf16):
             x = prepare(torch.from_numpy(images).to(device))
             maps = learner(x, stages, last=True)[-1].float()
         maps = F.interpolate(maps, size=images.shape[1:3], mode="bilinear")

@@ -15,15 +15,16 @@ Of several processes, the first alone writes.
 """
 
 import json
+import math
 import platform
 import re
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -33,8 +34,8 @@ import unpool
 from unpool import distributed
 from unpool.errors import DataError, OptionError, TrainingError, WeightsError
 from unpool.files import atomic, json_line, write_json
-from unpool.recipes.recipe import AnyRecipe
-from unpool.training.loop import Progress, Step
+from unpool.recipes import Recipe
+from unpool.training.loop import LoopState
 
 _CHECKPOINT = "checkpoints/last.pt"
 _ARGUMENTS = "arguments.json"
@@ -42,46 +43,11 @@ _ARGUMENTS = "arguments.json"
 _LEFTOVER = re.compile(r"\.\w+\.[a-z0-9_]{8}\.(pt|json|jsonl|npz|png|safetensors)")
 
 
-class Validation(NamedTuple):
-    """A record of one validation."""
-
-    n: int  #: steps done
-    phase: str
-    miou: float
+Record = Any
+"""A named tuple of plain values whose first one is `n`, the steps done."""
 
 
-class Accuracy(NamedTuple):
-    """A record of one validation of a classifier."""
-
-    n: int  #: steps done
-    epoch: int  #: epochs done
-    top1: float  #: fraction of the images whose class is the most probable
-    top5: float  #: fraction of those whose class is among the five most probable
-
-
-class Likeness(NamedTuple):
-    """A record of one validation of a network that draws."""
-
-    n: int  #: steps done
-    mse: float  #: squared error of colors 0 to 1, over the pixels inside the true masks
-    iou: float  #: of drawn and true masks, the pixels of all views together
-    iou_mean: float  #: the mean over the views
-
-
-class Preparation(NamedTuple):
-    """How far the proposals of the training images are found."""
-
-    done: int
-    total: int
-
-
-Report = Callable[[Step | Validation | Preparation], None]
-
-Learning = TypeVar("Learning", bound=nn.Module)
-Record = TypeVar("Record", Step, Validation, Accuracy, Likeness)
-
-
-class Run(Generic[AnyRecipe, Learning]):
+class Run:
     """A run folder, and the state of what is trained in it.
 
     Args:
@@ -103,9 +69,9 @@ class Run(Generic[AnyRecipe, Learning]):
     def __init__(
         self,
         folder: Path,
-        recipe: AnyRecipe,
+        recipe: Recipe,
         classes: list[str],
-        learner: Learning,
+        learner: nn.Module,
         *,
         resume: bool = False,
         tensorboard: bool = False,
@@ -120,12 +86,12 @@ class Run(Generic[AnyRecipe, Learning]):
             raise OptionError(
                 f"{folder} holds a run already; pass resume=True to go on, or another folder"
             )
-        self.progress, self.best, self.stale = Progress(), -1.0, 0
+        self.state, self.best, self.since_best = LoopState(), -math.inf, 0
         self.optimizer_state: dict[str, Any] | None = None
         self.notes: list[str] = []
         if resume and begun(folder):
             self._restore()
-        step, first = self.progress.step, distributed.rank() == 0
+        step, first = self.state.step, distributed.rank() == 0
         self.writer = _tensorboard(folder, step) if tensorboard and first else None
         if first:
             with writing(folder):
@@ -135,18 +101,18 @@ class Run(Generic[AnyRecipe, Learning]):
                 write_json(folder / "env.json", environment())
 
     @property
-    def tired(self) -> bool:
-        """Whether the last validations brought nothing better, and the recipe's patience is out."""
-        patience = getattr(self.recipe, "patience", None)
-        return patience is not None and self.stale >= patience
+    def stopped_early(self) -> bool:
+        """Whether early stopping has triggered."""
+        patience = self.recipe.patience
+        return patience is not None and self.since_best >= patience
 
     def note(self, text: str) -> None:
         """Warn of what is amiss but no reason to stop; it stands in the summary, too."""
         self.notes.append(text)
         if distributed.rank() == 0:
-            warnings.warn(text, stacklevel=3)
+            warnings.warn(text, stacklevel=_depth())
 
-    def log(self, record: Record, report: Callable[[Record], None] | None) -> None:
+    def log(self, record: Record, report: Callable[[Any], None] | None) -> None:
         """Add a record to `metrics.jsonl`."""
         if distributed.rank() == 0:
             path = self.folder / "metrics.jsonl"
@@ -159,26 +125,26 @@ class Run(Generic[AnyRecipe, Learning]):
             if report is not None:
                 report(record)
 
-    def judge(self, score: float, complete: bool = True) -> None:
-        """Keep the network if it is complete and the best so far."""
-        if complete and score > self.best:
-            self.best, self.stale = score, 0
+    def keep_best(self, score: float) -> None:
+        """Keep the network if its score is the best so far."""
+        if score > self.best:
+            self.best, self.since_best = score, 0
             if distributed.rank() == 0:
                 save_state(self.best_path, {"model": self.learner.state_dict()})
-        elif complete:
-            self.stale += 1
+        else:
+            self.since_best += 1
 
     def save(self) -> None:
         """Write what the run needs to go on from here."""
         distributed.copy_from_first(self.learner)
-        optimizer = self.progress.optimizer
+        optimizer = self.state.optimizer
         assert optimizer is not None
         state = {
             "recipe": json.dumps(self.recipe.to_json()),
             "classes": self.classes,
-            "step": self.progress.step,
+            "step": self.state.step,
             "best": self.best,
-            "stale": self.stale,
+            "stale": self.since_best,
             "model": self.learner.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
@@ -186,7 +152,7 @@ class Run(Generic[AnyRecipe, Learning]):
             save_state(self.checkpoint, state)
         distributed.barrier()
 
-    def take_best(self) -> None:
+    def load_best(self) -> None:
         """Go back to the best network, if there is one."""
         distributed.barrier()
         if self.best_path.exists():
@@ -205,7 +171,7 @@ class Run(Generic[AnyRecipe, Learning]):
         if not begun(self.folder):
             self.best_path.unlink(missing_ok=True)
             self.start_path.unlink(missing_ok=True)
-        _forget_after(self.folder / "metrics.jsonl", self.progress.step)
+        _forget_after(self.folder / "metrics.jsonl", self.state.step)
 
     def _restore(self) -> None:
         state = load_state(self.checkpoint)
@@ -222,10 +188,12 @@ class Run(Generic[AnyRecipe, Learning]):
         if state["classes"] != self.classes:
             raise DataError(f"{self.folder} was begun on other classes; resume on the same data")
         self.learner.load_state_dict(state["model"])
-        self.progress.step, self.best = state["step"], state["best"]
-        self.stale = state.get("stale", 0)
+        self.state.step = state["step"]
+        # runs of earlier versions begin at -1, where no score was lower
+        self.best = -math.inf if state["best"] == -1 else state["best"]
+        self.since_best = state.get("stale", 0)
         self.optimizer_state = state["optimizer"]
-        if self.best >= 0:
+        if self.best > -math.inf:
             load_state(self.best_path)  # what cannot be read is better known now than at the end
 
     def _is_own(self, recipe: dict[str, Any]) -> bool:
@@ -327,38 +295,12 @@ def load_state(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def curves_missing(figure: str = "plots/curves.png") -> str:
-    """Why curves cannot be drawn into a figure; nothing if they can."""
-    if find_spec("matplotlib") is not None:
-        return ""
-    return f"{figure} is left out, for want of matplotlib: pip install matplotlib"
-
-
-def draw_curves(folder: Path, *measures: Mapping[str, str]) -> None:
-    """Draw loss and validations over the steps into `plots/curves.png`; this takes matplotlib.
-
-    Args:
-        folder: the run's.
-        measures: what the validations measured, by its name in `metrics.jsonl`, and what to call
-            it; those of one scale together. The mean IoU when not given.
-    """
-    from matplotlib.figure import Figure
-
-    panels = [{"loss": "loss"}, *(measures or [{"miou": "mean IoU on val"}])]
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
-    for axes, names in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        for name, title in names.items():
-            points = [(r["n"], r[name]) for r in records if name in r]
-            if points:
-                marker = "" if name == "loss" else "."
-                axes.plot(*zip(*points, strict=True), linewidth=1, marker=marker, label=title)
-        axes.set(xlabel="step", title=", ".join(names.values()))
-        axes.grid(alpha=0.3)
-        if len(axes.get_lines()) > 1:
-            axes.legend()
-    with atomic(folder / "plots/curves.png") as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+def _depth() -> int:
+    """The stack level of the first caller outside this package, for warnings."""
+    frame, depth, package = sys._getframe(1), 1, str(Path(unpool.__file__).parent)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def _tensorboard(folder: Path, step: int) -> Any:

@@ -17,8 +17,8 @@ from unpool.data.datasets import open_data
 from unpool.errors import OptionError, TrainingError
 from unpool.models import FCN, DeconvNet, prepare
 from unpool.recipes import DECONVNET, Phase, SegmentationRecipe, override
+from unpool.segment.fit import estimate_statistics, fit, pixel_loss
 from unpool.segment.growing import Plain, Scaffold
-from unpool.training.loop import _loss, estimate_statistics, fit
 
 TRUNK = ((1, 6), (1, 8))
 TINY = SegmentationRecipe(
@@ -209,7 +209,7 @@ def test_maps_computed_again_change_nothing(make, bf16):
 
 def test_a_batch_of_nothing_but_void_costs_nothing():
     found = torch.randn(1, 3, 4, 4, requires_grad=True)
-    loss = _loss(found, torch.full((1, 4, 4), VOID))
+    loss = pixel_loss(found, torch.full((1, 4, 4), VOID))
     loss.backward()
     assert loss.item() == 0
     assert not found.grad.any()

@@ -1,0 +1,178 @@
+"""How a segmentation network is fitted: losses of its heads, parameter groups, statistics."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unpool import distributed
+from unpool.data.batches import Batch
+from unpool.data.classes import VOID
+from unpool.devices import autocast
+from unpool.models import Network, prepare
+from unpool.recipes import SegmentationRecipe
+from unpool.segment.growing import Learner
+from unpool.training import loop
+from unpool.training.loop import Group, LoopState, Rate, Step, parameter_group
+
+
+class SegmentationObjective(loop.Objective[Batch]):
+    """Cross entropy at every head of a learner, phase by phase; the decoder grows in between."""
+
+    learner: Learner
+    recipe: SegmentationRecipe
+
+    def __init__(self, learner: Learner, recipe: SegmentationRecipe) -> None:
+        super().__init__(learner, recipe)
+        learner.net.trunk.checkpointing = recipe.checkpointing
+
+    @property
+    def unused(self) -> bool:  # type: ignore[override]
+        """Whether coarser heads learn nothing in the current phase."""
+        return self.recipe.coarse_weight == 0 < self.recipe.phases[self.phase].stages - 1
+
+    def steps(self) -> list[int]:
+        """The number of steps of each phase."""
+        return [phase.steps for phase in self.recipe.phases]
+
+    def name(self, step: int) -> str:
+        """The name of the current phase."""
+        return self.recipe.phases[self.phase].name
+
+    def cure(self) -> str:
+        """A lower learning rate of the current phase."""
+        phase = self.recipe.phases[self.phase]
+        return f"phases.{self.phase}.lr={phase.lr / 10:.2g}"
+
+    def groups(self) -> list[Group]:
+        """A group for each learning rate and kind: filters, biases, batch norm."""
+        learner, phase = self.learner, self.recipe.phases[self.phase]
+        learner.requires_grad_(False)
+        parts = [(part, phase.lr) for part in learner.newest(phase.stages)]
+        parts += [(part, phase.older_lr) for part in learner.older(phase.stages)]
+        parts += [(s, phase.trunk_lr) for s in learner.net.trunk.stages[phase.trunk_from - 1 :]]
+        groups = []
+        for part, lr in parts:
+            if lr > 0:
+                kept = [p for p in part.parameters() if id(p) not in learner.fixed]
+                groups += _groups(part, kept, lr, self.recipe)
+        return groups
+
+    def rate(self, n: int) -> Rate:
+        """Warmup, then the recipe's schedule, or drops where the phase has them."""
+        every = self.recipe.phases[self.phase].drop_every
+        if every is None:
+            return super().rate(n)
+        factor, drop = loop.dropped(n, every)
+        return Rate(loop.warmup(n, self.recipe.warmup) * factor, drop)
+
+    def losses(self, part: Batch) -> tuple[Tensor, Tensor]:
+        """The weighted loss of all heads, and that of the finest one."""
+        phase, recipe = self.recipe.phases[self.phase], self.recipe
+        truth = torch.from_numpy(part.labels).to(self.device).long()
+        with autocast(self.device, recipe.bf16):
+            x = prepare(torch.from_numpy(part.images).to(self.device))
+            maps = self.network(x, phase.stages, recipe.dropout, recipe.coarse_weight == 0)
+        found = [pixel_loss(scores.float(), truth) for scores in maps]
+        return found[-1] + recipe.coarse_weight * sum(found[:-1]), found[-1]
+
+    @torch.no_grad()
+    def enter(self, first: Batch) -> None:
+        """Add the decoder stages that the current phase uses first."""
+        stages = [phase.stages for phase in self.recipe.phases]
+        before = max(stages[: self.phase], default=stages[0])
+        new = range(before, max(before, stages[self.phase]))
+        x = prepare(torch.from_numpy(first.images).to(self.device)) if new else None
+        for stage in new:
+            assert x is not None
+            self.learner.eval().grow(stage, x)
+        if new:
+            distributed.copy_from_first(self.learner)
+
+    def set_mode(self) -> None:
+        """Training mode, except for batch norm that does not learn."""
+        set_mode(self.learner, self.recipe.phases[self.phase].stages, self.recipe)
+
+
+def fit(
+    learner: Learner,
+    stream: Iterator[Batch],
+    recipe: SegmentationRecipe,
+    state: LoopState | None = None,
+    optimizer_state: dict[str, object] | None = None,
+) -> Iterator[Step]:
+    """Train a learner by a recipe, see `unpool.training.loop.fit`."""
+    return loop.fit(SegmentationObjective(learner, recipe), stream, state, optimizer_state)
+
+
+def set_mode(learner: Learner, stages: int, recipe: SegmentationRecipe) -> None:
+    """Training mode for what learns; all other batch norm stays in evaluation mode."""
+    learner.train()
+    if not recipe.trunk_norm:
+        learner.net.trunk.eval()
+    for part in learner.unused(stages):
+        part.eval()
+
+
+@torch.no_grad()
+def estimate_statistics(
+    net: Network, stream: Iterator[Batch], passes: int, bf16: bool = True
+) -> None:
+    """Estimate batch norm's statistics anew: their mean over some batches.
+
+    Args:
+        net: put into evaluation mode afterwards. A trunk in evaluation mode keeps its own.
+        stream: of training batches.
+        passes: the number of them.
+        bf16: bfloat16 where the hardware has it, as in training.
+
+    Noh, Hong, Han 2015, section 4.1; the released `BN_make_INFERENCE_script.py`.
+    """
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative mean
+    device = next(net.parameters()).device
+    for _ in range(passes if norms else 0):
+        with autocast(device, bf16):
+            net(prepare(torch.from_numpy(next(stream).images).to(device)))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    net.eval()
+
+
+def pixel_loss(scores: Tensor, truth: Tensor) -> Tensor:
+    """Cross entropy over the pixels that are not void.
+
+    Args:
+        scores: (N, classes, h, w); coarse ones are enlarged up to four times.
+        truth: class ids (N, H, W).
+    """
+    step = max(truth.shape[-1] // (4 * scores.shape[-1]), 1)
+    truth = truth[:, step // 2 :: step, step // 2 :: step]
+    if scores.shape[-2:] != truth.shape[-2:]:
+        scores = F.interpolate(scores, size=truth.shape[-2:], mode="bilinear")
+    valid = (truth != VOID).sum().clamp_min(1)  # a window may hold nothing but void
+    return F.cross_entropy(scores, truth, ignore_index=VOID, reduction="sum") / valid
+
+
+def _groups(
+    part: nn.Module, kept: list[nn.Parameter], lr: float, recipe: SegmentationRecipe
+) -> list[Group]:
+    """Filters decay, biases do not, batch norm by the recipe."""
+    norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
+    of_norm = {id(p) for norm in norms for p in norm.parameters()}
+    for p in kept:
+        p.requires_grad_()
+    decay = recipe.weight_decay
+    return [
+        parameter_group([p for p in kept if p.dim() > 1], lr, decay),
+        parameter_group(
+            [p for p in kept if p.dim() < 2 and id(p) not in of_norm], lr * recipe.bias_lr
+        ),
+        parameter_group(
+            [p for p in kept if id(p) in of_norm], lr, decay if recipe.decay_norm else 0.0
+        ),
+    ]

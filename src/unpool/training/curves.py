@@ -1,0 +1,44 @@
+"""Curves of a training run: the loss and the validations over the steps."""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from unpool.files import atomic
+
+CURVES = "plots/curves.png"
+
+
+def curves_missing(figure: str = CURVES) -> str:
+    """Why a figure cannot be plotted; empty if it can."""
+    if find_spec("matplotlib") is not None:
+        return ""
+    return f"{figure} is left out, because matplotlib is missing: pip install matplotlib"
+
+
+def plot_curves(folder: Path, panels: Sequence[Mapping[str, str]]) -> None:
+    """Plot the records of a run folder into `plots/curves.png`; this takes matplotlib.
+
+    Args:
+        folder: of the run; `metrics.jsonl` in it is read.
+        panels: for each panel beside that of the loss, names in `metrics.jsonl` and their titles.
+            Measures of one scale share a panel.
+    """
+    from matplotlib.figure import Figure
+
+    panels = [{"loss": "loss"}, *panels]
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
+    for axes, names in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for name, title in names.items():
+            points = [(r["n"], r[name]) for r in records if name in r]
+            if points:
+                marker = "" if name == "loss" else "."
+                axes.plot(*zip(*points, strict=True), linewidth=1, marker=marker, label=title)
+        axes.set(xlabel="step", title=", ".join(names.values()))
+        axes.grid(alpha=0.3)
+        if len(axes.get_lines()) > 1:
+            axes.legend()
+    with atomic(folder / CURVES) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
