@@ -1,0 +1,134 @@
+"""The tests mirror the package: `tests/ops/test_crf.py` tests `src/unpool/ops/crf.py`.
+
+The exceptions are listed with the test that covers the module instead, or with the reason why a
+test file belongs to no single module.
+"""
+
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "src/unpool"
+
+COVERED_ELSEWHERE = {
+    "bench/crf.py": "bench/test_bench.py",
+    "bench/drawing.py": "bench/test_bench.py",
+    "bench/images.py": "bench/test_bench.py",
+    "bench/machine.py": "bench/test_bench.py",
+    "bench/memory.py": "bench/test_bench.py",
+    "bench/mining.py": "bench/test_bench.py",
+    "bench/occlusion.py": "cli/test_occlude.py",
+    "bench/proposals.py": "bench/test_bench.py",
+    "bench/rounds.py": "bench/test_bench.py",
+    "bench/segment.py": "bench/test_bench.py",
+    "bench/starting.py": "bench/test_bench.py",
+    "bench/training.py": "bench/test_bench.py",
+    "cli/bench.py": "bench/test_bench.py",
+    "cli/check.py": "cli/test_cli.py",
+    "cli/convert.py": "cli/test_cli.py",
+    "cli/crf.py": "cli/test_cli.py",
+    "cli/evaluate.py": "cli/test_cli.py",
+    "cli/export.py": "export/test_write.py",
+    "cli/generate/compare.py": "cli/test_generate_compare.py",
+    "cli/generate/options.py": "cli/test_generate.py",
+    "cli/generate/sequences.py": "cli/test_generate.py",
+    "cli/generate/units.py": "cli/test_generate.py",
+    "cli/generate/views.py": "cli/test_generate.py",
+    "cli/info.py": "cli/test_cli.py",
+    "cli/options.py": "cli/test_cli.py",
+    "cli/segment.py": "cli/test_cli.py",
+    "cli/visualize/correspond.py": "cli/test_analyses.py",
+    "cli/visualize/decode.py": "cli/test_visualize.py",
+    "cli/visualize/evolve.py": "cli/test_analyses.py",
+    "cli/visualize/filters.py": "cli/test_analyses.py",
+    "cli/visualize/invariance.py": "cli/test_analyses.py",
+    "cli/visualize/occlude.py": "cli/test_occlude.py",
+    "cli/visualize/options.py": "cli/test_visualize.py",
+    "cli/visualize/project.py": "cli/test_visualize.py",
+    "cli/visualize/top.py": "cli/test_visualize.py",
+    "data/inspect.py": "data/test_check.py",
+    "generate/batches.py": "generate/test_train.py",
+    "generate/codes.py": "generate/test_generator.py",
+    "generate/evaluate.py": "generate/test_train.py",
+    "generate/weights.py": "generate/test_distillation.py",
+    "ops/compiled/kernels.py": "ops/compiled/test_mean_field.py",
+    "ops/compiled/lattice.py": "ops/compiled/test_mean_field.py",
+    "recipes/bounds.py": "recipes/test_segment.py",
+    "recipes/classify.py": "classify/test_train.py",
+    "recipes/generate.py": "generate/test_train.py",
+    "recipes/overrides.py": "recipes/test_segment.py",
+    "recipes/recipe.py": "recipes/test_segment.py",
+    "segment/timings.py": "segment/test_segmenter.py",
+    "training/curves.py": "training/test_task.py",
+    "training/loop.py": "training/test_task.py",
+    "training/run.py": "training/test_task.py",
+    "visualize/checkpoints.py": "visualize/test_evolution.py",
+    "visualize/features.py": "visualize/test_invariance.py",
+    "visualize/layers.py": "visualize/test_gallery.py",
+    "visualize/occlusion/naive.py": "visualize/occlusion/test_occlude.py",
+    "visualize/occlusion/result.py": "visualize/occlusion/test_occlude.py",
+    "visualize/projections.py": "visualize/test_gallery.py",
+}
+"""Modules without a test file of their own, and the one that covers them."""
+
+WIDER_THAN_A_MODULE = {
+    "bench/test_bench.py": "the benchmarks share their small networks",
+    "cli/test_analyses.py": "four analyses of a folder of images",
+    "cli/test_cli.py": "the commands that segment and measure",
+    "cli/test_generate.py": "the commands of `unpool generate`",
+    "cli/test_generate_compare.py": "a command in a room of its own",
+    "cli/test_occlude.py": "a command and its benchmark",
+    "cli/test_visualize.py": "the commands of `unpool visualize`",
+    "test_contract.py": "every network and operator",
+    "test_docs.py": "the pages",
+    "test_front_door.py": "the package itself",
+    "test_hubconf.py": "a file beside the package",
+    "test_layers.py": "the direction of all imports",
+    "test_mirror.py": "the tests themselves",
+    "test_names.py": "all public names",
+    "test_prose.py": "the words of code and pages",
+    "test_readme.py": "the front page",
+    "training/test_killed.py": "a run that is killed and resumed",
+    "training/test_processes.py": "training by two processes",
+    "visualize/test_foreign.py": "networks from a user's file",
+}
+"""Test files that are about more than one module, and why."""
+
+MODULES = sorted(
+    path.relative_to(PACKAGE).as_posix()
+    for path in PACKAGE.rglob("*.py")
+    if path.name not in ("__init__.py", "__main__.py")
+)
+FILES = sorted(
+    path.relative_to(TESTS).as_posix()
+    for path in TESTS.rglob("test_*.py")
+    if path.relative_to(TESTS).parts[0] not in ("benchmarks", "experiments")
+)
+
+
+def mirror(module: str) -> str:
+    """The test file of a module."""
+    room, _, name = module.rpartition("/")
+    return f"{room}/test_{name}" if room else f"test_{name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_module_has_its_tests(module):
+    test = COVERED_ELSEWHERE.get(module, mirror(module))
+    assert (TESTS / test).exists(), f"{module} has no {test}"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_each_test_file_belongs_to_a_module(file):
+    tested = {mirror(module) for module in MODULES} | set(WIDER_THAN_A_MODULE)
+    assert file in tested, f"{file} tests no module"
+
+
+def test_the_exceptions_are_needed():
+    for module in COVERED_ELSEWHERE:
+        assert module in MODULES, f"{module} is gone"
+        assert not (TESTS / mirror(module)).exists(), f"{module} has tests of its own"
+    for file in WIDER_THAN_A_MODULE:
+        assert file in FILES, f"{file} is gone"
+        assert file not in {mirror(module) for module in MODULES}, f"{file} mirrors a module"
