@@ -11,28 +11,28 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from unpool import Segmenter
+import unpool
 from unpool.vision.figures import contact_sheet
-from unpool.vision.images import read_image, write_image
+from unpool.vision.images import write_image
 
 PHOTOS = ("chelsea", "astronaut", "motorcycle_left", "coffee")
 
 
 def main(folder: Path) -> None:
     """Write a mask and an overlay for every photo, and a sheet of all."""
-    segmenter = Segmenter.from_pretrained("objects")
+    segmenter = unpool.load("objects")
     table, tiles = Table("image", "classes", "seconds", title="unpool demo"), []
     for name in PHOTOS:
-        image = read_image(str(resources.files("skimage") / "data" / f"{name}.png"))
+        image = unpool.read_image(str(resources.files("skimage") / "data" / f"{name}.png"))
         start = time.perf_counter()
-        found = segmenter(image)
+        result = segmenter(image)
         seconds = time.perf_counter() - start
-        found.save(folder / f"{name}.png")
-        shares = [
-            f"{label} {share:.1%}" for label, share in found.fractions().items() if share > 0.005
+        result.save(folder / f"{name}.png")
+        fractions = [
+            f"{label} {part:.1%}" for label, part in result.fractions().items() if part > 0.005
         ]
-        table.add_row(name, ", ".join(shares), f"{seconds:.2f}")
-        tiles += [(image, name), (found.overlay(), "segmented")]
+        table.add_row(name, ", ".join(fractions), f"{seconds:.2f}")
+        tiles += [(image, name), (result.overlay(), "segmented")]
     write_image(folder / "sheet.png", contact_sheet(tiles, columns=4, width=1600))
     Console(width=110).print(table)
     print(f"masks, overlays and the contact sheet are in {folder.resolve()}/ (see sheet.png)")
