@@ -1,6 +1,7 @@
 """`unpool train --resume RUN`: an interrupted run goes on by itself."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -41,7 +42,11 @@ def test_a_run_goes_on_bit_for_bit(how, data, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert main(start(data, whole)) == 0
     process = subprocess.Popen(
-        [sys.executable, "-m", "unpool", *start(data, broken)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "unpool", *start(data, broken)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # Sums depend on the number of threads, and this process has one (tests/conftest.py).
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     wait_for(broken / "checkpoints/last.pt", process)
     process.send_signal(how)
