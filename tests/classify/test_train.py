@@ -28,7 +28,7 @@ from unpool.classify.train import (
     train_classifier,
 )
 from unpool.cli import main
-from unpool.data.batches import Batch
+from unpool.data.crops import Batch
 from unpool.errors import DataError, ImageError, OptionError, TrainingError, WeightsError
 from unpool.models import AlexNet, ZFNet, from_pretrained, load_tensors, prepare
 from unpool.recipes import RECIPES, ZFNET, ZFNET_SMALL, ClassificationRecipe, override

@@ -1,31 +1,38 @@
+import itertools
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from unpool.data import VOID, DataSet, Sample
+from unpool.data import VOID, DataSet, Sample, open_data, read_sample
 from unpool.data.crops import (
+    Batch,
     Cut,
     Views,
     _recolor,
+    batches,
     class_balance,
+    draw_views,
     draw_windows,
+    find_paster,
     take_turns,
 )
 from unpool.data.windows import Window, object_windows
-from unpool.errors import DataError
+from unpool.errors import DataError, ImageError
 from unpool.vision.images import write_image, write_mask
 
 CLASSES = ["background", *(f"class {i}" for i in range(1, 8))]
+SMALL = Views(side=8, long_side=(8, 16))
 
 
 def colored(labels: np.ndarray) -> np.ndarray:
-    """The image that tells its labels: 30 times the class, in three mixtures."""
+    """An image whose colors identify the class: three functions of it."""
     return np.stack([30 * labels, 210 - 30 * labels, 30 * (labels % 4)], axis=2).astype(np.uint8)
 
 
 def interior(labels: np.ndarray, width: int) -> np.ndarray:
-    """Where all labels as far as `width` around are equal."""
+    """Where all labels within `width` pixels are equal."""
     padded = np.pad(labels, width, mode="edge")
     around = np.lib.stride_tricks.sliding_window_view(padded, (2 * width + 1,) * 2)
     return around.min((2, 3)) == around.max((2, 3))
@@ -79,10 +86,10 @@ def test_half_of_the_views_are_flipped_and_none_without_flip():
     views = Views(side=8, long_side=(8, 8), aspect=0, color=0)
     for flip, low, high in [(True, 70, 130), (False, 0, 0)]:
         rng = np.random.default_rng(0)
-        drawn = [views._replace(flip=flip).draw(colored(labels), labels, rng) for _ in range(200)]
-        for view, seen in drawn:
+        found = [views._replace(flip=flip).draw(colored(labels), labels, rng) for _ in range(200)]
+        for view, seen in found:
             np.testing.assert_array_equal(view, colored(seen))
-        assert low <= sum(seen[0, 0] == 1 for _, seen in drawn) <= high
+        assert low <= sum(seen[0, 0] == 1 for _, seen in found) <= high
 
 
 @pytest.mark.parametrize("color", [0, 0.5])
@@ -123,7 +130,7 @@ def test_colors_stay_as_they_are_at_strength_0():
 
 
 def test_colors_are_cut_off_at_black_and_white():
-    """Contrast about the middle: white gets no darker, and black no lighter, by wrapping around."""
+    """uint8 values saturate instead of wrapping around."""
     image = np.zeros((4, 4, 3), np.uint8)
     image[:2] = 255
     for seed in range(20):
@@ -152,11 +159,11 @@ def test_in_stage_1_only_the_object_keeps_its_class(scene):
     assert not image[:, :5].any()
     block = (image == 60).all(2)
     assert block.any()
-    assert not labels[block].any()  # it is seen, and called background
+    assert not labels[block].any()  # visible, but labeled as background
 
 
 def test_a_crop_is_a_part_of_the_enlarged_window(scene):
-    """Of 40 pixels 36 are taken, anywhere: 0..4 are the offsets, each as often."""
+    """36 of 40 pixels are cropped, at offsets 0 to 4."""
     image = np.zeros((40, 40, 3), np.uint8)
     image[..., 0] = np.arange(40)
     image[..., 1] = np.arange(40)[:, None]
@@ -169,7 +176,7 @@ def test_a_crop_is_a_part_of_the_enlarged_window(scene):
     assert {x for x, _ in seen} == {y for _, y in seen} == set(range(5))
 
 
-def test_every_window_comes_once_in_each_round_and_half_are_flipped(scene):
+def test_every_window_comes_once_an_epoch_and_half_are_flipped(scene):
     windows = [Window(scene.samples[0], (i, 0, i + 36, 36)) for i in range(20)]
     draw = draw_windows(windows, 8, Cut(36, 36), seed=3)
     first = [draw(place)[1] for place in range(20)]
@@ -182,12 +189,12 @@ def test_every_window_comes_once_in_each_round_and_half_are_flipped(scene):
     np.testing.assert_array_equal(again(7)[0], draw(7)[0])
 
 
-def test_sources_take_turns():
+def test_sequences_are_interleaved():
     draw = take_turns([lambda place: ("a", place), lambda place: ("b", place)])
     assert [draw(place) for place in range(4)] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
 
 
-def test_no_window_at_all_is_told():
+def test_no_windows_are_an_error():
     with pytest.raises(DataError, match="got no window to learn from"):
         draw_windows([], 8, Cut())
 
@@ -201,3 +208,183 @@ def test_an_image_with_a_rare_class_weighs_more(tmp_path):
         write_mask(sample.mask, np.resize(ids, (9, 12 - int(sample.name))))
     np.testing.assert_allclose(class_balance(data, 0.75), [1, 1.5**0.5, 1, 1.5**0.5])
     np.testing.assert_array_equal(class_balance(data, 0), np.ones(4))
+
+
+# pasted objects
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """Images of one color, each with a block of another: class 1 in eight of them, 2 in one."""
+    (tmp_path / "classes.txt").write_text("background\none\ntwo\n")
+    for i in range(9):
+        label = 2 if i == 8 else 1
+        labels = np.zeros((60, 80), np.uint8)
+        labels[20:50, 10:40] = label
+        image = np.where(labels[..., None] > 0, 100 * label, 10).astype(np.uint8).repeat(3, 2)
+        write_image(tmp_path / f"images/{i}.png", image)
+        write_mask(tmp_path / f"masks/{i}.png", labels)
+    return open_data(tmp_path, "all")
+
+
+def test_objects_are_pasted_with_their_labels_only(flat):
+    paster = find_paster(flat, most=3)
+    ground = np.full((64, 64, 3), 10, np.uint8), np.zeros((64, 64), np.uint8)
+    changed = 0
+    for seed in range(30):
+        image, labels = paster.paste(*ground, np.random.default_rng(seed))
+        np.testing.assert_array_equal(image[..., 0] > 55, labels > 0)
+        assert set(np.unique(labels)) <= {0, 1, 2}
+        assert (image[labels == 2] >= 190).all()  # edges are softened by the resize alone
+        changed += bool(labels.any())
+    assert not ground[1].any()  # the arguments are unchanged
+    assert 10 < changed < 30
+
+
+def test_void_is_pasted_over(flat):
+    paster = find_paster(flat, most=3)
+    ground = np.zeros((64, 64, 3), np.uint8), np.full((64, 64), VOID, np.uint8)
+    for seed in range(10):
+        image, labels = paster.paste(*ground, np.random.default_rng(seed))
+        assert not image[labels == VOID].any()
+
+
+def test_rare_classes_are_pasted_more_often(flat):
+    fractions = []
+    for power in (0.0, 1.0):
+        paster = find_paster(flat, most=1, power=power)
+        rare = [found.label == 2 for _, found in paster.pool]
+        fractions.append(paster.probabilities[rare].sum())
+    assert fractions == pytest.approx([1 / 9, 1 / 2])
+
+
+def test_pasting_depends_on_the_generator_alone(flat):
+    paster = find_paster(flat, most=2)
+    view = read_sample(flat.samples[0], 3)
+    first, second = (paster.paste(*view, np.random.default_rng(4)) for _ in range(2))
+    np.testing.assert_array_equal(first[0], second[0])
+
+
+def test_without_an_object_large_enough_there_is_nothing_to_paste(flat):
+    for sample in flat.samples:
+        write_mask(sample.mask, np.zeros((60, 80), np.uint8))
+    assert find_paster(flat, 2) is None
+
+
+# batches
+
+
+def take(n: int, data: DataSet, size: int, start=0, seed=0, weights=None) -> list[Batch]:
+    stream = batches(draw_views(data, SMALL, seed, weights), size, start)
+    found = list(itertools.islice(stream, n))
+    stream.close()
+    return found
+
+
+def test_every_image_comes_once_an_epoch(tmp_path):
+    data = data_set(tmp_path, 7)
+    found = take(7, data, 3, seed=5)
+    assert {batch.images.shape for batch in found} == {(3, 8, 8, 3)}
+    images = [int(labels[labels != VOID][0]) for batch in found for labels in batch.labels]
+    epochs = [images[i : i + 7] for i in (0, 7, 14)]
+    assert all(sorted(order) == list(range(7)) for order in epochs)
+    assert len({tuple(order) for order in epochs}) == 3
+
+
+def test_a_batch_depends_on_seed_and_number_alone(tmp_path):
+    data = data_set(tmp_path, 5)
+    whole = take(9, data, 4, seed=1)
+    for start in (1, 5):
+        for once, again in zip(whole[start:], take(9 - start, data, 4, start, 1), strict=True):
+            np.testing.assert_array_equal(once.images, again.images)
+            np.testing.assert_array_equal(once.labels, again.labels)
+    other = take(9, data, 4, seed=2)
+    assert any((a.images != b.images).any() for a, b in zip(whole, other, strict=True))
+
+
+def test_views_of_one_image_differ_between_epochs(tmp_path):
+    write_image(
+        tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    )
+    write_mask(tmp_path / "a.png.png", np.zeros((16, 16), int))
+    sample = Sample("a", tmp_path / "a.png", tmp_path / "a.png.png")
+    one = DataSet(tmp_path, "train", [sample], CLASSES)
+    first, second = take(2, one, 1)
+    assert (first.images != second.images).any()
+
+
+def test_an_unusable_file_is_named_when_its_batch_is_due(tmp_path):
+    data = data_set(tmp_path, 4)
+    broken = data.samples[2].image
+    broken.write_bytes(broken.read_bytes()[:50])
+    before = set(threading.enumerate())
+    with pytest.raises(ImageError, match=r"2\.png: is broken or cut short"):
+        take(4, data, 1)
+    assert set(threading.enumerate()) <= before
+
+
+def test_unknown_ids_are_named_too(tmp_path):
+    data = data_set(tmp_path, 4)._replace(classes=CLASSES[:3])
+    with pytest.raises(DataError, match=r"3\.png has the ids 3; wanted 0 to 2"):
+        take(4, data, 1)
+
+
+def test_a_closed_or_dropped_stream_leaves_no_thread(tmp_path):
+    data = data_set(tmp_path, 3)
+    before = set(threading.enumerate())
+    stream = batches(draw_views(data, SMALL), 2)
+    next(stream)
+    assert set(threading.enumerate()) - before
+    stream.close()
+    assert set(threading.enumerate()) <= before
+    next(batches(draw_views(data, SMALL), 2))
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_worker_may_close_the_stream():
+    """As the garbage collector does when an error keeps the stream in a reference cycle."""
+    streams, errors, dropped = [], [], threading.Event()
+    ready = threading.Event()
+
+    def draw(place: int):
+        if place == 1:
+            assert ready.wait(60)
+            try:
+                streams.pop().close()
+            except RuntimeError as error:
+                errors.append(error)
+            dropped.set()
+        return np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8)
+
+    before = set(threading.enumerate())
+    streams.append(batches(draw, 1))
+    next(streams[0])
+    workers = set(threading.enumerate()) - before
+    ready.set()
+    assert dropped.wait(60)
+    assert errors == []
+    for worker in workers:
+        worker.join(60)
+    assert set(threading.enumerate()) <= before
+
+
+def test_images_are_drawn_in_proportion_to_their_weights(tmp_path):
+    data, weights = data_set(tmp_path, 4), np.array([1.0, 0, 3, 0])
+    found = take(40, data, 5, weights=weights)
+    images = [int(labels[labels != VOID][0]) for batch in found for labels in batch.labels]
+    assert set(images) == {0, 2}
+    assert 0.65 < np.mean(np.equal(images, 2)) < 0.85
+    again = take(2, data, 5, start=38, weights=weights)
+    for once, twice in zip(found[38:], again, strict=True):
+        np.testing.assert_array_equal(once.images, twice.images)
+
+
+def test_processes_share_the_batches():
+    def draw(place: int):
+        return np.full((2, 2, 3), place, np.uint8), np.full((2, 2), place, np.uint8)
+
+    streams = [batches(draw, 3, 4, rank, 2) for rank in (0, 1)]
+    found = [next(stream).labels[:, 0, 0] for _ in range(2) for stream in streams]
+    assert np.concatenate(found).tolist() == list(range(12, 24))
+    for stream in streams:
+        stream.close()

@@ -10,9 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unpool.data.batches import Batch, batches
 from unpool.data.classes import VOID
-from unpool.data.crops import Views, draw_views
+from unpool.data.crops import Batch, Views, batches, draw_views
 from unpool.data.datasets import open_data
 from unpool.errors import OptionError, TrainingError
 from unpool.models import FCN, DeconvNet, prepare

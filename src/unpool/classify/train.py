@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from unpool import distributed
 from unpool.classify.evaluate import draw_confusion, rank, shares, sheet, summarize, write_confusion
 from unpool.classify.folders import ClassFolders, draw_crops, open_folders, require_images
-from unpool.data.batches import Batch, batches
-from unpool.data.crops import Draw
+from unpool.data.crops import Batch, Draw, batches
 from unpool.devices import autocast
 from unpool.errors import OptionError
 from unpool.files import atomic

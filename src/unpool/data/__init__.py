@@ -5,10 +5,9 @@ image with its labels, `read_instances` and `objects` its instances; `check_data
 spoil a training run; `batches` yields training batches.
 """
 
-from unpool.data.batches import Batch, batches
 from unpool.data.check import ClassCount, Report, check_data
 from unpool.data.classes import VOC_CLASSES, VOID
-from unpool.data.crops import Views, class_balance
+from unpool.data.crops import Batch, Views, batches, class_balance
 from unpool.data.datasets import DataSet, Sample, open_data, read_sample
 from unpool.data.inspect import Finding
 from unpool.data.instances import Object, objects, read_instances

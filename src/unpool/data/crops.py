@@ -1,27 +1,41 @@
-"""Training crops: views of whole images, and windows, exact on image and mask together."""
+"""Training crops: random views and windows, exact on image and labels together, in batches."""
 
-from collections.abc import Callable, Sequence
+import itertools
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from unpool.data.classes import VOID
-from unpool.data.copy_paste import Paster
-from unpool.data.datasets import DataSet, read_sample
-from unpool.data.instances import read_instances
+from unpool.data.datasets import DataSet, Sample, read_sample
+from unpool.data.instances import Object, objects, read_instances
 from unpool.data.windows import Box, Window
 from unpool.errors import DataError
 from unpool.vision.boxes import Crop
 from unpool.vision.images import Pixels
 
 Draw = Callable[[int], tuple[Pixels, Pixels]]
-"""Gives the crop and labels, (S, S, 3) and (S, S), at a place of an endless sequence."""
+"""Gives the crop and labels, (S, S, 3) and (S, S), at a position of an endless sequence."""
+
+_SMALL = 400  # pixels; smaller objects would be blurred when they are enlarged for pasting
+
+
+class Batch(NamedTuple):
+    """The input of one forward pass in training."""
+
+    images: Pixels  #: (N, S, S, 3) RGB; 0 outside the image
+    labels: Pixels  #: (N, S, S) class ids; 255 where void or outside the image
 
 
 class Views(NamedTuple):
-    """How a random view is drawn: enlarge the image, cut a square, flip it, change its colors."""
+    """Settings of random views: enlarge the image, crop a square, flip it, change its colors."""
 
     side: int = 224  #: S, of the square in pixels
     long_side: tuple[int, int] = (224, 448)  #: range of the enlarged image's long side
@@ -34,10 +48,10 @@ class Views(NamedTuple):
     ) -> tuple[Pixels, Pixels]:
         """A random view of an image (H, W, 3) and its labels (H, W), as (S, S, 3) and (S, S)."""
         box = self._box(image.shape[0], image.shape[1], rng)
-        return _cut(image, labels, Crop(box, self.side), self.flip, self.color, rng)
+        return _crop(image, labels, Crop(box, self.side), self.flip, self.color, rng)
 
     def _box(self, height: int, width: int, rng: np.random.Generator) -> Box:
-        """The box of the image that becomes the square: enlarging and cutting in one step."""
+        """The box of the image that becomes the square: enlarging and cropping in one step."""
         low, high = np.log(self.long_side)
         scale = np.exp(rng.uniform(low, high)) / max(height, width)
         stretch = np.exp(rng.uniform(-self.aspect, self.aspect) / 2)
@@ -49,9 +63,9 @@ class Views(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """How a window becomes a crop: resized to `enlarged`, of which a random square is taken.
+    """Settings of crops from windows: resize to `enlarged`, then crop a random square.
 
-    Stage 1 resizes to 250 pixels and takes 224 of them; stage 2 resizes to 224 straight away.
+    Stage 1 resizes to 250 pixels and crops 224 of them; stage 2 resizes to 224.
     """
 
     side: int = 224  #: S, of the crop in pixels
@@ -63,34 +77,96 @@ class Cut(NamedTuple):
         self, image: Pixels, labels: Pixels, box: Box, rng: np.random.Generator
     ) -> tuple[Pixels, Pixels]:
         """The crop of an image's box and its labels, as (S, S, 3) and (S, S)."""
-        image, labels = _cut(image, labels, Crop(box, self.enlarged), self.flip, self.color, rng)
+        image, labels = _crop(image, labels, Crop(box, self.enlarged), self.flip, self.color, rng)
         y, x = rng.integers(0, self.enlarged - self.side + 1, 2)
         part = slice(y, y + self.side), slice(x, x + self.side)
         return np.ascontiguousarray(image[part]), np.ascontiguousarray(labels[part])
 
 
-def class_balance(data: DataSet, common: float) -> NDArray[np.float64]:
-    """How often each image is to be drawn, so that rare classes are seen more often.
+class Paster(NamedTuple):
+    """Pastes objects of other images into views (Ghiasi et al. 2021, "Simple copy-paste")."""
 
-    "We balance the number of examples across classes by adding redundant examples for the
-    classes with limited number of examples." A class found in the share s of the images asks
-    for them sqrt(common / s) times as often, and an image follows its rarest class.
+    pool: list[tuple[Sample, Object]]
+    probabilities: NDArray[np.float64]  #: of each object
+    classes: int
+    most: int  #: largest number of objects pasted into a view
+    sides: tuple[float, float] = (0.15, 0.7)  #: range of an object's long side, of the view's
+
+    def paste(
+        self, image: Pixels, labels: Pixels, rng: np.random.Generator
+    ) -> tuple[Pixels, Pixels]:
+        """A view (S, S, 3) and its labels (S, S) with up to `most` more objects on them."""
+        image, labels = image.copy(), labels.copy()
+        for _ in range(rng.integers(self.most + 1)):
+            sample, found = self.pool[rng.choice(len(self.pool), p=self.probabilities)]
+            cut, mask = self._cut_out(sample, found, len(labels), rng)
+            height, width = mask.shape
+            # two thirds of the object's height and width stay inside the view
+            y = int(rng.integers(-height // 3, len(labels) - 2 * height // 3))
+            x = int(rng.integers(-width // 3, len(labels) - 2 * width // 3))
+            rows, columns = slice(max(y, 0), y + height), slice(max(x, 0), x + width)
+            covered = labels[rows, columns]
+            top, left = max(-y, 0), max(-x, 0)
+            part = np.s_[top : top + covered.shape[0], left : left + covered.shape[1]]
+            image[rows, columns][mask[part]] = cut[part][mask[part]]
+            covered[mask[part]] = found.label
+        return image, labels
+
+    def _cut_out(
+        self, sample: Sample, found: Object, side: int, rng: np.random.Generator
+    ) -> tuple[Pixels, NDArray[np.bool_]]:
+        """An object and its mask, resized, and flipped half of the time."""
+        x0, y0, x1, y1 = found.box
+        image = read_sample(sample, self.classes)[0][y0:y1, x0:x1]
+        mask = read_instances(sample, self.classes)[y0:y1, x0:x1] == found.instance
+        scale = side * np.exp(rng.uniform(*np.log(self.sides))) / max(mask.shape)
+        size = max(round(mask.shape[1] * scale), 1), max(round(mask.shape[0] * scale), 1)
+        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        image = np.asarray(cv2.resize(image, size, interpolation=way), np.uint8)
+        mask = cv2.resize(mask.astype(np.float32), size, interpolation=way) > 0.5
+        return (image[:, ::-1], mask[:, ::-1]) if rng.random() < 0.5 else (image, mask)
+
+
+def find_paster(data: DataSet, most: int, power: float = 0.75) -> Paster | None:
+    """Collect the objects of a data set that can be pasted; None if no object is large enough.
+
+    Args:
+        data: its instance maps are read.
+        most: largest number of objects pasted into a view.
+        power: 1 makes the classes equally frequent, 0 leaves them as they are.
+    """
+    pool = [
+        (sample, found)
+        for sample in data.samples
+        for found in objects(sample, len(data.classes))
+        if found.area >= _SMALL
+    ]
+    if not pool:
+        return None
+    count = np.bincount([found.label for _, found in pool])
+    weights = np.array([float(count[found.label]) for _, found in pool]) ** -power
+    return Paster(pool, weights / weights.sum(), len(data.classes), most)
+
+
+def class_balance(data: DataSet, common: float) -> NDArray[np.float64]:
+    """Sampling weights, (images,), 1 or more, by which rare classes are seen more often.
+
+    A class found in the fraction f of the images asks for them sqrt(common / f) times as often, and
+    an image follows its rarest class.
 
     Args:
         data: its masks are read.
-        common: the share from which on a class is not rare, 0 to 1; 0 treats all alike.
+        common: the fraction from which on a class is not rare, 0 to 1; 0 treats all alike.
 
-    Returns:
-        A weight for each image, 1 or more.
-
-    Noh, Hong, Han 2015, section 5.1; the square root as in Gupta, Dollar, Girshick 2019 (LVIS).
+    Noh, Hong, Han 2015, section 5.1 ("adding redundant examples for the classes with limited
+    number of examples"); the square root as in Gupta, Dollar, Girshick 2019 (LVIS).
     """
     present = np.zeros((len(data.samples), len(data.classes)), bool)
     for row, sample in zip(present, data.samples, strict=True):
         labels = read_sample(sample, len(data.classes))[1]
         row[labels[labels != VOID]] = True
-    share = present.mean(0).clip(1 / len(present))
-    wanted = np.sqrt(np.maximum(common / share, 1))
+    fraction = present.mean(0).clip(1 / len(present))
+    wanted = np.sqrt(np.maximum(common / fraction, 1))
     return np.asarray(np.where(present, wanted, 1).max(1))
 
 
@@ -101,15 +177,15 @@ def draw_views(
     weights: NDArray[np.float64] | None = None,
     paster: Paster | None = None,
 ) -> Draw:
-    """Random views of images, in a new order each time all were seen.
+    """Random views of images, in a new order in each epoch.
 
     Args:
         data: labeled images.
-        views: how views are drawn.
-        seed: of all chance.
-        weights: how often each image is drawn, relative to the others; all alike and in turn
-            when not given.
-        paster: puts objects of other images into them.
+        views: settings of the views.
+        seed: seeds order, views and pasting.
+        weights: how often to draw each image, relative to the others; by default, each once in an
+            epoch.
+        paster: pastes objects of other images into the views.
     """
 
     def draw(place: int) -> tuple[Pixels, Pixels]:
@@ -124,16 +200,22 @@ def draw_views(
 
 
 def draw_windows(windows: Sequence[Window], classes: int, cut: Cut, seed: int = 0) -> Draw:
-    """Crops of windows, in a new order each time all were seen.
+    """Random crops of windows, in a new order in each epoch.
 
     Args:
-        windows: of stage 1 or 2; those that stand there more often are seen more often.
-        classes: how many there are.
-        cut: how windows become crops.
-        seed: of all chance.
+        windows: of stage 1 or 2; one that is listed n times is drawn n times an epoch.
+        classes: number of classes.
+        cut: settings of the crops.
+        seed: seeds order and crops.
+
+    Raises:
+        DataError: there are no windows.
     """
     if not windows:
-        raise DataError("got no window to learn from: no object is large enough, or none there")
+        raise DataError(
+            "got no window to learn from, wanted one or more: label objects, larger ones if there "
+            "are some, or use a recipe that trains on views"
+        )
 
     def draw(place: int) -> tuple[Pixels, Pixels]:
         sample, box, _, instance = windows[in_turn(place, len(windows), seed)]
@@ -147,12 +229,12 @@ def draw_windows(windows: Sequence[Window], classes: int, cut: Cut, seed: int = 
 
 
 def take_turns(draws: Sequence[Draw]) -> Draw:
-    """One sequence that takes from several in turn."""
+    """Interleave several sequences."""
     return lambda place: draws[place % len(draws)](place // len(draws))
 
 
 def in_turn(place: int, count: int, seed: int, weights: NDArray[np.float64] | None = None) -> int:
-    """Whose turn it is at a place: each one once in every `count` places, or by chance."""
+    """The item at a position: each one once in every `count` positions, or random by weight."""
     epoch, number = divmod(place, count)
     if weights is None:
         return int(_shuffled(count, seed, epoch)[number])
@@ -165,10 +247,49 @@ def _shuffled(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, 0, epoch]).permutation(count)
 
 
-def _cut(
+def batches(
+    draw: Draw, size: int, start: int = 0, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """Endless batches of crops, loaded in threads while the network learns.
+
+    Batch n holds the crops at positions n * size and following, and depends on nothing else: a
+    resumed run sees the same batches as an uninterrupted one, and the processes of a distributed
+    run together see those of a single process.
+
+    Args:
+        draw: gives the crop at a position; called in threads.
+        size: N, of the batch.
+        start: number of the first batch.
+        rank: of this process, which takes every `world`-th batch.
+        world: number of the processes.
+
+    Raises:
+        ImageError, DataError: an image or mask cannot be used; raised when its batch is due.
+    """
+
+    def make(n: int) -> Batch:
+        pairs = [draw(place) for place in range(n * size, (n + 1) * size)]
+        return Batch(np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs]))
+
+    own: set[int] = set()  # threads
+    count = 2 if (os.cpu_count() or 1) > 2 else 1  # the network needs cores
+    workers = ThreadPoolExecutor(count, initializer=lambda: own.add(threading.get_ident()))
+    numbers = itertools.count(start + rank, world)
+    try:
+        pending = deque(workers.submit(make, next(numbers)) for _ in range(3))
+        while True:
+            batch = pending.popleft().result()
+            pending.append(workers.submit(make, next(numbers)))
+            yield batch
+    finally:  # an error, or the caller is done: cancel the pending batches
+        # the garbage collector may close the generator in a worker, which cannot wait for itself
+        workers.shutdown(wait=threading.get_ident() not in own, cancel_futures=True)
+
+
+def _crop(
     image: Pixels, labels: Pixels, crop: Crop, flip: bool, color: float, rng: np.random.Generator
 ) -> tuple[Pixels, Pixels]:
-    """Cut image and labels, flip every other one, and change the colors."""
+    """Crop image and labels, flip them half of the time, and change the colors."""
     view, seen = crop.take(image, antialias=False), crop.take_labels(labels, VOID)
     inside = crop.take_labels(np.ones(labels.shape, np.bool_), fill=False)
     if flip and rng.random() < 0.5:
@@ -182,7 +303,7 @@ def _recolor(
     """Change the colors of what is inside the image; what is outside becomes 0."""
     brightness, contrast, saturation = (1 + rng.uniform(-strength, strength, 3)).tolist()
     x = image[inside].astype(np.float32) * brightness
-    mean = x.sum() / max(x.size, 1)  # a line of pixels may be shrunk to nothing
+    mean = x.sum() / max(x.size, 1)  # an image one pixel high may be resized to no pixel
     x = (x - mean) * contrast + mean
     gray = x.mean(1, keepdims=True)
     x = (x - gray) * saturation + gray

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unpool import distributed
-from unpool.data.batches import Batch
 from unpool.data.classes import VOID
+from unpool.data.crops import Batch
 from unpool.devices import autocast
 from unpool.models import Network, prepare
 from unpool.recipes import SegmentationRecipe

@@ -13,10 +13,19 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from unpool import distributed
-from unpool.data.batches import Batch, batches
 from unpool.data.classes import VOID
-from unpool.data.copy_paste import find_paster
-from unpool.data.crops import Cut, Draw, Views, class_balance, draw_views, draw_windows, take_turns
+from unpool.data.crops import (
+    Batch,
+    Cut,
+    Draw,
+    Views,
+    batches,
+    class_balance,
+    draw_views,
+    draw_windows,
+    find_paster,
+    take_turns,
+)
 from unpool.data.datasets import DataSet, open_data, read_labels, read_sample
 from unpool.data.windows import find_proposals, object_windows, proposal_windows, repeat_rare
 from unpool.devices import autocast
