@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from unpool.errors import ImageError, OptionError, WeightsError
 from unpool.models import ZFNet, save_pretrained
 from unpool.recipes import ZFNET_SMALL, override
+from unpool.vision.drawing import to_images
 from unpool.vision.figures import patch
 from unpool.vision.images import read_image
-from unpool.vision.signals import to_images
 from unpool.visualize.checkpoints import Checkpoint, checkpoints_of_run, named_checkpoints
 from unpool.visualize.evolution import evolve
 from unpool.visualize.preprocessing import LoadedModel, Preprocessing

@@ -7,9 +7,9 @@ from torch import nn
 from unpool.errors import OptionError, suggest
 from unpool.generate.generator import Generator
 from unpool.generate.units import list_layers
+from unpool.vision.drawing import to_images
 from unpool.vision.figures import mosaic
 from unpool.vision.images import Pixels
-from unpool.vision.signals import to_images
 
 
 def list_filters(generator: Generator) -> list[str]:

@@ -15,9 +15,9 @@ from unpool.errors import OptionError, suggest
 from unpool.generate.codes import Style
 from unpool.generate.generator import Generator
 from unpool.generate.result import GeneratedImage, clipped, postprocess
+from unpool.vision.drawing import to_images
 from unpool.vision.figures import mosaic
 from unpool.vision.images import Pixels, write_image
-from unpool.vision.signals import to_images
 
 VALUES = {
     "fc1": 10.0,

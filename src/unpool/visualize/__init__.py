@@ -25,8 +25,8 @@ No model is changed by any of them. From an image to a figure:
     shown = mosaic([patch(p, box) for p, box in zip(to_images(found.signal), boxes)], columns=3)
 """
 
+from unpool.vision.drawing import to_images
 from unpool.vision.figures import mosaic, patch
-from unpool.vision.signals import to_images
 from unpool.visualize.activations import ActivationRecorder, Layer, list_layers
 from unpool.visualize.class_scores import project_scores
 from unpool.visualize.correspondence import correspond

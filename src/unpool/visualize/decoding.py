@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from unpool.errors import OptionError, ShapeError
 from unpool.models import FCN, DeconvNet
 from unpool.ops import unpool
+from unpool.vision.drawing import heat_map, to_images
 from unpool.vision.figures import contact_sheet
 from unpool.vision.images import Pixels
-from unpool.vision.signals import heat_map, to_images
 from unpool.visualize.activations import ActivationRecorder
 from unpool.visualize.class_scores import find_region, score_maps
 from unpool.visualize.shadow import shadow_copy

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from unpool import Progress
 from unpool.errors import OptionError
+from unpool.vision.drawing import to_images
 from unpool.vision.figures import GRAY, add_caption, fit_square, join, patch, write_figure
 from unpool.vision.images import Pixels
-from unpool.vision.signals import to_images
 from unpool.visualize.activations import Layer, list_layers
 from unpool.visualize.checkpoints import Checkpoint
 from unpool.visualize.features import InputImages, read_inputs

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from unpool import Progress
 from unpool.errors import OptionError, WeightsError, suggest
+from unpool.vision.drawing import to_images
 from unpool.vision.figures import add_caption, chart, fit_square, join, mosaic, write_figure
 from unpool.vision.images import Pixels
-from unpool.vision.signals import to_images
 from unpool.visualize.activations import Layer, list_layers
 from unpool.visualize.features import read_inputs
 from unpool.visualize.preprocessing import LoadedModel

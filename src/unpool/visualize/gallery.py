@@ -22,9 +22,9 @@ from torch import Tensor
 from unpool import Progress
 from unpool.errors import ImageError
 from unpool.files import atomic, write_json
+from unpool.vision.drawing import to_images
 from unpool.vision.figures import mosaic, patch, scale_to
 from unpool.vision.images import Pixels, read_image, write_image
-from unpool.vision.signals import to_images
 from unpool.vision.sources import Source, spare_inputs
 from unpool.visualize.activations import Layer
 from unpool.visualize.fields import Field

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
+from unpool.vision.drawing import to_images
 from unpool.vision.figures import mosaic
 from unpool.vision.images import Pixels, encode_png, write_image
-from unpool.vision.signals import to_images
 from unpool.visualize.activations import ActivationRecorder, layer_name, require_finite
 from unpool.visualize.rules import Interception, Rule, find_rule
 

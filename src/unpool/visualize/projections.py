@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.files import write_json
+from unpool.vision.drawing import to_images
 from unpool.vision.images import write_image
-from unpool.vision.signals import to_images
 from unpool.visualize.class_scores import SCORE, project_scores, score_layer, score_maps
 from unpool.visualize.layers import checked_layers
 from unpool.visualize.preprocessing import LoadedModel

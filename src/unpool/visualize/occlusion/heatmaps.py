@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from unpool.vision.drawing import outline
+from unpool.vision.drawing import heat_map, outline
 from unpool.vision.figures import Tile, contact_sheet, legend, scale_to
 from unpool.vision.images import Pixels
-from unpool.vision.signals import heat_map
 from unpool.visualize.occlusion.window import Windows
 
 _KINDS = np.array(

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unpool.errors import ShapeError
+from unpool.vision.drawing import to_images
 from unpool.vision.figures import Tile, write_figure
-from unpool.vision.signals import to_images
 from unpool.visualize.occlusion.heatmaps import heat_panel, kind_panels, outlined, sheet
 from unpool.visualize.occlusion.window import Windows
 from unpool.visualize.projection import Projection
