@@ -8,7 +8,7 @@ from torch import nn
 
 from unpool.errors import OptionError, ShapeError
 from unpool.visualize import ActivationRecorder, Layer, list_layers
-from unpool.visualize.activations import chain_layers
+from unpool.visualize.activations import chain_layers, stage_ends
 
 
 def by_hooks(model, images):
@@ -196,3 +196,14 @@ def test_chains():
     inner = nn.Sequential(nn.Conv2d(4, 4, 1), relu)
     names = [name for name, _ in chain_layers(nn.Sequential(nn.Conv2d(3, 4, 3), relu, inner))]
     assert names == ["0", "1", "2.0", "2.1"]  # the ReLU comes twice
+
+
+def test_stages_of_other_networks():
+    def layers(*shapes):
+        return [Layer(str(i), "", shape) for i, shape in enumerate(shapes)]
+
+    growing = layers((4, 8, 8), (4, 4, 4), (8, 4, 4), (4, 8, 8), (4, 4, 4))
+    assert stage_ends(growing) == ["0", "2"]
+    assert stage_ends(layers((4, 8, 8), (4, 8, 8))) == ["1"]
+    assert stage_ends(layers((4, 11, 11), (4, 9, 9), (4, 4, 4), (4, 3, 3))) == ["1", "3"]
+    assert stage_ends(layers((10,))) == []

@@ -3,7 +3,6 @@
 import json
 import os
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
@@ -23,9 +22,6 @@ from unpool.visualize import (
     top_activations,
 )
 from unpool.visualize import gallery as module
-from unpool.visualize.activations import Layer
-from unpool.visualize.layers import stage_ends
-from unpool.visualize.projections import ProjectionWriter
 
 SIDE = 32
 
@@ -81,16 +77,16 @@ def test_what_is_written(loaded, files, tmp_path):
     assert list(found.failed) == [str(files[3]), str(files[10])]
     images = loaded.prepare([loaded.preprocessing.crop(read_image(path)) for path in good])
     wanted = top_activations(loaded.model, images.split(4), ["8", "2"], 4)
-    told = json.loads((out / "top.json").read_text())
-    assert told["images"] == [str(path) for path in good]
-    assert told["failed"] == found.failed
-    for layer, wall in zip(["8", "2"], told["layers"], strict=True):
-        assert wall["layer"] == layer
-        assert wall["images"] == wanted[layer].images.tolist()
-        assert wall["places"] == wanted[layer].places.tolist()
-        assert torch.allclose(torch.tensor(wall["values"]), wanted[layer].values, rtol=1e-5)
+    record = json.loads((out / "top.json").read_text())
+    assert record["images"] == [str(path) for path in good]
+    assert record["failed"] == found.failed
+    for layer, entry in zip(["8", "2"], record["layers"], strict=True):
+        assert entry["layer"] == layer
+        assert entry["images"] == wanted[layer].images.tolist()
+        assert entry["places"] == wanted[layer].places.tolist()
+        assert torch.allclose(torch.tensor(entry["values"]), wanted[layer].values, rtol=1e-5)
         field = measure_field(loaded.model, images, layer)
-        assert wall["field"] == {k: list(v) for k, v in field._asdict().items()}
+        assert entry["field"] == {k: list(v) for k, v in field._asdict().items()}
     figures = {p.relative_to(out).as_posix() for p in out.rglob("*.png")}
     assert figures == {"8/0000.png", "8/0002.png", "8/0005.png"} | {
         "2/0000.png",
@@ -144,8 +140,8 @@ def test_layers_without_maps_show_the_whole_image(files, filled_net, tmp_path):
     net = filled_net(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3600, 5)))
     loaded = LoadedModel(net, "flat", Preprocessing(SIDE, SIDE))
     make_gallery(loaded, files, tmp_path / "out", ["3"], shown=2, count=9)
-    told = json.loads((tmp_path / "out/top.json").read_text())
-    assert told["layers"][0]["places"] is None
+    record = json.loads((tmp_path / "out/top.json").read_text())
+    assert record["layers"][0]["places"] is None
     assert read_image(tmp_path / "out/3/0000.png").shape == (292, 592, 3)
 
 
@@ -159,17 +155,6 @@ def test_figures_are_two_grids():
     assert shown[0, 147, 0] == 100
     large = [np.zeros((200, 100, 3), np.uint8)] * 2
     assert module.figure(large, large).shape == (96, 2 * (2 * 48 + 2) + 8, 3)
-
-
-def test_stages_of_other_networks():
-    def layers(*shapes):
-        return [Layer(str(i), "", shape) for i, shape in enumerate(shapes)]
-
-    growing = layers((4, 8, 8), (4, 4, 4), (8, 4, 4), (4, 8, 8), (4, 4, 4))
-    assert stage_ends(growing) == ["0", "2"]
-    assert stage_ends(layers((4, 8, 8), (4, 8, 8))) == ["1"]
-    assert stage_ends(layers((4, 11, 11), (4, 9, 9), (4, 4, 4), (4, 3, 3))) == ["1", "3"]
-    assert stage_ends(layers((10,))) == []
 
 
 def test_what_is_refused_is_refused_before_any_work(loaded, files, tmp_path):
@@ -195,29 +180,6 @@ def test_what_is_refused_is_refused_before_any_work(loaded, files, tmp_path):
     assert inner.read_bytes() == before
 
 
-@pytest.mark.parametrize("units", [[], [5, 2]])
-def test_projector(loaded, files, tmp_path, units):
-    projector = ProjectionWriter(loaded, ["8", "2"], units, rule="guided")
-    stem = tmp_path / "out/a.b"
-    image = read_image(files[0])
-    record = projector.write(image, stem)
-    crop = loaded.preprocessing.crop(image)
-    assert np.array_equal(read_image(record["input"]), crop)
-    assert set((tmp_path / "out").iterdir()) == set(projector.files(stem))
-    assert json.loads(Path(f"{stem}.json").read_text()) == record
-    for told in record["projections"]:
-        found = project(
-            loaded.model, loaded.prepare([crop]), told["layer"], told["unit"], rule="guided"
-        )
-        assert np.array_equal(read_image(told["file"]), to_images(found.signal)[0])
-        assert told["value"] == pytest.approx(float(found.values[0]))
-        assert told["place"] == found.places[0].tolist()
-        field = measure_field(loaded.model, loaded.trial_image(), told["layer"])
-        assert told["box"] == list(field.box(*told["place"]))
-    shown = [told["unit"] for told in record["projections"]]
-    assert len(shown) == 2 if not units else shown == [5, 2, 5, 2]
-
-
 def test_figures_that_are_shown_no_more_are_removed(loaded, files, tmp_path):
     out = tmp_path / "out"
     make_gallery(loaded, files[:1], out, ["8", "2"], units=[0, 1, 3], count=1)
@@ -231,17 +193,3 @@ def test_figures_that_are_shown_no_more_are_removed(loaded, files, tmp_path):
     (out / "top.json").write_text("{}")
     make_gallery(loaded, photos, out, ["8"], units=[1], count=1)
     assert (out / "8/0000.png").exists()
-
-
-def test_a_layer_that_is_called_as_the_input(loaded, files, tmp_path):
-    net = torch.nn.Sequential()
-    net.add_module("input", loaded.model[0])
-    named = LoadedModel(net, "named", loaded.preprocessing)
-    image = read_image(files[0])
-    projector = ProjectionWriter(named, ["input"])
-    record = projector.write(image, tmp_path / "out/a")
-    shown = {path.name for path in (tmp_path / "out").iterdir()}
-    assert shown == {"a.input.png", "a.%69nput.png", "a.json"}
-    assert {path.name for path in projector.files(tmp_path / "out/a")} == shown
-    assert np.array_equal(read_image(Path(record["input"])), loaded.preprocessing.crop(image))
-    assert Path(record["projections"][0]["file"]).name == "a.%69nput.png"

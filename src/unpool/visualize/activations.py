@@ -1,5 +1,6 @@
 """Layers of any model by name, and their activations."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -152,6 +153,27 @@ def list_layers(model: nn.Module, images: Tensor) -> list[Layer]:
     return layers
 
 
+def stage_ends(layers: Sequence[Layer]) -> list[str]:
+    """The last layer of each stage: the last before feature maps shrink, down to the smallest.
+
+    Maps that lose up to half their area, as without padding, are of one stage.
+
+    >>> shapes = [(8, 9, 9), (8, 9, 9), (8, 4, 4), (16, 4, 4), (16, 1, 1), (10,)]
+    >>> stage_ends([Layer(str(i), "", shape) for i, shape in enumerate(shapes)])
+    ['1', '3']
+    """
+    maps = [layer for layer in layers if len(layer.shape) == 3 and math.prod(layer.shape[1:]) > 1]
+    chosen: list[str] = []
+    for i, layer in enumerate(maps):
+        area = math.prod(layer.shape[1:])
+        following = math.prod(maps[i + 1].shape[1:]) if i + 1 < len(maps) else 0
+        if 2 * following <= area or following > area:
+            chosen.append(layer.name)
+        if following > area:
+            break
+    return chosen
+
+
 def chain_layers(chain: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The layers of a chain and of the chains within it, in order, with their dotted names.
 
@@ -257,3 +279,13 @@ def require_finite(what: str, *values: Tensor) -> None:
             f"{what} gives values that are not finite; the weights are damaged, or the images "
             "are not preprocessed as the model expects"
         )
+
+
+def is_probability(scores: Tensor) -> bool:
+    """Whether scores (N, K, ...) are probabilities: the model ends with a softmax of its own.
+
+    >>> is_probability(torch.tensor([[0.25, 0.75]])), is_probability(torch.tensor([[2.0, 0.0]]))
+    (True, False)
+    """
+    sums = scores.float().sum(1)
+    return bool(scores.min() >= 0) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)

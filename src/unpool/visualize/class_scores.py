@@ -133,13 +133,3 @@ def score_layer(model: nn.Module) -> nn.Sequential:
 
 def _named(label: int, names: Sequence[str]) -> str:
     return names[label] if label < len(names) else str(label)
-
-
-def is_probability(scores: Tensor) -> bool:
-    """Whether scores (N, K, ...) are probabilities: the model ends with a softmax of its own.
-
-    >>> is_probability(torch.tensor([[0.25, 0.75]])), is_probability(torch.tensor([[2.0, 0.0]]))
-    (True, False)
-    """
-    sums = scores.float().sum(1)
-    return bool(scores.min() >= 0) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)

@@ -1,5 +1,6 @@
 """Feature evolution: how what excites a unit most changes while the network learns."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,16 +15,13 @@ from torch import Tensor
 
 from unpool import Progress
 from unpool.errors import OptionError
-from unpool.vision.drawing import to_images
 from unpool.vision.figures import GRAY, add_caption, fit_square, join, patch, write_figure
 from unpool.vision.images import Pixels
-from unpool.visualize.activations import Layer, list_layers
+from unpool.visualize.activations import list_layers
 from unpool.visualize.checkpoints import Checkpoint
 from unpool.visualize.features import InputImages, read_inputs
-from unpool.visualize.fields import Field
-from unpool.visualize.layers import checked_layers
 from unpool.visualize.preprocessing import LoadedModel
-from unpool.visualize.projection import project
+from unpool.visualize.projection import LayerUnits, choose_units, project
 from unpool.visualize.top import TopActivations, top_activations
 
 _TILE = 64
@@ -172,10 +170,13 @@ def evolve(
     if not checkpoints:
         raise OptionError("got no checkpoints; name one or more, in the order of the training")
     loaded = checkpoints[0].load()
-    chosen = [
-        _Block(layer, field, list(dict.fromkeys(units)) or _chosen(layer, shown, seed + i))
-        for i, (layer, field) in enumerate(checked_layers(loaded, layers, units, **options))
-    ]
+    seeds = itertools.count(seed)  # one a layer
+
+    def pick(count: int) -> list[int]:
+        generator = np.random.default_rng(next(seeds))
+        return sorted(generator.choice(count, min(shown, count), replace=False).tolist())
+
+    chosen = choose_units(loaded.model, loaded.trial_image(), layers, units, pick, **options)
     work = len(images) * (len(checkpoints) + 1)
 
     def report(stage: int, what: str, done: int, *_: object) -> None:
@@ -205,14 +206,6 @@ def _short(name: str) -> str:
     return name if len(name) <= 10 else f"{name[:4]}..{name[-4:]}"
 
 
-class _Block(NamedTuple):
-    """A layer that is looked at."""
-
-    layer: Layer
-    field: Field
-    units: list[int]
-
-
 class _State(NamedTuple):
     """What excites the units of a layer at a checkpoint; as in `LayerEvolution`, without T."""
 
@@ -222,19 +215,13 @@ class _State(NamedTuple):
     projections: Pixels
 
 
-def _growth(block: _Block, states: Sequence[_State]) -> LayerEvolution:
+def _growth(block: LayerUnits, states: Sequence[_State]) -> LayerEvolution:
     parts = [np.stack(part, axis=1) for part in zip(*states, strict=True)]
     return LayerEvolution(block.layer.name, block.units, *parts)
 
 
-def _chosen(layer: Layer, shown: int, seed: int) -> list[int]:
-    count = layer.shape[0]
-    chosen = np.random.default_rng(seed).choice(count, min(shown, count), replace=False)
-    return sorted(chosen.tolist())
-
-
 def _require_same(
-    loaded: LoadedModel, name: str, chosen: Sequence[_Block], inputs: InputImages
+    loaded: LoadedModel, name: str, chosen: Sequence[LayerUnits], inputs: InputImages
 ) -> None:
     """Refuse a state of another network, or one that sees images in another way."""
     side = inputs.crops[0].shape[0]
@@ -258,7 +245,7 @@ def _batches(
 
 def _state(
     loaded: LoadedModel,
-    block: _Block,
+    block: LayerUnits,
     tops: dict[str, TopActivations],
     inputs: InputImages,
     batch: int,
@@ -275,7 +262,7 @@ def _state(
         images = loaded.prepare([inputs.crops[n] for n in images_[part].tolist()])
         where: Any = "max" if places is None else places[part]
         found = project(loaded.model, images, name, block.units[part], place=where, **options)
-        shown += [*to_images(found.signal, color=color, order=loaded.preprocessing.order)]
+        shown += [*found.images(color, loaded.preprocessing.order)]
     spots = [(0, 0)] * len(shown) if places is None else places.tolist()
     boxes = [block.field.box(*spot) for spot in spots]
     cut = np.stack([patch(drawn, box) for drawn, box in zip(shown, boxes, strict=True)])

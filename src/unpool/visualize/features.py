@@ -10,9 +10,14 @@ from torch import Tensor, nn
 from unpool import Progress
 from unpool.errors import ImageError, OptionError
 from unpool.vision.images import Pixels, read_image
-from unpool.visualize.activations import ActivationRecorder, Layer, list_layers, require_finite
-from unpool.visualize.class_scores import is_probability
-from unpool.visualize.layers import stage_ends
+from unpool.visualize.activations import (
+    ActivationRecorder,
+    Layer,
+    is_probability,
+    list_layers,
+    require_finite,
+    stage_ends,
+)
 from unpool.visualize.preprocessing import LoadedModel
 
 _CONTAINERS = ("Sequential", "Flatten", "Identity", "Dropout", "Dropout2d")

@@ -1,15 +1,14 @@
 """Galleries: the strongest patches of each unit beside their projections, as in the paper.
 
-A folder with `index.html` to browse, `top.json` with all that was found, and a figure for each
-unit shown: LAYER/UNIT.png. Characters of a layer's name that files should not have are written
-as in the addresses of web pages: relu%3A2.
+A gallery is a folder with `index.html` to browse, `top.json` with all results, and a figure for
+each unit shown, LAYER/UNIT.png. Layer names are percent-encoded in paths: relu%3A2.
 """
 
 import html
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -22,43 +21,31 @@ from torch import Tensor
 from unpool import Progress
 from unpool.errors import ImageError
 from unpool.files import atomic, write_json
-from unpool.vision.drawing import to_images
 from unpool.vision.figures import mosaic, patch, scale_to
 from unpool.vision.images import Pixels, read_image, write_image
 from unpool.vision.sources import Source, spare_inputs
-from unpool.visualize.activations import Layer
-from unpool.visualize.fields import Field
-from unpool.visualize.layers import checked_layers
 from unpool.visualize.preprocessing import LoadedModel
-from unpool.visualize.projection import project
+from unpool.visualize.projection import LayerUnits, choose_units, project
 from unpool.visualize.top import TopActivations, top_activations
 
-_TILE = 96  # pixels; smaller patches are enlarged a whole number of times, larger ones reduced
+_TILE = 96  # pixels; smaller patches are enlarged by a whole factor, larger ones reduced
 
 
 class Gallery(NamedTuple):
-    """What a gallery was made of."""
+    """The results that a gallery shows."""
 
-    images: list[Path]  #: those that were seen; numbers of images count in this list
-    failed: dict[str, str]  #: those that could not be read, and why
+    images: list[Path]  #: those that were read; numbers of images are indices into this list
+    failed: dict[str, str]  #: unreadable files, with the reasons
     tops: dict[str, TopActivations]  #: by layer
 
 
-@dataclass(frozen=True)
-class GalleryLayer:
-    """A layer in a gallery."""
+def figure_path(layer: str, unit: int) -> Path:
+    """The path of a unit's figure within the gallery.
 
-    layer: Layer
-    field: Field
-    units: list[int]  #: that are shown
-
-    def path(self, unit: int) -> Path:
-        """Of the figure of a unit, in the gallery.
-
-        >>> GalleryLayer(Layer("relu:2", "ReLU", (8, 4, 4)), Field(), [3]).path(3).as_posix()
-        'relu%3A2/0003.png'
-        """
-        return Path(quote(self.layer.name, safe=""), f"{unit:04}.png")
+    >>> figure_path("relu:2", 3).as_posix()
+    'relu%3A2/0003.png'
+    """
+    return Path(quote(layer, safe=""), f"{unit:04}.png")
 
 
 def make_gallery(
@@ -75,32 +62,33 @@ def make_gallery(
     progress: Progress | None = None,
     **options: Any,
 ) -> Gallery:
-    """Find the strongest images of all units of some layers, and draw some of them.
+    """Find the strongest images of all units of some layers, and show some of the units.
 
-    One pass over the images finds all; then the winners of the units that are shown are
-    projected, many at a time.
+    One pass over the images finds the strongest of all units; then those of the units shown are
+    projected in batches.
 
     Args:
-        loaded: the model, and how it takes images.
-        images: files; one that cannot be read is passed over.
+        loaded: the model with its preprocessing.
+        images: files; unreadable ones are skipped.
         output: the folder of the gallery.
         layers: names from `list_layers`; the last of each stage when not given.
-        units: which are shown of every layer; evenly chosen ones when not given.
+        units: the units of each layer to show; evenly spaced ones when not given.
         shown: how many are shown then.
-        count: how many images are kept of each unit.
+        count: images kept of each unit.
         color: show projections in color.
         batch: images at a time.
         progress: see `Progress`.
         options: `rule`, `start`, `overlap`, `lrn` and `activations` of `project`.
 
     Raises:
-        OptionError: no such layer or unit, a function without a rule, or a figure in the place of a
-            image.
+        OptionError: no such layer or unit, a function without a rule, or a figure that would
+            overwrite one of the images.
         ShapeError: the model takes no images of this size.
         ImageError: none of the images can be read.
     """
-    walls = _hung(loaded, layers, units, shown, options)
-    figures = [output / wall.path(unit) for wall in walls for unit in wall.units]
+    spaced = partial(_evenly_spaced, shown)
+    chosen = choose_units(loaded.model, loaded.trial_image(), layers, units, spaced, **options)
+    figures = [output / figure_path(c.layer.name, unit) for c in chosen for unit in c.units]
     spare_inputs([Source(path, PurePosixPath(path.name)) for path in images], figures)
     work, found = len(images) + len(figures), Gallery([], {}, {})
 
@@ -109,18 +97,20 @@ def make_gallery(
             progress(done, work, doing)
 
     stream = _batches(loaded, images, batch, found, report)
-    found.tops.update(
-        top_activations(loaded.model, stream, [wall.layer.name for wall in walls], count)
-    )
+    found.tops.update(top_activations(loaded.model, stream, [c.layer.name for c in chosen], count))
     done = len(images)
-    for wall in walls:
-        doing = f"projecting {wall.layer.name}"
-        for unit, drawn in _drawn(loaded, wall, found, batch, color, options):
-            write_image(output / wall.path(unit), drawn)
+    for part in chosen:
+        for unit, image in _figures(loaded, part, found, batch, color, options):
+            write_image(output / figure_path(part.layer.name, unit), image)
             done += 1
-            report(done, doing)
-    write_pages(output, loaded, walls, found, options)
+            report(done, f"projecting {part.layer.name}")
+    _write_pages(output, loaded, chosen, found, options)
     return found
+
+
+def _evenly_spaced(shown: int, units: int) -> list[int]:
+    shown = min(shown, units)
+    return [i * units // shown for i in range(shown)]
 
 
 def _batches(
@@ -130,7 +120,7 @@ def _batches(
     found: Gallery,
     report: Callable[[int, str], None],
 ) -> Iterator[Tensor]:
-    """The images that can be read, so many at a time; `found` records which ones."""
+    """The readable images in batches; records in `found` which ones are."""
     crops: list[Pixels] = []
     for number, path in enumerate(images, 1):
         try:
@@ -148,14 +138,14 @@ def _batches(
 
 
 def figure(projections: Sequence[Pixels], patches: Sequence[Pixels]) -> Pixels:
-    """The projections of a unit in a square grid, and beside it the patches they come from.
+    """The projections of a unit in a square grid, beside the patches they come from.
 
     Args:
         projections: (h, w, 3) uint8 each, all of one size.
         patches: as many, of the same size.
 
     Returns:
-        An image (H, W, 3) uint8; small patches are enlarged, large ones reduced.
+        (H, W, 3) uint8; small patches are enlarged, large ones reduced.
 
     Zeiler, Fergus 2014, figure 2.
 
@@ -169,99 +159,72 @@ def figure(projections: Sequence[Pixels], patches: Sequence[Pixels]) -> Pixels:
     return np.concatenate([left, np.full((len(left), 8, 3), 255, np.uint8), right], axis=1)
 
 
-# ---- what is shown -------------------------------------------------------------------------------
-
-
-def _hung(
-    loaded: LoadedModel,
-    names: Sequence[str],
-    units: Sequence[int],
-    shown: int,
-    options: dict[str, Any],
-) -> list[GalleryLayer]:
-    walls = []
-    for layer, field in checked_layers(loaded, names, units, **options):
-        chosen = list(dict.fromkeys(units)) or _even(layer.shape[0], shown)
-        walls.append(GalleryLayer(layer, field, chosen))
-    return walls
-
-
-def _even(units: int, shown: int) -> list[int]:
-    """So many units, at even distances."""
-    shown = min(shown, units)
-    return [i * units // shown for i in range(shown)]
+# ---- figures -------------------------------------------------------------------------------------
 
 
 class _Item(NamedTuple):
     """A projection to be made."""
 
     unit: int
-    image: int
+    image: int  #: index into `Gallery.images`
     place: tuple[int, int]
 
 
-def _drawn(
+def _figures(
     loaded: LoadedModel,
-    wall: GalleryLayer,
+    chosen: LayerUnits,
     found: Gallery,
     batch: int,
     color: bool,
     options: dict[str, Any],
 ) -> Iterator[tuple[int, Pixels]]:
-    """The figure of each unit shown, many projections at a time."""
-    top = found.tops[wall.layer.name]
+    """Each unit with its figure; projections are made in batches, across units."""
+    top = found.tops[chosen.layer.name]
     count = top.values.shape[1]
     items = []
-    for unit in wall.units:
+    for unit in chosen.units:
         places = [(0, 0)] * count if top.places is None else top.places[unit].tolist()
         images = top.images[unit].tolist()
         items += [_Item(unit, n, place) for n, place in zip(images, places, strict=True)]
     parts = (items[start : start + batch] for start in range(0, len(items), batch))
-    pairs = (pair for part in parts for pair in _pairs(loaded, wall, found, part, color, options))
-    for unit in wall.units:
+    pairs = (pair for part in parts for pair in _pairs(loaded, chosen, found, part, color, options))
+    for unit in chosen.units:
         yield unit, figure(*zip(*islice(pairs, count), strict=True))
 
 
 def _pairs(
     loaded: LoadedModel,
-    wall: GalleryLayer,
+    chosen: LayerUnits,
     found: Gallery,
     items: Sequence[_Item],
     color: bool,
     options: dict[str, Any],
 ) -> Iterator[tuple[Pixels, Pixels]]:
-    """Projection and patch of each item, both cut to what the unit sees."""
+    """Projection and patch of each item, both cut to the receptive field."""
     read = {n: read_image(found.images[n]) for n in {item.image for item in items}}
     crops = {n: loaded.preprocessing.crop(image) for n, image in read.items()}
     seen = [crops[item.image] for item in items]
     units, places = [item.unit for item in items], torch.tensor([item.place for item in items])
-    layer, images = wall.layer, loaded.prepare(seen)
+    layer, images = chosen.layer, loaded.prepare(seen)
     options = {**options, "place": places if len(layer.shape) == 3 else "max"}
-    signal = project(loaded.model, images, layer.name, units, **options).signal
-    shown = to_images(signal, color=color, order=loaded.preprocessing.order)
+    projected = project(loaded.model, images, layer.name, units, **options)
+    shown = projected.images(color, loaded.preprocessing.order)
     for item, projection, crop in zip(items, shown, seen, strict=True):
-        box = wall.field.box(*item.place)
+        box = chosen.field.box(*item.place)
         yield patch(projection, box), patch(crop, box)
 
 
-def write_pages(
+# ---- pages ---------------------------------------------------------------------------------------
+
+
+def _write_pages(
     output: Path,
     loaded: LoadedModel,
-    walls: Sequence[GalleryLayer],
+    chosen: Sequence[LayerUnits],
     found: Gallery,
     options: dict[str, Any],
 ) -> None:
-    """Write `top.json` and `index.html`, each whole or not at all.
-
-    Figures of these layers that an earlier `top.json` names, and this one does not, are removed.
-
-    Args:
-        output: the gallery, in which the figures are.
-        loaded: the model.
-        walls: its layers that were looked at.
-        found: the strongest of them.
-        options: of the projections.
-    """
+    """Write `top.json` and `index.html`, and remove figures of an earlier run shown no more."""
     inputs = loaded.preprocessing
     facts = {
         "model": loaded.name,
@@ -269,55 +232,59 @@ def write_pages(
         "options": options,
         "images": [str(path) for path in found.images],
         "failed": found.failed,
-        "layers": [_layer_facts(wall, found.tops[wall.layer.name]) for wall in walls],
+        "layers": [_layer_facts(part, found.tops[part.layer.name]) for part in chosen],
     }
-    stale = _stale(output / "top.json", walls)
+    outdated = _outdated(output / "top.json", chosen)
     write_json(output / "top.json", facts)
     with atomic(output / "index.html") as temporary:
-        page = _page(loaded, walls, found)
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files
-    given = {path.resolve() for path in (*found.images, *map(Path, found.failed))}
-    for path in stale:
-        if (output / path).resolve() not in given:
+        page = _page(loaded, chosen, found)
+        # names of files may hold bytes that are no text
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+    inputs_given = {path.resolve() for path in (*found.images, *map(Path, found.failed))}
+    for path in outdated:
+        if (output / path).resolve() not in inputs_given:
             (output / path).unlink(missing_ok=True)
 
 
-def _stale(path: Path, walls: Sequence[GalleryLayer]) -> set[Path]:
-    """The figures of these layers that an earlier `top.json` names, and that are shown no more."""
+def _outdated(path: Path, chosen: Sequence[LayerUnits]) -> set[Path]:
+    """Figures of these layers that an earlier `top.json` lists, and this run does not."""
     try:
         layers = json.loads(path.read_text("utf-8"))["layers"]
         units = {facts["layer"]: [int(unit) for unit in facts["figures"]] for facts in layers}
-    except (OSError, ValueError, TypeError, KeyError):  # none, or somebody else's
+    except (OSError, ValueError, TypeError, KeyError):  # none, or not one of ours
         return set()
-    written = {wall.path(unit) for wall in walls for unit in units.get(wall.layer.name, [])}
-    return written - {wall.path(unit) for wall in walls for unit in wall.units}
-
-
-def _layer_facts(wall: GalleryLayer, top: TopActivations) -> dict[str, Any]:
-    """What `top.json` says of a layer."""
     return {
-        "layer": wall.layer.name,
-        "shape": list(wall.layer.shape),
+        figure_path(layer.name, unit)
+        for layer, _, shown in chosen
+        for unit in {*units.get(layer.name, [])} - {*shown}
+    }
+
+
+def _layer_facts(chosen: LayerUnits, top: TopActivations) -> dict[str, Any]:
+    """The entry of a layer in `top.json`."""
+    name = chosen.layer.name
+    return {
+        "layer": name,
+        "shape": list(chosen.layer.shape),
         "dead": top.dead,
-        "field": {name: list(pair) for name, pair in wall.field._asdict().items()},
-        "figures": {str(unit): wall.path(unit).as_posix() for unit in wall.units},
+        "field": {key: list(pair) for key, pair in chosen.field._asdict().items()},
+        "figures": {str(unit): figure_path(name, unit).as_posix() for unit in chosen.units},
         "values": [[float(f"{v:.6g}") for v in row] for row in top.values.tolist()],
         "images": top.images.tolist(),
         "places": None if top.places is None else top.places.tolist(),
     }
 
 
-def _page(loaded: LoadedModel, walls: Sequence[GalleryLayer], found: Gallery) -> str:
+def _page(loaded: LoadedModel, chosen: Sequence[LayerUnits], found: Gallery) -> str:
     links, sections = [], []
-    for number, wall in enumerate(walls):
-        top = found.tops[wall.layer.name]
-        name, size = html.escape(wall.layer.name), wall.field.size
+    for number, (layer, field, units) in enumerate(chosen):
+        top, name = found.tops[layer.name], html.escape(layer.name)
         links.append(f'<a href="#l{number}">{name}</a>')
         about = (
-            f"{len(top.values)} units, {top.dead} of them never active; {len(wall.units)} are "
-            f"shown, of which each sees {size[1]} &times; {size[0]} pixels"
+            f"{len(top.values)} units, {top.dead} of them never active; {len(units)} are "
+            f"shown, each with a receptive field of {field.size[1]} &times; {field.size[0]} pixels"
         )
-        cards = "\n".join(_card(wall, unit, top, found.images) for unit in wall.units)
+        cards = "\n".join(_card(layer.name, unit, top, found.images) for unit in units)
         sections.append(f'<h2 id="l{number}">{name}</h2>\n<p>{about}</p>\n<div>{cards}</div>')
     title = f"What {html.escape(loaded.name)} has learned"
     about = f"{len(found.images)} images. Left: projections; right: the patches they come from."
@@ -326,8 +293,8 @@ def _page(loaded: LoadedModel, walls: Sequence[GalleryLayer], found: Gallery) ->
     )
 
 
-def _card(wall: GalleryLayer, unit: int, top: TopActivations, images: Sequence[Path]) -> str:
-    address = html.escape(quote(wall.path(unit).as_posix()))
+def _card(layer: str, unit: int, top: TopActivations, images: Sequence[Path]) -> str:
+    address = html.escape(quote(figure_path(layer, unit).as_posix()))
     values, numbers = top.values[unit].tolist(), top.images[unit].tolist()
     lines = [f"{v:.4g}  {images[n]}" for v, n in zip(values, numbers, strict=True)]
     return (

@@ -7,10 +7,10 @@ backward pass in which ReLU has another rule, so that it works for any model.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,15 @@ from unpool.errors import OptionError, ShapeError
 from unpool.vision.drawing import to_images
 from unpool.vision.figures import mosaic
 from unpool.vision.images import Pixels, encode_png, write_image
-from unpool.visualize.activations import ActivationRecorder, layer_name, require_finite
+from unpool.visualize.activations import (
+    ActivationRecorder,
+    Layer,
+    layer_name,
+    list_layers,
+    require_finite,
+    stage_ends,
+)
+from unpool.visualize.fields import Field, measure_field
 from unpool.visualize.rules import Interception, Rule, find_rule
 
 Unit = int | Sequence[int] | Tensor | None
@@ -38,10 +46,19 @@ class Projection:
     order: Literal["RGB", "BGR"] = field(default="RGB", kw_only=True)
     """Of the colors in `signal`, for figures."""
 
+    def images(self, color: bool = True, order: Literal["RGB", "BGR"] | None = None) -> Pixels:
+        """Each signal as an image, (N, H, W, 3) uint8 RGB; zero is mid-gray.
+
+        Args:
+            color: keep the colors; otherwise their sum is shown in gray.
+            order: of the colors in `signal`; `self.order` when not given.
+        """
+        return to_images(self.signal, color=color, order=order or self.order)
+
     def figure(self) -> Pixels:
         """The signals as images side by side, up to four in a row, (H, W, 3) uint8 RGB."""
-        drawn = to_images(self.signal, order=self.order)
-        return mosaic(drawn, columns=min(len(drawn), 4))
+        shown = self.images()
+        return mosaic(shown, columns=min(len(shown), 4))
 
     def save(self, path: str | Path) -> Path:
         """Write the figure as PNG or JPEG.
@@ -258,3 +275,58 @@ def _places(region: Tensor, spots: str | Tensor) -> Tensor | None:
     if region.dim() != 4 or whole:
         return None
     return region.nonzero()[:, 2:]
+
+
+# ---- several layers ------------------------------------------------------------------------------
+
+
+class LayerUnits(NamedTuple):
+    """Units of a layer, and their receptive fields."""
+
+    layer: Layer
+    field: Field
+    units: list[int]
+
+
+def choose_units(
+    model: nn.Module,
+    trial: Tensor,
+    names: Sequence[str],
+    units: Sequence[int],
+    default: Callable[[int], list[int]],
+    **options: Any,
+) -> list[LayerUnits]:
+    """Look up layers and their units, and check that they can be projected.
+
+    Args:
+        model: any module.
+        trial: an image, (1, C, H, W), to run the model on.
+        names: of layers, as in `list_layers`; those of `stage_ends` when empty.
+        units: of each layer; when empty, `default` chooses them, given their number.
+        default: see `units`.
+        options: of `project`.
+
+    Raises:
+        OptionError: no such layer, unit or place; a layer whose output is neither (N, C, h, w) nor
+            (N, C); a function without a rule.
+        ShapeError: the model cannot be run on images of this size.
+    """
+    known = {layer.name: layer for layer in list_layers(model, trial)}
+    names = list(dict.fromkeys(names)) or stage_ends(list(known.values()))
+    if not names:
+        raise OptionError(
+            "got no layers, and the model has no stages whose last layer could be used; name some: "
+            f"{', '.join([*known][:5])} ..."
+        )
+    chosen = []
+    for name in names:
+        project(model, trial, name, [min(units), max(units)] if units else None, **options)
+        layer = known[name]
+        if len(layer.shape) not in (1, 3):
+            raise OptionError(
+                f"layer {name!r} gives {layer.shape} for an image; wanted (C, h, w) or (C,): "
+                "choose another of list_layers"
+            )
+        own = list(dict.fromkeys(units)) or default(layer.shape[0])
+        chosen.append(LayerUnits(layer, measure_field(model, trial, name), own))
+    return chosen

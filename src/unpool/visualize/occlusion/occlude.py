@@ -15,10 +15,10 @@ from unpool.errors import OptionError, ShapeError, UnpoolError
 from unpool.visualize.activations import (
     ActivationRecorder,
     first_tensor,
+    is_probability,
     list_layers,
     require_finite,
 )
-from unpool.visualize.class_scores import is_probability
 from unpool.visualize.occlusion.chain import Link, trace_chain
 from unpool.visualize.occlusion.incremental import Incremental
 from unpool.visualize.occlusion.naive import Baseline, Naive, baseline_image
