@@ -91,7 +91,10 @@ class ProjectionWriter(_Writer):
 
     def files(self, stem: Path) -> list[Path]:
         """All files that `write` will write."""
-        endings = [_ending(c.layer.name, unit) for c in self._layers for unit in c.units or [None]]
+        endings = []
+        for layer, _, units in self._layers:
+            named: list[int | None] = [*units] or [None]
+            endings += [_ending(layer.name, unit) for unit in named]
         return [_named(stem, ending) for ending in ("input.png", *endings, "json")]
 
     def _project(self, images: Tensor) -> Iterator[tuple[str, Pixels, dict[str, Any]]]:
