@@ -51,7 +51,6 @@ COVERED_ELSEWHERE = {
     "generate/batches.py": "generate/test_train.py",
     "generate/codes.py": "generate/test_generator.py",
     "generate/evaluate.py": "generate/test_train.py",
-    "generate/weights.py": "generate/test_distillation.py",
     "ops/compiled/kernels.py": "ops/compiled/test_mean_field.py",
     "ops/compiled/lattice.py": "ops/compiled/test_mean_field.py",
     "recipes/bounds.py": "recipes/test_segment.py",

@@ -12,7 +12,7 @@ from unpool.cards import read_card
 from unpool.errors import WeightsError
 from unpool.generate.batches import Views, as_targets, lessons
 from unpool.generate.distillation import draw_together, load_teachers, taught
-from unpool.generate.evaluate import draw
+from unpool.generate.evaluate import generate
 from unpool.generate.train import build
 from unpool.models import ZFNet, save_pretrained
 from unpool.recipes import CHAIRS_TAUGHT, RECIPES, GenerationRecipe, override
@@ -54,7 +54,7 @@ def weights(tmp_path_factory):
 def test_drawings_are_the_mean_of_the_teachers():
     """To the rounding of 8 bits; colors brighter than the mask allows are cut to it."""
     nets, views = [network(0), network(1)], some_views()
-    drawn = [torch.cat(draw(net, views), 1) for net in nets]
+    drawn = [torch.cat(generate(net, views), 1) for net in nets]
     mean = (drawn[0] + drawn[1]) / 2
     wanted = torch.cat([mean[:, :3].minimum(mean[:, 3:]), mean[:, 3:]], 1)
     found = as_targets(draw_together(nets, views), CPU)
@@ -76,7 +76,7 @@ def test_teachers_draw_a_share_of_each_part_between_the_views():
         assert np.array_equal(a.views.azimuths[2:], b.views.azimuths[2:])
         assert not np.isin(b.views.azimuths[:2], AZIMUTHS).any()
         assert ((b.views.elevations[:2] > 20) & (b.views.elevations[:2] < 30)).all()
-        rgb, mask = draw(nets[0], b.views.take(np.arange(2)))
+        rgb, mask = generate(nets[0], b.views.take(np.arange(2)))
         wanted = torch.cat([rgb.minimum(mask), mask], 1)
         found = as_targets(b.views.images[:2], CPU)
         assert float((found - wanted).abs().max()) < 1.01 / 255
@@ -134,7 +134,7 @@ def test_teachers_do_not_learn(weights):
         (("round", "oval"), 16, "draws square in place of oval; wanted the 2 styles of the data"),
         (("square", "round"), 16, "draws round in place of square; .* in their order"),
         ((*STYLES, "oval"), 16, "draws nothing in place of oval"),
-        (STYLES, 32, "draws 16 pixels; wanted 32: --set size=16"),
+        (STYLES, 32, "draws 16 pixels; wanted 32: set size=16"),
     ],
 )
 def test_teachers_of_something_else_are_refused(weights, styles, size, message):
@@ -146,19 +146,19 @@ def test_teachers_of_something_else_are_refused(weights, styles, size, message):
 def test_teachers_that_do_not_draw_are_refused(tmp_path):
     save_pretrained(ZFNet(4, (4,) * 5, 8, 64), tmp_path, {"classes": list("abcd")})
     recipe = dataclasses.replace(TAUGHT, teachers=(str(tmp_path),))
-    with pytest.raises(WeightsError, match="of a ZFNet, which draws nothing"):
+    with pytest.raises(WeightsError, match="of a ZFNet, which generates no images"):
         load_teachers(recipe, STYLES, CPU)
 
 
 def test_weights_to_begin_with_that_do_not_draw_are_refused(tmp_path):
     save_pretrained(ZFNet(4, (4,) * 5, 8, 64), tmp_path, {"classes": list("abcd")})
-    with pytest.raises(WeightsError, match="of a ZFNet, which draws nothing"):
+    with pytest.raises(WeightsError, match="of a ZFNet, which generates no images"):
         build(dataclasses.replace(TAUGHT, start=str(tmp_path)), 2)
 
 
 def test_teachers_that_are_missing_are_told(tmp_path):
     recipe = override(TAUGHT, [f'teachers=["{tmp_path}/chairs-longer/weights"]'])
-    cure = f"unpool train chairs-longer --data RENDERS -o {tmp_path}/chairs-longer"
+    cure = f"train the recipe chairs-longer into {tmp_path}/chairs-longer first"
     with pytest.raises(WeightsError, match=rf"^teachers of the recipe taught: .*{cure}"):
         load_teachers(recipe, STYLES, CPU)
 
@@ -166,17 +166,17 @@ def test_teachers_that_are_missing_are_told(tmp_path):
 def test_weights_to_begin_with_that_are_missing_are_told(tmp_path):
     recipe = dataclasses.replace(TAUGHT, start=str(tmp_path / "mine/weights"))
     with pytest.raises(
-        WeightsError, match=r"^start of the recipe taught: .*--set start=FOLDER"
+        WeightsError, match=r"^start of the recipe taught: .*; set start='FOLDER'"
     ) as told:
         build(recipe, 2)
-    assert "unpool train" not in str(told.value)  # no recipe makes these
+    assert "train the recipe" not in str(told.value)  # no recipe makes these
 
 
 @pytest.mark.parametrize("before", [None, {}, {"held_out": [3]}, {"held_out": "all"}])
 def test_what_may_have_seen_the_views_held_out_is_refused(tmp_path, before):
     save_pretrained(network(), tmp_path, {"styles": list(STYLES), "recipe": before})
     recipe = dataclasses.replace(TAUGHT, teachers=(str(tmp_path),), held_out=(3, 5))
-    with pytest.raises(WeightsError, match=r"may have learned from the azimuths \[.*5\], which"):
+    with pytest.raises(WeightsError, match=r"may have been trained on the azimuths \[.*5\], which"):
         load_teachers(recipe, STYLES, CPU)
     with pytest.raises(WeightsError, match=r"^start of the recipe"):
         build(dataclasses.replace(recipe, start=str(tmp_path)), 2)

@@ -71,7 +71,10 @@ def with_flags(message: str, command: click.Command | None) -> str:
     def flag(match: re.Match[str]) -> str:
         if option := options.get(match["name"]):
             return (match["set"] or "") + _flag(option, match["value"])
-        return f"--set {match['name']}={match['value']}" if fields else match[0]
+        setting = f"{match['name']}={match['value']}"
+        if '"' in setting:
+            setting = shlex.quote(setting)
+        return f"--set {setting}" if fields else match[0]
 
     return re.sub(_ARGUMENT, flag, message)
 

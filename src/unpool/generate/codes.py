@@ -1,6 +1,5 @@
 """Inputs of the generative network: styles, degrees and transformations as numbers."""
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -47,23 +46,6 @@ def parse_style(text: str) -> Style:
                 f"got {part!r} in the style {text!r}; wanted NAME=FRACTION, such as A=1,B=-1,C=1"
             ) from None
     return mixture
-
-
-def suggest_style(name: str, styles: Sequence[str]) -> str:
-    """The end of a message about an unknown style: similar names, and where to find all.
-
-    Names that contain all words of the unknown one come first, then names of similar spelling: the
-    words of a style ("armchair") say more than its spelling.
-
-    >>> suggest_style("stol", ["armchair", "bar_stool", "stool"])
-    "did you mean 'stool' or 'bar_stool'? `generator.styles` (unpool generate list) has all 3"
-    """
-    words = [w for w in name.casefold().replace("-", "_").split("_") if len(w) > 2]
-    containing = [s for s in styles if words and all(w in s.casefold() for w in words)]
-    near = difflib.get_close_matches(name, containing, 3, 0)
-    near += [s for s in difflib.get_close_matches(name, styles, 6, 0.5) if s not in near]
-    hint = f"did you mean {' or '.join(map(repr, near[:3]))}? " if near else ""
-    return f"{hint}`generator.styles` (unpool generate list) has all {len(styles)}"
 
 
 def as_styles(style: Style | Sequence[Style]) -> list[Style]:

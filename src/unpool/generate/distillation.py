@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 from unpool import distributed
 from unpool.errors import WeightsError
 from unpool.generate.batches import Lesson, Views
-from unpool.generate.evaluate import draw
-from unpool.generate.weights import load_forerunner
-from unpool.models import GenerativeNet
-from unpool.recipes import GenerationRecipe
+from unpool.generate.evaluate import generate
+from unpool.generate.generator import GenerativeWeights, load_generative
+from unpool.models.generator import GenerativeNet
+from unpool.recipes import RECIPES, GenerationRecipe
 
 
 def load_teachers(
@@ -27,11 +28,11 @@ def load_teachers(
     """
     found = []
     for name in recipe.teachers:
-        saved = load_forerunner(recipe, "teachers", name)
+        saved = load_previous(recipe, "teachers", name)
         if saved.net.size != recipe.size:
             raise WeightsError(
                 f"got the teacher {name}, which draws {saved.net.size} pixels; wanted "
-                f"{recipe.size}: --set size={saved.net.size}, or take another"
+                f"{recipe.size}: set size={saved.net.size}, or take another"
             )
         pairs = itertools.zip_longest(saved.styles, styles, fillvalue="nothing")
         if other := next((f"{a} in place of {b}" for a, b in pairs if a != b), None):
@@ -89,9 +90,43 @@ def draw_together(
         (N, S, S, 4) RGBA: the mask as alpha, and colors of which `as_targets` makes the drawn ones
         again, cut to the mask.
     """
-    drawings = torch.stack([torch.cat(draw(net, views, bf16), 1) for net in teachers])
+    drawings = torch.stack([torch.cat(generate(net, views, bf16), 1) for net in teachers])
     mean = drawings.mean(0)
     colors, mask = mean[:, :3], mean[:, 3:]
     straight = (colors / mask.clamp_min(1 / 255)).clamp_max(1)
     rgba = torch.cat([straight, mask], 1).mul(255).round().byte()
     return np.asarray(rgba.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def load_previous(recipe: GenerationRecipe, field: str, source: str) -> GenerativeWeights:
+    """Load weights that a recipe needs, for a warm start or as a teacher.
+
+    Args:
+        recipe: of the training run.
+        field: "start" or "teachers".
+        source: a value of this field.
+
+    Raises:
+        WeightsError: as for `load_generative`; or weights whose training may have included views
+            that the recipe holds out.
+    """
+    try:
+        found = load_generative(source)
+    except WeightsError as error:
+        run = Path(source).parent
+        known = run.name in RECIPES and not Path(source).exists()
+        first = f"train the recipe {run.name} into {run} first, or " if known else ""
+        cure = "start='FOLDER'" if field == "start" else 'teachers=["FOLDER"]'
+        raise WeightsError(
+            f"{field} of the recipe {recipe.name}: {error}; {first}set {cure}"
+        ) from None
+    before = found.card.get("recipe")
+    held = before.get("held_out") if isinstance(before, dict) else None
+    seen = [n for n in recipe.held_out if not isinstance(held, list) or n not in held]
+    if seen:
+        raise WeightsError(
+            f"{field} of the recipe {recipe.name}: {source} may have been trained on the azimuths "
+            f"{seen}, which are to be held out; use weights with the same held_out, or set "
+            "held_out=[]"
+        )
+    return found

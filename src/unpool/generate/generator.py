@@ -1,15 +1,15 @@
-"""Generate images of objects from their style, the view and a transformation."""
+"""The generator: images of objects from their style, the view and a transformation."""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from unpool.devices import find_device
-from unpool.errors import OptionError, ShapeError
+from unpool.errors import OptionError, ShapeError, WeightsError, suggest
 from unpool.generate.codes import (
     Codes,
     Style,
@@ -17,12 +17,11 @@ from unpool.generate.codes import (
     as_styles,
     as_transformations,
     encode_transformation,
-    suggest_style,
 )
 from unpool.generate.result import GeneratedImage, postprocess
 from unpool.generate.transformations import Ranges, Transformation, out_of_range
-from unpool.generate.weights import load_generative
 from unpool.models.generator import GenerativeNet, encode_view
+from unpool.models.weights import from_pretrained
 
 _BATCH = 32  # images per forward pass, which bounds the memory
 
@@ -35,8 +34,7 @@ class Generator:
         styles: names of its K styles.
         elevations: the lowest and highest of the training views, in degrees; images of views beyond
             them carry a note.
-        ranges: of the transformations in training, if they are known; images with larger
-            transformations carry a note.
+        ranges: of the transformations in training, if known; images with larger ones carry a note.
         device: "auto", "cpu", "cuda" or "cuda:n".
 
     Raises:
@@ -156,9 +154,12 @@ class Generator:
         transformation: Any = None,
     ) -> tuple[Codes, list[str]]:
         """The inputs of the network and a note for each image; arguments as for `generate`."""
-        columns: list[Any] = [as_styles(style)]
-        columns += [as_degrees("azimuth", azimuth), as_degrees("elevation", elevation)]
-        columns.append(as_transformations(transformation))
+        columns: list[list[Any]] = [
+            as_styles(style),
+            as_degrees("azimuth", azimuth),
+            as_degrees("elevation", elevation),
+            as_transformations(transformation),
+        ]
         count = max(map(len, columns))
         if any(len(column) not in (1, count) for column in columns) or not all(columns):
             lengths = ", ".join(str(len(column)) for column in columns)
@@ -167,7 +168,7 @@ class Generator:
                 "each for all images, or one per image"
             )
         styles, azimuths, elevations, changes = (c * count if len(c) == 1 else c for c in columns)
-        wrapped = torch.tensor([a % 360 for a in azimuths])
+        wrapped = torch.tensor([a % 360 for a in azimuths])  # whole turns cost precision in fp32
         codes = Codes(
             torch.stack([self.style_code(style) for style in styles]),
             encode_view(wrapped, torch.tensor(elevations)),
@@ -215,7 +216,7 @@ class Generator:
             return self.style_index(int(style))
         if isinstance(style, int):
             raise OptionError(f"got style {style}; wanted an index, 0 to {len(self.styles) - 1}")
-        raise OptionError(f"got style {style!r}; {suggest_style(str(style), self.styles)}")
+        raise OptionError(f"got style {style!r}; {suggest(style, self.styles)}")
 
     @torch.inference_mode()
     def predict(self, codes: Codes, *, batch: int = _BATCH) -> tuple[Tensor, Tensor]:
@@ -231,7 +232,7 @@ class Generator:
         return rgb, mask
 
     def _note(self, style: Tensor, elevation: float, transformation: Tensor) -> str:
-        """What of a request lies beyond the training data."""
+        """A note on what in a request lies beyond the training data; "" if nothing does."""
         low, high = self.elevations
         notes = []
         if not low <= elevation <= high:
@@ -245,8 +246,49 @@ class Generator:
         return "; ".join(notes)
 
 
+class GenerativeWeights(NamedTuple):
+    """A generative network and the contents of its card."""
+
+    net: GenerativeNet
+    styles: list[str]
+    elevations: tuple[float, ...]  #: of the training views, in degrees
+    card: dict[str, Any]
+
+
+def load_generative(source: str | Path) -> GenerativeWeights:
+    """Load a generative network.
+
+    Args:
+        source: the name of weights that ship with the package, or a folder of weights.
+
+    Raises:
+        WeightsError: no such weights, a damaged file or card, or weights of another network.
+    """
+    net, card = from_pretrained(source)
+    if not isinstance(net, GenerativeNet):
+        raise WeightsError(
+            f"got {source}, weights of a {card['architecture']}, which generates no images; use "
+            "weights of a GenerativeNet, such as chairs"
+        )
+    # cards are also written by hand
+    styles = card.get("styles") or [f"style {i}" for i in range(net.styles)]
+    if not isinstance(styles, list) or not net.styles == len(styles) == len({*map(str, styles)}):
+        raise WeightsError(
+            f"got styles {str(styles)[:60]} in the card of {source}; wanted {net.styles} different "
+            "names: correct card.json, or copy the weights again"
+        )
+    elevations = card.get("elevations", (20.0, 30.0))
+    degrees = elevations if isinstance(elevations, list | tuple) else ()
+    if not degrees or not all(type(e) in (int, float) for e in degrees):
+        raise WeightsError(
+            f"got elevations {str(elevations)[:60]} in the card of {source}; wanted degrees, such "
+            "as [20, 30]"
+        )
+    return GenerativeWeights(net, [*map(str, styles)], tuple(map(float, degrees)), card)
+
+
 def _ranges(recipe: Any) -> Ranges | None:
-    """The ranges at the end of training by a card's recipe; None if the card does not say."""
+    """The ranges at the end of training, from the recipe of a card; None if it has none."""
     try:
         values = {name: float(recipe[name]) for name in Ranges._fields}
         spread = float(recipe["spread"][1])

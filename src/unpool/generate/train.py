@@ -17,10 +17,9 @@ from unpool.generate.batches import (
     load_views,
     split_views,
 )
-from unpool.generate.distillation import load_teachers, taught
+from unpool.generate.distillation import load_previous, load_teachers, taught
 from unpool.generate.evaluate import compare, measure
 from unpool.generate.transformations import transform_images
-from unpool.generate.weights import load_forerunner
 from unpool.models import GenerativeNet, from_pretrained, save_pretrained
 from unpool.models.generator import initialize
 from unpool.recipes import GenerationRecipe
@@ -200,7 +199,7 @@ def build(recipe: GenerationRecipe, styles: int) -> GenerativeNet:
     )
     initialize(net, recipe.initialization)
     if recipe.start is not None:
-        old = load_forerunner(recipe, "start", recipe.start).net.state_dict()
+        old = load_previous(recipe, "start", recipe.start).net.state_dict()
         new = net.state_dict()
         kept = {k: v for k, v in old.items() if k in new and new[k].shape == v.shape}
         net.load_state_dict(kept, strict=False)
