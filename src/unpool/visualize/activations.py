@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,12 +12,12 @@ from torch import Tensor, nn
 from unpool.errors import OptionError, ShapeError, UnpoolError, suggest
 from unpool.visualize.shadow import shadow_copy
 
-See = Callable[[str, Tensor], None]
-"""Called with the name of a layer and its output, as soon as it has run."""
+Visitor = Callable[[str, Tensor], None]
+"""Called with the name of a layer and its output, as soon as the layer has run."""
 
 
 class Layer(NamedTuple):
-    """A layer of a model, as it ran."""
+    """One call of a module of a model."""
 
     name: str  #: as in `model.named_modules()`; the second call of a reused layer ends in ":2"
     kind: str  #: the class of the module
@@ -26,13 +27,13 @@ class Layer(NamedTuple):
 class ActivationRecorder:
     """Runs a model up to the deepest of some layers, and records their outputs.
 
-    It uses the weights as they are when it runs, and the buffers (statistics of batch norm) as they
-    were when it was built. If a layer returns several tensors, the first is taken. Use one recorder
+    Weights are shared with the model; buffers (statistics of batch norm) are copied when the
+    recorder is built. If a layer returns several tensors, the first is recorded. Use one recorder
     per thread.
 
     Args:
-        model: any module; it runs in evaluation mode, whatever its own mode is.
-        layers: names of modules, as `list_layers` gives them.
+        model: any module; it is not changed, and runs in evaluation mode.
+        layers: names from `list_layers`.
 
     Raises:
         OptionError: the model has no such layer, or is TorchScript.
@@ -49,21 +50,21 @@ class ActivationRecorder:
             raise OptionError("got no layers; name one or more of list_layers")
         self._shadow = shadow_copy(model)
         modules = dict(self._shadow.named_modules())
-        for name in {_module(layer, modules) for layer in self.layers}:
-            modules[name].register_forward_hook(self._hook(name))
+        for name in {_module_name(layer, modules) for layer in self.layers}:
+            modules[name].register_forward_hook(partial(self._record, name))
         self._calls: Counter[str] = Counter()
         self._left: set[str] = set()
-        self._see: See | None = None
+        self._visitor: Visitor | None = None
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Run the model; gives the outputs of the layers by name, in the order in which they ran.
+        """Run the model and return the outputs of the layers by name, in the order they ran in.
 
         Args:
             images: (N, C, H, W), preprocessed.
 
         Returns:
-            (N, C, h, w) for layers with feature maps, (N, K) for others. Later layers that work in
-            place do not change them; they carry gradients if gradients are enabled.
+            (N, C, h, w) for layers with feature maps, (N, K) for others; safe from later layers
+            that work in place, and with gradients if these are enabled.
 
         Raises:
             ShapeError: the model cannot be run on such images.
@@ -73,51 +74,45 @@ class ActivationRecorder:
         self.visit(images, lambda name, t: maps.update({name: t.clone() if self._left else t}))
         return maps
 
-    def visit(self, images: Tensor, see: See) -> None:
-        """Run the model, and call `see` for each of the layers.
+    def visit(self, images: Tensor, visitor: Visitor) -> None:
+        """Run the model and call `visitor` for each of the layers.
 
         Args:
-            images: as above.
-            see: must use its tensor at once, since later layers may change it in place.
+            images: (N, C, H, W), preprocessed.
+            visitor: must use its tensor at once, since later layers may change it in place.
 
         Raises:
-            ShapeError, OptionError: as above.
+            ShapeError, OptionError: as when called.
         """
-        self._calls, self._left, self._see = Counter(), set(self.layers), see
+        self._calls, self._left, self._visitor = Counter(), set(self.layers), visitor
         try:
             _run(self._shadow, images)
         except _Done:
             pass
         finally:
-            self._see = None
+            self._visitor = None
         if self._left:
             raise OptionError(
                 f"layer {min(self._left)!r} of the model did not run, or returned no tensor; "
                 "choose one of list_layers"
             )
 
-    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            maps = first_tensor(output)
-            if (
-                self._see is None or maps is None
-            ):  # None: checkpointing runs it again for the gradient
-                return
-            self._calls[name] += 1
-            layer = _called(name, self._calls[name])
-            if layer in self._left:
-                self._left.remove(layer)
-                self._see(layer, maps)
-                if not self._left:
-                    raise _Done
-
-        return hook
+    def _record(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        maps = first_tensor(output)
+        if self._visitor is None or maps is None:  # no visitor: a backward pass with checkpointing
+            return
+        layer = _count_call(self._calls, name)
+        if layer in self._left:
+            self._left.remove(layer)
+            self._visitor(layer, maps)
+            if not self._left:
+                raise _Done
 
 
 def list_layers(model: nn.Module, images: Tensor) -> list[Layer]:
     """The layers of a model that return tensors, in the order in which they finish.
 
-    A layer that runs several times is listed each time: "relu", "relu:2", ...
+    A module that runs several times is listed each time: "relu", "relu:2", ...
 
     Args:
         model: any module; it is not changed, and runs in evaluation mode.
@@ -135,19 +130,14 @@ def list_layers(model: nn.Module, images: Tensor) -> list[Layer]:
     """
     shadow, calls, layers = shadow_copy(model), Counter[str](), list[Layer]()
 
-    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def note(module: nn.Module, inputs: Any, output: Any) -> None:
-            maps = first_tensor(output)
-            if maps is not None:
-                calls[name] += 1
-                kind = type(module).__name__
-                layers.append(Layer(_called(name, calls[name]), kind, tuple(maps.shape[1:])))
-
-        return note
+    def record(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if (maps := first_tensor(output)) is not None:
+            kind, shape = type(module).__name__, tuple(maps.shape[1:])
+            layers.append(Layer(_count_call(calls, name), kind, shape))
 
     for name, module in shadow.named_modules():
         if name and "parametrizations" not in name.split("."):  # those give weights, not maps
-            module.register_forward_hook(hook(name))
+            module.register_forward_hook(partial(record, name))
     with torch.no_grad():
         _run(shadow, images)
     return layers
@@ -156,7 +146,8 @@ def list_layers(model: nn.Module, images: Tensor) -> list[Layer]:
 def stage_ends(layers: Sequence[Layer]) -> list[str]:
     """The last layer of each stage: the last before feature maps shrink, down to the smallest.
 
-    Maps that lose up to half their area, as without padding, are of one stage.
+    A stage ends where the area of the maps falls to half or less, so that convolutions without
+    padding do not end one.
 
     >>> shapes = [(8, 9, 9), (8, 9, 9), (8, 4, 4), (16, 4, 4), (16, 1, 1), (10,)]
     >>> stage_ends([Layer(str(i), "", shape) for i, shape in enumerate(shapes)])
@@ -175,13 +166,13 @@ def stage_ends(layers: Sequence[Layer]) -> list[str]:
 
 
 def chain_layers(chain: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The layers of a chain and of the chains within it, in order, with their dotted names.
+    """The layers of a chain and of nested chains, in order, with their dotted names.
 
     >>> chain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)))
     >>> [name for name, layer in chain_layers(chain)]
     ['0', '1.0', '1.1']
     """
-    for name, layer in chain._modules.items():  # a layer that is used twice comes twice
+    for name, layer in chain._modules.items():  # unlike named_children, it repeats shared layers
         if isinstance(layer, nn.Sequential):
             yield from chain_layers(layer, f"{prefix}{name}.")
         elif layer is not None:
@@ -201,32 +192,28 @@ def first_tensor(output: Any) -> Tensor | None:
 
 
 class _Done(BaseException):
-    """All layers have run; not an `Exception`, which a model might catch."""
-
-
-_UNFIT = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
-"""What models raise for images of the wrong shape or type."""
+    """Raised when all layers have run; not an `Exception`, which a model might catch."""
 
 
 def _run(shadow: nn.Module, images: Tensor) -> None:
     try:
         shadow(images)
-    except _UNFIT as error:
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         if isinstance(error, UnpoolError | torch.OutOfMemoryError):
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ShapeError(
             f"the model cannot be run on {tuple(images.shape)} {str(images.dtype)[6:]} on "
-            f"{images.device}: {reason}; pass images of the size, type and device that it "
-            "takes: for example, set size=N"
+            f"{images.device}: {reason}; pass images of the size, type and device that it takes: "
+            "for example, set size=N"
         ) from error
 
 
 def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
-    """The name of a layer of a model, given by its name or as the module itself.
+    """The name of a layer, which may be given by name or as a module of the model.
 
     Raises:
-        OptionError: a module that is not part of the model, or something else.
+        OptionError: a module that is not part of the model, or an object of another type.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     >>> layer_name(model, model[1])
@@ -247,12 +234,14 @@ def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
     )
 
 
-def _called(name: str, call: int) -> str:
-    return name if call == 1 else f"{name}:{call}"
+def _count_call(calls: Counter[str], name: str) -> str:
+    """Count a call of a module, and return the name of the layer: "relu", "relu:2" ..."""
+    calls[name] += 1
+    return name if calls[name] == 1 else f"{name}:{calls[name]}"
 
 
-def _module(layer: str, modules: dict[str, nn.Module]) -> str:
-    """The name of the module that a layer is a run of."""
+def _module_name(layer: str, modules: dict[str, nn.Module]) -> str:
+    """The name of the module of a layer: "relu" for "relu:2"."""
     name, _, call = layer.rpartition(":")
     known = [k for k in modules if k]
     if layer in known:
@@ -265,16 +254,16 @@ def _module(layer: str, modules: dict[str, nn.Module]) -> str:
 
 
 def require_finite(what: str, *values: Tensor) -> None:
-    """Refuse infinite values and NaN.
+    """Raise an error for infinite values and NaN.
 
     Args:
-        what: where they are from, such as "layer 'x'" or "the model".
+        what: what gives them, such as "layer 'x'" or "the model", for the message.
         values: of any shape.
 
     Raises:
         OptionError: a value is not finite.
     """
-    if not all(found.isfinite().all() for found in values):
+    if not all(value.isfinite().all() for value in values):
         raise OptionError(
             f"{what} gives values that are not finite; the weights are damaged, or the images "
             "are not preprocessed as the model expects"

@@ -1,7 +1,4 @@
-"""What goes down in place of a derivative: autograd functions for ReLU and max pooling.
-
-Upwards they compute what the model computes, downwards what a rule says.
-"""
+"""Autograd functions for ReLU and max pooling: the model's forward pass, a rule's backward pass."""
 
 import math
 from collections.abc import Callable
@@ -12,21 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from unpool.ops import Switches, unpool
+from unpool.ops.switches import Switches, unpool
 
 Call = Callable[[Tensor], Tensor]
 
 
 class Rectify(Function):
-    """A function whose signal is rectified, masked, both, or neither: see `rectified`."""
+    """The autograd function of `rectified`."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, call: Call, mask: bool, rectify: bool, ceiling: float
     ) -> Tensor:
-        """The value of the call."""
+        """`call(x)`."""
         if mask:
-            ctx.save_for_backward((x > 0) & (x < ceiling))  # before it may change
+            ctx.save_for_backward((x > 0) & (x < ceiling))  # before an in-place call changes x
         ctx.rectify = rectify
         y = call(x)
         if y is x:
@@ -35,7 +32,7 @@ class Rectify(Function):
 
     @staticmethod
     def backward(ctx: Any, *signals: Tensor) -> tuple[Tensor | None, ...]:
-        """The signal where it and, if there is a mask, x are positive."""
+        """The signal, rectified and masked as the rule demands."""
         signal = signals[0].relu() if ctx.rectify else signals[0]
         for mask in ctx.saved_tensors:
             signal = signal * mask
@@ -43,10 +40,10 @@ class Rectify(Function):
 
 
 class Pool(Function):
-    """Max pooling with a choice of places for the way down.
+    """The autograd function of `pooled`, for batches.
 
-    Takes x; a call that gives the maxima and their flat places; the flat places (h, w) for the way
-    down, or None for those of the maxima; and the overlap of `unpool`.
+    `places` are the flat indices (h, w) to which the signal of each window goes; None for those of
+    the maxima.
     """
 
     @staticmethod
@@ -57,7 +54,7 @@ class Pool(Function):
         places: Tensor | None,
         overlap: str,
     ) -> tuple[Tensor, Tensor]:
-        """The maxima and their places."""
+        """The maxima and their flat indices, as `call` returns them."""
         y, index = call(x)
         ctx.mark_non_differentiable(index)
         ctx.save_for_backward(index if places is None else places.expand_as(index))
@@ -66,10 +63,10 @@ class Pool(Function):
 
     @staticmethod
     def backward(ctx: Any, *signals: Tensor) -> tuple[Tensor | None, ...]:
-        """The signal, put to its places."""
+        """Unpool the signal to its places."""
         signal, (index,) = signals[0], ctx.saved_tensors
         spatial = ctx.shape[2:]
-        # the plane, or volume, as one long row: flat places stay the same
+        # a plane or volume as one long row, in which the flat indices stay valid
         flat = (*ctx.shape[:2], 1, -1)
         switches = Switches(index.reshape(flat), (1, math.prod(spatial)))
         return unpool(signal.reshape(flat), switches, ctx.overlap).view(ctx.shape), None, None, None
@@ -78,35 +75,35 @@ class Pool(Function):
 def rectified(
     x: Tensor, call: Call, mask: bool, rectify: bool, ceiling: float = math.inf
 ) -> Tensor:
-    """A function of each value by itself, for the signal a ReLU by some rule.
+    """`call(x)`, through which the signal goes down as through a ReLU.
 
     Args:
-        x: what it is a function of.
-        call: the function; it may work in place.
-        mask: let the signal pass only where x is positive (and below the ceiling).
-        rectify: let the signal pass only where it is positive.
-        ceiling: where the function stops growing, as 6 for ReLU6.
+        x: the input, of any shape.
+        call: an elementwise function; it may work in place.
+        mask: pass the signal only where x is positive (and below the ceiling).
+        rectify: pass the signal only where it is itself positive.
+        ceiling: where the function saturates, such as 6 for ReLU6.
     """
     return Rectify.apply(x, call, mask, rectify, ceiling)  # type: ignore[no-untyped-call]
 
 
 def pooled(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], overlap: str) -> Any:
-    """Max pooling of any dimension, plain or adaptive, whose signal goes to other places.
+    """Max pooling, in 1 to 3 dimensions, plain or adaptive, with another backward pass.
 
     Args:
         name: of the function in torch.nn.functional.
-        args: its arguments.
-        kwargs: its further arguments.
-        overlap: "overwrite": at a place that two windows share, the last one wins. "center": no
-            switches; the signal goes to the middle of its window.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        overlap: "overwrite": where windows share their maximum, the last one wins. "center": the
+            signal goes to the middle of its window, without switches.
 
     Returns:
-        What the function returns: the maxima, or the maxima and their places.
+        The result of the function: the maxima, or the maxima and their indices.
     """
     function = getattr(F, name.removesuffix("_with_indices"))
     options = bound(name, *args, **kwargs)
     x, indices = options.pop("input"), options.pop("return_indices")
-    lone = x.dim() == int(name.partition("pool")[2][0]) + 1  # (C, H, W)
+    lone = x.dim() == int(name.partition("pool")[2][0]) + 1  # (C, H, W), without a batch
     places = None
     if overlap == "center":
         places = _centers(x.shape[2 - lone :], options, x.device)
@@ -121,7 +118,7 @@ def pooled(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], overlap: st
 
 
 def bound(name: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """The arguments of a max pooling by name, with their defaults.
+    """The arguments of a max pooling function by name, with their defaults.
 
     >>> options = bound("max_pool2d", "maps", 3, padding=1)
     >>> options["kernel_size"], options["padding"], options["ceil_mode"]
@@ -137,23 +134,16 @@ def bound(name: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
 
 
 def _centers(sides: torch.Size, options: dict[str, Any], device: torch.device) -> Tensor:
-    """Flat places (h, w) of the windows' middles; of even windows the first of the two."""
+    """Flat indices (h, w) of the middles of the windows; the first of two in even windows."""
     dims = len(sides)
     if "output_size" in options:
         counts = each(options["output_size"], dims)
-        lines = [
-            _adaptive(n, n if count is None else count)
-            for n, count in zip(sides, counts, strict=True)
-        ]
+        lines = [_adaptive(n, n if m is None else m) for n, m in zip(sides, counts, strict=True)]
     else:
-        windows = zip(
-            sides,
-            each(options["kernel_size"], dims),
-            each(options["stride"] or options["kernel_size"], dims),
-            each(options["padding"], dims),
-            each(options["dilation"], dims),
-            strict=True,
-        )
+        names = ("kernel_size", "padding", "dilation")
+        kernel, pad, dilation = (each(options[name], dims) for name in names)
+        stride = each(options["stride"] or kernel, dims)
+        windows = zip(sides, kernel, stride, pad, dilation, strict=True)
         lines = [_regular(*window, options["ceil_mode"]) for window in windows]
     flat = torch.zeros((), dtype=torch.int64)
     for n, line in zip(sides, lines, strict=True):
@@ -162,7 +152,7 @@ def _centers(sides: torch.Size, options: dict[str, Any], device: torch.device) -
 
 
 def each(value: Any, dims: int) -> list[Any]:
-    """An option for every dimension.
+    """An option of a pooling or convolution, spelled out for every dimension.
 
     >>> each(3, 2), each((3, 4), 2)
     ([3, 3], [3, 4])
@@ -174,10 +164,10 @@ def each(value: Any, dims: int) -> list[Any]:
 def _regular(n: int, kernel: int, stride: int, pad: int, dilation: int, ceil: bool) -> Tensor:
     span = dilation * (kernel - 1) + 1
     count = (n + 2 * pad - span + (stride - 1 if ceil else 0)) // stride + 1
-    if (count - 1) * stride >= n + pad:  # a window must begin within the map or its left padding
+    if (count - 1) * stride >= n + pad:  # as in PyTorch, no window starts in the right padding
         count -= 1
     start = torch.arange(count) * stride - pad
-    return (start + (kernel - 1) // 2 * dilation).clamp(0, n - 1)  # windows reach over the border
+    return (start + (kernel - 1) // 2 * dilation).clamp(0, n - 1)  # middles may lie in the padding
 
 
 def _adaptive(n: int, count: int) -> Tensor:
