@@ -10,7 +10,8 @@ from torch import nn
 from unpool.errors import OptionError, ShapeError
 from unpool.models import FCN, DeconvNet
 from unpool.visualize import RULES, measure_field, project, project_scores
-from unpool.visualize.class_scores import SCORE, score_layer, score_maps
+from unpool.visualize.activations import SCORE, score_layer
+from unpool.visualize.class_scores import score_maps
 
 TABLE = ((1, 6), (2, 8))
 

@@ -1,7 +1,7 @@
 """Layers of any model by name, and their activations."""
 
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,6 +14,10 @@ from unpool.visualize.shadow import shadow_copy
 
 Visitor = Callable[[str, Tensor], None]
 """Called with the name of a layer and its output, as soon as the layer has run."""
+
+
+SCORE = "score"
+"""The name of the layer that `score_layer` makes of a model."""
 
 
 class Layer(NamedTuple):
@@ -86,7 +90,7 @@ class ActivationRecorder:
         """
         self._calls, self._left, self._visitor = Counter(), set(self.layers), visitor
         try:
-            _run(self._shadow, images)
+            run_model(self._shadow, images)
         except _Done:
             pass
         finally:
@@ -139,7 +143,7 @@ def list_layers(model: nn.Module, images: Tensor) -> list[Layer]:
         if name and "parametrizations" not in name.split("."):  # those give weights, not maps
             module.register_forward_hook(partial(record, name))
     with torch.no_grad():
-        _run(shadow, images)
+        run_model(shadow, images)
     return layers
 
 
@@ -179,6 +183,11 @@ def chain_layers(chain: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{name}", layer
 
 
+def score_layer(model: nn.Module) -> nn.Sequential:
+    """A model as the only layer of another, called `SCORE`, so that its output can be recorded."""
+    return nn.Sequential(OrderedDict([(SCORE, model)]))
+
+
 def first_tensor(output: Any) -> Tensor | None:
     """The first tensor in the output of a module, or None.
 
@@ -195,9 +204,14 @@ class _Done(BaseException):
     """Raised when all layers have run; not an `Exception`, which a model might catch."""
 
 
-def _run(shadow: nn.Module, images: Tensor) -> None:
+def run_model(shadow: nn.Module, images: Tensor) -> Any:
+    """The output of a model for images (N, C, H, W).
+
+    Raises:
+        ShapeError: the model cannot be run on such images.
+    """
     try:
-        shadow(images)
+        return shadow(images)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         if isinstance(error, UnpoolError | torch.OutOfMemoryError):
             raise

@@ -5,7 +5,6 @@ region of such a map goes down as any other: in a decoder through the transposed
 deconvolutions, and past its unpooling by taking up what lies at the switches.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError
-from unpool.visualize.activations import ActivationRecorder
+from unpool.visualize.activations import SCORE, ActivationRecorder, score_layer
 from unpool.visualize.projection import Projection, project
-
-SCORE = "score"
-"""The name of what a model gives, as a layer."""
 
 _SPECK = 0.01  # fraction of the places below which a class is not looked at unasked
 
@@ -124,11 +120,6 @@ def find_region(labels: Tensor, label: int, names: Sequence[str] = ()) -> Tensor
             f"is {there}: name one of them, or give another image"
         )
     return region
-
-
-def score_layer(model: nn.Module) -> nn.Sequential:
-    """The same model as the one layer of another, whose name is `SCORE`."""
-    return nn.Sequential(OrderedDict([(SCORE, model)]))
 
 
 def _named(label: int, names: Sequence[str]) -> str:

@@ -2,20 +2,22 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unpool import Progress
 from unpool.errors import ImageError, OptionError
 from unpool.vision.images import Pixels, read_image
 from unpool.visualize.activations import (
+    SCORE,
     ActivationRecorder,
     Layer,
     is_probability,
     list_layers,
     require_finite,
+    score_layer,
     stage_ends,
 )
 from unpool.visualize.preprocessing import LoadedModel
@@ -63,7 +65,7 @@ def mean_color(loaded: LoadedModel) -> tuple[int, int, int]:
     """The color that becomes zero in a model's input, RGB, 0 to 255: mostly a gray.
 
     >>> from unpool.visualize.preprocessing import Preprocessing
-    >>> mean_color(LoadedModel(nn.Identity(), "none", Preprocessing()))
+    >>> mean_color(LoadedModel(torch.nn.Identity(), "none", Preprocessing()))
     (124, 116, 104)
     """
     inputs = loaded.preprocessing
@@ -84,6 +86,7 @@ class FeatureExtractor:
 
     >>> from unpool.visualize.preprocessing import Preprocessing
     >>> import numpy as np
+    >>> from torch import nn
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     >>> extract = FeatureExtractor(LoadedModel(model, "small", Preprocessing(8, 8)), ["0"])
     >>> features, probability = extract([np.zeros((8, 8, 3), np.uint8)])
@@ -95,7 +98,7 @@ class FeatureExtractor:
         ActivationRecorder(loaded.model, layers)  # refuses an unknown name
         self._loaded, self._layers = loaded, list(layers)
         self._recorder = ActivationRecorder(
-            _Whole(loaded.model), ["model", *(f"model.{n}" for n in layers)]
+            score_layer(loaded.model), [SCORE, *(f"{SCORE}.{name}" for name in layers)]
         )
 
     @torch.no_grad()
@@ -115,25 +118,14 @@ class FeatureExtractor:
         """
         images = self._loaded.prepare(crops)
         found = self._recorder(images)
-        probability = _probability(found["model"], images)
-        vectors = {name: found[f"model.{name}"].flatten(1).float().cpu() for name in self._layers}
+        probability = _probability(found[SCORE], images)
+        vectors = {name: found[f"{SCORE}.{name}"].flatten(1).float().cpu() for name in self._layers}
         for name, values in vectors.items():
             require_finite(f"layer {name!r}", values)
         if probability is None:
             return vectors, None
         require_finite("the model", probability)
         return vectors, probability.cpu()
-
-
-class _Whole(nn.Module):
-    """A model as a named layer, so that its output can be recorded beside that of its layers."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Any:
-        return self.model(x)
 
 
 def _probability(output: Tensor, images: Tensor) -> Tensor | None:
@@ -164,7 +156,7 @@ def choose_layers(loaded: LoadedModel) -> tuple[list[str], str]:
     """
     trial = loaded.trial_image()
     layers = [layer for layer in list_layers(loaded.model, trial) if layer.shape]
-    whole = ActivationRecorder(_Whole(loaded.model), ["model"])(trial)["model"]
+    whole = ActivationRecorder(score_layer(loaded.model), [SCORE])(trial)[SCORE]
     classes = whole.shape[1] if _scores(whole.shape[1:], trial.shape[2:]) else None
     below = _below([layer for layer in layers if _is_own(layer)], classes, whole.dim() == 4)
     chosen = stage_ends(below)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from unpool.files import write_json
 from unpool.vision.images import Pixels, write_image
-from unpool.visualize.class_scores import SCORE, project_scores, score_layer, score_maps
+from unpool.visualize.activations import SCORE, score_layer
+from unpool.visualize.class_scores import project_scores, score_maps
 from unpool.visualize.preprocessing import LoadedModel
 from unpool.visualize.projection import choose_units, project
 

@@ -133,8 +133,13 @@ Run = Callable[..., Any]
 
 def _runner(loaded: "LoadedModel", options: dict[str, Any], quiet: bool) -> Run:
     """What to do with an image; what does not fit the model is refused at once."""
-    from unpool.visualize.activations import ActivationRecorder, list_layers, stage_ends
-    from unpool.visualize.class_scores import SCORE, score_layer
+    from unpool.visualize.activations import (
+        SCORE,
+        ActivationRecorder,
+        list_layers,
+        score_layer,
+        stage_ends,
+    )
     from unpool.visualize.occlusion.occlude import occlude
     from unpool.visualize.occlusion.segmentation import occlude_region
     from unpool.visualize.occlusion.window import occluder_windows

@@ -99,8 +99,7 @@ def project(
 
 def _writer(loaded: "LoadedModel", options: dict[str, Any]) -> "ProjectionWriter | ScoreWriter":
     """What the options ask for: units of layers, or scores of classes."""
-    from unpool.visualize.activations import list_layers
-    from unpool.visualize.class_scores import SCORE
+    from unpool.visualize.activations import SCORE, list_layers
     from unpool.visualize.projections import ProjectionWriter, ScoreWriter
 
     layers, units = options.pop("layers"), options.pop("units")
