@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unpool.data import check_data, objects, open_data, read_instances, read_sample
-from unpool.data.sbd import read_classes, read_objects
+from unpool.data.sbd import read_mat
 from unpool.errors import DataError, ImageError
 from unpool.vision.images import write_image
 
@@ -59,7 +59,7 @@ def test_a_check(root):
     assert report.classes[15].objects == {"train": 4, "val": 6}
 
 
-def test_ids_of_no_class(root):
+def test_unknown_ids(root):
     with pytest.raises(DataError, match=r"\.mat has the ids 15; wanted 0 to 9"):
         read_sample(open_data(root, "train").samples[0], 10)
 
@@ -69,11 +69,10 @@ def test_broken_files(root, part):
     sample = open_data(root, "val").samples[0]
     path = {"cls": sample.mask, "inst": sample.instances}[part]
     path.write_bytes(path.read_bytes()[:200])
-    read = {"cls": read_classes, "inst": read_objects}[part]
     with pytest.raises(
         ImageError, match=r"0\.mat: cannot be read \(.*\), wanted an SBD annot.* ag"
     ):
-        read(path)
+        read_mat(path, f"GT{part}")
     (finding,) = (f for f in check_data(root).findings if f.level == "error")
     assert finding[1:3] == ("unreadable", f"{part}/0.mat")
     assert finding.message.startswith("cannot be read (")
@@ -96,12 +95,12 @@ def test_broken_files(root, part):
 def test_other_content(tmp_path, content, message):
     io.savemat(tmp_path / "a.mat", content)
     with pytest.raises(ImageError, match=rf"a\.mat: {message}"):
-        read_classes(tmp_path / "a.mat")
+        read_mat(tmp_path / "a.mat", "GTcls")
 
 
-def test_a_file_that_is_gone(tmp_path):
+def test_a_missing_file(tmp_path):
     with pytest.raises(ImageError, match=r"a\.mat: does not exist; wanted an SBD annotation with"):
-        read_objects(tmp_path / "a.mat")
+        read_mat(tmp_path / "a.mat", "GTinst")
 
 
 def test_without_scipy(root, monkeypatch):

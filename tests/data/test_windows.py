@@ -16,10 +16,10 @@ from unpool.data.windows import (
 from unpool.errors import DataError
 
 
-def test_stage_1_has_a_square_about_each_object(scene):
+def test_stage_1_has_a_square_around_each_object(scene):
     bar, block = object_windows(scene)
     assert (bar.label, block.label) == (1, 2)
-    assert bar.box == (13 - 18, 20 - 18, 13 + 18, 20 + 18)  # 1.2 times 30, about (13, 20)
+    assert bar.box == (13 - 18, 20 - 18, 13 + 18, 20 + 18)  # 1.2 times 30, around (13, 20)
     assert block.box[2] - block.box[0] == 29  # 1.2 times 24
     assert object_windows(scene, least=299) == [bar]
 
@@ -35,7 +35,7 @@ def test_stage_2_keeps_proposals_that_overlap_an_object_and_all_labels(scene):
     assert {1, 2} <= set(np.unique(labels))
 
 
-def test_windows_of_rare_classes_come_again(scene):
+def test_windows_of_rare_classes_are_repeated(scene):
     sample = scene.samples[0]
     windows = [Window(sample, (0, 0, 9, 9), label) for label in [1] * 12 + [2] * 5 + [3]]
     for power, wanted in [(1.0, (12, 12, 12)), (0.0, (12, 5, 1)), (0.5, (12, 7, 3))]:
@@ -44,7 +44,7 @@ def test_windows_of_rare_classes_come_again(scene):
     assert set(repeat_rare(windows)) == set(windows)
 
 
-def test_lists_are_those_of_the_authors_and_come_back(scene, tmp_path):
+def test_lists_in_the_authors_format_are_written_and_read(scene, tmp_path):
     windows = [Window(scene.samples[0], box) for box in [(-20, 4, 31, 55), (0, 0, 9, 9)]]
     write_windows(tmp_path / "list.txt", windows, tmp_path)
     lines = (tmp_path / "list.txt").read_text().splitlines()
@@ -57,10 +57,10 @@ def test_lists_are_those_of_the_authors_and_come_back(scene, tmp_path):
         read_windows(tmp_path / "bad.txt", tmp_path)
 
 
-def test_proposals_are_looked_up_where_they_were_kept(scene, tmp_path, monkeypatch):
+def test_proposals_are_read_from_their_cache(scene, tmp_path, monkeypatch):
     calls = []
-    found = find_proposals(scene, 20, tmp_path / "p.npz", lambda done, of: calls.append((done, of)))
-    assert calls == [(1, 1)]
+    found = find_proposals(scene, 20, tmp_path / "p.npz", lambda *done: calls.append(done))
+    assert calls == [(1, 1, "finding proposals")]
     monkeypatch.setattr("unpool.data.windows.propose", None)  # would fail
     again = find_proposals(scene, 20, tmp_path / "p.npz")
     np.testing.assert_array_equal(again[0], found[0])

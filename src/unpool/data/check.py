@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool import Progress
-from unpool.data.classes import VOID, Names, numbered_classes
+from unpool.data.classes import VOID, numbered_classes
 from unpool.data.inspect import Finding, Inspection, inspect_image, location
 from unpool.data.layouts import (
     Layout,
@@ -105,7 +105,11 @@ def check_data(
     layout = find_files(root)
     listed = _listed(layout, splits)
     names = list(dict.fromkeys(itertools.chain(*listed.values())))
-    known, findings = _names(layout)
+    known, findings = None, []
+    try:
+        known = class_names(layout)
+    except DataError as error:
+        findings.append(Finding("error", "classes", "classes.txt", str(error)))
     inspect = partial(inspect_image, layout, void=known.void if known else VOID)
     images: dict[str, Inspection] = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as workers:
@@ -113,16 +117,17 @@ def check_data(
             images[name] = seen
             progress(len(images), len(names), "checking")
     members = {split: set(ids) for split, ids in listed.items()}
-    classes = known.classes if known else _numbered(images)
+    highest = int(_total(images)[:VOID].nonzero()[0].max(initial=0))
+    classes = known.classes if known else numbered_classes(highest)
     counts = [_count(i, layout, name, members, images) for i, name in enumerate(classes)]
     findings += itertools.chain(
-        _in_lists(layout, listed),
+        _check_lists(layout, listed),
         *(seen.findings for seen in images.values()),
-        _in_ids(layout, images, len(classes)),
-        _in_classes(layout, images, counts, unnamed=not known and not findings),
-        _in_copies(layout, images, members),
-        _in_folders(layout, set(names), every=splits is None),
-        _in_objects(layout, names),
+        _check_ids(layout, images, len(classes)),
+        _check_classes(layout, images, counts, unnamed=not known and not findings),
+        _check_copies(layout, images, members),
+        _check_folders(layout, set(names), every=splits is None),
+        _check_objects(layout, names),
     )
     findings.sort(key=lambda finding: finding.level)  # "error" comes before "warning"
     return Report({split: len(ids) for split, ids in members.items()}, counts, findings)
@@ -141,18 +146,6 @@ def _listed(layout: Layout, splits: Sequence[str] | None) -> dict[str, list[str]
     return listed
 
 
-def _names(layout: Layout) -> tuple[Names | None, list[Finding]]:
-    """The classes, if they have names, and findings about the names."""
-    try:
-        return class_names(layout), []
-    except DataError as error:
-        return None, [Finding("error", "classes", "classes.txt", str(error))]
-
-
-def _numbered(images: _ById) -> list[str]:
-    return numbered_classes(int(_total(images)[:VOID].nonzero()[0].max(initial=0)))
-
-
 def _count(
     i: int, layout: Layout, name: str, members: Mapping[str, set[str]], images: _ById
 ) -> ClassCount:
@@ -160,16 +153,11 @@ def _count(
     objects = {}
     if layout.instances or layout.outlines:
         objects = {s: sum(int(images[key].objects[i]) for key in ids) for s, ids in members.items()}
-    return ClassCount(
-        name,
-        i,
-        {split: sum(n > 0 for n in each) for split, each in pixels.items()},
-        objects,
-        {split: sum(each) for split, each in pixels.items()},
-    )
+    with_class = {split: sum(n > 0 for n in each) for split, each in pixels.items()}
+    return ClassCount(name, i, with_class, objects, {s: sum(each) for s, each in pixels.items()})
 
 
-def _in_lists(layout: Layout, listed: Mapping[str, list[str]]) -> Iterator[Finding]:
+def _check_lists(layout: Layout, listed: Mapping[str, list[str]]) -> Iterator[Finding]:
     for split, ids in listed.items():
         if not ids:
             yield Finding("error", "empty-split", split, why_empty(layout, split))
@@ -186,7 +174,7 @@ def _in_lists(layout: Layout, listed: Mapping[str, list[str]]) -> Iterator[Findi
             yield Finding("error", "listed-twice", f"{a}, {b}", message)
 
 
-def _in_ids(layout: Layout, images: _ById, classes: int) -> Iterator[Finding]:
+def _check_ids(layout: Layout, images: _ById, classes: int) -> Iterator[Finding]:
     for name, inspection in images.items():
         wrong = inspection.pixels[classes:VOID].nonzero()[0] + classes
         if wrong.size:
@@ -205,18 +193,17 @@ def _cure(layout: Layout) -> str:
     return f"write {listed}: one name per line, whose number (from 0) is the class id"
 
 
-def _in_classes(
+def _check_classes(
     layout: Layout, images: _ById, counts: Sequence[ClassCount], unnamed: bool
 ) -> Iterator[Finding]:
-    total = _total(images)
+    total, where = _total(images), location(layout, layout.masks.path)
     if not total[1:VOID].any():
         if total.any():
             message = f"contain only 0 (background) and {VOID} (void); label objects with 1, 2 ..."
-            yield Finding("error", "only-background", location(layout, layout.masks.path), message)
+            yield Finding("error", "only-background", where, message)
         return
     if unnamed and not total[: len(counts)].all():  # gaps suggest gray values rather than class ids
         message = f"contain the ids {_few(total[:VOID].nonzero()[0].tolist())}, which have no names"
-        where = location(layout, layout.masks.path)
         yield Finding("warning", "unnamed-classes", where, f"{message}; {_cure(layout)}")
         counts = [count for count in counts if total[count.id]]
     labeled = [split for split in counts[0].pixels if any(count.pixels[split] for count in counts)]
@@ -230,7 +217,9 @@ def _in_classes(
             yield Finding("warning", "rare-class", count.name, message)
 
 
-def _in_copies(layout: Layout, images: _ById, members: Mapping[str, set[str]]) -> Iterator[Finding]:
+def _check_copies(
+    layout: Layout, images: _ById, members: Mapping[str, set[str]]
+) -> Iterator[Finding]:
     """Find images that are duplicates of earlier ones, and near duplicates across splits."""
     splits = {name: [s for s, ids in members.items() if name in ids] for name in images}
     names = [name for name, inspection in images.items() if inspection.image_digest]
@@ -266,7 +255,7 @@ def _in_copies(layout: Layout, images: _ById, members: Mapping[str, set[str]]) -
             yield Finding("warning", "near-duplicate", where, message)
 
 
-def _in_folders(layout: Layout, names: set[str], every: bool) -> Iterator[Finding]:
+def _check_folders(layout: Layout, names: set[str], every: bool) -> Iterator[Finding]:
     """Find unused files: masks without image and, if all splits are checked, unlisted pairs."""
     for name in sorted(layout.masks.files.keys() - layout.images.files):
         where = location(layout, layout.masks.files[name][0])
@@ -278,7 +267,7 @@ def _in_folders(layout: Layout, names: set[str], every: bool) -> Iterator[Findin
         yield Finding("warning", "unlisted", where, message)
 
 
-def _in_objects(layout: Layout, names: Sequence[str]) -> Iterator[Finding]:
+def _check_objects(layout: Layout, names: Sequence[str]) -> Iterator[Finding]:
     """Find images without object mask if others have one, and annotations without image."""
     if layout.instances:
         labeled = [name for name in names if name in layout.masks.files]

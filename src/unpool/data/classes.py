@@ -34,7 +34,7 @@ def read_names(path: Path) -> Names:
     If the last line begins with Unlabelled, void or ignore, its id is void.
 
     Raises:
-        DataError: a line is empty, a name occurs twice, or there are too few or many names.
+        DataError: a line is empty, a name occurs twice, or there are not 2 to 255 names.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "classes.txt")
@@ -68,11 +68,7 @@ def numbered_classes(highest: int) -> list[str]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, stripped, without empty lines at the end.
-
-    Raises:
-        DataError: the file cannot be read, or is not UTF-8.
-    """
+    """The lines of a text file in UTF-8, stripped, without empty lines at the end."""
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

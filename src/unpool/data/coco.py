@@ -1,7 +1,7 @@
 """Read COCO's instance annotations: outlines of objects, in one JSON file per split.
 
-An object is a list of polygons or a run-length code (RLE, plain or compressed). `rasterize` paints
-the objects of an image, large ones first, so that a cup stays visible on its table.
+An object is a list of polygons or a run-length code (RLE, plain or compressed). Objects are
+rasterized from the largest to the smallest, so that a cup stays visible on its table.
 
 Lin et al., *Microsoft COCO: common objects in context*, ECCV 2014.
 """
@@ -64,10 +64,8 @@ def find_annotations(root: Path) -> dict[str, Path]:
     The year at the end of a split is dropped if names stay unique: "train" for
     `instances_train2017.json`.
     """
-    prefix = "instances_"
-    found = {
-        path.stem.removeprefix(prefix): path for path in root.glob(f"annotations/{prefix}*.json")
-    }
+    paths = root.glob("annotations/instances_*.json")
+    found = {path.stem.removeprefix("instances_"): path for path in paths}
     short = {name: without_year(name) for name in sorted(found)}
     alone = {name for name in found if list(short.values()).count(short[name]) == 1}
     return {short[name] if name in alone else name: found[name] for name in short}
@@ -117,21 +115,22 @@ def read_annotations(path: Path) -> Annotations:
     return Annotations(images, categories, orphans)
 
 
-def rasterize(drawing: Outlines) -> Rasters:
+def rasterize(outlines: Outlines) -> Rasters:
     """Rasterize the objects of an image: crowds as void, then the others, largest first.
 
     Raises:
         DataError: the category of an annotation is unknown, or its outline cannot be used.
     """
-    labels = np.zeros(drawing.size, np.uint8)
-    instances = np.zeros(drawing.size, np.int32)
+    labels = np.zeros(outlines.size, np.uint8)
+    instances = np.zeros(outlines.size, np.int32)
     parts, empty = [], []
-    for number, entry in enumerate(drawing.objects, 1):
+    for number, entry in enumerate(outlines.objects, 1):
         try:
-            label = VOID if entry.get("iscrowd") else _label(drawing, entry)
-            box, mask = _outline(entry.get("segmentation"), drawing.size)
+            crowd = entry.get("iscrowd")
+            label = VOID if crowd else _label(outlines.ids, entry.get("category_id"))
+            box, mask = _outline(entry.get("segmentation"), outlines.size)
         except DataError as error:
-            raise DataError(f"{drawing}: annotation {entry.get('id', number)} {error}") from None
+            raise DataError(f"{outlines}: annotation {entry.get('id', number)} {error}") from None
         area = int(mask.sum())
         if not area:
             empty.append(entry.get("id", number))
@@ -150,8 +149,8 @@ def fill_polygon(points: NDArray[np.floating], height: int, width: int) -> Mask:
 
     Args:
         points: corners (N, 2) as x, y; pixel (0, 0) extends from 0 to 1.
-        height: height of the mask.
-        width: width of the mask.
+        height: H, of the mask.
+        width: W, of the mask.
 
     Returns:
         (H, W) bool; centers on left and upper edges are inside, on right and lower ones outside.
@@ -172,12 +171,13 @@ def fill_polygon(points: NDArray[np.floating], height: int, width: int) -> Mask:
 
 
 def decode_rle(counts: str | Sequence[int], height: int, width: int) -> Mask:
-    """Decode a run-length code, alternating runs of 0 and 1 in column order, to a mask (H, W).
+    """Decode a run-length code to a mask (H, W).
 
     Args:
-        counts: the lengths of the runs, or COCO's compressed string.
-        height: height of the mask.
-        width: width of the mask.
+        counts: the lengths of alternating runs of 0 and 1 in column order, or COCO's compressed
+            string.
+        height: H, of the mask.
+        width: W, of the mask.
 
     Raises:
         DataError: the code is damaged, or has another size.
@@ -230,6 +230,7 @@ def _outline(found: object, size: tuple[int, int]) -> tuple[tuple[slice, slice],
     corners = np.concatenate(polygons)
     x0, y0 = np.clip(np.floor(corners.min(0)), 0, (width, height)).astype(int)
     x1, y1 = np.clip(np.ceil(corners.max(0)), 0, (width, height)).astype(int)
+    # overlapping parts of an object are united; the even-odd rule holds within each polygon
     masks = [fill_polygon(polygon - (x0, y0), y1 - y0, x1 - x0) for polygon in polygons]
     return (slice(y0, y1), slice(x0, x1)), np.logical_or.reduce(masks)
 
@@ -248,12 +249,11 @@ def _is_polygon(found: object) -> bool:
     return whole and bool(np.isfinite(found).all())
 
 
-def _label(drawing: Outlines, entry: Mapping[str, Any]) -> int:
-    category = entry.get("category_id")
-    if not isinstance(category, int | str) or category not in drawing.ids:
+def _label(ids: Mapping[object, int], category: object) -> int:
+    if not isinstance(category, int | str) or category not in ids:
         found = "has no category" if category is None else f"has the unknown category {category!r}"
         raise DataError(f"{found}; give it a category_id of the file's categories")
-    return drawing.ids[category]
+    return ids[category]
 
 
 def _compact(entry: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Labels are class ids; 255 is void, which training and evaluation ignore.
 """
 
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 from unpool.data.classes import VOID, Names, numbered_classes
 from unpool.data.coco import Outlines, rasterize
 from unpool.data.layouts import Layout, class_names, find_files, split_names, why_empty
-from unpool.data.sbd import read_classes
+from unpool.data.sbd import read_mat
 from unpool.errors import DataError, ImageError
 from unpool.vision.images import Pixels, read_image, read_mask
 
@@ -44,8 +45,8 @@ def open_data(root: str | Path, split: str, missing: dict[str, str] | None = Non
     Args:
         root: a folder in one of the layouts of `unpool.data.layouts`.
         split: "train", "val", or another split of the folder; "all" for all images.
-        missing: filled with the ids whose image or mask is missing or ambiguous, and the reasons,
-            which are errors otherwise. Unreadable masks are then ignored, too.
+        missing: if given, collects the ids whose image or mask is missing or ambiguous, with the
+            reasons, instead of raising; unreadable masks are then ignored, too.
 
     Returns:
         The data set; samples are in the order of the list or of COCO's file, or sorted by name.
@@ -89,21 +90,21 @@ def read_sample(sample: Sample, classes: int) -> tuple[Pixels, Pixels]:
 
     Args:
         sample: from `open_data`.
-        classes: the number of classes.
+        classes: number of classes.
 
     Returns:
         The image (H, W, 3) uint8 RGB, upright, and its labels (H, W) uint8, 255 for void.
 
     Raises:
         ImageError: a file cannot be used.
-        DataError: the sizes differ, the mask has unknown ids, or COCO annotations cannot be
-            rasterized.
+        DataError: sizes differ, ids are unknown, or COCO annotations cannot be rasterized.
     """
     image, labels = read_image(sample.image), read_labels(sample, classes)
     if image.shape[:2] != labels.shape:
+        image_size, mask_size = (f"{a.shape[1]} x {a.shape[0]}" for a in (image, labels))
         raise DataError(
-            f"{sample.image} is {_size(image)} (upright) but its mask {sample.mask} is "
-            f"{_size(labels)}; resize the mask (nearest) or undo the image's EXIF rotation"
+            f"{sample.image} is {image_size} (upright) but its mask {sample.mask} is "
+            f"{mask_size}; resize the mask (nearest) or undo the image's EXIF rotation"
         )
     return image, labels
 
@@ -128,11 +129,7 @@ def read_labels(sample: Sample, classes: int) -> Pixels:
 
 
 def load_labels(mask: Path | Outlines, void: int = VOID) -> Pixels:
-    """Read the labels (H, W) uint8 of a mask of any form, with any ids.
-
-    Args:
-        mask: an index image, SBD's .mat, or the objects of a COCO file.
-        void: an id that is read as 255.
+    """Read the labels (H, W) uint8 of a mask of any form, with any ids; `void` is read as 255.
 
     Raises:
         ImageError: a file cannot be used.
@@ -140,15 +137,16 @@ def load_labels(mask: Path | Outlines, void: int = VOID) -> Pixels:
     """
     if isinstance(mask, Outlines):
         return rasterize(mask).labels
-    labels = read_classes(mask) if mask.suffix == ".mat" else read_mask(mask)
+    is_mat = mask.suffix == ".mat"
+    labels = read_mat(mask, "GTcls").astype(np.uint8) if is_mat else read_mask(mask)
     labels[labels == void] = VOID
     return labels
 
 
 def _numbered(layout: Layout, strict: bool) -> Names:
-    """Numbered classes up to the highest id of all masks, not of one split: splits must agree."""
+    """Numbered classes up to the highest id of all masks, since all splits must agree."""
     highest = 0
-    for path in (path for paths in layout.masks.files.values() for path in paths):
+    for path in itertools.chain(*layout.masks.files.values()):
         try:
             mask = read_mask(path)
         except ImageError:
@@ -157,7 +155,3 @@ def _numbered(layout: Layout, strict: bool) -> Names:
         else:
             highest = max(highest, int(mask[mask != VOID].max(initial=0)))
     return Names(numbered_classes(highest))
-
-
-def _size(array: Pixels) -> str:
-    return f"{array.shape[1]} x {array.shape[0]}"

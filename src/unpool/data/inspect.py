@@ -1,22 +1,24 @@
 """Inspect one image and its mask: problems, class counts and digests."""
 
 import hashlib
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
 from unpool.data.classes import VOID
 from unpool.data.coco import Outlines, rasterize
 from unpool.data.datasets import load_labels
 from unpool.data.instances import Object, find_objects, load_objects
-from unpool.data.layouts import Layout
+from unpool.data.layouts import Folder, Layout
 from unpool.errors import DataError, ImageError
-from unpool.vision.images import Pixels, read_image, voc_palette
+from unpool.vision.images import Pixels, read_image, read_orientation, voc_palette
+
+Level: TypeAlias = Literal["error", "warning"]
 
 # Masks have few ids and large uniform regions: in ADE20K, with 150 classes, up to 40 ids per image,
 # and one in thirty pixels differs from its neighbor. In gray photos, most pixels do.
@@ -32,7 +34,7 @@ _STRAY = 0.05  # fraction of object pixels that may have another class, for exam
 class Finding(NamedTuple):
     """A problem of a data set."""
 
-    level: Literal["error", "warning"]  #: errors stop a training run or falsify its figures
+    level: Level  #: errors stop a training run or falsify its figures
     kind: str  #: a short slug, such as "missing-mask"
     where: str  #: a file or folder below the root, a split, or a class
     message: str  #: what came, what was wanted, what to do
@@ -57,24 +59,28 @@ def inspect_image(layout: Layout, name: str, void: int = VOID) -> Inspection:
         name: an image id, which may have no file.
         void: the id in the mask that is read as 255.
     """
-    findings: list[Finding] = []
-    image = _read_image(layout, name, findings)
-    listed = name in layout.images.files  # else its mask is useless
-    labels, found = _read_mask(layout, name, void, findings) if listed else (None, [])
-    pixels, labels_digest = np.zeros(256, np.int64), ""
+    files = _Files(layout, name, [])
+    image = files.read(layout.images, read_image, "missing-image")
+    labels: Pixels | None = None
+    found: list[Object] = []
+    if name in layout.images.files:  # else its mask is useless
+        labels, found = files.read_mask(void)
+    pixels = np.zeros(256, np.int64)
     if labels is not None:
         pixels = np.bincount(labels.ravel(), minlength=256)
-        labels_digest = _digest(labels)
         if not pixels[:VOID].any():
             message = f"is all void ({VOID}), wanted labels; label it or remove it"
-            where = location(layout, layout.mask(name))
-            findings.append(Finding("warning", "void-only", where, message))
-    objects = np.bincount([one.label for one in found], minlength=256)
-    if image is None:
-        return Inspection(findings, pixels, objects, "", labels_digest, np.zeros(256, np.float32))
-    if labels is not None:
-        findings += _compare(layout, layout.images.file(name), image, labels)
-    return Inspection(findings, pixels, objects, _digest(image), labels_digest, _thumbnail(image))
+            files.report("warning", "void-only", layout.mask(name), message)
+    if image is not None and labels is not None:
+        files.compare_sizes(image, labels)
+    return Inspection(
+        files.findings,
+        pixels,
+        np.bincount([one.label for one in found], minlength=256),
+        "" if image is None else _digest(image),
+        "" if labels is None else _digest(labels),
+        np.zeros(256, np.float32) if image is None else _thumbnail(image),
+    )
 
 
 def location(layout: Layout, file: Path | Outlines) -> str:
@@ -84,88 +90,112 @@ def location(layout: Layout, file: Path | Outlines) -> str:
     return file.relative_to(layout.root).as_posix()
 
 
-def _read_image(layout: Layout, name: str, findings: list[Finding]) -> Pixels | None:
-    """Read an image; errors become findings."""
-    path = layout.images.home(name)
-    try:
-        path = layout.images.file(name)
-        return read_image(path)
-    except DataError as error:
-        kind = "ambiguous-name" if name in layout.images.files else "missing-image"
-        message = str(error)
-    except ImageError as error:
-        kind, message = "unreadable", str(error).removeprefix(f"{path}: ")
-    findings.append(Finding("error", kind, location(layout, path), message))
-    return None
+class _Files(NamedTuple):
+    """The files of one image; what is wrong with them is added to `findings`."""
 
+    layout: Layout
+    name: str
+    findings: list[Finding]
 
-def _read_mask(
-    layout: Layout, name: str, void: int, findings: list[Finding]
-) -> tuple[Pixels | None, list[Object]]:
-    """Read a mask and its objects; errors become findings."""
-    mask: Path | Outlines = layout.masks.home(name)
-    try:
-        mask = layout.mask(name)
-        if isinstance(mask, Outlines):
-            return _rasterize(layout, mask, findings)
-        labels = load_labels(mask, void)
-        if not (message := _photo(labels)):
-            return labels, _read_objects(layout, name, labels, findings)
-        kind = "photo"
-    except DataError as error:
-        kind = "ambiguous-name" if name in layout.masks.files else "missing-mask"
-        kind = "annotation" if isinstance(mask, Outlines) else kind
-        message = str(error).removeprefix(f"{mask}: ")
-    except ImageError as error:
-        kind, message = _refused(mask, str(error).removeprefix(f"{mask}: "))
-    findings.append(Finding("error", kind, location(layout, mask), message))
-    return None, []
+    def report(self, level: Level, kind: str, file: Path | Outlines, message: str) -> None:
+        self.findings.append(Finding(level, kind, location(self.layout, file), message))
 
+    def read(
+        self, folder: Folder, load: Callable[[Path], NDArray[Any]], missing: str
+    ) -> NDArray[Any] | None:
+        """Load a file of the image; None, with a finding, if that fails."""
+        path = folder.home(self.name)
+        try:
+            path = folder.file(self.name)
+            return load(path)
+        except DataError as error:
+            kind = "ambiguous-name" if self.name in folder.files else missing
+            message = str(error)
+        except ImageError as error:
+            kind, message = "unreadable", str(error).removeprefix(f"{path}: ")
+            if folder is self.layout.masks:
+                kind, message = _explain_mask(path, message)
+        self.report("error", kind, path, message)
+        return None
 
-def _rasterize(
-    layout: Layout, outlines: Outlines, findings: list[Finding]
-) -> tuple[Pixels, list[Object]]:
-    labels, instances, empty = rasterize(outlines)
-    if empty:
-        message = (
-            f"has the annotations {', '.join(map(str, empty[:5]))}, which cover no pixel; redraw "
-            "or remove them"
-        )
-        findings.append(Finding("warning", "empty-object", location(layout, outlines), message))
-    return labels, find_objects(labels, instances)
+    def read_mask(self, void: int) -> tuple[Pixels | None, list[Object]]:
+        """The labels and the objects of the image."""
+        if outlines := self.layout.outlines.get(self.name):
+            return self._rasterize(outlines)
+        load = partial(load_labels, void=void)
+        labels = self.read(self.layout.masks, load, "missing-mask")
+        if labels is not None and (message := _photo(labels)):
+            self.report("error", "photo", self.layout.mask(self.name), message)
+            labels = None
+        return labels, [] if labels is None else self._read_objects(labels)
 
+    def _rasterize(self, outlines: Outlines) -> tuple[Pixels | None, list[Object]]:
+        try:
+            labels, instances, empty = rasterize(outlines)
+        except DataError as error:
+            message = str(error).removeprefix(f"{outlines}: ")
+            self.report("error", "annotation", outlines, message)
+            return None, []
+        if empty:
+            message = (
+                f"has the annotations {', '.join(map(str, empty[:5]))}, which cover no pixel; "
+                "redraw or remove them"
+            )
+            self.report("warning", "empty-object", outlines, message)
+        return labels, find_objects(labels, instances)
 
-def _read_objects(
-    layout: Layout, name: str, labels: Pixels, findings: list[Finding]
-) -> list[Object]:
-    """Read and check the object mask of an image, if it has one."""
-    if layout.instances is None or name not in layout.instances.files:
-        return []
-    path = layout.instances.home(name)
-    try:
-        path = layout.instances.file(name)
-        instances = load_objects(path)
-    except (DataError, ImageError) as error:
-        kind = "unreadable" if isinstance(error, ImageError) else "ambiguous-name"
-        message = str(error).removeprefix(f"{path}: ")
-        findings.append(Finding("error", kind, location(layout, path), message))
-        return []
-    if instances.shape != labels.shape:
-        message = f"is {_size(instances)} but the mask {_size(labels)}; redraw one of them"
-        findings.append(Finding("error", "size-differs", location(layout, path), message))
-        return []
-    found = find_objects(labels, instances)
-    classes = np.full(int(instances.max()) + 1, VOID)
-    classes[[one.instance for one in found]] = [one.label for one in found]
-    inside = (instances != 0) & (instances != VOID) & (labels != VOID)
-    stray = np.count_nonzero(classes[instances[inside]] != labels[inside])
-    if stray > _STRAY * np.count_nonzero(inside):
-        message = (
-            f"has {stray} of {np.count_nonzero(inside)} pixels whose class is not that of their "
-            "object, wanted one class per object; check that it belongs to this image"
-        )
-        findings.append(Finding("warning", "objects-differ", location(layout, path), message))
-    return found
+    def _read_objects(self, labels: Pixels) -> list[Object]:
+        """Read and check the object mask of the image, if it has one."""
+        folder = self.layout.instances
+        if folder is None or self.name not in folder.files:
+            return []
+        instances = self.read(folder, load_objects, "")
+        if instances is None:
+            return []
+        path = folder.file(self.name)
+        if instances.shape != labels.shape:
+            message = f"is {_size(instances)} but the mask {_size(labels)}; redraw one of them"
+            self.report("error", "size-differs", path, message)
+            return []
+        found = find_objects(labels, instances)
+        classes = np.full(int(instances.max()) + 1, VOID)
+        classes[[one.instance for one in found]] = [one.label for one in found]
+        inside = (instances != 0) & (instances != VOID) & (labels != VOID)
+        stray = np.count_nonzero(classes[instances[inside]] != labels[inside])
+        if stray > _STRAY * np.count_nonzero(inside):
+            message = (
+                f"has {stray} of {np.count_nonzero(inside)} pixels whose class is not that of "
+                "their object, wanted one class per object; check that it belongs to this image"
+            )
+            self.report("warning", "objects-differ", path, message)
+        return found
+
+    def compare_sizes(self, image: Pixels, labels: Pixels) -> None:
+        """Find different sizes, and EXIF rotation that the mask may lack."""
+        path = self.layout.images.file(self.name)
+        turn, upright = read_orientation(path), image.shape[:2]
+        sizes = _size(image), _size(labels)
+        sideways = turn > 4 and upright[0] != upright[1]  # else sizes do not reveal rotation
+        if sideways and labels.shape == upright[::-1]:
+            message = (
+                f"is {sizes[0]} when rotated by its EXIF orientation {turn}, but its mask is "
+                f"{sizes[1]}, as the pixels are stored; rotate the mask, too, or remove the EXIF "
+                "orientation if the image is upright without it"
+            )
+            self.report("error", "exif", path, message)
+        elif labels.shape != upright:
+            message = (
+                f"is {sizes[0]} but its mask is {sizes[1]}, wanted equal sizes; check that they "
+                "belong together, and resize the mask (nearest) or redraw it"
+            )
+            self.report("error", "size-differs", path, message)
+        elif turn > 1 and not sideways:
+            message = (
+                f"is rotated by its EXIF orientation {turn}, and the size of its mask does not "
+                "show whether it was drawn on the upright image; compare both, then save the "
+                "image upright without EXIF"
+            )
+            self.report("warning", "exif", path, message)
 
 
 def _photo(labels: Pixels) -> str:
@@ -177,10 +207,10 @@ def _photo(labels: Pixels) -> str:
     return f"looks like a photo, not a mask: {n} ids without uniform regions; {_PUT}"
 
 
-def _refused(mask: Path | Outlines, message: str) -> tuple[str, str]:
-    """Kind and message for an unusable mask; for a color mask with the kind of its colors."""
+def _explain_mask(path: Path, message: str) -> tuple[str, str]:
+    """Kind and message for an unusable mask; those of a color mask describe its colors."""
     try:
-        rgb = read_image(Path(str(mask))).reshape(-1, 3)
+        rgb = read_image(path).reshape(-1, 3)
     except ImageError:
         return "unreadable", message
     if "has mode RGB" not in message:  # 16 bits, EXIF, a JPEG ...
@@ -197,50 +227,12 @@ def _refused(mask: Path | Outlines, message: str) -> tuple[str, str]:
     return "color-mask", f"{message} (colors: {len(colors)}, {hint})"
 
 
-def _compare(layout: Layout, path: Path, image: Pixels, labels: Pixels) -> Iterator[Finding]:
-    """Find different sizes, and EXIF rotation that the mask may lack."""
-    where, turn = location(layout, path), _orientation(path)
-    upright, drawn = image.shape[:2], labels.shape
-    sizes = _size(image), _size(labels)
-    sideways = turn > 4 and upright[0] != upright[1]  # else sizes do not reveal rotation
-    if sideways and drawn == upright[::-1]:
-        message = (
-            f"is {sizes[0]} when rotated by its EXIF orientation {turn}, but its mask is "
-            f"{sizes[1]}, as the pixels are stored; rotate the mask, too, or remove the EXIF "
-            "orientation if the image is upright without it"
-        )
-        yield Finding("error", "exif", where, message)
-    elif drawn != upright:
-        message = (
-            f"is {sizes[0]} but its mask is {sizes[1]}, wanted equal sizes; check that they "
-            "belong together, and resize the mask (nearest) or redraw it"
-        )
-        yield Finding("error", "size-differs", where, message)
-    elif turn > 1 and not sideways:
-        message = (
-            f"is rotated by its EXIF orientation {turn}, and the size of its mask does not show "
-            "whether it was drawn on the upright image; compare both, then save the image upright "
-            "without EXIF"
-        )
-        yield Finding("warning", "exif", where, message)
-
-
 def _size(array: NDArray[np.integer]) -> str:
     return f"{array.shape[1]} x {array.shape[0]}"
 
 
 def _digest(array: Pixels) -> str:
     return f"{array.shape} {hashlib.blake2b(np.ascontiguousarray(array).data).hexdigest()}"
-
-
-def _orientation(path: Path) -> int:
-    """The EXIF orientation of a readable image, 1 (upright) to 8."""
-    with warnings.catch_warnings(), Image.open(path) as im:
-        warnings.filterwarnings("ignore", module="PIL")  # odd metadata
-        try:  # not im.getexif(), which would decode a PNG; read_image does the same
-            return int(Image.Image.getexif(im).get(ExifTags.Base.Orientation, 1))
-        except Exception:  # viewers ignore broken EXIF
-            return 1
 
 
 def _thumbnail(image: Pixels) -> NDArray[np.float32]:

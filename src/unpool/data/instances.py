@@ -1,8 +1,7 @@
 """The objects of an image: instance maps, and the class, box and area of each object.
 
-An instance map has 0 for background, and 255 (void) where the labels or the annotation are void.
-Every other number is one object of this image. No object has the number 255, and numbers may be
-skipped.
+In an instance map 0 is background, 255 is void (in labels or annotation), and every other number is
+one object of the image; numbers may be skipped.
 """
 
 from pathlib import Path
@@ -15,11 +14,11 @@ from numpy.typing import NDArray
 from unpool.data.classes import VOID
 from unpool.data.coco import Outlines, rasterize
 from unpool.data.datasets import Sample, read_labels
-from unpool.data.sbd import read_objects
+from unpool.data.sbd import read_mat
 from unpool.errors import DataError
 from unpool.vision.images import Pixels, read_mask
 
-_SPECK = 5  # pixels; smaller parts are slips of the annotator, or of resizing
+_SPECK = 5  # pixels; smaller components come from careless annotation or resizing
 
 
 class Object(NamedTuple):
@@ -35,13 +34,13 @@ def read_instances(sample: Sample, classes: int) -> NDArray[np.int32]:
     """Read the instance map of an image.
 
     It comes from SegmentationObject (VOC), instances/ (plain), inst/ (SBD) or the annotations
-    (COCO). Without such a file, objects are the connected parts of 5 pixels or more of each class
-    except the background: touching objects of a class are then one, and an object behind a pole
-    is two.
+    (COCO). Without such a file, objects are the connected components of each class except the
+    background, of 5 pixels or more: touching objects of a class are then one, and an object behind
+    a pole is two.
 
     Args:
         sample: from `open_data`.
-        classes: the number of classes.
+        classes: number of classes.
 
     Returns:
         (H, W) int32: 0 background, 255 void, other numbers objects.
@@ -61,15 +60,9 @@ def read_instances(sample: Sample, classes: int) -> NDArray[np.int32]:
 
 
 def objects(sample: Sample, classes: int) -> list[Object]:
-    """The objects of an image, in the order of their numbers in `read_instances`.
+    """The objects of an image, in the order of their numbers in its instance map.
 
-    Args:
-        sample: from `open_data`.
-        classes: the number of classes.
-
-    Raises:
-        ImageError: a file cannot be used.
-        DataError: mask and instance map differ in size, or the mask has unknown ids.
+    Arguments and errors are those of `read_instances`.
     """
     return find_objects(*_read_maps(sample, classes))
 
@@ -98,16 +91,16 @@ def find_objects(labels: Pixels, instances: NDArray[np.int32]) -> list[Object]:
 
 
 def components(labels: Pixels) -> NDArray[np.int32]:
-    """The connected parts of each class except the background, as an instance map (H, W) int32.
+    """The connected components of each class except the background, as an instance map (H, W).
 
-    Connectivity is 8; parts of fewer than 5 pixels become background.
+    Connectivity is 8; components of fewer than 5 pixels become background.
     """
     instances = np.zeros(labels.shape, np.int32)
     seen = 0
     for label in np.unique(labels[(labels != 0) & (labels != VOID)]):
         mask = (labels == label).astype(np.uint8)
         n, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-        large = np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= _SPECK) + 1  # part 0 is the rest
+        large = np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= _SPECK) + 1  # component 0 is the rest
         numbers = np.zeros(n, np.int32)
         numbers[large] = seen + 1 + np.arange(len(large))
         instances += numbers[parts]
@@ -118,12 +111,9 @@ def components(labels: Pixels) -> NDArray[np.int32]:
 
 
 def load_objects(path: Path) -> NDArray[np.int32]:
-    """Read an instance map (H, W) int32 from an index image or SBD's .mat.
-
-    Raises:
-        ImageError: a file cannot be used.
-    """
-    return read_objects(path) if path.suffix == ".mat" else read_mask(path).astype(np.int32)
+    """Read an instance map (H, W) int32 from an index image or SBD's .mat."""
+    ids = read_mat(path, "GTinst") if path.suffix == ".mat" else read_mask(path)
+    return ids.astype(np.int32)
 
 
 def _read_maps(sample: Sample, classes: int) -> tuple[Pixels, NDArray[np.int32]]:

@@ -36,19 +36,15 @@ class Folder(NamedTuple):
     path: Path
     suffixes: tuple[str, ...]
     files: Mapping[str, list[Path]]  #: by id; more than one per id is an error
-    tail: str = ""  #: follows the first part of an id: CamVid's "annot"
+    tail: str = ""  #: added to the first part of an id: CamVid's "annot"
 
     def home(self, name: str) -> Path:
-        """The actual or expected path of an id, without suffix."""
+        """The path of an id without suffix, whether the file exists or not."""
         first, *rest = name.split("/")
         return self.path.joinpath(first + self.tail, *rest)
 
     def file(self, name: str) -> Path:
-        """The file of an id.
-
-        Raises:
-            DataError: there is none, or more than one.
-        """
+        """The file of an id; a `DataError` if there is none, or more than one."""
         found, home = self.files.get(name, []), self.home(name)
         if not found:
             raise DataError(
@@ -74,25 +70,16 @@ class Layout(NamedTuple):
     lists: Path | None = None  #: the folder of lists, if there can be any
     groups: Mapping[str, list[str]] = {}  #: ids by split, from folders or annotations
     names: Names | None = None  #: of the classes, unless a classes.txt has others
-    orphans: tuple[tuple[Path, int], ...] = ()  #: COCO files, and their annotations without image
+    orphans: tuple[tuple[Path, int], ...] = ()  #: COCO files: number of annotations without image
 
     def mask(self, name: str) -> Path | Outlines:
-        """The mask of an id.
-
-        Raises:
-            DataError: there is none, or more than one.
-        """
+        """The mask of an id; a `DataError` if there is none, or more than one."""
         return self.outlines[name] if name in self.outlines else self.masks.file(name)
 
     def objects(self, name: str) -> Path | None:
-        """The object mask of an id; None if it has no file.
-
-        Raises:
-            DataError: there is more than one.
-        """
-        if self.instances is None or name not in self.instances.files:
-            return None
-        return self.instances.file(name)
+        """The object mask of an id, None without one; a `DataError` if there is more than one."""
+        found = self.instances
+        return found.file(name) if found and name in found.files else None
 
 
 def find_files(root: str | Path, split: str | None = None) -> Layout:
@@ -118,18 +105,20 @@ def find_files(root: str | Path, split: str | None = None) -> Layout:
 
 def list_splits(layout: Layout) -> list[str]:
     """The splits of a data set, sorted: its lists, else its folders, else train and val."""
-    return _lists(layout) or sorted(layout.groups) or ["train", "val"]
+    texts = layout.lists.glob("*.txt") if layout.lists else ()
+    lists = sorted(path.stem for path in texts if _is_list(path, layout))
+    return lists or sorted(layout.groups) or ["train", "val"]
 
 
 def split_names(layout: Layout, split: str) -> list[str]:
     """The ids of a split: from a list, from a folder, or by the default rule.
 
-    Lines of a list that name no image are returned unchanged.
+    A line of a list that names no image is returned as it is.
 
     Raises:
         DataError: there is no such split.
     """
-    listed = layout.lists and layout.lists / f"{split}.txt"
+    listed = _list(layout, split)
     if listed and listed.is_file() and split != "classes":
         return [_id(line, layout) for line in read_lines(listed) if line]
     found = sorted(layout.outlines or layout.images.files)
@@ -145,8 +134,7 @@ def split_names(layout: Layout, split: str) -> list[str]:
 
 def why_empty(layout: Layout, split: str) -> str:
     """The message for a split without images."""
-    listed = layout.lists and layout.lists / f"{split}.txt"
-    if listed and listed.is_file():
+    if (listed := _list(layout, split)) and listed.is_file():
         return f"has no images; write their ids to {listed}"
     if split in layout.groups:
         return f"has no images; put them into {layout.images.path / split}"
@@ -199,19 +187,19 @@ def _voc(root: Path) -> Layout:
     masks, more = (_folder(root / f"SegmentationClass{tail}", _MASKS) for tail in ("", "Aug"))
     if not masks.path.is_dir() and more.path.is_dir():
         masks = more
-    masks = _required(masks)._replace(files={**more.files, **masks.files})
+    masks = _masks(masks)._replace(files={**more.files, **masks.files})
     return Layout(
         root,
         _folder(root / "JPEGImages", _IMAGES),
         masks,
-        _optional(root / "SegmentationObject"),
+        _objects(root / "SegmentationObject"),
         lists=root / "ImageSets/Segmentation",
         names=Names(list(VOC_CLASSES)),
     )
 
 
 def _plain(root: Path) -> Layout:
-    images, masks = _folder(root / "images", _IMAGES), _required(_folder(root / "masks", _MASKS))
+    images, masks = _folder(root / "images", _IMAGES), _masks(_folder(root / "masks", _MASKS))
     groups: dict[str, list[str]] = {
         path.name: []
         for path in images.path.iterdir()
@@ -220,13 +208,13 @@ def _plain(root: Path) -> Layout:
     for name in sorted(images.files):
         if (first := name.split("/")[0]) != name:
             groups[first].append(name)
-    return Layout(root, images, masks, _optional(root / "instances"), lists=root, groups=groups)
+    return Layout(root, images, masks, _objects(root / "instances"), lists=root, groups=groups)
 
 
 def _sbd(root: Path) -> Layout:
     require_scipy(root)
     images, masks = _folder(root / "img", _IMAGES), _folder(root / "cls", (".mat",))
-    objects = _folder(root / "inst", (".mat",)) if (root / "inst").is_dir() else None
+    objects = _objects(root / "inst", (".mat",))
     return Layout(root, images, masks, objects, lists=root, names=Names(list(VOC_CLASSES)))
 
 
@@ -238,8 +226,8 @@ def _camvid(root: Path, splits: list[str]) -> Layout:
         found = _folder(root / split, _IMAGES).files
         groups[split] = [f"{split}/{name}" for name in sorted(found)]
         images |= {f"{split}/{name}": paths for name, paths in found.items()}
-        drawn = _folder(root / f"{split}annot", _MASKS).files
-        masks |= {f"{split}/{name}": paths for name, paths in drawn.items()}
+        found = _folder(root / f"{split}annot", _MASKS).files
+        masks |= {f"{split}/{name}": paths for name, paths in found.items()}
     names = Names(list(CAMVID_CLASSES), len(CAMVID_CLASSES))
     folders = Folder(root, _IMAGES, images), Folder(root, _MASKS, masks, "annot")
     return Layout(root, *folders, groups=groups, names=names)
@@ -298,17 +286,17 @@ def _home(root: Path, path: Path, found: Annotations) -> Path:
     return next((home for home in homes if (home / image).is_file()), homes[0])
 
 
-def _required(folder: Folder) -> Folder:
-    if not folder.path.is_dir():
-        home = folder.path
+def _masks(folder: Folder) -> Folder:
+    """Check that the folder of the masks exists."""
+    if not (path := folder.path).is_dir():
         raise DataError(
-            f"got {home.parent} without {home.name}/; put the masks there, named like the images"
+            f"got {path.parent} without {path.name}/; put the masks there, named like the images"
         )
     return folder
 
 
-def _optional(path: Path) -> Folder | None:
-    return _folder(path, _MASKS) if path.is_dir() else None
+def _objects(path: Path, suffixes: tuple[str, ...] = _MASKS) -> Folder | None:
+    return _folder(path, suffixes) if path.is_dir() else None
 
 
 def _folder(root: Path, suffixes: tuple[str, ...]) -> Folder:
@@ -330,13 +318,12 @@ def _no_split(root: Path, split: str, known: list[str], listed: Path | None) -> 
     )
 
 
-def _lists(layout: Layout) -> list[str]:
-    texts = layout.lists.glob("*.txt") if layout.lists else ()
-    return sorted(path.stem for path in texts if _is_list(path, layout))
+def _list(layout: Layout, split: str) -> Path | None:
+    return layout.lists and layout.lists / f"{split}.txt"
 
 
 def _is_list(path: Path, layout: Layout) -> bool:
-    """Whether a text file is a list of images, by its name or first line; a readme is not."""
+    """Whether a text file lists images, by its name or first line; a readme does not."""
     if path.stem in (*_USUAL, "classes"):
         return path.stem in _USUAL
     try:
@@ -347,7 +334,7 @@ def _is_list(path: Path, layout: Layout) -> bool:
 
 
 def _id(line: str, layout: Layout) -> str:
-    """The image named by a line, which may have a suffix, or other words after the name."""
+    """The image named by a line, which may have a suffix, or more words after the name."""
     for name in (line, *line.split()[:1]):
         stem, _, suffix = name.rpartition(".")
         if name in layout.images.files:

@@ -5,45 +5,32 @@ Hariharan, Arbelaez, Bourdev, Maji, Malik, *Semantic contours from inverse detec
 
 import importlib.util
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unpool.errors import DataError, ImageError
-from unpool.vision.images import Pixels
-
-
-def read_classes(path: Path) -> Pixels:
-    """Read the class ids (H, W) uint8 of a file `cls/ID.mat`.
-
-    Raises:
-        ImageError: the file cannot be read, or is something else.
-    """
-    return _segmentation(path, "GTcls").astype(np.uint8)
-
-
-def read_objects(path: Path) -> NDArray[np.int32]:
-    """Read the object numbers (H, W) int32 of a file `inst/ID.mat`; 0 is background.
-
-    Raises:
-        ImageError: the file cannot be read, or is something else.
-    """
-    return _segmentation(path, "GTinst").astype(np.int32)
 
 
 def require_scipy(root: Path) -> None:
-    """Raise unless .mat files can be read.
-
-    Raises:
-        DataError: SciPy is not installed.
-    """
+    """Raise a `DataError` unless SciPy, which reads .mat files, is installed."""
     if importlib.util.find_spec("scipy") is None:
         raise DataError(
             f"got {root}, an SBD folder, whose .mat files need SciPy; pip install 'unpool[sbd]'"
         )
 
 
-def _segmentation(path: Path, name: str) -> NDArray[np.integer]:
+def read_mat(path: Path, name: Literal["GTcls", "GTinst"]) -> NDArray[np.integer]:
+    """Read an annotation (H, W), 0 to 255.
+
+    Args:
+        path: a file `cls/ID.mat` or `inst/ID.mat`.
+        name: "GTcls" for its class ids, "GTinst" for its object numbers; 0 is background.
+
+    Raises:
+        ImageError: the file cannot be read, or is something else.
+    """
     from scipy.io import loadmat  # optional, and slow to import
 
     wanted = f"wanted an SBD annotation with {name}.Segmentation"

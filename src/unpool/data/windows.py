@@ -1,11 +1,11 @@
-"""Windows: the squares of images that the two stages of the published training learn from.
+"""Windows: the squares of images on which the two stages of the published training learn.
 
-Stage 1 sees a window about each object, in which that object alone keeps its class; stage 2 sees
-windows about proposals, in which every label counts.
+Stage 1 uses a window around each object, in which only that object keeps its class; stage 2 uses
+windows around proposals, with all labels. Noh, Hong, Han 2015, section 4.2.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unpool import Progress
 from unpool.data.datasets import DataSet, Sample
 from unpool.data.instances import objects
 from unpool.errors import DataError
@@ -25,30 +26,28 @@ Box = tuple[int, int, int, int]
 
 
 class Window(NamedTuple):
-    """A square of an image to learn from."""
+    """A square of an image to train on."""
 
     sample: Sample
     box: Box  #: x0, y0, x1, y1 in pixels, x1 and y1 excluded; may reach beyond the image
-    label: int = 0  #: class id of the object that it is about; 0 if that is not known
-    instance: int = 0  #: id of that object if it alone keeps its class; 0 if all labels count
+    label: int = 0  #: class id of its object; 0 if not known
+    instance: int = 0  #: number of the object if only that keeps its class; 0 to keep all labels
 
 
 def object_windows(data: DataSet, enlarge: float = 1.2, least: int = 100) -> list[Window]:
-    """Stage 1: a square about each object, in which the other objects are background.
+    """Stage 1: a square around each object, in which other objects are background.
 
     Args:
         data: its instance maps are read, see `unpool.data.instances`.
-        enlarge: of the object's tight box.
-        least: objects of fewer pixels are left out.
-
-    Noh, Hong, Han 2015, section 4.2.
+        enlarge: side of the square, in long sides of the object's box.
+        least: smallest area of an object, in pixels.
     """
-    windows = []
-    for sample in data.samples:
-        for label, box, instance, area in objects(sample, len(data.classes)):
-            if area >= least:
-                windows.append(Window(sample, _square(box, enlarge), label, instance))
-    return windows
+    return [
+        Window(sample, _square(found.box, enlarge), found.label, found.instance)
+        for sample in data.samples
+        for found in objects(sample, len(data.classes))
+        if found.area >= least
+    ]
 
 
 def proposal_windows(
@@ -58,50 +57,45 @@ def proposal_windows(
     enlarge: float = 1.2,
     least: int = 100,
 ) -> list[Window]:
-    """Stage 2: a square about each proposal that overlaps an object enough; all labels count.
+    """Stage 2: a square around each proposal that overlaps an object, with all labels.
 
-    An object that no proposal overlaps gives a square about its own box: it would never be seen.
+    An object without such a proposal, which would never be seen, gets a square around its own box.
 
     Args:
         data: its instance maps are read.
         proposals: boxes (P, 4) for each image, see `find_proposals`.
-        threshold: least IoU of the proposal with an object's tight box. The paper says
-            "sufficiently overlapped", and no more.
-        enlarge: of the proposals.
-        least: objects of fewer pixels are left out.
-
-    Noh, Hong, Han 2015, section 4.2.
+        threshold: smallest IoU of the proposal with an object's tight box. The paper says only
+            "sufficiently overlapped".
+        enlarge: side of the squares, in long sides of the boxes.
+        least: smallest area of an object, in pixels.
     """
     windows = []
     for sample, boxes in zip(data.samples, proposals, strict=True):
-        found = [o for o in objects(sample, len(data.classes)) if o[3] >= least]
+        found = [one for one in objects(sample, len(data.classes)) if one.area >= least]
         if not found:
             continue
-        tight = np.array([box for _, box, _, _ in found])
+        tight = np.array([one.box for one in found])
         overlap = iou(boxes, tight) if len(boxes) else np.zeros((0, len(tight)))
-        for box, shares in zip(boxes.tolist(), overlap, strict=True):
-            if shares.max() >= threshold:
-                windows.append(Window(sample, _square(box, enlarge), found[shares.argmax()][0]))
-        for (label, box, _, _), shares in zip(found, overlap.T, strict=True):
-            if shares.max(initial=0) < threshold:
-                windows.append(Window(sample, _square(box, enlarge), label))
+        for box, row in zip(boxes.tolist(), overlap, strict=True):
+            if row.max() >= threshold:
+                windows.append(Window(sample, _square(box, enlarge), found[row.argmax()].label))
+        for one, column in zip(found, overlap.T, strict=True):
+            if column.max(initial=0) < threshold:
+                windows.append(Window(sample, _square(one.box, enlarge), one.label))
     return windows
 
 
 def find_proposals(
-    data: DataSet,
-    count: int = 2000,
-    cache: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    data: DataSet, count: int = 2000, cache: Path | None = None, progress: Progress | None = None
 ) -> list[NDArray[np.int64]]:
-    """Object proposals (P, 4) for each image, the best first.
+    """Object proposals (P, 4) for each image, best first.
 
     Args:
         data: its images are read.
-        count: how many at most for an image.
-        cache: a .npz file in which they are looked up, and written if they were not there, or
-            if names, sizes or dates of the images have changed.
-        progress: called with the number of images done and their total.
+        count: largest number for an image.
+        cache: a .npz file to read them from; it is written if it does not exist, or if names,
+            sizes or dates of the images have changed.
+        progress: called after each image.
     """
     key = _key(data, count)
     if cache is not None and cache.exists():
@@ -117,7 +111,7 @@ def find_proposals(
         for part in workers.map(boxes, data.samples):
             found.append(part)
             if progress is not None:
-                progress(len(found), len(data.samples))
+                progress(len(found), len(data.samples), "finding proposals")
     if cache is not None:
         ends = np.cumsum([len(part) for part in found])
         with atomic(cache) as temporary, temporary.open("wb") as file:
@@ -126,7 +120,7 @@ def find_proposals(
 
 
 def _key(data: DataSet, count: int) -> str:
-    """What proposals belong to: these images as they are now, and so many for each."""
+    """Identifies the proposals of these images in their present state."""
     digest = hashlib.sha256(str(count).encode())
     for sample in data.samples:
         status = sample.image.stat()
@@ -135,18 +129,16 @@ def _key(data: DataSet, count: int) -> str:
 
 
 def repeat_rare(windows: Sequence[Window], power: float = 1.0) -> list[Window]:
-    """Windows of rare classes several times, for "the classes with limited number of examples".
+    """Repeat windows of rare classes; Noh, Hong, Han 2015, section 5.1 ("redundant examples").
 
     Args:
         windows: each with its class.
         power: 1 makes the classes equally frequent, 0 leaves them as they are.
-
-    Noh, Hong, Han 2015, section 5.1 ("by adding redundant examples").
     """
     count = np.bincount([window.label for window in windows])
     repeated = []
     seen = np.zeros(len(count), int)
-    for window in windows:  # spread over the class: whole times, and once more for some of them
+    for window in windows:  # rounding the cumulative count spreads the repeats over the class
         wanted = (count.max() / count[window.label]) ** power
         seen[window.label] += 1
         n = seen[window.label]
@@ -155,18 +147,18 @@ def repeat_rare(windows: Sequence[Window], power: float = 1.0) -> list[Window]:
 
 
 def write_windows(path: str | Path, windows: Sequence[Window], root: str | Path) -> None:
-    """Write windows as a list that the authors' `WINDOW_SEG_DATA` layer reads.
+    """Write windows as a list for the authors' Caffe layer `WINDOW_SEG_DATA`.
 
-    A line has the image's and the mask's path below `root`, with a slash before them, and
-    x1 y1 x2 y2: 0-based, both ends included.
+    Each line has the paths of image and mask below `root`, with a leading slash, and x1 y1 x2 y2,
+    0-based, both ends included.
     """
     lines = []
     for sample, (x0, y0, x1, y1), _, _ in windows:
         if not isinstance(sample.mask, Path):
-            raise DataError(f"got {sample.name}, whose mask is no file; write the masks first")
+            raise DataError(f"got {sample.name}, whose mask is not a file; write the masks first")
         files = [f"/{p.relative_to(root).as_posix()}" for p in (sample.image, sample.mask)]
         if any(" " in file for file in files):
-            raise DataError(f"got the path {' or '.join(files)}; the list's format has no spaces")
+            raise DataError(f"got the paths {' and '.join(files)}; remove the spaces from them")
         lines.append(f"{files[0]} {files[1]} {x0} {y0} {x1 - 1} {y1 - 1}\n")
     with atomic(Path(path)) as temporary:
         temporary.write_text("".join(lines))
@@ -176,7 +168,7 @@ def read_windows(path: str | Path, root: str | Path) -> list[Window]:
     """Read a list in the format of `write_windows`.
 
     Raises:
-        DataError: a line of another form, or an empty window.
+        DataError: a line has another form, or its window is empty.
     """
     windows = []
     for number, line in enumerate(Path(path).read_text().splitlines(), 1):

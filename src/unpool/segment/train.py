@@ -298,7 +298,7 @@ def sources(
 
 
 def _proposals(data: DataSet, folder: Path, report: Report | None) -> list[NDArray[np.int64]]:
-    def show(done: int, total: int) -> None:
+    def show(done: int, total: int, doing: str) -> None:
         if report is not None:
             report(Preparation(done, total))
 

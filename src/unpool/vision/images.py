@@ -159,6 +159,12 @@ def image_size(source: Readable) -> tuple[int, int]:
         return im.size if _turn(im) in _SIDEWAYS else (im.height, im.width)
 
 
+def read_orientation(source: Readable) -> int:
+    """The EXIF orientation in the header of an image file, from 1, upright, to 8."""
+    with _opened(source, MAX_PIXELS) as im:
+        return _orientation(im)
+
+
 def voc_palette() -> Pixels:
     """The colors of PASCAL VOC, (256, 3) uint8, RGB; 0 is black and 255 (void) is cream.
 
@@ -303,7 +309,7 @@ def _refuse_frames(im: Image.Image) -> None:
 
 
 def _orientation(im: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8, without decoding the pixels."""
+    """The EXIF orientation, without decoding the pixels."""
     try:
         # im.getexif() would decode the pixels of a PNG
         value = Image.Image.getexif(im).get(ExifTags.Base.Orientation)
