@@ -47,7 +47,7 @@ def main() -> None:
         del inputs["whole"]  # a network with a code sees a crop of the whole
     for what, images in inputs.items():
         works = {
-            name: timed(lambda segmenter=segmenter, images=images: segmenter._score(images))
+            name: timed(lambda segmenter=segmenter, images=images: segmenter.infer(images))
             for name, segmenter in compared.items()
         }
         for name, seconds in in_turn(works, ROUNDS).items():

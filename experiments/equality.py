@@ -23,13 +23,13 @@ def labels(segmenter: Segmenter, image: NDArray[np.uint8]) -> dict[str, NDArray[
     """Of the whole, and of crops from the corners."""
     found = {}
     if segmenter.model.fc is None or segmenter.side is None:
-        found["whole"] = segmenter.score(image, mode="whole")[0].argmax(0)
+        found["whole"] = segmenter.predict(image, mode="whole").logits.argmax(0)
     if segmenter.side is not None:
         height, width = image.shape[:2]
         side = min(height, width) * 3 // 4
         corners = [(x, y) for x in (0, width - side) for y in (0, height - side)]
         crops = [Crop((x, y, x + side, y + side), segmenter.side) for x, y in corners]
-        found["crops"] = segmenter._score(np.stack([c.take(image) for c in crops])).argmax(1)
+        found["crops"] = segmenter.infer(np.stack([c.take(image) for c in crops])).argmax(1)
     return found
 
 

@@ -35,11 +35,11 @@ from unpool.recipes import (
     Phase,
     SegmentationRecipe,
 )
-from unpool.segment.aggregate import Aggregate
+from unpool.segment.aggregate import Aggregate, cut, squares
 from unpool.segment.ensemble import combine
 from unpool.segment.evaluate import Measured, compare, evaluate, summarize
 from unpool.segment.result import PRESENT_ON, postprocess
-from unpool.segment.segmenter import Segmenter, squares
+from unpool.segment.segmenter import Segmenter
 from unpool.segment.train import train
 from unpool.vision.drawing import overlay
 from unpool.vision.figures import contact_sheet
@@ -94,21 +94,27 @@ def rows(
             image, scores, deconvnet.classes, crf=crf, presence_threshold=presence_threshold
         ).labels
 
-    whole, _ = deconvnet.score(image, mode="whole")
-    partner, _ = fcn.score(image, mode="whole")
+    whole = deconvnet.predict(image, mode="whole").logits
+    partner = fcn.predict(image, mode="whole").logits
     found = {}
     merged = {how: Aggregate(len(whole), image.shape[:2], how) for how in ("max", "mean")}
     boxes = squares(image, count=max(COUNTS))
     best: Scores = whole
-    for number, (crop, scores) in enumerate(deconvnet.crops(image, boxes), 1):
+    assert deconvnet.side is not None
+    crops = (
+        pair
+        for part, images in cut(image, boxes, deconvnet.side, deconvnet.quickest_batch())
+        for pair in zip(part, deconvnet.infer(images), strict=True)
+    )
+    for number, (crop, scores) in enumerate(crops, 1):
         for how, one in merged.items():
             one.add(crop, scores)
             if number in COUNTS or number == len(boxes):
                 for count in COUNTS:
                     if count == number or (number == len(boxes) and count > number):
-                        found[f"{how} of {count}"] = labels(one.scores)
+                        found[f"{how} of {count}"] = labels(one.logits)
                         if count == 50 and how == deconvnet.aggregate:
-                            best = one.scores
+                            best = one.logits
     both = combine(best, partner, ensemble)
     for name, scores in zip(PRESENCE_OF, (partner, whole, best, both), strict=True):
         found[name] = labels(scores)

@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from unpool.devices import require_bf16
+from unpool.errors import OptionError
 from unpool.models import DeconvNet
 from unpool.rendering.dataset import AZIMUTHS, view_name
 from unpool.training.loop import Step
@@ -37,6 +39,15 @@ def _filled(net: DeconvNet, seed: int = 0) -> DeconvNet:
 def filled():
     """Fill a network with weights and statistics of some variety."""
     return torch.no_grad()(_filled)
+
+
+@pytest.fixture
+def bf16():
+    """Skip a test that computes in bfloat16 where the processor cannot."""
+    try:
+        require_bf16(torch.device("cpu"))
+    except OptionError:
+        pytest.skip("the processor cannot compute in bfloat16")
 
 
 class _StopError(Exception):

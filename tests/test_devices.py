@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unpool.devices import bf16_pays, find_device
+from unpool.devices import bf16_pays, find_device, require_bf16
 from unpool.errors import OptionError
 
 
@@ -24,3 +24,22 @@ def test_bfloat16_pays_where_the_processor_multiplies_it(monkeypatch, instructio
     assert bf16_pays(torch.device("cpu"))
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instructions: False, "avx2": True})
     assert not bf16_pays(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("has", "able"),
+    [
+        ({"avx512_bw": True, "avx512_vl": True, "avx512_dq": True}, True),
+        ({"avx_ne_convert": True}, True),
+        ({"avx512_bw": True, "avx2": True}, False),
+        ({"avx2": True}, False),
+    ],
+)
+def test_bfloat16_is_refused_where_it_cannot_be_computed(monkeypatch, has, able):
+    capabilities = {"architecture": "x86_64", **has}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    if able:
+        require_bf16(torch.device("cpu"))
+    else:
+        with pytest.raises(OptionError, match="got precision bf16, which the cpu of this machine"):
+            require_bf16(torch.device("cpu"))

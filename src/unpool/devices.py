@@ -41,6 +41,25 @@ def bf16_pays(device: torch.device) -> bool:
     return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
 
 
+def require_bf16(device: torch.device) -> None:
+    """Refuse bfloat16 where the hardware cannot compute it at all.
+
+    Raises:
+        OptionError: a GPU, or a processor without AVX-512 or its successors.
+    """
+    if device.type == "cuda":
+        able = torch.cuda.is_bf16_supported()
+    else:
+        has = torch.cpu.get_capabilities()
+        wide = all(has.get(f"avx512_{part}") for part in ("bw", "vl", "dq"))
+        able = has.get("architecture") != "x86_64" or wide or bool(has.get("avx_ne_convert"))
+    if not able:
+        raise OptionError(
+            f"got precision bf16, which the {device.type} of this machine cannot compute; set "
+            "precision='fp32', or leave it out"
+        )
+
+
 def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[object]:
     """Compute in bfloat16 inside of a `with`, where it is wanted and the hardware has it.
 

@@ -83,3 +83,16 @@ def require_known(given: Iterable[str], known: Iterable[str]) -> None:
     for name in given:
         if name not in names:
             raise OptionError(f"got the option {name!r}; {suggest(name, names)}")
+
+
+def require_choice(what: str, value: object, choices: Iterable[str]) -> None:
+    """Refuse a value that is not among the choices.
+
+    Raises:
+        OptionError: another value.
+
+    >>> require_choice("mode", "whole", ("whole", "instance"))
+    """
+    names = list(choices)
+    if value not in names:
+        raise OptionError(f"got {what} {value!r}; {suggest(value, names)}")

@@ -27,9 +27,10 @@ from unpool.cli import commands, main
 from unpool.models import FCN, DeconvNet, from_pretrained, list_pretrained, save_pretrained
 from unpool.ops.crf import CRF_PRESETS
 from unpool.recipes import Phase, SegmentationRecipe
+from unpool.segment.aggregate import PRESETS
 from unpool.segment.ensemble import EDECONVNET, ENSEMBLES, EDeconvNet, load
 from unpool.segment.evaluate import evaluate
-from unpool.segment.segmenter import PRESETS, Segmenter
+from unpool.segment.segmenter import Segmenter
 from unpool.segment.train import Validation, train
 from unpool.training.loop import Step
 from unpool.training.task import Preparation
@@ -403,7 +404,7 @@ def test_classes_that_are_nowhere_sure_are_left_out(run, refused, weights, pair,
     assert list(one["labels"]) == ["background"]
     left_out = "only classes with a probability of 0.999 on 1 % of the image"
     assert one["description"].endswith(left_out)
-    shares = np.exp(segmenter.score(image)[0])
+    shares = np.exp(segmenter.predict(image)[0])
     shares /= shares.sum(0)
     sure = np.sort(shares.reshape(len(shares), -1)[1:], axis=1)[:, -shares[0].size // 100]
     between = float(sure.mean())  # one of the two is that sure on 1 %, the other is not

@@ -39,7 +39,7 @@ def test_every_pixel_has_the_maximum_or_the_mean_of_its_crops(crops, how):
             wanted = np.zeros(3)
             if values:
                 wanted = np.max([*values, wanted], 0) if how == "max" else np.mean(values, 0)
-            np.testing.assert_allclose(merged.scores[:, y, x], wanted, atol=1e-6)
+            np.testing.assert_allclose(merged.logits[:, y, x], wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("how", ["max", "mean"])
@@ -48,18 +48,18 @@ def test_the_order_of_the_crops_does_not_matter(crops, how):
     for one, order in zip(merged, (crops, crops[::-1]), strict=True):
         for crop, scores in order:
             one.add(crop, scores)
-    np.testing.assert_allclose(merged[0].scores, merged[1].scores, atol=1e-6)
+    np.testing.assert_allclose(merged[0].logits, merged[1].logits, atol=1e-6)
 
 
 def test_scores_so_far_stay_as_they_were(crops):
     merged = Aggregate(3, (10, 12))
     merged.add(*crops[0])
-    before = merged.scores
+    before = merged.logits
     kept = before.copy()
     merged.add(*crops[1])
     np.testing.assert_array_equal(before, kept)
 
 
 def test_other_aggregations_are_refused():
-    with pytest.raises(OptionError, match="got aggregation 'sum'; it is one of max, mean"):
+    with pytest.raises(OptionError, match="got aggregation 'sum'; the choices are max, mean"):
         Aggregate(3, (4, 4), "sum")

@@ -93,7 +93,7 @@ def test_where_no_square_was_the_fcn_decides_in_the_mean_alone():
 
 
 def test_refuses(scores):
-    with pytest.raises(OptionError, match="got ensemble 'max'; it is one of mean, product"):
+    with pytest.raises(OptionError, match="got ensemble 'max'; the choices are mean, product"):
         combine(*scores, "max")
     with pytest.raises(ShapeError, match=r"got scores of \(4, 9, 11\) and \(3, 9, 11\); wanted"):
         combine(scores[0], scores[1][:3])
@@ -107,10 +107,10 @@ def test_refuses(scores):
 def test_both_networks_are_asked(parts, image, ensemble, mode):
     both = EDeconvNet(*parts, ensemble)
     options = {"method": "grid", "proposals": 4}
-    first, boxes = parts[0].score(image, mode=mode or "instance", **options)
-    second, _ = parts[1].score(image, mode="whole")
+    first, boxes = parts[0].predict(image, mode=mode or "instance", **options)
+    second, _ = parts[1].predict(image, mode="whole")
     expected = combine(first, second, ensemble)
-    found, found_boxes = both.score(image, mode=mode, **options)
+    found, found_boxes = both.predict(image, mode=mode, **options)
     assert (found == expected).all()
     assert (found_boxes == boxes).all()
     assert len(boxes) == (0 if mode == "whole" else 4)
@@ -123,7 +123,7 @@ def test_both_networks_are_asked(parts, image, ensemble, mode):
 def test_a_crf_refines_the_whole(parts, image):
     both = EDeconvNet(*parts)
     options = {"method": "grid", "proposals": 4}
-    scores, _ = both.score(image, **options)
+    scores, _ = both.predict(image, **options)
     expected = postprocess(image, scores, CLASSES, crf="edeconvnet")
     result = both(image, crf="edeconvnet", **options)
     assert (result.labels == expected.labels).all()
@@ -136,7 +136,7 @@ def test_the_presence_is_that_of_the_whole(nets, image):
     two = Segmenter(nets[1], CLASSES, presence_threshold=0.9, device="cpu", precision="fp32")
     both = EDeconvNet(one, two)
     options = {"method": "grid", "proposals": 4}
-    scores, _ = both.score(image, **options)
+    scores, _ = both.predict(image, **options)
     for given, taken in ((None, 0.5), (0, 0), (0.4, 0.4)):
         expected = postprocess(image, scores, CLASSES, presence_threshold=taken)
         assert (both(image, presence_threshold=given, **options).labels == expected.labels).all()
@@ -146,13 +146,13 @@ def test_the_presence_is_that_of_the_whole(nets, image):
 def test_the_preset_of_the_ensemble_takes_the_papers_proposals(parts, image):
     both = EDeconvNet(*parts)
     own, paper, reference = (
-        both.score(image, method="grid", **options)[1]
+        both.predict(image, method="grid", **options)[1]
         for options in ({"preset": EDECONVNET}, {"preset": "paper"}, {"preset": "reference"})
     )
     assert (own == paper).all()
     assert len(reference) < len(own)
     with pytest.raises(OptionError, match="got preset 'edeconvnet'; the choices are paper"):
-        parts[0].score(image, mode="instance", preset=EDECONVNET)
+        parts[0].predict(image, mode="instance", preset=EDECONVNET)
 
 
 def test_the_palette_is_the_deconvnets(nets, image):
@@ -176,7 +176,7 @@ def test_the_procedure_tells_all(parts):
     ("change", "message"),
     [
         (lambda a, b: (b, a), "got a FCN, which segments whole images, as the network for"),
-        (lambda a, b: (a, b, "max"), "got ensemble 'max'; it is one of mean, product"),
+        (lambda a, b: (a, b, "max"), "got ensemble 'max'; the choices are mean, product"),
     ],
 )
 def test_refuses_networks(parts, change, message):

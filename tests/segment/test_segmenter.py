@@ -8,14 +8,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-import unpool.segment.segmenter as segment
+import unpool.segment.aggregate as aggregate
 from unpool.errors import ImageError, OptionError, ShapeError, WeightsError
 from unpool.models import FCN, DeconvNet, prepare, save_pretrained
 from unpool.ops.crf import CRF_PRESETS, DenseCRF, Kernel
 from unpool.ops.meanfield import mean_field
+from unpool.segment.aggregate import PRESETS, Preset, squares
 from unpool.segment.result import Segmentation, postprocess
 from unpool.segment.scores import read_scores
-from unpool.segment.segmenter import PRESETS, Preset, Segmenter, score_whole, squares
+from unpool.segment.segmenter import Segmenter, WholeView
 from unpool.segment.timings import measuring
 from unpool.vision.images import read_mask, voc_palette
 from unpool.vision.proposals import Proposals
@@ -50,7 +51,7 @@ def proposed(monkeypatch):
     def propose(boxes):
         boxes = np.array(boxes, np.int32).reshape(-1, 4)
         found = Proposals(boxes, np.linspace(1, 0.5, len(boxes), dtype=np.float32))
-        monkeypatch.setattr(segment, "propose", lambda image, method, count: found)
+        monkeypatch.setattr(aggregate, "propose", lambda image, method, count: found)
 
     return propose
 
@@ -107,7 +108,7 @@ def test_weights_may_want_the_mean_but_the_reference_is_the_maximum(net, propose
         "max": {"aggregate": "max"},
         "mean": {"aggregate": "mean", "preset": "reference"},
     }.items():
-        scores[name], _ = segmenter.score(image, mode="instance", **options)
+        scores[name], _ = segmenter.predict(image, mode="instance", **options)
         how = "mean" if name in ("own", "mean") else "max"
         assert f"{how} of the scores" in segmenter.describe("instance", **options)
     np.testing.assert_array_equal(scores["own"], scores["mean"])
@@ -348,7 +349,7 @@ def test_scores_of_another_image_are_refused(shape):
 # ---- the segmenter itself ------------------------------------------------------------------------
 
 
-def test_the_network_given_stays_as_it_is(filled):
+def test_the_network_given_stays_as_it_is(filled, bf16):
     for eps in (1e-9, None):
         net = filled(DeconvNet(4, ((1, 6), (1, 8)), None, SIDE, eps)).train()
         Segmenter(net, CLASSES, device="cpu", precision="bf16")(photo(20, 30))
@@ -356,7 +357,7 @@ def test_the_network_given_stays_as_it_is(filled):
         assert {p.dtype for p in net.parameters()} == {torch.float32}
 
 
-def test_bfloat16_gives_nearly_the_same_labels(net, segmenter):
+def test_bfloat16_gives_nearly_the_same_labels(net, segmenter, bf16):
     low = Segmenter(net, CLASSES, device="cpu", precision="bf16", mode="whole")
     assert low.dtype == torch.bfloat16
     assert low.model.score.weight.dtype == torch.float32
@@ -515,9 +516,10 @@ def test_exact_takes_the_network_as_it_is(filled):
     net = filled(DeconvNet(3, ((1, 4), (1, 6)), None, 32))
     image = photo(40, 40)
     exact = Segmenter(net, ["background", "cat", "dog"], exact=True)
-    scores, _ = exact.score(image, mode="whole")
+    scores, _ = exact.predict(image, mode="whole")
     with torch.inference_mode():
-        expected = score_whole(net, image, 320, lambda x: net(prepare(torch.from_numpy(x))).numpy())
+        view = WholeView(net, image, 320)
+        expected = view.paste(net(prepare(torch.from_numpy(view.batch))).numpy())
     assert np.array_equal(scores, expected)
     assert "float32, exact" in exact.describe("whole")
     assert any(isinstance(m, torch.nn.BatchNorm2d) for m in exact.model.modules())
@@ -547,5 +549,7 @@ def test_large_images_are_segmented_reduced(monkeypatch, segmenter):
         if len(found.boxes):
             assert found.boxes[:, 2:].max() > 60
         crf = options.pop("crf", None)
-        small = postprocess(reduced(image), segmenter.score(image, **options)[0], CLASSES, crf=crf)
+        small = postprocess(
+            reduced(image), segmenter.predict(image, **options)[0], CLASSES, crf=crf
+        )
         assert np.array_equal(found.probabilities, small.probabilities)

@@ -1,15 +1,92 @@
-"""Aggregation: the scores of overlapping crops become one map for the image."""
+"""Instance-wise segmentation around the network: squares of proposals, and one map of all crops."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unpool.cards import AGGREGATIONS
-from unpool.errors import OptionError
-from unpool.vision.boxes import Crop, clip
+from unpool.errors import OptionError, require_choice
+from unpool.segment import timings
+from unpool.vision.boxes import Crop, clip, square
+from unpool.vision.images import Pixels
+from unpool.vision.proposals import propose
+
+
+class Preset(NamedTuple):
+    """How proposals become crops.
+
+    The shift of the score map by one pixel in the released script is an error and is left out.
+    """
+
+    enlarge: float = 1.2  #: of the square around a proposal
+    least_side: int = 1  #: smaller squares are skipped, before the proposals are counted
+    candidates: int = 2000  #: number of proposals asked for
+    aggregate: str | None = None  #: "max" or "mean"; None: the default of the weights
+
+
+PRESETS = {"paper": Preset(), "reference": Preset(least_side=112, aggregate="max")}
+
+
+def find_preset(preset: str | Preset) -> Preset:
+    """A preset by its name.
+
+    >>> find_preset("reference").least_side
+    112
+    """
+    if isinstance(preset, Preset):
+        return preset
+    require_choice("preset", preset, PRESETS)
+    return PRESETS[preset]
+
+
+def squares(
+    image: Pixels, preset: str | Preset = "paper", method: str = "edgeboxes", count: int = 50
+) -> NDArray[np.int64]:
+    """The squares that instance-wise segmentation looks at, the most promising first.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        preset: how proposals become squares.
+        method: of the proposals, "edgeboxes" or "grid".
+        count: how many are kept, counted after small ones have been skipped.
+
+    Returns:
+        (P, 4) x0, y0, x1, y1 in pixels, P at most `count`; may reach beyond the image.
+    """
+    preset = find_preset(preset)
+    found = propose(image, method, max(preset.candidates, count))
+    boxes = square(found.boxes, preset.enlarge)
+    return boxes[boxes[:, 2] - boxes[:, 0] >= preset.least_side][:count]
+
+
+def cut(
+    image: Pixels, boxes: NDArray[np.int64], side: int, batch: int
+) -> Iterator[tuple[list[Crop], Pixels]]:
+    """Cut squares out of an image, in batches for a network.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        boxes: the squares, (P, 4).
+        side: of the crops, to which the squares are resized.
+        batch: the largest number of crops in a batch.
+
+    Yields:
+        Crops, and their images (N, side, side, 3) uint8.
+    """
+    if batch < 1:
+        raise OptionError(f"got batch={batch}; wanted 1 or more")
+    crops = [Crop((b[0], b[1], b[2], b[3]), side) for b in boxes.tolist()]
+    for start in range(0, len(crops), batch):
+        part = crops[start : start + batch]
+        with timings.stage("crops"):
+            images = np.stack([crop.take(image) for crop in part])
+        yield part, images
 
 
 class Aggregate:
-    """Scores of crops, put together where they overlap.
+    """Logits of crops, merged where they overlap.
 
     "max": the pixelwise maximum over the crops and zero, eq. (1) of the paper and the released
     code. "mean": the mean over the crops that cover a pixel; the paper's eq. (2) is their sum. A
@@ -28,30 +105,30 @@ class Aggregate:
     >>> both = Aggregate(1, (2, 2), "mean")
     >>> both.add(Crop((0, 0, 2, 2), 2), np.full((1, 2, 2), 3, np.float32))
     >>> both.add(Crop((0, 0, 1, 1), 1), np.full((1, 1, 1), -1, np.float32))
-    >>> both.scores[0].tolist()
+    >>> both.logits[0].tolist()
     [[1.0, 3.0], [3.0, 3.0]]
     """
 
     def __init__(self, classes: int, size: tuple[int, int], how: str = "max") -> None:
-        if how not in AGGREGATIONS:
-            raise OptionError(f"got aggregation {how!r}; it is one of {', '.join(AGGREGATIONS)}")
+        require_choice("aggregation", how, AGGREGATIONS)
         self.how = how
         self._merged = np.zeros((classes, *size), np.float32)
         self._covered = np.zeros((1, *size), np.float32)
 
-    def add(self, crop: Crop, scores: NDArray[np.float32]) -> None:
-        """Put in the scores (K, S, S) of a crop."""
-        if self.how == "max":
-            crop.paste(scores, self._merged)
-        else:
-            crop.paste(scores, self._merged, np.add)
-            height, width = self._covered.shape[1:]
-            ((x0, y0, x1, y1),) = clip(np.array([crop.box]), (height, width)).tolist()
-            self._covered[:, y0:y1, x0:x1] += 1
+    def add(self, crop: Crop, logits: NDArray[np.float32]) -> None:
+        """Merge the logits (K, S, S) of a crop."""
+        with timings.stage("pasting"):
+            if self.how == "max":
+                crop.paste(logits, self._merged)
+            else:
+                crop.paste(logits, self._merged, np.add)
+                height, width = self._covered.shape[1:]
+                ((x0, y0, x1, y1),) = clip(np.array([crop.box]), (height, width)).tolist()
+                self._covered[:, y0:y1, x0:x1] += 1
 
     @property
-    def scores(self) -> NDArray[np.float32]:
-        """The scores so far, (K, H, W)."""
+    def logits(self) -> NDArray[np.float32]:
+        """The merged logits so far, (K, H, W)."""
         if self.how == "max":
             return self._merged.copy()
         return np.asarray(self._merged / np.maximum(self._covered, 1))

@@ -4,20 +4,21 @@ DeconvNet, which looks at one proposal after the other, finds shapes and small o
 looks at the whole image, finds the rough place of large ones. Together they are better than each.
 """
 
-import inspect
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from unpool.cards import find_partner
-from unpool.errors import OptionError, ShapeError, require_known, suggest
+from unpool.errors import OptionError, ShapeError, require_choice
 from unpool.ops.crf import DenseCRF
-from unpool.segment.result import Segmentation, describe_postprocessing, postprocess
-from unpool.segment.segmenter import PRESETS, Preset, Segmenter
-from unpool.vision.inputs import as_image
+from unpool.segment.aggregate import PRESETS, Preset
+from unpool.segment.base import BaseSegmenter, Prediction
+from unpool.segment.result import describe_postprocessing
+from unpool.segment.segmenter import Segmenter
+from unpool.vision.images import Pixels
 
 ENSEMBLES = ("mean", "product")
 
@@ -49,7 +50,7 @@ def combine(
     >>> combine(a, b, "product").ravel().tolist()
     [6.0, 0.0]
     """
-    _require(ensemble)
+    require_choice("ensemble", ensemble, ENSEMBLES)
     if first.shape != second.shape:
         raise ShapeError(
             f"got scores of {first.shape} and {second.shape}; wanted those of one image, by "
@@ -61,7 +62,7 @@ def combine(
     return np.asarray((torch.logaddexp(*both) - np.log(2)).numpy())
 
 
-class EDeconvNet:
+class EDeconvNet(BaseSegmenter):
     """Segments images with a DeconvNet, instance-wise, and an FCN, on whole images.
 
     Args:
@@ -85,7 +86,7 @@ class EDeconvNet:
     measured_modes = ("instance",)
 
     def __init__(self, deconvnet: Segmenter, fcn: Segmenter, ensemble: str = "mean") -> None:
-        _require(ensemble)
+        require_choice("ensemble", ensemble, ENSEMBLES)
         if deconvnet.side is None:
             raise OptionError(
                 f"got a {type(deconvnet.model).__name__}, which segments whole images, as the "
@@ -126,71 +127,30 @@ class EDeconvNet:
         first, second = (Segmenter.from_pretrained(n, **options) for n in (source, partner))
         return cls(first, second, ensemble)
 
-    @overload
-    def __call__(self, image: list[Any], **options: Any) -> list[Segmentation]: ...
-
-    @overload
-    def __call__(self, image: Any, **options: Any) -> Segmentation: ...
-
-    def __call__(
+    def predict(
         self,
-        image: Any,
-        *,
-        crf: str | DenseCRF | None = None,
-        presence_threshold: float | None = None,
-        **options: Any,
-    ) -> Segmentation | list[Segmentation]:
-        """Segment one image, or each of a list.
-
-        Args:
-            image: a path, a Pillow image, an array, a tensor, or another kind that
-                `unpool.vision.inputs.as_image` takes; or a list of them.
-            crf: a dense CRF that refines the result, or the name of one of `CRF_PRESETS`.
-            presence_threshold: leaves out classes that are nowhere certain, 0..1, see
-                `postprocess`; the DeconvNet's when not given.
-            **options: as of `score`.
-
-        Returns:
-            Labels and probabilities at the size of the image; a list of them for a list.
-        """
-        if isinstance(image, list | tuple):
-            more = {"crf": crf, "presence_threshold": presence_threshold, **options}
-            return [cast(Segmentation, self(one, **more)) for one in image]
-        require_known(options, [*inspect.signature(self.deconvnet.score).parameters][1:])
-        image = as_image(image)
-        presence_threshold = (
-            self.presence_threshold if presence_threshold is None else presence_threshold
-        )
-        scores, boxes = self.score(image, **options)
-        return postprocess(
-            image, scores, self.classes, self.palette, boxes, crf, presence_threshold
-        )
-
-    def score(
-        self,
-        image: NDArray[np.uint8],
+        image: Pixels,
         *,
         mode: str | None = None,
         preset: str | Preset = EDECONVNET,
         **options: Any,
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The scores of one image, of both networks together.
+    ) -> Prediction:
+        """The combined logits of both networks for one image.
 
         Args:
             image: (H, W, 3) uint8, RGB, upright.
-            mode: of the DeconvNet; "instance" when not given.
-            preset: of its proposals: "edeconvnet", or as of `Segmenter.score`.
-            **options: of the DeconvNet, see `Segmenter.score`.
+            mode: of the DeconvNet; "instance" by default.
+            preset: of its proposals: "edeconvnet", or as of `Segmenter.predict`.
+            **options: of the DeconvNet, see `Segmenter.predict`.
 
         Returns:
-            Scores (K, H, W) whose softmax is the probability of each class, and the squares (P, 4)
-            that were segmented.
+            Logits whose softmax is the probability of each class, and the squares of the DeconvNet.
         """
-        scores, boxes = self.deconvnet.score(
+        first = self.deconvnet.predict(
             image, mode=mode or self.mode, preset=_of_proposals(preset), **options
         )
-        whole, _ = self.fcn.score(image, mode="whole")
-        return combine(scores, whole, self.ensemble), boxes
+        second = self.fcn.predict(image, mode="whole")
+        return Prediction(combine(first.logits, second.logits, self.ensemble), first.boxes)
 
     def describe(
         self,
@@ -200,7 +160,7 @@ class EDeconvNet:
         presence_threshold: float | None = None,
         **options: Any,
     ) -> str:
-        """How images are segmented with these options, in words, for the protocol of figures."""
+        """Describe how images are segmented with these options, for the protocol of figures."""
         first = self.deconvnet.describe(
             mode or self.mode, _of_proposals(preset), presence_threshold=0, **options
         )
@@ -218,11 +178,11 @@ def load(
     ensemble: str | None = None,
     **options: Any,
 ) -> Segmenter | EDeconvNet:
-    """What segments by a preset: one network, or for the preset "edeconvnet" the ensemble.
+    """Load a segmenter: one network, or the ensemble for the preset "edeconvnet".
 
     Args:
         weights: by name or folder.
-        preset: "edeconvnet", or one of those of `Segmenter.score`.
+        preset: "edeconvnet", or one of `unpool.segment.aggregate.PRESETS`.
         ensemble: as of `EDeconvNet`, for that preset only.
         **options: `device`, `precision`, `exact`, as of `Segmenter`.
 
@@ -233,8 +193,8 @@ def load(
     >>> load("objects", "reference").mode
     'whole'
     """
-    if preset not in (None, EDECONVNET, *PRESETS):
-        raise OptionError(f"got preset {preset!r}; {suggest(preset, (*PRESETS, EDECONVNET))}")
+    if preset is not None:
+        require_choice("preset", preset, (*PRESETS, EDECONVNET))
     if preset == EDECONVNET:
         chosen = {} if ensemble is None else {"ensemble": ensemble}
         return EDeconvNet.from_pretrained(weights, **chosen, **options)
@@ -251,8 +211,3 @@ def _of_proposals(preset: str | Preset) -> str | Preset:
 
 def _kind(segmenter: Segmenter) -> str:
     return type(segmenter.model).__name__
-
-
-def _require(ensemble: str) -> None:
-    if ensemble not in ENSEMBLES:
-        raise OptionError(f"got ensemble {ensemble!r}; it is one of {', '.join(ENSEMBLES)}")

@@ -36,7 +36,7 @@ from unpool.recipes import SegmentationRecipe
 from unpool.segment.evaluate import evaluate
 from unpool.segment.fit import SegmentationObjective, estimate_statistics, set_mode
 from unpool.segment.growing import Learner, Plain, Scaffold
-from unpool.segment.segmenter import Segmenter, score_whole
+from unpool.segment.segmenter import Segmenter, WholeView
 from unpool.segment.start import Start, begin, keep_start, mix, read_start
 from unpool.training import task as training
 from unpool.training.run import Run, writing
@@ -317,7 +317,7 @@ def validate(learner: Learner, stages: int, data: DataSet, recipe: SegmentationR
     learner.eval()
     device, k = next(learner.parameters()).device, len(data.classes)
 
-    def score(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def logits(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         with autocast(device, recipe.bf16):
             x = prepare(torch.from_numpy(images).to(device))
             maps = learner(x, stages, last=True)[-1].float()
@@ -327,7 +327,8 @@ def validate(learner: Learner, stages: int, data: DataSet, recipe: SegmentationR
     found = []
     for sample in distributed.shard(data.samples):
         image, truth = read_sample(sample, k)
-        labels = score_whole(learner.net, image, recipe.long_side, score).argmax(0)
+        view = WholeView(learner.net, image, recipe.long_side)
+        labels = view.paste(logits(view.batch)).argmax(0)
         found.append(confusion_matrix(labels.astype(np.uint8), truth, k, VOID))
     return float(scores(np.sum(distributed.gather(found), 0)).miou)
 

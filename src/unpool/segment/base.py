@@ -1,0 +1,108 @@
+"""What every segmenter does: `postprocess(predict(preprocess(image)))`."""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple, cast, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unpool.errors import require_known
+from unpool.ops.crf import DenseCRF
+from unpool.segment.result import Segmentation, postprocess
+from unpool.vision.images import Pixels
+from unpool.vision.inputs import as_image
+
+OPTIONS = ("mode", "preset", "method", "proposals", "aggregate", "batch", "progress")
+"""The options of `BaseSegmenter.predict`."""
+
+
+class Prediction(NamedTuple):
+    """What the network, or both of an ensemble, give for one image."""
+
+    logits: NDArray[np.float32]
+    """(K, H, W) scores before softmax; of the `reduced` image where it has more than `LARGEST`
+    pixels, see `unpool.vision.sizes`."""
+    boxes: NDArray[np.int64] = np.zeros((0, 4), np.int64)
+    """The squares that were segmented, (P, 4) x0, y0, x1, y1 in pixels of the image; none for a
+    whole image."""
+
+
+class BaseSegmenter(ABC):
+    """Segments images: `Segmenter` with one network, `EDeconvNet` with two."""
+
+    classes: list[str]  #: names by class id, the background first
+    palette: NDArray[np.uint8]  #: (256, 3) RGB by class id
+    device: torch.device
+    mode: str  #: the default mode, "whole" or "instance"
+    measured_modes: tuple[str, ...]  #: the modes that an evaluation compares
+    presence_threshold: float  #: the default class presence threshold, see `postprocess`
+
+    @overload
+    def __call__(self, image: list[Any], **options: Any) -> list[Segmentation]: ...
+
+    @overload
+    def __call__(self, image: Any, **options: Any) -> Segmentation: ...
+
+    def __call__(
+        self,
+        image: Any,
+        *,
+        crf: str | DenseCRF | None = None,
+        presence_threshold: float | None = None,
+        **options: Any,
+    ) -> Segmentation | list[Segmentation]:
+        """Segment one image, or each of a list.
+
+        Args:
+            image: a path, a Pillow image, an array, a tensor, or another kind that
+                `unpool.vision.inputs.as_image` takes; or a list of them.
+            crf: a dense CRF that refines the probabilities, or the name of one of `CRF_PRESETS`.
+            presence_threshold: excludes classes that are nowhere certain, 0..1, see
+                `unpool.segment.result.postprocess`; by default the segmenter's own.
+            **options: of `predict`.
+
+        Returns:
+            Labels and probabilities at the size of the image; a list of them for a list.
+
+        Raises:
+            ImageError, ShapeError: not an image.
+            OptionError: an unknown option, mode, preset, method or CRF, a presence threshold that
+                is no probability, or a number below 1.
+        """
+        if isinstance(image, list | tuple):
+            more = {"crf": crf, "presence_threshold": presence_threshold, **options}
+            return [cast(Segmentation, self(one, **more)) for one in image]
+        require_known(options, OPTIONS)
+        image = self.preprocess(image)
+        return self.postprocess(image, self.predict(image, **options), crf, presence_threshold)
+
+    def preprocess(self, image: Any) -> Pixels:
+        """Read an image of any kind, upright, as (H, W, 3) uint8, RGB."""
+        return as_image(image)
+
+    @abstractmethod
+    def predict(self, image: Pixels, *args: Any, **options: Any) -> Prediction:
+        """The logits of one image, (H, W, 3) uint8, RGB."""
+
+    def postprocess(
+        self,
+        image: Pixels,
+        prediction: Prediction,
+        crf: str | DenseCRF | None = None,
+        presence_threshold: float | None = None,
+    ) -> Segmentation:
+        """The labels of an image from its logits; see `unpool.segment.result.postprocess`."""
+        return postprocess(
+            image,
+            prediction.logits,
+            self.classes,
+            self.palette,
+            prediction.boxes,
+            crf,
+            self.presence_threshold if presence_threshold is None else presence_threshold,
+        )
+
+    @abstractmethod
+    def describe(self, mode: str | None = None, **options: Any) -> str:
+        """Describe how images are segmented with these options; refuse unsupported modes."""
