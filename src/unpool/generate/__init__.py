@@ -3,20 +3,18 @@
 - `Generator` is the network: `Generator.from_pretrained("chairs").view("stool", azimuth=30)`.
 - `interpolate`, `turntable`, `morph` and `vary` generate sequences; `write_animation` writes them
   as GIF or MP4.
-- `activate_units`, `push_unit` and `find_zoom_unit` show what single units do, `mask_cells` what
-  parts of the first maps do, and `filter_sheet` the learned filters.
+- `activate_units`, `push_unit` and `find_zoom_unit` show the effect of single units, `mask_cells`
+  that of parts of the first maps, and `filter_sheet` the learned filters.
 - `track_points` finds corresponding points of two objects.
 - `compare_views` compares held-out views with baselines that need no network.
 """
 
-from unpool.generate.animation import write_animation
 from unpool.generate.baselines import Comparison, blend, compare_views, nearest_view
 from unpool.generate.codes import Style, parse_style
 from unpool.generate.correspondence import mark_points, spread_points, track_points
 from unpool.generate.filters import filter_sheet, list_filters
 from unpool.generate.generator import Generator
-from unpool.generate.masks import PATTERNS, mask_cells, pattern
-from unpool.generate.result import GeneratedImage
+from unpool.generate.result import GeneratedImage, write_animation
 from unpool.generate.sequences import (
     CHANGES,
     MORPH_FRACTIONS,
@@ -27,11 +25,14 @@ from unpool.generate.sequences import (
     vary,
 )
 from unpool.generate.units import (
+    PATTERNS,
     activate_units,
     count_units,
     find_zoom_unit,
     intervene,
     list_layers,
+    mask_cells,
+    pattern,
     push_unit,
 )
 

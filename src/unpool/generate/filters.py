@@ -1,7 +1,6 @@
 """The learned filters of the network as images."""
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from unpool.errors import OptionError, suggest
@@ -18,14 +17,12 @@ def list_filters(generator: Generator) -> list[str]:
     Filters with three outputs, those of the last layers, are shown in color.
     """
     names = [name for name in list_layers(generator.model) if ".stages." in name]
-    heads = [
-        n for n in ("rgb", "mask") if _upsampling(generator.model.get_submodule(n)) is not None
-    ]
-    return names + [head for head in heads if not any(n.startswith(f"{head}.") for n in names)]
+    heads = [n for n in ("rgb", "mask") if not any(name.startswith(f"{n}.") for name in names)]
+    return names + [n for n in heads if _upsampling(generator, n) is not None]
 
 
 def filter_sheet(generator: Generator, layer: str, most: int = 16) -> Pixels:
-    """Show the filters of a layer; zero is mid-gray, and the contrast is the layer's own.
+    """Show the filters of a layer, all with one contrast; zero is mid-gray.
 
     Args:
         generator: the network.
@@ -47,24 +44,20 @@ def filter_sheet(generator: Generator, layer: str, most: int = 16) -> Pixels:
         raise OptionError(f"got layer {layer!r}; {suggest(layer, known)}")
     if most < 1:
         raise OptionError(f"got most={most}; wanted 1 or more")
-    module = _upsampling(generator.model.get_submodule(layer))
+    module = _upsampling(generator, layer)
     assert module is not None
-    weight = module.weight.detach().float().cpu()  # (inputs, outputs, k, k)
-    if weight.shape[1] == 3:
-        columns = int(np.ceil(len(weight) ** 0.5))
-        return mosaic(_tiles(weight.numpy()), columns)
-    chosen = weight[:most, :most]
-    columns = chosen.shape[1]
-    return mosaic(_tiles(chosen.flatten(0, 1)[:, None].numpy()), columns)
-
-
-def _tiles(filters: NDArray[np.float32]) -> Pixels:
-    """Filters (N, C, k, k) as images (N, k, k, 3) with one contrast for all."""
-    row = np.concatenate(list(filters), axis=2)  # (C, k, N * k)
+    filters = module.weight.detach().float().cpu().numpy()  # (inputs, outputs, k, k)
+    columns = int(np.ceil(len(filters) ** 0.5))
+    if filters.shape[1] != 3:
+        filters = filters[:most, :most]
+        columns = filters.shape[1]
+        filters = filters.reshape(-1, 1, *filters.shape[2:])
+    row = np.concatenate(list(filters), axis=2)  # (C, k, N * k): one signal has one contrast
     (shown,) = to_images(row, contrast="linear")
-    return np.stack(np.split(shown, len(filters), axis=1))
+    return mosaic(np.split(shown, len(filters), axis=1), columns)
 
 
-def _upsampling(module: nn.Module) -> nn.ConvTranspose2d | None:
+def _upsampling(generator: Generator, layer: str) -> nn.ConvTranspose2d | None:
     """The transposed convolution at the start of a stage or head."""
-    return next((m for m in module.modules() if isinstance(m, nn.ConvTranspose2d)), None)
+    modules = generator.model.get_submodule(layer).modules()
+    return next((m for m in modules if isinstance(m, nn.ConvTranspose2d)), None)

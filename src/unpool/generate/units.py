@@ -1,5 +1,6 @@
-"""What single units of the network generate, and the unit that zooms."""
+"""Images from changed activations: single units, the unit that zooms, cells of the first maps."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,32 +21,30 @@ from unpool.vision.drawing import to_images
 from unpool.vision.figures import mosaic
 from unpool.vision.images import Pixels, write_image
 
-VALUES = {
-    "fc1": 10.0,
-    "fc2": 15.0,
-    "fc3": 5.0,
-    "fc4": 8.0,
-    "fc5": 0.1,
+VALUES = {"fc1": 10.0, "fc2": 15.0, "fc3": 5.0, "fc4": 8.0, "fc5": 0.1} | {
     "stages.0": 10.0,
     "stages.1": 1.0,
 }
 """The authors' values of a single active unit, by the end of the name of its layer."""
 
 STEPS = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0)
-"""What the authors add to the zoom neuron: 5 k, and nothing first."""
+"""The amounts that the authors add to the zoom neuron, 5 k."""
+
+PATTERNS = ("center-2", "center-4", "center-6", "center-8", "border", "checkerboard", "other")
+"""Names of sets of cells of the 8 x 8 maps; "other" is the complement of "checkerboard"."""
 
 Intervention: TypeAlias = Callable[[Tensor], Tensor]
 """Called with the activations of a layer, after its ReLU; returns their replacement."""
 
 
 class UnitImages(NamedTuple):
-    """What single units generate, each with all other units of its layer at zero."""
+    """Outputs for single units, each with all other units of its layer at zero."""
 
     layer: str
     units: list[int]
     rgb: Tensor  #: (1 + U, 3, S, S): first for the zero vector, then for each unit
     mask: Tensor  #: (1 + U, C, S, S), likewise
-    maps: bool  #: whether the layer has maps, so that a unit affects only a part of the image
+    maps: bool  #: whether the layer has maps, where a unit affects only a part of the image
 
     def images(self) -> Pixels:
         """An image for each unit, (U, h, w, 3) uint8, RGB.
@@ -67,7 +67,7 @@ class UnitImages(NamedTuple):
         return Path(path)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: the layer and its units."""
+        """The layer and its units as plain values."""
         return {"layer": self.layer, "units": list(self.units), "maps": self.maps}
 
 
@@ -78,19 +78,11 @@ class ZoomUnit(NamedTuple):
     factor: float  #: of the zoom that its effect resembles most
     explained: float  #: fraction of the effect that this zoom explains, 0 to 1
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return self._asdict()
-
 
 def list_layers(model: nn.Module) -> list[str]:
     """The layers whose activations can be set, in order: fc1 to fc5, and the stages of streams."""
-    return [
-        name
-        for name, _ in model.named_modules()
-        if name.rpartition(".")[2] in ("fc1", "fc2", "fc3", "fc4", "fc5")
-        or (name.rpartition(".")[0].endswith("stages") and name.rpartition(".")[2].isdecimal())
-    ]
+    known = re.compile(r"(.*\.)?(fc[1-5]|stages\.\d+)")
+    return [name for name, _ in model.named_modules() if known.fullmatch(name)]
 
 
 @contextmanager
@@ -113,12 +105,8 @@ def intervene(model: nn.Module, interventions: Mapping[str, Intervention]) -> It
     handles = []
     try:
         for layer, change in interventions.items():
-            module = _rectified(model, layer)
-
-            def hook(_: nn.Module, __: object, y: Tensor, change: Intervention = change) -> Tensor:
-                return change(y)
-
-            handles.append(module.register_forward_hook(hook))
+            hook = _rectified(model, layer).register_forward_hook
+            handles.append(hook(lambda _, __, y, change=change: change(y)))
         yield
     finally:
         for handle in handles:
@@ -177,7 +165,7 @@ def activate_units(
     def alone(y: Tensor) -> Tensor:
         shape[:] = y.shape[1:]
         replaced = torch.zeros_like(y)
-        where = _position(position, shape, layer)
+        where = _position(position, shape[1:], layer)
         for row, unit in enumerate(units, 1):
             _require_unit(unit, shape[0], layer)
             replaced[(row, unit, *where)] = value
@@ -213,19 +201,8 @@ def push_unit(
     Raises:
         OptionError: no such style, layer or unit.
     """
-    steps = torch.tensor(list(amounts))
-
-    def pushed(y: Tensor) -> Tensor:
-        if y.dim() != 2:
-            raise OptionError(f"got layer {layer}, which has maps; wanted one without")
-        _require_unit(unit, y.shape[1], layer)
-        replaced = y.clone()
-        replaced[:, unit] += steps.to(y)
-        return replaced
-
-    codes, notes = generator.encode([style] * len(steps), azimuth, elevation)
-    with intervene(generator.model, {layer: pushed}):
-        return postprocess(*generator.predict(codes, batch=len(codes.view)), notes)
+    change = {layer: _add(torch.tensor(list(amounts)), unit, layer)}
+    return _generate(generator, change, [style] * len(amounts), azimuth, elevation)
 
 
 def find_zoom_unit(
@@ -259,22 +236,16 @@ def find_zoom_unit(
 
     Dosovitskiy, Springenberg & Brox 2015: the "zoom neuron", unit 28 in their network.
     """
+    layer = "shared.fc4"
     codes, _ = generator.encode(list(styles), azimuth, elevation)
     plain = _shown(*generator.predict(codes))
     factors = [2 ** (k / 8) for k in range(-8, 9) if k]
     zooms = torch.stack([(_enlarged(plain, f) - plain).flatten() for f in factors])
     zooms = F.normalize(zooms, dim=1)
-    width: int = generator.model.get_submodule("shared.fc4").out_features  # type: ignore[assignment]
-    candidates = range(width) if units is None else units
+    candidates = range(count_units(generator, layer)) if units is None else units
     best = ZoomUnit(candidates[0], 1.0, 0.0)
     for done, unit in enumerate(candidates, 1):
-
-        def pushed(y: Tensor, unit: int = unit) -> Tensor:
-            replaced = y.clone()
-            replaced[:, unit] += step
-            return replaced
-
-        with intervene(generator.model, {"shared.fc4": pushed}):
+        with intervene(generator.model, {layer: _add(torch.tensor(step), unit, layer)}):
             change = _shown(*generator.predict(codes)) - plain
         cosines = (zooms @ F.normalize(change.flatten(), dim=0)).clamp_min(0)
         nearest = int(cosines.argmax())
@@ -283,6 +254,88 @@ def find_zoom_unit(
         if progress is not None:
             progress(done, len(candidates), "units")
     return best
+
+
+def mask_cells(
+    generator: Generator,
+    style: Style,
+    cells: Sequence[NDArray[np.bool_]],
+    *,
+    azimuth: float = 301.0,
+    elevation: float = 20.0,
+) -> list[GeneratedImage]:
+    """Generate an object with all but some cells of the 8 x 8 maps of FC-5 set to zero.
+
+    Args:
+        generator: the network; the maps of all its streams are masked.
+        style: as for `Generator.view`.
+        cells: one array per image, (8, 8) bool, true where cells are kept; see `pattern`.
+        azimuth: of the view, in degrees.
+        elevation: likewise.
+
+    Raises:
+        OptionError: no such style, or cells of another shape.
+
+    Dosovitskiy, Springenberg & Brox 2015, figure of the spatial masks.
+    """
+    kept = torch.from_numpy(np.stack(cells))[:, None]
+
+    def keep(y: Tensor) -> Tensor:
+        if kept.shape[2:] != y.shape[2:]:
+            wanted = " x ".join(map(str, y.shape[2:]))
+            raise OptionError(f"got cells of {tuple(kept.shape[2:])}; wanted {wanted}")
+        return y * kept.to(y)
+
+    layers = [name for name in list_layers(generator.model) if name.endswith("fc5")]
+    change = dict.fromkeys(layers, keep)
+    return _generate(generator, change, [style] * len(cells), azimuth, elevation)
+
+
+def pattern(name: str, side: int = 8) -> NDArray[np.bool_]:
+    """The cells of one of `PATTERNS`, (side, side) bool.
+
+    Raises:
+        OptionError: no such pattern.
+
+    >>> pattern("center-2", 4).astype(int).tolist()
+    [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+    """
+    if name not in PATTERNS:
+        raise OptionError(f"got the pattern {name!r}; {suggest(name, PATTERNS)}")
+    rows, columns = np.indices((side, side))
+    ring = np.minimum(np.minimum(rows, columns), side - 1 - np.maximum(rows, columns))
+    if name == "border":
+        return np.asarray(ring == 0)
+    if name.startswith("center-"):
+        return np.asarray(ring >= (side - int(name.removeprefix("center-"))) / 2)
+    return np.asarray((rows + columns) % 2 == (name == "other"))
+
+
+def _generate(
+    generator: Generator,
+    interventions: Mapping[str, Intervention],
+    styles: list[Style],
+    azimuth: float,
+    elevation: float,
+) -> list[GeneratedImage]:
+    """Generate images in one forward pass, so that interventions see all of them at once."""
+    codes, notes = generator.encode(styles, azimuth, elevation)
+    with intervene(generator.model, interventions):
+        return postprocess(*generator.predict(codes, batch=len(styles)), notes)
+
+
+def _add(amounts: Tensor, unit: int, layer: str) -> Intervention:
+    """Add amounts, one per image or a single one, to a unit of a layer without maps."""
+
+    def change(y: Tensor) -> Tensor:
+        if y.dim() != 2:
+            raise OptionError(f"got layer {layer}, which has maps; wanted one without")
+        _require_unit(unit, y.shape[1], layer)
+        replaced = y.clone()
+        replaced[:, unit] += amounts.to(y)
+        return replaced
+
+    return change
 
 
 def _rectified(model: nn.Module, layer: str) -> nn.Module:
@@ -302,21 +355,18 @@ def _require_unit(unit: int, count: int, layer: str) -> None:
 
 
 def _position(
-    position: tuple[int, int] | None, shape: Sequence[int], layer: str
+    position: tuple[int, int] | None, sides: Sequence[int], layer: str
 ) -> tuple[int, ...]:
-    if len(shape) == 1:
-        if position is not None:
-            raise OptionError(
-                f"got position={position} in {layer}, which has no maps; leave it out"
-            )
-        return ()
-    row, column = position or (shape[1] // 2 - 1, shape[2] // 2 - 1)
-    if not (0 <= row < shape[1] and 0 <= column < shape[2]):
+    """The row and column in maps of two sides; () for a layer without maps."""
+    where = position or tuple(side // 2 - 1 for side in sides)
+    if len(where) != len(sides):
+        raise OptionError(f"got position={position} in {layer}, which has no maps; leave it out")
+    if not all(0 <= at < side for at, side in zip(where, sides, strict=True)):
         raise OptionError(
-            f"got position={(row, column)} in {layer}; wanted one inside its maps of "
-            f"{shape[1]} x {shape[2]}"
+            f"got position={where} in {layer}; wanted one inside its maps of "
+            f"{' x '.join(map(str, sides))}"
         )
-    return row, column
+    return where
 
 
 def _shown(rgb: Tensor, mask: Tensor) -> Tensor:

@@ -58,17 +58,13 @@ def compare(data: Path, scale: int, output: Path, **options: Any) -> None:
         images = read_views(chairs, generator.size, progress=show)
     found = compare_views(generator, chairs, images, hidden)
     write_image(output, enlarge(found.sheet(), scale))
-    figures = {
-        "mse": found.mse(),
-        "mse_inside": found.mse(inside=True),
-        "network_better": found.better(),
-    }
+    facts = found.to_dict()
     if options["as_json"]:
-        console.print_json({"output": str(output), "views": len(hidden), **figures})
+        console.print_json({"output": str(output), **facts})
     elif not options["quiet"]:
-        ways = list(found.images)
-        rows = [[name, *(_figure(own.get(way)) for way in ways)] for name, own in figures.items()]
-        console.print_table([[f"{len(hidden)} views", *ways], *rows])
+        ways, views = list(found.images), facts.pop("views")
+        rows = [[name, *(_figure(own.get(way)) for way in ways)] for name, own in facts.items()]
+        console.print_table([[f"{views} views", *ways], *rows])
         click.echo(f"{output}: truth, {', '.join(ways)}")
 
 
