@@ -49,7 +49,6 @@ COVERED_ELSEWHERE = {
     "cli/visualize/top.py": "cli/test_visualize.py",
     "data/inspect.py": "data/test_check.py",
     "generate/batches.py": "generate/test_train.py",
-    "generate/codes.py": "generate/test_generator.py",
     "generate/evaluate.py": "generate/test_train.py",
     "ops/compiled/kernels.py": "ops/compiled/test_mean_field.py",
     "ops/compiled/lattice.py": "ops/compiled/test_mean_field.py",

@@ -40,7 +40,7 @@ def test_backgrounds():
 def test_values_that_are_not_finite_are_refused():
     rgb = torch.zeros(1, 3, 4, 4)
     rgb[0, 1, 2, 3] = float("nan")
-    with pytest.raises(ImageError, match="values that are not finite"):
+    with pytest.raises(ImageError, match="output is not finite"):
         postprocess(rgb, torch.zeros(1, 1, 4, 4))
 
 

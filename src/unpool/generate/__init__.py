@@ -10,10 +10,9 @@
 """
 
 from unpool.generate.baselines import Comparison, blend, compare_views, nearest_view
-from unpool.generate.codes import Style, parse_style
 from unpool.generate.correspondence import mark_points, spread_points, track_points
 from unpool.generate.filters import filter_sheet, list_filters
-from unpool.generate.generator import Generator
+from unpool.generate.generator import Generator, Style, parse_style
 from unpool.generate.result import GeneratedImage, write_animation
 from unpool.generate.sequences import (
     CHANGES,

@@ -19,8 +19,8 @@ _MIN_SIDE = 256  # smaller frames are enlarged to it: DIS assumes motion on a co
 def track_points(frames: Sequence[Pixels], points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Track points from the first frame to the last by the optical flow between successive frames.
 
-    Two objects differ too much for optical flow, but the steps between, say, 64 intermediate morphs
-    are small. A point moves by the flow at its position, interpolated.
+    Two objects differ too much for optical flow, but the steps between 64 intermediate morphs are
+    small. A point moves by the flow at its position, interpolated.
 
     Args:
         frames: T images, each (H, W, 3) uint8, RGB.
@@ -46,12 +46,18 @@ def track_points(frames: Sequence[Pixels], points: NDArray[np.floating]) -> NDAr
             f"got {len(frames)} frames and points of {start.shape}; wanted two or more, and (P, 2)"
         )
     height, width = frames[0].shape[:2]
-    _require_inside(start, width, height)
+    inside = ((start > -0.5) & (start < np.array([width, height]) - 0.5)).all(1)
+    if not inside.all():
+        x, y = start[~inside][0]
+        raise OptionError(
+            f"got the point {x:g}, {y:g}, which is outside; wanted 0 <= x < {width} and "
+            f"0 <= y < {height}"
+        )
     engine: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    engine.setFinestScale(0)
+    engine.setFinestScale(0)  # full resolution, instead of every second pixel
     scale = max(_MIN_SIDE // min(height, width), 1)
     grays = [_gray(frame, scale) for frame in frames]
-    positions, tracks = (start + 0.5) * scale - 0.5, [start]
+    positions, tracks = (start + 0.5) * scale - 0.5, [start]  # pixel centers are whole numbers
     for before, after in pairwise(grays):
         positions = positions + _sample(engine.calc(before, after, None), positions)
         tracks.append((positions + 0.5) / scale - 0.5)
@@ -59,7 +65,7 @@ def track_points(frames: Sequence[Pixels], points: NDArray[np.floating]) -> NDAr
 
 
 def spread_points(mask: Pixels, count: int) -> NDArray[np.float64]:
-    """Points spread evenly over an object: each as far from the previous ones as possible.
+    """Spread points evenly over an object: each as far from the previous ones as possible.
 
     Args:
         mask: (H, W) uint8; the object is where it exceeds 127.
@@ -130,13 +136,3 @@ def _sample(flow: NDArray[np.float32], positions: NDArray[np.float64]) -> NDArra
     x, y = (positions[:, None, i].astype(np.float32) for i in (0, 1))
     moved = cv2.remap(flow, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(moved, np.float64).reshape(-1, 2)
-
-
-def _require_inside(points: NDArray[np.float64], width: int, height: int) -> None:
-    inside = (points > -0.5) & (points < np.array([width, height]) - 0.5)
-    if not inside.all():
-        x, y = points[~inside.all(1)][0]
-        raise OptionError(
-            f"got the point {x:g}, {y:g}, which is outside; wanted 0 <= x < {width} and "
-            f"0 <= y < {height}"
-        )

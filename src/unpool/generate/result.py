@@ -100,12 +100,12 @@ class GeneratedImage:
 
 
 def postprocess(rgb: Tensor, mask: Tensor, notes: Sequence[str] = ()) -> list[GeneratedImage]:
-    """Turn the outputs of the network into images: both are clipped to 0..1.
+    """Turn the outputs of the network into images, clipped to 0..1.
 
     Args:
         rgb: (N, 3, S, S), any range.
-        mask: (N, C, S, S), any range. The published network trains several channels to be the
-            same; their mean is taken after clipping.
+        mask: (N, C, S, S), any range. The published network trains several equal channels; their
+            mean is taken after clipping.
         notes: one per image, or none.
 
     Raises:
@@ -119,13 +119,13 @@ def postprocess(rgb: Tensor, mask: Tensor, notes: Sequence[str] = ()) -> list[Ge
     values = clipped(rgb, mask).detach().float().cpu().numpy()
     if not np.isfinite(values).all():
         raise ImageError(
-            "the network gave values that are not finite; its weights are damaged: copy or train "
-            "them again"
+            "the network's output is not finite, so its weights are damaged; copy or train them "
+            "again"
         )
-    pixels = np.rint(values * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    pixels = np.ascontiguousarray(np.rint(values * 255).astype(np.uint8).transpose(0, 2, 3, 1))
     return [
-        GeneratedImage(np.ascontiguousarray(p), notes[i] if notes else "")
-        for i, p in enumerate(pixels)
+        GeneratedImage(image, note)
+        for image, note in zip(pixels, notes or [""] * len(pixels), strict=True)
     ]
 
 

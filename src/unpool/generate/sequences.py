@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from unpool.errors import OptionError, suggest
-from unpool.generate.codes import Style
-from unpool.generate.generator import Generator
+from unpool.generate.generator import Generator, Style
 from unpool.generate.result import GeneratedImage
 
 MORPH_FRACTIONS = (1.0, 0.65, 0.57, 0.5, 0.43, 0.35, 0.0)
@@ -18,10 +17,10 @@ MORPH_FRACTIONS = (1.0, 0.65, 0.57, 0.5, 0.43, 0.35, 0.0)
 
 
 class Change(NamedTuple):
-    """A direction in which an encoded transformation is varied."""
+    """A direction of change of encoded transformations, and its range."""
 
     factors: tuple[tuple[int, float], ...]  #: indices among the 28 numbers, and a factor for each
-    low: float  #: the authors' range, which exceeds that of the training
+    low: float  #: the authors' range, which exceeds that of training
     high: float
 
     def encode(self, amount: float) -> Tensor:
@@ -79,7 +78,7 @@ def interpolate(
         style: as for `Generator.view`.
         azimuths: of the first and the last view, in degrees: 350 to 370 is the short way, 350 to 10
             the long one.
-        elevations: likewise; they may lie between or beyond those of the training.
+        elevations: likewise; they may lie between or beyond those of training.
         count: number of images, from 2.
 
     Raises:
@@ -121,8 +120,7 @@ def morph(
         generator: the network.
         first: a style, as for `Generator.view`.
         last: another.
-        fractions: of the first style, one per image; the last has the rest. 1 and 0 are the styles
-            themselves.
+        fractions: of the first style, one per image; the rest is the last style.
         azimuth: of the view, in degrees; the authors' by default.
         elevation: likewise.
 
@@ -163,7 +161,7 @@ def vary(
     azimuth: float = 301.0,
     elevation: float = 20.0,
 ) -> list[GeneratedImage]:
-    """Generate one transformation in growing amounts, beyond the range of the training.
+    """Generate one transformation in growing amounts, beyond the range of training.
 
     Args:
         generator: the network.

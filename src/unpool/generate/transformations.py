@@ -17,26 +17,14 @@ from unpool.errors import OptionError, ShapeError
 LENGTH = 28
 """Numbers in an encoded transformation."""
 
-_INDICES = (1, 2, 3, 4, 5, 22, 23, 26, 27)  #: indices of the nine that are used
-_NAMES = (
-    "shift",
-    "shift",
-    "angle",
-    "zoom",
-    "zoom",
-    "saturation",
-    "saturation",
-    "brightness",
-    "hue",
-)
+_INDICES = (1, 2, 3, 4, 5, 22, 23, 26, 27)  # of the nine that are used
+_NAMES = (*["shift"] * 2, "angle", *["zoom"] * 2, *["saturation"] * 2, "brightness", "hue")
 _LOGARITHMIC = (False, False, False, True, True, True, True, True, False)
 _TRIES = 20
 
-_EIGEN = (
-    (0.51, 0.56, 0.65),
-    (0.79, 0.01, -0.62),
-    (0.35, -0.83, 0.44),
-)  #: of colors
+# eigenvectors of the colors, as published: about gray, orange to blue, and purple to green
+_EIGEN = ((0.51, 0.56, 0.65), (0.79, 0.01, -0.62), (0.35, -0.83, 0.44))
+# the largest possible component along each, for colors 0 to 1
 _LARGEST = tuple(max(sum(v for v in row if s * v > 0) * s for s in (1, -1)) for row in _EIGEN)
 
 
@@ -56,8 +44,8 @@ class Transformation(NamedTuple):
     angle: float = 0.0  #: radians
     zoom_x: float = 1.0
     zoom_y: float = 1.0
-    saturation_1: float = 1.0  #: of the colors between orange and blue
-    saturation_2: float = 1.0  #: of those between purple and green; published: equal to the other
+    saturation_1: float = 1.0  #: between orange and blue
+    saturation_2: float = 1.0  #: between purple and green; equal to the other as published
     brightness: float = 1.0
     hue: float = 0.0  #: radians by which hues are rotated
 
@@ -67,12 +55,11 @@ class Transformation(NamedTuple):
         Raises:
             OptionError: a zoom, saturation or brightness that is not positive.
         """
-        for name, value, log in zip(self._fields, self, _LOGARITHMIC, strict=True):
+        vector = torch.zeros(LENGTH)
+        for i, name, value, log in zip(_INDICES, self._fields, self, _LOGARITHMIC, strict=True):
             if log and not value > 0:
                 raise OptionError(f"got {name}={value} in a transformation; wanted more than 0")
-        values = [math.log(v) if log else v for v, log in zip(self, _LOGARITHMIC, strict=True)]
-        vector = torch.zeros(LENGTH)
-        vector[list(_INDICES)] = torch.tensor(values)
+            vector[i] = math.log(value) if log else value
         return vector
 
     @classmethod
@@ -98,23 +85,22 @@ class Ranges(NamedTuple):
 
 
 def out_of_range(vector: Tensor, ranges: Ranges) -> list[str]:
-    """Descriptions of what in an encoded transformation (28,) exceeds the ranges.
+    """Describe where an encoded transformation (28,) exceeds the ranges.
 
     >>> out_of_range(Transformation(angle=0.5).encode(), Ranges())
     ['angle 0.5 is beyond the -0.2 to 0.2']
     """
-    zooms = ranges.zoom + ranges.squeeze
-    largest = (
-        *[ranges.translate] * 2,
-        ranges.rotate,
-        *[zooms] * 2,
-        *[ranges.saturation] * 2,
-        ranges.brightness,
-        ranges.hue,
-    )
-    notes: dict[str, None] = {}  # the two axes may give the same
-    for i, (name, most) in enumerate(zip(_NAMES, largest, strict=True)):
-        middle, value = ranges.zoom_mean if name == "zoom" else 0.0, float(vector[_INDICES[i]])
+    largest = {
+        "shift": ranges.translate,
+        "angle": ranges.rotate,
+        "zoom": ranges.zoom + ranges.squeeze,
+        "saturation": ranges.saturation,
+        "brightness": ranges.brightness,
+        "hue": ranges.hue,
+    }
+    notes: dict[str, None] = {}  # a set in order: both axes may give the same
+    for name, value in zip(_NAMES, vector[list(_INDICES)].tolist(), strict=True):
+        most, middle = largest[name], ranges.zoom_mean if name == "zoom" else 0.0
         if abs(value - middle) > most + 1e-6 and value != 0:
             low, high = middle - most, middle + most
             notes[f"{name} {value:.2g} is beyond the {low:.2g} to {high:.2g}"] = None
@@ -143,8 +129,8 @@ def random_transformations(
         count: N.
         spread: factor of the ranges, 0 to 1; see `spread_at`.
         ranges: of the samples.
-        inside: show nothing outside of the input: a sample that moves a corner out is rejected, and
-            after 20 rejections only the colors are changed. Images therefore hardly ever shrink.
+        inside: show nothing outside the input: samples that move a corner out are rejected, and
+            after 20 rejections only the colors change. Images therefore hardly ever shrink.
         generator: of random numbers.
 
     Returns:
@@ -160,7 +146,7 @@ def random_transformations(
     squeeze = uniform(_TRIES, count, 1) * ranges.squeeze
     tries = torch.cat([move, angle, zoom + squeeze, zoom - squeeze], 2)
     spatial = torch.zeros(count, 5)
-    for sample in reversed(tries):  # so that the first that fits is kept
+    for sample in reversed(tries):  # so that the first that fits wins
         fits = _inside(sample) if inside else torch.ones(count, dtype=torch.bool)
         spatial = torch.where(fits[:, None], sample, spatial)
     saturation = uniform(count, 1) * ranges.saturation
@@ -189,8 +175,8 @@ def transform_images(images: Tensor, vectors: Tensor) -> Tensor:
     Raises:
         ShapeError: other shapes.
 
-    The authors' data augmentation layer. It normalizes components by the largest of a batch; here
-    by the largest possible value, so that an image does not depend on its batch.
+    As the authors' data augmentation layer, which normalizes components by the largest of a batch;
+    here it is the largest possible value, so that an image does not depend on its batch.
     """
     if images.dim() != 4 or images.shape[1] != 4 or vectors.shape != (len(images), LENGTH):
         raise ShapeError(

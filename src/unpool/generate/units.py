@@ -14,8 +14,7 @@ from torch.nn import functional as F
 
 from unpool import Progress
 from unpool.errors import OptionError, suggest
-from unpool.generate.codes import Style
-from unpool.generate.generator import Generator
+from unpool.generate.generator import Generator, Style
 from unpool.generate.result import GeneratedImage, clipped, postprocess
 from unpool.vision.drawing import to_images
 from unpool.vision.figures import mosaic
