@@ -168,18 +168,17 @@ def evaluate(
     """
     from unpool.data.datasets import open_data
     from unpool.errors import WeightsError
-    from unpool.segment.ensemble import EDeconvNet
+    from unpool.segment.base import BaseSegmenter
     from unpool.segment.evaluate import evaluate as measure
-    from unpool.segment.segmenter import Segmenter
 
     missing: dict[str, str] = {}
     labeled = open_data(_path(data, "data"), split, missing)
-    if not isinstance(weights, Segmenter | EDeconvNet):
+    if not isinstance(weights, BaseSegmenter):
         names = ("ensemble", "device", "precision", "exact")
         chosen = {name: options.pop(name) for name in names if name in options}
         preset = {"preset": options["preset"]} if "preset" in options else {}
         loaded = load(_path(weights, "weights"), **preset, **chosen)
-        if not isinstance(loaded, Segmenter | EDeconvNet):
+        if not isinstance(loaded, BaseSegmenter):
             raise WeightsError(
                 f"got {weights}, weights of a generator; wanted weights that segment images"
             )

@@ -1,7 +1,7 @@
 """EDeconvNet: DeconvNet and an FCN-8s together (Noh, Hong, Han 2015, section 4.4).
 
-DeconvNet, which looks at one proposal after the other, finds shapes and small objects; FCN, which
-looks at the whole image, finds the rough place of large ones. Together they are better than each.
+DeconvNet, which looks at one proposal after the other, captures shapes and small objects; FCN,
+which looks at the whole image, locates large ones. Together they are better than either.
 """
 
 from pathlib import Path
@@ -29,16 +29,16 @@ EDECONVNET = "edeconvnet"
 def combine(
     first: NDArray[np.float32], second: NDArray[np.float32], ensemble: str = "mean"
 ) -> NDArray[np.float32]:
-    """One score for each class and pixel from those of two networks.
+    """Combine the logits of two networks.
 
     Args:
-        first: raw scores (K, H, W).
-        second: raw scores (K, H, W).
+        first: logits (K, H, W).
+        second: logits (K, H, W).
         ensemble: "mean" of the two class probability maps, as the paper has it; "product" of the
-            scores with the negative ones set to zero, as the released code does.
+            logits with the negative ones set to zero, as the released code does.
 
     Returns:
-        Scores (K, H, W) whose softmax is the probability of each class.
+        Logits (K, H, W) whose softmax is the probability of each class.
 
     Raises:
         OptionError: an unknown ensemble.

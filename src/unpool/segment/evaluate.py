@@ -1,6 +1,6 @@
 """Measure a segmenter on labeled images, by one confusion matrix over the data set.
 
-Begun by `torchrun`, the processes share the images, and each gets the figures of all.
+The processes of `torchrun` divide the images among them; each gets the figures of all.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,22 +13,21 @@ from unpool import Progress, distributed
 from unpool.data.classes import VOID
 from unpool.data.datasets import DataSet, read_sample
 from unpool.errors import DataError, UnpoolError
-from unpool.segment.ensemble import EDeconvNet
-from unpool.segment.segmenter import Segmenter
+from unpool.segment.base import BaseSegmenter
 from unpool.vision.metrics import bootstrap_interval, boundary_f1, confusion_matrix, scores
 
 
 class Measured(NamedTuple):
-    """What was counted on one image."""
+    """The counts of one image."""
 
     name: str
     matrix: NDArray[np.int64]  #: (K, K) pixels, rows true, columns predicted
     boundary_f1: float  #: mean over the image's classes; NaN where there is no boundary
-    error: str = ""  #: why the image was dropped; empty if it was not
+    error: str = ""  #: why the image was dropped, or empty
 
 
 def evaluate(
-    segmenter: Segmenter | EDeconvNet,
+    segmenter: BaseSegmenter,
     data: DataSet,
     *,
     missing: Mapping[str, str] | None = None,
@@ -58,7 +57,7 @@ def evaluate(
             f"got data with the classes {_few(data.classes)}, but the weights know "
             f"{_few(segmenter.classes)}; evaluate on data with the same classes.txt"
         )
-    description = segmenter.describe(**options)  # first: it refuses modes that cannot be
+    description = segmenter.describe(**options)  # first: it refuses unsupported modes
     absent = [_dropped(name, why, len(data.classes)) for name, why in (missing or {}).items()]
     total = len(absent) + len(data.samples)
     own: list[Measured] = []
@@ -72,8 +71,8 @@ def evaluate(
     return {"mode": mode, **summarize(measured, data, description)}
 
 
-def measure(segmenter: Segmenter | EDeconvNet, data: DataSet, **options: Any) -> Iterator[Measured]:
-    """The counts of each image of this process' share, in the data's order."""
+def measure(segmenter: BaseSegmenter, data: DataSet, **options: Any) -> Iterator[Measured]:
+    """The counts of each image that falls to this process, in the data's order."""
     k = len(data.classes)
     for sample in distributed.shard(data.samples):
         try:
@@ -97,9 +96,9 @@ def summarize(measured: list[Measured], data: DataSet, description: str) -> dict
     """The figures of a data set, as plain values.
 
     Args:
-        measured: what `measure` gave.
+        measured: the counts of each image.
         data: the images.
-        description: how they were segmented, in words.
+        description: how they were segmented.
 
     Returns:
         `miou` (mean over the classes that occur in the truth or the prediction), `miou_interval`

@@ -1,4 +1,4 @@
-"""What was found in an image: the best class of every pixel, by the scores of a network."""
+"""The result of segmenting an image, and how it follows from the logits of a network."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,18 +18,18 @@ from unpool.vision.images import encode_png, voc_palette, write_image, write_mas
 from unpool.vision.sizes import labels_at, reduced
 
 PRESENT_ON = 0.01
-"""The part of an image on which a class has to be sure, to be there at all."""
+"""The fraction of an image on which a class must be certain, to count as present."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What was found in one image."""
+    """The labels and class probabilities of one image."""
 
     image: NDArray[np.uint8]  #: the image, (H, W, 3) RGB
     labels: NDArray[np.uint8]  #: (H, W) class ids
     probabilities: NDArray[np.float32]
-    """(K, H, W) class probabilities, 0 for classes that were left out; of the `reduced` image
-    where it has many pixels."""
+    """(K, H, W) class probabilities, 0 for excluded classes; of the `reduced` image where it has
+    more than `LARGEST` pixels, see `unpool.vision.sizes`."""
     classes: list[str]  #: names by class id
     palette: NDArray[np.uint8]  #: (256, 3) RGB by class id
     boxes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
@@ -43,7 +43,7 @@ class Segmentation:
         return f"Segmentation({width} x {height}, {', '.join(self.fractions())})"
 
     def fractions(self) -> dict[str, float]:
-        """The fraction of the pixels of each class that is there, the largest first."""
+        """The fraction of the pixels of each class that occurs, the largest first."""
         count = np.bincount(self.labels.ravel(), minlength=len(self.classes))
         order = np.argsort(-count, kind="stable")
         return {self.classes[k]: float(count[k] / self.labels.size) for k in order if count[k]}
@@ -76,7 +76,7 @@ class Segmentation:
         if scores and self.logits is not None:
             known = Scores(self.logits, self.classes, self.palette, self.presence_threshold)
             write_scores(path.with_suffix(".scores.npz"), known)
-        write_mask(path, self.labels, self.palette)  # last: a mask tells that all is there
+        write_mask(path, self.labels, self.palette)  # last: it marks all as complete
         return path
 
 
@@ -89,15 +89,15 @@ def postprocess(
     crf: str | DenseCRF | None = None,
     presence_threshold: float = 0.0,
 ) -> Segmentation:
-    """The best class of every pixel by its scores, refined by a dense CRF if wanted.
+    """The most probable class of every pixel, optionally refined by a dense CRF.
 
     Where a class wins only a few pixels of an image, the network is often wrong about all of them.
-    `presence_threshold` leaves out classes that are nowhere certain; their pixels go to the others.
+    `presence_threshold` excludes classes that are nowhere certain; their pixels go to the others.
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        scores: raw scores (K, H, W), whose softmax is the probability of each class; for a
-            image of more than `LARGEST` pixels also of its `reduced_size`, at which they stay.
+        scores: logits (K, H, W), whose softmax is the probability of each class; for an image of
+            more than `LARGEST` pixels also of its `reduced_size`, at which probabilities stay.
         classes: names by class id.
         palette: (256, 3) RGB by class id; the VOC palette when not given.
         boxes: the squares that were segmented, (P, 4).
@@ -106,7 +106,7 @@ def postprocess(
             see `present`; 0 keeps all classes.
 
     Raises:
-        OptionError: a class presence threshold that is no probability, or a CRF that there is not.
+        OptionError: a class presence threshold that is no probability, or an unknown CRF.
         ShapeError: scores of another size than the image's.
     """
     own_size = scores.shape[1:] == image.shape[:2]
@@ -114,12 +114,12 @@ def postprocess(
     if scores.ndim != 3 or scores.shape[1:] != small.shape[:2]:
         raise ShapeError(
             f"got scores of {scores.shape} for an image of {image.shape[:2]} (H, W); wanted "
-            "(K, H, W): take the image that they were made of, upright and in its full size"
+            "(K, H, W): pass the image that they were made from, upright and at its full size"
         )
     with timings.stage("labels"):
         probabilities = torch.from_numpy(scores).softmax(0)
         kept = present(probabilities.numpy(), presence_threshold)
-        decisive = scores  # of which softmax could make ties
+        decisive = scores  # softmax could round different logits to equal probabilities
         if len(kept) < len(scores):
             decisive = scores[kept]
             probabilities = torch.from_numpy(decisive).softmax(0)
@@ -142,7 +142,7 @@ def postprocess(
 
 
 def present(probabilities: NDArray[np.float32], presence_threshold: float) -> NDArray[np.int64]:
-    """The classes that an image holds: class 0, the background, and those that are sure somewhere.
+    """The classes present in an image: class 0, the background, and those certain somewhere.
 
     Args:
         probabilities: (K, H, W), the background first.
@@ -155,19 +155,17 @@ def present(probabilities: NDArray[np.float32], presence_threshold: float) -> ND
     Raises:
         OptionError: a class presence threshold that is no probability.
 
-    >>> shares = np.float32([[[0.1, 0.3]], [[0.1, 0.6]], [[0.8, 0.1]]])  # three classes
-    >>> present(shares, 0.75).tolist()
+    >>> found = np.float32([[[0.1, 0.3]], [[0.1, 0.6]], [[0.8, 0.1]]])  # three classes
+    >>> present(found, 0.75).tolist()
     [0, 2]
     """
     require_presence_threshold(presence_threshold)
-    sure = [
-        float((share >= presence_threshold).mean()) >= PRESENT_ON for share in probabilities[1:]
-    ]
-    return np.flatnonzero([True, *sure])
+    certain = [float((p >= presence_threshold).mean()) >= PRESENT_ON for p in probabilities[1:]]
+    return np.flatnonzero([True, *certain])
 
 
 def describe_postprocessing(presence_threshold: float, crf: str | DenseCRF | None) -> list[str]:
-    """What becomes of the scores, for the protocol of figures; refuses a wrong presence_threshold.
+    """The steps after the network, for the protocol of figures.
 
     >>> describe_postprocessing(0.75, "deeplab")
     ['only classes with a probability of 0.75 on 1 % of the image', 'dense CRF deeplab']

@@ -1,4 +1,4 @@
-"""Where the time goes: seconds by stage, while somebody measures."""
+"""Seconds spent in each stage of segmentation, collected on request."""
 
 import time
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def measuring() -> Iterator[dict[str, float]]:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Count the time spent inside as that of a stage; does nothing while nobody measures."""
+    """Add the time spent inside to a stage; does nothing outside `measuring`."""
     seconds = _seconds.get()
     if seconds is None:
         yield
