@@ -63,8 +63,6 @@ COVERED_ELSEWHERE = {
     "training/run.py": "training/test_task.py",
     "visualize/checkpoints.py": "visualize/test_evolution.py",
     "visualize/features.py": "visualize/test_invariance.py",
-    "visualize/occlusion/naive.py": "visualize/occlusion/test_occlude.py",
-    "visualize/occlusion/result.py": "visualize/occlusion/test_occlude.py",
 }
 """Modules without a test file of their own, and the one that covers them."""
 

@@ -23,7 +23,7 @@ from unpool.models.classifiers import initialize
 from unpool.models.vgg import Table
 from unpool.visualize.occlusion.chain import trace_chain
 from unpool.visualize.occlusion.incremental import Incremental
-from unpool.visualize.occlusion.naive import Naive
+from unpool.visualize.occlusion.occlude import Naive
 from unpool.visualize.occlusion.window import Box, occluder_windows
 
 

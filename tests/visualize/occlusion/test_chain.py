@@ -59,18 +59,18 @@ def test_names_are_those_of_the_listing_and_of_what_ends_there():
 @pytest.mark.parametrize(
     ("between", "reason"),
     [
-        (F.relu, "pool does not take what conv gives, but something made of it"),
+        (F.relu, "pool does not take the output of conv, but something made of it"),
         (torch.relu_, "something changes the values between conv and pool"),
-        (lambda x: x + 0, "pool does not take what conv gives"),
-        (lambda x: x.transpose(2, 3), "pool does not take what conv gives"),
+        (lambda x: x + 0, "pool does not take the output of conv"),
+        (lambda x: x.transpose(2, 3), "pool does not take the output of conv"),
     ],
 )
-def test_what_is_computed_between_layers_breaks_a_chain(between, reason):
+def test_computations_between_layers_break_a_chain(between, reason):
     with pytest.raises(OptionError, match=f"not a chain of layers: {reason}"):
         trace_chain(Written(between), IMAGE)
 
 
-def test_what_comes_last_and_several_tensors_break_it_too(build, images):
+def test_computations_after_the_last_layer_and_dicts_break_a_chain(build, images):
     class Doubled(nn.Module):
         def __init__(self):
             super().__init__()
@@ -79,14 +79,14 @@ def test_what_comes_last_and_several_tensors_break_it_too(build, images):
         def forward(self, x):
             return 2 * self.conv(x)
 
-    class Told(Doubled):
+    class InDict(Doubled):
         def forward(self, x):
             return {"out": self.conv(x)}
 
-    with pytest.raises(OptionError, match="the result does not take what conv gives"):
+    with pytest.raises(OptionError, match="the output does not take the output of conv"):
         trace_chain(Doubled(), IMAGE)
     with pytest.raises(OptionError, match="it gives a dict, and no tensor"):
-        trace_chain(Told(), IMAGE)
+        trace_chain(InDict(), IMAGE)
     for name in ("resnet", "densenet", "mobilenet", "squeezenet"):
         with pytest.raises(OptionError, match="not a chain of layers"):
             trace_chain(build(name), images)

@@ -41,12 +41,8 @@ def test_equals_a_loop_at_all_positions(name, window, stride, filled_net):
     net, size = filled_net(net), (net.size, net.size)
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
     kept, gray = image.clone(), torch.full((3, *size), 0.2)
-    links = trace_chain(net, image)
-    watched = next(i for i, link in enumerate(links) if link.name == layer)
-    run, boxes = (
-        Incremental(links, image, gray, (watched, 3)),
-        occluder_windows(size, window, stride).boxes(),
-    )
+    run = Incremental(trace_chain(net, image), image, gray, (layer, 3))
+    boxes = occluder_windows(size, window, stride).boxes()
     outputs, totals = run(boxes)
     assert difference(outputs, looped(net, image, gray, boxes)) < 1e-5
     assert difference(run.output, net(image).detach()) < 1e-5

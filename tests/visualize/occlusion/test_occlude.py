@@ -12,12 +12,12 @@ from torch import nn
 from unpool.errors import OptionError, ShapeError
 from unpool.models import VGG
 from unpool.visualize import occlude, project
-from unpool.visualize.occlusion.naive import Naive
+from unpool.visualize.occlusion.occlude import Naive
 
 basic = pytest.importorskip("captum.testing.helpers.basic_models")
 
 
-class Told(nn.Module):
+class Flat(nn.Module):
     """A model of rows of numbers, for images of one row."""
 
     def __init__(self, model):
@@ -39,7 +39,7 @@ class Told(nn.Module):
 )
 @pytest.mark.parametrize("batch", [1, 3, 7])
 def test_captums_numbers_for_rows(row, window, stride, baseline, wanted, batch):
-    model = Told(basic.BasicModel_MultiLayer(inplace=True))
+    model = Flat(basic.BasicModel_MultiLayer(inplace=True))
     image = torch.tensor(row).view(1, 1, 1, 3)
     found = occlude(
         model,
@@ -194,7 +194,7 @@ def test_of_a_layer_that_runs_again_and_of_one_after_the_chain(image, filled_net
         assert torch.allclose(quick.values, plain.values, rtol=1e-4)
 
 
-def test_models_that_are_no_chains_fall_back_and_tell(build, images):
+def test_models_that_are_no_chains_fall_back_and_say_why(build, images):
     model = nn.Sequential(build("resnet"), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     found = occlude(model, images[:1], layer="0.4", window=9)
@@ -221,12 +221,12 @@ def test_save(net, image, tmp_path):
     figure, facts = found.save(tmp_path / "a.b", photo, ["cat", "dog"], "BGR")
     assert (figure.name, facts.name) == ("a.b.png", "a.b.json")
     assert np.array(Image.open(figure)).ndim == 3
-    told = json.loads(facts.read_text())
-    assert told["values"] == found.values.tolist()
-    assert told["labels"] == found.labels.tolist()
-    assert told["totals"] == found.totals.tolist()
-    assert told["lowest"] == pytest.approx(float(found.values.min()))
-    x0, y0, *_ = told["lowest_box"]
+    record = json.loads(facts.read_text())
+    assert record["values"] == found.values.tolist()
+    assert record["labels"] == found.labels.tolist()
+    assert record["totals"] == found.totals.tolist()
+    assert record["lowest"] == pytest.approx(float(found.values.min()))
+    x0, y0, *_ = record["lowest_box"]
     row, column = divmod(int(found.values.argmin()), found.windows.shape[1])
     assert (y0, x0) == (4 * row, 4 * column)
     captions = [caption for _, caption in found.panels(photo)]
@@ -327,9 +327,9 @@ def test_images_and_outputs_that_do_not_fit_are_refused(net, image):
 
 
 def test_progress(net, image):
-    told = []
-    occlude(net, image, window=3, stride=1, progress=lambda *now: told.append(now))
-    assert told == [(256, 484), (484, 484)]
+    calls = []
+    occlude(net, image, window=3, stride=1, progress=lambda *now: calls.append(now))
+    assert calls == [(256, 484, "occluding"), (484, 484, "occluding")]
 
 
 class Splitting(nn.Module):

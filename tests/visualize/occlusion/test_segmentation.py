@@ -48,8 +48,8 @@ def test_a_region_that_is_hidden_whole_has_no_iou(image, tmp_path):
     assert found.iou.flatten()[1:].tolist() == [1, 1, 1]
     photo = np.zeros((12, 12, 3), np.uint8)
     figure, facts = found.save(tmp_path / "a", photo, ["nothing", "mark"])
-    told = json.loads(facts.read_text())
-    assert (told["iou"], told["lowest"]) == ([[None, 1.0], [1.0, 1.0]], 1.0)
+    record = json.loads(facts.read_text())
+    assert (record["iou"], record["lowest"]) == ([[None, 1.0], [1.0, 1.0]], 1.0)
     assert figure.exists()
     assert found.panels(photo, ["nothing", "mark"])[2][1].startswith("IoU of mark")
 
@@ -99,9 +99,9 @@ def test_what_does_not_fit_is_refused(image):
 
 
 def test_progress(image):
-    told = []
-    occlude_region(Neighbors(), image, window=6, batch=4, progress=lambda *now: told.append(now))
-    assert told == [(4, 9), (8, 9), (9, 9)]
+    calls = []
+    occlude_region(Neighbors(), image, window=6, batch=4, progress=lambda *now: calls.append(now))
+    assert calls == [(done, 9, "occluding") for done in (4, 8, 9)]
 
 
 def test_classes_above_255(image):

@@ -1,12 +1,14 @@
-"""Whether a model is a chain: layers that run one after the other, each on what the last gave."""
+"""Chains: models whose layers run one after the other, each on the output of the last."""
 
 from collections import Counter
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError
+from unpool.visualize.activations import run_model
 from unpool.visualize.shadow import shadow_copy
 
 
@@ -19,24 +21,26 @@ class Link(NamedTuple):
 
 
 class _Broken(BaseException):
-    """Not a chain; not an `Exception`, which a model might catch."""
+    """Raised where a chain breaks; not an `Exception`, which a model might catch."""
 
 
 class _Trace:
-    """Follows a model as it runs."""
+    """Records the layers of a model as they run; its methods are hooks."""
 
     def __init__(self, images: Tensor) -> None:
         self.links: list[Link] = []
         self.last, self.version = images, images._version
         self.calls: Counter[str] = Counter()
 
-    def enter(self, name: str, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+    def enter(
+        self, name: str, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]
+    ) -> None:
         if len(inputs) != 1 or options or not isinstance(inputs[0], Tensor):
-            raise _Broken(f"{name} takes other things than the maps of one layer")
+            raise _Broken(f"{name} takes more than the maps of one layer")
         self.require(inputs[0], name)
 
     def require(self, x: Tensor, where: str) -> None:
-        """Add the flattening that a model does by itself; nothing else may come between."""
+        """Require that `x` is the last output, or that output flattened."""
         before = self.links[-1].name if self.links else "the images"
         if x._version != self.version:
             raise _Broken(f"something changes the values between {before} and {where}")
@@ -44,14 +48,14 @@ class _Trace:
             return
         flat = (len(self.last), self.last[0].numel())
         if x.data_ptr() != self.last.data_ptr() or x.shape != flat or not x.is_contiguous():
-            raise _Broken(f"{where} does not take what {before} gives, but something made of it")
+            raise _Broken(f"{where} does not take the output of {before}, but something made of it")
         self.links.append(Link("", nn.Flatten()))
         self.last = x
 
-    def leave(self, name: str, layer: nn.Module, output: Any) -> None:
+    def leave(self, name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
         self.calls[name] += 1
         called = name if self.calls[name] == 1 else f"{name}:{self.calls[name]}"
-        if any(True for _ in layer.children()):
+        if next(layer.children(), None) is not None:
             if name and self.links and output is self.last:
                 link = self.links[-1]
                 self.links[-1] = link._replace(aliases=(*link.aliases, called))
@@ -65,11 +69,11 @@ class _Trace:
 def trace_chain(model: nn.Module, images: Tensor) -> list[Link]:
     """The layers of a model that is a chain, in the order in which they run.
 
-    Layers are modules without parts. What a model computes without a module breaks the chain, but
-    that it flattens maps.
+    Layers are modules without children. Anything that a model computes outside of its modules
+    breaks the chain, except for flattening.
 
     Args:
-        model: any module; it stays as it is, and runs as in evaluation mode.
+        model: any module; it is not changed, and runs in evaluation mode.
         images: (N, C, H, W), as the model takes them.
 
     Returns:
@@ -77,6 +81,7 @@ def trace_chain(model: nn.Module, images: Tensor) -> list[Link]:
 
     Raises:
         OptionError: it is not a chain; the message says where it breaks.
+        ShapeError: the model cannot be run on such images.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)))
     >>> for link in trace_chain(model, torch.zeros(1, 3, 8, 8)):
@@ -86,39 +91,23 @@ def trace_chain(model: nn.Module, images: Tensor) -> list[Link]:
     1.1 MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False) ('1',)
     """
     shadow, handles = shadow_copy(model), []
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-    ):  # versions reveal in-place operations
+    # outside inference mode tensors have versions, which reveal in-place operations
+    with torch.inference_mode(False), torch.no_grad():
         images = images.clone()
         trace = _Trace(images)
         for name, module in shadow.named_modules():
-            handles.append(module.register_forward_hook(_leaving(trace, name)))
-            if not any(True for _ in module.children()):
-                before = _entering(trace, name)
+            handles.append(module.register_forward_hook(partial(trace.leave, name)))
+            if next(module.children(), None) is None:
+                before = partial(trace.enter, name)
                 handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         try:
-            output = shadow(images)
+            output = run_model(shadow, images)
             if not isinstance(output, Tensor):
                 raise _Broken(f"it gives a {type(output).__name__}, and no tensor")
-            trace.require(output, "the result")
+            trace.require(output, "the output")
         except _Broken as broken:
             raise OptionError(f"the model is not a chain of layers: {broken}") from None
         finally:
             for handle in handles:
                 handle.remove()
     return trace.links
-
-
-def _entering(trace: _Trace, name: str) -> Any:
-    def hook(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-        trace.enter(name, inputs, options)
-
-    return hook
-
-
-def _leaving(trace: _Trace, name: str) -> Any:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        trace.leave(name, module, output)
-
-    return hook

@@ -1,15 +1,16 @@
-"""Exact incremental occlusion: of every layer, only what the occluder can change is computed again.
+"""Exact incremental occlusion: in every layer, only what the occluder can change is recomputed.
 
-A convolution or a pooling window sees a few pixels around a place, so that an occluder changes a
-cone: a patch of each map, larger from layer to layer. The patches of all positions are cut out of
-the maps of the unoccluded image, and go through the layer as batches of equal size. What comes
-after the last such layer, as fully connected layers do, runs on whole maps. Nothing is
-approximated. After Nakandala et al., "Incremental and approximate inference for faster
-occlusion-based deep CNN explanations", SIGMOD 2019.
+A convolution or pooling window covers a few pixels, so that an occluder changes a patch of each
+map, which grows from layer to layer. The patches of all positions are cut out of the maps of the
+unoccluded image, and go through the layer in batches of equal size. Later layers that need whole
+maps, such as fully connected ones, get them. Nothing is approximated. After Nakandala et al.,
+"Incremental and approximate inference for faster occlusion-based deep CNN explanations", SIGMOD
+2019.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from unpool.visualize.backward import each
 from unpool.visualize.occlusion.chain import Link
 from unpool.visualize.occlusion.window import Box
 
-_TOGETHER = 50  # positions whose patches are held at a time
+_TOGETHER = 50  # positions whose patches are in memory at a time
 _HEAD = 2**26  # bytes of whole maps that go through the last layers at a time
 
 
@@ -32,15 +33,15 @@ class Line(NamedTuple):
     stride: int
     pad: int  #: before the first value
     dilation: int
-    outputs: int  #: how many values come out
+    outputs: int  #: number of output values
 
     @property
     def span(self) -> int:
-        """What one window covers, from its first value to its last."""
+        """The extent of one window, from its first value to its last."""
         return self.dilation * (self.kernel - 1) + 1
 
     def reached(self, start: int, stop: int) -> tuple[int, int]:
-        """The first value that sees any of start..stop, and the one after the last.
+        """The range of outputs whose windows cover any of the inputs start..stop.
 
         >>> Line(3, 2, 0, 1, 5).reached(2, 5)
         (0, 3)
@@ -49,12 +50,12 @@ class Line(NamedTuple):
         return max(first, 0), min((stop - 1 + self.pad) // self.stride + 1, self.outputs)
 
     def needed(self, count: int) -> int:
-        """How many values so many windows cover."""
+        """The number of inputs that `count` adjacent windows cover."""
         return (count - 1) * self.stride + self.span
 
 
 class _Windows(NamedTuple):
-    """A layer that works on windows, and the maps it takes of the unoccluded image."""
+    """A layer that works on windows, and its padded input for the unoccluded image."""
 
     lines: tuple[Line, Line]
     run: Callable[[Tensor], Tensor]  #: the layer without its padding
@@ -62,24 +63,25 @@ class _Windows(NamedTuple):
 
 
 class _Patches(NamedTuple):
-    """What has changed in some maps: of each position a patch, all of one size."""
+    """The changed part of the maps at some positions, all of one size."""
 
     maps: Tensor  #: (n, C, h, w)
-    members: list[int]  #: numbers of the positions
+    members: list[int]  #: indices of the positions
     places: list[tuple[int, int]]  #: row and column of each patch
 
 
 class Incremental:
-    """Computes what a chain of layers makes of an image with an occluder, for many positions.
+    """Computes the output of a chain of layers for an image with an occluder at many positions.
 
     Args:
         links: the layers, of `trace_chain`.
         image: (1, C, H, W).
-        baseline: what the occluder shows, (C, H, W).
-        watched: the number of a link, and a unit of it whose total activation is wanted.
+        baseline: the values of the occluder, (C, H, W).
+        watched: a layer, and a unit of it whose total activation is wanted.
 
     Raises:
-        OptionError: the first layer does not work on windows, so that nothing can be saved.
+        OptionError: the first layer does not work on windows, so that nothing can be saved; or the
+            watched layer does not end with one of the chain.
 
     >>> chain = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 4)).eval()
     >>> image = torch.rand(1, 1, 8, 8)
@@ -97,9 +99,12 @@ class Incremental:
         links: Sequence[Link],
         image: Tensor,
         baseline: Tensor,
-        watched: tuple[int, int] | None = None,
+        watched: tuple[str, int] | None = None,
     ) -> None:
-        self._baseline, self._watched = baseline, watched
+        self._baseline = baseline
+        self._watched, self._unit = -1, 0
+        if watched is not None:
+            self._watched, self._unit = _number(links, watched[0]), watched[1]
         self._steps: list[_Windows | nn.Module] = []
         self._rest = [link.layer for link in links]
         x = image.clone(memory_format=torch.channels_last)  # layers may work in place
@@ -113,20 +118,15 @@ class Incremental:
             for number, layer in enumerate(self._rest, len(self._steps)):
                 x = layer(x.clone())
                 self._watch(number, x)
-        self.output = x  #: of the unoccluded image
+        self.output = x  #: for the unoccluded image
         if not any(isinstance(step, _Windows) for step in self._steps):
             raise OptionError(f"nothing can be saved: the model begins with {links[0].layer}")
 
     @torch.inference_mode()
     def __call__(self, boxes: Sequence[Box]) -> tuple[Tensor, Tensor | None]:
-        """The outputs for occluders at some boxes, and the totals of the unit that is watched.
-
-        Returns:
-            (P, K) as the chain gives it, and (P,) float64, or None if no unit is watched.
-        """
+        """The outputs (P, K) for occluders at some boxes, and the totals (P,) float64 or None."""
         outputs, totals = [], []
-        size = self._maps.nbytes
-        for start in range(0, len(boxes), step := max(_HEAD // size, 1)):
+        for start in range(0, len(boxes), step := max(_HEAD // self._maps.nbytes, 1)):
             part = boxes[start : start + step]
             maps = self._maps.repeat(len(part), 1, 1, 1)
             total = torch.full((len(part),), torch.nan, dtype=torch.float64, device=maps.device)
@@ -134,17 +134,17 @@ class Incremental:
                 self._fill(part[first : first + _TOGETHER], *(t[first:] for t in (maps, total)))
             outputs.append(self._finish(maps, total))
             totals.append(total)
-        return torch.cat(outputs), None if self._watched is None else torch.cat(totals)
+        return torch.cat(outputs), None if self._watched < 0 else torch.cat(totals)
 
     def _fill(self, boxes: Sequence[Box], maps: Tensor, total: Tensor) -> None:
-        """Put what the occluders change into copies of the last maps that are whole."""
+        """Write the patches that the occluders change into copies of the last whole maps."""
         groups = list(self._occluders(boxes))
         for number, step in enumerate(self._steps):
             if isinstance(step, _Windows):
                 groups = list(_through(step, groups))
             else:
                 groups = [group._replace(maps=step(group.maps)) for group in groups]
-            if self._watched is not None and number == self._watched[0]:
+            if number == self._watched:
                 self._total(groups, total[: len(boxes)])
         for group in groups:
             height, width = group.maps.shape[2:]
@@ -154,8 +154,8 @@ class Incremental:
     def _finish(self, maps: Tensor, total: Tensor) -> Tensor:
         for number, layer in enumerate(self._rest, len(self._steps)):
             maps = layer(maps)
-            if self._watched is not None and number == self._watched[0]:
-                total.copy_(_sums(maps[:, self._watched[1]]))
+            if number == self._watched:
+                total.copy_(_sums(maps[:, self._unit]))
         return maps
 
     def _occluders(self, boxes: Sequence[Box]) -> Iterator[_Patches]:
@@ -169,18 +169,25 @@ class Incremental:
     # ---- the total of a unit ---------------------------------------------------------------------
 
     def _watch(self, number: int, maps: Tensor) -> None:
-        if self._watched is not None and number == self._watched[0]:
-            self._plain = maps[0, self._watched[1]].clone()
+        if number == self._watched:
+            self._plain = maps[0, self._unit].clone()
 
     def _total(self, groups: Sequence[_Patches], total: Tensor) -> None:
-        """The total of the unoccluded map, and by how much the patches differ from it."""
-        assert self._watched is not None
+        """The total of the unoccluded map plus the changes by the patches."""
         total.fill_(self._plain.sum(dtype=torch.float64))
         for group in groups:
             height, width = group.maps.shape[2:]
             before = [self._plain[y : y + height, x : x + width] for y, x in group.places]
-            change = _sums(group.maps[:, self._watched[1]]) - _sums(torch.stack(before))
+            change = _sums(group.maps[:, self._unit]) - _sums(torch.stack(before))
             total[group.members] += change
+
+
+def _number(links: Sequence[Link], layer: str) -> int:
+    """The number of a layer in the chain."""
+    for number, link in enumerate(links):
+        if layer in (link.name, *link.aliases):
+            return number
+    raise OptionError(f"layer {layer!r} does not end with a layer of the chain")
 
 
 def _sums(maps: Tensor) -> Tensor:
@@ -191,7 +198,7 @@ def _sums(maps: Tensor) -> Tensor:
 
 
 def _through(step: _Windows, groups: Sequence[_Patches]) -> Iterator[_Patches]:
-    """The patches after a layer, in batches of equal size."""
+    """The changed patches of a layer's output, in batches of equal size."""
     down, across = step.lines
     by_size = defaultdict(list)
     for group in groups:
@@ -199,8 +206,8 @@ def _through(step: _Windows, groups: Sequence[_Patches]) -> Iterator[_Patches]:
         for patch, member, (y, x) in zip(*group, strict=True):
             top, bottom = down.reached(y, y + height)
             left, right = across.reached(x, x + width)
-            if top < bottom and left < right:  # strides can pass it over
-                # where the patch lies in what its windows cover
+            if top < bottom and left < right:  # a stride can skip a patch
+                # of the patch, in the inputs that its windows cover
                 spot = y + down.pad - top * down.stride, x + across.pad - left * across.stride
                 by_size[bottom - top, right - left].append((patch, member, (top, left), spot))
     for (height, width), items in by_size.items():
@@ -216,31 +223,31 @@ def _through(step: _Windows, groups: Sequence[_Patches]) -> Iterator[_Patches]:
 
 
 def _paste(target: Tensor, patch: Tensor, y: int, x: int) -> None:
-    """Lay a patch over maps (C, h, w); it may reach beyond them."""
+    """Write a patch into maps (C, h, w); it may reach beyond them."""
     (height, width), (high, wide) = patch.shape[1:], target.shape[1:]
     top, bottom, left, right = max(-y, 0), min(height, high - y), max(-x, 0), min(width, wide - x)
     if top < bottom and left < right:
         target[:, y + top : y + bottom, x + left : x + right] = patch[:, top:bottom, left:right]
 
 
-_AT_PLACE = {
+_POINTWISE = {
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Tanh),
     *(nn.Softplus, nn.Hardswish, nn.Identity, nn.Dropout, nn.Dropout2d, nn.LocalResponseNorm),
 }
 
 
 Step = tuple[_Windows | nn.Module, Tensor]
-"""A layer whose patches can be computed by themselves, and what it makes of whole maps."""
+"""A layer that can be computed patch by patch, and its output for whole maps."""
 
 
 def _step(layer: nn.Module, x: Tensor) -> Step | None:
-    """What is to be done for a layer; None if it needs whole maps.
+    """The step of a layer; None if it needs whole maps.
 
-    Types are compared exactly, for a class that is made from another may do anything.
+    Types are compared exactly, since a subclass may compute anything.
     """
     if x.dim() != 4 or layer._forward_hooks or layer._forward_pre_hooks:
         return None
-    if type(layer) in _AT_PLACE:
+    if type(layer) in _POINTWISE:
         return layer, layer(x)
     if type(layer) is nn.BatchNorm2d and layer.running_var is not None:
         return layer, layer(x)
@@ -253,31 +260,28 @@ def _windows(layer: nn.Module, x: Tensor) -> Step | None:
         return _convolution(layer, x)
     if type(layer) is nn.MaxPool2d and not layer.return_indices:
         stride = layer.stride or layer.kernel_size
+        windows = {"kernel_size": layer.kernel_size, "stride": stride, "dilation": layer.dilation}
         options = (layer.kernel_size, stride, layer.padding, layer.dilation)
-
-        def most(seen: Tensor) -> Tensor:
-            return F.max_pool2d(seen, layer.kernel_size, stride, 0, layer.dilation)
-
-        return _padded(layer, x, options, -torch.inf, most)
-    if type(layer) is nn.AvgPool2d and not layer.ceil_mode and _divides_alike(layer):
-        options = (layer.kernel_size, layer.stride, layer.padding, 1)
-        divisor = layer.divisor_override
-
-        def mean(seen: Tensor) -> Tensor:
-            return F.avg_pool2d(seen, layer.kernel_size, layer.stride, divisor_override=divisor)
-
-        return _padded(layer, x, options, 0.0, mean)
+        return _padded(layer, x, options, -torch.inf, partial(F.max_pool2d, **windows))
+    # the mean must be over equally many values at the border
+    if (
+        type(layer) is nn.AvgPool2d
+        and not layer.ceil_mode
+        and (layer.count_include_pad or layer.padding in (0, (0, 0)))
+    ):
+        run = partial(
+            F.avg_pool2d,
+            kernel_size=layer.kernel_size,
+            stride=layer.stride,
+            divisor_override=layer.divisor_override,
+        )
+        return _padded(layer, x, (layer.kernel_size, layer.stride, layer.padding, 1), 0.0, run)
     return None
-
-
-def _divides_alike(layer: nn.AvgPool2d) -> bool:
-    """Whether the mean is over equally many values at the border."""
-    return layer.count_include_pad or layer.padding in (0, (0, 0))
 
 
 def _convolution(layer: nn.Conv2d, x: Tensor) -> Step:
     pad: str | tuple[int, ...] = layer.padding
-    if isinstance(pad, str):  # "same" has its odd value after the last one
+    if isinstance(pad, str):  # "same" pads an odd value at the end
         spans = [d * (k - 1) for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
         pad = tuple(span // 2 if layer.padding == "same" else 0 for span in spans)
     weight = layer.weight.detach().contiguous(memory_format=torch.channels_last)
@@ -295,7 +299,7 @@ def _padded(
     fill: float,
     run: Callable[[Tensor], Tensor],
 ) -> Step:
-    """A layer by its kernel, stride, padding and dilation, with the maps that it takes."""
+    """The step of a layer with this kernel, stride, padding and dilation."""
     y = layer(x)
     kinds = zip(*(each(option, 2) for option in options), y.shape[2:], strict=True)
     rows, columns = (Line(*numbers) for numbers in kinds)

@@ -1,23 +1,27 @@
-"""An occluder that slides over an image: where it stops, and what that says of each pixel."""
+"""An occluder that slides over an image: its positions, and the images it gives."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from unpool.errors import OptionError
+from unpool.errors import OptionError, ShapeError
 
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels, x1 and y1 excluded."""
 
 Sides = int | tuple[int, int]
-"""Pixels down and across, or the same for both."""
+"""Height and width in pixels, or one number for both."""
+
+Baseline = float | Tensor
+"""The values of an occluder: a number, one a channel (C,), or an image (C, H, W)."""
 
 
 class Windows(NamedTuple):
-    """Where an occluder stops; each entry is for rows and for columns.
+    """The positions of an occluder on an image; each entry is for rows and for columns.
 
-    At the right and lower border it is cut, so that every pixel is covered.
+    At the right and lower border the occluder is cut, so that every pixel is covered.
 
     >>> Windows((6, 9), (4, 4), (2, 4)).shape, Windows((6, 9), (4, 4), (2, 4)).boxes()[2]
     ((2, 3), (8, 0, 9, 4))
@@ -25,11 +29,11 @@ class Windows(NamedTuple):
 
     size: tuple[int, int]  #: of the image, in pixels
     window: tuple[int, int]  #: of the occluder
-    stride: tuple[int, int]  #: from one stop to the next
+    stride: tuple[int, int]  #: from one position to the next
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of stops."""
+        """Rows and columns of positions."""
         rows, columns = (
             -(-(n - w) // s) + 1
             for n, w, s in zip(self.size, self.window, self.stride, strict=True)
@@ -37,7 +41,7 @@ class Windows(NamedTuple):
         return rows, columns
 
     def boxes(self) -> list[Box]:
-        """What it covers, row by row."""
+        """The covered pixels at each position, row by row."""
         (rows, columns), (high, wide), (down, across) = self.shape, self.window, self.stride
         corners = [(i * down, j * across) for i in range(rows) for j in range(columns)]
         return [
@@ -45,13 +49,13 @@ class Windows(NamedTuple):
         ]
 
     def spread(self, values: Tensor) -> Tensor:
-        """For each pixel, the mean over the stops whose occluder covers it.
+        """For each pixel, the mean over the positions at which it is covered.
 
         Args:
-            values: (rows, columns); those that are not a number are left out.
+            values: (rows, columns); NaN is left out.
 
         Returns:
-            (H, W) float64; not a number where nothing is left.
+            (H, W) float64; NaN where nothing is left.
 
         As in Captum's `Occlusion`.
 
@@ -64,33 +68,42 @@ class Windows(NamedTuple):
         return total / (down @ values.isfinite().double() @ across.T)
 
     def nearest(self, axis: int) -> Tensor:
-        """For each pixel along an axis, the stop whose middle is nearest, (H,) or (W,) int64."""
+        """For each pixel along an axis, the position with the nearest center, (H,) or (W,)."""
         n, count = self.size[axis], self.shape[axis]
         starts = torch.arange(count) * self.stride[axis]
-        middles = (starts + (starts + self.window[axis]).clamp(max=n) - 1) / 2
-        return (torch.arange(n)[:, None] - middles).abs().argmin(1)
+        centers = (starts + (starts + self.window[axis]).clamp(max=n) - 1) / 2
+        return (torch.arange(n)[:, None] - centers).abs().argmin(1)
 
     def _covers(self, axis: int) -> Tensor:
-        """Whether a pixel (rows) is covered at a stop (columns)."""
-        begins = torch.arange(self.shape[axis]) * self.stride[axis]
-        distance = torch.arange(self.size[axis])[:, None] - begins
+        """Whether a pixel (rows) is covered at a position (columns), as 0 or 1."""
+        starts = torch.arange(self.shape[axis]) * self.stride[axis]
+        distance = torch.arange(self.size[axis])[:, None] - starts
         return ((distance >= 0) & (distance < self.window[axis])).double()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: `size`, `occluder` and `stride`."""
+        return {
+            "size": list(self.size),
+            "occluder": list(self.window),
+            "stride": list(self.stride),
+        }
 
 
 def occluder_windows(
     size: tuple[int, int], window: Sides | None = None, stride: Sides | None = None
 ) -> Windows:
-    """Where an occluder stops on an image.
+    """The positions of an occluder on an image.
 
     Args:
         size: height and width of the image.
         window: height and width of the occluder; a fifth of the shorter side when not given.
-        stride: rows and columns from one stop to the next; half the window when not given.
+        stride: rows and columns from one position to the next; half the window when not given.
 
     Raises:
         OptionError: a window larger than the image, or a stride that leaves pixels out.
 
-    The paper gives neither; these are about those of MATLAB's `occlusionSensitivity`.
+    Zeiler and Fergus give neither default; these are about those of MATLAB's
+    `occlusionSensitivity`.
 
     >>> occluder_windows((224, 224)).window, occluder_windows((224, 224)).stride
     ((45, 45), (22, 22))
@@ -107,6 +120,36 @@ def occluder_windows(
     if not (1 <= down <= high and 1 <= across <= wide):
         raise OptionError(
             f"got a stride of {down} x {across} with an occluder of {high} x {wide}; wanted 1 or "
-            "more, and no more than the occluder, lest pixels be left out"
+            "more, and no more than the occluder, so that every pixel is covered"
         )
     return Windows(size, (high, wide), (down, across))
+
+
+def occluded(image: Tensor, baseline: Tensor, boxes: Sequence[Box]) -> Tensor:
+    """Copies of an image (1, C, H, W), each with one of some boxes taken from `baseline`."""
+    images = image.repeat(len(boxes), 1, 1, 1)
+    for copy, (x0, y0, x1, y1) in zip(images, boxes, strict=True):
+        copy[:, y0:y1, x0:x1] = baseline[:, y0:y1, x0:x1]
+    return images
+
+
+def baseline_image(baseline: Baseline, image: Tensor) -> Tensor:
+    """The values of an occluder at every pixel, (C, H, W).
+
+    Raises:
+        ShapeError: `image` is not (1, C, H, W) and floating-point, or `baseline` does not fit it.
+    """
+    if image.dim() != 4 or len(image) != 1 or not image.is_floating_point():
+        raise ShapeError(
+            f"got an image of {tuple(image.shape)} {image.dtype}; wanted one, (1, C, H, W), of "
+            "floating-point numbers, prepared as the model takes it"
+        )
+    color = torch.as_tensor(baseline, dtype=image.dtype, device=image.device)
+    color = color[:, None, None] if color.dim() == 1 else color
+    try:
+        return color.expand(image.shape[1:])
+    except RuntimeError:
+        raise ShapeError(
+            f"got a baseline of {tuple(color.shape)} for images of {tuple(image.shape[1:])}; "
+            f"wanted a number, one a channel ({image.shape[1]},), or an image"
+        ) from None

@@ -1,10 +1,10 @@
-"""Maps of stops as images."""
+"""Maps of positions as images."""
 
 import numpy as np
 import pytest
 import torch
 
-from unpool.visualize.occlusion.heatmaps import heat_panel, kind_panels, outlined, sheet
+from unpool.visualize.occlusion.result import heat_panel, kind_panels, outline_panel, sheet
 from unpool.visualize.occlusion.window import occluder_windows
 
 WINDOWS = occluder_windows((6, 9), 3, 3)
@@ -42,7 +42,7 @@ def test_many_kinds_share_the_last_color():
 
 def test_figures():
     image = np.zeros((6, 9, 3), np.uint8)
-    shown = outlined(image, WINDOWS)
+    shown, _ = outline_panel(image, WINDOWS)
     assert not image.any()
     assert (shown[:, :, 0] > 0).sum() == 8
     assert (shown[0:3, 3:6, 0].sum(), shown[1, 4, 0]) == (8 * 255, 0)
