@@ -17,7 +17,6 @@ from unpool.vision.figures import (
     mosaic,
     patch,
     plot,
-    plots_missing,
     write_figure,
 )
 from unpool.vision.images import read_image
@@ -51,7 +50,7 @@ def test_contact_sheet_cuts_long_captions():
 
 
 @pytest.mark.parametrize(("tiles", "columns", "width"), [(0, 1, 400), (1, 0, 400), (1, 9, 100)])
-def test_contact_sheet_says_what_does_not_fit(tiles, columns, width):
+def test_contact_sheet_refuses_what_does_not_fit(tiles, columns, width):
     with pytest.raises(ShapeError, match=rf"got {tiles} tiles for {columns} columns in {width}"):
         contact_sheet([(IMAGE, "")] * tiles, columns, width)
 
@@ -83,7 +82,7 @@ def test_patches_reach_beyond_the_image(box):
             assert cut[y - y0, x - x0].tolist() == expected
 
 
-def test_grids_and_patches_of_nothing_are_refused():
+def test_empty_grids_and_patches_are_refused():
     with pytest.raises(ShapeError, match="got 0 images for 2 columns; wanted one or more"):
         mosaic([], columns=2)
     with pytest.raises(ShapeError, match="of one size"):
@@ -105,9 +104,9 @@ def test_a_chart_is_as_high_as_its_values():
     assert shown.shape == (160, 200, 3)
 
 
-def test_a_chart_of_nothing_is_refused():
+def test_an_empty_chart_is_refused():
     for lines in ([], [[1.0]]):
-        with pytest.raises(ShapeError, match="a value for each place"):
+        with pytest.raises(ShapeError, match="a value for each position"):
             chart([0, 1], lines)
     assert (chart([0, 1], [[0, 0]]) < 255).any()
 
@@ -122,7 +121,7 @@ def test_images_are_joined_with_white_between():
     assert np.array_equal(join([black, gray], 0, gap=2), join([black, gray], 0, 2, 0))
 
 
-def test_fitted_keeps_pixels_or_their_mean():
+def test_fit_square_keeps_pixels_or_their_mean():
     checks = np.indices((3, 2)).sum(0)[:, :, None].repeat(3, 2).astype(np.uint8) % 2 * 200
     large = fit_square(checks, 10)
     assert np.array_equal(large[:9, 2:8], checks.repeat(3, 0).repeat(3, 1))
@@ -135,7 +134,7 @@ def test_captions_leave_the_image_as_it_is():
     assert add_caption(image, "a rather long caption for such an image").shape[1] > 120
 
 
-def test_what_is_written(tmp_path):
+def test_a_figure_and_its_values_are_written(tmp_path):
     image = np.full((5, 7, 3), 80, np.uint8)
     paths = write_figure(tmp_path / "new/chart.v1", image, {"a": [1, None]})
     assert [path.name for path in paths] == ["chart.v1.png", "chart.v1.json"]
@@ -159,10 +158,9 @@ def test_a_plot_is_written_whole_or_not_at_all(tmp_path):
 
 
 def test_without_matplotlib(monkeypatch, tmp_path):
-    """A chart among tiles leaves a note in its place, a file of its own is refused."""
+    """A chart among tiles becomes a note; a chart file is refused."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr("unpool.vision.figures.find_spec", lambda name: None)
-    assert "pip install 'unpool[plots]'" in plots_missing()
     assert chart([0, 1], [[0, 1]], "distance", size=(260, 180)).shape == (180, 260, 3)
     with pytest.raises(OptionError, match="matplotlib is not installed; install it: pip install"):
         plot(tmp_path / "a.png", (3, 2)).__enter__()

@@ -82,18 +82,16 @@ def nms(boxes: NDArray[Any], scores: NDArray[Any], threshold: float) -> NDArray[
 def square(boxes: NDArray[Any], enlarge: float = 1.2) -> NDArray[np.int64]:
     """The square of whole pixels around the center of each box.
 
-    Its side is `enlarge` times the longer side of the box, rounded, at least 1. Its corner is
-    rounded, too, so the center moves by at most half a pixel. Halves are rounded up (not to even),
-    so that a box shifted by whole pixels has the same square, shifted. It may extend beyond the
-    image.
-
-    Noh, Hong, Han 2015, who extend boxes 1.2 times; the authors' lists of boxes contain squares.
+    Its side is `enlarge` times the long side of the box, rounded, at least 1. Its corner is
+    rounded, too, so the center moves by at most half a pixel. The square may extend beyond the
+    image. Noh, Hong, Han 2015 extend boxes 1.2 times; the authors' lists of boxes contain squares.
 
     >>> square(np.array([[10, 10, 20, 15]])).tolist()
     [[9, 7, 21, 19]]
     """
     boxes = _as_boxes(boxes)
     low, high = boxes[:, :2], boxes[:, 2:]
+    # halves are rounded up, not to even: a box shifted by whole pixels has the same square, shifted
     side = np.maximum(np.floor(enlarge * (high - low).max(axis=1, keepdims=True) + 0.5), 1)
     corner = np.floor((low + high - side) / 2 + 0.5)
     return np.hstack([corner, corner + side]).astype(np.int64)
@@ -130,8 +128,8 @@ class Crop(NamedTuple):
     def take_labels(self, labels: NDArray[Any], fill: int = 255) -> NDArray[Any]:
         """Crop the box from labels, (H, W), and resize it to (side, side) with nearest neighbors.
 
-        They are the neighbors of the centers of the new pixels. (OpenCV's INTER_NEAREST, which the
-        authors used for training, rounds down, which shifts labels by up to half a pixel.)
+        Nearest to the centers of the new pixels. (OpenCV's INTER_NEAREST, which the authors used
+        for training, rounds down, which shifts labels by up to half a pixel.)
         """
         if labels.ndim != 2:
             raise ShapeError(
@@ -143,10 +141,7 @@ class Crop(NamedTuple):
         return cut[np.ix_(rows, columns)]
 
     def paste(
-        self,
-        scores: NDArray[np.float32],
-        canvas: NDArray[np.float32],
-        merge: np.ufunc = np.maximum,
+        self, scores: NDArray[np.float32], canvas: NDArray[np.float32], merge: np.ufunc = np.maximum
     ) -> None:
         """Resize scores, (K, side, side), to the box and merge them into a canvas, (K, H, W).
 
@@ -187,8 +182,8 @@ class Crop(NamedTuple):
 class Crops(NamedTuple):
     """Square crops for classification: the central square is resized, and a part of it cropped.
 
-    Zeiler, Fergus 2014, section 3: the smaller side is resized to 256, the center of 256 x 256 is
-    cropped, and of that ten crops of 224 x 224 are used (corners and center, flipped or not).
+    Zeiler, Fergus 2014, section 3: the short side is resized to 256, and of the central 256 x 256
+    ten crops of 224 x 224 are used (corners and center, flipped or not).
     """
 
     size: int = 224  #: S, the side of the crop in pixels
@@ -223,10 +218,8 @@ class Crops(NamedTuple):
         scale = side / self.enlarged
         top, left = (height - side) // 2 + y * scale, (width - side) // 2 + x * scale
         box = left, top, left + self.size * scale, top + self.size * scale
-        resized = Image.fromarray(image).resize(
-            (self.size, self.size), Image.Resampling.BILINEAR, box=box
-        )
-        return np.array(resized)
+        square, bilinear = (self.size, self.size), Image.Resampling.BILINEAR
+        return np.array(Image.fromarray(image).resize(square, bilinear, box=box))
 
 
 def _as_boxes(boxes: NDArray[Any]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from unpool.errors import OptionError, ShapeError
 from unpool.vision.figures import GRAY, legend
 from unpool.vision.images import Labels, Pixels, check_image, indexed_image
 
-_SPECK = 0.005  # fraction of an image below which a class is painted, but not named
+_SPECK = 0.005  # fraction of an image below which a class is colored, but not named
 
 
 def overlay(
@@ -28,9 +28,9 @@ def overlay(
 ) -> Pixels:
     """Show labels on their image: colors, white borders, and a legend with fractions of the area.
 
-    The legend names the classes on 0.5 % of the image or more. It stands in the corner with the
-    fewest labeled pixels, on at most a quarter of the image: its text shrinks, then its smallest
-    classes go, then all of it. Its font is ASCII.
+    The legend, in the corner with the fewest labeled pixels, names the classes that cover 0.5 % of
+    the image or more. To cover at most a quarter of the image it shrinks, then drops its smallest
+    classes, then is left out. Its font is ASCII.
 
     Args:
         image: the image, (H, W, 3) uint8, RGB.
@@ -38,7 +38,7 @@ def overlay(
         palette: colors of the first K classes, (K, 3) uint8, RGB, continued by `voc_palette`.
         names: class names; a class without one is shown by its number, 255 as "void".
         opacity: the weight of the colors, 0 to 1.
-        background: the class that stays bare.
+        background: the class that is not colored.
 
     Returns:
         A new image, (H, W, 3) uint8, RGB.
@@ -73,8 +73,8 @@ def overlay(
     areas = [(n, k) for k, n in enumerate(indexed.histogram()) if n >= least and k != background]
     rows = []
     for n, k in sorted(areas, reverse=True):
-        share = f"{n / labels.size:.0%}" if n >= 0.01 * labels.size else "<1%"
-        rows.append((tuple(colors[3 * k : 3 * k + 3]), f"{titles.get(k, k)}  {share}"))
+        fraction = f"{n / labels.size:.0%}" if n >= 0.01 * labels.size else "<1%"
+        rows.append((tuple(colors[3 * k : 3 * k + 3]), f"{titles.get(k, k)}  {fraction}"))
     _draw_legend(shown, labeled, rows)
     return shown
 
@@ -103,17 +103,18 @@ def to_images(
     color: bool = True,
     order: Literal["RGB", "BGR"] = "RGB",
 ) -> Pixels:
-    """Show signals, each with a contrast of its own.
+    """Show signed signals as images, each scaled by itself.
 
     Args:
         signal: (N, C, H, W) or (C, H, W), any range, for example of a `Projection`.
-        contrast: "sigmoid": the lowest 0.5 % of the values that are not zero are nearly black, and
-            as strong positive ones nearly white; zero is mid-gray. "linear": in proportion to the
-            largest magnitude; zero is mid-gray. "stretch": from the smallest value, black, to the
-            largest, white, wherever zero may be.
-        color: keep three channels as colors; otherwise, and for any other number of channels, their
-            sum is shown in gray.
-        order: of the three channels: "BGR" for networks that take images so.
+        contrast: "sigmoid": the lowest 0.5 % of the nonzero values are nearly black, positive ones
+            of that magnitude nearly white, and zero is mid-gray (Mahendran, Vedaldi 2016,
+            footnote 4). "linear": in proportion to the largest magnitude; zero is mid-gray.
+            "stretch": from black, the smallest value, to white, the largest, as figures of Zeiler,
+            Fergus 2014 are mostly reproduced.
+        color: show three channels as colors; otherwise, and for any other number of channels, show
+            their sum in gray.
+        order: of the three channels: "BGR" for networks with such input.
 
     Returns:
         (N, H, W, 3) uint8, RGB; N is 1 for a single signal.
@@ -121,9 +122,6 @@ def to_images(
     Raises:
         ShapeError: a signal of another shape.
         OptionError: an unknown contrast or order.
-
-    "sigmoid": Mahendran, Vedaldi 2016, footnote 4; "stretch": as Zeiler, Fergus 2014 are mostly
-    reproduced.
 
     >>> to_images(np.array([[[-1.0, 0.0, 1.0]]]), contrast="linear")[0, 0, :, 0].tolist()
     [0, 128, 255]
@@ -174,7 +172,7 @@ def _safe(scale: Any) -> float:
 
 
 def heat_map(values: ArrayLike, colors: Literal["viridis", "inferno"] = "viridis") -> Pixels:
-    """Show values as colors, from dark for the lowest to bright for the highest.
+    """Show values as colors, from dark, the lowest, to bright, the highest.
 
     Args:
         values: (H, W), any range; gray where they are not finite.
@@ -196,8 +194,8 @@ def heat_map(values: ArrayLike, colors: Literal["viridis", "inferno"] = "viridis
 
 
 def _borders(labels: Labels) -> NDArray[np.bool_]:
-    """Where another class begins to the right or below: lines that grow with the image."""
-    thick = max(1, round(min(labels.shape) / 400))
+    """Where another class begins to the right or below."""
+    thick = max(1, round(min(labels.shape) / 400))  # visible when a large image is shown reduced
     edge = np.zeros(labels.shape, np.bool_)
     edge[:, :-thick] |= labels[:, :-thick] != labels[:, thick:]
     edge[:-thick] |= labels[:-thick] != labels[thick:]
@@ -209,7 +207,7 @@ def _draw_legend(
     labeled: NDArray[np.bool_],
     rows: Sequence[tuple[tuple[int, ...], str]],
 ) -> None:
-    """Draw swatches and texts into a corner, on at most half the width and half the height."""
+    """Draw the legend into a corner, on at most half the width and half the height."""
     height, width = labeled.shape
     em = ImageFont.load_default(100)
     lengths = [em.getlength(text) / 100 for _, text in rows]

@@ -1,7 +1,6 @@
-"""The figure kit: tiles, captions, legends, grids and charts, and how they are written.
+"""The parts of all figures: tiles, captions, legends, grids and charts, and writing them.
 
-Every figure of the package is made of these parts. An image in memory is an (H, W, 3) uint8 array,
-RGB. Charts take matplotlib (`pip install 'unpool[plots]'`), and nothing else here does.
+Images are (H, W, 3) uint8 arrays, RGB. Only charts need matplotlib (`pip install 'unpool[plots]'`).
 """
 
 import io
@@ -24,7 +23,7 @@ Tile = tuple[Pixels, str]
 """An image with its caption."""
 
 GRAY = 128
-"""The value of zero in signed maps, and of what lies beyond the border of an image."""
+"""The value of zero in signed maps, and outside the border of an image."""
 
 COLORS: tuple[Color, ...] = (
     *((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167)),
@@ -53,7 +52,7 @@ def contact_sheet(tiles: Sequence[Tile], columns: int, width: int = 1200) -> Pix
         The sheet, (height, width, 3) uint8, RGB.
 
     Raises:
-        ShapeError: no tiles, no room for the columns, or an image of another shape or type.
+        ShapeError: no tiles, columns too narrow, or an image of another shape or type.
 
     >>> gray = np.full((20, 30, 3), 128, np.uint8)
     >>> contact_sheet([(gray, "input"), (gray, "output")], columns=2, width=300).shape[1]
@@ -99,13 +98,10 @@ def mosaic(images: Pixels | Sequence[Pixels], columns: int, gap: int = 2) -> Pix
             f"got {len(images)} images for {columns} columns; wanted one or more of one size, "
             "(H, W, 3), and a column or more"
         )
-    height, width = shape[0] + gap, shape[1] + gap
-    rows = -(-len(images) // columns)
-    sheet = np.full((rows * height - gap, columns * width - gap, shape[2]), 255, np.uint8)
-    for i, image in enumerate(images):
-        y, x = i // columns * height, i % columns * width
-        sheet[y : y + shape[0], x : x + shape[1]] = image
-    return sheet
+    blanks = [np.full(shape, 255, np.uint8)] * (-len(images) % columns)
+    tiles = [*images, *blanks]
+    rows = [join(tiles[i : i + columns], 1, gap) for i in range(0, len(tiles), columns)]
+    return join(rows, 0, gap)
 
 
 def join(images: Sequence[Pixels], axis: Literal[0, 1], gap: int = 8, align: float = 0) -> Pixels:
@@ -113,9 +109,9 @@ def join(images: Sequence[Pixels], axis: Literal[0, 1], gap: int = 8, align: flo
 
     Args:
         images: (H, W, 3) uint8 each, one or more, of any sizes.
-        axis: the direction in which they follow one another.
+        axis: the direction of the sequence.
         gap: white pixels between them.
-        align: where smaller ones stand across: 0 at the start, 0.5 in the middle.
+        align: of smaller ones, across the sequence: 0 at the start, 0.5 in the middle.
 
     >>> join([np.zeros((4, 6, 3), np.uint8), np.zeros((9, 2, 3), np.uint8)], 1, gap=1).shape
     (9, 9, 3)
@@ -134,11 +130,9 @@ def join(images: Sequence[Pixels], axis: Literal[0, 1], gap: int = 8, align: flo
 
 
 def scale_to(image: Pixels, side: int) -> Pixels:
-    """Enlarge an image a whole number of times, so that its cells stay sharp, or reduce it.
+    """Scale an image (H, W, 3) to a long side of at most `side`.
 
-    Args:
-        image: (H, W, 3) uint8.
-        side: the longer side is at most this long afterwards.
+    It is enlarged by a whole factor without interpolation, or reduced by area averaging.
 
     >>> scale_to(np.zeros((7, 5, 3), np.uint8), 22).shape
     (21, 15, 3)
@@ -164,15 +158,12 @@ def fit_square(image: Pixels, side: int) -> Pixels:
 
 
 def patch(image: Pixels, box: Sequence[int], fill: int = GRAY) -> Pixels:
-    """Cut a box out of an image; what lies beyond its border is gray.
+    """Cut a box out of an image (H, W, 3), with `fill` outside its border.
 
     Args:
         image: (H, W, 3) uint8.
         box: x0, y0, x1, y1 in pixels, x1 and y1 excluded.
-        fill: the value beyond the border.
-
-    Returns:
-        (y1 - y0, x1 - x0, 3) uint8.
+        fill: the value of pixels outside the image.
 
     Raises:
         ShapeError: a box without area.
@@ -216,10 +207,10 @@ def add_caption(image: Pixels, text: str, where: Literal["above", "left"] = "abo
 def legend(
     panel: Pixels, rows: Sequence[tuple[Sequence[int], str]], size: int, ink: str = "black"
 ) -> Pixels:
-    """Write color swatches and what they stand for over a panel, from its top.
+    """Draw color swatches with texts over a panel, from its top.
 
     Args:
-        panel: (H, W, 3) uint8, the ground.
+        panel: the background, (H, W, 3) uint8.
         rows: colors with their texts, which are cut at the right border.
         size: of the text, in pixels; a row is 1.3 times as high.
         ink: the color of the text, and of the outlines of the swatches.
@@ -253,7 +244,7 @@ def _cell(image: Pixels, caption: str, side: int) -> Image.Image:
 
 
 def _cut(text: str, font: Any, width: float) -> str:
-    """As much of a text as fits, with an ellipsis if that is not all."""
+    """As much of a text as fits, with an ellipsis if it is cut."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
@@ -264,31 +255,21 @@ def _cut(text: str, font: Any, width: float) -> str:
 # ---- charts, by matplotlib -----------------------------------------------------------------------
 
 
-def plots_missing(what: str = "plots/curves.png") -> str:
-    """Why charts cannot be drawn into a file, as a note; "" if they can."""
-    if find_spec("matplotlib") is not None:
-        return ""
-    return f"{what} is left out, for want of matplotlib: pip install 'unpool[plots]'"
-
-
 @contextmanager
 def plot(
     path: str | Path, size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any
 ) -> Iterator[Any]:
-    """Give the axes of a chart to draw on; on success it is written as PNG, atomically.
+    """Give matplotlib axes to draw on; on success the chart is written as PNG, atomically.
 
     Args:
         path: the file.
         size: width and height in hundreds of pixels.
-        rows: of panels.
+        rows: of panels; with several panels, an array of axes is given.
         columns: of panels.
         options: of matplotlib's `Figure.subplots`, such as sharex.
 
-    Yields:
-        Matplotlib axes; an array of them if there are several panels.
-
     Raises:
-        OptionError: matplotlib is not installed; see `plots_missing`.
+        OptionError: matplotlib is not installed.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "loss.png"
@@ -312,32 +293,32 @@ def chart(
     size: tuple[int, int] = (260, 180),
     colors: Sequence[Color] = COLORS,
 ) -> Pixels:
-    """A small chart to be put among tiles: lines over a common axis, from 0 up.
+    """A small line chart as an image, to be placed among tiles.
 
     Args:
-        x: places on the axis, in ascending order.
-        lines: values of each line, as many as places, 0 or above.
-        caption: stands above.
-        top: the upper end of the axis; above the largest value when not given.
+        x: positions on the horizontal axis, ascending.
+        lines: values of each line, one for each position, 0 or above.
+        caption: title of the chart.
+        top: upper end of the vertical axis, which begins at 0; by default above the largest value.
         size: width and height in pixels.
         colors: of the lines, in turn.
 
     Returns:
-        (height, width, 3) uint8; without matplotlib, a note of how to get it.
+        (height, width, 3) uint8; without matplotlib, a note of how to install it.
 
     Raises:
-        ShapeError: no lines, or one of another length.
+        ShapeError: no lines, or a line of another length than `x`.
 
     >>> chart([0, 1, 2], [[0, 1, 4], [1, 1, 1]], "distance", size=(200, 100)).shape
     (100, 200, 3)
     """
     if not lines or not len(x) or any(len(line) != len(x) for line in lines):
         raise ShapeError(
-            f"got lines of {[len(line) for line in lines]} values for {len(x)} places; wanted one "
-            "line or more, each with a value for each place"
+            f"got lines of {[len(line) for line in lines]} values for {len(x)} positions; wanted "
+            "one line or more, each with a value for each position"
         )
     width, height = size
-    if plots_missing():  # the rest of the figure took long, and is worth having
+    if find_spec("matplotlib") is None:  # the rest of the figure took long, and is worth having
         blank = np.full((height, width, 3), 255, np.uint8)
         note = add_caption(blank, "(chart: pip install 'unpool[plots]')")
         return add_caption(note, caption)[:height, :width]
@@ -370,18 +351,15 @@ def _figure(size: tuple[float, float]) -> Any:
 
 
 def write_figure(stem: str | Path, image: Pixels, facts: Mapping[str, Any]) -> list[Path]:
-    """Write STEM.png, a figure, and STEM.json, what it shows, each atomically.
+    """Write a figure to STEM.png and its values to STEM.json, each atomically; returns both paths.
 
     Args:
-        stem: the path without an ending; its name may hold dots.
+        stem: the path without suffix; its name may contain dots.
         image: (H, W, 3) uint8, RGB.
         facts: plain values; NaN becomes null.
-
-    Returns:
-        Both paths.
     """
     stem = Path(stem)
-    figure, text = (stem.with_name(f"{stem.name}.{end}") for end in ("png", "json"))
+    figure, text = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "json"))
     write_image(figure, image)
     write_json(text, dict(facts))
     return [figure, text]

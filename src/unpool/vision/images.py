@@ -92,10 +92,10 @@ def read_image(source: Readable, *, max_pixels: int = MAX_PIXELS, animated: bool
 
 
 def upright(im: Image.Image) -> Pixels:
-    """A Pillow image of any mode as a viewer shows it: turned by its EXIF, in color, on white.
+    """A Pillow image of any mode as a viewer shows it: upright, RGB, on white.
 
     Raises:
-        ImageError: values without a known white.
+        ImageError: the range of its values is unknown.
     """
     turn = _turn(im)
     im.load()
@@ -264,7 +264,7 @@ def _quiet() -> Iterator[None]:
     """Ignore Pillow's warnings (odd metadata; sizes, checked here) while any thread reads.
 
     `warnings.catch_warnings` is not thread-safe: all threads share one list of filters, so one
-    would restore the list while another still needs its filter, or keep that filter forever.
+    could restore it while another still needs its filter, or keep that filter forever.
     """
     global _reading
     with _lock:

@@ -1,4 +1,4 @@
-"""Images of every usual kind, as one: (H, W, 3) uint8, RGB."""
+"""Images of every usual kind as arrays (H, W, 3) uint8, RGB."""
 
 import os
 from typing import Any
@@ -40,7 +40,9 @@ def as_image(image: Any) -> Pixels:
         return _from_array(_channels_last(image.detach().cpu()), "a tensor")
     if isinstance(image, str | os.PathLike | bytes) or hasattr(image, "read"):
         return read_image(image)
-    raise ImageError(f"got {_article(image)} for an image; wanted {_KINDS}: convert it to one")
+    kind = type(image).__name__
+    article = "an" if kind[0] in "aeiouAEIOU" else "a"
+    raise ImageError(f"got {article} {kind} for an image; wanted {_KINDS}: convert it to one")
 
 
 def _from_pillow(image: Image.Image) -> Pixels:
@@ -48,7 +50,7 @@ def _from_pillow(image: Image.Image) -> Pixels:
         return upright(image)
     except ImageError as error:
         raise ImageError(f"got a Pillow image that {error}") from None
-    except Exception as error:  # pixels are read late, and decoders raise nearly every type
+    except Exception as error:  # Pillow decodes lazily, and its decoders raise nearly every type
         raise ImageError(
             f"got a Pillow image whose pixels cannot be read ({error}); open its file again, and "
             "do not close it before its pixels are used"
@@ -102,8 +104,3 @@ def _as_uint8(array: NDArray[Any], kind: str) -> Pixels:
             "pixels go from 0 to 1: divide them by 255, or convert them to uint8"
         )
     return np.rint(array * 255).astype(np.uint8)
-
-
-def _article(value: object) -> str:
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

@@ -1,8 +1,8 @@
 """Metrics of segmentation: a confusion matrix over the data set, and the scores derived from it.
 
-Label maps have K classes, 0..K-1; the truth may have an ignore value (255, "void"), whose pixels
-are not counted. The matrices of images are summed, and scores computed from the sum. (The mean of
-the IoU of single images is a different figure, and not the published one.)
+Label maps have K classes, 0..K-1; pixels of the truth with the ignore value (255, "void") are not
+counted. Scores are computed from the sum of the matrices of all images. (The mean of the IoU of
+single images is a different figure, and not the published one.)
 """
 
 import math
@@ -20,11 +20,11 @@ from unpool.errors import DataError, OptionError, ShapeError
 class Scores(NamedTuple):
     """The scores of a confusion matrix, 0..1; NaN where nothing was counted."""
 
-    miou: float  # mean of `iou` over the classes that have one
-    iou: NDArray[np.float64]  # (K,), NaN for a class neither in the truth nor predicted
-    pixel_accuracy: float  # fraction of the pixels with the right label
-    mean_accuracy: float  # the same fraction of each class, averaged over the classes in the truth
-    frequency_weighted_iou: float  # mean of `iou`, weighted by the true pixels of each class
+    miou: float  #: mean of `iou` over the classes that have one
+    iou: NDArray[np.float64]  #: (K,), NaN for a class neither in the truth nor predicted
+    pixel_accuracy: float  #: fraction of the pixels with the right label
+    mean_accuracy: float  #: mean over the classes in the truth of the accuracy on their pixels
+    frequency_weighted_iou: float  #: mean of `iou`, weighted by the true pixels of each class
 
 
 def confusion_matrix(
@@ -94,8 +94,8 @@ def bootstrap_interval(
     Args:
         matrices: (N, K, K), a confusion matrix for each image.
         level: fraction of the samples inside the interval.
-        samples: the number of samples.
-        seed: seeds the samples.
+        samples: number of samples.
+        seed: of the random generator.
 
     Raises:
         ShapeError: the matrices are not (N, K, K).
@@ -118,10 +118,10 @@ def bootstrap_interval(
             f"got level {level}, samples {samples}; wanted 0 < level < 1, samples >= 1"
         )
     images = len(matrices)
-    drawn = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), samples)
+    counts = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), samples)
     # intersections and unions add up over images, and float64 holds the sums exactly
     right, union = matrices.diagonal(axis1=1, axis2=2), _union(matrices)
-    miou = _mean(_ratio(*(drawn.astype(np.float64) @ counts for counts in (right, union))))
+    miou = _mean(_ratio(*(counts.astype(np.float64) @ pixels for pixels in (right, union))))
     low, high = np.nanquantile(miou, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -171,7 +171,7 @@ def boundary_f1(
 
 
 def _outline(labels: NDArray[Any], k: int, ignore: int) -> NDArray[np.bool_]:
-    """The pixels of class `k` with a neighbor of another class."""
+    """The pixels of class `k` with one of four neighbors in another class."""
     own: NDArray[np.bool_] = labels == k
     other = ~own & (labels != ignore)
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))

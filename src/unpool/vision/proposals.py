@@ -17,7 +17,7 @@ from unpool.vision.boxes import clip
 from unpool.vision.images import Pixels, check_image
 from unpool.vision.sizes import reduced
 
-_FLAT = 1e-3  # weaker edges are rounding errors; a step of one gray level, blurred, has 2e-3
+_FLAT = 1e-3  # weaker edges are rounding errors; a blurred step of one gray level has 2e-3
 _MOST = 2**20  # larger images are reduced to this many pixels
 _SMALLEST = 16  # the smallest side of boxes of the grid, in pixels
 
@@ -25,15 +25,15 @@ _SMALLEST = 16  # the smallest side of boxes of the grid, in pixels
 class Proposals(NamedTuple):
     """Boxes that may contain an object, best first."""
 
-    boxes: NDArray[np.int32]  # (P, 4) x0, y0, x1, y1 inside the image; x1, y1 excluded
-    scores: NDArray[np.float32]  # (P,), descending
+    boxes: NDArray[np.int32]  #: (P, 4) x0, y0, x1, y1 inside the image; x1, y1 excluded
+    scores: NDArray[np.float32]  #: (P,), descending
 
 
 def propose(image: Pixels, method: str = "edgeboxes", count: int = 2000) -> Proposals:
     """Propose at most `count` boxes in an image, (H, W, 3) uint8 RGB, by "edgeboxes" or "grid".
 
-    An image of more than 1024 x 1024 pixels is reduced to as many: the settings of EdgeBoxes are in
-    pixels of such images, and its time grows with the number of pixels.
+    A larger image is reduced to 1024 x 1024 pixels: the settings of EdgeBoxes are in pixels of such
+    images, and its time grows with the number of pixels.
 
     Raises:
         OptionError: the method is unknown or not installed.

@@ -1,8 +1,8 @@
-"""Sizes of images; scores of large ones are kept at a smaller size, labels at the full one.
+"""Sizes of images; scores of large images are kept at a reduced size, labels at the full one.
 
-Scores of 21 classes take 84 bytes a pixel, two gigabytes for an image of 24 megapixels. No
-network here sees so much detail, so beyond `LARGEST` pixels it is the reduced image that is
-segmented, and its scores are interpolated, a band of rows at a time.
+Scores of 21 classes take 84 bytes a pixel, two gigabytes for an image of 24 megapixels, and no
+network here uses so much detail: beyond `LARGEST` pixels, the reduced image is segmented, and its
+scores are interpolated, a band of rows at a time.
 """
 
 import cv2
@@ -20,12 +20,7 @@ _BAND = 256  # rows
 
 
 def resize(image: Pixels, long_side: int, least: int = 1) -> Pixels:
-    """Resize an image so that its long side is `long_side` and its short one `least` or more.
-
-    Args:
-        image: (H, W, 3) uint8.
-        long_side: of the result, in pixels.
-        least: lower bound of both sides, in pixels.
+    """Resize an image (H, W, 3) to a long side of `long_side`; both sides are at least `least`.
 
     >>> resize(np.zeros((30, 60, 3), np.uint8), 20).shape
     (10, 20, 3)

@@ -1,4 +1,4 @@
-"""Find the images that inputs of the command line name, and name their results."""
+"""Find the images named by inputs of the command line, and name their results."""
 
 import glob
 import itertools
@@ -19,18 +19,14 @@ _SUFFIXES = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
 class Source(NamedTuple):
     """An image to read, and the name of its results in the output folder."""
 
-    path: Path | None  # None for standard input
-    name: PurePosixPath  # relative, without suffix; append suffixes, since it may contain dots
+    path: Path | None  #: None for standard input
+    name: PurePosixPath  #: relative, without suffix; append suffixes, since it may contain dots
 
     def __str__(self) -> str:
         return "-" if self.path is None else str(self.path)
 
     def read(self) -> Pixels:
-        """The upright image, RGB (H, W, 3) uint8.
-
-        Raises:
-            ImageError: it cannot be read.
-        """
+        """The upright image, (H, W, 3) uint8 RGB, or an `ImageError`."""
         return read_image(sys.stdin.buffer if self.path is None else self.path)
 
 
@@ -54,25 +50,22 @@ _Item: TypeAlias = tuple[Path, Path] | Unusable  # an image and the folder its n
 def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
     """Find the images named by files, folders, patterns, list files or `-`.
 
-    In folders (searched recursively) and patterns (`*`, `?`, `[...]`, `**`), files with the suffix
-    of an image are taken, hidden ones skipped, and names keep the tree below. A file named directly
-    is taken whatever its suffix, except `.txt`: this lists one file per line, relative to its own
-    folder or else to the current one; blank lines and lines with `#` are skipped. Images are not
-    opened, so broken ones are found, too.
+    Folders (searched recursively) and patterns (`*`, `?`, `[...]`, `**`) give their files with the
+    suffix of an image, except hidden ones and those in the output folder, which are results of an
+    earlier run; names keep the tree below. A file named directly is taken whatever its place and
+    suffix, except `.txt`: this lists one file per line, relative to its own folder or else to the
+    current one; blank lines and lines with `#` are skipped. Images are not opened, so broken ones
+    are found, too.
 
-    Searches skip the output folder, where images are results of an earlier run. Files named
-    directly are taken from anywhere.
-
-    Names differ even if case is ignored, so results never overwrite one another: two images that
-    would be `cat` become `cat_jpg` and `cat_png`, and then `cat_jpg_2`.
+    Names differ even if case is ignored, so results never overwrite one another: two images named
+    `cat` become `cat_jpg` and `cat_png`, and then `cat_jpg_2`.
 
     Args:
         inputs: what the user typed, in order.
         output: the folder for the results; it need not exist.
 
     Returns:
-        Every image once, folders and patterns sorted by path; and the inputs that do not exist or
-        name no image.
+        Every image once, those of a folder or pattern sorted by path, and the unusable inputs.
 
     Raises:
         ImageError: no input names an image.
@@ -187,8 +180,9 @@ def _walk(folder: Path) -> Iterator[Path | Unusable]:
     for parent, folders, files in os.walk(folder, onerror=lambda e: locked.append(e.filename)):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(parent, name) for name in files if not name.startswith("."))
-    for name in locked:
-        yield Unusable(name, f"{name}: cannot be listed; change its permissions")
+    yield from (
+        Unusable(name, f"{name}: cannot be listed; change its permissions") for name in locked
+    )
 
 
 def _listed(path: Path) -> Iterator[_Item]:
