@@ -1,5 +1,6 @@
 """The options that commands share, and what is said of values that do not fit."""
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -129,6 +130,45 @@ EXACT = click.option(
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a line.")
 QUIET = click.option("--quiet", is_flag=True, help="Show neither progress nor tables.")
+
+
+def numbers(example: str, *counts: int) -> Callable[..., Any]:
+    """A callback that parses finite numbers with commas between them.
+
+    Args:
+        example: shown where a value does not fit.
+        counts: how many numbers are accepted; any number of them when not given.
+    """
+
+    def parse(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        if value is None or isinstance(value, tuple):  # a tuple if the option is repeatable
+            return value if value is None else tuple(parse(ctx, param, one) for one in value)
+        try:
+            found = tuple(float(part) for part in value.split(","))
+        except ValueError:
+            found = ()
+        fits = len(found) in counts if counts else found
+        if not fits or not all(map(math.isfinite, found)):
+            message = f"got {value!r}; wanted numbers with commas, such as {example}."
+            raise click.BadParameter(message, ctx, param)
+        return found
+
+    return parse
+
+
+def position(*words: str) -> Callable[..., Any]:
+    """A callback that parses ROW,COLUMN; some words are accepted in its place."""
+
+    def parse(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+        if value is None or value in words:
+            return value
+        parts = value.split(",")
+        if len(parts) == 2 and all(part.strip().isdecimal() for part in parts):
+            return int(parts[0]), int(parts[1])
+        wanted = f"{', '.join(words)}, or ROW,COLUMN" if words else "ROW,COLUMN"
+        raise click.BadParameter(f"got {value!r}; wanted {wanted}, such as 3,5.", ctx, param)
+
+    return parse
 
 
 def typed(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,20 @@
 
 import click
 
-from unpool.cli.generate import compare, sequences, units, views
+from unpool.cli.generate.sequences import correspond, interpolate, morph, transform
+from unpool.cli.generate.units import filters, mask, unit, zoom
+from unpool.cli.generate.views import compare, grid, list_, view
 
 __all__ = ["generate"]
 
 
-@click.group()
+@click.group(
+    commands=[
+        *(list_, view, grid, compare),
+        *(interpolate, morph, transform, correspond),
+        *(mask, unit, zoom, filters),
+    ]
+)
 def generate() -> None:
     """Generate images of objects: chairs, with the default weights.
 
@@ -18,20 +26,3 @@ def generate() -> None:
              unpool generate view --style 0 --azimuth 30 -o chair.png
              unpool generate morph --from 0 --to 1 -o morph.gif
     """
-
-
-for command in (
-    views.list_,
-    views.view,
-    views.grid,
-    sequences.interpolate,
-    sequences.morph,
-    sequences.transform,
-    sequences.correspond,
-    units.mask,
-    units.unit,
-    units.zoom,
-    units.filters,
-    compare.compare,
-):
-    generate.add_command(command)

@@ -1,8 +1,9 @@
-"""The options that the commands of `unpool generate` share, and how they write their results."""
+"""The shape that all commands of `unpool generate` share: options, generator, output file."""
 
-import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,54 @@ if TYPE_CHECKING:
     from unpool.generate import GeneratedImage, Generator, Style
     from unpool.vision.images import Pixels
 
-Command = Callable[..., Any]
+Option = Callable[[Any], Any]
+"""A decorator that gives an option to a command."""
 
 IMAGES, ANIMATIONS = (".png", ".jpg", ".jpeg"), (".gif", ".mp4")
 
+_STYLE_HELP = (
+    "A style by name or index, or fractions of several, A=1,B=-1,C=1; `unpool generate list` shows "
+    "the styles."
+)
+STYLE = click.option("--style", required=True, metavar="STYLE", help=_STYLE_HELP)
+STYLES = click.option(
+    "--style", "styles", multiple=True, metavar="STYLE", help=f"{_STYLE_HELP} Repeatable."
+)
+ENDS: tuple[Option, ...] = (
+    click.option("--from", "first", required=True, metavar="STYLE", help=_STYLE_HELP),
+    click.option("--to", "last", required=True, metavar="STYLE", help="Another style."),
+)
+BACKGROUND = click.option(
+    "--background", metavar="COLOR", help="A name or #rrggbb.  [default: white]"
+)
+FPS = click.option(
+    "--fps",
+    type=click.FloatRange(1, 50),
+    default=15,
+    help="Frames per second of an animation.  [default: 15]",
+)
+COUNT = click.option("--count", type=click.IntRange(2, 1000), help="Number of images.")
+LIST_LAYERS = click.option("--list-layers", is_flag=True, help="List the layers and exit.")
 
-class File(click.Path):
+
+def view_options(azimuth: float, elevation: float) -> tuple[Option, ...]:
+    """The options for the view; their defaults, shown here, are those of the called function."""
+    return tuple(
+        click.option(f"--{name}", type=float, help=f"{text} the object.  [default: {value:g}]")
+        for name, text, value in (
+            ("azimuth", "Degrees around", azimuth),
+            ("elevation", "Degrees above", elevation),
+        )
+    )
+
+
+def scale_option(default: int = 1) -> Option:
+    """The option to enlarge images."""
+    text = f"Factor by which images are enlarged.  [default: {default}]"
+    return click.option("--scale", type=click.IntRange(1, 32), default=default, help=text)
+
+
+class _File(click.Path):
     """A file to write, whose suffix selects the format."""
 
     def __init__(self, *suffixes: str) -> None:
@@ -38,200 +81,149 @@ class File(click.Path):
         return path
 
 
-def pair(example: str, alone: bool = False) -> Callable[..., Any]:
-    """A callback that parses two numbers with a comma; if `alone`, one number for both too."""
+@dataclass(frozen=True)
+class Job:
+    """The generator of a command, and the file that it writes."""
 
-    def parse(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-        if value is None or isinstance(value, tuple):
-            return value if value is None else tuple(parse(ctx, param, one) for one in value)
-        try:
-            numbers = tuple(float(part) for part in value.split(","))
-        except ValueError:
-            numbers = ()
-        fits = len(numbers) == 2 or (alone and len(numbers) == 1)
-        if not fits or not all(map(math.isfinite, numbers)):
-            message = f"got {value!r}; wanted numbers such as {example}."
-            raise click.BadParameter(message, ctx, param)
-        return numbers[0], numbers[-1]
+    generator: "Generator"
+    weights: str
+    output: Path  #: None only where the file is optional
+    as_json: bool
+    quiet: bool
+    scale: int = 1
+    background: str | None = None
+    fps: float = 15
 
-    return parse
+    @property
+    def animated(self) -> bool:
+        """Whether the output is an animation."""
+        return self.output.suffix.lower() in ANIMATIONS
 
+    def style(self, text: str) -> "Style":
+        """A style as it was typed."""
+        from unpool.generate import parse_style
 
-def amounts(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> Any:
-    """A callback that parses several NAME=AMOUNT into pairs."""
-    pairs = []
-    for value in values:
-        name, _, amount = value.partition("=")
-        try:
-            pairs.append((name.strip(), float(amount)))
-            if not math.isfinite(pairs[-1][1]):
-                raise ValueError
-        except ValueError:
-            message = f"got {value!r}; wanted NAME=AMOUNT, such as zoom=0.3."
-            raise click.BadParameter(message, ctx, param) from None
-    return pairs
+        return text if text in self.generator.styles else parse_style(text)
 
+    def sequence(self, images: "list[GeneratedImage]") -> "list[GeneratedImage]":
+        """The images; in an animation, forward and then backward, so that it loops."""
+        return images + images[-2:0:-1] if self.animated else images
 
-def chain(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Several options as one decorator, in this order."""
+    def save(
+        self,
+        images: "Sequence[GeneratedImage | Pixels]",
+        columns: int,
+        captions: Sequence[str] = (),
+    ) -> list[int]:
+        """Write images as a sheet or, by the suffix, an animation; returns its width and height.
 
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
+        Args:
+            images: row by row, or in the order of time; arrays are (H, W, 3) uint8, RGB.
+            columns: of a sheet.
+            captions: of the images of a sheet; without them, images are closer together.
+        """
+        from unpool.generate import GeneratedImage, write_animation
+        from unpool.generate.result import enlarge
+        from unpool.vision.figures import contact_sheet, mosaic
+        from unpool.vision.images import write_image
 
-    return decorate
+        pixels = [
+            image.on(self.background or "white") if isinstance(image, GeneratedImage) else image
+            for image in images
+        ]
+        if self.animated:
+            write_animation(self.output, pixels, fps=self.fps, scale=self.scale)
+            height, width = pixels[0].shape[:2]
+            return [width * self.scale, height * self.scale]
+        if captions:
+            columns = min(columns, len(pixels))
+            large = [enlarge(image, self.scale) for image in pixels]
+            side = max(max(image.shape[:2]) for image in large)
+            tiles = list(zip(large, captions, strict=True))
+            sheet = contact_sheet(tiles, columns, columns * (side + 10) + 10)
+        else:
+            sheet = enlarge(mosaic(pixels, columns), self.scale)
+        write_image(self.output, sheet)
+        return [sheet.shape[1], sheet.shape[0]]
 
+    def write(
+        self,
+        images: "Sequence[GeneratedImage]",
+        columns: int,
+        facts: Mapping[str, Any],
+        captions: Sequence[str] = (),
+    ) -> None:
+        """Write images, as `save` does, and print the file, its size, facts and notes."""
+        size = self.save(images, columns, captions)
+        self.report({"size": size, **facts}, [image.note for image in images])
 
-def output(default: str, *suffixes: str) -> Callable[[Command], Command]:
-    """The option for the file to write, with one of these suffixes."""
-    return click.option(
-        "-o",
-        "--output",
-        type=File(*suffixes),
-        default=default,
-        metavar="FILE",
-        help=f"File to write: {', '.join(suffixes)}.  [default: {default}]",
-    )
+    def report(self, facts: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
+        """Print the file that was written, facts about it, and notes on its images."""
+        notes = [*dict.fromkeys(filter(None, notes))]
+        if self.as_json:
+            console.print_json({"output": str(self.output), **facts, "notes": notes})
+        elif not self.quiet:
+            if notes:
+                others = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
+                console.print_error(f"note: {notes[0]}{others}")
+            text = ", ".join(f"{n} {v}" for n, v in facts.items() if not isinstance(v, list | dict))
+            click.echo(f"{self.output}{': ' * bool(text)}{text}")
 
-
-def view_options(azimuth: float, elevation: float) -> Callable[[Command], Command]:
-    """The options for the view; their defaults, shown here, are those of the called function."""
-    around, above = f"{azimuth:g}", f"{elevation:g}"
-    return chain(
-        click.option(
-            "--azimuth", type=float, help=f"Degrees around the object.  [default: {around}]"
-        ),
-        click.option(
-            "--elevation", type=float, help=f"Degrees above the object.  [default: {above}]"
-        ),
-    )
-
-
-def typed_view(options: dict[str, Any]) -> dict[str, Any]:
-    """The view, as far as it was typed."""
-    return typed({name: options[name] for name in ("azimuth", "elevation")})
-
-
-WEIGHTS = click.option(
-    "--weights",
-    default="chairs",
-    metavar="NAME|FOLDER",
-    help="Weights that come with the package, or a folder of weights.  [default: chairs]",
-)
-_STYLE_HELP = (
-    "A style by name or index, or fractions of several, A=1,B=-1,C=1; `unpool generate list` shows "
-    "the styles."
-)
-STYLE = click.option("--style", required=True, metavar="STYLE", help=_STYLE_HELP)
-STYLES = click.option(
-    "--style", "styles", multiple=True, metavar="STYLE", help=f"{_STYLE_HELP} Repeatable."
-)
-ENDS = chain(
-    click.option("--from", "first", required=True, metavar="STYLE", help=_STYLE_HELP),
-    click.option("--to", "last", required=True, metavar="STYLE", help="Another style."),
-)
-BACKGROUND = click.option(
-    "--background", default="white", metavar="COLOR", help="A name or #rrggbb.  [default: white]"
-)
-TIMES = click.IntRange(1, 32)
+    def print_layers(self, names: Sequence[str]) -> None:
+        """Print the names of layers: what --list-layers does."""
+        for name in names:
+            if self.as_json:
+                console.print_json({"layer": name})
+            else:
+                click.echo(name)
 
 
-def scale_option(default: int = 1) -> Callable[[Command], Command]:
-    """The option to enlarge images."""
-    text = f"Factor by which images are enlarged.  [default: {default}]"
-    return click.option("--scale", type=TIMES, default=default, help=text)
+def command(
+    output: str | None, suffixes: Sequence[str], *options: Option, name: str | None = None
+) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command of a function `(job, **options)`.
 
-
-SCALE = scale_option()
-FPS = click.option(
-    "--fps",
-    type=click.FloatRange(1, 50),
-    default=15,
-    help="Frames per second of an animation.  [default: 15]",
-)
-COUNT = click.option("--count", type=click.IntRange(2, 1000), help="Number of images.")
-SHARED = chain(WEIGHTS, DEVICE, JSON, QUIET)
-
-
-def load(options: dict[str, Any]) -> "Generator":
-    """The generator of the shared options, which are removed from the dictionary."""
-    from unpool.generate import Generator
-
-    weights, device = options.pop("weights"), options.pop("device")
-    return Generator.from_pretrained(weights, device=device or "auto")
-
-
-def parse_styles(texts: Sequence[str], generator: "Generator") -> "list[Style]":
-    """The styles that were typed, or all styles of the generator."""
-    from unpool.generate import parse_style
-
-    known = generator.styles
-    return [text if text in known else parse_style(text) for text in texts] or list(known)
-
-
-def is_animation(path: Path) -> bool:
-    """Whether the suffix is that of an animation."""
-    return path.suffix.lower() in ANIMATIONS
-
-
-def there_and_back(images: "list[GeneratedImage]") -> "list[GeneratedImage]":
-    """The images of a looped animation: forward, then backward."""
-    return images + images[-2:0:-1]
-
-
-def write(
-    path: Path, images: "Sequence[Pixels]", columns: int, scale: int, fps: float = 15
-) -> list[int]:
-    """Write images as a sheet or, by the suffix, an animation; returns its width and height.
+    Only options that were typed are passed on; the defaults are those of the application.
 
     Args:
-        path: the file.
-        images: (H, W, 3) uint8 each, row by row, or in the order of time.
-        columns: of a sheet.
-        scale: factor by which images are enlarged.
-        fps: frames per second of an animation.
+        output: the default output file; None if the command can do without one.
+        suffixes: those that the output can have.
+        options: besides those that all commands have.
+        name: of the command, if it is not that of the function.
     """
-    from unpool.generate import write_animation
-    from unpool.generate.result import enlarge
-    from unpool.vision.figures import mosaic
-    from unpool.vision.images import write_image
+    shared: tuple[Option, ...] = (
+        click.option(
+            "-o",
+            "--output",
+            type=_File(*suffixes),
+            default=output,
+            metavar="FILE",
+            help=f"File to write: {', '.join(suffixes)}."
+            + (f"  [default: {output}]" if output else ""),
+        ),
+        click.option(
+            "--weights",
+            default="chairs",
+            metavar="NAME|FOLDER",
+            help="Weights that come with the package, or a folder of weights.  [default: chairs]",
+        ),
+        DEVICE,
+        JSON,
+        QUIET,
+    )
 
-    if is_animation(path):
-        write_animation(path, images, fps=fps, scale=scale)
-        height, width = images[0].shape[:2]
-        return [width * scale, height * scale]
-    sheet = enlarge(mosaic(list(images), columns), scale)
-    write_image(path, sheet)
-    return [sheet.shape[1], sheet.shape[0]]
+    def decorate(function: Callable[..., None]) -> click.Command:
+        @wraps(function)
+        def run(weights: str, device: str | None, **options: Any) -> None:
+            from unpool.generate import Generator
 
+            generator = Generator.from_pretrained(weights, device=device or "auto")
+            shared = ("output", "as_json", "quiet", "scale", "background", "fps")
+            own = {name: options.pop(name) for name in shared if name in options}
+            function(Job(generator, weights, **own), **typed(options))
 
-def write_captioned(
-    path: Path, tiles: "Sequence[tuple[Pixels, str]]", columns: int, scale: int
-) -> list[int]:
-    """Write images as a sheet with a caption below each; returns its width and height."""
-    from unpool.generate.result import enlarge
-    from unpool.vision.figures import contact_sheet
-    from unpool.vision.images import write_image
+        for option in reversed((*options, *shared)):
+            run = option(run)
+        return click.command(name)(run)
 
-    columns = min(columns, len(tiles))
-    side = max(max(image.shape[:2]) for image, _ in tiles) * scale
-    width = columns * (side + 10) + 10
-    sheet = contact_sheet([(enlarge(p, scale), text) for p, text in tiles], columns, width)
-    write_image(path, sheet)
-    return [sheet.shape[1], sheet.shape[0]]
-
-
-def print_written(
-    options: dict[str, Any], path: Path, images: "Sequence[GeneratedImage]", /, **facts: Any
-) -> None:
-    """Print the file that was written, facts about it, and the notes of its images."""
-    notes = list(dict.fromkeys(image.note for image in images if image.note))
-    if options["as_json"]:
-        console.print_json({"output": str(path), **facts, "notes": notes})
-    elif not options["quiet"]:
-        if notes:
-            others = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
-            console.print_error(f"note: {notes[0]}{others}")
-        text = ", ".join(f"{n} {v}" for n, v in facts.items() if not isinstance(v, list | dict))
-        click.echo(f"{path}{': ' * bool(text)}{text}")
+    return decorate

@@ -1,7 +1,6 @@
 """`unpool generate interpolate`, `morph`, `transform` and `correspond`: sequences of images."""
 
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import click
 
@@ -12,59 +11,46 @@ from unpool.cli.generate.options import (
     ENDS,
     FPS,
     IMAGES,
-    SCALE,
-    SHARED,
     STYLE,
-    is_animation,
-    load,
-    output,
-    pair,
-    parse_styles,
-    print_written,
+    Job,
+    command,
     scale_option,
-    there_and_back,
-    typed_view,
     view_options,
-    write,
-    write_captioned,
 )
-from unpool.cli.options import FROM_ONE
+from unpool.cli.options import FROM_ONE, numbers
 
 _ALL = (*IMAGES, *ANIMATIONS)
 
 
-@click.command()
-@STYLE
-@click.option(
-    "--azimuth",
-    callback=pair("0,360"),
-    default="0,360",
-    metavar="FROM,TO",
-    help="Degrees around the object; 350,370 is the short way.  [default: 0,360]",
+@command(
+    "turn.gif",
+    _ALL,
+    STYLE,
+    click.option(
+        "--azimuth",
+        callback=numbers("0,360", 2),
+        default="0,360",
+        metavar="FROM,TO",
+        help="Degrees around the object; 350,370 is the short way.  [default: 0,360]",
+    ),
+    click.option(
+        "--elevation",
+        callback=numbers("20 or 0,60", 1, 2),
+        default="20",
+        metavar="FROM,TO",
+        help="Degrees above the object.  [default: 20]",
+    ),
+    COUNT,
+    BACKGROUND,
+    scale_option(),
+    FPS,
 )
-@click.option(
-    "--elevation",
-    callback=pair("20 or 0,60", alone=True),
-    default="20",
-    metavar="FROM,TO",
-    help="Degrees above the object.  [default: 20]",
-)
-@COUNT
-@BACKGROUND
-@SCALE
-@FPS
-@output("turn.gif", *_ALL)
-@SHARED
 def interpolate(
+    job: Job,
     style: str,
     azimuth: tuple[float, float],
-    elevation: tuple[float, float],
-    count: int | None,
-    background: str,
-    scale: int,
-    fps: float,
-    output: Path,
-    **options: Any,
+    elevation: tuple[float, ...],
+    count: int | None = None,
 ) -> None:
     """Generate the views from one to another, between and beyond those of the training.
 
@@ -75,41 +61,23 @@ def interpolate(
 
     \b
     Example: unpool generate interpolate --style 3 -o turn.gif
-             unpool generate interpolate --style 3 --azimuth 30 --elevation 0,60 -o above.png
+             unpool generate interpolate --style 3 --azimuth 30,30 --elevation 0,60 -o above.png
     """
     from unpool.generate import interpolate, turntable
 
-    generator, animated = load(options), is_animation(output)
-    mixture, count = parse_styles([style], generator)[0], count or (62 if animated else 8)
-    full_turn = abs(azimuth[1] - azimuth[0]) == 360 and elevation[0] == elevation[1]
-    if full_turn:  # whose last view would repeat the first
-        images = turntable(generator, mixture, elevation[0], count)
+    count = count or (62 if job.animated else 8)
+    low, high = elevation[0], elevation[-1]
+    if abs(azimuth[1] - azimuth[0]) == 360 and low == high:
+        images = turntable(job.generator, job.style(style), low, count)
+        shown = images  # the last view is followed by the first
     else:
-        images = interpolate(generator, mixture, azimuth, elevation, count)
-    shown = there_and_back(images) if animated and not full_turn else images
-    size = write(output, [image.on(background) for image in shown], len(images), scale, fps)
-    print_written(options, output, images, size=size, style=style, images=len(shown))
+        images = interpolate(job.generator, job.style(style), azimuth, (low, high), count)
+        shown = job.sequence(images)
+    job.write(shown, len(images), {"style": style, "images": len(shown)})
 
 
-@click.command()
-@ENDS
-@view_options(301, 20)
-@COUNT
-@BACKGROUND
-@SCALE
-@FPS
-@output("morph.gif", *_ALL)
-@SHARED
-def morph(
-    first: str,
-    last: str,
-    count: int | None,
-    background: str,
-    scale: int,
-    fps: float,
-    output: Path,
-    **options: Any,
-) -> None:
+@command("morph.gif", _ALL, *ENDS, *view_options(301, 20), COUNT, BACKGROUND, scale_option(), FPS)
+def morph(job: Job, first: str, last: str, count: int | None = None, **view: float) -> None:
     """Morph one style into another.
 
     An animation takes 32 steps, or --count, forward and backward. A sheet has the authors' seven
@@ -123,49 +91,46 @@ def morph(
     """
     from unpool.generate import MORPH_FRACTIONS, morph, morph_fractions
 
-    generator, animated = load(options), is_animation(output)
-    fractions = morph_fractions(count or 32) if animated else list(MORPH_FRACTIONS)
-    if count and not animated:
-        fractions = [1 - i / (count - 1) for i in range(count)]
-    a, b = parse_styles([first, last], generator)
-    images = morph(generator, a, b, fractions, **typed_view(options))
-    shown = there_and_back(images) if animated else images
-    size = write(output, [image.on(background) for image in shown], len(images), scale, fps)
-    print_written(options, output, images, size=size, fractions=fractions, images=len(shown))
+    if job.animated:
+        fractions = morph_fractions(count or 32)
+    else:
+        fractions = [1 - i / (count - 1) for i in range(count)] if count else [*MORPH_FRACTIONS]
+    images = morph(job.generator, job.style(first), job.style(last), fractions, **view)
+    shown = job.sequence(images)
+    job.write(shown, len(images), {"fractions": fractions, "images": len(shown)})
 
 
-@click.command()
-@STYLE
-@click.option(
-    "--change",
-    multiple=True,
-    metavar="NAME",
-    help="A transformation, see below; repeatable.  [default: all]",
+@command(
+    "transform.png",
+    _ALL,
+    STYLE,
+    click.option(
+        "--change",
+        "changes",
+        multiple=True,
+        metavar="NAME",
+        help="A transformation, see below; repeatable.  [default: all]",
+    ),
+    click.option(
+        "--ends",
+        callback=numbers("-0.5,0.5", 2),
+        metavar="FROM,TO",
+        help="Range of all changes: fractions of the side, radians or logarithms.  "
+        "[default: the authors']",
+    ),
+    *view_options(301, 20),
+    COUNT,
+    BACKGROUND,
+    scale_option(),
+    FPS,
 )
-@click.option(
-    "--ends",
-    callback=pair("-0.5,0.5"),
-    metavar="FROM,TO",
-    help="Range of all changes: fractions of the side, radians or logarithms.  "
-    "[default: the authors']",
-)
-@view_options(301, 20)
-@COUNT
-@BACKGROUND
-@SCALE
-@FPS
-@output("transform.png", *_ALL)
-@SHARED
 def transform(
+    job: Job,
     style: str,
-    change: tuple[str, ...],
-    ends: tuple[float, float] | None,
-    count: int | None,
-    background: str,
-    scale: int,
-    fps: float,
-    output: Path,
-    **options: Any,
+    changes: tuple[str, ...],
+    ends: tuple[float, float] | None = None,
+    count: int | None = None,
+    **view: float,
 ) -> None:
     """Move, rotate, zoom, stretch and recolor an object in growing amounts.
 
@@ -191,60 +156,52 @@ def transform(
     from unpool.generate import CHANGES, vary
     from unpool.generate.sequences import amounts
 
-    generator, animated = load(options), is_animation(output)
-    count, place = count or (15 if animated else 7), typed_view(options)
-    mixture, changes = parse_styles([style], generator)[0], change or tuple(CHANGES)
-    rows = [vary(generator, mixture, name, count, ends=ends, **place) for name in changes]
-    images = [image for row in rows for image in (there_and_back(row) if animated else row)]
-    shown = [image.on(background) for image in images]
-    if animated:
-        size = write(output, shown, count, scale, fps)
-    else:
-        captions = [
-            f"{name} {round(a, 2):+g}" for name in changes for a in amounts(name, count, ends)
-        ]
-        size = write_captioned(output, list(zip(shown, captions, strict=True)), count, scale)
-    print_written(options, output, images, size=size, style=style, changes=list(changes))
+    count, changes = count or (15 if job.animated else 7), changes or tuple(CHANGES)
+    images, captions, mixture = [], [], job.style(style)
+    for name in changes:
+        row = vary(job.generator, mixture, name, count, ends=ends, **view)
+        images += job.sequence(row)
+        captions += [f"{name} {round(amount, 2):+g}" for amount in amounts(name, count, ends)]
+    job.write(images, count, {"style": style, "changes": list(changes)}, captions)
 
 
-@click.command()
-@ENDS
-@click.option(
-    "--point",
-    "points",
-    callback=pair("64,20"),
-    multiple=True,
-    metavar="X,Y",
-    help="A point of the first style, in pixels; repeatable.  [default: see --points]",
+@command(
+    "correspond.png",
+    _ALL,
+    *ENDS,
+    click.option(
+        "--point",
+        "points",
+        callback=numbers("64,20", 2),
+        multiple=True,
+        metavar="X,Y",
+        help="A point of the first style, in pixels; repeatable.  [default: see --points]",
+    ),
+    click.option(
+        "--points",
+        "spread",
+        type=FROM_ONE,
+        default=12,
+        help="Number of points to spread over the first style.  [default: 12]",
+    ),
+    click.option(
+        "--steps",
+        type=FROM_ONE,
+        default=64,
+        help="Number of intermediate morphs.  [default: 64]",
+    ),
+    *view_options(301, 20),
+    FPS,
+    scale_option(4),
 )
-@click.option(
-    "--points",
-    "spread",
-    type=FROM_ONE,
-    default=12,
-    help="Number of points to spread over the first style.  [default: 12]",
-)
-@click.option(
-    "--steps",
-    type=click.IntRange(min=1),
-    default=64,
-    help="Number of intermediate morphs.  [default: 64]",
-)
-@view_options(301, 20)
-@FPS
-@scale_option(4)
-@output("correspond.png", *_ALL)
-@SHARED
 def correspond(
+    job: Job,
     first: str,
     last: str,
     points: tuple[tuple[float, float], ...],
     spread: int,
     steps: int,
-    fps: float,
-    scale: int,
-    output: Path,
-    **options: Any,
+    **view: float,
 ) -> None:
     """Find corresponding points of two styles, by optical flow through a morph.
 
@@ -261,20 +218,19 @@ def correspond(
 
     from unpool.generate import mark_points, morph, spread_points, track_points
 
-    generator = load(options)
-    a, b = parse_styles([first, last], generator)
     fractions = [1 - i / (steps + 1) for i in range(steps + 2)]
-    images = morph(generator, a, b, fractions, **typed_view(options))
+    images = morph(job.generator, job.style(first), job.style(last), fractions, **view)
     frames = [image.on() for image in images]
     start = np.array(points) if points else spread_points(images[0].rgba[:, :, 3], spread)
     tracks = track_points(frames, start)
-    if is_animation(output):
-        shown = [
-            mark_points([frame], [positions], scale=scale)
-            for frame, positions in zip(frames, tracks, strict=True)
-        ]
+    pairs = list(zip(frames, tracks, strict=True))
+    if job.animated:
+        shown = [mark_points([frame], [track], scale=job.scale) for frame, track in pairs]
     else:
-        shown = [mark_points([frames[0], frames[-1]], [tracks[0], tracks[-1]], scale=scale)]
-    size = write(output, shown, 1, 1, fps)
-    found = {"points": tracks[0].round(2).tolist(), "matches": tracks[-1].round(2).tolist()}
-    print_written(options, output, images, size=size, **found)
+        shown = [mark_points(*zip(pairs[0], pairs[-1], strict=True), scale=job.scale)]
+    facts = {
+        "size": replace(job, scale=1).save(shown, 1),  # enlarged before the points were marked
+        "points": tracks[0].round(2).tolist(),
+        "matches": tracks[-1].round(2).tolist(),
+    }
+    job.report(facts, [image.note for image in images])

@@ -1,73 +1,43 @@
 """`unpool generate mask`, `unit`, `zoom` and `filters`: the inside of the network."""
 
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import click
 
-from unpool.cli import console
 from unpool.cli.generate.options import (
     ANIMATIONS,
     BACKGROUND,
     FPS,
     IMAGES,
-    SCALE,
-    SHARED,
+    LIST_LAYERS,
     STYLE,
     STYLES,
-    load,
-    output,
-    parse_styles,
-    print_written,
+    Job,
+    command,
     scale_option,
-    typed_view,
     view_options,
-    write,
-    write_captioned,
 )
-from unpool.cli.options import several_units, typed
+from unpool.cli.options import position, several_units
 from unpool.cli.progress import progress
 
-_LIST = click.option("--list-layers", is_flag=True, help="List the layers and exit.")
 
-
-def _position(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
-    parts = (value or "").split(",")
-    if value is None or (len(parts) == 2 and all(part.strip().isdecimal() for part in parts)):
-        return None if value is None else (int(parts[0]), int(parts[1]))
-    raise click.BadParameter(f"got {value!r}; wanted ROW,COLUMN, such as 3,3.", ctx, param)
-
-
-def _print_layers(names: list[str], as_json: bool) -> None:
-    for name in names:
-        if as_json:
-            console.print_json({"layer": name})
-        else:
-            click.echo(name)
-
-
-@click.command()
-@STYLE
-@click.option(
-    "--cells",
-    multiple=True,
-    metavar="NAME",
-    help="Cells to keep: center-2, center-4, center-6, center-8, border, checkerboard, or other, "
-    "the complement of the checkerboard; repeatable.  [default: all of these]",
+@command(
+    "mask.png",
+    IMAGES,
+    STYLE,
+    click.option(
+        "--cells",
+        multiple=True,
+        metavar="NAME",
+        help="Cells to keep: center-2, center-4, center-6, center-8, border, checkerboard, or "
+        "other, the complement of the checkerboard; repeatable.  [default: all of these]",
+    ),
+    *view_options(301, 20),
+    BACKGROUND,
+    scale_option(),
 )
-@view_options(301, 20)
-@BACKGROUND
-@SCALE
-@output("mask.png", *IMAGES)
-@SHARED
-def mask(
-    style: str,
-    cells: tuple[str, ...],
-    background: str,
-    scale: int,
-    output: Path,
-    **options: Any,
-) -> None:
+def mask(job: Job, style: str, cells: tuple[str, ...], **view: float) -> None:
     """Generate an object from some cells of its first maps, of 8 x 8.
 
     With --json, there is an object with output, size, style, cells and notes.
@@ -77,48 +47,39 @@ def mask(
     """
     from unpool.generate import PATTERNS, mask_cells, pattern
 
-    generator, names = load(options), cells or PATTERNS
-    kept = [pattern(name) for name in names]
-    images = mask_cells(generator, parse_styles([style], generator)[0], kept, **typed_view(options))
-    tiles = [(image.on(background), name) for image, name in zip(images, names, strict=True)]
-    size = write_captioned(output, tiles, len(tiles), scale)
-    print_written(options, output, images, size=size, style=style, cells=list(names))
+    names = list(cells or PATTERNS)
+    images = mask_cells(job.generator, job.style(style), [*map(pattern, names)], **view)
+    job.write(images, len(names), {"style": style, "cells": names}, names)
 
 
-@click.command()
-@click.option(
-    "--layer",
-    default="shared.fc4",
-    metavar="NAME",
-    help="A layer, see --list-layers.  [default: shared.fc4]",
+@command(
+    "unit.png",
+    IMAGES,
+    click.option(
+        "--layer",
+        default="shared.fc4",
+        metavar="NAME",
+        help="A layer, see --list-layers.  [default: shared.fc4]",
+    ),
+    LIST_LAYERS,
+    several_units("Index of a unit or map, from 0; repeatable.  [default: the first 32]"),
+    click.option("--value", type=float, help="Activation of the unit.  [default: the authors']"),
+    click.option(
+        "--position",
+        callback=position(),
+        metavar="ROW,COLUMN",
+        help="Position in a map.  [default: just before the middle]",
+    ),
+    *view_options(310, 30),
+    scale_option(),
 )
-@_LIST
-@several_units("Index of a unit or map, from 0; repeatable.  [default: the first 32]")
-@click.option("--value", type=float, help="Activation of the unit.  [default: the authors']")
-@click.option(
-    "--position",
-    callback=_position,
-    metavar="ROW,COLUMN",
-    help="Position in a map.  [default: just before the middle]",
-)
-@view_options(310, 30)
-@SCALE
-@output("unit.png", *IMAGES)
-@SHARED
-def unit(
-    layer: str,
-    list_layers: bool,
-    units: tuple[int, ...],
-    scale: int,
-    output: Path,
-    **options: Any,
-) -> None:
+def unit(job: Job, layer: str, list_layers: bool, units: tuple[int, ...], **options: Any) -> None:
     """Generate an image from each unit alone, with all others of its layer at zero.
 
     For layers of maps, the image shows the change of the colors against the zero vector; zero is
     mid-gray.
 
-    With --json, there is an object with output, size, layer and units.
+    With --json, there is an object with output, size, layer, units and notes.
 
     \b
     Example: unpool generate unit --layer shared.fc4 --unit 28 --unit 29 -o unit.png
@@ -126,104 +87,84 @@ def unit(
     from unpool.generate import activate_units, count_units
     from unpool.generate import list_layers as layers
 
-    generator = load(options)
     if list_layers:
-        return _print_layers(layers(generator.model), options["as_json"])
-    chosen = list(units) or list(range(min(32, count_units(generator, layer))))
-    given = typed({name: options[name] for name in ("value", "position", "azimuth", "elevation")})
-    images = activate_units(generator, layer, chosen, **given).images()
-    tiles = [(image, str(n)) for image, n in zip(images, chosen, strict=True)]
-    size = write_captioned(output, tiles, 8, scale)
-    print_written(options, output, [], size=size, layer=layer, units=chosen)
+        return job.print_layers(layers(job.generator.model))
+    chosen = list(units) or list(range(min(32, count_units(job.generator, layer))))
+    images = list(activate_units(job.generator, layer, chosen, **options).images())
+    size = job.save(images, 8, [str(n) for n in chosen])
+    job.report({"size": size, "layer": layer, "units": chosen})
 
 
-@click.command()
-@STYLES
-@click.option(
-    "--unit",
-    "number",
-    type=click.IntRange(min=0),
-    help="Index of a unit of FC-4.  [default: the one that resembles a zoom most]",
+@command(
+    "zoom.png",
+    (*IMAGES, *ANIMATIONS),
+    STYLES,
+    click.option(
+        "--unit",
+        "number",
+        type=click.IntRange(min=0),
+        help="Index of a unit of FC-4.  [default: the one that resembles a zoom most]",
+    ),
+    *view_options(310, 30),
+    BACKGROUND,
+    scale_option(),
+    FPS,
 )
-@view_options(310, 30)
-@BACKGROUND
-@SCALE
-@FPS
-@output("zoom.png", *IMAGES, *ANIMATIONS)
-@SHARED
-def zoom(
-    styles: tuple[str, ...],
-    number: int | None,
-    background: str,
-    scale: int,
-    fps: float,
-    output: Path,
-    **options: Any,
-) -> None:
+def zoom(job: Job, styles: tuple[str, ...], number: int | None = None, **view: Any) -> None:
     """Find the unit whose effect resembles a zoom, and generate objects while it grows.
 
     The search uses the styles that are shown, by default the first three.
 
-    With --json, there is an object with output, size, unit and, after a search, factor (of the
-    zoom) and explained (the fraction of the unit's effect that the zoom explains).
+    With --json, there is an object with output, size, unit, notes and, after a search, factor (of
+    the zoom) and explained (the fraction of the unit's effect that the zoom explains).
 
     \b
     Example: unpool generate zoom --style 3 -o zoom.png
     """
     from unpool.generate import find_zoom_unit, push_unit
 
-    generator, place = load(options), typed_view(options)
-    chosen = parse_styles(styles or generator.styles[:3], generator)
+    chosen = [job.style(text) for text in styles or job.generator.styles[:3]]
     facts: dict[str, Any] = {"unit": number}
     if number is None:
-        with progress("searching units", options["quiet"]) as update:
-            found = find_zoom_unit(generator, chosen, progress=update, **place)
-        facts = {**found._asdict(), "explained": round(found.explained, 3)}
-        facts["factor"] = round(found.factor, 3)
-    rows = [push_unit(generator, style, facts["unit"], **place) for style in chosen]
-    images = [image for row in rows for image in row]
-    size = write(output, [image.on(background) for image in images], len(rows[0]), scale, fps)
-    print_written(options, output, images, size=size, **facts)
+        with progress("searching units", job.quiet) as update:
+            found = find_zoom_unit(job.generator, chosen, progress=update, **view)
+        number, factor, explained = found
+        facts = {"unit": number, "factor": round(factor, 3), "explained": round(explained, 3)}
+    rows = [push_unit(job.generator, style, number, **view) for style in chosen]
+    job.write([image for row in rows for image in row], len(rows[0]), facts)
 
 
-@click.command()
-@click.option(
-    "--layer",
-    metavar="NAME",
-    help="A layer, see --list-layers.  [default: the last with color outputs]",
+@command(
+    "filters.png",
+    IMAGES,
+    click.option(
+        "--layer",
+        metavar="NAME",
+        help="A layer, see --list-layers.  [default: the last with color outputs]",
+    ),
+    LIST_LAYERS,
+    click.option(
+        "--count",
+        "most",
+        type=click.IntRange(1, 512),
+        help="Number of inputs and outputs shown.  [default: 16]",
+    ),
+    scale_option(4),
 )
-@_LIST
-@click.option(
-    "--count",
-    type=click.IntRange(1, 512),
-    help="Number of inputs and outputs shown.  [default: 16]",
-)
-@scale_option(4)
-@output("filters.png", *IMAGES)
-@SHARED
-def filters(
-    layer: str | None,
-    list_layers: bool,
-    count: int | None,
-    scale: int,
-    output: Path,
-    **options: Any,
-) -> None:
+def filters(job: Job, list_layers: bool, layer: str | None = None, **most: int) -> None:
     """Show the learned filters of a layer; zero is mid-gray.
 
-    With --json, there is an object with output, size and layer.
+    With --json, there is an object with output, size, layer and notes.
 
     \b
     Example: unpool generate filters -o filters.png
     """
     from unpool.generate import filter_sheet, list_filters
 
-    generator = load(options)
-    names = list_filters(generator)
+    names = list_filters(job.generator)
     if list_layers:
-        return _print_layers(names, options["as_json"])
+        return job.print_layers(names)
     chosen = layer or [name for name in names if name.startswith("rgb")][-1]
-    sheet = filter_sheet(generator, chosen, **typed({"most": count}))
-    squares = sheet.repeat(scale, axis=0).repeat(scale, axis=1)
-    size = write(output, [squares], 1, 1)
-    print_written(options, output, [], size=size, layer=chosen)
+    sheet = filter_sheet(job.generator, chosen, **most)
+    squares = sheet.repeat(job.scale, axis=0).repeat(job.scale, axis=1)  # not bicubic
+    job.report({"size": replace(job, scale=1).save([squares], 1), "layer": chosen})

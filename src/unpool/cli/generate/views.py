@@ -1,92 +1,91 @@
-"""`unpool generate list`, `view` and `grid`: the styles, one image, many views."""
+"""`unpool generate list`, `view`, `grid` and `compare`: the styles, and views of them."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from unpool.cli import console
+from unpool.cli.console import print_json, print_table
 from unpool.cli.generate.options import (
     BACKGROUND,
     IMAGES,
-    SCALE,
-    SHARED,
     STYLE,
     STYLES,
-    File,
-    amounts,
-    load,
-    output,
-    parse_styles,
-    print_written,
-    typed_view,
+    Job,
+    command,
+    scale_option,
     view_options,
-    write,
-    write_captioned,
 )
 from unpool.cli.options import FROM_ONE
+from unpool.cli.progress import progress
+from unpool.errors import OptionError
 
 _THUMBNAILS = 10  # in a row
 
 
-@click.command("list")
-@click.option(
-    "-o", "--output", type=File(*IMAGES), metavar="FILE", help="Write a sheet of thumbnails too."
-)
-@view_options(301, 20)
-@SHARED
-def list_(output: Path | None, **options: Any) -> None:
-    """Show the styles, and with -o a sheet of their images.
+@command(None, IMAGES, *view_options(301, 20), name="list")
+def list_(job: Job, **view: float) -> None:
+    """List the styles, and with -o write a sheet of their images.
 
     With --json, there is a line for each style, with style and number.
 
     \b
     Example: unpool generate list -o styles.png
     """
-    generator = load(options)
-    if output is not None:
-        images = generator.generate(
-            list(generator.styles), **{"azimuth": 301, **typed_view(options)}
-        )
-        tiles = [(one.on(), f"{i} {generator.styles[i]}") for i, one in enumerate(images)]
-        write_captioned(output, tiles, _THUMBNAILS, max(1, 128 // generator.size))
+    generator = job.generator
+    if job.output is not None:
+        images = generator.generate(list(generator.styles), **{"azimuth": 301, **view})
+        captions = [f"{number} {name}" for number, name in enumerate(generator.styles)]
+        large = replace(job, scale=max(1, 128 // generator.size))
+        large.save(images, _THUMBNAILS, captions)
     for number, name in enumerate(generator.styles):
-        if options["as_json"]:
-            console.print_json({"style": name, "number": number})
-        elif not options["quiet"]:
+        if job.as_json:
+            print_json({"style": name, "number": number})
+        elif not job.quiet:
             click.echo(f"{number:4} {name}")
-    if output is not None and not (options["as_json"] or options["quiet"]):
-        click.echo(f"{output}: their images")
+    if job.output is not None and not (job.as_json or job.quiet):
+        click.echo(f"{job.output}: their images")
 
 
-@click.command()
-@STYLE
-@view_options(0, 20)
-@click.option(
-    "--change",
-    "changes",
-    callback=amounts,
-    multiple=True,
-    metavar="NAME=AMOUNT",
-    help="A transformation: translate-x or translate-y, in fractions of the side; angle or hue, in "
-    "radians; zoom, stretch, saturation or brightness, in logarithms. Repeatable.",
+def _amounts(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> Any:
+    pairs = []
+    for value in values:
+        name, _, amount = value.partition("=")
+        try:
+            pairs.append((name.strip(), float(amount)))
+            if not math.isfinite(pairs[-1][1]):
+                raise ValueError
+        except ValueError:
+            message = f"got {value!r}; wanted NAME=AMOUNT, such as zoom=0.3."
+            raise click.BadParameter(message, ctx, param) from None
+    return pairs
+
+
+@command(
+    "view.png",
+    IMAGES,
+    STYLE,
+    *view_options(0, 20),
+    click.option(
+        "--change",
+        "changes",
+        callback=_amounts,
+        multiple=True,
+        metavar="NAME=AMOUNT",
+        help="A transformation: translate-x or translate-y, in fractions of the side; angle or "
+        "hue, in radians; zoom, stretch, saturation or brightness, in logarithms. Repeatable.",
+    ),
+    click.option(
+        "--background",
+        metavar="COLOR",
+        help="A name or #rrggbb.  [default: transparent in a PNG, white in a JPEG]",
+    ),
+    scale_option(),
 )
-@click.option(
-    "--background",
-    metavar="COLOR",
-    help="A name or #rrggbb.  [default: transparent in a PNG, white in a JPEG]",
-)
-@SCALE
-@output("view.png", *IMAGES)
-@SHARED
-def view(
-    style: str,
-    changes: tuple[tuple[str, float], ...],
-    background: str | None,
-    scale: int,
-    output: Path,
-    **options: Any,
-) -> None:
+def view(job: Job, style: str, changes: list[tuple[str, float]], **angles: float) -> None:
     """Generate one view of a style, or of a mixture of styles.
 
     With --json, there is an object with output, style, azimuth, elevation and notes.
@@ -97,35 +96,25 @@ def view(
     """
     from unpool.generate.sequences import encode_changes
 
-    generator = load(options)
-    place = {"azimuth": 0.0, "elevation": 20.0, **typed_view(options)}
+    place = {"azimuth": 0.0, "elevation": 20.0, **angles}
     change = encode_changes(changes) if changes else None
-    image = generator.view(parse_styles([style], generator)[0], **place, transformation=change)
-    image.save(output, background, scale=scale)
-    print_written(options, output, [image], style=style, **place)
+    image = job.generator.view(job.style(style), **place, transformation=change)
+    image.save(job.output, job.background, scale=job.scale)
+    job.report({"style": style, **place}, [image.note])
 
 
-@click.command()
-@STYLES
-@click.option(
-    "--columns", type=FROM_ONE, default=8, help="Number of azimuths around.  [default: 8]"
+@command(
+    "grid.png",
+    IMAGES,
+    STYLES,
+    click.option("--columns", type=FROM_ONE, default=8, help="Number of azimuths.  [default: 8]"),
+    click.option(
+        "--elevation", type=float, default=20, help="Degrees above the object.  [default: 20]"
+    ),
+    BACKGROUND,
+    scale_option(),
 )
-@click.option(
-    "--elevation", type=float, default=20, help="Degrees above the object.  [default: 20]"
-)
-@BACKGROUND
-@SCALE
-@output("grid.png", *IMAGES)
-@SHARED
-def grid(
-    styles: tuple[str, ...],
-    columns: int,
-    elevation: float,
-    background: str,
-    scale: int,
-    output: Path,
-    **options: Any,
-) -> None:
+def grid(job: Job, styles: tuple[str, ...], columns: int, elevation: float) -> None:
     """Generate a grid: a row for each style (all by default), seen from all around.
 
     With --json, there is an object with output, size, styles, azimuths and notes.
@@ -133,10 +122,67 @@ def grid(
     \b
     Example: unpool generate grid --style 0 --style 1 --columns 12 -o grid.png
     """
-    generator = load(options)
+    names = list(styles or job.generator.styles)
     azimuths = [360 * i / columns for i in range(columns)]
-    rows = generator.grid(parse_styles(styles, generator), azimuths, elevation)
+    rows = job.generator.grid([job.style(name) for name in names], azimuths, elevation)
     images = [image for row in rows for image in row]
-    size = write(output, [image.on(background) for image in images], columns, scale)
-    names = list(styles) or generator.styles
-    print_written(options, output, images, size=size, styles=names, azimuths=azimuths)
+    job.write(images, columns, {"styles": names, "azimuths": azimuths})
+
+
+@command(
+    "compare.png",
+    IMAGES,
+    click.option(
+        "--data",
+        type=click.Path(path_type=Path),
+        required=True,
+        metavar="FOLDER",
+        help="Rendered views, as `unpool render` writes them.",
+    ),
+    scale_option(),
+)
+def compare(job: Job, data: Path) -> None:
+    """Compare generated views with held-out views, and with baselines that need no network.
+
+    The views are those at the azimuths that were held out from training. The baselines are the two
+    neighboring views, blended pixel by pixel, and the nearest view. The rows of the sheet are, from
+    the top, the truth, the network, blending and the nearest view.
+
+    With --json, there is an object with output, views (their number), mse (over all pixels, colors
+    inside the mask), mse_inside (inside the true mask) and network_better (the fraction of views
+    on which the network has the lower error).
+
+    \b
+    Example: unpool generate compare --data RENDERS -o compare.png
+    """
+    from unpool.cards import read_card
+    from unpool.generate import compare_views
+    from unpool.generate.batches import split_views
+    from unpool.generate.result import enlarge
+    from unpool.rendering.dataset import AZIMUTHS, open_chairs, read_views
+    from unpool.vision.images import write_image
+
+    recipe = read_card(job.weights).get("recipe")
+    held = recipe.get("held_out") if isinstance(recipe, dict) else None
+    known = range(len(AZIMUTHS))
+    if not (isinstance(held, list) and held and all(type(n) is int and n in known for n in held)):
+        raise OptionError(
+            f"the card of {job.weights} names no azimuths that were held out; use other weights"
+        )
+    chairs = open_chairs(data)
+    hidden = split_views(chairs, tuple(held))[1].tolist()
+    with progress("reading", job.quiet) as update:
+        images = read_views(chairs, job.generator.size, progress=update)
+    found = compare_views(job.generator, chairs, images, hidden)
+    write_image(job.output, enlarge(found.sheet(), job.scale))
+    facts = found.to_dict()
+    if job.as_json:
+        print_json({"output": str(job.output), **facts})
+    elif not job.quiet:
+        methods, views = list(found.images), facts.pop("views")
+        rows = [
+            [name, *(f"{own[method]:.4f}" if method in own else "" for method in methods)]
+            for name, own in facts.items()
+        ]
+        print_table([[f"{views} views", *methods], *rows])
+        click.echo(f"{job.output}: truth, {', '.join(methods)}")

@@ -12,23 +12,11 @@ from unpool.cli.visualize.project import project
 from unpool.cli.visualize.top import top
 
 
-@click.group()
+@click.group(commands=[correspond, decode, evolve, filters, invariance, occlude, project, top])
 def visualize() -> None:
-    """Look into a network, one of ours or any of PyTorch.
-
-    --list-layers shows what its layers are called.
+    """Visualize what a network has learned: weights of this package, or any PyTorch model.
 
     \b
     Example: unpool visualize project photo.jpg --layer trunk.stages.4 -o out
              unpool visualize top photos -o out --torch-model nets:build --layer layer3
     """
-
-
-visualize.add_command(decode)
-visualize.add_command(occlude)
-visualize.add_command(project)
-visualize.add_command(top)
-visualize.add_command(correspond)
-visualize.add_command(evolve)
-visualize.add_command(filters)
-visualize.add_command(invariance)

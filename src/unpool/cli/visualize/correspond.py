@@ -2,120 +2,93 @@
 
 import csv
 import json
-import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool.cli import console
-from unpool.cli.options import DEVICE, JSON, QUIET, make_folder, typed
-from unpool.cli.progress import progress
-from unpool.cli.visualize.options import (
-    LAYERS,
-    MODEL,
-    find_images,
-    output_option,
-    report,
-    show_layers,
-    take_model,
-)
+from unpool.cli.visualize.options import LAYERS, Job, command
 from unpool.errors import OptionError
+
+if TYPE_CHECKING:
+    from unpool.visualize.preprocessing import LoadedModel
 
 Parts = dict[str, dict[Path, tuple[float, ...]]]
 _COLUMNS = ("image", "part", "x0", "y0", "x1", "y1")
 
 
-@click.command()
-@click.argument("inputs", nargs=-1)
-@click.option(
-    "--part",
-    "parts",
-    multiple=True,
-    metavar="NAME=X0,Y0,X1,Y1",
-    help="Where a part is, in pixels of the file; give each part once for each of INPUTS, in turn.",
+@command(
+    "correspondence",
+    click.option(
+        "--part",
+        "parts",
+        multiple=True,
+        metavar="NAME=X0,Y0,X1,Y1",
+        help="The box of a part, in pixels of the file; repeat it for each of INPUTS, in order.",
+    ),
+    click.option(
+        "--boxes",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        metavar="FILE",
+        help="Instead of INPUTS and --part: a .csv with the columns image,part,x0,y0,x1,y1, or a "
+        ".json with a list of such objects. Images are relative to the folder of the file.",
+    ),
+    *LAYERS,
+    click.option(
+        "--draws",
+        type=click.IntRange(min=0),
+        help="Random boxes per image, as a control; 0 for none.  [default: 10]",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        metavar="NUMBER",
+        help="Seed of the random boxes.  [default: 0]",
+    ),
 )
-@click.option(
-    "--boxes",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="FILE",
-    help="Instead of INPUTS and --part: a .csv with the columns image,part,x0,y0,x1,y1, or a "
-    ".json with a list of such objects. Images are found from the folder of the file.",
-)
-@MODEL
-@LAYERS
-@click.option(
-    "--draws",
-    type=click.IntRange(min=0),
-    help="Boxes at random that each image is compared by; 0 for none.  [default: 10]",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    metavar="NUMBER",
-    help="Seed of the random places of the control.  [default: 0]",
-)
-@output_option("correspondence")
-@DEVICE
-@JSON
-@QUIET
 def correspond(
-    inputs: tuple[str, ...],
+    loaded: "LoadedModel",
+    job: Job,
     parts: tuple[str, ...],
-    boxes: Path | None,
     layers: tuple[str, ...],
-    list_layers: bool,
-    output: Path,
-    as_json: bool,
-    quiet: bool,
+    boxes: Path | None = None,
     **options: Any,
 ) -> int:
     """Hide the same part in several images, and compare how their features change.
 
     INPUTS are two or more images. The table has the fraction of features whose change differs in
-    sign, over all pairs of images: a network that knows a part gives less for it than for boxes
-    at random. --layer names the layers; when not given, the last with maps and the last of all
+    sign, over all pairs of images: for a network that knows a part, it is lower than for random
+    boxes. --layer names the layers; the defaults are the last layer with maps and the last one
     below the class scores.
 
-    OUTPUT/correspondence.png shows what was hidden, OUTPUT/correspondence.json has the numbers.
+    OUTPUT/correspondence.png shows the hidden parts, OUTPUT/correspondence.json has the numbers.
 
-    What cannot be read is reported, the rest is done, and the exit code is 3.
+    Unreadable images are reported and skipped (exit code 3).
 
-    With --json, there is one object: output, failed, seconds, and what is in the file.
+    With --json, there is one object with output, failed, seconds, and the content of the file.
 
     \b
     Example: unpool visualize correspond --boxes parts.csv -o out
              unpool visualize correspond a.jpg b.jpg --part eye=60,40,80,55 --part eye=71,38,90,52
     """
-    start = time.perf_counter()
-    loaded = take_model(options)
-    if list_layers:
-        return show_layers(loaded, as_json)
     from unpool.visualize.correspondence import correspond as application
 
-    unusable: dict[str, str] = {}
-    if boxes is not None:
-        if inputs or parts:
-            raise OptionError("got --boxes, and images or --part; leave one of them out")
-        given = _read(boxes)
+    if boxes is None:
+        given = _match(parts, job.images())
+    elif job.inputs or parts:
+        raise OptionError("got --boxes, and images or --part; leave one of them out")
     else:
-        images, unusable = find_images(inputs, None, None, output)
-        given = _placed(parts, images)
-    make_folder(output)
-    with progress("hiding", quiet) as show:
-        found = application(loaded, given, layers, progress=show, **typed(options))
-    found.save(output)
-
-    def show_it() -> None:
-        console.print_table(found.table())
-        click.echo(f"{len(found.images)} images, into {output / 'correspondence.png'}")
-
-    return report(found, unusable, start, output, as_json, None if quiet else show_it)
+        given = _read(boxes)
+    with job.working("occluding") as update:
+        found = application(loaded, given, layers, progress=update, **options)
+    found.save(job.output)
+    line = f"{len(found.images)} images, into {job.output / 'correspondence.png'}"
+    return job.report(found.to_dict(), found.failed, line, found.table())
 
 
-def _placed(parts: tuple[str, ...], images: list[Path]) -> Parts:
-    """The boxes of --part, of which the first of a name is in the first image, and so on."""
+def _match(parts: tuple[str, ...], images: list[Path]) -> Parts:
+    """The boxes of --part; the first one of a name belongs to the first image, and so on."""
     count = Counter(part.partition("=")[0] for part in parts)
     if not parts or any(n != len(images) for n in count.values()):
         given = ", ".join(f"{n} of {name!r}" for name, n in count.items()) or "no --part"

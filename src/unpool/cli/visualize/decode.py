@@ -1,95 +1,94 @@
 """`unpool visualize decode`: the maps of a segmentation network's decoder, stage by stage."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from unpool import Progress
-from unpool.cli import console
-from unpool.cli.images import Record, each_image
-from unpool.cli.options import DEVICE, JSON, QUIET, make_folder
-from unpool.cli.visualize.options import MODEL, numbers, output_option, take_model
+from unpool.cli.console import percent
+from unpool.cli.images import Record
+from unpool.cli.options import numbers
+from unpool.cli.visualize.options import Job, command
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
+    from unpool import Progress
+    from unpool.vision.images import Pixels
     from unpool.vision.sources import Source
     from unpool.visualize.preprocessing import LoadedModel
 
 
-@click.command()
-@click.argument("inputs", nargs=-1)
-@MODEL
-@click.option(
-    "--class",
-    "label",
-    metavar="NAME|NUMBER",
-    help="Which class is followed.  [default: the largest but background]",
+@command(
+    "decoded",
+    click.option(
+        "--class",
+        "name",
+        metavar="NAME|NUMBER",
+        help="The class that is followed.  [default: the largest but background]",
+    ),
+    click.option(
+        "--unit",
+        type=click.IntRange(min=0),
+        help="The map shown of every layer.  [default: the one whose mean where the class is "
+        "predicted exceeds its mean elsewhere most]",
+    ),
+    click.option(
+        "--crop",
+        callback=numbers("40,30,260,250"),
+        metavar="X0,Y0,X1,Y1",
+        help="Decode the square around this box, in pixels of the image, as in instance-wise "
+        "segmentation.  [default: the center square of the image]",
+    ),
 )
-@click.option(
-    "--unit",
-    type=click.IntRange(min=0),
-    help="The map that is shown of every layer.  [default: of each layer the one that is most "
-    "stronger where the class is predicted than elsewhere]",
-)
-@click.option(
-    "--crop",
-    callback=numbers,
-    metavar="X0,Y0,X1,Y1",
-    help="Look at the square around this box, in pixels of the image, as in instance-wise "
-    "segmentation.  [default: the middle square of the image]",
-)
-@output_option("decoded")
-@DEVICE
-@JSON
-@QUIET
 def decode(
-    inputs: tuple[str, ...],
-    label: str | None,
-    unit: int | None,
-    crop: tuple[float, ...] | None,
-    output: Path,
-    as_json: bool,
-    quiet: bool,
-    **options: Any,
+    loaded: "LoadedModel",
+    job: Job,
+    name: str | None = None,
+    unit: int | None = None,
+    crop: tuple[float, ...] | None = None,
 ) -> int:
     """Follow a class through the decoder of a DeconvNet or an FCN, from coarse to fine.
 
     INPUTS are images, folders, patterns, lists of paths (.txt), or - for the standard input.
 
-    For cat.jpg this writes OUTPUT/cat.png, of each stage a map after unpooling and one after
-    deconvolution (of an FCN: the scores of the stage before and its own), and at the end the score
+    For cat.jpg this writes OUTPUT/cat.png: for each stage, a map after unpooling and one after
+    deconvolution (for an FCN, the scores of the stage before and its own), and finally the score
     of the class; and OUTPUT/cat.json, which describes them.
 
-    What cannot be read, or does not hold the class, is reported; the rest is done, and the exit
-    code is 3.
+    Images that are unreadable, or that do not contain the class, are reported and skipped (exit
+    code 3).
 
-    With --json, the line of an image has source, class, unit (its number), share (of the square
-    where it is predicted), score (the mean there), maps (layer, unit, size, largest), file and
-    seconds; or source and error.
+    With --json, the line of an image has source, class, unit (its number), share (the fraction of
+    the square where it is predicted), score (the mean there), maps (layer, unit, size, largest),
+    file and seconds; or source and error.
 
     \b
     Example: unpool visualize decode photo.jpg --class dog --crop 40,30,260,250 -o out
     """
-    from unpool.vision.sources import find_images, spare_inputs
+    from unpool.vision.figures import write_figure
+    from unpool.visualize.decoding import decode as follow
 
     if crop is not None and not _is_box(crop):
         raise OptionError(
             f"got --crop {','.join(f'{v:g}' for v in crop)}; wanted the left, upper, right and "
             "lower side in whole pixels, such as 40,30,260,250"
         )
-    loaded = take_model(options)
-    wanted = {"label": None if label is None else loaded.find_class(label), "unit": unit}
-    _try(loaded, **wanted)
-    found = find_images(inputs, output)
-    files = [output / f"{s.name}{end}" for s in found.sources for end in (".png", ".json")]
-    spare_inputs(found.sources, files)
-    make_folder(output)
+    label = None if name is None else loaded.find_class(name)
+    _try(loaded, label, unit)
 
-    def make(source: "Source", _: Progress) -> Record:
-        return _decode(loaded, source, output, crop, wanted)
+    def make(source: "Source", stem: Path, _: "Progress") -> Record:
+        seen = _crop(loaded, source.read(), crop)
+        images = loaded.prepare([seen])
+        found = follow(loaded.model, images, names=loaded.classes, label=label, unit=unit)
+        record = {"class": loaded.class_name(found.label), **found.to_dict()}
+        figure = found.figure(seen, record["class"])
+        file = write_figure(stem, figure, {"source": str(source), **record})[0]
+        return {**record, "file": str(file)}
 
-    return each_image(found, make, _text, what="decoding", as_json=as_json, quiet=quiet)
+    def files(stem: Path) -> list[Path]:
+        return [stem.with_name(stem.name + suffix) for suffix in (".png", ".json")]
+
+    return job.each_image("decoding", make, _text, files)
 
 
 def _is_box(values: tuple[float, ...]) -> bool:
@@ -97,36 +96,19 @@ def _is_box(values: tuple[float, ...]) -> bool:
     return whole and values[0] < values[2] and values[1] < values[3]
 
 
-def _decode(
-    loaded: "LoadedModel",
-    source: "Source",
-    output: Path,
-    box: tuple[float, ...] | None,
-    wanted: dict[str, Any],
-) -> Record:
-    """Write the figure of an image, and describe it."""
+def _crop(loaded: "LoadedModel", image: "Pixels", box: tuple[float, ...] | None) -> "Pixels":
     import numpy as np
 
     from unpool.vision.boxes import Crop, square
-    from unpool.vision.figures import write_figure
-    from unpool.visualize.decoding import decode as follow
 
-    image = source.read()
     if box is None:
-        seen = loaded.preprocessing.crop(image)
-    else:
-        x0, y0, x1, y1 = square(np.array([box]), enlarge=1).tolist()[0]
-        seen = Crop((x0, y0, x1, y1), loaded.preprocessing.size).take(image)
-    found = follow(loaded.model, loaded.prepare([seen]), names=loaded.classes, **wanted)
-    name = loaded.class_name(found.label)
-    record = {"class": name, **found.to_dict()}
-    facts = {"source": str(source), **record}
-    file, _ = write_figure(output / source.name, found.figure(seen, name), facts)
-    return {**record, "file": str(file)}
+        return loaded.preprocessing.crop(image)
+    x0, y0, x1, y1 = square(np.array([box]), enlarge=1).tolist()[0]
+    return Crop((x0, y0, x1, y1), loaded.preprocessing.size).take(image)
 
 
 def _try(loaded: "LoadedModel", label: int | None, unit: int | None) -> None:
-    """Refuse what fits no image: another model, or a class or map that it does not have."""
+    """Refuse at once what fits no image: another model, or a class or map that it lacks."""
     from unpool.visualize.class_scores import score_maps
     from unpool.visualize.decoding import decode as follow
 
@@ -141,6 +123,7 @@ def _try(loaded: "LoadedModel", label: int | None, unit: int | None) -> None:
 
 
 def _text(record: Record) -> str:
-    share = console.percent(record["share"])
-    what = f"{record['class']}, {share} % of it, mean score {record['score']:.3g}"
+    what = (
+        f"{record['class']}, {percent(record['share'])} % of it, mean score {record['score']:.3g}"
+    )
     return f"{record['source']}: {what}, {record['file']}"

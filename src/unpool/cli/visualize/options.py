@@ -1,69 +1,59 @@
-"""The options that the commands of `unpool visualize` share, and what is made of them."""
+"""The shape that all commands of `unpool visualize` share: options, model, progress, report."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from unpool.cli import console
-from unpool.cli.options import Folder, choice, typed
+from unpool.cli.images import Record, each_image
+from unpool.cli.options import DEVICE, JSON, QUIET, Folder, choice, make_folder, typed
+from unpool.cli.progress import Update, progress
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
+    from unpool import Progress
+    from unpool.vision.sources import Source
+    from unpool.visualize.checkpoints import Checkpoint
     from unpool.visualize.preprocessing import LoadedModel
 
-Command = Callable[..., Any]
+Option = Callable[[Any], Any]
+"""A decorator that gives an option to a command."""
 
 
-class Analysis(Protocol):
-    """What an analysis gives."""
-
-    @property
-    def failed(self) -> dict[str, str]:
-        """Images that could not be read, and why."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it, as plain values."""
+def only_one(given: Mapping[str, object]) -> None:
+    """Refuse options that exclude one another, which are given by flag, with their values."""
+    if len(flags := [flag for flag, value in given.items() if value]) > 1:
+        raise OptionError(f"got {' and '.join(flags)}; leave one of them out")
 
 
-_OF_MODELS = ("weights", "torch_model", "preprocess", "size", "device")
+def _activations(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> Any:
+    named = dict(item.split("=", 1) for item in given if "=" in item)
+    if named and len(named) != len(given):
+        raise OptionError(
+            f"got --activations {' '.join(given)}; name a function in each, such as silu=relu, or "
+            "give one for all"
+        )
+    return named or (given[-1] if given else None)
 
 
-def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
-    """Numbers with commas between them, as a tuple."""
-    try:
-        return None if value is None else tuple(float(part) for part in value.split(","))
-    except ValueError:
-        raise click.BadParameter(
-            f"got {value!r}; wanted numbers with commas, such as 0.5,0.5,0.5.", ctx, param
-        ) from None
+def activations_option(text: str) -> Option:
+    """The treatment of functions without a rule: one word for all, or a mapping by name."""
+    return click.option(
+        "--activations",
+        multiple=True,
+        callback=_activations,
+        metavar="[NAME=]relu|gradient|constant",
+        help=text,
+    )
 
 
-def place(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
-    """A word as it is, or (row, column)."""
-    parts = (value or "").split(",")
-    if value in (None, "max", "all"):
-        return value
-    if len(parts) == 2 and all(part.strip().isdecimal() for part in parts):
-        return int(parts[0]), int(parts[1])
-    message = f"got {value!r}; wanted max, all, or ROW,COLUMN, such as 3,5."
-    raise click.BadParameter(message, ctx, param)
-
-
-def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Several options as one, in this order."""
-
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-MODEL = _all(
+MODEL: tuple[Option, ...] = (
     click.option(
         "--weights",
         metavar="NAME|FOLDER",
@@ -72,136 +62,224 @@ MODEL = _all(
     click.option(
         "--torch-model",
         metavar="PACKAGE.MODULE:FACTORY",
-        help="Any model instead: what that function gives, called without arguments; a module in "
-        "the current folder will do. Its code is run.",
+        help="Any PyTorch model instead: a function without arguments that returns it. The module "
+        "may be in the current folder; its code is run.",
     ),
     click.option(
         "--size",
         type=click.IntRange(1, 4096),
-        help="Side in pixels of the middle square that the network sees.  [default: as the card "
-        "says, or else 224]",
+        help="Side in pixels of the center square that the network sees.  [default: that of the "
+        "card, or else 224]",
     ),
     choice(
         "--preprocess",
         ["imagenet", "caffe", "none"],
-        "How --torch-model wants its images: imagenet for RGB normalized by ImageNet's mean and "
-        "standard deviation, caffe for BGR minus the mean, none for RGB from 0 to 1.  [default: as "
-        "the factory says, or else imagenet]",
+        "Input of --torch-model: imagenet is RGB normalized by ImageNet's mean and standard "
+        "deviation, caffe is BGR minus the mean, none is RGB from 0 to 1.  [default: that of the "
+        "factory, or else imagenet]",
     ),
 )
-LABELED = _all(
+LABELED: tuple[Option, ...] = (
     click.option(
         "--data",
         type=click.Path(path_type=Path),
         metavar="FOLDER",
-        help="Instead of INPUTS, labeled images in a layout that `unpool evaluate` knows.",
+        help="Instead of INPUTS, labeled images in a layout that `unpool evaluate` reads.",
     ),
-    click.option(
-        "--split", metavar="NAME", help="Of --data: the part that is looked at.  [default: all]"
-    ),
+    click.option("--split", metavar="NAME", help="The split of --data to use.  [default: all]"),
 )
-LAYERS = _all(
+LIST_LAYERS = click.option("--list-layers", is_flag=True, help="List the layers and exit.")
+LAYERS: tuple[Option, ...] = (
     click.option(
         "--layer",
         "layers",
         multiple=True,
         metavar="NAME",
-        help="A layer to look at; can be given several times.  [default: the last of each stage]",
+        help="A layer, see --list-layers; repeatable.  [default: the last of each stage]",
     ),
-    click.option("--list-layers", is_flag=True, help="Show the layers, and do nothing else."),
+    LIST_LAYERS,
 )
-RULE = _all(
+RULE: tuple[Option, ...] = (
     click.option(
         "--rule",
         metavar="deconvnet|guided|saliency|CODE",
-        help="How signals go down through a ReLU and pooling; a code is one of Mahendran and "
+        help="How signals pass backward through ReLU and pooling; a code is one of Mahendran and "
         "Vedaldi's, such as TTF.  [default: deconvnet]",
     ),
     choice(
         "--overlap",
         ["sum", "overwrite", "center"],
-        "Where pooling windows share their maximum: add up what comes down, or keep the last; "
-        "center uses no switches.  [default: as the rule says]",
+        "Where pooling windows share their maximum: sum the signals, or overwrite by the last; "
+        "center uses no switches.  [default: that of the rule]",
     ),
     click.option(
         "--from",
         "start",
         type=click.Choice(["activation", "one"]),
-        help="What is sent down: the activation, or 1.  [default: activation]",
+        help="The value that is propagated: the activation, or 1.  [default: activation]",
     ),
-    click.option(
-        "--activations",
-        multiple=True,
-        metavar="[NAME=]relu|gradient|constant",
-        help="What to do with functions that have no rule, such as silu: treat them as a ReLU, "
-        "take their derivative, or let nothing through; for all, or for one by name.",
+    activations_option(
+        "Treatment of functions that have no rule, such as silu: as a ReLU, by their derivative, "
+        "or with nothing passing through; for all, or by name. Repeatable."
     ),
-    click.option("--color/--gray", default=None, help="How they are shown.  [default: color]"),
+    click.option("--color/--gray", default=None, help="Colors of projections.  [default: color]"),
 )
 
 
-def output_option(default: str) -> Callable[[Command], Command]:
-    """The folder of the results."""
-    return click.option(
-        "-o",
-        "--output",
-        type=Folder(),
-        default=default,
-        metavar="FOLDER",
-        help=f"Where the results go; made if it is missing.  [default: {default}]",
-    )
+@dataclass(frozen=True)
+class Job:
+    """The inputs and the output folder of a command, and how it reports."""
 
+    inputs: tuple[str, ...]
+    output: Path
+    as_json: bool
+    quiet: bool
+    unusable: dict[str, str] = field(default_factory=dict)  #: inputs without images, and why
+    start: float = field(default_factory=time.perf_counter)
 
-def find_images(
-    inputs: Sequence[str], data: Path | None, split: str | None, output: Path
-) -> tuple[list[Path], dict[str, str]]:
-    """The files to look at, and what cannot be used."""
-    from unpool.data import open_data
-    from unpool.vision.sources import find_images
+    def images(self, data: Path | None = None, split: str | None = None) -> list[Path]:
+        """The files of INPUTS or of --data; those that cannot be used are noted in `unusable`."""
+        from unpool.data import open_data
+        from unpool.vision.sources import find_images
 
-    if data is not None:
-        if inputs:
-            raise OptionError("got images and --data; leave one of them out")
-        missing: dict[str, str] = {}
-        return [s.image for s in open_data(data, split or "all", missing).samples], missing
-    if split is not None:
-        raise OptionError("got --split without --data; add that, or leave it out")
-    sources, unusable = find_images(inputs, output)
-    if any(source.path is None for source in sources):
-        raise OptionError("got - for an image, and each is read twice; name files or folders")
-    return [source.path for source in sources if source.path], dict(unusable)
+        if data is not None:
+            only_one({"images": self.inputs, "--data": data})
+            return [s.image for s in open_data(data, split or "all", self.unusable).samples]
+        if split is not None:
+            raise OptionError("got --split without --data; add that, or leave it out")
+        sources, unusable = find_images(self.inputs, self.output)
+        if any(source.path is None for source in sources):
+            raise OptionError("got - for an image, and each is read twice; name files or folders")
+        self.unusable.update(unusable)
+        return [source.path for source in sources if source.path]
+
+    def working(self, what: str) -> AbstractContextManager[Update]:
+        """Make the output folder and show the progress of an analysis."""
+        make_folder(self.output)
+        return progress(what, self.quiet)
+
+    def report(
+        self,
+        facts: Mapping[str, Any],
+        failed: Mapping[str, str],
+        line: str,
+        table: Sequence[Sequence[str]] = (),
+    ) -> int:
+        """Print the result of an analysis; returns the exit code, 3 if some inputs failed.
+
+        Args:
+            facts: the result as plain values, for --json.
+            failed: images that could not be read, and why.
+            line: for people, after the table.
+            table: likewise; its first row is the header.
+        """
+        failed = {**self.unusable, **failed}
+        if self.as_json:
+            seconds = round(time.perf_counter() - self.start, 3)
+            console.print_json(
+                {"output": str(self.output), "seconds": seconds, **facts, "failed": failed}
+            )
+            return 3 if failed else 0
+        for reason in failed.values():
+            console.print_error(reason)
+        if not self.quiet:
+            if table:
+                console.print_table(table)
+            click.echo(line)
+        return 3 if failed else 0
+
+    def each_image(
+        self,
+        what: str,
+        make: Callable[["Source", Path, "Progress"], Record],
+        text: Callable[[Record], str],
+        files: Callable[[Path], Iterable[Path]],
+    ) -> int:
+        """Work image by image, as `unpool.cli.images.each_image` does; returns the exit code.
+
+        Args:
+            what: the description of the progress.
+            make: reads an image, writes its results under the given path without a suffix, and
+                describes them.
+            text: a record as lines for people.
+            files: what may be written for such a path, so that no input is overwritten.
+        """
+        from unpool.vision.sources import find_images, spare_inputs
+
+        found = find_images(self.inputs, self.output)
+        stems = [self.output / source.name for source in found.sources]
+        spare_inputs(found.sources, [file for stem in stems for file in files(stem)])
+        make_folder(self.output)
+
+        def make_one(source: "Source", update: "Progress") -> Record:
+            return make(source, self.output / source.name, update)
+
+        return each_image(found, make_one, text, what=what, as_json=self.as_json, quiet=self.quiet)
 
 
 def take_model(options: dict[str, Any]) -> "LoadedModel":
-    """The model; what it is made of is taken out of the options."""
-    given = typed({name: options.pop(name) for name in _OF_MODELS})
-    if "weights" in given and "torch_model" in given:
-        raise OptionError("got --weights and --torch-model; leave one of them out")
+    """Load the model that the options of `MODEL` name, and remove them from the dictionary."""
+    names = ("weights", "torch_model", "preprocess", "size", "device")
+    given = {name: options.pop(name) for name in names if name in options}
+    only_one({f"--{n.replace('_', '-')}": given.get(n) for n in names[:2]})
     from unpool.visualize.preprocessing import load_model
 
     return load_model(**given)
 
 
-def take_rules(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of `unpool.visualize.projection`, by name."""
-    meant = options.pop("activations")
-    named = dict(item.split("=", 1) for item in meant if "=" in item)
-    if meant and not named:
-        options["activations"] = meant[-1]
-    elif len(named) != len(meant):
-        raise OptionError(
-            f"got --activations {' '.join(meant)}; name a function in each, such as silu=relu, or "
-            "give one for all"
-        )
-    elif named:
-        options["activations"] = named
-    return typed(options)
+def command(
+    output: str, *options: Option, load: Callable[[dict[str, Any]], Any] = take_model
+) -> Callable[[Callable[..., int]], click.Command]:
+    """Make a command of a function `(model, job, **options)`, which returns the exit code.
+
+    Only options that were typed are passed on; the defaults are those of the application.
+
+    Args:
+        output: the default output folder.
+        options: besides those that all commands have.
+        load: makes the model, and removes the options that it uses.
+    """
+    shared: tuple[Option, ...] = (
+        click.option(
+            "-o",
+            "--output",
+            type=Folder(),
+            default=output,
+            metavar="FOLDER",
+            help=f"Where the results go; made if it is missing.  [default: {output}]",
+        ),
+        DEVICE,
+        JSON,
+        QUIET,
+    )
+
+    def decorate(function: Callable[..., int]) -> click.Command:
+        @wraps(function)
+        def run(
+            inputs: tuple[str, ...],
+            output: Path,
+            as_json: bool,
+            quiet: bool,
+            list_layers: bool = False,
+            **options: Any,
+        ) -> int:
+            job, given = Job(inputs, output, as_json, quiet), typed(options)
+            model = load(given)
+            if list_layers:
+                return _print_layers(model, as_json)
+            return function(model, job, **given)
+
+        for option in reversed((click.argument("inputs", nargs=-1), *options, *MODEL, *shared)):
+            run = option(run)
+        return click.command()(run)
+
+    return decorate
 
 
-def show_layers(loaded: "LoadedModel", as_json: bool) -> int:
-    """Print the layers of a model: what --list-layers does."""
+def _print_layers(model: "LoadedModel | list[Checkpoint]", as_json: bool) -> int:
     from unpool.visualize.activations import list_layers
 
+    loaded = model[0].load() if isinstance(model, list) else model  # all states have one network
     found = list_layers(loaded.model, loaded.trial_image())
     if as_json:
         for layer in found:
@@ -210,34 +288,3 @@ def show_layers(loaded: "LoadedModel", as_json: bool) -> int:
         rows = [[layer.name, layer.kind, " x ".join(map(str, layer.shape))] for layer in found]
         console.print_table([["layer", "kind", "shape"], *rows])
     return 0
-
-
-def report(
-    found: "Analysis",
-    unusable: dict[str, str],
-    start: float,
-    output: Path,
-    as_json: bool,
-    show: Callable[[], object] | None,
-) -> int:
-    """Print what an analysis has found; gives the exit code.
-
-    Args:
-        found: the analysis.
-        unusable: inputs that were no images, and why; reported like the unreadable ones.
-        start: of `time.perf_counter`, when it began.
-        output: where it was written.
-        as_json: print one object, and nothing else.
-        show: prints it for people; None if they want to hear nothing.
-    """
-    failed = unusable | found.failed
-    if as_json:
-        seconds = round(time.perf_counter() - start, 3)
-        facts = {**found.to_dict(), "failed": failed}
-        console.print_json({"output": str(output), "seconds": seconds, **facts})
-        return 3 if failed else 0
-    for reason in failed.values():
-        console.print_error(reason)
-    if show is not None:
-        show()
-    return 3 if failed else 0
