@@ -1,8 +1,8 @@
-"""Segmentation explained: the score of a class, where that is predicted, down in the pixels.
+"""Projections of class scores: which pixels of an image a segmentation of it rests on.
 
-What a model gives for an image is taken as one more layer, "score", with a map for each class. A
-region of such a map goes down as any other: in a decoder through the transposed filters of its
-deconvolutions, and past its unpooling by taking up what lies at the switches.
+The output of a model is treated as one more layer, "score", with a map for each class. Below it, a
+signal passes a decoder as it passes other layers: through the transposed filters of deconvolutions,
+and through unpooling by reading the values at the switches.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from unpool.errors import OptionError
 from unpool.visualize.activations import SCORE, ActivationRecorder, score_layer
 from unpool.visualize.projection import Projection, project
 
-_SPECK = 0.01  # fraction of the places below which a class is not looked at unasked
+_SPECK = 0.01  # fraction of the image below which a class is left out unless it is asked for
 
 
 @dataclass(frozen=True)
 class ScoreProjection(Projection):
-    """What `project_scores` gives: a signal in pixels for each class."""
+    """The result of `project_scores`: a signal in pixels for each class."""
 
     regions: Tensor  #: (N, h, w) bool, where each class is predicted
 
@@ -34,27 +34,27 @@ def project_scores(
     names: Sequence[str] = (),
     **options: Any,
 ) -> ScoreProjection:
-    """Project the score of a class, from all places where it is predicted, down to the pixels.
+    """Project the score of a class down to the pixels, from all places where it is predicted.
 
     Args:
-        model: any module that gives scores (N, K, h, w), or several tensors of which that is the
-            first. It stays as it is, and runs as in evaluation mode.
-        image: (1, C, H, W), as the model takes it.
-        classes: by number; when not given, all that are predicted at one place in a hundred or
-            more, but not 0, the background; the largest first.
-        names: of the classes, for messages.
+        model: any module that gives scores (N, K, h, w), alone or as the first of several tensors.
+            It is not changed, and runs in evaluation mode.
+        image: (1, C, H, W), preprocessed.
+        classes: by number; when not given, all but 0, the background, that cover 1 % of the image
+            or more, the largest first.
+        names: of the classes, for error messages.
         options: `rule`, `start`, `overlap`, `lrn` and `activations` of `project`.
 
     Returns:
         A projection for each class: `units` are the classes, `values` the sums of their scores.
 
     Raises:
-        OptionError: a class that is predicted nowhere, or none but background; a model that gives
-            something else; or what `project` refuses.
+        OptionError: a class that is predicted nowhere, nothing but background, a model without such
+            scores, or what `project` refuses.
         ShapeError: an image that the model cannot take.
 
     The deconvnet of Zeiler, Fergus 2014, through that of Noh, Hong, Han 2015; with rule
-    "saliency" the gradient of the sum of the scores (Simonyan, Vedaldi, Zisserman 2014).
+    "saliency", the gradient of the sum of the scores (Simonyan, Vedaldi, Zisserman 2014).
 
     >>> from unpool.models import DeconvNet
     >>> net, image = DeconvNet(2, ((1, 4), (1, 8)), None, 32), torch.rand(1, 3, 32, 32)
@@ -64,14 +64,11 @@ def project_scores(
     """
     labels = score_maps(model, image).argmax(1)[0]
     if classes is None:
-        count = labels.flatten().bincount()
-        count[0] = 0
-        order = count.argsort(descending=True).tolist()
-        classes = [n for n in order if count[n] >= _SPECK * labels.numel()]
+        classes = largest_classes(labels, _SPECK)
         if not classes:
             raise OptionError(
-                f"hardly anything but {_named(0, names)} is predicted in this image; name a "
-                "class, or give another image"
+                f"hardly anything but {_name(0, names)} is predicted in this image; name a class, "
+                "or pass another image"
             )
     regions = torch.stack([find_region(labels, n, names) for n in classes])
     found = project(score_layer(model), image, SCORE, list(classes), place=regions, **options)
@@ -95,16 +92,29 @@ def score_maps(model: nn.Module, images: Tensor) -> Tensor:
     return scores
 
 
+def largest_classes(labels: Tensor, least: float = 0) -> list[int]:
+    """The classes of a label map but 0, the background, the largest first.
+
+    Args:
+        labels: (h, w), the class of each place.
+        least: the smallest fraction of the map that counts.
+
+    >>> largest_classes(torch.tensor([[0, 0, 3], [1, 3, 3]]))
+    [3, 1]
+    """
+    counts = labels.flatten().bincount()
+    counts[0] = 0
+    order = counts.argsort(descending=True, stable=True).tolist()
+    return [n for n in order if counts[n] >= max(least * labels.numel(), 1)]
+
+
 def find_region(labels: Tensor, label: int, names: Sequence[str] = ()) -> Tensor:
-    """Where a class is predicted.
+    """Where a class is predicted, (h, w) bool.
 
     Args:
         labels: (h, w), the class of each place.
         label: the class wanted.
-        names: of the classes, for messages.
-
-    Returns:
-        (h, w) bool.
+        names: of the classes, for error messages.
 
     Raises:
         OptionError: it is predicted nowhere; the message names the classes that are.
@@ -114,13 +124,13 @@ def find_region(labels: Tensor, label: int, names: Sequence[str] = ()) -> Tensor
     """
     region = labels == label
     if not region.any():
-        there = ", ".join(_named(n, names) for n in sorted(set(labels.flatten().tolist())))
+        present = ", ".join(_name(n, names) for n in labels.unique().tolist())
         raise OptionError(
-            f"got class {_named(label, names)}, which is predicted nowhere in this image; there "
-            f"is {there}: name one of them, or give another image"
+            f"got class {_name(label, names)}, which is predicted nowhere in this image; there "
+            f"is {present}: name one of them, or pass another image"
         )
     return region
 
 
-def _named(label: int, names: Sequence[str]) -> str:
+def _name(label: int, names: Sequence[str]) -> str:
     return names[label] if label < len(names) else str(label)

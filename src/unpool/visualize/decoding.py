@@ -1,7 +1,7 @@
-"""How a segmentation network draws: the maps of its decoder, stage by stage, from coarse to fine.
+"""The decoder of a segmentation network, stage by stage: its feature maps from coarse to fine.
 
-Unpooling puts values back to where the trunk had found its maxima, so that sparse maps carry the
-outline of the very image; deconvolution makes them dense, and what is not of the class fades.
+Unpooling puts values back where the trunk found its maxima, so that sparse maps carry the outlines
+of the image; deconvolution makes them dense, and what does not belong to the class fades.
 """
 
 from collections.abc import Sequence
@@ -16,40 +16,41 @@ from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
 from unpool.models import FCN, DeconvNet
-from unpool.ops import unpool
+from unpool.ops.switches import unpool
 from unpool.vision.drawing import heat_map, to_images
 from unpool.vision.figures import contact_sheet
 from unpool.vision.images import Pixels
 from unpool.visualize.activations import ActivationRecorder
-from unpool.visualize.class_scores import find_region, score_maps
+from unpool.visualize.class_scores import find_region, largest_classes, score_maps
 from unpool.visualize.shadow import shadow_copy
 
-_SIDE = 224  # of a panel: maps of 7 to 224 cells are enlarged a whole number of times
+_SIDE = 224  # of a panel, in pixels: maps of 7 x 7 to 224 x 224 are enlarged by whole factors
 
 
 class DecoderMap(NamedTuple):
-    """A map of a decoder."""
+    """A feature map of a decoder."""
 
     layer: str  #: as the authors call it, such as "unpool4" or "deconv4_3"
-    unit: int  #: which of the maps there
+    unit: int  #: the number of the map
     values: Tensor  #: (h, w) float32
 
 
 @dataclass(frozen=True)
 class DecoderTrace:
-    """What `decode` gives: of each stage one map before, and one after its own layers."""
+    """The result of `decode`: for each stage, a map before and a map after its own layers.
 
-    label: int  #: the class that this is about
+    For a DeconvNet, these are after unpooling and after deconvolution. For an FCN, they are the
+    upsampled scores of the stage before (None in the first) and the scores of the stage itself, cut
+    to the part where the network adds them.
+    """
+
+    label: int  #: the class
     region: Tensor  #: (H, W) bool, where it is predicted
     stages: tuple[tuple[DecoderMap | None, DecoderMap], ...]
-    """DeconvNet: after unpooling, and after deconvolution. FCN: the scores of the stage before,
-    enlarged, which the first does not have; and those of the stage's own maps; of both what the
-    network adds, without what reaches beyond the other."""
     scores: Tensor  #: (H, W) float32, of the class, before softmax
 
     def to_dict(self) -> dict[str, Any]:
-        """What the figure shows, as plain values."""
-        shown = [one for pair in self.stages for one in pair if one is not None]
+        """Plain values: `unit` (the class), `share` of the image, mean `score`, and the `maps`."""
         return {
             "unit": self.label,
             "share": float(self.region.float().mean()),
@@ -61,30 +62,32 @@ class DecoderTrace:
                     "size": list(one.values.shape),
                     "largest": float(one.values.max()),
                 }
-                for one in shown
+                for pair in self.stages
+                for one in pair
+                if one is not None
             ],
         }
 
     def figure(self, image: Pixels, name: str = "") -> Pixels:
-        """The maps from left to right: above before, below after the layers of a stage.
+        """The stages from left to right: above before, below after their own layers.
 
         Args:
-            image: (H, W, 3) uint8, RGB, what the network saw.
+            image: (H, W, 3) uint8, RGB, the input of the network.
             name: of the class.
 
         Returns:
-            (height, width, 3) uint8. Each map has a contrast of its own, dark where it is lowest;
-            of the scores, zero is mid-gray.
+            (height, width, 3) uint8. The contrast of each map is stretched by itself; in the scores
+            of the class, zero is mid-gray.
         """
         name, size = name or f"class {self.label}", self.scores.shape
         blank = np.full((*size, 3), 255, np.uint8), ""
         dimmed = np.where(self.region.numpy()[:, :, None], image, image // 5)
-        above = [(image, "input"), *(_panel(pair[0], size) for pair in self.stages), blank]
-        below = [(dimmed, f"{name}, as predicted")]
-        below += [_panel(pair[1], size) for pair in self.stages]
+        before, after = zip(*self.stages, strict=True)
+        above = [(image, "input"), *(_panel(one, size) if one else blank for one in before), blank]
+        below = [(dimmed, f"{name}, as predicted"), *(_panel(one, size) for one in after)]
         below += [(to_images(self.scores[None], contrast="linear")[0], f"score of {name}")]
         columns = len(above)
-        width = round(columns * _SIDE / (1 - (columns + 1) / 100))  # the gaps are a hundredth of it
+        width = round(columns * _SIDE / (1 - (columns + 1) / 100))  # gaps are 1 % of the width
         return contact_sheet([*above, *below], columns, width)
 
 
@@ -98,15 +101,15 @@ def decode(
 ) -> DecoderTrace:
     """Follow a class through the decoder of a network.
 
-    Of each stage the most representative map is taken: the one that is stronger inside the region
-    where the class is predicted than outside by most, by the means over both.
+    Of each layer the most representative map is taken: the one whose mean inside the region where
+    the class is predicted exceeds its mean outside by most.
 
     Args:
-        model: a DeconvNet or an FCN. It stays as it is, and runs as in evaluation mode.
-        image: (1, 3, H, W), as the network takes it; in the paper, a square about one object.
+        model: a DeconvNet or an FCN; it is not changed, and runs in evaluation mode.
+        image: (1, 3, H, W), preprocessed; in the paper, a square around one object.
         label: the class; the largest but 0, the background, when not given.
-        unit: the number of the map to show of every layer, instead; an FCN has but one a class.
-        names: of the classes, for messages.
+        unit: the map of every layer to take instead; an FCN has only one for each class.
+        names: of the classes, for error messages.
 
     Returns:
         The maps, on the CPU.
@@ -116,7 +119,7 @@ def decode(
             map that some layer does not have.
         ShapeError: several images, or one that the network cannot take.
 
-    Noh, Hong, Han 2015, figure 4. How its maps were selected is not given.
+    Noh, Hong, Han 2015, figure 4; the paper does not say how its maps were selected.
 
     >>> net = DeconvNet(2, ((1, 4), (1, 8)), None, 32)
     >>> image = torch.rand(1, 3, 32, 32)
@@ -127,14 +130,21 @@ def decode(
     if not isinstance(model, DeconvNet | FCN):
         raise OptionError(
             f"got a {type(model).__name__}, in which no decoder is known; wanted a DeconvNet or an "
-            "FCN: see what units of other models do with project and top"
+            "FCN: for the units of other models, use project or top_activations"
         )
     if len(image) != 1:
         raise ShapeError(f"got {len(image)} images; wanted one, (1, 3, H, W)")
     scores = score_maps(model, image)[0].float().cpu()
     labels = scores.argmax(0)
     if label is None:
-        label = _largest(labels, names)
+        classes = largest_classes(labels)
+        if not classes:
+            name = names[0] if names else "class 0"
+            raise OptionError(
+                f"{name} is all that is predicted in this image; name it as the class, pass a crop "
+                "around an object, or another image"
+            )
+        label = classes[0]
     region = find_region(labels, label, names)
     if isinstance(model, FCN):
         if unit is not None:
@@ -143,18 +153,6 @@ def decode(
     else:
         stages = _stages(model, image, region, unit)
     return DecoderTrace(label, region, stages, scores[label])
-
-
-def _largest(labels: Tensor, names: Sequence[str]) -> int:
-    count = labels.flatten().bincount()
-    count[0] = 0
-    if not count.any():
-        name = names[0] if names else "class 0"
-        raise OptionError(
-            f"{name} is all that is predicted in this image; name it as the class, give a crop "
-            "about an object, or another image"
-        )
-    return int(count.argmax())
 
 
 @torch.no_grad()
@@ -167,17 +165,16 @@ def _stages(
     decoded = net.decode(maps, switches)
     before = [maps if net.code is None else net.code(maps), *decoded[:-1]]
     table, stages = net.trunk.table, []
-    for number, x, s, y in zip(
-        range(len(table), 0, -1), before, reversed(switches), decoded, strict=True
-    ):
+    numbers = range(len(table), 0, -1)
+    for number, x, s, y in zip(numbers, before, reversed(switches), decoded, strict=True):
         last = f"deconv{number}_{table[number - 1][0]}"
-        above = _chosen(f"unpool{number}", unpool(x, s), region, unit)
-        stages.append((above, _chosen(last, y, region, unit)))
+        above = _choose(f"unpool{number}", unpool(x, s), region, unit)
+        stages.append((above, _choose(last, y, region, unit)))
     return tuple(stages)
 
 
-def _chosen(layer: str, maps: Tensor, region: Tensor, unit: int | None) -> DecoderMap:
-    """The most representative of the maps (1, C, h, w), or the one named."""
+def _choose(layer: str, maps: Tensor, region: Tensor, unit: int | None) -> DecoderMap:
+    """The given or the most representative of the maps (1, C, h, w)."""
     found = maps[0].float().cpu()
     if unit is None:
         inside = F.adaptive_avg_pool2d(region[None].float(), (found.shape[1], found.shape[2]))
@@ -197,32 +194,32 @@ def _mean(maps: Tensor, weights: Tensor) -> Tensor:
 def _score_stages(
     net: FCN, image: Tensor, label: int
 ) -> tuple[tuple[DecoderMap | None, DecoderMap], ...]:
-    below = [None, *list(net.factors)[:-1]]
+    below = list(net.factors)[:-1]
     own = ["score_fr", *(f"score_pool{skip}" for skip in net.skips)]
-    layers = [f"score.{name}" for name in (*own, *filter(None, below))]
+    layers = [f"score.{name}" for name in (*own, *below)]
     with torch.no_grad():
         found = ActivationRecorder(net, layers)(image)
 
-    def one(name: str) -> DecoderMap:
+    def class_map(name: str) -> DecoderMap:
         return DecoderMap(name, label, found[f"score.{name}"][0, label].float().cpu())
 
-    first, *others = zip(below, own, strict=True)
-    pairs = [_added(one(b), one(name), net.offsets[name]) for b, name in others if b is not None]
-    return ((None, one(first[1])), *pairs)
+    pairs = [
+        _overlapping(class_map(upsampled), class_map(name), net.offsets[name])
+        for upsampled, name in zip(below, own[1:], strict=True)
+    ]
+    return ((None, class_map(own[0])), *pairs)
 
 
-def _added(a: DecoderMap, b: DecoderMap, offset: int) -> tuple[DecoderMap, DecoderMap]:
-    """Where two maps lie over each other, as an FCN crops them to add them."""
+def _overlapping(a: DecoderMap, b: DecoderMap, offset: int) -> tuple[DecoderMap, DecoderMap]:
+    """The parts of two maps that overlap, cropped as an FCN crops them to add them."""
     cut, start = max(-offset, 0), max(offset, 0)
     x, y = a.values[cut:, cut:], b.values[start:, start:]
     rows, columns = (min(sides) for sides in zip(x.shape, y.shape, strict=True))
     return a._replace(values=x[:rows, :columns]), b._replace(values=y[:rows, :columns])
 
 
-def _panel(one: DecoderMap | None, size: Sequence[int]) -> tuple[Pixels, str]:
-    """A map as large as the image, and what it is."""
-    if one is None:
-        return np.full((*size, 3), 255, np.uint8), ""
+def _panel(one: DecoderMap, size: Sequence[int]) -> tuple[Pixels, str]:
+    """A map, enlarged to (height, width), with its caption."""
     colors = heat_map(one.values.numpy(), "inferno")
     cells = cv2.resize(colors, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
     height, width = one.values.shape
