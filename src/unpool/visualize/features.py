@@ -1,6 +1,6 @@
-"""Feature vectors and class probabilities of images, and which layers to look at."""
+"""Feature vectors and class probabilities of images, and the layers that analyses use."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +22,7 @@ from unpool.visualize.activations import (
 )
 from unpool.visualize.preprocessing import LoadedModel
 
-_CONTAINERS = ("Sequential", "Flatten", "Identity", "Dropout", "Dropout2d")
-_WEIGHING = ("Linear", "Conv2d")
+_PASSING = ("Sequential", "Flatten", "Identity", "Dropout", "Dropout2d")  # compute nothing
 
 
 class InputImages(NamedTuple):
@@ -33,6 +32,11 @@ class InputImages(NamedTuple):
     crops: list[Pixels]  #: what the model sees of each, (S, S, 3) uint8, RGB
     shapes: list[tuple[int, int]]  #: height and width of each image
     failed: dict[str, str]  #: unreadable files, with the reasons
+
+    def batches(self, loaded: LoadedModel, size: int) -> Iterator[Tensor]:
+        """The crops as input of the model, (N, 3, S, S) with N up to `size`."""
+        for start in range(0, len(self.crops), size):
+            yield loaded.prepare(self.crops[start : start + size])
 
 
 def read_inputs(
@@ -62,15 +66,15 @@ def read_inputs(
 
 
 def mean_color(loaded: LoadedModel) -> tuple[int, int, int]:
-    """The color that becomes zero in a model's input, RGB, 0 to 255: mostly a gray.
+    """The color that is zero in a model's input, RGB, 0 to 255, usually a gray.
 
     >>> from unpool.visualize.preprocessing import Preprocessing
     >>> mean_color(LoadedModel(torch.nn.Identity(), "none", Preprocessing()))
     (124, 116, 104)
     """
-    inputs = loaded.preprocessing
-    scaled = [min(max(round(v * 255 / inputs.range), 0), 255) for v in inputs.mean]
-    red, green, blue = scaled if inputs.order == "RGB" else scaled[::-1]
+    preprocessing = loaded.preprocessing
+    scaled = [min(max(round(v * 255 / preprocessing.range), 0), 255) for v in preprocessing.mean]
+    red, green, blue = scaled if preprocessing.order == "RGB" else scaled[::-1]
     return red, green, blue
 
 
@@ -95,11 +99,10 @@ class FeatureExtractor:
     """
 
     def __init__(self, loaded: LoadedModel, layers: Sequence[str]) -> None:
-        ActivationRecorder(loaded.model, layers)  # refuses an unknown name
+        ActivationRecorder(loaded.model, layers)  # checks the names as they were given
         self._loaded, self._layers = loaded, list(layers)
-        self._recorder = ActivationRecorder(
-            score_layer(loaded.model), [SCORE, *(f"{SCORE}.{name}" for name in layers)]
-        )
+        names = [SCORE, *(f"{SCORE}.{name}" for name in layers)]
+        self._recorder = ActivationRecorder(score_layer(loaded.model), names)
 
     @torch.no_grad()
     def __call__(self, crops: Sequence[Pixels]) -> tuple[dict[str, Tensor], Tensor | None]:
@@ -109,27 +112,27 @@ class FeatureExtractor:
             crops: (S, S, 3) uint8, RGB, each.
 
         Returns:
-            The features of each layer, (N, D) on the CPU, by name; and probabilities (N, K), or
-            None for a model without class scores. Those of a segmentation network are the mean
-            over the image.
+            The features of each layer by name, (N, D) float32, and the probabilities, (N, K), or
+            None for a model without class scores; both on the CPU. A segmentation network gives
+            their mean over the image.
 
         Raises:
             OptionError: a layer or the model gives values that are not finite.
         """
         images = self._loaded.prepare(crops)
         found = self._recorder(images)
-        probability = _probability(found[SCORE], images)
         vectors = {name: found[f"{SCORE}.{name}"].flatten(1).float().cpu() for name in self._layers}
         for name, values in vectors.items():
             require_finite(f"layer {name!r}", values)
-        if probability is None:
-            return vectors, None
-        require_finite("the model", probability)
-        return vectors, probability.cpu()
+        probability = _probability(found[SCORE], images)
+        if probability is not None:
+            require_finite("the model", probability)
+            probability = probability.cpu()
+        return vectors, probability
 
 
 def _probability(output: Tensor, images: Tensor) -> Tensor | None:
-    if not _scores(output.shape[1:], images.shape[2:]):
+    if not _is_score(output.shape[1:], images.shape[2:]):
         return None
     output = output.float()
     if not is_probability(output):
@@ -137,8 +140,8 @@ def _probability(output: Tensor, images: Tensor) -> Tensor | None:
     return output.mean((2, 3)) if output.dim() == 4 else output
 
 
-def _scores(shape: Sequence[int], sides: Sequence[int]) -> bool:
-    """Whether an output (K,) or (K, h, w) holds class scores of the image, or of its pixels."""
+def _is_score(shape: Sequence[int], sides: Sequence[int]) -> bool:
+    """Whether an output (K,) or (K, h, w) holds class scores of an image or of its pixels."""
     return len(shape) in (1, 3) and shape[0] > 1 and list(shape[1:]) in ([], list(sides))
 
 
@@ -156,35 +159,31 @@ def choose_layers(loaded: LoadedModel) -> tuple[list[str], str]:
     """
     trial = loaded.trial_image()
     layers = [layer for layer in list_layers(loaded.model, trial) if layer.shape]
-    whole = ActivationRecorder(score_layer(loaded.model), [SCORE])(trial)[SCORE]
-    classes = whole.shape[1] if _scores(whole.shape[1:], trial.shape[2:]) else None
-    below = _below([layer for layer in layers if _is_own(layer)], classes, whole.dim() == 4)
+    output = ActivationRecorder(score_layer(loaded.model), [SCORE])(trial)[SCORE]
+    classes = output.shape[1] if _is_score(output.shape[1:], trial.shape[2:]) else None
+    own = [layer for layer in layers if layer.kind not in _PASSING]
+    below = _below_scores(own, classes, output.dim() == 4)
     chosen = stage_ends(below)
-    if not below or not chosen:
+    if not chosen:
         raise OptionError(
-            f"got no layers, and {loaded.name} has no stages whose last layer could be taken; name "
+            f"got no layers, and {loaded.name} has no stages whose last layer could be used; name "
             f"some of {', '.join(layer.name for layer in layers[:5])} ..."
         )
     return chosen, below[-1].name
 
 
-def _below(layers: Sequence[Layer], classes: int | None, segments: bool) -> list[Layer]:
+def _below_scores(layers: Sequence[Layer], classes: int | None, segments: bool) -> list[Layer]:
     """The layers without those at the end that compute the class scores.
 
-    In a classifier these start with the last layer that has weights; a segmentation network may add
-    up the scores of several layers.
+    In a classifier, these start with the last layer that has weights; a segmentation network may
+    add up the scores of several layers.
 
     >>> mlp = [Layer(n, k, (5,)) for n, k in (("a", "Linear"), ("b", "ReLU"), ("c", "Linear"))]
-    >>> [layer.name for layer in _below(mlp, 5, segments=False)]
+    >>> [layer.name for layer in _below_scores(mlp, 5, segments=False)]
     ['a', 'b']
     """
     left = list(layers)
     while left and left[-1].shape[0] == classes:
-        if left.pop().kind in _WEIGHING and not segments:
+        if left.pop().kind in ("Linear", "Conv2d") and not segments:
             break
     return left
-
-
-def _is_own(layer: Layer) -> bool:
-    """Whether a layer computes something, rather than passing on the output of another."""
-    return layer.kind not in _CONTAINERS

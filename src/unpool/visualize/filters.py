@@ -281,7 +281,7 @@ def _silent(
         if progress is not None:
             progress(done, count, "looking for maps that respond")
 
-    parts = (loaded.prepare(inputs.crops[i : i + batch]) for i in range(0, count, batch))
-    tops = top_activations(loaded.model, parts, list(responses.values()), 1, progress=report)
+    batches = inputs.batches(loaded, batch)
+    tops = top_activations(loaded.model, batches, list(responses.values()), 1, progress=report)
     found = {name: tops[layer].values[:, 0] <= 0 for name, layer in responses.items()}
     return {name: dead.nonzero().flatten().tolist() for name, dead in found.items()}, inputs.failed
