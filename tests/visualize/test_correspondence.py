@@ -1,4 +1,4 @@
-"""Correspondence against a literal transcription of the paper, and what chance gives."""
+"""Correspondence against a literal transcription of the paper, and with random signs."""
 
 import json
 
@@ -50,7 +50,7 @@ def test_signs_against_the_paper():
     assert torch.equal(found, found.T)
 
 
-def test_signs_by_chance():
+def test_random_signs():
     rng = np.random.default_rng(0)
     off = ~torch.eye(6, dtype=torch.bool)
     for signs, wanted in (((-1, 0, 1), 2 / 3), ((-1, 1), 1 / 2)):
@@ -87,28 +87,28 @@ def test_identical_images_agree(loaded, files):
     same.write_bytes(files[0].read_bytes())
     box = (10, 10, 25, 25)
     found = correspond(loaded, {"part": {files[0]: box, same: box}}, ["1", "8"], draws=4)
-    told = {(a.part, a.layer): a for a in found.agreements}
+    agreements = {(a.part, a.layer): a for a in found.agreements}
     for layer in ("1", "8"):
-        assert told["part", layer].mean == told["part", layer].spread == 0
-        assert told["random", layer].mean > 0
-        assert told["random", layer].pairs == 4 * 2
+        assert agreements["part", layer].mean == agreements["part", layer].spread == 0
+        assert agreements["random", layer].mean > 0
+        assert agreements["random", layer].pairs == 4 * 2
 
 
-def test_what_is_saved(loaded, files, tmp_path):
+def test_saving(loaded, files, tmp_path):
     files[1].write_bytes(b"")
     parts = {
         "eye": dict.fromkeys(files, (10, 10, 16, 16)),
         "nose": dict.fromkeys(files[2:], (20, 20, 26.5, 30)),
     }
     seen = []
-    found = correspond(loaded, parts, ["8"], draws=2, progress=lambda *told: seen.append(told[:2]))
+    found = correspond(loaded, parts, ["8"], draws=2, progress=lambda *step: seen.append(step[:2]))
     assert seen == [(i, 10) for i in range(1, 11)]
     assert found.images == [files[0], *files[2:]]
     assert list(found.failed) == [str(files[1])]
     image, text = found.save(tmp_path / "out")
     assert np.asarray(Image.open(image)).ndim == 3
-    told = json.loads(text.read_text())
-    assert set(told["boxes"]["nose"]) == {str(path) for path in files[2:]}
+    saved = json.loads(text.read_text())
+    assert set(saved["boxes"]["nose"]) == {str(path) for path in files[2:]}
     assert [row[0] for row in found.table()] == ["part", "eye", "nose", "random"]
     again = correspond(loaded, parts, ["8"], draws=2)
     assert again.agreements == found.agreements
@@ -120,31 +120,31 @@ def test_what_is_saved(loaded, files, tmp_path):
     [
         ((0, 0, 49, 10), "which is 48 x 40 pixels; wanted x0, y0, x1, y1 with"),
         ((5, 5, 5, 9), "wanted x0, y0, x1, y1 with 0 <= x0 < x1 <= 48"),
-        ((0, 0, 3, 40), "of which the model sees nothing"),
+        ((0, 0, 3, 40), "outside the middle square that the model sees"),
         ((0, 0, 3), "wanted x0, y0, x1, y1 in pixels"),
         ((0, 0, float("nan"), 9), "wanted x0, y0, x1, y1 in pixels"),
     ],
 )
-def test_boxes_that_are_refused(loaded, files, box, message):
+def test_invalid_boxes(loaded, files, box, message):
     with pytest.raises(OptionError, match=message):
         correspond(loaded, {"eye": {files[0]: (9, 9, 20, 20), files[1]: box}}, ["8"])
 
 
-def test_one_image_is_too_few(loaded, files):
-    with pytest.raises(OptionError, match="give it in two or more"):
+def test_too_few_images_and_unknown_layers(loaded, files):
+    with pytest.raises(OptionError, match="in 1 readable images; wanted two or more"):
         correspond(loaded, {"eye": {files[0]: (9, 9, 20, 20)}}, ["8"])
     with pytest.raises(OptionError, match="did you mean '8'"):
         correspond(loaded, {"eye": dict.fromkeys(files, (9, 9, 20, 20))}, ["88"])
 
 
 def test_damaged_weights_are_refused(loaded, files):
-    """Of what is not a number no sign differs, which is not agreement."""
+    """The signs of NaN never differ, which is not agreement."""
     with torch.no_grad():
         loaded.model[3].weight[0, 0] = float("nan")
     with pytest.raises(OptionError, match="layer '4' gives values that are not finite"):
         correspond(loaded, {"eye": dict.fromkeys(files, (9, 9, 20, 20))}, ["1", "4"])
 
 
-def test_no_part_is_called_as_the_control(loaded, files):
-    with pytest.raises(OptionError, match="got a part 'random', as the control is called"):
+def test_no_part_has_the_name_of_the_control(loaded, files):
+    with pytest.raises(OptionError, match="got a part 'random', which is the control"):
         correspond(loaded, {"random": dict.fromkeys(files, (9, 9, 20, 20))}, ["8"])

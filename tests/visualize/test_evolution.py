@@ -1,4 +1,4 @@
-"""Evolution: the strongest of each checkpoint by brute force, and checkpoints from everywhere."""
+"""Evolution: the strongest activations of each checkpoint, against brute force."""
 
 import json
 
@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
-from unpool.errors import ImageError, OptionError, WeightsError
-from unpool.models import ZFNet, save_pretrained
-from unpool.recipes import ZFNET_SMALL, override
+from unpool.errors import ImageError, OptionError
+from unpool.models import ZFNet
 from unpool.vision.drawing import to_images
 from unpool.vision.figures import patch
 from unpool.vision.images import read_image
-from unpool.visualize.checkpoints import Checkpoint, checkpoints_of_run, named_checkpoints
+from unpool.visualize.checkpoints import Checkpoint
 from unpool.visualize.evolution import evolve
 from unpool.visualize.preprocessing import LoadedModel, Preprocessing
 from unpool.visualize.projection import project
@@ -34,7 +32,7 @@ def files(tmp_path):
 
 @pytest.fixture
 def states(filled_net, build):
-    """Three states of one network, of which the second has a unit that nothing excites."""
+    """Three states of one network; a unit of the second is never active."""
     loaded_models = []
     for seed in range(3):
         net = filled_net(build("overlapping"), seed)
@@ -72,7 +70,7 @@ def test_against_brute_force(states, files):
     assert (dead.projections[0, 1] == 128).all()
 
 
-def test_units_are_chosen_by_chance(states, files):
+def test_random_units(states, files):
     one, again = (evolve(states[:1], files[:2], ["4", "8"], shown=3) for _ in range(2))
     units = [growth.units for growth in one.layers]
     assert units == [growth.units for growth in again.layers]
@@ -81,81 +79,28 @@ def test_units_are_chosen_by_chance(states, files):
     assert units != [growth.units for growth in other.layers]
 
 
-def test_what_is_saved(states, files, tmp_path):
+def test_saving(states, files, tmp_path):
     seen = []
     found = evolve(
-        states, files, ["1", "4", "8"], units=[4], progress=lambda *told: seen.append(told[:2])
+        states, files, ["1", "4", "8"], units=[4], progress=lambda *step: seen.append(step[:2])
     )
     assert seen[-1] == (28, 28)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     image, text = found.save(tmp_path / "out")
-    told = json.loads(text.read_text())
-    for growth, layer in zip(found.layers, told["layers"], strict=True):
+    saved = json.loads(text.read_text())
+    for growth, layer in zip(found.layers, saved["layers"], strict=True):
         (unit,) = layer["units"]
         last = None
         for state, number in zip(unit["states"], growth.images[0], strict=True):
             assert state["image"] == (None if number < 0 else str(files[number]))
             assert state["jump"] == (number >= 0 and last is not None and last != number)
             last = number if number >= 0 else last
-    assert any(s["jump"] for layer in told["layers"] for s in layer["units"][0]["states"])
+    assert any(s["jump"] for layer in saved["layers"] for s in layer["units"][0]["states"])
     bars = (np.asarray(Image.open(image)) == (213, 94, 0)).all(2).sum()
     assert bars >= 4 * 64 * sum(int(growth.jumps.sum()) for growth in found.layers)
 
 
-def test_the_run_of_a_training(files, tmp_path):
-    recipe = override(ZFNET_SMALL, ["widths=[4,4,4,4,4]", "code=8", "size=47", "enlarged=50"])
-    run = tmp_path / "run"
-    (run / "checkpoints/epochs").mkdir(parents=True)
-    nets = {}
-    for epoch in (10, 2):
-        nets[epoch] = ZFNet(3, recipe.widths, recipe.code, recipe.size).eval()
-        save_file(nets[epoch].state_dict(), run / f"checkpoints/epochs/{epoch:03}.safetensors")
-    with pytest.raises(WeightsError, match=r"config\.json or first epoch cannot be used"):
-        checkpoints_of_run(run, "cpu")
-    (run / "config.json").write_text(json.dumps(recipe.to_json()))
-    found = checkpoints_of_run(run, "cpu")
-    assert [state.name for state in found] == ["epoch 2", "epoch 10"]
-    for state, net in zip(found, (nets[2], nets[10]), strict=True):
-        loaded = state.load()
-        assert (
-            loaded.preprocessing.size,
-            loaded.preprocessing.enlarged,
-            loaded.preprocessing.order,
-        ) == (
-            47,
-            50,
-            "BGR",
-        )
-        x = torch.rand(1, 3, 47, 47)
-        assert torch.equal(loaded.model(x), net(x))
-    assert evolve(found, files[:2], shown=1).checkpoints == ["epoch 2", "epoch 10"]
-    with pytest.raises(WeightsError, match="has no checkpoints/epochs"):
-        checkpoints_of_run(tmp_path)
-
-
-def test_named_checkpoints(files, tmp_path):
-    nets = [ZFNet(3, (4,) * 5, 8, 47).eval() for _ in range(2)]
-    folders = [save_pretrained(net, tmp_path / f"{i}/weights", {}) for i, net in enumerate(nets)]
-    found = named_checkpoints(folders, device="cpu")
-    assert [state.name for state in found] == ["0", "1"]
-    tensors = tmp_path / "later.pt"
-    torch.save(nets[1].state_dict(), tensors)
-    (later,) = named_checkpoints([tensors], weights=folders[0], device="cpu")
-    x = torch.rand(1, 3, 47, 47)
-    for state, net in ((found[0], nets[0]), (found[1], nets[1]), (later, nets[1])):
-        assert torch.equal(state.load().model(x), net(x))
-    with pytest.raises(OptionError, match="name their model with torch_model="):
-        named_checkpoints([tensors])
-    with pytest.raises(OptionError, match="leave out --torch-model"):
-        named_checkpoints(folders, torch_model="a:b")
-    other = Checkpoint(
-        "other", lambda: LoadedModel(ZFNet(3, (4, 6, 4, 4, 4), 8, 47), "", Preprocessing(47))
-    )
-    with pytest.raises(OptionError, match=r"got checkpoint other.*pass checkpoints of one tr"):
-        evolve([found[0], other], files, ["features.relu2"])
-
-
-def test_what_is_refused(states, files):
+def test_messages(states, files):
     with pytest.raises(OptionError, match="got no checkpoints"):
         evolve([], files)
     with pytest.raises(OptionError, match="did you mean '8'"):
@@ -167,8 +112,8 @@ def test_what_is_refused(states, files):
         evolve(states, files[:1], ["8"])
 
 
-def test_what_nothing_excites_is_gray(states, files):
-    """Even where the signal is 1 whatever the activation."""
+def test_inactive_units_are_gray(states, files):
+    """Even if projections start from 1 instead of the activation."""
     found = evolve(states, files, ["4"], units=[4], start="one")
     (growth,) = found.layers
     assert growth.images[0, 1] == -1
@@ -176,18 +121,17 @@ def test_what_nothing_excites_is_gray(states, files):
     assert all((growth.projections[0, i] != 128).any() for i in (0, 2))
 
 
-def test_names_of_checkpoints_differ(tmp_path, states, files):
-    def names(*paths):
-        made = [tmp_path / path for path in paths]
-        for path in made:
-            path.parent.mkdir(exist_ok=True)
-            path.touch()
-        return [state.name for state in named_checkpoints(made, torch_model="a:b")]
+def test_checkpoints_of_other_networks(files):
+    def checkpoint(name, widths):
+        net = ZFNet(3, widths, 8, 47).eval()
+        return Checkpoint(name, lambda: LoadedModel(net, name, Preprocessing(47)))
 
-    assert names("e1/model.pt", "e2/model.pt") == ["e1/model", "e2/model"]
-    assert names("e1/a.pt", "e2/b.pt") == ["a", "b"]
-    assert names("e1/a.pt", "e1/a.safetensors") == ["a.pt", "a.safetensors"]
-    assert names("e1/a.pt", "e1/a.pt") == ["a", "a"]
+    first, other = checkpoint("first", (4,) * 5), checkpoint("other", (4, 6, 4, 4, 4))
+    with pytest.raises(OptionError, match=r"got checkpoint other.*pass checkpoints of one tr"):
+        evolve([first, other], files, ["features.relu2"])
+
+
+def test_long_names_are_shortened_in_the_middle(states, files):
     long = [Checkpoint(f"checkpoint_{i:03}", states[0].load) for i in (1, 2)]
     figure = evolve(long, files[:1], ["4"], units=[1]).figure()
     first, second = figure[20:40, :68], figure[20:40, 76:144]

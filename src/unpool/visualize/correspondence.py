@@ -1,7 +1,7 @@
-"""Correspondence: whether a network notices the same part in different images.
+"""Correspondence: whether a network recognizes the same part in different images.
 
-The same part is hidden in each of several images, and the change of the features is taken. If
-the network knows the part, the changes agree in sign; those of parts at random agree less.
+The part is hidden in each of several images, and the changes of the features are compared. If the
+network recognizes the part, they agree in sign more than those from hiding random boxes.
 """
 
 import math
@@ -31,17 +31,17 @@ Box = tuple[int, int, int, int]
 _Boxes = dict[int, Box]
 
 _CONTROL = "random"
-_NOISE = 1e-6  # of the largest feature: what rounding alone may change
+_NOISE = 1e-6  # of the largest feature: changes below may come from rounding alone
 
 
 def sign_distances(changes: Tensor) -> Tensor:
-    """How far changes disagree in sign: the Hamming distance of each two, over their dimension.
+    """The Hamming distances between the signs of changes, as fractions of the dimension.
 
     Args:
         changes: (N, D), the change of the features of each image.
 
     Returns:
-        (N, N) float64, from 0 (the same signs) to 1; a sign is -1, 0 or 1.
+        (N, N) float64, from 0 (the same signs) to 1; signs are -1, 0 or 1.
 
     Zeiler, Fergus 2014, section 4.4.
 
@@ -53,28 +53,28 @@ def sign_distances(changes: Tensor) -> Tensor:
 
 
 class Agreement(NamedTuple):
-    """What hiding a part does in a layer: the normalized Hamming distance of signs of changes."""
+    """How far the changes from hiding a part differ in sign, in one layer."""
 
     part: str
     layer: str
-    mean: float  #: over all ordered pairs of different images; lower is better
+    mean: float  #: distance over all ordered pairs of different images; lower is better
     spread: float  #: standard deviation over them
-    pairs: int  #: how many ordered pairs
+    pairs: int  #: number of ordered pairs
 
 
 @dataclass(frozen=True)
 class Correspondence:
-    """How well a network makes the parts of images correspond."""
+    """The result of `correspond`."""
 
     images: list[Path]
-    failed: dict[str, str]  #: those that could not be read, and why
+    failed: dict[str, str]  #: unreadable files, with the reasons
     layers: list[str]
-    boxes: dict[str, _Boxes]  #: of each part, by number of image, in the crop
+    boxes: dict[str, _Boxes]  #: of each part, by index of the image, in the crop
     agreements: list[Agreement]
-    shown: list[list[tuple[str, Pixels]]]  #: a row an image: as it is, and with each part hidden
+    shown: list[list[tuple[str, Pixels]]]  #: for each image: itself, and with each part hidden
 
     def figure(self) -> Pixels:
-        """A row an image: as it is, and with each part hidden; (H, W, 3) uint8."""
+        """A row for each image: itself, and with each part hidden; (H, W, 3) uint8."""
         rows = [
             join([add_caption(fit_square(tile, 128), text[:18]) for text, tile in row], 1)
             for row in self.shown
@@ -82,7 +82,7 @@ class Correspondence:
         return join(rows, 0)
 
     def table(self) -> list[list[str]]:
-        """A row a part, a column a layer, as table 1 of the paper."""
+        """Parts as rows and layers as columns, as in table 1 of the paper."""
         by_part: dict[str, list[str]] = {}
         for found in self.agreements:
             cell = f"{found.mean:.3f} +- {found.spread:.3f}"
@@ -90,7 +90,7 @@ class Correspondence:
         return [["part", *self.layers], *by_part.values()]
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the images, as plain values."""
+        """Everything but the images, as plain values."""
         return {
             "images": [str(image) for image in self.images],
             "failed": self.failed,
@@ -103,7 +103,7 @@ class Correspondence:
         }
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write `correspondence.png` and `correspondence.json`; gives both paths."""
+        """Write `correspondence.png` and `correspondence.json`, and return both paths."""
         return write_figure(Path(folder, "correspondence"), self.figure(), self.to_dict())
 
 
@@ -118,45 +118,45 @@ def correspond(
 ) -> Correspondence:
     """Hide the same part in several images, and compare how their features change.
 
-    As a control, boxes at random are hidden, which have the sizes of the parts.
+    As a control, random boxes of the sizes of the parts are hidden.
 
     Args:
-        loaded: the model.
-        parts: for each part, where it is in each image that has it: x0, y0, x1, y1 in pixels of
-            the file as it is seen upright, x1 and y1 excluded. It is covered with the color that
-            the model takes for zero.
-        layers: names from `list_layers`; when not given, the last with maps and the last of all
-            below the scores, in the paper 5 and 7.
-        draws: how many random boxes an image; 0 leaves the control out.
-        seed: the seed of these.
+        loaded: the model with its preprocessing.
+        parts: for each part, its box in each image that shows it: x0, y0, x1, y1 in pixels of the
+            upright image, x1 and y1 excluded. It is filled with the color that is zero in the
+            model's input.
+        layers: names from `list_layers`; when not given, the last layer with maps and the last
+            below the class scores, as layers 5 and 7 in the paper.
+        draws: random boxes for each image; 0 leaves the control out.
+        seed: of the random boxes.
         progress: see `Progress`.
 
     Raises:
-        OptionError: no such layer, one whose values are not finite, a part called "random" or in
-            fewer than two images that can be read, or a box that is empty, outside its image,
-            or outside what the model sees of it.
+        OptionError: no such layer, a layer with values that are not finite, a part called "random"
+            or in fewer than two readable images, or a box that is empty, outside its image, or
+            outside the crop that the model sees.
         ShapeError: the model takes no images of this size.
         ImageError: none of the images can be read.
 
-    Zeiler, Fergus 2014, section 4.4 and table 1. The paper does not say how H is normalized; its
-    numbers are those of the fraction of signs that differ, averaged over ordered pairs. A feature
-    that changes by less than 1e-6 of the largest does not count as changed.
+    Zeiler, Fergus 2014, section 4.4 and table 1. The paper does not say how the distance is
+    normalized; its numbers fit the fraction of signs that differ, averaged over ordered pairs. A
+    feature that changes by less than 1e-6 of the largest counts as unchanged.
     """
     if _CONTROL in parts:
-        raise OptionError(f"got a part {_CONTROL!r}, as the control is called; name it otherwise")
-    layers = list(layers) or _usual(loaded)
+        raise OptionError(f"got a part {_CONTROL!r}, which is the control; choose another name")
+    layers = list(layers) or _default_layers(loaded)
     extract = FeatureExtractor(loaded, layers)
     paths = list(dict.fromkeys(path for where in parts.values() for path in where))
     inputs, preprocessing = read_inputs(loaded, paths), loaded.preprocessing
-    boxes = {part: _seen(part, where, preprocessing, inputs) for part, where in parts.items()}
-    groups = [*boxes.items(), *_random(boxes, draws, preprocessing.size, seed)]
+    boxes = {part: _boxes(part, where, preprocessing, inputs) for part, where in parts.items()}
+    groups = [*boxes.items(), *_random_boxes(boxes, draws, preprocessing.size, seed)]
     fill, done, work = mean_color(loaded), 0, sum(len(where) for _, where in groups)
     originals = [extract([crop])[0] for crop in inputs.crops]
     distances: dict[tuple[str, str], list[Tensor]] = {}
     for part, where in groups:
         changes: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         for i, box in where.items():
-            features, _ = extract([_covered(inputs.crops[i], box, fill)])
+            features, _ = extract([_hide(inputs.crops[i], box, fill)])
             for layer, vector in features.items():
                 changes[layer].append(_change(originals[i][layer], vector))
             done += 1
@@ -164,35 +164,36 @@ def correspond(
                 progress(done, work, f"hiding {part}")
         for layer, found in changes.items():
             distances.setdefault((part, layer), []).append(_pairs(torch.cat(found)))
-    agreements = [
-        Agreement(part, layer, float(d.mean()), float(d.std(correction=0)), len(d))
-        for (part, layer), d in ((key, torch.cat(found)) for key, found in distances.items())
-    ]
-    once = dict(groups[: len(boxes) + 1])  # of the random ones the first
+    agreements = []
+    for (part, layer), groups_of_pairs in distances.items():
+        d = torch.cat(groups_of_pairs)
+        found = Agreement(part, layer, float(d.mean()), float(d.std(correction=0)), len(d))
+        agreements.append(found)
+    once = dict(groups[: len(boxes) + 1])  # the first random group shows the control
     shown = [_row(inputs, once, i, fill) for i in range(len(inputs.crops))]
     return Correspondence(inputs.images, inputs.failed, layers, boxes, agreements, shown)
 
 
-def _usual(loaded: LoadedModel) -> list[str]:
+def _default_layers(loaded: LoadedModel) -> list[str]:
     below, top = choose_layers(loaded)
     return [[name for name in below if name != top][-1], top] if below != [top] else [top]
 
 
-def _seen(
+def _boxes(
     part: str,
     where: Mapping[Path, Sequence[float]],
     preprocessing: Preprocessing,
     inputs: InputImages,
 ) -> _Boxes:
-    """The boxes of a part in what the model sees, by number of image."""
+    """The boxes of a part in the crops, by index of the image."""
     boxes = {}
     for i, (path, shape) in enumerate(zip(inputs.images, inputs.shapes, strict=True)):
         if path in where:
             boxes[i] = _in_crop(f"{part!r} in {path}", where[path], preprocessing, shape)
     if len(boxes) < 2:
         raise OptionError(
-            f"got part {part!r} in {len(boxes)} images that can be read; its signs are compared "
-            "between images: give it in two or more"
+            f"got part {part!r} in {len(boxes)} readable images; wanted two or more: changes are "
+            "compared between images"
         )
     return boxes
 
@@ -200,7 +201,7 @@ def _seen(
 def _in_crop(
     what: str, box: Sequence[float], preprocessing: Preprocessing, shape: tuple[int, int]
 ) -> Box:
-    """A box of an image, in pixels of what the model sees of it."""
+    """A box of an image of (height, width), in pixels of the crop that the model sees."""
     height, width = shape
     if len(box) != 4 or not all(map(math.isfinite, box)):
         raise OptionError(f"got the box {list(box)} of {what}; wanted x0, y0, x1, y1 in pixels")
@@ -210,29 +211,27 @@ def _in_crop(
             f"got the box {_listed(box)} of {what}, which is {width} x {height} pixels; wanted x0, "
             f"y0, x1, y1 with 0 <= x0 < x1 <= {width} and 0 <= y0 < y1 <= {height}"
         )
-    side = min(shape)
-    scale, spare = preprocessing.enlarged / side, (preprocessing.enlarged - preprocessing.size) // 2
-    left, top = (width - side) // 2, (height - side) // 2
-    crop = [round((x - left) * scale) - spare for x in (x0, x1)]
-    crop[1:1] = [round((y0 - top) * scale) - spare]
-    crop.append(round((y1 - top) * scale) - spare)
-    inside = [min(max(v, 0), preprocessing.size) for v in crop]
-    if inside[0] >= inside[2] or inside[1] >= inside[3]:
+    size, side = preprocessing.size, min(shape)
+    scale, margin = preprocessing.enlarged / side, (preprocessing.enlarged - size) // 2
+    corner = 2 * ((width - side) // 2, (height - side) // 2)  # of the middle square
+    crop = [round((v - c) * scale) - margin for v, c in zip(box, corner, strict=True)]
+    left, top, right, bottom = (min(max(v, 0), size) for v in crop)
+    if left >= right or top >= bottom:
         raise OptionError(
-            f"got the box {_listed(box)} of {what}, of which the model sees nothing, for it looks "
-            "at the middle square; cut the image, or leave the box out"
+            f"got the box {_listed(box)} of {what}, outside the middle square that the model sees; "
+            "crop the image, or leave the box out"
         )
-    return inside[0], inside[1], inside[2], inside[3]
+    return left, top, right, bottom
 
 
 def _listed(box: Sequence[float]) -> str:
     return ",".join(f"{v:g}" for v in box)
 
 
-def _random(
+def _random_boxes(
     boxes: Mapping[str, _Boxes], draws: int, side: int, seed: int
 ) -> list[tuple[str, _Boxes]]:
-    """Boxes at random places, as large as those of the parts in turn."""
+    """Boxes at random places, with the sizes of those of each part in turn."""
     rng, parts = np.random.default_rng(seed), list(boxes.values())
     found = []
     for draw in range(draws):
@@ -244,15 +243,15 @@ def _random(
     return found
 
 
-def _covered(crop: Pixels, box: Box, fill: tuple[int, int, int]) -> Pixels:
+def _hide(crop: Pixels, box: Box, fill: tuple[int, int, int]) -> Pixels:
     x0, y0, x1, y1 = box
-    covered = crop.copy()
-    covered[y0:y1, x0:x1] = fill
-    return covered
+    hidden = crop.copy()
+    hidden[y0:y1, x0:x1] = fill
+    return hidden
 
 
 def _change(before: Tensor, after: Tensor) -> Tensor:
-    """Original minus covered; zero where only rounding differs."""
+    """Original minus hidden; zero where only rounding differs."""
     change = before - after
     return change.where(change.abs() > _NOISE * before.abs().amax(1, keepdim=True), 0)
 
@@ -266,9 +265,9 @@ def _pairs(changes: Tensor) -> Tensor:
 def _row(
     inputs: InputImages, groups: Mapping[str, _Boxes], number: int, fill: tuple[int, int, int]
 ) -> list[tuple[str, Pixels]]:
-    """An image as it is, and with each part hidden, as far as it has them."""
+    """An image, and the image with each part hidden; "-" for parts that it does not show."""
     crop = inputs.crops[number]
     row = [(inputs.images[number].stem, crop)]
     for part, where in groups.items():
-        row.append((part, _covered(crop, where[number], fill)) if number in where else ("-", crop))
+        row.append((part, _hide(crop, where[number], fill)) if number in where else ("-", crop))
     return row

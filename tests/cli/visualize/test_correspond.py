@@ -57,7 +57,7 @@ def test_boxes_that_are_refused(run):
     ("args", "message"),
     [
         ("correspond in MODEL", "got no --part for 6 images"),
-        ("correspond in/0.png MODEL --part a=1,1,9,9", "give it in two or more"),
+        ("correspond in/0.png MODEL --part a=1,1,9,9", "wanted two or more"),
         ("correspond in/0.png MODEL --part a=1,1,9", "wanted a box x0, y0, x1, y1 in pixels"),
         ("correspond in MODEL --boxes bad.csv", "got --boxes, and images or --part"),
         ("correspond MODEL --boxes bad.csv", "whose entry 1 lacks some of image, part"),
