@@ -124,7 +124,7 @@ def find_region(labels: Tensor, label: int, names: Sequence[str] = ()) -> Tensor
     """
     region = labels == label
     if not region.any():
-        present = ", ".join(_name(n, names) for n in labels.unique().tolist())
+        present = ", ".join(_name(n, names) for n in sorted(set(labels.flatten().tolist())))
         raise OptionError(
             f"got class {_name(label, names)}, which is predicted nowhere in this image; there "
             f"is {present}: name one of them, or pass another image"

@@ -165,10 +165,10 @@ def correspond(
         for layer, found in changes.items():
             distances.setdefault((part, layer), []).append(_pairs(torch.cat(found)))
     agreements = []
-    for (part, layer), groups_of_pairs in distances.items():
-        d = torch.cat(groups_of_pairs)
-        found = Agreement(part, layer, float(d.mean()), float(d.std(correction=0)), len(d))
-        agreements.append(found)
+    for (part, layer), pairs in distances.items():
+        d = torch.cat(pairs)
+        spread = float(d.std(correction=0))
+        agreements.append(Agreement(part, layer, float(d.mean()), spread, len(d)))
     once = dict(groups[: len(boxes) + 1])  # the first random group shows the control
     shown = [_row(inputs, once, i, fill) for i in range(len(inputs.crops))]
     return Correspondence(inputs.images, inputs.failed, layers, boxes, agreements, shown)

@@ -186,12 +186,12 @@ def evolve(
         batches = inputs.batches(loaded, batch)
         tops = top_activations(loaded.model, batches, names, 1, progress=watch)
         states.append([_state(loaded, c, tops, inputs, batch, color, options) for c in chosen])
-    layers = []
+    evolved = []
     for part, of_layer in zip(chosen, zip(*states, strict=True), strict=True):
         stacked = [np.stack(arrays, axis=1) for arrays in zip(*of_layer, strict=True)]
-        layers.append(LayerEvolution(part.layer.name, part.units, *stacked))
+        evolved.append(LayerEvolution(part.layer.name, part.units, *stacked))
     titles = [checkpoint.name for checkpoint in checkpoints]
-    return Evolution(titles, inputs.images, inputs.failed, layers)
+    return Evolution(titles, inputs.images, inputs.failed, evolved)
 
 
 def _short(name: str) -> str:
