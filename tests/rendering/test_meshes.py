@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from unpool.errors import DataError, OptionError
-from unpool.rendering.meshes import read_mesh, turn_mesh
+from unpool.rendering.meshes import read_mesh, rotate_mesh
 
 trimesh = pytest.importorskip("trimesh")
 
@@ -53,7 +53,7 @@ def test_a_texture_takes_the_place_of_the_color(square):
     assert mesh.textures[0].shape == (2, 4, 3)
     assert mesh.textures[0][0, 0].tolist() == [10, 20, 30]
     points = mesh.corners[..., :2].reshape(-1, 2)
-    assert np.allclose(points / 2, mesh.places.reshape(-1, 2))
+    assert np.allclose(points / 2, mesh.uv.reshape(-1, 2))
 
 
 def test_without_places_in_the_texture_the_color_stands(square):
@@ -127,7 +127,7 @@ def test_noise_is_refused(tmp_path, ending):
 def test_other_files_and_missing_ones_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"got chair.fbx; wanted a model: a file ending in .obj"):
         read_mesh(tmp_path / "chair.fbx")
-    with pytest.raises(DataError, match=r"chair.obj is not there"):
+    with pytest.raises(DataError, match=r"chair.obj is missing"):
         read_mesh(tmp_path / "chair.obj")
 
 
@@ -161,7 +161,7 @@ def test_textures_of_a_glb_file_are_multiplied_with_their_color(tmp_path):
     mesh = read_mesh(tmp_path / "one.glb")
     assert np.allclose(mesh.colors, 0.5, atol=0.01)
     assert mesh.textures[0][0, 0].tolist() == [255, 0, 0]
-    assert np.allclose(mesh.places, mesh.corners[..., :2])
+    assert np.allclose(mesh.uv, mesh.corners[..., :2])
 
 
 def test_edges_of_a_box_are_sharp_and_a_ball_is_smooth(tmp_path):
@@ -174,7 +174,7 @@ def test_edges_of_a_box_are_sharp_and_a_ball_is_smooth(tmp_path):
 
 
 def test_turning_takes_the_normals_along(square):
-    mesh = turn_mesh(read_mesh(square()), np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]))
+    mesh = rotate_mesh(read_mesh(square()), np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]))
     assert mesh.corners[..., 1].max() == 0
     assert np.allclose(mesh.normals, [0, 1, 0])
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from unpool.errors import OptionError
-from unpool.rendering.meshes import Mesh, turn_mesh
+from unpool.rendering.meshes import Mesh, rotate_mesh
 from unpool.rendering.render import DISTANCE, frame_views, render_views
 
 trimesh = pytest.importorskip("trimesh")
@@ -170,7 +170,7 @@ def test_turning_the_body_is_going_around_it():
     mesh = join(box((1, 2, 0.5), color=RED), box((0.3, 0.3, 2), (0.2, -0.8, 0), GREEN))
     rotation = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # a quarter, from +z to +x
     around = list(render_views(mesh, [(0.0, 20.0), (90.0, 20.0)], 32))
-    turned = list(render_views(turn_mesh(mesh, rotation), [(90.0, 20.0), (180.0, 20.0)], 32))
+    turned = list(render_views(rotate_mesh(mesh, rotation), [(90.0, 20.0), (180.0, 20.0)], 32))
     assert np.abs(np.array(around).astype(int) - turned).max() <= 1
 
 

@@ -129,7 +129,7 @@ def test_manifests_that_cannot_be_used(listed):
     with pytest.raises(DataError, match="which leads out of its folder"):
         styles(root)
     (root / "manifest.json").write_text('[{"id": "b", "obj": "b.obj"}]')
-    with open_models(root) as [_, missing], pytest.raises(DataError, match=r"b.obj is not there"):
+    with open_models(root) as [_, missing], pytest.raises(DataError, match=r"b.obj is missing"):
         read_model(missing)
 
 

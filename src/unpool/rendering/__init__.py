@@ -1,1 +1,1 @@
-"""Rendered views of 3-D models: meshes, a renderer, and the data sets it writes."""
+"""Rendered views of 3-D models: meshes, a renderer, and data sets of views."""

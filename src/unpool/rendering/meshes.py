@@ -1,4 +1,4 @@
-"""Three-dimensional models, between files and arrays."""
+"""Read 3-D models from files."""
 
 import io
 import os
@@ -13,59 +13,51 @@ from PIL import Image
 from unpool.errors import DataError, OptionError
 
 ENDINGS = (".obj", ".glb", ".ply")
-"""The kinds of model files that are read."""
+"""Suffixes of model files."""
 
 _MOST_FACES = 5_000_000
-_GRAY = (0.7, 0.7, 0.7)  # of what has no color
-_CREASE = 0.7  # cosine of the angle beyond which an edge is sharp, some 45 degrees
+_GRAY = (0.7, 0.7, 0.7)  # of parts without a color
+_CREASE = 0.7  # cosine of about 45 degrees, beyond which an edge is sharp
 
 Floats = NDArray[np.float32]
 
 
 class Mesh(NamedTuple):
-    """A body of F triangles, in right-handed axes with y up; its front looks along +z.
+    """F triangles in right-handed axes with y up; the front looks along +z.
 
-    Every corner carries its own values, so that neither edges nor seams need care.
+    Corners are not shared between faces, so that edges and texture seams need no special care.
     """
 
-    corners: NDArray[np.float64]
-    """(F, 3, 3): three points of x, y, z, in any unit."""
-    normals: Floats
-    """(F, 3, 3): unit vectors at the corners, for the light."""
-    colors: Floats
-    """(F, 3, 3): RGB in [0, 1] at the corners, which multiplies the texture."""
-    places: Floats
-    """(F, 3, 2): where the corners lie in the texture; (0, 0) is its lower left, (1, 1) its
-    upper right corner, and what lies outside wraps around."""
-    texture: NDArray[np.int64]
-    """(F,): the number of the texture, -1 for none."""
-    textures: tuple[NDArray[np.uint8], ...] = ()
-    """(H, W, 3) uint8, RGB, each."""
-    missing: tuple[str, ...] = ()
-    """Textures that the file names and that are not there or no images."""
+    corners: NDArray[np.float64]  #: (F, 3, 3): x, y, z of three corners, in any unit
+    normals: Floats  #: (F, 3, 3): unit vectors at the corners
+    colors: Floats  #: (F, 3, 3): RGB at the corners, 0 to 1; multiplies the texture
+    uv: Floats  #: (F, 3, 2): texture coordinates, (0, 0) at the lower left; wrapped outside 0 to 1
+    texture: NDArray[np.int64]  #: (F,): index of the texture, -1 for none
+    textures: tuple[NDArray[np.uint8], ...] = ()  #: each (H, W, 3) uint8, RGB
+    missing: tuple[str, ...] = ()  #: textures named in the file that are missing or broken
 
 
 def read_mesh(path: str | os.PathLike[str]) -> Mesh:
     """Read a model from an OBJ, GLB or PLY file, with its textures and colors.
 
-    A texture takes the place of the material's color in OBJ, and is multiplied with it in GLB.
-    The color of the material stands alone where a part has no places in its texture, and where the
-    texture is missing: then it is named in `missing`. Faces without area are left out; edges of
-    more than 45 degrees stay sharp, others are smooth.
+    A texture replaces the material's color in OBJ, and is multiplied with it in GLB. The color of
+    the material is used alone where there are no texture coordinates, and where the texture is
+    missing, which is then listed in `missing`. Faces without area are dropped; edges of more than
+    45 degrees are sharp, others smooth.
 
     Args:
         path: the file; materials and textures must lie in its folder or below it.
 
     Raises:
         DataError: the file is missing, broken or empty, has points that are not finite, or names
-            materials that are not there, or a texture for a material without a color.
+            missing materials, or a missing texture for a material without a color.
         OptionError: trimesh is not installed.
     """
     path = Path(path)
     if path.suffix.lower() not in ENDINGS:
         raise DataError(f"got {path.name}; wanted a model: a file ending in {' '.join(ENDINGS)}")
     if not path.is_file():
-        raise DataError(f"{path.name} is not there; put the file into its folder")
+        raise DataError(f"{path.name} is missing; put the file into its folder")
     parts, missing = _load(path)
     if not parts:
         raise DataError(f"{path.name} has no faces; export the model with its triangles")
@@ -81,14 +73,20 @@ def read_mesh(path: str | os.PathLike[str]) -> Mesh:
     return _join(path.name, meshes)._replace(missing=missing)
 
 
-def turn_mesh(mesh: Mesh, rotation: NDArray[np.float64]) -> Mesh:
-    """The mesh, turned by a (3, 3) rotation matrix that multiplies points from the left."""
-    turned = (mesh.normals @ rotation.T).astype(np.float32)
-    return mesh._replace(corners=mesh.corners @ rotation.T, normals=turned)
+def rotate_mesh(mesh: Mesh, rotation: NDArray[np.float64]) -> Mesh:
+    """Rotate a mesh by a (3, 3) matrix that multiplies points from the left."""
+    normals = (mesh.normals @ rotation.T).astype(np.float32)
+    return mesh._replace(corners=mesh.corners @ rotation.T, normals=normals)
+
+
+def face_normals(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Unit normals of faces (F, 3, 3), (F, 1, 3); zero for faces without area."""
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])[:, None]
+    return _unit(normals)
 
 
 def _load(path: Path) -> tuple[list[Any], tuple[str, ...]]:
-    """The parts of a file that have faces, as trimesh gives them, and the textures it misses."""
+    """The parts of a file with faces, as trimesh objects, and its missing textures."""
     try:
         import trimesh
         from trimesh.resolvers import FilePathResolver
@@ -100,7 +98,7 @@ def _load(path: Path) -> tuple[list[Any], tuple[str, ...]]:
     missed: list[str] = []
 
     class Watched(FilePathResolver):
-        """Notes what was asked for and not found, which trimesh passes over in silence."""
+        """Records missing files, which trimesh ignores silently."""
 
         def get(self, name: str) -> bytes:
             try:
@@ -136,19 +134,19 @@ def _colorless(part: Any) -> bool:
 
 
 def _convert(name: str, part: Any) -> Mesh:
-    """A part of trimesh's as ours."""
+    """Convert a trimesh object."""
     points = np.asarray(part.vertices, np.float64)
     faces = np.asarray(part.faces, np.int64)
     if faces.min() < 0 or faces.max() >= len(points):
-        raise DataError(f"{name} has faces of points that it does not have; export it again")
+        raise DataError(f"{name} has faces of points that do not exist; export it again")
     corners = points[faces]
     if not np.isfinite(corners).all():
         raise DataError(f"{name} has points that are not finite; repair the model")
     color, image = _surface(part, faces)
     uv = getattr(part.visual, "uv", None)
-    places = np.zeros((*faces.shape, 2), np.float32)
+    coordinates = np.zeros((*faces.shape, 2), np.float32)
     if image is not None and uv is not None and len(uv) == len(points):
-        places = np.nan_to_num(np.asarray(uv, np.float32)[faces])
+        coordinates = np.nan_to_num(np.asarray(uv, np.float32)[faces])
         if part.visual.material.__class__.__name__ == "SimpleMaterial":
             color = np.ones_like(color)
     else:
@@ -157,7 +155,7 @@ def _convert(name: str, part: Any) -> Mesh:
         corners,
         _corner_normals(corners, np.asarray(part.vertex_normals, np.float64)[faces]),
         color,
-        places,
+        coordinates,
         np.full(len(faces), -1 if image is None else 0),
         () if image is None else (image,),
     )
@@ -182,32 +180,29 @@ def _surface(part: Any, faces: NDArray[np.int64]) -> tuple[Floats, NDArray[np.ui
 
 
 def _corner_normals(corners: NDArray[np.float64], smooth: NDArray[np.float64]) -> Floats:
-    """Smooth normals where the surface is smooth, those of the faces at sharp edges."""
-    flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])[:, None]
-    flat = flat / np.maximum(np.linalg.norm(flat, axis=-1, keepdims=True), 1e-300)
-    smooth = np.nan_to_num(smooth)
-    smooth = smooth / np.maximum(np.linalg.norm(smooth, axis=-1, keepdims=True), 1e-300)
+    """The smooth normals, or those of the faces at sharp edges."""
+    flat, smooth = face_normals(corners), _unit(np.nan_to_num(smooth))
     cosine = (smooth * flat).sum(-1, keepdims=True)
     smooth = smooth * np.where(cosine < 0, -1, 1)
     return np.where(np.abs(cosine) > _CREASE, smooth, flat).astype(np.float32)
 
 
+def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-300)
+
+
 def _join(name: str, parts: Sequence[Mesh]) -> Mesh:
-    """One mesh of several, without faces that have no area."""
+    """Join meshes, without the faces that have no area."""
     textures: list[NDArray[np.uint8]] = []
-    numbers = []
+    indices = []
     for part in parts:
-        numbers.append(np.where(part.texture < 0, -1, part.texture + len(textures)))
+        indices.append(np.where(part.texture < 0, -1, part.texture + len(textures)))
         textures += part.textures
-    corners, normals, colors, places = (
-        np.concatenate(column) for column in list(zip(*parts, strict=True))[:4]
-    )
+    columns = list(zip(*parts, strict=True))[:4]
+    corners, *others = (np.concatenate(column) for column in (*columns, indices))
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     extent = np.ptp(corners.reshape(-1, 3), axis=0).max()
     good = np.linalg.norm(cross, axis=-1) > 1e-14 * extent**2
     if not good.any():
         raise DataError(f"{name} has no face with an area; export the model with its triangles")
-    texture = np.concatenate(numbers)
-    return Mesh(
-        corners[good], normals[good], colors[good], places[good], texture[good], tuple(textures)
-    )
+    return Mesh(corners[good], *(values[good] for values in others), tuple(textures))

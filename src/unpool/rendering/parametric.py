@@ -1,48 +1,35 @@
-"""Chairs made by code: a few numbers say how the seat, back, legs and arms look.
-
-They need no download, and there are as many as one likes.
-"""
+"""Procedural chairs: meshes from a few numbers, without a download."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unpool.rendering.meshes import Mesh
+from unpool.rendering.meshes import Mesh, face_normals
 
 Color = tuple[float, float, float]
 
 
 class ChairShape(NamedTuple):
-    """The numbers of a chair. Lengths are in meters, colors are RGB in [0, 1]."""
+    """The parameters of a chair. Lengths are in meters, colors are RGB, 0 to 1."""
 
     width: float = 0.45
     depth: float = 0.45
-    seat: float = 0.45
-    """The height of the seat."""
-    cushion: float = 0.05
-    """The thickness of the seat."""
-    back: float = 0.45
-    """The height of the back above the seat; 0 makes a stool."""
-    lean: float = 0.08
-    """How far the top of the back lies behind the seat."""
-    slats: int = 0
-    """Of the back: 0 is a full panel."""
-    legs: int = 4
-    """4, or 1 for a column on a plate."""
-    leg: float = 0.04
-    """The thickness of a leg."""
-    splay: float = 0.03
-    """How far the feet stand out from the seat."""
+    seat: float = 0.45  #: height of the seat
+    cushion: float = 0.05  #: thickness of the seat
+    back: float = 0.45  #: height of the back above the seat; 0 makes a stool
+    lean: float = 0.08  #: distance of the top of the back behind the seat
+    slats: int = 0  #: of the back; 0 is a full panel
+    legs: int = 4  #: 4, or 1 for a column on a plate
+    leg: float = 0.04  #: thickness of a leg
+    splay: float = 0.03  #: distance of the feet outside the seat
     arms: bool = False
-    color: Color = (0.62, 0.13, 0.12)
-    """Of seat and back."""
-    wood: Color = (0.45, 0.30, 0.17)
-    """Of all the rest."""
+    color: Color = (0.62, 0.13, 0.12)  #: of seat and back
+    wood: Color = (0.45, 0.30, 0.17)  #: of all the rest
 
 
 def random_shape(seed: int, number: int = 0) -> ChairShape:
-    """Draw the shape of a chair; the same seed and number give the same.
+    """A random chair; the same seed and number give the same one.
 
     >>> random_shape(0, 3) == random_shape(0, 3) != random_shape(0, 4)
     True
@@ -75,7 +62,7 @@ def random_shape(seed: int, number: int = 0) -> ChairShape:
 
 
 def build_chair(shape: ChairShape) -> Mesh:
-    """The body of a chair, made of straight pieces.
+    """The mesh of a chair, made of prisms.
 
     >>> mesh = build_chair(ChairShape())
     >>> bool(mesh.corners[..., 1].min() == 0)  # it stands on the floor
@@ -88,12 +75,9 @@ def build_chair(shape: ChairShape) -> Mesh:
         pieces += _arms(shape)
     corners = np.concatenate([corners for corners, _ in pieces])
     colors = np.concatenate([np.broadcast_to(color, (12, 3, 3)) for _, color in pieces])
-    edges = corners[:, 1:] - corners[:, :1]
-    normals = np.cross(edges[:, 0], edges[:, 1])
-    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
     return Mesh(
         corners,
-        np.repeat(normals[:, None], 3, axis=1).astype(np.float32),
+        np.repeat(face_normals(corners), 3, axis=1).astype(np.float32),
         colors.astype(np.float32),
         np.zeros((len(corners), 3, 2), np.float32),
         np.full(len(corners), -1),
@@ -173,15 +157,15 @@ def _prism(
     low_size: tuple[float, float],
     high_size: tuple[float, float] | None = None,
 ) -> NDArray[np.float64]:
-    """12 triangles, (12, 3, 3), between two level rectangles, by their middles and sizes (x, z)."""
+    """12 triangles, (12, 3, 3), between two level rectangles of given centers and sizes (x, z)."""
     ring = np.array([[-0.5, 0, -0.5], [0.5, 0, -0.5], [0.5, 0, 0.5], [-0.5, 0, 0.5]])
     points = np.concatenate(
         [
-            np.asarray(middle) + ring * [size[0], 1, size[1]]
-            for middle, size in ((low, low_size), (high, high_size or low_size))
+            np.asarray(center) + ring * [size[0], 1, size[1]]
+            for center, size in ((low, low_size), (high, high_size or low_size))
         ]
     )
-    # each outwards: against the clock, seen from outside
+    # facing outwards: counterclockwise seen from outside
     quads = [(0, 1, 2, 3), (7, 6, 5, 4), (4, 5, 1, 0), (5, 6, 2, 1), (6, 7, 3, 2), (7, 4, 0, 3)]
     faces = [face for a, b, c, d in quads for face in ((a, b, c), (a, c, d))]
     return points[np.array(faces)]

@@ -16,7 +16,7 @@ from unpool.errors import DataError, OptionError
 from unpool.files import atomic, write_json
 from unpool.rendering.archives import unpack
 from unpool.rendering.dataset import AZIMUTHS, ELEVATIONS, view_name
-from unpool.rendering.meshes import ENDINGS, Mesh, read_mesh, turn_mesh
+from unpool.rendering.meshes import ENDINGS, Mesh, read_mesh, rotate_mesh
 from unpool.rendering.render import render_views
 
 LICENSES = {
@@ -98,7 +98,7 @@ def read_model(model: Model, up: str = "y") -> Mesh:
     """
     if up not in _UP:
         raise OptionError(f"got up {up!r}; wanted one of {', '.join(_UP)}")
-    mesh = turn_mesh(read_mesh(model.path), _UP[up])
+    mesh = rotate_mesh(read_mesh(model.path), _UP[up])
     if not (text := model.record.get("rotation")):
         return mesh
     try:
@@ -113,7 +113,7 @@ def read_model(model: Model, up: str = "y") -> Mesh:
             f"the manifest gives {model.style} the rotation {text!r}; wanted nine numbers, the "
             "rows of a rotation matrix"
         )
-    return turn_mesh(mesh, rotation)
+    return rotate_mesh(mesh, rotation)
 
 
 def write_style(
