@@ -1,4 +1,4 @@
-"""Zip files that are fine, and those that are not."""
+"""Valid, broken and malicious zip files."""
 
 import stat
 import zipfile
@@ -30,7 +30,7 @@ def folder(tmp_path):
     return tmp_path / "deep" / "out"
 
 
-def test_a_tree_comes_out(pack, folder):
+def test_a_tree_is_unpacked(pack, folder):
     unpack(pack([("a/b.obj", "v"), ("a/c/d.mtl", "k"), ("e.txt", "")]), folder)
     found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert found == {"a/b.obj", "a/c/d.mtl", "e.txt"}
@@ -77,7 +77,7 @@ def test_a_bomb_by_its_files(pack, folder, monkeypatch):
         unpack(pack([(name, "v") for name in "abc"]), folder)
 
 
-def test_a_bomb_that_lies_about_its_size(pack, folder):
+def test_a_bomb_that_declares_a_wrong_size(pack, folder):
     path = pack([("zeros.obj", bytes(2**20))])
     data = path.read_bytes()
     start = data.index(b"PK\x01\x02") + 24  # the size, in the directory at the end

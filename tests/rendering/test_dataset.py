@@ -19,7 +19,7 @@ def test_the_public_views():
     assert view_name(3, AZIMUTHS[3], 30.0) == "image_003_p030_t034_r096.png"
 
 
-def test_names_of_all_views_come_back(tmp_path):
+def test_names_of_all_views_are_parsed(tmp_path):
     views = [(a, e) for e in ELEVATIONS for a in AZIMUTHS]
     pixel = np.zeros((1, 1, 4), np.uint8)
     for style in ("b chair", "a"):
@@ -36,7 +36,7 @@ def test_names_of_all_views_come_back(tmp_path):
 @pytest.mark.parametrize(
     ("degrees", "azimuth"), [("011", 1), ("012", 1), ("348", 30), ("000", 0), ("360", 0)]
 )
-def test_degrees_cut_and_rounded_mean_the_same_view(tmp_path, degrees, azimuth):
+def test_truncated_and_rounded_degrees_mean_the_same_view(tmp_path, degrees, azimuth):
     name = f"image_000_p020_t{degrees}_r096.png"
     put(tmp_path, "a", name, np.zeros((1, 1, 4), np.uint8))
     [view] = open_chairs(tmp_path).views
@@ -76,13 +76,13 @@ def test_a_crop_does_not_depend_on_which_views_are_read(public):
     assert np.array_equal(read_views(public, 32, [1])[0], read_views(public, 32)[1])
 
 
-def test_images_on_white_as_they_are(public):
+def test_images_on_white_without_cropping(public):
     first = read_views(public, 600, [0], crop=False)[0]
     assert (first[..., 3] == 255).sum() == 100 * 200
     assert first[300, 300].tolist() == [200, 30, 60, 255]
 
 
-def test_what_is_transparent_lends_no_color(tmp_path):
+def test_transparent_pixels_do_not_bleed_their_color(tmp_path):
     image = np.zeros((8, 8, 4), np.uint8)
     image[:, :3] = (10, 200, 30, 255)
     image[:, 3:, :3] = (255, 0, 255)
@@ -99,14 +99,14 @@ def test_what_is_transparent_lends_no_color(tmp_path):
 
 
 def test_progress_and_order(public):
-    told = []
-    images = read_views(public, 8, [1, 0, 1], lambda done, total: told.append((done, total)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    reports = []
+    images = read_views(public, 8, [1, 0, 1], lambda done, total: reports.append((done, total)))
+    assert reports == [(1, 3), (2, 3), (3, 3)]
     assert np.array_equal(images[0], images[2])
     assert read_views(public, 8, []).shape == (0, 8, 8, 4)
 
 
-def test_what_cannot_be_used(tmp_path):
+def test_invalid_data(tmp_path):
     with pytest.raises(DataError, match="is not a folder; pass the root"):
         open_chairs(tmp_path / "nowhere")
     with pytest.raises(DataError, match="or make one with `unpool render`"):
@@ -114,7 +114,7 @@ def test_what_cannot_be_used(tmp_path):
     put(tmp_path, "a", view_name(0, 0, 20), np.zeros((2, 3, 4), np.uint8))
     with pytest.raises(DataError, match="is 3x2; wanted a square image"):
         read_views(open_chairs(tmp_path), 2)
-    with pytest.raises(OptionError, match="got size 0"):
+    with pytest.raises(OptionError, match="got size=0"):
         read_views(open_chairs(tmp_path), 0)
     (tmp_path / "a" / "renders" / view_name(0, 0, 20)).write_bytes(b"no image")
     with pytest.raises(DataError, match="cannot be read"):

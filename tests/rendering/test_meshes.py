@@ -46,7 +46,7 @@ def test_a_material_colors_its_faces(square):
     assert mesh.texture.tolist() == [-1, -1]
 
 
-def test_a_texture_takes_the_place_of_the_color(square):
+def test_a_texture_replaces_the_color(square):
     mesh = read_mesh(square("Kd 0 0 0\nmap_Kd paint.png"))
     assert mesh.colors.min() == 1
     assert mesh.texture.tolist() == [0, 0]
@@ -56,14 +56,14 @@ def test_a_texture_takes_the_place_of_the_color(square):
     assert np.allclose(points / 2, mesh.uv.reshape(-1, 2))
 
 
-def test_without_places_in_the_texture_the_color_stands(square):
+def test_the_color_is_used_without_texture_coordinates(square):
     mesh = read_mesh(square("Kd 1 0 0\nmap_Kd paint.png", "f 1 2 3 4\n"))
     assert mesh.texture.max() == -1
     assert not mesh.missing
     assert np.allclose(mesh.colors, [1, 0, 0])
 
 
-def test_the_color_stands_in_for_a_missing_texture(square):
+def test_the_color_replaces_a_missing_texture(square):
     mesh = read_mesh(square("Kd 1 0 0\nmap_Kd nowhere.png"))
     assert mesh.missing == ("nowhere.png",)
     assert np.allclose(mesh.colors, [1, 0, 0])
@@ -141,7 +141,7 @@ def test_colors_of_points(tmp_path, ending):
     assert np.allclose(mesh.colors, np.array([200, 100, 50]) / 255, atol=1 / 255)
 
 
-def test_the_nodes_of_a_glb_file_are_put_in_place(tmp_path):
+def test_nodes_of_a_glb_file_are_placed(tmp_path):
     scene = trimesh.Scene()
     scene.add_geometry(trimesh.creation.box())
     up = trimesh.transformations.translation_matrix([0, 5, 0])
@@ -173,13 +173,13 @@ def test_edges_of_a_box_are_sharp_and_a_ball_is_smooth(tmp_path):
     assert (ball.normals * ball.corners).sum(-1).min() > 0.999
 
 
-def test_turning_takes_the_normals_along(square):
+def test_normals_rotate_with_the_mesh(square):
     mesh = rotate_mesh(read_mesh(square()), np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]))
     assert mesh.corners[..., 1].max() == 0
     assert np.allclose(mesh.normals, [0, 1, 0])
 
 
-def test_what_to_install(square, monkeypatch):
+def test_missing_packages(square, monkeypatch):
     path = square()
     monkeypatch.setitem(sys.modules, "trimesh", None)
     with pytest.raises(OptionError, match=r'install it with pip install "unpool\[render\]"'):

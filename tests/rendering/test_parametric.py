@@ -13,7 +13,7 @@ def volumes(mesh):
 
 
 @pytest.mark.parametrize("number", range(12))
-def test_pieces_are_closed_and_look_outwards(number):
+def test_pieces_are_closed_and_face_outwards(number):
     mesh = build_chair(random_shape(1, number))
     assert (volumes(mesh) > 0).all()
     edges = mesh.corners[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 36, 2, 3).round(9)
@@ -23,7 +23,7 @@ def test_pieces_are_closed_and_look_outwards(number):
         assert forward == {tuple(edge[::-1].ravel()) for edge in piece}
 
 
-def test_the_numbers_are_the_sizes():
+def test_parameters_are_the_sizes():
     shape = ChairShape(width=0.5, depth=0.4, seat=0.5, back=0.6, lean=0.1, splay=0.0)
     low, high = (f(build_chair(shape).corners.reshape(-1, 3), axis=0) for f in (np.min, np.max))
     assert np.allclose(low, [-0.25, 0, -0.3])
@@ -44,7 +44,7 @@ def test_parts(part):
     assert len(build_chair(shape).corners) == 12 * pieces
 
 
-def test_the_same_seed_makes_the_same_chairs_however_many():
+def test_the_same_seed_makes_the_same_chairs():
     shapes = [random_shape(5, i) for i in range(40)]
     assert shapes[7] == random_shape(5, 7)
     assert len(set(shapes)) == 40

@@ -1,4 +1,4 @@
-"""Images of bodies whose outlines are known."""
+"""Images of meshes whose outlines are known."""
 
 import sys
 
@@ -75,7 +75,7 @@ def test_a_sphere_covers_the_circle_of_its_tangents():
         assert (image[..., 3] / 255).mean() == pytest.approx(share, rel=0.01)
 
 
-def test_points_lie_where_another_camera_sees_them():
+def test_points_are_projected_as_by_opencv():
     places = [(1.0, 0.2, 0.1), (-0.4, 1.5, 0.3), (0.2, -0.6, 0.9)]
     colors = [RED, GREEN, BLUE]
     mesh = join(*(box((0.1,) * 3, at, color) for at, color in zip(places, colors, strict=True)))
@@ -95,7 +95,7 @@ def hue(color):
     return tuple(int(value > color[:3].max() / 2) for value in color[:3])
 
 
-def test_the_camera_goes_against_the_clock_around_the_front():
+def test_the_camera_moves_counterclockwise():
     cube = box()
     sides = {(0, 0, 1): RED, (1, 0, 0): GREEN, (0, 0, -1): BLUE, (-1, 0, 0): YELLOW}
     colors = np.ones_like(cube.colors)
@@ -112,7 +112,7 @@ def test_the_camera_goes_against_the_clock_around_the_front():
     assert hue(top) == (1, 1, 1)
 
 
-def test_the_body_turns_in_place_between_margins():
+def test_the_object_turns_in_place_between_margins():
     mesh = join(box((1, 2, 0.5)), box((0.3, 0.3, 2), (0.2, -0.8, 0.3)))
     views = [(float(a), 20.0) for a in range(0, 360, 30)]
     covered = np.max([image[..., 3] for image in render_views(mesh, views, 64)], axis=0) > 0
@@ -122,7 +122,7 @@ def test_the_body_turns_in_place_between_margins():
     assert abs(columns[0] - (63 - columns[-1])) <= 1
 
 
-def test_color_is_straight_and_lies_under_alpha_alone():
+def test_color_is_straight_and_zero_without_alpha():
     [image] = render_views(body(QUAD, (0.2, 0.6, 0.4)), [(40.0, 20.0)], 32)
     alpha = image[..., 3]
     assert alpha[(alpha > 0) & (alpha < 255)].size > 20
@@ -130,7 +130,7 @@ def test_color_is_straight_and_lies_under_alpha_alone():
     assert not image[alpha == 0].any()
 
 
-def test_the_same_body_gives_the_same_bytes():
+def test_the_same_mesh_gives_the_same_bytes():
     mesh = body(trimesh.creation.icosphere(subdivisions=2).triangles, GREEN)
     first, again = (np.stack(list(render_views(mesh, VIEWS, 48))) for _ in range(2))
     assert first.shape == (5, 48, 48, 4)
@@ -166,7 +166,7 @@ def test_both_sides_of_a_face_are_lit():
     assert front[8, 8, 0] > 128
 
 
-def test_turning_the_body_is_going_around_it():
+def test_rotating_the_mesh_is_moving_the_camera():
     mesh = join(box((1, 2, 0.5), color=RED), box((0.3, 0.3, 2), (0.2, -0.8, 0), GREEN))
     rotation = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # a quarter, from +z to +x
     around = list(render_views(mesh, [(0.0, 20.0), (90.0, 20.0)], 32))
@@ -174,7 +174,7 @@ def test_turning_the_body_is_going_around_it():
     assert np.abs(np.array(around).astype(int) - turned).max() <= 1
 
 
-def test_what_to_install(monkeypatch):
+def test_missing_packages(monkeypatch):
     monkeypatch.setitem(sys.modules, "embreex.rtcore_scene", None)
     with pytest.raises(OptionError, match=r'install it with pip install "unpool\[render\]"'):
         next(render_views(box(), VIEWS, 8))

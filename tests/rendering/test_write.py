@@ -1,4 +1,4 @@
-"""Collections of models: their names, manifests, and the folders that are drawn of them."""
+"""Collections of models: their names, manifests, and the folders rendered from them."""
 
 import json
 import zipfile
@@ -10,7 +10,7 @@ from unpool.errors import DataError, OptionError
 from unpool.rendering.dataset import AZIMUTHS, ELEVATIONS, open_chairs, read_views
 from unpool.rendering.parametric import ChairShape, build_chair
 from unpool.rendering.render import render_views
-from unpool.rendering.write import note_styles, open_models, read_model, write_style
+from unpool.rendering.write import open_models, read_model, write_credits, write_style
 
 pytest.importorskip("trimesh")
 pytest.importorskip("embreex")
@@ -77,13 +77,13 @@ def test_one_file_and_a_zip_file(tmp_path):
     assert not model.path.exists()
 
 
-def test_whom_to_thank(listed, tmp_path):
+def test_credits(listed, tmp_path):
     root = listed(
         {"id": "a", "obj": "a.obj", "name": "Stool", "creator": "Ann", "library": "Scopia"},
         {"id": "b", "obj": "b.obj", "license": "CC-BY 4.0", "library": "Scopia", "depth": "3"},
     )
     with open_models(root) as found:
-        about = [model.about() for model in found]
+        about = [model.credits() for model in found]
     assert about == [
         {
             "style": "a",
@@ -94,8 +94,8 @@ def test_whom_to_thank(listed, tmp_path):
         },
         {"style": "b", "library": "Scopia", "license": "CC-BY 4.0"},
     ]
-    note_styles(tmp_path, [about[1], {}])
-    note_styles(tmp_path, [about[0], {"style": "b", "license": "CC0"}])
+    write_credits(tmp_path, [about[1], {}])
+    write_credits(tmp_path, [about[0], {"style": "b", "license": "CC0"}])
     noted = json.loads((tmp_path / "styles.json").read_text())
     assert noted == [about[0], {"style": "b", "license": "CC0"}]
 
@@ -109,18 +109,18 @@ def test_a_model_is_set_upright(listed):
     with open_models(root.parent / "one.obj") as [model]:
         corners = read_model(model, "z").corners[0].tolist()
         assert corners == [[0, 0, 0], [1, 0, 0], [0, 0, -2]]
-        with pytest.raises(OptionError, match="got up 'x'"):
+        with pytest.raises(OptionError, match="got up='x'"):
             read_model(model, "x")
 
 
 @pytest.mark.parametrize("text", ["1 0 0", "a b c d e f g h i", "1 0 0 0 1 0 0 0 -1", "2 " * 9])
-def test_rotations_that_are_none(listed, text):
+def test_invalid_rotations(listed, text):
     root = listed({"id": "a", "obj": "a.obj", "rotation": text})
     with open_models(root) as [model], pytest.raises(DataError, match="wanted nine numbers"):
         read_model(model)
 
 
-def test_manifests_that_cannot_be_used(listed):
+def test_invalid_manifests(listed):
     root = listed({"id": "a", "obj": "a.obj"})
     (root / "manifest.json").write_text('[{"id": "a"}]')
     with pytest.raises(DataError, match=r"manifest.json is not a list of objects with id and obj"):
@@ -133,7 +133,7 @@ def test_manifests_that_cannot_be_used(listed):
         read_model(missing)
 
 
-def test_sources_that_cannot_be_used(tmp_path):
+def test_invalid_sources(tmp_path):
     with pytest.raises(DataError, match=r"which is not there; pass a .zip, a folder, or"):
         styles(tmp_path / "nowhere.zip")
     with pytest.raises(DataError, match=r"without models; wanted files ending in .obj"):
@@ -144,12 +144,12 @@ def test_sources_that_cannot_be_used(tmp_path):
 
 
 def test_a_style_is_written_and_read_back(tmp_path):
-    mesh, told = build_chair(ChairShape()), []
-    count = write_style(mesh, tmp_path / "chair", 16, lambda *done: told.append(done))
-    assert count == 62 == len(told)
-    assert told[-1] == (62, 62)
+    mesh, reports = build_chair(ChairShape()), []
+    count = write_style(mesh, tmp_path / "chair", 16, lambda *done: reports.append(done))
+    assert count == 62 == len(reports)
+    assert reports[-1] == (62, 62)
     chairs = open_chairs(tmp_path)
     views = [(view.azimuth, view.elevation) for view in chairs.views]
     assert views == [(a, e) for e in ELEVATIONS for a in AZIMUTHS]
-    drawn = np.stack(list(render_views(mesh, views, 16)))
-    assert np.array_equal(read_views(chairs, 16), drawn)
+    rendered = np.stack(list(render_views(mesh, views, 16)))
+    assert np.array_equal(read_views(chairs, 16), rendered)

@@ -89,9 +89,9 @@ def render(
             failed, done = failed + ("error" in record), done + ("error" not in record)
             abouts.append(about)
             _print(record, as_json, quiet)
-    from unpool.rendering.write import note_styles
+    from unpool.rendering.write import write_credits
 
-    note_styles(output, abouts)
+    write_credits(output, abouts)
     if new and not done:
         with suppress(OSError):  # it is not empty after all
             output.rmdir()
@@ -128,7 +128,7 @@ def _draw_models(source: Path, output: Path, size: int, show: Update, **options:
             except DataError as error:
                 yield {**record, "error": str(error)}, {}
                 continue
-            yield _record(record, folder, count, mesh), model.about()
+            yield _record(record, folder, count, mesh), model.credits()
 
 
 def _draw_parametric(count: int, seed: int, output: Path, size: int, show: Update) -> Drawn:

@@ -1,4 +1,4 @@
-"""Zip files from anywhere, unpacked where they can do no harm."""
+"""Unpack untrusted zip files safely."""
 
 import stat
 import zipfile
@@ -9,21 +9,17 @@ from unpool.errors import DataError
 
 _MOST_FILES = 20_000
 _MOST_BYTES = 2 * 2**30
-_SMALL = 16 * 2**20  # bytes below which any ratio is harmless
-_MOST_RATIO = 100  # text of models takes 3 to 10
+_SMALL = 16 * 2**20  # bytes up to which any ratio is harmless
+_MOST_RATIO = 100  # models as text have 3 to 10
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Unpack a zip file into an empty folder; all names are looked at before anything is written.
-
-    Args:
-        path: the zip file.
-        folder: an empty folder.
+    """Unpack a zip file into an empty folder; all entries are checked before any is written.
 
     Raises:
-        DataError: the file is no zip file, broken, or encrypted; it has absolute paths, paths that
-            climb out, or links; or it unpacks to more than 2 GiB or 20,000 files, or to more than
-            100 times its size.
+        DataError: not a zip file, broken, or encrypted; it has absolute paths, paths that lead out
+            of the folder, or links; or it unpacks to more than 2 GiB or 20,000 files, or to more
+            than 100 times its size.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -32,7 +28,7 @@ def unpack(path: Path, folder: Path) -> None:
             for entry in entries:
                 _check_entry(path, entry)
             for entry in entries:
-                archive.extract(entry, folder)  # which gives no more than the size that is declared
+                archive.extract(entry, folder)  # never more than the declared size
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path} cannot be unpacked: {error}; zip its files again") from None
     except (FileExistsError, NotADirectoryError, IsADirectoryError, ValueError) as error:
@@ -61,8 +57,8 @@ def _check_sizes(path: Path, entries: list[zipfile.ZipInfo]) -> None:
 
 
 def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
-    """Refuse what could leave the folder, on any system."""
-    name = PureWindowsPath(entry.filename)  # which takes / and \ alike
+    """Refuse an entry that could leave the folder, on any system."""
+    name = PureWindowsPath(entry.filename)  # splits at / and \
     mode = entry.external_attr >> 16
     if name.drive or name.root or ".." in name.parts:
         raise DataError(

@@ -1,13 +1,13 @@
-"""Rendered objects: a folder a style, and in it the same body seen from around.
+"""Data sets of rendered views: a folder for each style, with the same object seen from all sides.
 
-The layout is that of the rendered chairs of Aubry et al. (Seeing 3D chairs, CVPR 2014), which the
-generative networks of Dosovitskiy et al. (CVPR 2015) learned from:
+The layout is that of the rendered chairs of Aubry et al. ("Seeing 3D chairs", CVPR 2014), on which
+the generative networks of Dosovitskiy et al. (CVPR 2015) were trained:
 
     ROOT/STYLE/renders/image_000_p020_t011_r096.png
 
-The numbers are that of the view, the elevation and the azimuth in whole degrees, and the distance,
-which is the same everywhere. The public images are RGB on white, 600 pixels wide; those that
-`unpool render` makes are RGBA, with the mask as alpha.
+The numbers are the index of the view, its elevation and azimuth in whole degrees, and the distance,
+which is constant. The public images are RGB on white, 600 pixels wide; those of `unpool render` are
+RGBA, with the mask as alpha.
 """
 
 import os
@@ -25,24 +25,21 @@ from unpool.errors import DataError, OptionError
 from unpool.vision.images import Pixels
 
 AZIMUTHS = tuple(360 * i / 31 for i in range(31))
-"""Of the public views, in degrees: `linspace(0, 360, 32)` without its last."""
+"""Azimuths of the public views in degrees: `linspace(0, 360, 32)` without the last."""
 ELEVATIONS = (20.0, 30.0)
-"""Of the public views, in degrees."""
+"""Elevations of the public views in degrees."""
 
 _NAME = re.compile(r"image_(\d+)_p(\d+)_t(\d+)_r\d+\.png")
-_WHITE = 250  # of the public images, whose white is not always 255
-_MARGIN = 1 / 32  # on each side, of a crop
+_WHITE = 250  # the background of the public images is not always 255
+_MARGIN = 1 / 32  # of a crop, on each side
 
 
 class View(NamedTuple):
     """One image of a style."""
 
-    style: int
-    """Its number among the styles."""
-    azimuth: float
-    """In degrees, one of `AZIMUTHS`; where it grows, the camera goes against the clock."""
-    elevation: float
-    """In degrees, above the horizon."""
+    style: int  #: index into `Chairs.styles`
+    azimuth: float  #: in degrees, one of `AZIMUTHS`; the camera moves counterclockwise
+    elevation: float  #: in degrees above the horizon
     path: Path
 
 
@@ -50,14 +47,12 @@ class Chairs(NamedTuple):
     """A folder of rendered styles."""
 
     root: Path
-    styles: tuple[str, ...]
-    """The names of the folders, sorted."""
-    views: tuple[View, ...]
-    """Of all styles, in their order, each sorted by the number of the view."""
+    styles: tuple[str, ...]  #: names of the folders, sorted
+    views: tuple[View, ...]  #: of all styles in their order, each sorted by index
 
 
 def view_name(number: int, azimuth: float, elevation: float) -> str:
-    """The name of the image of a view, as in the public set: degrees are cut, not rounded.
+    """The file name of a view, as in the public set: degrees are truncated.
 
     >>> view_name(1, AZIMUTHS[1], 20.0)
     'image_001_p020_t011_r096.png'
@@ -66,17 +61,17 @@ def view_name(number: int, azimuth: float, elevation: float) -> str:
 
 
 def open_chairs(folder: str | os.PathLike[str]) -> Chairs:
-    """Find the views of a folder of rendered styles; no image is opened.
+    """Find the views of a data set, without opening images.
 
     Args:
-        folder: the root, which has a folder for each style.
+        folder: the root, with a folder for each style.
 
     Returns:
-        Its styles and views. The azimuth of a view is the one of `AZIMUTHS` that is nearest to
-        the whole degrees of its name.
+        Its styles and views. The azimuth of a view is the one of `AZIMUTHS` nearest to the whole
+        degrees of its name.
 
     Raises:
-        DataError: it is no folder, or has no such images.
+        DataError: not a folder, or one without such images.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -84,9 +79,8 @@ def open_chairs(folder: str | os.PathLike[str]) -> Chairs:
     styles: list[str] = []
     views: list[View] = []
     for renders in sorted(root.glob("*/renders")):
-        found = sorted((m, renders) for p in renders.iterdir() if (m := _parsed(p.name)))
-        if found:
-            views += [View(len(styles), a, e, renders / name) for (_, a, e, name), _ in found]
+        if found := sorted(filter(None, map(_parse, renders.iterdir()))):
+            views += [View(len(styles), *view) for _, *view in found]
             styles.append(renders.parent.name)
     if not styles:
         raise DataError(
@@ -103,18 +97,18 @@ def read_views(
     progress: Callable[[int, int], object] | None = None,
     crop: bool | None = None,
 ) -> Pixels:
-    """Read views of a folder, at one size.
+    """Read views at one size.
 
-    Images without alpha are read as drawn on white: their mask is what is not white. Images
-    of another size are resized by area, color weighted by the mask.
+    The mask of images without alpha is where they are not white. Images of another size are
+    resized by area, with colors weighted by the mask.
 
     Args:
-        chairs: the folder, from `open_chairs`.
-        size: of the result, in pixels.
-        indices: into `chairs.views`; all when not given.
-        progress: called with how many are read, and how many there are.
-        crop: cut each image to the smallest square that holds all views of its style, with a
-            margin of 1/32 on each side; by default those without alpha, as in the paper.
+        chairs: from `open_chairs`.
+        size: side of the result in pixels.
+        indices: into `chairs.views`; all by default.
+        progress: called with views read, and views in total.
+        crop: crop to the smallest square that holds all views of a style, with a margin of 1/32 on
+            each side; by default only images without alpha, as in the paper.
 
     Returns:
         (N, size, size, 4) uint8, RGBA: straight color, and the mask as alpha.
@@ -124,7 +118,7 @@ def read_views(
         OptionError: a size below 1.
     """
     if size < 1:
-        raise OptionError(f"got size {size}; wanted at least 1 pixel")
+        raise OptionError(f"got size={size}; wanted at least 1 pixel")
     chosen = range(len(chairs.views)) if indices is None else indices
     images = np.empty((len(chosen), size, size, 4), np.uint8)
     squares: dict[int, tuple[int, int, int] | None] = {}
@@ -134,24 +128,24 @@ def read_views(
         if crop or (crop is None and not has_alpha):
             if view.style not in squares:
                 squares[view.style] = _square(chairs, view.style)
-            image = _cut(image, squares[view.style])
-        images[done] = _resized(image, size)
+            image = _crop(image, squares[view.style])
+        images[done] = _resize(image, size)
         if progress:
             progress(done + 1, len(chosen))
     return images
 
 
-def _parsed(name: str) -> tuple[int, float, float, str] | None:
-    """The number, azimuth and elevation in the name of an image."""
-    if not (match := _NAME.fullmatch(name)):
+def _parse(path: Path) -> tuple[int, float, float, Path] | None:
+    """Index, azimuth and elevation of an image by its name; None for other files."""
+    if not (match := _NAME.fullmatch(path.name)):
         return None
-    number, elevation, degrees = map(int, match.groups())
+    index, elevation, degrees = map(int, match.groups())
     azimuth = min(AZIMUTHS, key=lambda known: abs((known - degrees + 180) % 360 - 180))
-    return number, azimuth, float(elevation), name
+    return index, azimuth, float(elevation), path
 
 
 def _read(path: Path) -> tuple[Pixels, bool]:
-    """An image as RGBA, and whether its alpha was in the file."""
+    """An image as RGBA, and whether the file has alpha."""
     try:
         with Image.open(path, formats=["PNG"]) as im:
             has_alpha = "A" in im.getbands() or "transparency" in im.info
@@ -167,7 +161,7 @@ def _read(path: Path) -> tuple[Pixels, bool]:
 
 
 def _square(chairs: Chairs, style: int) -> tuple[int, int, int] | None:
-    """Left, top and side of the square that holds all views of a style; None if they are empty."""
+    """Left, top and side of the square that holds all views of a style; None if all are empty."""
     seen: list[NDArray[np.int64]] = []
     for view in chairs.views:
         if view.style == style:
@@ -181,8 +175,8 @@ def _square(chairs: Chairs, style: int) -> tuple[int, int, int] | None:
     return (int(left + right) - side) // 2, (int(top + bottom) - side) // 2, side
 
 
-def _cut(image: Pixels, square: tuple[int, int, int] | None) -> Pixels:
-    """A square of an image, transparent where it reaches beyond."""
+def _crop(image: Pixels, square: tuple[int, int, int] | None) -> Pixels:
+    """A square of an image, transparent beyond its border."""
     if square is None:
         return image
     left, top, side = square
@@ -190,14 +184,13 @@ def _cut(image: Pixels, square: tuple[int, int, int] | None) -> Pixels:
     return padded[top + side : top + 2 * side, left + side : left + 2 * side]
 
 
-def _resized(image: Pixels, size: int) -> Pixels:
-    """An image of another size; what is transparent lends no color to its neighbors."""
+def _resize(image: Pixels, size: int) -> Pixels:
+    """Resize an image; transparent pixels do not bleed their color."""
     if len(image) == size:
         return image
     values = image.astype(np.float32)
     values[..., :3] *= values[..., 3:] / 255
-    smaller = size < len(image)
-    way = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    resized = np.asarray(cv2.resize(values, (size, size), interpolation=way), np.float32)
+    method = cv2.INTER_AREA if size < len(image) else cv2.INTER_LINEAR
+    resized = np.asarray(cv2.resize(values, (size, size), interpolation=method), np.float32)
     resized[..., :3] *= 255 / np.maximum(resized[..., 3:], 1e-3)
     return np.round(np.clip(resized, 0, 255)).astype(np.uint8)

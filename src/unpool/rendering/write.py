@@ -1,4 +1,4 @@
-"""Collections of three-dimensional models, and the folders of views that are drawn of them."""
+"""Collections of 3-D models, and the data sets of views rendered from them."""
 
 import json
 import re
@@ -25,25 +25,22 @@ LICENSES = {
     "KatorLegaz": "CC-BY 3.0 US",
     "Scopia": "CC-BY 3.0",
 }
-"""Of the furniture libraries of Sweet Home 3D, whose manifests name the library alone."""
+"""Licenses of the furniture libraries of Sweet Home 3D, whose manifests only name the library."""
 
 _UP = {"y": np.eye(3), "z": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])}
 _CREDITS = ("name", "category", "creator", "library", "license")
 
 
 class Model(NamedTuple):
-    """A model that has been found, and what its manifest says of it."""
+    """A model file and its entry in the manifest."""
 
-    style: str
-    """The name of its folder of views: a plain name that no other model has."""
+    style: str  #: name of its folder of views: plain, and unique
     path: Path
-    name: str
-    """The path of the file in the folder or zip file."""
-    record: Mapping[str, Any]
-    """Its entry in the manifest, empty if there is none."""
+    name: str  #: path of the file in the folder or zip file
+    record: Mapping[str, Any]  #: its entry in the manifest; empty if there is none
 
-    def about(self) -> dict[str, str]:
-        """Whom to thank for the model: its entry in `styles.json`; empty without a manifest."""
+    def credits(self) -> dict[str, str]:
+        """Its entry in `styles.json`: authors and license; empty without a manifest."""
         if not self.record:
             return {}
         facts = {key: str(self.record[key]) for key in _CREDITS if self.record.get(key)}
@@ -54,21 +51,20 @@ class Model(NamedTuple):
 
 @contextmanager
 def open_models(source: Path) -> Iterator[list[Model]]:
-    """Find the models of a zip file, of a folder, or the one of a model file; none is opened.
+    """Find the models in a zip file or folder (recursively), or a single one; none is opened.
 
-    Folders are searched to the bottom. Where a folder has a `manifest.json`, a list of objects
-    with `id` (the folder of a model) and `obj` (its file there), styles are named by the ids;
-    else by the folder, where it has one model alone, or by the file. A zip file is unpacked into
-    a temporary folder, which is gone afterwards.
+    Where a folder has a `manifest.json`, a list of objects with `id` (the folder of a model) and
+    `obj` (its file there), styles are named by the ids; otherwise by the folder if it holds a
+    single model, or by the file. Zip files are unpacked into a temporary folder.
 
     Args:
-        source: what to look through.
+        source: a zip file, a folder, or a model file.
 
     Yields:
-        The models, sorted by style, those that a manifest lists and that are missing among them.
+        The models, sorted by style; files that a manifest lists may be missing.
 
     Raises:
-        DataError: the source is not there, has no models, or is a zip file that is refused.
+        DataError: the source is missing, has no models, or is a zip file that is refused.
     """
     if source.is_dir():
         yield _find(source, source)
@@ -92,12 +88,12 @@ def read_model(model: Model, up: str = "y") -> Mesh:
         up: the axis that points up in its file, `y` or `z`.
 
     Raises:
-        DataError: the file cannot be used, or the manifest's `rotation` is none: nine numbers,
-            row by row, that are multiplied with the points.
+        DataError: the file cannot be used, or `rotation` in the manifest is not a rotation matrix:
+            nine numbers, row by row, that multiply points from the left.
         OptionError: another axis, or trimesh is not installed.
     """
     if up not in _UP:
-        raise OptionError(f"got up {up!r}; wanted one of {', '.join(_UP)}")
+        raise OptionError(f"got up={up!r}; wanted one of {', '.join(_UP)}")
     mesh = rotate_mesh(read_mesh(model.path), _UP[up])
     if not (text := model.record.get("rotation")):
         return mesh
@@ -117,21 +113,18 @@ def read_model(model: Model, up: str = "y") -> Mesh:
 
 
 def write_style(
-    mesh: Mesh,
-    folder: Path,
-    size: int,
-    progress: Callable[[int, int], object] | None = None,
+    mesh: Mesh, folder: Path, size: int, progress: Callable[[int, int], object] | None = None
 ) -> int:
-    """Draw the 62 views of a body, as those of the public set, into `folder/renders`.
+    """Render the 62 views of the public set into `folder/renders`.
 
     Args:
-        mesh: the body.
+        mesh: of the object.
         folder: of the style; files of the same names are replaced.
-        size: of the images, in pixels.
-        progress: called with how many are drawn, and how many there will be.
+        size: side of the images in pixels.
+        progress: called with views written, and views in total.
 
     Returns:
-        How many images were written.
+        The number of images.
     """
     views = [(azimuth, elevation) for elevation in ELEVATIONS for azimuth in AZIMUTHS]
     for number, image in enumerate(render_views(mesh, views, size)):
@@ -142,25 +135,22 @@ def write_style(
     return len(views)
 
 
-def note_styles(root: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write into `styles.json` whom to thank for the styles of a folder.
-
-    Records of other styles stay; those of the same style are replaced.
+def write_credits(root: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Update `styles.json`, the credits of the styles in a folder.
 
     Args:
         root: the folder of the styles.
-        records: objects with `style`, from `Model.about`; empty ones are left out.
+        records: from `Model.credits`; they replace those of the same `style`, and empty ones are
+            ignored.
     """
-    path, known = root / "styles.json", {}
-    if path.is_file():
-        known = {record["style"]: record for record in _read_list(path, "style")}
+    known = {record["style"]: record for record in read_credits(root)}
     known |= {record["style"]: dict(record) for record in records if record}
     if known:
-        write_json(path, [known[style] for style in sorted(known)])
+        write_json(root / "styles.json", [known[style] for style in sorted(known)])
 
 
 def read_credits(root: Path) -> list[dict[str, Any]]:
-    """Whom to thank for the styles of a folder, as `note_styles` wrote it; empty if it did not.
+    """The credits of the styles in a folder, see `write_credits`; empty without `styles.json`.
 
     Raises:
         DataError: `styles.json` is damaged.
@@ -216,7 +206,7 @@ def _free(name: str, taken: Mapping[str, Model]) -> str:
 
 
 def _read_list(path: Path, *keys: str) -> Sequence[Mapping[str, Any]]:
-    """A JSON list of objects that have these texts."""
+    """Read a JSON list of objects with strings under these keys."""
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
         good = all(isinstance(record[key], str) for record in records for key in keys)
@@ -224,7 +214,6 @@ def _read_list(path: Path, *keys: str) -> Sequence[Mapping[str, Any]]:
         good = False
     if not good:
         raise DataError(
-            f"{path.name} is not a list of objects with {' and '.join(keys)}; correct it or take "
-            "it away"
+            f"{path.name} is not a list of objects with {' and '.join(keys)}; correct or delete it"
         )
     return list(records)
