@@ -80,7 +80,7 @@ def open_chairs(folder: str | os.PathLike[str]) -> Chairs:
     views: list[View] = []
     for renders in sorted(root.glob("*/renders")):
         if found := sorted(filter(None, map(_parse, renders.iterdir()))):
-            views += [View(len(styles), *view) for _, *view in found]
+            views += [View(len(styles), a, e, path) for _, a, e, path in found]
             styles.append(renders.parent.name)
     if not styles:
         raise DataError(

@@ -199,10 +199,12 @@ def _join(name: str, parts: Sequence[Mesh]) -> Mesh:
         indices.append(np.where(part.texture < 0, -1, part.texture + len(textures)))
         textures += part.textures
     columns = list(zip(*parts, strict=True))[:4]
-    corners, *others = (np.concatenate(column) for column in (*columns, indices))
+    corners, normals, colors, uv, texture = map(np.concatenate, (*columns, indices))
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     extent = np.ptp(corners.reshape(-1, 3), axis=0).max()
     good = np.linalg.norm(cross, axis=-1) > 1e-14 * extent**2
     if not good.any():
         raise DataError(f"{name} has no face with an area; export the model with its triangles")
-    return Mesh(corners[good], *(values[good] for values in others), tuple(textures))
+    return Mesh(
+        corners[good], normals[good], colors[good], uv[good], texture[good], tuple(textures)
+    )
