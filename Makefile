@@ -24,7 +24,8 @@ lint: .venv
 # Speed on one thread, about ten minutes; benchmarks/README.md explains the figures.
 bench: .venv
 	$(BIN)/python -W ignore benchmarks/bench_ops.py
-	for subject in segment crf proposals train import; do $(BIN)/unpool bench $$subject --threads 1 || exit; done
+	for subject in segment crf train; do $(BIN)/unpool bench $$subject --threads 1 || exit; done
+	for script in proposals import; do $(BIN)/python benchmarks/bench_$$script.py --threads 1 || exit; done
 
 # docs/results.md: every row with the default weights, or with TRUNK=vgg16-weights trained from these;
 # STAGES=--with-stages adds the comparison of stage 1 with both stages (half an hour more).

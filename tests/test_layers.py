@@ -15,7 +15,7 @@ import unpool
 
 ROOT = Path(unpool.__file__).parent
 LAYERS = [
-    "errors files distributed devices cards",
+    "errors files distributed devices cards presets",
     "ops vision recipes",
     "models data rendering",
     "training export",
@@ -152,5 +152,5 @@ def test_the_bottom_is_light():
     """Errors, files, cards and recipes are read before torch is."""
     heavy = {"torch", "numpy", "cv2", "PIL", "safetensors", "torchmetrics"}
     for module in FILES:
-        if room(module) in ("__init__", "errors", "files", "cards", "recipes"):
+        if room(module) in ("__init__", "errors", "files", "cards", "presets", "recipes"):
             assert packages(module, lazy=False).isdisjoint(heavy), module

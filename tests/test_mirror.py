@@ -12,18 +12,6 @@ TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "src/unpool"
 
 COVERED_ELSEWHERE = {
-    "bench/crf.py": "bench/test_bench.py",
-    "bench/drawing.py": "bench/test_bench.py",
-    "bench/images.py": "bench/test_bench.py",
-    "bench/machine.py": "bench/test_bench.py",
-    "bench/memory.py": "bench/test_bench.py",
-    "bench/mining.py": "bench/test_bench.py",
-    "bench/proposals.py": "bench/test_bench.py",
-    "bench/rounds.py": "bench/test_bench.py",
-    "bench/segment.py": "bench/test_bench.py",
-    "bench/starting.py": "bench/test_bench.py",
-    "bench/training.py": "bench/test_bench.py",
-    "cli/bench.py": "bench/test_bench.py",
     "cli/check.py": "cli/test_cli.py",
     "cli/convert.py": "cli/test_cli.py",
     "cli/crf.py": "cli/test_cli.py",
@@ -51,7 +39,6 @@ COVERED_ELSEWHERE = {
 """Modules without a test file of their own, and the one that covers them."""
 
 WIDER_THAN_A_MODULE = {
-    "bench/test_bench.py": "the benchmarks share their small networks",
     "cli/test_cli.py": "the commands that segment and measure",
     "test_contract.py": "every network and operator",
     "test_docs.py": "the pages",

@@ -1,21 +1,14 @@
-"""`unpool bench occlusion`, on a small network."""
-
-import json
-from functools import partial
-
+import pytest
 import torch
 
 from unpool.bench import occlusion
-from unpool.cli import main
+from unpool.errors import OptionError
 
 SMALL = {"size": 32, "window": 8, "stride": 4, "trunk": ((1, 4), (1, 4)), "code": 8}
 
 
-def test_command(capsys, monkeypatch):
-    monkeypatch.setattr(occlusion, "measure", partial(occlusion.measure, **SMALL))
-    assert main(["bench", "occlusion", "--rounds", "2", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (found["subject"], found["rounds"]) == ("occlusion", 2)
+def test_all_variants_give_the_same_values():
+    found = occlusion.measure(2, **SMALL)
     assert found["positions"] == {"incremental": 49, "others": 16, "all": 49}
     assert found["different"] < 1e-5
     seconds = found["seconds_per_position"]
@@ -23,13 +16,16 @@ def test_command(capsys, monkeypatch):
     if found["ratio_captum"] is not None:
         assert list(seconds) == ["incremental", "plain", "captum 1", "captum 8"]
         assert found["captum"] in seconds
-    assert main(["bench", "occlusion", "--rounds", "1", "--full"]) == 0
-    assert "s a position" in capsys.readouterr().out
 
 
-def test_without_captum(monkeypatch):
+def test_all_positions_and_no_captum(monkeypatch):
     monkeypatch.setattr(occlusion, "find_spec", lambda name: None)
     found = occlusion.measure(1, full=True, **SMALL)
     assert (found["captum"], found["ratio_captum"]) == ("not installed: skipped", None)
     assert found["positions"]["others"] == 49
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_no_rounds_are_refused():
+    with pytest.raises(OptionError, match="got rounds=0"):
+        occlusion.measure(0)

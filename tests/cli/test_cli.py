@@ -26,8 +26,8 @@ from unpool.cards import MODES, read_card
 from unpool.cli import commands, main
 from unpool.models import FCN, DeconvNet, from_pretrained, list_pretrained, save_pretrained
 from unpool.ops.crf import CRF_PRESETS
+from unpool.presets import PRESETS
 from unpool.recipes import Phase, SegmentationRecipe
-from unpool.segment.aggregate import PRESETS
 from unpool.segment.ensemble import EDECONVNET, ENSEMBLES, EDeconvNet, load
 from unpool.segment.evaluate import evaluate
 from unpool.segment.segmenter import Segmenter

@@ -13,7 +13,8 @@ from unpool.errors import ImageError, OptionError, ShapeError, WeightsError
 from unpool.models import FCN, DeconvNet, prepare, save_pretrained
 from unpool.ops.crf import CRF_PRESETS, DenseCRF, Kernel
 from unpool.ops.meanfield import mean_field
-from unpool.segment.aggregate import PRESETS, Preset, squares
+from unpool.presets import Preset
+from unpool.segment.aggregate import squares
 from unpool.segment.result import Segmentation, postprocess
 from unpool.segment.scores import read_scores
 from unpool.segment.segmenter import Segmenter, WholeView
@@ -155,11 +156,6 @@ def test_small_squares_are_passed_over_before_counting(net, segmenter, proposed,
     assert (result.boxes == boxes).all()
     labels, _ = by_the_script(net, image, ANY, limit, least)
     assert (result.labels == labels).mean() > 0.95
-
-
-def test_presets():
-    assert PRESETS["paper"] == Preset(enlarge=1.2, least_side=1, candidates=2000)
-    assert PRESETS["reference"] == Preset(1.2, least_side=112, candidates=2000, aggregate="max")
 
 
 def test_the_reference_preset_drops_squares_under_112(proposed):

@@ -1,5 +1,5 @@
-"""Measurements: how quick, how near to the limit of the machine, and in how much memory.
+"""Benchmarks: speed, the fraction of what the machine can do, and memory.
 
-One module a subject, each with a function `measure` that gives plain values. What is compared is
-run in turn, in one process; peak memory is that of processes of their own.
+One module per subject, each with a function `measure` that returns plain values. Variants take
+turns in one process; peak memory is measured in a process per variant.
 """

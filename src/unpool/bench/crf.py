@@ -1,8 +1,7 @@
-"""`unpool bench crf`: the dense CRF on three photos, beside pydensecrf where that is installed.
+"""`unpool bench crf`: the dense CRF on three photos, beside pydensecrf if it is installed.
 
-What bounds it is gathering: each iteration moves every value to and from the cells of a lattice.
-So what counts is how many cells an image and a kernel take up and how many labels there are;
-with few labels, the building of the lattice.
+The limit is memory: each iteration gathers every value from the cells of a lattice and writes it
+back. The time depends on the number of cells and labels; with few labels, on building the lattice.
 """
 
 from collections.abc import Callable
@@ -15,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unpool import Progress
 from unpool.bench.images import photos
 from unpool.bench.machine import describe
-from unpool.bench.rounds import Progress, in_turn, paired, part_of, require_positive, spread, timed
-from unpool.ops.crf import CRF_PRESETS, DenseCRF
+from unpool.bench.rounds import in_turn, paired, require_positive, spread, timed
 from unpool.ops.meanfield import mean_field, unary_from_probabilities
+from unpool.presets import CRF_PRESETS, DenseCRF
 
-_LABELS, _FEW = 21, 4
+_LABELS, _FEW = 21, 4  # of VOC, and of a typical image
 
 Inference = Callable[[Tensor, NDArray[np.uint8], DenseCRF], Tensor]
 """Marginals (L, H, W) from energies (L, H, W), an image (H, W, 3) and a CRF."""
@@ -34,18 +34,18 @@ def measure(
     size: tuple[int, int] = (375, 500),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Seconds an image, with all of 21 labels, and with four that are likely and pruning.
+    """Seconds per image with 21 labels, and with pruning when only four of them are likely.
 
     Args:
         rounds: how many are counted.
-        presets: of `CRF_PRESETS`.
+        presets: names in `CRF_PRESETS`.
         size: height and width of the photos.
-        progress: called before each part.
+        progress: called before each timed call.
 
     Returns:
-        Plain values: by preset and way the seconds; where pydensecrf is installed also `ratio`,
-        how many times as quick as that each way is, and `different`, the fraction of pixels where
-        it finds another label most probable, with all labels.
+        The seconds by preset and implementation. If pydensecrf is installed also `ratio`, how many
+        times as fast as pydensecrf each implementation is, and `different`, the fraction of pixels
+        with another best label than pydensecrf's, of 21 labels.
 
     Raises:
         OptionError: a number below 1.
@@ -56,13 +56,13 @@ def measure(
     for i, preset in enumerate(presets):
         crf, seconds, labels = CRF_PRESETS[preset], [], []
         for j, image in enumerate(photos(size).values()):
-            shown = part_of(progress, 3 * i + j, 3 * len(presets), preset)
             many, few = _unary(image, _LABELS), _unary(image, _FEW)
             whole = crf._replace(prune=0)
             works = {way: timed(partial(f, many, image, whole)) for way, f in ways.items()}
             for way, f in ways.items():
                 works[f"{way}, few labels"] = timed(partial(f, few, image, crf))
-            seconds.append(in_turn(works, rounds, progress=shown))
+            part = 3 * i + j, 3 * len(presets), preset
+            seconds.append(in_turn(works, rounds, progress=_part(progress, *part)))
             labels.append({way: f(many, image, whole).argmax(0) for way, f in ways.items()})
         results[preset] = _summary(seconds, labels)
     return {
@@ -76,7 +76,7 @@ def measure(
 
 
 def pydensecrf(unary: Tensor, image: NDArray[np.uint8], crf: DenseCRF) -> Tensor:
-    """The same CRF by the C++ package of its authors' code; it does not prune.
+    """The same CRF by pydensecrf, a wrapper of the authors' C++ code; it does not prune.
 
     Args:
         unary: energies (L, H, W), float32.
@@ -84,7 +84,7 @@ def pydensecrf(unary: Tensor, image: NDArray[np.uint8], crf: DenseCRF) -> Tensor
         crf: kernels and options.
 
     Returns:
-        Marginals (L, H, W).
+        Marginals (L, H, W), float32.
     """
     from pydensecrf import densecrf  # type: ignore[import-untyped]
 
@@ -111,13 +111,20 @@ def pydensecrf(unary: Tensor, image: NDArray[np.uint8], crf: DenseCRF) -> Tensor
 
 
 def _ways() -> dict[str, Inference]:
-    """The ways that there are here, the other package last."""
+    """The installed implementations, pydensecrf last."""
     ways: dict[str, Inference] = {"torch": _own(compiled=False)}
     if find_spec("numba"):
         ways["compiled"] = _own(compiled=True)
     if find_spec("pydensecrf"):
         ways["pydensecrf"] = pydensecrf
     return ways
+
+
+def _part(progress: Progress | None, part: int, parts: int, name: str) -> Progress | None:
+    """The progress of one of several equal parts."""
+    if progress is None:
+        return None
+    return lambda done, total, what: progress(part * total + done, parts * total, f"{name}, {what}")
 
 
 def _own(compiled: bool) -> Inference:
@@ -148,9 +155,9 @@ def _summary(
 
 
 def _unary(image: NDArray[np.uint8], active: int) -> Tensor:
-    """Energies by distance to some pixels in color and place, with noise.
+    """Energies (21, H, W) by distance to random pixels in color and position, with noise.
 
-    The labels beyond the active ones are as good as impossible, as those of absent classes are.
+    Labels beyond the first `active` ones are nearly impossible, like classes absent from an image.
     """
     random = np.random.default_rng(0)
     height, width, _ = image.shape

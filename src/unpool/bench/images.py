@@ -1,4 +1,4 @@
-"""Images to measure on: photos that scikit-image ships, or made-up ones where it is missing."""
+"""Test images: three photos from scikit-image, or synthetic ones if it is not installed."""
 
 from importlib import resources
 from importlib.util import find_spec
@@ -14,7 +14,7 @@ _NAMES = ("astronaut", "chelsea", "coffee")
 
 
 def photos(size: tuple[int, int]) -> dict[str, NDArray[np.uint8]]:
-    """Three images of (height, width), by name.
+    """Three images (H, W, 3) uint8, RGB, of the size (height, width), by name.
 
     >>> [photo.shape for photo in photos((20, 30)).values()]
     [(20, 30, 3), (20, 30, 3), (20, 30, 3)]
@@ -32,7 +32,7 @@ def photos(size: tuple[int, int]) -> dict[str, NDArray[np.uint8]]:
 
 
 def made_up(size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
-    """Colored spots of all sizes, the large ones stronger, as in photos.
+    """A synthetic image (H, W, 3) uint8: colored noise, stronger in large structures, like photos.
 
     >>> made_up((20, 30), 0).shape
     (20, 30, 3)

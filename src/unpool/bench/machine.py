@@ -1,8 +1,8 @@
-"""What the machine is, and the most that it reaches: products, convolutions, copies."""
+"""The machine, and the largest rates it reaches: convolutions, matrix products, copies."""
 
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -20,30 +20,30 @@ CONVOLUTIONS = (
     (512, 28, 4),
     (512, 14, 4),
 )
-"""Channels, side and number of the maps, which are those of VGG-16 in its five stages."""
+"""Channels, side and batch size of the feature maps: those of the five stages of VGG-16."""
 
 PRODUCTS = ((2048, 2048, 2048), (1024, 4096, 4096))
-"""Rows, inner size and columns of the matrix products."""
+"""Rows, inner dimension and columns of the matrix products."""
 
-_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
-_FLOP = 40e9  #: of a measurement, so that it takes a tenth of a second or so
-_COPIED = 2**28  #: bytes, more than caches hold
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_FLOP = 40e9  #: of a measurement, which then takes about a tenth of a second
+_COPIED = 2**28  #: bytes, more than the caches hold
 _CAPABILITIES = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16")
 
 
 class Yardstick(NamedTuple):
-    """A work of known size."""
+    """A work of known size, to measure a limit of the machine."""
 
-    amount: int  #: of a call: floating point operations, or bytes that are read and written
+    amount: int  #: per call: floating-point operations, or bytes read and written
     work: Work
 
 
 @contextmanager
 def threads(count: int | None) -> Iterator[int]:
-    """Compute with so many threads meanwhile; None leaves them as they are.
+    """Set the number of threads of PyTorch and OpenCV inside a `with`; None changes nothing.
 
     Raises:
-        OptionError: fewer than one.
+        OptionError: fewer than one thread.
 
     >>> with threads(1) as count:
     ...     count == torch.get_num_threads()
@@ -63,10 +63,7 @@ def threads(count: int | None) -> Iterator[int]:
 
 
 def describe() -> dict[str, Any]:
-    """The processor, what it can do, and how busy it is with other things.
-
-    `load` is how many processes wanted to run in the last minute, these included.
-    """
+    """The processor, its instruction sets and its load average of the last minute."""
     has = torch.cpu.get_capabilities()
     return {
         "processor": has.get("cpu_name") or platform.processor() or platform.machine(),
@@ -78,28 +75,27 @@ def describe() -> dict[str, Any]:
     }
 
 
-def yardsticks(dtypes: Sequence[torch.dtype], shrink: int = 1) -> dict[str, Yardstick]:
-    """Products, convolutions and a copy, to be done in turn with what they are to be compared with.
+def yardsticks(precisions: Iterable[str], shrink: int = 1) -> dict[str, Yardstick]:
+    """Convolutions, matrix products and a copy, to interleave with the works they are limits of.
 
     Args:
-        dtypes: of the arithmetic.
-        shrink: by which channels, matrices and the copy are made smaller.
+        precisions: of the convolutions and products, names in `DTYPES`.
+        shrink: divides channels, matrix sizes and the size of the copy.
 
-    >>> list(yardsticks([torch.float32], shrink=16))[-1]
+    >>> list(yardsticks(["fp32"], shrink=16))[-1]
     'copy'
     """
     found = {}
-    for dtype in dtypes:
-        kind = _NAMES[dtype]
+    for precision in precisions:
+        dtype = DTYPES[precision]
         for channels, side, count in CONVOLUTIONS:
             channels = max(channels // shrink, 1)
             shape = f"{count} x {channels} x {side} x {side}"
-            one = _convolution(channels, side, count, dtype)
-            found[f"convolution {kind} {shape}"] = one
+            found[f"convolution {precision} {shape}"] = _convolution(channels, side, count, dtype)
         for rows, inner, columns in PRODUCTS:
             sides = rows // shrink, inner // shrink, columns // shrink
             shape = " x ".join(map(str, sides))
-            found[f"product {kind} {shape}"] = _product(*sides, dtype)
+            found[f"product {precision} {shape}"] = _product(*sides, dtype)
     source = torch.ones(_COPIED // 4 // shrink)
     target = torch.empty_like(source)
     found["copy"] = Yardstick(2 * source.nbytes, timed(lambda: target.copy_(source)))
@@ -109,19 +105,20 @@ def yardsticks(dtypes: Sequence[torch.dtype], shrink: int = 1) -> dict[str, Yard
 def peaks(
     works: Mapping[str, Yardstick], seconds: Mapping[str, Sequence[float]]
 ) -> dict[str, dict[str, Any]]:
-    """The largest rates, of the median times: in GFLOP/s, and of the copy in GB/s.
+    """The largest rates by median time, in GFLOP/s, and in GB/s of the copy.
 
     Args:
-        works: of `yardsticks`.
-        seconds: what they took, by the same names.
+        works: from `yardsticks`.
+        seconds: their times in each round, by the same names.
 
     Returns:
-        By kind ("convolution fp32", "product bf16", "copy" ...) the rate, and the shape that
-        reached it.
+        The rate and the shape that reached it, by kind: "convolution fp32", "product bf16",
+        "copy" ...
     """
     best: dict[str, dict[str, Any]] = {}
     for name, work in works.items():
-        kind, shape = " ".join(name.split()[:2]), " ".join(name.split()[2:])
+        words = name.split()
+        kind, shape = " ".join(words[:2]), " ".join(words[2:])
         rate = work.amount / spread(seconds[name])["median"] / 1e9
         if rate > best.get(kind, {"rate": 0})["rate"]:
             best[kind] = {"rate": float(f"{rate:.4g}"), "shape": shape}
@@ -129,7 +126,7 @@ def peaks(
 
 
 def _convolution(channels: int, side: int, count: int, dtype: torch.dtype) -> Yardstick:
-    """3 x 3, channels-last, as in the fast form of the networks."""
+    """A 3 x 3 convolution, channels-last as in the fast form of the networks."""
     x = torch.randn(count, channels, side, side).to(dtype, memory_format=torch.channels_last)
     w = torch.randn(channels, channels, 3, 3).to(dtype, memory_format=torch.channels_last)
     flop = 2 * 9 * channels**2 * count * side**2

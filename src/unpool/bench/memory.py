@@ -1,4 +1,4 @@
-"""Peak memory: of a process of its own for each thing that is measured, and of tensors alone."""
+"""Peak memory of processes, and of the tensors of a computation."""
 
 import multiprocessing
 import sys
@@ -17,14 +17,14 @@ from torch.utils._pytree import tree_leaves
 
 
 def alone(function: Callable[..., Iterator[None]], *args: Any) -> list[int | None]:
-    """The peak memory in bytes of a new process that runs a generator: one for each part of it.
+    """Run a generator in a new process, and measure the peak memory of each of its parts, in bytes.
 
-    A part ends at a `yield`, or at the end. Where the system cannot begin a peak anew (other than
-    Linux), what a part needs is only seen if it is more than what the parts before needed.
+    A part ends at a `yield`, or at the end. Only Linux can reset a peak; elsewhere a part counts
+    only if it needs more memory than the parts before.
 
     Args:
-        function: of a module, so that the new process finds it.
-        *args: plain values.
+        function: a function of a module, which the new process imports.
+        *args: values that can be pickled.
 
     Raises:
         MemoryError: the process was killed.
@@ -38,12 +38,12 @@ def alone(function: Callable[..., Iterator[None]], *args: Any) -> list[int | Non
 
 
 def nothing() -> Iterator[None]:
-    """What a process does whose memory is that of Python and the libraries."""
+    """Do nothing, to measure the memory of Python and the libraries."""
     yield from ()
 
 
 def peak_memory() -> int | None:
-    """The most memory that this process has held, in bytes; None where the system does not say.
+    """The peak resident memory of this process in bytes; None if the system does not report it.
 
     >>> (peak_memory() or 2**21) > 2**20
     True
@@ -60,14 +60,14 @@ def peak_memory() -> int | None:
 
 
 def trace(work: Callable[[], object], held: Iterable[Tensor]) -> list[int]:
-    """How many bytes all tensors hold together after each operation of a work.
+    """The bytes of all living tensors after each operation of a computation.
 
-    Scratch space inside of an operation is not seen. Storage that several tensors share counts
-    once, and until the last of them is gone.
+    Scratch space inside an operation is not seen. Storage that several tensors share counts once,
+    until the last of them is freed.
 
     Args:
-        work: on the CPU, with its gradient if it has one.
-        held: the tensors that are there before.
+        work: runs on the CPU, a backward pass included if there is one.
+        held: the tensors that exist before.
 
     >>> x = torch.zeros(256)
     >>> trace(lambda: (x + 1).sum(), [x])
@@ -82,13 +82,13 @@ def trace(work: Callable[[], object], held: Iterable[Tensor]) -> list[int]:
 
 
 def peak_of_batch(batch: int, traces: Mapping[int, Sequence[int]]) -> int:
-    """The largest of the totals that a batch of any size reaches, computed from two small ones.
+    """The peak memory for any batch size in bytes, extrapolated from two small batches.
 
-    What an operation makes is a line in the size of the batch; so is each total.
+    The outputs of every operation are linear in the batch size, and so is each total.
 
     Args:
-        batch: of which the peak is wanted.
-        traces: of the same work with two other batches, by their sizes; see `trace`.
+        batch: the batch size.
+        traces: of the same computation with two other batches, by their sizes; see `trace`.
 
     >>> peak_of_batch(10, {1: [5, 6], 2: [6, 6]})
     14
@@ -99,7 +99,7 @@ def peak_of_batch(batch: int, traces: Mapping[int, Sequence[int]]) -> int:
 
 
 def gigabytes(count: int | None) -> float | None:
-    """Bytes as GB (of a thousand million), to two decimals.
+    """Bytes as GB (10^9 bytes), to two decimals.
 
     >>> gigabytes(1_234_567_890)
     1.23
@@ -115,12 +115,12 @@ def _call(
     for _ in function(*args):
         peaks.append(peak_memory())
         with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak begins anew
+            Path("/proc/self/clear_refs").write_text("5")  # proc(5): reset the peak
     return [*peaks, peak_memory()]
 
 
 class _Living(TorchDispatchMode):
-    """Adds up the storage of all tensors that are made while it is on, and still live."""
+    """Adds up the storage of the tensors that were created inside it and still live."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -141,9 +141,9 @@ class _Living(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        made = function(*args, **(kwargs or {}))
-        for leaf in tree_leaves(made):
+        outputs = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(outputs):
             if isinstance(leaf, Tensor):
                 self.add(leaf)
         self.totals.append(self.total)
-        return made
+        return outputs

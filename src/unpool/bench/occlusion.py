@@ -1,8 +1,8 @@
 """`unpool bench occlusion`: occlusion of VGG-16, incremental, by a plain loop, and by Captum.
 
-What bounds it is convolution. With an occluder of 32 pixels and a stride of 8, the cones of all
-positions take 6.8 times fewer multiplications than whole images; fully connected layers gain
-nothing.
+The limit is convolution. With an occluder of 32 pixels and a stride of 8, the cells that the
+occluder affects take 6.8 times fewer multiplications than whole images; fully connected layers
+gain nothing.
 """
 
 import time
@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unpool import Progress
 from unpool.bench.images import photos
 from unpool.bench.machine import describe
-from unpool.bench.rounds import Progress, in_turn, paired, require_positive, spread
+from unpool.bench.rounds import in_turn, paired, require_positive, spread
 from unpool.models import VGG, prepare
 from unpool.models.classifiers import initialize
 from unpool.models.vgg import Table
@@ -39,29 +40,28 @@ def measure(
     code: int | None = 4096,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Seconds a position: incremental, plain in batches, and Captum's with 1 and with `batch`.
+    """Seconds per position: incremental, a plain loop, and Captum with batches of 1 and `batch`.
 
-    All positions are computed incrementally, what comes before the first one included. A position
-    costs the others always the same; so they take those of a stride that is as large as the
-    occluder, unless all are wanted.
+    The incremental method computes all positions, and its setup counts. In the others all
+    positions take the same time; without `full`, they compute those of a stride as large as the
+    occluder.
 
     Args:
         rounds: how many are counted.
-        full: let the others take all positions, too.
+        full: compute all positions by the other methods, too.
         window: side of the occluder in pixels.
         stride: pixels from one position to the next.
-        batch: positions at a time, of the plain loop and Captum.
-        size: side of the image.
-        trunk: of the network, which is a VGG with random weights.
+        batch: positions at a time, for the plain loop and Captum.
+        size: side of the image in pixels.
+        trunk: of the network, a VGG with random weights.
         code: width of its fully connected layers.
-        progress: called before each work.
+        progress: called before each timed call.
 
     Returns:
-        Plain values: `ratio_plain` and `ratio_captum`, how many times as long as the incremental
-        way the plain loop and the better one of Captum's take a position, and their ranges over
-        the rounds; `different`, by how much outputs differ from the plain loop's, relative to the
-        largest; and what these are made of. Where Captum is missing, `ratio_captum` is None and
-        `captum` says so.
+        `ratio_plain` and `ratio_captum`: how many times as long as the incremental method the plain
+        loop and the faster Captum variant take per position, with their ranges; `different`: the
+        largest difference from the plain loop's outputs, relative to the largest output; and the
+        figures behind these. Without Captum, `ratio_captum` is None and `captum` says so.
 
     Raises:
         OptionError: a number below 1, or a window and stride that do not fit.
@@ -77,18 +77,14 @@ def measure(
         "incremental": partial(_incremental, net, image, gray, every),
         "plain": partial(_plain, net, image, gray, some, batch),
     }
-    captum = find_spec("captum") is not None
-    if captum:
-        for together in (1, batch):
-            works[f"captum {together}"] = partial(
-                _captum, net, image, window, step, together, len(some)
-            )
+    if find_spec("captum"):
+        for n in (1, batch):
+            works[f"captum {n}"] = partial(_captum, net, image, window, step, n, len(some))
     seconds = in_turn(works, rounds, progress=progress)
     plain = paired(seconds["plain"], seconds["incremental"])
-    quicker = min(
-        (name for name in works if "captum" in name), key=lambda n: min(seconds[n]), default=""
-    )
-    other = paired(seconds[quicker], seconds["incremental"]) if quicker else {}
+    captums = [name for name in works if "captum" in name]
+    faster = min(captums, key=lambda name: min(seconds[name]), default="")
+    other = paired(seconds[faster], seconds["incremental"]) if faster else {}
     return {
         "network": f"VGG, {sum(p.numel() for p in net.parameters()):,} parameters",
         "size": [size, size],
@@ -97,7 +93,7 @@ def measure(
         "positions": {"incremental": len(every), "others": len(some), "all": len(every)},
         "batch": batch,
         "rounds": rounds,
-        "captum": quicker or "not installed: skipped",
+        "captum": faster or "not installed: skipped",
         "seconds_per_position": {name: spread(each) for name, each in seconds.items()},
         "different": _difference(net, image, gray, some[:: max(len(some) // 8, 1)], batch),
         "machine": describe(),
@@ -117,7 +113,7 @@ def _network(trunk: str | Table, code: int | None, size: int) -> VGG:
 
 
 def _incremental(net: VGG, image: Tensor, gray: Tensor, boxes: list[Box]) -> float:
-    """As `occlude` does it, with all that comes before."""
+    """Seconds per position as in `occlude`, setup included."""
     start = time.perf_counter()
     run = Incremental(trace_chain(net, image), image, gray)
     for first in range(0, len(boxes), 256):
@@ -146,7 +142,7 @@ def _captum(net: VGG, image: Tensor, window: int, stride: int, batch: int, count
             target=0,
             perturbations_per_eval=batch,
         )
-    return (time.perf_counter() - start) / (count + 1)  # it also takes the image as it is
+    return (time.perf_counter() - start) / (count + 1)  # it also runs the unoccluded image
 
 
 def _difference(net: VGG, image: Tensor, gray: Tensor, boxes: list[Box], batch: int) -> float:

@@ -1,17 +1,14 @@
-"""Paired runs: what is compared is done in turn, so that a busy machine is busy for all of it."""
+"""Interleaved timing: the variants take turns, so that a busy machine slows all of them down."""
 
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
+from unpool import Progress
 from unpool.errors import OptionError
 
 Work = Callable[[], float]
-"""Something to be measured; gives the seconds that count."""
-
-Progress = Callable[[int, int, str], object]
-"""Called with how much is done, the total, and what is being done."""
+"""Something to measure; returns the seconds that count."""
 
 
 def in_turn(
@@ -20,10 +17,10 @@ def in_turn(
     """The seconds of each work in each round: A B C, A B C, ...
 
     Args:
-        works: by name, in the order in which they take turns.
+        works: by name, in the order of their turns.
         rounds: how many are counted.
         progress: called before each work.
-        warm: do a round first that is not counted.
+        warm: run a warm-up round first, which is not counted.
 
     Raises:
         OptionError: fewer than one round.
@@ -44,21 +41,8 @@ def in_turn(
     return seconds
 
 
-def part_of(progress: Progress | None, part: int, parts: int, name: str) -> Progress | None:
-    """The progress of one of several equal parts, for `in_turn`.
-
-    >>> part_of(print, 1, 3, "deeplab")(2, 10, "torch")
-    12 30 deeplab, torch
-    """
-    if progress is None:
-        return None
-    return lambda done, total, doing: progress(
-        part * total + done, parts * total, f"{name}, {doing}"
-    )
-
-
 def timed(work: Callable[[], object], calls: int = 1) -> Work:
-    """A work that counts the seconds of a call, the mean of a few.
+    """A work that measures the mean seconds of `calls` calls.
 
     >>> timed(lambda: None)() < 1
     True
@@ -81,11 +65,11 @@ def spread(values: Iterable[float]) -> dict[str, float]:
     """
     values = list(values)
     found = {"median": statistics.median(values), "low": min(values), "high": max(values)}
-    return {name: _rounded(value) for name, value in found.items()}
+    return {name: float(f"{value:.4g}") for name, value in found.items()}
 
 
 def paired(slow: Sequence[float], quick: Sequence[float]) -> dict[str, float]:
-    """How many times as quick: median and range of what each round says.
+    """How many times as fast: median and range of the ratios, round by round.
 
     >>> paired([3, 30], [1, 10])["median"]
     3.0
@@ -93,16 +77,12 @@ def paired(slow: Sequence[float], quick: Sequence[float]) -> dict[str, float]:
     return spread(s / q for s, q in zip(slow, quick, strict=True))
 
 
-def require_positive(**numbers: Any) -> None:
+def require_positive(**numbers: int) -> None:
     """Refuse numbers below 1.
 
     Raises:
-        OptionError: one is.
+        OptionError: a number is below 1.
     """
     for name, number in numbers.items():
         if number < 1:
             raise OptionError(f"got {name}={number}; wanted 1 or more")
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")

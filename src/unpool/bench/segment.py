@@ -1,8 +1,7 @@
 """`unpool bench segment`: a network on the crops of an image, in its fast form and as written.
 
-What bounds it is arithmetic, nearly all of it convolutions. So the work that the layers ask for,
-divided by the time, is shown as a fraction of the quickest convolution that the machine does in the
-same run.
+The limit is arithmetic, nearly all of it convolutions. So the operations of the layers divided by
+the time are shown as a fraction of the rate of the fastest convolution in the same run.
 """
 
 import statistics
@@ -13,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from unpool import Progress
 from unpool.bench.images import photos
-from unpool.bench.machine import describe, peaks, yardsticks
+from unpool.bench.machine import DTYPES, describe, peaks, yardsticks
 from unpool.bench.memory import alone, gigabytes
-from unpool.bench.rounds import Progress, Work, in_turn, paired, require_positive, spread, timed
+from unpool.bench.rounds import Work, in_turn, paired, require_positive, spread, timed
 from unpool.devices import bf16_pays
 from unpool.errors import OptionError
 from unpool.models import DeconvNet, from_pretrained, prepare
@@ -29,9 +29,8 @@ from unpool.vision.boxes import Crop
 
 AS_WRITTEN = "as written"
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _SIZE = (375, 500)  # of the image
-_SLOWLY = 3  # crops a round of the network as written
+_SLOWLY = 3  # crops per round for the network as written
 
 
 def measure(
@@ -42,27 +41,26 @@ def measure(
     memory: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Seconds a crop, and what fraction of the machine's limit that is.
+    """Seconds per crop, and the rate as a fraction of the machine's fastest convolution.
 
     Three variants take turns: the network *as written* in fp32, crop by crop, with batch norm, in
-    the layout of PyTorch's default (of three crops a round at most, since its time a crop does
+    PyTorch's default memory layout (at most three crops per round, because its time per crop does
     not depend on their number); and its fast form in *fp32* and *bf16*, as `Segmenter.crops` runs
-    it. Where the hardware has no bf16, there is no such variant.
+    it. Without bf16 instructions there is no bf16 variant.
 
     Args:
-        crops: of a round.
-        weights: of a DeconvNet, by name or folder; the published network with random weights
-            when not given.
+        crops: per round.
+        weights: of a DeconvNet, by name or folder; by default the published network with random
+            weights.
         rounds: how many are counted.
-        memory: measure the peak memory of a whole image in a process for each variant, too.
+        memory: also measure the peak memory of segmenting an image, in a process per variant.
         progress: called before each part.
 
     Returns:
-        Plain values: `ratio`, how many times as quick as the network as written bf16 is (fp32 where
-        there is no bf16), `ratio_fp32`, `share_of_peak` (of bf16; None without it) and
-        `share_of_peak_fp32`, of the convolution rate; and what they are made of.
-        `processor_share` is 1 where the threads ran all the time, less where others wanted the
-        cores, or threads waited.
+        `ratio`, how many times as fast as the network as written bf16 is (fp32 without bf16);
+        `ratio_fp32`; the fractions of the convolution rate `share_of_peak` (bf16, or None) and
+        `share_of_peak_fp32`; and the figures behind these. `processor_share` is 1 if the threads
+        ran all the time, and less if other processes used the cores or threads waited.
 
     Raises:
         OptionError: a number below 1, or weights of a network that does not take crops.
@@ -76,7 +74,7 @@ def measure(
         loading, segmenting = alone(segment_once, name, weights, crops)
         held[name] = {"loading": gigabytes(loading), "segmenting": gigabytes(segmenting)}
     net = _network(weights)
-    sticks = yardsticks([_DTYPES[name] for name in names])
+    sticks = yardsticks(names)
     works = _works(net, names, crops) | {name: stick.work for name, stick in sticks.items()}
     start = time.perf_counter(), time.process_time()
     seconds = in_turn(works, rounds, progress=progress)
@@ -93,36 +91,17 @@ def measure(
     }
 
 
-def multiply_adds(net: nn.Module, size: int) -> int:
-    """Multiplications with an addition in all convolutions and deconvolutions, for one image.
-
-    Args:
-        net: on any device; best on "meta", where nothing is computed.
-        size: side of the image.
-
-    >>> multiply_adds(nn.Conv2d(3, 8, 3, padding=1), 10) == 10 * 10 * 3 * 3 * 3 * 8
-    True
-    """
-    total = 0
-
-    def count(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        nonlocal total  # each cell that a filter is laid on meets each of its weights
-        cells = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
-        total += cells.shape[-2] * cells.shape[-1] * layer.get_parameter("weight").numel()
-
-    layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    try:
-        with torch.no_grad():
-            net(torch.empty(1, 3, size, size, device=next(net.parameters()).device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return total
+def operations(net: DeconvNet) -> int:
+    """The floating-point operations of all layers for one crop; a multiply-add counts as two."""
+    with torch.device("meta"):  # shapes only
+        copy, crop = type(net)(**net.arguments).eval(), torch.empty(1, 3, net.size, net.size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        copy(crop)
+    return counter.get_total_flops()
 
 
 def segment_once(variant: str, weights: str | None, crops: int) -> Iterator[None]:
-    """Load, then segment a photo instance-wise; for the memory of both."""
+    """Load, then segment a photo instance-wise, to measure the memory of both."""
     image, net = next(iter(photos(_SIZE).values())), _network(weights)
     if variant == AS_WRITTEN:
         segmenter = _segmenter(net, exact=True, consume=True)
@@ -135,7 +114,7 @@ def segment_once(variant: str, weights: str | None, crops: int) -> Iterator[None
 
 
 def _works(net: DeconvNet, names: list[str], crops: int) -> dict[str, Work]:
-    """A work for each variant; each gives the seconds of one crop."""
+    """A work for each variant, which returns the seconds per crop."""
     image, squares = next(iter(photos(_SIZE).values())), _squares(crops)
     works = {AS_WRITTEN: _as_written(net, image, squares[:_SLOWLY])}
     for name in names:
@@ -171,22 +150,21 @@ def _fast(segmenter: Segmenter, image: NDArray[np.uint8], squares: NDArray[np.in
 def _compare(
     net: DeconvNet, seconds: dict[str, list[float]], peak: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    with torch.device("meta"):
-        work = 2 * multiply_adds(type(net)(**net.arguments).eval(), net.size)
-    variants = {name: seconds[name] for name in (AS_WRITTEN, *_DTYPES) if name in seconds}
+    work = operations(net)
+    variants = {name: seconds[name] for name in (AS_WRITTEN, *DTYPES) if name in seconds}
     ratios = {name: paired(variants[AS_WRITTEN], each) for name, each in variants.items()}
-    shares: dict[str, float | None] = {"bf16": None}
-    for name in variants.keys() & _DTYPES.keys():
+    fractions: dict[str, float | None] = {"bf16": None}
+    for name in variants.keys() & DTYPES.keys():
         rate = work / statistics.median(variants[name]) / 1e9
-        shares[name] = round(rate / peak[f"convolution {name}"]["rate"], 3)
+        fractions[name] = round(rate / peak[f"convolution {name}"]["rate"], 3)
     best = ratios.get("bf16", ratios["fp32"])
     return {
         "ratio": best["median"],
         "ratio_range": [best["low"], best["high"]],
         "ratio_fp32": ratios["fp32"]["median"],
         "ratio_fp32_range": [ratios["fp32"]["low"], ratios["fp32"]["high"]],
-        "share_of_peak": shares["bf16"],
-        "share_of_peak_fp32": shares["fp32"],
+        "share_of_peak": fractions["bf16"],
+        "share_of_peak_fp32": fractions["fp32"],
         "seconds_per_crop": {name: spread(each) for name, each in variants.items()},
         "gflop_per_crop": round(work / 1e9, 2),
         "peak": peak,
@@ -212,7 +190,7 @@ def _segmenter(net: DeconvNet, **options: Any) -> Segmenter:
 
 
 def _squares(count: int) -> NDArray[np.int64]:
-    """Squares here and there in the image, of all sizes."""
+    """Random squares (N, 4) of all sizes, x0, y0, x1, y1 in pixels."""
     random = np.random.default_rng(0)
     side = random.integers(40, max(_SIZE), (count, 1))
     corner = random.integers(0, _SIZE[::-1], (count, 2)) - side // 2

@@ -1,8 +1,8 @@
-"""`unpool bench train`: a step of the optimizer, and the memory that it takes.
+"""`unpool bench train`: the time and memory of a training step.
 
-What bounds the step is arithmetic, three times that of segmenting; what bounds the batch is the
-maps that are kept for the gradient. bf16 halves both; checkpointing keeps a fraction of the maps,
-for a third more arithmetic.
+The time is limited by arithmetic, three times that of segmenting; the batch size by the activations
+kept for the gradient. bf16 halves both. Checkpointing keeps a fraction of the activations, for a
+third more arithmetic.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unpool import Progress
 from unpool.bench.machine import describe
 from unpool.bench.memory import alone, gigabytes, nothing, peak_of_batch, trace
-from unpool.bench.rounds import Progress, in_turn, paired, require_positive, spread, timed
+from unpool.bench.rounds import in_turn, paired, require_positive, spread, timed
 from unpool.devices import bf16_pays
 from unpool.errors import OptionError
 from unpool.models import DeconvNet
@@ -36,7 +37,7 @@ MODES = {
 }
 
 _NARROW: dict[str, Any] = {"trunk": ((2, 16), (2, 32), (3, 64), (3, 128), (3, 128)), "code": 1024}
-_BATCH, _MEASURED = 64, 8  # of the memory: the published one, and one that a laptop holds
+_BATCH, _MEASURED = 64, 8  # for memory: the published batch size, and one that fits a laptop
 
 
 def measure(
@@ -47,22 +48,22 @@ def measure(
     processes: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Seconds an image of a training step, and the memory of a step with 64 images.
+    """Seconds per image of a training step, and the memory of a step with 64 images.
 
-    A step is the published one: cross entropy, SGD with momentum and weight decay, everything
-    learns. The memory is computed: all tensors of a step are followed with two small batches, and
-    each total is a line in the size of the batch (`peak_of_batch`).
+    The step is the published one: cross entropy, SGD with momentum and weight decay, all layers
+    trained. Memory is computed: all tensors of a step are followed with two small batches, and each
+    total is linear in the batch size (`peak_of_batch`).
 
     Args:
         batch: images of a timed step, 2 or more, which batch norm needs.
         rounds: how many are counted.
-        full: the published network; one of a quarter of its width when not given.
-        processes: run two steps of 8 images in a process for each mode, too, and compare its
-            peak memory with what is computed for 8.
+        full: use the published network, instead of one a quarter as wide.
+        processes: also run two steps with 8 images in a process per mode, and compare its peak
+            memory with the computed one.
         progress: called before each part.
 
     Returns:
-        Plain values: `seconds_per_image` by mode, `ratio` of fp32 to each, and `memory_gb`.
+        `seconds_per_image` by mode, `ratio` of fp32 to each mode, and `memory_gb`.
 
     Raises:
         OptionError: fewer than two images, or fewer than one round.
@@ -99,19 +100,19 @@ def measure(
 
 
 def compute_memory(step: "Step", mode: Mode, batches: Sequence[int]) -> tuple[int, dict[int, int]]:
-    """The bytes of a step's tensors, computed from what steps of two and three images hold.
+    """The bytes of a step's tensors, extrapolated from steps with two and three images.
 
     Args:
-        step: on which it is tried; its network learns.
-        mode: how it is computed.
-        batches: images of a step.
+        step: the step to run; its network is trained by it.
+        mode: precision and checkpointing.
+        batches: batch sizes.
 
     Returns:
-        What an image adds to what is held between forward and backward, itself and its scores
-        included; and by batch the peak: weights, momentum, gradients, and all maps at the fullest
-        moment. Scratch space inside of operations is not in it.
+        The bytes that an image adds to the memory between forward and backward, itself and its
+        scores included; and the peak by batch size: weights, momentum, gradients and activations.
+        Scratch space inside operations is left out.
     """
-    step(2, mode)  # from now on there is momentum
+    step(2, mode)  # creates the momentum buffers
     tried = (2, 3)
     forward = [trace(partial(step.loss, n, mode), step.held())[-1] for n in tried]
     traces = {n: trace(partial(step, n, mode), step.held()) for n in tried}
@@ -119,11 +120,7 @@ def compute_memory(step: "Step", mode: Mode, batches: Sequence[int]) -> tuple[in
 
 
 class Step:
-    """Steps of the published training, on random images.
-
-    Args:
-        net: it is changed in place.
-    """
+    """A training step of the published recipe, on random images; it changes `net`."""
 
     def __init__(self, net: DeconvNet) -> None:
         self.net = net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -132,13 +129,13 @@ class Step:
         )
 
     def __call__(self, batch: int, mode: Mode) -> None:
-        """One step on so many images."""
+        """Run one step on `batch` images."""
         self.loss(batch, mode).backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
     def loss(self, batch: int, mode: Mode) -> Tensor:
-        """The cross entropy, with all that its gradient needs."""
+        """The cross entropy of a batch, with its graph."""
         size = self.net.size
         x = torch.randn(batch, size, size, 3).permute(0, 3, 1, 2)
         truth = torch.zeros(batch, size, size, dtype=torch.int64)
@@ -148,14 +145,14 @@ class Step:
         return F.cross_entropy(scores.float(), truth)
 
     def held(self) -> list[Tensor]:
-        """What stays between steps: weights, statistics, momentum."""
+        """The tensors that live between steps: weights, statistics, momentum."""
         states = [v for state in self.optimizer.state.values() for v in state.values()]
         momentum = [value for value in states if isinstance(value, Tensor)]
         return [*self.net.parameters(), *self.net.buffers(), *momentum]
 
 
 def steps_alone(full: bool, mode: str) -> Iterator[None]:
-    """Two steps, the second with momentum; for their memory."""
+    """Run two steps, the second with momentum, to measure their memory."""
     step = Step(_network(full))
     yield
     for _ in range(2):
@@ -163,7 +160,7 @@ def steps_alone(full: bool, mode: str) -> Iterator[None]:
 
 
 def _check(full: bool, progress: Progress | None) -> dict[str, dict[str, float | None]]:
-    """The peak memory of processes, by mode."""
+    """The peak memory of a process per mode, and of an empty one."""
     (empty,) = alone(nothing)
     check = {}
     for i, name in enumerate(MODES):

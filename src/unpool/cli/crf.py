@@ -8,8 +8,9 @@ import click
 from unpool import Progress
 from unpool.cli.console import segmentation_text
 from unpool.cli.images import Record, each_image
-from unpool.cli.options import CRFS, JSON, OVERLAY, PRESENCE, QUIET, Folder, choice, make_folder
+from unpool.cli.options import JSON, OVERLAY, PRESENCE, QUIET, Folder, choice, make_folder
 from unpool.cli.progress import progress
+from unpool.presets import CRF_PRESETS
 
 if TYPE_CHECKING:
     from unpool.vision.sources import Source
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     metavar="FOLDER",
     help="Where the results go; made if it is missing.  [default: refined]",
 )
-@choice("--crf", CRFS, "The parameters, as they were published with these.", required=True)
+@choice("--crf", CRF_PRESETS, "The parameters, as they were published with these.", required=True)
 @click.option(
     "--probabilities",
     is_flag=True,

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,7 @@ import click
 
 from unpool.cards import AGGREGATIONS
 from unpool.errors import OptionError
-
-CRFS = ("edeconvnet", "deeplab", "crfrnn", "densecrf")
+from unpool.presets import CRF_PRESETS, EDECONVNET, ENSEMBLES, METHODS, PRECISIONS, PRESETS
 
 _OF_INSTANCES = ("preset", "proposals", "method", "aggregate", "batch")
 
@@ -30,9 +29,9 @@ class Folder(click.Path):
         return path
 
 
-def choice(name: str, values: Sequence[str], text: str, **more: Any) -> Callable[..., Any]:
+def choice(name: str, values: Iterable[str], text: str, **more: Any) -> Callable[..., Any]:
     """An option that takes one of a few words."""
-    return click.option(name, type=click.Choice(values), help=text, **more)
+    return click.option(name, type=click.Choice([*values]), help=text, **more)
 
 
 def several_units(text: str) -> Callable[..., Any]:
@@ -51,20 +50,20 @@ WEIGHTS = click.option(
 )
 PRESET = choice(
     "--preset",
-    ["paper", "reference", "edeconvnet"],
+    [*PRESETS, EDECONVNET],
     "In mode instance, which proposals count: paper takes squares of any size, reference those of "
     "112 pixels or more, and their maximum, as the released script does. edeconvnet is paper, "
     "ensembled with the FCN that the card of the weights names as their partner.  [default: paper]",
 )
 ENSEMBLE = choice(
     "--ensemble",
-    ["mean", "product"],
+    ENSEMBLES,
     "With --preset edeconvnet, of what: the mean of the two probabilities, as in the paper, or the "
     "product of the scores above zero, as in the released script.  [default: mean]",
 )
 CRF = choice(
     "--crf",
-    CRFS,
+    CRF_PRESETS,
     "Refine the result along the edges of the image by a dense CRF, with the parameters that "
     "were published with these; edeconvnet is that of DeconvNet's paper.  [default: none]",
 )
@@ -83,7 +82,7 @@ PROPOSALS = click.option(
 )
 METHOD = choice(
     "--method",
-    ["edgeboxes", "grid"],
+    METHODS,
     "In mode instance, where proposals come from: edgeboxes looks for closed outlines, grid takes "
     "boxes of fixed sizes all over the image.  [default: edgeboxes]",
 )
@@ -118,7 +117,7 @@ DEVICE = click.option(
 )
 PRECISION = choice(
     "--precision",
-    ["auto", "bf16", "fp32"],
+    PRECISIONS,
     "Of the arithmetic: fp32 is exact, bf16 fast where the hardware has it; auto takes bf16 there "
     "and fp32 elsewhere.  [default: auto]",
 )

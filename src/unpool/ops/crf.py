@@ -4,50 +4,16 @@ Letters: H W image, N = H * W pixels, C values per pixel.
 """
 
 from functools import lru_cache
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from unpool.errors import OptionError, ShapeError, suggest
 from unpool.ops.lattice import Filters, Lattice
-
-Normalization = Literal["none", "before", "after", "symmetric"]
-
-NORMALIZATIONS = ("none", "before", "after", "symmetric")
+from unpool.presets import CRF_PRESETS, NORMALIZATIONS, DenseCRF, Kernel, Normalization
 
 SMALLEST = 1.9e-22  # about exp(-50)
 """Smaller marginals become 0: denormal numbers would slow everything down tenfold."""
-
-
-class Kernel(NamedTuple):
-    """A Gaussian of the distance between two pixels, and between their colors if `rgb` is set."""
-
-    xy: float  #: standard deviation of positions, in pixels
-    weight: float  #: weight of the penalty for different labels
-    rgb: float | None = None  #: standard deviation of colors, 0 to 255; None: positions only
-
-
-class DenseCRF(NamedTuple):
-    """The kernels and options of a dense CRF.
-
-    With n = K 1, the sum of the weights that a pixel receives from all others, the normalized
-    filter is K q ("none"), K (q / n) ("before"), (K q) / n ("after"), or
-    K (q / sqrt n) / sqrt n ("symmetric").
-    """
-
-    kernels: tuple[Kernel, ...]
-    iterations: int = 10
-    normalization: Normalization = "symmetric"
-    prune: float = 1e-3  #: largest initial probability of all dropped labels; 0 keeps all
-
-
-CRF_PRESETS = {
-    "edeconvnet": DenseCRF((Kernel(3, 3), Kernel(20, 5, 3)), 10, "none"),
-    "deeplab": DenseCRF((Kernel(3, 3), Kernel(49, 4, 5)), 10, "after"),
-    "crfrnn": DenseCRF((Kernel(3, 3), Kernel(160, 5, 3)), 10, "after"),
-    "densecrf": DenseCRF((Kernel(3, 3), Kernel(80, 10, 13)), 5, "symmetric"),
-}
 
 
 def crf_filter(

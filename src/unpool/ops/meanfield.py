@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unpool.errors import OptionError, ShapeError
-from unpool.ops.crf import SMALLEST, DenseCRF, crf_filter, find_crf
+from unpool.ops.crf import SMALLEST, crf_filter, find_crf
 from unpool.ops.lattice import Filters
+from unpool.presets import DenseCRF
 
 PART = 2**17
 """Values processed at a time: half a megabyte, which fits into the cache."""

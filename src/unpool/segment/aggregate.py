@@ -1,32 +1,17 @@
 """Instance-wise segmentation around the network: squares of proposals, and one map of all crops."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unpool.cards import AGGREGATIONS
 from unpool.errors import OptionError, require_choice
+from unpool.presets import PRESETS, Preset
 from unpool.segment import timings
 from unpool.vision.boxes import Crop, clip, square
 from unpool.vision.images import Pixels
 from unpool.vision.proposals import propose
-
-
-class Preset(NamedTuple):
-    """How proposals become crops.
-
-    The shift of the score map by one pixel in the released script is an error and is left out.
-    """
-
-    enlarge: float = 1.2  #: of the square around a proposal
-    least_side: int = 1  #: smaller squares are skipped, before the proposals are counted
-    candidates: int = 2000  #: number of proposals asked for
-    aggregate: str | None = None  #: "max" or "mean"; None: the default of the weights
-
-
-PRESETS = {"paper": Preset(), "reference": Preset(least_side=112, aggregate="max")}
 
 
 def find_preset(preset: str | Preset) -> Preset:

@@ -13,17 +13,11 @@ from numpy.typing import NDArray
 
 from unpool.cards import find_partner
 from unpool.errors import OptionError, ShapeError, require_choice
-from unpool.ops.crf import DenseCRF
-from unpool.segment.aggregate import PRESETS, Preset
+from unpool.presets import EDECONVNET, ENSEMBLES, PRESETS, DenseCRF, Preset
 from unpool.segment.base import BaseSegmenter, Prediction
 from unpool.segment.result import describe_postprocessing
 from unpool.segment.segmenter import Segmenter
 from unpool.vision.images import Pixels
-
-ENSEMBLES = ("mean", "product")
-
-EDECONVNET = "edeconvnet"
-"""The preset of the ensemble; its proposals are those of the preset "paper"."""
 
 
 def combine(
@@ -182,7 +176,7 @@ def load(
 
     Args:
         weights: by name or folder.
-        preset: "edeconvnet", or one of `unpool.segment.aggregate.PRESETS`.
+        preset: "edeconvnet", or one of `unpool.presets.PRESETS`.
         ensemble: as of `EDeconvNet`, for that preset only.
         **options: `device`, `precision`, `exact`, as of `Segmenter`.
 

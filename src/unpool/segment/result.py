@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from unpool.errors import OptionError, ShapeError
-from unpool.ops.crf import DenseCRF
 from unpool.ops.meanfield import mean_field, unary_from_probabilities
+from unpool.presets import DenseCRF
 from unpool.segment import timings
 from unpool.segment.scores import Scores, write_scores
 from unpool.vision.drawing import overlay

@@ -24,9 +24,9 @@ from unpool.export.runtime import Exported, is_exported
 from unpool.models import Network, from_pretrained, prepare
 from unpool.models.fast import accelerate
 from unpool.models.vgg import MEAN_BGR
-from unpool.ops.crf import DenseCRF
+from unpool.presets import PRECISIONS, DenseCRF, Preset
 from unpool.segment import timings
-from unpool.segment.aggregate import Aggregate, Preset, cut, find_preset, squares
+from unpool.segment.aggregate import Aggregate, cut, find_preset, squares
 from unpool.segment.base import BaseSegmenter, Prediction
 from unpool.segment.result import describe_postprocessing, require_presence_threshold
 from unpool.vision.boxes import Crop
@@ -282,7 +282,7 @@ class WholeView:
 
 
 def _dtype(precision: str, exact: bool, device: torch.device) -> torch.dtype:
-    require_choice("precision", precision, ("auto", "bf16", "fp32"))
+    require_choice("precision", precision, PRECISIONS)
     if exact and precision == "bf16":
         raise OptionError("got precision bf16 and exact; leave one of them out")
     if precision == "bf16":

@@ -5,7 +5,6 @@ DeconvNet segments the best boxes one by one and merges the results (Noh, Hong, 
 authors detect edges with a trained forest; here edges are color gradients, which need no weights.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import cv2
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.errors import OptionError, ShapeError, suggest
+from unpool.presets import METHODS
 from unpool.vision.boxes import clip
 from unpool.vision.images import Pixels, check_image
 from unpool.vision.sizes import reduced
@@ -46,7 +46,10 @@ def propose(image: Pixels, method: str = "edgeboxes", count: int = 2000) -> Prop
         raise OptionError(f"got the proposal method {method!r}; {suggest(method, METHODS)}")
     _check(image, count)
     small = reduced(image, _MOST)
-    found = METHODS[method](small, count)
+    if method == "grid":
+        found = grid_boxes((small.shape[0], small.shape[1]), count)
+    else:
+        found = edge_boxes(small, count)
     if small is image:
         return found
     size = np.array(image.shape[1::-1])
@@ -177,12 +180,6 @@ def grid_boxes(
     unique, first = np.unique(np.concatenate(levels), axis=0, return_index=True)
     best = unique[np.argsort(first)][:count].astype(np.int32)
     return Proposals(best, np.linspace(1, 0, len(best), endpoint=False, dtype=np.float32))
-
-
-METHODS: dict[str, Callable[[Pixels, int], Proposals]] = {
-    "edgeboxes": edge_boxes,
-    "grid": lambda image, count: grid_boxes((image.shape[0], image.shape[1]), count),
-}
 
 
 def _from_opencv(found: Any, scores: Any, size: tuple[int, int], count: int) -> Proposals:
