@@ -1,8 +1,8 @@
 """Receptive fields: which pixels a unit sees.
 
-For chains of convolution and pooling they follow from the table of layers, exactly. For any other
-model they are measured, as the support of a gradient: not the model's own, which ReLU and pooling
-cut short, but that of a stand-in that lets everything through.
+For chains of convolution and pooling they are computed from the table of layers. For other models
+they are measured as the support of a gradient: not of the model itself, where ReLU and max pooling
+block it, but of a stand-in with means in place of weights and maxima, and without activations.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from unpool.visualize.backward import bound, each
 from unpool.visualize.functions import ACTIVATIONS, Replacement, signals
 
 Chain = Sequence[tuple[str, int, int, int]]
-"""A layer a row: its name, the side of its windows, their distance, and the padding."""
+"""Layers as rows of (name, kernel, stride, padding)."""
 
 
 def _vgg(table: Table) -> Chain:
@@ -44,22 +44,22 @@ CHAINS: dict[str, Chain] = {
     ),
     **{name: _vgg(table) for name, table in TRUNKS.items()},
 }
-"""The published networks. Krizhevsky et al. 2012; Zeiler, Fergus 2014; Simonyan, Zisserman 2015."""
+"""Krizhevsky et al. 2012; Zeiler, Fergus 2014; Simonyan, Zisserman 2015."""
 
 
 class Field(NamedTuple):
-    """The pixels that the units of a layer see; each entry is for rows and for columns.
+    """The pixels that the units of a layer see; each entry is a pair for rows and columns.
 
     >>> Field((11, 11), (4, 4), (-1, -1)).box(0, 2)
     (7, -1, 18, 10)
     """
 
-    size: tuple[int, int] = (1, 1)  #: of what one unit sees, in pixels
-    jump: tuple[int, int] = (1, 1)  #: from one unit to the next, in pixels
-    start: tuple[int, int] = (0, 0)  #: the first pixel of unit (0, 0); below 0 in the padding
+    size: tuple[int, int] = (1, 1)  #: of the field of one unit, in pixels
+    jump: tuple[int, int] = (1, 1)  #: from the field of one unit to the next, in pixels
+    start: tuple[int, int] = (0, 0)  #: the first pixel of unit (0, 0); negative in the padding
 
     def box(self, row: int, column: int) -> tuple[int, int, int, int]:
-        """What the unit at (row, column) sees: x0, y0, x1, y1 in pixels, x1 and y1 excluded.
+        """The field of the unit at (row, column): x0, y0, x1, y1 in pixels, x1 and y1 excluded.
 
         It may reach beyond the image, into the padding.
         """
@@ -67,24 +67,24 @@ class Field(NamedTuple):
         return x, y, x + self.size[1], y + self.size[0]
 
     def over(self, kernel: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> "Field":
-        """The field of a layer above this one; each number is for both directions, or a pair."""
+        """The field of a layer on top of this one; options are numbers or (row, column) pairs."""
         pairs = [v if isinstance(v, tuple) else (v, v) for v in (kernel, stride, padding, dilation)]
-        lines = []
-        for size, jump, start, k, s, p, d in zip(*self, *pairs, strict=True):
-            lines.append((size + d * (k - 1) * jump, jump * s, start - p * jump))
-        (h, v, top), (w, u, left) = lines
-        return Field((h, w), (v, u), (top, left))
+        lines = [
+            (size + d * (k - 1) * jump, jump * s, start - p * jump)
+            for size, jump, start, k, s, p, d in zip(*self, *pairs, strict=True)
+        ]
+        return Field(*zip(*lines, strict=True))
 
 
 def chain_fields(chain: str | nn.Sequential | Chain) -> dict[str, Field]:
-    """The receptive field of every layer of a chain, by name, exactly.
+    """The exact receptive field of every layer of a chain, by name.
 
     Args:
-        chain: one of `CHAINS`; or rows of (name, kernel, stride, padding); or convolutions and
-            pooling with what works at each place, as ReLU does, in nested `nn.Sequential`.
+        chain: one of `CHAINS`; rows of (name, kernel, stride, padding); or nested `nn.Sequential`
+            of convolutions, pooling and pointwise layers such as ReLU.
 
     Raises:
-        OptionError: an unknown name, or a layer of another kind: use `measure_field`.
+        OptionError: an unknown name, or another layer, for which there is `measure_field`.
 
     >>> chain_fields("zfnet")["pool5"]
     Field(size=(171, 171), jump=(32, 32), start=(-49, -49))
@@ -125,68 +125,68 @@ def _over(field: Field, layer: nn.Module) -> Field:
 def measure_field(model: nn.Module, images: Tensor, layer: str) -> Field:
     """The receptive field of a layer of any model, from the support of a gradient.
 
-    The union over the channels of the layer, where these differ. Normalizations count as working
-    at each place, though the statistics of some come from the whole map. Where units do not see
-    fields of one size at even distances (after global pooling, with attention), or where all see
-    more than eight times the image, the field is the whole image, with jump 0.
+    It is the union over the channels of the layer. Normalizations count as pointwise, although some
+    take their statistics from the whole map. If the fields do not have one size and equal distances
+    (after global pooling, with attention), or exceed eight times the image, the result is the whole
+    image, with jump 0.
 
     Args:
-        model: any module; it stays as it is.
-        images: (N, C, H, W), as the model takes them; only their shape, type and device matter.
-            Where a field is larger, the model is also run on longer images.
+        model: any module; it is not changed.
+        images: (N, C, H, W), preprocessed; only their shape, type and device matter. For fields
+            larger than the image, the model also runs on images up to eight times as long.
         layer: a name from `list_layers`.
 
     Raises:
         OptionError: no such layer, or it does not depend on the images.
         ShapeError: the model cannot be run on such images.
 
-    After Mahendran, Vedaldi 2016, whose release runs a copy of the network with weights of 1.
+    After Mahendran, Vedaldi 2016, whose code runs a copy of the network with all weights 1.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 7, 2, 1), nn.ReLU(), nn.MaxPool2d(3, 2))
     >>> measure_field(model, torch.zeros(1, 3, 33, 33), "2")
     Field(size=(11, 11), jump=(4, 4), start=(-1, -1))
     """
     recorder = ActivationRecorder(model, [layer])
-    (h, v, top), (w, u, left) = (_line(recorder, images[:1], layer, axis) for axis in (2, 3))
-    return Field((h, w), (v, u), (top, left))
+    lines = [_measure_axis(recorder, images[:1], layer, axis) for axis in (2, 3)]
+    return Field(*zip(*lines, strict=True))
 
 
 Span = tuple[int, int]
+Line = tuple[int, int, int]
+"""Size, jump and start of the fields along one axis."""
 
 
-def _line(
-    recorder: ActivationRecorder, images: Tensor, layer: str, axis: int
-) -> tuple[int, int, int]:
-    """Size, jump and start of the fields along one axis."""
+def _measure_axis(recorder: ActivationRecorder, images: Tensor, layer: str, axis: int) -> Line:
     n = images.shape[axis]
     count, spans = _spans(recorder, images, layer, axis)
-    line, factor = _fitted(count, spans), 1
-    while line is None and factor < 8:
-        factor *= 2
+    line = _fit(count, spans)
+    for factor in (2, 4, 8):
+        if line is not None:
+            break
         shape = list(images.shape)
         shape[axis] *= factor
         try:
-            line = _fitted(*_spans(recorder, images.new_zeros(shape), layer, axis))
+            line = _fit(*_spans(recorder, images.new_zeros(shape), layer, axis))
         except ShapeError:  # the model takes no other size
             break
     return line if line is not None and _agree(line, spans) else (n, 0, 0)
 
 
-def _fitted(count: int, spans: dict[int, Span]) -> tuple[int, int, int] | None:
-    """The fields of which the first two end, and the last two begin, within what is seen."""
+def _fit(count: int, spans: dict[int, Span]) -> Line | None:
+    """The line through the inner ends of the first and last two fields, which no border cuts."""
     if count < 3:
         return None
     (begin, _), (last_begin, last) = spans[count - 2], spans[count - 1]
     (first, end), (_, next_end) = spans[0], spans[1]
     jump = last_begin - begin
     if begin == first or next_end == last or jump != next_end - end:
-        return None
+        return None  # a border cuts even these, or distances differ
     start = last_begin - (count - 1) * jump
     return end - start, jump, start
 
 
-def _agree(line: tuple[int, int, int], spans: dict[int, Span]) -> bool:
-    """Whether the fields, cut to what is seen at all, are those that were measured."""
+def _agree(line: Line, spans: dict[int, Span]) -> bool:
+    """Whether the fields of a line, cut at the borders, are those that were measured."""
     size, jump, start = line
     first, last = min(a for a, _ in spans.values()), max(b for _, b in spans.values())
     begins = {unit: start + unit * jump for unit in spans}
@@ -196,7 +196,7 @@ def _agree(line: tuple[int, int, int], spans: dict[int, Span]) -> bool:
 def _spans(
     recorder: ActivationRecorder, images: Tensor, layer: str, axis: int
 ) -> tuple[int, dict[int, Span]]:
-    """How many units there are along an axis, and which pixels the outer and middle ones see."""
+    """The number of units along an axis, and the pixels that the outer and middle ones see."""
     with torch.inference_mode(False), torch.enable_grad():
         x = torch.full_like(images, 0.5, requires_grad=True)
         with _StandIn():
@@ -207,17 +207,17 @@ def _spans(
             return 1, {0: (0, images.shape[axis])}
         count = maps.shape[axis]
         spans = {}
-        for unit in sorted({0, min(1, count - 1), count // 2, max(count - 2, 0), count - 1}):
-            (reach,) = torch.autograd.grad(maps.select(axis, unit).sum(), x, retain_graph=True)
-            seen = (reach != 0).any(5 - axis).flatten(0, 1).any(0).nonzero()
+        for unit in {0, min(1, count - 1), count // 2, max(count - 2, 0), count - 1}:
+            (support,) = torch.autograd.grad(maps.select(axis, unit).sum(), x, retain_graph=True)
+            seen = (support != 0).any(5 - axis).flatten(0, 1).any(0).nonzero()
             spans[unit] = (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 0)
         return count, spans
 
 
 class _StandIn(Replacement):
-    """While it is entered, a model spreads positive values: means for weights, no activations.
+    """While active, a model computes means of windows: positive weights, no activations.
 
-    Convolutions take the mean of their channels first, so that it costs little.
+    Convolutions average the channels first, which makes them cheap.
     """
 
     def stand_in(
@@ -240,8 +240,8 @@ _NORMS |= {"normalize", "rms_norm"}
 _SPREADS = {f"conv{kind}{d}d" for kind in ("", "_transpose") for d in (1, 2, 3)} | {"linear"}
 
 
-class _Reach(Function):
-    """One map for many; on the way back only whether there is something, lest it vanish."""
+class _Spread(Function):
+    """One map copied to many channels; its gradient is 1 or 0, so that it does not underflow."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, axis: int, channels: int) -> Tensor:
@@ -252,8 +252,8 @@ class _Reach(Function):
 
     @staticmethod
     def backward(ctx: Any, *signals: Tensor) -> tuple[Tensor | None, ...]:
-        reach = (signals[0] != 0).any(ctx.axis, keepdim=True)
-        return reach.to(signals[0].dtype), None, None
+        support = (signals[0] != 0).any(ctx.axis, keepdim=True)
+        return support.to(signals[0].dtype), None, None
 
 
 def _spread(
@@ -265,11 +265,11 @@ def _spread(
     *args: Any,
     **kwargs: Any,
 ) -> Tensor:
-    """The mean of each window in all channels, for every channel that comes out."""
+    """The mean of each window over all channels, for every output channel."""
     axis = 1 - weight.dim()
     mean = input.mean(axis, keepdim=True)
     if name == "linear":
-        return _Reach.apply(mean, axis, len(weight))  # type: ignore[no-untyped-call]
+        return _Spread.apply(mean, axis, len(weight))  # type: ignore[no-untyped-call]
     transposed = "transpose" in name
     further = ("output_padding", "groups", "dilation") if transposed else ("dilation", "groups")
     options = dict(zip(("stride", "padding", *further), args, strict=False)) | kwargs
@@ -277,13 +277,13 @@ def _spread(
     channels = weight.shape[1] * groups if transposed else len(weight)
     window = weight.shape[2:]
     y = function(mean, mean.new_full((1, 1, *window), 1 / window.numel()), None, **options)
-    return _Reach.apply(y, axis, channels)  # type: ignore[no-untyped-call]
+    return _Spread.apply(y, axis, channels)  # type: ignore[no-untyped-call]
 
 
 def _spread_pool(
     name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """The mean of each window, with the places of its maximum if these are wanted."""
+    """The mean of each window, and the indices of the maxima if they are asked for."""
     options = bound(name, *args, **kwargs)
     mean = getattr(F, name.removesuffix("_with_indices").replace("max", "avg"))
     if "output_size" in options:
@@ -292,7 +292,7 @@ def _spread_pool(
         dims = int(name.partition("pool")[2][0])
         kernel = each(options["kernel_size"], dims)
         dilation = each(options["dilation"], dims)
-        span = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+        span = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]  # covers dilation
         stride = options["stride"] or kernel
         y = mean(options["input"], span, stride, options["padding"], options["ceil_mode"])
     hard = function(*args, **kwargs)
