@@ -1,4 +1,4 @@
-"""Layers by name, against forward hooks on the model itself."""
+"""Activations by layer name, against forward hooks on the model."""
 
 import threading
 
@@ -12,7 +12,7 @@ from unpool.visualize.activations import chain_layers, stage_ends
 
 
 def by_hooks(model, images):
-    """Every module's first result, copied when it comes."""
+    """The first output of every module, copied at once."""
     found, handles = {}, []
 
     def note(name):
@@ -30,12 +30,12 @@ def by_hooks(model, images):
     return found
 
 
-def test_what_layers_give(style, build, images):
+def test_outputs_of_layers(style, build, images):
     model = build(style, inplace=True)
     expected = by_hooks(model, images)
     listed = list_layers(model, images)
     names = [layer.name for layer in listed if ":" not in layer.name]
-    assert names == [name for name in expected if name]  # in the order in which they end
+    assert names == [name for name in expected if name]  # in the order in which they finish
     for layer in listed:
         module = model.get_submodule(layer.name.partition(":")[0])
         assert layer.kind == type(module).__name__
@@ -47,7 +47,7 @@ def test_what_layers_give(style, build, images):
             assert layer.shape == found[layer.name].shape[1:]
 
 
-def test_a_layer_that_runs_again(build, images):
+def test_a_module_that_runs_twice(build, images):
     model = build("resnet")
     names = [layer.name for layer in list_layers(model, images) if "relu" in layer.name]
     assert names == ["4.relu", "4.relu:2", "5.relu", "5.relu:2"]
@@ -74,18 +74,18 @@ def test_it_stops_at_the_deepest_layer(images):
         list_layers(model, images)
 
 
-def test_maps_are_seen_as_they_come(build, images):
+def test_visitors_see_maps_at_once(build, images):
     model, seen = build("vgg", inplace=True), []
     ActivationRecorder(model, ["0", "3", "4"]).visit(
         images, lambda name, maps: seen.append((name, maps))
     )
     assert [name for name, _ in seen] == ["0", "3", "4"]
     expected = by_hooks(model, images)
-    assert torch.equal(seen[0][1], expected["1"])  # ReLU has worked in place since
+    assert torch.equal(seen[0][1], expected["1"])  # the ReLU works in place, but later
     assert torch.equal(seen[-1][1], expected["4"])
 
 
-def test_new_weights_are_seen(images):
+def test_weights_are_shared(images):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
     recorder = ActivationRecorder(model, ["0"])
     with torch.no_grad():
@@ -93,30 +93,30 @@ def test_new_weights_are_seen(images):
         assert torch.equal(recorder(images)["0"], model[0](images))
 
 
-def test_several_results_and_none(images):
+def test_several_tensors_and_none(images):
     class Several(nn.Module):
         def forward(self, x):
             return {"count": 3, "maps": x + 1, "more": x}
 
-    class Tells(nn.Module):
+    class Word(nn.Module):
         def forward(self, x):
             return "a word"
 
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
-            self.several, self.tells, self.unused = Several(), Tells(), nn.ReLU()
+            self.several, self.word, self.unused = Several(), Word(), nn.ReLU()
             self.lstm = nn.LSTM(9, 4)
 
         def forward(self, x):
-            self.tells(x)
+            self.word(x)
             return self.lstm(self.several(x)["maps"].flatten(2)[:, :, :9])
 
     model = Model()
     listed = list_layers(model, images)
     assert listed == [Layer("several", "Several", (3, 31, 33)), Layer("lstm", "LSTM", (3, 4))]
     assert torch.equal(ActivationRecorder(model, ["several"])(images)["several"], images + 1)
-    for name in ("tells", "unused"):
+    for name in ("word", "unused"):
         with pytest.raises(OptionError, match=f"layer '{name}' of the model did not run"):
             ActivationRecorder(model, [name])(images)
 
@@ -140,7 +140,7 @@ def test_messages(build, images):
 
 
 @pytest.mark.parametrize("error", [AssertionError, IndexError, TypeError])
-def test_what_models_raise_of_images_that_do_not_fit(error, images):
+def test_errors_of_models_for_unfit_images(error, images):
     class Refuses(nn.Module):
         def forward(self, x):
             raise error
@@ -149,12 +149,12 @@ def test_what_models_raise_of_images_that_do_not_fit(error, images):
         list_layers(nn.Sequential(Refuses()), images)
 
 
-def test_errors_of_the_model_are_its_own(images):
+def test_other_errors_of_the_model_pass(images):
     class Breaks(nn.Module):
         def forward(self, x):
-            raise KeyError("its own")
+            raise KeyError("own error")
 
-    with pytest.raises(KeyError, match="its own"):
+    with pytest.raises(KeyError, match="own error"):
         list_layers(nn.Sequential(Breaks()), images)
 
 
@@ -173,7 +173,7 @@ def test_a_model_that_catches_everything(images):
     assert list(ActivationRecorder(Catches(), ["conv"])(images)) == ["conv"]
 
 
-def test_many_threads_and_one_model(build):
+def test_threads_share_a_model(build):
     model = build("squeezenet", inplace=True)
     images = [torch.randn(2, 3, 33, 33) for _ in range(4)]
     expected = [by_hooks(model, x)["4.squeeze"] for x in images]

@@ -1,4 +1,4 @@
-"""The ways down through max pooling, against loops, in one, two and three dimensions."""
+"""The backward passes of max pooling, against loops, in one, two and three dimensions."""
 
 import itertools
 
@@ -23,7 +23,7 @@ WINDOWS = [  # kernel, stride, padding, dilation, ceil
 
 
 def maps(dims, seed=0):
-    """Few different values, so that ties are common."""
+    """Few distinct values, so that ties are common."""
     generator = torch.Generator().manual_seed(seed)
     shape = (2, 3, *(9, 8, 7)[:dims])
     return torch.randint(-2, 3, shape, generator=generator).double()
@@ -57,7 +57,7 @@ def by_loop(x, signal, window, overlap):
 
 
 def intercepted(x, overlap, pool):
-    """What a pooling gives, and how a random signal comes down."""
+    """The result of a pooling, the random signal sent down, and the signal below."""
     x = x.clone().requires_grad_()
     rule = RULES["deconvnet"]._replace(overlap=overlap)
     with Interception(rule):
@@ -81,7 +81,7 @@ def test_pooling_against_a_loop(dims, window, overlap):
 
 
 @pytest.mark.parametrize("overlap", ["overwrite", "center"])
-def test_volumes_too(overlap):
+def test_pooling_of_volumes(overlap):
     window, x = (2, 1, 0, 1, False), maps(3)[:1, :1, :5, :4, :4]
     _, signal, down = intercepted(x, overlap, lambda t: F.max_pool3d(t, 2, stride=1))
     assert torch.allclose(down, by_loop(x, signal, window, overlap))
@@ -129,7 +129,7 @@ def test_adaptive_windows(sides):
         assert torch.allclose(down, expected)
 
 
-def test_random_windows_go_down_by_their_switches_only():
+def test_fractional_pooling_needs_its_switches():
     pool = nn.FractionalMaxPool2d(2, output_size=3)
     assert intercepted(maps(2), "sum", pool)[0].shape == (2, 3, 3, 3)
     with pytest.raises(OptionError, match="fractional_max_pool2d goes down by its switches only"):
@@ -137,8 +137,8 @@ def test_random_windows_go_down_by_their_switches_only():
 
 
 @pytest.mark.parametrize(("side", "least", "most"), [(3, 0.5, 0.9), (2, 0.0, 1e-6)])
-def test_overwriting_loses_much_where_windows_overlap(side, least, most):
-    """By how much (in L2) it differs from the sum, on nets with two pools of stride 2."""
+def test_overwriting_loses_signal_where_windows_overlap(side, least, most):
+    """The relative L2 difference from the sum, for networks with two pools of stride 2."""
     torch.manual_seed(0)
     net = nn.Sequential(
         *(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(side, 2)),

@@ -1,4 +1,4 @@
-"""Scores of classes, projected: against autograd, and against a deconvnet written out."""
+"""Projections of class scores, against autograd and against a deconvnet written out."""
 
 import threading
 
@@ -27,7 +27,7 @@ def image():
 
 
 def gradient(net, image, label):
-    """Of the sum of a class's scores where it is predicted, by autograd itself."""
+    """The gradient of the sum of a class's scores where it is predicted, by autograd."""
     x = image.clone().requires_grad_()
     scores = net(x)
     region = scores.argmax(1)[0] == label
@@ -45,7 +45,7 @@ def close(a, b, tolerance=1e-5):
 
 @pytest.mark.parametrize("code", [None, 8])
 def test_saliency_is_the_gradient(filled, image, code):
-    """Through unpooling, too, whose way down is to take up what lies at the switches."""
+    """Also through unpooling, whose adjoint reads the values at the switches."""
     net = filled(DeconvNet(4, TABLE, code=code, size=28))
     there = classes(net, image)
     assert len(there) > 1
@@ -58,7 +58,7 @@ def test_saliency_is_the_gradient(filled, image, code):
 
 
 def by_hand(net, image, label, rule):
-    """Down through every layer of a network of one stage, written out."""
+    """The backward pass through every layer of a network of one stage, written out."""
     conv, norm = net.trunk.stages[0].conv1_1, net.trunk.stages[0].bn1_1
     back, renorm = net.decoder[0].deconv1_1, net.decoder[0].debn1_1
     a = norm(conv(image))
@@ -87,7 +87,7 @@ def by_hand(net, image, label, rule):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_the_way_down_written_out(filled, image, rule):
+def test_against_the_backward_pass_written_out(filled, image, rule):
     net = filled(DeconvNet(3, ((1, 8),), code=None, size=32))
     for label in classes(net, image):
         found = project_scores(net, image, [label], rule=rule)
@@ -96,7 +96,7 @@ def test_the_way_down_written_out(filled, image, rule):
 
 
 def seen(place, table):
-    """The pixels on which scores may depend, as a mask: each layer widens it."""
+    """A mask of the pixels on which scores may depend; each layer widens it."""
 
     def widened(mask, layers):
         return F.max_pool2d(mask, 2 * layers + 1, 1, layers)
@@ -129,7 +129,7 @@ def test_a_signal_stays_within_what_the_scores_see(filled, rule):
     assert not (inside & ~boxed).any()
 
 
-def test_by_default_all_classes_but_background_and_specks(image):
+def test_default_classes_exclude_background_and_specks(image):
     class Flags(nn.Module):
         """Stripes of classes: 300 places of class 0, then 500 of 3, 195 of 1, and 5 of 2."""
 
@@ -155,7 +155,7 @@ def test_an_fcn(filled, image):
     assert close(found.signal, gradient(net, image, label)[0])
 
 
-def test_the_model_stays_as_it_is_and_threads_do_not_disturb_one_another(net, image):
+def test_the_model_is_not_changed_and_threads_are_independent(net, image):
     net.train()
     before = {k: (v.clone(), v._version) for k, v in net.state_dict().items()}
     label = int(score_maps(net, image).argmax(1).flatten()[0])

@@ -1,4 +1,4 @@
-"""The maps of decoders, against hooks on the networks themselves."""
+"""The maps of decoders, against hooks on the networks."""
 
 import numpy as np
 import pytest
@@ -40,11 +40,11 @@ def test_the_maps_of_a_deconvnet(filled, image, code):
     assert names == ["unpool2", "deconv2_2", "unpool1", "deconv1_1"]
     for one, maps in zip((a, b, c, d), (before, after, last_before, last_after), strict=True):
         assert torch.equal(one.values, maps[0, one.unit])
-    # of the last layer, whose maps are as large as the region, the choice in plain numbers
+    # the maps of the last layer are as large as the region, so the choice is a plain difference
     maps = last_after[0].detach().numpy()
     inside = region.numpy()
-    stands_out = [m[inside].mean() - m[~inside].mean() for m in maps]
-    assert d.unit == int(np.argmax(stands_out))
+    difference = [m[inside].mean() - m[~inside].mean() for m in maps]
+    assert d.unit == int(np.argmax(difference))
     named = decode(net, image, label, unit=1)
     assert [one.unit for pair in named.stages for one in pair] == [1, 1, 1, 1]
     assert torch.equal(named.stages[0][1].values, after[0, 1])
@@ -52,7 +52,7 @@ def test_the_maps_of_a_deconvnet(filled, image, code):
 
 @pytest.mark.parametrize("pad", [1, 9])
 def test_the_maps_of_an_fcn(image, pad):
-    """What is shown of a stage is what the network adds, without the borders."""
+    """A stage shows the two maps that the network adds, cropped to their overlap."""
     torch.manual_seed(0)
     net = FCN(3, ((1, 4), (1, 6), (1, 8)), None, stride=4, pad=pad).eval()
     for parameter in net.parameters():
@@ -84,14 +84,14 @@ def test_the_figure(filled, image):
     photo = np.full((30, 33, 3), 200, np.uint8)
     figure = found.figure(photo, "dog")
     assert abs(figure.shape[1] - 4 * 224 / 0.95) < 2  # input, two stages, score
-    told = found.to_dict()
-    assert told["unit"] == found.label
-    assert told["share"] == pytest.approx(found.region.float().mean().item())
-    assert [m["size"] for m in told["maps"]] == [[15, 17], [15, 17], [30, 33], [30, 33]]
+    plain = found.to_dict()
+    assert plain["unit"] == found.label
+    assert plain["share"] == pytest.approx(found.region.float().mean().item())
+    assert [m["size"] for m in plain["maps"]] == [[15, 17], [15, 17], [30, 33], [30, 33]]
     assert figure.std() > 20
 
 
-def test_the_model_stays_as_it_is(filled, image):
+def test_the_model_is_not_changed(filled, image):
     net = filled(DeconvNet(4, TABLE, code=8, size=28)).train()
     before = {k: (v.clone(), v._version) for k, v in net.state_dict().items()}
     label = int(decode(net, image).label)

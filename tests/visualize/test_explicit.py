@@ -1,4 +1,4 @@
-"""The deconvnet spelled out equals the intercepted one, and a loop over windows."""
+"""The explicit deconvnet equals `project`, and the steps of the paper written out."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from unpool.visualize import attach_deconvnet, project
 
 
 def alexnet_like():
-    """Overlapping windows, groups, strides that leave pixels out, response normalization."""
+    """Overlapping windows, groups, strides that skip pixels, response normalization."""
     return nn.Sequential(
         *(nn.Conv2d(3, 8, 5, stride=3), nn.ReLU(inplace=True), nn.LocalResponseNorm(3, alpha=0.5)),
         *(nn.MaxPool2d(3, 2), nn.Conv2d(8, 8, 3, padding=1, groups=2), nn.ReLU(inplace=True)),
@@ -29,7 +29,7 @@ def chain(build, filled_net):
 
 @pytest.mark.parametrize("name", CHAINS)
 @pytest.mark.parametrize("overlap", ["sum", "overwrite"])
-def test_explicit_is_intercepted(name, overlap, chain):
+def test_explicit_equals_project(name, overlap, chain):
     images = torch.randn(3, 3, 49, 50, generator=torch.Generator().manual_seed(2))
     trunk = chain(name)
     deconvnet = attach_deconvnet(trunk.train(), overlap)
@@ -47,14 +47,14 @@ def test_explicit_is_intercepted(name, overlap, chain):
 
 
 def test_against_the_paper_step_by_step(images, filled_net):
-    """Unpool, rectify, filter with the filters turned by hand."""
+    """Unpool, rectify, and convolve with the flipped filters."""
     trunk = filled_net(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)))
     maps, index = F.max_pool2d(trunk[:2](images), 2, return_indices=True)
     signal = torch.zeros_like(maps)
     signal[:, 2, 5, 6] = maps[:, 2, 5, 6]
     unpooled = F.max_unpool2d(signal, index, 2, output_size=images.shape[-2:])
-    turned = trunk[0].weight.transpose(0, 1).flip(2, 3)
-    expected = F.conv2d(F.relu(unpooled), turned, padding=1).detach()
+    flipped = trunk[0].weight.transpose(0, 1).flip(2, 3)
+    expected = F.conv2d(F.relu(unpooled), flipped, padding=1).detach()
     deconvnet = attach_deconvnet(trunk)
     assert torch.allclose(deconvnet(signal, deconvnet.up(images)[1]), expected, atol=1e-6)
     assert torch.allclose(project(trunk, images, "2", 2, place=(5, 6)).signal, expected, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Receptive fields against published figures, and against what changes a unit."""
+"""Receptive fields against published figures, and against perturbed pixels."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from unpool.models.classifiers import VGG, AlexNet, ZFNet
 from unpool.models.vgg import TRUNKS
 from unpool.visualize import CHAINS, Field, chain_fields, measure_field, project
 
-# size, jump, left edge, as tabled for Zeiler and Fergus' network and known of the others
+# size, jump, left edge: tables of Zeiler and Fergus' network, and well-known values of others
 PUBLISHED = {
     ("zfnet", "conv1"): (7, 2, -1),
     ("zfnet", "pool1"): (11, 4, -1),
@@ -47,14 +47,14 @@ def test_published_fields(name, layer):
 
 
 def test_fields_of_the_caffe_variant():
-    """The "ZF" of py-faster-rcnn pads its windows otherwise."""
+    """The "ZF" of py-faster-rcnn has other paddings."""
     chain = [("conv1", 7, 2, 3), ("pool1", 3, 2, 1), ("conv2", 5, 2, 2), ("pool2", 3, 2, 1)]
     chain += [(f"conv{i}", 3, 1, 1) for i in (3, 4, 5)]
     assert [f.start[1] for f in chain_fields(chain).values()] == [-3, -5, -13, -21, -37, -53, -69]
 
 
 def narrow(name):
-    """A chain of the published windows with three maps a layer."""
+    """A chain with the published windows and three maps in each layer."""
     model = nn.Sequential()
     for layer, kernel, stride, padding in CHAINS[name]:
         if layer.startswith("pool"):
@@ -89,7 +89,7 @@ def test_the_networks_have_the_published_windows(name, model):
 
 
 def seen(model, images, place):
-    """The box of pixels that change a unit, by changing every row and column; None without any."""
+    """The box of pixels that affect a unit, found by changing each row and column; None if empty."""
     for weight in model.parameters():
         weight.data.copy_(torch.rand_like(weight) + 0.1)  # so that nothing cancels
     lines = []
@@ -115,10 +115,10 @@ windows = st.tuples(
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(windows, min_size=1, max_size=4), st.integers(20, 33), st.randoms())
-def test_random_chains_see_what_changes_them(rows, side, random):
+def test_random_chains(rows, side, random):
     layers, channels = [], 1
     for kernel, stride, padding, dilation, pooled in rows:
-        if pooled:  # a mean, of which every cell counts
+        if pooled:  # a mean, which depends on every cell
             layers.append(nn.AvgPool2d(kernel, stride, min(padding, kernel // 2)))
         else:
             layers.append(nn.Conv2d(channels, 2, kernel, stride, padding, dilation))
@@ -136,7 +136,7 @@ def test_random_chains_see_what_changes_them(rows, side, random):
     found = seen(model, images, place)
     if inside == (x0, y0, x1, y1):
         assert found == inside
-    elif found is not None:  # near the border it may see less, as padding has no pixels behind it
+    elif found is not None:  # near the border it may be smaller: padding has no pixels
         assert inside[0] <= found[0]
         assert inside[1] <= found[1]
         assert inside[2] >= found[2]
@@ -195,7 +195,7 @@ class Gate(nn.Module):
     [nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(6), Gate(), nn.Linear(4 * 20 * 22, 5)],
     ids=lambda mix: type(mix).__name__,
 )
-def test_the_whole_image_where_there_are_no_even_fields(mix):
+def test_the_whole_image_if_fields_are_irregular(mix):
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Identity(), mix)
     if isinstance(mix, nn.Linear):
         model[1] = nn.Flatten()
@@ -219,7 +219,7 @@ def test_a_model_of_one_size_only(build):
     assert measure_field(Fixed(), images, "features.9") == Field((20, 20), (4, 4), (-8, -8))
 
 
-def test_weights_of_zero_and_deep_networks_see_as_much():
+def test_zero_weights_and_deep_networks():
     model = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(60)))
     for weight in model.parameters():
         nn.init.zeros_(weight)

@@ -1,9 +1,10 @@
-"""A deconvnet spelled out: each layer of a chain with its mirror image, attached as in the paper.
+"""A deconvnet as an explicit network: each layer of a chain with its mirror image, as in the paper.
 
-The same projections as those of `project`, without a gradient: for reading, for teaching, and as a
-proof of the other.
+It gives the same projections as `project` without a gradient, which makes it readable, and a check
+of `project`.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -11,28 +12,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unpool.errors import OptionError
-from unpool.ops import Switches, pool, unpool
+from unpool.ops.switches import Switches, pool, unpool
 from unpool.visualize.activations import chain_layers
 from unpool.visualize.shadow import shadow_copy
 
 Kept = Switches | tuple[int, int] | None
-"""What a layer leaves for its mirror image: switches, the size of its input, or nothing."""
+"""What the mirror image of a layer needs: switches, the size of the layer's input, or nothing."""
 
 
+@dataclass
 class AttachedDeconvnet:
-    """The layers of a chain, and the way down through their mirror images: see `attach_deconvnet`.
+    """A chain of layers with its mirror image: see `attach_deconvnet`."""
 
-    Args:
-        layers: in the order of the chain, in evaluation mode.
-        overlap: see `unpool.ops.unpool`.
-    """
-
-    def __init__(self, layers: list[nn.Module], overlap: Literal["overwrite", "sum"]) -> None:
-        self.layers, self.overlap = layers, overlap
+    layers: list[nn.Module]  #: in the order of the chain, in evaluation mode
+    overlap: Literal["overwrite", "sum"]  #: see `unpool.ops.unpool`
 
     @torch.no_grad()
     def up(self, images: Tensor) -> tuple[Tensor, list[Kept]]:
-        """The maps (N, C, h, w) of images (N, 3, H, W), and what each layer has kept."""
+        """The maps (N, C, h, w) of images (N, 3, H, W), and what each mirror image needs."""
         kept: list[Kept] = []
         x = images
         for layer in self.layers:
@@ -47,7 +44,7 @@ class AttachedDeconvnet:
 
     @torch.no_grad()
     def __call__(self, signal: Tensor, kept: list[Kept]) -> Tensor:
-        """The pixels (N, 3, H, W) of a signal (N, C, h, w), with what `up` has kept."""
+        """Project a signal (N, C, h, w) to pixels (N, 3, H, W), given what `up` has kept."""
         for layer, found in zip(reversed(self.layers), reversed(kept), strict=True):
             if isinstance(found, Switches):
                 signal = unpool(signal, found, self.overlap)
@@ -64,18 +61,18 @@ class AttachedDeconvnet:
 def attach_deconvnet(
     trunk: nn.Sequential, overlap: Literal["overwrite", "sum"] = "sum"
 ) -> AttachedDeconvnet:
-    """Attach a deconvnet to a chain of layers, made of unpooling and its own transposed filters.
+    """Attach a deconvnet to a chain of layers: unpooling, ReLUs and the transposed filters.
 
-    Response normalization and dropout are passed over on the way down; batch norm is scaled back by
-    its gain; biases play no part.
+    Response normalization and dropout pass signals on unchanged, batch norm multiplies them by its
+    gain, and biases are left out.
 
     Args:
         trunk: of `Conv2d`, `ReLU`, `MaxPool2d`, `BatchNorm2d`, `LocalResponseNorm`, dropout, and
-            further such chains. Its weights are shared; it is used as in evaluation.
+            nested chains. Its weights are shared; it is used in evaluation mode.
         overlap: where pooling windows share their maximum, values add up or the last one wins.
 
     Raises:
-        OptionError: another layer, or one with windows that are not square, or not padded by zeros.
+        OptionError: another layer, or one whose windows are not square or not padded by zeros.
 
     Zeiler, Fergus 2014, section 2.1 and figure 1.
 
@@ -105,32 +102,25 @@ def _require_mirror(layer: nn.Module) -> None:
         fits = len(window) == 4 and window[3] == 1 and not layer.return_indices
     if not fits:
         raise OptionError(
-            f"got {layer} in the chain, which has no mirror image here; cut the chain before it, "
+            f"got {layer} in the chain, which has no mirror image here; end the chain before it, "
             "or use project(), which takes any model"
         )
 
 
 def _window(layer: nn.MaxPool2d) -> list[int]:
-    """Kernel, stride, padding and dilation, if these are the same in both directions."""
+    """Kernel, stride, padding and dilation, without those that differ between the directions."""
     options = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
     sides = [{value} if isinstance(value, int) else set(value) for value in options]
     return [side.pop() for side in sides if len(side) == 1]
 
 
 def _deconvolve(signal: Tensor, layer: nn.Conv2d, size: tuple[int, int]) -> Tensor:
-    """The transposed filters, with what a stride has left out at the border."""
+    """Apply the transposed filters, and restore the rows and columns that a stride left out."""
     assert not isinstance(layer.padding, str)
+    window = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
     extra = [
         n - ((m - 1) * stride - 2 * pad + dilation * (kernel - 1) + 1)
-        for n, m, stride, pad, dilation, kernel in zip(
-            size,
-            signal.shape[-2:],
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            layer.kernel_size,
-            strict=True,
-        )
+        for n, m, kernel, stride, pad, dilation in zip(size, signal.shape[2:], *window, strict=True)
     ]
     return F.conv_transpose2d(
         signal, layer.weight, None, layer.stride, layer.padding, extra, layer.groups, layer.dilation
