@@ -89,7 +89,7 @@ def test_the_networks_have_the_published_windows(name, model):
 
 
 def seen(model, images, place):
-    """The box of pixels that affect a unit, found by changing each row and column; None if empty."""
+    """The box of pixels that affect a unit, by changing each row and column; None if empty."""
     for weight in model.parameters():
         weight.data.copy_(torch.rand_like(weight) + 0.1)  # so that nothing cancels
     lines = []
