@@ -22,7 +22,6 @@ COVERED_ELSEWHERE = {
     "cli/segment.py": "cli/test_cli.py",
     "data/inspect.py": "data/test_check.py",
     "generate/batches.py": "generate/test_train.py",
-    "generate/evaluate.py": "generate/test_train.py",
     "ops/compiled/kernels.py": "ops/compiled/test_mean_field.py",
     "ops/compiled/lattice.py": "ops/compiled/test_mean_field.py",
     "recipes/bounds.py": "recipes/test_segment.py",

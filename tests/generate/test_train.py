@@ -142,41 +142,6 @@ def test_overlap_of_nothing_is_finite():
     assert mask.grad.isfinite().all()
 
 
-def test_measure_by_hand():
-    """Error only where the true mask is; one of three pixels of the union is in both masks."""
-    views = some_views(1, 16)
-    views.images[:] = 0
-    views.images[0, 0, :2] = [255, 255, 255, 255]
-
-    class Drawer(GenerativeNet):
-        def forward(self, style, view, transformation):
-            rgb, mask = torch.full((1, 3, 16, 16), 0.5), torch.zeros(1, 1, 16, 16)
-            rgb[:, 0, 0, 1] = 3  # cut to 1
-            mask[:, :, 0, 1:3] = 0.9
-            return rgb, mask
-
-    mse, iou, mean = measure(Drawer(2, 16, code=2, shared=2), views)
-    assert mse == pytest.approx((5 * 0.25 + 0) / 6)
-    assert (iou, mean) == pytest.approx((1 / 3, 1 / 3))
-
-
-def test_stout_objects_count_more_than_thin_ones_in_one_iou_only():
-    """Masks of 1 and 9 pixels; the first is drawn twice as large, the second exactly."""
-    views = some_views(2, 16)
-    views.images[:] = 0
-    views.images[0, 0, 0, 3] = 255
-    views.images[1, 0, :9, 3] = 255
-
-    class Drawer(GenerativeNet):
-        def forward(self, style, view, transformation):
-            mask = torch.zeros(2, 1, 16, 16)
-            mask[0, :, 0, :2] = mask[1, :, 0, :9] = 1
-            return torch.zeros(2, 3, 16, 16), mask
-
-    _, iou, mean = measure(Drawer(2, 16, code=2, shared=2), views)
-    assert (iou, mean) == pytest.approx((10 / 11, (1 / 2 + 1) / 2))
-
-
 def test_split(data):
     chairs = open_chairs(data)
     learned, held = split_views(chairs, (1, 3))

@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from unpool import distributed
+from unpool.cards import read_card
 from unpool.errors import WeightsError
 from unpool.generate.batches import Lesson, Views
 from unpool.generate.evaluate import generate
-from unpool.generate.generator import GenerativeWeights, load_generative
+from unpool.generate.generator import Generator
 from unpool.models.generator import GenerativeNet
 from unpool.recipes import RECIPES, GenerationRecipe
 
@@ -29,10 +30,10 @@ def load_teachers(
     found = []
     for name in recipe.teachers:
         saved = load_previous(recipe, "teachers", name)
-        if saved.net.size != recipe.size:
+        if saved.size != recipe.size:
             raise WeightsError(
-                f"got the teacher {name}, which draws {saved.net.size} pixels; wanted "
-                f"{recipe.size}: set size={saved.net.size}, or take another"
+                f"got the teacher {name}, which draws {saved.size} pixels; wanted "
+                f"{recipe.size}: set size={saved.size}, or take another"
             )
         pairs = itertools.zip_longest(saved.styles, styles, fillvalue="nothing")
         if other := next((f"{a} in place of {b}" for a, b in pairs if a != b), None):
@@ -40,8 +41,8 @@ def load_teachers(
                 f"got the teacher {name}, which draws {other}; wanted the {len(styles)} styles of "
                 "the data, in their order: train it on the same data"
             )
-        saved.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        found.append(saved.net.requires_grad_(False).eval())
+        saved.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        found.append(saved.model.requires_grad_(False).eval())
     return found
 
 
@@ -98,7 +99,7 @@ def draw_together(
     return np.asarray(rgba.permute(0, 2, 3, 1).cpu().numpy())
 
 
-def load_previous(recipe: GenerationRecipe, field: str, source: str) -> GenerativeWeights:
+def load_previous(recipe: GenerationRecipe, field: str, source: str) -> Generator:
     """Load weights that a recipe needs, for a warm start or as a teacher.
 
     Args:
@@ -107,11 +108,11 @@ def load_previous(recipe: GenerationRecipe, field: str, source: str) -> Generati
         source: a value of this field.
 
     Raises:
-        WeightsError: as for `load_generative`; or weights whose training may have included views
-            that the recipe holds out.
+        WeightsError: as for `Generator.from_pretrained`; or weights whose training may have
+            included views that the recipe holds out.
     """
     try:
-        found = load_generative(source)
+        found = Generator.from_pretrained(source, device="cpu")
     except WeightsError as error:
         run = Path(source).parent
         known = run.name in RECIPES and not Path(source).exists()
@@ -120,7 +121,7 @@ def load_previous(recipe: GenerationRecipe, field: str, source: str) -> Generati
         raise WeightsError(
             f"{field} of the recipe {recipe.name}: {error}; {first}set {cure}"
         ) from None
-    before = found.card.get("recipe")
+    before = read_card(source).get("recipe")
     held = before.get("held_out") if isinstance(before, dict) else None
     seen = [n for n in recipe.held_out if not isinstance(held, list) or n not in held]
     if seen:

@@ -87,9 +87,28 @@ class Generator:
         Raises:
             WeightsError: no such weights, a damaged file or card, or weights of another network.
         """
-        model, styles, elevations, card = load_generative(source)
+        net, card = from_pretrained(source)
+        if not isinstance(net, GenerativeNet):
+            raise WeightsError(
+                f"got {source}, weights of a {card['architecture']}, which generates no images; "
+                "use weights of a GenerativeNet, such as chairs"
+            )
+        styles = card.get("styles") or [f"style {i}" for i in range(net.styles)]
+        names = [str(style) for style in styles] if isinstance(styles, list) else []
+        if not net.styles == len(names) == len(set(names)):
+            raise WeightsError(
+                f"got styles {str(styles)[:60]} in the card of {source}; wanted {net.styles} "
+                "different names: correct card.json, or copy the weights again"
+            )
+        elevations = card.get("elevations", [20.0, 30.0])
+        degrees = isinstance(elevations, list) and all(type(e) in (int, float) for e in elevations)
+        if not (elevations and degrees):
+            raise WeightsError(
+                f"got elevations {str(elevations)[:60]} in the card of {source}; wanted degrees, "
+                "such as [20, 30]"
+            )
         ranges = _ranges(card.get("recipe"))
-        return cls(model, styles, elevations=elevations, ranges=ranges, device=device)
+        return cls(net, names, elevations=elevations, ranges=ranges, device=device)
 
     def view(
         self,
@@ -250,47 +269,6 @@ class Generator:
         if abs((total := float(style.sum())) - 1) > 1e-3:
             notes.append(f"the fractions of the styles add up to {total:g}, not 1")
         return "; ".join(notes)
-
-
-class GenerativeWeights(NamedTuple):
-    """A generative network and the contents of its card."""
-
-    net: GenerativeNet
-    styles: list[str]
-    elevations: tuple[float, ...]  #: of the training views, in degrees
-    card: dict[str, Any]
-
-
-def load_generative(source: str | Path) -> GenerativeWeights:
-    """Load a generative network.
-
-    Args:
-        source: the name of weights that ship with the package, or a folder of weights.
-
-    Raises:
-        WeightsError: no such weights, a damaged file or card, or weights of another network.
-    """
-    net, card = from_pretrained(source)
-    if not isinstance(net, GenerativeNet):
-        raise WeightsError(
-            f"got {source}, weights of a {card['architecture']}, which generates no images; use "
-            "weights of a GenerativeNet, such as chairs"
-        )
-    # cards are also written by hand
-    styles = card.get("styles") or [f"style {i}" for i in range(net.styles)]
-    if not isinstance(styles, list) or not net.styles == len(styles) == len({*map(str, styles)}):
-        raise WeightsError(
-            f"got styles {str(styles)[:60]} in the card of {source}; wanted {net.styles} different "
-            "names: correct card.json, or copy the weights again"
-        )
-    elevations = card.get("elevations", (20.0, 30.0))
-    degrees = elevations if isinstance(elevations, list | tuple) else ()
-    if not degrees or not all(type(e) in (int, float) for e in degrees):
-        raise WeightsError(
-            f"got elevations {str(elevations)[:60]} in the card of {source}; wanted degrees, such "
-            "as [20, 30]"
-        )
-    return GenerativeWeights(net, [*map(str, styles)], tuple(map(float, degrees)), card)
 
 
 def parse_style(text: str) -> Style:

@@ -199,7 +199,7 @@ def build(recipe: GenerationRecipe, styles: int) -> GenerativeNet:
     )
     initialize(net, recipe.initialization)
     if recipe.start is not None:
-        old = load_previous(recipe, "start", recipe.start).net.state_dict()
+        old = load_previous(recipe, "start", recipe.start).model.state_dict()
         new = net.state_dict()
         kept = {k: v for k, v in old.items() if k in new and new[k].shape == v.shape}
         net.load_state_dict(kept, strict=False)
