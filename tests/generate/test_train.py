@@ -18,7 +18,7 @@ from unpool.generate.batches import Views, as_targets, codes, lessons, load_view
 from unpool.generate.evaluate import measure
 from unpool.generate.train import Likeness, build, drawing_loss, fit, train_generator
 from unpool.generate.transformations import spread_at
-from unpool.models import GenerativeNet, from_pretrained, save_pretrained
+from unpool.models import from_pretrained, save_pretrained
 from unpool.recipes import CHAIRS, CHAIRS_STAGE_1, RECIPES, GenerationRecipe, Rate, override
 from unpool.rendering.dataset import AZIMUTHS, open_chairs, view_name
 from unpool.training.loop import LoopState, Step
