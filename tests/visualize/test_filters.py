@@ -119,25 +119,25 @@ def test_filters_of_a_deconvolution(groups):
     for map_ in range(4):
         one = torch.zeros(1, 4, 1, 1)
         one[0, map_] = 1
-        drawn = layer(one)[0]
+        response = layer(one)[0]
         group, place = divmod(map_, 4 // groups)
         for out in range(6):
             own = found[out, place] if out // (6 // groups) == group else torch.zeros(3, 3)
-            assert torch.equal(drawn[out], own)
+            assert torch.equal(response[out], own)
 
 
 def test_what_is_saved(loaded, files, tmp_path):
     files[1].write_bytes(b"")
     seen = []
     report = inspect_filters(
-        loaded, "0", files, batch=1, progress=lambda *told: seen.append(told[:2])
+        loaded, "0", files, batch=1, progress=lambda *now: seen.append(now[:2])
     )
     assert seen == [(1, 2), (2, 2)]
     image, text = report.save(tmp_path / "out")
-    told = json.loads(text.read_text())
-    assert list(told["failed"]) == [str(files[1])]
-    assert [layer["layer"] for layer in told["layers"]] == ["0", "5"]
-    assert "spectrum" not in told["coverage"]
+    record = json.loads(text.read_text())
+    assert list(record["failed"]) == [str(files[1])]
+    assert [layer["layer"] for layer in record["layers"]] == ["0", "5"]
+    assert "spectrum" not in record["coverage"]
     assert np.asarray(Image.open(image)).ndim == 3
 
 

@@ -125,11 +125,11 @@ def test_patches_are_where_the_field_says(loaded, files, tmp_path, monkeypatch):
                     inside = 0 <= y + row < SIDE and 0 <= x + column < SIDE
                     wanted = crop[y + row, x + column] if inside else (128,) * 3
                     assert tuple(patches[rank][row, column]) == tuple(wanted)
-            drawn = to_images(signal)[0]
-            outside = drawn.copy()
+            whole = to_images(signal)[0]
+            outside = whole.copy()
             outside[max(y, 0) : y + field.size[0], max(x, 0) : x + field.size[1]] = 128
             assert (outside == 128).all()
-            cut = drawn[max(y, 0) : y + field.size[0], max(x, 0) : x + field.size[1]]
+            cut = whole[max(y, 0) : y + field.size[0], max(x, 0) : x + field.size[1]]
             top_, left = max(-y, 0), max(-x, 0)
             seen = projections[rank][top_ : top_ + len(cut), left : left + cut.shape[1]]
             assert np.abs(seen.astype(int) - cut).max() <= 1

@@ -68,7 +68,7 @@ def test_transform_is_that_of_scikit_image(kind, value):
     assert (found[outside] == 100).mean() > 0.95 if outside.any() else True
 
 
-def test_nothing_done_changes_nothing():
+def test_the_identity_changes_nothing():
     image = smooth()
     for kind, value in (("translation", 0), ("scale", 1), ("rotation", 0), ("rotation", 360)):
         assert np.array_equal(transform(image, kind, value), image)
@@ -146,17 +146,15 @@ def test_models_that_segment_give_the_mean_over_the_image(files):
 def test_what_is_saved(loaded, files, tmp_path):
     files[1].write_bytes(b"")
     seen = []
-    found = measure_invariance(
-        loaded, files, values=VALUES, progress=lambda *told: seen.append(told)
-    )
-    assert [told[:2] for told in seen] == [(i, 16) for i in range(1, 17)]
+    found = measure_invariance(loaded, files, values=VALUES, progress=lambda *now: seen.append(now))
+    assert [now[:2] for now in seen] == [(i, 16) for i in range(1, 17)]
     assert found.images == [files[0], files[2]]
     image, text = found.save(tmp_path / "out")
     assert np.asarray(Image.open(image)).shape[1] > 900
-    told = json.loads(text.read_text())
-    assert list(told["curves"]) == list(TRANSFORMS)
-    assert told["failed"] == {str(files[1]): found.failed[str(files[1])]}
-    assert np.allclose(told["curves"]["rotation"]["top"], found.curves["rotation"].top, rtol=1e-5)
+    record = json.loads(text.read_text())
+    assert list(record["curves"]) == list(TRANSFORMS)
+    assert record["failed"] == {str(files[1]): found.failed[str(files[1])]}
+    assert np.allclose(record["curves"]["rotation"]["top"], found.curves["rotation"].top, rtol=1e-5)
 
 
 def test_what_is_refused(loaded, files):

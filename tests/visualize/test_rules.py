@@ -156,7 +156,7 @@ def test_activations_without_a_rule_are_refused_by_name(name, rule, images):
 
 
 def test_a_mask_made_without_gradients_is_refused(images):
-    with pytest.raises(OptionError, match="the model calls gt, for which this rule says nothing"):
+    with pytest.raises(OptionError, match="the model calls gt, which this rule does not cover"):
         down(no_grad_mask, images)
 
 

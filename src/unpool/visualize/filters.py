@@ -1,7 +1,7 @@
-"""The architecture in view: first filters, dead and dominant ones, and the frequencies they cover.
+"""Filters of a network: their look, dead and dominant ones, and the frequencies they cover.
 
-Zeiler and Fergus saw in such a figure that a few filters dominated, and that those of another
-network covered high and low frequencies but not the middle; and changed both.
+From such a figure, Zeiler and Fergus saw that a few first-layer filters dominated, and that those
+of another network covered high and low frequencies but not the middle; they changed both networks.
 """
 
 import math
@@ -26,8 +26,8 @@ from unpool.visualize.preprocessing import LoadedModel
 from unpool.visualize.shadow import shadow_copy
 from unpool.visualize.top import top_activations
 
-_SIDE = 64  # of spectra
-_BINS = 12  # of directions
+_SIDE = 64  # of spectra, in samples
+_BINS = 12  # of orientations
 _AFTER = ("BatchNorm2d", "ReLU", "ReLU6", "LeakyReLU", "SiLU", "GELU", "Hardswish")
 
 
@@ -40,42 +40,42 @@ class FilterRow(NamedTuple):
     median: float  #: of the filters' RMS (root mean square)
     largest: float  #: likewise
     dominance: float | None  #: largest / median; None if that is 0
-    dead: list[int]  #: filters whose RMS is below the fraction of the median
-    silent: list[int] | None  #: maps that no image excites; None without images
+    dead: list[int]  #: filters with an RMS below a given fraction of the median
+    silent: list[int] | None  #: feature maps that no image excites; None without images
 
 
 class Coverage(NamedTuple):
-    """Where in frequency the energy of filters lies, each filter counting the same."""
+    """The distribution of filters' energy over frequencies, with equal weight for each filter."""
 
     spectrum: NDArray[np.float64]  #: (64, 64) fraction of the energy; zero frequency in the middle
-    low: float  #: share below 1/6 of a cycle a pixel
-    mid: float  #: share from 1/6 to 1/3
-    high: float  #: share above
-    aliased: float  #: share that the stride of the layer folds over: half a cycle a step or more
-    orientations: list[float]  #: (12,) by direction of the stripes: level, 15 degrees, upwards ...
+    low: float  #: fraction below 1/6 cycle a pixel
+    mid: float  #: fraction from 1/6 to 1/3
+    high: float  #: fraction above
+    aliased: float  #: fraction aliased by the layer's stride: half a cycle a step or more
+    orientations: list[float]  #: (12,) by direction of the stripes: 0 (level), 15, ... 165 degrees
 
 
 @dataclass(frozen=True)
 class FilterReport:
-    """What the filters of a network look like."""
+    """The result of `inspect_filters`."""
 
-    rows: list[FilterRow]  #: of each convolution, in the order in which they run
-    layer: str  #: whose filters are shown
-    weights: NDArray[np.float32]  #: (O, C, k, k) its filters, in the model's order of colors
+    rows: list[FilterRow]  #: one for each convolution, in the order in which they run
+    layer: str  #: the convolution whose filters are shown
+    weights: NDArray[np.float32]  #: (O, C, k, k) its filters, in the model's color order
     coverage: Coverage
     order: Literal["RGB", "BGR"]  #: of the colors
-    failed: dict[str, str]  #: images that could not be read, and why
+    failed: dict[str, str]  #: unreadable images, with the reasons
 
     def figure(self) -> Pixels:
-        """The filters on one scale and each on its own; their spectrum, strength, and directions.
+        """The filters on a common and on individual scales; spectrum, strength and orientations.
 
         Returns:
-            (H, W, 3) uint8. The spectrum has zero frequency in its middle; it is the root of the
-            energy.
+            (H, W, 3) uint8, RGB. The spectrum is the square root of the energy, with zero frequency
+            in its middle.
         """
         count, side = len(self.weights), 360
         columns = math.ceil(math.sqrt(count))
-        wide = np.concatenate([*self.weights], axis=1)  # as one signal they have one scale
+        wide = np.concatenate([*self.weights], axis=1)  # one signal gets one scale
         together = to_images(wide, contrast="linear", order=self.order)[0]
         panels = []
         for caption, tiles in (
@@ -96,7 +96,7 @@ class FilterReport:
         return join([join(panels, 1), join(below, 1)], 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the filters, as plain values."""
+        """All but the filters and their spectrum, as plain values."""
         coverage = self.coverage._asdict()
         del coverage["spectrum"]
         return {
@@ -107,7 +107,7 @@ class FilterReport:
         }
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write `filters.png` and `filters.json`; gives both paths."""
+        """Write `filters.png` and `filters.json`; return both paths."""
         return write_figure(Path(folder, "filters"), self.figure(), self.to_dict())
 
 
@@ -120,15 +120,15 @@ def inspect_filters(
     batch: int = 8,
     progress: Progress | None = None,
 ) -> FilterReport:
-    """Look at the filters of a network: all in numbers, and those of one layer in a figure.
+    """Measure the filters of all convolutions of a network, and show those of one.
 
     Args:
         loaded: the model.
         layer: the convolution whose filters are shown; the first to run when not given. Filters
             of three channels are shown in color, of others their sum.
-        images: files, to find maps that never respond: those that nowhere rise above zero,
-            after the normalization and activation that follow the convolution as modules.
-        share: a filter whose RMS is below this fraction of the median is dead.
+        images: files, to find silent feature maps, which never rise above zero after the
+            normalization and activation that follow the convolution as modules.
+        share: a filter with an RMS below this fraction of the median is dead.
         batch: images at a time.
         progress: see `Progress`.
 
@@ -136,12 +136,13 @@ def inspect_filters(
         OptionError: a model without convolutions, a layer that is none, or whose filters are zero.
         WeightsError: filters that are not finite.
         ShapeError: the model takes no images of this size.
-        ImageError: images are given, and none can be read.
+        ImageError: none of the given images can be read.
 
     Zeiler, Fergus 2014, section 4.2 and figure 6.
     """
     ran = list_layers(loaded.model, loaded.trial_image())
-    modules = dict(shadow_copy(loaded.model).named_modules())  # called as those that ran
+    # by the names of `list_layers`, which differ from those of a compiled model
+    modules = dict(shadow_copy(loaded.model).named_modules())
     convolutions = {
         found.name: module
         for found in ran
@@ -164,8 +165,7 @@ def inspect_filters(
                 f"layer {found!r} has filters that are not finite; the weights are damaged: copy "
                 "them again, or take an earlier checkpoint"
             )
-    silent: dict[str, list[int]] = {}
-    failed: dict[str, str] = {}
+    silent, failed = dict[str, list[int]](), dict[str, str]()
     if images:
         responses = {found: _response(ran, found) for found in convolutions}
         silent, failed = _silent(loaded, images, responses, batch, progress)
@@ -183,7 +183,7 @@ def inspect_filters(
 
 
 def filters_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
-    """The filters of a convolution, one for each map that it gives: (O, C, k, k) float32."""
+    """The filters of a convolution, one for each output map: (O, C, k, k) float32."""
     weights = layer.weight.detach().float().cpu()
     if isinstance(layer, nn.Conv2d):
         return weights
@@ -192,14 +192,14 @@ def filters_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
 
 
 def cover(filters: Tensor, stride: int = 1) -> Coverage:
-    """Where in frequency the energy of filters lies; each counts the same.
+    """The distribution of filters' energy over frequencies, with equal weight for each filter.
 
     Args:
         filters: (O, C, k, k), none of them zero.
-        stride: of the layer: frequencies of half a cycle a step and more are folded over by it.
+        stride: of the layer; it aliases frequencies of half a cycle a step and more.
 
     Returns:
-        Shares of the energy, over all channels. Directions are those of frequencies above zero and
+        Fractions of the energy, over all channels. Orientations cover frequencies above zero and
         up to half a cycle a pixel.
 
     >>> stripes = torch.tensor([1.0, -1.0]).repeat(1, 3, 8, 4)  # upright
@@ -213,21 +213,18 @@ def cover(filters: Tensor, stride: int = 1) -> Coverage:
     down, across = torch.meshgrid(line, line, indexing="ij")
     radius = (down.square() + across.square()).sqrt()
 
-    def part(where: Tensor) -> float:
-        return float(energy[where].sum())
-
-    # stripes run across the direction in which the wave goes; rows are counted downwards
+    # stripes are perpendicular to the direction of the wave; rows are counted downwards
     angle = torch.rad2deg(torch.atan2(-down, across) + math.pi / 2) % 180
     bins = (angle / (180 / _BINS)).round().long() % _BINS
     ring = (radius > 0) & (radius <= 0.5)
     spread = torch.zeros(_BINS, dtype=torch.float64).index_add(0, bins[ring], energy[ring])
-    folded = torch.maximum(down.abs(), across.abs()) >= 0.5 / stride
+    aliased = torch.maximum(down.abs(), across.abs()) >= 0.5 / stride
     return Coverage(
         torch.fft.fftshift(energy).numpy(),
-        part(radius < 1 / 6),
-        part((radius >= 1 / 6) & (radius < 1 / 3)),
-        part(radius >= 1 / 3),
-        part(folded) if stride > 1 else 0.0,
+        float(energy[radius < 1 / 6].sum()),
+        float(energy[(radius >= 1 / 6) & (radius < 1 / 3)].sum()),
+        float(energy[radius >= 1 / 3].sum()),
+        float(energy[aliased].sum()) if stride > 1 else 0.0,
         (spread / spread.sum().clamp_min(1e-30)).tolist(),
     )
 
@@ -251,7 +248,7 @@ def _row(name: str, filters: Tensor, share: float, silent: list[int] | None) -> 
 
 
 def _response(ran: Sequence[Layer], name: str) -> str:
-    """The layer that gives what becomes of a convolution: after its normalization and activation.
+    """The last of the normalization and activation layers that follow a convolution, or itself.
 
     >>> ran = [Layer(n, k, (4, 9, 9)) for n, k in (("a", "Conv2d"), ("b", "ReLU"), ("c", "Conv2d"))]
     >>> _response(ran, "a"), _response(ran, "c")
@@ -273,13 +270,13 @@ def _silent(
     batch: int,
     progress: Progress | None,
 ) -> tuple[dict[str, list[int]], dict[str, str]]:
-    """Which maps of each convolution no image excites; and the images that cannot be read."""
+    """The feature maps of each convolution that no image excites, and the unreadable images."""
     inputs = read_inputs(loaded, images)
     count = len(inputs.crops)
 
     def report(done: int) -> None:
         if progress is not None:
-            progress(done, count, "looking for maps that respond")
+            progress(done, count, "looking for silent maps")
 
     batches = inputs.batches(loaded, batch)
     tops = top_activations(loaded.model, batches, list(responses.values()), 1, progress=report)

@@ -1,7 +1,7 @@
-"""Which tensor functions are ReLUs, which choose or weigh, and which have no rule of their own.
+"""Kinds of tensor functions: ReLUs, pooling, weighted sums, and those without a rule.
 
-Functions are known by name, so that `torch.relu`, `F.relu`, `Tensor.relu_` and what `nn.ReLU` calls
-are one. A *signal* is a tensor that carries a gradient.
+Functions are identified by name, so that `torch.relu`, `F.relu`, `Tensor.relu_` and the call of
+`nn.ReLU` are one. A *signal* is a tensor that requires a gradient.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
-_RECTIFIERS: dict[str, Callable[..., tuple[Any, Any]]] = {  # the bounds of their values
+_RECTIFIERS: dict[str, Callable[..., tuple[Any, Any]]] = {  # lower and upper bounds
     "relu": lambda input, inplace=False: (0, None),
     "relu6": lambda input, inplace=False: (0, 6),
     "clamp": lambda input, min=None, max=None: (min, max),
@@ -26,7 +26,7 @@ _RECTIFIERS: dict[str, Callable[..., tuple[Any, Any]]] = {  # the bounds of thei
 }
 
 SELECTING = {"fmax", "fmin", "max", "maximum", "min", "minimum"}
-"""They choose among maps, as pooling does, unless one of the maps is a constant."""
+"""Choose among maps, as pooling does, unless one of the maps is a constant."""
 
 ACTIVATIONS = {*_RECTIFIERS, "abs", "absolute", "celu", "clamp_max", "elu", "erf", "gelu"}
 ACTIVATIONS |= {"hardshrink", "hardsigmoid", "hardswish", "heaviside", "leaky_relu", "log_sigmoid"}
@@ -34,19 +34,19 @@ ACTIVATIONS |= {"logsigmoid", "mish", "prelu", "rrelu", "selu", "sigmoid", "sign
 ACTIVATIONS |= {"softplus", "softshrink", "softsign", "tanh", "tanhshrink"}
 ACTIVATIONS |= {"arctan", "asinh", "atan", "cos", "cosh", "erfc", "sinh", "tan"}
 ACTIVATIONS -= SELECTING
-"""Functions of each value by itself."""
+"""Elementwise functions."""
 
 UNLIKE = {"glu", "log_softmax", "logaddexp", "logsumexp", "multi_head_attention_forward"}
 UNLIKE |= {"scaled_dot_product_attention", "softmax", "softmin"}
 UNLIKE |= {"exp", "exp2", "expm1", "float_power", "log", "log10", "log1p", "log2", "pow", "rpow"}
 UNLIKE |= {"rsqrt", "sqrt", "square"}
-"""Nothing that a ReLU could stand for: they mix values, or activations are made of them by hand."""
+"""Cannot be treated as a ReLU: they mix values, or are parts of hand-written activations."""
 
 _COMPARING = {"ge", "greater", "greater_equal", "gt", "le", "less", "less_equal", "lt"}  # for masks
 
 WEIGHTED = {"conv1d", "conv2d", "conv3d", "linear"}
 SMOOTH = {"cosine_similarity", "local_response_norm", "normalize", "rms_norm"}
-"""Made of functions without a rule, but fit to be differentiated."""
+"""Made of functions without a rule, but can be differentiated."""
 
 _POOLS = {
     f"{kind}max_pool{dims}d{indices}"
@@ -55,18 +55,18 @@ _POOLS = {
     for indices in ("", "_with_indices")
 }
 KNOWN = ACTIVATIONS | SELECTING | UNLIKE | _COMPARING | WEIGHTED | SMOOTH | _POOLS
-"""All that a rule may have to do with."""
+"""All functions that a rule may concern."""
 
 HIDDEN = {name.replace("_", "") for name in ACTIVATIONS | UNLIKE}
 HIDDEN |= {"preluKernel".lower(), "rreluwithnoise"}
-"""Nodes of the gradient's graph, in lower case, that are nonlinear."""
+"""Names of nonlinear autograd nodes, in lower case."""
 
 
 class Replacement(TorchFunctionMode):
-    """While it is entered, something else may stand for the tensor functions of this thread.
+    """A context in which tensor functions of this thread are replaced by `stand_in`.
 
-    What they save for the gradient is kept even where a model wants it computed again
-    (checkpointing), since that would be done by the functions themselves.
+    Tensors saved for the gradient are kept even where a model asks for checkpointing, which would
+    recompute them with the original functions.
     """
 
     def stand_in(
@@ -76,7 +76,7 @@ class Replacement(TorchFunctionMode):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """What stands for a function: its name, as of `name_of`, and its arguments."""
+        """Compute the replacement of a function; `name` is that of `name_of`."""
         raise NotImplementedError
 
     def __torch_function__(
@@ -86,17 +86,17 @@ class Replacement(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """The function, or what stands for it."""
-        with saved_tensors_hooks(_as_it_is, _as_it_is):
+        """Call the replacement of the function."""
+        with saved_tensors_hooks(_identity, _identity):
             return self.stand_in(name_of(func), func, args, kwargs or {})
 
 
-def _as_it_is(saved: Tensor) -> Tensor:
+def _identity(saved: Tensor) -> Tensor:
     return saved
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """The name of a tensor function without the affixes of its spellings.
+    """The name of a tensor function, the same for all its spellings.
 
     >>> import torch
     >>> name_of(torch.relu_), name_of(torch.Tensor.relu), name_of(torch.ops.aten.relu.default)
@@ -106,19 +106,19 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 def signals(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
-    """The arguments that carry a signal."""
+    """The arguments that require a gradient."""
     return (v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.requires_grad)
 
 
 def against_constant(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether one of the arguments is a tensor that carries no signal."""
+    """Whether one of the arguments is a tensor that requires no gradient."""
     return any(isinstance(v, Tensor) and not v.requires_grad for v in (*args, *kwargs.values()))
 
 
 def ceiling(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
-    """Where a function stops growing if it is a ReLU (which never does); None if it is not.
+    """The upper bound of a function if it is a ReLU, infinite for a plain one; otherwise None.
 
-    A clamp from 0 up is a ReLU, from 0 to 6 a ReLU6; so is the maximum of a map and zero.
+    A clamp with minimum 0 is a ReLU, from 0 to 6 a ReLU6; so is the maximum of a map and zero.
 
     >>> x = torch.zeros(1)
     >>> ceiling("relu", (x,), {}), ceiling("clamp", (x, 0, 6), {}), ceiling("clamp", (x, 1), {})

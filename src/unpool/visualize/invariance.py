@@ -1,4 +1,4 @@
-"""Invariance: how far the features of an image move when it is shifted, enlarged or turned."""
+"""Invariance: how far features move when an image is translated, scaled or rotated."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,11 +25,11 @@ from unpool.visualize.preprocessing import LoadedModel
 Kind = Literal["translation", "scale", "rotation"]
 
 TRANSFORMS: tuple[Kind, ...] = ("translation", "scale", "rotation")
-"""What can be done to an image."""
+"""The transformations of an image."""
 
 
 class Curves(NamedTuple):
-    """What V values of a transformation do to P images."""
+    """The effect of V values of a transformation on P images."""
 
     values: list[float]  #: pixels downwards, ratio, or degrees counterclockwise
     first: NDArray[np.float64]  #: (P, V) Euclidean distance from the original in the first layer
@@ -39,17 +39,21 @@ class Curves(NamedTuple):
 
 @dataclass(frozen=True)
 class Invariance:
-    """How far features move, and what becomes of the probability of the class."""
+    """The result of `measure_invariance`."""
 
     images: list[Path]
-    failed: dict[str, str]  #: those that could not be read, and why
+    failed: dict[str, str]  #: unreadable files, with the reasons
     layers: tuple[str, str]  #: the first and the top layer
-    classes: list[int] | None  #: of each image, the one whose probability is given
+    classes: list[int] | None  #: for each image, the class whose probability is given
     curves: dict[Kind, Curves]
     examples: dict[Kind, list[Pixels]]  #: each image, transformed by a value of the upper range
 
     def figure(self) -> Pixels:
-        """A row a transformation: the images, then a chart for each measure; (H, W, 3) uint8."""
+        """A row for each transformation: the images, then a chart for each measure.
+
+        Returns:
+            (H, W, 3) uint8, RGB.
+        """
         rows = []
         for kind, curves in self.curves.items():
             side = 180 if len(self.images) == 1 else 86
@@ -92,7 +96,7 @@ class Invariance:
         }
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write `invariance.png` and `invariance.json`; gives both paths."""
+        """Write `invariance.png` and `invariance.json`; return both paths."""
         return write_figure(Path(folder, "invariance"), self.figure(), self.to_dict())
 
 
@@ -110,20 +114,19 @@ def _rounded(values: NDArray[np.float64] | None) -> list[list[float]] | None:
 def transform(
     image: Pixels, kind: Kind, value: float, fill: tuple[int, int, int] = (128, 128, 128)
 ) -> Pixels:
-    """Shift, enlarge or turn an image about its center, with bilinear interpolation.
+    """Translate, scale or rotate an image about its center, with bilinear interpolation.
 
     Args:
         image: (H, W, 3) uint8.
-        kind: "translation", downwards by so many pixels; "scale", by a ratio above 0; or
-            "rotation", by degrees counterclockwise.
-        value: how far.
-        fill: the color of what comes in from beyond the border.
+        kind: "translation", "scale" or "rotation".
+        value: pixels downwards, a ratio above 0, or degrees counterclockwise.
+        fill: the color beyond the border.
 
     Returns:
         (H, W, 3) uint8; the image itself for 0 pixels, the ratio 1, and 0 degrees.
 
     Raises:
-        OptionError: another transformation, or a ratio of 0 or less.
+        OptionError: an unknown transformation, or a ratio of 0 or less.
 
     >>> image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     >>> transform(image, "translation", 1, (0, 0, 0))[:, 0].tolist()
@@ -154,23 +157,22 @@ def measure_invariance(
     label: int | None = None,
     progress: Progress | None = None,
 ) -> Invariance:
-    """Transform images, and measure how far that takes them in the first and in a top layer.
+    """Transform images, and measure how far that moves their features in two layers.
 
-    What the model sees of an image is transformed; what comes in from beyond its border has the
-    color that the model takes for zero. Each goes through the model by itself, since rounding
-    differs with the size of a batch: so nothing done gives a distance of 0.
+    The crop that the model sees is transformed, and filled beyond its border with the color that
+    becomes zero in the model's input.
 
     Args:
         loaded: the model.
-        images: files; one that cannot be read is passed over.
+        images: files; unreadable ones are skipped.
         layers: the first and the top one, names from `list_layers`. When not given, the last before
             maps shrink for the first time, and the last below the scores (see `choose_layers`).
         values: of each transformation, in ascending order. When not given, as in the paper:
             translation by up to 60 of 224 pixels either way (and in proportion for other sizes),
             scale 1 to 1.8, rotation 0 to 360 degrees.
-        label: the class whose probability is given; when not, the most probable one of each
-            image as it is. Of a model that segments, the probability is the mean over the
-            image, so that this is its largest class, often the background.
+        label: the class whose probability is given; the most probable one of each original image
+            when not given. For a segmentation network, the probability is the mean over the image,
+            so that this is its largest class, often the background.
         progress: see `Progress`.
 
     Raises:
@@ -184,7 +186,7 @@ def measure_invariance(
         below, top = choose_layers(loaded)
         layers = below[0], top
     if len(layers) != 2:
-        raise OptionError(f"got {len(layers)} layers; wanted the first and a top one, in turn")
+        raise OptionError(f"got {len(layers)} layers; wanted the first and a top one")
     extract, inputs = FeatureExtractor(loaded, layers), read_inputs(loaded, images)
     ranges = {kind: [float(v) for v in line] for kind, line in (values or {}).items()}
     ranges = ranges or _published(loaded.preprocessing.size)
@@ -217,7 +219,11 @@ def measure_invariance(
 
 
 class _Original:
-    """The untransformed image, with which the transformed ones are compared."""
+    """An untransformed image, with which transformed ones are compared.
+
+    Each goes through the model by itself, since rounding depends on the size of a batch; so the
+    identity gives a distance of exactly 0.
+    """
 
     def __init__(self, extract: FeatureExtractor, crop: Pixels, label: int | None) -> None:
         self._extract = extract
@@ -226,12 +232,11 @@ class _Original:
         if label is not None and not 0 <= label < classes:
             there = f"has classes 0 to {classes - 1}" if classes else "gives no scores of classes"
             raise OptionError(f"got class {label} of a model that {there}; correct it")
-        self.label = label if label is not None else -1
-        if probability is not None and label is None:
-            self.label = int(probability[0].argmax())
+        best = -1 if probability is None else int(probability[0].argmax())
+        self.label = best if label is None else label
 
     def measure(self, crop: Pixels) -> list[float]:
-        """Both distances, and the probability if there is one."""
+        """The distance in each layer, and the probability if there is one."""
         features, probability = self._extract([crop])
         distances = [
             float((vector.double() - self._features[name].double()).norm())
@@ -246,7 +251,7 @@ def _curves(values: list[float], measures: NDArray[np.float64]) -> Curves:
 
 
 def _published(side: int) -> dict[Kind, list[float]]:
-    """The ranges of figure 5."""
+    """The ranges of the paper's figure 5."""
     reach = max(round(60 * side / 224), 1)
     shifts = sorted({round(reach * i / 12) for i in range(-12, 13)})
     return {

@@ -1,4 +1,4 @@
-"""A model to look into, ours or any other, with the preprocessing that it expects."""
+"""Load any model, with the preprocessing that it expects."""
 
 import importlib
 import os
@@ -16,32 +16,31 @@ from torch import Tensor, nn
 from unpool.cards import settings
 from unpool.devices import find_device
 from unpool.errors import OptionError, WeightsError, suggest
-from unpool.models import Classifier, GenerativeNet, from_pretrained
-from unpool.models.vgg import MEAN_BGR
+from unpool.models import MEAN_BGR, Classifier, GenerativeNet, from_pretrained
 from unpool.vision.boxes import Crops
 from unpool.vision.images import Pixels
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the input of a model.
+    """The preprocessing of a model; the defaults are those of most ImageNet models.
 
-    The middle square is resized to `enlarged` pixels, and its center of `size` pixels is what the
-    model sees: (pixels - mean) / std. The defaults are those of most ImageNet models.
+    The middle square of an image is resized to `enlarged` pixels, its center of `size` pixels is
+    cropped, and the input is (pixels - mean) / std.
 
     Raises:
-        OptionError: sizes below 1, or a mean and std that do not fit one another or the range.
+        OptionError: sizes below 1, or a mean or std of another length or out of range.
 
     >>> Preprocessing(112).enlarged, Preprocessing(mean=(0.5,), std=(0.5,)).mean
     (128, (0.5, 0.5, 0.5))
     """
 
-    size: int = 224  #: side of the square that the model sees, in pixels
+    size: int = 224  #: side of the crop that the model sees, in pixels
     enlarged: int = 0  #: side to which the middle square is resized; 0 means 8/7 of the size
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  #: in the order of the channels, or one for all
     std: tuple[float, ...] = (0.229, 0.224, 0.225)  #: likewise
     order: Literal["RGB", "BGR"] = "RGB"  #: of the channels
-    range: Literal[1, 255] = 1  #: pixels go from 0 to this before the mean is subtracted
+    range: Literal[1, 255] = 1  #: the largest pixel value, before the mean is subtracted
 
     def __post_init__(self) -> None:
         fill = object.__setattr__  # the only way into a frozen dataclass
@@ -62,16 +61,16 @@ class Preprocessing:
             raise OptionError(f"got size={self.size}, enlarged={self.enlarged}; wanted 1 or more")
 
     def resized(self, size: int) -> "Preprocessing":
-        """The same for another size, with the border around the crop in proportion."""
+        """The same for another size, with `enlarged` in proportion."""
         enlarged = max(size, round(self.enlarged * size / self.size))
         return replace(self, size=size, enlarged=enlarged)
 
     def crop(self, image: Pixels) -> Pixels:
-        """What the model sees of an image (H, W, 3): (size, size, 3) uint8, RGB."""
+        """The part of an image (H, W, 3) that the model sees, (size, size, 3) uint8, RGB."""
         return Crops(self.size, self.enlarged).center(image)
 
     def prepare(self, crops: Sequence[Pixels]) -> Tensor:
-        """Crops as input of the model, (N, 3, size, size) float32.
+        """Convert crops to input of the model, (N, 3, size, size) float32.
 
         >>> gray = np.full((4, 4, 3), 51, np.uint8)
         >>> Preprocessing(4, 4, mean=(0.1,), std=(0.5,)).prepare([gray])[0, 0, 0, 0]
@@ -89,15 +88,15 @@ PREPROCESSINGS = {
     "caffe": Preprocessing(mean=MEAN_BGR, std=(1.0,), order="BGR", range=255),
     "none": Preprocessing(mean=(0.0,), std=(1.0,)),
 }
-"""By name: RGB from 0 to 1, normalized with ImageNet's statistics; BGR from 0 to 255 minus
-ImageNet's mean, as Caffe's networks; RGB from 0 to 1, as it is."""
+"""By name: RGB from 0 to 1, normalized by ImageNet's mean and standard deviation; BGR from 0 to 255
+minus ImageNet's mean, as in Caffe; RGB from 0 to 1."""
 
 Preprocess: TypeAlias = str | Preprocessing | Any
 """A name in `PREPROCESSINGS`, a `Preprocessing`, or the transforms of torchvision's weights."""
 
 
 def find_preprocessing(preprocess: Preprocess) -> Preprocessing:
-    """A preprocessing by its name, or that of torchvision's `weights.transforms()`.
+    """Look up a preprocessing by name, or read that of torchvision's `weights.transforms()`.
 
     Raises:
         OptionError: an unknown name, or another object.
@@ -132,13 +131,13 @@ class LoadedModel:
     name: str  #: as it was given
     preprocessing: Preprocessing
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    classes: tuple[str, ...] = ()  #: names by number, if the weights have them
+    classes: tuple[str, ...] = ()  #: their names, if the weights have them
 
     def find_class(self, name: str) -> int:
-        """The number of a class, by its name or number.
+        """The number of a class given by its name or its number in digits.
 
         Raises:
-            OptionError: there is no such name.
+            OptionError: an unknown name.
         """
         if name in self.classes:
             return self.classes.index(name)
@@ -157,7 +156,7 @@ class LoadedModel:
         return self.preprocessing.prepare(crops).to(self.device)
 
     def trial_image(self) -> Tensor:
-        """Noise, (1, 3, size, size), always the same, to try the model on."""
+        """A fixed noise image, (1, 3, size, size), to try the model on."""
         sides = self.preprocessing.size, self.preprocessing.size
         return self.prepare([np.random.default_rng(0).integers(0, 256, (*sides, 3), np.uint8)])
 
@@ -170,14 +169,14 @@ def load_model(
     size: int | None = None,
     device: str = "auto",
 ) -> LoadedModel:
-    """Load a model to look into.
+    """Load a model with its preprocessing.
 
     Args:
-        weights: as for `unpool.models.from_pretrained`; the card has the preprocessing.
+        weights: as for `unpool.models.from_pretrained`, preprocessed as their card says.
             Segmentation networks see the whole middle square.
         torch_model: instead of weights, "package.module:factory"; the module may be in the current
-            folder. The factory takes no arguments and returns the model with its weights loaded,
-            or (model, preprocess). This runs the code of that module.
+            folder, and its code is run. The factory takes no arguments and returns the model with
+            its weights loaded, or (model, preprocess).
         preprocess: of `torch_model`; that of the factory, or "imagenet", when not given.
         size: side of the input in pixels; that of the preprocessing when not given.
         device: "auto", "cpu", "cuda" or "cuda:n".
@@ -210,20 +209,20 @@ def load_model(
 
 
 def _from_weights(source: str | Path) -> tuple[nn.Module, Preprocessing, tuple[str, ...]]:
-    """A model of ours, the preprocessing of its card, and the names of its classes."""
+    """A model, the preprocessing of its card, and the names of its classes."""
     model, card = from_pretrained(source)
     if isinstance(model, GenerativeNet):
         raise WeightsError(
             f"got {source}, a network that generates images and takes none; look into it with "
             "`unpool generate unit`, `mask` or `filters`"
         )
-    card = {name: value for name, value in card.items() if name != "mode"}  # any will do here
+    card = {name: value for name, value in card.items() if name != "mode"}  # not used here
     known = settings(card, model.classes, source)
     sides = card.get("input")
     sides = sides if isinstance(sides, dict) else {}
     size = sides.get("size") or getattr(model, "size", None) or 224
     enlarged = sides.get("enlarged")
-    if enlarged is None and not isinstance(model, Classifier):
+    if enlarged is None and not isinstance(model, Classifier):  # segments the whole square
         enlarged = size
     if any(type(side) is not int or side < 1 for side in (size, enlarged or 1)):
         raise WeightsError(
@@ -236,7 +235,7 @@ def _from_weights(source: str | Path) -> tuple[nn.Module, Preprocessing, tuple[s
     return model, preprocessing, tuple(known["classes"])
 
 
-# ---- models of others ----------------------------------------------------------------------------
+# ---- models from a user's code -------------------------------------------------------------------
 
 
 def _from_factory(spec: str) -> tuple[nn.Module, Preprocess | None]:
@@ -290,7 +289,7 @@ def _import(home: str, spec: str) -> Any:
 
 
 def _place(error: Exception) -> str:
-    """What went wrong in a user's code, and where."""
+    """The message of an error in a user's code, and where it was raised."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     text = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {text} ({last.filename}, line {last.lineno}); correct it"

@@ -1,9 +1,9 @@
-"""Deconvnet projections: what in an image has excited a unit, back in pixels.
+"""Deconvnet projections: the structure in an image that excited a unit, in pixel space.
 
-An image goes up through the network, and the switches of its pooling are kept. Then all
-activations of a layer but one are set to zero, and what is left goes down: unpooled to the
-switches, rectified, and filtered with the transposed filters. Biases play no part. This is one
-backward pass in which ReLU has another rule, so that it works for any model.
+An image goes forward through the network, which keeps the switches of its pooling. Then all
+activations of a layer but one are set to zero, and the rest goes back: unpooled by the switches,
+rectified, and filtered with the transposed filters, without biases. This is one backward pass with
+another rule for ReLU, so that it works for any model.
 """
 
 import math
@@ -36,15 +36,14 @@ Place = Literal["max", "all"] | tuple[int, int] | Tensor
 
 @dataclass(frozen=True)
 class Projection:
-    """What `project` gives: a signal in pixels for each image, and where it came from."""
+    """The result of `project`: a signal in pixel space for each image, and its origin."""
 
-    signal: Tensor  #: (N, C, H, W), as the images; about zero, in the model's color order
+    signal: Tensor  #: (N, C, H, W), signed, in the model's color order
     layer: str
-    units: Tensor  #: (N,) int64, the map of each image
+    units: Tensor  #: (N,) int64, the feature map of each image
     places: Tensor | None  #: (N, 2) int64, row and column in the map; None for a whole map
     values: Tensor  #: (N,) the activation there; for a whole map or a region their sum
-    order: Literal["RGB", "BGR"] = field(default="RGB", kw_only=True)
-    """Of the colors in `signal`, for figures."""
+    order: Literal["RGB", "BGR"] = field(default="RGB", kw_only=True)  #: of the colors in `signal`
 
     def images(self, color: bool = True, order: Literal["RGB", "BGR"] | None = None) -> Pixels:
         """Each signal as an image, (N, H, W, 3) uint8 RGB; zero is mid-gray.
@@ -98,47 +97,41 @@ def project(
 ) -> Projection:
     """Project units of a layer down to the pixels that excited them.
 
-    Every image has a unit of its own, and one backward pass serves all. The model stays as it is,
-    byte for byte, also after an error; it runs as in evaluation mode, and no further than the
-    layer. Several threads may look into one model. What it computes is not changed either: every
-    function gives upwards what it always gives.
+    Each image has its own unit, and one backward pass serves all. The model is not changed, not
+    even after an error; it runs in evaluation mode, and no further than the layer. Several threads
+    may use one model.
 
     Args:
         model: any module. ReLU, ReLU6 and max pooling are found in every spelling; a rectifier made
             by hand from a mask is refused.
-        images: (N, C, H, W), floating, prepared as the model wants them. A single image serves
-            several units or places.
-        layer: a name from `list_layers`, or a module of the model; a layer without maps, (N, K),
-            has units but no places.
-        unit: which map, for all images or one for each; the strongest of each image when not
-            given.
-        place: "max": where the map is largest (the first such place). "all": the whole map. (row,
-            column): there. A tensor (N, 2) of integers: one for each image. A boolean tensor,
-            (h, w) or (N, h, w): a region of the map.
+        images: (N, C, H, W), floating-point, preprocessed. A single image serves several units or
+            places.
+        layer: a name from `list_layers`, or a module of the model; a layer without feature maps,
+            (N, K), has units but no places.
+        unit: the map, for all images or one each; the strongest of each image when not given.
+        place: "max": the first maximum of the map. "all": the whole map. (row, column), or a tensor
+            (N, 2) of integers, one for each image. A boolean tensor, (h, w) or (N, h, w): a region.
         rule: "deconvnet", "guided" (guided back-propagation), "saliency" (the gradient), a code of
             Mahendran and Vedaldi (see `find_rule`), or a `Rule`.
-        start: what is sent down: the activation itself, as in the paper, or 1. A negative one, as a
-            class can have, shows what speaks against it: ReLUs keep the half they drop for 1.
-        overlap: at pooling windows that share their maximum, values add up ("sum", the adjoint) or
+        start: the value sent down: the activation, as in the paper, or 1. A negative activation,
+            such as a class score, shows evidence against the unit.
+        overlap: where pooling windows share their maximum, values add up ("sum", the adjoint) or
             the last one wins ("overwrite"); "center" uses no switches. The rule's own when not
             given: the sum, for most.
         lrn: through response normalization the signal goes unchanged ("identity") or by the
             "gradient"; the rule's own when not given. As in the release of Mahendran and Vedaldi,
             only saliency takes the gradient; Captum always does.
-        activations: what to do with functions that have no rule (SiLU, sigmoid ...), by name or
-            for all: "relu", "gradient" or "constant". See `Interception`.
-
-    Returns:
-        The projections, with the units, places and activations they belong to.
+        activations: how functions without a rule (SiLU, sigmoid ...) are treated, by name or for
+            all: "relu", "gradient" or "constant". See `Interception`.
 
     Raises:
         OptionError: no such layer, unit, place or rule; a function without a rule, by name; or
             activations that are not finite.
-        ShapeError: images that the model cannot take, or not as many units or places.
+        ShapeError: images that the model cannot take, or numbers of units or places that do not
+            match them.
 
-    Zeiler, Fergus 2014, section 2.1; Springenberg, Dosovitskiy, Brox, Riedmiller 2015; Simonyan,
-    Vedaldi, Zisserman 2014; Mahendran, Vedaldi 2016. The paper does not say what its code does
-    where windows overlap.
+    Zeiler, Fergus 2014, section 2.1; Springenberg et al. 2015; Simonyan, Vedaldi, Zisserman 2014;
+    Mahendran, Vedaldi 2016. The paper leaves open what its code does where windows overlap.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2))
     >>> found = project(model, torch.rand(2, 3, 9, 9), layer="2", unit=[1, 3])
@@ -151,63 +144,62 @@ def project(
         raise OptionError(f"got start={start!r}; wanted 'activation' or 'one'")
     wanted, layer = find_rule(rule, overlap, lrn), layer_name(model, layer)
     with torch.inference_mode(False), torch.enable_grad():
-        images, units, spots = _matched(images, unit, place)
+        images, units, places = _matched(images, unit, place)
         recorder = ActivationRecorder(model, [layer])
         root = images.detach().clone().requires_grad_()
         with Interception(wanted, activations) as interception:
             maps = recorder(root.clone())[layer]
             interception.require_rules(maps)
             above = maps.detach()
-            units, region = _started(above, units, spots, layer)
+            units, region = _select(above, units, places, layer)
             sent = above if start == "activation" else torch.ones_like(above)
-            # of one number: gradients of several make PyTorch load sympy
+            # of one number, since gradients of several make PyTorch load sympy
             total = (maps * sent.where(region, 0)).sum()
             (signal,) = torch.autograd.grad(total, root)
     values = above.where(region, 0).flatten(1).sum(1)
     require_finite(f"layer {layer!r}", values, signal)
-    return Projection(signal, layer, units, _places(region, spots), values)
+    return Projection(signal, layer, units, _row_and_column(region, places), values)
 
 
 def _matched(
     images: Tensor, unit: Unit, place: Place
 ) -> tuple[Tensor, Tensor | None, str | Tensor]:
-    """As many images as units and places, where one of either serves all.
+    """The images expanded to the number of units and places, and those as tensors.
 
-    Units come as (N,) or (1,), or None; places as (N, 2), (1, 2), a region (N, h, w), (1, h, w), or
-    a word.
+    Units are (N,), (1,) or None; places (N, 2), (1, 2), a region (N, h, w) or (1, h, w), or a word.
     """
     if not isinstance(images, Tensor):
         raise ShapeError(
-            f"got a {type(images).__name__} for the images; wanted a tensor (N, C, H, W), prepared "
-            "as the model takes it: unpool.project takes images of every kind"
+            f"got a {type(images).__name__} for the images; wanted a tensor (N, C, H, W), "
+            "preprocessed for the model: unpool.project takes images of every kind"
         )
     if images.dim() < 2 or not images.is_floating_point():
         raise ShapeError(
             f"got images of {tuple(images.shape)} {images.dtype}; wanted a batch (N, C, H, W) of "
-            "floating-point numbers, prepared as the model takes them"
+            "floating-point numbers, preprocessed for the model"
         )
     units = None if unit is None else _integers(unit, "unit").reshape(-1)
-    spots: str | Tensor
+    places: str | Tensor
     if isinstance(place, str):
         if place not in ("max", "all"):
             raise OptionError(
                 f"got place={place!r}; it is 'max', 'all', (row, column), or a tensor of them"
             )
-        spots = place
+        places = place
     elif isinstance(place, Tensor) and place.dtype == torch.bool:
-        spots = place.detach().reshape(-1, *place.shape[-2:])
+        places = place.detach().reshape(-1, *place.shape[-2:])
     else:
-        spots = _integers(place, "place").reshape(-1, 2)
+        places = _integers(place, "place").reshape(-1, 2)
     counts = {
         "images": len(images),
         "units": 1 if units is None else len(units),
-        "places": 1 if isinstance(spots, str) else len(spots),
+        "places": 1 if isinstance(places, str) else len(places),
     }
     count = max(counts.values()) if len(images) else 0
     if any(n not in (1, count) for n in counts.values()):
         listed = ", ".join(f"{n} {what}" for what, n in counts.items())
         raise ShapeError(f"got {listed}; wanted one for each image, or one for all")
-    return images.expand(count, *images.shape[1:]), units, spots
+    return images.expand(count, *images.shape[1:]), units, places
 
 
 def _integers(value: int | Sequence[int] | Tensor, name: str) -> Tensor:
@@ -217,10 +209,10 @@ def _integers(value: int | Sequence[int] | Tensor, name: str) -> Tensor:
     return numbers.to(torch.int64)
 
 
-def _started(
-    maps: Tensor, units: Tensor | None, spots: str | Tensor, layer: str
+def _select(
+    maps: Tensor, units: Tensor | None, places: str | Tensor, layer: str
 ) -> tuple[Tensor, Tensor]:
-    """The unit of each image, and where its signal starts, as a mask of the maps."""
+    """The unit of each image, and the activations that are sent down, as a mask of the maps."""
     count, channels, *sides = maps.shape
     flat = maps.reshape(count, channels, math.prod(sides))
     if units is None:
@@ -234,34 +226,34 @@ def _started(
         )
     image = torch.arange(count, device=maps.device)
     region = torch.zeros_like(flat, dtype=torch.bool)
-    if isinstance(spots, Tensor):
-        _require_fit(spots, sides, layer)
-    if isinstance(spots, Tensor) and spots.dtype == torch.bool:
-        region[image, units] = spots.to(maps.device).flatten(1)
-    elif isinstance(spots, Tensor):
-        region[image, units, (spots[:, 0] * sides[1] + spots[:, 1]).to(maps.device)] = True
-    elif spots == "all":
+    if isinstance(places, Tensor):
+        _require_fit(places, sides, layer)
+    if isinstance(places, Tensor) and places.dtype == torch.bool:
+        region[image, units] = places.to(maps.device).flatten(1)
+    elif isinstance(places, Tensor):
+        region[image, units, (places[:, 0] * sides[1] + places[:, 1]).to(maps.device)] = True
+    elif places == "all":
         region[image, units] = True
     else:
         region[image, units, flat[image, units].argmax(1)] = True
     return units, region.view(maps.shape)
 
 
-def _require_fit(spots: Tensor, sides: list[int], layer: str) -> None:
+def _require_fit(places: Tensor, sides: list[int], layer: str) -> None:
     """Refuse places outside the maps, and regions of another size."""
     if len(sides) != 2:
         raise OptionError(
             f"got a place in layer {layer!r}, which has no maps; leave the place out, or choose a "
             "layer with (C, h, w) of list_layers"
         )
-    if spots.dtype == torch.bool:
-        if list(spots.shape[1:]) != sides:
+    if places.dtype == torch.bool:
+        if list(places.shape[1:]) != sides:
             raise ShapeError(
-                f"got a region of {tuple(spots.shape[1:])} in layer {layer!r}, whose maps are "
+                f"got a region of {tuple(places.shape[1:])} in layer {layer!r}, whose maps are "
                 f"{tuple(sides)}; resize it to the maps"
             )
         return
-    for row, column in spots.tolist():
+    for row, column in places.tolist():
         if not (0 <= row < sides[0] and 0 <= column < sides[1]):
             raise OptionError(
                 f"got place ({row}, {column}) in layer {layer!r}, whose maps are {tuple(sides)}; "
@@ -269,9 +261,9 @@ def _require_fit(spots: Tensor, sides: list[int], layer: str) -> None:
             )
 
 
-def _places(region: Tensor, spots: str | Tensor) -> Tensor | None:
-    """The row and column of each image, (N, 2), where it has just one."""
-    whole = spots.dtype == torch.bool if isinstance(spots, Tensor) else spots == "all"
+def _row_and_column(region: Tensor, places: str | Tensor) -> Tensor | None:
+    """The place in each image, (N, 2), unless a region was asked for."""
+    whole = places.dtype == torch.bool if isinstance(places, Tensor) else places == "all"
     if region.dim() != 4 or whole:
         return None
     return region.nonzero()[:, 2:]

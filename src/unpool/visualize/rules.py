@@ -1,12 +1,13 @@
-"""The rules by which a signal goes down through a network, and what applies them to any model.
+"""The rules by which a signal goes back through a network, applied to any model.
 
 While a model runs, an `Interception` sees every tensor function it calls, whatever the spelling,
-and replaces those for which the rule asks. One backward pass then gives the projection. It belongs
-to the thread that entered it, and changes nothing in the model.
+and replaces those that the rule concerns. One backward pass then gives the projection. An
+interception belongs to the thread that entered it, and does not change the model.
 
 Letters of a rule's code, as in the authors' release: T or F for the forward mask, the switches, the
-rectified signal; then, if not the same, for response normalization passed over, and for positive
-weights only. Mahendran, Vedaldi 2016, "Salient deconvolutional networks".
+rectified signal; then, if they differ from the defaults T and F, for the identity in response
+normalization and for positive weights only. Mahendran, Vedaldi 2016, "Salient deconvolutional
+networks".
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -33,19 +34,19 @@ from unpool.visualize.functions import (
 OVERLAPS = ("sum", "overwrite", "center")
 """Where the signal of a max pooling goes, and what happens where windows overlap.
 
-"sum": to the maxima; what meets at one place adds up, as in back-propagation. "overwrite": to the
+"sum": to the maxima; signals of several windows add up, as in back-propagation. "overwrite": to the
 maxima; the last window in row-major order wins. "center": to the middle of each window.
 """
 
 
 class Rule(NamedTuple):
-    """What happens to the signal on its way down."""
+    """How layers pass the signal on its way down."""
 
-    mask: bool  #: a ReLU lets it pass only where its input was positive
-    rectify: bool  #: a ReLU lets it pass only where it is itself positive
+    mask: bool  #: a ReLU passes it only where its input was positive
+    rectify: bool  #: a ReLU passes only its positive part
     overlap: str = "sum"  #: one of `OVERLAPS`
-    lrn: str = "identity"  #: it passes response normalization as it is, or by the "gradient"
-    excite: bool = False  #: it passes only positive weights of convolutions and linear layers
+    lrn: str = "identity"  #: response normalization passes it unchanged, or by the "gradient"
+    excite: bool = False  #: convolutions and linear layers pass it by positive weights only
 
 
 RULES = {
@@ -62,11 +63,10 @@ _WAYS = (
     ("gradient", "take its derivative"),
     ("constant", "let no signal through"),
 )
-_MEANT = [word for word, _ in _WAYS]
 
 
 def find_rule(rule: str | Rule, overlap: str | None = None, lrn: str | None = None) -> Rule:
-    """A rule by its name or code, with other pooling or normalization if these are given.
+    """Look up a rule by its name or code, and replace its overlap or normalization if given.
 
     Args:
         rule: one of `RULES`, a code ("FTT" is deconvnet, "TTFF" saliency, "TTT" guided, "FFT"
@@ -103,42 +103,42 @@ def _decoded(code: str) -> Rule:
 
 
 class Interception(Replacement):
-    """While it is entered, tensor functions of this thread go down as the rule says.
+    """A context in which tensor functions of this thread pass the signal down by a rule.
 
-    Functions of what carries no gradient stay as they are, and so does all that is linear: batch
-    norm in evaluation, for one, goes down by its exact adjoint. PyTorch's normalizations other than
-    response normalization are differentiated; one made by hand of `pow` and `sqrt` has no rule.
+    Functions of tensors without a gradient are left alone, as are linear ones: batch norm in
+    evaluation mode, for one, uses its exact adjoint. PyTorch's normalizations other than response
+    normalization are differentiated; one written by hand with `pow` and `sqrt` has no rule.
 
     Args:
-        rule: where ReLU, pooling and response normalization lead the signal.
-        activations: what to do with functions that have no rule, by name ("silu", "sigmoid" ...),
-            or for all of them: "relu" treats them as one (but not what is nothing like it, such as
-            attention or a logarithm), "gradient" takes their derivative, "constant" lets no signal
-            through, so that a gate stays as it was.
+        rule: how ReLU, pooling and response normalization pass the signal.
+        activations: how functions without a rule are treated, by name ("silu", "sigmoid" ...) or
+            for all: "relu" treats them as a ReLU (except functions such as attention or the
+            logarithm), "gradient" takes their derivative, "constant" passes no signal, so that a
+            gate keeps its value.
 
     Raises:
-        OptionError: something else than these; and, while it is entered, from any function that has
-            no rule, naming it.
+        OptionError: an unknown treatment; and, within the context, a function without a rule, by
+            name.
     """
 
     def __init__(self, rule: Rule, activations: str | Mapping[str, str] | None = None) -> None:
         super().__init__()
         activations = activations or {}
         meant = [activations] if isinstance(activations, str) else activations.values()
-        if not set(meant) <= set(_MEANT):
+        if not set(meant) <= set(dict(_WAYS)):
             raise OptionError(
                 f"got activations={activations!r}; name 'relu', 'gradient' or 'constant' for each, "
                 "for example activations={'silu': 'relu'}"
             )
         self.rule, self.activations = rule, activations
-        self._plain = rule.mask and not rule.rectify  # then derivatives are what is wanted
+        self._plain = rule.mask and not rule.rectify  # the plain derivative
         self._seen = KNOWN if isinstance(activations, str) else KNOWN | activations.keys()
-        self._known: set[Any] = set()  # nodes of the graph whose derivative was asked for
+        self._known: set[Any] = set()  # autograd nodes whose derivative was asked for
 
     def stand_in(
         self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """A function that goes up as this one, and down as the rule says."""
+        """Compute a function with its own value, and the backward pass of the rule."""
         if name not in self._seen or (signal := next(signals(args, kwargs), None)) is None:
             return function(*args, **kwargs)
         if "max_pool" in name:
@@ -152,13 +152,13 @@ class Interception(Replacement):
         return self._activate(name, function, signal, args, kwargs)
 
     def require_rules(self, maps: Tensor) -> None:
-        """Refuse maps below which something nonlinear has no rule.
+        """Refuse maps that depend on a nonlinear function without a rule.
 
-        The last guard: it looks at the graph itself, and finds what hides inside compiled or
-        hand-written functions.
+        The last guard: it walks the autograd graph, and finds functions hidden inside compiled or
+        hand-written ones.
 
         Args:
-            maps: from which the signal is to go down, computed within the interception.
+            maps: the start of the signal, computed within the interception.
 
         Raises:
             OptionError: naming the function, or saying that the maps have no gradient.
@@ -208,7 +208,7 @@ class Interception(Replacement):
         if top is not None:
             return rectified(signal, call, self.rule.mask, self.rule.rectify, top)
         if name in SELECTING and not against_constant(args, kwargs):
-            return function(*args, **kwargs)  # the larger of two maps: switches, as in pooling
+            return function(*args, **kwargs)  # the derivative goes to the larger map, as in pooling
         meant = "gradient" if name in SMOOTH else self._meant(name)
         if meant == "relu" and name not in UNLIKE:
             return rectified(signal, call, self.rule.mask, self.rule.rectify)
@@ -222,7 +222,7 @@ class Interception(Replacement):
             return y
         first, *others = _WAYS if name not in UNLIKE else _WAYS[1:]
         raise OptionError(
-            f"the model calls {name}, for which this rule says nothing; pass "
+            f"the model calls {name}, which this rule does not cover; pass "
             f"activations={{{name!r}: {first[0]!r}}} to {first[1]}, "
             f"{', '.join(f'{word!r} to {what}' for word, what in others)}, or use "
             "rule='saliency'"
@@ -232,7 +232,7 @@ class Interception(Replacement):
 def _call(
     function: Callable[..., Any], signal: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Callable[[Tensor], Any]:
-    """The function of the one tensor that carries the signal."""
+    """The function with all arguments but the signal bound."""
 
     def call(x: Tensor) -> Any:
         return function(
@@ -244,25 +244,25 @@ def _call(
 
 
 def _detached(value: Any) -> Any:
-    """The same without gradients; of several, such as attention gives, each."""
+    """A tensor, or each of several as attention gives, without gradients."""
     if isinstance(value, tuple):
         return tuple(map(_detached, value))
     return value.detach() if isinstance(value, Tensor) else value
 
 
 def _excite(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The value with all weights, the way down with the positive ones."""
+    """The value with all weights, the backward pass with the positive ones."""
     value = function(*args, **kwargs).detach()
     if len(args) > 1:
         args = (args[0], args[1].clamp(min=0), *args[2:])
     else:
         kwargs = {**kwargs, "weight": kwargs["weight"].clamp(min=0)}
     down = function(*args, **kwargs)
-    return value + (down - down.detach())  # which is zero
+    return value + (down - down.detach())  # adds zero, and the gradient of `down`
 
 
 def _below(nodes: list[Any], stop: set[Any]) -> Iterator[Any]:
-    """The nodes of a graph from these down, without those in `stop` and what only they lead to."""
+    """The nodes reachable from these in an autograd graph without passing those in `stop`."""
     seen = set(stop)
     while nodes:
         node = nodes.pop()

@@ -1,7 +1,7 @@
-"""The shadow of a model: the same modules and weights in new shells, to be used and thrown away.
+"""Shadow copies: a model's modules in new objects that share its weights.
 
-What looks into a model runs its shadow, and puts hooks on that. So nothing is left behind in the
-model, even after an error, and two threads may look into one model at once.
+Analyses run and hook a shadow copy, so that the model itself is never changed, not even after an
+error, and several threads can analyze one model.
 """
 
 from functools import partial
@@ -15,13 +15,13 @@ from unpool.errors import OptionError
 
 
 def shadow_copy(model: nn.Module) -> nn.Module:
-    """The shadow of a model, in evaluation mode.
+    """Copy the modules of a model, in evaluation mode and without `torch.compile`.
 
-    Not compiled, since compiled functions hide what they compute. Weights share their memory with
-    the model's, but carry no gradient, so that no maps are kept for one; buffers are copied.
+    Weights share their memory with the model's but need no gradient, so that autograd saves no
+    maps for them; buffers are copied.
 
     Args:
-        model: any module; it stays as it is.
+        model: any module; it is not changed.
 
     Raises:
         OptionError: the model, or a part of it, is TorchScript.
@@ -38,6 +38,7 @@ def shadow_copy(model: nn.Module) -> nn.Module:
             "got a TorchScript model, which cannot be looked into; pass the Python model that it "
             "was made from"
         )
+    # all objects are made before their state, since modules refer to one another
     shells = {id(m): object.__new__(type(m)) for m in originals.values()}
     shadows = {key: shells[id(m)] for key, m in originals.items()}
     tensors: dict[int, Tensor] = {}
@@ -47,7 +48,7 @@ def shadow_copy(model: nn.Module) -> nn.Module:
 
 
 def _uncompiled(module: nn.Module) -> nn.Module:
-    """What `torch.compile` was given."""
+    """The module that `torch.compile` wrapped, or the module itself."""
     inner = getattr(module, "_orig_mod", module)
     return inner if isinstance(inner, nn.Module) else module
 
@@ -62,13 +63,13 @@ def _state(
     state["_modules"] = {k: shadows.get(id(v)) for k, v in module._modules.items()}
     state["_parameters"] = {k: _frozen(v, tensors) for k, v in module._parameters.items()}
     state["_buffers"] = {k: _copied(v, tensors) for k, v in module._buffers.items()}
-    state["_backward_hooks"], state["_backward_pre_hooks"] = {}, {}  # they are about training
+    state["_backward_hooks"], state["_backward_pre_hooks"] = {}, {}  # only for training
     state["training"], state["_compiled_call_impl"] = False, None
     return state
 
 
 def _moved(value: Any, shadows: dict[int, nn.Module]) -> Any:
-    """A plain attribute, with shadows in place of the modules in it."""
+    """A plain attribute, with the modules in it replaced by their shadows."""
     if isinstance(value, nn.Module):
         return shadows.get(id(value), value)
     if isinstance(value, MethodType):
@@ -88,23 +89,22 @@ def _moved(value: Any, shadows: dict[int, nn.Module]) -> Any:
 def _closed(
     function: FunctionType, cells: tuple[CellType, ...], shadows: dict[int, nn.Module]
 ) -> FunctionType:
-    """A function that was made within a method, such as a lambda, closed over the shadows."""
+    """A function defined within a method, such as a lambda, closed over the shadows."""
     moved = []
     for cell in cells:
         try:
             value = cell.cell_contents
-        except ValueError:  # nothing is in it yet
+        except ValueError:  # the cell is still empty
             value = None
         holds = isinstance(value, nn.Module | MethodType)
         moved.append(CellType(_moved(value, shadows)) if holds else cell)
     code, name, defaults = function.__code__, function.__name__, function.__defaults__
-    made = FunctionType(code, function.__globals__, name, defaults, tuple(moved))
-    made.__kwdefaults__ = function.__kwdefaults__
-    return made
+    copy = FunctionType(code, function.__globals__, name, defaults, tuple(moved))
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
 
 
 def _frozen(parameter: Tensor | None, tensors: dict[int, Tensor]) -> Tensor | None:
-    """The same values without a gradient, so that no maps are kept for it."""
     if parameter is None:
         return None
     frozen = nn.Parameter(parameter.detach(), requires_grad=False)

@@ -1,4 +1,4 @@
-"""The images with the strongest activations of each unit, found in one pass for all units."""
+"""Find the images with the strongest activations of each unit, in one pass for all units."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -11,18 +11,18 @@ from unpool.visualize.activations import ActivationRecorder, require_finite
 
 
 class TopActivations(NamedTuple):
-    """The strongest activations of the units of a layer, at most one an image.
+    """The strongest activations of C units of a layer, at most one an image, strongest first.
 
-    They are sorted by strength; of equal ones, the first image comes first.
+    Of equal ones, the first image comes first.
     """
 
     values: Tensor  #: (C, K) float32
-    images: Tensor  #: (C, K) int64, indices of the images in the order in which they came
+    images: Tensor  #: (C, K) int64, numbers of the images in the order in which they were given
     places: Tensor | None  #: (C, K, 2) int64, row and column; None for layers without feature maps
 
     @property
     def dead(self) -> int:
-        """How many units are never above zero."""
+        """The number of units that are never above zero."""
         return int((self.values[:, 0] <= 0).sum())
 
 
@@ -36,20 +36,19 @@ def top_activations(
 ) -> dict[str, TopActivations]:
     """Find the strongest activations of each unit, in one pass over the images for all layers.
 
-    The largest activation of each feature map of an image counts. The model runs no further than
-    the deepest of the layers, and no feature maps are kept: memory grows with the number of units,
-    not of images.
+    For each image, the maximum of a feature map counts. The model runs no further than the deepest
+    layer, and feature maps are not kept: memory grows with the number of units, not of images.
 
     Args:
         model: any module; it is not changed, and runs in evaluation mode.
         batches: preprocessed images, (N, C, H, W) each; or the tuples of a data loader, of which
             the first item is taken. Sizes may differ from batch to batch.
         layers: names from `list_layers`; their outputs are (N, C, h, w) or (N, C).
-        count: K, how many are kept of each unit; fewer if there are fewer images.
-        progress: called with the number of images seen so far.
+        count: K, activations kept of each unit; fewer if there are fewer images.
+        progress: called with the number of images done.
 
     Returns:
-        By layer, in the order in which the layers run.
+        Results by layer, in the order in which the layers run.
 
     Raises:
         OptionError: no such layer, another output, a count below 1, no images, or activations that
@@ -70,19 +69,19 @@ def top_activations(
     recorder, seen = ActivationRecorder(model, layers), 0
     kept: dict[str, _Strongest] = {}
 
-    def see(layer: str, maps: Tensor) -> None:
-        kept.setdefault(layer, _Strongest(layer, count)).take(maps, seen)
+    def visit(layer: str, maps: Tensor) -> None:
+        kept.setdefault(layer, _Strongest(layer, count)).update(maps, seen)
 
     with torch.no_grad():
         for batch in batches:
             images = batch if isinstance(batch, Tensor) else batch[0]
-            recorder.visit(images, see)
+            recorder.visit(images, visit)
             seen += len(images)
             if progress is not None:
                 progress(seen)
     if not seen:
         raise OptionError("got no images; wanted one or more")
-    return {layer: strongest.found() for layer, strongest in kept.items()}
+    return {layer: strongest.result() for layer, strongest in kept.items()}
 
 
 class _Strongest:
@@ -93,9 +92,9 @@ class _Strongest:
         self._values = self._images = self._places = torch.empty(0)
         self._mapped = False  # whether the layer has feature maps
 
-    def take(self, maps: Tensor, first: int) -> None:
-        """Take the output of the layer for a batch whose first image has the index `first`."""
-        rows = self._rows(maps)
+    def update(self, maps: Tensor, first: int) -> None:
+        """Merge the output of the layer for a batch whose first image has the number `first`."""
+        rows = self._row_maxima(maps)
         values = rows.amax(2).float()
         require_finite(f"layer {self.layer!r}", values)
         if not self._values.numel():
@@ -114,17 +113,17 @@ class _Strongest:
             return
         image, unit = better.nonzero().unbind(1)
         places = torch.zeros(*values.shape, 2, dtype=torch.int64, device=maps.device)
-        if maps.dim() == 4:  # places are searched only where they count
+        if maps.dim() == 4:  # only better activations need a place
             row = rows[image, unit].argmax(1)
             column = maps[image, unit, row].argmax(1)
             places[image, unit] = torch.stack([row, column], 1)
         numbers = torch.arange(first, first + len(values), device=maps.device)
         self._merge(values.T, numbers.expand(values.shape[1], -1), places.transpose(0, 1))
 
-    def _rows(self, maps: Tensor) -> Tensor:
-        """The largest activation of each row of each map, (N, C, h), or (N, C, 1) without maps.
+    def _row_maxima(self, maps: Tensor) -> Tensor:
+        """The maximum of each row of each map, (N, C, h), or (N, C, 1) without maps.
 
-        By rows, since a place is then found without going through a map again.
+        With these, a place is found without scanning a whole map again.
         """
         if maps.dim() not in (2, 4) or maps.is_complex() or 0 in maps.shape:
             raise OptionError(
@@ -133,12 +132,12 @@ class _Strongest:
             )
         if maps.dim() == 2:
             return maps[:, :, None]
-        if maps.is_contiguous(memory_format=torch.channels_last):  # 20 times as quick, laid out so
+        if maps.is_contiguous(memory_format=torch.channels_last):  # 20 times as fast in this layout
             return maps.permute(0, 2, 3, 1).amax(2).transpose(1, 2)
         return maps.amax(3)
 
     def _merge(self, values: Tensor, images: Tensor, places: Tensor) -> None:
-        """Keep the strongest of the old and the new; a stable sort leaves the old ones first."""
+        """Keep the strongest of the old and the new; the stable sort puts old ones first."""
         values = torch.cat([self._values, values], 1)
         self._values, order = values.sort(dim=1, descending=True, stable=True)
         self._values, order = self._values[:, : self.count], order[:, : self.count]
@@ -146,7 +145,7 @@ class _Strongest:
         both = torch.cat([self._places, places], 1)
         self._places = both.gather(1, order[:, :, None].expand(-1, -1, 2))
 
-    def found(self) -> TopActivations:
+    def result(self) -> TopActivations:
         """The result, on the CPU."""
         places = self._places.cpu() if self._mapped else None
         return TopActivations(self._values.cpu(), self._images.cpu(), places)

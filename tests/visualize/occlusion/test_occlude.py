@@ -272,7 +272,7 @@ def test_without_a_rule_there_is_no_projection(image, filled_net):
     model = filled_net(nn.Sequential(nn.Conv2d(3, 4, 5), nn.GELU(), nn.Flatten()))
     found = occlude(model, image, layer="1", window=12)
     assert found.projection is None
-    assert found.unprojected.startswith("the model calls gelu, for which this rule says nothing")
+    assert found.unprojected.startswith("the model calls gelu, which this rule does not cover")
     assert found.total == pytest.approx(
         float(model[:2](image).detach()[0, found.unit].sum()), rel=1e-5
     )

@@ -1,6 +1,7 @@
 """Occlusion of a segmentation: which pixels must be hidden for an object to be lost."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor, nn
 
 from unpool import Progress
 from unpool.errors import OptionError, ShapeError
-from unpool.segment.segmenter import Segmenter
 from unpool.vision.images import Labels, Pixels
 from unpool.visualize.activations import SCORE, ActivationRecorder, score_layer
 from unpool.visualize.occlusion.result import RegionOcclusion
@@ -22,9 +22,12 @@ from unpool.visualize.occlusion.window import (
     occluder_windows,
 )
 
+if TYPE_CHECKING:
+    from unpool.segment.segmenter import Segmenter
+
 
 def occlude_region(
-    model: nn.Module | Segmenter,
+    model: "nn.Module | Segmenter",
     image: Tensor | Pixels,
     *,
     target: int | None = None,
@@ -65,15 +68,15 @@ def occlude_region(
     """
     if batch < 1:
         raise OptionError(f"got batch={batch}; wanted 1 or more")
-    if isinstance(model, Segmenter):
-        if not isinstance(image, np.ndarray):
-            raise ShapeError("got a tensor for a Segmenter; wanted an image (H, W, 3) uint8, RGB")
-        label, size = _with_segmenter(model, image), (image.shape[0], image.shape[1])
-    else:
+    if isinstance(model, nn.Module):
         if not isinstance(image, Tensor):
             raise ShapeError("got an array for a model; wanted a tensor (1, C, H, W)")
         label = _with_model(model, image, baseline_image(baseline, image))
         size = (image.shape[2], image.shape[3])
+    else:
+        if not isinstance(image, np.ndarray):
+            raise ShapeError("got a tensor for a Segmenter; wanted an image (H, W, 3) uint8, RGB")
+        label, size = _with_segmenter(model, image), (image.shape[0], image.shape[1])
     windows = occluder_windows(size, window, stride)
     (before,) = label([(0, 0, 0, 0)])
     target = _target(before, target)
@@ -109,7 +112,7 @@ def _with_model(model: nn.Module, image: Tensor, baseline: Tensor) -> Label:
     return label
 
 
-def _with_segmenter(segmenter: Segmenter, image: Pixels) -> Label:
+def _with_segmenter(segmenter: "Segmenter", image: Pixels) -> Label:
     mean = np.rint(segmenter.mean[::-1]).astype(np.uint8)  # BGR to RGB
 
     def label(boxes: Sequence[Box]) -> list[Labels]:
