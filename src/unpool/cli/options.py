@@ -12,6 +12,9 @@ from unpool.cards import AGGREGATIONS
 from unpool.errors import OptionError
 from unpool.presets import CRF_PRESETS, EDECONVNET, ENSEMBLES, METHODS, PRECISIONS, PRESETS
 
+Option = Callable[[Any], Any]
+"""A decorator that gives an option to a command."""
+
 _OF_INSTANCES = ("preset", "proposals", "method", "aggregate", "batch")
 
 

@@ -25,7 +25,7 @@ def weights(tmp_path_factory) -> str:
 
 @pytest.fixture
 def run(capsys, tmp_path, monkeypatch, weights):
-    """Run a command in an empty folder; gives the code and both streams."""
+    """Run a command in an empty folder; returns the code and both streams."""
     monkeypatch.chdir(tmp_path)
 
     def run(command, *args):
@@ -39,7 +39,7 @@ def run(capsys, tmp_path, monkeypatch, weights):
 
 @pytest.fixture
 def printed(run):
-    """Run a command with --json successfully; gives the object that it prints."""
+    """Run a command with --json successfully; returns the object that it prints."""
 
     def printed(*args):
         code, out, err = run(*args, "--json")
@@ -51,7 +51,7 @@ def printed(run):
 
 @pytest.fixture
 def refused(run):
-    """Run a command that is refused, and writes nothing; gives the message."""
+    """Run a command that is refused, and writes nothing; returns the message."""
 
     def refused(text):
         before = set(Path().iterdir())

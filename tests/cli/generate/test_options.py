@@ -1,5 +1,8 @@
 """The options that the commands of `unpool generate` share."""
 
+import re
+import shlex
+
 import pytest
 
 from unpool.cli import main
@@ -23,3 +26,11 @@ def test_unusable_options(refused, args, message):
 def test_help(capsys, command):
     assert main(["generate", *command.split(), "--help"]) == 0
     assert f"Example: unpool generate {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", generate.commands)
+def test_examples_parse(command):
+    examples = re.findall(rf"unpool generate {command} (.*)", generate.commands[command].help)
+    assert examples
+    for example in examples:
+        generate.commands[command].make_context(command, shlex.split(example))

@@ -93,7 +93,7 @@ def nets(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(capsys, nets):
-    """Run a command, given as one text or as its words; gives the code and both streams."""
+    """Run a command, given as one text or as its words; returns the code and both streams."""
     model = f"--torch-model {nets}:layers --size 24"
 
     def run(*args):
@@ -108,7 +108,7 @@ def run(capsys, nets):
 
 @pytest.fixture
 def refused(run):
-    """Run a command that is refused; gives the message."""
+    """Run a command that is refused; returns the message."""
 
     def refused(*args):
         code, out, err = run(*args)

@@ -31,7 +31,7 @@ def test_correspond(run):
     assert result[0]["boxes"]["nose"].keys() == {"in/0.png", "in/2.png"}
 
 
-def test_what_correspond_cannot_read(run):
+def test_unreadable_images_are_skipped(run):
     Path("in/1.png").write_bytes(b"")
     box = "--part eye=10,10,20,20"
     text = f"correspond in/0.png in/1.png in/2.png MODEL {box} {box} {box} -o out"
@@ -40,7 +40,7 @@ def test_what_correspond_cannot_read(run):
     assert out[-1].startswith("2 images")
 
 
-def test_boxes_that_are_refused(run):
+def test_unusable_boxes(run):
     head = "image,part,x0,y0,x1,y1\n0.png,eye,9,9,20,20\n1.png,eye,9,9,20,20\n"
     for more, message in (
         ("./0.png,eye,1,1,9,9\n", "whose entry 3 is a second box of eye in ./0.png"),
@@ -64,7 +64,7 @@ def test_boxes_that_are_refused(run):
         ("correspond MODEL --boxes bad.json", "cannot be read"),
     ],
 )
-def test_what_is_refused(refused, args, message):
+def test_unusable_options(refused, args, message):
     Path("bad.csv").write_text("image,x0\n0.png,3\n")
     Path("bad.json").write_text("[")
     assert message in refused(args)

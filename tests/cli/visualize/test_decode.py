@@ -29,7 +29,7 @@ def test_decode(run, tiny):
     assert out[0].startswith(f"in/0.png: class {label}, ")
 
 
-def test_a_class_that_is_not_there(run, refused, filled, tmp_path):
+def test_missing_classes(run, refused, filled, tmp_path):
     net = filled(DeconvNet(3, ((1, 4), (1, 6)), None, 32))
     net.score.bias.data[2] = -1e6
     card = {"classes": ["ground", "cat", "dog"]}
@@ -56,5 +56,5 @@ def test_a_class_that_is_not_there(run, refused, filled, tmp_path):
         ("decode --weights TINY", "got no input; name files"),
     ],
 )
-def test_what_is_refused(refused, tiny, args, message):
+def test_unusable_options(refused, tiny, args, message):
     assert message in refused(args.replace("TINY", tiny))

@@ -66,5 +66,5 @@ def test_evolve_weights(run, tmp_path):
         ("evolve in --checkpoint e.pt MODEL", "e.pt"),
     ],
 )
-def test_what_is_refused(refused, args, message):
+def test_unusable_options(refused, args, message):
     assert message in refused(args)

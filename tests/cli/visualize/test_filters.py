@@ -30,6 +30,6 @@ def test_filters(run):
         ("filters MODEL --layer 0 broken.png", "none of 1 images can be used"),
     ],
 )
-def test_what_is_refused(refused, args, message):
+def test_unusable_options(refused, args, message):
     Path("broken.png").write_bytes(b"")
     assert message in refused(args)

@@ -48,5 +48,5 @@ def test_a_class_by_name(run, tmp_path):
         ("invariance MODEL", "got no input"),
     ],
 )
-def test_what_is_refused(refused, args, message):
+def test_unusable_options(refused, args, message):
     assert message in refused(args)

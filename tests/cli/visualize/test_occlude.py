@@ -20,7 +20,7 @@ def tiny(tmp_path_factory, filled) -> str:
 
 @pytest.fixture
 def run(run):
-    """Run the command; gives the code and both streams."""
+    """Run the command; returns the code and both streams."""
     Path("in/0.png").rename("a.png")
     return lambda *args: run("occlude", *args)
 
@@ -133,7 +133,7 @@ def test_list_layers(run):
         (["--classes", "none.txt"], "'none.txt' does not exist"),
     ],
 )
-def test_mistakes(run, options, message):
+def test_unusable_options(run, options, message):
     model = ["--torch-model", "NETS:chain", "--size", 32]
     code, out, err = run("a.png", *model, *options, "-o", "out")
     assert (code, out, len(err)) == (2, [], 1)
@@ -141,7 +141,7 @@ def test_mistakes(run, options, message):
     assert not Path("out").exists()
 
 
-def test_mistakes_with_a_network_that_segments(run, tiny):
+def test_unusable_options_of_a_network_that_segments(run, tiny):
     code, _, err = run("a.png", "--weights", tiny, "--layer", "trunk")
     assert (code, "got --layer for a network that segments" in err[0]) == (2, True)
     code, _, err = run("a.png", "--weights", tiny, "--rule", "guided")

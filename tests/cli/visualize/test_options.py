@@ -31,7 +31,7 @@ def test_layers_are_listed(run, tiny):
         ("top in --weights nowhere", "got weights 'nowhere'; wanted"),
     ],
 )
-def test_what_is_refused(refused, tiny, args, message):
+def test_unusable_options(refused, tiny, args, message):
     assert message in refused(args.replace("TINY", tiny))
 
 

@@ -60,7 +60,7 @@ def test_project_a_foreign_model(run):
     assert all(record["place"] is record["box"] is None for record in result["projections"])
 
 
-def test_what_cannot_be_read_is_passed_over(run, tiny, monkeypatch):
+def test_unreadable_images_are_skipped(run, tiny, monkeypatch):
     Path("in/1.png").write_bytes(Path("in/0.png").read_bytes()[:60])
     stdin = io.TextIOWrapper(io.BytesIO(Path("in/0.png").read_bytes()))
     monkeypatch.setattr(sys, "stdin", stdin)
@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_passed_over(run, tiny, monkeypatch):
     assert (code, len(out), len(err)) == (3, 5, 3)
 
 
-def test_no_input_is_written_over(refused, tiny):
+def test_inputs_are_not_overwritten(refused, tiny):
     Path("out").mkdir()
     image = Path("out/0.trunk.png")
     image.write_bytes(Path("in/0.png").read_bytes())
@@ -148,5 +148,5 @@ def test_project_scores(run, tiny):
         ),
     ],
 )
-def test_what_is_refused(refused, tiny, args, message):
+def test_unusable_options(refused, tiny, args, message):
     assert message in refused(args.replace("TINY", tiny))

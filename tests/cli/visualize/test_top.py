@@ -44,7 +44,7 @@ def test_top_of_labeled_data(run, data):
     assert len(json.loads(Path("out/top.json").read_text())["images"]) < 10
 
 
-def test_models_stay_as_they_are(run, nets, monkeypatch):
+def test_models_are_not_changed(run, nets, monkeypatch):
     made = []
     load = torch.nn.Module.eval
     monkeypatch.setattr(torch.nn.Module, "eval", lambda self: made.append(self) or load(self))
@@ -64,6 +64,6 @@ def test_models_stay_as_they_are(run, nets, monkeypatch):
         ("top in --weights TINY --unit 1 --shown 3", "got --unit and --shown"),
     ],
 )
-def test_what_is_refused(refused, tiny, args, message):
+def test_unusable_options(refused, tiny, args, message):
     assert message in refused(args.replace("TINY", tiny))
     assert not Path("top/index.html").exists()

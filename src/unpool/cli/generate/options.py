@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool.cli import console
-from unpool.cli.options import DEVICE, JSON, QUIET, typed
+from unpool.cli.options import DEVICE, JSON, QUIET, Option, typed
 
 if TYPE_CHECKING:
     from unpool.generate import GeneratedImage, Generator, Style
     from unpool.vision.images import Pixels
-
-Option = Callable[[Any], Any]
-"""A decorator that gives an option to a command."""
 
 IMAGES, ANIMATIONS = (".png", ".jpg", ".jpeg"), (".gif", ".mp4")
 

@@ -4,15 +4,12 @@ import csv
 import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from unpool.cli.visualize.options import LAYERS, Job, command
+from unpool.cli.visualize.options import Job, command, layer_options
 from unpool.errors import OptionError
-
-if TYPE_CHECKING:
-    from unpool.visualize.preprocessing import LoadedModel
 
 Parts = dict[str, dict[Path, tuple[float, ...]]]
 _COLUMNS = ("image", "part", "x0", "y0", "x1", "y1")
@@ -34,7 +31,7 @@ _COLUMNS = ("image", "part", "x0", "y0", "x1", "y1")
         help="Instead of INPUTS and --part: a .csv with the columns image,part,x0,y0,x1,y1, or a "
         ".json with a list of such objects. Images are relative to the folder of the file.",
     ),
-    *LAYERS,
+    *layer_options("see above"),
     click.option(
         "--draws",
         type=click.IntRange(min=0),
@@ -48,7 +45,6 @@ _COLUMNS = ("image", "part", "x0", "y0", "x1", "y1")
     ),
 )
 def correspond(
-    loaded: "LoadedModel",
     job: Job,
     parts: tuple[str, ...],
     layers: tuple[str, ...],
@@ -81,7 +77,7 @@ def correspond(
     else:
         given = _read(boxes)
     with job.working("occluding") as update:
-        found = application(loaded, given, layers, progress=update, **options)
+        found = application(job.loaded, given, layers, progress=update, **options)
     found.save(job.output)
     line = f"{len(found.images)} images, into {job.output / 'correspondence.png'}"
     return job.report(found.to_dict(), found.failed, line, found.table())

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     ),
 )
 def decode(
-    loaded: "LoadedModel",
     job: Job,
     name: str | None = None,
     unit: int | None = None,
@@ -73,6 +72,7 @@ def decode(
             f"got --crop {','.join(f'{v:g}' for v in crop)}; wanted the left, upper, right and "
             "lower side in whole pixels, such as 40,30,260,250"
         )
+    loaded = job.loaded
     label = None if name is None else loaded.find_class(name)
     _try(loaded, label, unit)
 
@@ -86,7 +86,7 @@ def decode(
         return {**record, "file": str(file)}
 
     def files(stem: Path) -> list[Path]:
-        return [stem.with_name(stem.name + suffix) for suffix in (".png", ".json")]
+        return [Path(f"{stem}{suffix}") for suffix in (".png", ".json")]
 
     return job.each_image("decoding", make, _text, files)
 

@@ -6,20 +6,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool.cli.options import FROM_ONE, several_units
-from unpool.cli.visualize.options import LABELED, LAYERS, RULE, Job, command, only_one
+from unpool.cli.visualize.options import (
+    LABELED,
+    PROJECTION,
+    Job,
+    command,
+    layer_options,
+    only_one,
+    pop_given,
+)
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
     from unpool.visualize.checkpoints import Checkpoint
 
 
-def _load(options: dict[str, Any]) -> "list[Checkpoint]":
+def _checkpoints(options: dict[str, Any]) -> "list[Checkpoint]":
     """The checkpoints; the options that say how to load them are removed."""
     from unpool.visualize.checkpoints import checkpoints_of_run, named_checkpoints
 
     run, paths = options.pop("run", None), options.pop("paths")
-    names = ("weights", "torch_model", "preprocess", "size", "device")
-    given = {name: options.pop(name) for name in names if name in options}
+    given = pop_given(options, "weights", "torch_model", "preprocess", "size", "device")
     only_one({"--run": run, "--checkpoint": paths})
     if paths:
         return named_checkpoints(paths, **given)
@@ -52,7 +59,7 @@ def _load(options: dict[str, Any]) -> "list[Checkpoint]":
         help="Instead of --run, a folder of weights, or a file of tensors of the model that "
         "--torch-model or --weights names; repeat it for each checkpoint, in order.",
     ),
-    *LAYERS,
+    *layer_options(),
     several_units("A map to show; repeatable.  [default: random ones]"),
     click.option("--shown", type=FROM_ONE, help="Number of maps shown per layer.  [default: 6]"),
     click.option(
@@ -62,11 +69,10 @@ def _load(options: dict[str, Any]) -> "list[Checkpoint]":
         help="Seed of the random choice of maps.  [default: 0]",
     ),
     click.option("--batch", type=FROM_ONE, help="Images at a time.  [default: 32]"),
-    *RULE,
-    load=_load,
+    *PROJECTION,
+    checkpoints=_checkpoints,
 )
 def evolve(
-    checkpoints: "list[Checkpoint]",
     job: Job,
     layers: tuple[str, ...],
     data: Path | None = None,
@@ -95,7 +101,7 @@ def evolve(
     images = job.images(data, split)
     only_one({"--unit": options["units"], "--shown": options.get("shown")})
     with job.working("searching") as update:
-        found = application(checkpoints, images, layers, progress=update, **options)
+        found = application(job.checkpoints, images, layers, progress=update, **options)
     found.save(job.output)
     jumps = [(one.layer, one.units, int(one.jumps.sum())) for one in found.layers]
     facts = {

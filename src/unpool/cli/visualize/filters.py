@@ -10,7 +10,6 @@ from unpool.cli.visualize.options import LIST_LAYERS, Job, command
 
 if TYPE_CHECKING:
     from unpool.visualize.filters import FilterReport
-    from unpool.visualize.preprocessing import LoadedModel
 
 
 @command(
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     ),
     click.option("--batch", type=FROM_ONE, help="Images at a time.  [default: 8]"),
 )
-def filters(loaded: "LoadedModel", job: Job, layer: str | None = None, **options: Any) -> int:
+def filters(job: Job, layer: str | None = None, **options: Any) -> int:
     """Show the filters of the first layer, and find dead and dominant ones in all layers.
 
     INPUTS are optional: images, folders, patterns, or lists of paths (.txt). With them, maps that
@@ -49,7 +48,7 @@ def filters(loaded: "LoadedModel", job: Job, layer: str | None = None, **options
 
     images = job.images() if job.inputs else []
     with job.working("inspecting") as update:
-        found = inspect_filters(loaded, layer, images, progress=update, **options)
+        found = inspect_filters(job.loaded, layer, images, progress=update, **options)
     found.save(job.output)
     seen = found.coverage
     bands = [f"{name} {percent(getattr(seen, name))} %" for name in ("low", "mid", "high")]

@@ -1,15 +1,12 @@
 """`unpool visualize invariance`: what shifts, scales and rotations do to features."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from unpool.cli.options import numbers
-from unpool.cli.visualize.options import LAYERS, Job, Option, command
+from unpool.cli.options import Option, numbers
+from unpool.cli.visualize.options import Job, command, layer_options
 from unpool.errors import OptionError
-
-if TYPE_CHECKING:
-    from unpool.visualize.preprocessing import LoadedModel
 
 
 def _range(name: str, what: str, default: str) -> Option:
@@ -23,7 +20,7 @@ def _range(name: str, what: str, default: str) -> Option:
 
 @command(
     "invariance",
-    *LAYERS,
+    *layer_options("see above"),
     _range("translation", "Pixels downward.", "-60,60,5 in 224 pixels"),
     _range("scale", "Ratios.", "1,1.8,0.05"),
     _range("rotation", "Degrees counterclockwise.", "0,360,15"),
@@ -35,7 +32,6 @@ def _range(name: str, what: str, default: str) -> Option:
     ),
 )
 def invariance(
-    loaded: "LoadedModel",
     job: Job,
     layers: tuple[str, ...],
     label: str | None = None,
@@ -64,10 +60,10 @@ def invariance(
     if values := {kind: _steps(kind, ranges[kind]) for kind in TRANSFORMS if kind in ranges}:
         chosen["values"] = values
     if label is not None:
-        chosen["label"] = loaded.find_class(label)
+        chosen["label"] = job.loaded.find_class(label)
     images = job.images()
     with job.working("transforming") as update:
-        found = measure_invariance(loaded, images, layers, progress=update, **chosen)
+        found = measure_invariance(job.loaded, images, layers, progress=update, **chosen)
     found.save(job.output)
     line = f"{len(found.images)} images, into {job.output / 'invariance.png'}"
     return job.report(found.to_dict(), found.failed, line)

@@ -11,7 +11,7 @@ from unpool.cli.console import print_error
 from unpool.cli.images import Record
 from unpool.cli.messages import with_flags
 from unpool.cli.options import FROM_ONE
-from unpool.cli.visualize.options import LIST_LAYERS, Job, activations_option, command
+from unpool.cli.visualize.options import LIST_LAYERS, RULE, Job, activations_option, command
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
@@ -54,17 +54,13 @@ if TYPE_CHECKING:
         type=FROM_ONE,
         help="Pixels between positions of the occluder.  [default: half the occluder]",
     ),
-    click.option(
-        "--rule",
-        metavar="deconvnet|guided|saliency|CODE",
-        help="For the projection, as in `unpool visualize project`.  [default: deconvnet]",
-    ),
+    RULE,
     activations_option(
         "For the projection: treatment of functions that have no rule.  [default: leave the "
         "projection out]"
     ),
 )
-def occlude(loaded: "LoadedModel", job: Job, names: Path | None = None, **options: Any) -> int:
+def occlude(job: Job, names: Path | None = None, **options: Any) -> int:
     """Slide a gray square over images, and measure how the prediction changes.
 
     INPUTS are images, folders, patterns, lists of paths (.txt), or - for the standard input.
@@ -88,6 +84,7 @@ def occlude(loaded: "LoadedModel", job: Job, names: Path | None = None, **option
     """
     from unpool.visualize.occlusion.result import Occlusion
 
+    loaded = job.loaded
     if names is not None:
         loaded = replace(loaded, classes=_read_names(names))
     run = _runner(loaded, options, job.quiet or job.as_json)
@@ -96,7 +93,7 @@ def occlude(loaded: "LoadedModel", job: Job, names: Path | None = None, **option
         crop = loaded.preprocessing.crop(source.read())
         found = run(loaded.prepare([crop]), progress)
         order = (loaded.preprocessing.order,) if isinstance(found, Occlusion) else ()
-        files = found.save(_file(stem), crop, loaded.classes, *order)
+        files = found.save(Path(f"{stem}.occlusion"), crop, loaded.classes, *order)
         facts = found.to_dict()
         kept = ("class", "value", "lowest", "lowest_box", "exact incremental", "unprojected")
         record = {"figure": str(files[0]), "facts": str(files[1])}
@@ -104,13 +101,9 @@ def occlude(loaded: "LoadedModel", job: Job, names: Path | None = None, **option
         return {**record, "name": loaded.class_name(found.target)}
 
     def files(stem: Path) -> list[Path]:
-        return [_file(stem, suffix) for suffix in (".png", ".json")]
+        return [Path(f"{stem}.occlusion{suffix}") for suffix in (".png", ".json")]
 
     return job.each_image("occluding", make, _text, files)
-
-
-def _file(stem: Path, suffix: str = "") -> Path:
-    return stem.with_name(f"{stem.name}.occlusion{suffix}")
 
 
 def _read_names(path: Path) -> tuple[str, ...]:

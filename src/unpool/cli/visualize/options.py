@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import cached_property, partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import click
 
 from unpool.cli import console
 from unpool.cli.images import Record, each_image
-from unpool.cli.options import DEVICE, JSON, QUIET, Folder, choice, make_folder, typed
+from unpool.cli.options import DEVICE, JSON, QUIET, Folder, Option, choice, make_folder, typed
 from unpool.cli.progress import Update, progress
 from unpool.errors import OptionError
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from unpool.vision.sources import Source
     from unpool.visualize.checkpoints import Checkpoint
     from unpool.visualize.preprocessing import LoadedModel
-
-Option = Callable[[Any], Any]
-"""A decorator that gives an option to a command."""
 
 
 def only_one(given: Mapping[str, object]) -> None:
@@ -89,23 +86,25 @@ LABELED: tuple[Option, ...] = (
     click.option("--split", metavar="NAME", help="The split of --data to use.  [default: all]"),
 )
 LIST_LAYERS = click.option("--list-layers", is_flag=True, help="List the layers and exit.")
-LAYERS: tuple[Option, ...] = (
-    click.option(
-        "--layer",
-        "layers",
-        multiple=True,
-        metavar="NAME",
-        help="A layer, see --list-layers; repeatable.  [default: the last of each stage]",
-    ),
-    LIST_LAYERS,
+
+
+def layer_options(default: str = "the last of each stage") -> tuple[Option, ...]:
+    """The options for several layers."""
+    text = f"A layer, see --list-layers; repeatable.  [default: {default}]"
+    return (
+        click.option("--layer", "layers", multiple=True, metavar="NAME", help=text),
+        LIST_LAYERS,
+    )
+
+
+RULE = click.option(
+    "--rule",
+    metavar="deconvnet|guided|saliency|CODE",
+    help="How signals pass backward through ReLU and pooling; a code is one of Mahendran and "
+    "Vedaldi's, such as TTF.  [default: deconvnet]",
 )
-RULE: tuple[Option, ...] = (
-    click.option(
-        "--rule",
-        metavar="deconvnet|guided|saliency|CODE",
-        help="How signals pass backward through ReLU and pooling; a code is one of Mahendran and "
-        "Vedaldi's, such as TTF.  [default: deconvnet]",
-    ),
+PROJECTION: tuple[Option, ...] = (
+    RULE,
     choice(
         "--overlap",
         ["sum", "overwrite", "center"],
@@ -122,20 +121,30 @@ RULE: tuple[Option, ...] = (
         "Treatment of functions that have no rule, such as silu: as a ReLU, by their derivative, "
         "or with nothing passing through; for all, or by name. Repeatable."
     ),
-    click.option("--color/--gray", default=None, help="Colors of projections.  [default: color]"),
+    click.option(
+        "--color/--gray",
+        default=None,
+        help="Projections in color, or the sum of their channels.  [default: color]",
+    ),
 )
 
 
 @dataclass(frozen=True)
 class Job:
-    """The inputs and the output folder of a command, and how it reports."""
+    """What a command works on: checkpoints of a network, inputs and an output folder."""
 
+    checkpoints: "list[Checkpoint]"  #: a single one, except for the command evolve
     inputs: tuple[str, ...]
     output: Path
     as_json: bool
     quiet: bool
     unusable: dict[str, str] = field(default_factory=dict)  #: inputs without images, and why
     start: float = field(default_factory=time.perf_counter)
+
+    @cached_property
+    def loaded(self) -> "LoadedModel":
+        """The model, at the first checkpoint."""
+        return self.checkpoints[0].load()
 
     def images(self, data: Path | None = None, split: str | None = None) -> list[Path]:
         """The files of INPUTS or of --data; those that cannot be used are noted in `unusable`."""
@@ -217,27 +226,34 @@ class Job:
         return each_image(found, make_one, text, what=what, as_json=self.as_json, quiet=self.quiet)
 
 
-def take_model(options: dict[str, Any]) -> "LoadedModel":
-    """Load the model that the options of `MODEL` name, and remove them from the dictionary."""
-    names = ("weights", "torch_model", "preprocess", "size", "device")
-    given = {name: options.pop(name) for name in names if name in options}
-    only_one({f"--{n.replace('_', '-')}": given.get(n) for n in names[:2]})
+def pop_given(options: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Remove some options from a dictionary; returns those that were in it."""
+    return {name: options.pop(name) for name in names if name in options}
+
+
+def _checkpoints(options: dict[str, Any]) -> "list[Checkpoint]":
+    """The model that the options of `MODEL` name; they are removed."""
+    from unpool.visualize.checkpoints import Checkpoint
     from unpool.visualize.preprocessing import load_model
 
-    return load_model(**given)
+    given = pop_given(options, "weights", "torch_model", "preprocess", "size", "device")
+    only_one({"--weights": given.get("weights"), "--torch-model": given.get("torch_model")})
+    return [Checkpoint("", partial(load_model, **given))]
 
 
 def command(
-    output: str, *options: Option, load: Callable[[dict[str, Any]], Any] = take_model
+    output: str,
+    *options: Option,
+    checkpoints: Callable[[dict[str, Any]], "list[Checkpoint]"] = _checkpoints,
 ) -> Callable[[Callable[..., int]], click.Command]:
-    """Make a command of a function `(model, job, **options)`, which returns the exit code.
+    """Make a command of a function `(job, **options)`, which returns the exit code.
 
     Only options that were typed are passed on; the defaults are those of the application.
 
     Args:
         output: the default output folder.
         options: besides those that all commands have.
-        load: makes the model, and removes the options that it uses.
+        checkpoints: finds the checkpoints, and removes the options that it uses.
     """
     shared: tuple[Option, ...] = (
         click.option(
@@ -263,11 +279,9 @@ def command(
             list_layers: bool = False,
             **options: Any,
         ) -> int:
-            job, given = Job(inputs, output, as_json, quiet), typed(options)
-            model = load(given)
-            if list_layers:
-                return _print_layers(model, as_json)
-            return function(model, job, **given)
+            given = typed(options)
+            job = Job(checkpoints(given), inputs, output, as_json, quiet)
+            return _print_layers(job) if list_layers else function(job, **given)
 
         for option in reversed((click.argument("inputs", nargs=-1), *options, *MODEL, *shared)):
             run = option(run)
@@ -276,12 +290,11 @@ def command(
     return decorate
 
 
-def _print_layers(model: "LoadedModel | list[Checkpoint]", as_json: bool) -> int:
+def _print_layers(job: Job) -> int:
     from unpool.visualize.activations import list_layers
 
-    loaded = model[0].load() if isinstance(model, list) else model  # all states have one network
-    found = list_layers(loaded.model, loaded.trial_image())
-    if as_json:
+    found = list_layers(job.loaded.model, job.loaded.trial_image())
+    if job.as_json:
         for layer in found:
             console.print_json({**layer._asdict(), "shape": list(layer.shape)})
     else:

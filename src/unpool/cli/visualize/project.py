@@ -8,19 +8,18 @@ import click
 from unpool.cli.console import percent
 from unpool.cli.images import Record
 from unpool.cli.options import position, several_units
-from unpool.cli.visualize.options import LAYERS, RULE, Job, command
+from unpool.cli.visualize.options import PROJECTION, Job, command, layer_options
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
     from unpool import Progress
     from unpool.vision.sources import Source
-    from unpool.visualize.preprocessing import LoadedModel
     from unpool.visualize.projections import ProjectionWriter, ScoreWriter
 
 
 @command(
     "projected",
-    *LAYERS,
+    *layer_options(),
     several_units("A map to project, from 0; repeatable.  [default: the strongest]"),
     click.option(
         "--place",
@@ -36,9 +35,9 @@ if TYPE_CHECKING:
         help="With --layer score: a class whose score is projected, from all places where it is "
         "predicted; repeatable.  [default: all predicted classes but background]",
     ),
-    *RULE,
+    *PROJECTION,
 )
-def project(loaded: "LoadedModel", job: Job, **options: Any) -> int:
+def project(job: Job, **options: Any) -> int:
     """Project activations down to the pixels that excite them.
 
     INPUTS are images, folders, patterns, lists of paths (.txt), or - for the standard input.
@@ -61,7 +60,7 @@ def project(loaded: "LoadedModel", job: Job, **options: Any) -> int:
     Example: unpool visualize project photo.jpg --layer trunk.stages.4 --unit 7 -o out
              unpool visualize project photo.jpg --layer score --class dog -o out
     """
-    writer = _writer(loaded, **options)
+    writer = _writer(job, **options)
 
     def make(source: "Source", stem: Path, _: "Progress") -> Record:
         return writer.write(source.read(), stem)
@@ -70,7 +69,7 @@ def project(loaded: "LoadedModel", job: Job, **options: Any) -> int:
 
 
 def _writer(
-    loaded: "LoadedModel",
+    job: Job,
     layers: tuple[str, ...],
     units: tuple[int, ...],
     classes: tuple[str, ...],
@@ -79,6 +78,8 @@ def _writer(
     """The writer for units of layers, or for scores of classes."""
     from unpool.visualize.activations import SCORE, list_layers
     from unpool.visualize.projections import ProjectionWriter, ScoreWriter
+
+    loaded = job.loaded
 
     def is_module() -> bool:
         return SCORE in [layer.name for layer in list_layers(loaded.model, loaded.trial_image())]

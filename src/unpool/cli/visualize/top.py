@@ -1,29 +1,25 @@
 """`unpool visualize top`: the images that excite each map most."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from unpool.cli.options import FROM_ONE, several_units
-from unpool.cli.visualize.options import LABELED, LAYERS, RULE, Job, command, only_one
-
-if TYPE_CHECKING:
-    from unpool.visualize.preprocessing import LoadedModel
+from unpool.cli.visualize.options import LABELED, PROJECTION, Job, command, layer_options, only_one
 
 
 @command(
     "top",
     *LABELED,
-    *LAYERS,
+    *layer_options(),
     several_units("A map to show; repeatable.  [default: evenly spaced ones]"),
     click.option("--shown", type=FROM_ONE, help="Number of maps shown per layer.  [default: 16]"),
     click.option("--count", type=FROM_ONE, help="Number of images per map.  [default: 9]"),
     click.option("--batch", type=FROM_ONE, help="Images at a time.  [default: 8]"),
-    *RULE,
+    *PROJECTION,
 )
 def top(
-    loaded: "LoadedModel",
     job: Job,
     layers: tuple[str, ...],
     data: Path | None = None,
@@ -37,7 +33,7 @@ def top(
     projections beside the patches they come from.
 
     OUTPUT/index.html is a page to browse, OUTPUT/top.json has all results, and
-    OUTPUT/LAYER/UNIT.png are the figures; figures of an earlier run are removed.
+    OUTPUT/LAYER/UNIT.png are the figures; outdated figures are removed.
 
     Unreadable images are reported and skipped (exit code 3).
 
@@ -52,7 +48,7 @@ def top(
     images = job.images(data, split)
     only_one({"--unit": options["units"], "--shown": options.get("shown")})
     with job.working("searching") as update:
-        found = make_gallery(loaded, images, job.output, layers, progress=update, **options)
+        found = make_gallery(job.loaded, images, job.output, layers, progress=update, **options)
     layer_facts = [
         {"layer": layer, "units": len(strongest.values), "dead": strongest.dead}
         for layer, strongest in found.tops.items()
