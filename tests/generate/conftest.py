@@ -1,4 +1,4 @@
-"""A small network that draws, with random weights that let something be seen."""
+"""A small generator whose random weights give visible images."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ NAMES = ["armchair", "bar_stool", "folding_chair", "stool"]
 
 
 def made(streams: int = 2) -> GenerativeNet:
-    """Large enough values that codes matter, about the middle of the range."""
+    """Weights large enough for codes to matter, with outputs in the middle of the range."""
     torch.manual_seed(streams)
     sizes = {"code": 8, "shared": 12, "widths": (6, 5), "mask_widths": (4, 3)}
     net = GenerativeNet(len(NAMES), 32, streams, 28, **sizes)

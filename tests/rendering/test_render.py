@@ -70,9 +70,9 @@ def test_a_sphere_covers_the_circle_of_its_tangents():
     frame = frame_views(ball, VIEWS)
     radius = 1 / np.sqrt(3)  # in radii of the sphere around its box
     tangent = radius / np.sqrt(DISTANCE**2 - radius**2)
-    share = np.pi * tangent**2 / (2 * frame.half) ** 2
+    fraction = np.pi * tangent**2 / (2 * frame.half) ** 2
     for image in render_views(ball, VIEWS, 64):
-        assert (image[..., 3] / 255).mean() == pytest.approx(share, rel=0.01)
+        assert (image[..., 3] / 255).mean() == pytest.approx(fraction, rel=0.01)
 
 
 def test_points_are_projected_as_by_opencv():

@@ -118,7 +118,7 @@ def nearest_view(azimuths: Sequence[float], azimuth: float) -> int:
     2
     """
     distances = [abs((a - azimuth + 180) % 360 - 180) for a in azimuths]
-    return int(np.argmin(np.round(distances, 6)))
+    return int(np.argmin(np.round(distances, 6)))  # equal distances, in spite of rounding errors
 
 
 def blend(images: Array, azimuths: Sequence[float], azimuth: float) -> Array:

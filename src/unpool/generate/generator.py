@@ -70,6 +70,7 @@ class Generator:
             )
         self.device = find_device(device)
         self.model = model.eval().to(self.device)
+        # the memory format in which convolutions are fastest
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.styles = list(styles)
         self.size: int = model.size  #: side of the images in pixels

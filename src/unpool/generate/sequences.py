@@ -11,6 +11,7 @@ from torch import Tensor
 from unpool.errors import OptionError, suggest
 from unpool.generate.generator import Generator, Style
 from unpool.generate.result import GeneratedImage
+from unpool.generate.transformations import LENGTH
 
 MORPH_FRACTIONS = (1.0, 0.65, 0.57, 0.5, 0.43, 0.35, 0.0)
 """The authors' fractions of the first style: near the middle, small steps change much."""
@@ -22,13 +23,6 @@ class Change(NamedTuple):
     factors: tuple[tuple[int, float], ...]  #: indices among the 28 numbers, and a factor for each
     low: float  #: the authors' range, which exceeds that of training
     high: float
-
-    def encode(self, amount: float) -> Tensor:
-        """The transformation as the network takes it, (28,)."""
-        encoded = torch.zeros(28)
-        for index, factor in self.factors:
-            encoded[index] = amount * factor
-        return encoded
 
 
 _LOG_ZOOM, _LOG_STRETCH = math.log(1.8), math.log(1.5)
@@ -58,9 +52,10 @@ def encode_changes(amounts: Sequence[tuple[str, float]]) -> Tensor:
     >>> encode_changes([("angle", 0.2), ("translate-x", -0.1)])[[1, 3]]
     tensor([-0.1000,  0.2000])
     """
-    encoded = torch.zeros(28)
+    encoded = torch.zeros(LENGTH)
     for name, amount in amounts:
-        encoded += _find(name).encode(amount)
+        for index, factor in _find(name).factors:
+            encoded[index] += amount * factor
     return encoded
 
 
@@ -177,7 +172,7 @@ def vary(
 
     Dosovitskiy, Springenberg & Brox 2015, figure of the transformations.
     """
-    encoded = [_find(change).encode(amount) for amount in amounts(change, count, ends)]
+    encoded = [encode_changes([(change, amount)]) for amount in amounts(change, count, ends)]
     return generator.generate(style, azimuth, elevation, encoded)
 
 

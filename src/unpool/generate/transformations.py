@@ -152,8 +152,8 @@ def random_transformations(
     saturation = uniform(count, 1) * ranges.saturation
     brightness, hue = uniform(count, 1) * ranges.brightness, uniform(count, 1) * ranges.hue
     vectors = torch.zeros(count, LENGTH)
-    live = torch.cat([spatial, saturation, saturation, brightness, hue], 1)
-    vectors[:, list(_INDICES)] = live
+    used = torch.cat([spatial, saturation, saturation, brightness, hue], 1)
+    vectors[:, list(_INDICES)] = used
     return vectors
 
 
@@ -183,23 +183,23 @@ def transform_images(images: Tensor, vectors: Tensor) -> Tensor:
             f"got images of {tuple(images.shape)} and vectors of {tuple(vectors.shape)}; "
             f"wanted (N, 4, S, S) and (N, {LENGTH})"
         )
-    live = _coefficients(vectors)
-    grid = F.affine_grid(_matrices(live), list(images.shape), align_corners=False)
+    used = _coefficients(vectors)
+    grid = F.affine_grid(_matrices(used), list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, align_corners=False)
     rgb, mask = moved[:, :3], moved[:, 3:]
-    changed = _recolor(rgb, live[:, 5:])
+    changed = _recolor(rgb, used[:, 5:])
     return torch.cat([torch.minimum(changed.clamp_min(0), mask), mask], 1)
 
 
 def _coefficients(vectors: Tensor) -> Tensor:
     """The nine coefficients of each encoding, (N, 9), in the order of `Transformation`."""
-    live = vectors[:, list(_INDICES)]
-    return torch.where(torch.tensor(_LOGARITHMIC, device=live.device), live.exp(), live)
+    used = vectors[:, list(_INDICES)]
+    return torch.where(torch.tensor(_LOGARITHMIC, device=used.device), used.exp(), used)
 
 
-def _matrices(live: Tensor) -> Tensor:
+def _matrices(used: Tensor) -> Tensor:
     """Affine matrices from output to input positions, (N, 2, 3); sides are -1 to 1."""
-    dx, dy, angle, zoom_x, zoom_y = live[:, :5].unbind(1)
+    dx, dy, angle, zoom_x, zoom_y = used[:, :5].unbind(1)
     cos, sin = angle.cos(), angle.sin()
     rows = (
         torch.stack([cos, -sin, 2 * dx], 1) / zoom_x[:, None],
@@ -210,20 +210,20 @@ def _matrices(live: Tensor) -> Tensor:
 
 def _inside(spatial: Tensor) -> Tensor:
     """Whether all four output corners lie in the input, for encodings (N, 5)."""
-    live = torch.cat([spatial[:, :3], spatial[:, 3:].exp()], 1)
+    used = torch.cat([spatial[:, :3], spatial[:, 3:].exp()], 1)
     corners = torch.tensor([[x, y, 1.0] for x in (-1, 1) for y in (-1, 1)]).T
-    return (_matrices(live) @ corners).abs().flatten(1).amax(1) <= 1
+    return (_matrices(used) @ corners).abs().flatten(1).amax(1) <= 1
 
 
-def _recolor(rgb: Tensor, live: Tensor) -> Tensor:
+def _recolor(rgb: Tensor, used: Tensor) -> Tensor:
     """Colors (N, 3, S, S) after two saturations, brightness and hue (N, 4); not yet clipped."""
     basis = rgb.new_tensor(_EIGEN)
-    first, second, brightness, hue = (v[:, None, None] for v in live.unbind(1))
+    first, second, brightness, hue = (v[:, None, None] for v in used.unbind(1))
     e0, e1, e2 = torch.einsum("ij,njhw->nihw", basis, rgb).unbind(1)
     a, b = e1 / _LARGEST[1], e2 / _LARGEST[2]
     e1 = (hue.cos() * a - hue.sin() * b) * _LARGEST[1]
     e2 = (hue.sin() * a + hue.cos() * b) * _LARGEST[2]
-    length = _norm(e0, e1, e2)
+    length = _norm(e0, e1, e2)  # kept by the saturations, so that they do not change brightness
     e1, e2 = e1 * first, e2 * second
     scale = brightness * length / _norm(e0, e1, e2).clamp_min(1e-6)
     eigen = torch.stack([e0 * scale, e1 * scale, e2 * scale], 1)

@@ -238,7 +238,7 @@ def find_zoom_unit(
     layer = "shared.fc4"
     codes, _ = generator.encode(list(styles), azimuth, elevation)
     plain = _shown(*generator.predict(codes))
-    factors = [2 ** (k / 8) for k in range(-8, 9) if k]
+    factors = [2 ** (k / 8) for k in range(-8, 9) if k]  # eighths of an octave; 1 changes nothing
     zooms = torch.stack([(_enlarged(plain, f) - plain).flatten() for f in factors])
     zooms = F.normalize(zooms, dim=1)
     candidates = range(count_units(generator, layer)) if units is None else units

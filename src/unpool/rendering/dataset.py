@@ -162,7 +162,7 @@ def _read(path: Path) -> tuple[Pixels, bool]:
 
 def _square(chairs: Chairs, style: int) -> tuple[int, int, int] | None:
     """Left, top and side of the square that holds all views of a style; None if all are empty."""
-    seen: list[NDArray[np.int64]] = []
+    seen: list[NDArray[np.int64]] = []  # left, top, -right, -bottom: one minimum serves all four
     for view in chairs.views:
         if view.style == style:
             rows, columns = np.nonzero(_read(view.path)[0][..., 3])

@@ -136,6 +136,7 @@ class _Surface:
         fraction = np.abs(edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0])
         sizes = np.array([t.shape[0] * t.shape[1] for t in mesh.textures] + [1])
         texels = fraction * sizes[mesh.texture] / np.maximum(area, 1e-30)
+        # a level halves both sides, which quarters the texels of a face
         level = np.round(np.log2(np.maximum(texels, 1)) / 2).astype(np.int64)
         self.textures: list[Floats] = []
         self.texture = np.full(len(corners), -1)

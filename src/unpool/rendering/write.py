@@ -197,7 +197,7 @@ def _plain(name: str) -> str:
 
 
 def _free(name: str, taken: Mapping[str, Model]) -> str:
-    """A name that is not taken, even where case is ignored."""
+    """A name that is not taken, also on file systems that ignore case."""
     number, free = 1, name
     while free.casefold() in taken:
         number += 1
