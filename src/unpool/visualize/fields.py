@@ -17,7 +17,7 @@ from unpool.errors import OptionError, ShapeError
 from unpool.models.vgg import TRUNKS, Table
 from unpool.visualize.activations import ActivationRecorder, chain_layers
 from unpool.visualize.backward import bound, each
-from unpool.visualize.functions import ACTIVATIONS, Replacement, signals
+from unpool.visualize.functions import ACTIVATIONS, Call, Replacement, signals
 
 Chain = Sequence[tuple[str, int, int, int]]
 """Layers as rows of (name, kernel, stride, padding)."""
@@ -220,19 +220,17 @@ class _StandIn(Replacement):
     Convolutions average the channels first, which makes them cheap.
     """
 
-    def stand_in(
-        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        signal = next(signals(args, kwargs), None)
+    def replace(self, call: Call) -> Any:
+        signal = next(signals(call.tensors()), None)
         if signal is None:
-            return function(*args, **kwargs)
-        if name in ACTIVATIONS or name in _NORMS:
+            return call.value()
+        if call.name in ACTIVATIONS or call.name in _NORMS:
             return signal.clone()
-        if name in _SPREADS:
-            return _spread(name, function, *args, **kwargs)
-        if "max_pool" in name and "fractional" not in name:
-            return _spread_pool(name, function, args, kwargs)
-        return function(*args, **kwargs)
+        if call.name in _SPREADS:
+            return _spread(call.name, call.function, *call.args, **call.kwargs)
+        if "max_pool" in call.name and "fractional" not in call.name:
+            return _spread_pool(call)
+        return call.value()
 
 
 _NORMS = {"batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm"}
@@ -280,20 +278,18 @@ def _spread(
     return _Spread.apply(y, axis, channels)  # type: ignore[no-untyped-call]
 
 
-def _spread_pool(
-    name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def _spread_pool(call: Call) -> Any:
     """The mean of each window, and the indices of the maxima if they are asked for."""
-    options = bound(name, *args, **kwargs)
-    mean = getattr(F, name.removesuffix("_with_indices").replace("max", "avg"))
+    options = bound(call.name, *call.args, **call.kwargs)
+    mean = getattr(F, call.name.removesuffix("_with_indices").replace("max", "avg"))
     if "output_size" in options:
         y = mean(options["input"], options["output_size"])
     else:
-        dims = int(name.partition("pool")[2][0])
+        dims = int(call.name.partition("pool")[2][0])
         kernel = each(options["kernel_size"], dims)
         dilation = each(options["dilation"], dims)
         span = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]  # covers dilation
         stride = options["stride"] or kernel
         y = mean(options["input"], span, stride, options["padding"], options["ceil_mode"])
-    hard = function(*args, **kwargs)
+    hard = call.value()
     return (y, hard[1]) if isinstance(hard, tuple) else y

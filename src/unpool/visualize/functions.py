@@ -5,8 +5,8 @@ Functions are identified by name, so that `torch.relu`, `F.relu`, `Tensor.relu_`
 """
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
@@ -62,37 +62,56 @@ HIDDEN |= {"preluKernel".lower(), "rreluwithnoise"}
 """Names of nonlinear autograd nodes, in lower case."""
 
 
-class Replacement(TorchFunctionMode):
-    """A context in which tensor functions of this thread are replaced by `stand_in`.
+class Call(NamedTuple):
+    """A call of a tensor function."""
 
-    Tensors saved for the gradient are kept even where a model asks for checkpointing, which would
-    recompute them with the original functions.
-    """
+    name: str  #: as of `name_of`
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
-    def stand_in(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        """Compute the replacement of a function; `name` is that of `name_of`."""
-        raise NotImplementedError
+    def value(self) -> Any:
+        """The result of the call."""
+        return self.function(*self.args, **self.kwargs)
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Call the replacement of the function."""
-        with saved_tensors_hooks(_identity, _identity):
-            return self.stand_in(name_of(func), func, args, kwargs or {})
+    def tensors(self) -> list[Tensor]:
+        """The arguments that are tensors."""
+        return [v for v in (*self.args, *self.kwargs.values()) if isinstance(v, Tensor)]
+
+    def of(self, signal: Tensor) -> Callable[[Tensor], Any]:
+        """The function of one of its tensors, with all other arguments fixed."""
+
+        def function(x: Tensor) -> Any:
+            args = (x if v is signal else v for v in self.args)
+            kwargs = {k: x if v is signal else v for k, v in self.kwargs.items()}
+            return self.function(*args, **kwargs)
+
+        return function
+
+    def selects(self) -> bool:
+        """Whether it chooses among maps, none of which is a constant."""
+        return self.name in SELECTING and all(t.requires_grad for t in self.tensors())
+
+    def ceiling(self) -> float | None:
+        """The upper bound of a ReLU, infinite for a plain one; None for other functions.
+
+        A clamp with minimum 0 is a ReLU, from 0 to 6 a ReLU6; so is the maximum of a map and zero.
+
+        >>> x = torch.zeros(1)
+        >>> [Call("clamp", torch.clamp, (x, *b), {}).ceiling() for b in ((0,), (0, 6), (1,))]
+        [inf, 6.0, None]
+        """
+        if self.name not in _RECTIFIERS or self.selects():
+            return None
+        low, high = _RECTIFIERS[self.name](*self.args, **self.kwargs)
+        if low is None or not _is_zero(low):
+            return None
+        return math.inf if high is None else float(high)
 
 
-def _identity(saved: Tensor) -> Tensor:
-    return saved
+def signals(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among some values that require a gradient."""
+    return (v for v in values if isinstance(v, Tensor) and v.requires_grad)
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -105,32 +124,31 @@ def name_of(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", "").partition(".")[0].strip("_")
 
 
-def signals(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
-    """The arguments that require a gradient."""
-    return (v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.requires_grad)
+class Replacement(TorchFunctionMode):
+    """A context in which tensor functions of this thread are replaced by `replace`.
 
-
-def against_constant(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether one of the arguments is a tensor that requires no gradient."""
-    return any(isinstance(v, Tensor) and not v.requires_grad for v in (*args, *kwargs.values()))
-
-
-def ceiling(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
-    """The upper bound of a function if it is a ReLU, infinite for a plain one; otherwise None.
-
-    A clamp with minimum 0 is a ReLU, from 0 to 6 a ReLU6; so is the maximum of a map and zero.
-
-    >>> x = torch.zeros(1)
-    >>> ceiling("relu", (x,), {}), ceiling("clamp", (x, 0, 6), {}), ceiling("clamp", (x, 1), {})
-    (inf, 6.0, None)
+    Tensors saved for the gradient are kept even where a model asks for checkpointing, which would
+    recompute them with the original functions.
     """
-    chooses = name in SELECTING and not against_constant(args, kwargs)
-    if name not in _RECTIFIERS or chooses:
-        return None
-    low, high = _RECTIFIERS[name](*args, **kwargs)
-    if low is None or not _is_zero(low):
-        return None
-    return math.inf if high is None else float(high)
+
+    def replace(self, call: Call) -> Any:
+        """Compute what replaces the result of a call."""
+        raise NotImplementedError
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Replace a call."""
+        with saved_tensors_hooks(_identity, _identity):
+            return self.replace(Call(name_of(func), func, args, kwargs or {}))
+
+
+def _identity(saved: Tensor) -> Tensor:
+    return saved
 
 
 def _is_zero(value: Any) -> bool:

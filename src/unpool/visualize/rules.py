@@ -10,7 +10,7 @@ normalization and for positive weights only. Mahendran, Vedaldi 2016, "Salient d
 networks".
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -21,13 +21,11 @@ from unpool.visualize.backward import Pool, Rectify, pooled, rectified
 from unpool.visualize.functions import (
     HIDDEN,
     KNOWN,
-    SELECTING,
     SMOOTH,
     UNLIKE,
     WEIGHTED,
+    Call,
     Replacement,
-    against_constant,
-    ceiling,
     signals,
 )
 
@@ -135,21 +133,20 @@ class Interception(Replacement):
         self._seen = KNOWN if isinstance(activations, str) else KNOWN | activations.keys()
         self._known: set[Any] = set()  # autograd nodes whose derivative was asked for
 
-    def stand_in(
-        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Compute a function with its own value, and the backward pass of the rule."""
-        if name not in self._seen or (signal := next(signals(args, kwargs), None)) is None:
-            return function(*args, **kwargs)
+    def replace(self, call: Call) -> Any:
+        """Compute the value of a call, with the backward pass of the rule."""
+        name = call.name
+        if name not in self._seen or (signal := next(signals(call.tensors()), None)) is None:
+            return call.value()
         if "max_pool" in name:
-            return self._pool(name, function, args, kwargs)
+            return self._pool(call)
         if name == "local_response_norm" and self.rule.lrn == "identity":
-            return rectified(signal, _call(function, signal, args, kwargs), False, False)
+            return rectified(signal, call.of(signal), False, False)
         if name in WEIGHTED and self.rule.excite:
-            return _excite(function, args, kwargs)
+            return _excite(call)
         if self._plain or name in WEIGHTED:
-            return function(*args, **kwargs)
-        return self._activate(name, function, signal, args, kwargs)
+            return call.value()
+        return self._activate(call, signal)
 
     def require_rules(self, maps: Tensor) -> None:
         """Refuse maps that depend on a nonlinear function without a rule.
@@ -186,38 +183,28 @@ class Interception(Replacement):
             return self.activations
         return self.activations.get(name)
 
-    def _pool(
-        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def _pool(self, call: Call) -> Any:
         if self.rule.overlap == "sum":  # the derivative
-            return function(*args, **kwargs)
-        if name.startswith("fractional"):
-            raise OptionError(f"{name} goes down by its switches only; pass overlap='sum'")
-        return pooled(name, args, kwargs, self.rule.overlap)
+            return call.value()
+        if call.name.startswith("fractional"):
+            raise OptionError(f"{call.name} goes down by its switches only; pass overlap='sum'")
+        return pooled(call.name, call.args, call.kwargs, self.rule.overlap)
 
-    def _activate(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        signal: Tensor,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        call = _call(function, signal, args, kwargs)
-        top = ceiling(name, args, kwargs)
+    def _activate(self, call: Call, signal: Tensor) -> Any:
+        name, top = call.name, call.ceiling()
         if top is not None:
-            return rectified(signal, call, self.rule.mask, self.rule.rectify, top)
-        if name in SELECTING and not against_constant(args, kwargs):
-            return function(*args, **kwargs)  # the derivative goes to the larger map, as in pooling
+            return rectified(signal, call.of(signal), self.rule.mask, self.rule.rectify, top)
+        if call.selects():  # the derivative goes to the larger map, as in pooling
+            return call.value()
         meant = "gradient" if name in SMOOTH else self._meant(name)
         if meant == "relu" and name not in UNLIKE:
-            return rectified(signal, call, self.rule.mask, self.rule.rectify)
+            return rectified(signal, call.of(signal), self.rule.mask, self.rule.rectify)
         if meant == "constant":
-            return _detached(function(*args, **kwargs))
+            return _detached(call.value())
         if meant == "gradient":
-            above = {t.grad_fn for t in signals(args, kwargs)}
-            y = function(*args, **kwargs)
-            given = signals(y if isinstance(y, tuple) else (y,), {})
+            above = {t.grad_fn for t in signals(call.tensors())}
+            y = call.value()
+            given = signals(y if isinstance(y, tuple) else [y])
             self._known.update(_below([t.grad_fn for t in given], above))
             return y
         first, *others = _WAYS if name not in UNLIKE else _WAYS[1:]
@@ -229,20 +216,6 @@ class Interception(Replacement):
         )
 
 
-def _call(
-    function: Callable[..., Any], signal: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Callable[[Tensor], Any]:
-    """The function with all arguments but the signal bound."""
-
-    def call(x: Tensor) -> Any:
-        return function(
-            *(x if v is signal else v for v in args),
-            **{k: x if v is signal else v for k, v in kwargs.items()},
-        )
-
-    return call
-
-
 def _detached(value: Any) -> Any:
     """A tensor, or each of several as attention gives, without gradients."""
     if isinstance(value, tuple):
@@ -250,14 +223,15 @@ def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-def _excite(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _excite(call: Call) -> Any:
     """The value with all weights, the backward pass with the positive ones."""
-    value = function(*args, **kwargs).detach()
+    value = call.value().detach()
+    args, kwargs = call.args, call.kwargs
     if len(args) > 1:
         args = (args[0], args[1].clamp(min=0), *args[2:])
     else:
         kwargs = {**kwargs, "weight": kwargs["weight"].clamp(min=0)}
-    down = function(*args, **kwargs)
+    down = call.function(*args, **kwargs)
     return value + (down - down.detach())  # adds zero, and the gradient of `down`
 
 
