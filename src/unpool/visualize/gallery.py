@@ -162,14 +162,6 @@ def figure(projections: Sequence[Pixels], patches: Sequence[Pixels]) -> Pixels:
 # ---- figures -------------------------------------------------------------------------------------
 
 
-class _Item(NamedTuple):
-    """A projection to be made."""
-
-    unit: int
-    image: int  #: index into `Gallery.images`
-    place: tuple[int, int]
-
-
 def _figures(
     loaded: LoadedModel,
     chosen: LayerUnits,
@@ -179,39 +171,29 @@ def _figures(
     options: dict[str, Any],
 ) -> Iterator[tuple[int, Pixels]]:
     """Each unit with its figure; projections are made in batches, across units."""
-    top = found.tops[chosen.layer.name]
+    (layer, field, units), top = chosen, found.tops[chosen.layer.name]
     count = top.values.shape[1]
-    items = []
-    for unit in chosen.units:
-        places = [(0, 0)] * count if top.places is None else top.places[unit].tolist()
-        images = top.images[unit].tolist()
-        items += [_Item(unit, n, place) for n, place in zip(images, places, strict=True)]
+    at = torch.zeros(*top.images.shape, 2, dtype=torch.int64) if top.places is None else top.places
+
+    def pairs(items: Sequence[tuple[int, int]]) -> Iterator[tuple[Pixels, Pixels]]:
+        """Projection and patch of each (unit, rank), both cut to the receptive field."""
+        numbers = [int(top.images[item]) for item in items]
+        crops = {n: loaded.preprocessing.crop(read_image(found.images[n])) for n in {*numbers}}
+        seen = [crops[n] for n in numbers]
+        places = torch.stack([at[item] for item in items])
+        where: Any = places if len(layer.shape) == 3 else "max"
+        own, images = [unit for unit, _ in items], loaded.prepare(seen)
+        projected = project(loaded.model, images, layer.name, own, place=where, **options)
+        shown = projected.images(color, loaded.preprocessing.order)
+        for place, projection, crop in zip(places.tolist(), shown, seen, strict=True):
+            box = field.box(*place)
+            yield patch(projection, box), patch(crop, box)
+
+    items = [(unit, rank) for unit in units for rank in range(count)]
     parts = (items[start : start + batch] for start in range(0, len(items), batch))
-    pairs = (pair for part in parts for pair in _pairs(loaded, chosen, found, part, color, options))
-    for unit in chosen.units:
-        yield unit, figure(*zip(*islice(pairs, count), strict=True))
-
-
-def _pairs(
-    loaded: LoadedModel,
-    chosen: LayerUnits,
-    found: Gallery,
-    items: Sequence[_Item],
-    color: bool,
-    options: dict[str, Any],
-) -> Iterator[tuple[Pixels, Pixels]]:
-    """Projection and patch of each item, both cut to the receptive field."""
-    read = {n: read_image(found.images[n]) for n in {item.image for item in items}}
-    crops = {n: loaded.preprocessing.crop(image) for n, image in read.items()}
-    seen = [crops[item.image] for item in items]
-    units, places = [item.unit for item in items], torch.tensor([item.place for item in items])
-    layer, images = chosen.layer, loaded.prepare(seen)
-    options = {**options, "place": places if len(layer.shape) == 3 else "max"}
-    projected = project(loaded.model, images, layer.name, units, **options)
-    shown = projected.images(color, loaded.preprocessing.order)
-    for item, projection, crop in zip(items, shown, seen, strict=True):
-        box = chosen.field.box(*item.place)
-        yield patch(projection, box), patch(crop, box)
+    made = (pair for part in parts for pair in pairs(part))
+    for unit in units:
+        yield unit, figure(*zip(*islice(made, count), strict=True))
 
 
 # ---- pages ---------------------------------------------------------------------------------------

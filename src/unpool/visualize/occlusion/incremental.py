@@ -10,15 +10,13 @@ maps, such as fully connected ones, get them. Nothing is approximated. After Nak
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unpool.errors import OptionError
-from unpool.visualize.backward import each
 from unpool.visualize.occlusion.chain import Link
 from unpool.visualize.occlusion.window import Box
 
@@ -132,7 +130,11 @@ class Incremental:
             total = torch.full((len(part),), torch.nan, dtype=torch.float64, device=maps.device)
             for first in range(0, len(part), _TOGETHER):
                 self._fill(part[first : first + _TOGETHER], *(t[first:] for t in (maps, total)))
-            outputs.append(self._finish(maps, total))
+            for number, layer in enumerate(self._rest, len(self._steps)):
+                maps = layer(maps)
+                if number == self._watched:
+                    total.copy_(_sums(maps[:, self._unit]))
+            outputs.append(maps)
             totals.append(total)
         return torch.cat(outputs), None if self._watched < 0 else torch.cat(totals)
 
@@ -150,13 +152,6 @@ class Incremental:
             height, width = group.maps.shape[2:]
             for patch, member, (y, x) in zip(*group, strict=True):
                 maps[member, :, y : y + height, x : x + width] = patch
-
-    def _finish(self, maps: Tensor, total: Tensor) -> Tensor:
-        for number, layer in enumerate(self._rest, len(self._steps)):
-            maps = layer(maps)
-            if number == self._watched:
-                total.copy_(_sums(maps[:, self._unit]))
-        return maps
 
     def _occluders(self, boxes: Sequence[Box]) -> Iterator[_Patches]:
         by_size = defaultdict(list)
@@ -251,31 +246,19 @@ def _step(layer: nn.Module, x: Tensor) -> Step | None:
         return layer, layer(x)
     if type(layer) is nn.BatchNorm2d and layer.running_var is not None:
         return layer, layer(x)
-    return _windows(layer, x)
-
-
-def _windows(layer: nn.Module, x: Tensor) -> Step | None:
-    """A convolution or pooling, if all its windows do the same."""
     if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
         return _convolution(layer, x)
     if type(layer) is nn.MaxPool2d and not layer.return_indices:
-        stride = layer.stride or layer.kernel_size
-        windows = {"kernel_size": layer.kernel_size, "stride": stride, "dilation": layer.dilation}
-        options = (layer.kernel_size, stride, layer.padding, layer.dilation)
-        return _padded(layer, x, options, -torch.inf, partial(F.max_pool2d, **windows))
+        size, stride = layer.kernel_size, layer.stride or layer.kernel_size
+        pool: nn.Module = nn.MaxPool2d(size, stride, dilation=layer.dilation)
+        return _padded(layer, x, (size, stride, layer.padding, layer.dilation), -torch.inf, pool)
     # the mean must be over equally many values at the border
-    if (
-        type(layer) is nn.AvgPool2d
-        and not layer.ceil_mode
-        and (layer.count_include_pad or layer.padding in (0, (0, 0)))
+    if type(layer) is nn.AvgPool2d and (
+        not layer.ceil_mode and (layer.count_include_pad or layer.padding in (0, (0, 0)))
     ):
-        run = partial(
-            F.avg_pool2d,
-            kernel_size=layer.kernel_size,
-            stride=layer.stride,
-            divisor_override=layer.divisor_override,
-        )
-        return _padded(layer, x, (layer.kernel_size, layer.stride, layer.padding, 1), 0.0, run)
+        size, stride = layer.kernel_size, layer.stride
+        pool = nn.AvgPool2d(size, stride, divisor_override=layer.divisor_override)
+        return _padded(layer, x, (size, stride, layer.padding, 1), 0.0, pool)
     return None
 
 
@@ -295,14 +278,14 @@ def _convolution(layer: nn.Conv2d, x: Tensor) -> Step:
 def _padded(
     layer: nn.Module,
     x: Tensor,
-    options: Sequence[object],
+    options: Sequence[Any],
     fill: float,
     run: Callable[[Tensor], Tensor],
 ) -> Step:
     """The step of a layer with this kernel, stride, padding and dilation."""
     y = layer(x)
-    kinds = zip(*(each(option, 2) for option in options), y.shape[2:], strict=True)
-    rows, columns = (Line(*numbers) for numbers in kinds)
+    pairs = [(v, v) if isinstance(v, int) else v for v in options]
+    rows, columns = (Line(*numbers) for numbers in zip(*pairs, y.shape[2:], strict=True))
     margins = []
     for line, n in zip((columns, rows), (x.shape[3], x.shape[2]), strict=True):
         margins += [line.pad, max(line.needed(line.outputs) - line.pad - n, 0)]
