@@ -1,5 +1,7 @@
 """The pages are true: links lead somewhere, commands parse, and named code exists."""
 
+import ast
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -173,8 +175,6 @@ def test_files_that_the_pages_name_exist():
 
 def test_names_that_the_pages_import_from_the_package_exist():
     """`unpool.room.module.name` in running text can be imported."""
-    import importlib
-
     for page, text in TEXTS.items():
         if page in (HISTORY, "CHANGELOG.md"):
             continue
@@ -186,6 +186,18 @@ def test_names_that_the_pages_import_from_the_package_exist():
                 if not hasattr(thing, part):
                     importlib.import_module(module)  # raises, and names what is missing
                 thing = getattr(thing, part)
+
+
+def test_the_python_blocks_import_names_that_exist():
+    for page, text in TEXTS.items():
+        if page in (HISTORY, "CHANGELOG.md"):
+            continue
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+            for node in ast.walk(ast.parse(block)):
+                if isinstance(node, ast.ImportFrom) and str(node.module).startswith("unpool"):
+                    module = importlib.import_module(str(node.module))
+                    for name in node.names:
+                        assert hasattr(module, name.name), f"{page}: {node.module}.{name.name}"
 
 
 def test_the_architecture_page_names_code_that_exists():
