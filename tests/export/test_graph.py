@@ -2,8 +2,9 @@
 
 import torch
 
-from unpool.export.graph import fixed_side, least_side, trace
+from unpool.export.graph import least_side, trace
 from unpool.models import FCN, DeconvNet
+from unpool.models.weights import fixed_side
 
 TABLE = ((1, 4), (1, 6))
 

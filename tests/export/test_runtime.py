@@ -11,9 +11,9 @@ from tests.export.networks import CARD, photo
 from unpool.cards import read_card
 from unpool.devices import bf16_pays
 from unpool.errors import OptionError, ShapeError, WeightsError
-from unpool.export.graph import fixed_side
 from unpool.export.runtime import Exported, is_exported
 from unpool.models import from_pretrained, prepare
+from unpool.models.weights import fixed_side
 from unpool.segment.ensemble import EDeconvNet
 from unpool.segment.segmenter import Segmenter
 

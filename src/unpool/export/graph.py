@@ -13,17 +13,9 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from unpool.models import Network
 from unpool.models.fast import fold
+from unpool.models.weights import Network, fixed_side
 from unpool.ops.deconv import as_convolution
-
-
-def fixed_side(model: Network) -> int | None:
-    """The only image side that a network with code layers is exported for; None if any will do.
-
-    It could decode larger images, but was never trained on them.
-    """
-    return model.size if model.fc is not None else None
 
 
 def least_side(model: Network) -> int:

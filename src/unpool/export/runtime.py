@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from unpool.cards import EXPORTED, read_card
 from unpool.errors import OptionError, ShapeError, WeightsError, suggest
-from unpool.export.graph import fixed_side
 from unpool.files import sha256
-from unpool.models import FCN, MODELS, Network, Trunk
+from unpool.models.fcn import FCN
+from unpool.models.vgg import Trunk
+from unpool.models.weights import MODELS, Network, fixed_side
 
 Run = Callable[[Tensor], Tensor]
 

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from unpool import Progress
 from unpool.cards import EXPORTED, find_weights, read_card, settings
 from unpool.errors import OptionError, WeightsError, suggest
-from unpool.export.graph import fixed_side, least_side, silence, trace
+from unpool.export.graph import least_side, silence, trace
 from unpool.export.runtime import Exported, require_engine
 from unpool.files import atomic, sha256, write_json
 from unpool.models import MEAN_BGR, Network, from_pretrained, prepare
+from unpool.models.weights import fixed_side
 from unpool.vision.images import Pixels, read_image
 from unpool.vision.sizes import resize
 

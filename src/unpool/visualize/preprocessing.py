@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from unpool.cards import settings
 from unpool.devices import find_device
 from unpool.errors import OptionError, WeightsError, suggest
-from unpool.models import MEAN_BGR, Classifier, GenerativeNet, from_pretrained
+from unpool.models.classifiers import Classifier
+from unpool.models.generator import GenerativeNet
+from unpool.models.vgg import MEAN_BGR
+from unpool.models.weights import from_pretrained
 from unpool.vision.boxes import Crops
 from unpool.vision.images import Pixels
 
