@@ -54,7 +54,7 @@ def track_points(frames: Sequence[Pixels], points: NDArray[np.floating]) -> NDAr
             f"0 <= y < {height}"
         )
     engine: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    engine.setFinestScale(0)  # full resolution, instead of every second pixel
+    engine.setFinestScale(0)  # full resolution; the preset stops at half of it
     scale = max(_MIN_SIDE // min(height, width), 1)
     grays = [_gray(frame, scale) for frame in frames]
     positions, tracks = (start + 0.5) * scale - 0.5, [start]  # pixel centers are whole numbers

@@ -116,8 +116,7 @@ def morph(
         first: a style, as for `Generator.view`.
         last: another.
         fractions: of the first style, one per image; the rest is the last style.
-        azimuth: of the view, in degrees; the authors' by default.
-        elevation: likewise.
+        azimuth, elevation: of the view, in degrees; the authors' by default.
 
     Raises:
         OptionError: no such style.
@@ -164,8 +163,7 @@ def vary(
         change: one of `CHANGES`.
         count: number of images, from 2.
         ends: the first and last amount in encoded units; the authors' by default.
-        azimuth: of the view, in degrees.
-        elevation: likewise.
+        azimuth, elevation: of the view, in degrees.
 
     Raises:
         OptionError: no such style or change, or fewer than two images.

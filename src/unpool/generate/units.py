@@ -149,8 +149,7 @@ def activate_units(
         value: of the active unit; the authors' for this layer (`VALUES`), or else 1, by default.
         position: row and column of the active unit in a map; by default the authors', just before
             the middle.
-        azimuth: of the view, in degrees; it matters only for layers of the style branch.
-        elevation: likewise.
+        azimuth, elevation: of the view, in degrees; they matter only in the style branch.
 
     Raises:
         OptionError: no such layer, unit or position.
@@ -194,8 +193,7 @@ def push_unit(
         unit: its index in the layer, such as that of `find_zoom_unit`.
         amounts: one per image; by default the authors' steps.
         layer: see `list_layers`; one without maps.
-        azimuth: of the view, in degrees.
-        elevation: likewise.
+        azimuth, elevation: of the view, in degrees.
 
     Raises:
         OptionError: no such style, layer or unit.
@@ -225,8 +223,7 @@ def find_zoom_unit(
         generator: the network.
         styles: a few.
         step: the amount that is added; the authors' 5 k for k = 2 by default.
-        azimuth: of the view, in degrees.
-        elevation: likewise.
+        azimuth, elevation: of the view, in degrees.
         units: the candidates; all by default.
         progress: called with units done, units in total, and "units".
 
@@ -269,8 +266,7 @@ def mask_cells(
         generator: the network; the maps of all its streams are masked.
         style: as for `Generator.view`.
         cells: one array per image, (8, 8) bool, true where cells are kept; see `pattern`.
-        azimuth: of the view, in degrees.
-        elevation: likewise.
+        azimuth, elevation: of the view, in degrees.
 
     Raises:
         OptionError: no such style, or cells of another shape.

@@ -68,7 +68,8 @@ def build_chair(shape: ChairShape) -> Mesh:
     >>> bool(mesh.corners[..., 1].min() == 0)  # it stands on the floor
     True
     """
-    pieces = [*_seat(shape), *_legs(shape)]
+    low, high = (0, shape.seat - shape.cushion, 0), (0, shape.seat, 0)
+    pieces = [(_prism(low, high, (shape.width, shape.depth)), shape.color), *_legs(shape)]
     if shape.back > 0:
         pieces += _back(shape)
     if shape.arms:
@@ -85,11 +86,6 @@ def build_chair(shape: ChairShape) -> Mesh:
 
 
 Piece = tuple[NDArray[np.float64], Color]
-
-
-def _seat(s: ChairShape) -> list[Piece]:
-    low, high = (0, s.seat - s.cushion, 0), (0, s.seat, 0)
-    return [(_prism(low, high, (s.width, s.depth)), s.color)]
 
 
 def _legs(s: ChairShape) -> list[Piece]:
