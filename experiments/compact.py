@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from unpool import Progress
 from unpool.devices import find_device
-from unpool.generate.batches import Views, lessons
+from unpool.generate.batches import Views, view_batches
 from unpool.generate.train import build, fit
 from unpool.models import GenerativeNet
 from unpool.recipes import GenerationRecipe, Rate
@@ -62,7 +62,7 @@ def train_compact(
     torch.manual_seed(recipe.seed)
     net = build(recipe, styles).to(find_device(device))
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for step in fit(net, lessons(views, learned, recipe, recipe.batch), recipe):
+    for step in fit(net, view_batches(views, learned, recipe, recipe.batch), recipe):
         on_step(step.n)
     return net
 

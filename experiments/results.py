@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from unpool import train
 from unpool.cards import read_card
 from unpool.data import DataSet, open_data, read_sample
 from unpool.files import atomic
@@ -40,7 +41,6 @@ from unpool.segment.ensemble import combine
 from unpool.segment.evaluate import Measured, compare, evaluate, summarize
 from unpool.segment.result import PRESENT_ON, postprocess
 from unpool.segment.segmenter import Segmenter
-from unpool.segment.train import train
 from unpool.vision.drawing import overlay
 from unpool.vision.figures import contact_sheet
 from unpool.vision.images import read_image, write_image

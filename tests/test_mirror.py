@@ -24,7 +24,6 @@ COVERED_ELSEWHERE = {
     "generate/batches.py": "generate/test_train.py",
     "ops/compiled/kernels.py": "ops/compiled/test_mean_field.py",
     "ops/compiled/lattice.py": "ops/compiled/test_mean_field.py",
-    "recipes/bounds.py": "recipes/test_segment.py",
     "recipes/classify.py": "classify/test_train.py",
     "recipes/generate.py": "generate/test_train.py",
     "recipes/overrides.py": "recipes/test_segment.py",

@@ -120,9 +120,10 @@ def train(
             classifier; rendered views for a generator.
         output: the run folder, which `load`, `evaluate` and `--weights` understand.
         recipe: a name (`unpool info` lists them), or a recipe.
-        **values: of the training function: `split`, `val`, `trunk_weights`, `resume`,
-            `tensorboard`, `device`, `report`; all others are values of the recipe: `batch=8`,
-            `steps=300` if it has a single phase, `**{"phases.0.lr": 1e-4}`.
+        **values: of `unpool.training.task.train`: `resume`, `device`, `tensorboard`, `report`; of
+            the task, by the recipe's `options`: `split`, `val`, `trunk_weights`, `trunk_inputs`;
+            all others are values of the recipe: `batch=8`, `steps=300` if it has a single phase,
+            `**{"phases.0.lr": 1e-4}`.
 
     Returns:
         The summary of the final evaluation, as in `eval/summary.json`.
@@ -133,16 +134,19 @@ def train(
     """
     import inspect
 
-    from unpool.recipes import find_recipe
+    from unpool.recipes import KINDS, find_recipe
+    from unpool.training.task import train as run
 
-    home, name = _TRAINING[find_recipe(recipe).kind]
-    function = getattr(importlib.import_module(f"unpool.{home}"), name)
-    parameters = inspect.signature(function).parameters.values()
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    options = {key: value for key, value in values.items() if key in known}
-    fields = {key: value for key, value in values.items() if key not in known}
-    chosen = find_recipe(recipe, **fields)
-    return dict(function(_path(data, "data"), _path(output, "output"), chosen, **options))
+    chosen = find_recipe(recipe)
+    engine = {*inspect.getfullargspec(run).kwonlyargs}
+    options = {option for kind in (type(chosen), *KINDS.values()) for option in kind.options}
+    fields = {key: value for key, value in values.items() if key not in engine | options}
+    task = find_recipe(chosen, **fields).make_task(
+        _path(data, "data"), **{key: values[key] for key in options & values.keys()}
+    )
+    return run(
+        task, _path(output, "output"), **{key: values[key] for key in engine & values.keys()}
+    )
 
 
 def evaluate(
@@ -247,14 +251,6 @@ def _path(value: Any, name: str) -> str | Path:
     if not isinstance(value, str | Path):
         raise OptionError(f"got {name} of type {type(value).__name__}; wanted a path")
     return value
-
-
-_TRAINING = {
-    "segmentation": ("segment.train", "train"),
-    "classification": ("classify.train", "train_classifier"),
-    "generation": ("generate.train", "train_generator"),
-}
-"""The training function of each kind of recipe."""
 
 
 def __getattr__(name: str) -> object:

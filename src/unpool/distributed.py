@@ -107,6 +107,16 @@ def copy_from_first(module: nn.Module) -> None:
             dist.broadcast(tensor, 0)
 
 
+@contextmanager
+def first_before_others() -> Iterator[None]:
+    """Run the block in the first process, then in the others, which can use its cached result."""
+    if rank() > 0:
+        barrier()
+    yield
+    if rank() == 0:
+        barrier()
+
+
 def barrier() -> None:
     """Wait for the other processes."""
     if world() > 1:

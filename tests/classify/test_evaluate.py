@@ -12,9 +12,9 @@ from torch import nn
 
 from unpool.classify.evaluate import (
     _interval,
-    draw_confusion,
+    accuracies,
+    plot_confusion,
     rank,
-    shares,
     sheet,
     summarize,
     write_confusion,
@@ -60,7 +60,7 @@ def test_ranks_and_figures_are_those_of_scikit_learn(data, net):
     assert (ranked[:, 1] == scores.argmax(1)).all()
     labels = range(7)
     wanted = [top_k_accuracy_score(truth, scores, k=k, labels=labels) for k in (1, 5)]
-    assert shares(ranked) == pytest.approx(wanted)
+    assert accuracies(ranked) == pytest.approx(wanted)
     assert 0 < wanted[0] < wanted[1] < 1
     found = summarize(ranked, data, CROPS)
     matrix = confusion_matrix(truth, scores.argmax(1), labels=labels)
@@ -80,7 +80,7 @@ def test_with_fewer_than_five_classes_the_rest_is_left_out(data, net):
     ranked = rank(net, data._replace(classes=["ant", "bee"]), CROPS)
     assert (ranked[:, 3:] == -1).all()
     assert (np.sort(ranked[:, 1:3]) == [0, 1]).all()
-    assert shares(ranked)[1] == 1
+    assert accuracies(ranked)[1] == 1
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_the_matrix_is_written_and_drawn(tmp_path):
     with (tmp_path / "confusion.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [["true / found", "a, b", "c"], ["a, b", "3", "1"], ["c", "0", "0"]]
-    draw_confusion(tmp_path / "confusion.png", matrix, ["a, b", "c"])
+    plot_confusion(tmp_path / "confusion.png", matrix, ["a, b", "c"])
     assert read_image(tmp_path / "confusion.png").shape[2] == 3
 
 

@@ -27,13 +27,11 @@ from unpool.cli import commands, main
 from unpool.models import FCN, DeconvNet, from_pretrained, list_pretrained, save_pretrained
 from unpool.ops.crf import CRF_PRESETS
 from unpool.presets import PRESETS
-from unpool.recipes import Phase, SegmentationRecipe
 from unpool.segment.ensemble import EDECONVNET, ENSEMBLES, EDeconvNet, load
 from unpool.segment.evaluate import evaluate
 from unpool.segment.segmenter import Segmenter
-from unpool.segment.train import Validation, train
-from unpool.training.loop import Step
-from unpool.training.task import Preparation
+from unpool.segment.train import SegmentationTask
+from unpool.training.task import train
 from unpool.vision.images import read_mask
 from unpool.vision.proposals import METHODS
 
@@ -520,7 +518,7 @@ def test_scores_are_kept_and_refined(run, pair):
         (["none.npy", "cat.png", "--crf=deeplab"], "scores from none.npy .No such file or"),
         (["cat.png", "cat.png", "--crf=deeplab"], "cat.png is no .npz or .npy of numbers"),
         (["a.npy", "none.png", "--crf=deeplab"], "none.png"),
-        (["a.npy", "cat.png", "--crf=deeplab", "--probabilities"], "leave out --probabilities"),
+        (["a.npy", "cat.png", "--crf=deeplab", "--probabilities"], "pass no --probabilities for"),
         (["a.npy", "cat.png", "--crf=deeplab", "-o", "."], "overwrite the input cat.png; choose"),
     ],
 )  # fmt: skip
@@ -767,70 +765,6 @@ def test_figures_that_do_not_exist_are_null(run, weights, data, monkeypatch):
     assert json.loads(out[0], parse_constant=pytest.fail)["miou"] is None
 
 
-# ---- train ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def recipe(monkeypatch) -> SegmentationRecipe:
-    short = SegmentationRecipe("short", (Phase("coarse", 1, 2, 1e-3),))
-    monkeypatch.setattr(recipes, "RECIPES", {"short": short})
-    return short
-
-
-def test_training_is_passed_on_and_reported(run, recipe, monkeypatch):
-    seen = {}
-
-    def fake(data, output, recipe, *, report, **options):
-        seen.update(options, data=data, output=output, recipe=recipe)
-        report(Preparation(1, 5))
-        report(Step(1, "coarse", loss=2.5, lr=1e-3, gradient=1.0, seconds=0.1))
-        report(Validation(2, "coarse", 0.25))
-        return {
-            **{"mode": "whole", "miou": 0.25, "miou_interval": [0.1, 0.4], "iou": {"cat": 0.25}},
-            **{"pixel_accuracy": 0.5, "mean_accuracy": 0.5, "boundary_f1": None, "dropped": {}},
-            "protocol": "five images",
-        }
-
-    monkeypatch.setattr("unpool.segment.train.train", fake)
-    args = ["train", "short", "--data", "photos", "-o", "my run", "--set", "batch=2"]
-    code, out, err = run(*args, "--trunk-weights", "vgg.pt", "--resume", "--json")
-    assert (code, err) == (0, [])
-    validation, summary = map(json.loads, out)
-    assert validation == {"n": 2, "phase": "coarse", "miou": 0.25}
-    assert summary["miou"] == 0.25
-    assert seen == {
-        "command": "unpool train short --data photos -o 'my run' --set batch=2 "
-        "--trunk-weights vgg.pt --resume --json",
-        "data": Path("photos"),
-        "output": Path("my run"),
-        "recipe": SegmentationRecipe("short", recipe.phases, batch=2),
-        "resume": True,
-        "tensorboard": False,
-        "trunk_weights": Path("vgg.pt"),
-    }
-    code, out, err = run(*args)
-    assert out[0] == "step 2 of 2, coarse: mean IoU 25.0 %"
-    assert out[-2] == "five images"
-    assert out[-1].startswith("weights in 'my run/weights'; try unpool segment PHOTOS")
-    assert run(*args, "--quiet") == (0, [], [])
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["shrt"], r"got recipe 'shrt'; did you mean 'short'\? The choices are short"),
-        (
-            ["short", "--set", "bach=2"],
-            r"got --set bach=2; there is no 'bach': did you mean 'batch'\?",
-        ),
-        (["short", "--device", "tpu"], r"got device 'tpu'|got data"),
-        (["short", "--trunk-inputs", "bgr"], r"'bgr' is not one of 'caffe', 'torchvision'\. See"),
-    ],
-)
-def test_trainings_that_cannot_be(refused, recipe, args, message):
-    assert re.search(message, refused("train", *args, "--data", "data", "-o", "run"))
-
-
 # ---- check, convert, info ------------------------------------------------------------------------
 
 
@@ -964,7 +898,7 @@ def test_stated_defaults_are_those_of_the_applications():
     homes = {
         "segment": segmenter,
         "evaluate": [*segmenter, evaluate],
-        "train": [train],
+        "train": [SegmentationTask, train],
     }
     left = (
         "mode",

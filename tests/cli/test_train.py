@@ -1,7 +1,8 @@
-"""`unpool train --resume RUN`: an interrupted run goes on by itself."""
+"""`unpool train`: validations and the summary are printed; interrupted runs continue."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,6 +36,53 @@ def wait_for(path, process):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
     pytest.fail(f"{path} was not written")
+
+
+def test_validations_and_the_summary_are_printed(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [word for word in start(data, "my run") if word != "--quiet"]
+    arguments += ["--set", "phases.0.steps=2"]
+    assert main(arguments) == 0
+    first, *rows, protocol, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"step 2 of 2, all: mean IoU \d+\.\d %", first)
+    titles = ["background", "square", "mean IoU", "95 % interval"]
+    titles += ["pixel accuracy", "mean accuracy", "boundary f1"]
+    assert [row[:15].rstrip() for row in rows] == titles
+    assert "images" in protocol
+    weights = "'my run/weights'"
+    assert last == f"weights in {weights}; try unpool segment PHOTOS --weights {weights}"
+    assert main([*arguments, "--resume", "--json"]) == 0
+    (summary,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert summary == json.loads((tmp_path / "my run/eval/summary.json").read_text())
+    card = json.loads((tmp_path / "my run/weights/card.json").read_text())
+    assert "-o 'my run' --set start=null" in card["command"]
+    assert main([*arguments, "--resume", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_with_json_each_validation_is_a_line(data, tmp_path, capsys):
+    assert main([*start(data, tmp_path / "run"), "--set", "phases.0.steps=2", "--json"]) == 0
+    validation, summary = map(json.loads, capsys.readouterr().out.splitlines())
+    assert set(validation) == {"n", "phase", "miou"}
+    assert summary["mode"] == "whole"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["finetun"], r"got recipe 'finetun'; did you mean 'finetune'\? The choices are"),
+        (["finetune", "--set", "bach=2"], r"got --set bach=2; there is no 'bach': did you mean"),
+        (["finetune", "--device", "tpu"], r"tpu.*this machine has cpu"),
+        (["finetune", "--trunk-inputs", "bgr"], r"'bgr' is not one of 'caffe', 'torchvision'"),
+        (["chairs", "--val", "test"], r"got --val test for the recipe chairs, which takes no such"),
+        (["zfnet", "--trunk-weights", "x"], r"got --trunk-weights x .* takes split and val; leave"),
+    ],
+)
+def test_wrong_options_are_refused(arguments, message, data, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", *arguments, "--data", str(data), "-o", str(run)]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not run.exists()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])

@@ -10,8 +10,8 @@ from experiments.compact import COMPACT
 from unpool import distributed
 from unpool.cards import read_card
 from unpool.errors import WeightsError
-from unpool.generate.batches import Views, as_targets, lessons
-from unpool.generate.distillation import draw_together, load_teachers, taught
+from unpool.generate.batches import Views, as_targets, view_batches
+from unpool.generate.distillation import average_output, distill, load_teachers
 from unpool.generate.evaluate import generate
 from unpool.generate.train import build
 from unpool.models import ZFNet, save_pretrained
@@ -57,7 +57,7 @@ def test_drawings_are_the_mean_of_the_teachers():
     drawn = [torch.cat(generate(net, views), 1) for net in nets]
     mean = (drawn[0] + drawn[1]) / 2
     wanted = torch.cat([mean[:, :3].minimum(mean[:, 3:]), mean[:, 3:]], 1)
-    found = as_targets(draw_together(nets, views), CPU)
+    found = as_targets(average_output(nets, views), CPU)
     assert 0.1 < float(wanted[:, 3].mean()) < 0.9
     assert float((found - wanted).abs().max()) < 1.01 / 255
 
@@ -65,8 +65,8 @@ def test_drawings_are_the_mean_of_the_teachers():
 def test_teachers_draw_a_share_of_each_part_between_the_views():
     nets, recipe = [network()], dataclasses.replace(TAUGHT, teachers_fraction=0.25)
     views, learned = some_views(), np.arange(12)
-    plain = lessons(views, learned, recipe, 8)
-    changed = taught(lessons(views, learned, recipe, 8), nets, recipe, 8, (20.0, 30.0))
+    plain = view_batches(views, learned, recipe, 8)
+    changed = distill(view_batches(views, learned, recipe, 8), nets, recipe, 8, (20.0, 30.0))
     before = views.images.copy()
     for _ in range(3):
         a, b = next(plain), next(changed)
@@ -85,9 +85,9 @@ def test_teachers_draw_a_share_of_each_part_between_the_views():
 
 def test_parts_depend_on_their_number_alone():
     nets, views, learned = [network()], some_views(), np.arange(12)
-    stream = taught(lessons(views, learned, TAUGHT, 4), nets, TAUGHT, 4, (20.0, 30.0))
+    stream = distill(view_batches(views, learned, TAUGHT, 4), nets, TAUGHT, 4, (20.0, 30.0))
     first = [next(stream) for _ in range(6)]
-    stream = taught(lessons(views, learned, TAUGHT, 4, 5), nets, TAUGHT, 4, (20.0, 30.0), 5)
+    stream = distill(view_batches(views, learned, TAUGHT, 4, 5), nets, TAUGHT, 4, (20.0, 30.0), 5)
     later = next(stream)
     assert np.array_equal(later.views.images, first[5].views.images)
     assert np.array_equal(later.views.azimuths, first[5].views.azimuths)
@@ -101,7 +101,7 @@ def test_parts_are_together_what_a_whole_batch_is(size, monkeypatch):
     views, learned = some_views(), np.arange(12)
 
     def stream(size):
-        return taught(lessons(views, learned, recipe, size), nets, recipe, size, (20.0, 30.0))
+        return distill(view_batches(views, learned, recipe, size), nets, recipe, size, (20.0, 30.0))
 
     whole = stream(4)
     monkeypatch.setattr(distributed, "world", lambda: 2)
@@ -131,10 +131,14 @@ def test_teachers_do_not_learn(weights):
 @pytest.mark.parametrize(
     ("styles", "size", "message"),
     [
-        (("round", "oval"), 16, "draws square in place of oval; wanted the 2 styles of the data"),
-        (("square", "round"), 16, "draws round in place of square; .* in their order"),
-        ((*STYLES, "oval"), 16, "draws nothing in place of oval"),
-        (STYLES, 32, "draws 16 pixels; wanted 32: set size=16"),
+        (
+            ("round", "oval"),
+            16,
+            "generates square in place of oval; wanted the 2 styles",
+        ),
+        (("square", "round"), 16, "generates round in place of square; .* in their order"),
+        ((*STYLES, "oval"), 16, "generates nothing in place of oval"),
+        (STYLES, 32, "generates 16 pixels; wanted 32: set size=16"),
     ],
 )
 def test_teachers_of_something_else_are_refused(weights, styles, size, message):

@@ -10,13 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
+from unpool import train
 from unpool.cards import read_card
 from unpool.cli import main
 from unpool.errors import DataError, OptionError, TrainingError
 from unpool.generate import batches as module
-from unpool.generate.batches import Views, as_targets, codes, lessons, load_views, split_views
+from unpool.generate.batches import Views, as_targets, codes, load_views, split_views, view_batches
 from unpool.generate.evaluate import measure
-from unpool.generate.train import Likeness, build, drawing_loss, fit, train_generator
+from unpool.generate.train import GenerationErrors, build, fit, generation_loss
 from unpool.generate.transformations import spread_at
 from unpool.models import from_pretrained, save_pretrained
 from unpool.recipes import CHAIRS, CHAIRS_STAGE_1, RECIPES, GenerationRecipe, Rate, override
@@ -82,7 +83,7 @@ def data(tmp_path_factory):
 def run(data, tmp_path_factory):
     """A finished run, and what it told."""
     folder, events = tmp_path_factory.mktemp("run"), []
-    summary = train_generator(data, folder, TINY, device="cpu", report=events.append, command="x")
+    summary = train(data, folder, TINY, device="cpu", report=events.append, command="x")
     return folder, summary, events
 
 
@@ -111,7 +112,7 @@ def test_loss_is_that_of_the_paper():
         wanted += 10 * np.linalg.norm(rgb[n] - target) ** 2 / (2 * 5)
         wanted += np.linalg.norm(drawn[n] - np.concatenate([mask[n]] * 3)) ** 2 / (2 * 5)
     targets = torch.from_numpy(np.concatenate([image * mask, mask], 1))
-    found = drawing_loss(torch.from_numpy(rgb), torch.from_numpy(drawn), targets)
+    found = generation_loss(torch.from_numpy(rgb), torch.from_numpy(drawn), targets)
     assert float(found) == pytest.approx(wanted)
 
 
@@ -120,8 +121,8 @@ def test_background_counts_less():
     targets[:, :, 0] = 1
     rgb, mask = torch.zeros(1, 3, 2, 2), targets[:, 3:]
     inside = 6 / 2
-    assert float(drawing_loss(rgb, mask, targets, 1, 1, background=0.1)) == pytest.approx(inside)
-    found = drawing_loss(rgb + 1, mask, targets, 1, 1, background=0.1)
+    assert float(generation_loss(rgb, mask, targets, 1, 1, background=0.1)) == pytest.approx(inside)
+    found = generation_loss(rgb + 1, mask, targets, 1, 1, background=0.1)
     assert float(found) == pytest.approx(0.1 * inside)
 
 
@@ -131,14 +132,14 @@ def test_overlap_by_hand():
     targets[0, 3, 0] = 1  # two pixels, of which one is drawn, and one beside
     mask[0, 0, :, 0] = 1
     targets[1, 3], mask[1] = 0.5, 0.5  # 4 * 0.25 of 4 * 0.75
-    found = drawing_loss(torch.zeros(2, 3, 2, 2), mask, targets, 0, 0, overlap_weight=6)
+    found = generation_loss(torch.zeros(2, 3, 2, 2), mask, targets, 0, 0, overlap_weight=6)
     assert float(found) == pytest.approx(6 * (1 - 1 / 3 + 1 - 1 / 3) / 4)
 
 
 def test_overlap_of_nothing_is_finite():
     mask = torch.zeros(1, 1, 2, 2, requires_grad=True)
     nothing = torch.zeros(1, 4, 2, 2)
-    drawing_loss(nothing[:, :3], mask, nothing, overlap_weight=1).backward()
+    generation_loss(nothing[:, :3], mask, nothing, overlap_weight=1).backward()
     assert mask.grad.isfinite().all()
 
 
@@ -169,11 +170,11 @@ def test_held_out_views_are_never_seen(data, tmp_path, monkeypatch):
         images[held] = np.random.default_rng(0).integers(0, 256, images[held].shape)
         return images
 
-    train_generator(data, tmp_path / "a", TINY, device="cpu")
+    train(data, tmp_path / "a", TINY, device="cpu")
     read = module.read_views
     monkeypatch.setattr(module, "read_views", spoiled)
     report = seen.append
-    train_generator(data, tmp_path / "b", TINY, device="cpu", report=report)
+    train(data, tmp_path / "b", TINY, device="cpu", report=report)
     a, b = (last_model(tmp_path / name)["model"] for name in "ab")
     assert all(torch.equal(a[k], b[k]) for k in a)
     lines = [(tmp_path / n / "metrics.jsonl").read_text().splitlines() for n in "ab"]
@@ -183,7 +184,7 @@ def test_held_out_views_are_never_seen(data, tmp_path, monkeypatch):
 
 def test_lessons_cover_all_that_is_learned():
     views, learned = some_views(6), np.array([0, 2, 4, 5])
-    stream = lessons(views, learned, dataclasses.replace(TINY, batch=4), 4)
+    stream = view_batches(views, learned, dataclasses.replace(TINY, batch=4), 4)
     for _ in range(3):
         part = next(stream).views
         assert sorted(part.azimuths) == sorted(views.azimuths[learned])
@@ -191,9 +192,9 @@ def test_lessons_cover_all_that_is_learned():
 
 def test_lessons_depend_on_their_number_alone():
     views, learned = some_views(6), np.arange(6)
-    stream = lessons(views, learned, TINY, 4)
+    stream = view_batches(views, learned, TINY, 4)
     first = [next(stream) for _ in range(5)]
-    later = next(lessons(views, learned, TINY, 4, start=4))
+    later = next(view_batches(views, learned, TINY, 4, start=4))
     assert torch.equal(later.vectors, first[4].vectors)
     assert np.array_equal(later.views.images, first[4].views.images)
     assert not torch.equal(first[3].vectors, first[4].vectors)
@@ -203,12 +204,12 @@ def test_lessons_depend_on_their_number_alone():
 def test_parts_are_together_what_a_whole_batch_is(size, monkeypatch):
     """Passed one after the other, and shared by two processes."""
     views, learned = some_views(6), np.arange(6)
-    whole = lessons(views, learned, TINY, 4)
+    whole = view_batches(views, learned, TINY, 4)
     monkeypatch.setattr(module.distributed, "world", lambda: 2)
     ranks = []
     for rank in range(2):
         monkeypatch.setattr(module.distributed, "rank", lambda rank=rank: rank)
-        ranks.append(lessons(views, learned, TINY, size))
+        ranks.append(view_batches(views, learned, TINY, size))
         ranks[-1] = [next(ranks[-1]) for _ in range(3 * 4 // size // 2)]
     monkeypatch.undo()
     parts = [part for both in zip(*ranks, strict=True) for part in both]
@@ -222,7 +223,7 @@ def test_parts_are_together_what_a_whole_batch_is(size, monkeypatch):
 
 def test_spread_grows_and_some_stay_plain():
     recipe = dataclasses.replace(TINY, batch=64, plain=0.5, inside=False, gamma=0.05)
-    stream = lessons(some_views(6), np.arange(6), recipe, 64)
+    stream = view_batches(some_views(6), np.arange(6), recipe, 64)
     for step in range(40):
         vectors = next(stream).vectors
         most = 1.5 * spread_at(step, 0.0, 1.0, 0.05)
@@ -236,7 +237,7 @@ def test_what_a_run_leaves(run, data):
     found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert found == FILES
     assert [e.n for e in events if isinstance(e, Step)] == list(range(1, 9))
-    assert [e.n for e in events if isinstance(e, Likeness)] == [3, 6]
+    assert [e.n for e in events if isinstance(e, GenerationErrors)] == [3, 6]
     card = read_card(folder / "weights")
     assert card["architecture"] == "GenerativeNet"
     assert card["styles"] == list(STYLES)
@@ -285,10 +286,10 @@ def require_resumed(data, folder, recipe, stop):
             raise Stop
 
     whole, parted = folder / "whole", folder / "parted"
-    train_generator(data, whole, recipe, device="cpu")
+    train(data, whole, recipe, device="cpu")
     with pytest.raises(Stop):
-        train_generator(data, parted, recipe, device="cpu", report=kill)
-    train_generator(data, parted, recipe, device="cpu", resume=True)
+        train(data, parted, recipe, device="cpu", report=kill)
+    train(data, parted, recipe, device="cpu", resume=True)
     a, b = (last_model(folder) for folder in (whole, parted))
     assert all(torch.equal(a["model"][k], b["model"][k]) for k in a["model"])
     for old, new in zip(
@@ -317,7 +318,7 @@ def test_it_learns():
     torch.manual_seed(0)
     net = build(recipe, 2)
     before = measure(net, views)
-    for _ in fit(net, lessons(views, np.arange(6), recipe, 4), recipe):
+    for _ in fit(net, view_batches(views, np.arange(6), recipe, 4), recipe):
         pass
     mse, iou, _ = measure(net, views)
     assert mse < 0.2 * before[0]
@@ -327,7 +328,7 @@ def test_it_learns():
 def rates_of(recipe):
     net, views = build(recipe, 2), some_views(6)
     progress = LoopState()
-    for step in fit(net, lessons(views, np.arange(6), recipe, recipe.batch), recipe, progress):
+    for step in fit(net, view_batches(views, np.arange(6), recipe, recipe.batch), recipe, progress):
         groups = progress.optimizer.param_groups
         yield step.lr, groups[1]["lr"]
 
@@ -362,17 +363,17 @@ def test_momentum_grows_where_the_rate_falls():
     torch.manual_seed(0)
     net, twin = build(recipe, 2), build(recipe, 2)
     twin.load_state_dict(net.state_dict())
-    for _ in fit(net, lessons(views, np.arange(6), recipe, 6), recipe):
+    for _ in fit(net, view_batches(views, np.arange(6), recipe, 6), recipe):
         pass
     speed = {k: torch.zeros_like(p) for k, p in twin.named_parameters()}
-    stream = lessons(views, np.arange(6), recipe, 6)
+    stream = view_batches(views, np.arange(6), recipe, 6)
     for lr in (1e-4, 1e-4, 1e-5, 1e-5):
         part = next(stream)
         device = torch.device("cpu")
         targets = as_targets(part.views.images, device)
         drawn = twin(*codes(part.views, 2, device), part.vectors)
         twin.zero_grad()
-        drawing_loss(*drawn, targets).backward()
+        generation_loss(*drawn, targets).backward()
         with torch.no_grad():
             for k, p in twin.named_parameters():
                 speed[k] = 0.9 * speed[k] + lr * (2 if p.dim() < 2 else 1) * p.grad
@@ -398,14 +399,14 @@ def test_a_stage_begins_with_the_one_before(tmp_path):
 def test_no_view_held_out_is_said(data, tmp_path):
     recipe = dataclasses.replace(TINY, held_out=(), rates=(Rate(1, 1e-3),))
     with pytest.warns(UserWarning, match="no view is held out"):
-        summary = train_generator(data, tmp_path, recipe, device="cpu")
+        summary = train(data, tmp_path, recipe, device="cpu")
     assert summary["protocol"] == "views learned from"
-    assert summary["notes"] == ["no view is held out; what is measured was learned from"]
+    assert summary["notes"] == ["no view is held out; training views are evaluated"]
 
 
 def test_a_loss_that_runs_away():
     recipe = dataclasses.replace(TINY, rates=(Rate(50, 10.0),), optimizer="sgd")
-    stream = lessons(some_views(6), np.arange(6), recipe, 4)
+    stream = view_batches(some_views(6), np.arange(6), recipe, 4)
     with pytest.raises(TrainingError, match=r"such as rates.0.lr=1"):
         for _ in fit(build(recipe, 2), stream, recipe):
             pass
@@ -413,9 +414,9 @@ def test_a_loss_that_runs_away():
 
 def test_bad_data(data, tmp_path):
     with pytest.raises(DataError, match=r"which is not a folder"):
-        train_generator(tmp_path / "none", tmp_path / "run", TINY)
+        train(tmp_path / "none", tmp_path / "run", TINY)
     with pytest.raises(DataError, match=r"without images such as"):
-        train_generator(tmp_path, tmp_path / "run", TINY)
+        train(tmp_path, tmp_path / "run", TINY)
     assert not (tmp_path / "run").exists()
 
 
@@ -424,8 +425,8 @@ def test_other_styles_are_no_continuation(data, run, tmp_path):
     for style in ("round", "oval"):
         (other / style).mkdir(parents=True)
         (other / style / "renders").symlink_to(data / "round/renders")
-    with pytest.raises(DataError, match="begun on other classes"):
-        train_generator(other, run[0], TINY, device="cpu", resume=True)
+    with pytest.raises(DataError, match="started on other classes"):
+        train(other, run[0], TINY, device="cpu", resume=True)
 
 
 def test_published_recipes():
@@ -472,9 +473,9 @@ def test_command(data, tmp_path, monkeypatch, capsys):
     assert main([*arguments, "--resume"]) == 0
     text = capsys.readouterr().out
     assert re.search(
-        r"MSE \d\.\d\de-\d\d inside the mask, IoU of the mask 0\.\d+, on 4 views", text
+        r"MSE inside the mask +\d\.\d\de-\d\d\nIoU of the mask +\d+\.\d %\nviews +4\n", text
     )
     assert main([*arguments, "--resume", "--split", "val"]) == 2
-    assert "got --split for the recipe tiny, which learns from rendered views" in (
+    assert "got --split val for the recipe tiny, which takes no such options" in (
         capsys.readouterr().err
     )

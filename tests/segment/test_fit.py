@@ -17,7 +17,7 @@ from unpool.errors import OptionError, TrainingError
 from unpool.models import FCN, DeconvNet, prepare
 from unpool.recipes import DECONVNET, Phase, SegmentationRecipe, override
 from unpool.segment.fit import estimate_statistics, fit, pixel_loss
-from unpool.segment.growing import Plain, Scaffold
+from unpool.segment.growing import GrowingLearner, SingleHeadLearner
 
 TRUNK = ((1, 6), (1, 8))
 TINY = SegmentationRecipe(
@@ -27,7 +27,7 @@ TINY = SegmentationRecipe(
 
 def test_the_loss_falls_and_a_frozen_trunk_stays(data):
     torch.manual_seed(0)
-    scaffold = Scaffold(DeconvNet(2, TRUNK, None, 32))
+    scaffold = GrowingLearner(DeconvNet(2, TRUNK, None, 32))
     before = {k: v.clone() for k, v in scaffold.net.trunk.state_dict().items()}
     recipe = dataclasses.replace(
         TINY, phases=(Phase("coarse", 1, 40, 1e-2),), dropout=0.0, bf16=False
@@ -40,7 +40,7 @@ def test_the_loss_falls_and_a_frozen_trunk_stays(data):
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(data):
-    scaffold = Scaffold(DeconvNet(2, TRUNK, None, 32))
+    scaffold = GrowingLearner(DeconvNet(2, TRUNK, None, 32))
     with torch.no_grad():
         scaffold.heads[0].bias.fill_(torch.nan)
     stream = batches(draw_views(open_data(data, "train"), Views(32, (48, 64))), 2)
@@ -115,7 +115,7 @@ def test_the_published_update_is_that_of_the_authors_solver():
     recipe = dataclasses.replace(recipe, weight_decay=0.0005 / 4)
     begun = {name: p.detach().clone() for name, p in net.named_parameters()}
     wanted = caffe_steps(copy.deepcopy(net), random_batches(), phase, 4, 5, phase.lr)
-    scaffold = Scaffold(net)
+    scaffold = GrowingLearner(net)
     steps = list(fit(scaffold, random_batches(), recipe))
     assert [step.lr for step in steps] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4])
     for name, parameter in net.named_parameters():
@@ -140,7 +140,7 @@ def test_parts_of_a_batch_add_up_to_the_whole():
         stream = (
             Batch(images[i : i + size], labels[i : i + size]) for i in itertools.count(0, size)
         )
-        list(fit(Scaffold(net), stream, dataclasses.replace(base, accumulate=parts)))
+        list(fit(GrowingLearner(net), stream, dataclasses.replace(base, accumulate=parts)))
     for one, four in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(one, four, rtol=1e-4, atol=1e-6)
 
@@ -148,14 +148,14 @@ def test_parts_of_a_batch_add_up_to_the_whole():
 def test_a_batch_that_cannot_be_divided_is_refused():
     recipe = dataclasses.replace(TINY, batch=7, accumulate=2)
     with pytest.raises(OptionError, match=r"a batch of 7 for 2 parts .* multiple of 2"):
-        next(fit(Scaffold(DeconvNet(3, TRUNK, None, 32)), random_batches(), recipe))
+        next(fit(GrowingLearner(DeconvNet(3, TRUNK, None, 32)), random_batches(), recipe))
 
 
 def test_the_gradient_is_cut_at_its_largest_norm_and_told():
     torch.manual_seed(0)
     recipe = override(TINY, ["clip=0.01", "bf16=false", "optimizer=sgd", "weight_decay=0"])
     recipe = override(recipe, ["warmup=0", "phases.0.lr=1"])
-    scaffold = Scaffold(DeconvNet(3, TRUNK, None, 32))
+    scaffold = GrowingLearner(DeconvNet(3, TRUNK, None, 32))
     before = {k: v.clone() for k, v in scaffold.state_dict().items()}
     step = next(fit(scaffold, random_batches(), recipe))
     assert step.gradient > 0.02
@@ -168,8 +168,10 @@ def test_the_gradient_is_cut_at_its_largest_norm_and_told():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Scaffold(DeconvNet(3, ((2, 6), (1, 8)), code=5, size=16)),
-        lambda: Plain(FCN(3, ((2, 6), (1, 8)), code=5, stride=4, pad=1, window=3, dropout=0.5)),
+        lambda: GrowingLearner(DeconvNet(3, ((2, 6), (1, 8)), code=5, size=16)),
+        lambda: SingleHeadLearner(
+            FCN(3, ((2, 6), (1, 8)), code=5, stride=4, pad=1, window=3, dropout=0.5)
+        ),
     ],
     ids=["DeconvNet", "FCN"],
 )

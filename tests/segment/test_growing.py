@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unpool.models import FCN, DeconvNet
-from unpool.segment.growing import Plain, Scaffold
+from unpool.segment.growing import GrowingLearner, SingleHeadLearner
 
 TABLE = ((1, 24), (2, 48), (2, 96))
 
@@ -12,7 +12,7 @@ TABLE = ((1, 24), (2, 48), (2, 96))
 @pytest.fixture
 def scaffold():
     torch.manual_seed(0)
-    scaffold = Scaffold(DeconvNet(3, TABLE, code=None, size=64))
+    scaffold = GrowingLearner(DeconvNet(3, TABLE, code=None, size=64))
     for head in scaffold.heads:
         nn.init.normal_(head.weight, std=0.3)
         nn.init.normal_(head.bias)
@@ -51,7 +51,7 @@ def test_stages_are_newest_older_or_unused(scaffold, stages):
 
 def test_a_plain_network_learns_as_a_whole():
     net = FCN(3, TABLE, None, stride=4, pad=1).eval()
-    learner = Plain(net)
+    learner = SingleHeadLearner(net)
     x = images()
     (scores,) = learner(x, 1)
     torch.testing.assert_close(scores, net(x))

@@ -83,9 +83,9 @@ def test_scores_that_are_not_finite(tmp_path, bad):
 def test_scores_and_probabilities_are_not_taken_for_one_another(tmp_path):
     np.save(tmp_path / "scores.npy", VALUES)
     np.save(tmp_path / "shares.npy", softmax(VALUES).astype(np.float16))
-    with pytest.raises(DataError, match=r"whose sums over .*: leave out --probabilities for raw"):
+    with pytest.raises(DataError, match=r"whose sums over .*: pass probabilities=False for raw"):
         read_scores(tmp_path / "scores.npy", probabilities=True)
-    with pytest.raises(DataError, match="sum up to 1, as probabilities do; pass --probabilities"):
+    with pytest.raises(DataError, match="sum up to 1, as probabilities do; pass prob"):
         read_scores(tmp_path / "shares.npy")
 
 
@@ -128,5 +128,5 @@ def test_files_with_other_arrays(tmp_path, arrays, error, message):
 @pytest.mark.parametrize("name", ["a.npz", "a.npy"])
 def test_files_that_hold_no_arrays(tmp_path, content, name):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=r"is no .npz or .npy of numbers.* unpool segment --scores"):
+    with pytest.raises(DataError, match=r"is no .npz or .npy of numbers.* save a result"):
         read_scores(tmp_path / name)

@@ -1,4 +1,4 @@
-"""The weights that a training run begins with, and with which its result is a mean."""
+"""Warm starts, and weight averaging with them."""
 
 import dataclasses
 import json
@@ -7,10 +7,10 @@ import shutil
 import pytest
 import torch
 
+from unpool import train
 from unpool.errors import OptionError, WeightsError
 from unpool.models import FCN, SqueezeNet, from_pretrained, save_pretrained
 from unpool.recipes import Phase, SegmentationRecipe
-from unpool.segment.train import train
 from unpool.training.loop import Step
 from unpool.training.run import load_state, save_state
 
@@ -199,10 +199,10 @@ def test_a_run_that_has_come_to_no_checkpoint_begins_anew(data, start, mean, tmp
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("removed", r"start\.pt is missing, which tells what the run began with"),
+        ("removed", r"start\.pt is missing, the initial weights of the run"),
         ("cut", r"cannot read the checkpoint .*start\.pt"),
-        ("last", r"start\.pt is not what the run began with"),
-        ("without tensors", r"start\.pt is not what the run began with"),
+        ("last", r"start\.pt does not hold the initial weights of the run"),
+        ("without tensors", r"start\.pt does not hold the initial weights of the run"),
     ],
 )
 def test_a_beginning_that_cannot_be_read_again_is_known_before_any_step(
@@ -220,6 +220,6 @@ def test_a_beginning_that_cannot_be_read_again_is_known_before_any_step(
     else:
         save_state(path, load_state(path) | {"model": {}})
     steps = []
-    with pytest.raises(WeightsError, match=f"{message}.*put back a copy, or begin a new run"):
+    with pytest.raises(WeightsError, match=f"{message}.*put back a copy, or start a new run"):
         train(data, tmp_path / "run", mean, resume=True, report=steps.append)
     assert not [record for record in steps if isinstance(record, Step)]

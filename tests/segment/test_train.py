@@ -10,11 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from unpool import Segmenter
+from unpool import Segmenter, train
 from unpool.errors import DataError, ImageError, OptionError, TrainingError, WeightsError
 from unpool.models import FCN, from_pretrained
 from unpool.recipes import DECONVNET, Phase, SegmentationRecipe
-from unpool.segment.train import train
 from unpool.training.loop import Step
 from unpool.training.task import Preparation
 from unpool.vision.images import read_image, write_mask
@@ -115,7 +114,7 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(data, tmp_path):
     with pytest.raises(OptionError, match="holds a run already; pass resume=True"):
         train(data, tmp_path / "run", TINY)
     other = dataclasses.replace(TINY, batch=3)
-    with pytest.raises(OptionError, match="begun with another recipe"):
+    with pytest.raises(OptionError, match="started with another recipe"):
         train(data, tmp_path / "run", other, resume=True)
 
 
@@ -171,9 +170,9 @@ def test_tensorboard_has_every_step_once(data, tmp_path, stopped_at):
 
 def test_without_matplotlib_there_is_all_but_the_curves(data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    told = r"curves\.png is left out, because matplotlib is missing: pip install matplotlib"
+    message = r"curves\.png is left out, because matplotlib is missing: pip install matplotlib"
     records = []
-    with pytest.warns(UserWarning, match=told) as warned:
+    with pytest.warns(UserWarning, match=message) as warned:
         summary = train(data, tmp_path / "run", TINY, report=records.append)
     assert warned[0].filename == __file__
     assert files(tmp_path / "run") == FILES - {"plots/curves.png"}
@@ -186,10 +185,10 @@ def test_without_matplotlib_there_is_all_but_the_curves(data, tmp_path, monkeypa
 
 def test_a_class_that_no_mask_shows_is_named_and_the_training_goes_on(data, tmp_path):
     (data / "classes.txt").write_text("background\nsquare\ncircle\nstar\n")
-    told = "no mask of train shows circle, star, which cannot be learned"
-    with pytest.warns(UserWarning, match=told):
+    message = "no mask of train shows circle, star, which cannot be learned"
+    with pytest.warns(UserWarning, match=message):
         summary = train(data, tmp_path / "run", TINY)
-    assert summary["notes"] == [told]
+    assert summary["notes"] == [message]
     assert list(summary["iou"]) == ["background", "square", "circle", "star"]
 
 
@@ -218,7 +217,7 @@ def empty_val(data):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "error", "told"),
+    ("spoil", "error", "message"),
     [
         (make_rgb, ImageError, r"3\.png: has mode RGB, as a color-coded mask does"),
         (add_ids, DataError, r"3\.png has the ids 7; wanted 0 to 1, or 255 for void"),
@@ -227,9 +226,9 @@ def empty_val(data):
         (empty_val, DataError, r"split 'val' of .*"),
     ],
 )
-def test_bad_data_is_found_before_the_first_step(data, tmp_path, spoil, error, told):
+def test_bad_data_is_found_before_the_first_step(data, tmp_path, spoil, error, message):
     spoil(data)
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         train(data, tmp_path / "run", dataclasses.replace(TINY, balance=0.0))
     assert not (tmp_path / "run").exists()
 
@@ -272,14 +271,12 @@ def test_a_corrupt_checkpoint_is_refused(data, tmp_path):
     for path in (last, best):
         for spoil in (flip, lambda path: path.write_bytes(path.read_bytes()[:-100])):
             spoil(path)
-            told = rf"cannot read the checkpoint .*{path.name} .*; put back a copy, or begin"
-            with pytest.raises(WeightsError, match=told):
+            message = rf"cannot read the checkpoint .*{path.name} .*; put back a copy, or start"
+            with pytest.raises(WeightsError, match=message):
                 train(data, run, TINY, resume=True)
             restore(path)
     shutil.copy(best, last)
-    with pytest.raises(
-        WeightsError, match=r"last\.pt is a network alone, not a checkpoint to go on"
-    ):
+    with pytest.raises(WeightsError, match=r"last\.pt holds a network without its optimizer"):
         train(data, run, TINY, resume=True)
     restore(last)
     before = weights(run)
@@ -309,8 +306,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(data, tmp_path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", fail)
-    told = r"cannot write .*best\.pt: No space left on device; .* make room and resume"
-    with pytest.raises(TrainingError, match=told):
+    message = r"cannot write .*best\.pt: No space left on device; .* make room and resume"
+    with pytest.raises(TrainingError, match=message):
         train(data, tmp_path / "new", dataclasses.replace(TINY, phases=(TINY.phases[0],)))
     assert list((tmp_path / "new/checkpoints").iterdir()) == []
     assert (tmp_path / "run/checkpoints/last.pt").read_bytes() == before
@@ -359,7 +356,7 @@ def test_both_published_stages_by_one_recipe(data, tmp_path):
     assert summary["images"] == 2
     assert [r.phase for r in records if isinstance(r, Step)] == ["stage 1"] * 2 + ["stage 2"] * 2
     prepared = [r for r in records if isinstance(r, Preparation)]
-    assert prepared[-1] == Preparation(8, 8)
+    assert prepared[-1] == Preparation(8, 8, "finding proposals")
     assert (tmp_path / "run/proposals.npz").exists()
     card = json.loads((tmp_path / "run/weights/card.json").read_text())
     assert card["arguments"]["code"] == 12

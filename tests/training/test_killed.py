@@ -36,7 +36,7 @@ STEPS = 40
 CHILD = """
 import json, sys, torch
 from unpool.recipes import SegmentationRecipe
-from unpool.segment.train import train
+from unpool import train
 torch.set_num_threads(1)
 recipe = SegmentationRecipe.from_json(json.loads(sys.argv[3]))
 print(0, flush=True)

@@ -14,11 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from unpool import distributed
+from unpool import distributed, train
 from unpool.errors import OptionError
 from unpool.recipes import Phase, SegmentationRecipe
 from unpool.segment import train as application
-from unpool.segment.train import train
 from unpool.training.loop import Step
 from unpool.training.run import Run
 from unpool.vision.images import write_image, write_mask

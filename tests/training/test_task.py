@@ -148,7 +148,7 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
     train(Line(RECIPE), tmp_path)
     with pytest.raises(OptionError, match=r"holds a run already; pass resume=True"):
         train(Line(RECIPE), tmp_path)
-    with pytest.raises(OptionError, match=r"begun with another recipe"):
+    with pytest.raises(OptionError, match=r"started with another recipe"):
         train(Line(dataclasses.replace(RECIPE, lr=0.01)), tmp_path, resume=True)
 
 

@@ -1,9 +1,9 @@
-"""How good a classifier is: how often the true class is among the most probable ones."""
+"""Evaluate a classifier: top-1 and top-5 accuracy, recall, the confusion matrix."""
 
 import csv
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,32 +19,32 @@ from unpool.vision.figures import contact_sheet
 from unpool.vision.images import read_image
 from unpool.vision.metrics import confusion_matrix
 
+Ranking: TypeAlias = NDArray[np.int64]
+"""(N, 1 + 5) class ids of images: the true one, and the most probable ones, best first.
+
+-1 where there are fewer than five classes.
+"""
+
 _TOP = 5
-_AT_ONCE = 64  # images
+_BATCH = 64  # images
 
 
 @torch.no_grad()
-def rank(
-    net: Classifier, data: ClassFolders, crops: Crops, bf16: bool = False
-) -> NDArray[np.int64]:
-    """The true class of each image, and the five most probable ones.
+def rank(net: Classifier, data: ClassFolders, crops: Crops, bf16: bool = False) -> Ranking:
+    """The true class and the five most probable classes of each image, in order.
 
-    Begun by `torchrun`, the processes share the images, and each gets all ranks.
+    Under `torchrun` the processes share the images, and each returns the whole ranking.
 
     Args:
-        net: is put into evaluation mode.
+        net: put into evaluation mode.
         data: images of its classes.
-        crops: their centers are seen.
-        bf16: bfloat16 arithmetic where the hardware has it.
-
-    Returns:
-        (N, 1 + 5) class ids in the order of the images, the true one first; -1 where there are
-        fewer than five classes.
+        crops: the center crop of each image is used.
+        bf16: bfloat16 arithmetic where the hardware supports it.
     """
     net.eval()
     device = next(net.parameters()).device
     count = min(_TOP, net.classes)
-    chunks = [data.samples[i : i + _AT_ONCE] for i in range(0, len(data.samples), _AT_ONCE)]
+    chunks = [data.samples[i : i + _BATCH] for i in range(0, len(data.samples), _BATCH)]
     own = []
     for chunk in distributed.shard(chunks):
         images = np.stack([crops.center(read_image(sample.path)) for sample in chunk])
@@ -57,33 +57,30 @@ def rank(
     return np.concatenate(distributed.gather(own))
 
 
-def shares(ranked: NDArray[np.int64]) -> tuple[float, float]:
-    """Top-1 and top-5, as fractions of the images.
+def accuracies(ranked: Ranking) -> tuple[float, float]:
+    """Top-1 and top-5 accuracy, as fractions of the images.
 
-    Args:
-        ranked: (N, 1 + 5), as of `rank`.
-
-    >>> shares(np.array([[3, 3, 1, 2, 0, 4], [4, 3, 1, 2, 0, 4], [5, 4, 1, 2, 3, 0]]))
+    >>> accuracies(np.array([[3, 3, 1, 2, 0, 4], [4, 3, 1, 2, 0, 4], [5, 4, 1, 2, 3, 0]]))
     (0.3333333333333333, 0.6666666666666666)
     """
     right = ranked[:, 1:] == ranked[:, :1]
     return float(right[:, 0].mean()), float(right.any(1).mean())
 
 
-def summarize(ranked: NDArray[np.int64], data: ClassFolders, crops: Crops) -> dict[str, Any]:
+def summarize(ranked: Ranking, data: ClassFolders, crops: Crops) -> dict[str, Any]:
     """All figures with their protocol.
 
     Args:
-        ranked: (N, 1 + 5), as of `rank`.
+        ranked: the result of `rank`.
         data: the images.
-        crops: how they were seen.
+        crops: as in `rank`.
 
     Returns:
-        `top1` with its 95 % interval (`top1_interval`, Wilson's), `top5`, `recall` (the share
-        found of each class, None for one without images), `confusion` (counts, a row for each
-        true class) and what was measured on.
+        `top1` with its 95 % interval (`top1_interval`, Wilson's), `top5`, `recall` (of each class;
+        None without images), `confusion` (counts, a row for each true class), `data`, `split`,
+        `images` and `protocol`.
     """
-    top1, top5 = shares(ranked)
+    top1, top5 = accuracies(ranked)
     matrix = confusion_matrix(ranked[:, 1], ranked[:, 0], len(data.classes), ignore=-1)
     recall = [int(row[i]) / int(row.sum()) if row.any() else None for i, row in enumerate(matrix)]
     return {
@@ -102,15 +99,15 @@ def summarize(ranked: NDArray[np.int64], data: ClassFolders, crops: Crops) -> di
 
 
 def write_confusion(path: Path, matrix: list[list[int]], classes: list[str]) -> None:
-    """Write a confusion matrix as a table, whole or not at all."""
+    """Write a confusion matrix as a CSV table, atomically."""
     with atomic(path) as temporary, temporary.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["true / found", *classes])
         table.writerows([name, *row] for name, row in zip(classes, matrix, strict=True))
 
 
-def draw_confusion(path: Path, matrix: list[list[int]], classes: list[str]) -> None:
-    """Draw which fraction of each class was taken for which; this takes matplotlib."""
+def plot_confusion(path: Path, matrix: list[list[int]], classes: list[str]) -> None:
+    """Plot a confusion matrix, normalized over each true class. Needs matplotlib."""
     from matplotlib.figure import Figure
 
     counts = np.array(matrix)
@@ -126,16 +123,14 @@ def draw_confusion(path: Path, matrix: list[list[int]], classes: list[str]) -> N
         figure.savefig(temporary, format="png", dpi=100)
 
 
-def sheet(
-    ranked: NDArray[np.int64], data: ClassFolders, crops: Crops, count: int = 24
-) -> NDArray[np.uint8]:
-    """Images as the network sees them, what was found, and the truth where it is another.
+def sheet(ranked: Ranking, data: ClassFolders, crops: Crops, count: int = 24) -> NDArray[np.uint8]:
+    """A contact sheet of center crops with predicted classes, and the true ones of errors.
 
     Args:
-        ranked: (N, 1 + 5), as of `rank`.
+        ranked: the result of `rank`.
         data: the images.
-        crops: how they were seen.
-        count: of the images, taken from the whole list.
+        crops: as in `rank`.
+        count: number of images, evenly chosen.
 
     Returns:
         (height, width, 3) uint8, RGB.
@@ -148,9 +143,9 @@ def sheet(
     return contact_sheet(tiles, columns=6)
 
 
-def _interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Where a share probably lies that was measured on so many (Wilson 1927)."""
+def _interval(fraction: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % score interval of a fraction of `count` images (Wilson 1927)."""
     whole = 1 + z * z / count
-    middle = share + z * z / (2 * count)
-    reach = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    middle = fraction + z * z / (2 * count)
+    reach = z * math.sqrt(fraction * (1 - fraction) / count + (z / (2 * count)) ** 2)
     return max((middle - reach) / whole, 0.0), min((middle + reach) / whole, 1.0)

@@ -14,7 +14,7 @@ from unpool.data.coco import Outlines, rasterize
 from unpool.data.layouts import Layout, class_names, find_files, split_names, why_empty
 from unpool.data.sbd import read_mat
 from unpool.errors import DataError, ImageError
-from unpool.vision.images import Pixels, read_image, read_mask
+from unpool.vision.images import Pixels, image_size, read_image, read_mask
 
 
 class Sample(NamedTuple):
@@ -141,6 +141,21 @@ def load_labels(mask: Path | Outlines, void: int = VOID) -> Pixels:
     labels = read_mat(mask, "GTcls").astype(np.uint8) if is_mat else read_mask(mask)
     labels[labels == void] = VOID
     return labels
+
+
+def count_classes(data: DataSet) -> list[int]:
+    """The number of images that show each class. Reads every mask.
+
+    Raises:
+        ImageError, DataError: a mask cannot be used, or has another size than its image.
+    """
+    counts = np.zeros(len(data.classes), int)
+    for sample in data.samples:
+        labels = read_labels(sample, len(data.classes))
+        if image_size(sample.image) != labels.shape:
+            read_sample(sample, len(data.classes))  # raises the error
+        counts[np.unique(labels[labels != VOID])] += 1
+    return counts.tolist()
 
 
 def _numbered(layout: Layout, strict: bool) -> Names:

@@ -1,7 +1,7 @@
-"""What a network that draws learns from: rendered views, and the same changed by chance."""
+"""Training batches for the generator: rendered views with random transformations."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,41 +10,44 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from unpool import distributed
+from unpool import Progress, distributed
 from unpool.data.crops import in_turn
 from unpool.errors import DataError
 from unpool.generate.transformations import Ranges, random_transformations, spread_at
 from unpool.models import encode_view
-from unpool.recipes import GenerationRecipe
+from unpool.recipes.generate import GenerationRecipe
 from unpool.rendering.dataset import AZIMUTHS, Chairs, read_views
 
 
 class Views(NamedTuple):
-    """Images of known styles from known views, all in memory."""
+    """Rendered images with their styles and views, in memory."""
 
-    images: NDArray[np.uint8]  #: (N, S, S, 4) RGBA, straight color, the mask as alpha
+    images: NDArray[np.uint8]  #: (N, S, S, 4) RGBA, not premultiplied; alpha is the mask
     styles: NDArray[np.int64]  #: (N,)
     azimuths: NDArray[np.float64]  #: (N,) degrees
     elevations: NDArray[np.float64]  #: (N,) degrees
 
     def take(self, chosen: NDArray[np.int64]) -> "Views":
-        """Some of them, by number."""
+        """The views with the given indices."""
         images, styles, azimuths, elevations = self
         return Views(images[chosen], styles[chosen], azimuths[chosen], elevations[chosen])
 
 
-class Lesson(NamedTuple):
-    """What one pass of the network learns from."""
+class ViewBatch(NamedTuple):
+    """The input of one forward pass in training."""
 
     views: Views
-    vectors: Tensor  #: of the transformations, (N, 28)
+    vectors: Tensor  #: transformations, (N, 28)
 
 
-def load_views(
-    chairs: Chairs, size: int, progress: Callable[[int, int], object] | None = None
-) -> Views:
-    """Read all views of a folder at one size; `progress` as of `read_views`."""
-    images = read_views(chairs, size, progress=progress)
+def load_views(chairs: Chairs, size: int, progress: Progress | None = None) -> Views:
+    """Read all views of a folder at one size in pixels."""
+
+    def show(done: int, total: int, *_: str) -> None:
+        if progress is not None:
+            progress(done, total, "reading views")
+
+    images = read_views(chairs, size, progress=show)
     styles, azimuths, elevations = (
         np.array([getattr(view, name) for view in chairs.views])
         for name in ("style", "azimuth", "elevation")
@@ -55,57 +58,57 @@ def load_views(
 def split_views(
     chairs: Chairs, held_out: tuple[int, ...]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The numbers of the views to learn from, and of those at azimuths that are held out.
+    """The indices of the training views, and of those at held-out azimuths.
 
     Raises:
-        DataError: one of the two has none, where some are to be held out.
+        DataError: no training views, or no views at the held-out azimuths.
     """
     azimuths = {AZIMUTHS[number] for number in held_out}
     away = np.array([view.azimuth in azimuths for view in chairs.views])
     learned, held = np.flatnonzero(~away), np.flatnonzero(away)
     if not len(learned) or (held_out and not len(held)):
         raise DataError(
-            f"got {chairs.root} with {len(held)} of {len(away)} views at the azimuths to hold out; "
-            "wanted some of these and some others: render all azimuths, or set held_out"
+            f"got {chairs.root} with {len(held)} of {len(away)} views at held-out azimuths; wanted "
+            "some of these and some others: render all azimuths, or set held_out"
         )
     return learned, held
 
 
-def lessons(
+def view_batches(
     views: Views, learned: NDArray[np.int64], recipe: GenerationRecipe, size: int, start: int = 0
-) -> Iterator[Lesson]:
-    """Endless parts of batches; each view comes once before any comes again.
+) -> Iterator[ViewBatch]:
+    """Endless parts of batches; every view is used once before any is repeated.
 
-    Part n depends on nothing but n: a run resumed at n sees what the uninterrupted one saw, and the
-    processes of a run see together what a single one would see.
+    Part n depends only on n, so that a resumed run gets the same parts, and several processes
+    together get the parts of a single one.
 
     Args:
-        views: all there are.
-        learned: numbers of those to learn from.
-        recipe: its batch, its seed and what it says about transformations count.
+        views: all views.
+        learned: indices of the training views.
+        recipe: its batch, its seed and its ranges of transformations.
         size: N, of a part; it divides the batch.
         start: number of the first part.
     """
     ranges = Ranges(*(getattr(recipe, name) for name in Ranges._fields))
     for n in itertools.count(start + distributed.rank(), distributed.world()):
         step, part = divmod(n, recipe.batch // size)
-        chance = torch.Generator().manual_seed(recipe.seed + 1_000_003 * (step + 1))
+        rng = torch.Generator().manual_seed(recipe.seed + 1_000_003 * (step + 1))
         spread = spread_at(step, *recipe.spread, recipe.gamma)
-        vectors = random_transformations(recipe.batch, spread, ranges, recipe.inside, chance)
-        vectors[torch.rand(recipe.batch, generator=chance) < recipe.plain] = 0
+        vectors = random_transformations(recipe.batch, spread, ranges, recipe.inside, rng)
+        vectors[torch.rand(recipe.batch, generator=rng) < recipe.plain] = 0
         places = range(n * size, (n + 1) * size)
         chosen = learned[[in_turn(place, len(learned), recipe.seed) for place in places]]
-        yield Lesson(views.take(chosen), vectors[part * size :][:size])
+        yield ViewBatch(views.take(chosen), vectors[part * size :][:size])
 
 
 def codes(views: Views, styles: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Styles (N, K) and views (N, 4) as the network takes them."""
+    """The network's inputs: one-hot styles (N, K), and views (N, 4)."""
     style = F.one_hot(torch.from_numpy(views.styles), styles).float()
     view = encode_view(torch.from_numpy(views.azimuths), torch.from_numpy(views.elevations))
     return style.to(device), view.to(device)
 
 
 def as_targets(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """RGB times the mask, and the mask, (N, 4, S, S) fp32, of (N, S, S, 4) uint8."""
+    """Targets (N, 4, S, S) fp32, RGB times mask and mask, of images (N, S, S, 4) uint8 RGBA."""
     x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
     return torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], 1)

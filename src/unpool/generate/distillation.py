@@ -1,4 +1,4 @@
-"""Views that trained networks draw together, from which another one learns."""
+"""Distillation: train a generator on the averaged output of others."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from unpool import distributed
 from unpool.cards import read_card
 from unpool.errors import WeightsError
-from unpool.generate.batches import Lesson, Views
+from unpool.generate.batches import ViewBatch, Views
 from unpool.generate.evaluate import generate
 from unpool.generate.generator import Generator
 from unpool.models.generator import GenerativeNet
@@ -24,77 +24,76 @@ def load_teachers(
     """The networks that a recipe names as teachers, in evaluation mode.
 
     Raises:
-        WeightsError: no such weights, of a network that draws something else, or that may have
-            learned from views that are to be held out.
+        WeightsError: no such weights, of another size or other styles, or that may have been
+            trained on held-out views.
     """
     found = []
     for name in recipe.teachers:
         saved = load_previous(recipe, "teachers", name)
         if saved.size != recipe.size:
             raise WeightsError(
-                f"got the teacher {name}, which draws {saved.size} pixels; wanted "
-                f"{recipe.size}: set size={saved.size}, or take another"
+                f"got the teacher {name}, which generates {saved.size} pixels; wanted "
+                f"{recipe.size}: set size={saved.size}, or use another teacher"
             )
         pairs = itertools.zip_longest(saved.styles, styles, fillvalue="nothing")
         if other := next((f"{a} in place of {b}" for a, b in pairs if a != b), None):
             raise WeightsError(
-                f"got the teacher {name}, which draws {other}; wanted the {len(styles)} styles of "
-                "the data, in their order: train it on the same data"
+                f"got the teacher {name}, which generates {other}; wanted the {len(styles)} styles "
+                "of the data, in their order: train it on the same data"
             )
         saved.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         found.append(saved.model.requires_grad_(False).eval())
     return found
 
 
-def taught(
-    stream: Iterator[Lesson],
+def distill(
+    stream: Iterator[ViewBatch],
     teachers: Sequence[GenerativeNet],
     recipe: GenerationRecipe,
     size: int,
     elevations: tuple[float, float],
     start: int = 0,
-) -> Iterator[Lesson]:
-    """Lessons in which teachers draw the first views of each batch, at azimuths all around.
+) -> Iterator[ViewBatch]:
+    """Replace the first views of every batch by the teachers' output at random azimuths.
 
-    The styles stay, and so do the transformations. As those of `lessons`, the parts depend on
-    nothing but their number, and together are what a whole batch is.
+    Styles and transformations stay. Like those of `view_batches`, parts depend only on their
+    number.
 
     Args:
-        stream: what `lessons` gives, from the same part on; its images are written over.
-        teachers: of `load_teachers`; their mean is drawn.
-        recipe: its fraction of the teachers, its batch, its seed and its arithmetic count.
+        stream: the result of `view_batches` with the same start; its images are overwritten.
+        teachers: see `load_teachers`; their output is averaged.
+        recipe: its `teachers_fraction`, batch, seed and `bf16`.
         size: N, of a part.
-        elevations: the least and the greatest to be drawn, degrees.
+        elevations: smallest and largest random elevation, degrees.
         start: number of the first part.
     """
     count = round(recipe.teachers_fraction * recipe.batch)
-    for n, lesson in zip(itertools.count(start + distributed.rank(), distributed.world()), stream):
+    for n, batch in zip(itertools.count(start + distributed.rank(), distributed.world()), stream):
         step, part = divmod(n, recipe.batch // size)
-        chance = np.random.default_rng((recipe.seed, step))
-        azimuths, heights = chance.uniform(0, 360, count), chance.uniform(*elevations, count)
-        drawn = slice(part * size, (part + 1) * size)
-        if number := len(azimuths[drawn]):
-            views = lesson.views
-            views.azimuths[:number], views.elevations[:number] = azimuths[drawn], heights[drawn]
-            asked = views.take(np.arange(number))
-            views.images[:number] = draw_together(teachers, asked, recipe.bf16)
-        yield lesson
+        rng = np.random.default_rng((recipe.seed, step))
+        azimuths, heights = rng.uniform(0, 360, count), rng.uniform(*elevations, count)
+        own = slice(part * size, (part + 1) * size)
+        if number := len(azimuths[own]):
+            views = batch.views
+            views.azimuths[:number], views.elevations[:number] = azimuths[own], heights[own]
+            taught = views.take(np.arange(number))
+            views.images[:number] = average_output(teachers, taught, recipe.bf16)
+        yield batch
 
 
 @torch.no_grad()
-def draw_together(
+def average_output(
     teachers: Sequence[GenerativeNet], views: Views, bf16: bool = False
 ) -> NDArray[np.uint8]:
-    """The mean of what several networks draw of views, whose own images do not count.
+    """The mean of the networks' output for some views, whose own images are ignored.
 
     Returns:
-        (N, S, S, 4) RGBA: the mask as alpha, and colors of which `as_targets` makes the drawn ones
-        again, cut to the mask.
+        (N, S, S, 4) RGBA; alpha is the mask, and the colors are divided by it, so that
+        `as_targets` gives the mean colors inside the mask.
     """
-    drawings = torch.stack([torch.cat(generate(net, views, bf16), 1) for net in teachers])
-    mean = drawings.mean(0)
+    mean = torch.stack([torch.cat(generate(net, views, bf16), 1) for net in teachers]).mean(0)
     colors, mask = mean[:, :3], mean[:, 3:]
-    straight = (colors / mask.clamp_min(1 / 255)).clamp_max(1)
+    straight = (colors / mask.clamp_min(1 / 255)).clamp_max(1)  # not premultiplied, as in files
     rgba = torch.cat([straight, mask], 1).mul(255).round().byte()
     return np.asarray(rgba.permute(0, 2, 3, 1).cpu().numpy())
 

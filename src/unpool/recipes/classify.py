@@ -4,8 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, ClassVar
 
 from unpool.errors import OptionError
-from unpool.recipes.bounds import Count, Dropout, LearningRate, OneOf, Positive, Range
-from unpool.recipes.recipe import Recipe
+from unpool.recipes.recipe import Count, Dropout, LearningRate, OneOf, Positive, Range, Recipe
 
 _Side = Annotated[int, Range(32, 4096)]
 

@@ -4,8 +4,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, ClassVar
 
 from unpool.errors import OptionError
-from unpool.recipes.bounds import Count, Fraction, LearningRate, OneOf, Range, Weight
-from unpool.recipes.recipe import Recipe
+from unpool.recipes.recipe import Count, Fraction, LearningRate, OneOf, Range, Recipe, Weight
 
 _Change = Annotated[float, Range(0, 10)]
 
@@ -60,7 +59,7 @@ class GenerationRecipe(Recipe):
     # how it is learned
     rgb_weight: Weight = 10.0  #: of the squared error of colors inside the mask
     mask_weight: Weight = 1.0  #: of that of the mask
-    overlap_weight: Weight = 0.0  #: of 1 - IoU of an image's mask, see `drawing_loss`
+    overlap_weight: Weight = 0.0  #: of 1 - IoU of an image's mask, see `generation_loss`
     background: Fraction = 1.0  #: weight of the error of colors where there is no mask
     bias_lr: Annotated[float, Range(0, 100)] = 2.0
 

@@ -1,42 +1,64 @@
-"""The base of all recipes: the fields that they share, JSON, and the check of their values."""
+"""The base of all recipes: shared fields, JSON, and bounds of the values.
 
-import json
+Bounds are written where the fields are: `batch: Annotated[int, Range(1)]`.
+"""
+
+import importlib
+import math
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, asdict, dataclass
-from typing import Annotated, Any, ClassVar, TypeVar
+from dataclasses import KW_ONLY, asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args, get_type_hints
 
-from unpool.recipes.bounds import (
-    Count,
-    OneOf,
-    Positive,
-    Range,
-    Weight,
-    Whole,
-    check_fields,
-)
+from unpool.errors import OptionError, suggest
+from unpool.files import strict
 from unpool.recipes.overrides import from_json
 
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 
 
+class Range(NamedTuple):
+    """Bounds of a number."""
+
+    low: float
+    high: float = math.inf
+
+
+class OneOf(tuple[str, ...]):
+    """The choices of a field."""
+
+    def __new__(cls, *choices: str) -> "OneOf":
+        """A tuple of the choices."""
+        return super().__new__(cls, choices)
+
+
+Count = Annotated[int, Range(1)]
+Whole = Annotated[int, Range(0)]
+Weight = Annotated[float, Range(0)]  #: of a loss, or a decay
+Fraction = Annotated[float, Range(0, 1)]
+Dropout = Annotated[float, Range(0, 0.999)]
+LearningRate = Annotated[float, Range(0, 10)]
+Positive = Annotated[float, Range(1e-9)]
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a training run depends on, besides the data. Each application adds its own.
+    """The hyperparameters of a training run. Each application has a subclass.
 
-    A subclass names its application, so that this module need not import it.
+    A subclass refers to the task of its application by name, because recipes import no torch.
     """
 
-    kind: ClassVar[str]  #: of what is learned, for the run folder
-    task: ClassVar[str]  #: "module:class" of the `unpool.training.task.Task` that goes by it
-    options: ClassVar[tuple[str, ...]] = ()  #: keyword arguments of that task, besides the data
+    kind: ClassVar[str]  #: name of the application in run folders
+    task: ClassVar[str]  #: "module:class" of its `unpool.training.task.Task`
+    options: ClassVar[tuple[str, ...]] = ()  #: keyword arguments of that class, besides the data
 
     name: str
     _: KW_ONLY
 
     # a step
-    batch: Count = 128  #: examples of a step
-    accumulate: Count = 1  #: parts of a batch that are passed one after the other, to save memory
-    bf16: bool = True  #: bfloat16 arithmetic where the hardware has it
+    batch: Count = 128  #: examples per step
+    accumulate: Count = 1  #: sequential parts of a batch, to save memory
+    bf16: bool = True  #: bfloat16 arithmetic where the hardware supports it
     seed: Whole = 0
 
     # the optimizer
@@ -44,25 +66,43 @@ class Recipe:
     momentum: Annotated[float, Range(0, 0.999)] = 0.9  #: of SGD
     eps: Annotated[float, Range(1e-16, 1)] = 1e-8  #: of AdamW
     weight_decay: Weight = 0.0  #: of filters; biases do not decay
-    bias_lr: Annotated[float, Range(0, 100)] = 1.0  #: learning rate of biases, by that of filters
+    bias_lr: Annotated[float, Range(0, 100)] = 1.0  #: factor of the learning rate of biases
     clip: Positive | None = None  #: largest norm of the gradient
     warmup: Whole = 0  #: steps of each phase in which the learning rate rises
     schedule: Annotated[str, OneOf("constant", "linear", "cosine")] = "constant"
-    """How the learning rate goes on from there; "linear" and "cosine" fall to 2 % of the peak."""
+    """The learning rate after the warmup; "linear" and "cosine" fall to 2 % of the peak."""
 
     # validation and checkpoints
     validate_every: Count | None = 500  #: steps; None: after each epoch
-    patience: Count | None = None  #: early stopping after so many validations without a better one
-    save_every: Count = 500  #: steps between checkpoints; each validation is followed by one, too
+    patience: Count | None = None  #: validations without a better one before early stopping
+    save_every: Count = 500  #: steps between checkpoints; each validation saves one, too
+
+    def make_task(self, data: str | Path, **options: Any) -> Any:
+        """The `unpool.training.task.Task` of this recipe. Imports its application.
+
+        Args:
+            data: what the task is trained on.
+            **options: those of `options`; the task has defaults.
+
+        Raises:
+            OptionError: an option that this recipe does not take.
+        """
+        for name, value in options.items():
+            if name not in self.options:
+                raise OptionError(
+                    f"got {name}={value} for the recipe {self.name}, which takes "
+                    f"{' and '.join(self.options) or 'no such options'}; leave it out"
+                )
+        module, _, kind = self.task.partition(":")
+        return getattr(importlib.import_module(module), kind)(data, self, **options)
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain values for `config.json` and the model card."""
-        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return values
+        return {name: strict(value) for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls: type[AnyRecipe], values: Mapping[str, Any]) -> AnyRecipe:
-        """A recipe from plain values, as of `to_json`; missing fields get their defaults.
+        """The recipe of plain values, see `to_json`; missing fields get their defaults.
 
         Raises:
             OptionError: an unknown field, or no name or phases.
@@ -70,10 +110,45 @@ class Recipe:
         return from_json(cls, values)
 
     def check(self) -> None:
-        """Refuse values with which no training is possible.
+        """Check that the recipe can be trained.
 
         Raises:
-            OptionError: a value that is too small, too large or unknown, or that contradicts
-                another one.
+            OptionError: a value out of bounds, or one that contradicts another.
         """
         check_fields(self)
+
+
+def check_fields(part: Any, prefix: str = "") -> None:
+    """Check every field of a dataclass, and every item of its tuples, against their bounds.
+
+    Args:
+        part: a dataclass with `Range` or `OneOf` in its annotations. None is always valid.
+        prefix: of the names in messages.
+
+    Raises:
+        OptionError: a value out of bounds.
+    """
+    hints = get_type_hints(type(part), include_extras=True)
+    for name in (field.name for field in fields(part)):
+        value, bounds = getattr(part, name), _bounds(hints[name])
+        items = value if isinstance(value, tuple) else (value,)
+        for i, item in enumerate(items):
+            if is_dataclass(item):
+                check_fields(item, f"{prefix}{name}.{i}.")
+            elif isinstance(bounds, Range) and item is not None:
+                if not bounds.low <= item <= bounds.high:
+                    wanted = f"{bounds.low:g} " + (
+                        "or more" if bounds.high == math.inf else f"to {bounds.high:g}"
+                    )
+                    raise OptionError(f"got {prefix}{name}={value} in a recipe; wanted {wanted}")
+            elif isinstance(bounds, OneOf) and item not in bounds:
+                raise OptionError(f"got {prefix}{name}={item} in a recipe; {suggest(item, bounds)}")
+
+
+def _bounds(hint: Any) -> Range | OneOf | None:
+    """The bounds in an annotation, also inside `tuple[...]` and `| None`."""
+    for item in (*getattr(hint, "__metadata__", ()), *get_args(hint)):
+        found = item if isinstance(item, Range | OneOf) else _bounds(item)
+        if found is not None:
+            return found
+    return None

@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, ClassVar
 
 from unpool.errors import OptionError
-from unpool.recipes.bounds import (
+from unpool.recipes.recipe import (
     Count,
     Dropout,
     Fraction,
@@ -12,10 +12,10 @@ from unpool.recipes.bounds import (
     OneOf,
     Positive,
     Range,
+    Recipe,
     Weight,
     Whole,
 )
-from unpool.recipes.recipe import Recipe
 
 _Side = Annotated[int, Range(32, 4096)]
 

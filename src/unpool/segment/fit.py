@@ -1,20 +1,25 @@
-"""How a segmentation network is fitted: losses of its heads, parameter groups, statistics."""
+"""The objective of a segmentation network, its batch norm statistics, and its validation."""
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unpool import distributed
 from unpool.data.classes import VOID
 from unpool.data.crops import Batch
+from unpool.data.datasets import DataSet, read_sample
 from unpool.devices import autocast
 from unpool.models import Network, prepare
-from unpool.recipes import SegmentationRecipe
+from unpool.recipes.segment import SegmentationRecipe
 from unpool.segment.growing import Learner
+from unpool.segment.segmenter import WholeView
 from unpool.training import loop
-from unpool.training.loop import Group, LoopState, Rate, Step, parameter_group
+from unpool.training.loop import Group, LoopState, RateFactor, Step, parameter_group
+from unpool.vision.metrics import confusion_matrix, scores
 
 
 class SegmentationObjective(loop.Objective[Batch]):
@@ -29,7 +34,7 @@ class SegmentationObjective(loop.Objective[Batch]):
 
     @property
     def unused(self) -> bool:  # type: ignore[override]
-        """Whether coarser heads learn nothing in the current phase."""
+        """Whether the coarser heads have no loss in the current phase."""
         return self.recipe.coarse_weight == 0 < self.recipe.phases[self.phase].stages - 1
 
     def steps(self) -> list[int]:
@@ -59,16 +64,16 @@ class SegmentationObjective(loop.Objective[Batch]):
                 groups += _groups(part, kept, lr, self.recipe)
         return groups
 
-    def rate(self, n: int) -> Rate:
+    def rate(self, n: int) -> RateFactor:
         """Warmup, then the recipe's schedule, or drops where the phase has them."""
         every = self.recipe.phases[self.phase].drop_every
         if every is None:
             return super().rate(n)
         factor, drop = loop.dropped(n, every)
-        return Rate(loop.warmup(n, self.recipe.warmup) * factor, drop)
+        return RateFactor(loop.warmup(n, self.recipe.warmup) * factor, drop)
 
     def losses(self, part: Batch) -> tuple[Tensor, Tensor]:
-        """The weighted loss of all heads, and that of the finest one."""
+        """The weighted loss of all heads, and the loss of the finest one."""
         phase, recipe = self.recipe.phases[self.phase], self.recipe
         truth = torch.from_numpy(part.labels).to(self.device).long()
         with autocast(self.device, recipe.bf16):
@@ -79,7 +84,7 @@ class SegmentationObjective(loop.Objective[Batch]):
 
     @torch.no_grad()
     def enter(self, first: Batch) -> None:
-        """Add the decoder stages that the current phase uses first."""
+        """Initialize the decoder stages that are new in the current phase."""
         stages = [phase.stages for phase in self.recipe.phases]
         before = max(stages[: self.phase], default=stages[0])
         new = range(before, max(before, stages[self.phase]))
@@ -91,7 +96,7 @@ class SegmentationObjective(loop.Objective[Batch]):
             distributed.copy_from_first(self.learner)
 
     def set_mode(self) -> None:
-        """Training mode, except for batch norm that does not learn."""
+        """Training mode, except for batch norm that is not trained."""
         set_mode(self.learner, self.recipe.phases[self.phase].stages, self.recipe)
 
 
@@ -107,7 +112,7 @@ def fit(
 
 
 def set_mode(learner: Learner, stages: int, recipe: SegmentationRecipe) -> None:
-    """Training mode for what learns; all other batch norm stays in evaluation mode."""
+    """Training mode; batch norm of the frozen trunk and of unused stages stays in evaluation."""
     learner.train()
     if not recipe.trunk_norm:
         learner.net.trunk.eval()
@@ -119,13 +124,13 @@ def set_mode(learner: Learner, stages: int, recipe: SegmentationRecipe) -> None:
 def estimate_statistics(
     net: Network, stream: Iterator[Batch], passes: int, bf16: bool = True
 ) -> None:
-    """Estimate batch norm's statistics anew: their mean over some batches.
+    """Replace batch norm's running statistics by their mean over some batches.
 
     Args:
-        net: put into evaluation mode afterwards. A trunk in evaluation mode keeps its own.
-        stream: of training batches.
-        passes: the number of them.
-        bf16: bfloat16 where the hardware has it, as in training.
+        net: put into evaluation mode afterwards. Layers in evaluation mode keep their statistics.
+        stream: training batches.
+        passes: number of batches.
+        bf16: bfloat16 where the hardware supports it, as in training.
 
     Noh, Hong, Han 2015, section 4.1; the released `BN_make_INFERENCE_script.py`.
     """
@@ -133,7 +138,7 @@ def estimate_statistics(
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a cumulative mean
+        norm.momentum = None  # cumulative mean
     device = next(net.parameters()).device
     for _ in range(passes if norms else 0):
         with autocast(device, bf16):
@@ -143,25 +148,47 @@ def estimate_statistics(
     net.eval()
 
 
+@torch.no_grad()
+def validate(learner: Learner, stages: int, data: DataSet, recipe: SegmentationRecipe) -> float:
+    """Mean IoU of whole images at their own size, by the head after `stages` decoder stages."""
+    learner.eval()
+    device, k = next(learner.parameters()).device, len(data.classes)
+
+    def logits(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with autocast(device, recipe.bf16):
+            x = prepare(torch.from_numpy(images).to(device))
+            maps = learner(x, stages, last=True)[-1].float()
+        maps = F.interpolate(maps, size=images.shape[1:3], mode="bilinear")
+        return np.ascontiguousarray(maps.cpu().numpy())
+
+    found = []
+    for sample in distributed.shard(data.samples):
+        image, truth = read_sample(sample, k)
+        view = WholeView(learner.net, image, recipe.long_side)
+        labels = view.paste(logits(view.batch)).argmax(0)
+        found.append(confusion_matrix(labels.astype(np.uint8), truth, k, VOID))
+    return float(scores(np.sum(distributed.gather(found), 0)).miou)
+
+
 def pixel_loss(scores: Tensor, truth: Tensor) -> Tensor:
     """Cross entropy over the pixels that are not void.
 
     Args:
-        scores: (N, classes, h, w); coarse ones are enlarged up to four times.
+        scores: (N, classes, h, w); enlarged up to four times if they are coarser.
         truth: class ids (N, H, W).
     """
     step = max(truth.shape[-1] // (4 * scores.shape[-1]), 1)
     truth = truth[:, step // 2 :: step, step // 2 :: step]
     if scores.shape[-2:] != truth.shape[-2:]:
         scores = F.interpolate(scores, size=truth.shape[-2:], mode="bilinear")
-    valid = (truth != VOID).sum().clamp_min(1)  # a window may hold nothing but void
+    valid = (truth != VOID).sum().clamp_min(1)  # a crop may be all void
     return F.cross_entropy(scores, truth, ignore_index=VOID, reduction="sum") / valid
 
 
 def _groups(
     part: nn.Module, kept: list[nn.Parameter], lr: float, recipe: SegmentationRecipe
 ) -> list[Group]:
-    """Filters decay, biases do not, batch norm by the recipe."""
+    """Groups of filters, which decay, biases, and batch norm, which decays with `decay_norm`."""
     norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
     of_norm = {id(p) for norm in norms for p in norm.parameters()}
     for p in kept:

@@ -1,28 +1,29 @@
-"""Networks in training. A DeconvNet gets a head at every decoder stage, grown from coarse to fine.
+"""Networks during training: a DeconvNet with a head at every decoder stage, grown progressively.
 
-All five decoder stages learned at once from random weights need far more images than most people
-have. So the coarsest stage learns first, under a head of its own; then one stage after the other is
-added, and each *begins as what the network already knows*: its filters carry the coarser scores
-through, and its remaining channels start as the transposed filters of the trunk. The last head is
-the network's own score layer; the others are scaffolding, and fall away.
+Training all five decoder stages at once from random weights needs far more images than most people
+have. So the coarsest stage is trained first, under a head of its own; then one stage after the
+other is added, and each *starts with what the network already predicts*: its filters carry the
+coarser scores through, and its remaining channels start as the transposed filters of the trunk. The
+last head is the network's own score layer; the others are dropped at the end.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unpool.models.deconvnet import DeconvNet
-from unpool.models.weights import Network
+from unpool.errors import OptionError
+from unpool.models import FCN, DeconvNet, Network, trunk_table
 from unpool.ops import unpool
+from unpool.recipes.segment import SegmentationRecipe
 
-_HEADROOM = 2.5  #: standard deviations by which a carried score is lifted over the ReLU's zero
+_HEADROOM = 2.5  #: standard deviations by which a carried score is shifted above the ReLU's zero
 
 
 class Learner(nn.Module):
-    """A network with what is put around it for its training. Its decoder may grow by stages.
+    """A network during training, with its heads.
 
     Args:
-        net: to be trained; it is changed in place.
+        net: trained in place.
     """
 
     def __init__(self, net: Network) -> None:
@@ -36,19 +37,19 @@ class Learner(nn.Module):
         """Scores (N, classes, h, w) of every head, from coarse to fine.
 
         Args:
-            x: images (N, 3, H, W) made by `prepare`.
-            stages: how deep to decode; every stage doubles the side of the maps.
-            dropout: fraction of the trunk's last maps that are set to zero, in training mode.
-            last: give the finest scores only.
+            x: images (N, 3, H, W), see `prepare`.
+            stages: number of decoder stages to run; each doubles the side of the maps.
+            dropout: fraction of the trunk's last maps that are set to zero in training mode.
+            last: return the finest scores only.
         """
         raise NotImplementedError
 
     def newest(self, stages: int) -> list[nn.Module]:
-        """What the last of so many stages consists of, and what learns with it."""
+        """The modules of the last of `stages` decoder stages, with those trained like it."""
         raise NotImplementedError
 
     def older(self, stages: int) -> list[nn.Module]:
-        """What the stages before it consist of."""
+        """The modules of the stages before it."""
         raise NotImplementedError
 
     def unused(self, stages: int) -> list[nn.Module]:
@@ -56,17 +57,17 @@ class Learner(nn.Module):
         raise NotImplementedError
 
     def grow(self, stage: int, x: Tensor) -> None:
-        """Let stage `stage` begin as a refinement of those before it."""
+        """Initialize stage `stage` to continue the prediction of those before it."""
         raise NotImplementedError
 
 
-class Plain(Learner):
-    """A network that learns as a whole, under its own scores."""
+class SingleHeadLearner(Learner):
+    """A network that is trained as a whole, with its own scores."""
 
     def forward(
         self, x: Tensor, stages: int, dropout: float = 0.0, last: bool = False
     ) -> list[Tensor]:
-        """The network's scores (N, classes, H, W); it has dropout of its own."""
+        """The network's scores (N, classes, H, W); its dropout is its own."""
         return [self.net(x)]
 
     def newest(self, stages: int) -> list[nn.Module]:
@@ -82,11 +83,11 @@ class Plain(Learner):
         return []
 
 
-class Scaffold(Learner):
+class GrowingLearner(Learner):
     """A `DeconvNet` with a 1 x 1 score layer after every stage of its decoder.
 
     Args:
-        net: to be trained; it is changed in place.
+        net: trained in place.
     """
 
     net: DeconvNet
@@ -111,7 +112,7 @@ class Scaffold(Learner):
         return [self.head(i)(decoded[i]) for i in range(stages - 1 if last else 0, stages)]
 
     def newest(self, stages: int) -> list[nn.Module]:
-        """The last of so many stages, with its head; the code learns with the first stage."""
+        """The last of the stages with its head; the code is trained with the first stage."""
         code = [self.net.code] if stages == 1 and self.net.code is not None else []
         return [self.net.decoder[stages - 1], self.head(stages - 1), *code]
 
@@ -143,11 +144,11 @@ class Scaffold(Learner):
 
     @torch.no_grad()
     def grow(self, stage: int, x: Tensor) -> None:
-        """Let decoder stage `stage` begin as a refinement of the scores before it.
+        """Initialize decoder stage `stage` to pass on the scores before it.
 
         Its first layer computes the coarser head's scores and spreads each over the 3 x 3 window
-        (of which unpooling has filled 9/4 places on average); the others hand them on, a little
-        smoothed; batch norm lifts them over the ReLU's zero, and the stage's own head reads them
+        (of which unpooling has filled 9/4 places on average); the others pass them on, slightly
+        smoothed; batch norm shifts them above the ReLU's zero, and the stage's own head reads them
         off. Up to four channels carry each class, since each is unpooled to other places.
 
         Args:
@@ -158,8 +159,8 @@ class Scaffold(Learner):
         maps, switches = net.trunk(x)
         switches = switches[-stage - 1 :]
         features = unpool(net.decode(maps, switches[1:])[-1], switches[0])
-        carried = coarser.weight[:, :, 0, 0]  # (K, C): how the scores are read off the maps
-        shift: Tensor = coarser.get_parameter("bias")  # (K,): what has to be added to them
+        carried = coarser.weight[:, :, 0, 0]  # (K, C): reads the scores off the maps
+        shift: Tensor = coarser.get_parameter("bias")  # (K,): their bias
         kernel = torch.full((3, 3), 4 / 9, device=x.device)
         smooth = torch.tensor([0.25, 0.5, 0.25], device=x.device)
         for deconv, norm in _layers(net.decoder[stage]):
@@ -175,7 +176,7 @@ class Scaffold(Learner):
             norm.get_buffer("running_var").copy_(variance)
             norm.weight[:lanes] = deviation[:lanes]
             norm.bias[:lanes] = _HEADROOM * deviation[:lanes]
-            lost = (mean - _HEADROOM * deviation)[:lanes]  # what batch norm has taken away
+            lost = (mean - _HEADROOM * deviation)[:lanes]  # by batch norm
             shift = shift + lost.view(copies, -1).mean(0)
             features = _normalize(features, norm)
             carried = torch.zeros(net.classes, deconv.out_channels, device=x.device)
@@ -185,6 +186,28 @@ class Scaffold(Learner):
             kernel = torch.outer(smooth, smooth)
         head.weight.copy_(carried[:, :, None, None])
         head.get_parameter("bias").copy_(shift)
+
+
+def build(recipe: SegmentationRecipe, classes: int) -> Learner:
+    """The recipe's network, with heads for its training.
+
+    Raises:
+        OptionError: more stages than the trunk has.
+    """
+    depth = len(trunk_table(recipe.trunk))
+    for phase in recipe.phases:
+        if max(phase.stages, phase.trunk_from) > depth:
+            raise OptionError(
+                f"got stages={phase.stages}, trunk_from={phase.trunk_from} in the phase "
+                f"{phase.name!r}; this trunk has {depth} stages"
+            )
+    if recipe.network == "DeconvNet":
+        net = DeconvNet(classes, recipe.trunk, recipe.code, recipe.size, recipe.bn_eps)
+        return GrowingLearner(net)
+    r = recipe
+    return SingleHeadLearner(
+        FCN(classes, r.trunk, r.code, r.stride, r.pad, r.window, r.dropout, r.at_once)
+    )
 
 
 def _deconvolutions(stage: nn.Module) -> list[nn.ConvTranspose2d]:

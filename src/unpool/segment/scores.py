@@ -87,7 +87,7 @@ def read_scores(path: str | Path, *, probabilities: bool = False) -> Scores:
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of a file; nothing in it is unpickled."""
-    wanted = "wanted a .npz with an array `scores`, or a .npy: make it with unpool segment --scores"
+    wanted = "wanted a .npz with an array `scores`, or a .npy: save a result with scores=True"
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
@@ -112,12 +112,12 @@ def _require_kind(values: NDArray[np.float32], probabilities: bool, path: str | 
         raise DataError(
             f"got values from {values.min():.3g} to {values.max():.3g} in {path}, whose sums over "
             f"the classes are {total.min():.3g} to {total.max():.3g}; probabilities are 0 or more "
-            "and sum up to 1: leave out --probabilities for raw scores"
+            "and sum up to 1: pass probabilities=False for raw scores"
         )
     if alike and not probabilities and len(values) > 1:
         raise DataError(
             f"got values in {path} that are 0 or more and sum up to 1, as probabilities do; pass "
-            "--probabilities, or save raw scores"
+            "probabilities=True, or save raw scores"
         )
 
 

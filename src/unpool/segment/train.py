@@ -1,105 +1,38 @@
-"""Train a network by a recipe, on labeled images."""
+"""Train a segmentation network on labeled images."""
 
+import dataclasses
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from unpool import distributed
+from unpool.data import crops
 from unpool.data.classes import VOID
-from unpool.data.crops import (
-    Batch,
-    Cut,
-    Draw,
-    Views,
-    batches,
-    class_balance,
-    draw_views,
-    draw_windows,
-    find_paster,
-    take_turns,
-)
-from unpool.data.datasets import DataSet, open_data, read_labels, read_sample
+from unpool.data.datasets import DataSet, count_classes, open_data, read_sample
 from unpool.data.windows import find_proposals, object_windows, proposal_windows, repeat_rare
-from unpool.devices import autocast
-from unpool.errors import DataError, OptionError
-from unpool.models import FCN, DeconvNet, save_pretrained
-from unpool.models.vgg import MEAN_BGR, prepare, trunk_table
-from unpool.recipes import SegmentationRecipe
+from unpool.errors import DataError
+from unpool.models import MEAN_BGR
+from unpool.recipes.segment import SegmentationRecipe
 from unpool.segment.evaluate import evaluate
-from unpool.segment.fit import SegmentationObjective, estimate_statistics, set_mode
-from unpool.segment.growing import Learner, Plain, Scaffold
-from unpool.segment.segmenter import Segmenter, WholeView
-from unpool.segment.start import Start, begin, keep_start, mix, read_start
-from unpool.training import task as training
-from unpool.training.run import Run, writing
-from unpool.training.task import Preparation, Report
-from unpool.vision.drawing import overlay
+from unpool.segment.fit import SegmentationObjective, estimate_statistics, set_mode, validate
+from unpool.segment.growing import build
+from unpool.segment.segmenter import Segmenter
+from unpool.segment.start import WarmStart, average_weights, read_start, store_start, warm_start
+from unpool.training import task
 from unpool.vision.figures import contact_sheet
-from unpool.vision.images import image_size, voc_palette, write_image
-from unpool.vision.metrics import confusion_matrix, scores
+from unpool.vision.images import Pixels, voc_palette
 
+if TYPE_CHECKING:
+    from unpool.training.run import Run
 
-def train(
-    data: str | Path,
-    output: str | Path,
-    recipe: SegmentationRecipe,
-    *,
-    split: str = "train",
-    val: str = "val",
-    trunk_weights: str | Path | None = None,
-    trunk_inputs: str = "caffe",
-    resume: bool = False,
-    tensorboard: bool = False,
-    device: str = "auto",
-    command: str = "",
-    report: Report | None = None,
-) -> dict[str, Any]:
-    """Train by a recipe, keep the best by validation, and write weights that `Segmenter` takes.
-
-    `unpool.training.run` describes the run folder. Under `torchrun` the processes share the
-    work; every one returns the same summary.
-
-    Args:
-        data: a folder that `open_data` understands.
-        output: the run folder; it must be new unless `resume`.
-        recipe: what is done.
-        split: the split to learn from.
-        val: the split to choose by.
-        trunk_weights: VGG weights for the trunk; random when not given.
-        trunk_inputs: what those were trained on, see `load_vgg`.
-        resume: go on from the last checkpoint; the result is that of an uninterrupted run.
-        tensorboard: write records for TensorBoard, too.
-        device: "auto", "cpu", "cuda" or "cuda:n".
-        command: the command line, for the card.
-        report: called with every `Step`, `Validation` and `Preparation`.
-
-    Returns:
-        The summary of the final evaluation on `val`, whole images; see `evaluate`. Its `notes`
-        say what was amiss but no reason to stop: classes that no mask of `split` shows, curves
-        that could not be drawn. Each is a warning at the beginning, too.
-
-    Raises:
-        DataError, ImageError, OptionError, WeightsError: what came cannot be used.
-        TrainingError: the training failed, or its folder cannot be written to.
-    """
-    task = SegmentationTask(data, recipe, split, val, trunk_weights, trunk_inputs)
-    return training.train(
-        task,
-        output,
-        resume=resume,
-        tensorboard=tensorboard,
-        device=device,
-        command=command,
-        report=report,
-    )
+_ON_CARD = ("miou", "miou_interval", "pixel_accuracy", "mean_accuracy", "boundary_f1", "protocol")
 
 
 class Validation(NamedTuple):
@@ -110,31 +43,37 @@ class Validation(NamedTuple):
     miou: float
 
 
-class SegmentationTask(training.Task[Batch]):
-    """Learn to segment from labeled images; the best network by mean IoU is kept.
+@dataclass(eq=False)
+class SegmentationTask(task.Task[crops.Batch]):
+    """Train on labeled images; keep the network with the best mean IoU.
 
-    Args: see `train`.
+    Args:
+        data: a folder that `open_data` understands.
+        recipe: how to train.
+        split: the split to train on.
+        val: the split to validate on.
+        trunk_weights: VGG weights for the trunk; random without them.
+        trunk_inputs: the preprocessing of these weights, see `load_vgg`.
     """
 
+    data: str | Path
     recipe: SegmentationRecipe
-    objective: SegmentationObjective
-    panels = ({"miou": "mean IoU on val"},)
+    split: str = "train"
+    val: str = "val"
+    trunk_weights: str | Path | None = None
+    trunk_inputs: str = "caffe"
+    objective: SegmentationObjective = field(init=False)
 
-    def __init__(
-        self,
-        data: str | Path,
-        recipe: SegmentationRecipe,
-        split: str = "train",
-        val: str = "val",
-        trunk_weights: str | Path | None = None,
-        trunk_inputs: str = "caffe",
-    ) -> None:
-        self.data, self.recipe, self.split, self.val = data, recipe, split, val
-        self.trunk_weights, self.trunk_inputs = trunk_weights, trunk_inputs
-        self.start: Start | None = None  #: None in a resumed run, until it is read
+    panels = ({"miou": "mean IoU on val"},)
+    usage = "unpool segment PHOTOS --weights"
+
+    def __post_init__(self) -> None:
+        self.data = Path(self.data)
+        self.trunk_weights = self.trunk_weights and Path(self.trunk_weights)
+        self.start: WarmStart | None = None  # of a resumed run: None until it is read
 
     def open(self) -> None:
-        """Open both splits; read all masks, so that unusable ones are found at once."""
+        """Open both splits, and read all masks, so that unusable ones are found at once."""
         self.learn, self.choose = open_data(self.data, self.split), open_data(self.data, self.val)
         self.classes = self.learn.classes
         if self.classes != self.choose.classes:
@@ -144,16 +83,6 @@ class SegmentationTask(training.Task[Batch]):
         self.counts = count_classes(self.learn)
         count_classes(self.choose)
 
-    def arguments(self) -> dict[str, Any]:
-        """The data, its splits and the trunk's weights."""
-        return {
-            "data": str(Path(self.data).resolve()),
-            "split": self.split,
-            "val": self.val,
-            "trunk_weights": self.trunk_weights and str(Path(self.trunk_weights).resolve()),
-            "trunk_inputs": self.trunk_inputs,
-        }
-
     def build(self, device: torch.device) -> SegmentationObjective:
         """The recipe's network, with heads for progressive growing."""
         learner = build(self.recipe, len(self.classes)).to(device)
@@ -162,32 +91,36 @@ class SegmentationTask(training.Task[Batch]):
 
     def warm_start(self) -> None:
         """Load the recipe's `start` and the trunk's weights."""
+        weights, inputs = self.trunk_weights, self.trunk_inputs
         learner = self.objective.learner
-        self.start = begin(
-            learner, self.recipe, self.classes, self.trunk_weights, self.trunk_inputs
-        )
+        self.start = warm_start(learner, self.recipe, self.classes, weights, inputs)
 
-    def prepare(self, run: Run) -> None:
-        """Store what weight averaging needs; note classes that cannot be learned."""
-        net = self.objective.learner.net
+    def prepare(self, run: "Run") -> None:
+        """Store the initial weights for averaging; note classes without training images."""
         if self.start is None:
-            self.start = read_start(run.start_path, self.recipe, net)
-        else:
-            keep_start(run.start_path, self.recipe, self.start)
+            self.start = read_start(run.start_path, self.recipe, self.objective.learner.net)
+        elif run.is_main:
+            store_start(run.start_path, self.recipe, self.start)
         pairs = zip(self.classes, self.counts, strict=True)
         if unseen := [name for name, n in pairs if not n]:
             run.note(f"no mask of {self.split} shows {', '.join(unseen)}, which cannot be learned")
 
-    def batches(self, run: Run, start: int, size: int) -> Iterator[Batch]:
+    def batches(self, run: "Run", start: int, size: int) -> Iterator[crops.Batch]:
         """Crops from the sources of each phase."""
         draw = sources(self.recipe, self.learn, run.folder, self.report)
-        return batches(draw, size, start, distributed.rank(), distributed.world())
+        return crops.batches(draw, size, start, distributed.rank(), distributed.world())
 
-    def validate(self, run: Run, n: int) -> Validation:
+    def validate(self, run: "Run", n: int) -> Validation:
         """Mean IoU of whole images."""
         phase = self.recipe.phases[self.objective.phase]
         miou = validate(self.objective.learner, phase.stages, self.choose, self.recipe)
         return Validation(n, phase.name, miou)
+
+    def describe(self, record: Validation) -> str:
+        """The step and the mean IoU, in percent."""
+        return (
+            f"step {record.n} of {self.steps}, {record.phase}: mean IoU {100 * record.miou:.1f} %"
+        )
 
     def score(self, record: Validation) -> float | None:
         """The mean IoU of networks that have all their stages."""
@@ -195,182 +128,107 @@ class SegmentationTask(training.Task[Batch]):
         complete = self.recipe.phases[self.objective.phase].stages == depth
         return record.miou if complete else None
 
-    def finish(self, run: Run, stream: Iterator[Batch], command: str) -> dict[str, Any]:
-        """Average weights, estimate statistics, write weights, evaluate them as stored."""
+    def finish(self, run: "Run", stream: Iterator[crops.Batch], command: str) -> dict[str, Any]:
+        """Average weights, estimate statistics, write weights, and evaluate them as stored."""
         assert self.start is not None
-        net, folder, recipe = self.objective.learner.net, run.folder, self.recipe
+        net, recipe = self.objective.learner.net, self.recipe
         if recipe.average_with_start:
-            mix(net, self.start.tensors, recipe.average_with_start)
+            average_weights(net, self.start.tensors, recipe.average_with_start)
         set_mode(self.objective.learner, recipe.phases[-1].stages, recipe)
         estimate_statistics(net, stream, recipe.statistics_passes, recipe.bf16)
         distributed.copy_from_first(run.learner)
-        card = describe(self.learn, recipe, self.start.card, command)
-        if distributed.rank() == 0:
-            with writing(folder / "weights"):
-                save_pretrained(net, folder / "weights", card)
-        distributed.barrier()
-        segmenter = Segmenter.from_pretrained(folder / "weights", device=str(self.objective.device))
+        card = self._card(self.start.card, command)
+        run.save_weights(net, card)
+        weights, device = run.folder / "weights", str(self.objective.device)
+        segmenter = Segmenter.from_pretrained(weights, device=device)
         summary = {**evaluate(segmenter, self.choose), "notes": run.notes}
-        if distributed.rank() == 0:
-            name = f"{self.choose.root.name} {self.choose.split}, whole"
-            card["figures"] = {name: headline(summary)}
-            with writing(folder):
-                save_pretrained(net, folder / "weights", card)
-                write_image(folder / "plots/predictions.png", _images(segmenter, self.choose))
+        name = f"{self.choose.root.name} {self.choose.split}, whole"
+        card["figures"] = {name: {figure: summary[figure] for figure in _ON_CARD}}
+        run.save_weights(net, card)
+        if run.is_main:
+            run.save_image("plots/predictions.png", _sheet(segmenter, self.choose))
         return summary
 
+    def figures(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """The IoU of each class, and the averages."""
+        others = ("pixel_accuracy", "mean_accuracy", "boundary_f1")
+        return {
+            **summary["iou"],
+            "mean IoU": summary["miou"],
+            "95 % interval": summary["miou_interval"],
+            **{name.replace("_", " "): summary[name] for name in others},
+        }
 
-def count_classes(data: DataSet) -> list[int]:
-    """In how many images each class is found; thus what cannot be used is found at once.
-
-    Raises:
-        ImageError, DataError: a mask cannot be used, or is not of its image's size.
-    """
-    counts = np.zeros(len(data.classes), int)
-    for sample in data.samples:
-        labels = read_labels(sample, len(data.classes))
-        if image_size(sample.image) != labels.shape:
-            read_sample(sample, len(data.classes))  # says so
-        counts[np.unique(labels[labels != VOID])] += 1
-    return counts.tolist()
-
-
-def build(recipe: SegmentationRecipe, classes: int) -> Learner:
-    """The recipe's network, with what is put around it for its training.
-
-    Raises:
-        OptionError: a network that there is not, or more stages than its trunk has.
-    """
-    depth = len(trunk_table(recipe.trunk))
-    for phase in recipe.phases:
-        if max(phase.stages, phase.trunk_from) > depth:
-            raise OptionError(
-                f"got stages={phase.stages}, trunk_from={phase.trunk_from} in the phase "
-                f"{phase.name!r}; this trunk has {depth} stages"
-            )
-    if recipe.network == "DeconvNet":
-        return Scaffold(DeconvNet(classes, recipe.trunk, recipe.code, recipe.size, recipe.bn_eps))
-    if recipe.network == "FCN":
-        r = recipe
-        net = FCN(classes, r.trunk, r.code, r.stride, r.pad, r.window, r.dropout, r.at_once)
-        return Plain(net)
-    raise OptionError(f"got network {recipe.network!r} in a recipe; it is 'DeconvNet' or 'FCN'")
+    def _card(self, started: dict[str, Any], command: str) -> dict[str, Any]:
+        """The model card without its figures; `started` is the card of the initial weights."""
+        recipe, data = self.recipe, self.learn
+        terms = "the terms of the data and of the trunk's weights apply"
+        if started:
+            terms = f"{terms}; begun with {recipe.start}: {started.get('license', 'terms unknown')}"
+        return {
+            "classes": data.classes,
+            "palette": voc_palette()[: len(data.classes)].tolist(),
+            "input": {"order": "BGR", "range": "0..255 minus mean", "mean": list(MEAN_BGR)},
+            "long_side": recipe.long_side,
+            "mode": "whole",
+            "aggregate": started.get("aggregate", recipe.aggregate),
+            "presence_threshold": recipe.presence_threshold,
+            "recipe": recipe.to_json(),
+            "data": f"{data.root.name} {data.split}, {len(data.samples)} images",
+            "license": terms,
+            "command": command,
+        }
 
 
 def sources(
-    recipe: SegmentationRecipe, data: DataSet, folder: Path, report: Report | None = None
-) -> Draw:
-    """The crops of the whole training, at each place those of its phase.
+    recipe: SegmentationRecipe, data: DataSet, folder: Path, report: task.Report | None = None
+) -> crops.Draw:
+    """Training crops of the whole run, at each position those of its phase.
 
     Args:
-        recipe: which crops the phases want.
+        recipe: its phases name their sources.
         data: labeled images.
-        folder: proposals are kept there, in `proposals.npz`.
-        report: called while they are found.
+        folder: where proposals are kept, in `proposals.npz`.
+        report: called with every `Preparation`.
     """
     cv2.setNumThreads(1)  # the network needs the cores
     wanted = {name for phase in recipe.phases for name in phase.sources}
-    k, cut = len(data.classes), Cut(recipe.size, recipe.size, recipe.flip, recipe.color)
-    known: dict[str, Draw] = {}
+    k, cut = len(data.classes), crops.Cut(recipe.size, recipe.size, recipe.flip, recipe.color)
+    known: dict[str, crops.Draw] = {}
     if wanted & {"views", "pasted"}:
-        views = Views(recipe.size, recipe.crop_long_side, recipe.aspect, recipe.flip, recipe.color)
-        weights = class_balance(data, recipe.balance) if recipe.balance else None
-        known["views"] = draw_views(data, views, recipe.seed, weights)
-        paster = find_paster(data, recipe.paste) if "pasted" in wanted else None
-        known["pasted"] = draw_views(data, views, recipe.seed, weights, paster)
+        views = crops.Views(
+            recipe.size, recipe.crop_long_side, recipe.aspect, recipe.flip, recipe.color
+        )
+        weights = crops.class_balance(data, recipe.balance) if recipe.balance else None
+        known["views"] = crops.draw_views(data, views, recipe.seed, weights)
+        paster = crops.find_paster(data, recipe.paste) if "pasted" in wanted else None
+        known["pasted"] = crops.draw_views(data, views, recipe.seed, weights, paster)
     if "objects" in wanted:
         windows = repeat_rare(object_windows(data), recipe.repetition)
         larger = cut._replace(enlarged=max(recipe.enlarged, recipe.size))
-        known["objects"] = draw_windows(windows, k, larger, recipe.seed)
+        known["objects"] = crops.draw_windows(windows, k, larger, recipe.seed)
     if "proposals" in wanted:
-        windows = proposal_windows(data, _proposals(data, folder, report), recipe.overlap)
-        known["proposals"] = draw_windows(
-            repeat_rare(windows, recipe.repetition), k, cut, recipe.seed
-        )
-    if unknown := wanted - set(known):
-        raise OptionError(
-            f"got the source {min(unknown)!r} in a recipe; sources are views, pasted, "
-            "objects, proposals"
-        )
-    draws = [take_turns([known[name] for name in phase.sources]) for phase in recipe.phases]
+
+        def show(done: int, total: int, *_: str) -> None:
+            if report is not None:
+                report(task.Preparation(done, total, "finding proposals"))
+
+        with distributed.first_before_others():
+            boxes = find_proposals(data, cache=folder / "proposals.npz", progress=show)
+        windows = repeat_rare(proposal_windows(data, boxes, recipe.overlap), recipe.repetition)
+        known["proposals"] = crops.draw_windows(windows, k, cut, recipe.seed)
+    draws = [crops.take_turns([known[name] for name in phase.sources]) for phase in recipe.phases]
     ends = list(accumulate(phase.steps * recipe.batch for phase in recipe.phases))[:-1]
     return lambda place: draws[bisect_right(ends, place)](place)
 
 
-def _proposals(data: DataSet, folder: Path, report: Report | None) -> list[NDArray[np.int64]]:
-    def show(done: int, total: int, doing: str) -> None:
-        if report is not None:
-            report(Preparation(done, total))
-
-    cache = folder / "proposals.npz"
-    if distributed.rank() > 0:
-        distributed.barrier()  # for the first process, which finds them
-    found = find_proposals(data, cache=cache, progress=show)
-    if distributed.rank() == 0:
-        distributed.barrier()
-    return found
-
-
-@torch.no_grad()
-def validate(learner: Learner, stages: int, data: DataSet, recipe: SegmentationRecipe) -> float:
-    """Mean IoU of whole images, by the head after `stages` stages, at the images' own size."""
-    learner.eval()
-    device, k = next(learner.parameters()).device, len(data.classes)
-
-    def logits(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with autocast(device, recipe.bf16):
-            x = prepare(torch.from_numpy(images).to(device))
-            maps = learner(x, stages, last=True)[-1].float()
-        maps = F.interpolate(maps, size=images.shape[1:3], mode="bilinear")
-        return np.ascontiguousarray(maps.cpu().numpy())
-
-    found = []
-    for sample in distributed.shard(data.samples):
-        image, truth = read_sample(sample, k)
-        view = WholeView(learner.net, image, recipe.long_side)
-        labels = view.paste(logits(view.batch)).argmax(0)
-        found.append(confusion_matrix(labels.astype(np.uint8), truth, k, VOID))
-    return float(scores(np.sum(distributed.gather(found), 0)).miou)
-
-
-def describe(
-    data: DataSet, recipe: SegmentationRecipe, started: dict[str, Any], command: str
-) -> dict[str, Any]:
-    """The card of a trained network, without its figures; `started` is that of its beginning."""
-    terms = "the terms of the data and of the trunk's weights apply"
-    if started:
-        terms = f"{terms}; begun with {recipe.start}: {started.get('license', 'terms unknown')}"
-    return {
-        "classes": data.classes,
-        "palette": voc_palette()[: len(data.classes)].tolist(),
-        "input": {"order": "BGR", "range": "0..255 minus mean", "mean": list(MEAN_BGR)},
-        "long_side": recipe.long_side,
-        "mode": "whole",
-        "aggregate": started.get("aggregate", recipe.aggregate),
-        "presence_threshold": recipe.presence_threshold,
-        "recipe": recipe.to_json(),
-        "data": f"{data.root.name} {data.split}, {len(data.samples)} images",
-        "license": terms,
-        "command": command,
-    }
-
-
-def headline(summary: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a summary that go on a card."""
-    names = ("miou", "miou_interval", "pixel_accuracy", "mean_accuracy", "boundary_f1", "protocol")
-    return {name: summary[name] for name in names}
-
-
-def _images(segmenter: Segmenter, data: DataSet, count: int = 8) -> NDArray[np.uint8]:
-    """Images, what was found in them, and the truth, side by side."""
+def _sheet(segmenter: Segmenter, data: DataSet, count: int = 8) -> Pixels:
+    """A contact sheet of images with their predicted and true labels."""
     tiles = []
     for sample in data.samples[:: max(len(data.samples) // count, 1)][:count]:
         image, truth = read_sample(sample, len(data.classes))
-        names, palette = data.classes, segmenter.palette
-        shown = np.where(truth == VOID, 0, truth)
-        tiles += [
-            (image, sample.name),
-            (segmenter(image).overlay(), "found"),
-            (overlay(image, shown, palette, names), "truth"),
-        ]
+        predicted = segmenter(image)
+        labels = np.where(truth == VOID, 0, truth)
+        true = dataclasses.replace(predicted, labels=labels)
+        tiles += [(image, sample.name), (predicted.overlay(), "found"), (true.overlay(), "truth")]
     return contact_sheet(tiles, columns=3)

@@ -1,4 +1,4 @@
-"""Curves of a training run: the loss and the validations over the steps."""
+"""Plot the curves of a training run: the loss and the validations over the steps."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,19 @@ CURVES = "plots/curves.png"
 
 
 def curves_missing(figure: str = CURVES) -> str:
-    """Why a figure cannot be plotted; empty if it can."""
+    """The reason why a figure cannot be plotted; empty if matplotlib is there."""
     if find_spec("matplotlib") is not None:
         return ""
     return f"{figure} is left out, because matplotlib is missing: pip install matplotlib"
 
 
 def plot_curves(folder: Path, panels: Sequence[Mapping[str, str]]) -> None:
-    """Plot the records of a run folder into `plots/curves.png`; this takes matplotlib.
+    """Plot `metrics.jsonl` of a run folder to `plots/curves.png`. Needs matplotlib.
 
     Args:
-        folder: of the run; `metrics.jsonl` in it is read.
+        folder: of the run.
         panels: for each panel beside that of the loss, names in `metrics.jsonl` and their titles.
-            Measures of one scale share a panel.
+            Metrics of the same scale go into one panel.
     """
     from matplotlib.figure import Figure
 

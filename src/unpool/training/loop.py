@@ -1,4 +1,4 @@
-"""The training loop: phases and optimizer steps of an objective, learning-rate schedules."""
+"""The training loop: objectives, optimizer steps and learning-rate schedules."""
 
 import itertools
 import math
@@ -14,11 +14,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from unpool import distributed
 from unpool.errors import OptionError, TrainingError
-from unpool.recipes import Recipe
+from unpool.recipes.recipe import Recipe
 
 Part = TypeVar("Part")
 Group = dict[str, Any]
-"""A parameter group of a PyTorch optimizer; its "peak" is the learning rate before any schedule."""
+"""A parameter group of an optimizer; its "peak" is the learning rate before any schedule."""
 
 _LEAST = 0.02  #: of the peak, to which "linear" and "cosine" fall
 _DROP = 0.1
@@ -40,7 +40,7 @@ class Step(NamedTuple):
 
 @dataclass
 class LoopState:
-    """Where a training loop stands: all that it needs to go on, besides the network."""
+    """The state of a training loop besides the network."""
 
     step: int = 0
     optimizer: torch.optim.Optimizer | None = None
@@ -81,24 +81,24 @@ def optimizer_step(
     """Update the parameters by the mean of the gradients of a batch's parts.
 
     Args:
-        network: as `distributed.replicate` gave it.
-        optimizer: of the parameters that learn.
+        network: the result of `distributed.replicate`.
+        optimizer: of the trained parameters.
         parts: those of this process.
-        losses: gives the loss of a part that is minimized, and the one that is reported.
-        clip: largest norm of the gradient; None for any.
+        losses: see `Objective.losses`.
+        clip: largest norm of the gradient; None for no limit.
 
     Returns:
         The reported loss, and the gradient's norm before clipping.
 
     Raises:
-        TrainingError: one of the two is not finite; nothing is updated then.
+        TrainingError: one of the two is not finite; nothing has been updated.
     """
     optimizer.zero_grad(set_to_none=True)
     loss, gradient = 0.0, float("nan")
     for number, part in enumerate(parts, 1):
         # gradients are averaged over the processes once a step, not once a part
-        waits = isinstance(network, DistributedDataParallel) and number < len(parts)
-        with network.no_sync() if waits else nullcontext():  # type: ignore[operator]
+        local = isinstance(network, DistributedDataParallel) and number < len(parts)
+        with network.no_sync() if local else nullcontext():  # type: ignore[operator]
             total, reported = losses(part)
             (total / len(parts)).backward()  # type: ignore[no-untyped-call]
         loss += float(reported.item()) / len(parts)
@@ -107,26 +107,26 @@ def optimizer_step(
     if loss == loss:
         limit = float("inf") if clip is None else clip
         gradient = float(nn.utils.clip_grad_norm_(parameters, limit))
-    if not abs(loss) + gradient < float("inf"):  # also where either is not a number
+    if not abs(loss) + gradient < float("inf"):  # true for NaN, too
         raise TrainingError(f"the loss is {loss:.4g} with a gradient of norm {gradient:.4g}")
     optimizer.step()
     return loss, gradient
 
 
 def make_optimizer(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer, for groups of parameters."""
+    """The recipe's optimizer of parameter groups."""
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, eps=recipe.eps, fused=True)
     return torch.optim.SGD(groups, momentum=recipe.momentum)
 
 
 def parameter_group(parameters: Iterable[nn.Parameter], lr: float, decay: float = 0.0) -> Group:
-    """A group for `make_optimizer`: its peak learning rate and its weight decay."""
+    """A group for `make_optimizer`, with its peak learning rate and weight decay."""
     return {"params": list(parameters), "lr": lr, "peak": lr, "weight_decay": decay}
 
 
 def filters_and_biases(module: nn.Module, lr: float, recipe: Recipe) -> list[Group]:
-    """Two groups: filters decay; biases and scales do not, and learn at a rate of their own."""
+    """Two groups: filters, with weight decay; biases and scales without, at `recipe.bias_lr`."""
     filters = [p for p in module.parameters() if p.dim() > 1]
     biases = [p for p in module.parameters() if p.dim() < 2]
     return [
@@ -135,15 +135,15 @@ def filters_and_biases(module: nn.Module, lr: float, recipe: Recipe) -> list[Gro
     ]
 
 
-class Rate(NamedTuple):
+class RateFactor(NamedTuple):
     """The learning rate of a step, relative to the peak of each group."""
 
     factor: float
-    drop: float = 1.0  #: the factor by the one before, where it falls at once in this step
+    drop: float = 1.0  #: the ratio to the previous factor, in the step of a sudden drop
 
 
 def warmup(n: int, steps: int) -> float:
-    """The factor of step n in a linear rise over so many steps.
+    """The factor of step n in a linear warmup over a number of steps.
 
     >>> [warmup(n, 4) for n in range(5)]
     [0.25, 0.5, 0.75, 1.0, 1.0]
@@ -152,7 +152,7 @@ def warmup(n: int, steps: int) -> float:
 
 
 def scheduled(schedule: str, n: int, steps: int) -> float:
-    """The factor of step n of so many, by a recipe's `schedule`.
+    """The factor of step n of a number of steps, by a recipe's `schedule`.
 
     >>> [scheduled(name, 5, 10) for name in ("constant", "linear")]
     [1.0, 0.5]
@@ -164,20 +164,20 @@ def scheduled(schedule: str, n: int, steps: int) -> float:
     return 1.0
 
 
-def dropped(n: int, every: int) -> Rate:
-    """The learning rate of step n, where it falls tenfold after every so many steps.
+def dropped(n: int, every: int) -> RateFactor:
+    """The learning rate of step n, if it falls tenfold after every `every` steps.
 
-    >>> dropped(5, 5) == Rate(0.1, drop=0.1), dropped(6, 5) == Rate(0.1)
+    >>> dropped(5, 5) == RateFactor(0.1, drop=0.1), dropped(6, 5) == RateFactor(0.1)
     (True, True)
     """
-    return Rate(_DROP ** (n // every), _DROP if n and n % every == 0 else 1.0)
+    return RateFactor(_DROP ** (n // every), _DROP if n and n % every == 0 else 1.0)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: Rate) -> float:
-    """Set each group's learning rate to a factor of its peak; the first of them is returned.
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: RateFactor) -> float:
+    """Set each group's learning rate to a factor of its peak; return that of the first group.
 
-    Caffe keeps the learning rate inside of the momentum, so that a drop takes effect little by
-    little; PyTorch keeps it outside, so here the momentum grows by as much as the rate falls.
+    Caffe's momentum buffer contains the learning rate, so that a drop takes effect gradually.
+    PyTorch's does not, so it is divided by the drop here.
     """
     for state in optimizer.state.values() if rate.drop != 1 else ():
         if state.get("momentum_buffer") is not None:
@@ -188,25 +188,23 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: Rate) -> float:
 
 
 def lower_peaks(optimizer: torch.optim.Optimizer) -> None:
-    """Drop the learning rate tenfold.
-
-    It is stored in the optimizer state, so resumed runs keep it.
-    """
+    """Drop the learning rate tenfold. Resumed runs keep it, in the optimizer state."""
     for group in optimizer.param_groups:
         group["peak"] *= _DROP
 
 
 class Objective(Generic[Part]):
-    """What a training loop learns: a network, its losses, and how its parameters are updated.
+    """A network, its loss and its parameter groups: what the training loop minimizes.
 
-    A subclass gives `steps`, `groups` and `losses`; the rest has defaults.
+    A subclass implements `steps`, `groups` and `losses`.
 
     Args:
-        learner: the network, with whatever is put around it during training; changed in place.
-        recipe: its `batch`, `accumulate`, `seed`, `clip`, `warmup`, `schedule` and optimizer count.
+        learner: the network, possibly with additional heads; changed in place.
+        recipe: `batch`, `accumulate`, `seed`, `clip`, `warmup`, `schedule` and the optimizer are
+            used here.
     """
 
-    unused = False  #: whether some learning parameters may take no part in the loss
+    unused = False  #: whether the loss may not depend on some of the trained parameters
 
     def __init__(self, learner: nn.Module, recipe: Recipe) -> None:
         self.learner, self.recipe = learner, recipe
@@ -215,11 +213,11 @@ class Objective(Generic[Part]):
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes."""
+        """The device of the network."""
         return next(self.learner.parameters()).device
 
     def steps(self) -> list[int]:
-        """The number of steps of each phase; every phase has an optimizer of its own."""
+        """The number of steps of each phase; every phase gets a new optimizer."""
         raise NotImplementedError
 
     def groups(self) -> list[Group]:
@@ -227,32 +225,32 @@ class Objective(Generic[Part]):
         raise NotImplementedError
 
     def losses(self, part: Part) -> tuple[Tensor, Tensor]:
-        """The loss of a part of a batch that is minimized, and the one that is reported."""
+        """Two losses of a part of a batch: the one to minimize, and the one to report."""
         raise NotImplementedError
 
-    def rate(self, n: int) -> Rate:
+    def rate(self, n: int) -> RateFactor:
         """The learning rate of step n of the current phase, from 0."""
         steps = self.steps()[self.phase]
         rise = warmup(n, self.recipe.warmup)
-        return Rate(rise * scheduled(self.recipe.schedule, n, steps))
+        return RateFactor(rise * scheduled(self.recipe.schedule, n, steps))
 
     def name(self, step: int) -> str:
-        """What the phase of a step, counted from 0 over all phases, is called in its record."""
+        """The name of the phase of a step, counted from 0 over all phases, for its record."""
         return "training"
 
     def cure(self) -> str:
-        """A setting that may help where the loss diverges."""
+        """The setting to suggest if the loss diverges."""
         return "a tenth of lr"
 
     def enter(self, first: Part) -> None:
-        """Prepare the learner for the current phase, before its first step, by its first part."""
+        """Prepare the learner for the current phase, given its first part of a batch."""
 
     def set_mode(self) -> None:
-        """Put the learner into training mode, before every step."""
+        """Put the learner into training mode; called before every step."""
         self.learner.train()
 
     def after_step(self) -> None:
-        """Change the learner after an optimizer step, for example renormalize its filters."""
+        """Constrain the parameters after an optimizer step, for example renormalize filters."""
 
 
 def fit(
@@ -261,13 +259,13 @@ def fit(
     state: LoopState | None = None,
     optimizer_state: dict[str, Any] | None = None,
 ) -> Iterator[Step]:
-    """Train; yield a record after every step, so that the caller validates and saves in its `for`.
+    """Train, and yield a record after every step, so that the caller can validate and save.
 
     Args:
-        objective: what is learned.
-        stream: the parts of batches, from the first one of the first step to be done.
-        state: updated with every step; `state.step` steps count as done.
-        optimizer_state: of a phase that was interrupted.
+        objective: network and loss.
+        stream: parts of batches, beginning with those of step `state.step`.
+        state: updated with every step; its first `state.step` steps are skipped.
+        optimizer_state: of an interrupted phase.
 
     Raises:
         TrainingError: the loss or its gradient is not finite.
@@ -304,7 +302,7 @@ def _step(objective: Objective[Part], stream: Iterator[Part], state: LoopState, 
             )
     except TrainingError as error:
         raise TrainingError(
-            f"{error} ({name}, learning rate {lr:.2g}); begin a new run with lower learning "
+            f"{error} ({name}, learning rate {lr:.2g}); start a new run with lower learning "
             f"rates, such as {objective.cure()}"
         ) from None
     objective.after_step()

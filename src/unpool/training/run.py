@@ -1,17 +1,16 @@
-"""The run folder of a training run: all that a run needs to go on and to be judged.
+"""The run folder of a training run.
 
-    config.json      the recipe              checkpoints/last.pt   to go on from
-    arguments.json   the data and its splits, for resuming
-    env.json         what it ran on          checkpoints/best.pt   the best network by validation
-    metrics.jsonl    a record a line         weights/              for `Segmenter.from_pretrained`
-    plots/           curves, predictions     eval/summary.json     the final figures
+    config.json      the recipe              checkpoints/last.pt   for resuming
+    arguments.json   the data and options    checkpoints/best.pt   the best network by validation
+    env.json         the environment         weights/              tensors and a card
+    metrics.jsonl    a record per line       eval/summary.json     the final figures
+    plots/           curves, predictions
 
-A run that segments and has a `start` keeps what it began with in `checkpoints/start.pt`. A
-classifier's run has `checkpoints/epochs/NNN.safetensors`, too, and its confusion matrix in
-`eval/confusion.csv`. One that learns to draw has no `best.pt`; `plots/drawings.png` has true views
-above what is drawn of them.
+Segmentation with a warm start stores the initial weights in `checkpoints/start.pt`. Classification
+also writes `checkpoints/epochs/NNN.safetensors` and `eval/confusion.csv`. Generation has no
+`best.pt`; `plots/drawings.png` shows rendered views above generated ones.
 
-Of several processes, the first alone writes.
+Of several processes, only the first writes.
 """
 
 import json
@@ -22,24 +21,27 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 
 import unpool
 from unpool import distributed
 from unpool.errors import DataError, OptionError, TrainingError, WeightsError
 from unpool.files import atomic, json_line, write_json
-from unpool.recipes import Recipe
+from unpool.models.weights import save_pretrained
+from unpool.recipes import KINDS, Recipe
 from unpool.training.loop import LoopState
+from unpool.vision.images import Pixels, write_image
 
 _CHECKPOINT = "checkpoints/last.pt"
 _ARGUMENTS = "arguments.json"
-# what `atomic` leaves of a file that was being written when the process was killed
+# the temporary file that `atomic` leaves if the process is killed while it writes
 _LEFTOVER = re.compile(r"\.\w+\.[a-z0-9_]{8}\.(pt|json|jsonl|npz|png|safetensors)")
 
 
@@ -48,20 +50,20 @@ Record = Any
 
 
 class Run:
-    """A run folder, and the state of what is trained in it.
+    """A run folder, and the state of the training in it.
 
     Args:
         folder: it must hold no run unless `resume`.
         recipe: of the run.
         classes: names by class id.
         learner: gets the state of the last checkpoint, if there is one.
-        resume: go on from the last checkpoint.
+        resume: continue from the last checkpoint.
         tensorboard: write records for TensorBoard as well, into `tensorboard/`.
-        arguments: what the run was started with besides its recipe, see `read_arguments`.
+        arguments: of the task besides its recipe, see `read_arguments`.
 
     Raises:
         OptionError: the folder holds a run and `resume` is not given, or one by another recipe.
-        DataError: the run in it was begun on other classes.
+        DataError: the run in it was started on other classes.
         WeightsError: its checkpoint cannot be read.
         TrainingError: the folder cannot be written to.
     """
@@ -82,18 +84,19 @@ class Run:
         self.best_path, self.start_path = (
             self.checkpoint.with_name(f"{name}.pt") for name in ("best", "start")
         )
-        if not resume and begun(folder):
+        if not resume and has_checkpoint(folder):
             raise OptionError(
                 f"{folder} holds a run already; pass resume=True to go on, or another folder"
             )
         self.state, self.best, self.since_best = LoopState(), -math.inf, 0
         self.optimizer_state: dict[str, Any] | None = None
         self.notes: list[str] = []
-        if resume and begun(folder):
+        if resume and has_checkpoint(folder):
             self._restore()
-        step, first = self.state.step, distributed.rank() == 0
-        self.writer = _tensorboard(folder, step) if tensorboard and first else None
-        if first:
+        self.is_main = distributed.rank() == 0  #: whether this process writes
+        write_events = tensorboard and self.is_main
+        self.writer = _tensorboard(folder, self.state.step) if write_events else None
+        if self.is_main:
             with writing(folder):
                 self._clean_up()
                 write_json(folder / "config.json", recipe.to_json())
@@ -107,14 +110,14 @@ class Run:
         return patience is not None and self.since_best >= patience
 
     def note(self, text: str) -> None:
-        """Warn of what is amiss but no reason to stop; it stands in the summary, too."""
+        """Warn of a problem that does not end the run; the summary lists it, too."""
         self.notes.append(text)
-        if distributed.rank() == 0:
+        if self.is_main:
             warnings.warn(text, stacklevel=_depth())
 
     def log(self, record: Record, report: Callable[[Any], None] | None) -> None:
         """Add a record to `metrics.jsonl`."""
-        if distributed.rank() == 0:
+        if self.is_main:
             path = self.folder / "metrics.jsonl"
             with writing(path), path.open("a") as file:
                 file.write(json_line(record._asdict()) + "\n")
@@ -129,46 +132,69 @@ class Run:
         """Keep the network if its score is the best so far."""
         if score > self.best:
             self.best, self.since_best = score, 0
-            if distributed.rank() == 0:
+            if self.is_main:
                 save_state(self.best_path, {"model": self.learner.state_dict()})
         else:
             self.since_best += 1
 
     def save(self) -> None:
-        """Write what the run needs to go on from here."""
+        """Write a checkpoint for resuming."""
         distributed.copy_from_first(self.learner)
         optimizer = self.state.optimizer
         assert optimizer is not None
         state = {
-            "recipe": json.dumps(self.recipe.to_json()),
+            "recipe": json_line(self.recipe.to_json()),
             "classes": self.classes,
             "step": self.state.step,
             "best": self.best,
-            "stale": self.since_best,
+            "stale": self.since_best,  # validations since the best one
             "model": self.learner.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
-        if distributed.rank() == 0:
+        if self.is_main:
             save_state(self.checkpoint, state)
         distributed.barrier()
 
     def load_best(self) -> None:
-        """Go back to the best network, if there is one."""
+        """Load the weights of the best validation, if one was kept."""
         distributed.barrier()
         if self.best_path.exists():
             self.learner.load_state_dict(load_state(self.best_path)["model"])
 
+    def save_weights(self, net: nn.Module, card: dict[str, Any], int8: bool = False) -> None:
+        """Write the trained network with its card into `weights/`."""
+        if self.is_main:
+            with writing(self.folder / "weights"):
+                save_pretrained(net, self.folder / "weights", card, int8=int8)
+        distributed.barrier()
+
+    def save_tensors(self, name: str) -> None:
+        """Write the network's current tensors to a `.safetensors` file below the folder."""
+        path, state = self.folder / name, self.learner.state_dict()
+        tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        with writing(path), atomic(path) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+
+    def save_image(self, name: str, image: Pixels) -> None:
+        """Write an image (H, W, 3) below the folder."""
+        with self.writing():
+            write_image(self.folder / name, image)
+
+    def writing(self) -> AbstractContextManager[None]:
+        """A context in which errors of writing become a `TrainingError`."""
+        return writing(self.folder)
+
     def close(self) -> None:
-        """Let TensorBoard's records reach the disk."""
+        """Flush the records of TensorBoard."""
         if self.writer is not None:
             self.writer.close()
 
     def _clean_up(self) -> None:
-        """Remove what a killed run has left: halves of files, and all since its last checkpoint."""
+        """Remove what a killed run left: partial files, and records after its last checkpoint."""
         for path in self.folder.rglob(".*"):
             if _LEFTOVER.fullmatch(path.name):
                 path.unlink()
-        if not begun(self.folder):
+        if not has_checkpoint(self.folder):
             self.best_path.unlink(missing_ok=True)
             self.start_path.unlink(missing_ok=True)
         _forget_after(self.folder / "metrics.jsonl", self.state.step)
@@ -177,16 +203,16 @@ class Run:
         state = load_state(self.checkpoint)
         if "optimizer" not in state:
             raise WeightsError(
-                f"{self.checkpoint} is a network alone, not a checkpoint to go on from; put back a "
-                "copy, or begin a new run in another folder"
+                f"{self.checkpoint} holds a network without its optimizer; restore a copy of the "
+                "checkpoint, or start a new run in another folder"
             )
         if not self._is_own(json.loads(state["recipe"])):
             raise OptionError(
-                f"{self.folder} was begun with another recipe (see its config.json); resume with "
-                "the same one, or begin a new run"
+                f"{self.folder} was started with another recipe (see its config.json); resume with "
+                "the same one, or start a new run"
             )
         if state["classes"] != self.classes:
-            raise DataError(f"{self.folder} was begun on other classes; resume on the same data")
+            raise DataError(f"{self.folder} was started on other classes; resume on the same data")
         self.learner.load_state_dict(state["model"])
         self.state.step = state["step"]
         # runs of earlier versions begin at -1, where no score was lower
@@ -194,49 +220,49 @@ class Run:
         self.since_best = state.get("stale", 0)
         self.optimizer_state = state["optimizer"]
         if self.best > -math.inf:
-            load_state(self.best_path)  # what cannot be read is better known now than at the end
+            load_state(self.best_path)  # fail now, rather than at the end, if it is damaged
 
     def _is_own(self, recipe: dict[str, Any]) -> bool:
         """Whether a recipe is that of this run."""
         try:
             return type(self.recipe).from_json(recipe) == self.recipe
-        except OptionError:  # of a training run of another kind
+        except OptionError:  # a recipe of another class
             return False
 
 
-def read_arguments(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The recipe of a run, as plain values, and the arguments that it was started with.
+def read_arguments(folder: Path) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe and the other arguments of the task that a run was started with.
 
     Raises:
         OptionError: the folder holds no run that can be resumed.
         WeightsError: its files are damaged.
     """
-    if not begun(folder):
+    if not has_checkpoint(folder):
         raise OptionError(
             f"got {folder}, which holds no run with a checkpoint; pass the folder of an "
-            "interrupted run, or begin a new one with a recipe and data"
+            "interrupted run, or start a new one with a recipe and data"
         )
     try:
         recipe, arguments = (
             json.loads((folder / name).read_text(encoding="utf-8"))
             for name in ("config.json", _ARGUMENTS)
         )
-        arguments["data"], arguments["kind"]
-        return recipe, arguments
+        arguments["data"]
+        return KINDS[arguments.pop("kind")].from_json(recipe), arguments
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
-            f"cannot read how {folder} was started ({type(error).__name__}: {error}); resume with "
-            "the recipe and the data"
+            f"cannot read the recipe and arguments of {folder} ({type(error).__name__}: {error}); "
+            "pass the recipe and the data to resume"
         ) from None
 
 
-def begun(folder: Path) -> bool:
-    """Whether there is a run to go on with: one that has come to its first checkpoint."""
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a run that can be resumed."""
     return (folder / _CHECKPOINT).exists()
 
 
 def environment() -> dict[str, Any]:
-    """What a run ran on."""
+    """Versions, machine, threads and processes of this run."""
     return {
         "unpool": unpool.__version__,
         "python": platform.python_version(),
@@ -249,11 +275,7 @@ def environment() -> dict[str, Any]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tell what it means for a training run that `path` cannot be written.
-
-    Raises:
-        TrainingError: the disk is full, or writing has failed in another way.
-    """
+    """Turn errors of writing `path` into a `TrainingError` that says how to continue."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:  # torch.save makes RuntimeErrors
@@ -266,32 +288,32 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write the state of a training run atomically.
+    """Write a checkpoint atomically.
 
     Raises:
-        TrainingError: it cannot be written; what was there before is as it was.
+        TrainingError: it cannot be written; the previous file stays.
     """
     with writing(path), atomic(path) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read the state of a training run that we wrote.
+    """Read a checkpoint that `save_state` wrote.
 
     Raises:
-        WeightsError: it cannot be read, or is not what was written.
+        WeightsError: it cannot be read, or is damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():  # torch.load does not look at the checksums
                 raise ValueError(f"{damaged} is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True)
-        state["model"]  # of all states
+        state["model"]  # every checkpoint has it
         return state
     except Exception as error:  # a damaged file fails in many ways
         raise WeightsError(
             f"cannot read the checkpoint {path} ({type(error).__name__}: {error}); put back a "
-            "copy, or begin a new run in another folder"
+            "copy, or start a new run in another folder"
         ) from None
 
 
@@ -304,7 +326,7 @@ def _depth() -> int:
 
 
 def _tensorboard(folder: Path, step: int) -> Any:
-    """A writer for the records after a step; those that were written before are void."""
+    """A TensorBoard writer that discards earlier records after a step."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -315,7 +337,7 @@ def _tensorboard(folder: Path, step: int) -> Any:
 
 
 def _forget_after(path: Path, step: int) -> None:
-    """Drop the records that a killed run had written after its last checkpoint."""
+    """Drop the records of a JSON lines file that are later than a step."""
     if path.exists():
         lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
         with atomic(path) as temporary:

@@ -1,4 +1,4 @@
-"""A task, and the one shell of a training run: every application trains by this."""
+"""`Task`, what an application adds to the engine, and `train`, which runs a task."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -10,52 +10,67 @@ import torch
 from unpool import distributed
 from unpool.devices import find_device
 from unpool.files import write_json
-from unpool.recipes import Recipe
+from unpool.recipes.recipe import Recipe
 from unpool.training.curves import curves_missing, plot_curves
 from unpool.training.loop import Objective, Part, fit, parts_of
-from unpool.training.run import Record, Run, begun, writing
+from unpool.training.run import Record, Run, has_checkpoint
 
-Report = Callable[[Any], None]
-"""Called with every `Step`, every record of a validation, and every `Preparation`."""
+
+class Plan(NamedTuple):
+    """A description of the run, reported before the first step."""
+
+    text: str
 
 
 class Preparation(NamedTuple):
-    """How far the preparation of the training data is."""
+    """Progress of the preparation of the training data."""
 
     done: int
     total: int
+    what: str
+
+
+Report = Callable[[Any], None]
+"""Called with the `Plan`, if any, and each `Preparation`, `Step` and record of a validation."""
 
 
 class Task(Generic[Part]):
-    """What an application adds to the engine: data, a network to fit to it, and its evaluation.
+    """An application's part of training: the data, a network and its objective, the evaluation.
 
-    The engine calls the methods in the order in which they stand here. A subclass gives `open`,
-    `build`, `batches`, `validate` and `finish`; the rest has defaults.
+    The engine calls the methods in the order in which they stand here. A subclass implements
+    `open`, `build`, `batches`, `validate` and `finish`. Its constructor takes `data`, `recipe` and
+    the recipe's `options` by keyword, and keeps them under these names.
     """
 
     recipe: Recipe
     classes: list[str]  #: of the data, set by `open`; a resumed run must have the same
     panels: Sequence[Mapping[str, str]] = ()  #: of the curves, see `plot_curves`
-    objective: Objective[Part]  #: set by the engine, as `build` gave it
+    usage = ""  #: a command line that uses the weights, which are appended to it
+    objective: Objective[Part]  #: set by the engine to the result of `build`
     report: Report | None = None  #: set by the engine, in the main process only
+
+    @property
+    def steps(self) -> int:
+        """The number of optimizer steps of the whole run."""
+        return sum(self.objective.steps())
 
     def open(self) -> None:
         """Open the data and refuse what cannot be used, before anything is written."""
         raise NotImplementedError
 
-    def arguments(self) -> dict[str, Any]:
-        """Plain values that a resumed run needs besides its recipe, for `arguments.json`."""
-        return {}
-
     def build(self, device: torch.device) -> Objective[Part]:
-        """The network with random weights, and how it learns. The RNG is seeded before."""
+        """The network with random weights, and its objective. The RNG is seeded before."""
         raise NotImplementedError
 
     def warm_start(self) -> None:
-        """Load initial weights; in new runs only."""
+        """Load initial weights; called in new runs only."""
 
     def prepare(self, run: Run) -> None:
-        """Store or read what a resumed run needs besides the checkpoint; note what is amiss."""
+        """Store or read what a resumed run needs besides the checkpoint; note problems."""
+
+    def plan(self) -> str:
+        """Describe the run for the user before the first step, in a line or not at all."""
+        return ""
 
     def batches(self, run: Run, start: int, size: int) -> Iterator[Part]:
         """Endless parts of batches of this process: `size` examples, from part number `start`."""
@@ -63,15 +78,18 @@ class Task(Generic[Part]):
 
     def due(self, n: int) -> bool:
         """Whether to validate after n steps."""
-        total = sum(self.objective.steps())
-        return n == total or n % (self.recipe.validate_every or total) == 0
+        return n == self.steps or n % (self.recipe.validate_every or self.steps) == 0
 
     def validate(self, run: Run, n: int) -> Record:
         """Evaluate the network after n steps, for `metrics.jsonl`."""
         raise NotImplementedError
 
+    def describe(self, record: Record) -> str:
+        """A record of a validation as a line of text."""
+        return str(record)
+
     def score(self, record: Record) -> float | None:
-        """What keeping the best goes by, larger is better; None: not a candidate."""
+        """The value by which the best network is kept, larger is better; None: no candidate."""
         return None
 
     def after_validation(self, run: Run) -> None:
@@ -80,6 +98,10 @@ class Task(Generic[Part]):
     def finish(self, run: Run, stream: Iterator[Part], command: str) -> dict[str, Any]:
         """Write weights and images of the network; return the summary of its evaluation."""
         raise NotImplementedError
+
+    def figures(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """The figures of a summary to show, by title; floats are fractions of 1."""
+        return {}
 
 
 def train(
@@ -94,16 +116,16 @@ def train(
 ) -> dict[str, Any]:
     """Train a task; `unpool.training.run` describes the run folder.
 
-    Under `torchrun` the processes share the work; every one returns the same summary.
+    Under `torchrun` the processes share the work, and each returns the same summary.
 
     Args:
-        task: what is trained.
+        task: data, network and evaluation of an application.
         output: the run folder; it must be new unless `resume`.
         resume: go on from the last checkpoint; the result is that of an uninterrupted run.
         tensorboard: write records for TensorBoard as well.
         device: "auto", "cpu", "cuda" or "cuda:n".
         command: the command line, for the model card.
-        report: called with every record, in the main process.
+        report: see `Report`; called in the main process.
 
     Returns:
         The summary of the final evaluation. Its `notes` are the warnings of the run.
@@ -119,7 +141,7 @@ def train(
         parts = parts_of(task.recipe)
         torch.manual_seed(task.recipe.seed)
         task.objective = task.build(where)
-        if not begun(folder):  # weights that are refused leave no run folder
+        if not has_checkpoint(folder):  # weights that are refused leave no run folder
             task.warm_start()
         run = Run(
             folder,
@@ -128,18 +150,20 @@ def train(
             task.objective.learner,
             resume=resume,
             tensorboard=tensorboard,
-            arguments=task.arguments(),
+            arguments=_arguments(task),
         )
         with closing(run):
             task.prepare(run)
             if missing := curves_missing():
                 run.note(missing)
+            if task.report is not None and (text := task.plan()):
+                task.report(Plan(text))
             stream = task.batches(run, run.state.step * parts, task.recipe.batch // parts)
             _fit(task, run, stream)
             run.load_best()
             summary = task.finish(run, stream, command)
-            if distributed.rank() == 0:
-                with writing(folder):
+            if run.is_main:
+                with run.writing():
                     write_json(folder / "eval/summary.json", summary)
                     if not curves_missing():
                         plot_curves(folder, task.panels)
@@ -147,11 +171,16 @@ def train(
             return summary
 
 
+def _arguments(task: Task[Part]) -> dict[str, Any]:
+    """The arguments of a task besides its recipe, as plain values."""
+    values = {name: getattr(task, name, None) for name in ("data", *task.recipe.options)}
+    return {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in values.items()}
+
+
 def _fit(task: Task[Part], run: Run, stream: Iterator[Part]) -> None:
     """Do the remaining steps; validate, keep the best and save in between."""
     if run.stopped_early:
         return
-    total = sum(task.objective.steps())
     for step in fit(task.objective, stream, run.state, run.optimizer_state):
         run.log(step, task.report)
         if due := task.due(step.n):
@@ -162,7 +191,7 @@ def _fit(task: Task[Part], run: Run, stream: Iterator[Part]) -> None:
             if score is not None:
                 run.keep_best(score)
             task.after_validation(run)
-        if due or step.n == total or step.n % task.recipe.save_every == 0:
+        if due or step.n == task.steps or step.n % task.recipe.save_every == 0:
             run.save()
         if run.stopped_early:
             return
