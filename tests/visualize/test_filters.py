@@ -126,7 +126,7 @@ def test_filters_of_a_deconvolution(groups):
             assert torch.equal(response[out], own)
 
 
-def test_what_is_saved(loaded, files, tmp_path):
+def test_save(loaded, files, tmp_path):
     files[1].write_bytes(b"")
     seen = []
     report = inspect_filters(
@@ -141,7 +141,7 @@ def test_what_is_saved(loaded, files, tmp_path):
     assert np.asarray(Image.open(image)).ndim == 3
 
 
-def test_what_is_refused(loaded, files):
+def test_errors(loaded, files):
     for layer in ("1", "55"):
         with pytest.raises(OptionError, match=r"no two-dimensional convolution of the model; "):
             inspect_filters(loaded, layer)

@@ -60,7 +60,7 @@ class Page(HTMLParser):
         self.links += [value for name, value in attributes if name in ("src", "href")]
 
 
-def test_what_is_written(loaded, files, tmp_path):
+def test_written_files(loaded, files, tmp_path):
     out, seen = tmp_path / "out", []
     found = make_gallery(
         loaded,
@@ -157,7 +157,7 @@ def test_figures_are_two_grids():
     assert module.figure(large, large).shape == (96, 2 * (2 * 48 + 2) + 8, 3)
 
 
-def test_what_is_refused_is_refused_before_any_work(loaded, files, tmp_path):
+def test_errors_come_before_any_work(loaded, files, tmp_path):
     out = tmp_path / "out"
     for layers, options, message in [
         (["nine"], {}, "got layer 'nine', which the model does not have"),

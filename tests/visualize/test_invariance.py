@@ -143,7 +143,7 @@ def test_models_that_segment_give_the_mean_over_the_image(files):
     assert torch.allclose(FeatureExtractor(ended, ["0"])([crop])[1], wanted, atol=1e-6)
 
 
-def test_what_is_saved(loaded, files, tmp_path):
+def test_save(loaded, files, tmp_path):
     files[1].write_bytes(b"")
     seen = []
     found = measure_invariance(loaded, files, values=VALUES, progress=lambda *now: seen.append(now))
@@ -157,7 +157,7 @@ def test_what_is_saved(loaded, files, tmp_path):
     assert np.allclose(record["curves"]["rotation"]["top"], found.curves["rotation"].top, rtol=1e-5)
 
 
-def test_what_is_refused(loaded, files):
+def test_errors(loaded, files):
     for layers, message in ((["0"], "got 1 layers"), (["0.1", "0.44"], "did you mean '0.4'")):
         with pytest.raises(OptionError, match=message):
             measure_invariance(loaded, files, layers)

@@ -150,8 +150,8 @@ UNLIKE = (
 @pytest.mark.parametrize("name", REFUSED)
 def test_activations_without_a_rule_are_refused_by_name(name, rule, images):
     word = "gradient" if name in UNLIKE else "relu"
-    told = rf"activations=\{{'{name}': '{word}'\}} to "
-    with pytest.raises(OptionError, match=rf"the model calls {name}, .* {told}"):
+    hint = rf"activations=\{{'{name}': '{word}'\}} to "
+    with pytest.raises(OptionError, match=rf"the model calls {name}, .* {hint}"):
         down(REFUSED[name], images, rule=rule)
 
 
@@ -237,7 +237,7 @@ def test_attention_gives_several_tensors(images):
     ("name", "function"),
     [("Cube", Cube.apply), ("Pow", lambda x: F.lp_pool2d(x, 2.0, 3, 1))],
 )
-def test_what_is_computed_out_of_sight_is_refused(name, function, images):
+def test_hidden_functions_are_refused(name, function, images):
     with pytest.raises(
         OptionError, match=rf"{name} is computed out of sight .*=\{{'{name}': 'gradient'\}}"
     ):

@@ -148,7 +148,7 @@ class Tokens(nn.Module):
         return x.flatten(2)
 
 
-def test_what_cannot_be_mined():
+def test_errors():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), Tokens())
     images = torch.rand(2, 3, 8, 8)
     with pytest.raises(OptionError, match=r"count=0; wanted 1"):

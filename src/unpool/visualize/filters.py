@@ -48,10 +48,10 @@ class Coverage(NamedTuple):
     """The distribution of filters' energy over frequencies, with equal weight for each filter."""
 
     spectrum: NDArray[np.float64]  #: (64, 64) fraction of the energy; zero frequency in the middle
-    low: float  #: fraction below 1/6 cycle a pixel
+    low: float  #: fraction below 1/6 cycle per pixel
     mid: float  #: fraction from 1/6 to 1/3
     high: float  #: fraction above
-    aliased: float  #: fraction aliased by the layer's stride: half a cycle a step or more
+    aliased: float  #: fraction aliased by the layer's stride: half a cycle per step or more
     orientations: list[float]  #: (12,) by direction of the stripes: 0 (level), 15, ... 165 degrees
 
 
@@ -169,17 +169,18 @@ def inspect_filters(
     if images:
         responses = {found: _response(ran, found) for found in convolutions}
         silent, failed = _silent(loaded, images, responses, batch, progress)
-    rows = [_row(found, weights, share, silent.get(found)) for found, weights in filters.items()]
+    rows = {found: _row(found, w, share, silent.get(found)) for found, w in filters.items()}
     shown, weights = convolutions[name], filters[name]
     stride = shown.stride[0] if isinstance(shown, nn.Conv2d) else 1
-    alive = _alive(weights, share)
-    if not alive.any():
+    alive = sorted({*range(len(weights))} - {*rows[name].dead})
+    if not alive:
         raise OptionError(
             f"got layer {name!r}, whose filters are all zero; the weights are damaged, or were "
             "never loaded"
         )
     coverage = cover(weights[alive], stride)
-    return FilterReport(rows, name, weights.numpy(), coverage, loaded.preprocessing.order, failed)
+    order = loaded.preprocessing.order
+    return FilterReport([*rows.values()], name, weights.numpy(), coverage, order, failed)
 
 
 def filters_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
@@ -196,11 +197,11 @@ def cover(filters: Tensor, stride: int = 1) -> Coverage:
 
     Args:
         filters: (O, C, k, k), none of them zero.
-        stride: of the layer; it aliases frequencies of half a cycle a step and more.
+        stride: of the layer; it aliases frequencies of half a cycle per step and more.
 
     Returns:
         Fractions of the energy, over all channels. Orientations cover frequencies above zero and
-        up to half a cycle a pixel.
+        up to half a cycle per pixel.
 
     >>> stripes = torch.tensor([1.0, -1.0]).repeat(1, 3, 8, 4)  # upright
     >>> found = cover(stripes)
@@ -233,15 +234,11 @@ def _rms(filters: Tensor) -> Tensor:
     return filters.double().flatten(1).square().mean(1).sqrt()
 
 
-def _alive(filters: Tensor, share: float) -> Tensor:
-    rms = _rms(filters)
-    return (rms > 0) & (rms >= share * rms.quantile(0.5))
-
-
 def _row(name: str, filters: Tensor, share: float, silent: list[int] | None) -> FilterRow:
     rms = _rms(filters)
-    median, largest = float(rms.quantile(0.5)), float(rms.max())
-    dead = (~_alive(filters, share)).nonzero().flatten().tolist()
+    middle = rms.quantile(0.5)
+    median, largest = float(middle), float(rms.max())
+    dead = ((rms == 0) | (rms < share * middle)).nonzero().flatten().tolist()
     kernel = (filters.shape[2], filters.shape[3])
     dominance = largest / median if median else None
     return FilterRow(name, len(filters), kernel, median, largest, dominance, dead, silent)

@@ -309,7 +309,7 @@ def test_values_that_are_not_finite_are_refused(layer, net, image):
         ({"window": 25}, OptionError, "an occluder of 25 x 25"),
     ],
 )
-def test_what_does_not_fit_is_refused(net, image, options, error, message):
+def test_invalid_arguments(net, image, options, error, message):
     with pytest.raises(error, match=message):
         occlude(net, image, **options)
 

@@ -81,7 +81,7 @@ def test_of_a_segmenter_against_a_loop(filled):
     assert tensors.iou.shape == (3, 3)
 
 
-def test_what_does_not_fit_is_refused(image):
+def test_invalid_arguments(image):
     model = Neighbors()
     with pytest.raises(OptionError, match="class 7 is not found; it has 1, 2"):
         occlude_region(model, image, target=7)

@@ -50,6 +50,6 @@ def test_nearest():
         (4, 0, "a stride of 0 x 0"),
     ],
 )
-def test_what_does_not_fit_is_refused(window, stride, message):
+def test_invalid_arguments(window, stride, message):
     with pytest.raises(OptionError, match=message):
         occluder_windows((8, 12), window, stride)
