@@ -180,7 +180,7 @@ def test_errors_come_before_any_work(loaded, files, tmp_path):
     assert inner.read_bytes() == before
 
 
-def test_figures_that_are_shown_no_more_are_removed(loaded, files, tmp_path):
+def test_outdated_figures_are_removed(loaded, files, tmp_path):
     out = tmp_path / "out"
     make_gallery(loaded, files[:1], out, ["8", "2"], units=[0, 1, 3], count=1)
     mine_own = out / "8/0005.png"

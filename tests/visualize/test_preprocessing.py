@@ -1,4 +1,4 @@
-"""Models to look into: where they come from, and how they take images."""
+"""Loading models of every origin, and their preprocessing."""
 
 import dataclasses
 import sys
@@ -86,7 +86,7 @@ def test_none_leaves_pixels_between_0_and_1(image):
     assert np.allclose(found[0].permute(1, 2, 0), crop / 255)
 
 
-def test_where_the_preprocessing_of_a_foreign_model_is_from(nets):
+def test_sources_of_the_preprocessing(nets):
     spec = f"{nets}:build"
     assert load_model(torch_model=spec).preprocessing == Preprocessing(224, 256)
     assert load_model(torch_model=spec, preprocess="none").preprocessing.mean == (0.0,) * 3
@@ -100,7 +100,7 @@ def test_where_the_preprocessing_of_a_foreign_model_is_from(nets):
         load_model(torch_model=f"{nets}:called")
 
 
-def test_cards_say_how_images_are_taken(tmp_path):
+def test_preprocessing_of_cards(tmp_path):
     given = {"mean": [1, 2, 3], "size": 32, "enlarged": 40}
     learned = {**given, "size": 64, "enlarged": 70}
     save_pretrained(
@@ -132,7 +132,7 @@ def test_cards_say_how_images_are_taken(tmp_path):
         ("bad:build", r"bad fails: SyntaxError"),
     ],
 )
-def test_factories_that_cannot_be_used(nets, tmp_path, spec, message):
+def test_invalid_factories(nets, tmp_path, spec, message):
     (tmp_path / "needy.py").write_text("import not_installed_here\n")
     (tmp_path / "bad.py").write_text("def build(:\n")
     with pytest.raises(OptionError, match=message):
@@ -149,7 +149,7 @@ def test_factories_that_cannot_be_used(nets, tmp_path, spec, message):
         ({"size": -1}, "got size=-1, enlarged=-1; wanted 1 or more"),
     ],
 )
-def test_preprocessings_that_cannot_be(options, message):
+def test_invalid_preprocessings(options, message):
     with pytest.raises(OptionError, match=message):
         Preprocessing(**options)
 

@@ -267,7 +267,7 @@ def test_the_first_of_equal_places(images):
     assert project(net, images, "1", 1).places.tolist() == [[0, 0], [0, 0]]
 
 
-def test_a_image_for_many_units_and_a_unit_at_many_places(build, images):
+def test_one_image_for_many_units_and_a_unit_at_many_places(build, images):
     net = build("vgg")
     one = images[:1]
     found = project(net, one, "9", range(8))
@@ -308,7 +308,7 @@ def test_a_whole_map_is_the_sum_of_its_places_where_all_is_linear(build, images)
 
 
 @pytest.mark.parametrize("rule", ["deconvnet", "guided", "TTTFT", "FFF"])
-def test_a_seed_of_the_activation_scales_the_projection(rule, build, images):
+def test_starting_with_the_activation_scales_the_projection(rule, build, images):
     net = build("resnet")
     layer = last(net, images)
     found = project(net, images, layer, 2, rule=rule)

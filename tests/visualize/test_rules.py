@@ -1,4 +1,4 @@
-"""Rules, functions without one, and what hides from an interception."""
+"""Rules, functions without one, and hidden functions."""
 
 import warnings
 
@@ -254,7 +254,7 @@ def test_a_scripted_function_is_refused(images):
             down(scripted, images)
 
 
-def test_a_mode_of_ones_own_and_nothing_beyond_it(images):
+def test_functions_outside_of_the_interception_are_untouched(images):
     """Functions before and after the interception, and of what has no gradient, are untouched."""
     x = images.clone().requires_grad_()
     with Interception(RULES["deconvnet"]):

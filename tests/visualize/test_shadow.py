@@ -1,4 +1,4 @@
-"""Twins of awkward models compute what the models compute, and leave them alone."""
+"""Shadow copies of awkward models give the same outputs, and leave the models alone."""
 
 import copy
 import warnings
@@ -135,7 +135,7 @@ def test_awkward_models(make, images):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["whole", "a part", "in place"])
-def test_compiled_models_are_looked_into_uncompiled(how, build, images):
+def test_compiled_models_are_copied_uncompiled(how, build, images):
     model = build("vgg")
     expected = project(model, images, "9", [1, 2]).signal
     with warnings.catch_warnings(action="ignore"):  # PyTorch's own, on loading its compiler

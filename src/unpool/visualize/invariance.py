@@ -1,7 +1,7 @@
 """Invariance: how far features move when an image is translated, scaled or rotated."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -54,28 +54,21 @@ class Invariance:
         Returns:
             (H, W, 3) uint8, RGB.
         """
-        rows = []
-        for kind, curves in self.curves.items():
-            side = 180 if len(self.images) == 1 else 86
-            tiles = [
-                np.pad(fit_square(e, side), ((4, 0), (0, 0), (0, 0))) for e in self.examples[kind]
-            ]
-            for i, tile in enumerate(tiles):
-                tile[:4] = COLORS[i % len(COLORS)]
+        rows, side = [], 180 if len(self.images) == 1 else 86
+        captions = [f"distance, {name[-28:]}" for name in self.layers]
+        for kind, (values, *distances, probability) in self.curves.items():
+            tiles = []
+            for i, image in enumerate(self.examples[kind]):  # with the color of its line above
+                bar = np.full((4, side, 3), COLORS[i % len(COLORS)], np.uint8)
+                tiles.append(np.concatenate([bar, fit_square(image, side)]))
             pairs = [join(tiles[i : i + 2], 1) for i in range(0, len(tiles), 2)]
             cells = [add_caption(join(pairs, 0), _UNITS[kind])]
-            cells += [
-                chart(curves.values, list(lines), caption, top=top)
-                for lines, caption, top in self._measures(curves)
-            ]
+            for lines, caption in zip(distances, captions, strict=True):
+                cells.append(chart(values, list(lines), caption))
+            if probability is not None:
+                cells.append(chart(values, list(probability), "probability of the class", top=1.0))
             rows.append(join(cells, 1, align=0.5))
         return join(rows, 0, 16)
-
-    def _measures(self, curves: Curves) -> Iterator[tuple[NDArray[np.float64], str, float | None]]:
-        yield curves.first, f"distance, {self.layers[0][-28:]}", None
-        yield curves.top, f"distance, {self.layers[1][-28:]}", None
-        if curves.probability is not None:
-            yield curves.probability, "probability of the class", 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """All but the images, as plain values."""
@@ -183,8 +176,8 @@ def measure_invariance(
     Zeiler, Fergus 2014, section 4.1 and figure 5; there the probability is that of the true class.
     """
     if not layers:
-        below, top = choose_layers(loaded)
-        layers = below[0], top
+        below, last = choose_layers(loaded)
+        layers = below[0], last
     if len(layers) != 2:
         raise OptionError(f"got {len(layers)} layers; wanted the first and a top one")
     extract, inputs = FeatureExtractor(loaded, layers), read_inputs(loaded, images)
@@ -207,15 +200,15 @@ def measure_invariance(
                 if progress is not None:
                     progress(done, work, f"{kind} of {path.name}")
             found[kind].append(np.array(columns).T)
-    curves = {kind: _curves(ranges[kind], np.stack(parts, 1)) for kind, parts in found.items()}
-    examples = {
-        kind: [transform(crop, kind, line[3 * len(line) // 4], fill) for crop in inputs.crops]
-        for kind, line in ranges.items()
-    }
-    scored = next(iter(curves.values())).probability is not None
-    ends = layers[0], layers[1]
-    classes = picked if scored else None
-    return Invariance(inputs.images, inputs.failed, ends, classes, curves, examples)
+    curves, examples, scored = {}, {}, False
+    for kind, line in ranges.items():
+        first, top, *probability = np.stack(found[kind], 1)
+        scored = bool(probability)
+        curves[kind] = Curves(line, first, top, probability[0] if scored else None)
+        shown = line[3 * len(line) // 4]
+        examples[kind] = [transform(crop, kind, shown, fill) for crop in inputs.crops]
+    names, classes = (layers[0], layers[1]), picked if scored else None
+    return Invariance(inputs.images, inputs.failed, names, classes, curves, examples)
 
 
 class _Original:
@@ -243,11 +236,6 @@ class _Original:
             for name, vector in features.items()
         ]
         return distances + ([] if probability is None else [float(probability[0, self.label])])
-
-
-def _curves(values: list[float], measures: NDArray[np.float64]) -> Curves:
-    first, top, *probability = measures
-    return Curves(values, first, top, probability[0] if probability else None)
 
 
 def _published(side: int) -> dict[Kind, list[float]]:

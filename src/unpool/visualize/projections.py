@@ -23,12 +23,16 @@ class _Writer(ABC):
         self.loaded, self.color, self._options = loaded, color, options
 
     @abstractmethod
-    def files(self, stem: Path) -> list[Path]:
-        """All files that `write` may write."""
+    def _endings(self) -> list[str]:
+        """The endings of the files that projections may be written to."""
 
     @abstractmethod
     def _project(self, images: Tensor) -> Iterator[tuple[str, Pixels, dict[str, Any]]]:
         """For each projection, its file's ending, the image and its record."""
+
+    def files(self, stem: Path) -> list[Path]:
+        """All files that `write` may write."""
+        return [_named(stem, ending) for ending in ("input.png", *self._endings(), "json")]
 
     def write(self, image: Pixels, stem: Path) -> dict[str, Any]:
         """Write the projections of an image, what the network saw of it, and a description.
@@ -90,13 +94,12 @@ class ProjectionWriter(_Writer):
         trial = loaded.trial_image()
         self._layers = choose_units(loaded.model, trial, layers, units, lambda _: [], **options)
 
-    def files(self, stem: Path) -> list[Path]:
-        """All files that `write` will write."""
+    def _endings(self) -> list[str]:
         endings = []
         for layer, _, units in self._layers:
             named: list[int | None] = [*units] or [None]
             endings += [_ending(layer.name, unit) for unit in named]
-        return [_named(stem, ending) for ending in ("input.png", *endings, "json")]
+        return endings
 
     def _project(self, images: Tensor) -> Iterator[tuple[str, Pixels, dict[str, Any]]]:
         model, order = self.loaded.model, self.loaded.preprocessing.order
@@ -142,10 +145,8 @@ class ScoreWriter(_Writer):
         ends = [min(classes), max(classes)] if classes else 0
         project(score_layer(loaded.model), trial, SCORE, ends, **options)  # refuses bad options now
 
-    def files(self, stem: Path) -> list[Path]:
-        """All files that `write` may write."""
-        endings = [self._ending(number) for number in self._classes or range(self._count)]
-        return [_named(stem, ending) for ending in ("input.png", *endings, "json")]
+    def _endings(self) -> list[str]:
+        return [self._ending(number) for number in self._classes or range(self._count)]
 
     def _project(self, images: Tensor) -> Iterator[tuple[str, Pixels, dict[str, Any]]]:
         loaded, wanted = self.loaded, self._classes or None

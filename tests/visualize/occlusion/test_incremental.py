@@ -55,7 +55,7 @@ def test_equals_a_loop_at_all_positions(name, window, stride, filled_net):
 
 @st.composite
 def chains(draw):
-    """Chains of windows of every kind with what works at each place between them."""
+    """Chains of windows of every kind with elementwise layers between them."""
     two = st.tuples(st.integers(1, 4), st.integers(1, 4))
     layers, channels = [], 4
     for _ in range(draw(st.integers(1, 3))):
@@ -158,7 +158,7 @@ def test_reached_are_the_windows_that_see_a_value(line, start, length):
 
 
 def test_less_is_computed(monkeypatch):
-    """The convolutions see the cones alone: as many values as arithmetic says."""
+    """Convolutions run on the changed patches only, of the sizes that arithmetic gives."""
     conv = nn.Conv2d(1, 1, 3, padding=1)
     net = nn.Sequential(conv, nn.Conv2d(1, 1, 3, padding=1), nn.Flatten(), nn.Linear(400, 2)).eval()
     image, sizes = torch.rand(1, 1, 20, 20), []
