@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-from matplotlib.figure import Figure
 
 from experiments.compact import COMPACT, for_steps, step_counter, train_compact
 from experiments.results_file import ResultsFile
 from unpool import Progress
 from unpool.cli import console
 from unpool.cli.progress import progress
-from unpool.files import atomic
 from unpool.generate.batches import load_views, split_views
 from unpool.generate.evaluate import measure
 from unpool.recipes import CHAIRS
 from unpool.rendering.dataset import Chairs, open_chairs
+from unpool.vision.figures import plot
 
 _HALF = {"code": 64, "shared": 128, "widths": (48, 32, 16)}
 _TWICE = {"code": 256, "shared": 512, "widths": (192, 128, 64)}
@@ -88,17 +87,15 @@ def measure_capacity(
 
 def plot_capacity(path: Path, results: dict[str, dict[str, float]]) -> None:
     """Plot the errors against the number of parameters to a PNG file."""
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
     measures = {"mse": "MSE inside the mask", "iou": "IoU of the mask"}
-    for axes, (key, title) in zip(figure.subplots(1, 2), measures.items(), strict=True):
-        for kind, marker in (("two streams", "o-"), ("one stream", "s-")):
-            own = sorted((r["parameters"], r[key]) for n, r in results.items() if kind in n)
-            axes.plot(*zip(*own, strict=True), marker, label=kind)
-        axes.set(xscale="log", xlabel="parameters", title=title)
-        axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    with plot(path, (9.9, 3.85), columns=2) as row:
+        for axes, (key, title) in zip(row, measures.items(), strict=True):
+            for kind, marker in (("two streams", "o-"), ("one stream", "s-")):
+                own = sorted((r["parameters"], r[key]) for n, r in results.items() if kind in n)
+                axes.plot(*zip(*own, strict=True), marker, label=kind)
+            axes.set(xscale="log", xlabel="parameters", title=title)
+            axes.grid(alpha=0.3)
+        row[-1].legend(frameon=False)
 
 
 @click.command()

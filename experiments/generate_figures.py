@@ -1,8 +1,7 @@
 """The figures of docs/generate.md, with the default weights.
 
 usage: python -m experiments.generate_figures [--weights chairs] [-o docs] [STYLE ...]
-writes generate-*.jpg and generate-*.gif; the styles are four that differ, and by default are chosen
-evenly from all
+writes generate-*.jpg and generate-*.gif; STYLE are four different styles, by default evenly spaced
 """
 
 import sys
@@ -36,7 +35,7 @@ FIGURES = {
 
 
 def arithmetic(generator: Generator, names: list[str], path: Path) -> None:
-    """A - B + C, the mean of three, and three ones as in the authors' script."""
+    """A - B + C, the mean of three, and three weights of one as in the authors' script."""
     a, b, c = names[:3]
     shown = {
         "A": a,
@@ -46,8 +45,8 @@ def arithmetic(generator: Generator, names: list[str], path: Path) -> None:
         "mean of A, B, C": {a: 1 / 3, b: 1 / 3, c: 1 / 3},
         "A + B + C": {a: 1, b: 1, c: 1},
     }
-    drawn = generator.generate(list(shown.values()), 301, 20)
-    tiles = [(enlarge(d.on(), 1), name) for d, name in zip(drawn, shown, strict=True)]
+    images = generator.generate(list(shown.values()), 301, 20)
+    tiles = [(enlarge(one.on(), 1), name) for one, name in zip(images, shown, strict=True)]
     write_image(path, contact_sheet(tiles, len(tiles), len(tiles) * (generator.size + 10) + 10))
 
 
@@ -56,7 +55,7 @@ def arithmetic(generator: Generator, names: list[str], path: Path) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("docs"))
 @click.argument("styles", nargs=-1)
 def main(weights: str, output: Path, styles: tuple[str, ...]) -> None:
-    """Draw every figure by the command that the page shows for it."""
+    """Make every figure by its command of `unpool generate`."""
     generator = Generator.from_pretrained(weights)
     chosen = np.linspace(0, len(generator.styles) - 1, 6).astype(int)[1:5]
     names = [generator.styles[generator.style_index(s)] for s in styles]

@@ -1,10 +1,9 @@
 """Time and memory of segmentation against proposals, size of the image, and size of a folder.
 
-What is to be seen: a line in the number of proposals; in the size of the image a line at most,
-and bounded memory; and a folder of any size in the memory of a few images. Each point is a
-process of its own with the default weights, from file to files, as in `unpool segment`; memory is
-its peak, Python and the libraries included. A folder is one process, and memory what it holds
-after so many images.
+Expected: linear time in the number of proposals; at most linear time and bounded memory in the size
+of the image; and constant memory in the size of the folder. Each point is a process of its own with
+the default weights, from file to files, as in `unpool segment`, and its peak memory, Python and the
+libraries included. A folder is one process, whose present memory is measured as it proceeds.
 
 usage: python -m experiments.growth [--short] [--threads N] [-o docs]
 writes growth.json and growth.png
@@ -30,20 +29,21 @@ from unpool.bench.machine import describe, threads
 from unpool.bench.memory import gigabytes, peak_memory
 from unpool.files import atomic
 from unpool.segment.segmenter import Segmenter
+from unpool.vision.figures import plot
 from unpool.vision.images import read_image, write_image
 
 SIZE = (375, 500)
-FEW = 10  # proposals, where the size of the image is looked at
+FEW = 10  # proposals, for images of several sizes
 SMALL = 160  # long side of the images of the folder
 PROPOSALS = (1, 10, 25, 50, 100, 150, 200)
 MEGAPIXELS = (0.1, 0.5, 1, 2, 4, 8, 16, 24)
-IMAGES, EARLY = 500, 100  # of the folder; the leak is what it holds more than early
+IMAGES, EARLY = 500, 100  # of the folder; the leak is the growth of memory from EARLY on
 
 Point = dict[str, Any]
 
 
 def one_image(size: tuple[int, int], rounds: int, count: int, options: dict[str, Any]) -> Point:
-    """Median seconds of an image, after one that is not counted, and the peak memory in GB."""
+    """Median seconds of an image, after a warm-up, and the peak memory in GB."""
     with threads(count), TemporaryDirectory() as folder:
         source, mask = Path(folder, "photo.jpg"), Path(folder, "mask.png")
         write_image(source, next(iter(photos(size).values())))
@@ -57,7 +57,7 @@ def one_image(size: tuple[int, int], rounds: int, count: int, options: dict[str,
 
 
 def folder_of(total: int, count: int) -> list[Point]:
-    """Seconds and GB after so many images of a folder."""
+    """Seconds and GB after several numbers of images of a folder."""
     points: list[Point] = []
     with threads(count), TemporaryDirectory() as folder:
         images = list(photos((SMALL * 3 // 4, SMALL)).values())
@@ -128,35 +128,30 @@ def measure(short: bool, count: int) -> dict[str, list[Point]]:
     return {**curves, "folder": apart(partial(folder_of, images, count))}
 
 
-def plot(curves: dict[str, list[Point]], path: Path) -> None:
-    """Seconds above, memory below; proposals, size of the image, folder."""
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(10, 5), layout="constrained")
-    grid = drawn.subplots(2, 3, sharex="col")
+def plot_growth(curves: dict[str, list[Point]], path: Path) -> None:
+    """Plot seconds above, memory below; by proposals, size of the image, size of the folder."""
     columns = {
         "proposals, 500 x 375 pixels": {"proposals": "instance-wise"},
         "megapixels of the image": {"whole": "whole", "instance": f"{FEW} proposals"},
         f"images of a folder, long side {SMALL}": {"folder": "whole"},
     }
-    for axes, (label, names) in zip(grid.T, columns.items(), strict=True):
-        for name, legend in names.items():
-            x = [p["x"] for p in curves[name]]
-            axes[0].plot(x, [p["seconds"] for p in curves[name]], marker=".", label=legend)
-            axes[1].plot(x, [p["gb"] for p in curves[name]], marker=".", label=legend)
-        axes[1].set(xlabel=label)
-        axes[0].legend()
-        for ax in axes:
-            ax.set(ylim=(0, None))
-            ax.grid(alpha=0.3)
-    grid[0, 0].set(ylabel="seconds")
-    grid[1, 0].set(ylabel="memory, GB")
-    with atomic(path) as temporary:
-        drawn.savefig(temporary, format="png", dpi=100)
+    with plot(path, (10, 5), rows=2, columns=3, sharex="col") as grid:
+        for axes, (label, names) in zip(grid.T, columns.items(), strict=True):
+            for name, legend in names.items():
+                x = [p["x"] for p in curves[name]]
+                axes[0].plot(x, [p["seconds"] for p in curves[name]], marker=".", label=legend)
+                axes[1].plot(x, [p["gb"] for p in curves[name]], marker=".", label=legend)
+            axes[1].set(xlabel=label)
+            axes[0].legend()
+            for ax in axes:
+                ax.set(ylim=(0, None))
+                ax.grid(alpha=0.3)
+        grid[0, 0].set(ylabel="seconds")
+        grid[1, 0].set(ylabel="memory, GB")
 
 
 def leak(points: list[Point]) -> dict[str, float]:
-    """What a folder's process holds more at its end than early on."""
+    """The growth of the memory of a folder's process from EARLY images to its end."""
     early = next((p for p in points if p["x"] >= EARLY), points[0])
     grown = 1000 * (points[-1]["gb"] - early["gb"])
     over = points[-1]["x"] - early["x"]
@@ -168,7 +163,7 @@ def leak(points: list[Point]) -> dict[str, float]:
 
 
 @click.command()
-@click.option("--short", is_flag=True, help="A few points only, to see that it runs.")
+@click.option("--short", is_flag=True, help="A few points only, to check that it runs.")
 @click.option("--threads", "count", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("-o", "--output", type=Path, default=Path("docs"), show_default=True)
 def main(short: bool, count: int, output: Path) -> None:
@@ -184,7 +179,7 @@ def main(short: bool, count: int, output: Path) -> None:
     found = {"curves": curves, "fits": fits, "leak": leak(curves["folder"]), "machine": machine}
     with atomic(output / "growth.json") as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n")
-    plot(curves, output / "growth.png")
+    plot_growth(curves, output / "growth.png")
     click.echo(json.dumps({"fits": fits, "leak": found["leak"]}))
 
 

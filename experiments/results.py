@@ -42,7 +42,7 @@ from unpool.segment.evaluate import Measured, compare, evaluate, summarize
 from unpool.segment.result import PRESENT_ON, postprocess
 from unpool.segment.segmenter import Segmenter
 from unpool.vision.drawing import overlay
-from unpool.vision.figures import contact_sheet
+from unpool.vision.figures import contact_sheet, plot
 from unpool.vision.images import read_image, write_image
 from unpool.vision.metrics import scores as miou
 from unpool.vision.sizes import resize
@@ -270,23 +270,18 @@ def figure(deconvnet: Segmenter, fcn: Segmenter, crf: str, ensemble: str) -> NDA
     return contact_sheet(tiles, columns=1 + len(TABLE))
 
 
-def plot(summaries: dict[str, dict[str, Any]], path: Path) -> None:
-    """Mean IoU against the number of proposals, with its interval, for both aggregations."""
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = drawn.subplots()
-    for how in ("max", "mean"):
-        found = [summaries[f"{how} of {count}"] for count in COUNTS]
-        low, high = zip(*(s["miou_interval"] for s in found), strict=True)
-        axes.plot(COUNTS, [s["miou"] for s in found], marker=".", label=how)
-        axes.fill_between(COUNTS, low, high, alpha=0.12)
-    axes.axhline(summaries["DeconvNet, whole image"]["miou"], ls=":", c="k", label="whole")
-    axes.set(xlabel="proposals", ylabel="mean IoU", ylim=(0, None))
-    axes.legend()
-    axes.grid(alpha=0.3)
-    with atomic(path) as temporary:
-        drawn.savefig(temporary, format="png", dpi=100)
+def plot_proposals(summaries: dict[str, dict[str, Any]], path: Path) -> None:
+    """Plot the mean IoU, with its interval, against the number of proposals, by aggregation."""
+    with plot(path, (6, 3.5)) as axes:
+        for how in ("max", "mean"):
+            found = [summaries[f"{how} of {count}"] for count in COUNTS]
+            low, high = zip(*(s["miou_interval"] for s in found), strict=True)
+            axes.plot(COUNTS, [s["miou"] for s in found], marker=".", label=how)
+            axes.fill_between(COUNTS, low, high, alpha=0.12)
+        axes.axhline(summaries["DeconvNet, whole image"]["miou"], ls=":", c="k", label="whole")
+        axes.set(xlabel="proposals", ylabel="mean IoU", ylim=(0, None))
+        axes.legend()
+        axes.grid(alpha=0.3)
 
 
 def line(name: str, summary: dict[str, Any]) -> str:
@@ -458,7 +453,7 @@ def main(
     }
     with atomic(output / "results.json") as temporary:
         temporary.write_text(json.dumps({"about": about, **parts}, indent=1) + "\n")
-    plot(rows_, output / "results-proposals.png")
+    plot_proposals(rows_, output / "results-proposals.png")
     write_image(output / "results-figure.jpg", figure(deconvnet, fcn, crf, ensemble))
     with atomic(output / "results.md") as temporary:
         temporary.write_text(page(parts, about))

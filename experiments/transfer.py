@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import click
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from experiments.compact import COMPACT, for_steps, step_counter, train_compact
@@ -27,11 +26,11 @@ from unpool import Progress
 from unpool.cli import console
 from unpool.cli.progress import progress
 from unpool.errors import DataError
-from unpool.files import atomic
 from unpool.generate.baselines import baselines, errors, generate_views, premultiplied
 from unpool.generate.batches import Views, load_views
 from unpool.generate.generator import Generator
 from unpool.rendering.dataset import AZIMUTHS, Chairs, open_chairs
+from unpool.vision.figures import plot
 
 COUNTS = (1, 2, 4, 8, 16)
 """Numbers of azimuths from which targets are seen."""
@@ -126,19 +125,16 @@ def seen_azimuths(count: int) -> list[int]:
 
 def plot_transfer(path: Path, curves: Curves) -> None:
     """Plot the mean curves, and each seed as a dash, to a PNG file."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for (name, curve), style in zip(curves.items(), ("o-", "s-", "^:", "v:"), strict=True):
-        axes.plot(list(curve), [values[0] for values in curve.values()], style, label=name)
-        for count, values in curve.items():
-            axes.plot([count] * len(values[1:]), values[1:], "_", color="gray")
-    axes.set(xscale="log", yscale="log", xlabel="azimuths seen of a target")
-    axes.set_ylabel("error at azimuths never seen (MSE)")
-    axes.set_xticks(COUNTS, labels=map(str, COUNTS))
-    axes.minorticks_off()
-    axes.legend(frameon=False)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    with plot(path, (6.6, 4.4)) as axes:
+        for (name, curve), style in zip(curves.items(), ("o-", "s-", "^:", "v:"), strict=True):
+            axes.plot(list(curve), [values[0] for values in curve.values()], style, label=name)
+            for count, values in curve.items():
+                axes.plot([count] * len(values[1:]), values[1:], "_", color="gray")
+        axes.set(xscale="log", yscale="log", xlabel="azimuths seen of a target")
+        axes.set_ylabel("error at azimuths never seen (MSE)")
+        axes.set_xticks(COUNTS, labels=map(str, COUNTS))
+        axes.minorticks_off()
+        axes.legend(frameon=False)
 
 
 def _targets(styles: int, count: int, seed: int) -> list[int]:

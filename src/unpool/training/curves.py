@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from unpool.files import atomic
+from unpool.vision.figures import plot
 
 CURVES = "plots/curves.png"
 
@@ -25,20 +25,17 @@ def plot_curves(folder: Path, panels: Sequence[Mapping[str, str]]) -> None:
         panels: for each panel beside that of the loss, names in `metrics.jsonl` and their titles.
             Metrics of the same scale go into one panel.
     """
-    from matplotlib.figure import Figure
-
     panels = [{"loss": "loss"}, *panels]
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
-    for axes, names in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for name, title in names.items():
-            points = [(r["n"], r[name]) for r in records if name in r]
-            if points:
-                marker = "" if name == "loss" else "."
-                axes.plot(*zip(*points, strict=True), linewidth=1, marker=marker, label=title)
-        axes.set(xlabel="step", title=", ".join(names.values()))
-        axes.grid(alpha=0.3)
-        if len(axes.get_lines()) > 1:
-            axes.legend()
-    with atomic(folder / CURVES) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    size = 4.5 * len(panels), 3.5
+    with plot(folder / CURVES, size, columns=len(panels), squeeze=False) as grid:
+        for axes, names in zip(grid[0], panels, strict=True):
+            for name, title in names.items():
+                points = [(r["n"], r[name]) for r in records if name in r]
+                if points:
+                    marker = "" if name == "loss" else "."
+                    axes.plot(*zip(*points, strict=True), linewidth=1, marker=marker, label=title)
+            axes.set(xlabel="step", title=", ".join(names.values()))
+            axes.grid(alpha=0.3)
+            if len(axes.get_lines()) > 1:
+                axes.legend()
