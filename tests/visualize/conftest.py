@@ -1,7 +1,9 @@
 """Small networks of every style that people look into, the same on every machine."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 
@@ -135,3 +137,18 @@ def images():
 def style(request):
     """The name of every one of `NETS`, in turn."""
     return request.param
+
+
+@pytest.fixture
+def write_images(tmp_path):
+    """Write some images of 48 x 40 pixels into a folder, the same ones each time."""
+
+    def write(count, folder="."):
+        paths = [tmp_path / folder / f"{i}.png" for i in range(count)]
+        paths[0].parent.mkdir(exist_ok=True)
+        for i, path in enumerate(paths):
+            coarse = np.random.default_rng(i).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+            Image.fromarray(coarse).resize((48, 40)).save(path)
+        return paths
+
+    return write

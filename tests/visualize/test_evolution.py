@@ -21,13 +21,8 @@ SIDE = 32
 
 
 @pytest.fixture
-def files(tmp_path):
-    paths = [tmp_path / f"in/{i}.png" for i in range(7)]
-    for i, path in enumerate(paths):
-        path.parent.mkdir(exist_ok=True)
-        coarse = np.random.default_rng(i).integers(0, 256, (5, 6, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((48, 40)).save(path)
-    return paths
+def files(write_images):
+    return write_images(7, "in")
 
 
 @pytest.fixture

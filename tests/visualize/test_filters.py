@@ -30,12 +30,8 @@ def loaded(build):
 
 
 @pytest.fixture
-def files(tmp_path):
-    paths = [tmp_path / f"{i}.png" for i in range(3)]
-    for i, path in enumerate(paths):
-        coarse = np.random.default_rng(i).integers(0, 256, (5, 6, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((48, 40)).save(path)
-    return paths
+def files(write_images):
+    return write_images(3)
 
 
 def test_spectrum_against_the_sum():

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from unpool import Progress
-from unpool.errors import ImageError, OptionError
-from unpool.vision.images import Pixels, read_image
+from unpool.errors import OptionError
+from unpool.vision.images import Pixels
 from unpool.visualize.activations import (
     SCORE,
     ActivationRecorder,
@@ -48,20 +48,10 @@ def read_inputs(
         ImageError: none can be read.
     """
     inputs = InputImages([], [], [], {})
-    for number, path in enumerate(images, 1):
-        try:
-            image = read_image(path)
-        except ImageError as error:
-            inputs.failed[str(path)] = str(error)
-        else:
-            inputs.images.append(path)
-            inputs.crops.append(loaded.preprocessing.crop(image))
-            inputs.shapes.append((image.shape[0], image.shape[1]))
-        if progress is not None:
-            progress(number, len(images), "reading")
-    if not inputs.images:
-        reason = next(iter(inputs.failed.values()), "there are none")
-        raise ImageError(f"none of {len(images)} images can be used: {reason}")
+    for path, crop, shape in loaded.read_crops(images, inputs.failed, progress):
+        inputs.images.append(path)
+        inputs.crops.append(crop)
+        inputs.shapes.append(shape)
     return inputs
 
 

@@ -7,7 +7,7 @@ each unit shown, LAYER/UNIT.png. Layer names are percent-encoded in paths: relu%
 import html
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from unpool import Progress
-from unpool.errors import ImageError
 from unpool.files import atomic, write_json
 from unpool.vision.figures import mosaic, patch, scale_to
 from unpool.vision.images import Pixels, read_image, write_image
@@ -96,7 +95,10 @@ def make_gallery(
         if progress is not None:
             progress(done, work, doing)
 
-    stream = _batches(loaded, images, batch, found, report)
+    def read(done: int, *_: object) -> None:
+        report(done, "looking for the strongest")
+
+    stream = _batches(loaded, images, batch, found, read)
     found.tops.update(top_activations(loaded.model, stream, [c.layer.name for c in chosen], count))
     done = len(images)
     for part in chosen:
@@ -118,23 +120,18 @@ def _batches(
     images: Sequence[Path],
     batch: int,
     found: Gallery,
-    report: Callable[[int, str], None],
+    progress: Progress,
 ) -> Iterator[Tensor]:
     """The readable images in batches; records in `found` which ones are."""
     crops: list[Pixels] = []
-    for number, path in enumerate(images, 1):
-        try:
-            crops.append(loaded.preprocessing.crop(read_image(path)))
-            found.images.append(path)
-        except ImageError as error:
-            found.failed[str(path)] = str(error)
-        if len(crops) == batch or (crops and number == len(images)):
+    for path, crop, _ in loaded.read_crops(images, found.failed, progress):
+        found.images.append(path)
+        crops.append(crop)
+        if len(crops) == batch:
             yield loaded.prepare(crops)
             crops = []
-        report(number, "looking for the strongest")
-    if not found.images:
-        reason = next(iter(found.failed.values()), "there are none")
-        raise ImageError(f"none of {len(images)} images can be used: {reason}")
+    if crops:
+        yield loaded.prepare(crops)
 
 
 def figure(projections: Sequence[Pixels], patches: Sequence[Pixels]) -> Pixels:

@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unpool import Progress
 from unpool.cards import settings
 from unpool.devices import find_device
-from unpool.errors import OptionError, WeightsError, suggest
+from unpool.errors import ImageError, OptionError, WeightsError, suggest
 from unpool.models.classifiers import Classifier
 from unpool.models.generator import GenerativeNet
 from unpool.models.vgg import MEAN_BGR
 from unpool.models.weights import from_pretrained
 from unpool.vision.boxes import Crops
-from unpool.vision.images import Pixels
+from unpool.vision.images import Pixels, read_image
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,37 @@ class LoadedModel:
     def class_name(self, number: int) -> str:
         """The name of a class, or its number if it has none."""
         return self.classes[number] if number < len(self.classes) else str(number)
+
+    def read_crops(
+        self, images: Sequence[Path], failed: dict[str, str], progress: Progress | None = None
+    ) -> Iterator[tuple[Path, Pixels, tuple[int, int]]]:
+        """Read images and crop what the model sees of them; unreadable ones are skipped.
+
+        Args:
+            images: files.
+            failed: gets the unreadable files, with the reasons.
+            progress: see `Progress`.
+
+        Yields:
+            The file, the crop, (size, size, 3) uint8, RGB, and the height and width of the image.
+
+        Raises:
+            ImageError: none of the images can be read.
+        """
+        count = 0
+        for number, path in enumerate(images, 1):
+            try:
+                image = read_image(path)
+            except ImageError as error:
+                failed[str(path)] = str(error)
+            else:
+                count += 1
+                yield path, self.preprocessing.crop(image), (image.shape[0], image.shape[1])
+            if progress is not None:
+                progress(number, len(images), "reading")
+        if not count:
+            reason = next(iter(failed.values()), "there are none")
+            raise ImageError(f"none of {len(images)} images can be used: {reason}")
 
     def prepare(self, crops: Sequence[Pixels]) -> Tensor:
         """Crops as input of the model, (N, 3, size, size), on its device."""
