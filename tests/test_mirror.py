@@ -13,7 +13,6 @@ PACKAGE = TESTS.parent / "src/unpool"
 
 COVERED_ELSEWHERE = {
     "cli/export.py": "export/test_write.py",
-    "data/inspect.py": "data/test_check.py",
     "generate/batches.py": "generate/test_train.py",
     "ops/compiled/kernels.py": "ops/compiled/test_mean_field.py",
     "ops/compiled/lattice.py": "ops/compiled/test_mean_field.py",

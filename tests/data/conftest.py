@@ -1,8 +1,12 @@
-"""A scene with two objects."""
+"""A scene with two objects, and a plain data set."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from tests.data.plain import LABELS, photo
 from unpool.data import VOID, open_data
 from unpool.vision.images import write_image, write_mask
 
@@ -29,3 +33,16 @@ def scene(tmp_path):
     write_mask(tmp_path / "SegmentationClass/a.png", labels)
     write_mask(tmp_path / "SegmentationObject/a.png", objects)
     return open_data(tmp_path, "train")
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """A plain data set without a flaw: train/0 ... train/4 and val/5 ... val/9."""
+    for folder in ("images/train", "images/val", "masks/train", "masks/val"):
+        (tmp_path / folder).mkdir(parents=True)
+    for i in range(10):
+        name = f"{'train' if i < 5 else 'val'}/{i}.png"
+        Image.fromarray(photo(i)).save(tmp_path / "images" / name)
+        Image.fromarray(LABELS).save(tmp_path / "masks" / name)
+    (tmp_path / "classes.txt").write_text("background\ncat\ndog\n")
+    return tmp_path

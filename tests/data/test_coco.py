@@ -150,7 +150,7 @@ def test_neighbors_share_no_pixel():
 # drawing
 
 
-def test_the_small_lie_upon_the_large_and_all_upon_crowds():
+def test_small_objects_cover_large_ones_and_all_cover_crowds():
     code = {"counts": [24, 24], "size": [6, 8]}
     found = rasterize(
         drawing(
@@ -258,7 +258,7 @@ def test_classes_are_the_categories_in_the_order_of_their_ids(root):
         ("photos", "photos/t"),
     ],
 )
-def test_where_the_images_may_lie(tmp_path, home, name):
+def test_folders_of_images(tmp_path, home, name):
     image = "photos/t.jpg" if home == "photos" else "t.jpg"
     write(tmp_path, "train2017", content(image))
     write_image(tmp_path / home / "t.jpg", photo(0))
@@ -282,12 +282,12 @@ def test_only_the_file_of_the_split_is_read_and_once(root, monkeypatch):
     assert len(seen) == 3
 
 
-def test_splits_that_are_not_there(root):
+def test_unknown_splits(root):
     with pytest.raises(DataError, match=r"got split 'test' of .*; there are train, val, all: pass"):
         open_data(root, "test")
 
 
-def test_an_image_that_is_missing(root):
+def test_a_missing_image(root):
     (root / "val2017/v.jpg").unlink()
     with pytest.raises(DataError, match=r"found no file for 'val2017/v' in .*; wanted that name"):
         open_data(root, "val")
@@ -339,7 +339,7 @@ def test_files_of_another_form(root, values, message):
 
 
 @pytest.mark.parametrize("text", [b"", b'{"images": [', b"\xff\xfe\xfa", b"[" * 100_000])
-def test_files_that_are_no_json(root, text):
+def test_files_that_are_not_json(root, text):
     (root / "annotations/instances_val2017.json").write_bytes(text)
     with pytest.raises(DataError, match=r"val2017.json, which is not JSON \(.*\); copy or export"):
         open_data(root, "val")

@@ -278,7 +278,7 @@ def test_a_palette_mask_is_read_as_indices(tmp_path):
     np.testing.assert_array_equal(labels, LABELS)
 
 
-def test_void_is_of_no_class_and_other_ids_are_refused(tmp_path):
+def test_void_is_read_and_unknown_ids_are_refused(tmp_path):
     plain(tmp_path, "a", labels=np.where(LABELS == 2, 255, LABELS))
     (sample,) = open_data(tmp_path, "all").samples
     assert set(np.unique(read_sample(sample, 2)[1])) == {0, 1, 255}

@@ -47,8 +47,8 @@ def parts(labels: np.ndarray, least: int) -> set[frozenset[tuple[int, int]]]:
 
 
 def test_an_object_mask_with_void_where_either_has_it(tmp_path):
-    drawn = np.kron([[0, 2, 9], [255, 0, 4]], np.ones((4, 4), int))
-    instances = read_instances(sample(tmp_path, LABELS, drawn), 8)
+    numbers = np.kron([[0, 2, 9], [255, 0, 4]], np.ones((4, 4), int))
+    instances = read_instances(sample(tmp_path, LABELS, numbers), 8)
     assert instances.dtype == np.int32
     np.testing.assert_array_equal(instances[::4, ::4], [[0, 2, 9], [255, 0, 255]])
 
@@ -82,7 +82,7 @@ def test_sizes_that_differ(tmp_path):
             read(found, 8)
 
 
-def test_ids_of_no_class(tmp_path):
+def test_unknown_ids(tmp_path):
     with pytest.raises(DataError, match="has the ids 7; wanted 0 to 5"):
         read_instances(sample(tmp_path, LABELS), 6)
 
@@ -91,8 +91,8 @@ def test_ids_of_no_class(tmp_path):
 
 
 def test_objects_have_class_box_number_and_area(tmp_path):
-    drawn = np.kron([[0, 2, 9], [3, 0, 4]], np.ones((4, 4), int))
-    assert objects(sample(tmp_path, LABELS, drawn), 8) == [
+    numbers = np.kron([[0, 2, 9], [3, 0, 4]], np.ones((4, 4), int))
+    assert objects(sample(tmp_path, LABELS, numbers), 8) == [
         (5, (4, 0, 8, 4), 2, 16),
         (7, (0, 4, 4, 8), 3, 16),
         (5, (8, 0, 12, 4), 9, 16),

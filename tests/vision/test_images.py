@@ -266,7 +266,7 @@ def test_noise_raises_nothing_but_image_errors(magic, noise):
         read_image(magic + noise)
 
 
-def test_what_is_no_image(tmp_path):
+def test_files_that_are_not_images(tmp_path):
     (tmp_path / "empty.png").touch()
     (tmp_path / "page.jpg").write_text("<html>not found</html>")
     (tmp_path / "draw.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
@@ -515,7 +515,7 @@ def test_voc_palette():
         elements=st.integers(0, 127),
     )
 )
-def test_masks_come_back_as_written(tmp_path_factory, labels):
+def test_masks_are_read_as_written(tmp_path_factory, labels):
     path = tmp_path_factory.getbasetemp() / "round-trip.png"
     write_mask(path, labels)
     np.testing.assert_array_equal(read_mask(path), labels)

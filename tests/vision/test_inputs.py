@@ -133,7 +133,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("image", "kind", "message"), WRONG)
-def test_what_is_no_image_says_what_to_do(image, kind, message):
+def test_errors_say_what_to_do(image, kind, message):
     with pytest.raises(kind, match=re.escape(message)):
         as_image(image)
 

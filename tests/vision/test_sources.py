@@ -98,7 +98,7 @@ def test_list_files(folder):
         (b"\xff\xfe\x00", r"it is not text in UTF-8 \(.*\): save it so"),
     ],
 )
-def test_what_is_no_list(folder, text, message):
+def test_files_that_are_not_lists(folder, text, message):
     touch("a.jpg", "in/x.jpg")
     Path("list.txt").write_bytes(text)
     with pytest.raises(ImageError, match=rf"^got list\.txt, read as a list of images; {message}"):
@@ -141,7 +141,7 @@ def test_standard_input(folder):
         ("", "does not exist"),
     ],
 )
-def test_inputs_that_stand_for_nothing(folder, text, message):
+def test_inputs_without_images(folder, text, message):
     touch("texts/a.md")
     Path("empty").mkdir()
     with pytest.raises(ImageError, match=message) as caught:
@@ -229,7 +229,7 @@ def test_the_same_file_is_kept_once(folder):
         (["é.jpg", unicodedata.normalize("NFD", "É.jpg")], ["é_jpg", "É_jpg_2"]),
     ],
 )
-def test_names_never_meet(folder, files, names):
+def test_names_differ(folder, files, names):
     touch(*files)
     assert [unicodedata.normalize("NFC", name) for name in found(*files).values()] == names
 
