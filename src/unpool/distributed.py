@@ -6,11 +6,14 @@ Without `torchrun` there is one process, and every function here does nothing.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import count
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -121,3 +124,24 @@ def barrier() -> None:
     """Wait for the other processes."""
     if world() > 1:
         dist.barrier()
+
+
+def in_turn(place: int, count: int, seed: int, weights: NDArray[np.float64] | None = None) -> int:
+    """The item at a position of an endless sequence, the same in all processes.
+
+    Each of `count` items comes once in every `count` positions, in an order that depends on the
+    seed; with weights, items are random.
+
+    >>> sorted(in_turn(place, 5, seed=0) for place in range(5, 10))
+    [0, 1, 2, 3, 4]
+    """
+    epoch, number = divmod(place, count)
+    if weights is None:
+        return int(_shuffled(count, seed, epoch)[number])
+    rng = np.random.default_rng([seed, 0, epoch])
+    return int(rng.choice(count, count, p=weights / weights.sum())[number])
+
+
+@lru_cache(8)
+def _shuffled(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, 0, epoch]).permutation(count)

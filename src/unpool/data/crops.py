@@ -6,7 +6,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -17,6 +16,7 @@ from unpool.data.classes import VOID
 from unpool.data.datasets import DataSet, Sample, read_sample
 from unpool.data.instances import Object, objects, read_instances
 from unpool.data.windows import Box, Window
+from unpool.distributed import in_turn
 from unpool.errors import DataError
 from unpool.vision.boxes import Crop
 from unpool.vision.images import Pixels
@@ -231,20 +231,6 @@ def draw_windows(windows: Sequence[Window], classes: int, cut: Cut, seed: int = 
 def take_turns(draws: Sequence[Draw]) -> Draw:
     """Interleave several sequences."""
     return lambda place: draws[place % len(draws)](place // len(draws))
-
-
-def in_turn(place: int, count: int, seed: int, weights: NDArray[np.float64] | None = None) -> int:
-    """The item at a position: each one once in every `count` positions, or random by weight."""
-    epoch, number = divmod(place, count)
-    if weights is None:
-        return int(_shuffled(count, seed, epoch)[number])
-    rng = np.random.default_rng([seed, 0, epoch])
-    return int(rng.choice(count, count, p=weights / weights.sum())[number])
-
-
-@lru_cache(8)
-def _shuffled(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, 0, epoch]).permutation(count)
 
 
 def batches(

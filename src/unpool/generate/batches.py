@@ -11,10 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unpool import Progress, distributed
-from unpool.data.crops import in_turn
 from unpool.errors import DataError
 from unpool.generate.transformations import Ranges, random_transformations, spread_at
-from unpool.models import encode_view
+from unpool.models.generator import encode_view
 from unpool.recipes.generate import GenerationRecipe
 from unpool.rendering.dataset import AZIMUTHS, Chairs, read_views
 
@@ -97,7 +96,7 @@ def view_batches(
         vectors = random_transformations(recipe.batch, spread, ranges, recipe.inside, rng)
         vectors[torch.rand(recipe.batch, generator=rng) < recipe.plain] = 0
         places = range(n * size, (n + 1) * size)
-        chosen = learned[[in_turn(place, len(learned), recipe.seed) for place in places]]
+        chosen = learned[[distributed.in_turn(i, len(learned), recipe.seed) for i in places]]
         yield ViewBatch(views.take(chosen), vectors[part * size :][:size])
 
 

@@ -14,8 +14,8 @@ from unpool.generate.batches import ViewBatch
 from unpool.generate.distillation import distill, load_previous, load_teachers
 from unpool.generate.evaluate import compare, measure
 from unpool.generate.transformations import transform_images
-from unpool.models import GenerativeNet, from_pretrained
-from unpool.models.generator import initialize
+from unpool.models.generator import GenerativeNet, initialize
+from unpool.models.weights import from_pretrained
 from unpool.recipes.generate import GenerationRecipe
 from unpool.rendering.dataset import open_chairs
 from unpool.rendering.write import read_credits
