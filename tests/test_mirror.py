@@ -24,7 +24,6 @@ COVERED_ELSEWHERE = {
     "training/curves.py": "training/test_task.py",
     "training/loop.py": "training/test_task.py",
     "training/run.py": "training/test_task.py",
-    "visualize/features.py": "visualize/test_invariance.py",
 }
 """Modules without a test file of their own, and the one that covers them."""
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from unpool.errors import ImageError, OptionError
-from unpool.visualize.features import FeatureExtractor, choose_layers, mean_color
+from unpool.visualize.features import mean_color
 from unpool.visualize.invariance import TRANSFORMS, measure_invariance, transform
 from unpool.visualize.preprocessing import LoadedModel, Preprocessing
 
@@ -130,19 +130,6 @@ def test_models_without_scores_have_distances_only(build, files):
         measure_invariance(loaded, files, ["1", "8"], label=0)
 
 
-def test_models_that_segment_give_the_mean_over_the_image(files):
-    net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 3, 1))
-    loaded = LoadedModel(net, "segments", Preprocessing(SIDE, SIDE))
-    crop = smooth(1, (SIDE, SIDE))
-    _, probability = FeatureExtractor(loaded, ["0"])([crop])
-    with torch.no_grad():
-        wanted = net(loaded.prepare([crop])).softmax(1).mean((2, 3))
-    assert torch.allclose(probability, wanted)
-    assert choose_layers(loaded)[1] == "1"
-    ended = LoadedModel(nn.Sequential(net, nn.Softmax(1)), "ended", Preprocessing(SIDE, SIDE))
-    assert torch.allclose(FeatureExtractor(ended, ["0"])([crop])[1], wanted, atol=1e-6)
-
-
 def test_save(loaded, files, tmp_path):
     files[1].write_bytes(b"")
     seen = []
@@ -180,21 +167,3 @@ def test_damaged_weights_are_refused(loaded, files):
         loaded.model[0][0].weight[2] = float("nan")
     with pytest.raises(OptionError, match=r"layer '0.1' gives values that are not finite"):
         measure_invariance(loaded, files, ["0.1", "0.3"], values=VALUES)
-
-
-def test_layers_with_as_many_maps_as_classes():
-    """Only those at the end give the scores."""
-    convolutions = nn.Conv2d(3, 5, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(5, 8, 3), nn.ReLU()
-    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
-    for end, top in ((), "5"), ((nn.Softmax(1),), "5"), ((nn.ReLU(), nn.Linear(5, 5)), "8"):
-        net = nn.Sequential(*convolutions, *head, *end)
-        assert choose_layers(LoadedModel(net, "five", Preprocessing(SIDE, SIDE))) == (
-            ["1", "4"],
-            top,
-        )
-    scores = nn.Conv2d(8, 5, 1), nn.ConvTranspose2d(5, 5, 2, 2), nn.Upsample(SIDE)
-    net = nn.Sequential(*convolutions, *scores)
-    assert choose_layers(LoadedModel(net, "segments", Preprocessing(SIDE, SIDE))) == (
-        ["1", "4"],
-        "4",
-    )
