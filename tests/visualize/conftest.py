@@ -1,4 +1,4 @@
-"""Small networks of every style that people look into, the same on every machine."""
+"""Small networks of common styles, with weights that are the same on every machine."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ class Fire(nn.Module):
 
 
 class Dense(nn.Module):
-    """Batch norm and ReLU before the convolution, and the input beside its result."""
+    """Batch norm and ReLU before the convolution, whose output is concatenated with the input."""
 
     def __init__(self, width, growth, inplace=False):
         super().__init__()
@@ -102,7 +102,7 @@ NETS = {
 
 
 def fill(net, seed=0):
-    """Weights and statistics of some variety; biases that keep most units alive."""
+    """Fill with random weights and statistics, and biases that keep most units active."""
     generator = torch.Generator().manual_seed(seed)
     for layer in net.modules():
         for name, tensor in [*layer.named_parameters(recurse=False)]:
@@ -135,7 +135,7 @@ def images():
 
 @pytest.fixture(params=NETS)
 def style(request):
-    """The name of every one of `NETS`, in turn."""
+    """The name of each of `NETS`."""
     return request.param
 
 

@@ -41,7 +41,7 @@ class LayerEvolution(NamedTuple):
     def jumps(self) -> NDArray[np.bool_]:
         """(U, T): whether the image differs from that at the checkpoint before.
 
-        Checkpoints without an image are passed over.
+        Checkpoints without an image are skipped.
 
         >>> none = np.zeros(0)
         >>> images = np.array([[-1, 4, -1, 4, 2]])
