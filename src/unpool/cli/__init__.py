@@ -1,10 +1,10 @@
-"""The command line: a command reads what was typed, calls an application, and shows what it gives.
+"""The command line: a file per command, which parses options, calls an application and prints.
 
-Exit codes: 0 done; 2 wrong usage or an error of the user, as one line on stderr; 3 some
-inputs failed and the others were done; 130 interrupted. Only a bug shows a traceback.
+Exit codes: 0 success; 2 wrong usage or another user error, as one line on stderr; 3 some inputs
+failed and the others succeeded; 130 interrupted. Only a bug shows a traceback.
 
 Applications are imported inside the commands, so that `unpool --help` loads neither torch nor
-OpenCV. Defaults stand in the applications: what was not typed is not passed on.
+OpenCV. Defaults live in the applications: options that were not given are not passed on.
 """
 
 import io
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        argv: what follows the name of the program; that of the process when not given.
+        argv: the arguments after the name of the program; those of the process by default.
 
     Returns:
         The exit code.
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     command = shlex.join(["unpool", *args])
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be Unicode
     try:
         with (
             console.terminable(),
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         console.print_error(str(interrupt) or "interrupted")
         return 130
-    except BrokenPipeError:  # who read the output has gone
+    except BrokenPipeError:  # the reader of the output has gone
         return 130
     except Exception as error:
         if not (message := error_message(error, _called(args))):
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _called(args: Sequence[str]) -> click.Command:
-    """The command that the arguments name, as far as they name one."""
+    """The innermost command that the arguments name."""
     command: click.Command = commands
     for arg in args:
         if not isinstance(command, click.Group) or arg not in command.commands:
@@ -86,18 +86,12 @@ def _called(args: Sequence[str]) -> click.Command:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(unpool.__version__, message="%(prog)s %(version)s")
 def commands() -> None:
-    """Deconvolution networks: segment images; train and measure what segments them."""
+    """Deconvolution networks: segmentation, generation and visualization of images."""
 
 
-commands.add_command(bench.bench)
-commands.add_command(check.check)
-commands.add_command(convert.convert)
-commands.add_command(crf.crf)
-commands.add_command(evaluate.evaluate)
-commands.add_command(export.export)
-commands.add_command(generate.generate)
-commands.add_command(info.info)
-commands.add_command(render.render)
-commands.add_command(segment.segment)
-commands.add_command(train.train)
-commands.add_command(visualize.visualize)
+for command in (
+    *(bench.bench, check.check, convert.convert, crf.crf, evaluate.evaluate, export.export),
+    *(generate.generate, info.info, render.render, segment.segment, train.train),
+    visualize.visualize,
+):
+    commands.add_command(command)

@@ -1,4 +1,4 @@
-"""`unpool check`: what is wrong with labeled images."""
+"""`unpool check`: find mistakes in labeled images."""
 
 from pathlib import Path
 
@@ -16,14 +16,14 @@ from unpool.errors import DataError
     "--split",
     "splits",
     multiple=True,
-    help="A part of the data to look at; may be repeated.  [default: all]",
+    help="A part of the data to check; may be repeated.  [default: all]",
 )
 @JSON
 @QUIET
 def check(data: Path, splits: tuple[str, ...], as_json: bool, quiet: bool) -> None:
-    """Look for mistakes in labeled images, before training on them.
+    """Find mistakes in labeled images before training on them.
 
-    Errors make the exit code 2; warnings alone leave it 0.
+    The exit code is 2 if there are errors, and 0 if there are only warnings.
 
     \b
     Example: unpool check VOC2012 --split train --split val

@@ -1,4 +1,4 @@
-"""What the command line shows: lines and tables, progress, and an error as one line."""
+"""Output of the command line: facts, tables, reports, and errors as one line each."""
 
 import csv
 import math
@@ -23,7 +23,7 @@ from unpool.files import atomic, json_line, write_json
 if TYPE_CHECKING:
     from unpool.data.check import Report
 
-_SPECK = 0.005  # fraction of an image below which a class is not named, as in overlays
+_SPECK = 0.005  # classes on a smaller fraction of an image are not named, as in overlays
 
 
 def print_json(values: object) -> None:
@@ -32,7 +32,7 @@ def print_json(values: object) -> None:
 
 
 def print_facts(facts: Mapping[str, Any], indent: str = "") -> None:
-    """Print names and values, a line each; what is nested is indented, long text wrapped.
+    """Print names and values, one per line; nested ones are indented, long text is wrapped.
 
     Numbers are rounded, and None is left out.
 
@@ -61,7 +61,7 @@ def print_facts(facts: Mapping[str, Any], indent: str = "") -> None:
 
 
 def print_card(card: Mapping[str, Any]) -> None:
-    """Print the card of weights: without the palette, and with figures in percent.
+    """Print a model card without its palette, and with its figures in percent.
 
     >>> print_card({"palette": [[0, 0, 0]], "figures": {"val": {"miou": 0.4424, "images": 80}}})
     figures:
@@ -73,7 +73,7 @@ def print_card(card: Mapping[str, Any]) -> None:
 
 
 def in_percent(figures: object) -> object:
-    """Figures with each share, however deep, as a percentage; an error, `mse`, stays as it is.
+    """Nested figures with each fraction as a percentage; the error `mse` is not a fraction.
 
     >>> in_percent({"miou_interval": [0.364, 0.479], "protocol": "whole images"})
     {'miou_interval': '36.4 to 47.9 %', 'protocol': 'whole images'}
@@ -85,8 +85,8 @@ def in_percent(figures: object) -> object:
             return {k: v if k == "mse" else in_percent(v) for k, v in figures.items()}
         case [float(low), float(high)]:
             return f"{percent(low)} to {percent(high)} %"
-        case float(share):
-            return f"{percent(share)} %"
+        case float(fraction):
+            return f"{percent(fraction)} %"
         case _:
             return figures
 
@@ -106,15 +106,15 @@ def _text(value: object) -> str:
 
 
 def _print_wrapped(text: str, indent: str) -> None:
-    """Print one line, or several if it is longer than the terminal, the others indented further."""
+    """Print text wrapped to the terminal, lines after the first indented further."""
     width = max(40, min(100, shutil.get_terminal_size().columns))
     layout = textwrap.TextWrapper(width, indent, indent + "    ", break_on_hyphens=False)
-    layout.break_long_words = False  # paths and hashes, to be copied
+    layout.break_long_words = False  # paths and hashes stay whole, to be copied
     click.echo("\n".join(layout.wrap(text)))
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of equal length, the first column to the left, the others to the right.
+    """Print rows of cells, the first column left-aligned, the others right-aligned.
 
     >>> print_table([["%", "whole"], ["cat", "81.5"]])
     %    whole
@@ -126,17 +126,17 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
         click.echo("  ".join([first.ljust(widths[0]), *cells]))
 
 
-def percent(share: float | None) -> str:
-    """A share in percent.
+def percent(fraction: float | None) -> str:
+    """A fraction in percent.
 
     >>> percent(0.5), percent(None)
     ('50.0', '-')
     """
-    return "-" if share is None or math.isnan(share) else f"{100 * share:.1f}"
+    return "-" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.1f}"
 
 
 def segmentation_text(record: Mapping[str, Any]) -> str:
-    """The result of an image: the fraction of each class, small ones together, and the seconds."""
+    """A result as text: the fraction of each class, small ones added up, and the seconds."""
     seen = {name: f for name, f in record["labels"].items() if f >= _SPECK}
     if (others := 1 - sum(seen.values())) >= 0.0005:  # what does not print as 0.0
         seen["others"] = others
@@ -148,7 +148,7 @@ def segmentation_text(record: Mapping[str, Any]) -> str:
 
 
 def print_figures(modes: Mapping[str, Mapping[str, Any]], quiet: bool) -> None:
-    """Print which images were dropped, percentages in a column for each mode, and protocols."""
+    """Print the dropped images, percentages in a column per mode, and the protocols."""
     first, *_ = modes.values()
     for image, message in first["dropped"].items():
         print_error(f"dropped {image}: {message}")
@@ -164,7 +164,7 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, str]:
     interval = summary["miou_interval"] or [None]
     others = ("pixel_accuracy", "mean_accuracy", "boundary_f1")
     return {
-        **{name: percent(share) for name, share in summary["iou"].items()},
+        **{name: percent(iou) for name, iou in summary["iou"].items()},
         "mean IoU": percent(summary["miou"]),
         "95 % interval": " to ".join(map(percent, interval)),
         **{name.replace("_", " "): percent(summary[name]) for name in others},
@@ -172,7 +172,7 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def write_figures(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Write `summary.json`, and `iou.csv` with a row for each class and a column for each mode."""
+    """Write `summary.json`, and `iou.csv` with a row per class and a column per mode."""
     write_json(folder / "summary.json", summary)
     columns = [mode["iou"] for mode in summary["modes"].values()]
     with atomic(folder / "iou.csv") as temporary, temporary.open("w", newline="") as file:
@@ -181,11 +181,11 @@ def write_figures(folder: Path, summary: Mapping[str, Any]) -> None:
         table.writerows([name, *(column[name] for column in columns)] for name in columns[0])
 
 
-_SHOWN = 10  # findings of a kind; a mistake is often made in every file
+_SHOWN = 10  # findings of a kind, because a mistake is often made in every file
 
 
 def print_report(report: "Report") -> None:
-    """Print what is wrong with data; and the images, objects and pixels of each class."""
+    """Print the findings, and a table of images, objects and pixels per class."""
     total = Counter(finding[:2] for finding in report.findings)
     seen: Counter[tuple[str, str]] = Counter()
     for level, kind, where, message in report.findings:
@@ -203,20 +203,20 @@ def print_report(report: "Report") -> None:
         for split in report.splits:
             counts = [str(count[split]) for count in (found.images, found.objects) if count]
             pixels = sum(other.pixels[split] for other in report.classes)
-            share = found.pixels[split] / max(pixels, 1)
-            cells.append(", ".join([*counts, f"{percent(share):>4} %"]))
+            fraction = found.pixels[split] / max(pixels, 1)
+            cells.append(", ".join([*counts, f"{percent(fraction):>4} %"]))
         rows.append([f"{found.id} {found.name}", *cells])
     print_table(rows)
 
 
 def print_error(message: str) -> None:
-    """Print one line on the standard error."""
+    """Print one line to standard error."""
     click.echo("unpool: " + re.sub(r"\s*\n\s*", " ", message.strip()), err=True)
 
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Print warnings as lines of this program, without the place in the code they come from."""
+    """Print warnings as one line each, without their place in the code."""
     before = warnings.showwarning
     warnings.showwarning = lambda message, *_, **__: print_error(f"warning: {message}")
     try:
@@ -227,8 +227,8 @@ def plain_warnings() -> Iterator[None]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does: tidily, by a KeyboardInterrupt."""
-    if threading.current_thread() is not threading.main_thread():  # elsewhere it cannot be set
+    """Raise KeyboardInterrupt on SIGTERM, so that it cleans up as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # signals can only be set there
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -239,7 +239,7 @@ def terminable() -> Iterator[None]:
 
 
 def drop_unwritten() -> None:
-    """Give up what the standard output no longer takes, lest Python complain of it at its end."""
+    """Discard output that cannot be written, so that Python does not fail on it at exit."""
     try:
         sys.stdout.flush()
     except OSError:

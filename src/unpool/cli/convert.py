@@ -1,4 +1,4 @@
-"""`unpool convert`: weights of others, or stored anew."""
+"""`unpool convert`: convert Caffe weights, or store weights in another form."""
 
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,22 @@ from unpool.cli.options import JSON, QUIET, Folder, choice, typed
 @choice(
     "--batch-norm",
     ["folded", "training"],
-    "What the batch norm of a .caffemodel means: folded into scale and shift, or still in "
-    "training.  [default: by its name]",
+    "Form of the batch norm of a .caffemodel: folded into scale and shift, or as in training.  "
+    "[default: by its name]",
 )
-@click.option("--int8", is_flag=True, help="Store filters as int8, at a quarter of the size.")
+@click.option("--int8", is_flag=True, help="Store filters as int8, a quarter of the size.")
 @JSON
 @QUIET
 @click.pass_obj
 def convert(
     command: str, /, source: str, target: Path, as_json: bool, quiet: bool, **options: Any
 ) -> None:
-    """Convert weights into the new folder TARGET, for --weights TARGET.
+    """Convert weights into the new folder TARGET, for use as --weights TARGET.
 
-    SOURCE is a .caffemodel of DeconvNet or VGG-16, or weights of this package, to be stored anew.
+    SOURCE is a .caffemodel of DeconvNet or VGG-16, or weights of this package to store again.
 
-    Files of Caffe do not tell what their batch norm means. The authors' inference files have it
-    folded; those that the solver wrote, named *train_result*, are taken as being in training.
+    Caffe files do not record the form of their batch norm. In the authors' inference files it is
+    folded; files named *train_result*, written by the solver, are read as in training.
 
     \b
     Example: unpool convert DeconvNet_trainval_inference.caffemodel deconvnet

@@ -1,4 +1,4 @@
-"""`unpool crf`: saved scores, refined along the edges of their image."""
+"""`unpool crf`: refine saved scores by a dense CRF."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     type=Folder(),
     default="refined",
     metavar="FOLDER",
-    help="Where the results go; made if it is missing.  [default: refined]",
+    help="Folder for the results, created if missing.  [default: refined]",
 )
-@choice("--crf", CRF_PRESETS, "The parameters, as they were published with these.", required=True)
+@choice("--crf", CRF_PRESETS, "The published parameters to use.", required=True)
 @click.option(
     "--probabilities",
     is_flag=True,
-    help="SCORES are probabilities, rather than what softmax makes probabilities of.",
+    help="SCORES are probabilities, not logits.",
 )
 @PRESENCE
 @OVERLAY
@@ -48,12 +48,12 @@ def crf(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Refine saved scores by a dense CRF, along the edges of the image IMAGE.
+    """Refine saved scores along the edges of IMAGE by a dense CRF.
 
-    SCORES are a file of `unpool segment --scores`, or a .npy or .npz (there, the array scores) of
-    another program: (classes, height, width), as large as the upright image.
+    SCORES is a file written by `unpool segment --scores`, or a .npy or .npz (with the array
+    "scores") of shape (classes, height, width), the size of the upright image.
 
-    For cat.jpg this writes OUTPUT/cat.png and OUTPUT/cat.overlay.jpg, as `unpool segment` does.
+    For cat.jpg this writes OUTPUT/cat.png and OUTPUT/cat.overlay.jpg, like `unpool segment`.
 
     \b
     Example: unpool crf out/cat.scores.npz cat.jpg -o refined --crf edeconvnet

@@ -1,4 +1,4 @@
-"""`unpool export`: networks for other engines."""
+"""`unpool export`: write a network for another engine."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from unpool.cli.progress import progress
     "--weights",
     default="objects",
     metavar="NAME|FOLDER",
-    help="Weights that come with the package, or a folder of weights.  [default: objects]",
+    help="Weights that ship with the package, or a folder of weights.  [default: objects]",
 )
 @choice(
     "--format",
     list(EXPORTED.values()),
     "onnx: for ONNX Runtime; openvino: for OpenVINO; torch-export: for torch.export.load.  "
-    "[default: by the ending of FILE]",
+    "[default: by the suffix of FILE]",
 )
 @click.option(
     "-o",
@@ -36,12 +36,13 @@ from unpool.cli.progress import progress
 def export(weights: str, format: str | None, output: Path, as_json: bool, quiet: bool) -> None:
     """Write a network for another engine, and verify it.
 
-    The file takes any number of images at once, of any size; of the design size alone where the
-    network has code layers. It is kept only if its labels, on drawn images and the photos of
-    scikit-image, if that is installed, are those of PyTorch, but for a pixel in 10,000.
+    The exported network takes batches of any size and images of any size, or of the design size
+    if the network has code layers. The file is kept only if at most one pixel in 10,000 gets
+    another label than by PyTorch, on synthetic images and, if scikit-image is installed, on its
+    photos.
 
-    With --json, an object has file, card, format, weights, input (what it takes), bytes, images,
-    pixels, and how many of these were different.
+    With --json, the object has file, card, format, weights, input (the shape), bytes, images,
+    pixels, and different (the number of pixels that differ).
 
     \b
     Example: unpool export --weights objects -o objects.onnx

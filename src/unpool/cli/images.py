@@ -1,4 +1,4 @@
-"""The loop over images of every command that gives results image by image."""
+"""The per-image loop that commands share."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from unpool.vision.sources import Found, Source
 
 Record = dict[str, Any]
-"""What became of an image, as plain values."""
+"""The result for an image, as plain values."""
 
 
 def each_image(
@@ -28,24 +28,23 @@ def each_image(
     quiet: bool,
     summary: str = "",
 ) -> int:
-    """Make and print a record of each image, and report those that fail.
+    """Process images one by one, print a record of each, and report those that fail.
 
-    An image that cannot be read or processed, for want of memory too, is reported and the others
-    go on. A full disk ends the work, and so does a bug. A record gets `source` and `seconds`; that
-    of a failed image has only `source` and `error`.
+    An image that cannot be read or processed, or that needs too much memory, is reported and
+    skipped. A full disk and a bug end the loop. Records get `source` and `seconds`; those of failed
+    images have only `source` and `error`.
 
     Args:
-        found: the images, and the inputs that are none.
-        make: reads an image, writes its results and describes them; it can report its own
-            progress.
-        text: a record as the lines to print for people.
+        found: the images, and the inputs that are not images.
+        make: reads an image, writes its results and returns its record; it may report progress.
+        text: formats a record as text.
         what: the description of the progress, such as "segmenting".
-        as_json: print records as JSON, one a line.
+        as_json: print records as JSON, one per line.
         quiet: print failures only.
-        summary: a last line for people, after "3 of 4 ".
+        summary: the end of a last line of text, after "3 of 4 ".
 
     Returns:
-        The exit code: 0, or 3 if something failed.
+        The exit code: 0, or 3 if an image failed.
     """
     command = click.get_current_context().command
     count, failed = len(found.sources), len(found.unusable)

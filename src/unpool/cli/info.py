@@ -1,4 +1,4 @@
-"""`unpool info`: what is installed, and what weights say of themselves."""
+"""`unpool info`: versions, weights, recipes, devices, and the card of weights."""
 
 import contextlib
 from typing import Any
@@ -13,12 +13,12 @@ from unpool.cli.options import JSON
 
 @click.command()
 @click.option("--weights", metavar="NAME|FOLDER", help="Show the card of these weights instead.")
-@click.option("--devices", is_flag=True, help="Look what there is to compute on, too; slower.")
+@click.option("--devices", is_flag=True, help="Also list the devices; slower.")
 @JSON
 def info(weights: str | None, devices: bool, as_json: bool) -> None:
     """Show versions, weights and recipes, or the card of weights.
 
-    As text, cards have rounded figures and no palette; with --json they are complete.
+    Text shows rounded figures and no palettes; --json prints complete cards.
 
     \b
     Example: unpool info --weights objects
@@ -47,7 +47,7 @@ def info(weights: str | None, devices: bool, as_json: bool) -> None:
 
 
 def _versions() -> dict[str, Any]:
-    """The versions of what computes, as installed; nothing is loaded for it."""
+    """The installed versions, read without importing the packages."""
     import platform
     from importlib import metadata
 
@@ -59,7 +59,7 @@ def _versions() -> dict[str, Any]:
 
 
 def _devices() -> dict[str, Any]:
-    """What there is to compute on; loads torch, which takes a second or two."""
+    """The devices. This imports torch, which takes a second or two."""
     import torch
 
     from unpool.devices import bf16_pays

@@ -1,7 +1,7 @@
-"""Error messages for the command line: one line each, and with flags for keyword arguments.
+"""Error messages of the command line: one line each, with flags instead of keyword arguments.
 
 The library speaks Python ("pass resume=True"). Here its messages are rewritten in the options of
-the command that was called ("pass --resume"), so that no library code has to know about flags.
+the command that was called ("pass --resume"), so that the library need not know about flags.
 """
 
 import errno
@@ -24,11 +24,11 @@ _ARGUMENT = re.compile(
 
 
 def error_message(error: BaseException, command: click.Command | None = None) -> str:
-    """The message for the user; empty for a bug, which should show its traceback.
+    """The message for the user, or "" for a bug, which should show its traceback.
 
     Args:
-        error: what was raised.
-        command: the command that was called, whose options the message then names.
+        error: the exception.
+        command: the command that was called, whose options the message names.
 
     >>> error_message(FileNotFoundError(2, "No such file or directory", "cat.jpg"))
     'cat.jpg: No such file or directory'
@@ -55,8 +55,8 @@ def error_message(error: BaseException, command: click.Command | None = None) ->
 def with_flags(message: str, command: click.Command | None) -> str:
     """A message of the library with the command's flags in place of keyword arguments.
 
-    `name=value` becomes `--name value` where the command has such an option; what else has this
-    form is a recipe field in a command that has `--set`, and becomes `--set name=value`.
+    `name=value` becomes `--name value` if the command has such an option; in a command that has
+    `--set`, all others are recipe fields and become `--set name=value`.
 
     >>> option = click.Option(["--preset"])
     >>> with_flags("pass preset='paper'", click.Command("segment", params=[option]))
@@ -80,13 +80,13 @@ def with_flags(message: str, command: click.Command | None) -> str:
 
 
 def _flag(option: click.Option, value: str) -> str:
-    """An option with its value as one types it."""
+    """An option and its value as typed on the command line."""
     name = max(option.opts, key=len)
     if value in ("False", "None"):
         return option.secondary_opts[0] if option.secondary_opts else f"no {name}"
-    if value == "True":  # also of options whose value may be left out
+    if value == "True":  # also for options whose value is optional
         return name
-    if value[0] in "([":  # several numbers have commas between them
+    if value[0] in "([":  # numbers are separated by commas
         return f"{name} {value[1:-1].replace(', ', ',')}"
     if value[0] == "{":  # a mapping is typed as NAME=VALUE
         return f"{name} " + re.sub(_ITEM, r"\1=\2", value[1:-1])
@@ -94,13 +94,13 @@ def _flag(option: click.Option, value: str) -> str:
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Whether nothing more can be written, so that there is no point in going on."""
+    """Whether the disk is full or read-only, so that all further writing would fail."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @contextmanager
 def interrupted_with(hint: str) -> Iterator[None]:
-    """Say more than "interrupted" when the user interrupts the work inside.
+    """Add a hint to the message when the user interrupts the work inside the `with`.
 
     >>> with interrupted_with("resume with: unpool train --resume runs/first"):
     ...     pass

@@ -1,4 +1,4 @@
-"""The options that commands share, and what is said of values that do not fit."""
+"""The options that commands share, and checks of their values."""
 
 import math
 import os
@@ -13,32 +13,32 @@ from unpool.errors import OptionError
 from unpool.presets import CRF_PRESETS, EDECONVNET, ENSEMBLES, METHODS, PRECISIONS, PRESETS
 
 Option = Callable[[Any], Any]
-"""A decorator that gives an option to a command."""
+"""A decorator that adds an option to a command."""
 
 _OF_INSTANCES = ("preset", "proposals", "method", "aggregate", "batch")
 
 
 class Folder(click.Path):
-    """A folder for results, which need not be there yet."""
+    """The type of an option for a folder of results, which need not exist yet."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path, unless something else than a folder is there."""
+        """The path; refuses one that exists and is not a folder."""
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if path.exists() and not path.is_dir():
             self.fail(f"{path} is not a folder; give the name of a folder, old or new.", param, ctx)
         return path
 
 
-def choice(name: str, values: Iterable[str], text: str, **more: Any) -> Callable[..., Any]:
-    """An option that takes one of a few words."""
+def choice(name: str, values: Iterable[str], text: str, **more: Any) -> Option:
+    """An option with a fixed set of values."""
     return click.option(name, type=click.Choice([*values]), help=text, **more)
 
 
-def several_units(text: str) -> Callable[..., Any]:
-    """An option that takes numbers of units or maps."""
+def several_units(text: str) -> Option:
+    """A repeatable option for indices of units or feature maps."""
     numbers = click.IntRange(min=0)
     return click.option("--unit", "units", type=numbers, multiple=True, help=text)
 
@@ -48,58 +48,56 @@ WEIGHTS = click.option(
     "--weights",
     default="objects",
     metavar="NAME|FOLDER|FILE",
-    help="Weights that come with the package, a folder of weights, or a network that `unpool "
-    "export` wrote.  [default: objects]",
+    help="Weights that ship with the package, a folder of weights, or a network written by `unpool "
+    "export`.  [default: objects]",
 )
 PRESET = choice(
     "--preset",
     [*PRESETS, EDECONVNET],
-    "In mode instance, which proposals count: paper takes squares of any size, reference those of "
-    "112 pixels or more, and their maximum, as the released script does. edeconvnet is paper, "
-    "ensembled with the FCN that the card of the weights names as their partner.  [default: paper]",
+    "How proposals are used in mode instance: paper takes squares of any size; reference those of "
+    "112 pixels or more and aggregates by max, like the released script; edeconvnet is paper in an "
+    "ensemble with the partner FCN that the card of the weights names.  [default: paper]",
 )
 ENSEMBLE = choice(
     "--ensemble",
     ENSEMBLES,
-    "With --preset edeconvnet, of what: the mean of the two probabilities, as in the paper, or the "
-    "product of the scores above zero, as in the released script.  [default: mean]",
+    "With --preset edeconvnet: the mean of the two probability maps, as in the paper, or the "
+    "product of the positive scores, as in the released script.  [default: mean]",
 )
 CRF = choice(
     "--crf",
     CRF_PRESETS,
-    "Refine the result along the edges of the image by a dense CRF, with the parameters that "
-    "were published with these; edeconvnet is that of DeconvNet's paper.  [default: none]",
+    "Refine the result along the edges of the image by a dense CRF with published parameters; "
+    "edeconvnet has those of the DeconvNet paper.  [default: none]",
 )
 PRESENCE = click.option(
     "--presence-threshold",
     type=click.FloatRange(0, 1),
     metavar="PROBABILITY",
-    help="Leave out classes that are nowhere sure: those that have this probability on less than "
-    "1 % of the image. 0 keeps all; class 0 always stays.  [default: that of the weights, or of "
-    "saved scores, or else 0]",
+    help="Remove classes that reach this probability on less than 1 % of the image; 0 keeps all, "
+    "and class 0 always stays.  [default: that of the weights or the saved scores, else 0]",
 )
 PROPOSALS = click.option(
     "--proposals",
     type=FROM_ONE,
-    help="In mode instance, how many squares are segmented at most.  [default: 50]",
+    help="Maximum number of squares to segment in mode instance.  [default: 50]",
 )
 METHOD = choice(
     "--method",
     METHODS,
-    "In mode instance, where proposals come from: edgeboxes looks for closed outlines, grid takes "
-    "boxes of fixed sizes all over the image.  [default: edgeboxes]",
+    "Source of the proposals in mode instance: closed contours (edgeboxes) or boxes of fixed sizes "
+    "all over the image (grid).  [default: edgeboxes]",
 )
 AGGREGATE = choice(
     "--aggregate",
     AGGREGATIONS,
-    "In mode instance, how the scores of overlapping squares are put together: their maximum, as "
-    "in the paper, or their mean.  [default: the preset's, or else the weights', or else max]",
+    "How to merge the scores of overlapping squares in mode instance: their maximum, as in the "
+    "paper, or their mean.  [default: that of the preset or the weights, else max]",
 )
 BATCH = click.option(
     "--batch",
     type=FROM_ONE,
-    help="In mode instance, how many squares are segmented at a time; more take more memory.  "
-    "[default: what is quickest]",
+    help="Squares per batch in mode instance; more need more memory.  [default: the fastest]",
 )
 DATA = click.option(
     "--data",
@@ -111,35 +109,57 @@ DATA = click.option(
 OVERLAY = click.option(
     "--overlay/--no-overlay",
     default=True,
-    help="Whether to write the images with their classes painted on.  [default: overlay]",
+    help="Write the images with the classes painted over them.  [default: overlay]",
 )
 DEVICE = click.option(
     "--device",
     metavar="auto|cpu|cuda[:n]",
-    help="Where to compute; auto takes a GPU if there is one.  [default: auto]",
+    help="Device to compute on; auto uses a GPU if there is one.  [default: auto]",
 )
 PRECISION = choice(
     "--precision",
     PRECISIONS,
-    "Of the arithmetic: fp32 is exact, bf16 fast where the hardware has it; auto takes bf16 there "
-    "and fp32 elsewhere.  [default: auto]",
+    "bf16 is faster on hardware that supports it; auto uses it there, and fp32 elsewhere.  "
+    "[default: auto]",
 )
 EXACT = click.option(
     "--exact",
     is_flag=True,
     default=None,
-    help="Use the network as it was trained, in fp32, and not its fast form.",
+    help="Use the network as trained, in fp32, instead of its fast form.",
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a line.")
-QUIET = click.option("--quiet", is_flag=True, help="Show neither progress nor tables.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
+QUIET = click.option("--quiet", is_flag=True, help="Print errors only, no progress or tables.")
+
+
+def all_of(*options: Option) -> Option:
+    """Several options as one decorator, in this order."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+SEGMENTATION = all_of(
+    *(PRESET, ENSEMBLE, CRF, PRESENCE, PROPOSALS, AGGREGATE, PRECISION, EXACT, DEVICE)
+)
+_OF_NETWORKS = ("ensemble", "device", "precision", "exact")
+
+
+def network_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the given options of `unpool.segment.ensemble.load` out of those of a command."""
+    return typed({name: options.pop(name) for name in _OF_NETWORKS})
 
 
 def numbers(example: str, *counts: int) -> Callable[..., Any]:
     """A callback that parses finite numbers with commas between them.
 
     Args:
-        example: shown where a value does not fit.
-        counts: how many numbers are accepted; any number of them when not given.
+        example: shown in the error message.
+        counts: accepted numbers of values; by default any.
     """
 
     def parse(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
@@ -159,7 +179,7 @@ def numbers(example: str, *counts: int) -> Callable[..., Any]:
 
 
 def position(*words: str) -> Callable[..., Any]:
-    """A callback that parses ROW,COLUMN; some words are accepted in its place."""
+    """A callback that parses ROW,COLUMN, and accepts some words instead."""
 
     def parse(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
         if value is None or value in words:
@@ -174,24 +194,24 @@ def position(*words: str) -> Callable[..., Any]:
 
 
 def typed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were typed; the others are None, and their defaults stand elsewhere."""
+    """The options that were given; the others are None, and the application has their defaults."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def require_instances(options: Mapping[str, Any], mode: str) -> None:
-    """Refuse options of instance-wise segmentation where an image is segmented in one piece.
+    """Refuse options of instance-wise segmentation when whole images are segmented.
 
     Args:
-        options: by name; those that were not typed are None.
-        mode: the mode that will be used, whether it was typed or is that of the weights.
+        options: by name; those that were not given are None.
+        mode: the mode that will be used, given or by default.
 
     Raises:
-        OptionError: a typed option would do nothing.
+        OptionError: an option would have no effect.
 
     >>> require_instances({"proposals": 5, "batch": None}, "instance")
     """
     idle = [f"--{name}" for name in _OF_INSTANCES if options.get(name) is not None]
-    if options.get("preset") == "edeconvnet":  # which is more than a way to take proposals
+    if options.get("preset") == EDECONVNET:  # it also selects the ensemble
         idle.remove("--preset")
     if mode == "whole" and idle:
         own = "" if options.get("mode") else ", which is that of the weights"
@@ -202,10 +222,10 @@ def require_instances(options: Mapping[str, Any], mode: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for results, if it is missing.
+    """Create a folder for results if it is missing.
 
     Raises:
-        OptionError: it cannot be made, or nothing may be written there.
+        OptionError: it cannot be created or is read-only.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ class Update(Protocol):
     """An `unpool.Progress` that also takes fractions, such as half an image."""
 
     def __call__(self, done: float, total: int, what: str = "") -> None:
-        """Show how much is done, of which total, and what is being done."""
+        """Show that `done` of `total` are done, and the description `what`."""
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def progress(what: str, quiet: bool = False) -> Iterator[Update]:
     """Show the progress of a piece of work.
 
     Args:
-        what: the description where an update gives none.
+        what: the description if an update gives none.
         quiet: show nothing.
 
     Yields:
@@ -50,7 +50,7 @@ def _bar(title: str) -> Iterator[Update]:
     from rich.console import Console
     from rich.progress import Progress
 
-    # lines for the same terminal go above the bar; those for a file or a pipe go where they belong
+    # print lines above the bar if stdout is the same terminal; leave a file or a pipe alone
     with Progress(
         console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
     ) as bar:
@@ -63,7 +63,7 @@ def _bar(title: str) -> Iterator[Update]:
 
 
 class Lines:
-    """A progress callback that prints a line now and then, the first after ten seconds."""
+    """A progress callback that prints a line every `PERIOD` seconds, none at the start."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -72,9 +72,9 @@ class Lines:
         self.first = self.start = 0.0
 
     def __call__(self, done: float, total: int, what: str = "") -> None:
-        """Print what is done and how long the rest will take, if it is time for a line."""
+        """Print the progress and the time left, if the last line is `PERIOD` seconds old."""
         now = time.monotonic()
-        if total != self.total or done < self.first:  # another piece of work is timed anew
+        if total != self.total or done < self.first:  # another piece of work: restart the clock
             self.total, self.first, self.start = total, done, now
         if now - self.printed < PERIOD:
             return

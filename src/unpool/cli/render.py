@@ -1,4 +1,4 @@
-"""`unpool render`: views from around of three-dimensional models."""
+"""`unpool render`: render views of three-dimensional models from all sides."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
     type=Folder(),
     required=True,
     metavar="FOLDER",
-    help="Where the folders of the styles go; made if it is missing.",
+    help="Folder for the views, a folder per style; created if missing.",
 )
 @click.option(
     "--size",
     type=click.IntRange(8, 2048),
     default=128,
     metavar="PIXELS",
-    help="Of the images, in pixels.  [default: 128]",
+    help="Side of the images in pixels.  [default: 128]",
 )
 @choice("--up", ["y", "z"], "The axis that points up in the files.  [default: y]")
 @click.option(
     "--parametric",
     type=FROM_ONE,
     metavar="N",
-    help="Instead of models, make N chairs by code.",
+    help="Render N procedural chairs instead of models.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
-    help="With --parametric, of the chairs' shapes.  [default: 0]",
+    help="Random seed of the shapes with --parametric.  [default: 0]",
 )
 @JSON
 @QUIET
@@ -57,21 +57,21 @@ def render(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Draw models from around, as data for `unpool train chairs`.
+    """Render models from all sides, as data for `unpool train chairs`.
 
     MODELS is a zip file or a folder of OBJ, GLB or PLY models, or one model file.
 
-    Of each model this writes 62 views, OUTPUT/STYLE/renders/image_000_p020_t000_r096.png and so on:
-    31 azimuths at elevations of 20 and 30 degrees, in the layout of the public rendered chairs,
-    with the mask as alpha. Where the models have a manifest.json, OUTPUT/styles.json tells whom
-    to thank for each.
+    For each model this writes 62 views, OUTPUT/STYLE/renders/image_000_p020_t000_r096.png and so
+    on: 31 azimuths at elevations of 20 and 30 degrees, in the layout of the public rendered chairs,
+    with the mask as alpha. If the models have a manifest.json, OUTPUT/styles.json lists the author
+    and license of each.
 
-    Models that cannot be drawn are named, the rest is done, and the exit code is 3. A zip file
-    that is broken, or not safe to unpack, is refused as a whole.
+    Models that cannot be rendered are reported and skipped (exit code 3). A zip file that is
+    broken, or not safe to unpack, is refused as a whole.
 
-    With --json, the line of a model has source, style, folder, views (their number), faces (of the
-    model) and missing (textures that are not there; the color of the material stands in); or
-    source and error.
+    With --json, the line of a model has source, style, folder, views and faces (their numbers) and
+    missing (textures that were not found; the color of the material replaces them); or source and
+    error.
 
     \b
     Example: unpool render chairs3d.zip -o data
@@ -79,19 +79,19 @@ def render(
     _check(models, up, parametric, seed)
     failed = done = 0
     new = not output.exists()
-    abouts: list[dict[str, Any]] = []
+    credits: list[dict[str, Any]] = []
     with progress("rendering", quiet) as show:
         if models is None:
-            drawn = _draw_parametric(parametric or 0, seed or 0, output, size, show)
+            rendered = _render_parametric(parametric or 0, seed or 0, output, size, show)
         else:
-            drawn = _draw_models(models, output, size, show, **typed({"up": up}))
-        for record, about in drawn:
+            rendered = _render_models(models, output, size, show, **typed({"up": up}))
+        for record, credit in rendered:
             failed, done = failed + ("error" in record), done + ("error" not in record)
-            abouts.append(about)
+            credits.append(credit)
             _print(record, as_json, quiet)
     from unpool.rendering.write import write_credits
 
-    write_credits(output, abouts)
+    write_credits(output, credits)
     if new and not done:
         with suppress(OSError):  # it is not empty after all
             output.rmdir()
@@ -106,14 +106,14 @@ def _check(models: Path | None, up: str | None, parametric: int | None, seed: in
     if models is None and up:
         raise OptionError("got --up with --parametric, whose chairs stand upright; leave it out")
     if models is not None and seed is not None:
-        raise OptionError("got --seed with models, where nothing is drawn by lot; leave it out")
+        raise OptionError("got --seed with models, where nothing is random; leave it out")
 
 
-Drawn = Iterator[tuple[dict[str, Any], dict[str, Any]]]
+Rendered = Iterator[tuple[dict[str, Any], dict[str, Any]]]
 
 
-def _draw_models(source: Path, output: Path, size: int, show: Update, **options: str) -> Drawn:
-    """Of each model, what is to be said of it, and whom to thank."""
+def _render_models(source: Path, output: Path, size: int, show: Update, **options: str) -> Rendered:
+    """Render models; yields a record and the credits of each."""
     from unpool.rendering.write import open_models, read_model, write_style
 
     with open_models(source) as found:
@@ -131,7 +131,7 @@ def _draw_models(source: Path, output: Path, size: int, show: Update, **options:
             yield _record(record, folder, count, mesh), model.credits()
 
 
-def _draw_parametric(count: int, seed: int, output: Path, size: int, show: Update) -> Drawn:
+def _render_parametric(count: int, seed: int, output: Path, size: int, show: Update) -> Rendered:
     from unpool.rendering.parametric import build_chair, random_shape
     from unpool.rendering.write import write_style
 
@@ -140,12 +140,12 @@ def _draw_parametric(count: int, seed: int, output: Path, size: int, show: Updat
         shape = random_shape(seed, i)
         mesh, folder = build_chair(shape), output / f"parametric_{i:03d}"
         views = write_style(mesh, folder, size, _part(show, i, count))
-        about = {"style": folder.name, "seed": seed, "shape": shape._asdict()}
-        yield _record({"source": f"seed {seed}"}, folder, views, mesh), about
+        credit = {"style": folder.name, "seed": seed, "shape": shape._asdict()}
+        yield _record({"source": f"seed {seed}"}, folder, views, mesh), credit
 
 
 def _part(show: Update, i: int, total: int) -> Callable[[int, int], object]:
-    """Shows the progress within model i."""
+    """Progress within model i as progress over all models."""
     return lambda done, of: show(i + done / of, total, "rendering")
 
 

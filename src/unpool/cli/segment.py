@@ -13,24 +13,17 @@ from unpool.cards import MODES
 from unpool.cli import console
 from unpool.cli.images import Record, each_image
 from unpool.cli.options import (
-    AGGREGATE,
     BATCH,
-    CRF,
-    DEVICE,
-    ENSEMBLE,
-    EXACT,
     JSON,
     METHOD,
     OVERLAY,
-    PRECISION,
-    PRESENCE,
-    PRESET,
-    PROPOSALS,
     QUIET,
+    SEGMENTATION,
     WEIGHTS,
     Folder,
     choice,
     make_folder,
+    network_options,
     require_instances,
     typed,
 )
@@ -48,43 +41,31 @@ if TYPE_CHECKING:
     type=Folder(),
     default="segmented",
     metavar="FOLDER",
-    help="Where the results go; made if it is missing.  [default: segmented]",
+    help="Folder for the results, created if missing.  [default: segmented]",
 )
 @WEIGHTS
 @choice(
     "--mode",
     MODES,
-    "whole: each image in one pass; instance: object proposals, one by one, as in the paper.  "
-    "[default: the weights'; with --preset edeconvnet, instance]",
+    "whole: each image in one pass; instance: object proposals one by one, as in the paper.  "
+    "[default: the mode of the weights; instance with --preset edeconvnet]",
 )
-@PRESET
-@ENSEMBLE
-@CRF
-@PRESENCE
-@PROPOSALS
-@AGGREGATE
+@SEGMENTATION
 @METHOD
 @BATCH
-@PRECISION
-@EXACT
 @OVERLAY
 @click.option(
     "--scores",
     is_flag=True,
-    help="Write the raw class scores, before the CRF, too, for `unpool crf`.",
+    help="Also write the class scores before the CRF, for `unpool crf`.",
 )
-@click.option("--timings", is_flag=True, help="Tell how long each stage took, too.")
-@DEVICE
+@click.option("--timings", is_flag=True, help="Also report the time of each stage.")
 @JSON
 @QUIET
 def segment(
     inputs: tuple[str, ...],
     output: Path,
     weights: str,
-    ensemble: str | None,
-    device: str | None,
-    precision: str | None,
-    exact: bool | None,
     overlay: bool,
     scores: bool,
     timings: bool,
@@ -92,18 +73,18 @@ def segment(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Give a class to every pixel of images.
+    """Assign a class to every pixel of images.
 
-    INPUTS are images, folders, patterns, lists of paths (.txt), or - for the standard input.
+    INPUTS are images, folders, patterns, lists of paths (.txt), or - for standard input.
 
-    For a/cat.jpg in the folder photos this writes OUTPUT/a/cat.png, an index PNG with a palette,
-    as large as the upright image, and OUTPUT/a/cat.overlay.jpg; with --scores also
-    OUTPUT/a/cat.scores.npz. Where the results of two inputs would both be called cat, they are
-    called cat_jpg and cat_png, or cat_jpg and cat_jpg_2.
+    For a/cat.jpg in the folder photos this writes OUTPUT/a/cat.png, an index PNG with a palette
+    and the size of the upright image, and OUTPUT/a/cat.overlay.jpg; with --scores also
+    OUTPUT/a/cat.scores.npz. If the results of two inputs would both be named cat, they are named
+    cat_jpg and cat_png, or cat_jpg and cat_jpg_2.
 
-    Inputs are never overwritten: an OUTPUT where that would happen is refused. Searches of folders
-    and patterns skip OUTPUT, which holds results of earlier runs; a file that is named directly or
-    in a list is taken from anywhere.
+    Inputs are never overwritten: an OUTPUT where that would happen is refused. Folders and patterns
+    skip the files in OUTPUT, the results of earlier runs; files given by name or in a list are
+    always used.
 
     Unreadable images are reported and skipped (exit code 3); the exit code is 2 if there is no
     image at all.
@@ -126,12 +107,11 @@ def segment(
     from unpool.ops.meanfield import warm_up
     from unpool.segment.ensemble import load
 
-    build = {"ensemble": ensemble, "device": device, "precision": precision, "exact": exact}
     with progress("loading the weights", quiet) as update:
-        segmenter = load(weights, options["preset"], **typed(build))
+        segmenter = load(weights, options["preset"], **network_options(options))
         require_instances(options, options["mode"] or segmenter.mode)
         options = typed(options)
-        description = segmenter.describe(**options)  # which refuses modes that cannot be
+        description = segmenter.describe(**options)  # refuses modes that the network does not have
         make_folder(output)
         if options.get("crf"):
             update(1, 2, "loading the CRF")
@@ -158,7 +138,7 @@ def segment(
 def _segment_one(
     run: Callable[..., Any], source: "Source", mask: Path, overlay: bool, scores: bool
 ) -> tuple[Record, dict[str, float]]:
-    """Segment an image and write the results; a record, and the seconds of each stage."""
+    """Segment an image and write the results; returns a record and the seconds of each stage."""
     from unpool.segment.timings import measuring, stage
 
     start = time.perf_counter()
