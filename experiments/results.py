@@ -206,7 +206,7 @@ def precisions(data_root: Path, split: str, weights: str) -> dict[str, dict[str,
 def stages(data_root: Path, split: str, runs: Path) -> dict[str, dict[str, Any]]:
     """Instance-wise segmentation after training with stage 1 alone, and with both stages."""
     data = open_data(data_root, split)
-    begun = read_card("objects")["sha256"][:8]  # with other weights it is another run
+    begun = read_card("objects").sha256[:8]  # with other weights it is another run
     found = {}
     for name, phases in STAGES.items():
         recipe = dataclasses.replace(STAGED, phases=phases)
@@ -423,7 +423,7 @@ def main(
         longer = dataclasses.replace(OBJECTS_LONGER, start=str(first))
         names = [str(trained(longer, runs / longer.name, data, None)), str(partner)]
     deconvnet, fcn = (Segmenter.from_pretrained(name) for name in names)
-    known = [data.name, split, *(read_card(name)["sha256"] for name in names)]
+    known = [data.name, split, *(read_card(name).sha256 for name in names)]
     ways: dict[str, Callable[[], dict[str, Any]]] = {
         "rows": lambda: measure(data, split, deconvnet, fcn, crf, ensemble),
         "precisions": lambda: precisions(data, split, names[0]),

@@ -1,4 +1,4 @@
-"""Cards, read without torch. What is wrong with them is tested where it is told: `test_cli.py`."""
+"""Cards: read without torch, checked, and written as they were."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from unpool import cards
-from unpool.cards import find_partner, find_weights, read_card, settings
+from unpool.cards import Card, find_partner, find_weights, list_pretrained, read_card
 from unpool.errors import WeightsError
 
 CARD = {"format": 1, "architecture": "DeconvNet", "arguments": {}, "sha256": "0"}
@@ -48,7 +48,7 @@ def test_a_partner_may_be_named(tmp_path, monkeypatch):
     assert find_partner(near) == near / "cats8s"
 
 
-@pytest.mark.parametrize("partner", [{}, {"partner": None}, {"partner": 3}, {"partner": ""}])
+@pytest.mark.parametrize("partner", [{}, {"partner": None}, {"partner": ""}])
 def test_weights_without_partner(tmp_path, partner):
     folder = write(tmp_path / "net", **partner)
     with pytest.raises(
@@ -65,15 +65,63 @@ def test_a_partner_that_is_not_there(tmp_path):
         find_partner(folder)
 
 
-def test_settings_are_what_the_card_has():
-    assert settings({}, 2, "x") == {"classes": ["class 0", "class 1"]}
-    card = {"mode": "instance", "long_side": 64, "input": {"order": "BGR"}, "classes": ["a", "b"]}
-    assert settings(card, 2, "x") == {k: v for k, v in card.items() if k != "input"}
-    assert settings({"input": {"mean": [1, 2, 3]}}, 1, "x")["mean"] == (1, 2, 3)
+@pytest.mark.parametrize("name", list_pretrained())
+def test_shipped_cards_are_written_as_they_are(name, tmp_path):
+    read_card(name).write(tmp_path / "card.json")
+    shipped = json.loads((find_weights(name) / "card.json").read_text())
+    assert json.loads((tmp_path / "card.json").read_text()) == shipped
 
 
-def test_the_card_of_weights_is_the_same_everywhere(tmp_path):
-    from unpool.models import weights
+def test_entries_without_a_field_are_kept():
+    card = Card.from_dict({**CARD, "machine": "2 cores", "note": None}, "net")
+    assert card.more == {"machine": "2 cores"}
+    assert card.note is None
+    assert card.to_dict() == {**CARD, "machine": "2 cores"}
+    assert Card.from_dict(card.to_dict(), "other") == card
 
-    assert weights.read_card is read_card
-    assert read_card(write(tmp_path / "net")) == CARD
+
+def test_segmentation_by_a_card():
+    def of(**more):
+        return Card.from_dict({**CARD, **more}, "net").segmentation(2)
+
+    assert of() == {"classes": ["class 0", "class 1"]}
+    given = {"mode": "instance", "long_side": 64, "classes": ["a", "b"]}
+    assert of(**given, input={"order": "BGR"}) == given
+    assert of(input={"mean": [1, 2, 3]})["mean"] == (1, 2, 3)
+    with pytest.raises(WeightsError, match="got mode classify in the card of net; wanted whole or"):
+        of(mode="classify")
+
+
+def test_azimuths_that_were_held_out():
+    def of(recipe):
+        return Card.from_dict({**CARD, "recipe": recipe}, "net").held_out
+
+    assert of({"held_out": [3, 5]}) == [3, 5]
+    assert of({}) == of({"held_out": "all"}) == of({"held_out": [3, "5"]}) == []
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"classes": ["a"]}, "got classes .*'a'.* wanted 2 names"),
+        ({"styles": ["a", "a"]}, "wanted different names"),
+        ({"elevations": []}, r"wanted degrees, such as \[20, 30\]"),
+        ({"aggregate": "median"}, "got aggregate median .*; wanted max or mean"),
+        ({"ready": "yes"}, "wanted true or false"),
+        ({"partner": 3}, "got partner 3 in the card of net; wanted text: correct card.json"),
+        ({"recipe": "chairs"}, "got recipe chairs .*; wanted an object"),
+        ({"input": {"enlarged": -1}}, "got enlarged -1 .*; wanted pixels"),
+    ],
+)
+def test_entries_that_cannot_be_used(entries, message):
+    card = {**CARD, "arguments": {"classes": 2}, **entries}
+    with pytest.raises(WeightsError, match=message):
+        Card.from_dict(card, "net")
+
+
+def test_values_that_json_does_not_have(tmp_path):
+    card = Card.from_dict({**CARD, "figures": {"miou": float("nan")}}, "net")
+    card.write(tmp_path / "card.json")
+    assert read_card(tmp_path / "card.json").figures == {"miou": None}
+    with pytest.raises(WeightsError, match="got a card with a value that JSON cannot hold"):
+        Card.from_dict({**CARD, "classes_seen": {1, 2}}, "net").write(tmp_path / "card.json")

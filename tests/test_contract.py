@@ -81,8 +81,8 @@ def test_the_published_network_has_as_many_parameters(name):
 def test_saved_networks_come_back_bit_for_bit(net, name, tmp_path):
     again, card = from_pretrained(save_pretrained(net, tmp_path / "weights", {"note": "small"}))
     assert type(again) is MODELS[name]
-    assert card["note"] == "small"
-    assert card["arguments"] == again.arguments == json.loads(json.dumps(net.arguments))
+    assert card.note == "small"
+    assert card.arguments == again.arguments == json.loads(json.dumps(net.arguments))
     assert not again.training
     before = outputs(net, inputs(net, 2))
     same(outputs(again, inputs(net, 2)), before, rtol=0, atol=0)

@@ -100,7 +100,7 @@ def load(source: str | Path = "objects", **options: Any) -> "Segmenter | EDeconv
     from unpool.cards import read_card
     from unpool.errors import require_known
 
-    if read_card(source)["architecture"] == "GenerativeNet":
+    if read_card(source).architecture == "GenerativeNet":
         from unpool.generate import Generator
 
         require_known(options, ["device"])

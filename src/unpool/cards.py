@@ -1,15 +1,17 @@
-"""Cards: what weights say of themselves, beside their tensors in `card.json`.
+"""Model cards: the facts about weights, in `card.json` beside their tensors.
 
 Nothing here needs torch, so that `unpool info` answers at once.
 """
 
 import json
 from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from unpool.errors import WeightsError
+from unpool.files import write_json
 
 MODES = ("whole", "instance")
 AGGREGATIONS = ("max", "mean")
@@ -17,6 +19,122 @@ AGGREGATIONS = ("max", "mean")
 
 EXPORTED = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch-export"}
 """The endings of exported networks, and their formats; see `unpool.export.write`."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """The card of saved weights or of an exported network.
+
+    The defaults stand for entries that a card lacks, and are not written.
+    """
+
+    architecture: str  #: the class of the network, a name in `unpool.models.MODELS`
+    arguments: dict[str, Any]  #: of its constructor
+    sha256: str  #: of `model.safetensors`
+    classes: list[str] | None = None  #: names by class id
+    palette: list[list[int]] | None = None  #: [red, green, blue] by class id, 0 to 255
+    styles: list[str] | None = None  #: of a generator
+    elevations: list[float] | None = None  #: that a generator was trained on, in degrees
+    input: dict[str, Any] = field(default_factory=dict)  #: mean (BGR), order, range, size, enlarged
+    long_side: int | None = None  #: of whole images, in pixels
+    mode: str | None = None  #: of segmentation, one of `MODES`
+    aggregate: str | None = None  #: of overlapping crops, one of `AGGREGATIONS`
+    presence_threshold: float | None = None  #: classes that are nowhere as probable are left out
+    recipe: dict[str, Any] = field(default_factory=dict)  #: with which the network was trained
+    license: str | None = None
+    figures: dict[str, Any] = field(default_factory=dict)  #: measured, by data and protocol
+    partner: str | None = None  #: for an ensemble: a folder relative to the card's, or a name
+    ready: bool = True  #: False if the network must be trained before use
+    note: str | None = None
+    exports: dict[str, Any] = field(default_factory=dict)  #: sha256, versions ... by format
+    more: dict[str, Any] = field(default_factory=dict)  #: all other entries
+    path: str = field(default="", compare=False)  #: where it was read, for messages
+
+    @classmethod
+    def from_dict(cls, entries: object, path: object) -> "Card":
+        """Check the entries of a card, which may have been written by hand.
+
+        Args:
+            entries: as in JSON; null stands for no entry.
+            path: where they are from, for messages.
+
+        Raises:
+            WeightsError: an entry is missing or cannot be used.
+
+        >>> Card.from_dict({"format": 1, "architecture": "VGG"}, "cats")
+        Traceback (most recent call last):
+        unpool.errors.WeightsError: the card of cats lacks arguments, sha256; copy it again
+        """
+        if not isinstance(entries, dict):
+            raise WeightsError(f"the card of {path} is not a JSON object; copy it again")
+        required = {"format": int, "architecture": str, "arguments": dict, "sha256": str}
+        if bad := [k for k, kind in required.items() if not isinstance(entries.get(k), kind)]:
+            raise WeightsError(f"the card of {path} lacks {', '.join(bad)}; copy it again")
+        if entries["format"] != 1:
+            raise WeightsError(
+                f"the card of {path} is of format {entries['format']}; this version reads 1"
+            )
+        names = {f.name for f in fields(cls)} - {"more", "path"}
+        known = {k: v for k, v in entries.items() if k in names and v is not None}
+        more = {k: v for k, v in entries.items() if k not in {*names, "format"}}
+        _check(known, _rules(known["arguments"]), path)
+        _check(known.get("input", {}), _INPUT, path)
+        return cls(**known, more=more, path=str(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entries as plain values, without those that have their defaults."""
+        entries: dict[str, Any] = {"format": 1}
+        for f in fields(self):
+            default = f.default if f.default_factory is MISSING else f.default_factory()
+            if f.name not in ("more", "path") and getattr(self, f.name) != default:
+                entries[f.name] = getattr(self, f.name)
+        return entries | self.more
+
+    def write(self, path: str | Path) -> None:
+        """Write the card as JSON, atomically.
+
+        Raises:
+            WeightsError: it has a value that JSON cannot hold.
+        """
+        try:
+            write_json(path, self.to_dict())
+        except (TypeError, ValueError) as error:
+            raise WeightsError(f"got a card with a value that JSON cannot hold: {error}") from None
+
+    @property
+    def mean(self) -> tuple[float, float, float] | None:
+        """The mean that is subtracted from pixels: blue, green, red, 0 to 255."""
+        if "mean" not in self.input:
+            return None
+        blue, green, red = self.input["mean"]
+        return blue, green, red
+
+    @property
+    def held_out(self) -> list[int]:
+        """The azimuths, by number, that a generator has not been trained on."""
+        held = self.recipe.get("held_out")
+        known = held if isinstance(held, list) else []
+        return known if all(type(n) is int for n in known) else []
+
+    def class_names(self, count: int) -> list[str]:
+        """The names of the classes; "class 0" ... if the card has none."""
+        return self.classes or [f"class {i}" for i in range(count)]
+
+    def segmentation(self, classes: int) -> dict[str, Any]:
+        """Arguments of `Segmenter`, as far as the card has them.
+
+        Args:
+            classes: the number of classes of the network.
+
+        Raises:
+            WeightsError: the mode is not one of segmentation.
+        """
+        if self.mode is not None:
+            _check({"mode": self.mode}, {"mode": _one_of(MODES)}, self.path)
+        names = ("palette", "mean", "long_side", "mode", "aggregate", "presence_threshold")
+        values = {name: getattr(self, name) for name in names}
+        given = {name: value for name, value in values.items() if value is not None}
+        return {"classes": self.class_names(classes), **given}
 
 
 def find_weights(source: str | Path) -> Path:
@@ -57,38 +175,28 @@ def list_pretrained() -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if (entry / "card.json").is_file())
 
 
-def read_card(source: str | Path) -> dict[str, Any]:
-    """The card of saved weights, or of an exported network; tensors are not read.
+def read_card(source: str | Path) -> Card:
+    """Read the card of saved weights or of an exported network, without its tensors.
 
     Args:
-        source: as of `find_weights`; or an exported file, whose card lies beside it; or a card.
+        source: as of `find_weights`; or an exported file with its card beside it; or a card.
 
     Raises:
         WeightsError: no such weights, or a card that cannot be used.
 
-    >>> read_card("objects")["architecture"]
+    >>> read_card("objects").architecture
     'DeconvNet'
     """
     path = _find_card(source)
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"cannot read the card {path}: {error}; copy it again") from None
-    if not isinstance(card, dict):
-        raise WeightsError(f"the card {path} is not a JSON object; copy it again")
-    kinds = {"format": int, "architecture": str, "arguments": dict, "sha256": str}
-    if bad := [name for name, kind in kinds.items() if not isinstance(card.get(name), kind)]:
-        raise WeightsError(f"the card {path} lacks {', '.join(bad)}; copy it again")
-    if card["format"] != 1:
-        raise WeightsError(f"the card {path} is of format {card['format']}; this version reads 1")
-    return card
+    return Card.from_dict(entries, source)
 
 
 def find_partner(source: str | Path) -> Path:
-    """The folder of the weights that go with others in an ensemble.
-
-    Their card names them by `"partner"`: a path relative to the folder of the card, or the name of
-    weights that ship with the package.
+    """The folder of the weights that go with others in an ensemble, by the `partner` of their card.
 
     Args:
         source: as of `read_card`.
@@ -96,8 +204,8 @@ def find_partner(source: str | Path) -> Path:
     Raises:
         WeightsError: the card names no partner, or one that is not there.
     """
-    partner = read_card(source).get("partner")
-    if not isinstance(partner, str) or not partner:
+    partner = read_card(source).partner
+    if not partner:
         raise WeightsError(
             f"got weights {str(source)!r}, whose card names no partner for an ensemble; write "
             '"partner": "FOLDER" into card.json, FOLDER being that of FCN weights of the same '
@@ -111,48 +219,6 @@ def find_partner(source: str | Path) -> Path:
             f"got weights {str(source)!r}, whose card names the partner {partner!r}, and there are "
             f"no weights in {folder}; put them there, or correct the card"
         ) from None
-
-
-def settings(card: dict[str, Any], classes: int, source: object) -> dict[str, Any]:
-    """What a card says to a segmenter; checked, for cards are written by hand, too.
-
-    Args:
-        card: of `read_card`.
-        classes: how many the network has.
-        source: where the card is from, for the messages.
-
-    Returns:
-        Arguments of `Segmenter`: `classes`, and those of `palette`, `mean`, `long_side`, `mode`,
-        `aggregate` and `presence_threshold` that the card has.
-
-    Raises:
-        WeightsError: a value that cannot be used.
-    """
-    inputs = card.get("input", {})
-    names = ("palette", "long_side", "mode", "aggregate", "presence_threshold")
-    values: dict[str, Any] = {name: card[name] for name in names if name in card}
-    values["classes"] = card.get("classes") or [f"class {i}" for i in range(classes)]
-    if not isinstance(inputs, dict) or "mean" in inputs:
-        values["mean"] = inputs["mean"] if isinstance(inputs, dict) else inputs
-    checks: dict[str, tuple[Callable[[Any], bool], str]] = {
-        "classes": (lambda v: _holds(v, classes, _is_text), f"{classes} names"),
-        "palette": (_is_palette, "up to 256 colors [red, green, blue], 0 to 255"),
-        "mean": (lambda v: _holds(v, 3, _is_number), "three numbers: blue, green, red"),
-        "long_side": (lambda v: type(v) is int and v > 0, "pixels, 1 or more"),
-        "mode": (lambda v: v in MODES, " or ".join(MODES)),
-        "aggregate": (lambda v: v in AGGREGATIONS, " or ".join(AGGREGATIONS)),
-        "presence_threshold": (lambda v: _is_number(v) and 0 <= v <= 1, "a probability, 0 to 1"),
-    }
-    for name, value in values.items():
-        fits, wanted = checks[name]
-        if not fits(value):
-            raise WeightsError(
-                f"got {name} {str(value)[:60]} in the card of {source}; wanted {wanted}: correct "
-                "card.json, or copy the weights again"
-            )
-    if "mean" in values:
-        values["mean"] = tuple(values["mean"])
-    return values
 
 
 def _as_path(source: object) -> Path:
@@ -177,18 +243,76 @@ def _find_card(source: str | Path) -> Path:
     return card
 
 
-def _holds(value: Any, count: int, fits: Callable[[Any], bool]) -> bool:
-    return isinstance(value, list | tuple) and len(value) == count and all(map(fits, value))
+# ---- checks of entries ---------------------------------------------------------------------------
+
+_Rule = tuple[Callable[[Any], bool], str]
+"""Whether a value fits, and what is wanted."""
+
+
+def _check(entries: dict[str, Any], rules: dict[str, _Rule], path: object) -> None:
+    for name, (fits, wanted) in rules.items():
+        if name in entries and not fits(entries[name]):
+            raise WeightsError(
+                f"got {name} {str(entries[name])[:60]} in the card of {path}; wanted {wanted}: "
+                "correct card.json, or copy the weights again"
+            )
+
+
+def _rules(arguments: dict[str, Any]) -> dict[str, _Rule]:
+    """The rules of all entries, for a network with these arguments of its constructor."""
+    classes, styles = arguments.get("classes"), arguments.get("styles")
+    return {
+        "classes": (lambda v: _are_names(v, classes), f"{classes or 'different'} names"),
+        "palette": (_is_palette, "up to 256 colors [red, green, blue], 0 to 255"),
+        "styles": (
+            lambda v: _are_names(v, styles) and len(set(v)) == len(v),
+            f"{styles or ''} different names",
+        ),
+        "elevations": (lambda v: bool(v) and _are(v, _is_number), "degrees, such as [20, 30]"),
+        "long_side": (_is_side, "pixels, 1 or more"),
+        "aggregate": _one_of(AGGREGATIONS),
+        "presence_threshold": (lambda v: _is_number(v) and 0 <= v <= 1, "a probability, 0 to 1"),
+        "ready": (lambda v: isinstance(v, bool), "true or false"),
+        **dict.fromkeys(("mode", "license", "note", "partner"), (_is_text, "text")),
+        **dict.fromkeys(("input", "recipe", "figures", "exports"), (_is_object, "an object {...}")),
+    }
+
+
+def _one_of(choices: tuple[str, ...]) -> _Rule:
+    return lambda value: value in choices, " or ".join(choices)
+
+
+def _are(value: Any, fits: Callable[[Any], bool], count: int | None = None) -> bool:
+    """Whether a value is a list of values that fit, and of that length if one is given."""
+    return isinstance(value, list | tuple) and count in (None, len(value)) and all(map(fits, value))
+
+
+def _are_names(value: Any, count: int | None) -> bool:
+    return _are(value, _is_text, count)
 
 
 def _is_palette(value: Any) -> bool:
-    colors = value if isinstance(value, list) and len(value) <= 256 else [value]
-    return all(_holds(color, 3, range(256).__contains__) for color in colors)
+    return _are(value, lambda color: _are(color, range(256).__contains__, 3)) and len(value) <= 256
 
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e6  # which NaN is not
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+_INPUT: dict[str, _Rule] = {
+    "mean": (lambda v: _are(v, _is_number, 3), "three numbers: blue, green, red"),
+    "size": (_is_side, "pixels, 1 or more"),
+    "enlarged": (lambda v: v == 0 or _is_side(v), "pixels, 1 or more"),
+}

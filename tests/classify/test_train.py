@@ -128,9 +128,9 @@ def test_a_run_leaves_all_that_it_promises(shapes, tmp_path):
     net, card = from_pretrained(run / "weights")
     assert isinstance(net, ZFNet)
     assert (net.classes, net.size) == (3, 48)
-    assert card["classes"] == ["cross", "disk", "square"]
-    assert card["input"]["enlarged"] == 52
-    (figures,) = card["figures"].values()
+    assert card.classes == ["cross", "disk", "square"]
+    assert card.input["enlarged"] == 52
+    (figures,) = card.figures.values()
     assert figures["top1"] == summary["top1"] == max(r.top1 for r in seen if "top1" in dir(r))
     assert read_image(run / "plots/confusion.png").ndim == 3
     last = load_state(run / "checkpoints/last.pt")["model"]

@@ -207,4 +207,4 @@ def test_the_default_weights_learn_from_recipes_of_their_own():
 
 def test_the_card_of_the_default_weights_has_their_recipe():
     """So that it can be read, and run again."""
-    assert GenerationRecipe.from_json(read_card("chairs")["recipe"]) == CHAIRS_TAUGHT
+    assert GenerationRecipe.from_json(read_card("chairs").recipe) == CHAIRS_TAUGHT

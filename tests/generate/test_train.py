@@ -239,11 +239,11 @@ def test_what_a_run_leaves(run, data):
     assert [e.n for e in events if isinstance(e, Step)] == list(range(1, 9))
     assert [e.n for e in events if isinstance(e, GenerationErrors)] == [3, 6]
     card = read_card(folder / "weights")
-    assert card["architecture"] == "GenerativeNet"
-    assert card["styles"] == list(STYLES)
-    assert card["command"] == "x"
-    assert GenerationRecipe.from_json(card["recipe"]) == TINY
-    (figures,) = card["figures"].values()
+    assert card.architecture == "GenerativeNet"
+    assert card.styles == list(STYLES)
+    assert card.more["command"] == "x"
+    assert GenerationRecipe.from_json(card.recipe) == TINY
+    (figures,) = card.figures.values()
     assert figures == {k: v for k, v in summary.items() if k != "notes"}
     assert summary["views"] == 4
     with Image.open(folder / "plots/drawings.png") as sheet:

@@ -75,9 +75,9 @@ def test_comes_back_bit_for_bit(filled, tmp_path, arguments):
         assert torch.equal(again.state_dict()[key], value)
     x = torch.randn(1, 3, 32, 36)
     assert torch.equal(again(x), net(x))
-    assert {k: card[k] for k in CARD} == CARD
-    assert (card["format"], card["architecture"]) == (1, "DeconvNet")
-    assert card["arguments"] == json.loads(json.dumps(net.arguments))
+    assert (card.classes, card.more) == (CARD["classes"], {"licenses": CARD["licenses"]})
+    assert card.architecture == "DeconvNet"
+    assert card.arguments == json.loads(json.dumps(net.arguments))
 
 
 def test_what_comes_back_can_be_trained(folder):
@@ -93,14 +93,14 @@ def test_the_file_is_plain_safetensors_and_the_card_plain_json(net, folder):
     card = json.loads((folder / "card.json").read_text("utf-8"))
     data = (folder / "model.safetensors").read_bytes()
     assert card["sha256"] == hashlib.sha256(data).hexdigest()
-    assert read_card(folder) == card
+    assert read_card(folder).to_dict() == card
 
 
 def test_what_is_added_to_the_card_is_true(net, tmp_path):
     lies = {"format": 7, "architecture": "VGG", "arguments": {}, "sha256": "0", "note": "kept"}
     _, card = from_pretrained(save_pretrained(net, tmp_path, lies))
-    assert (card["format"], card["architecture"], card["note"]) == (1, "DeconvNet", "kept")
-    assert card["arguments"]["code"] == 5
+    assert (card.architecture, card.note, card.arguments["code"]) == ("DeconvNet", "kept", 5)
+    assert card.to_dict()["format"] == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -193,10 +193,8 @@ FIVE = ((1, 4),) * 5
 def test_an_fcn_comes_back_bit_for_bit(filled, tmp_path, form, learned):
     net = filled(FCN(**{"classes": 3, "trunk": FIVE, "code": 5, "learned": learned, **form}))
     again, card = from_pretrained(save_pretrained(net, tmp_path, CARD))
-    assert (card["architecture"], card["arguments"]) == (
-        "FCN",
-        json.loads(json.dumps(net.arguments)),
-    )
+    assert card.architecture == "FCN"
+    assert card.arguments == json.loads(json.dumps(net.arguments))
     assert type(again) is FCN
     assert not again.training
     for (key, value), (name, parameter) in zip(
@@ -260,13 +258,13 @@ def test_a_failure_in_the_middle_leaves_the_old_files(net, folder, monkeypatch, 
     elif fault == "digest":
         monkeypatch.setattr(weights, "sha256", lambda path: fail(None, path, None))
     else:
-        card["palette"] = np.zeros(3)
+        card["figures"] = {"miou": np.float32(1)}
     with pytest.raises(WeightsError if fault == "card" else OSError):
         save_pretrained(net, folder, card)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
-@pytest.mark.parametrize("value", [np.float32(1), float("nan"), {1, 2}])
+@pytest.mark.parametrize("value", [np.float32(1), {1, 2}])
 def test_a_card_is_plain(net, tmp_path, value):
     with pytest.raises(WeightsError, match="got a card with a value that JSON cannot hold"):
         save_pretrained(net, tmp_path / "new", {"figures": {"miou": value}})
@@ -324,9 +322,9 @@ def test_every_shipped_name_loads():
     for name in list_pretrained():
         net, card = from_pretrained(name)
         if isinstance(net, GenerativeNet):
-            assert len(card["styles"]) == len(card["attribution"]) == net.styles
+            assert len(card.styles) == len(card.more["attribution"]) == net.styles
         else:
-            assert len(card["classes"]) == net.classes
+            assert len(card.classes) == net.classes
 
 
 @pytest.mark.parametrize("place", [0, 200, -1])
@@ -397,7 +395,7 @@ def test_headers_that_promise_too_much_are_refused(folder):
 
 @pytest.mark.parametrize("name", ["format", "architecture", "arguments", "sha256"])
 def test_cards_must_be_whole(folder, name):
-    with pytest.raises(WeightsError, match=rf"card\.json lacks {name}; copy it again"):
+    with pytest.raises(WeightsError, match=rf"the card of .* lacks {name}; copy it again"):
         from_pretrained(rewrite(folder, lambda card: card.pop(name)))
 
 
@@ -423,7 +421,7 @@ def test_cards_must_be_whole(folder, name):
 def test_cards_must_make_sense(folder, change, message):
     base = {"classes": 3, "trunk": TABLE, "code": 5, "size": 16}
     if isinstance(change.get("arguments"), dict):
-        change = {"arguments": base | change["arguments"]}
+        change = {"arguments": base | change["arguments"], "classes": None}
     with pytest.raises(WeightsError, match=message):
         from_pretrained(rewrite(folder, lambda card: card.update(change)))
 
@@ -435,7 +433,7 @@ def test_cards_must_make_sense(folder, change, message):
 )
 def test_cards_must_be_json_objects(folder, data):
     (folder / "card.json").write_bytes(data)
-    with pytest.raises(WeightsError, match=r"card.*card\.json.*copy it again"):
+    with pytest.raises(WeightsError, match=r"the card .*copy it again"):
         from_pretrained(folder)
 
 

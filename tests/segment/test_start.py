@@ -48,8 +48,8 @@ def test_a_run_may_begin_with_other_weights_and_keeps_their_terms(data, start, t
     for name, tensor in old.trunk.state_dict().items():
         torch.testing.assert_close(new.trunk.state_dict()[name], tensor)
     assert new.classes == 3
-    assert card["aggregate"] == "mean"
-    assert card["license"].endswith(f"begun with {start}: research use")
+    assert card.aggregate == "mean"
+    assert card.license.endswith(f"begun with {start}: research use")
 
 
 def test_the_finished_weights_are_a_mean_with_those_of_the_beginning(data, start, tmp_path):
@@ -175,7 +175,8 @@ def test_a_run_goes_on_whatever_became_of_the_weights_of_its_beginning(
         with torch.no_grad():
             for tensor in net.parameters():
                 tensor.add_(1)
-        save_pretrained(net, start, card | {"license": "another", "classes": ["", "owl"]})
+        other = dataclasses.replace(card, license="another", classes=["", "owl"])
+        save_pretrained(net, start, other)
     with pytest.raises(OptionError, match="holds a run already; pass resume=True"):
         train(data, tmp_path / "stopped", recipe)
     train(data, tmp_path / "stopped", recipe, resume=True)

@@ -124,7 +124,7 @@ def test_an_fcn_leaves_the_same_and_its_weights_segment(data, tmp_path, stopped_
     net, card = from_pretrained(tmp_path / "run/weights")
     assert isinstance(net, FCN)
     assert net.at_once
-    assert card["recipe"]["network"] == "FCN"
+    assert card.recipe["network"] == "FCN"
     found = Segmenter.from_pretrained(tmp_path / "run/weights")(read_image(data / "images/0.png"))
     assert found.labels.shape == (40, 52)
     with stopped_at(3) as report:

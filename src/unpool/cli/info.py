@@ -26,7 +26,7 @@ def info(weights: str | None, devices: bool, as_json: bool) -> None:
     from unpool.recipes import RECIPES
 
     if weights is not None:
-        facts = read_card(weights)
+        facts = read_card(weights).to_dict()
     else:
         facts = _versions()
         if devices:
@@ -34,8 +34,9 @@ def info(weights: str | None, devices: bool, as_json: bool) -> None:
         elif not as_json:
             facts["devices"] = "shown with --devices"
         cards = {name: read_card(name) for name in list_pretrained()}
-        about = ("figures", "license")
-        facts["weights"] = {name: {k: card.get(k) for k in about} for name, card in cards.items()}
+        facts["weights"] = {
+            name: {"figures": card.figures, "license": card.license} for name, card in cards.items()
+        }
         facts["recipes"] = list(RECIPES)
     if as_json:
         console.print_json(facts)

@@ -3,17 +3,14 @@
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from unpool.cards import EXPORTED, read_card
+from unpool.cards import EXPORTED, Card, read_card
 from unpool.errors import OptionError, ShapeError, WeightsError, suggest
 from unpool.files import sha256
-from unpool.models.fcn import FCN
-from unpool.models.vgg import Trunk
-from unpool.models.weights import MODELS, Network, fixed_side
+from unpool.models.weights import Network, build_empty
 
 Run = Callable[[Tensor], Tensor]
 
@@ -39,6 +36,7 @@ class Exported:
         dtype: the dtype of the arithmetic.
         classes: the number of score maps.
         size: the design size; None for a network without one.
+        trunk, fc: the trunk and the code layers (None without), on the meta device.
 
     Raises:
         WeightsError: the file or its card is missing, damaged, or of another kind.
@@ -64,22 +62,17 @@ class Exported:
         self.engine = ENGINES[self.format]
         self._require_options(path, precision, device, exact)
         _require_whole(path, self.card, self.format)
-        self._plan = _plan(self.card, path)
-        self.architecture = type(self._plan).__name__
-        self.classes, self.size = self._plan.classes, self._plan.size
+        plan = build_empty(self.card)
+        if not isinstance(plan, Network):
+            raise WeightsError(
+                f"the card of {path} names the architecture {self.card.architecture!r}, which does "
+                "not segment; export a DeconvNet or an FCN"
+            )
+        self._plan, self.architecture = plan, self.card.architecture
+        self.classes, self.size, self.trunk, self.fc = plan.classes, plan.size, plan.trunk, plan.fc
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         require_engine(self.engine, path)
         self._run = _START[self.format](path, self.dtype)
-
-    @property
-    def fc(self) -> nn.Sequential | None:
-        """The code layers, on the meta device; None in a network without them."""
-        return self._plan.fc
-
-    @property
-    def trunk(self) -> Trunk:
-        """The trunk, on the meta device."""
-        return self._plan.trunk
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, classes, H, W), float32, for images (N, 3, H, W) made by `prepare`.
@@ -89,8 +82,8 @@ class Exported:
         """
         x = x.float().contiguous()  # engines take NCHW only
         self.trunk.require_size(x)
-        if isinstance(self._plan, FCN):
-            self._plan(x.to("meta"))  # raises for sizes that its code layers cannot take
+        if self.size is None:
+            self._plan(x.to("meta"))  # raises for sizes that the code layers of an FCN cannot take
         side = fixed_side(self._plan)
         if side is not None and x.shape[2:] != (side, side):
             raise ShapeError(
@@ -121,6 +114,19 @@ class Exported:
             )
 
 
+def fixed_side(model: Network) -> int | None:
+    """The only image side that a network with code layers is exported for; None if any will do.
+
+    It could decode larger images, but was never trained on them.
+    """
+    return model.size if model.fc is not None else None
+
+
+def least_side(model: Network) -> int:
+    """The smallest image side: one cell of the last pooled map."""
+    return int(2 ** len(model.trunk.table))
+
+
 def is_exported(source: object) -> bool:
     """Whether `source` names an exported network rather than weights.
 
@@ -147,28 +153,9 @@ def require_engine(package: str, wanted: object) -> None:
         )
 
 
-def _plan(card: dict[str, Any], path: Path) -> Network:
-    """The network that a card describes, on the meta device."""
-    kind = MODELS.get(card["architecture"])
-    try:
-        with torch.device("meta"):
-            plan = kind(**card["arguments"]) if kind is not None else None
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(
-            f"the card of {path} has arguments that do not fit: {error}; export it again"
-        ) from None
-    if not isinstance(plan, Network):
-        raise WeightsError(
-            f"the card of {path} names the architecture {card['architecture']!r}, which does not "
-            "segment; export a DeconvNet or an FCN"
-        )
-    return plan
-
-
-def _require_whole(path: Path, card: dict[str, Any], kind: str) -> None:
+def _require_whole(path: Path, card: Card, kind: str) -> None:
     """Refuse files whose digests are not those in the card."""
-    exports = card.get("exports")
-    entry = exports.get(kind) if isinstance(exports, dict) else None
+    entry = card.exports.get(kind)
     digests = entry.get("sha256") if isinstance(entry, dict) else None
     if not isinstance(digests, dict) or path.suffix not in digests:
         raise WeightsError(

@@ -6,10 +6,13 @@ those of PyTorch.
 """
 
 import importlib
+import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,15 +21,17 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from unpool import Progress
-from unpool.cards import EXPORTED, find_weights, read_card, settings
+from unpool.cards import EXPORTED, Card, find_weights, read_card
 from unpool.errors import OptionError, WeightsError, suggest
-from unpool.export.graph import least_side, silence, trace
-from unpool.export.runtime import Exported, require_engine
-from unpool.files import atomic, sha256, write_json
-from unpool.models import MEAN_BGR, Network, from_pretrained, prepare
-from unpool.models.weights import fixed_side
+from unpool.export.runtime import Exported, fixed_side, least_side, require_engine
+from unpool.files import atomic, sha256
+from unpool.models.fast import fold
+from unpool.models.vgg import MEAN_BGR, prepare
+from unpool.models.weights import Network, from_pretrained
+from unpool.ops.deconv import as_convolution
 from unpool.vision.images import Pixels, read_image
 from unpool.vision.sizes import resize
 
@@ -112,7 +117,7 @@ def export(
         draft = folder / output.name
         program = trace(model)
         progress(1, total, "writing")
-        with silence():
+        with _silence():
             _WRITE[format](program, draft)
         parts = [draft.with_suffix(ending) for ending in _ENDINGS[format]]
         about: dict[str, Any] = {
@@ -121,19 +126,81 @@ def export(
             "versions": _versions(format),
         }
         # the runtime reads the card, so it is written before the file is verified
-        card = _moved(card, weights, output) | {"exports": {**others, format: about}}
+        card = replace(_moved(card, weights, output), exports={**others, format: about})
         written = draft.with_suffix(".card.json")
-        write_json(written, card)
+        card.write(written)
         progress(2, total, "verifying")
-        checked = _verify(model, draft, settings(card, model.classes, weights))
-        about["verified"] = checked
-        write_json(written, card)
+        about["verified"] = checked = _verify(model, draft, card)
+        card.write(written)
         size = sum(part.stat().st_size for part in parts)
         _keep([written, *parts], output.parent)
     progress(3, total, "done")
     beside = output.with_suffix(".card.json")
     numbers = size, checked["images"], checked["pixels"], checked["different"]
     return Written(str(output), str(beside), format, str(weights), about["input"], *numbers)
+
+
+def trace(model: Network) -> ExportedProgram:
+    """Trace a network into a graph: batch norm folded, switches in the phase form.
+
+    Args:
+        model: a trained network; it is not changed.
+
+    Returns:
+        A program for any number of images (N, 3, H, W), float32, as `prepare` makes them. H and W
+        are free, unless the network has code layers: see `fixed_side`.
+    """
+    net = fold(model).requires_grad_(False)
+    net.trunk.form = "phase"
+    _replace_deconvolutions(net)
+    for weight in net.parameters():  # engines expect contiguous weights
+        weight.data = weight.data.clone(memory_format=torch.contiguous_format)
+    side, least = fixed_side(model), least_side(model)
+    axes = [0] if side is not None else [0, 2, 3]
+    # an odd example size, so that the tracer does not specialize on divisibility
+    height, width = (side, side) if side is not None else (2 * least + 11, 3 * least + 5)
+    with torch.no_grad(), _silence():
+        free = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
+        program = torch.export.export(
+            net, (torch.zeros(2, 3, height, width),), dynamic_shapes=(free,)
+        )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names files of this machine
+    for symbol, bounds in program.range_constraints.items():
+        if bounds.lower > least:  # the tracer excludes maps of a single cell, which work too
+            program.range_constraints[symbol] = type(bounds)(least, bounds.upper)
+    program.example_inputs = None  # they would be pickled into the file
+    return program
+
+
+def _replace_deconvolutions(net: nn.Module) -> None:
+    """Replace deconvolutions of stride 1 by the equal convolutions, which engines run faster."""
+    for name, layer in net.named_children():
+        _replace_deconvolutions(layer)
+        if not isinstance(layer, nn.ConvTranspose2d) or layer.stride != (1, 1):
+            continue
+        kernel, padding = layer.kernel_size[0], layer.padding[0]
+        if padding == 0:  # fc6-deconv: as a convolution it would mostly see zeros
+            continue
+        assert isinstance(padding, int)
+        convolution = nn.Conv2d(
+            layer.in_channels, layer.out_channels, kernel, padding=kernel - 1 - padding
+        )
+        convolution.weight = nn.Parameter(as_convolution(layer.weight), requires_grad=False)
+        convolution.bias = layer.bias
+        net._modules[name] = convolution
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Suppress the warnings and logs of the exporters, none of which a user can act on."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager
@@ -169,14 +236,14 @@ def _format(output: Path, format: str | None) -> str:
     return implied
 
 
-def _require_network(model: nn.Module, card: dict[str, Any], weights: object, format: str) -> None:
+def _require_network(model: nn.Module, card: Card, weights: object, format: str) -> None:
     if not isinstance(model, Network):
         raise WeightsError(
             f"got {weights}, a {type(model).__name__}, which does not segment; give the weights of "
             "a DeconvNet or an FCN"
         )
-    if not card.get("ready", True):
-        raise WeightsError(f"got {weights}, a {card.get('note', 'network still to be trained')}")
+    if not card.ready:
+        raise WeightsError(f"got {weights}, a {card.note or 'network still to be trained'}")
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     if format != "torch-export" and size >= LARGEST:
         raise OptionError(
@@ -185,7 +252,7 @@ def _require_network(model: nn.Module, card: dict[str, Any], weights: object, fo
         )
 
 
-def _require_target(output: Path, format: str, card: dict[str, Any]) -> dict[str, Any]:
+def _require_target(output: Path, format: str, card: Card) -> dict[str, Any]:
     """Refuse to overwrite files; return the entries of other formats in an existing card."""
     for ending in _ENDINGS[format]:
         if (part := output.with_suffix(ending)).exists():
@@ -194,15 +261,14 @@ def _require_target(output: Path, format: str, card: dict[str, Any]) -> dict[str
     if not path.exists():
         return {}
     there = read_card(path)
-    exports = there.get("exports")
-    if not isinstance(exports, dict) or there["sha256"] != card["sha256"]:
+    if not there.exports or there.sha256 != card.sha256:
         raise OptionError(
             f"got {output}, but {path} is there already, of other weights; choose another name"
         )
-    return {k: v for k, v in exports.items() if k != format}
+    return {k: v for k, v in there.exports.items() if k != format}
 
 
-def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+def _write_onnx(program: ExportedProgram, path: Path) -> None:
     *_, image = (node for node in program.graph.nodes if node.op == "placeholder")
     shape = image.meta["val"].shape
     torch.onnx.export(
@@ -217,7 +283,7 @@ def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
     )
 
 
-def _write_openvino(program: torch.export.ExportedProgram, path: Path) -> None:
+def _write_openvino(program: ExportedProgram, path: Path) -> None:
     import openvino
 
     onnx = path.with_suffix(".onnx")
@@ -228,7 +294,7 @@ def _write_openvino(program: torch.export.ExportedProgram, path: Path) -> None:
     onnx.unlink()
 
 
-def _write_torch(program: torch.export.ExportedProgram, path: Path) -> None:
+def _write_torch(program: ExportedProgram, path: Path) -> None:
     torch.export.save(program, path)
 
 
@@ -246,11 +312,10 @@ def _versions(format: str) -> dict[str, str]:
     return {name: str(importlib.import_module(name).__version__) for name in names}
 
 
-def _moved(card: dict[str, Any], weights: str | Path, output: Path) -> dict[str, Any]:
+def _moved(card: Card, weights: str | Path, output: Path) -> Card:
     """The card with a relative path to a partner rewritten for the folder of the output."""
-    partner = card.get("partner")
-    if isinstance(partner, str) and (folder := find_weights(weights) / partner).is_dir():
-        return {**card, "partner": Path(os.path.relpath(folder, output.parent)).as_posix()}
+    if card.partner and (folder := find_weights(weights) / card.partner).is_dir():
+        return replace(card, partner=Path(os.path.relpath(folder, output.parent)).as_posix())
     return card
 
 
@@ -264,7 +329,7 @@ def _keep(parts: list[Path], folder: Path) -> None:
 # ---- verification --------------------------------------------------------------------------------
 
 
-def _verify(model: Network, path: Path, options: dict[str, Any]) -> dict[str, int]:
+def _verify(model: Network, path: Path, card: Card) -> dict[str, int]:
     """Compare the labels of the file with those of PyTorch, fp32, on some images.
 
     Returns:
@@ -275,8 +340,8 @@ def _verify(model: Network, path: Path, options: dict[str, Any]) -> dict[str, in
     """
     exported = _load(path)
     photos = pixels = different = 0
-    for images in _batches(model, options.get("long_side", 320)):
-        x = prepare(torch.from_numpy(images), options.get("mean", MEAN_BGR))
+    for images in _batches(model, card.long_side or 320):
+        x = prepare(torch.from_numpy(images), card.mean or MEAN_BGR)
         labels = _labels(model, x)
         differs = labels != _labels(exported, x)
         photos, pixels = photos + len(images), pixels + labels.numel()

@@ -120,9 +120,8 @@ def load_previous(recipe: GenerationRecipe, field: str, source: str) -> Generato
         raise WeightsError(
             f"{field} of the recipe {recipe.name}: {error}; {first}set {cure}"
         ) from None
-    before = read_card(source).get("recipe")
-    held = before.get("held_out") if isinstance(before, dict) else None
-    seen = [n for n in recipe.held_out if not isinstance(held, list) or n not in held]
+    held = read_card(source).held_out
+    seen = [n for n in recipe.held_out if n not in held]
     if seen:
         raise WeightsError(
             f"{field} of the recipe {recipe.name}: {source} may have been trained on the azimuths "

@@ -91,25 +91,16 @@ class Generator:
         net, card = from_pretrained(source)
         if not isinstance(net, GenerativeNet):
             raise WeightsError(
-                f"got {source}, weights of a {card['architecture']}, which generates no images; "
+                f"got {source}, weights of a {card.architecture}, which generates no images; "
                 "use weights of a GenerativeNet, such as chairs"
             )
-        styles = card.get("styles") or [f"style {i}" for i in range(net.styles)]
-        names = [str(style) for style in styles] if isinstance(styles, list) else []
-        if not net.styles == len(names) == len(set(names)):
-            raise WeightsError(
-                f"got styles {str(styles)[:60]} in the card of {source}; wanted {net.styles} "
-                "different names: correct card.json, or copy the weights again"
-            )
-        elevations = card.get("elevations", [20.0, 30.0])
-        degrees = isinstance(elevations, list) and all(type(e) in (int, float) for e in elevations)
-        if not (elevations and degrees):
-            raise WeightsError(
-                f"got elevations {str(elevations)[:60]} in the card of {source}; wanted degrees, "
-                "such as [20, 30]"
-            )
-        ranges = _ranges(card.get("recipe"))
-        return cls(net, names, elevations=elevations, ranges=ranges, device=device)
+        return cls(
+            net,
+            card.styles or [f"style {i}" for i in range(net.styles)],
+            elevations=card.elevations or (20.0, 30.0),
+            ranges=_ranges(card.recipe),
+            device=device,
+        )
 
     def view(
         self,
@@ -341,7 +332,7 @@ def _encode_transformation(transformation: Any, count: int) -> Tensor:
     return vector
 
 
-def _ranges(recipe: Any) -> Ranges | None:
+def _ranges(recipe: dict[str, Any]) -> Ranges | None:
     """The ranges at the end of training, from the recipe of a card; None if it has none."""
     try:
         values = {name: float(recipe[name]) for name in Ranges._fields}

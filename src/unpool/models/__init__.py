@@ -1,11 +1,10 @@
 """The networks, written as tables of layers, and their weights."""
 
 from unpool.cards import list_pretrained
-from unpool.models.classifiers import VGG, AlexNet, Classifier, ZFNet
+from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from unpool.models.deconvnet import DeconvNet
 from unpool.models.fcn import FCN
 from unpool.models.generator import GenerativeNet, encode_view
-from unpool.models.squeezenet import SqueezeNet
 from unpool.models.vgg import MEAN_BGR, TRUNKS, Table, Trunk, prepare, trunk_table
 from unpool.models.weights import (
     MODELS,

@@ -9,16 +9,18 @@ product. Weights are stored channels-last. One mechanism serves all networks: it
 import copy
 import warnings
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unpool.models.weights import Network
 from unpool.ops.deconv import as_convolution
 
-Net = TypeVar("Net", bound=Network)
+if TYPE_CHECKING:
+    from unpool.models.weights import Network
+
+Net = TypeVar("Net", bound="Network")
 
 CHECKED = 16
 """The number of output channels of a layer that are checked."""

@@ -1,13 +1,11 @@
 """Weights on disk: a folder of `model.safetensors` and `card.json`.
 
-The card says what the weights are: architecture and arguments, class names, palette, input
-normalization, recipe, data and licenses, the command, the measured figures, and the sha256 of the
-tensors. Nothing is ever unpickled except plain tensors (`weights_only=True`).
+Nothing is ever unpickled except plain tensors (`weights_only=True`).
 """
 
-import json
 import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from unpool.cards import find_weights, read_card
+from unpool.cards import Card, find_weights, read_card
 from unpool.errors import OptionError, WeightsError
 from unpool.files import atomic, sha256
-from unpool.models.classifiers import VGG, AlexNet, Classifier, ZFNet
+from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from unpool.models.deconvnet import DeconvNet
 from unpool.models.fcn import FCN, Interpolation
 from unpool.models.generator import GenerativeNet
-from unpool.models.squeezenet import SqueezeNet
 from unpool.models.vgg import MEAN_BGR
 
 Network = DeconvNet | FCN
@@ -56,15 +53,15 @@ def fixed_side(model: Network) -> int | None:
 
 
 def save_pretrained(
-    model: nn.Module, folder: str | Path, card: dict[str, Any], *, int8: bool = False
+    model: nn.Module, folder: str | Path, card: Card | Mapping[str, Any], *, int8: bool = False
 ) -> Path:
     """Write a model's weights and card, so that `from_pretrained` rebuilds it.
 
     Args:
         model: one of `MODELS`.
         folder: made if it is missing; both files are replaced, or neither.
-        card: what is to be said besides `format`, `architecture`, `arguments` (of the constructor)
-            and `sha256`, which are added; plain values, as in JSON.
+        card: a card or its entries, plain values as in JSON. `format`, `architecture`,
+            `arguments` and `sha256` are filled in.
         int8: store every filter but those of interpolation as int8 with a scale for each output
             channel, a quarter of the size; the loaded weights are the rounded ones.
 
@@ -72,7 +69,13 @@ def save_pretrained(
         The folder.
 
     Raises:
-        WeightsError: a class that is not in `MODELS`, or a card that JSON cannot hold.
+        WeightsError: a class that is not in `MODELS`, or an entry that cannot be used.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> _ = save_pretrained(FCN(2, ((1, 4),) * 3, 8), folder, {"classes": ["ground", "cat"]})
+    >>> from_pretrained(folder)[1].classes
+    ['ground', 'cat']
     """
     folder, architecture = Path(folder), type(model).__name__
     if not isinstance(model, _Saved) or type(model) is not MODELS.get(architecture):
@@ -80,19 +83,16 @@ def save_pretrained(
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if int8:
         tensors = _quantize(model, tensors)
-    known = {"format": 1, "architecture": architecture, "arguments": model.arguments}
+    entries = dict(card.to_dict() if isinstance(card, Card) else card)
+    entries |= {"format": 1, "architecture": architecture, "arguments": model.arguments}
     with atomic(folder / "card.json") as card_file, atomic(folder / _TENSORS) as tensor_file:
         save_file(tensors, tensor_file, metadata={"format": "pt"})
-        known["sha256"] = sha256(tensor_file)
-        try:
-            text = json.dumps({**known, **card, **known}, indent=1, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise WeightsError(f"got a card with a value that JSON cannot hold: {error}") from None
-        card_file.write_text(text + "\n", encoding="utf-8")
+        entries["sha256"] = sha256(tensor_file)
+        Card.from_dict(entries, folder).write(card_file)
     return folder
 
 
-def from_pretrained(source: str | Path) -> tuple[Any, dict[str, Any]]:
+def from_pretrained(source: str | Path) -> tuple[Any, Card]:
     """Rebuild a saved model.
 
     Args:
@@ -114,12 +114,12 @@ def from_pretrained(source: str | Path) -> tuple[Any, dict[str, Any]]:
         raise WeightsError(
             f"found {folder}/card.json but cannot read {_TENSORS} ({error.strerror}); copy both"
         ) from None
-    if digest != card["sha256"]:
+    if digest != card.sha256:
         raise WeightsError(
-            f"{path} has sha256 {digest[:12]}… but its card says {card['sha256'][:12]}…; the file "
+            f"{path} has sha256 {digest[:12]}… but its card says {card.sha256[:12]}…; the file "
             "is damaged or belongs to another card: copy both again"
         )
-    model, tensors = _build(card, folder), _read_tensors(path)
+    model, tensors = build_empty(card), _read_tensors(path)
     _require_fit(model, tensors, path)
     model.load_state_dict({k: _as_fp32(v) for k, v in tensors.items()}, assign=True)
     return model.eval(), card
@@ -241,19 +241,25 @@ def _to_bgr(first: dict[str, Tensor]) -> None:
     first["weight"] = weight.flip(1)
 
 
-def _build(card: dict[str, Any], folder: Path) -> nn.Module:
-    kind = MODELS.get(card["architecture"])
+def build_empty(card: Card) -> Any:
+    """The network that a card describes, on the meta device: without memory for its weights.
+
+    Raises:
+        WeightsError: the architecture is unknown, or its arguments do not fit.
+    """
+    kind = MODELS.get(card.architecture)
     if kind is None:
         raise WeightsError(
-            f"the card in {folder} names the architecture {card['architecture']!r}; this version "
+            f"the card of {card.path} names the architecture {card.architecture!r}; this version "
             f"knows {', '.join(MODELS)}"
         )
     try:
         with torch.device("meta"):
-            model = kind(**card["arguments"])
+            return kind(**card.arguments)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"the card in {folder} has arguments that do not fit: {error}") from None
-    return model
+        raise WeightsError(
+            f"the card of {card.path} has arguments that do not fit: {error}; copy it again"
+        ) from None
 
 
 def _require_fit(module: nn.Module, tensors: dict[str, Tensor], source: object) -> None:

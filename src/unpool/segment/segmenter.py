@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from unpool import Progress
-from unpool.cards import AGGREGATIONS, MODES, settings
+from unpool.cards import AGGREGATIONS, MODES
 from unpool.devices import bf16_pays, find_device, require_bf16
 from unpool.errors import OptionError, ShapeError, WeightsError, require_choice, require_known
 from unpool.export.runtime import Exported, is_exported
@@ -122,17 +122,17 @@ class Segmenter(BaseSegmenter):
         if is_exported(source):
             names = [name for name in ("device", "precision", "exact") if name in options]
             exported = Exported(source, **{name: options.pop(name) for name in names})
-            given = settings(exported.card, exported.classes, source)
+            given = exported.card.segmentation(exported.classes)
             return cls(exported, **{**given, **options})
         model, card = from_pretrained(source)
         if not isinstance(model, Network):
             raise WeightsError(
-                f"got {source}, weights of a {card['architecture']}, which classifies whole "
+                f"got {source}, weights of a {card.architecture}, which classifies whole "
                 "images; take weights of a DeconvNet or an FCN"
             )
-        if not card.get("ready", True):
-            raise WeightsError(f"got {source}, a {card.get('note', 'network still to be trained')}")
-        return cls(model, **{**settings(card, model.classes, source), **options, "consume": True})
+        if not card.ready:
+            raise WeightsError(f"got {source}, a {card.note or 'network still to be trained'}")
+        return cls(model, **{**card.segmentation(model.classes), **options, "consume": True})
 
     def predict(
         self,

@@ -2,12 +2,12 @@
 
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from unpool.cards import settings
+from unpool.cards import Card
 from unpool.errors import OptionError, WeightsError
 from unpool.models import Network, from_pretrained, load_vgg
 from unpool.recipes.segment import SegmentationRecipe
@@ -18,7 +18,7 @@ from unpool.training.run import load_state, save_state
 class WarmStart(NamedTuple):
     """The initial weights as far as the end of a run needs them."""
 
-    card: dict[str, Any]  #: their card; empty without a warm start
+    card: Card | None  #: their card; None without a warm start
     tensors: dict[str, Tensor]  #: by name; empty without weight averaging
 
 
@@ -42,11 +42,10 @@ def warm_start(
         OptionError: weights that do not fit, or cannot be averaged.
         WeightsError: weights that are missing or cannot be read.
     """
-    start = WarmStart({}, {})
+    start = WarmStart(None, {})
     if recipe.start is not None:
         trained, card = from_pretrained(recipe.start)
         transfer_weights(learner.net, trained)
-        settings(card, trained.classes, recipe.start)  # raises if a value cannot be used
         start = WarmStart(card, {})
         if recipe.average_with_start:
             if trunk_weights is not None:
@@ -54,7 +53,7 @@ def warm_start(
                     "got weights for the trunk, but the result is averaged with those of start; "
                     "leave trunk_weights out, or set average_with_start=0"
                 )
-            _require_alike(learner.net, trained, card.get("classes") or [], classes)
+            _require_alike(learner.net, trained, card.classes or [], classes)
             start = WarmStart(card, trained.state_dict())
     if trunk_weights is not None:
         load_vgg(learner.net, trunk_weights, trunk_inputs)
@@ -69,8 +68,8 @@ def store_start(path: Path, recipe: SegmentationRecipe, start: WarmStart) -> Non
     Raises:
         TrainingError: they cannot be written.
     """
-    if recipe.start is not None:
-        save_state(path, {"model": start.tensors, "card": start.card})
+    if start.card is not None:
+        save_state(path, {"model": start.tensors, "card": start.card.to_dict()})
 
 
 def read_start(path: Path, recipe: SegmentationRecipe, net: Network) -> WarmStart:
@@ -80,7 +79,7 @@ def read_start(path: Path, recipe: SegmentationRecipe, net: Network) -> WarmStar
         WeightsError: they are missing, cannot be read, or belong to another run.
     """
     if recipe.start is None:
-        return WarmStart({}, {})
+        return WarmStart(None, {})
     cure = "put back a copy, or start a new run in another folder"
     if not path.exists():
         raise WeightsError(f"{path} is missing, the initial weights of the run; {cure}")
@@ -88,7 +87,7 @@ def read_start(path: Path, recipe: SegmentationRecipe, net: Network) -> WarmStar
     wanted = _shapes(net.state_dict()) if recipe.average_with_start else {}
     if "card" not in state or _shapes(state["model"]) != wanted:
         raise WeightsError(f"{path} does not hold the initial weights of the run; {cure}")
-    return WarmStart(state["card"], state["model"])
+    return WarmStart(Card.from_dict(state["card"], path), state["model"])
 
 
 def transfer_weights(net: Network, trained: object) -> None:

@@ -137,7 +137,7 @@ class SegmentationTask(task.Task[crops.Batch]):
         set_mode(self.objective.learner, recipe.phases[-1].stages, recipe)
         estimate_statistics(net, stream, recipe.statistics_passes, recipe.bf16)
         distributed.copy_from_first(run.learner)
-        card = self._card(self.start.card, command)
+        card = self._card(self.start, command)
         run.save_weights(net, card)
         weights, device = run.folder / "weights", str(self.objective.device)
         segmenter = Segmenter.from_pretrained(weights, device=device)
@@ -159,19 +159,19 @@ class SegmentationTask(task.Task[crops.Batch]):
             **{name.replace("_", " "): summary[name] for name in others},
         }
 
-    def _card(self, started: dict[str, Any], command: str) -> dict[str, Any]:
-        """The model card without its figures; `started` is the card of the initial weights."""
+    def _card(self, start: WarmStart, command: str) -> dict[str, Any]:
+        """The model card without its figures."""
         recipe, data = self.recipe, self.learn
         terms = "the terms of the data and of the trunk's weights apply"
-        if started:
-            terms = f"{terms}; begun with {recipe.start}: {started.get('license', 'terms unknown')}"
+        if start.card is not None:
+            terms = f"{terms}; begun with {recipe.start}: {start.card.license or 'terms unknown'}"
         return {
             "classes": data.classes,
             "palette": voc_palette()[: len(data.classes)].tolist(),
             "input": {"order": "BGR", "range": "0..255 minus mean", "mean": list(MEAN_BGR)},
             "long_side": recipe.long_side,
             "mode": "whole",
-            "aggregate": started.get("aggregate", recipe.aggregate),
+            "aggregate": (start.card and start.card.aggregate) or recipe.aggregate,
             "presence_threshold": recipe.presence_threshold,
             "recipe": recipe.to_json(),
             "data": f"{data.root.name} {data.split}, {len(data.samples)} images",

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from unpool import Progress
-from unpool.cards import settings
 from unpool.devices import find_device
 from unpool.errors import ImageError, OptionError, WeightsError, suggest
 from unpool.models.classifiers import Classifier
@@ -251,23 +250,13 @@ def _from_weights(source: str | Path) -> tuple[nn.Module, Preprocessing, tuple[s
             f"got {source}, a network that generates images and takes none; look into it with "
             "`unpool generate unit`, `mask` or `filters`"
         )
-    card = {name: value for name, value in card.items() if name != "mode"}  # not used here
-    known = settings(card, model.classes, source)
-    sides = card.get("input")
-    sides = sides if isinstance(sides, dict) else {}
-    size = sides.get("size") or getattr(model, "size", None) or 224
-    enlarged = sides.get("enlarged")
+    size = card.input.get("size") or getattr(model, "size", None) or 224
+    enlarged = card.input.get("enlarged")
     if enlarged is None and not isinstance(model, Classifier):  # segments the whole square
         enlarged = size
-    if any(type(side) is not int or side < 1 for side in (size, enlarged or 1)):
-        raise WeightsError(
-            f"got size {size} and enlarged {enlarged} in the card of {source}; wanted pixels, 1 or "
-            "more: correct card.json, or copy the weights again"
-        )
-    enlarged = max(size, enlarged or 0) if enlarged else 0
-    mean = tuple(known.get("mean", MEAN_BGR))
-    preprocessing = Preprocessing(size, enlarged, mean, (1.0,), "BGR", 255)
-    return model, preprocessing, tuple(known["classes"])
+    enlarged = max(size, enlarged) if enlarged else 0
+    preprocessing = Preprocessing(size, enlarged, card.mean or MEAN_BGR, (1.0,), "BGR", 255)
+    return model, preprocessing, tuple(card.class_names(model.classes))
 
 
 # ---- models from a user's code -------------------------------------------------------------------

@@ -162,10 +162,8 @@ def compare(job: Job, data: Path) -> None:
     from unpool.rendering.dataset import AZIMUTHS, open_chairs, read_views
     from unpool.vision.images import write_image
 
-    recipe = read_card(job.weights).get("recipe")
-    held = recipe.get("held_out") if isinstance(recipe, dict) else None
-    known = range(len(AZIMUTHS))
-    if not (isinstance(held, list) and held and all(type(n) is int and n in known for n in held)):
+    held = read_card(job.weights).held_out
+    if not held or not set(held) <= set(range(len(AZIMUTHS))):
         raise OptionError(
             f"the card of {job.weights} names no azimuths that were held out; use other weights"
         )
