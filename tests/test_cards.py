@@ -104,7 +104,7 @@ def test_azimuths_that_were_held_out():
     ("entries", "message"),
     [
         ({"classes": ["a"]}, "got classes .*'a'.* wanted 2 names"),
-        ({"styles": ["a", "a"]}, "wanted different names"),
+        ({"styles": ["a", "a"]}, "wanted a list of different names"),
         ({"elevations": []}, r"wanted degrees, such as \[20, 30\]"),
         ({"aggregate": "median"}, "got aggregate median .*; wanted max or mean"),
         ({"ready": "yes"}, "wanted true or false"),

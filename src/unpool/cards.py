@@ -262,11 +262,11 @@ def _rules(arguments: dict[str, Any]) -> dict[str, _Rule]:
     """The rules of all entries, for a network with these arguments of its constructor."""
     classes, styles = arguments.get("classes"), arguments.get("styles")
     return {
-        "classes": (lambda v: _are_names(v, classes), f"{classes or 'different'} names"),
+        "classes": (lambda v: _are_names(v, classes), f"{classes or 'a list of'} names"),
         "palette": (_is_palette, "up to 256 colors [red, green, blue], 0 to 255"),
         "styles": (
             lambda v: _are_names(v, styles) and len(set(v)) == len(v),
-            f"{styles or ''} different names",
+            f"{styles or 'a list of'} different names",
         ),
         "elevations": (lambda v: bool(v) and _are(v, _is_number), "degrees, such as [20, 30]"),
         "long_side": (_is_side, "pixels, 1 or more"),

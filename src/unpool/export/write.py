@@ -108,15 +108,14 @@ def export(
     format = _format(output, format)
     for package in _NEEDS[format]:
         require_engine(package, f"format {format}")
-    total = 3
-    progress(0, total, "tracing")
+    progress(0, 3, "tracing")
     model, card = from_pretrained(weights)
     _require_network(model, card, weights, format)
     others = _require_target(output, format, card)
     with _drafts(output) as folder:
         draft = folder / output.name
         program = trace(model)
-        progress(1, total, "writing")
+        progress(1, 3, "writing")
         with _silence():
             _WRITE[format](program, draft)
         parts = [draft.with_suffix(ending) for ending in _ENDINGS[format]]
@@ -129,12 +128,12 @@ def export(
         card = replace(_moved(card, weights, output), exports={**others, format: about})
         written = draft.with_suffix(".card.json")
         card.write(written)
-        progress(2, total, "verifying")
+        progress(2, 3, "verifying")
         about["verified"] = checked = _verify(model, draft, card)
         card.write(written)
         size = sum(part.stat().st_size for part in parts)
         _keep([written, *parts], output.parent)
-    progress(3, total, "done")
+    progress(3, 3, "done")
     beside = output.with_suffix(".card.json")
     numbers = size, checked["images"], checked["pixels"], checked["different"]
     return Written(str(output), str(beside), format, str(weights), about["input"], *numbers)
@@ -294,11 +293,11 @@ def _write_openvino(program: ExportedProgram, path: Path) -> None:
     onnx.unlink()
 
 
-def _write_torch(program: ExportedProgram, path: Path) -> None:
-    torch.export.save(program, path)
-
-
-_WRITE = {"onnx": _write_onnx, "openvino": _write_openvino, "torch-export": _write_torch}
+_WRITE: dict[str, Callable[[ExportedProgram, Path], None]] = {
+    "onnx": _write_onnx,
+    "openvino": _write_openvino,
+    "torch-export": torch.export.save,
+}
 
 
 def _sizes(model: Network) -> str:
@@ -330,14 +329,7 @@ def _keep(parts: list[Path], folder: Path) -> None:
 
 
 def _verify(model: Network, path: Path, card: Card) -> dict[str, int]:
-    """Compare the labels of the file with those of PyTorch, fp32, on some images.
-
-    Returns:
-        The numbers of images, of pixels, and of pixels whose labels are different.
-
-    Raises:
-        WeightsError: too many labels are different.
-    """
+    """Compare the labels of the file with those of PyTorch, fp32; counts images and pixels."""
     exported = _load(path)
     photos = pixels = different = 0
     for images in _batches(model, card.long_side or 320):

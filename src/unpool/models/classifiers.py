@@ -1,4 +1,4 @@
-"""Classification networks, for deconvnets to visualize: AlexNet, ZFNet and VGG.
+"""Classification networks, for deconvnets to visualize: AlexNet, ZFNet, VGG and SqueezeNet.
 
 Each has two `nn.Sequential` to slice, `features` and `classifier`. Layers are named as in the
 papers: `features.conv1`, `features.pool5`, `classifier.fc6` ...
@@ -7,7 +7,7 @@ papers: `features.conv1`, `features.pool5`, `classifier.fc6` ...
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +23,8 @@ class Classifier(nn.Module):
         features: convolutions and pooling.
         classifier: the layers from their maps to the scores.
         size: design size, the side of images in pixels.
-        arguments: the constructor's arguments as plain values, `classes` among them.
+        arguments: the constructor's, as plain values; they build the network again.
         fixed: whether it takes only images of that size.
-
-    Raises:
-        OptionError: the size is too small for the last pooling.
     """
 
     mean = MEAN_BGR
@@ -43,15 +40,17 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.features, self.classifier = features, classifier
-        self.size, self.fixed, self.least = size, fixed, _least(features)
+        self.size, self.fixed = size, fixed
+        self.least = next(n for n in range(1, 2**20) if _side(features, n) > 0)
+        if size < self.least:
+            raise OptionError(
+                f"got size={size}, too small for the last pooling; wanted {self.least} or more"
+            )
         self.classes: int = arguments["classes"]
-        self._arguments = arguments
+        self.arguments = arguments
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, classes) for images (N, 3, H, W).
-
-        Args:
-            x: from `prepare`, with the network's `mean`.
+        """Logits (N, classes) for images (N, 3, H, W), from `prepare` with the network's `mean`.
 
         Raises:
             ShapeError: the images have another size, or are too small.
@@ -66,35 +65,23 @@ class Classifier(nn.Module):
             )
         return self.classifier(self.features(x))  # (N, C, h, w) -> (N, classes)
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments that build this network again, as plain values."""
-        return dict(self._arguments)
 
+_Table = tuple[tuple[int, int, int, int, tuple[str, ...]], ...]
+"""A row per convolution: kernel, stride, padding, groups, and the layers after its ReLU."""
 
-class _Stage(NamedTuple):
-    """A convolution of AlexNet or ZFNet, and the layers after its ReLU."""
-
-    kernel: int
-    stride: int
-    pad: int
-    groups: int
-    then: tuple[str, ...] = ()
-
-
-_ALEXNET = (
-    _Stage(11, 4, 0, 1, ("norm", "pool")),
-    _Stage(5, 1, 2, 2, ("norm", "pool")),
-    _Stage(3, 1, 1, 1),
-    _Stage(3, 1, 1, 2),
-    _Stage(3, 1, 1, 2, ("pool",)),
+_ALEXNET: _Table = (
+    (11, 4, 0, 1, ("norm", "pool")),
+    (5, 1, 2, 2, ("norm", "pool")),
+    (3, 1, 1, 1, ()),
+    (3, 1, 1, 2, ()),
+    (3, 1, 1, 2, ("pool",)),
 )
-_ZFNET = (
-    _Stage(7, 2, 1, 1, ("pool", "norm")),
-    _Stage(5, 2, 0, 1, ("pool", "norm")),
-    _Stage(3, 1, 1, 1),
-    _Stage(3, 1, 1, 1),
-    _Stage(3, 1, 1, 1, ("pool",)),
+_ZFNET: _Table = (
+    (7, 2, 1, 1, ("pool", "norm")),
+    (5, 2, 0, 1, ("pool", "norm")),
+    (3, 1, 1, 1, ()),
+    (3, 1, 1, 1, ()),
+    (3, 1, 1, 1, ("pool",)),
 )
 _WIDTHS = (96, 256, 384, 384, 256)
 
@@ -110,8 +97,8 @@ class AlexNet(Classifier):
         classes: number of scores.
         widths: number of maps of conv1 to conv5, even: conv2, conv4 and conv5 have two groups.
         code: width of fc6 and fc7; None omits them.
-        size: side of images in pixels. The paper's 224 would give maps of 54, 26, 12 and 5; the
-            227 of the authors' code gives the map sizes stated in the paper.
+        size: side of images in pixels. 227, as in the authors' code, gives the map sizes stated in
+            the paper; its 224 would not.
         dropout: dropout of fc6 and fc7 in training.
 
     Raises:
@@ -132,7 +119,9 @@ class AlexNet(Classifier):
         size: int = 227,
         dropout: float = 0.5,
     ) -> None:
-        arguments = check_arguments(classes, widths, code, size, dropout)
+        arguments = _checked(
+            classes=classes, widths=[*widths], code=code, size=size, dropout=dropout
+        )
         if any(width % 2 for width in widths):
             raise OptionError(f"got widths {list(widths)}; those of an AlexNet are even numbers")
         super().__init__(*_stages(_ALEXNET, arguments), size, arguments)
@@ -152,12 +141,10 @@ class ZFNet(Classifier):
     parameters, so these are Krizhevsky's.
 
     Args:
-        classes: number of scores.
+        classes, code, dropout: as of `AlexNet`.
         widths: number of maps of conv1 to conv5; (96, 256, 512, 1024, 512) is the paper's larger
             network.
-        code: width of fc6 and fc7; None omits them.
         size: side of images in pixels, from 47 up.
-        dropout: dropout of fc6 and fc7 in training.
 
     Raises:
         OptionError: an argument is out of range.
@@ -177,7 +164,9 @@ class ZFNet(Classifier):
         size: int = 224,
         dropout: float = 0.5,
     ) -> None:
-        arguments = check_arguments(classes, widths, code, size, dropout)
+        arguments = _checked(
+            classes=classes, widths=[*widths], code=code, size=size, dropout=dropout
+        )
         super().__init__(*_stages(_ZFNET, arguments), size, arguments)
         initialize(self, 0.01)
 
@@ -188,11 +177,9 @@ class VGG(Classifier):
     `load_vgg` loads trained weights.
 
     Args:
-        classes: number of scores.
+        classes, code, dropout: as of `AlexNet`.
         trunk: "vgg11" to "vgg19", or a table of (layers, channels) rows.
-        code: width of fc6 and fc7; None omits them.
         size: side of images in pixels.
-        dropout: dropout of fc6 and fc7 in training.
 
     Raises:
         OptionError: an argument is out of range.
@@ -213,9 +200,7 @@ class VGG(Classifier):
         dropout: float = 0.5,
     ) -> None:
         table = trunk_table(trunk)
-        widths = [width for _, width in table]
-        arguments = check_arguments(classes, widths, code, size, dropout)
-        del arguments["widths"]
+        arguments = _checked(classes=classes, code=code, size=size, dropout=dropout)
         arguments["trunk"] = trunk_argument(table)
         features, channels = OrderedDict[str, nn.Module](), 3
         for stage, (layers, width) in enumerate(table, 1):
@@ -230,14 +215,9 @@ class VGG(Classifier):
 
 
 class Fire(nn.Module):
-    """A Fire module: a 1 x 1 convolution that squeezes, then 1 x 1 and 3 x 3 in parallel.
+    """A 1 x 1 convolution to few maps, then 1 x 1 and 3 x 3 in parallel (section 3.2).
 
-    Args:
-        channels: number of input maps.
-        squeeze: number of squeezed maps.
-        expand: number of maps of each parallel convolution; the output has twice as many.
-
-    Iandola et al. 2016, section 3.2; named as in torchvision.
+    Maps (N, channels, H, W) become (N, squeeze, H, W), then (N, 2 * expand, H, W).
     """
 
     def __init__(self, channels: int, squeeze: int, expand: int) -> None:
@@ -250,7 +230,7 @@ class Fire(nn.Module):
         self.expand3x3_activation = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, 2 * expand, H, W), those of the 1 x 1 convolution first."""
+        """Maps (N, 2 * expand, H, W) from (N, channels, H, W)."""
         x = self.squeeze_activation(self.squeeze(x))
         small = self.expand1x1_activation(self.expand1x1(x))
         return torch.cat([small, self.expand3x3_activation(self.expand3x3(x))], 1)
@@ -298,10 +278,7 @@ class SqueezeNet(Classifier):
             raise OptionError(
                 f"got the stages {rows}; each is one or more (squeeze, expand) pairs of widths"
             )
-        widths = [width, *(n for fire in fires for n in fire)]
-        check_arguments(classes, widths, None, size, dropout)
-        arguments = {"classes": classes, "width": width, "stages": rows}
-        arguments |= {"size": size, "dropout": dropout}
+        arguments = _checked(classes=classes, width=width, stages=rows, size=size, dropout=dropout)
         features: list[nn.Module] = [nn.Conv2d(3, width, 3, stride=2), nn.ReLU()]
         channels = width
         for stage in rows:
@@ -310,11 +287,9 @@ class SqueezeNet(Classifier):
                 features.append(Fire(channels, squeeze, expand))
                 channels = 2 * expand
         last = nn.Conv2d(channels, classes, 1)
-        classifier = (nn.Dropout(dropout), last, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        super().__init__(
-            nn.Sequential(*features), nn.Sequential(*classifier), size, arguments, fixed=False
-        )
-        require_size(self.least, size)
+        pooled = (nn.Dropout(dropout), last, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        maps, classifier = nn.Sequential(*features), nn.Sequential(*pooled)
+        super().__init__(maps, classifier, size, arguments, fixed=False)
         initialize(self, None)
 
 
@@ -325,13 +300,13 @@ def initialize(net: Classifier, deviation: float | None) -> None:
     Args:
         net: changed in place.
         deviation: the standard deviation, 0.01 in the papers of AlexNet and ZFNet. None: that of He
-            et al. 2015, which narrow networks need, except for 0.01 in the first layer, whose
-            inputs have values in the tens, and in the last.
+            et al. 2015, which narrow networks need, but 0.01 in the first and the last layer.
     """
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     for layer in layers:
         if layer.weight.is_meta:  # nothing to fill, but PyTorch takes seconds
             continue
+        # the inputs of the first layer are pixels, with values in the tens
         he = math.sqrt(2 / layer.weight[0].numel())
         own = 0.01 if layer in (layers[0], layers[-1]) else he
         nn.init.normal_(layer.weight, std=own if deviation is None else deviation)
@@ -342,8 +317,7 @@ def initialize(net: Classifier, deviation: float | None) -> None:
 def renormalize(filters: Tensor, rms: float = 0.1) -> None:
     """Scale filters whose RMS (root mean square) exceeds a limit back to it, in place.
 
-    "A few of the first layer filters dominate. To combat this, we renormalize each filter in the
-    convolutional layers whose RMS value exceeds a fixed radius of 10^-1 to this fixed radius."
+    It keeps a few filters of the first layer from dominating.
 
     Args:
         filters: weights of a convolution, (O, C, k, k): O filters.
@@ -360,62 +334,44 @@ def renormalize(filters: Tensor, rms: float = 0.1) -> None:
     filters.mul_(torch.where(found > rms, rms / found, 1))  # others stay bit-equal
 
 
-def check_arguments(
-    classes: int, widths: Sequence[int], code: int | None, size: int, dropout: float
-) -> dict[str, Any]:
-    """Check the arguments that all classifiers share, and return them as plain values.
-
-    Raises:
-        OptionError: a number is below 1, or the dropout out of range.
-    """
-    least = min([classes, size, *widths, *([] if code is None else [code])])
-    if least < 1 or not 0 <= dropout < 1:
+def _checked(**arguments: Any) -> dict[str, Any]:
+    """The arguments of a constructor; raises an `OptionError` for those out of range."""
+    sizes = [v for name, v in arguments.items() if name != "dropout" and v is not None]
+    if min(_numbers(sizes)) < 1 or not 0 <= arguments["dropout"] < 1:
         raise OptionError(
-            f"got classes={classes}, widths={list(widths)}, code={code}, size={size}, "
-            f"dropout={dropout}; wanted numbers of 1 or more (or code=None), and a dropout from 0 "
-            "to below 1"
+            f"got {', '.join(f'{name}={value}' for name, value in arguments.items())}; wanted "
+            "numbers of 1 or more (or code=None), and a dropout from 0 to below 1"
         )
-    return {
-        "classes": classes,
-        "widths": list(widths),
-        "code": code,
-        "size": size,
-        "dropout": dropout,
-    }
+    return arguments
 
 
-def _stages(
-    table: Sequence[_Stage], arguments: dict[str, Any]
-) -> tuple[nn.Sequential, nn.Sequential]:
+def _numbers(value: Any) -> list[int]:
+    return [n for v in value for n in _numbers(v)] if isinstance(value, list) else [value]
+
+
+def _stages(table: _Table, arguments: dict[str, Any]) -> tuple[nn.Sequential, nn.Sequential]:
     """The features and classifier of AlexNet or ZFNet."""
     widths, features, channels = arguments["widths"], OrderedDict[str, nn.Module](), 3
     if len(widths) != len(table):
         raise OptionError(f"got widths {widths}; wanted {len(table)}, one per convolution")
-    for n, (stage, width) in enumerate(zip(table, widths, strict=True), 1):
-        kernel, stride, pad, groups, then = stage
+    for n, (row, width) in enumerate(zip(table, widths, strict=True), 1):
+        kernel, stride, pad, groups, then = row
         features[f"conv{n}"] = nn.Conv2d(channels, width, kernel, stride, pad, groups=groups)
         features[f"relu{n}"] = nn.ReLU()
         for name in then:
-            features[f"{name}{n}"] = _norm() if name == "norm" else _pool()
+            # PyTorch divides alpha by the number of maps, the paper does not
+            norm = nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2)
+            pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+            features[f"{name}{n}"] = norm if name == "norm" else pool
         channels = width
     maps = nn.Sequential(features)
     return maps, _connected(maps, channels, arguments)
 
 
-def _norm() -> nn.Module:
-    # PyTorch divides alpha by the number of maps, the paper does not
-    return nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2)
-
-
-def _pool() -> nn.Module:
-    return nn.MaxPool2d(3, 2, ceil_mode=True)
-
-
 def _connected(maps: nn.Sequential, channels: int, arguments: dict[str, Any]) -> nn.Sequential:
     """fc6, fc7 and fc8 for maps of images of the design size."""
     code, size, dropout = arguments["code"], arguments["size"], arguments["dropout"]
-    require_size(_least(maps), size)
-    inputs = channels * _side(maps, size) ** 2
+    inputs = channels * max(1, _side(maps, size)) ** 2  # sizes without maps are refused later
     layers = OrderedDict[str, nn.Module](flatten=nn.Flatten())
     for n in (6, 7) if code is not None else ():
         layers[f"fc{n}"] = nn.Linear(inputs, code)
@@ -438,16 +394,3 @@ def _side(maps: nn.Sequential, size: int) -> int:
         if size < 1:
             return 0
     return size
-
-
-def _least(maps: nn.Sequential) -> int:
-    """The smallest image side of which something is left."""
-    return next(size for size in range(1, 2**20) if _side(maps, size) > 0)
-
-
-def require_size(least: int, size: int) -> None:
-    """Raise an `OptionError` if the design size is below the smallest possible."""
-    if size < least:
-        raise OptionError(
-            f"got size={size}, too small for the last pooling; wanted {least} or more"
-        )
