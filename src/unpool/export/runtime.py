@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unpool.cards import EXPORTED, Card, read_card
-from unpool.errors import OptionError, ShapeError, WeightsError, suggest
+from unpool.errors import OptionError, ShapeError, WeightsError, require_choice
 from unpool.files import sha256
 from unpool.models.weights import Network, build_empty
 
@@ -94,9 +94,7 @@ class Exported:
 
     def _require_options(self, path: Path, precision: str, device: str, exact: bool) -> None:
         got = f"for {path}, an exported network"
-        if precision not in ("auto", "bf16", "fp32"):
-            known = suggest(precision, ("auto", "bf16", "fp32"))
-            raise OptionError(f"got precision {precision!r}; {known}")
+        require_choice("precision", precision, ("auto", "bf16", "fp32"))
         if precision == "bf16" and self.format != "openvino":
             raise OptionError(
                 f"got precision bf16 {got}, which {self.engine} runs in fp32; leave it out, or "

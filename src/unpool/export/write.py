@@ -25,7 +25,7 @@ from torch.export import ExportedProgram
 
 from unpool import Progress
 from unpool.cards import EXPORTED, Card, find_weights, read_card
-from unpool.errors import OptionError, WeightsError, suggest
+from unpool.errors import OptionError, WeightsError, require_choice
 from unpool.export.runtime import Exported, fixed_side, least_side, require_engine
 from unpool.files import atomic, sha256
 from unpool.models.fast import fold
@@ -227,8 +227,8 @@ def _drafts(output: Path) -> Iterator[Path]:
 def _format(output: Path, format: str | None) -> str:
     known = ", ".join(f"{kind} ({ending})" for ending, kind in EXPORTED.items())
     implied = EXPORTED.get(output.suffix)
-    if format is not None and format not in FORMATS:
-        raise OptionError(f"got format {format!r}; {suggest(format, FORMATS)}")
+    if format is not None:
+        require_choice("format", format, FORMATS)
     if implied is None or format not in (None, implied):
         asked = "" if format is None else f" for format {format}"
         raise OptionError(f"got {output}{asked}; the formats and the endings of names are {known}")

@@ -156,11 +156,10 @@ class DeconvNet(nn.Module):
         """Initialize as the authors: deconvolutions and scores Gaussian 0.01, batch norm scale 1
         and shift 0.001; trunk, fc6 and fc7 by He, to be replaced by VGG weights (`load_vgg`)."""
         initialize(self, lambda w: nn.init.normal_(w, std=0.01))
-        initialize(self.trunk, lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"))
+        initialize(self.trunk)
         if self.code is not None:
             for name in ("fc6", "fc7"):
-                layer = self.code.get_submodule(name)
-                initialize(layer, lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"))
+                initialize(self.code.get_submodule(name))
         for layer in self.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 nn.init.constant_(layer.bias, 0.001)

@@ -82,20 +82,15 @@ def fold(net: Net) -> Net:
     >>> torch.allclose(fold(net)(x), net(x), atol=1e-5)
     True
     """
-    if not any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules()):
-        return _for_inference(copy.deepcopy(net))
-    with torch.device("meta"):
-        folded = type(net)(**{**net.arguments, "eps": None})
-    wanted = folded.state_dict()
-    state = {k: v.detach().clone() for k, v in net.state_dict().items() if k in wanted}
-    for prefix, stage in net.named_modules():
-        if isinstance(stage, nn.Sequential):
-            for name, layer, norm, _ in _groups(stage):
-                if norm is not None:
-                    weight, bias = _folded(layer, stage.get_submodule(norm))
-                    state[f"{prefix}.{name}.weight"], state[f"{prefix}.{name}.bias"] = weight, bias
-    folded.load_state_dict(state, assign=True)
-    return _for_inference(folded)
+    folded = copy.deepcopy(net).eval()
+    for stage in [m for m in folded.modules() if isinstance(m, nn.Sequential)]:
+        for _, layer, norm, _ in list(_groups(stage)):
+            if norm is not None:
+                parts = _folded(layer, stage.get_submodule(norm))
+                layer.weight, layer.bias = (nn.Parameter(part) for part in parts)
+                delattr(stage, norm)
+                vars(folded)["eps"] = None  # so that its `arguments` build it without batch norm
+    return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class _Fast(nn.Module):
@@ -325,11 +320,6 @@ def _warn(layer: nn.Module) -> None:
         "used instead; please report it",
         stacklevel=3,
     )
-
-
-def _for_inference(net: Net) -> Net:
-    net.eval()
-    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _groups(

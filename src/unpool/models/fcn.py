@@ -161,17 +161,10 @@ class FCN(nn.Module):
     @property
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments that build this network again, as plain values."""
-        return {
-            "classes": self.classes,
-            "trunk": trunk_argument(self.trunk.table),
-            "code": self.code_width,
-            "stride": self.stride,
-            "pad": self.pad,
-            "window": self.window,
-            "dropout": self.dropout,
-            "at_once": self.at_once,
-            "learned": self.learned,
-        }
+        names = ("stride", "pad", "window", "dropout", "at_once", "learned")
+        table = trunk_argument(self.trunk.table)
+        arguments = {"classes": self.classes, "trunk": table, "code": self.code_width}
+        return arguments | {name: getattr(self, name) for name in names}
 
     @property
     def code(self) -> nn.Sequential | None:
@@ -241,9 +234,9 @@ class FCN(nn.Module):
 
     def _initialize(self) -> None:
         """Zero scores, bilinear interpolation; trunk, fc6 and fc7 by He, to be replaced by VGG."""
-        initialize(self.trunk, lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"))
+        initialize(self.trunk)
         if self.fc is not None:
-            initialize(self.fc, lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"))
+            initialize(self.fc)
         for layer in self.score.values():
             if isinstance(layer, nn.Conv2d):
                 initialize(layer, nn.init.zeros_)
@@ -301,11 +294,11 @@ class _Map(NamedTuple):
 def _code(channels: int, width: int, window: int, pad: int, dropout: float) -> nn.Sequential:
     """fc6 and fc7: the fully connected layers of VGG as convolutions."""
     fc6 = nn.Conv2d(channels, width, window, padding=window // 2 if pad == 1 else 0)
-    layers: list[tuple[str, nn.Module]] = []
+    layers = OrderedDict[str, nn.Module]()
     for i, layer in ((6, fc6), (7, nn.Conv2d(width, width, 1))):
-        layers += [(f"fc{i}", layer), (f"relu{i}", nn.ReLU(inplace=True))]
-        layers += [(f"drop{i}", nn.Dropout(dropout))]
-    return nn.Sequential(OrderedDict(layers))
+        layers[f"fc{i}"], layers[f"relu{i}"] = layer, nn.ReLU(inplace=True)
+        layers[f"drop{i}"] = nn.Dropout(dropout)
+    return nn.Sequential(layers)
 
 
 def _add(scores: Tensor, fine: Tensor, offset: int) -> Tensor:

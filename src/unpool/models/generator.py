@@ -7,13 +7,13 @@ maps to an image (Dosovitskiy, Springenberg, Brox 2015; deep variant 2017).
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unpool.errors import OptionError, ShapeError, suggest
+from unpool.errors import OptionError, ShapeError, require_choice
 
 _SIDE = 8  #: of the maps of fc5
 _WIDTHS = {2: (256, 256, 92, 92, 92), 1: (256, 256, 92, 48, 48)}  #: by the number of streams
@@ -96,10 +96,11 @@ class GenerativeNet(nn.Module):
         self.shared = _branch(3 * code, shared, "fc3", "fc4")
         wide: list[int] = self.arguments["widths"]
         if streams == 2:
-            self.rgb: nn.Module = _Stream(shared, [*wide, 3])
-            self.mask: nn.Module = _Stream(shared, [*self.arguments["mask_widths"], maps])
+            self.rgb: nn.Module = _Stream(shared, [*wide, 3], _uconvs)
+            masks = [*self.arguments["mask_widths"], maps]
+            self.mask: nn.Module = _Stream(shared, masks, _uconvs)
         else:
-            self.stream = _DeepStream(shared, wide)
+            self.stream = _Stream(shared, wide, _deep_stages)
             self.rgb, self.mask = (nn.ConvTranspose2d(wide[-1], n, 4, 2, 1) for n in (3, maps))
         initialize(self)
 
@@ -133,47 +134,45 @@ class GenerativeNet(nn.Module):
 
 
 class _Stream(nn.Module):
-    """A stream of the two-stream network: maps from the code, upsampled by uconv."""
+    """Maps from the code, and stages that double their side."""
 
-    def __init__(self, code: int, widths: list[int]) -> None:
+    def __init__(
+        self, code: int, widths: list[int], stages: Callable[[list[int]], list[nn.Module]]
+    ) -> None:
         super().__init__()
         self.fc5 = _Maps(code, widths[0])
-        stages: list[nn.Module] = []
-        for before, after in itertools.pairwise(widths):
-            layers: OrderedDict[str, nn.Module] = OrderedDict()
-            layers["uconv"] = nn.ConvTranspose2d(before, after, 5, 2, 2, 1, bias=False)
-            if len(stages) < len(widths) - 2:
-                layers["relu"] = nn.ReLU()
-            stages.append(nn.Sequential(layers))
-        self.stages = nn.Sequential(*stages)
+        self.stages = nn.Sequential(*stages(widths))
 
     def forward(self, code: Tensor) -> Tensor:
         found: Tensor = self.stages(self.fc5(code))
         return found
 
 
-class _DeepStream(nn.Module):
-    """The stream of the deep variant: two layers per stage, up to half the image's side."""
+def _uconvs(widths: list[int]) -> list[nn.Module]:
+    """The stages of the two-stream network: a uconv, and ReLU except after the last."""
+    stages: list[nn.Module] = []
+    for before, after in itertools.pairwise(widths):
+        layers = OrderedDict[str, nn.Module]()
+        layers["uconv"] = nn.ConvTranspose2d(before, after, 5, 2, 2, 1, bias=False)
+        if len(stages) < len(widths) - 2:
+            layers["relu"] = nn.ReLU()
+        stages.append(nn.Sequential(layers))
+    return stages
 
-    def __init__(self, code: int, widths: list[int]) -> None:
-        super().__init__()
-        self.fc5 = _Maps(code, widths[0])
-        stages = [
-            nn.Sequential(
-                OrderedDict(
-                    up=nn.ConvTranspose2d(before, after, 4, 2, 1),
-                    relu1=nn.ReLU(),
-                    conv=nn.Conv2d(after, after, 3, padding=1),
-                    relu2=nn.ReLU(),
-                )
+
+def _deep_stages(widths: list[int]) -> list[nn.Module]:
+    """The stages of the deep variant: two layers each, up to half the image's side."""
+    return [
+        nn.Sequential(
+            OrderedDict(
+                up=nn.ConvTranspose2d(before, after, 4, 2, 1),
+                relu1=nn.ReLU(),
+                conv=nn.Conv2d(after, after, 3, padding=1),
+                relu2=nn.ReLU(),
             )
-            for before, after in itertools.pairwise(widths)
-        ]
-        self.stages = nn.Sequential(*stages)
-
-    def forward(self, code: Tensor) -> Tensor:
-        found: Tensor = self.stages(self.fc5(code))
-        return found
+        )
+        for before, after in itertools.pairwise(widths)
+    ]
 
 
 class _Maps(nn.Linear):
@@ -189,7 +188,7 @@ class _Maps(nn.Linear):
 
 
 def _branch(inputs: int, width: int, first: str, second: str) -> nn.Sequential:
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers = OrderedDict[str, nn.Module]()
     layers[first], layers["relu1"] = nn.Linear(inputs, width), nn.ReLU()
     layers[second], layers["relu2"] = nn.Linear(width, width), nn.ReLU()
     return nn.Sequential(layers)
@@ -239,8 +238,7 @@ def initialize(net: nn.Module, kind: str = "xavier") -> None:
         OptionError: the kind is unknown.
     """
     kinds = {"orthogonal": _orthogonal, "xavier": _xavier, "he": _he}
-    if kind not in kinds:
-        raise OptionError(f"got initialization {kind!r}; {suggest(kind, kinds)}")
+    require_choice("initialization", kind, kinds)
     for name, layer in net.named_modules():
         with_weights = isinstance(layer, nn.Linear | nn.ConvTranspose2d | nn.Conv2d)
         if with_weights and not layer.weight.is_meta:  # nothing to fill

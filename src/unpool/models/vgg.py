@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unpool.errors import OptionError, ShapeError, suggest
+from unpool.errors import OptionError, ShapeError, require_choice
 from unpool.ops.switches import Switches, pool
 
 Result = TypeVar("Result")
@@ -63,10 +63,7 @@ def trunk_table(trunk: str | Table) -> Table:
         OptionError: the name is unknown, or a row is not (layers, channels).
     """
     if isinstance(trunk, str):
-        if trunk not in TRUNKS:
-            raise OptionError(
-                f"got trunk {trunk!r}; {suggest(trunk, TRUNKS)}, or a table of (layers, channels)"
-            )
+        require_choice("trunk", trunk, TRUNKS)
         return TRUNKS[trunk]
     try:
         table = tuple((int(layers), int(channels)) for layers, channels in trunk)
@@ -247,8 +244,17 @@ def _max_pool(stage: nn.Module, x: Tensor) -> Tensor:
     return F.max_pool2d(stage(x), 2, ceil_mode=True)
 
 
-def initialize(module: nn.Module, fill: Callable[[Tensor], object]) -> None:
-    """Fill the weights of all convolutions and deconvolutions of a module; zero the biases."""
+def _he(weight: Tensor) -> object:
+    return nn.init.kaiming_normal_(weight, nonlinearity="relu")
+
+
+def initialize(module: nn.Module, fill: Callable[[Tensor], object] = _he) -> None:
+    """Fill the weights of all convolutions and deconvolutions of a module; zero the biases.
+
+    Args:
+        module: changed in place.
+        fill: sets one weight in place; by default as He et al. 2015.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             if layer.weight.is_meta:  # nothing to fill, but PyTorch takes seconds

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from unpool.errors import OptionError, ShapeError, suggest
+from unpool.errors import OptionError, ShapeError, require_choice
 from unpool.ops.lattice import Filters, Lattice
 from unpool.presets import CRF_PRESETS, NORMALIZATIONS, DenseCRF, Kernel, Normalization
 
@@ -72,9 +72,7 @@ def kernel_filter(
         ShapeError: an image that is not (H, W, 3) uint8.
         OptionError: the normalization is unknown.
     """
-    if normalization not in NORMALIZATIONS:
-        known = suggest(normalization, NORMALIZATIONS)
-        raise OptionError(f"got normalization {normalization!r}; {known}")
+    require_choice("normalization", normalization, NORMALIZATIONS)
     like = torch.empty(0) if like is None else like
     lattice, before, after = _normalized(kernel, size, image, normalization, like)
     return Filters([lattice], [before], [after])
@@ -111,12 +109,9 @@ def find_crf(crf: DenseCRF | str) -> DenseCRF:
         OptionError: the preset is unknown, or a value is out of range.
     """
     if isinstance(crf, str):
-        if crf not in CRF_PRESETS:
-            raise OptionError(f"got CRF preset {crf!r}; {suggest(crf, CRF_PRESETS)}")
+        require_choice("CRF preset", crf, CRF_PRESETS)
         return CRF_PRESETS[crf]
-    if crf.normalization not in NORMALIZATIONS:
-        known = suggest(crf.normalization, NORMALIZATIONS)
-        raise OptionError(f"got normalization {crf.normalization!r}; {known}")
+    require_choice("normalization", crf.normalization, NORMALIZATIONS)
     deviations = [s for k in crf.kernels for s in (k.xy, k.rgb) if s is not None]
     if not crf.kernels or not all(0 < s < torch.inf for s in deviations):
         raise OptionError(f"got kernels {crf.kernels}; wanted one or more, with deviations above 0")
