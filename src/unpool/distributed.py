@@ -1,6 +1,6 @@
-"""Several processes of one training or evaluation, begun by `torchrun`.
+"""One training run or evaluation in several processes, started by `torchrun`.
 
-Without `torchrun` there is one process, and every function here does nothing.
+Without `torchrun` there is a single process, and every function here does nothing.
 """
 
 import os
@@ -24,13 +24,13 @@ _joined = count()
 
 @contextmanager
 def join(device: torch.device) -> Iterator[None]:
-    """Join the processes that `torchrun` has begun: over nccl on GPUs, over gloo on CPUs."""
+    """Join the processes that `torchrun` started: over nccl on GPUs, over gloo on CPUs."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # what an earlier group has left in the store would let this one wait for ever
+    # a prefix of its own: entries that an earlier group left in the store would block this one
     store, rank, world = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
     store = dist.PrefixStore(f"unpool {next(_joined)}", store)  # type: ignore[attr-defined]
     backend = "nccl" if device.type == "cuda" else "gloo"
@@ -42,14 +42,14 @@ def join(device: torch.device) -> Iterator[None]:
 
 
 def local(device: str) -> str:
-    """The device of this process: where several share a machine, each takes a GPU of its own."""
+    """The device of this process; with several on a machine, each gets its own GPU."""
     if device in ("auto", "cuda") and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         return f"cuda:{os.environ['LOCAL_RANK']}"
     return device
 
 
 def is_main_process() -> bool:
-    """Whether this process is to print, the first of those that `torchrun` has begun.
+    """Whether this is the process that prints and writes files: the first.
 
     >>> is_main_process()
     True
@@ -68,12 +68,12 @@ def world() -> int:
 
 
 def shard(items: Sequence[T]) -> Sequence[T]:
-    """This process' fraction of some items, none of which two processes have."""
+    """The items of this process; each item belongs to one process."""
     return items[rank() :: world()]
 
 
 def gather(found: list[T]) -> list[T]:
-    """The results for all items, in their order, from those for each process' share.
+    """Collect the results of all processes in the order of the items before `shard`.
 
     >>> gather([1, 2, 3])
     [1, 2, 3]

@@ -89,7 +89,7 @@ def test_segments_as_the_weights_do(weights, exported, name, kind):
             theirs.describe("instance")
 
 
-def test_what_does_not_fit_is_refused(exported, weights):
+def test_unsupported_options_are_refused(exported, weights):
     with pytest.raises(ShapeError, match=r"with H and W from 4 up"):
         Exported(exported("free", "onnx"))(torch.zeros(1, 3, 3, 40))
     with pytest.raises(ShapeError, match=r"exported for one size, \(N, 3, 16, 16\): resize"):
@@ -179,7 +179,7 @@ def test_damaged_files_are_refused(copied, name, kind):
         Exported(path)
 
 
-def test_what_is_missing_is_named(copied, tmp_path):
+def test_missing_parts_are_named(copied, tmp_path):
     path = copied("code", "openvino")
     path.with_suffix(".bin").unlink()
     with pytest.raises(WeightsError, match=r"code.xml without code.bin; copy both"):

@@ -89,7 +89,7 @@ def test_formats_share_a_card(weights, tmp_path, quick):
     assert names(tmp_path) == {"net.pt2", "net.onnx", "net.card.json"}
 
 
-def test_what_is_written(exported):
+def test_written_files(exported):
     """A file, and a card; in it no operator that engines do not have."""
     path = exported("free", "onnx")
     others = (".xml", ".bin", ".pt2")

@@ -724,7 +724,7 @@ def test_int8_is_a_quarter_of_the_size(net, tmp_path):
     assert same(from_pretrained(small.weights)[0], from_pretrained(again.weights)[0])
 
 
-def test_what_is_there_is_kept(net, tmp_path):
+def test_existing_targets_are_not_overwritten(net, tmp_path):
     path = write_caffe(tmp_path / "net.caffemodel", net)
     for target in (tmp_path, path):
         with pytest.raises(OptionError, match="exists already; name a new folder"):

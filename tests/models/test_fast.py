@@ -165,7 +165,7 @@ def test_a_layer_that_goes_wrong_is_found_out(filled, monkeypatch):
         assert torch.equal(first, again)
 
 
-def test_what_is_made_fast_stays_as_it_is(filled, code):
+def test_the_original_network_is_unchanged(filled, code):
     net = filled(DeconvNet(4, TABLES[0], code, 16)).train()
     before = {k: v.clone() for k, v in net.state_dict().items()}
     quick = accelerate(net, torch.bfloat16)

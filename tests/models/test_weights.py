@@ -84,7 +84,7 @@ def test_comes_back_bit_for_bit(filled, tmp_path, arguments):
     assert card.arguments == json.loads(json.dumps(net.arguments))
 
 
-def test_what_comes_back_can_be_trained(folder):
+def test_loaded_networks_can_be_trained(folder):
     net, _ = from_pretrained(folder)
     net.train()(torch.randn(2, 3, 16, 16)).sum().backward()
     assert all(p.grad is not None for p in net.parameters())
@@ -100,7 +100,7 @@ def test_the_file_is_plain_safetensors_and_the_card_plain_json(net, folder):
     assert read_card(folder).to_dict() == card
 
 
-def test_what_is_added_to_the_card_is_true(net, tmp_path):
+def test_computed_entries_override_given_ones(net, tmp_path):
     lies = {"format": 7, "architecture": "VGG", "arguments": {}, "sha256": "0", "note": "kept"}
     _, card = from_pretrained(save_pretrained(net, tmp_path, lies))
     assert (card.architecture, card.note, card.arguments["code"]) == ("DeconvNet", "kept", 5)
@@ -309,7 +309,7 @@ def test_only_known_models_are_saved(tmp_path):
 # ---- damaged and hostile -------------------------------------------------------------------------
 
 
-def test_unknown_names_are_told_the_known_ones(monkeypatch, tmp_path):
+def test_unknown_names_list_the_known_ones(monkeypatch, tmp_path):
     monkeypatch.setattr(cards, "list_pretrained", lambda: ["cars", "objects"])
     with pytest.raises(
         WeightsError, match=r"got weights 'object'; wanted a folder .*package \(cars, objects\)"
@@ -360,7 +360,7 @@ def test_a_folder_without_tensors_is_refused(folder):
         ),
         (
             lambda t: t.update({"seg-score-voc.bias": torch.zeros(3, dtype=torch.int64)}),
-            r"bias is \(3,\) of whole numbers, wanted \(3,\)",
+            r"bias is \(3,\) of integers, wanted \(3,\)",
         ),
         (lambda t: t.clear(), r"conv1_1\.weight is missing; .*\(and \d+ more\); pass the weights"),
     ],

@@ -50,7 +50,7 @@ def test_a_filter_is_near_to_the_full_matrix(kernel, normalization):
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=["places", "colors"])
-def test_what_normalization_promises(kernel):
+def test_properties_of_the_normalizations(kernel):
     image, values = photo()
     ones, other = torch.ones_like(values[:, :1]), values.flip(0)
     after, before, symmetric = (

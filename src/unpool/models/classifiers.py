@@ -23,7 +23,7 @@ class Classifier(nn.Module):
         features: convolutions and pooling.
         classifier: the layers from their maps to the scores.
         size: design size, the side of images in pixels.
-        arguments: the constructor's, as plain values; they build the network again.
+        arguments: the constructor's arguments as plain values.
         fixed: whether it takes only images of that size.
     """
 
@@ -47,7 +47,7 @@ class Classifier(nn.Module):
                 f"got size={size}, too small for the last pooling; wanted {self.least} or more"
             )
         self.classes: int = arguments["classes"]
-        self.arguments = arguments
+        self._arguments = arguments
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes) for images (N, 3, H, W), from `prepare` with the network's `mean`.
@@ -64,6 +64,11 @@ class Classifier(nn.Module):
                 f"(N, 3, H, W) with {sides}: resize or crop them"
             )
         return self.classifier(self.features(x))  # (N, C, h, w) -> (N, classes)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments that build this network again, as plain values."""
+        return dict(self._arguments)
 
 
 _Table = tuple[tuple[int, int, int, int, tuple[str, ...]], ...]
@@ -126,10 +131,9 @@ class AlexNet(Classifier):
             raise OptionError(f"got widths {list(widths)}; those of an AlexNet are even numbers")
         super().__init__(*_stages(_ALEXNET, arguments), size, arguments)
         initialize(self, 0.01)
-        for name in ("conv2", "conv4", "conv5"):
-            nn.init.ones_(self.features.get_parameter(f"{name}.bias"))
-        for name in ("fc6", "fc7") if code is not None else ():
-            nn.init.ones_(self.classifier.get_parameter(f"{name}.bias"))
+        for name, layer in self.named_modules():  # positive inputs for the first ReLUs
+            if name.rpartition(".")[2] in ("conv2", "conv4", "conv5", "fc6", "fc7"):
+                nn.init.ones_(layer.get_parameter("bias"))
 
 
 class ZFNet(Classifier):
@@ -286,10 +290,9 @@ class SqueezeNet(Classifier):
             for squeeze, expand in stage:
                 features.append(Fire(channels, squeeze, expand))
                 channels = 2 * expand
-        last = nn.Conv2d(channels, classes, 1)
-        pooled = (nn.Dropout(dropout), last, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        maps, classifier = nn.Sequential(*features), nn.Sequential(*pooled)
-        super().__init__(maps, classifier, size, arguments, fixed=False)
+        scores = nn.Dropout(dropout), nn.Conv2d(channels, classes, 1), nn.ReLU()
+        classifier = nn.Sequential(*scores, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        super().__init__(nn.Sequential(*features), classifier, size, arguments, fixed=False)
         initialize(self, None)
 
 

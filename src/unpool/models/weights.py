@@ -183,8 +183,9 @@ def load_vgg(model: Network | VGG, path: str | Path, inputs: str = "caffe") -> l
         _to_bgr(sources[0])
     for (_, layer), source in found:
         layer.load_state_dict(source, strict=False)
-    if not normalized:
-        _reset_norm(trunk)
+    for norm in trunk.modules():
+        if not normalized and isinstance(norm, nn.BatchNorm2d):
+            norm.reset_parameters()
     return [name for (name, _), _ in found]
 
 
@@ -226,12 +227,6 @@ def _parametric(module: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def _reset_norm(trunk: nn.Module) -> None:
-    for layer in trunk.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.reset_parameters()
-
-
 def _to_bgr(first: dict[str, Tensor]) -> None:
     """Rewrite filters for RGB (x / 255 - mean) / std as filters for BGR x - MEAN_BGR."""
     mean, std = (torch.tensor(v) for v in (_TORCHVISION_MEAN, _TORCHVISION_STD))
@@ -263,7 +258,7 @@ def build_empty(card: Card) -> Any:
 
 
 def _require_fit(module: nn.Module, tensors: dict[str, Tensor], source: object) -> None:
-    """Names, shapes and kinds (whole numbers or not) must be those of the module."""
+    """Names, shapes and kinds (integers or not) must be those of the module."""
     wanted = module.state_dict()
     wrong = [f"{k} is missing" for k in wanted if k not in tensors and "num_batches" not in k]
     wrong += [f"{k} is not wanted" for k in tensors if k not in wanted]
@@ -281,7 +276,7 @@ def _require_fit(module: nn.Module, tensors: dict[str, Tensor], source: object) 
 
 
 def _kind(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)}{'' if tensor.is_floating_point() else ' of whole numbers'}"
+    return f"{tuple(tensor.shape)}{'' if tensor.is_floating_point() else ' of integers'}"
 
 
 def _as_fp32(tensor: Tensor) -> Tensor:
@@ -294,9 +289,9 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             return _dequantize(_read_safetensors(path))
         with warnings.catch_warnings(action="ignore"):  # the error says it all
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of any kind: a damaged pickle breaks wherever it likes
+    except Exception as error:  # of any kind: a damaged pickle can break anywhere
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        if isinstance(error, pickle.UnpicklingError):  # whose advice is to load it unsafely
+        if isinstance(error, pickle.UnpicklingError):  # its message advises to load it unsafely
             reason = "it holds other things than tensors, or is damaged"
         raise WeightsError(
             f"cannot read {path}: {reason}; wanted a safetensors file, or a torch file that holds "
@@ -310,7 +305,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Its tensors, each in memory of its own, so that it can be freed on its own."""
+    """The tensors, each in its own memory, so that each can be freed on its own."""
     with safe_open(path, framework="pt") as file:
         names = list(file.keys())
     tensors = {}

@@ -127,7 +127,7 @@ def test_several_threads_find_the_same():
     torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
 
 
-def test_what_is_given_stays_as_it_is():
+def test_inputs_are_unchanged():
     unary, image = noise(5, 20, 21)
     before = unary.clone(), image.clone()
     mean_field(unary, image, "deeplab", compiled=True)

@@ -203,8 +203,8 @@ def _normalized_exp(typing: Any, row: Any) -> Any:
     def build(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         e = [_exp(b, x) for x in _vectors(b, arguments[0])]
         scale = b.fdiv(FLOAT(1), _fold(b, e, type(b).fadd))
-        shares = [b.fmul(x, _everywhere(b, scale, x.type.count)) for x in e]
-        return _row(b, [_flush(b, share) for share in shares])
+        q = [b.fmul(x, _everywhere(b, scale, x.type.count)) for x in e]
+        return _row(b, [_flush(b, x) for x in q])
 
     return row(row), build
 
