@@ -158,9 +158,9 @@ def find_weights(source: str | Path) -> Path:
             f"got {folder}, an exported network, which only segments; give the weights it was made "
             "of, by name or folder"
         )
-    known = ", ".join(list_pretrained()) or "none"
     if folder.suffix == ".caffemodel":
         raise WeightsError(f"got {folder}; convert it first: unpool convert {folder} FOLDER")
+    known = ", ".join(list_pretrained()) or "none"
     raise WeightsError(
         f"got weights {str(source)!r}; wanted a folder with card.json and model.safetensors, or "
         f"the name of weights that ship with the package ({known})"
@@ -262,10 +262,10 @@ def _rules(arguments: dict[str, Any]) -> dict[str, _Rule]:
     """The rules of all entries, for a network with these arguments of its constructor."""
     classes, styles = arguments.get("classes"), arguments.get("styles")
     return {
-        "classes": (lambda v: _are_names(v, classes), f"{classes or 'a list of'} names"),
+        "classes": (lambda v: _are(v, _is_text, classes), f"{classes or 'a list of'} names"),
         "palette": (_is_palette, "up to 256 colors [red, green, blue], 0 to 255"),
         "styles": (
-            lambda v: _are_names(v, styles) and len(set(v)) == len(v),
+            lambda v: _are(v, _is_text, styles) and len(set(v)) == len(v),
             f"{styles or 'a list of'} different names",
         ),
         "elevations": (lambda v: bool(v) and _are(v, _is_number), "degrees, such as [20, 30]"),
@@ -285,10 +285,6 @@ def _one_of(choices: tuple[str, ...]) -> _Rule:
 def _are(value: Any, fits: Callable[[Any], bool], count: int | None = None) -> bool:
     """Whether a value is a list of values that fit, and of that length if one is given."""
     return isinstance(value, list | tuple) and count in (None, len(value)) and all(map(fits, value))
-
-
-def _are_names(value: Any, count: int | None) -> bool:
-    return _are(value, _is_text, count)
 
 
 def _is_palette(value: Any) -> bool:

@@ -36,6 +36,10 @@ def crf_filter(
     Raises:
         ShapeError: an image that is not (H, W, 3) uint8.
         OptionError: the preset is unknown, or a value is out of range.
+
+    >>> filters = crf_filter("deeplab", (4, 6), torch.zeros(4, 6, 3, dtype=torch.uint8))
+    >>> filters(torch.full((24, 2), 0.5)).shape
+    torch.Size([24, 2])
     """
     crf = find_crf(crf)
     like = torch.empty(0) if like is None else like
@@ -71,6 +75,10 @@ def kernel_filter(
     Raises:
         ShapeError: an image that is not (H, W, 3) uint8.
         OptionError: the normalization is unknown.
+
+    >>> smooth = kernel_filter(Kernel(xy=3, weight=1), (4, 6), None)
+    >>> torch.allclose(smooth(torch.ones(24, 1)), torch.ones(24, 1))  # a weighted mean
+    True
     """
     require_choice("normalization", normalization, NORMALIZATIONS)
     like = torch.empty(0) if like is None else like

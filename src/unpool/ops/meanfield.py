@@ -35,9 +35,8 @@ def mean_field(
 ) -> Tensor:
     """The marginals of a dense CRF with a Potts penalty.
 
-    Labels that are unlikely everywhere are left out, which halves the time for the few classes of
-    a usual image. They are dropped in the order of their largest probability, as long as together
-    they have at most `crf.prune` of every pixel before the first message. Their marginals are 0,
+    Labels that are unlikely everywhere are pruned: those with the smallest maxima, as long as
+    together they have at most `crf.prune` of the probability at every pixel. Their marginals are 0,
     and their energies get no gradient. With four labels or fewer, all are kept.
 
     With numba (`pip install "unpool[fast]"`), the same is computed in machine code, several times

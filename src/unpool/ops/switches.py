@@ -27,6 +27,10 @@ class Switches(NamedTuple):
 
     Because the size is stored with the switches, odd sizes, `ceil`, padding and overlapping
     windows are undone without an `output_size` argument.
+
+    >>> _, switches = pool(torch.rand(1, 1, 5, 7), ceil=True)
+    >>> switches.phase
+    Switches((1, 1, 3, 4) of maps (5, 7), disjoint, phase)
     """
 
     index: Tensor  # type: ignore[assignment]  #: (N, C, h, w), int64 (flat) or uint8 (phase)
@@ -127,7 +131,7 @@ def pool(
             )
         y, index = _pool_phase(x, ceil)
     elif form == "flat":
-        y, index = _pool_flat(x, kernel, stride, padding, ceil)
+        y, index = F.max_pool2d(x, kernel, stride, padding, 1, ceil, return_indices=True)
     else:
         raise OptionError(f"got form={form!r}; the forms are 'flat' and 'phase'")
     return y, Switches(index, size, disjoint=stride >= kernel)
@@ -199,13 +203,6 @@ def fixed_unpool(y: Tensor, factor: int = 2) -> Tensor:
     return _interleave([y] + [zero] * (factor * factor - 1), factor)
 
 
-def _pool_flat(
-    x: Tensor, kernel: int, stride: int, padding: int, ceil: bool
-) -> tuple[Tensor, Tensor]:
-    y, index = F.max_pool2d(x, kernel, stride, padding, 1, ceil, return_indices=True)
-    return y, index
-
-
 def _pool_phase(x: Tensor, ceil: bool) -> tuple[Tensor, Tensor]:
     height, width = x.shape[-2:]
     more = 1 if ceil else 0
@@ -223,7 +220,10 @@ def _pool_phase(x: Tensor, ceil: bool) -> tuple[Tensor, Tensor]:
 def _unpool_flat(y: Tensor, switches: Switches, overlap: str) -> Tensor:
     index, (height, width) = switches.index, switches.size
     n, c, h, w = y.shape
-    if switches.disjoint and _native_allowed():
+    # the native kernel is twice as fast, but exports badly; without overlapping windows its result
+    # cannot vary, but it is not marked deterministic
+    native = not (torch.are_deterministic_algorithms_enabled() or torch.compiler.is_compiling())
+    if switches.disjoint and native:
         return torch.ops.aten.max_unpool2d(y, index, [height, width])
     if _layout(y) == torch.channels_last:  # scatter along dimension 1, so that nothing is copied
         y, index = (t.permute(0, 2, 3, 1).reshape(n, h * w, c) for t in (y, index))
@@ -232,14 +232,6 @@ def _unpool_flat(y: Tensor, switches: Switches, overlap: str) -> Tensor:
     y, index = (t.reshape(n, c, h * w) for t in (y, index))
     out = _scatter(y, index, 2, height * width, switches.disjoint, overlap)
     return out.view(n, c, height, width)
-
-
-def _native_allowed() -> bool:
-    """The native kernel is twice as fast, but exports badly and is not marked deterministic.
-
-    (Without overlapping windows its result cannot vary.)
-    """
-    return not (torch.are_deterministic_algorithms_enabled() or torch.compiler.is_compiling())
 
 
 def _scatter(
