@@ -44,14 +44,6 @@ _SCALE = "::scale"  #: suffix of the per-channel scales of an int8 tensor
 _TORCHVISION_MEAN, _TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def fixed_side(model: Network) -> int | None:
-    """The only image side that a network with code layers is exported for; None if any will do.
-
-    It could decode larger images, but was never trained on them.
-    """
-    return model.size if model.fc is not None else None
-
-
 def save_pretrained(
     model: nn.Module, folder: str | Path, card: Card | Mapping[str, Any], *, int8: bool = False
 ) -> Path:
