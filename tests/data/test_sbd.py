@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unpool.data import check_data, objects, open_data, read_instances, read_sample
-from unpool.data.sbd import read_mat
+from unpool.data.datasets import read_mat
 from unpool.errors import DataError, ImageError
 from unpool.vision.images import write_image
 

@@ -5,14 +5,14 @@ Labels are class ids; 255 is void, which training and evaluation ignore.
 
 import itertools
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unpool.data.classes import VOID, Names, numbered_classes
 from unpool.data.coco import Outlines, rasterize
 from unpool.data.layouts import Layout, class_names, find_files, split_names, why_empty
-from unpool.data.sbd import read_mat
 from unpool.errors import DataError, ImageError
 from unpool.vision.images import Pixels, image_size, read_image, read_mask
 
@@ -156,6 +156,37 @@ def count_classes(data: DataSet) -> list[int]:
             read_sample(sample, len(data.classes))  # raises the error
         counts[np.unique(labels[labels != VOID])] += 1
     return counts.tolist()
+
+
+def read_mat(path: Path, name: Literal["GTcls", "GTinst"]) -> NDArray[np.integer]:
+    """Read an annotation (H, W), 0 to 255, of SBD, a MATLAB file.
+
+    Args:
+        path: a file `cls/ID.mat` or `inst/ID.mat`.
+        name: "GTcls" for its class ids, "GTinst" for its object numbers; 0 is background.
+
+    Raises:
+        ImageError: the file cannot be read, or is something else.
+    """
+    from scipy.io import loadmat  # optional, and slow to import
+
+    wanted = f"wanted an SBD annotation with {name}.Segmentation"
+    if not path.is_file():
+        raise ImageError(f"{path}: does not exist; {wanted}")
+    try:
+        found = np.asarray(loadmat(path, variable_names=[name])[name]["Segmentation"][0, 0])
+    except Exception as error:  # SciPy raises many types for broken files
+        raise ImageError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}), {wanted}; "
+            "copy or download it again"
+        ) from error
+    integral = found.ndim == 2 and found.size and found.dtype.kind in "ui"
+    if not integral or found.min() < 0 or found.max() > 255:
+        raise ImageError(
+            f"{path}: holds {found.dtype} of shape {found.shape} as {name}.Segmentation, wanted "
+            "ids from 0 to 255 (H, W); copy or download it again"
+        )
+    return found
 
 
 def _numbered(layout: Layout, strict: bool) -> Names:

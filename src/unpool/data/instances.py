@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from unpool.data.classes import VOID
 from unpool.data.coco import Outlines, rasterize
-from unpool.data.datasets import Sample, read_labels
-from unpool.data.sbd import read_mat
+from unpool.data.datasets import Sample, read_labels, read_mat
 from unpool.errors import DataError
 from unpool.vision.images import Pixels, read_mask
 

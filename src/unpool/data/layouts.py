@@ -4,6 +4,7 @@
              SegmentationClassAug/ID.png is used where SegmentationClass has no mask, as in the
              list trainaug; SegmentationObject/ID.png has the objects
     SBD      img/ID.jpg  cls/ID.mat  inst/ID.mat  SPLIT.txt, possibly all in dataset/
+             (Hariharan et al., Semantic contours from inverse detectors, ICCV 2011)
     COCO     annotations/instances_SPLIT2017.json, with images in SPLIT2017/, images/SPLIT2017/ or
              images/
     CamVid   SPLIT/ID.png  SPLITannot/ID.png
@@ -15,6 +16,7 @@ A list has one id per line: the path of an image below the images folder, with o
 All layouts except COCO may have a `classes.txt`, see `unpool.data.classes.read_names`.
 """
 
+import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +24,6 @@ from typing import NamedTuple
 
 from unpool.data.classes import CAMVID_CLASSES, VOC_CLASSES, Names, read_lines, read_names
 from unpool.data.coco import Annotations, Outlines, find_annotations, read_annotations, without_year
-from unpool.data.sbd import require_scipy
 from unpool.errors import DataError
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -212,7 +213,10 @@ def _plain(root: Path) -> Layout:
 
 
 def _sbd(root: Path) -> Layout:
-    require_scipy(root)
+    if importlib.util.find_spec("scipy") is None:
+        raise DataError(
+            f"got {root}, an SBD folder, whose .mat files need SciPy; pip install 'unpool[sbd]'"
+        )
     images, masks = _folder(root / "img", _IMAGES), _folder(root / "cls", (".mat",))
     objects = _objects(root / "inst", (".mat",))
     return Layout(root, images, masks, objects, lists=root, names=Names(list(VOC_CLASSES)))
