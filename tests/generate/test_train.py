@@ -149,7 +149,7 @@ def test_split(data):
     assert sorted([*learned, *held]) == list(range(12))
     assert {chairs.views[i].azimuth for i in held} == {AZIMUTHS[1], AZIMUTHS[3]}
     assert len(held) == 4
-    with pytest.raises(DataError, match=r"with 0 of 12 views at the azimuths to hold out"):
+    with pytest.raises(DataError, match=r"with 0 of 12 views at held-out azimuths"):
         split_views(chairs, (30,))
     with pytest.raises(DataError, match=r"wanted some of these and some others"):
         split_views(chairs, tuple(range(6)))
