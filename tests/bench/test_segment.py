@@ -43,13 +43,13 @@ def test_ratios_and_fractions(weights, tiny, monkeypatch, bf16):
     work = segment.operations(tiny)
     assert found["gflop_per_crop"] == round(work / 1e9, 2)
     medians = {k: v["median"] for k, v in found["seconds_per_crop"].items()}
-    for name, key in {"fp32": "share_of_peak_fp32", "bf16": "share_of_peak"}.items():
+    for name, key in {"fp32": "fraction_of_peak_fp32", "bf16": "fraction_of_peak"}.items():
         if name in medians:
             rate = found["peak"][f"convolution {name}"]["rate"]
             share = work / medians[name] / 1e9 / rate
             assert found[key] == pytest.approx(share, rel=1e-2, abs=1e-3)
     if not bf16:
-        assert found["share_of_peak"] is None
+        assert found["fraction_of_peak"] is None
         assert found["ratio"] == found["ratio_fp32"]
     assert found["ratio_range"][0] <= found["ratio"] <= found["ratio_range"][1]
     kinds = {f"{kind} {name}" for kind in ("convolution", "product") for name in names[1:]}

@@ -86,7 +86,7 @@ def test_the_figure(filled, image):
     assert abs(figure.shape[1] - 4 * 224 / 0.95) < 2  # input, two stages, score
     plain = found.to_dict()
     assert plain["unit"] == found.label
-    assert plain["share"] == pytest.approx(found.region.float().mean().item())
+    assert plain["fraction"] == pytest.approx(found.region.float().mean().item())
     assert [m["size"] for m in plain["maps"]] == [[15, 17], [15, 17], [30, 33], [30, 33]]
     assert figure.std() > 20
 

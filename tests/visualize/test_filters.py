@@ -85,7 +85,7 @@ def test_strength_and_death():
     assert first.dominance == pytest.approx(12 / np.median(rms))
     assert first.dead == [3, 6, 7]
     assert (second.layer, second.filters, second.kernel, second.silent) == ("2", 4, (1, 1), None)
-    assert inspect_filters(loaded, share=0.04).rows[0].dead == [7]
+    assert inspect_filters(loaded, dead_below=0.04).rows[0].dead == [7]
     assert report.coverage.aliased > 0
     assert inspect_filters(loaded, "2").layer == "2"
     assert report.figure().shape[2] == 3

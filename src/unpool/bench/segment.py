@@ -58,8 +58,8 @@ def measure(
 
     Returns:
         `ratio`, how many times as fast as the network as written bf16 is (fp32 without bf16);
-        `ratio_fp32`; the fractions of the convolution rate `share_of_peak` (bf16, or None) and
-        `share_of_peak_fp32`; and the figures behind these. `processor_share` is 1 if the threads
+        `ratio_fp32`; the fractions of the convolution rate `fraction_of_peak` (bf16, or None) and
+        `fraction_of_peak_fp32`; and the figures behind these. `processor_fraction` is 1 if the threads
         ran all the time, and less if other processes used the cores or threads waited.
 
     Raises:
@@ -86,7 +86,7 @@ def measure(
         "crops_as_written": min(crops, _SLOWLY),
         "rounds": rounds,
         "memory_gb": held,
-        "processor_share": round(computed / passed / torch.get_num_threads(), 3),
+        "processor_fraction": round(computed / passed / torch.get_num_threads(), 3),
         "machine": describe(),
     }
 
@@ -163,8 +163,8 @@ def _compare(
         "ratio_range": [best["low"], best["high"]],
         "ratio_fp32": ratios["fp32"]["median"],
         "ratio_fp32_range": [ratios["fp32"]["low"], ratios["fp32"]["high"]],
-        "share_of_peak": fractions["bf16"],
-        "share_of_peak_fp32": fractions["fp32"],
+        "fraction_of_peak": fractions["bf16"],
+        "fraction_of_peak_fp32": fractions["fp32"],
         "seconds_per_crop": {name: spread(each) for name, each in variants.items()},
         "gflop_per_crop": round(work / 1e9, 2),
         "peak": peak,

@@ -11,7 +11,7 @@ from unpool.cli.progress import progress
 
 _FACTS = (
     *("network", "crops", "gflop_per_crop", "gflop_per_view", "parameters", "size", "images"),
-    *("maps", "occluder", "stride", "positions", "batch", "rounds", "processor_share"),
+    *("maps", "occluder", "stride", "positions", "batch", "rounds", "processor_fraction"),
 )
 
 
@@ -50,7 +50,7 @@ def segment(**options: Any) -> None:
     """Seconds per crop of a network as written, and of its fast form in fp32 and bf16.
 
     With --json, ratio and ratio_fp32 are how many times as fast as the network as written the fast
-    form is in bf16 and fp32; share_of_peak and share_of_peak_fp32 are its rates as fractions of
+    form is in bf16 and fp32; fraction_of_peak and fraction_of_peak_fp32 are its rates as fractions of
     the fastest convolution in the same run.
 
     \b
@@ -157,7 +157,7 @@ def _of_segment(found: dict[str, Any]) -> list[list[str]]:
         ["", "s a crop", "range", "times as fast", "fraction of limit", "GB loading", "GB after"]
     ]
     ratios = {"fp32": found["ratio_fp32"], "bf16": found["ratio"]}
-    fractions = {"fp32": found["share_of_peak_fp32"], "bf16": found["share_of_peak"]}
+    fractions = {"fp32": found["fraction_of_peak_fp32"], "bf16": found["fraction_of_peak"]}
     for name, seconds in found["seconds_per_crop"].items():
         held = found["memory_gb"].get(name, {})
         rows.append(

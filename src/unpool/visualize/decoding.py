@@ -50,10 +50,10 @@ class DecoderTrace:
     scores: Tensor  #: (H, W) float32, of the class, before softmax
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: `unit` (the class), `share` of the image, mean `score`, and the `maps`."""
+        """Plain values: `unit` (the class), `fraction` of the image, mean `score`, and the `maps`."""
         return {
             "unit": self.label,
-            "share": float(self.region.float().mean()),
+            "fraction": float(self.region.float().mean()),
             "score": float(self.scores[self.region].mean()),
             "maps": [
                 {

@@ -116,7 +116,7 @@ def inspect_filters(
     layer: str | None = None,
     images: Sequence[Path] = (),
     *,
-    share: float = 0.1,
+    dead_below: float = 0.1,
     batch: int = 8,
     progress: Progress | None = None,
 ) -> FilterReport:
@@ -128,7 +128,7 @@ def inspect_filters(
             of three channels are shown in color, of others their sum.
         images: files, to find silent feature maps, which never rise above zero after the
             normalization and activation that follow the convolution as modules.
-        share: a filter with an RMS below this fraction of the median is dead.
+        dead_below: a filter with an RMS below this fraction of the median is dead.
         batch: images at a time.
         progress: see `Progress`.
 
@@ -169,7 +169,7 @@ def inspect_filters(
     if images:
         responses = {found: _response(ran, found) for found in convolutions}
         silent, failed = _silent(loaded, images, responses, batch, progress)
-    rows = {found: _row(found, w, share, silent.get(found)) for found, w in filters.items()}
+    rows = {found: _row(found, w, dead_below, silent.get(found)) for found, w in filters.items()}
     shown, weights = convolutions[name], filters[name]
     stride = shown.stride[0] if isinstance(shown, nn.Conv2d) else 1
     alive = sorted({*range(len(weights))} - {*rows[name].dead})
@@ -234,11 +234,11 @@ def _rms(filters: Tensor) -> Tensor:
     return filters.double().flatten(1).square().mean(1).sqrt()
 
 
-def _row(name: str, filters: Tensor, share: float, silent: list[int] | None) -> FilterRow:
+def _row(name: str, filters: Tensor, dead_below: float, silent: list[int] | None) -> FilterRow:
     rms = _rms(filters)
     middle = rms.quantile(0.5)
     median, largest = float(middle), float(rms.max())
-    dead = ((rms == 0) | (rms < share * middle)).nonzero().flatten().tolist()
+    dead = ((rms == 0) | (rms < dead_below * middle)).nonzero().flatten().tolist()
     kernel = (filters.shape[2], filters.shape[3])
     dominance = largest / median if median else None
     return FilterRow(name, len(filters), kernel, median, largest, dominance, dead, silent)

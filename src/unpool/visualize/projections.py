@@ -121,7 +121,7 @@ class ProjectionWriter(_Writer):
 class ScoreWriter(_Writer):
     """Projects the scores of classes from where they are predicted, image by image.
 
-    Each record has two more entries: `class`, its name, and `share`, the fraction of the
+    Each record has two more entries: `class`, its name, and `fraction`, the fraction of the
     square where it is predicted.
 
     Args:
@@ -157,7 +157,7 @@ class ScoreWriter(_Writer):
                 "layer": SCORE,
                 "unit": unit,
                 "class": loaded.class_name(unit),
-                "share": float(found.regions[i].float().mean()),
+                "fraction": float(found.regions[i].float().mean()),
                 "place": None,
                 "value": float(value),
                 "box": None,

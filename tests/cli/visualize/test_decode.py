@@ -17,7 +17,7 @@ def test_decode(run, tiny):
     assert (code, err) == (0, [])
     result = json.loads(out[0])
     assert (result["class"], result["file"]) == (f"class {label}", "out/0.png")
-    assert result["share"] == pytest.approx(fractions[label])
+    assert result["fraction"] == pytest.approx(fractions[label])
     layers = ["unpool2", "deconv2_1", "unpool1", "deconv1_1"]
     assert [one["layer"] for one in result["maps"]] == layers
     assert [one["size"] for one in result["maps"]] == [[16, 16], [16, 16], [32, 32], [32, 32]]

@@ -16,7 +16,7 @@ def test_filters(run):
     assert out[-1].startswith("frequencies of 0: low ")
     assert names("out") == {"filters.png", "filters.json"}
     Path("in/1.png").write_bytes(b"")
-    code, out, err = run("filters in nowhere.png MODEL --layer 3 --share 0.5 --json")
+    code, out, err = run("filters in nowhere.png MODEL --layer 3 --dead-below 0.5 --json")
     assert (code, err) == (3, [])
     result = json.loads(out[0])
     assert (result["shown"], set(result["failed"])) == ("3", {"in/1.png", "nowhere.png"})

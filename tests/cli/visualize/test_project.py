@@ -121,7 +121,7 @@ def test_project_scores(run, tiny):
     assert [one["unit"] for one in result] == wanted
     for one in result:
         assert (one["layer"], one["class"]) == ("score", f"class {one['unit']}")
-        assert one["share"] == pytest.approx(fractions[one["unit"]])
+        assert one["fraction"] == pytest.approx(fractions[one["unit"]])
         assert one["place"] is one["box"] is None
         assert Path(one["file"]).name == f"0.score.class%20{one['unit']}.png"
     files = {Path(one["file"]).name for one in result}

@@ -57,7 +57,7 @@ def decode(
     Images that are unreadable, or that do not contain the class, are reported and skipped (exit
     code 3).
 
-    With --json, the line of an image has source, class, unit (its number), share (the fraction of
+    With --json, the line of an image has source, class, unit (its number), fraction (of
     the square where it is predicted), score (the mean there), maps (layer, unit, size, largest),
     file and seconds; or source and error.
 
@@ -123,7 +123,5 @@ def _try(loaded: "LoadedModel", label: int | None, unit: int | None) -> None:
 
 
 def _text(record: Record) -> str:
-    what = (
-        f"{record['class']}, {percent(record['share'])} % of it, mean score {record['score']:.3g}"
-    )
+    what = f"{record['class']}, {percent(record['fraction'])} % of it, mean score {record['score']:.3g}"
     return f"{record['source']}: {what}, {record['file']}"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     ),
     LIST_LAYERS,
     click.option(
-        "--share",
+        "--dead-below",
         type=click.FloatRange(0, 1),
         help="A filter whose RMS is below this fraction of the median is dead.  [default: 0.1]",
     ),

@@ -53,7 +53,7 @@ def project(job: Job, **options: Any) -> int:
 
     With --json, the line of an image has source, model, options (those given), input, seconds and
     projections: layer, unit, place, value (the activation there), box (the receptive field, in the
-    square) and file, and for a score class and share (its fraction of the square); or source and
+    square) and file, and for a score class and fraction (its fraction of the square); or source and
     error.
 
     \b
@@ -100,7 +100,7 @@ def _text(record: Record) -> str:
         where = "all of it" if shown["place"] is None else "at {}, {}".format(*shown["place"])
         unit = f"unit {shown['unit']}"
         if "class" in shown:
-            unit, where = shown["class"], f"{percent(shown['share'])} % of it"
+            unit, where = shown["class"], f"{percent(shown['fraction'])} % of it"
         what = f"{shown['layer']} {unit}, {where}: {shown['value']:.4g}"
         lines.append(f"{record['source']}: {what}, {shown['file']}")
     return "\n".join(lines)

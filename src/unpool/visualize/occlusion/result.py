@@ -138,7 +138,7 @@ class RegionOcclusion:
         return {
             **self.windows.to_dict(),
             "class": self.target,
-            "share": float((self.labels == self.target).mean()),
+            "fraction": float((self.labels == self.target).mean()),
             "lowest": iou[lowest // len(iou[0])][lowest % len(iou[0])],
             "lowest_box": list(self.windows.boxes()[lowest]),
             "iou": iou,
