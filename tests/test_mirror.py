@@ -12,7 +12,6 @@ TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "src/unpool"
 
 COVERED_ELSEWHERE = {
-    "cli/export.py": "export/test_write.py",
     "generate/batches.py": "generate/test_train.py",
     "ops/compiled/kernels.py": "ops/compiled/test_mean_field.py",
     "ops/compiled/lattice.py": "ops/compiled/test_mean_field.py",

@@ -209,35 +209,6 @@ def test_packages_that_are_not_installed(weights, tmp_path, monkeypatch, capsys,
 # ---- the command line ----------------------------------------------------------------------------
 
 
-def test_the_command_line(weights, tmp_path, quick, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    command = ["export", "--weights", str(weights["fcn"])]
-    assert main([*command, "-o", "fcn.pt2", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {
-        "file": "fcn.pt2",
-        "card": "fcn.card.json",
-        "format": "torch-export",
-        "weights": str(weights["fcn"]),
-        "input": "any number of images of any size from 8 pixels",
-        "bytes": 3,
-        "images": 2,
-        "pixels": 500,
-        "different": 1,
-    }
-    chosen = ["--format", "torch-export", "-o", "new/fcn.pt2"]
-    assert main([*command, *chosen]) == 0
-    assert capsys.readouterr() == (
-        "new/fcn.pt2: torch-export, 0.0 MB, for any number of images of any size from 8 pixels; "
-        "labels of 2 images verified: 1 of 500 pixels differ from PyTorch's\n",
-        "",
-    )
-    assert main([*command, *chosen]) == 2
-    assert "new/fcn.pt2 is there already" in capsys.readouterr().err
-    assert main([*command, "-o", "again.pt2", "--quiet"]) == 0
-    assert capsys.readouterr() == ("", "")
-    assert names(tmp_path) == {"fcn.pt2", "fcn.card.json", "new", "again.pt2", "again.card.json"}
-
-
 def test_exported_networks_on_the_command_line(exported, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(photo(45, 70)).save("cat.png")
