@@ -59,8 +59,8 @@ def measure(
     Returns:
         `ratio`, how many times as fast as the network as written bf16 is (fp32 without bf16);
         `ratio_fp32`; the fractions of the convolution rate `fraction_of_peak` (bf16, or None) and
-        `fraction_of_peak_fp32`; and the figures behind these. `processor_fraction` is 1 if the threads
-        ran all the time, and less if other processes used the cores or threads waited.
+        `fraction_of_peak_fp32`; and the figures behind these. `processor_fraction` is 1 if the
+        threads ran all the time, and less if other processes used the cores or threads waited.
 
     Raises:
         OptionError: a number below 1, or weights of a network that does not take crops.

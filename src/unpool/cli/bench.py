@@ -50,8 +50,8 @@ def segment(**options: Any) -> None:
     """Seconds per crop of a network as written, and of its fast form in fp32 and bf16.
 
     With --json, ratio and ratio_fp32 are how many times as fast as the network as written the fast
-    form is in bf16 and fp32; fraction_of_peak and fraction_of_peak_fp32 are its rates as fractions of
-    the fastest convolution in the same run.
+    form is in bf16 and fp32; fraction_of_peak and fraction_of_peak_fp32 are its rates as fractions
+    of the fastest convolution in the same run.
 
     \b
     Example: unpool bench segment --threads 1 --crops 50 --json

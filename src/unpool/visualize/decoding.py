@@ -50,7 +50,7 @@ class DecoderTrace:
     scores: Tensor  #: (H, W) float32, of the class, before softmax
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: `unit` (the class), `fraction` of the image, mean `score`, and the `maps`."""
+        """Plain values: `unit` (the class), `fraction` of the image, mean `score`, the `maps`."""
         return {
             "unit": self.label,
             "fraction": float(self.region.float().mean()),

@@ -123,5 +123,6 @@ def _try(loaded: "LoadedModel", label: int | None, unit: int | None) -> None:
 
 
 def _text(record: Record) -> str:
-    what = f"{record['class']}, {percent(record['fraction'])} % of it, mean score {record['score']:.3g}"
+    fraction, score = percent(record["fraction"]), f"{record['score']:.3g}"
+    what = f"{record['class']}, {fraction} % of it, mean score {score}"
     return f"{record['source']}: {what}, {record['file']}"
