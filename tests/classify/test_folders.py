@@ -71,7 +71,7 @@ def test_the_rule_of_the_plain_folder_stays_what_it_is(tmp_path):
         (["train/a.png", "val/a.png", "b.png"], "train", "with 1 images in no class folder"),
         (["cat/a.png"], "train", "with the class cat alone; .* two or more"),
         (["images/1.png", "masks/1.png"], "train", "images/ and masks/, a data set with masks"),
-        (["JPEGImages/1.png", "SegmentationClass/1.png"], "train", "a recipe that segments"),
+        (["JPEGImages/1.png", "SegmentationClass/1.png"], "train", "a segmentation recipe"),
         (
             ["train/a/1.png", "train/b/1.png"],
             "val",
@@ -86,7 +86,7 @@ def test_the_rule_of_the_plain_folder_stays_what_it_is(tmp_path):
             "val",
             "classes c, which",
         ),
-        (["a/0.png", "b/1.png"], "val", "for val, of which there are too few in all"),
+        (["a/0.png", "b/1.png"], "val", "for val; too few images"),
         (["a/1.png", "b/1.png"], "train", "no image of the class a for train"),
     ],
 )

@@ -353,7 +353,7 @@ def test_bad_data_is_found_before_the_first_step(shapes, tmp_path):
         train(root, tmp_path / "run", TINY)
     shutil.rmtree(root / "val/disk")
     shutil.copytree(root / "val/cross", root / "val/star")
-    with pytest.raises(DataError, match="with the classes star, which the split to learn from has"):
+    with pytest.raises(DataError, match="with the classes star, which the training split does"):
         train(root, tmp_path / "run", TINY)
     assert not (tmp_path / "run").exists()
 

@@ -1,11 +1,11 @@
-"""Images in a folder for each class, to learn what is on an image as a whole.
+"""Images for classification, in a folder for each class.
 
     divided   SPLIT/CLASS/IMAGE.jpg, such as train/cat/1.jpg and val/cat/2.jpg
     plain     CLASS/IMAGE.jpg; about every fifth image is "val" and the others are "train", by
-              a hash of the name, so that an image stays where it is when others are added
+              a hash of the name, so that an image stays in its split when others are added
 
-The name of a folder is that of the class; classes are numbered by the alphabet. A class folder has
-images of its own, and those in folders below it belong to it as well.
+Classes have the names of their folders and are numbered alphabetically. A class folder has images
+of its own; images in its subfolders belong to the class as well.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from unpool.vision.boxes import Crops
 from unpool.vision.images import FORMATS, Pixels, image_size, read_image
 
 Draw = Callable[[int], tuple[Pixels, NDArray[np.int64]]]
-"""Gives the crop (S, S, 3) and the class () at a place of an endless sequence."""
+"""Gives the crop (S, S, 3) and the class () at a position of an endless sequence."""
 
 _SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 _OF_MASKS = (  # the folders of data sets for segmentation, see unpool.data.layouts
@@ -38,7 +38,7 @@ _OF_MASKS = (  # the folders of data sets for segmentation, see unpool.data.layo
 class LabeledImage(NamedTuple):
     """An image and its class."""
 
-    name: str  #: its path below the data's folder
+    name: str  #: its path below the root
     path: Path
     label: int  #: class id
 
@@ -55,19 +55,16 @@ class ClassFolders(NamedTuple):
 def open_folders(
     root: str | Path, split: str, classes: Sequence[str] | None = None
 ) -> ClassFolders:
-    """Find the images of a split; they are listed, not read.
+    """List the images of a split, sorted by class and name; they are not read.
 
     Args:
         root: a folder in one of the layouts above.
-        split: "train", "val", or whatever the folder has; of a plain one also "all".
-        classes: the names by class id, if they are known from another split, which may have more.
-
-    Returns:
-        The images, sorted by class and name.
+        split: "train", "val", or another folder; in a plain layout also "all".
+        classes: names by class id of another split, which may have more classes.
 
     Raises:
-        DataError: no such folder or split, no class folders, a class without images or of no
-            name in `classes`; the message tells what was looked for.
+        DataError: no such folder or split, no class folders, a class without images or not in
+            `classes`.
 
     >>> import tempfile
     >>> from unpool.vision.images import write_image
@@ -85,8 +82,8 @@ def open_folders(
     if with_masks := [names for names in _OF_MASKS if names <= there]:
         raise DataError(
             f"got {root} with {'/ and '.join(sorted(with_masks[0]))}/, a data set with masks; "
-            "wanted a folder for each class, such as cat/ and dog/: make such folders, or take a "
-            "recipe that segments"
+            "wanted a folder for each class, such as cat/ and dog/: make such folders, or use a "
+            "segmentation recipe"
         )
     divided = any(_holds_classes(root / name) for name in ("train", "val", split))
     home = root / split if divided else root
@@ -101,8 +98,8 @@ def open_folders(
     names = sorted(found) if classes is None else list(classes)
     if unknown := sorted(set(found) - set(names)):
         raise DataError(
-            f"got {home} with the classes {', '.join(unknown[:5])}, which the split to learn from "
-            "has not; remove these folders, or add them there"
+            f"got {home} with the classes {', '.join(unknown[:5])}, which the training split does "
+            "not have; remove these folders, or add them there"
         )
     samples = [
         LabeledImage(path.relative_to(root).as_posix(), path, names.index(name))
@@ -115,7 +112,7 @@ def open_folders(
 
 
 def require_images(data: ClassFolders) -> None:
-    """Look at the header of every image, so that what is none is found at once.
+    """Read the header of every image, to find damaged files at once.
 
     Raises:
         ImageError: a file that is no image.
@@ -125,13 +122,7 @@ def require_images(data: ClassFolders) -> None:
 
 
 def draw_crops(data: ClassFolders, crops: Crops, seed: int = 0) -> Draw:
-    """Random crops of images, in a new order each time all were seen.
-
-    Args:
-        data: images with their classes.
-        crops: how they are cut.
-        seed: of all chance.
-    """
+    """Random crops of images, in a new random order in each epoch."""
 
     def draw(place: int) -> tuple[Pixels, NDArray[np.int64]]:
         epoch, number = divmod(place, len(data.samples))
@@ -163,20 +154,20 @@ def _part(
     if not chosen or (bare and split == "train"):
         of = f"the class {names[bare[0]]}" if chosen else root
         raise DataError(
-            f"got no image of {of} for {split}, of which there are too few in all: about every "
-            f"fifth is for val; add images, or divide them into {root / 'train'}/CLASS/ and "
+            f"got no image of {of} for {split}; too few images, of which about every fifth is "
+            f"for val: add images, or divide them into {root / 'train'}/CLASS/ and "
             f"{root / 'val'}/CLASS/"
         )
     return chosen
 
 
 def _number(name: str) -> int:
-    """A number that depends on the name alone, everywhere and always."""
+    """A hash of a name that is the same on every machine."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
 def _require_classes(home: Path, found: dict[str, list[Path]], least: int) -> None:
-    """Refuse a folder that has no class folders, or something else besides."""
+    """Refuse a folder without class folders, or with images beside them."""
     wanted = f"wanted a folder for each class, such as {home}/cat/1.jpg and {home}/dog/1.jpg"
     if loose := [path for path in home.iterdir() if _is_image(path)]:
         raise DataError(
@@ -202,7 +193,7 @@ def _require_classes(home: Path, found: dict[str, list[Path]], least: int) -> No
 
 
 def _holds_classes(folder: Path) -> bool:
-    """Whether a folder is a split: with folders, but without images of its own."""
+    """Whether a folder is a split: it has folders, but no images of its own."""
     if not folder.is_dir() or any(_is_image(path) for path in folder.iterdir()):
         return False
     return bool(_folders(folder))

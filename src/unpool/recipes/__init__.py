@@ -1,8 +1,7 @@
-"""Recipes: every experiment as a named constant, a frozen dataclass of plain values.
+"""Recipes: the hyperparameters of every experiment as a named constant, a frozen dataclass.
 
-A run writes its recipe beside its weights. Single values are overridden by name
-(`unpool.train(..., "objects", batch=8)`, `unpool train objects --set phases.0.steps=100`); unknown
-names are refused.
+A run stores its recipe beside its weights. Single values are overridden by name
+(`unpool.train(..., "objects", batch=8)`, `unpool train objects --set phases.0.steps=100`).
 """
 
 from unpool.errors import OptionError, suggest
@@ -70,7 +69,7 @@ __all__ = [
 KINDS: dict[str, type[Recipe]] = {
     kind.kind: kind for kind in (SegmentationRecipe, ClassificationRecipe, GenerationRecipe)
 }
-"""The classes of recipes, one for each application, by what is learned."""
+"""The classes of recipes, one for each application, by `Recipe.kind`."""
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -103,13 +102,12 @@ def find_recipe(recipe: str | Recipe, **values: object) -> Recipe:
     """A recipe by name, with some of its values replaced.
 
     Args:
-        recipe: a name in `RECIPES`, or a recipe, which stays as it is.
-        values: by name; the parts of phases by number, `**{"phases.0.steps": 100}`, or `steps=100`
+        recipe: a name in `RECIPES`, or a recipe, which is not changed.
+        **values: by name; those of phases by number, `**{"phases.0.steps": 100}`, or `steps=100`
             if there is a single phase.
 
     Raises:
-        OptionError: an unknown name, a value of another type, or one with which no training is
-            possible.
+        OptionError: an unknown name, or a value of another type or out of bounds.
 
     >>> find_recipe("finetune", steps=300, batch=4).phases[0].steps
     300
@@ -133,8 +131,8 @@ def override(recipe: AnyRecipe, settings: list[str]) -> AnyRecipe:
     """A recipe with some values replaced, as on the command line.
 
     Args:
-        recipe: stays as it is.
-        settings: `name=value` each, values as in JSON, words also without quotes.
+        recipe: not changed.
+        settings: each `name=value`; values are JSON, strings also without quotes.
 
     Raises:
         OptionError: see `find_recipe`.

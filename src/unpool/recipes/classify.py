@@ -1,4 +1,4 @@
-"""Recipes of networks that classify."""
+"""Recipes of classifiers."""
 
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, ClassVar
@@ -11,7 +11,7 @@ _Side = Annotated[int, Range(32, 4096)]
 
 @dataclass(frozen=True)
 class ClassificationRecipe(Recipe):
-    """How a classifier is trained."""
+    """Hyperparameters of a classifier's training."""
 
     kind: ClassVar[str] = "classification"
     task: ClassVar[str] = "unpool.classify.train:ClassificationTask"
@@ -21,31 +21,31 @@ class ClassificationRecipe(Recipe):
 
     # the network
     network: Annotated[str, OneOf("ZFNet", "AlexNet")] = "ZFNet"
-    widths: tuple[Count, ...] = (96, 256, 384, 384, 256)  #: number of maps of conv1 to conv5
+    widths: tuple[Count, ...] = (96, 256, 384, 384, 256)  #: channels of conv1 to conv5
     code: Count | None = 4096  #: width of fc6 and fc7; None for a network without them
-    size: _Side = 224  #: side of the crops that the network sees
-    dropout: Dropout = 0.5  #: fraction of the values of fc6 and fc7 that training sets to zero
+    size: _Side = 224  #: side of the input crops
+    dropout: Dropout = 0.5  #: of fc6 and fc7
     deviation: Annotated[float, Range(0, 1)] | None = 0.01
     """Standard deviation of the initial filters; None for He initialization."""
 
-    # what is seen
-    enlarged: _Side = 256  #: side to which an image's middle square is resized before the crop
-    corners: bool = True  #: crops are its corners and center only, else any part of it
+    # augmentation
+    enlarged: _Side = 256  #: side to which an image's central square is resized before the crop
+    corners: bool = True  #: crop at its corners and center only, else anywhere
     flip: bool = True
 
-    # how it is learned
-    epochs: Count = 70  #: how often each image is seen
+    # optimization
+    epochs: Count = 70  #: passes over the data
     lr: LearningRate = 0.01  #: peak learning rate
     plateau: Count | None = 3
-    """Validations without a better one after which the learning rate falls tenfold; None: never."""
-    rms: Positive | None = 0.1  #: largest RMS of a filter of a convolution, which is renormalized
+    """Validations without a better one before the learning rate drops tenfold; None: never."""
+    rms: Positive | None = 0.1  #: filters of convolutions are renormalized to this RMS at most
     validate_every: Count | None = None
 
-    # what is kept
-    keep: tuple[Count, ...] = (1, 2, 5, 10, 20, 30, 40, 64)  #: epochs whose weights are kept
+    # checkpoints
+    keep: tuple[Count, ...] = (1, 2, 5, 10, 20, 30, 40, 64)  #: epochs whose weights are stored
 
     def check(self) -> None:
-        """Refuse values with which no training is possible, see `Recipe.check`."""
+        """Check that the recipe can be trained, see `Recipe.check`."""
         super().check()
         if self.enlarged < self.size:
             raise OptionError(
@@ -57,8 +57,8 @@ class ClassificationRecipe(Recipe):
 ZFNET = ClassificationRecipe("zfnet")
 """The published training of ZFNet on ImageNet. Zeiler, Fergus 2014, section 3.
 
-The learning rate falls on a plateau, where the paper lowers it by hand; the channels' means are
-subtracted, rather than each pixel's.
+The learning rate drops on a plateau, where the paper lowers it by hand; the mean of each channel is
+subtracted, in place of the mean of each pixel.
 """
 
 ZFNET_SMALL = ClassificationRecipe(

@@ -1,4 +1,4 @@
-"""Recipes of networks that generate images: the authors' and ours."""
+"""Recipes of generators: the authors' and ours."""
 
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, ClassVar
@@ -11,7 +11,7 @@ _Change = Annotated[float, Range(0, 10)]
 
 @dataclass(frozen=True)
 class Rate:
-    """A part of a training run: how long, and how fast."""
+    """A number of steps and their learning rate."""
 
     steps: Count
     lr: LearningRate
@@ -19,7 +19,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class GenerationRecipe(Recipe):
-    """How a network that generates images is trained."""
+    """Hyperparameters of a generator's training."""
 
     kind: ClassVar[str] = "generation"
     task: ClassVar[str] = "unpool.generate.train:GenerationTask"
@@ -32,19 +32,19 @@ class GenerationRecipe(Recipe):
     streams: Annotated[int, Range(1, 2)] = 2  #: 2, or 1 for the deep variant
     code: Count = 512  #: width of the branches for style, view and transformation
     shared: Count = 1024  #: width of the layers after them
-    widths: tuple[Count, ...] | None = None  #: maps of the RGB stream, or the only one
-    mask_widths: tuple[Count, ...] | None = None  #: maps of the mask's stream
+    widths: tuple[Count, ...] | None = None  #: channels of the RGB stream, or the only one
+    mask_widths: tuple[Count, ...] | None = None  #: channels of the mask stream
     mask_maps: Count | None = None  #: channels of the mask
-    start: str | None = None  #: weights of a warm start; layers that do not fit are new
+    start: str | None = None  #: weights of a warm start; layers of other shapes are new
     initialization: Annotated[str, OneOf("orthogonal", "xavier", "he")] = "orthogonal"
 
-    # what is seen
+    # data and augmentation
     held_out: tuple[Annotated[int, Range(0, 30)], ...] = ()
-    """Azimuths by number that are never learned from."""
-    teachers: tuple[str, ...] = ()  #: weights of networks whose images are learned from, too
-    teachers_fraction: Fraction = 0.5  #: of a batch, that teachers generate, if there are any
-    spread: tuple[Fraction, Fraction] = (0.0, 1.0)  #: factor of the ranges, at first and at last
-    gamma: Weight = 1e-5  #: how fast the factor comes near the last, by steps
+    """Indices of azimuths that are not trained on."""
+    teachers: tuple[str, ...] = ()  #: weights of networks to distill
+    teachers_fraction: Fraction = 0.5  #: of a batch that teachers generate, if there are any
+    spread: tuple[Fraction, Fraction] = (0.0, 1.0)  #: first and last factor of the ranges
+    gamma: Weight = 1e-5  #: rate at which the factor approaches the last, per step
     translate: Fraction = 0.1  #: largest change, as a fraction of the side
     rotate: _Change = 0.2  #: radians
     zoom: _Change = 0.3  #: as a logarithm
@@ -53,17 +53,17 @@ class GenerationRecipe(Recipe):
     brightness: _Change = 0.7  #: as a logarithm
     saturation: _Change = 0.7  #: as a logarithm
     hue: _Change = 1.5  #: radians
-    inside: bool = True  #: transformations show nothing beyond the image's border
+    inside: bool = True  #: transformations stay inside the image's border
     plain: Fraction = 0.0  #: fraction of the images that are not transformed
 
-    # how it is learned
+    # optimization
     rgb_weight: Weight = 10.0  #: of the squared error of colors inside the mask
     mask_weight: Weight = 1.0  #: of that of the mask
     overlap_weight: Weight = 0.0  #: of 1 - IoU of an image's mask, see `generation_loss`
     background: Fraction = 1.0  #: weight of the error of colors where there is no mask
     bias_lr: Annotated[float, Range(0, 100)] = 2.0
 
-    # what is kept
+    # weights
     int8: bool = False  #: weights are stored in a quarter of the size, see `save_pretrained`
 
     @property
@@ -72,7 +72,7 @@ class GenerationRecipe(Recipe):
         return sum(rate.steps for rate in self.rates)
 
     def check(self) -> None:
-        """Refuse values with which no training is possible, see `Recipe.check`."""
+        """Check that the recipe can be trained, see `Recipe.check`."""
         super().check()
         if not self.rates:
             raise OptionError("got a recipe without rates; wanted one or more")
@@ -91,7 +91,7 @@ CHAIRS_STAGE_1 = GenerationRecipe(
 CHAIRS_STAGE_2 = GenerationRecipe(
     "chairs-stage2", (Rate(100, 1e-5),), start="runs/chairs-stage1/weights", spread=(0.2, 1.0)
 )
-"""The published second stage: the last uconvs make way for new ones, of 128 pixels."""
+"""The published second stage: new last uconvs, for 128 pixels."""
 
 CHAIRS_STAGE_3 = GenerationRecipe(
     "chairs-stage3",
@@ -111,9 +111,9 @@ CHAIRS_128 = GenerationRecipe(
     rgb_weight=0.1,
     mask_weight=0.01,
 )
-"""The authors' later training, at 128 pixels from the beginning.
+"""The authors' later training, at 128 pixels from the start.
 
-Its first weights are orthogonal, as in the paper: from "xavier" these rates run away at once.
+The initial weights are orthogonal, as in the paper: with "xavier" these rates diverge at once.
 """
 
 CHAIRS_DEEP = GenerationRecipe(
@@ -154,7 +154,7 @@ CHAIRS = GenerationRecipe(
     save_every=300,
     int8=True,
 )
-"""A compact network, from nothing: 65 chairs at 128 pixels, an hour on two CPU cores."""
+"""A compact network from random weights: 65 chairs at 128 pixels, an hour on two CPU cores."""
 
 CHAIRS_LONGER = replace(
     CHAIRS,
@@ -164,7 +164,7 @@ CHAIRS_LONGER = replace(
     spread=(0.4, 0.4),
     plain=0.5,
 )
-"""`CHAIRS`, learning on: fewer transformations, more plain views."""
+"""`CHAIRS`, continued: fewer transformations, more plain views."""
 
 CHAIRS_RANGES = replace(
     CHAIRS,
@@ -175,7 +175,7 @@ CHAIRS_RANGES = replace(
     plain=0.15,
     seed=1,
 )
-"""`CHAIRS`, learning on: transformations as strong as the published."""
+"""`CHAIRS`, continued: transformations as strong as the published."""
 
 CHAIRS_ONE_STREAM = replace(
     CHAIRS,
@@ -185,7 +185,7 @@ CHAIRS_ONE_STREAM = replace(
     widths=(192, 160, 80, 40),
     mask_widths=None,
 )
-"""A compact one-stream deep variant, from nothing."""
+"""A compact one-stream deep variant, from random weights."""
 
 CHAIRS_TAUGHT = replace(
     CHAIRS,
@@ -200,4 +200,4 @@ CHAIRS_TAUGHT = replace(
         for recipe in (CHAIRS_LONGER, CHAIRS_RANGES, CHAIRS_ONE_STREAM)
     ),
 )
-"""The default weights: `CHAIRS_LONGER`, learning on, half of it from what three networks draw."""
+"""The default weights: `CHAIRS_LONGER`, continued, half of it on the output of three networks."""

@@ -1,4 +1,4 @@
-"""Frozen dataclasses of plain values, such as recipes: read from JSON, and changed by name."""
+"""Frozen dataclasses of plain values, such as recipes: reading JSON, replacing values by name."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ _MISFIT = object()  #: a value that is not of the wanted type
 
 
 def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
-    """A dataclass from plain values, as `dataclasses.asdict` and JSON make them.
+    """A dataclass from plain values, the inverse of `dataclasses.asdict` and JSON.
 
     Raises:
         OptionError: an unknown field, or a missing one.
@@ -40,10 +40,10 @@ def replaced(part: T, name: str, value: object) -> T:
     """A copy of a dataclass with one value replaced.
 
     Args:
-        part: stays as it is.
-        name: of a field; items of a tuple go by number, `phases.0.steps`. Where a tuple has a
-            single item, `steps` is enough.
-        value: the new one; lists stand for tuples, integers also for floats.
+        part: not changed.
+        name: of a field; items of tuples by number, `phases.0.steps`. If a tuple has a single
+            item, `steps` is enough.
+        value: the new value; lists become tuples, integers floats where a float is wanted.
 
     Raises:
         OptionError: no such name, or a value of another type.
@@ -52,7 +52,7 @@ def replaced(part: T, name: str, value: object) -> T:
 
 
 def parse_setting(setting: str) -> tuple[str, Any]:
-    """The name and the value in `name=value`; values are JSON, or words without quotes.
+    """Split `name=value`; values are JSON, strings also without quotes.
 
     Raises:
         OptionError: there is no equals sign.
@@ -70,7 +70,7 @@ def parse_setting(setting: str) -> tuple[str, Any]:
 
 
 def differences(ours: Any, theirs: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Names and both values of what differs between two nested plain values.
+    """Names and both values of the differences between two nested plain values.
 
     >>> differences({"batch": 8, "phases": [{"lr": 1}]}, {"batch": 8, "phases": [{"lr": 2}]})
     [('phases.0.lr', 1, 2)]
@@ -113,7 +113,7 @@ def _replace(part: Any, path: list[str], value: Any, setting: str) -> Any:
 
 
 def _hints(kind: Any) -> dict[str, Any]:
-    """The types of a dataclass' fields, by name; of anything else, nothing."""
+    """The types of a dataclass' fields by name; empty for other types."""
     if not dataclasses.is_dataclass(kind):
         return {}
     hints = get_type_hints(kind)
@@ -121,7 +121,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _parts(kind: Any) -> Any:
-    """The dataclass of which a field of this type holds a tuple, if it does."""
+    """The dataclass in `tuple[dataclass, ...]`; None for other types."""
     part = next(iter(get_args(kind)), None) if get_origin(kind) is tuple else None
     return part if dataclasses.is_dataclass(part) else None
 
@@ -137,14 +137,14 @@ def _checked(value: Any, kind: Any, setting: str) -> Any:
 
 
 def _name(kind: Any) -> str:
-    """A type as it is written, such as `int | None`."""
+    """The name of a type, such as `int | None`."""
     if get_origin(kind) in (Union, UnionType):
         return " | ".join("None" if one is type(None) else _name(one) for one in get_args(kind))
     return str(kind) if get_args(kind) else str(kind.__name__)
 
 
 def _fit(value: Any, kind: Any) -> Any:
-    """The value as one of this type; `_MISFIT` if it is none."""
+    """The value converted to a type; `_MISFIT` if it does not fit."""
     if get_origin(kind) in (Union, UnionType):
         found = [_fit(value, one) for one in get_args(kind)]
         return next((v for v in found if v is not _MISFIT), _MISFIT)

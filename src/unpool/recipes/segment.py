@@ -1,4 +1,4 @@
-"""Recipes of networks that segment: the authors' and ours."""
+"""Recipes of segmentation networks: the authors' and ours."""
 
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, ClassVar
@@ -22,7 +22,7 @@ _Side = Annotated[int, Range(32, 4096)]
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training run: the decoder's depth, the number of steps, the learning rates."""
+    """A part of a training run: decoder depth, steps, learning rates, crops."""
 
     name: str
     stages: Count  #: decoder stages in use, from the coarsest; the last one has the newest head
@@ -30,17 +30,17 @@ class Phase:
     lr: LearningRate  #: peak learning rate of the newest stage and its head
     older_lr: LearningRate = 0.0  #: of the decoder stages before it, and their heads
     trunk_lr: LearningRate = 0.0  #: of the trunk's convolutions; 0 freezes them
-    trunk_from: Count = 1  #: the first trunk stage that learns
+    trunk_from: Count = 1  #: the first trunk stage that is trained
     sources: tuple[Annotated[str, OneOf("views", "pasted", "objects", "proposals")], ...] = (
         "views",
     )  #: of training crops, in turn
     drop_every: Count | None = None
-    """Steps after which the learning rate falls tenfold, in place of the recipe's schedule."""
+    """Steps between tenfold drops of the learning rate, which replace the recipe's schedule."""
 
 
 @dataclass(frozen=True)
 class SegmentationRecipe(Recipe):
-    """How a network that segments is trained."""
+    """Hyperparameters of a segmentation network's training."""
 
     kind: ClassVar[str] = "segmentation"
     task: ClassVar[str] = "unpool.segment.train:SegmentationTask"
@@ -58,52 +58,50 @@ class SegmentationRecipe(Recipe):
     stride: int = 8  #: of an FCN's scores: 8, 16 or 32
     window: Count = 7  #: side of the kernel of an FCN's fc6
     pad: Count = 100  #: zeros around the image in an FCN; 1 pads fc6 instead
-    at_once: bool = False  #: an FCN learns all its skips together
-    start: str | None = None  #: weights of a warm start; score layers of other classes are new
-    average_with_start: Fraction = 0.0  #: weight of those in the finished weights, an average
-    tied: bool = True  #: deconvolutions begin as the trunk's transposed filters, else Gaussian
+    at_once: bool = False  #: an FCN is trained with all its skips together
+    start: str | None = None  #: weights of a warm start; score layers for other classes are new
+    average_with_start: Fraction = 0.0  #: their weight in the finished weights, an average
+    tied: bool = True  #: deconvolutions start as the trunk's transposed filters, else Gaussian
 
-    # what is seen
-    batch: Count = 16  #: crops of a step
+    # crops and augmentation
+    batch: Count = 16  #: crops per step
     crop_long_side: tuple[Annotated[int, Range(8, 8192)], Annotated[int, Range(8, 8192)]] = (
         224,
         448,
     )  #: range of an enlarged view's long side, pixels
     aspect: Fraction = 0.15  #: largest change of a view's aspect ratio, as a logarithm
     flip: bool = True
-    balance: Fraction = 0.0  #: classes in a smaller fraction of the images give more views
-    paste: Whole = 2  #: objects of other images that a pasted view gets, at most
+    balance: Fraction = 0.0  #: classes in a smaller fraction of the images give more crops
+    paste: Whole = 2  #: most objects of other images pasted into a crop
     color: Fraction = 0.2  #: largest change of brightness, contrast and saturation
-    enlarged: _Side = 250  #: side to which the window about an object is resized before its crop
-    overlap: Fraction = 0.5  #: smallest IoU of a proposal with an object, to be learned from
-    repetition: Fraction = 1.0  #: 1 makes classes equally frequent among windows, 0 leaves them
+    enlarged: _Side = 250  #: side to which the window around an object is resized before cropping
+    overlap: Fraction = 0.5  #: smallest IoU with an object of a proposal to train on
+    repetition: Fraction = (
+        1.0  #: 1 makes classes equally frequent among windows, 0 keeps their frequencies
+    )
 
-    # how it is learned
+    # optimization
     optimizer: Annotated[str, OneOf("adamw", "sgd")] = "adamw"
     weight_decay: Weight = 0.01
     decay_norm: bool = False  #: batch norm decays too
     warmup: Whole = 20
     schedule: Annotated[str, OneOf("constant", "linear", "cosine")] = "linear"
     clip: Positive | None = 5.0
-    dropout: Dropout = 0.0  #: fraction of the trunk's last maps that training sets to zero
+    dropout: Dropout = 0.0  #: of the trunk's last maps
     coarse_weight: Weight = 0.3  #: weight of the loss at each coarser stage's head
-    trunk_norm: bool = False  #: the trunk's batch norm learns, with the batches' statistics
-    checkpointing: bool = False  #: compute a stage's maps again for its gradient, to save memory
+    trunk_norm: bool = False  #: train the trunk's batch norm, with the statistics of batches
+    checkpointing: bool = False  #: recompute activations in the backward pass, to save memory
 
-    # what is kept
+    # validation and weights
     validate_every: Count | None = 80
     save_every: Count = 40
-    statistics_passes: Count = (
-        40  #: batches over which batch norm's statistics are taken at the end
-    )
+    statistics_passes: Count = 40  #: batches for the final statistics of batch norm
     long_side: Count = 320  #: long side at which whole images are segmented
     aggregate: Annotated[str, OneOf("max", "mean")] = "max"  #: of overlapping crops, on the card
-    presence_threshold: Fraction = (
-        0.0  #: on the card: classes that are nowhere so sure are left out
-    )
+    presence_threshold: Fraction = 0.0  #: on the card, see `unpool.segment.result.postprocess`
 
     def check(self) -> None:
-        """Refuse values with which no training is possible, see `Recipe.check`."""
+        """Check that the recipe can be trained, see `Recipe.check`."""
         super().check()
         if self.crop_long_side[0] > self.crop_long_side[1]:
             raise OptionError(
@@ -138,7 +136,7 @@ OBJECTS = SegmentationRecipe(
         Phase("again", 5, steps=210, lr=2e-4, older_lr=2e-4, trunk_lr=3e-5, trunk_from=4),
     ),
 )
-"""20 kinds of objects, learned from a few hundred images on a CPU, from coarse to fine."""
+"""20 classes of objects from a few hundred images on a CPU, from coarse to fine."""
 
 OBJECTS_LONGER = replace(
     OBJECTS,
@@ -151,7 +149,7 @@ OBJECTS_LONGER = replace(
     seed=1,
     phases=(Phase("all", 5, 1100, 3e-4, 3e-4, 3e-5, 4, sources=("views", "pasted", "proposals")),),
 )
-"""The default weights: `objects` trained on with proposals, and the mean of before and after."""
+"""The default weights: `objects` continued with proposals, averaged with the weights before."""
 
 
 def _published(name: str, *phases: Phase) -> SegmentationRecipe:
