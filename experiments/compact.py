@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from unpool import Progress
 from unpool.devices import find_device
 from unpool.generate.batches import Views, view_batches
-from unpool.generate.train import build, fit
+from unpool.generate.train import GenerationObjective, build
 from unpool.models import GenerativeNet
 from unpool.recipes import GenerationRecipe, Rate
+from unpool.training import loop
 
 COMPACT = GenerationRecipe(
     "compact",
@@ -62,7 +63,8 @@ def train_compact(
     torch.manual_seed(recipe.seed)
     net = build(recipe, styles).to(find_device(device))
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for step in fit(net, view_batches(views, learned, recipe, recipe.batch), recipe):
+    stream = view_batches(views, learned, recipe, recipe.batch)
+    for step in loop.fit(GenerationObjective(net, recipe), stream):
         on_step(step.n)
     return net
 

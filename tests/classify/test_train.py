@@ -22,14 +22,13 @@ from unpool.classify.train import (
     Accuracy,
     ClassificationObjective,
     build,
-    fit,
 )
 from unpool.cli import main
 from unpool.data.crops import Batch
 from unpool.errors import DataError, ImageError, OptionError, TrainingError, WeightsError
 from unpool.models import AlexNet, ZFNet, from_pretrained, load_tensors, prepare
 from unpool.recipes import RECIPES, ZFNET, ZFNET_SMALL, ClassificationRecipe, override
-from unpool.training.loop import Step
+from unpool.training.loop import Step, fit
 from unpool.training.run import load_state
 from unpool.training.task import Plan
 from unpool.vision.images import read_image
@@ -220,7 +219,7 @@ def test_the_published_update_is_momentum_and_renormalization():
                         if rms > 0.02:
                             one *= 0.02 / rms
                             cut += 1
-    steps = list(fit(net, random_batches(), recipe, images=16))
+    steps = list(fit(ClassificationObjective(net, recipe, 16), random_batches()))
     assert len(steps) == 6
     assert cut > 20
     for (name, p), q in zip(net.named_parameters(), twin.parameters(), strict=True):
@@ -253,8 +252,9 @@ def test_a_loss_that_is_not_finite_stops_the_training():
     net = build(TINY, 3)
     with torch.no_grad():
         net.classifier.fc8.bias.fill_(torch.nan)
+    recipe = dataclasses.replace(TINY, batch=4)
     with pytest.raises(TrainingError, match=r"the loss is nan .* such as lr=0\.0002"):
-        next(fit(net, random_batches(), dataclasses.replace(TINY, batch=4), 12))
+        next(fit(ClassificationObjective(net, recipe, 12), random_batches()))
 
 
 @pytest.mark.parametrize(("images", "batch"), [(30, 12), (7, 3), (5, 5), (3, 8), (100, 1)])

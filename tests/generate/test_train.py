@@ -17,12 +17,12 @@ from unpool.errors import DataError, OptionError, TrainingError
 from unpool.generate import batches as module
 from unpool.generate.batches import Views, as_targets, codes, load_views, split_views, view_batches
 from unpool.generate.evaluate import measure
-from unpool.generate.train import GenerationErrors, build, fit, generation_loss
+from unpool.generate.train import GenerationErrors, GenerationObjective, build, generation_loss
 from unpool.generate.transformations import spread_at
 from unpool.models import from_pretrained, save_pretrained
 from unpool.recipes import CHAIRS, CHAIRS_STAGE_1, RECIPES, GenerationRecipe, Rate, override
 from unpool.rendering.dataset import AZIMUTHS, open_chairs, view_name
-from unpool.training.loop import LoopState, Step
+from unpool.training.loop import LoopState, Step, fit
 
 TINY = GenerationRecipe(
     "tiny",
@@ -318,7 +318,7 @@ def test_it_learns():
     torch.manual_seed(0)
     net = build(recipe, 2)
     before = measure(net, views)
-    for _ in fit(net, view_batches(views, np.arange(6), recipe, 4), recipe):
+    for _ in fit(GenerationObjective(net, recipe), view_batches(views, np.arange(6), recipe, 4)):
         pass
     mse, iou, _ = measure(net, views)
     assert mse < 0.2 * before[0]
@@ -328,7 +328,8 @@ def test_it_learns():
 def rates_of(recipe):
     net, views = build(recipe, 2), some_views(6)
     progress = LoopState()
-    for step in fit(net, view_batches(views, np.arange(6), recipe, recipe.batch), recipe, progress):
+    stream = view_batches(views, np.arange(6), recipe, recipe.batch)
+    for step in fit(GenerationObjective(net, recipe), stream, progress):
         groups = progress.optimizer.param_groups
         yield step.lr, groups[1]["lr"]
 
@@ -363,7 +364,7 @@ def test_momentum_grows_where_the_rate_falls():
     torch.manual_seed(0)
     net, twin = build(recipe, 2), build(recipe, 2)
     twin.load_state_dict(net.state_dict())
-    for _ in fit(net, view_batches(views, np.arange(6), recipe, 6), recipe):
+    for _ in fit(GenerationObjective(net, recipe), view_batches(views, np.arange(6), recipe, 6)):
         pass
     speed = {k: torch.zeros_like(p) for k, p in twin.named_parameters()}
     stream = view_batches(views, np.arange(6), recipe, 6)
@@ -408,7 +409,7 @@ def test_a_loss_that_runs_away():
     recipe = dataclasses.replace(TINY, rates=(Rate(50, 10.0),), optimizer="sgd")
     stream = view_batches(some_views(6), np.arange(6), recipe, 4)
     with pytest.raises(TrainingError, match=r"such as rates.0.lr=1"):
-        for _ in fit(build(recipe, 2), stream, recipe):
+        for _ in fit(GenerationObjective(build(recipe, 2), recipe), stream):
             pass
 
 

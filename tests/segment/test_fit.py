@@ -16,8 +16,9 @@ from unpool.data.datasets import open_data
 from unpool.errors import OptionError, TrainingError
 from unpool.models import FCN, DeconvNet, prepare
 from unpool.recipes import DECONVNET, Phase, SegmentationRecipe, override
-from unpool.segment.fit import estimate_statistics, fit, pixel_loss
-from unpool.segment.growing import GrowingLearner, SingleHeadLearner
+from unpool.segment.fit import SegmentationObjective, estimate_statistics, pixel_loss
+from unpool.segment.growing import GrowingLearner, Learner
+from unpool.training import loop
 
 TRUNK = ((1, 6), (1, 8))
 TINY = SegmentationRecipe(
@@ -25,27 +26,31 @@ TINY = SegmentationRecipe(
 )
 
 
+def fit(learner, stream, recipe):
+    return loop.fit(SegmentationObjective(learner, recipe), stream)
+
+
 def test_the_loss_falls_and_a_frozen_trunk_stays(data):
     torch.manual_seed(0)
-    scaffold = GrowingLearner(DeconvNet(2, TRUNK, None, 32))
-    before = {k: v.clone() for k, v in scaffold.net.trunk.state_dict().items()}
+    growing = GrowingLearner(DeconvNet(2, TRUNK, None, 32))
+    before = {k: v.clone() for k, v in growing.net.trunk.state_dict().items()}
     recipe = dataclasses.replace(
         TINY, phases=(Phase("coarse", 1, 40, 1e-2),), dropout=0.0, bf16=False
     )
     stream = batches(draw_views(open_data(data, "train"), Views(32, (48, 64))), 4)
-    losses = [step.loss for step in fit(scaffold, stream, recipe)]
+    losses = [step.loss for step in fit(growing, stream, recipe)]
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
-    for name, value in scaffold.net.trunk.state_dict().items():
+    for name, value in growing.net.trunk.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(data):
-    scaffold = GrowingLearner(DeconvNet(2, TRUNK, None, 32))
+    growing = GrowingLearner(DeconvNet(2, TRUNK, None, 32))
     with torch.no_grad():
-        scaffold.heads[0].bias.fill_(torch.nan)
+        growing.heads[0].bias.fill_(torch.nan)
     stream = batches(draw_views(open_data(data, "train"), Views(32, (48, 64))), 2)
     with pytest.raises(TrainingError, match=r"the loss is nan .*\(coarse, learning rate"):
-        next(fit(scaffold, stream, TINY))
+        next(fit(growing, stream, TINY))
 
 
 def test_statistics_are_the_mean_over_the_batches(data):
@@ -115,8 +120,8 @@ def test_the_published_update_is_that_of_the_authors_solver():
     recipe = dataclasses.replace(recipe, weight_decay=0.0005 / 4)
     begun = {name: p.detach().clone() for name, p in net.named_parameters()}
     wanted = caffe_steps(copy.deepcopy(net), random_batches(), phase, 4, 5, phase.lr)
-    scaffold = GrowingLearner(net)
-    steps = list(fit(scaffold, random_batches(), recipe))
+    growing = GrowingLearner(net)
+    steps = list(fit(growing, random_batches(), recipe))
     assert [step.lr for step in steps] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4])
     for name, parameter in net.named_parameters():
         found = parameter.detach().numpy()
@@ -155,11 +160,11 @@ def test_the_gradient_is_cut_at_its_largest_norm_and_told():
     torch.manual_seed(0)
     recipe = override(TINY, ["clip=0.01", "bf16=false", "optimizer=sgd", "weight_decay=0"])
     recipe = override(recipe, ["warmup=0", "phases.0.lr=1"])
-    scaffold = GrowingLearner(DeconvNet(3, TRUNK, None, 32))
-    before = {k: v.clone() for k, v in scaffold.state_dict().items()}
-    step = next(fit(scaffold, random_batches(), recipe))
+    growing = GrowingLearner(DeconvNet(3, TRUNK, None, 32))
+    before = {k: v.clone() for k, v in growing.state_dict().items()}
+    step = next(fit(growing, random_batches(), recipe))
     assert step.gradient > 0.02
-    moved = [v.detach() - before[k] for k, v in scaffold.named_parameters()]
+    moved = [v.detach() - before[k] for k, v in growing.named_parameters()]
     norm = float(torch.cat([m.flatten() for m in moved]).norm())
     assert norm == pytest.approx(0.01, rel=1e-4)
 
@@ -169,9 +174,7 @@ def test_the_gradient_is_cut_at_its_largest_norm_and_told():
     "make",
     [
         lambda: GrowingLearner(DeconvNet(3, ((2, 6), (1, 8)), code=5, size=16)),
-        lambda: SingleHeadLearner(
-            FCN(3, ((2, 6), (1, 8)), code=5, stride=4, pad=1, window=3, dropout=0.5)
-        ),
+        lambda: Learner(FCN(3, ((2, 6), (1, 8)), code=5, stride=4, pad=1, window=3, dropout=0.5)),
     ],
     ids=["DeconvNet", "FCN"],
 )

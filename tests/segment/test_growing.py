@@ -4,19 +4,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from unpool.models import FCN, DeconvNet
-from unpool.segment.growing import GrowingLearner, SingleHeadLearner
+from unpool.segment.growing import GrowingLearner, Learner
 
 TABLE = ((1, 24), (2, 48), (2, 96))
 
 
 @pytest.fixture
-def scaffold():
+def growing():
     torch.manual_seed(0)
-    scaffold = GrowingLearner(DeconvNet(3, TABLE, code=None, size=64))
-    for head in scaffold.heads:
+    growing = GrowingLearner(DeconvNet(3, TABLE, code=None, size=64))
+    for head in growing.heads:
         nn.init.normal_(head.weight, std=0.3)
         nn.init.normal_(head.bias)
-    return scaffold.eval()
+    return growing.eval()
 
 
 def images(count=4, side=64):
@@ -27,31 +27,31 @@ def images(count=4, side=64):
     return F.interpolate(noise, size=(side, side), mode="bicubic") * 50
 
 
-def test_every_stage_has_scores_and_the_last_head_is_the_networks_own(scaffold):
+def test_every_stage_has_scores_and_the_last_head_is_the_networks_own(growing):
     x = images()
-    assert [tuple(s.shape) for s in scaffold(x, 3)] == [
+    assert [tuple(s.shape) for s in growing(x, 3)] == [
         (4, 3, 16, 16),
         (4, 3, 32, 32),
         (4, 3, 64, 64),
     ]
-    assert len(scaffold(x, 2)) == 2
-    assert scaffold.head(2) is scaffold.net.score
-    torch.testing.assert_close(scaffold(x, 3)[-1], scaffold.net(x))
-    (finest,) = scaffold(x, 3, last=True)
-    torch.testing.assert_close(finest, scaffold.net(x))
+    assert len(growing(x, 2)) == 2
+    assert growing.head(2) is growing.net.score
+    torch.testing.assert_close(growing(x, 3)[-1], growing.net(x))
+    (finest,) = growing(x, 3, last=True)
+    torch.testing.assert_close(finest, growing.net(x))
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3])
-def test_stages_are_newest_older_or_unused(scaffold, stages):
-    parts = [scaffold.newest(stages), scaffold.older(stages), scaffold.unused(stages)]
-    decoder = [[m for m in part if m in list(scaffold.net.decoder)] for part in parts]
+def test_stages_are_newest_older_or_unused(growing, stages):
+    parts = [growing.newest(stages), growing.older(stages), growing.unused(stages)]
+    decoder = [[m for m in part if m in list(growing.net.decoder)] for part in parts]
     assert [len(d) for d in decoder] == [1, stages - 1, 3 - stages]
-    assert scaffold.head(stages - 1) in parts[0]
+    assert growing.head(stages - 1) in parts[0]
 
 
 def test_a_plain_network_learns_as_a_whole():
     net = FCN(3, TABLE, None, stride=4, pad=1).eval()
-    learner = SingleHeadLearner(net)
+    learner = Learner(net)
     x = images()
     (scores,) = learner(x, 1)
     torch.testing.assert_close(scores, net(x))
@@ -61,9 +61,9 @@ def test_a_plain_network_learns_as_a_whole():
     assert learner.fixed < learning
 
 
-def test_tied_filters_are_those_of_the_mirror_image(scaffold):
-    scaffold.tie()
-    net = scaffold.net
+def test_tied_filters_are_those_of_the_mirror_image(growing):
+    growing.tie()
+    net = growing.net
     for mirrored, layer in [
         ("trunk.stages.2.conv3_2", "decoder.0.deconv3_1"),
         ("trunk.stages.2.conv3_1", "decoder.0.deconv3_2"),
@@ -76,16 +76,16 @@ def test_tied_filters_are_those_of_the_mirror_image(scaffold):
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_a_grown_stage_says_what_the_stage_before_it_says(scaffold, stage):
+def test_a_grown_stage_says_what_the_stage_before_it_says(growing, stage):
     """The refinement begins as the coarser scores, upsampled; not exactly, but closely."""
-    scaffold.tie()
+    growing.tie()
     x = images(8)
-    before = scaffold(x, stage)[-1]
+    before = growing(x, stage)[-1]
     for grown in range(1, stage):
-        scaffold.grow(grown, x)
-        before = scaffold(x, stage)[-1]
-    scaffold.grow(stage, x)
-    after = scaffold(x, stage + 1)[-1]
+        growing.grow(grown, x)
+        before = growing(x, stage)[-1]
+    growing.grow(stage, x)
+    after = growing(x, stage + 1)[-1]
     wanted = F.interpolate(before, scale_factor=2, mode="bilinear")
     together = torch.stack([after.flatten(), wanted.flatten()])
     assert torch.corrcoef(together)[0, 1] > 0.8
@@ -95,8 +95,8 @@ def test_a_grown_stage_says_what_the_stage_before_it_says(scaffold, stage):
     assert centered.abs().max() < 0.15  # the shifts through batch norm are made good
 
 
-def test_growing_leaves_the_coarser_stages_alone(scaffold):
+def test_growing_leaves_the_coarser_stages_alone(growing):
     x = images()
-    before = scaffold(x, 1)[0]
-    scaffold.grow(1, x)
-    torch.testing.assert_close(scaffold(x, 1)[0], before, rtol=0, atol=0)
+    before = growing(x, 1)[0]
+    growing.grow(1, x)
+    torch.testing.assert_close(growing(x, 1)[0], before, rtol=0, atol=0)

@@ -234,17 +234,3 @@ class ClassificationTask(task.Task[Batch]):
             "command": command,
             "figures": {f"{summary['data']} {summary['split']}": figures},
         }
-
-
-def fit(
-    net: Classifier, stream: Iterator[Batch], recipe: ClassificationRecipe, images: int
-) -> Iterator[loop.Step]:
-    """Train a classifier without a run folder, see `unpool.training.loop.fit`.
-
-    Args:
-        net: trained in place.
-        stream: batches with labels (N,).
-        recipe: how to train.
-        images: number of images of an epoch.
-    """
-    return loop.fit(ClassificationObjective(net, recipe, images), stream)

@@ -265,14 +265,3 @@ class GenerationTask(task.Task[ViewBatch]):
             "command": command,
             "attribution": thanks,
         }
-
-
-def fit(
-    net: GenerativeNet,
-    stream: Iterator[ViewBatch],
-    recipe: GenerationRecipe,
-    state: loop.LoopState | None = None,
-    optimizer_state: dict[str, object] | None = None,
-) -> Iterator[loop.Step]:
-    """Train a generator without a run folder, see `unpool.training.loop.fit`."""
-    return loop.fit(GenerationObjective(net, recipe), stream, state, optimizer_state)

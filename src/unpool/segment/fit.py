@@ -18,7 +18,7 @@ from unpool.recipes.segment import SegmentationRecipe
 from unpool.segment.growing import Learner
 from unpool.segment.segmenter import WholeView
 from unpool.training import loop
-from unpool.training.loop import Group, LoopState, RateFactor, Step, parameter_group
+from unpool.training.loop import Group, RateFactor, parameter_group
 from unpool.vision.metrics import confusion_matrix, scores
 
 
@@ -98,17 +98,6 @@ class SegmentationObjective(loop.Objective[Batch]):
     def set_mode(self) -> None:
         """Training mode, except for batch norm that is not trained."""
         set_mode(self.learner, self.recipe.phases[self.phase].stages, self.recipe)
-
-
-def fit(
-    learner: Learner,
-    stream: Iterator[Batch],
-    recipe: SegmentationRecipe,
-    state: LoopState | None = None,
-    optimizer_state: dict[str, object] | None = None,
-) -> Iterator[Step]:
-    """Train a learner by a recipe, see `unpool.training.loop.fit`."""
-    return loop.fit(SegmentationObjective(learner, recipe), stream, state, optimizer_state)
 
 
 def set_mode(learner: Learner, stages: int, recipe: SegmentationRecipe) -> None:

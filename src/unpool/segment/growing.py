@@ -20,7 +20,7 @@ _HEADROOM = 2.5  #: standard deviations by which a carried score is shifted abov
 
 
 class Learner(nn.Module):
-    """A network during training, with its heads.
+    """A network during training, as a whole and with its own scores.
 
     Args:
         net: trained in place.
@@ -42,45 +42,23 @@ class Learner(nn.Module):
             dropout: fraction of the trunk's last maps that are set to zero in training mode.
             last: return the finest scores only.
         """
-        raise NotImplementedError
+        return [self.net(x)]
 
     def newest(self, stages: int) -> list[nn.Module]:
         """The modules of the last of `stages` decoder stages, with those trained like it."""
-        raise NotImplementedError
+        return [part for name, part in self.net.named_children() if name != "trunk"]
 
     def older(self, stages: int) -> list[nn.Module]:
         """The modules of the stages before it."""
-        raise NotImplementedError
+        return []
 
     def unused(self, stages: int) -> list[nn.Module]:
         """The stages after it."""
-        raise NotImplementedError
+        return []
 
     def grow(self, stage: int, x: Tensor) -> None:
         """Initialize stage `stage` to continue the prediction of those before it."""
         raise NotImplementedError
-
-
-class SingleHeadLearner(Learner):
-    """A network that is trained as a whole, with its own scores."""
-
-    def forward(
-        self, x: Tensor, stages: int, dropout: float = 0.0, last: bool = False
-    ) -> list[Tensor]:
-        """The network's scores (N, classes, H, W); its dropout is its own."""
-        return [self.net(x)]
-
-    def newest(self, stages: int) -> list[nn.Module]:
-        """All but the trunk."""
-        return [part for name, part in self.net.named_children() if name != "trunk"]
-
-    def older(self, stages: int) -> list[nn.Module]:
-        """Nothing."""
-        return []
-
-    def unused(self, stages: int) -> list[nn.Module]:
-        """Nothing."""
-        return []
 
 
 class GrowingLearner(Learner):
@@ -205,9 +183,7 @@ def build(recipe: SegmentationRecipe, classes: int) -> Learner:
         net = DeconvNet(classes, recipe.trunk, recipe.code, recipe.size, recipe.bn_eps)
         return GrowingLearner(net)
     r = recipe
-    return SingleHeadLearner(
-        FCN(classes, r.trunk, r.code, r.stride, r.pad, r.window, r.dropout, r.at_once)
-    )
+    return Learner(FCN(classes, r.trunk, r.code, r.stride, r.pad, r.window, r.dropout, r.at_once))
 
 
 def _deconvolutions(stage: nn.Module) -> list[nn.ConvTranspose2d]:
