@@ -17,7 +17,7 @@ from unpool.bench.images import photos
 from unpool.bench.machine import describe
 from unpool.bench.rounds import in_turn, spread, timed
 from unpool.cli.bench import seconds_cells
-from unpool.presets import METHODS
+from unpool.recipes.presets import METHODS
 from unpool.vision.proposals import propose
 
 SIZES = ((240, 320), (375, 500), (768, 1024), (1536, 2048))  # height, width

@@ -15,8 +15,9 @@ import unpool
 
 ROOT = Path(unpool.__file__).parent
 LAYERS = [
-    "errors files distributed devices cards presets",
-    "ops vision recipes",
+    "errors files distributed devices cards",
+    "recipes",
+    "ops vision",
     "models data rendering",
     "training export",
     "segment classify generate visualize restore formats",

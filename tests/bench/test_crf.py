@@ -5,7 +5,7 @@ from unpool.bench import crf
 from unpool.bench.images import made_up
 from unpool.errors import OptionError
 from unpool.ops.meanfield import mean_field
-from unpool.presets import CRF_PRESETS
+from unpool.recipes.presets import CRF_PRESETS
 
 
 def test_ratios_to_the_other_package(monkeypatch):

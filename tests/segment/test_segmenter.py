@@ -13,7 +13,7 @@ from unpool.errors import ImageError, OptionError, ShapeError, WeightsError
 from unpool.models import FCN, DeconvNet, prepare, save_pretrained
 from unpool.ops.crf import CRF_PRESETS, DenseCRF, Kernel
 from unpool.ops.meanfield import mean_field
-from unpool.presets import Preset
+from unpool.recipes.presets import Preset
 from unpool.segment.aggregate import squares
 from unpool.segment.result import Segmentation, postprocess
 from unpool.segment.scores import read_scores

@@ -19,7 +19,7 @@ from unpool.bench.images import photos
 from unpool.bench.machine import describe
 from unpool.bench.rounds import in_turn, paired, require_positive, spread, timed
 from unpool.ops.meanfield import mean_field, unary_from_probabilities
-from unpool.presets import CRF_PRESETS, DenseCRF
+from unpool.recipes.presets import CRF_PRESETS, DenseCRF
 
 _LABELS, _FEW = 21, 4  # of VOC, and of a typical image
 

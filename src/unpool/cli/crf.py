@@ -10,7 +10,7 @@ from unpool.cli.console import segmentation_text
 from unpool.cli.images import Record, each_image
 from unpool.cli.options import JSON, OVERLAY, PRESENCE, QUIET, Folder, choice, make_folder
 from unpool.cli.progress import progress
-from unpool.presets import CRF_PRESETS
+from unpool.recipes.presets import CRF_PRESETS
 
 if TYPE_CHECKING:
     from unpool.vision.sources import Source

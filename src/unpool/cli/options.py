@@ -10,7 +10,7 @@ import click
 
 from unpool.cards import AGGREGATIONS
 from unpool.errors import OptionError
-from unpool.presets import CRF_PRESETS, EDECONVNET, ENSEMBLES, METHODS, PRECISIONS, PRESETS
+from unpool.recipes.presets import CRF_PRESETS, EDECONVNET, ENSEMBLES, METHODS, PRECISIONS, PRESETS
 
 Option = Callable[[Any], Any]
 """A decorator that adds an option to a command."""

@@ -8,7 +8,7 @@ from unpool.ops.deconv import as_convolution, bilinear_kernel, deconv, uconv
 from unpool.ops.lattice import Filters, Lattice
 from unpool.ops.meanfield import mean_field, messages, unary_from_probabilities
 from unpool.ops.switches import Switches, fixed_unpool, pool, unpool
-from unpool.presets import CRF_PRESETS, DenseCRF, Kernel
+from unpool.recipes.presets import CRF_PRESETS, DenseCRF, Kernel
 
 __all__ = [
     "CRF_PRESETS",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unpool.errors import OptionError, ShapeError, require_choice
 from unpool.ops.lattice import Filters, Lattice
-from unpool.presets import CRF_PRESETS, NORMALIZATIONS, DenseCRF, Kernel, Normalization
+from unpool.recipes.presets import CRF_PRESETS, NORMALIZATIONS, DenseCRF, Kernel, Normalization
 
 SMALLEST = 1.9e-22  # about exp(-50)
 """Smaller marginals become 0: denormal numbers would slow everything down tenfold."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from unpool.errors import OptionError, ShapeError
 from unpool.ops.crf import SMALLEST, crf_filter, find_crf
 from unpool.ops.lattice import Filters
-from unpool.presets import DenseCRF
+from unpool.recipes.presets import DenseCRF
 
 PART = 2**17
 """Values processed at a time: half a megabyte, which fits into the cache."""

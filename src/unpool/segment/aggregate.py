@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from unpool.cards import AGGREGATIONS
 from unpool.errors import OptionError, require_choice
-from unpool.presets import PRESETS, Preset
+from unpool.recipes.presets import PRESETS, Preset
 from unpool.segment import timings
 from unpool.vision.boxes import Crop, clip, square
 from unpool.vision.images import Pixels

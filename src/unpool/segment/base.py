@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from unpool.errors import require_known
-from unpool.presets import DenseCRF
+from unpool.recipes.presets import DenseCRF
 from unpool.segment.result import Segmentation, postprocess
 from unpool.vision.images import Pixels
 from unpool.vision.inputs import as_image

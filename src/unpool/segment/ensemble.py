@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unpool.cards import find_partner
 from unpool.errors import OptionError, ShapeError, require_choice
-from unpool.presets import EDECONVNET, ENSEMBLES, PRESETS, DenseCRF, Preset
+from unpool.recipes.presets import EDECONVNET, ENSEMBLES, PRESETS, DenseCRF, Preset
 from unpool.segment.base import BaseSegmenter, Prediction
 from unpool.segment.result import describe_postprocessing
 from unpool.segment.segmenter import Segmenter
@@ -176,7 +176,7 @@ def load(
 
     Args:
         weights: by name or folder.
-        preset: "edeconvnet", or one of `unpool.presets.PRESETS`.
+        preset: "edeconvnet", or one of `unpool.recipes.presets.PRESETS`.
         ensemble: as of `EDeconvNet`, for that preset only.
         **options: `device`, `precision`, `exact`, as of `Segmenter`.
 

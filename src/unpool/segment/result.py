@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from unpool.errors import OptionError, ShapeError
 from unpool.ops.meanfield import mean_field, unary_from_probabilities
-from unpool.presets import DenseCRF
+from unpool.recipes.presets import DenseCRF
 from unpool.segment import timings
 from unpool.segment.scores import Scores, write_scores
 from unpool.vision.drawing import overlay

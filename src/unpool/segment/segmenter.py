@@ -24,7 +24,7 @@ from unpool.export.runtime import Exported, is_exported
 from unpool.models import Network, from_pretrained, prepare
 from unpool.models.fast import accelerate
 from unpool.models.vgg import MEAN_BGR
-from unpool.presets import PRECISIONS, DenseCRF, Preset
+from unpool.recipes.presets import PRECISIONS, DenseCRF, Preset
 from unpool.segment import timings
 from unpool.segment.aggregate import Aggregate, cut, find_preset, squares
 from unpool.segment.base import BaseSegmenter, Prediction

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.errors import OptionError, ShapeError, suggest
-from unpool.presets import METHODS
+from unpool.recipes.presets import METHODS
 from unpool.vision.boxes import clip
 from unpool.vision.images import Pixels, check_image
 from unpool.vision.sizes import reduced

@@ -29,7 +29,7 @@ from unpool.ops.compiled.kernels import (
 )
 from unpool.ops.compiled.lattice import Longs, chains, number, renumber, sort
 from unpool.ops.crf import features
-from unpool.presets import DenseCRF, Kernel
+from unpool.recipes.presets import DenseCRF, Kernel
 
 STRIP = 32
 """Pixels are visited in vertical strips of this width, so that their cells stay in the cache."""

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from unpool.ops.crf import find_crf
-from unpool.presets import CRF_PRESETS, ENSEMBLES, METHODS, PRESETS, DenseCRF, Kernel, Preset
+from unpool.recipes.presets import (
+    CRF_PRESETS,
+    ENSEMBLES,
+    METHODS,
+    PRESETS,
+    DenseCRF,
+    Kernel,
+    Preset,
+)
 from unpool.segment.ensemble import combine
 from unpool.vision.proposals import propose
 
