@@ -28,14 +28,7 @@ from unpool.cards import read_card
 from unpool.data import DataSet, open_data, read_sample
 from unpool.files import atomic
 from unpool.ops import CRF_PRESETS, DenseCRF, Kernel
-from unpool.recipes import (
-    FCN8S,
-    FINETUNE,
-    OBJECTS,
-    OBJECTS_LONGER,
-    Phase,
-    SegmentationRecipe,
-)
+from unpool.recipes import FCN8S, FINETUNE, OBJECTS, OBJECTS_LONGER, Phase, SegmentationRecipe
 from unpool.segment.aggregate import Aggregate, cut, squares
 from unpool.segment.ensemble import combine
 from unpool.segment.evaluate import Measured, compare, evaluate, summarize
@@ -346,11 +339,7 @@ def page(parts: dict[str, dict[str, dict[str, Any]]], about: dict[str, str]) -> 
         "Mean IoU against the threshold. In the last row it is cross-validated: each tenth of the "
         "images uses the threshold that is best on the other nine tenths.",
         "\n".join(
-            [
-                "| threshold | " + " | ".join(PRESENCE_OF) + " |",
-                "|---|---|---|---|---|",
-                *presences,
-            ]
+            ["| threshold | " + " | ".join(PRESENCE_OF) + " |", "|---|---|---|---|---|", *presences]
         ),
         "## Components and alternatives",
         table(rows, others),

@@ -191,13 +191,7 @@ def evaluate(
 
 
 def project(
-    model: Any,
-    image: Any,
-    layer: Any,
-    unit: Any = None,
-    *,
-    preprocess: Any = None,
-    **options: Any,
+    model: Any, image: Any, layer: Any, unit: Any = None, *, preprocess: Any = None, **options: Any
 ) -> "Projection":
     """Project a unit of a layer down to the pixels that excite it (Zeiler, Fergus 2014).
 

@@ -30,10 +30,7 @@ def generator():
 @pytest.fixture
 def small(script, monkeypatch):
     """A script with everything as small as it can be: its `run`, to be called with arguments."""
-    less = {
-        "bench_top": {"size": 32, "trunk": TRUNK},
-        "bench_proposals": {"sizes": ((40, 60),)},
-    }
+    less = {"bench_top": {"size": 32, "trunk": TRUNK}, "bench_proposals": {"sizes": ((40, 60),)}}
     monkeypatch.setattr(script("bench_generate"), "untrained", generator)
     monkeypatch.setattr(script("bench_import"), "PROGRAMS", {"python": ["-c", "pass"]})
 

@@ -18,11 +18,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from unpool import Segmenter, recipes, train
-from unpool.classify.train import (
-    Accuracy,
-    ClassificationObjective,
-    build,
-)
+from unpool.classify.train import Accuracy, ClassificationObjective, build
 from unpool.cli import main
 from unpool.data.crops import Batch
 from unpool.errors import DataError, ImageError, OptionError, TrainingError, WeightsError
@@ -428,10 +424,7 @@ def test_a_training_is_told_as_json(run, shapes):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (
-            ["--trunk-weights", "vgg.pth"],
-            "vgg.pth for the recipe tiny, which takes split and val",
-        ),
+        (["--trunk-weights", "vgg.pth"], "vgg.pth for the recipe tiny, which takes split and val"),
         (["--val", "test"], r"got split 'test' of .*, which has train, val; pass one of these"),
         (["--set", "size=20"], "got --set size=20 in a recipe; wanted 32 to 4096"),
         (["--set", "size=40"], "size=40, too small for the last pooling"),

@@ -59,8 +59,7 @@ def test_help_and_version(run):
 
 
 @pytest.mark.parametrize(
-    "args",
-    [["segment", "--help"], ["info"], ["info", "--json"], ["info", "--weights", "WEIGHTS"]],
+    "args", [["segment", "--help"], ["info"], ["info", "--json"], ["info", "--weights", "WEIGHTS"]]
 )
 def test_help_and_info_are_quick(args, weights):
     """No application is loaded for them."""

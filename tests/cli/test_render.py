@@ -57,12 +57,7 @@ def test_models_that_fail_are_named_and_skipped(run, models):
     images = read_views(chairs, 16)
     assert (images[images[..., 3] > 0][:, 0] > 50).all()
     [about] = json.loads(Path("data/styles.json").read_text())
-    assert about == {
-        "style": "good",
-        "creator": "Ann",
-        "library": "Scopia",
-        "license": "CC-BY 3.0",
-    }
+    assert about == {"style": "good", "creator": "Ann", "library": "Scopia", "license": "CC-BY 3.0"}
 
 
 def test_nothing_is_left_where_nothing_can_be_drawn(run, tmp_path):

@@ -196,10 +196,7 @@ def test_missing_parts_are_named(copied, tmp_path):
     [
         ({"exports": None}, "which its card does not list; copy both again"),
         ({"exports": {"onnx": {"sha256": {}}}}, "which its card does not list"),
-        (
-            {"architecture": "Transformer"},
-            "the architecture 'Transformer'; this version knows",
-        ),
+        ({"architecture": "Transformer"}, "the architecture 'Transformer'; this version knows"),
         ({"arguments": {"depth": 3}}, "has arguments that do not fit: .*depth"),
         ({"classes": ["cat"]}, "got classes .* in the card of .*; wanted 4 names"),
     ],

@@ -131,11 +131,7 @@ def test_teachers_do_not_learn(weights):
 @pytest.mark.parametrize(
     ("styles", "size", "message"),
     [
-        (
-            ("round", "oval"),
-            16,
-            "generates square in place of oval; wanted the 2 styles",
-        ),
+        (("round", "oval"), 16, "generates square in place of oval; wanted the 2 styles"),
         (("square", "round"), 16, "generates round in place of square; .* in their order"),
         ((*STYLES, "oval"), 16, "generates nothing in place of oval"),
         (STYLES, 32, "generates 16 pixels; wanted 32: set size=16"),

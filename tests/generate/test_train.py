@@ -353,12 +353,7 @@ def test_falling_rates():
 def test_momentum_grows_where_the_rate_falls():
     """Caffe has the rate inside of the momentum: v <- m v + lr g, w <- w - v; transcribed."""
     recipe = dataclasses.replace(
-        TINY,
-        rates=(Rate(2, 1e-4), Rate(2, 1e-5)),
-        optimizer="sgd",
-        bias_lr=2.0,
-        plain=1.0,
-        batch=6,
+        TINY, rates=(Rate(2, 1e-4), Rate(2, 1e-5)), optimizer="sgd", bias_lr=2.0, plain=1.0, batch=6
     )
     views = some_views(6)
     torch.manual_seed(0)

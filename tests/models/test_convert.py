@@ -442,10 +442,7 @@ def changed(blobs=None, old=True, at_once=False, without=(), more=()):
 
 
 WRONG_FCN = {
-    "missing": (
-        changed(without=["score4"]),
-        r"score-fr, score2, .* after VGG's.*an FCN-8s has",
-    ),
+    "missing": (changed(without=["score4"]), r"score-fr, score2, .* after VGG's.*an FCN-8s has"),
     "of another stride": (changed(without=["score-pool3"]), "an FCN-16s has score_fr, upscore2, "),
     "twice": (
         changed(more=[("upscore8", "Deconvolution", [ones(5, 5, 16, 16)])]),

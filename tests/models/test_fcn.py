@@ -36,13 +36,7 @@ TRUNK = {
 HEADS = {
     32: {"upscore": 544},
     16: {"upscore2": 34, "score_pool4": 44, "upscore16": 560},
-    8: {
-        "upscore2": 34,
-        "score_pool4": 44,
-        "upscore_pool4": 70,
-        "score_pool3": 88,
-        "upscore8": 568,
-    },
+    8: {"upscore2": 34, "score_pool4": 44, "upscore_pool4": 70, "score_pool3": 88, "upscore8": 568},
 }
 
 

@@ -22,12 +22,7 @@ CFGS = {
     "vgg19": [64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M"],
 }
 # of the convolutions, weights and biases; the paper's table 2 less the fully connected layers
-CONVOLUTIONS = {
-    "vgg11": 9_220_480,
-    "vgg13": 9_404_992,
-    "vgg16": 14_714_688,
-    "vgg19": 20_024_384,
-}
+CONVOLUTIONS = {"vgg11": 9_220_480, "vgg13": 9_404_992, "vgg16": 14_714_688, "vgg19": 20_024_384}
 SMALL = ((1, 4), (2, 6))
 SMALL_CFG = [4, "M", 6, 6, "M"]
 

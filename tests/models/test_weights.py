@@ -233,10 +233,7 @@ def test_int8_leaves_interpolation_exact(filled, tmp_path):
         ({"window": "7"}, "arguments that do not fit"),
         ({"pad": 20}, "arguments that do not fit: got pad=20 with window=7: the scores would not"),
         ({"size": 32}, "arguments that do not fit: .*'size'"),
-        (
-            {"stride": 16},
-            r"score\.upscore16\.weight is missing; score\.score_pool3\.bias is not",
-        ),
+        ({"stride": 16}, r"score\.upscore16\.weight is missing; score\.score_pool3\.bias is not"),
     ],
 )
 def test_cards_of_an_fcn_must_make_sense(filled, tmp_path, change, message):

@@ -93,11 +93,7 @@ def test_scores_and_probabilities_are_not_taken_for_one_another(tmp_path):
     ("arrays", "error", "message"),
     [
         ({"probs": VALUES}, DataError, "has no array `scores`; wanted a .npz with an array"),
-        (
-            {"scores": VALUES, "classes": np.array(["a"])},
-            ShapeError,
-            r"\(1,\) .*3 names",
-        ),
+        ({"scores": VALUES, "classes": np.array(["a"])}, ShapeError, r"\(1,\) .*3 names"),
         ({"scores": VALUES, "classes": np.arange(3)}, ShapeError, r"classes of \(3,\) int64"),
         ({"scores": VALUES, "palette": np.zeros((3, 3))}, ShapeError, r"got a palette of \(3, 3\)"),
         (

@@ -577,20 +577,10 @@ def test_write_image(tmp_path):
 @pytest.mark.parametrize(
     ("name", "image", "error", "message"),
     [
-        (
-            "a.gif",
-            IMAGE,
-            ImageError,
-            r"a\.gif: cannot be written as '\.gif'; give a name .*\.png",
-        ),
+        ("a.gif", IMAGE, ImageError, r"a\.gif: cannot be written as '\.gif'; give a name .*\.png"),
         ("a", IMAGE, ImageError, "cannot be written as 'a file without suffix'"),
         ("a.jpg", np.zeros((1, 65501, 3), np.uint8), ImageError, r"ends in \.png$"),
-        (
-            "a.png",
-            IMAGE[..., 0],
-            ShapeError,
-            r"shape \(5, 7\) and type uint8; wanted \(H, W, 3\)",
-        ),
+        ("a.png", IMAGE[..., 0], ShapeError, r"shape \(5, 7\) and type uint8; wanted \(H, W, 3\)"),
         ("a.png", IMAGE / 255, ShapeError, "type float64"),
         ("a.png", IMAGE[:0], ShapeError, "not empty"),
     ],

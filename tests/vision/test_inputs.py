@@ -86,13 +86,7 @@ def test_masks_and_transparency():
 
 
 @pytest.mark.parametrize(
-    "tensor",
-    [
-        TENSOR,
-        TENSOR[None],
-        TENSOR.float() / 255,
-        (TENSOR.double() / 255).requires_grad_(),
-    ],
+    "tensor", [TENSOR, TENSOR[None], TENSOR.float() / 255, (TENSOR.double() / 255).requires_grad_()]
 )
 def test_tensors(tensor):
     assert same(tensor)

@@ -96,7 +96,7 @@ NETS = {
         *(nn.BatchNorm2d(10), nn.ReLU(i), conv(10, 6, 1), nn.AvgPool2d(2), nn.ReLU(i)),
     ),
     "mobilenet": lambda i: nn.Sequential(
-        *(conv(3, 4, 3, stride=2), nn.ReLU6(i), Separable(4, i), Separable(4, i), nn.ReLU6(i)),
+        *(conv(3, 4, 3, stride=2), nn.ReLU6(i), Separable(4, i), Separable(4, i), nn.ReLU6(i))
     ),
 }
 

@@ -234,8 +234,7 @@ def test_attention_gives_several_tensors(images):
 
 
 @pytest.mark.parametrize(
-    ("name", "function"),
-    [("Cube", Cube.apply), ("Pow", lambda x: F.lp_pool2d(x, 2.0, 3, 1))],
+    ("name", "function"), [("Cube", Cube.apply), ("Pow", lambda x: F.lp_pool2d(x, 2.0, 3, 1))]
 )
 def test_hidden_functions_are_refused(name, function, images):
     with pytest.raises(

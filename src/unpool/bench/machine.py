@@ -12,14 +12,7 @@ from torch.nn import functional as F
 
 from unpool.bench.rounds import Work, require_positive, spread, timed
 
-CONVOLUTIONS = (
-    (64, 224, 1),
-    (64, 224, 4),
-    (128, 112, 4),
-    (256, 56, 4),
-    (512, 28, 4),
-    (512, 14, 4),
-)
+CONVOLUTIONS = ((64, 224, 1), (64, 224, 4), (128, 112, 4), (256, 56, 4), (512, 28, 4), (512, 14, 4))
 """Channels, side and batch size of the feature maps: those of the five stages of VGG-16."""
 
 PRODUCTS = ((2048, 2048, 2048), (1024, 4096, 4096))

@@ -28,11 +28,7 @@ if TYPE_CHECKING:
     help="Folder for the results, created if missing.  [default: refined]",
 )
 @choice("--crf", CRF_PRESETS, "The published parameters to use.", required=True)
-@click.option(
-    "--probabilities",
-    is_flag=True,
-    help="SCORES are probabilities, not logits.",
-)
+@click.option("--probabilities", is_flag=True, help="SCORES are probabilities, not logits.")
 @PRESENCE
 @OVERLAY
 @JSON

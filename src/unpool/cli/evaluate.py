@@ -41,11 +41,7 @@ from unpool.cli.progress import progress
 )
 @SEGMENTATION
 @click.option(
-    "-o",
-    "--output",
-    type=Folder(),
-    metavar="FOLDER",
-    help="Folder for summary.json and iou.csv.",
+    "-o", "--output", type=Folder(), metavar="FOLDER", help="Folder for summary.json and iou.csv."
 )
 @JSON
 @QUIET

@@ -35,10 +35,7 @@ if TYPE_CHECKING:
 )
 @choice("--up", ["y", "z"], "The axis that points up in the files.  [default: y]")
 @click.option(
-    "--parametric",
-    type=FROM_ONE,
-    metavar="N",
-    help="Render N procedural chairs instead of models.",
+    "--parametric", type=FROM_ONE, metavar="N", help="Render N procedural chairs instead of models."
 )
 @click.option(
     "--seed",

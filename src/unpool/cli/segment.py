@@ -55,9 +55,7 @@ if TYPE_CHECKING:
 @BATCH
 @OVERLAY
 @click.option(
-    "--scores",
-    is_flag=True,
-    help="Also write the class scores before the CRF, for `unpool crf`.",
+    "--scores", is_flag=True, help="Also write the class scores before the CRF, for `unpool crf`."
 )
 @click.option("--timings", is_flag=True, help="Also report the time of each stage.")
 @JSON

@@ -16,14 +16,7 @@ from numpy.typing import NDArray
 from unpool import Progress
 from unpool.data.classes import VOID, numbered_classes
 from unpool.data.inspect import Finding, Inspection, inspect_image, location
-from unpool.data.layouts import (
-    Layout,
-    class_names,
-    find_files,
-    list_splits,
-    split_names,
-    why_empty,
-)
+from unpool.data.layouts import Layout, class_names, find_files, list_splits, split_names, why_empty
 from unpool.errors import DataError
 
 _ById: TypeAlias = Mapping[str, Inspection]  # by the image's id

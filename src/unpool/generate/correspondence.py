@@ -94,10 +94,7 @@ def spread_points(mask: Pixels, count: int) -> NDArray[np.float64]:
 
 
 def mark_points(
-    images: Sequence[Pixels],
-    positions: Sequence[NDArray[np.floating]],
-    *,
-    scale: int = 4,
+    images: Sequence[Pixels], positions: Sequence[NDArray[np.floating]], *, scale: int = 4
 ) -> Pixels:
     """Show images side by side, with corresponding points in the same color.
 

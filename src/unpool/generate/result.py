@@ -55,11 +55,7 @@ class GeneratedImage:
         return np.rint(shown).astype(np.uint8)
 
     def save(
-        self,
-        path: str | Path,
-        background: str | Sequence[int] | None = None,
-        *,
-        scale: int = 1,
+        self, path: str | Path, background: str | Sequence[int] | None = None, *, scale: int = 1
     ) -> Path:
         """Write a PNG or JPEG file, atomically.
 

@@ -17,10 +17,7 @@ SMALLEST = 1.9e-22  # about exp(-50)
 
 
 def crf_filter(
-    crf: DenseCRF | str,
-    size: tuple[int, int],
-    image: Tensor | None,
-    like: Tensor | None = None,
+    crf: DenseCRF | str, size: tuple[int, int], image: Tensor | None, like: Tensor | None = None
 ) -> Filters:
     """The filter of a CRF on the pixels of an image: the weighted sum of its kernels.
 

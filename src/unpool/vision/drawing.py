@@ -203,9 +203,7 @@ def _borders(labels: Labels) -> NDArray[np.bool_]:
 
 
 def _draw_legend(
-    image: Pixels,
-    labeled: NDArray[np.bool_],
-    rows: Sequence[tuple[tuple[int, ...], str]],
+    image: Pixels, labeled: NDArray[np.bool_], rows: Sequence[tuple[tuple[int, ...], str]]
 ) -> None:
     """Draw the legend into a corner, on at most half the width and half the height."""
     height, width = labeled.shape

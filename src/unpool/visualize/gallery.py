@@ -116,11 +116,7 @@ def _evenly_spaced(shown: int, units: int) -> list[int]:
 
 
 def _batches(
-    loaded: LoadedModel,
-    images: Sequence[Path],
-    batch: int,
-    found: Gallery,
-    progress: Progress,
+    loaded: LoadedModel, images: Sequence[Path], batch: int, found: Gallery, progress: Progress
 ) -> Iterator[Tensor]:
     """The readable images in batches; records in `found` which ones are."""
     crops: list[Pixels] = []

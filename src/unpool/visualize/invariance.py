@@ -14,12 +14,7 @@ from unpool import Progress
 from unpool.errors import OptionError
 from unpool.vision.figures import COLORS, add_caption, chart, fit_square, join, write_figure
 from unpool.vision.images import Pixels
-from unpool.visualize.features import (
-    FeatureExtractor,
-    choose_layers,
-    mean_color,
-    read_inputs,
-)
+from unpool.visualize.features import FeatureExtractor, choose_layers, mean_color, read_inputs
 from unpool.visualize.preprocessing import LoadedModel
 
 Kind = Literal["translation", "scale", "rotation"]

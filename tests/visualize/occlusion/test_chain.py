@@ -27,11 +27,7 @@ class Written(nn.Module):
 
 @pytest.mark.parametrize(
     "flatten",
-    [
-        lambda x: torch.flatten(x, 1),
-        lambda x: x.view(x.size(0), -1),
-        lambda x: x.reshape(-1, 100),
-    ],
+    [lambda x: torch.flatten(x, 1), lambda x: x.view(x.size(0), -1), lambda x: x.reshape(-1, 100)],
 )
 def test_flattening_by_hand_is_part_of_a_chain(flatten, filled_net):
     model = filled_net(Written(lambda x: x, flatten))

@@ -119,13 +119,7 @@ def test_equals_captum_on_vgg16():
         net.float()
     for method in ("incremental", "naive"):
         found = occlude(
-            net,
-            image,
-            target=4,
-            window=(75, 90),
-            stride=(75, 60),
-            value="score",
-            method=method,
+            net, image, target=4, window=(75, 90), stride=(75, 60), value="score", method=method
         )
         assert (found.drop - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 

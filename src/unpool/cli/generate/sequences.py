@@ -185,10 +185,7 @@ def transform(
         help="Number of points to spread over the first style.  [default: 12]",
     ),
     click.option(
-        "--steps",
-        type=FROM_ONE,
-        default=64,
-        help="Number of intermediate morphs.  [default: 64]",
+        "--steps", type=FROM_ONE, default=64, help="Number of intermediate morphs.  [default: 64]"
     ),
     *view_options(301, 20),
     FPS,

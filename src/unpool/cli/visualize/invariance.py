@@ -32,10 +32,7 @@ def _range(name: str, what: str, default: str) -> Option:
     ),
 )
 def invariance(
-    job: Job,
-    layers: tuple[str, ...],
-    label: str | None = None,
-    **ranges: tuple[float, ...],
+    job: Job, layers: tuple[str, ...], label: str | None = None, **ranges: tuple[float, ...]
 ) -> int:
     """Translate, scale and rotate images, and measure how far their features move.
 

@@ -82,11 +82,7 @@ class Windows(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: `size`, `occluder` and `stride`."""
-        return {
-            "size": list(self.size),
-            "occluder": list(self.window),
-            "stride": list(self.stride),
-        }
+        return {"size": list(self.size), "occluder": list(self.window), "stride": list(self.stride)}
 
 
 def occluder_windows(
