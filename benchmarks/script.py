@@ -8,8 +8,8 @@ from typing import Any
 from unpool.bench.machine import threads
 from unpool.bench.rounds import require_positive
 from unpool.cli.bench import print_result
+from unpool.cli.console import progress
 from unpool.cli.messages import error_message
-from unpool.cli.progress import progress
 from unpool.errors import UnpoolError
 
 Result = dict[str, Any]

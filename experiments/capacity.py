@@ -17,7 +17,7 @@ from experiments.compact import COMPACT, for_steps, step_counter, train_compact
 from experiments.results_file import ResultsFile
 from unpool import Progress
 from unpool.cli import console
-from unpool.cli.progress import progress
+from unpool.cli.console import progress
 from unpool.generate.batches import load_views, split_views
 from unpool.generate.evaluate import measure
 from unpool.recipes import CHAIRS

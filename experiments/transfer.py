@@ -24,7 +24,7 @@ from experiments.compact import COMPACT, for_steps, step_counter, train_compact
 from experiments.results_file import ResultsFile
 from unpool import Progress
 from unpool.cli import console
-from unpool.cli.progress import progress
+from unpool.cli.console import progress
 from unpool.errors import DataError
 from unpool.generate.baselines import baselines, errors, generate_views, premultiplied
 from unpool.generate.batches import Views, load_views

@@ -30,12 +30,13 @@ def loop(capsys, tmp_path, monkeypatch):
         with click.Context(command):
             code = each_image(
                 found,
+                tmp_path / "out",
                 make,
                 lambda record: f"{record['source']} has {record['shade']}",
-                what="looking",
-                as_json=as_json,
-                quiet=quiet,
-                summary=summary,
+                "looking",
+                as_json,
+                quiet,
+                summary,
             )
         out, err = capsys.readouterr()
         return code, out.splitlines(), err.splitlines()
@@ -44,16 +45,16 @@ def loop(capsys, tmp_path, monkeypatch):
     return run
 
 
-def shade(source, progress):
+def shade(source, stem, progress):
     progress(1, 2, "half of it")
     return {"shade": int(source.read()[0, 0, 0])}
 
 
 def failing(error):
-    def make(source, progress):
+    def make(source, stem, progress):
         if str(source) == "b.png":
             raise error
-        return shade(source, progress)
+        return shade(source, stem, progress)
 
     return make
 
@@ -121,7 +122,7 @@ def test_progress_within_an_image_counts_for_the_whole(loop, monkeypatch):
         def __exit__(self, *_):
             pass
 
-    monkeypatch.setattr("unpool.cli.images.progress", lambda what, quiet: Recorder())
+    monkeypatch.setattr("unpool.cli.console.progress", lambda what, quiet: Recorder())
     loop(shade)
     assert [done for done, *_ in seen] == [0, 0.5, 1, 1, 1.5, 2, 2, 2.5, 3]
     assert {tuple(rest) for _, *rest in seen} == {(3, "looking")}

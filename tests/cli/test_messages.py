@@ -4,7 +4,7 @@ import click
 import pytest
 
 from unpool.cli import commands
-from unpool.cli.messages import disk_is_full, error_message, interrupted_with, with_flags
+from unpool.cli.messages import disk_is_full, error_message, with_flags
 from unpool.errors import OptionError
 
 
@@ -75,11 +75,3 @@ def test_a_full_disk():
     assert disk_is_full(OSError(errno.ENOSPC, ""))
     assert not disk_is_full(OSError(errno.EACCES, ""))
     assert not disk_is_full(MemoryError())
-
-
-def test_an_interrupt_says_how_to_go_on():
-    with (
-        pytest.raises(KeyboardInterrupt, match=r"^interrupted; resume with: unpool train --resume"),
-        interrupted_with("resume with: unpool train --resume runs/x"),
-    ):
-        raise KeyboardInterrupt

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.data.plain import LABELS, only, photo
-from unpool.cli.console import print_report
+from unpool.cli.check import print_report
 from unpool.data import check_data
 from unpool.errors import DataError
 from unpool.vision.images import write_image, write_mask

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from unpool import distributed
-from unpool.cli.console import print_figures
+from unpool.cli.evaluate import print_figures
 from unpool.data.datasets import open_data
 from unpool.errors import DataError
 from unpool.models import DeconvNet, save_pretrained

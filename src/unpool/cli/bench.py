@@ -7,7 +7,6 @@ import click
 
 from unpool.cli import console
 from unpool.cli.options import FROM_ONE, JSON, QUIET, typed
-from unpool.cli.progress import progress
 
 _FACTS = (
     *("network", "crops", "gflop_per_crop", "gflop_per_view", "parameters", "size", "images"),
@@ -132,7 +131,7 @@ def _run(
     from unpool.bench import machine
 
     as_json, quiet, threads = (options.pop(name) for name in ("as_json", "quiet", "threads"))
-    with progress("measuring", quiet) as show, machine.threads(threads):
+    with console.progress("measuring", quiet) as show, machine.threads(threads):
         found = {"subject": subject, **measure(progress=show, **typed(options))}
     if as_json or not quiet:
         print_result(found, None if as_json else table(found))

@@ -1,6 +1,8 @@
-"""Output of the command line: facts, tables, reports, and errors as one line each."""
+"""Output of the command line: facts and tables on standard output, errors and progress on stderr.
 
-import csv
+Progress is a bar on a terminal, and a line every ten seconds elsewhere.
+"""
+
 import math
 import os
 import re
@@ -9,20 +11,17 @@ import signal
 import sys
 import textwrap
 import threading
+import time
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import click
 
-from unpool.files import atomic, json_line, write_json
+from unpool.files import json_line
 
-if TYPE_CHECKING:
-    from unpool.data.check import Report
-
+PERIOD = 10.0  #: seconds from one line of progress to the next
 _SPECK = 0.005  # classes on a smaller fraction of an image are not named, as in overlays
 
 
@@ -147,68 +146,6 @@ def segmentation_text(record: Mapping[str, Any]) -> str:
     return line
 
 
-def print_figures(modes: Mapping[str, Mapping[str, Any]], quiet: bool) -> None:
-    """Print the dropped images, percentages in a column per mode, and the protocols."""
-    first, *_ = modes.values()
-    for image, message in first["dropped"].items():
-        print_error(f"dropped {image}: {message}")
-    if not quiet:
-        columns = [_figures(summary) for summary in modes.values()]
-        rows = [[title, *(column[title] for column in columns)] for title in columns[0]]
-        print_table([["%", *modes], *rows])
-        for summary in modes.values():
-            click.echo(summary["protocol"])
-
-
-def _figures(summary: Mapping[str, Any]) -> dict[str, str]:
-    interval = summary["miou_interval"] or [None]
-    others = ("pixel_accuracy", "mean_accuracy", "boundary_f1")
-    return {
-        **{name: percent(iou) for name, iou in summary["iou"].items()},
-        "mean IoU": percent(summary["miou"]),
-        "95 % interval": " to ".join(map(percent, interval)),
-        **{name.replace("_", " "): percent(summary[name]) for name in others},
-    }
-
-
-def write_figures(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Write `summary.json`, and `iou.csv` with a row per class and a column per mode."""
-    write_json(folder / "summary.json", summary)
-    columns = [mode["iou"] for mode in summary["modes"].values()]
-    with atomic(folder / "iou.csv") as temporary, temporary.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["class", *summary["modes"]])
-        table.writerows([name, *(column[name] for column in columns)] for name in columns[0])
-
-
-_SHOWN = 10  # findings of a kind, because a mistake is often made in every file
-
-
-def print_report(report: "Report") -> None:
-    """Print the findings, and a table of images, objects and pixels per class."""
-    total = Counter(finding[:2] for finding in report.findings)
-    seen: Counter[tuple[str, str]] = Counter()
-    for level, kind, where, message in report.findings:
-        seen[level, kind] += 1
-        n, rest = seen[level, kind], total[level, kind] - _SHOWN
-        if n <= _SHOWN:
-            click.echo(f"{level}: {where}: {message} ({kind})")
-        if n == _SHOWN and rest > 0:
-            click.echo(f"{level}: and {rest} more like that ({kind}), which --json lists")
-    objects = "objects, " * any(count.objects for count in report.classes)
-    what = f"images, {objects}pixels"
-    rows = [["class", *(f"{split} ({n}): {what}" for split, n in report.splits.items())]]
-    for found in report.classes:
-        cells = []
-        for split in report.splits:
-            counts = [str(count[split]) for count in (found.images, found.objects) if count]
-            pixels = sum(other.pixels[split] for other in report.classes)
-            fraction = found.pixels[split] / max(pixels, 1)
-            cells.append(", ".join([*counts, f"{percent(fraction):>4} %"]))
-        rows.append([f"{found.id} {found.name}", *cells])
-    print_table(rows)
-
-
 def print_error(message: str) -> None:
     """Print one line to standard error."""
     click.echo("unpool: " + re.sub(r"\s*\n\s*", " ", message.strip()), err=True)
@@ -244,3 +181,97 @@ def drop_unwritten() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# ---- progress ------------------------------------------------------------------------------------
+
+
+class Update(Protocol):
+    """An `unpool.Progress` that also takes fractions, such as half an image."""
+
+    def __call__(self, done: float, total: int, what: str = "") -> None:
+        """Show that `done` of `total` are done, and the description `what`."""
+
+
+@contextmanager
+def progress(what: str, quiet: bool = False) -> Iterator[Update]:
+    """Show the progress of a piece of work.
+
+    Args:
+        what: the description if an update gives none.
+        quiet: show nothing.
+
+    Yields:
+        The progress callback.
+
+    >>> with progress("segmenting", quiet=True) as update:
+    ...     update(1, 2, "segmenting")
+    """
+    if quiet:
+        yield _nothing
+    elif sys.stderr.isatty():
+        with _bar(what) as update:
+            yield update
+    else:
+        yield Lines(what)
+
+
+def _nothing(done: float, total: int, what: str = "") -> None:
+    pass
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Update]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # print lines above the bar if stdout is the same terminal; leave a file or a pipe alone
+    with Progress(
+        console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
+    ) as bar:
+        task = bar.add_task(title, total=None)
+
+        def update(done: float, total: int, what: str = "") -> None:
+            bar.update(task, completed=done, total=total, description=what or title)
+
+        yield update
+
+
+class Lines:
+    """A progress callback that prints a line every `PERIOD` seconds, none at the start."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.printed = time.monotonic()
+        self.total: int | None = None
+        self.first = self.start = 0.0
+
+    def __call__(self, done: float, total: int, what: str = "") -> None:
+        """Print the progress and the time left, if the last line is `PERIOD` seconds old."""
+        now = time.monotonic()
+        if total != self.total or done < self.first:  # another piece of work: restart the clock
+            self.total, self.first, self.start = total, done, now
+        if now - self.printed < PERIOD:
+            return
+        self.printed = now
+        line = f"unpool: {what or self.title}: {int(done)} of {total}"
+        if total:
+            line += f" ({100 * done / total:.0f} %)"
+        if done > self.first:
+            seconds = (now - self.start) / (done - self.first) * (total - done)
+            line += f", {duration(seconds)} left"
+        click.echo(line, err=True)
+
+
+def duration(seconds: float) -> str:
+    """A duration in the one or two units that matter.
+
+    >>> duration(42.3), duration(95), duration(3 * 3600 + 125)
+    ('42 s', '1 min 35 s', '3 h 2 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from unpool import Progress
-from unpool.cli.console import segmentation_text
-from unpool.cli.images import Record, each_image
-from unpool.cli.options import JSON, OVERLAY, PRESENCE, QUIET, Folder, choice, make_folder
-from unpool.cli.progress import progress
+from unpool.cli import console, images, options
 from unpool.recipes.presets import CRF_PRESETS
 
 if TYPE_CHECKING:
@@ -18,24 +15,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("scores", type=click.Path(path_type=Path))
-@click.argument("image", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=Folder(),
-    default="refined",
-    metavar="FOLDER",
-    help="Folder for the results, created if missing.  [default: refined]",
-)
-@choice("--crf", CRF_PRESETS, "The published parameters to use.", required=True)
+@click.argument("image")
+@images.output_option("refined")
+@options.choice("--crf", CRF_PRESETS, "The published parameters to use.", required=True)
 @click.option("--probabilities", is_flag=True, help="SCORES are probabilities, not logits.")
-@PRESENCE
-@OVERLAY
-@JSON
-@QUIET
+@options.PRESENCE
+@options.OVERLAY
+@options.JSON
+@options.QUIET
 def crf(
     scores: Path,
-    image: Path,
+    image: str,
     output: Path,
     crf: str,
     probabilities: bool,
@@ -54,11 +44,7 @@ def crf(
     \b
     Example: unpool crf out/cat.scores.npz cat.jpg -o refined --crf edeconvnet
     """
-    from unpool.vision.sources import find_images, spare_inputs
-
-    found = find_images([str(image)], output)
-    mask = output / f"{image.stem}.png"
-    spare_inputs(found.sources, [mask, mask.with_suffix(".overlay.jpg")])
+    found = images.find_inputs([image], output, images.with_suffixes(".png", ".overlay.jpg"))
 
     from unpool.ops.meanfield import warm_up
     from unpool.segment.result import describe_postprocessing, postprocess
@@ -67,27 +53,21 @@ def crf(
     saved = read_scores(scores, probabilities=probabilities)
     if presence_threshold is None:
         presence_threshold = saved.presence_threshold
-    with progress("loading the CRF", quiet):
+    steps = ", ".join(describe_postprocessing(presence_threshold, crf))
+    with console.progress("loading the CRF", quiet):
         warm_up(crf)
-    make_folder(output)
 
-    def make(source: "Source", progress: Progress) -> Record:
-        pixels = source.read()
+    def make(source: "Source", stem: Path, progress: Progress) -> images.Record:
         refined = postprocess(
-            pixels,
+            source.read(),
             saved.values,
             saved.classes,
             saved.palette,
             crf=crf,
             presence_threshold=presence_threshold,
         )
-        refined.save(mask, overlay=overlay)
-        steps = describe_postprocessing(presence_threshold, crf)
-        return {
-            "mask": str(mask),
-            "size": [pixels.shape[1], pixels.shape[0]],
-            "labels": refined.fractions(),
-            "description": f"{', '.join(steps)} of {scores.name}",
-        }
+        mask = refined.save(f"{stem}.png", overlay=overlay)
+        return {"mask": str(mask), **refined.to_dict(), "description": f"{steps} of {scores.name}"}
 
-    return each_image(found, make, segmentation_text, what="refining", as_json=as_json, quiet=quiet)
+    show = console.segmentation_text
+    return images.each_image(found, output, make, show, "refining", as_json, quiet)

@@ -1,6 +1,8 @@
 """`unpool evaluate`: accuracy of a segmentation network on labeled images."""
 
+import csv
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from unpool.cli.options import (
     require_instances,
     typed,
 )
-from unpool.cli.progress import progress
+from unpool.files import atomic, write_json
 
 
 @click.command()
@@ -88,7 +90,7 @@ def evaluate(
             make_folder(output)
         modes = {}
         for name in chosen:
-            with progress(f"evaluating, {name}", quiet or not first) as show:
+            with console.progress(f"evaluating, {name}", quiet or not first) as show:
                 given = {"mode": name, "missing": missing, "progress": show, **typed(options)}
                 modes[name] = measure(segmenter, labeled, **given)
     if not first:
@@ -101,9 +103,43 @@ def evaluate(
         "seconds": round(time.perf_counter() - start, 3),
     }
     if output is not None:
-        console.write_figures(output, summary)
+        write_figures(output, summary)
     if as_json:
         console.print_json(summary)
     else:
-        console.print_figures(modes, quiet)
+        print_figures(modes, quiet)
     return 3 if summary["dropped"] else 0
+
+
+def print_figures(modes: Mapping[str, Mapping[str, Any]], quiet: bool) -> None:
+    """Print the dropped images, percentages in a column per mode, and the protocols."""
+    first, *_ = modes.values()
+    for image, message in first["dropped"].items():
+        console.print_error(f"dropped {image}: {message}")
+    if not quiet:
+        columns = [_figures(summary) for summary in modes.values()]
+        rows = [[title, *(column[title] for column in columns)] for title in columns[0]]
+        console.print_table([["%", *modes], *rows])
+        for summary in modes.values():
+            click.echo(summary["protocol"])
+
+
+def _figures(summary: Mapping[str, Any]) -> dict[str, str]:
+    interval = summary["miou_interval"] or [None]
+    others = ("pixel_accuracy", "mean_accuracy", "boundary_f1")
+    return {
+        **{name: console.percent(iou) for name, iou in summary["iou"].items()},
+        "mean IoU": console.percent(summary["miou"]),
+        "95 % interval": " to ".join(map(console.percent, interval)),
+        **{name.replace("_", " "): console.percent(summary[name]) for name in others},
+    }
+
+
+def write_figures(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write `summary.json`, and `iou.csv` with a row per class and a column per mode."""
+    write_json(folder / "summary.json", summary)
+    columns = [mode["iou"] for mode in summary["modes"].values()]
+    with atomic(folder / "iou.csv") as temporary, temporary.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["class", *summary["modes"]])
+        table.writerows([name, *(column[name] for column in columns)] for name in columns[0])

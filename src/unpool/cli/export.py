@@ -7,7 +7,6 @@ import click
 from unpool.cards import EXPORTED
 from unpool.cli import console
 from unpool.cli.options import JSON, QUIET, choice
-from unpool.cli.progress import progress
 
 
 @click.command()
@@ -50,7 +49,7 @@ def export(weights: str, format: str | None, output: Path, as_json: bool, quiet:
     """
     from unpool.export.write import export as application
 
-    with progress("exporting", quiet) as show:
+    with console.progress("exporting", quiet) as show:
         written = application(weights, output, format, progress=show)
     if as_json:
         console.print_json(written.to_dict())

@@ -1,15 +1,15 @@
-"""The per-image loop that commands share."""
+"""What commands share that work image by image: the option `-o`, the inputs and the loop."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from unpool import Progress
-from unpool.cli import console
+from unpool.cli import console, options
 from unpool.cli.messages import disk_is_full, error_message
-from unpool.cli.progress import Update, progress
 
 if TYPE_CHECKING:
     from unpool.vision.sources import Found, Source
@@ -18,11 +18,41 @@ Record = dict[str, Any]
 """The result for an image, as plain values."""
 
 
+def output_option(default: str) -> options.Option:
+    """The option `-o FOLDER`."""
+    text = f"Folder for the results, created if missing.  [default: {default}]"
+    return click.option(
+        *("-o", "--output"), type=options.Folder(), default=default, metavar="FOLDER", help=text
+    )
+
+
+def with_suffixes(*suffixes: str) -> Callable[[Path], list[Path]]:
+    """The `files` of `find_inputs`: one for each suffix, appended to a name that may have dots."""
+    return lambda stem: [Path(f"{stem}{suffix}") for suffix in suffixes]
+
+
+def find_inputs(
+    inputs: Sequence[str], output: Path, files: Callable[[Path], Iterable[Path]]
+) -> "Found":
+    """Find the images that inputs name, and refuse to overwrite one of them.
+
+    Args:
+        inputs: see `unpool.vision.sources.find_images`.
+        output: the folder for the results.
+        files: all files that may be written for OUTPUT/NAME, where NAME stands for an image.
+    """
+    from unpool.vision.sources import find_images, spare_inputs
+
+    found = find_images(inputs, output)
+    spare_inputs(found.sources, [f for s in found.sources for f in files(output / s.name)])
+    return found
+
+
 def each_image(
     found: "Found",
-    make: Callable[["Source", Progress], Record],
+    output: Path,
+    make: Callable[["Source", Path, Progress], Record],
     text: Callable[[Record], str],
-    *,
     what: str,
     as_json: bool,
     quiet: bool,
@@ -35,8 +65,10 @@ def each_image(
     images have only `source` and `error`.
 
     Args:
-        found: the images, and the inputs that are not images.
-        make: reads an image, writes its results and returns its record; it may report progress.
+        found: the result of `find_inputs`.
+        output: the folder for the results; created if missing.
+        make: reads an image, writes its results under the given path, to which it appends suffixes,
+            and returns its record; it may report progress.
         text: formats a record as text.
         what: the description of the progress, such as "segmenting".
         as_json: print records as JSON, one per line.
@@ -46,38 +78,34 @@ def each_image(
     Returns:
         The exit code: 0, or 3 if an image failed.
     """
+    options.make_folder(output)
     command = click.get_current_context().command
     count, failed = len(found.sources), len(found.unusable)
     for unusable in found.unusable:
         _print(unusable._asdict(), text, as_json, quiet)
-    with progress(what, quiet) as update:
+    with console.progress(what, quiet) as update:
         for i, source in enumerate(found.sources):
-            update(i, count, what)
+
+            def within(done: int, total: int, _: str = "", i: int = i) -> None:
+                update(i + done / total, count, what)
+
+            within(0, 1)
             record: Record = {"source": str(source)}
             start = time.perf_counter()
             try:
-                record |= make(source, _within(update, i, count, what))
+                record |= make(source, output / source.name, within)
                 record["seconds"] = round(time.perf_counter() - start, 3)
             except Exception as error:
                 if disk_is_full(error) or not (message := error_message(error, command)):
                     raise
                 record["error"] = message
                 failed += 1
-            update(i + 1, count, what)
+            within(1, 1)
             _print(record, text, as_json, quiet)
     if summary and not (as_json or quiet):
         total = count + len(found.unusable)
         click.echo(f"{total - failed} of {total} {summary}")
     return 3 if failed else 0
-
-
-def _within(update: Update, i: int, count: int, what: str) -> Progress:
-    """Progress within image `i` as progress over all images."""
-
-    def within(done: int, total: int, _: str = "") -> None:
-        update(i + done / total, count, what)
-
-    return within
 
 
 def _print(record: Record, text: Callable[[Record], str], as_json: bool, quiet: bool) -> None:

@@ -7,8 +7,6 @@ the command that was called ("pass --resume"), so that the library need not know
 import errno
 import re
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 
@@ -96,16 +94,3 @@ def _flag(option: click.Option, value: str) -> str:
 def disk_is_full(error: BaseException) -> bool:
     """Whether the disk is full or read-only, so that all further writing would fail."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
-@contextmanager
-def interrupted_with(hint: str) -> Iterator[None]:
-    """Add a hint to the message when the user interrupts the work inside the `with`.
-
-    >>> with interrupted_with("resume with: unpool train --resume runs/first"):
-    ...     pass
-    """
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted; {hint}") from None

@@ -9,7 +9,6 @@ import click
 
 from unpool.cli import console
 from unpool.cli.options import FROM_ONE, JSON, QUIET, Folder, choice, make_folder, typed
-from unpool.cli.progress import Update, progress
 from unpool.errors import DataError, OptionError
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def render(
     failed = done = 0
     new = not output.exists()
     credits: list[dict[str, Any]] = []
-    with progress("rendering", quiet) as show:
+    with console.progress("rendering", quiet) as show:
         if models is None:
             rendered = _render_parametric(parametric or 0, seed or 0, output, size, show)
         else:
@@ -109,7 +108,9 @@ def _check(models: Path | None, up: str | None, parametric: int | None, seed: in
 Rendered = Iterator[tuple[dict[str, Any], dict[str, Any]]]
 
 
-def _render_models(source: Path, output: Path, size: int, show: Update, **options: str) -> Rendered:
+def _render_models(
+    source: Path, output: Path, size: int, show: console.Update, **options: str
+) -> Rendered:
     """Render models; yields a record and the credits of each."""
     from unpool.rendering.write import open_models, read_model, write_style
 
@@ -128,7 +129,9 @@ def _render_models(source: Path, output: Path, size: int, show: Update, **option
             yield _record(record, folder, count, mesh), model.credits()
 
 
-def _render_parametric(count: int, seed: int, output: Path, size: int, show: Update) -> Rendered:
+def _render_parametric(
+    count: int, seed: int, output: Path, size: int, show: console.Update
+) -> Rendered:
     from unpool.rendering.parametric import build_chair, random_shape
     from unpool.rendering.write import write_style
 
@@ -141,7 +144,7 @@ def _render_parametric(count: int, seed: int, output: Path, size: int, show: Upd
         yield _record({"source": f"seed {seed}"}, folder, views, mesh), credit
 
 
-def _part(show: Update, i: int, total: int) -> Callable[[int, int], object]:
+def _part(show: console.Update, i: int, total: int) -> Callable[[int, int], object]:
     """Progress within model i as progress over all models."""
     return lambda done, of: show(i + done / of, total, "rendering")
 

@@ -1,8 +1,6 @@
 """`unpool segment`: images in, masks and overlays out."""
 
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,24 +8,7 @@ import click
 
 from unpool import Progress
 from unpool.cards import MODES
-from unpool.cli import console
-from unpool.cli.images import Record, each_image
-from unpool.cli.options import (
-    BATCH,
-    JSON,
-    METHOD,
-    OVERLAY,
-    QUIET,
-    SEGMENTATION,
-    WEIGHTS,
-    Folder,
-    choice,
-    make_folder,
-    network_options,
-    require_instances,
-    typed,
-)
-from unpool.cli.progress import progress
+from unpool.cli import console, images, options
 
 if TYPE_CHECKING:
     from unpool.vision.sources import Source
@@ -35,31 +16,24 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True)
-@click.option(
-    "-o",
-    "--output",
-    type=Folder(),
-    default="segmented",
-    metavar="FOLDER",
-    help="Folder for the results, created if missing.  [default: segmented]",
-)
-@WEIGHTS
-@choice(
+@images.output_option("segmented")
+@options.WEIGHTS
+@options.choice(
     "--mode",
     MODES,
     "whole: each image in one pass; instance: object proposals one by one, as in the paper.  "
     "[default: the mode of the weights; instance with --preset edeconvnet]",
 )
-@SEGMENTATION
-@METHOD
-@BATCH
-@OVERLAY
+@options.SEGMENTATION
+@options.METHOD
+@options.BATCH
+@options.OVERLAY
 @click.option(
     "--scores", is_flag=True, help="Also write the class scores before the CRF, for `unpool crf`."
 )
 @click.option("--timings", is_flag=True, help="Also report the time of each stage.")
-@JSON
-@QUIET
+@options.JSON
+@options.QUIET
 def segment(
     inputs: tuple[str, ...],
     output: Path,
@@ -69,7 +43,7 @@ def segment(
     timings: bool,
     as_json: bool,
     quiet: bool,
-    **options: Any,
+    **given: Any,
 ) -> int:
     """Assign a class to every pixel of images.
 
@@ -95,62 +69,40 @@ def segment(
     \b
     Example: unpool segment photos "more/*.jpg" -o out --json
     """
-    from unpool.vision.sources import find_images, spare_inputs
-
-    found = find_images(inputs, output)
-    prefixes = [output / str(source.name) for source in found.sources]
-    endings = (".png", ".overlay.jpg", ".scores.npz")
-    spare_inputs(found.sources, [Path(f"{p}{ending}") for p in prefixes for ending in endings])
+    files = images.with_suffixes(".png", ".overlay.jpg", ".scores.npz")
+    found = images.find_inputs(inputs, output, files)  # before torch is loaded
 
     from unpool.ops.meanfield import warm_up
     from unpool.segment.ensemble import load
-
-    with progress("loading the weights", quiet) as update:
-        segmenter = load(weights, options["preset"], **network_options(options))
-        require_instances(options, options["mode"] or segmenter.mode)
-        options = typed(options)
-        description = segmenter.describe(**options)  # refuses modes that the network does not have
-        make_folder(output)
-        if options.get("crf"):
-            update(1, 2, "loading the CRF")
-            warm_up(options["crf"])
-
-    def make(source: "Source", progress: Progress) -> Record:
-        mask = output / f"{source.name}.png"
-        run = partial(segmenter, progress=progress, **options)
-        record, spent = _segment_one(run, source, mask, overlay, scores)
-        times = {"timings": spent} if timings else {}
-        return {**record, **times, "description": description}
-
-    return each_image(
-        found,
-        make,
-        console.segmentation_text,
-        what="segmenting",
-        as_json=as_json,
-        quiet=quiet,
-        summary=f"segmented, into {output}",
-    )
-
-
-def _segment_one(
-    run: Callable[..., Any], source: "Source", mask: Path, overlay: bool, scores: bool
-) -> tuple[Record, dict[str, float]]:
-    """Segment an image and write the results; returns a record and the seconds of each stage."""
     from unpool.segment.timings import measuring, stage
 
-    start = time.perf_counter()
-    with measuring() as seconds:
-        with stage("reading"):
-            image = source.read()
-        result = run(image)
-        with stage("writing"):
-            result.save(mask, overlay=overlay, scores=scores)
-    seconds["other"] = max(time.perf_counter() - start - sum(seconds.values()), 0.0)
-    record = {
-        "mask": str(mask),
-        **({"scores": str(mask.with_suffix(".scores.npz"))} if scores else {}),
-        "size": [image.shape[1], image.shape[0]],
-        "labels": result.fractions(),
-    }
-    return record, {name: round(s, 3) for name, s in seconds.items()}
+    with console.progress("loading the weights", quiet) as update:
+        segmenter = load(weights, given["preset"], **options.network_options(given))
+        options.require_instances(given, given["mode"] or segmenter.mode)
+        given = options.typed(given)
+        description = segmenter.describe(**given)  # refuses modes that the network does not have
+        options.make_folder(output)
+        if "crf" in given:
+            update(1, 2, "loading the CRF")
+            warm_up(given["crf"])
+
+    def make(source: "Source", stem: Path, progress: Progress) -> images.Record:
+        start = time.perf_counter()
+        with measuring() as seconds:
+            with stage("reading"):
+                image = source.read()
+            result = segmenter(image, progress=progress, **given)
+            with stage("writing"):
+                mask = result.save(f"{stem}.png", overlay=overlay, scores=scores)
+        seconds["other"] = max(time.perf_counter() - start - sum(seconds.values()), 0.0)
+        record: images.Record = {"mask": str(mask)}
+        if scores:
+            record["scores"] = str(mask.with_suffix(".scores.npz"))
+        record |= result.to_dict()
+        if timings:
+            record["timings"] = {name: round(s, 3) for name, s in seconds.items()}
+        return {**record, "description": description}
+
+    into = f"segmented, into {output}"
+    show = console.segmentation_text
+    return images.each_image(found, output, make, show, "segmenting", as_json, quiet, into)

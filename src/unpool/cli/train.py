@@ -8,7 +8,6 @@ import click
 
 from unpool.cli import console
 from unpool.cli.options import DEVICE, JSON, QUIET, Folder, choice, typed
-from unpool.cli.progress import Update, progress
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
@@ -159,7 +158,10 @@ def _train(
     from unpool.distributed import is_main_process
     from unpool.training.task import train
 
-    with progress("training", quiet or not is_main_process()) as show, console.plain_warnings():
+    with (
+        console.progress("training", quiet or not is_main_process()) as show,
+        console.plain_warnings(),
+    ):
         summary = train(task, output, report=_reporter(task, show, as_json, quiet), **options)
     if not is_main_process():
         return
@@ -189,7 +191,7 @@ def _text(figure: Any) -> str:
             return str(figure)
 
 
-def _reporter(task: "Task[Any]", show: Update, as_json: bool, quiet: bool) -> "Report":
+def _reporter(task: "Task[Any]", show: console.Update, as_json: bool, quiet: bool) -> "Report":
     """A callback that prints validations, and shows everything else as progress."""
     from unpool.training.loop import Step
     from unpool.training.task import Plan, Preparation

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from unpool.cli.console import progress
 from unpool.cli.generate.options import (
     ANIMATIONS,
     BACKGROUND,
@@ -19,7 +20,6 @@ from unpool.cli.generate.options import (
     view_options,
 )
 from unpool.cli.options import position, several_units
-from unpool.cli.progress import progress
 
 
 @command(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from unpool.cli.console import print_json, print_table
+from unpool.cli.console import print_json, print_table, progress
 from unpool.cli.generate.options import (
     BACKGROUND,
     IMAGES,
@@ -20,7 +20,6 @@ from unpool.cli.generate.options import (
     view_options,
 )
 from unpool.cli.options import FROM_ONE
-from unpool.cli.progress import progress
 from unpool.errors import OptionError
 
 _THUMBNAILS = 10  # in a row

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from unpool.cli.console import percent
-from unpool.cli.images import Record
+from unpool.cli.images import Record, with_suffixes
 from unpool.cli.options import numbers
 from unpool.cli.visualize.options import Job, command
 from unpool.errors import OptionError
@@ -85,9 +85,7 @@ def decode(
         file = write_figure(stem, figure, {"source": str(source), **record})[0]
         return {**record, "file": str(file)}
 
-    def files(stem: Path) -> list[Path]:
-        return [Path(f"{stem}{suffix}") for suffix in (".png", ".json")]
-
+    files = with_suffixes(".png", ".json")
     return job.each_image("decoding", make, _text, files)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool.cli.console import print_error
-from unpool.cli.images import Record
+from unpool.cli.images import Record, with_suffixes
 from unpool.cli.messages import with_flags
 from unpool.cli.options import FROM_ONE
 from unpool.cli.visualize.options import LIST_LAYERS, RULE, Job, activations_option, command
@@ -100,9 +100,7 @@ def occlude(job: Job, names: Path | None = None, **options: Any) -> int:
         record |= {name: facts[name] for name in kept if name in facts}
         return {**record, "name": loaded.class_name(found.target)}
 
-    def files(stem: Path) -> list[Path]:
-        return [Path(f"{stem}.occlusion{suffix}") for suffix in (".png", ".json")]
-
+    files = with_suffixes(".occlusion.png", ".occlusion.json")
     return job.each_image("occluding", make, _text, files)
 
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool.cli import console
-from unpool.cli.images import Record, each_image
-from unpool.cli.options import DEVICE, JSON, QUIET, Folder, Option, choice, make_folder, typed
-from unpool.cli.progress import Update, progress
+from unpool.cli.images import Record, each_image, find_inputs, output_option
+from unpool.cli.options import DEVICE, JSON, QUIET, Option, choice, make_folder, typed
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
@@ -162,10 +161,10 @@ class Job:
         self.unusable.update(unusable)
         return [source.path for source in sources if source.path]
 
-    def working(self, what: str) -> AbstractContextManager[Update]:
+    def working(self, what: str) -> AbstractContextManager[console.Update]:
         """Make the output folder and show the progress of an analysis."""
         make_folder(self.output)
-        return progress(what, self.quiet)
+        return console.progress(what, self.quiet)
 
     def report(
         self,
@@ -213,17 +212,8 @@ class Job:
             text: a record as lines for people.
             files: what may be written for such a path, so that no input is overwritten.
         """
-        from unpool.vision.sources import find_images, spare_inputs
-
-        found = find_images(self.inputs, self.output)
-        stems = [self.output / source.name for source in found.sources]
-        spare_inputs(found.sources, [file for stem in stems for file in files(stem)])
-        make_folder(self.output)
-
-        def make_one(source: "Source", update: "Progress") -> Record:
-            return make(source, self.output / source.name, update)
-
-        return each_image(found, make_one, text, what=what, as_json=self.as_json, quiet=self.quiet)
+        found, shown = find_inputs(self.inputs, self.output, files), (self.as_json, self.quiet)
+        return each_image(found, self.output, make, text, what, *shown)
 
 
 def pop_given(options: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -255,19 +245,7 @@ def command(
         options: besides those that all commands have.
         checkpoints: finds the checkpoints, and removes the options that it uses.
     """
-    shared: tuple[Option, ...] = (
-        click.option(
-            "-o",
-            "--output",
-            type=Folder(),
-            default=output,
-            metavar="FOLDER",
-            help=f"Where the results go; made if it is missing.  [default: {output}]",
-        ),
-        DEVICE,
-        JSON,
-        QUIET,
-    )
+    shared: tuple[Option, ...] = (output_option(output), DEVICE, JSON, QUIET)
 
     def decorate(function: Callable[..., int]) -> click.Command:
         @wraps(function)
