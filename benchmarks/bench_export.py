@@ -12,8 +12,7 @@ import sys
 import numpy as np
 import torch
 
-from unpool.bench.images import photos
-from unpool.bench.rounds import in_turn, spread, timed
+from unpool.bench.harness import in_turn, photos, spread, timed
 from unpool.export.runtime import is_exported
 from unpool.segment.segmenter import Segmenter
 from unpool.vision.boxes import Crop

@@ -16,8 +16,7 @@ from script import run
 from torch.utils.flop_counter import FlopCounterMode
 
 from unpool import Progress
-from unpool.bench.machine import describe
-from unpool.bench.rounds import in_turn, spread, timed
+from unpool.bench.harness import describe, in_turn, spread, timed
 from unpool.cli.bench import seconds_cells
 from unpool.generate import Generator
 from unpool.models import GenerativeNet

@@ -15,8 +15,7 @@ import torch
 from script import run
 
 from unpool import Progress
-from unpool.bench.machine import describe
-from unpool.bench.rounds import in_turn, spread, timed
+from unpool.bench.harness import describe, in_turn, spread, timed
 from unpool.cli.bench import seconds_cells
 
 PROGRAMS = {

@@ -13,9 +13,7 @@ from typing import Any
 from script import run
 
 from unpool import Progress
-from unpool.bench.images import photos
-from unpool.bench.machine import describe
-from unpool.bench.rounds import in_turn, spread, timed
+from unpool.bench.harness import describe, in_turn, photos, spread, timed
 from unpool.cli.bench import seconds_cells
 from unpool.recipes.presets import METHODS
 from unpool.vision.proposals import propose

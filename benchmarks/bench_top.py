@@ -18,9 +18,7 @@ from script import run
 from torch import Tensor, nn
 
 from unpool import Progress
-from unpool.bench.images import photos
-from unpool.bench.machine import describe
-from unpool.bench.rounds import paired, spread
+from unpool.bench.harness import describe, paired, photos, spread
 from unpool.cli.bench import seconds_cells
 from unpool.models import VGG, prepare
 from unpool.models.vgg import Table

@@ -5,8 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from unpool.bench.machine import threads
-from unpool.bench.rounds import require_positive
+from unpool.bench.harness import require_positive, threads
 from unpool.cli.bench import print_result
 from unpool.cli.console import progress
 from unpool.cli.messages import error_message

@@ -24,8 +24,7 @@ from typing import Any
 import click
 import numpy as np
 
-from unpool.bench.images import photos
-from unpool.bench.machine import describe, threads
+from unpool.bench.harness import describe, photos, threads
 from unpool.bench.memory import gigabytes, peak_memory
 from unpool.files import atomic
 from unpool.segment.segmenter import Segmenter

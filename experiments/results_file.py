@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unpool.bench.machine import describe
+from unpool.bench.harness import describe
 from unpool.errors import OptionError
 from unpool.files import write_json
 

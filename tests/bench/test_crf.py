@@ -1,15 +1,17 @@
+from functools import partial
+
 import pytest
 import torch
 
 from unpool.bench import crf
-from unpool.bench.images import made_up
+from unpool.bench.harness import made_up
 from unpool.errors import OptionError
 from unpool.ops.meanfield import mean_field
 from unpool.recipes.presets import CRF_PRESETS
 
 
 def test_ratios_to_the_other_package(monkeypatch):
-    rough = crf._own(compiled=False)
+    rough = partial(crf._own, compiled=False)
     ways = {"torch": rough, "pydensecrf": lambda u, i, c: rough(u, i, c).roll(1, 0)}
     monkeypatch.setattr(crf, "_ways", lambda: ways)
     (result,) = crf.measure(2, presets=("deeplab",), size=(24, 32))["presets"].values()

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from unpool.bench import segment
-from unpool.bench.machine import yardsticks
+from unpool.bench.harness import yardsticks
 from unpool.errors import OptionError
 from unpool.models import FCN, DeconvNet, save_pretrained
 from unpool.models.vgg import VGG16
@@ -33,7 +33,7 @@ BF16 = pytest.mark.skipif(
 
 @pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=BF16)])
 def test_ratios_and_fractions(weights, tiny, monkeypatch, bf16):
-    monkeypatch.setattr(segment, "yardsticks", partial(yardsticks, shrink=32))
+    monkeypatch.setattr(segment.harness, "yardsticks", partial(yardsticks, shrink=32))
     monkeypatch.setattr(segment, "bf16_pays", lambda device: bf16)
     found = segment.measure(5, weights, 2, memory=False)
     names = ["as written", "fp32", "bf16"][: 2 + bf16]

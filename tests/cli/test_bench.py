@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from unpool.bench import crf, machine, occlusion, segment, training
+from unpool.bench import crf, harness, occlusion, training
 from unpool.cli import main
 from unpool.models import DeconvNet, save_pretrained
 
@@ -29,8 +29,8 @@ def weights(tmp_path):
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(segment, "yardsticks", partial(machine.yardsticks, shrink=32))
-    monkeypatch.setattr(crf, "_ways", lambda: {"torch": crf._own(compiled=False)})
+    monkeypatch.setattr(harness, "yardsticks", partial(harness.yardsticks, shrink=32))
+    monkeypatch.setattr(crf, "_ways", lambda: {"torch": partial(crf._own, compiled=False)})
     monkeypatch.setattr(crf, "measure", partial(crf.measure, **CRF))
     monkeypatch.setattr(occlusion, "measure", partial(occlusion.measure, **OCCLUSION))
     monkeypatch.setattr(training, "_NARROW", {"trunk": TRUNK, "code": 8, "size": 32})

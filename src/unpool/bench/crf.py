@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unpool import Progress
-from unpool.bench.images import photos
-from unpool.bench.machine import describe
-from unpool.bench.rounds import in_turn, paired, require_positive, spread, timed
+from unpool.bench import harness
 from unpool.ops.meanfield import mean_field, unary_from_probabilities
 from unpool.recipes.presets import CRF_PRESETS, DenseCRF
 
@@ -32,7 +30,7 @@ def measure(
     *,
     presets: tuple[str, ...] = ("densecrf", "deeplab", "edeconvnet"),
     size: tuple[int, int] = (375, 500),
-    progress: Progress | None = None,
+    progress: Progress = harness.silent,
 ) -> dict[str, Any]:
     """Seconds per image with 21 labels, and with pruning when only four of them are likely.
 
@@ -50,19 +48,19 @@ def measure(
     Raises:
         OptionError: a number below 1.
     """
-    require_positive(rounds=rounds)
+    harness.require_positive(rounds=rounds)
     ways = _ways()
     results = {}
     for i, preset in enumerate(presets):
         crf, seconds, labels = CRF_PRESETS[preset], [], []
-        for j, image in enumerate(photos(size).values()):
+        for j, image in enumerate(harness.photos(size).values()):
             many, few = _unary(image, _LABELS), _unary(image, _FEW)
             whole = crf._replace(prune=0)
-            works = {way: timed(partial(f, many, image, whole)) for way, f in ways.items()}
+            works = {way: harness.timed(partial(f, many, image, whole)) for way, f in ways.items()}
             for way, f in ways.items():
-                works[f"{way}, few labels"] = timed(partial(f, few, image, crf))
-            part = 3 * i + j, 3 * len(presets), preset
-            seconds.append(in_turn(works, rounds, progress=_part(progress, *part)))
+                works[f"{way}, few labels"] = harness.timed(partial(f, few, image, crf))
+            part = _part(progress, 3 * i + j, 3 * len(presets), preset)
+            seconds.append(harness.in_turn(works, rounds, progress=part))
             labels.append({way: f(many, image, whole).argmax(0) for way, f in ways.items()})
         results[preset] = _summary(seconds, labels)
     return {
@@ -71,67 +69,47 @@ def measure(
         "few": _FEW,
         "rounds": rounds,
         "presets": results,
-        "machine": describe(),
+        "machine": harness.describe(),
     }
 
 
 def pydensecrf(unary: Tensor, image: NDArray[np.uint8], crf: DenseCRF) -> Tensor:
-    """The same CRF by pydensecrf, a wrapper of the authors' C++ code; it does not prune.
-
-    Args:
-        unary: energies (L, H, W), float32.
-        image: (H, W, 3) uint8, RGB.
-        crf: kernels and options.
-
-    Returns:
-        Marginals (L, H, W), float32.
-    """
+    """The same CRF by pydensecrf, a wrapper of the authors' C++ code; it does not prune."""
     from pydensecrf import densecrf  # type: ignore[import-untyped]
 
     labels, height, width = unary.shape
     field = densecrf.DenseCRF2D(width, height, labels)
     field.setUnaryEnergy(unary.reshape(labels, -1).numpy())
-    options: dict[str, Any] = {
-        "kernel": densecrf.DIAG_KERNEL,
-        "normalization": {
-            "none": densecrf.NO_NORMALIZATION,
-            "before": densecrf.NORMALIZE_BEFORE,
-            "after": densecrf.NORMALIZE_AFTER,
-            "symmetric": densecrf.NORMALIZE_SYMMETRIC,
-        }[crf.normalization],
-    }
+    name = "NO_NORMALIZATION"
+    if crf.normalization != "none":
+        name = f"NORMALIZE_{crf.normalization.upper()}"
+    same: dict[str, Any] = {"normalization": getattr(densecrf, name)}
     for kernel in crf.kernels:
+        same |= {"kernel": densecrf.DIAG_KERNEL, "sxy": kernel.xy, "compat": kernel.weight}
         if kernel.rgb is None:
-            field.addPairwiseGaussian(sxy=kernel.xy, compat=kernel.weight, **options)
+            field.addPairwiseGaussian(**same)
         else:
-            field.addPairwiseBilateral(
-                sxy=kernel.xy, srgb=kernel.rgb, rgbim=image, compat=kernel.weight, **options
-            )
+            field.addPairwiseBilateral(srgb=kernel.rgb, rgbim=image, **same)
     return torch.from_numpy(np.array(field.inference(crf.iterations))).view(unary.shape)
+
+
+def _own(unary: Tensor, image: NDArray[np.uint8], crf: DenseCRF, compiled: bool) -> Tensor:
+    return mean_field(unary, torch.from_numpy(image), crf, compiled=compiled)
 
 
 def _ways() -> dict[str, Inference]:
     """The installed implementations, pydensecrf last."""
-    ways: dict[str, Inference] = {"torch": _own(compiled=False)}
+    ways: dict[str, Inference] = {"torch": partial(_own, compiled=False)}
     if find_spec("numba"):
-        ways["compiled"] = _own(compiled=True)
+        ways["compiled"] = partial(_own, compiled=True)
     if find_spec("pydensecrf"):
         ways["pydensecrf"] = pydensecrf
     return ways
 
 
-def _part(progress: Progress | None, part: int, parts: int, name: str) -> Progress | None:
+def _part(progress: Progress, part: int, parts: int, name: str) -> Progress:
     """The progress of one of several equal parts."""
-    if progress is None:
-        return None
     return lambda done, total, what: progress(part * total + done, parts * total, f"{name}, {what}")
-
-
-def _own(compiled: bool) -> Inference:
-    def run(unary: Tensor, image: NDArray[np.uint8], crf: DenseCRF) -> Tensor:
-        return mean_field(unary, torch.from_numpy(image), crf, compiled=compiled)
-
-    return run
 
 
 def _summary(
@@ -139,11 +117,13 @@ def _summary(
 ) -> dict[str, Any]:
     """Medians over all rounds of all photos."""
     joined = {name: [s for found in seconds for s in found[name]] for name in seconds[0]}
-    summary: dict[str, Any] = {"seconds": {name: spread(each) for name, each in joined.items()}}
+    summary: dict[str, Any] = {
+        "seconds": {name: harness.spread(each) for name, each in joined.items()}
+    }
     if "pydensecrf" in labels[0]:
         own = [way for way in labels[0] if way != "pydensecrf"]
         summary["ratio"] = {
-            f"{way}{kind}": paired(joined[f"pydensecrf{kind}"], joined[f"{way}{kind}"])
+            f"{way}{kind}": harness.paired(joined[f"pydensecrf{kind}"], joined[f"{way}{kind}"])
             for kind in ("", ", few labels")
             for way in own
         }

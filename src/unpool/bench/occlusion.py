@@ -16,12 +16,9 @@ import torch
 from torch import Tensor
 
 from unpool import Progress
-from unpool.bench.images import photos
-from unpool.bench.machine import describe
-from unpool.bench.rounds import in_turn, paired, require_positive, spread
-from unpool.models import VGG, prepare
+from unpool.bench import harness
+from unpool.models import VGG, Table, prepare
 from unpool.models.classifiers import initialize
-from unpool.models.vgg import Table
 from unpool.visualize.occlusion.chain import trace_chain
 from unpool.visualize.occlusion.incremental import Incremental
 from unpool.visualize.occlusion.occlude import Naive
@@ -38,7 +35,7 @@ def measure(
     size: int = 224,
     trunk: str | Table = "vgg16",
     code: int | None = 4096,
-    progress: Progress | None = None,
+    progress: Progress = harness.silent,
 ) -> dict[str, Any]:
     """Seconds per position: incremental, a plain loop, and Captum with batches of 1 and `batch`.
 
@@ -66,9 +63,14 @@ def measure(
     Raises:
         OptionError: a number below 1, or a window and stride that do not fit.
     """
-    require_positive(rounds=rounds, batch=batch)
-    net = _network(trunk, code, size)
-    image = prepare(torch.from_numpy(next(iter(photos((size, size)).values())))[None], net.mean)
+    harness.require_positive(rounds=rounds, batch=batch)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = VGG(1000, trunk, code, size).eval()
+        initialize(net, None)
+    image = prepare(
+        torch.from_numpy(next(iter(harness.photos((size, size)).values())))[None], net.mean
+    )
     gray = torch.zeros(image.shape[1:])
     every = occluder_windows((size, size), window, stride).boxes()
     step = stride if full else window
@@ -80,11 +82,11 @@ def measure(
     if find_spec("captum"):
         for n in (1, batch):
             works[f"captum {n}"] = partial(_captum, net, image, window, step, n, len(some))
-    seconds = in_turn(works, rounds, progress=progress)
-    plain = paired(seconds["plain"], seconds["incremental"])
+    seconds = harness.in_turn(works, rounds, progress=progress)
+    plain = harness.paired(seconds["plain"], seconds["incremental"])
     captums = [name for name in works if "captum" in name]
     faster = min(captums, key=lambda name: min(seconds[name]), default="")
-    other = paired(seconds[faster], seconds["incremental"]) if faster else {}
+    other = harness.paired(seconds[faster], seconds["incremental"]) if faster else {}
     return {
         "network": f"VGG, {sum(p.numel() for p in net.parameters()):,} parameters",
         "size": [size, size],
@@ -94,22 +96,14 @@ def measure(
         "batch": batch,
         "rounds": rounds,
         "captum": faster or "not installed: skipped",
-        "seconds_per_position": {name: spread(each) for name, each in seconds.items()},
+        "seconds_per_position": {name: harness.spread(each) for name, each in seconds.items()},
         "different": _difference(net, image, gray, some[:: max(len(some) // 8, 1)], batch),
-        "machine": describe(),
+        "machine": harness.describe(),
         "ratio_plain_range": [plain["low"], plain["high"]],
         "ratio_captum_range": [other["low"], other["high"]] if other else None,
         "ratio_plain": plain["median"],
         "ratio_captum": other.get("median"),
     }
-
-
-def _network(trunk: str | Table, code: int | None, size: int) -> VGG:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = VGG(1000, trunk, code, size).eval()
-        initialize(net, None)
-    return net
 
 
 def _incremental(net: VGG, image: Tensor, gray: Tensor, boxes: list[Box]) -> float:
@@ -131,17 +125,11 @@ def _plain(net: VGG, image: Tensor, gray: Tensor, boxes: list[Box], batch: int) 
 def _captum(net: VGG, image: Tensor, window: int, stride: int, batch: int, count: int) -> float:
     from captum.attr import Occlusion  # type: ignore[import-untyped]
 
-    channels = image.shape[1]
+    sides = [(image.shape[1], side, side) for side in (window, stride)]
     start = time.perf_counter()
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        Occlusion(net).attribute(
-            image,
-            (channels, window, window),
-            (channels, stride, stride),
-            target=0,
-            perturbations_per_eval=batch,
-        )
+        Occlusion(net).attribute(image, *sides, target=0, perturbations_per_eval=batch)
     return (time.perf_counter() - start) / (count + 1)  # it also runs the unoccluded image
 
 

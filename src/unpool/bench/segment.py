@@ -15,17 +15,14 @@ from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from unpool import Progress
-from unpool.bench.images import photos
-from unpool.bench.machine import DTYPES, describe, peaks, yardsticks
+from unpool.bench import harness
 from unpool.bench.memory import alone, gigabytes
-from unpool.bench.rounds import Work, in_turn, paired, require_positive, spread, timed
 from unpool.devices import bf16_pays
 from unpool.errors import OptionError
 from unpool.models import DeconvNet, from_pretrained, prepare
 from unpool.segment.aggregate import cut
 from unpool.segment.segmenter import Segmenter
 from unpool.segment.timings import measuring
-from unpool.vision.boxes import Crop
 
 AS_WRITTEN = "as written"
 
@@ -39,7 +36,7 @@ def measure(
     rounds: int = 5,
     *,
     memory: bool = True,
-    progress: Progress | None = None,
+    progress: Progress = harness.silent,
 ) -> dict[str, Any]:
     """Seconds per crop, and the rate as a fraction of the machine's fastest convolution.
 
@@ -65,29 +62,28 @@ def measure(
     Raises:
         OptionError: a number below 1, or weights of a network that does not take crops.
     """
-    require_positive(crops=crops, rounds=rounds)
+    harness.require_positive(crops=crops, rounds=rounds)
     names = ["fp32", "bf16"] if bf16_pays(torch.device("cpu")) else ["fp32"]
     held = {}
     for i, name in enumerate([AS_WRITTEN, *names] if memory else []):
-        if progress is not None:
-            progress(i, 1 + len(names), f"memory, {name}")
+        progress(i, 1 + len(names), f"memory, {name}")
         loading, segmenting = alone(segment_once, name, weights, crops)
         held[name] = {"loading": gigabytes(loading), "segmenting": gigabytes(segmenting)}
     net = _network(weights)
-    sticks = yardsticks(names)
+    sticks = harness.yardsticks(names)
     works = _works(net, names, crops) | {name: stick.work for name, stick in sticks.items()}
     start = time.perf_counter(), time.process_time()
-    seconds = in_turn(works, rounds, progress=progress)
+    seconds = harness.in_turn(works, rounds, progress=progress)
     passed, computed = time.perf_counter() - start[0], time.process_time() - start[1]
     return {
-        **_compare(net, seconds, peaks(sticks, seconds)),
+        **_compare(net, seconds, harness.peaks(sticks, seconds)),
         "network": weights or "the published one, random weights",
         "crops": crops,
         "crops_as_written": min(crops, _SLOWLY),
         "rounds": rounds,
         "memory_gb": held,
         "processor_fraction": round(computed / passed / torch.get_num_threads(), 3),
-        "machine": describe(),
+        "machine": harness.describe(),
     }
 
 
@@ -102,7 +98,7 @@ def operations(net: DeconvNet) -> int:
 
 def segment_once(variant: str, weights: str | None, crops: int) -> Iterator[None]:
     """Load, then segment a photo instance-wise, to measure the memory of both."""
-    image, net = next(iter(photos(_SIZE).values())), _network(weights)
+    image, net = next(iter(harness.photos(_SIZE).values())), _network(weights)
     if variant == AS_WRITTEN:
         segmenter = _segmenter(net, exact=True, consume=True)
         crops, batch = min(crops, _SLOWLY), 1
@@ -113,28 +109,32 @@ def segment_once(variant: str, weights: str | None, crops: int) -> Iterator[None
     segmenter(image, mode="instance", proposals=crops, batch=batch)
 
 
-def _works(net: DeconvNet, names: list[str], crops: int) -> dict[str, Work]:
+def _works(net: DeconvNet, names: list[str], crops: int) -> dict[str, harness.Work]:
     """A work for each variant, which returns the seconds per crop."""
-    image, squares = next(iter(photos(_SIZE).values())), _squares(crops)
+    image, squares = next(iter(harness.photos(_SIZE).values())), _squares(crops)
     works = {AS_WRITTEN: _as_written(net, image, squares[:_SLOWLY])}
     for name in names:
         works[name] = _fast(_segmenter(net, precision=name), image, squares)
     return works
 
 
-def _as_written(net: DeconvNet, image: NDArray[np.uint8], squares: NDArray[np.int64]) -> Work:
-    crops = [Crop((b[0], b[1], b[2], b[3]), net.size).take(image) for b in squares.tolist()]
-    x = prepare(torch.from_numpy(np.stack(crops))).contiguous()
+def _as_written(
+    net: DeconvNet, image: NDArray[np.uint8], squares: NDArray[np.int64]
+) -> harness.Work:
+    ((_, crops),) = cut(image, squares, net.size, len(squares))
+    x = prepare(torch.from_numpy(crops)).contiguous()
 
     @torch.inference_mode()
     def run() -> None:
         for crop in x:
             net(crop[None])
 
-    return lambda: timed(run)() / len(x)
+    return lambda: harness.timed(run)() / len(x)
 
 
-def _fast(segmenter: Segmenter, image: NDArray[np.uint8], squares: NDArray[np.int64]) -> Work:
+def _fast(
+    segmenter: Segmenter, image: NDArray[np.uint8], squares: NDArray[np.int64]
+) -> harness.Work:
     side = segmenter.side
     assert side is not None  # a DeconvNet takes crops
 
@@ -151,10 +151,10 @@ def _compare(
     net: DeconvNet, seconds: dict[str, list[float]], peak: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     work = operations(net)
-    variants = {name: seconds[name] for name in (AS_WRITTEN, *DTYPES) if name in seconds}
-    ratios = {name: paired(variants[AS_WRITTEN], each) for name, each in variants.items()}
+    variants = {name: seconds[name] for name in (AS_WRITTEN, *harness.DTYPES) if name in seconds}
+    ratios = {name: harness.paired(variants[AS_WRITTEN], each) for name, each in variants.items()}
     fractions: dict[str, float | None] = {"bf16": None}
-    for name in variants.keys() & DTYPES.keys():
+    for name in variants.keys() & harness.DTYPES.keys():
         rate = work / statistics.median(variants[name]) / 1e9
         fractions[name] = round(rate / peak[f"convolution {name}"]["rate"], 3)
     best = ratios.get("bf16", ratios["fp32"])
@@ -165,7 +165,7 @@ def _compare(
         "ratio_fp32_range": [ratios["fp32"]["low"], ratios["fp32"]["high"]],
         "fraction_of_peak": fractions["bf16"],
         "fraction_of_peak_fp32": fractions["fp32"],
-        "seconds_per_crop": {name: spread(each) for name, each in variants.items()},
+        "seconds_per_crop": {name: harness.spread(each) for name, each in variants.items()},
         "gflop_per_crop": round(work / 1e9, 2),
         "peak": peak,
     }
@@ -179,8 +179,7 @@ def _network(weights: str | None) -> DeconvNet:
     net, _ = from_pretrained(weights)
     if not isinstance(net, DeconvNet):
         raise OptionError(
-            f"got weights of {type(net).__name__}, which does not take crops; pass those of a "
-            "DeconvNet"
+            f"got weights of {type(net).__name__}, which does not take crops; wanted a DeconvNet"
         )
     return net
 

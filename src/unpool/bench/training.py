@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unpool import Progress
-from unpool.bench.machine import describe
+from unpool.bench import harness
 from unpool.bench.memory import alone, gigabytes, nothing, peak_of_batch, trace
-from unpool.bench.rounds import in_turn, paired, require_positive, spread, timed
 from unpool.devices import bf16_pays
 from unpool.errors import OptionError
 from unpool.models import DeconvNet
@@ -46,7 +45,7 @@ def measure(
     *,
     full: bool = False,
     processes: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = harness.silent,
 ) -> dict[str, Any]:
     """Seconds per image of a training step, and the memory of a step with 64 images.
 
@@ -68,19 +67,18 @@ def measure(
     Raises:
         OptionError: fewer than two images, or fewer than one round.
     """
-    require_positive(rounds=rounds)
+    harness.require_positive(rounds=rounds)
     if batch < 2:
         raise OptionError(f"got batch={batch}; batch norm learns from 2 images or more")
     check = _check(full, progress) if processes else None
     step = Step(_network(full))
     bf16 = bf16_pays(torch.device("cpu"))
     modes = {name: mode for name, mode in MODES.items() if bf16 or not mode.bf16}
-    works = {name: timed(partial(step, batch, mode)) for name, mode in modes.items()}
-    seconds = in_turn(works, rounds, progress=progress)
+    works = {name: harness.timed(partial(step, batch, mode)) for name, mode in modes.items()}
+    seconds = harness.in_turn(works, rounds, progress=progress)
     memory = {}
     for i, (name, mode) in enumerate(MODES.items()):
-        if progress is not None:
-            progress(i, len(MODES), f"memory, {name}")
+        progress(i, len(MODES), f"memory, {name}")
         kept, peaks = compute_memory(step, mode, (_BATCH, _MEASURED))
         memory[name] = {"kept": gigabytes(kept * _BATCH), "peak": gigabytes(peaks[_BATCH])}
         if check is not None:
@@ -88,24 +86,19 @@ def measure(
     return {
         "network": "the published one" if full else "a quarter of the published width",
         "batch": batch,
-        "seconds_per_image": {k: spread(s / batch for s in v) for k, v in seconds.items()},
-        "ratio": {name: paired(seconds["fp32"], each) for name, each in seconds.items()},
+        "seconds_per_image": {k: harness.spread(s / batch for s in v) for k, v in seconds.items()},
+        "ratio": {name: harness.paired(seconds["fp32"], each) for name, each in seconds.items()},
         "memory_batch": _BATCH,
         "memory_gb": memory,
         "check_batch": _MEASURED,
         "check_gb": check,
         "rounds": rounds,
-        "machine": describe(),
+        "machine": harness.describe(),
     }
 
 
 def compute_memory(step: "Step", mode: Mode, batches: Sequence[int]) -> tuple[int, dict[int, int]]:
     """The bytes of a step's tensors, extrapolated from steps with two and three images.
-
-    Args:
-        step: the step to run; its network is trained by it.
-        mode: precision and checkpointing.
-        batches: batch sizes.
 
     Returns:
         The bytes that an image adds to the memory between forward and backward, itself and its
@@ -159,13 +152,12 @@ def steps_alone(full: bool, mode: str) -> Iterator[None]:
         step(_MEASURED, MODES[mode])
 
 
-def _check(full: bool, progress: Progress | None) -> dict[str, dict[str, float | None]]:
+def _check(full: bool, progress: Progress) -> dict[str, dict[str, float | None]]:
     """The peak memory of a process per mode, and of an empty one."""
     (empty,) = alone(nothing)
     check = {}
     for i, name in enumerate(MODES):
-        if progress is not None:
-            progress(i, len(MODES), f"memory of a process, {name}")
+        progress(i, len(MODES), f"memory of a process, {name}")
         peak = alone(steps_alone, full, name)[-1]
         check[name] = {"process": gigabytes(peak), "empty_process": gigabytes(empty)}
     return check

@@ -128,10 +128,10 @@ def _run(
     table: Callable[[dict[str, Any]], list[list[str]]],
     options: dict[str, Any],
 ) -> None:
-    from unpool.bench import machine
+    from unpool.bench.harness import threads
 
-    as_json, quiet, threads = (options.pop(name) for name in ("as_json", "quiet", "threads"))
-    with console.progress("measuring", quiet) as show, machine.threads(threads):
+    as_json, quiet, count = (options.pop(name) for name in ("as_json", "quiet", "threads"))
+    with console.progress("measuring", quiet) as show, threads(count):
         found = {"subject": subject, **measure(progress=show, **typed(options))}
     if as_json or not quiet:
         print_result(found, None if as_json else table(found))

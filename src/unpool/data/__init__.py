@@ -8,9 +8,16 @@ spoil a training run; `batches` yields training batches.
 from unpool.data.check import ClassCount, Report, check_data
 from unpool.data.classes import VOC_CLASSES, VOID
 from unpool.data.crops import Batch, Views, batches, class_balance
-from unpool.data.datasets import DataSet, Sample, open_data, read_sample
+from unpool.data.datasets import (
+    DataSet,
+    Object,
+    Sample,
+    objects,
+    open_data,
+    read_instances,
+    read_sample,
+)
 from unpool.data.inspect import Finding
-from unpool.data.instances import Object, objects, read_instances
 
 __all__ = [
     "VOC_CLASSES",

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.data.classes import VOID
-from unpool.data.datasets import DataSet, Sample, read_sample
-from unpool.data.instances import Object, objects, read_instances
+from unpool.data.datasets import DataSet, Object, Sample, objects, read_instances, read_sample
 from unpool.data.windows import Box, Window
 from unpool.distributed import in_turn
 from unpool.errors import DataError

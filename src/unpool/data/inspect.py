@@ -12,8 +12,7 @@ from PIL import Image
 
 from unpool.data.classes import VOID
 from unpool.data.coco import Outlines, rasterize
-from unpool.data.datasets import load_labels
-from unpool.data.instances import Object, find_objects, load_objects
+from unpool.data.datasets import Object, find_objects, load_labels, load_objects
 from unpool.data.layouts import Folder, Layout
 from unpool.errors import DataError, ImageError
 from unpool.vision.images import Pixels, read_image, read_orientation, voc_palette

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool import Progress
-from unpool.data.datasets import DataSet, Sample
-from unpool.data.instances import objects
+from unpool.data.datasets import DataSet, Sample, objects
 from unpool.errors import DataError
 from unpool.files import atomic
 from unpool.vision.boxes import iou, square
