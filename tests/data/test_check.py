@@ -224,7 +224,7 @@ def test_the_same_pixels_with_another_mask(root, other):
     level, where, message = only(root, "contradiction")
     assert (level, where) == ("error" if other == "train/2" else "warning", "images/val/7.png")
     assert message.startswith(f"is the same image as {other}")
-    assert "but with another mask, so one mask is wrong; keep" in message
+    assert "but with another mask; keep the right one" in message
 
 
 def test_a_smaller_copy_in_another_split(root):

@@ -341,7 +341,7 @@ def test_files_of_another_form(root, values, message):
 @pytest.mark.parametrize("text", [b"", b'{"images": [', b"\xff\xfe\xfa", b"[" * 100_000])
 def test_files_that_are_not_json(root, text):
     (root / "annotations/instances_val2017.json").write_bytes(text)
-    with pytest.raises(DataError, match=r"val2017.json, which is not JSON \(.*\); copy or export"):
+    with pytest.raises(DataError, match=r"val2017.json, which is not JSON \(.*\); export"):
         open_data(root, "val")
 
 

@@ -189,7 +189,7 @@ def test_classes_that_cannot_be_used(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
-        (["photos"], r"neither JPEGImages/ \(VOC\) nor images/ \(plain\), nor .*; wanted one"),
+        (["photos"], r"neither JPEGImages/ \(VOC\) nor images/ \(plain\), nor .*: pass the"),
         (["images"], "without masks/; put the masks there"),
         (["JPEGImages"], "without SegmentationClass/; put"),
         (["images", "masks"], "images without images; wanted files ending in .jpg"),

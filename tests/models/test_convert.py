@@ -18,7 +18,7 @@ from torch import nn
 
 from tests.models.caffe import KINDS, Net, attempt, field, save, small, varint
 from unpool.cli import main
-from unpool.data.classes import VOC_CLASSES
+from unpool.data.layouts import VOC_CLASSES
 from unpool.errors import OptionError, WeightsError
 from unpool.models import FCN, DeconvNet, from_pretrained
 from unpool.models.convert import convert, load_caffemodel

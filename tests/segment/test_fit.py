@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unpool.data.classes import VOID
 from unpool.data.crops import Batch, Views, batches, draw_views
 from unpool.data.datasets import open_data
 from unpool.errors import OptionError, TrainingError
@@ -19,6 +18,7 @@ from unpool.recipes import DECONVNET, Phase, SegmentationRecipe, override
 from unpool.segment.fit import SegmentationObjective, estimate_statistics, pixel_loss
 from unpool.segment.growing import GrowingLearner, Learner
 from unpool.training import loop
+from unpool.vision.images import VOID
 
 TRUNK = ((1, 6), (1, 8))
 TINY = SegmentationRecipe(

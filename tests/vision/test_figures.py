@@ -162,7 +162,7 @@ def test_without_matplotlib(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr("unpool.vision.figures.find_spec", lambda name: None)
     assert chart([0, 1], [[0, 1]], "distance", size=(260, 180)).shape == (180, 260, 3)
-    with pytest.raises(OptionError, match="matplotlib is not installed; install it: pip install"):
+    with pytest.raises(OptionError, match="matplotlib is not installed; pip install"):
         plot(tmp_path / "a.png", (3, 2)).__enter__()
 
 

@@ -107,7 +107,7 @@ WRONG = [
     (3, ImageError, "got an int for an image"),
     ({"image": RGB}, ImageError, "got a dict for an image"),
     ([RGB], ImageError, "got a list for an image"),
-    (RGB.astype(np.int64), ImageError, "convert it with image.astype(np.uint8)"),
+    (RGB.astype(np.int64), ImageError, "use image.astype(np.uint8)"),
     (RGB.astype(np.float32), ImageError, "divide them by 255"),
     (RGB / 255 - 1, ImageError, "floating-point pixels go from 0 to 1"),
     (np.full((2, 2), np.nan), ImageError, "floating-point pixels go from 0 to 1"),

@@ -6,7 +6,6 @@ spoil a training run; `batches` yields training batches.
 """
 
 from unpool.data.check import ClassCount, Report, check_data
-from unpool.data.classes import VOC_CLASSES, VOID
 from unpool.data.crops import Batch, Views, batches, class_balance
 from unpool.data.datasets import (
     DataSet,
@@ -18,6 +17,8 @@ from unpool.data.datasets import (
     read_sample,
 )
 from unpool.data.inspect import Finding
+from unpool.data.layouts import VOC_CLASSES
+from unpool.vision.images import VOID
 
 __all__ = [
     "VOC_CLASSES",

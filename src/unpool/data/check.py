@@ -14,10 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool import Progress
-from unpool.data.classes import VOID, numbered_classes
 from unpool.data.inspect import Finding, Inspection, inspect_image, location
-from unpool.data.layouts import Layout, class_names, find_files, list_splits, split_names, why_empty
+from unpool.data.layouts import (
+    Layout,
+    class_names,
+    find_files,
+    list_splits,
+    numbered_classes,
+    split_names,
+    why_empty,
+)
 from unpool.errors import DataError
+from unpool.vision.images import VOID
 
 _ById: TypeAlias = Mapping[str, Inspection]  # by the image's id
 
@@ -69,11 +77,11 @@ def check_data(
 ) -> Report:
     """Read all images and masks and report everything that would spoil a training run.
 
-    Nothing is changed. Errors stop a training run or make its figures worthless: missing or
-    unreadable files, different sizes (EXIF rotation is recognized), color-coded masks, photos in
-    place of masks, unknown class ids, masks with background only, annotations that cannot be
-    rasterized, and an image in two splits, under the same name or another. Warnings may be
-    intended or tolerable: rare classes, near duplicates, masks without images ...
+    Errors stop a training run or make its figures worthless: missing or unreadable files,
+    different sizes (EXIF rotation is recognized), color-coded masks, photos in place of masks,
+    unknown class ids, masks with background only, annotations that cannot be rasterized, and an
+    image in two splits, under the same name or another. Warnings may be intended or tolerable:
+    rare classes, near duplicates, masks without images ...
 
     Args:
         root: a folder in one of the layouts of `unpool.data.layouts`.
@@ -160,9 +168,8 @@ def _check_lists(layout: Layout, listed: Mapping[str, list[str]]) -> Iterator[Fi
     for (a, first), (b, second) in itertools.combinations(listed.items(), 2):
         if both := sorted(set(first) & set(second)):
             message = (
-                f"share {_few(both)}, wanted disjoint splits, since figures on training images "
-                "are worthless; take them out of one list (if one list is meant to contain the "
-                "other, name the splits to check)"
+                f"share {_few(both)}, wanted disjoint splits; take them out of one list (if one "
+                "list is meant to contain the other, name the splits to check)"
             )
             yield Finding("error", "listed-twice", f"{a}, {b}", message)
 
@@ -171,19 +178,16 @@ def _check_ids(layout: Layout, images: _ById, classes: int) -> Iterator[Finding]
     for name, inspection in images.items():
         wrong = inspection.pixels[classes:VOID].nonzero()[0] + classes
         if wrong.size:
-            message = (
-                f"has the ids {_few(wrong.tolist())}, wanted 0 to {classes - 1}, or {VOID} for "
-                f"void; correct the mask or {_cure(layout)}"
-            )
+            message = f"has the ids {_few(wrong.tolist())}, wanted 0 to {classes - 1}, or {VOID}"
+            message += f" for void; correct the mask or {_cure(layout)}"
             yield Finding("error", "unknown-ids", location(layout, layout.mask(name)), message)
 
 
 def _cure(layout: Layout) -> str:
     """How to name the classes."""
     listed = layout.root / "classes.txt"
-    if listed.is_file():
-        return f"add names to {listed}"
-    return f"write {listed}: one name per line, whose number (from 0) is the class id"
+    names = "one name per line, whose number (from 0) is the class id"
+    return f"add names to {listed}" if listed.is_file() else f"write {listed}: {names}"
 
 
 def _check_classes(
@@ -230,10 +234,7 @@ def _check_copies(
             digests = {images[name].labels_digest, images[first].labels_digest}
             if len(digests) > 1 and "" not in digests:
                 kind = "contradiction"
-                message = (
-                    f"is the same image as {other} but with another mask, so one mask is wrong; "
-                    "keep the image with the right one, and remove the other"
-                )
+                message = f"is the same image as {other} but with another mask; keep the right one"
             yield Finding("error" if apart else "warning", kind, where, message)
             continue
         alike = thumbs[:i] @ thumbs[i]
@@ -241,15 +242,13 @@ def _check_copies(
         others = [j for j in near if not set(splits[name]) & set(splits[names[j]])]
         if others:
             other = names[max(others, key=lambda j: alike[j])]
-            message = (
-                f"looks nearly like {other} of {', '.join(splits[other])}; if they are one image, "
-                "or frames of one film, keep them in one split"
-            )
+            message = f"looks nearly like {other} of {', '.join(splits[other])}; if they are one "
+            message += "image, or frames of one film, keep them in one split"
             yield Finding("warning", "near-duplicate", where, message)
 
 
 def _check_folders(layout: Layout, names: set[str], every: bool) -> Iterator[Finding]:
-    """Find unused files: masks without image and, if all splits are checked, unlisted pairs."""
+    """Masks without image and, if all splits are checked, unlisted pairs."""
     for name in sorted(layout.masks.files.keys() - layout.images.files):
         where = location(layout, layout.masks.files[name][0])
         message = f"belongs to no image in {layout.images.path}; give it the name of its image"
@@ -265,10 +264,8 @@ def _check_objects(layout: Layout, names: Sequence[str]) -> Iterator[Finding]:
     if layout.instances:
         labeled = [name for name in names if name in layout.masks.files]
         if bare := [name for name in labeled if name not in layout.instances.files]:
-            message = (
-                f"has no object mask of {_few(bare)}; draw them, or else the connected parts of "
-                "each class are taken as objects"
-            )
+            message = f"has no object mask of {_few(bare)}; draw them, or else the connected "
+            message += "parts of each class are taken as objects"
             where = location(layout, layout.instances.path)
             yield Finding("warning", "no-object-mask", where, message)
     for path, n in layout.orphans:

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.data.classes import VOID
 from unpool.errors import DataError
-from unpool.vision.images import MAX_PIXELS, Pixels
+from unpool.vision.images import MAX_PIXELS, VOID, Pixels
 
 Mask = NDArray[np.bool_]
 
@@ -90,9 +89,7 @@ def read_annotations(path: Path) -> Annotations:
         with path.open("rb") as file:
             content = json.load(file, object_hook=_compact)
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"got {path}, which is not JSON ({error}); copy or export it again"
-        ) from error
+        raise DataError(f"got {path}, which is not JSON ({error}); export it again") from error
     categories = _categories(path, content)
     ids = {key: i for i, key in enumerate(categories, 1)}
     images: dict[str, Outlines] = {}
@@ -149,8 +146,7 @@ def fill_polygon(points: NDArray[np.floating], height: int, width: int) -> Mask:
 
     Args:
         points: corners (N, 2) as x, y; pixel (0, 0) extends from 0 to 1.
-        height: H, of the mask.
-        width: W, of the mask.
+        height, width: of the mask.
 
     Returns:
         (H, W) bool; centers on left and upper edges are inside, on right and lower ones outside.
@@ -173,11 +169,8 @@ def fill_polygon(points: NDArray[np.floating], height: int, width: int) -> Mask:
 def decode_rle(counts: str | Sequence[int], height: int, width: int) -> Mask:
     """Decode a run-length code to a mask (H, W).
 
-    Args:
-        counts: the lengths of alternating runs of 0 and 1 in column order, or COCO's compressed
-            string.
-        height: H, of the mask.
-        width: W, of the mask.
+    The code has the lengths of alternating runs of 0 and 1 in column order, or is COCO's compressed
+    string.
 
     Raises:
         DataError: the code is damaged, or has another size.
@@ -219,7 +212,11 @@ def _outline(found: object, size: tuple[int, int]) -> tuple[tuple[slice, slice],
         case {"counts": str() | list() as counts, "size": shape}:
             if shape != [height, width]:
                 raise DataError(f"has a code for (H, W) {shape}, wanted {[height, width]}")
-            return _tight(decode_rle(counts, height, width))
+            mask = decode_rle(counts, height, width)
+            y, x = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+            ends = (y[0], y[-1] + 1, x[0], x[-1] + 1) if y.size else (0, 0, 0, 0)
+            box = slice(*ends[:2]), slice(*ends[2:])
+            return box, mask[box].copy()  # a copy, to save memory with many objects
         case [_, *_] if all(_is_polygon(polygon) for polygon in found):
             polygons = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in found]
         case _:
@@ -233,13 +230,6 @@ def _outline(found: object, size: tuple[int, int]) -> tuple[tuple[slice, slice],
     # overlapping parts of an object are united; the even-odd rule holds within each polygon
     masks = [fill_polygon(polygon - (x0, y0), y1 - y0, x1 - x0) for polygon in polygons]
     return (slice(y0, y1), slice(x0, x1)), np.logical_or.reduce(masks)
-
-
-def _tight(mask: Mask) -> tuple[tuple[slice, slice], Mask]:
-    """The bounding box of a mask and the mask within it, to save memory with many objects."""
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    y, x = (slice(found[0], found[-1] + 1) if found.size else slice(0) for found in (rows, columns))
-    return (y, x), mask[y, x].copy()
 
 
 def _is_polygon(found: object) -> bool:

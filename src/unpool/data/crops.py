@@ -12,16 +12,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.data.classes import VOID
 from unpool.data.datasets import DataSet, Object, Sample, objects, read_instances, read_sample
 from unpool.data.windows import Box, Window
 from unpool.distributed import in_turn
 from unpool.errors import DataError
 from unpool.vision.boxes import Crop
-from unpool.vision.images import Pixels
+from unpool.vision.images import VOID, Pixels
 
-Draw = Callable[[int], tuple[Pixels, Pixels]]
-"""Gives the crop and labels, (S, S, 3) and (S, S), at a position of an endless sequence."""
+View = tuple[Pixels, Pixels]
+"""A crop and its labels, (S, S, 3) and (S, S)."""
+
+Draw = Callable[[int], View]
+"""Gives the view at a position of an endless sequence."""
 
 _SMALL = 400  # pixels; smaller objects would be blurred when they are enlarged for pasting
 
@@ -42,23 +44,18 @@ class Views(NamedTuple):
     flip: bool = True
     color: float = 0.2  #: largest relative change of brightness, contrast and saturation
 
-    def draw(
-        self, image: Pixels, labels: Pixels, rng: np.random.Generator
-    ) -> tuple[Pixels, Pixels]:
+    def draw(self, image: Pixels, labels: Pixels, rng: np.random.Generator) -> View:
         """A random view of an image (H, W, 3) and its labels (H, W), as (S, S, 3) and (S, S)."""
-        box = self._box(image.shape[0], image.shape[1], rng)
-        return _crop(image, labels, Crop(box, self.side), self.flip, self.color, rng)
-
-    def _box(self, height: int, width: int, rng: np.random.Generator) -> Box:
-        """The box of the image that becomes the square: enlarging and cropping in one step."""
-        low, high = np.log(self.long_side)
-        scale = np.exp(rng.uniform(low, high)) / max(height, width)
+        # the box of the image that becomes the square: enlarging and cropping in one step
+        height, width = labels.shape
+        scale = np.exp(rng.uniform(*np.log(self.long_side))) / max(height, width)
         stretch = np.exp(rng.uniform(-self.aspect, self.aspect) / 2)
         w = max(round(self.side / (scale * stretch)), 1)
         h = max(round(self.side * stretch / scale), 1)
         x = int(rng.integers(min(0, width - w), max(0, width - w) + 1))
         y = int(rng.integers(min(0, height - h), max(0, height - h) + 1))
-        return x, y, x + w, y + h
+        crop = Crop((x, y, x + w, y + h), self.side)
+        return _crop(image, labels, crop, self.flip, self.color, rng)
 
 
 class Cut(NamedTuple):
@@ -72,9 +69,7 @@ class Cut(NamedTuple):
     flip: bool = True
     color: float = 0.0  #: largest relative change of colors; the published training has none
 
-    def draw(
-        self, image: Pixels, labels: Pixels, box: Box, rng: np.random.Generator
-    ) -> tuple[Pixels, Pixels]:
+    def draw(self, image: Pixels, labels: Pixels, box: Box, rng: np.random.Generator) -> View:
         """The crop of an image's box and its labels, as (S, S, 3) and (S, S)."""
         image, labels = _crop(image, labels, Crop(box, self.enlarged), self.flip, self.color, rng)
         y, x = rng.integers(0, self.enlarged - self.side + 1, 2)
@@ -91,9 +86,7 @@ class Paster(NamedTuple):
     most: int  #: largest number of objects pasted into a view
     sides: tuple[float, float] = (0.15, 0.7)  #: range of an object's long side, of the view's
 
-    def paste(
-        self, image: Pixels, labels: Pixels, rng: np.random.Generator
-    ) -> tuple[Pixels, Pixels]:
+    def paste(self, image: Pixels, labels: Pixels, rng: np.random.Generator) -> View:
         """A view (S, S, 3) and its labels (S, S) with up to `most` more objects on them."""
         image, labels = image.copy(), labels.copy()
         for _ in range(rng.integers(self.most + 1)):
@@ -129,10 +122,8 @@ class Paster(NamedTuple):
 def find_paster(data: DataSet, most: int, power: float = 0.75) -> Paster | None:
     """Collect the objects of a data set that can be pasted; None if no object is large enough.
 
-    Args:
-        data: its instance maps are read.
-        most: largest number of objects pasted into a view.
-        power: 1 makes the classes equally frequent, 0 leaves them as they are.
+    At most `most` are pasted into a view. A power of 1 makes the classes equally frequent, 0 leaves
+    them as they are.
     """
     pool = [
         (sample, found)
@@ -182,18 +173,15 @@ def draw_views(
         data: labeled images.
         views: settings of the views.
         seed: seeds order, views and pasting.
-        weights: how often to draw each image, relative to the others; by default, each once in an
-            epoch.
+        weights: how often to draw each image, relative to the others; by default once an epoch.
         paster: pastes objects of other images into the views.
     """
 
-    def draw(place: int) -> tuple[Pixels, Pixels]:
+    def draw(place: int) -> View:
         number = in_turn(place, len(data.samples), seed, weights)
         image, labels = read_sample(data.samples[number], len(data.classes))
-        view, seen = views.draw(image, labels, np.random.default_rng([seed, 1, place]))
-        if paster is None:
-            return view, seen
-        return paster.paste(view, seen, np.random.default_rng([seed, 2, place]))
+        view = views.draw(image, labels, np.random.default_rng([seed, 1, place]))
+        return paster.paste(*view, np.random.default_rng([seed, 2, place])) if paster else view
 
     return draw
 
@@ -201,11 +189,7 @@ def draw_views(
 def draw_windows(windows: Sequence[Window], classes: int, cut: Cut, seed: int = 0) -> Draw:
     """Random crops of windows, in a new order in each epoch.
 
-    Args:
-        windows: of stage 1 or 2; one that is listed n times is drawn n times an epoch.
-        classes: number of classes.
-        cut: settings of the crops.
-        seed: seeds order and crops.
+    A window that is listed n times is drawn n times an epoch.
 
     Raises:
         DataError: there are no windows.
@@ -216,7 +200,7 @@ def draw_windows(windows: Sequence[Window], classes: int, cut: Cut, seed: int = 
             "are some, or use a recipe that trains on views"
         )
 
-    def draw(place: int) -> tuple[Pixels, Pixels]:
+    def draw(place: int) -> View:
         sample, box, _, instance = windows[in_turn(place, len(windows), seed)]
         image, labels = read_sample(sample, classes)
         if instance:
@@ -245,16 +229,15 @@ def batches(
         draw: gives the crop at a position; called in threads.
         size: N, of the batch.
         start: number of the first batch.
-        rank: of this process, which takes every `world`-th batch.
-        world: number of the processes.
+        rank, world: of this process, which takes every `world`-th batch, and their number.
 
     Raises:
         ImageError, DataError: an image or mask cannot be used; raised when its batch is due.
     """
 
     def make(n: int) -> Batch:
-        pairs = [draw(place) for place in range(n * size, (n + 1) * size)]
-        return Batch(np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs]))
+        images, labels = zip(*map(draw, range(n * size, (n + 1) * size)), strict=True)
+        return Batch(np.stack(images), np.stack(labels))
 
     own: set[int] = set()  # threads
     count = 2 if (os.cpu_count() or 1) > 2 else 1  # the network needs cores
@@ -273,7 +256,7 @@ def batches(
 
 def _crop(
     image: Pixels, labels: Pixels, crop: Crop, flip: bool, color: float, rng: np.random.Generator
-) -> tuple[Pixels, Pixels]:
+) -> View:
     """Crop image and labels, flip them half of the time, and change the colors."""
     view, seen = crop.take(image, antialias=False), crop.take_labels(labels, VOID)
     inside = crop.take_labels(np.ones(labels.shape, np.bool_), fill=False)

@@ -13,11 +13,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.data.classes import VOID, Names, numbered_classes
 from unpool.data.coco import Outlines, rasterize
-from unpool.data.layouts import Layout, class_names, find_files, split_names, why_empty
+from unpool.data.layouts import (
+    Layout,
+    class_names,
+    find_files,
+    numbered_classes,
+    split_names,
+    why_empty,
+)
 from unpool.errors import DataError, ImageError
-from unpool.vision.images import Pixels, image_size, read_image, read_mask
+from unpool.vision.images import VOID, Pixels, image_size, read_image, read_mask
 
 _SPECK = 5  # pixels; smaller components come from careless annotation or resizing
 
@@ -95,19 +101,12 @@ def open_data(root: str | Path, split: str, missing: dict[str, str] | None = Non
             missing[name] = str(error)
         else:
             samples.append(Sample(name, *files, void))
-    names = names or _numbered(layout, strict=missing is None)
-    return DataSet(layout.root, split, samples, names.classes)
+    classes = names.classes if names else _numbered(layout, strict=missing is None)
+    return DataSet(layout.root, split, samples, classes)
 
 
 def read_sample(sample: Sample, classes: int) -> tuple[Pixels, Pixels]:
-    """Read an image and its mask, and check that they match.
-
-    Args:
-        sample: from `open_data`.
-        classes: number of classes.
-
-    Returns:
-        The image (H, W, 3) uint8 RGB, upright, and its labels (H, W) uint8, 255 for void.
+    """Read an image, (H, W, 3) uint8 RGB, upright, and its labels, see `read_labels`.
 
     Raises:
         ImageError: a file cannot be used.
@@ -143,12 +142,7 @@ def read_labels(sample: Sample, classes: int) -> Pixels:
 
 
 def load_labels(mask: Path | Outlines, void: int = VOID) -> Pixels:
-    """Read the labels (H, W) uint8 of a mask of any form, with any ids; `void` is read as 255.
-
-    Raises:
-        ImageError: a file cannot be used.
-        DataError: COCO annotations cannot be rasterized.
-    """
+    """Read the labels (H, W) uint8 of a mask of any form, with any ids; `void` is read as 255."""
     if isinstance(mask, Outlines):
         return rasterize(mask).labels
     is_mat = mask.suffix == ".mat"
@@ -179,10 +173,6 @@ def read_instances(sample: Sample, classes: int) -> NDArray[np.int32]:
     (COCO). Without such a file, objects are the connected components of each class except the
     background, of 5 pixels or more: touching objects of a class are then one, and an object behind
     a pole is two.
-
-    Args:
-        sample: from `open_data`.
-        classes: number of classes.
 
     Returns:
         (H, W) int32: 0 background, 255 void, other numbers objects.
@@ -259,11 +249,7 @@ def load_objects(path: Path) -> NDArray[np.int32]:
 
 
 def read_mat(path: Path, name: Literal["GTcls", "GTinst"]) -> NDArray[np.integer]:
-    """Read an annotation (H, W), 0 to 255, of SBD, a MATLAB file.
-
-    Args:
-        path: a file `cls/ID.mat` or `inst/ID.mat`.
-        name: "GTcls" for its class ids, "GTinst" for its object numbers; 0 is background.
+    """Read class ids ("GTcls") or object numbers (H, W), 0 to 255, of SBD, a MATLAB file.
 
     Raises:
         ImageError: the file cannot be read, or is something else.
@@ -289,7 +275,7 @@ def read_mat(path: Path, name: Literal["GTcls", "GTinst"]) -> NDArray[np.integer
     return found
 
 
-def _numbered(layout: Layout, strict: bool) -> Names:
+def _numbered(layout: Layout, strict: bool) -> list[str]:
     """Numbered classes up to the highest id of all masks, since all splits must agree."""
     highest = 0
     for path in itertools.chain(*layout.masks.files.values()):
@@ -300,7 +286,7 @@ def _numbered(layout: Layout, strict: bool) -> Names:
                 raise
         else:
             highest = max(highest, int(mask[mask != VOID].max(initial=0)))
-    return Names(numbered_classes(highest))
+    return numbered_classes(highest)
 
 
 def _read_maps(sample: Sample, classes: int) -> tuple[Pixels, NDArray[np.int32]]:

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unpool.data.classes import VOID
 from unpool.data.coco import Outlines, rasterize
 from unpool.data.datasets import Object, find_objects, load_labels, load_objects
 from unpool.data.layouts import Folder, Layout
 from unpool.errors import DataError, ImageError
-from unpool.vision.images import Pixels, read_image, read_orientation, voc_palette
+from unpool.vision.images import VOID, Pixels, read_image, read_orientation, voc_palette
 
 Level: TypeAlias = Literal["error", "warning"]
 
@@ -51,12 +50,9 @@ class Inspection(NamedTuple):
 
 
 def inspect_image(layout: Layout, name: str, void: int = VOID) -> Inspection:
-    """Read an image, its mask and its objects, and compare them.
+    """Read the image of an id, which may have no file, its mask and its objects, and compare them.
 
-    Args:
-        layout: the files of the data set.
-        name: an image id, which may have no file.
-        void: the id in the mask that is read as 255.
+    The id `void` in the mask is read as 255.
     """
     files = _Files(layout, name, [])
     image = files.read(layout.images, read_image, "missing-image")
@@ -64,29 +60,22 @@ def inspect_image(layout: Layout, name: str, void: int = VOID) -> Inspection:
     found: list[Object] = []
     if name in layout.images.files:  # else its mask is useless
         labels, found = files.read_mask(void)
-    pixels = np.zeros(256, np.int64)
-    if labels is not None:
-        pixels = np.bincount(labels.ravel(), minlength=256)
-        if not pixels[:VOID].any():
-            message = f"is all void ({VOID}), wanted labels; label it or remove it"
-            files.report("warning", "void-only", layout.mask(name), message)
+    pixels = np.bincount([] if labels is None else labels.ravel(), minlength=256)
+    if labels is not None and not pixels[:VOID].any():
+        message = f"is all void ({VOID}), wanted labels; label it or remove it"
+        files.report("warning", "void-only", layout.mask(name), message)
     if image is not None and labels is not None:
         files.compare_sizes(image, labels)
-    return Inspection(
-        files.findings,
-        pixels,
-        np.bincount([one.label for one in found], minlength=256),
-        "" if image is None else _digest(image),
-        "" if labels is None else _digest(labels),
-        np.zeros(256, np.float32) if image is None else _thumbnail(image),
-    )
+    objects = np.bincount([one.label for one in found], minlength=256)
+    seen, labeled = ("" if array is None else _digest(array) for array in (image, labels))
+    thumbnail = np.zeros(256, np.float32) if image is None else _thumbnail(image)
+    return Inspection(files.findings, pixels, objects, seen, labeled, thumbnail)
 
 
 def location(layout: Layout, file: Path | Outlines) -> str:
     """A file as shown in findings: relative to the root, with `/` on every system."""
-    if isinstance(file, Outlines):
-        return f"{file.file.relative_to(layout.root).as_posix()} ({file.name})"
-    return file.relative_to(layout.root).as_posix()
+    path, part = (file.file, f" ({file.name})") if isinstance(file, Outlines) else (file, "")
+    return path.relative_to(layout.root).as_posix() + part
 
 
 class _Files(NamedTuple):
@@ -132,14 +121,11 @@ class _Files(NamedTuple):
         try:
             labels, instances, empty = rasterize(outlines)
         except DataError as error:
-            message = str(error).removeprefix(f"{outlines}: ")
-            self.report("error", "annotation", outlines, message)
+            self.report("error", "annotation", outlines, str(error).removeprefix(f"{outlines}: "))
             return None, []
         if empty:
-            message = (
-                f"has the annotations {', '.join(map(str, empty[:5]))}, which cover no pixel; "
-                "redraw or remove them"
-            )
+            ids = ", ".join(map(str, empty[:5]))
+            message = f"has the annotations {ids}, which cover no pixel; redraw or remove them"
             self.report("warning", "empty-object", outlines, message)
         return labels, find_objects(labels, instances)
 
@@ -164,7 +150,7 @@ class _Files(NamedTuple):
         if stray > _STRAY * np.count_nonzero(inside):
             message = (
                 f"has {stray} of {np.count_nonzero(inside)} pixels whose class is not that of "
-                "their object, wanted one class per object; check that it belongs to this image"
+                "their object; check that it belongs to this image"
             )
             self.report("warning", "objects-differ", path, message)
         return found
@@ -178,21 +164,17 @@ class _Files(NamedTuple):
         if sideways and labels.shape == upright[::-1]:
             message = (
                 f"is {sizes[0]} when rotated by its EXIF orientation {turn}, but its mask is "
-                f"{sizes[1]}, as the pixels are stored; rotate the mask, too, or remove the EXIF "
-                "orientation if the image is upright without it"
+                f"{sizes[1]}; rotate the mask, or remove the EXIF orientation if it is wrong"
             )
             self.report("error", "exif", path, message)
         elif labels.shape != upright:
-            message = (
-                f"is {sizes[0]} but its mask is {sizes[1]}, wanted equal sizes; check that they "
-                "belong together, and resize the mask (nearest) or redraw it"
-            )
+            message = f"is {sizes[0]} but its mask is {sizes[1]}; check that they belong together,"
+            message += " and resize the mask (nearest) or redraw it"
             self.report("error", "size-differs", path, message)
         elif turn > 1 and not sideways:
             message = (
-                f"is rotated by its EXIF orientation {turn}, and the size of its mask does not "
-                "show whether it was drawn on the upright image; compare both, then save the "
-                "image upright without EXIF"
+                f"is rotated by its EXIF orientation {turn}, and the size does not show whether "
+                "its mask is; compare both, then save the image upright without EXIF"
             )
             self.report("warning", "exif", path, message)
 
@@ -201,9 +183,8 @@ def _photo(labels: Pixels) -> str:
     """A message if the labels look like a gray photo, else an empty one."""
     n = len(np.unique(labels[labels != VOID]))
     rough = np.count_nonzero(labels[:, 1:] != labels[:, :-1]) / labels.size
-    if n <= _IDS or rough <= _ROUGH:
-        return ""
-    return f"looks like a photo, not a mask: {n} ids without uniform regions; {_PUT}"
+    message = f"looks like a photo, not a mask: {n} ids without uniform regions; {_PUT}"
+    return message if n > _IDS and rough > _ROUGH else ""
 
 
 def _explain_mask(path: Path, message: str) -> tuple[str, str]:

@@ -13,22 +13,41 @@
              every fifth image is "val" and the others are "train"
 
 A list has one id per line: the path of an image below the images folder, with or without suffix.
-All layouts except COCO may have a `classes.txt`, see `unpool.data.classes.read_names`.
+All layouts except COCO may have a `classes.txt`, see `read_names`.
 """
 
-import importlib.util
 import os
+import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from unpool.data.classes import CAMVID_CLASSES, VOC_CLASSES, Names, read_lines, read_names
 from unpool.data.coco import Annotations, Outlines, find_annotations, read_annotations, without_year
 from unpool.errors import DataError
+from unpool.vision.images import VOID
+
+VOC_CLASSES = (  # noqa: SIM905 - the formatter would put each name of a list on its own line
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
+    "motorbike person pottedplant sheep sofa train tvmonitor"
+).split()
+
+CAMVID_CLASSES = (  # noqa: SIM905
+    "Sky Building Pole Road Pavement Tree SignSymbol Fence Car Pedestrian Bicyclist"
+).split()
+
+_VOID_NAME = re.compile(r"(unlabell?ed|void|ignored?)\b", re.IGNORECASE)
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 _USUAL = ("train", "val", "test", "trainval", "trainaug")
+
+
+class Names(NamedTuple):
+    """The classes of a data set."""
+
+    classes: list[str]  #: names by id; the first is the background
+    void: int = VOID  #: the id besides 255 that means void in the files
 
 
 class Folder(NamedTuple):
@@ -47,17 +66,16 @@ class Folder(NamedTuple):
     def file(self, name: str) -> Path:
         """The file of an id; a `DataError` if there is none, or more than one."""
         found, home = self.files.get(name, []), self.home(name)
-        if not found:
-            raise DataError(
-                f"found no file for {name!r} in {home.parent if self.tail else self.path}; wanted "
-                f"that name with one of {' '.join(self.suffixes)}"
-            )
-        if len(found) > 1:
-            raise DataError(
-                f"found {len(found)} files for {name!r} in {self.path} "
-                f"({', '.join(path.name for path in found)}); keep one of them"
-            )
-        return found[0]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(path.name for path in found)
+            got = f"found {len(found)} files for {name!r} in {self.path}"
+            raise DataError(f"{got} ({names}); keep one of them")
+        raise DataError(
+            f"found no file for {name!r} in {home.parent if self.tail else self.path}; wanted "
+            f"that name with one of {' '.join(self.suffixes)}"
+        )
 
 
 class Layout(NamedTuple):
@@ -86,9 +104,7 @@ class Layout(NamedTuple):
 def find_files(root: str | Path, split: str | None = None) -> Layout:
     """Find the images and masks of a data set; they need not match.
 
-    Args:
-        root: a folder in one of the layouts above.
-        split: the only one needed, so that COCO's other files are not read.
+    Only the annotations of `split` are read in COCO, if given.
 
     Raises:
         DataError: the folder has none of the layouts, or no image.
@@ -98,9 +114,8 @@ def find_files(root: str | Path, split: str | None = None) -> Layout:
         raise DataError(f"got {root}, which is not a folder; pass the root of the data set")
     layout = _find(root, split)
     if not layout.images.files and not layout.outlines:
-        raise DataError(
-            f"got {layout.images.path} without images; wanted files ending in {' '.join(_IMAGES)}"
-        )
+        got = f"got {layout.images.path} without images"
+        raise DataError(f"{got}; wanted files ending in {' '.join(_IMAGES)}")
     return layout
 
 
@@ -121,7 +136,7 @@ def split_names(layout: Layout, split: str) -> list[str]:
     """
     listed = _list(layout, split)
     if listed and listed.is_file() and split != "classes":
-        return [_id(line, layout) for line in read_lines(listed) if line]
+        return [_id(line, layout) for line in _lines(listed) if line]
     found = sorted(layout.outlines or layout.images.files)
     if split == "all":
         return found
@@ -149,15 +164,48 @@ def why_empty(layout: Layout, split: str) -> str:
 
 
 def class_names(layout: Layout) -> Names | None:
-    """The classes from `classes.txt` or by the layout; None if they have no names.
+    """The classes from `classes.txt`, a `DataError` if it is wrong, or by the layout; or None."""
+    listed = layout.root / "classes.txt"
+    return read_names(listed) if listed.is_file() and not layout.outlines else layout.names
+
+
+def read_names(path: Path) -> Names:
+    """Read a `classes.txt`: one name per line, whose number (from 0) is the class id.
+
+    If the last line begins with Unlabelled, void or ignore, its id is void.
 
     Raises:
-        DataError: `classes.txt` cannot be used.
+        DataError: a line is empty, a name occurs twice, or there are not 2 to 255 names.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "classes.txt")
+    >>> _ = path.write_text("road\\ncar\\nUnlabelled\\n")
+    >>> read_names(path)
+    Names(classes=['road', 'car'], void=2)
     """
-    listed = layout.root / "classes.txt"
-    if listed.is_file() and not layout.outlines:
-        return read_names(listed)
-    return layout.names
+    classes, void = _lines(path), VOID
+    if classes and _VOID_NAME.match(classes[-1]):
+        void = len(classes) - 1
+        del classes[-1]
+    if not 2 <= len(classes) <= VOID:
+        raise DataError(f"got {len(classes)} names in {path}; wanted 2 to {VOID}, one per line")
+    if "" in classes:
+        raise DataError(
+            f"got an empty line {classes.index('') + 1} in {path}; wanted a name, since the "
+            "line's number is the class id: write one, or remove the line if no id is unused"
+        )
+    if twice := [name for i, name in enumerate(classes) if name in classes[:i]]:
+        raise DataError(f"got {twice[0]!r} twice in {path}; give every class a name of its own")
+    return Names(classes, void)
+
+
+def numbered_classes(highest: int) -> list[str]:
+    """Default names of classes, from 0 to the highest id of the masks.
+
+    >>> numbered_classes(2)
+    ['background', 'class 1', 'class 2']
+    """
+    return ["background", *(f"class {i}" for i in range(1, max(highest, 1) + 1))]
 
 
 def _find(root: Path, split: str | None) -> Layout:
@@ -178,9 +226,8 @@ def _find(root: Path, split: str | None) -> Layout:
         return _plain(root)
     raise DataError(
         f"got {root}, which has neither JPEGImages/ (VOC) nor images/ (plain), nor img/ and cls/ "
-        "(SBD), annotations/instances_*.json (COCO), or train/ and trainannot/ (CamVid); wanted "
-        "one of these layouts: pass the folder that contains them, or move the images to images/ "
-        "and the masks to masks/"
+        "(SBD), annotations/instances_*.json (COCO), or train/ and trainannot/ (CamVid): pass the "
+        "folder that contains them, or move the images to images/ and the masks to masks/"
     )
 
 
@@ -189,14 +236,9 @@ def _voc(root: Path) -> Layout:
     if not masks.path.is_dir() and more.path.is_dir():
         masks = more
     masks = _masks(masks)._replace(files={**more.files, **masks.files})
-    return Layout(
-        root,
-        _folder(root / "JPEGImages", _IMAGES),
-        masks,
-        _objects(root / "SegmentationObject"),
-        lists=root / "ImageSets/Segmentation",
-        names=Names(list(VOC_CLASSES)),
-    )
+    images, objects = _folder(root / "JPEGImages", _IMAGES), _objects(root / "SegmentationObject")
+    lists, names = root / "ImageSets/Segmentation", Names(list(VOC_CLASSES))
+    return Layout(root, images, masks, objects, lists=lists, names=names)
 
 
 def _plain(root: Path) -> Layout:
@@ -213,10 +255,8 @@ def _plain(root: Path) -> Layout:
 
 
 def _sbd(root: Path) -> Layout:
-    if importlib.util.find_spec("scipy") is None:
-        raise DataError(
-            f"got {root}, an SBD folder, whose .mat files need SciPy; pip install 'unpool[sbd]'"
-        )
+    if find_spec("scipy") is None:
+        raise DataError(f"got {root}, whose .mat files need SciPy; pip install 'unpool[sbd]'")
     images, masks = _folder(root / "img", _IMAGES), _folder(root / "cls", (".mat",))
     objects = _objects(root / "inst", (".mat",))
     return Layout(root, images, masks, objects, lists=root, names=Names(list(VOC_CLASSES)))
@@ -227,11 +267,10 @@ def _camvid(root: Path, splits: list[str]) -> Layout:
     masks: dict[str, list[Path]] = {}
     groups = {}
     for split in splits:
-        found = _folder(root / split, _IMAGES).files
-        groups[split] = [f"{split}/{name}" for name in sorted(found)]
-        images |= {f"{split}/{name}": paths for name, paths in found.items()}
-        found = _folder(root / f"{split}annot", _MASKS).files
-        masks |= {f"{split}/{name}": paths for name, paths in found.items()}
+        found, annotated = _folder(root / split, _IMAGES), _folder(root / f"{split}annot", _MASKS)
+        groups[split] = [f"{split}/{name}" for name in sorted(found.files)]
+        for files, folder in ((images, found), (masks, annotated)):
+            files.update((f"{split}/{name}", paths) for name, paths in folder.files.items())
     names = Names(list(CAMVID_CLASSES), len(CAMVID_CLASSES))
     folders = Folder(root, _IMAGES, images), Folder(root, _MASKS, masks, "annot")
     return Layout(root, *folders, groups=groups, names=names)
@@ -273,10 +312,8 @@ def _categories(annotations: Mapping[str, Path], read: Mapping[str, Annotations]
     first, *others = read
     for other in others:
         if read[other].categories != read[first].categories:
-            raise DataError(
-                f"got {annotations[other]} with other categories than {annotations[first]}; "
-                "give all files the same list"
-            )
+            got = f"got {annotations[other]} with other categories than {annotations[first]}"
+            raise DataError(f"{got}; give all files the same list")
     return list(read[first].categories.values())
 
 
@@ -290,12 +327,22 @@ def _home(root: Path, path: Path, found: Annotations) -> Path:
     return next((home for home in homes if (home / image).is_file()), homes[0])
 
 
+def _lines(path: Path) -> list[str]:
+    """The lines of a text file in UTF-8, stripped, without empty lines at the end."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"got {path}, which is not text in UTF-8 ({error}); save it as UTF-8"
+        ) from error
+    return [line.strip() for line in text.rstrip().splitlines()]
+
+
 def _masks(folder: Folder) -> Folder:
     """Check that the folder of the masks exists."""
     if not (path := folder.path).is_dir():
-        raise DataError(
-            f"got {path.parent} without {path.name}/; put the masks there, named like the images"
-        )
+        got = f"got {path.parent} without {path.name}/"
+        raise DataError(f"{got}; put the masks there, named like the images")
     return folder
 
 
@@ -315,11 +362,9 @@ def _folder(root: Path, suffixes: tuple[str, ...]) -> Folder:
 
 
 def _no_split(root: Path, split: str, known: list[str], listed: Path | None) -> DataError:
+    got = f"got split {split!r} of {root}; there are {', '.join([*known, 'all'])}"
     write = f", or write the ids to {listed}" if listed else ""
-    return DataError(
-        f"got split {split!r} of {root}; there are {', '.join([*known, 'all'])}: "
-        f"pass one of them{write}"
-    )
+    return DataError(f"{got}: pass one of them{write}")
 
 
 def _list(layout: Layout, split: str) -> Path | None:
@@ -331,7 +376,7 @@ def _is_list(path: Path, layout: Layout) -> bool:
     if path.stem in (*_USUAL, "classes"):
         return path.stem in _USUAL
     try:
-        first = next(filter(None, read_lines(path)), "")
+        first = next(filter(None, _lines(path)), "")
     except DataError:
         return False
     return _id(first, layout) in layout.images.files

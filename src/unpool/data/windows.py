@@ -5,6 +5,7 @@ windows around proposals, with all labels. Noh, Hong, Han 2015, section 4.2.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,7 +38,7 @@ def object_windows(data: DataSet, enlarge: float = 1.2, least: int = 100) -> lis
     """Stage 1: a square around each object, in which other objects are background.
 
     Args:
-        data: its instance maps are read, see `unpool.data.instances`.
+        data: its instance maps are read.
         enlarge: side of the square, in long sides of the object's box.
         least: smallest area of an object, in pixels.
     """
@@ -73,8 +74,7 @@ def proposal_windows(
         found = [one for one in objects(sample, len(data.classes)) if one.area >= least]
         if not found:
             continue
-        tight = np.array([one.box for one in found])
-        overlap = iou(boxes, tight) if len(boxes) else np.zeros((0, len(tight)))
+        overlap = iou(boxes, np.array([one.box for one in found]))
         for box, row in zip(boxes.tolist(), overlap, strict=True):
             if row.max() >= threshold:
                 windows.append(Window(sample, _square(box, enlarge), found[row.argmax()].label))
@@ -96,7 +96,11 @@ def find_proposals(
             sizes or dates of the images have changed.
         progress: called after each image.
     """
-    key = _key(data, count)
+    digest = hashlib.sha256(str(count).encode())
+    for sample in data.samples:
+        status = sample.image.stat()
+        digest.update(f"{sample.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    key = digest.hexdigest()
     if cache is not None and cache.exists():
         with np.load(cache, allow_pickle=False) as stored:
             if "key" in stored and str(stored["key"]) == key:
@@ -118,30 +122,19 @@ def find_proposals(
     return found
 
 
-def _key(data: DataSet, count: int) -> str:
-    """Identifies the proposals of these images in their present state."""
-    digest = hashlib.sha256(str(count).encode())
-    for sample in data.samples:
-        status = sample.image.stat()
-        digest.update(f"{sample.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
-
-
 def repeat_rare(windows: Sequence[Window], power: float = 1.0) -> list[Window]:
     """Repeat windows of rare classes; Noh, Hong, Han 2015, section 5.1 ("redundant examples").
 
-    Args:
-        windows: each with its class.
-        power: 1 makes the classes equally frequent, 0 leaves them as they are.
+    A power of 1 makes the classes equally frequent, 0 leaves them as they are.
     """
     count = np.bincount([window.label for window in windows])
     repeated = []
-    seen = np.zeros(len(count), int)
+    seen: Counter[int] = Counter()
     for window in windows:  # rounding the cumulative count spreads the repeats over the class
         wanted = (count.max() / count[window.label]) ** power
-        seen[window.label] += 1
         n = seen[window.label]
-        repeated += [window] * int(np.floor(n * wanted) - np.floor((n - 1) * wanted))
+        seen[window.label] += 1
+        repeated += [window] * int(np.floor((n + 1) * wanted) - np.floor(n * wanted))
     return repeated
 
 

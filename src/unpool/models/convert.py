@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unpool.data.classes import VOC_CLASSES
+from unpool.data.layouts import VOC_CLASSES
 from unpool.errors import OptionError, WeightsError
 from unpool.files import sha256
 from unpool.models import (

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool import Progress, distributed
-from unpool.data.classes import VOID
 from unpool.data.datasets import DataSet, read_sample
 from unpool.errors import DataError, UnpoolError
 from unpool.segment.base import BaseSegmenter
+from unpool.vision.images import VOID
 from unpool.vision.metrics import bootstrap_interval, boundary_f1, confusion_matrix, scores
 
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unpool import distributed
-from unpool.data.classes import VOID
 from unpool.data.crops import Batch
 from unpool.data.datasets import DataSet, read_sample
 from unpool.devices import autocast
@@ -19,6 +18,7 @@ from unpool.segment.growing import Learner
 from unpool.segment.segmenter import WholeView
 from unpool.training import loop
 from unpool.training.loop import Group, RateFactor, parameter_group
+from unpool.vision.images import VOID
 from unpool.vision.metrics import confusion_matrix, scores
 
 

@@ -14,7 +14,6 @@ import torch
 
 from unpool import distributed
 from unpool.data import crops
-from unpool.data.classes import VOID
 from unpool.data.datasets import DataSet, count_classes, open_data, read_sample
 from unpool.data.windows import find_proposals, object_windows, proposal_windows, repeat_rare
 from unpool.errors import DataError
@@ -27,7 +26,7 @@ from unpool.segment.segmenter import Segmenter
 from unpool.segment.start import WarmStart, average_weights, read_start, store_start, warm_start
 from unpool.training import task
 from unpool.vision.figures import contact_sheet
-from unpool.vision.images import Pixels, voc_palette
+from unpool.vision.images import VOID, Pixels, voc_palette
 
 if TYPE_CHECKING:
     from unpool.training.run import Run

@@ -132,9 +132,7 @@ class Crop(NamedTuple):
         for training, rounds down, which shifts labels by up to half a pixel.)
         """
         if labels.ndim != 2:
-            raise ShapeError(
-                f"got labels of {labels.shape}, wanted (H, W); pass one class per pixel"
-            )
+            raise ShapeError(f"got labels of {labels.shape}, wanted (H, W): one class per pixel")
         cut = self._cut(labels, fill)
         centers = 2 * np.arange(self.side) + 1  # in half pixels of the square
         rows, columns = (centers * length // (2 * self.side) for length in cut.shape)
@@ -194,11 +192,8 @@ class Crops(NamedTuple):
     def draw(self, image: Pixels, rng: np.random.Generator) -> Pixels:
         """A random crop (S, S, 3) of an image (H, W, 3)."""
         room = self.enlarged - self.size
-        if self.corners:
-            corners = [(0, 0), (0, room), (room, 0), (room, room), (room // 2, room // 2)]
-            y, x = corners[int(rng.integers(5))]
-        else:
-            y, x = rng.integers(0, room + 1, 2).tolist()
+        corners = [(0, 0), (0, room), (room, 0), (room, room), (room // 2, room // 2)]
+        y, x = corners[rng.integers(5)] if self.corners else rng.integers(0, room + 1, 2).tolist()
         crop = self._cut(image, y, x)
         return np.ascontiguousarray(crop[:, ::-1]) if self.flip and rng.random() < 0.5 else crop
 
@@ -241,8 +236,7 @@ def _resize(image: NDArray[Any], size: tuple[int, int], antialias: bool = True) 
 
     Antialiasing shrinks with triangular filters as wide as the new pixels, as MATLAB and Pillow do.
     """
-    height, width = size
-    if antialias and (height < image.shape[0] or width < image.shape[1]):
-        shrunk = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    if antialias and (size[0] < image.shape[0] or size[1] < image.shape[1]):
+        shrunk = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
         return np.array(shrunk)  # a copy: a view of a Pillow image is read-only
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR))

@@ -1,7 +1,8 @@
 """Arrays as images: overlays of labels and boxes, signed signals, heat maps."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import cv2
@@ -33,7 +34,7 @@ def overlay(
     classes, then is left out. Its font is ASCII.
 
     Args:
-        image: the image, (H, W, 3) uint8, RGB.
+        image: (H, W, 3) uint8, RGB.
         labels: class indices 0 to 255, (H, W), of any integer type.
         palette: colors of the first K classes, (K, 3) uint8, RGB, continued by `voc_palette`.
         names: class names; a class without one is shown by its number, 255 as "void".
@@ -44,8 +45,7 @@ def overlay(
         A new image, (H, W, 3) uint8, RGB.
 
     Raises:
-        ImageError: a label outside 0 to 255.
-        OptionError: an opacity outside 0 to 1.
+        ImageError, OptionError: a label outside 0 to 255; an opacity outside 0 to 1.
         ShapeError: arrays of other or differing shapes or types.
 
     >>> image, labels = np.zeros((4, 4, 3), np.uint8), np.eye(4, dtype=np.int64)
@@ -80,12 +80,7 @@ def overlay(
 
 
 def outline(image: Pixels, box: Sequence[int], color: str = "white") -> Pixels:
-    """Draw the outline of a box, one pixel wide, inside it.
-
-    Args:
-        image: (H, W, 3) uint8, RGB.
-        box: x0, y0, x1, y1 in pixels, x1 and y1 excluded.
-        color: as Pillow takes it.
+    """Draw the outline of a box, x0, y0, x1, y1 in pixels, one pixel wide, inside it.
 
     >>> outline(np.zeros((3, 3, 3), np.uint8), (0, 0, 3, 3))[:, :, 0].tolist()
     [[255, 255, 255], [255, 0, 255], [255, 255, 255]]
@@ -156,15 +151,11 @@ def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1 / (1 + np.exp(-np.clip(x / _safe(scale), -99, 99) * math.log(99)))
 
 
-def _linear(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 0.5 + x / (2 * _safe(np.abs(x).max()))
-
-
-def _stretch(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (x - x.min()) / _safe(x.max() - x.min())
-
-
-_CONTRASTS = {"sigmoid": _sigmoid, "linear": _linear, "stretch": _stretch}
+_CONTRASTS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "sigmoid": _sigmoid,
+    "linear": lambda x: 0.5 + x / (2 * _safe(np.abs(x).max())),
+    "stretch": lambda x: (x - x.min()) / _safe(x.max() - x.min()),
+}
 
 
 def _safe(scale: Any) -> float:
@@ -218,12 +209,7 @@ def _draw_legend(
     else:
         return
     down, across = math.ceil(size * high), math.ceil(size * wide)
-    corner = min(
-        [
-            np.s_[top : top + down, left : left + across]
-            for top in (height - down, 0)
-            for left in (0, width - across)
-        ],
-        key=lambda corner: np.count_nonzero(labeled[corner]),
-    )
+    corners = itertools.product((height - down, 0), (0, width - across))
+    parts = [np.s_[top : top + down, left : left + across] for top, left in corners]
+    corner = min(parts, key=lambda part: np.count_nonzero(labeled[part]))
     image[corner] = legend(image[corner] // 3, rows[:count], size, "white")

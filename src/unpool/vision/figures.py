@@ -4,6 +4,7 @@ Images are (H, W, 3) uint8 arrays, RGB. Only charts need matplotlib (`pip instal
 """
 
 import io
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,10 +47,7 @@ def contact_sheet(tiles: Sequence[Tile], columns: int, width: int = 1200) -> Pix
     Args:
         tiles: images, each (H, W, 3) uint8, RGB, with their captions, row by row.
         columns: images a row.
-        width: width of the sheet in pixels.
-
-    Returns:
-        The sheet, (height, width, 3) uint8, RGB.
+        width: of the sheet in pixels.
 
     Raises:
         ShapeError: no tiles, columns too narrow, or an image of another shape or type.
@@ -83,9 +81,6 @@ def mosaic(images: Pixels | Sequence[Pixels], columns: int, gap: int = 2) -> Pix
         columns: images a row.
         gap: white pixels between them.
 
-    Returns:
-        One image, (rows * (H + gap) - gap, columns * (W + gap) - gap, 3).
-
     Raises:
         ShapeError: no images, images of several sizes, or less than one column.
 
@@ -98,8 +93,7 @@ def mosaic(images: Pixels | Sequence[Pixels], columns: int, gap: int = 2) -> Pix
             f"got {len(images)} images for {columns} columns; wanted one or more of one size, "
             "(H, W, 3), and a column or more"
         )
-    blanks = [np.full(shape, 255, np.uint8)] * (-len(images) % columns)
-    tiles = [*images, *blanks]
+    tiles = [*images, *[np.full(shape, 255, np.uint8)] * (-len(images) % columns)]
     rows = [join(tiles[i : i + columns], 1, gap) for i in range(0, len(tiles), columns)]
     return join(rows, 0, gap)
 
@@ -126,7 +120,7 @@ def join(images: Sequence[Pixels], axis: Literal[0, 1], gap: int = 8, align: flo
         pad[axis] = 0, gap
         parts.append(np.pad(image, pad, constant_values=255))
     whole = np.concatenate(parts, axis)
-    return whole[: whole.shape[0] - gap] if axis == 0 else whole[:, : whole.shape[1] - gap]
+    return np.delete(whole, np.s_[whole.shape[axis] - gap :], axis)
 
 
 def scale_to(image: Pixels, side: int) -> Pixels:
@@ -158,15 +152,9 @@ def fit_square(image: Pixels, side: int) -> Pixels:
 
 
 def patch(image: Pixels, box: Sequence[int], fill: int = GRAY) -> Pixels:
-    """Cut a box out of an image (H, W, 3), with `fill` outside its border.
+    """Cut a box (x0, y0, x1, y1, ends excluded) out of an image (H, W, 3) uint8.
 
-    Args:
-        image: (H, W, 3) uint8.
-        box: x0, y0, x1, y1 in pixels, x1 and y1 excluded.
-        fill: the value of pixels outside the image.
-
-    Raises:
-        ShapeError: a box without area.
+    Pixels outside the image are `fill`. A box without area is a `ShapeError`.
 
     >>> patch(np.zeros((4, 4, 3), np.uint8), (-1, 0, 2, 2))[:, :, 0].tolist()
     [[128, 0, 0], [128, 0, 0]]
@@ -194,11 +182,12 @@ def add_caption(image: Pixels, text: str, where: Literal["above", "left"] = "abo
     length, band = math.ceil(font.getlength(text)) + 4, _TEXT + 8
     height, width = image.shape[:2]
     if where == "above":
-        sheet, corner = Image.new("RGB", (max(width, length), height + band), "white"), (0, band)
+        size, corner = (max(width, length), height + band), (0, band)
         place, anchor = (2.0, band / 2), "lm"
     else:
-        sheet, corner = Image.new("RGB", (width + length, max(height, band)), "white"), (length, 0)
+        size, corner = (width + length, max(height, band)), (length, 0)
         place, anchor = (length - 4.0, height / 2), "rm"
+    sheet = Image.new("RGB", size, "white")
     ImageDraw.Draw(sheet).text(place, text, "black", font, anchor=anchor)
     sheet.paste(Image.fromarray(image), corner)
     return np.array(sheet)
@@ -264,8 +253,7 @@ def plot(
     Args:
         path: the file.
         size: width and height in hundreds of pixels.
-        rows: of panels; with several panels, an array of axes is given.
-        columns: of panels.
+        rows, columns: of panels; with several panels, an array of axes is given.
         options: of matplotlib's `Figure.subplots`, such as sharex.
 
     Raises:
@@ -324,9 +312,8 @@ def chart(
         return add_caption(note, caption)[:height, :width]
     figure = _figure((width / _DPI, height / _DPI))
     axes = figure.subplots()
-    for n, line in enumerate(lines):
-        color = np.array(colors[n % len(colors)]) / 255
-        axes.plot(list(x), list(line), color=color, linewidth=1)
+    for line, color in zip(lines, itertools.cycle(colors), strict=False):
+        axes.plot(list(x), list(line), color=np.array(color) / 255, linewidth=1)
     axes.set_ylim(0, top)
     axes.margins(x=0)
     axes.set_title(caption, fontsize=8)
@@ -341,9 +328,7 @@ def _figure(size: tuple[float, float]) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise OptionError(
-            "matplotlib is not installed; install it: pip install 'unpool[plots]'"
-        ) from None
+        raise OptionError("matplotlib is not installed; pip install 'unpool[plots]'") from None
     return Figure(figsize=size, layout="constrained")
 
 
@@ -353,13 +338,9 @@ def _figure(size: tuple[float, float]) -> Any:
 def write_figure(stem: str | Path, image: Pixels, facts: Mapping[str, Any]) -> list[Path]:
     """Write a figure to STEM.png and its values to STEM.json, each atomically; returns both paths.
 
-    Args:
-        stem: the path without suffix; its name may contain dots.
-        image: (H, W, 3) uint8, RGB.
-        facts: plain values; NaN becomes null.
+    The name of the stem may contain dots. In the plain values `facts`, NaN becomes null.
     """
-    stem = Path(stem)
-    figure, text = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "json"))
+    figure, text = Path(f"{stem}.png"), Path(f"{stem}.json")
     write_image(figure, image)
     write_json(text, dict(facts))
     return [figure, text]

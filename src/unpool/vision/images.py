@@ -29,6 +29,9 @@ Pixels: TypeAlias = NDArray[np.uint8]
 
 Labels: TypeAlias = NDArray[np.integer]
 
+VOID = 255
+"""The id of pixels that training and evaluation ignore."""
+
 MAX_PIXELS = 178_956_970  # as in Pillow, which suspects a decompression bomb beyond
 
 FORMATS = {  # Pillow's names and the file suffixes; no other decoder is used
@@ -50,7 +53,7 @@ _TURNS = {  # EXIF orientation -> the operation that makes the image upright
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-_SIDEWAYS = [_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]]
+_SIDEWAYS = [_TURNS[n] for n in range(5, 9)]
 
 _lock, _reading = threading.Lock(), 0  # the number of files open in all threads
 _IGNORED = ("ignore", None, Warning, re.compile(r"PIL\b"), 0)  # as in warnings.filters
@@ -73,9 +76,6 @@ def read_image(source: Readable, *, max_pixels: int = MAX_PIXELS, animated: bool
             limit, twice `PIL.Image.MAX_IMAGE_PIXELS`, stays in force.
         animated: read the first frame or page of a file with several, rather than refuse it.
 
-    Returns:
-        The image, (H, W, 3) uint8, RGB.
-
     Raises:
         ImageError: the file is missing, broken, truncated, too large, or not an image.
 
@@ -92,11 +92,7 @@ def read_image(source: Readable, *, max_pixels: int = MAX_PIXELS, animated: bool
 
 
 def upright(im: Image.Image) -> Pixels:
-    """A Pillow image of any mode as a viewer shows it: upright, RGB, on white.
-
-    Raises:
-        ImageError: the range of its values is unknown.
-    """
+    """A Pillow image of any mode as a viewer shows it; an `ImageError` if its range is unknown."""
     turn = _turn(im)
     im.load()
     rgb = _to_rgb(im)
@@ -104,14 +100,9 @@ def upright(im: Image.Image) -> Pixels:
 
 
 def read_mask(source: Readable) -> Pixels:
-    """Read a mask of class indices: the indices (not the colors) of an index PNG, or gray values.
+    """Read class indices, (H, W): the indices (not the colors) of an index PNG, or gray values.
 
-    Args:
-        source: a path, the bytes of a file, or a binary file; of mode P, L, 1 (read as 0 and 1)
-            or 16-bit gray.
-
-    Returns:
-        Class indices, (H, W) uint8.
+    The file is of mode P, L, 1 (read as 0 and 1) or 16-bit gray.
 
     Raises:
         ImageError: the file cannot be read, has colors or values above 255, is a JPEG, or has an
@@ -143,9 +134,6 @@ def read_mask(source: Readable) -> Pixels:
 
 def image_size(source: Readable) -> tuple[int, int]:
     """The height and width of an upright image, read from its header.
-
-    Args:
-        source: a path, the bytes of a file, or a binary file.
 
     Raises:
         ImageError: the file is missing, too large, or not an image.
@@ -186,8 +174,7 @@ def write_mask(path: str | os.PathLike[str], labels: Labels, palette: Pixels | N
     Args:
         path: the file, ending in `.png`.
         labels: class indices 0 to 255, (H, W), of any integer type.
-        palette: colors of the first K classes, (K, 3) uint8, RGB; the others get those of
-            `voc_palette`.
+        palette: colors of the first K classes, (K, 3) uint8, RGB; then those of `voc_palette`.
 
     Raises:
         ImageError: the suffix is another, or a value is outside 0 to 255.
@@ -208,13 +195,9 @@ def write_mask(path: str | os.PathLike[str], labels: Labels, palette: Pixels | N
 def write_image(path: str | os.PathLike[str], image: Pixels) -> None:
     """Write an image as JPEG (quality 92, no chroma subsampling) or PNG, atomically.
 
-    Args:
-        path: the file, ending in `.jpg`, `.jpeg` or `.png`.
-        image: the image, (H, W, 3) uint8, RGB.
-
     Raises:
-        ImageError: the suffix is another, or a side exceeds the 65500 pixels of JPEG.
-        ShapeError: the array has another shape or type.
+        ImageError: the suffix is not `.jpg`, `.jpeg` or `.png`, or a JPEG exceeds 65500 pixels.
+        ShapeError: the array is not (H, W, 3) uint8.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "gray.jpg"
@@ -348,20 +331,16 @@ def _to_rgb(im: Image.Image) -> Image.Image:
 def indexed_image(labels: Labels, palette: Pixels | None) -> Image.Image:
     """Labels as an image of mode P, with the given colors and then those of VOC."""
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer) or not labels.size:
-        raise ShapeError(
-            f"got labels of shape {labels.shape} and type {labels.dtype}; "
-            "wanted (H, W) of an integer type, not empty"
-        )
+        got = f"got labels of shape {labels.shape} and type {labels.dtype}"
+        raise ShapeError(f"{got}; wanted (H, W) of an integer type, not empty")
     low, high = labels.min(), labels.max()
     if low < 0 or high > 255:
         raise ImageError(f"got labels from {low} to {high}; wanted class indices 0 to 255")
     colors = voc_palette()
     if palette is not None:
         if palette.shape != (len(palette), 3) or len(palette) > 256 or palette.dtype != np.uint8:
-            raise ShapeError(
-                f"got a palette of shape {palette.shape} and type {palette.dtype}; "
-                "wanted (K, 3) uint8, RGB, with K to 256"
-            )
+            got = f"got a palette of shape {palette.shape} and type {palette.dtype}"
+            raise ShapeError(f"{got}; wanted (K, 3) uint8, RGB, with K to 256")
         colors[: len(palette)] = palette
     im = Image.fromarray(labels.astype(np.uint8))
     im.putpalette(colors.tobytes())
@@ -371,16 +350,12 @@ def indexed_image(labels: Labels, palette: Pixels | None) -> Image.Image:
 def check_image(image: Pixels) -> None:
     """Raise a `ShapeError` unless the image is (H, W, 3) uint8."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ShapeError(
-            f"got an image of shape {image.shape} and type {image.dtype}; "
-            "wanted (H, W, 3) uint8, RGB, not empty"
-        )
+        got = f"got an image of shape {image.shape} and type {image.dtype}"
+        raise ShapeError(f"{got}; wanted (H, W, 3) uint8, RGB, not empty")
 
 
 def _check_suffix(path: str | os.PathLike[str], *suffixes: str) -> None:
     suffix = Path(path).suffix.lower()
     if suffix not in suffixes:
-        raise ImageError(
-            f"{path}: cannot be written as {suffix or 'a file without suffix'!r}; "
-            f"give a name that ends in {' or '.join(suffixes)}"
-        )
+        got = f"{path}: cannot be written as {suffix or 'a file without suffix'!r}"
+        raise ImageError(f"{got}; give a name that ends in {' or '.join(suffixes)}")

@@ -33,7 +33,13 @@ def as_image(image: Any) -> Pixels:
     [255, 255, 255]
     """
     if isinstance(image, Image.Image):
-        return _from_pillow(image)
+        try:
+            return upright(image)
+        except ImageError as error:
+            raise ImageError(f"got a Pillow image that {error}") from None
+        except Exception as error:  # Pillow decodes lazily, and raises nearly every type
+            got = f"got a Pillow image whose pixels cannot be read ({error})"
+            raise ImageError(f"{got}; do not close it before") from error
     if isinstance(image, np.ndarray):
         return _from_array(image, "an array")
     if hasattr(image, "permute"):  # a tensor; vision does not need torch
@@ -43,18 +49,6 @@ def as_image(image: Any) -> Pixels:
     kind = type(image).__name__
     article = "an" if kind[0] in "aeiouAEIOU" else "a"
     raise ImageError(f"got {article} {kind} for an image; wanted {_KINDS}: convert it to one")
-
-
-def _from_pillow(image: Image.Image) -> Pixels:
-    try:
-        return upright(image)
-    except ImageError as error:
-        raise ImageError(f"got a Pillow image that {error}") from None
-    except Exception as error:  # Pillow decodes lazily, and its decoders raise nearly every type
-        raise ImageError(
-            f"got a Pillow image whose pixels cannot be read ({error}); open its file again, and "
-            "do not close it before its pixels are used"
-        ) from error
 
 
 def _channels_last(tensor: Any) -> NDArray[Any]:
@@ -75,9 +69,8 @@ def _from_array(array: NDArray[Any], kind: str) -> Pixels:
     channels = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
     if channels not in (1, 3, 4) or not array.size:
         raise ShapeError(
-            f"got {kind} of {array.shape} for an image; wanted (H, W, 3), (H, W, 4) or gray "
-            "(H, W), not empty: of a batch pass list(images), of channels first "
-            "image.transpose(1, 2, 0)"
+            f"got {kind} of {array.shape} for an image; wanted (H, W, 3), (H, W, 4) or (H, W), not "
+            "empty: of a batch pass list(images), of channels first image.transpose(1, 2, 0)"
         )
     pixels = _as_uint8(array, kind).reshape(*array.shape[:2], channels)
     if channels == 4:
@@ -93,10 +86,8 @@ def _as_uint8(array: NDArray[Any], kind: str) -> Pixels:
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if not np.issubdtype(array.dtype, np.floating):
-        raise ImageError(
-            f"got {kind} of {array.dtype} for an image; wanted uint8 from 0 to 255: convert it "
-            "with image.astype(np.uint8)"
-        )
+        got = f"got {kind} of {array.dtype} for an image"
+        raise ImageError(f"{got}; wanted uint8 from 0 to 255: use image.astype(np.uint8)")
     low, high = float(array.min()), float(array.max())
     if not (low >= 0 and high <= 1):  # NaN, too
         raise ImageError(

@@ -61,9 +61,6 @@ def confusion_matrix(
 def scores(matrix: NDArray[Any]) -> Scores:
     """Compute all scores from a confusion matrix, (K, K), rows true, columns predicted.
 
-    Raises:
-        ShapeError: the matrix is not (K, K).
-
     Long, Shelhamer, Darrell 2015, section 5; absent classes are treated as in their code.
 
     >>> found = scores(np.array([[3, 1], [1, 3]]))
@@ -93,14 +90,12 @@ def bootstrap_interval(
 
     Args:
         matrices: (N, K, K), a confusion matrix for each image.
-        level: fraction of the samples inside the interval.
+        level: fraction of the samples inside the interval, between 0 and 1.
         samples: number of samples.
         seed: of the random generator.
 
     Raises:
-        ShapeError: the matrices are not (N, K, K).
-        DataError: they count no pixel.
-        OptionError: level is not between 0 and 1, or samples is below 1.
+        ShapeError, DataError, OptionError: an argument is wrong, or the matrices count no pixel.
 
     Efron, Tibshirani 1993, chapter 13.
 
@@ -114,9 +109,8 @@ def bootstrap_interval(
     if not matrices.any():
         raise DataError("got matrices that count no pixel; give images with labeled pixels")
     if not (0 < level < 1 and samples >= 1):
-        raise OptionError(
-            f"got level {level}, samples {samples}; wanted 0 < level < 1, samples >= 1"
-        )
+        got = f"got level {level}, samples {samples}"
+        raise OptionError(f"{got}; wanted 0 < level < 1, samples >= 1")
     images = len(matrices)
     counts = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), samples)
     # intersections and unions add up over images, and float64 holds the sums exactly
@@ -181,15 +175,13 @@ def _outline(labels: NDArray[Any], k: int, ignore: int) -> NDArray[np.bool_]:
 def _outline_f1(found: NDArray[np.bool_], wanted: NDArray[np.bool_], reach: float) -> float:
     if not (found.any() and wanted.any()):
         return 0.0 if found.any() or wanted.any() else math.nan
-    precision, recall = (
-        float(np.mean(_distance(to)[of] <= reach)) for of, to in ((found, wanted), (wanted, found))
-    )
+    near = []
+    for own, other in ((found, wanted), (wanted, found)):
+        outside = (~other).astype(np.uint8)
+        distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        near.append(float(np.mean(distance[own] <= reach)))
+    precision, recall = near
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-
-
-def _distance(outline: NDArray[np.bool_]) -> NDArray[Any]:
-    outside = (~outline).astype(np.uint8)
-    return cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
 
 
 def _union(matrices: NDArray[Any]) -> NDArray[Any]:
@@ -215,22 +207,15 @@ def _check(prediction: NDArray[Any], truth: NDArray[Any], classes: int, ignore: 
         if not np.issubdtype(labels.dtype, np.integer):
             raise ShapeError(f"got a {name} of {labels.dtype}, wanted class ids as integers")
     if prediction.shape != truth.shape:
-        raise ShapeError(
-            f"got a prediction of {prediction.shape} for a truth of {truth.shape}; "
-            "resize the prediction to the truth, not the truth"
-        )
-    wrong = prediction[(prediction < 0) | (prediction >= classes)]
-    if wrong.size:
-        raise DataError(
-            f"got a prediction of {_some(wrong)}, wanted 0..{classes - 1}; predict such classes"
-        )
-    wrong = truth[((truth < 0) | (truth >= classes)) & (truth != ignore)]
-    if wrong.size:
-        raise DataError(
-            f"got a truth of {_some(wrong)}, wanted 0..{classes - 1}, or {ignore} for ignored "
-            "pixels; check the number of classes and the ignored value"
-        )
-
-
-def _some(values: NDArray[Any]) -> str:
-    return ", ".join(map(str, np.unique(values)[:5]))
+        got = f"got a prediction of {prediction.shape} for a truth of {truth.shape}"
+        raise ShapeError(f"{got}; resize the prediction to the truth, not the truth")
+    for name, labels, more in (
+        ("prediction", prediction, "; predict such classes"),
+        ("truth", truth, f", or {ignore} for ignored pixels; check classes and ignore"),
+    ):
+        wrong = (labels < 0) | (labels >= classes)
+        if name == "truth":
+            wrong &= labels != ignore
+        if wrong.any():
+            some = ", ".join(map(str, np.unique(labels[wrong])[:5]))
+            raise DataError(f"got a {name} of {some}, wanted 0..{classes - 1}{more}")

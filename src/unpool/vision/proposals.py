@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.errors import OptionError, ShapeError, suggest
+from unpool.errors import OptionError, ShapeError, require_choice
 from unpool.recipes.presets import METHODS
 from unpool.vision.boxes import clip
 from unpool.vision.images import Pixels, check_image
@@ -42,18 +42,15 @@ def propose(image: Pixels, method: str = "edgeboxes", count: int = 2000) -> Prop
     >>> propose(np.zeros((60, 80, 3), np.uint8), "grid", count=1).boxes.tolist()
     [[0, 0, 80, 60]]
     """
-    if method not in METHODS:
-        raise OptionError(f"got the proposal method {method!r}; {suggest(method, METHODS)}")
+    require_choice("the proposal method", method, METHODS)
     _check(image, count)
     small = reduced(image, _MOST)
-    if method == "grid":
-        found = grid_boxes((small.shape[0], small.shape[1]), count)
-    else:
-        found = edge_boxes(small, count)
+    size = small.shape[0], small.shape[1]
+    found = grid_boxes(size, count) if method == "grid" else edge_boxes(small, count)
     if small is image:
         return found
-    size = np.array(image.shape[1::-1])
-    boxes = np.round(found.boxes * np.tile(size / small.shape[1::-1], 2)).astype(np.int32)
+    scale = np.array(image.shape[1::-1]) / small.shape[1::-1]
+    boxes = np.round(found.boxes * np.tile(scale, 2)).astype(np.int32)
     return Proposals(boxes, found.scores)
 
 
@@ -163,10 +160,8 @@ def grid_boxes(
     [[0, 0, 80, 60], [20, 0, 60, 60], [0, 15, 80, 45], [0, 0, 40, 60]]
     """
     if not (count >= 1 and 0 < shrink < 1 and step > 0):
-        raise OptionError(
-            f"got count {count}, shrink {shrink}, step {step}; "
-            "wanted count >= 1, 0 < shrink < 1, step > 0"
-        )
+        got = f"got count {count}, shrink {shrink}, step {step}"
+        raise OptionError(f"{got}; wanted count >= 1, 0 < shrink < 1, step > 0")
     height, width = size
     levels = [np.array([[0, 0, width, height]])]
     scale = 1.0
@@ -229,10 +224,8 @@ def _check_engine(image: NDArray[Any], alpha: float, beta: float, min_box_area: 
             "packages and `pip install opencv-contrib-python-headless`, or use the method 'grid'"
         )
     if not (0 < alpha < 1 and 0 < beta <= 1 and min_box_area >= 100):
-        raise OptionError(
-            f"got alpha {alpha}, beta {beta}, min_box_area {min_box_area}; wanted 0 < alpha < 1, "
-            "0 < beta <= 1, min_box_area >= 100"
-        )
+        got = f"got alpha {alpha}, beta {beta}, min_box_area {min_box_area}"
+        raise OptionError(f"{got}; wanted 0 < alpha < 1, 0 < beta <= 1, min_box_area >= 100")
     if sum(image.shape[:2]) >= 20000:
         raise ShapeError(
             f"got an image of {image.shape[1]} x {image.shape[0]} pixels (reduced to 2 megapixels, "

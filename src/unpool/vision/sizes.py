@@ -59,14 +59,11 @@ def labels_at(scores: NDArray[np.float32], size: tuple[int, int]) -> Pixels:
     """The best class of each pixel of a larger image, by bilinear interpolation of the scores.
 
     Args:
-        scores: (K, h, w) float32.
+        scores: (K, h, w) float32, with K up to 256.
         size: (H, W) of the image.
 
     Returns:
         Class ids, (H, W) uint8; of equal scores the first class wins.
-
-    Raises:
-        ShapeError: there are more than 256 classes, or the scores have another shape.
 
     >>> scores = np.float32([[[1, 0]], [[0, 1]]])
     >>> labels_at(scores, (1, 4)).tolist()
@@ -82,11 +79,9 @@ def labels_at(scores: NDArray[np.float32], size: tuple[int, int]) -> Pixels:
         # maps pixel centers of the band to those of the scores
         where = np.array([[fx, 0, fx / 2 - 0.5], [0, fy, (top + 0.5) * fy - 0.5]])
         best = np.full((rows, width), -np.inf, np.float32)
+        how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         for k, plane in enumerate(scores):
-            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            band = cv2.warpAffine(
-                plane, where, (width, rows), flags=flags, borderMode=cv2.BORDER_REPLICATE
-            )
+            band = cv2.warpAffine(plane, where, (width, rows), None, how, cv2.BORDER_REPLICATE)
             better = band > best
             best[better] = band[better]
             labels[top : top + rows][better] = k

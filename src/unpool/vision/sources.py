@@ -7,6 +7,7 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
@@ -48,28 +49,20 @@ _Item: TypeAlias = tuple[Path, Path] | Unusable  # an image and the folder its n
 
 
 def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
-    """Find the images named by files, folders, patterns, list files or `-`.
+    """Find the images named by files, folders, patterns, list files or `-`, each once.
 
     Folders (searched recursively) and patterns (`*`, `?`, `[...]`, `**`) give their files with the
-    suffix of an image, except hidden ones and those in the output folder, which are results of an
-    earlier run; names keep the tree below. A file named directly is taken whatever its place and
-    suffix, except `.txt`: this lists one file per line, relative to its own folder or else to the
-    current one; blank lines and lines with `#` are skipped. Images are not opened, so broken ones
-    are found, too.
+    suffix of an image, sorted by path, except hidden ones and those in the output folder, which are
+    results of an earlier run; names keep the tree below. A file named directly is taken whatever
+    its place and suffix, except `.txt`: this lists one file per line, relative to its own folder or
+    else to the current one; blank lines and lines with `#` are skipped. Images are not opened, so
+    broken ones are found, too.
 
     Names differ even if case is ignored, so results never overwrite one another: two images named
     `cat` become `cat_jpg` and `cat_png`, and then `cat_jpg_2`.
 
-    Args:
-        inputs: what the user typed, in order.
-        output: the folder for the results; it need not exist.
-
-    Returns:
-        Every image once, those of a folder or pattern sorted by path, and the unusable inputs.
-
     Raises:
-        ImageError: no input names an image.
-        OptionError: there is no input.
+        ImageError, OptionError: no input names an image; there is no input.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -104,26 +97,18 @@ def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
 
 
 def spare_inputs(sources: Sequence[Source], results: Sequence[Path]) -> None:
-    """Refuse results that would overwrite an input, however the two paths are written.
-
-    Raises:
-        OptionError: a result is the same file as an input.
-    """
+    """Raise an `OptionError` if a result is the same file as an input, however it is written."""
     inputs = {_identity(source.path): source.path for source in sources if source.path}
     for result in results:
         if (identity := _identity(result)) and identity in inputs:
-            raise OptionError(
-                f"got the output {result}, which would overwrite the input {inputs[identity]}; "
-                "choose another output folder"
-            )
+            got = f"got the output {result}, which would overwrite the input {inputs[identity]}"
+            raise OptionError(f"{got}; choose another output folder")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino
+    with suppress(OSError):
+        return (stat := path.stat()).st_dev, stat.st_ino
+    return None
 
 
 def _expand(text: str, output: Path | None) -> Iterator[_Item]:
@@ -147,10 +132,12 @@ def _images(
     text: str, root: Path, files: Iterator[Path | Unusable], output: Path | None
 ) -> Iterator[_Item]:
     """The images of a search below a folder, and the folders that could not be read."""
-    everything = list(files)
-    unusable = [file for file in everything if isinstance(file, Unusable)]
-    paths = [file for file in everything if isinstance(file, Path)]
-    images = sorted(path for path in paths if path.suffix.lower() in _SUFFIXES)
+    unusable, images = list[Unusable](), list[Path]()
+    for file in files:
+        if isinstance(file, Unusable):
+            unusable.append(file)
+        elif file.suffix.lower() in _SUFFIXES:
+            images.append(file)
     taken = _outside(images, root, output)
     if images and not taken:
         reason = f"has no images but those in the output folder {output}; choose another"
@@ -159,20 +146,17 @@ def _images(
         known = " ".join(sorted(_SUFFIXES))
         unusable.append(Unusable(text, f"{text}: holds no images ({known}); check the path"))
     yield from unusable
-    yield from ((image, root) for image in taken)
+    yield from ((image, root) for image in sorted(taken))
 
 
 def _outside(files: list[Path], root: Path, output: Path | None) -> list[Path]:
     """The files outside the output folder, if the search started at or above it."""
-    if output is None or not Path(real := os.path.realpath(output)).is_relative_to(
-        os.path.realpath(root)
-    ):
+    real = os.path.realpath  # unlike Path.resolve, it takes links in a circle
+    if output is None or not Path(real(output)).is_relative_to(real(root)):
         return files
-    inside = {
-        folder: Path(os.path.realpath(folder)).is_relative_to(real)
-        for folder in {file.parent for file in files}
-    }
-    return [file for file in files if not inside[file.parent]]
+    folders = {file.parent for file in files}
+    inside = {folder for folder in folders if Path(real(folder)).is_relative_to(real(output))}
+    return [file for file in files if file.parent not in inside]
 
 
 def _walk(folder: Path) -> Iterator[Path | Unusable]:
@@ -180,9 +164,8 @@ def _walk(folder: Path) -> Iterator[Path | Unusable]:
     for parent, folders, files in os.walk(folder, onerror=lambda e: locked.append(e.filename)):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(parent, name) for name in files if not name.startswith("."))
-    yield from (
-        Unusable(name, f"{name}: cannot be listed; change its permissions") for name in locked
-    )
+    for name in locked:
+        yield Unusable(name, f"{name}: cannot be listed; change its permissions")
 
 
 def _listed(path: Path) -> Iterator[_Item]:
@@ -193,28 +176,25 @@ def _listed(path: Path) -> Iterator[_Item]:
     except (OSError, UnicodeDecodeError) as error:
         yield Unusable(str(path), f"{got}; it is not text in UTF-8 ({error}): save it so")
         return
-    entries = {i: line.strip() for i, line in enumerate(lines, 1)}
-    entries = {i: line for i, line in entries.items() if line and not line.startswith("#")}
-    roots = {i: _root(path, line) for i, line in entries.items()}
-    if not any(roots.values()):  # probably no list at all: one complaint, not one per line
-        reason = "it has no lines"
-        for i, line in itertools.islice(entries.items(), 1):
-            others = ", nor is any other line" if len(entries) > 1 else ""
-            reason = f"line {i} ({line[:60]}) is not a file in {folders}{others}"
-        yield Unusable(str(path), f"{got}; {reason}: write a path on each line")
-        return
-    for i, line in entries.items():
-        if (root := roots[i]) is None:
-            reason = f"line {i} ({line[:60]}) is not a file in {folders}: correct or remove it"
-            yield Unusable(line, f"{got}; {reason}")
+    entries = [(i, line.strip()) for i, line in enumerate(lines, 1)]
+    entries = [(i, line) for i, line in entries if line and not line.startswith("#")]
+    known = False
+    missing = []
+    for i, line in entries:
+        for root in (path.parent, Path()):
+            if os.path.isfile(file := root / line):
+                known = True
+                yield file, file.parent if Path(line).is_absolute() else root
+                break
         else:
-            file = root / line
-            yield file, file.parent if Path(line).is_absolute() else root
-
-
-def _root(path: Path, line: str) -> Path | None:
-    """The folder that a line of a list is relative to; None if the file does not exist."""
-    return next((root for root in (path.parent, Path()) if os.path.isfile(root / line)), None)
+            missing.append((line, f"line {i} ({line[:60]}) is not a file in {folders}"))
+    if known:
+        for line, reason in missing:
+            yield Unusable(line, f"{got}; {reason}: correct or remove it")
+    else:  # probably no list at all: one complaint, not one per line
+        reason = missing[0][1] if missing else "it has no lines"
+        others = ", nor is any other line" if len(missing) > 1 else ""
+        yield Unusable(str(path), f"{got}; {reason}{others}: write a path on each line")
 
 
 def _names(files: Sequence[PurePosixPath]) -> list[PurePosixPath]:
