@@ -71,7 +71,17 @@ def test_the_package_gives_its_names_and_no_others():
         _ = unpool.Segmentor
 
 
-@pytest.mark.parametrize("name", ["unpool", "unpool.errors", "unpool.recipes", "unpool.cli"])
+def test_the_names_of_visualize_are_its_own():
+    visualize = importlib.import_module("unpool.visualize")
+    assert set(visualize.__all__) == set(visualize._HOME) <= set(dir(visualize))
+    assert visualize.project.__module__ == "unpool.visualize.projection"
+    with pytest.raises(AttributeError, match="no attribute 'projct'"):
+        _ = visualize.projct
+
+
+@pytest.mark.parametrize(
+    "name", ["unpool", "unpool.errors", "unpool.recipes", "unpool.cli", "unpool.visualize"]
+)
 def test_what_an_import_loads(name):
     code = f"import sys, {name}; print(*sys.modules)"
     result = subprocess.run(

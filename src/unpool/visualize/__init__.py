@@ -10,7 +10,7 @@
   `inspect_filters` are the further analyses.
 - `to_images`, `patch` and `mosaic` make figures of the results.
 
-No model is changed. From images to a figure:
+No model is changed. Names are loaded when they are first used. From images to a figure:
 
     found = project(model, images, "features.conv5", unit=7)
     field = measure_field(model, images, "features.conv5")
@@ -18,24 +18,50 @@ No model is changed. From images to a figure:
     shown = mosaic([patch(p, box) for p, box in zip(found.images(), boxes)], columns=3)
 """
 
-from unpool.vision.drawing import to_images
-from unpool.vision.figures import mosaic, patch
-from unpool.visualize.activations import ActivationRecorder, Layer, list_layers
-from unpool.visualize.class_scores import project_scores
-from unpool.visualize.correspondence import correspond
-from unpool.visualize.decoding import decode
-from unpool.visualize.evolution import evolve
-from unpool.visualize.explicit import attach_deconvnet
-from unpool.visualize.fields import CHAINS, Field, chain_fields, measure_field
-from unpool.visualize.filters import inspect_filters
-from unpool.visualize.gallery import make_gallery
-from unpool.visualize.invariance import measure_invariance
-from unpool.visualize.occlusion.occlude import occlude
-from unpool.visualize.occlusion.segmentation import occlude_region
-from unpool.visualize.preprocessing import LoadedModel, Preprocessing, load_model
-from unpool.visualize.projection import project
-from unpool.visualize.rules import OVERLAPS, RULES, Interception, Rule, find_rule
-from unpool.visualize.top import top_activations
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unpool.vision.drawing import to_images
+    from unpool.vision.figures import mosaic, patch
+    from unpool.visualize.activations import ActivationRecorder, Layer, list_layers
+    from unpool.visualize.class_scores import project_scores
+    from unpool.visualize.correspondence import correspond
+    from unpool.visualize.decoding import decode
+    from unpool.visualize.evolution import evolve
+    from unpool.visualize.explicit import attach_deconvnet
+    from unpool.visualize.fields import CHAINS, Field, chain_fields, measure_field
+    from unpool.visualize.filters import inspect_filters
+    from unpool.visualize.gallery import make_gallery
+    from unpool.visualize.invariance import measure_invariance
+    from unpool.visualize.occlusion.occlude import occlude
+    from unpool.visualize.occlusion.segmentation import occlude_region
+    from unpool.visualize.preprocessing import LoadedModel, Preprocessing, load_model
+    from unpool.visualize.projection import project
+    from unpool.visualize.rules import OVERLAPS, RULES, Interception, Rule, find_rule
+    from unpool.visualize.top import top_activations
+
+_NAMES = {
+    "vision.drawing": "to_images",
+    "vision.figures": "mosaic patch",
+    "visualize.activations": "ActivationRecorder Layer list_layers",
+    "visualize.class_scores": "project_scores",
+    "visualize.correspondence": "correspond",
+    "visualize.decoding": "decode",
+    "visualize.evolution": "evolve",
+    "visualize.explicit": "attach_deconvnet",
+    "visualize.fields": "CHAINS Field chain_fields measure_field",
+    "visualize.filters": "inspect_filters",
+    "visualize.gallery": "make_gallery",
+    "visualize.invariance": "measure_invariance",
+    "visualize.occlusion.occlude": "occlude",
+    "visualize.occlusion.segmentation": "occlude_region",
+    "visualize.preprocessing": "LoadedModel Preprocessing load_model",
+    "visualize.projection": "project",
+    "visualize.rules": "OVERLAPS RULES Interception Rule find_rule",
+    "visualize.top": "top_activations",
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
     "CHAINS",
@@ -69,3 +95,13 @@ __all__ = [
     "to_images",
     "top_activations",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"unpool.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'unpool.visualize' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
