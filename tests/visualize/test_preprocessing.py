@@ -146,8 +146,8 @@ def test_invalid_factories(nets, tmp_path, spec, message):
     [
         ({"mean": (104, 117, 123)}, r"got mean=\(104, 117, 123\) and std=.* set range=255"),
         ({"mean": (1, 2)}, r"got mean=\(1, 2\); wanted three numbers, or one"),
-        ({"std": (0.0,)}, r"got std=\(0, 0, 0\); wanted numbers above 0"),
-        ({"mean": (float("nan"),)}, r"got mean=\(nan\)"),
+        ({"std": (0.0,)}, r"got std=\(0\.0, 0\.0, 0\.0\); wanted numbers above 0"),
+        ({"mean": (float("nan"),)}, r"got mean=\(nan,\)"),
         ({"size": -1}, "got size=-1, enlarged=-1; wanted 1 or more"),
     ],
 )

@@ -10,7 +10,8 @@
   `inspect_filters` are the further analyses.
 - `to_images`, `patch` and `mosaic` make figures of the results.
 
-No model is changed. Names are loaded when they are first used. From images to a figure:
+No model is changed; copies that share its weights run in evaluation mode. Names are loaded when
+they are first used. From images to a figure:
 
     found = project(model, images, "features.conv5", unit=7)
     field = measure_field(model, images, "features.conv5")

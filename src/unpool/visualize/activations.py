@@ -4,6 +4,7 @@ import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,6 @@ from unpool.visualize.shadow import shadow_copy
 
 Visitor = Callable[[str, Tensor], None]
 """Called with the name of a layer and its output, as soon as the layer has run."""
-
 
 SCORE = "score"
 """The name of the layer that `score_layer` makes of a model."""
@@ -35,12 +35,8 @@ class ActivationRecorder:
     recorder is built. If a layer returns several tensors, the first is recorded. Use one recorder
     per thread.
 
-    Args:
-        model: any module; it is not changed, and runs in evaluation mode.
-        layers: names from `list_layers`.
-
     Raises:
-        OptionError: the model has no such layer, or is TorchScript.
+        OptionError: the model has no such layer (see `list_layers`), or is TorchScript.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2))
     >>> recorder = ActivationRecorder(model, ["0", "1"])
@@ -61,14 +57,11 @@ class ActivationRecorder:
         self._visitor: Visitor | None = None
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Run the model and return the outputs of the layers by name, in the order they ran in.
-
-        Args:
-            images: (N, C, H, W), preprocessed.
+        """Run the model on (N, C, H, W), and return the outputs of the layers, in running order.
 
         Returns:
-            (N, C, h, w) for layers with feature maps, (N, K) for others; safe from later layers
-            that work in place, and with gradients if these are enabled.
+            By name: (N, C, h, w) for layers with feature maps, (N, K) for others; safe from later
+            layers that work in place, and with gradients if these are enabled.
 
         Raises:
             ShapeError: the model cannot be run on such images.
@@ -79,14 +72,9 @@ class ActivationRecorder:
         return maps
 
     def visit(self, images: Tensor, visitor: Visitor) -> None:
-        """Run the model and call `visitor` for each of the layers.
+        """Run the model on images (N, C, H, W), and call `visitor` for each of the layers.
 
-        Args:
-            images: (N, C, H, W), preprocessed.
-            visitor: must use its tensor at once, since later layers may change it in place.
-
-        Raises:
-            ShapeError, OptionError: as when called.
+        The visitor must use its tensor at once, since later layers may change it in place.
         """
         self._calls, self._left, self._visitor = Counter(), set(self.layers), visitor
         try:
@@ -105,7 +93,7 @@ class ActivationRecorder:
         maps = first_tensor(output)
         if self._visitor is None or maps is None:  # no visitor: a backward pass with checkpointing
             return
-        layer = _count_call(self._calls, name)
+        layer = count_call(self._calls, name)
         if layer in self._left:
             self._left.remove(layer)
             self._visitor(layer, maps)
@@ -116,11 +104,8 @@ class ActivationRecorder:
 def list_layers(model: nn.Module, images: Tensor) -> list[Layer]:
     """The layers of a model that return tensors, in the order in which they finish.
 
-    A module that runs several times is listed each time: "relu", "relu:2", ...
-
-    Args:
-        model: any module; it is not changed, and runs in evaluation mode.
-        images: (N, C, H, W), preprocessed; only their shape matters.
+    A module that runs several times is listed each time: "relu", "relu:2", ... Of the images, (N,
+    C, H, W), only the shape matters.
 
     Raises:
         ShapeError: the model cannot be run on such images.
@@ -137,7 +122,7 @@ def list_layers(model: nn.Module, images: Tensor) -> list[Layer]:
     def record(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if (maps := first_tensor(output)) is not None:
             kind, shape = type(module).__name__, tuple(maps.shape[1:])
-            layers.append(Layer(_count_call(calls, name), kind, shape))
+            layers.append(Layer(count_call(calls, name), kind, shape))
 
     for name, module in shadow.named_modules():
         if name and "parametrizations" not in name.split("."):  # those give weights, not maps
@@ -157,13 +142,12 @@ def stage_ends(layers: Sequence[Layer]) -> list[str]:
     >>> stage_ends([Layer(str(i), "", shape) for i, shape in enumerate(shapes)])
     ['1', '3']
     """
-    maps = [layer for layer in layers if len(layer.shape) == 3 and math.prod(layer.shape[1:]) > 1]
+    sizes = [(layer.name, math.prod(layer.shape[1:])) for layer in layers if len(layer.shape) == 3]
+    maps = [(name, area) for name, area in sizes if area > 1]
     chosen: list[str] = []
-    for i, layer in enumerate(maps):
-        area = math.prod(layer.shape[1:])
-        following = math.prod(maps[i + 1].shape[1:]) if i + 1 < len(maps) else 0
+    for (name, area), (_, following) in pairwise([*maps, ("", 0)]):
         if 2 * following <= area or following > area:
-            chosen.append(layer.name)
+            chosen.append(name)
         if following > area:
             break
     return chosen
@@ -205,11 +189,7 @@ class _Done(BaseException):
 
 
 def run_model(shadow: nn.Module, images: Tensor) -> Any:
-    """The output of a model for images (N, C, H, W).
-
-    Raises:
-        ShapeError: the model cannot be run on such images.
-    """
+    """The output of a model for images (N, C, H, W); a `ShapeError` if it does not take them."""
     try:
         return shadow(images)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
@@ -226,9 +206,6 @@ def run_model(shadow: nn.Module, images: Tensor) -> Any:
 def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
     """The name of a layer, which may be given by name or as a module of the model.
 
-    Raises:
-        OptionError: a module that is not part of the model, or an object of another type.
-
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     >>> layer_name(model, model[1])
     '1'
@@ -239,16 +216,16 @@ def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
         raise OptionError(
             f"got layer {layer!r}; wanted its name, or the module itself: list_layers names all"
         )
-    for name, module in model.named_modules():
-        if module is layer and name:
-            return name
-    raise OptionError(
-        f"got a {type(layer).__name__} as the layer, which is not part of the model; pass one of "
-        "its modules, or a name from list_layers"
-    )
+    names = {id(module): name for name, module in model.named_modules() if name}
+    if id(layer) not in names:
+        raise OptionError(
+            f"got a {type(layer).__name__} as the layer, which is not part of the model; pass one "
+            "of its modules, or a name from list_layers"
+        )
+    return names[id(layer)]
 
 
-def _count_call(calls: Counter[str], name: str) -> str:
+def count_call(calls: Counter[str], name: str) -> str:
     """Count a call of a module, and return the name of the layer: "relu", "relu:2" ..."""
     calls[name] += 1
     return name if calls[name] == 1 else f"{name}:{calls[name]}"
@@ -268,15 +245,7 @@ def _module_name(layer: str, modules: dict[str, nn.Module]) -> str:
 
 
 def require_finite(what: str, *values: Tensor) -> None:
-    """Raise an error for infinite values and NaN.
-
-    Args:
-        what: what gives them, such as "layer 'x'" or "the model", for the message.
-        values: of any shape.
-
-    Raises:
-        OptionError: a value is not finite.
-    """
+    """Raise an `OptionError` if a value is not finite; `what` gives them, such as "the model"."""
     if not all(value.isfinite().all() for value in values):
         raise OptionError(
             f"{what} gives values that are not finite; the weights are damaged, or the images "

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ class Rectify(Function):
     def forward(
         ctx: Any, x: Tensor, call: Call, mask: bool, rectify: bool, ceiling: float
     ) -> Tensor:
-        """`call(x)`."""
+        """The result of the call."""
         if mask:
             ctx.save_for_backward((x > 0) & (x < ceiling))  # before an in-place call changes x
         ctx.rectify = rectify
@@ -78,7 +79,7 @@ def rectified(
     """`call(x)`, through which the signal goes down as through a ReLU.
 
     Args:
-        x: the input, of any shape.
+        x: of any shape.
         call: an elementwise function; it may work in place.
         mask: pass the signal only where x is positive (and below the ceiling).
         rectify: pass the signal only where it is itself positive.
@@ -90,15 +91,9 @@ def rectified(
 def pooled(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], overlap: str) -> Any:
     """Max pooling, in 1 to 3 dimensions, plain or adaptive, with another backward pass.
 
-    Args:
-        name: of the function in torch.nn.functional.
-        args: its positional arguments.
-        kwargs: its keyword arguments.
-        overlap: "overwrite": where windows share their maximum, the last one wins. "center": the
-            signal goes to the middle of its window, without switches.
-
-    Returns:
-        The result of the function: the maxima, or the maxima and their indices.
+    The name is that of the function in torch.nn.functional, whose arguments and result these are.
+    With overlap "overwrite", the last one wins where windows share their maximum; with "center",
+    the signal goes to the middle of its window, without switches.
     """
     function = getattr(F, name.removesuffix("_with_indices"))
     options = bound(name, *args, **kwargs)
@@ -106,13 +101,9 @@ def pooled(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], overlap: st
     lone = x.dim() == int(name.partition("pool")[2][0]) + 1  # (C, H, W), without a batch
     places = None
     if overlap == "center":
-        places = _centers(x.shape[2 - lone :], options, x.device)
-    y, index = Pool.apply(  # type: ignore[no-untyped-call]
-        x[None] if lone else x,
-        lambda t: function(t, **options, return_indices=True),
-        places,
-        "sum" if overlap == "center" else overlap,
-    )
+        places, overlap = _centers(x.shape[2 - lone :], options, x.device), "sum"
+    call = partial(function, **options, return_indices=True)
+    y, index = Pool.apply(x[None] if lone else x, call, places, overlap)  # type: ignore[no-untyped-call]
     y, index = (y[0], index[0]) if lone else (y, index)
     return (y, index) if indices or name.endswith("_with_indices") else y
 

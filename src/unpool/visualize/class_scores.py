@@ -16,12 +16,10 @@ from unpool.errors import OptionError
 from unpool.visualize.activations import SCORE, ActivationRecorder, score_layer
 from unpool.visualize.projection import Projection, project
 
-_SPECK = 0.01  # fraction of the image below which a class is left out unless it is asked for
-
 
 @dataclass(frozen=True)
 class ScoreProjection(Projection):
-    """The result of `project_scores`: a signal in pixels for each class."""
+    """The result of `project_scores`: `units` are classes, `values` the sums of their scores."""
 
     regions: Tensor  #: (N, h, w) bool, where each class is predicted
 
@@ -37,21 +35,17 @@ def project_scores(
     """Project the score of a class down to the pixels, from all places where it is predicted.
 
     Args:
-        model: any module that gives scores (N, K, h, w), alone or as the first of several tensors.
-            It is not changed, and runs in evaluation mode.
+        model: any module that gives scores (N, K, h, w), alone or as the first of several tensors;
+            otherwise as for `project`.
         image: (1, C, H, W), preprocessed.
         classes: by number; when not given, all but 0, the background, that cover 1 % of the image
             or more, the largest first.
         names: of the classes, for error messages.
         options: `rule`, `start`, `overlap`, `lrn` and `activations` of `project`.
 
-    Returns:
-        A projection for each class: `units` are the classes, `values` the sums of their scores.
-
     Raises:
         OptionError: a class that is predicted nowhere, nothing but background, a model without such
             scores, or what `project` refuses.
-        ShapeError: an image that the model cannot take.
 
     The deconvnet of Zeiler, Fergus 2014, through that of Noh, Hong, Han 2015; with rule
     "saliency", the gradient of the sum of the scores (Simonyan, Vedaldi, Zisserman 2014).
@@ -64,7 +58,7 @@ def project_scores(
     """
     labels = score_maps(model, image).argmax(1)[0]
     if classes is None:
-        classes = largest_classes(labels, _SPECK)
+        classes = largest_classes(labels, least=0.01)
         if not classes:
             raise OptionError(
                 f"hardly anything but {_name(0, names)} is predicted in this image; name a class, "
@@ -80,7 +74,6 @@ def score_maps(model: nn.Module, images: Tensor) -> Tensor:
 
     Raises:
         OptionError: it gives something else, such as a class for the whole image.
-        ShapeError: images that it cannot take.
     """
     with torch.no_grad():
         scores = ActivationRecorder(score_layer(model), [SCORE])(images)[SCORE]
@@ -93,11 +86,9 @@ def score_maps(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def largest_classes(labels: Tensor, least: float = 0) -> list[int]:
-    """The classes of a label map but 0, the background, the largest first.
+    """The classes of a label map (h, w) but 0, the background, the largest first.
 
-    Args:
-        labels: (h, w), the class of each place.
-        least: the smallest fraction of the map that counts.
+    Classes that cover a smaller fraction than `least` are left out.
 
     >>> largest_classes(torch.tensor([[0, 0, 3], [1, 3, 3]]))
     [3, 1]
@@ -109,15 +100,10 @@ def largest_classes(labels: Tensor, least: float = 0) -> list[int]:
 
 
 def find_region(labels: Tensor, label: int, names: Sequence[str] = ()) -> Tensor:
-    """Where a class is predicted, (h, w) bool.
-
-    Args:
-        labels: (h, w), the class of each place.
-        label: the class wanted.
-        names: of the classes, for error messages.
+    """Where a label map (h, w) has a class, as bool.
 
     Raises:
-        OptionError: it is predicted nowhere; the message names the classes that are.
+        OptionError: nowhere; the message names the classes that it has.
 
     >>> find_region(torch.tensor([[0, 3, 3]]), 3).tolist()
     [[False, True, True]]

@@ -71,13 +71,12 @@ class DecoderTrace:
     def figure(self, image: Pixels, name: str = "") -> Pixels:
         """The stages from left to right: above before, below after their own layers.
 
-        Args:
-            image: (H, W, 3) uint8, RGB, the input of the network.
-            name: of the class.
+        The contrast of each map is stretched by itself; in the scores of the class, zero is
+        mid-gray.
 
-        Returns:
-            (height, width, 3) uint8. The contrast of each map is stretched by itself; in the scores
-            of the class, zero is mid-gray.
+        Args:
+            image: (H, W, 3) uint8, RGB, the input of the network; the figure is of this kind.
+            name: of the class.
         """
         name, size = name or f"class {self.label}", self.scores.shape
         blank = np.full((*size, 3), 255, np.uint8), ""
@@ -105,14 +104,11 @@ def decode(
     the class is predicted exceeds its mean outside by most.
 
     Args:
-        model: a DeconvNet or an FCN; it is not changed, and runs in evaluation mode.
+        model: a DeconvNet or an FCN.
         image: (1, 3, H, W), preprocessed; in the paper, a square around one object.
         label: the class; the largest but 0, the background, when not given.
         unit: the map of every layer to take instead; an FCN has only one for each class.
         names: of the classes, for error messages.
-
-    Returns:
-        The maps, on the CPU.
 
     Raises:
         OptionError: another model, a class that is predicted nowhere, nothing but background, or a
@@ -136,23 +132,17 @@ def decode(
         raise ShapeError(f"got {len(image)} images; wanted one, (1, 3, H, W)")
     scores = score_maps(model, image)[0].float().cpu()
     labels = scores.argmax(0)
-    if label is None:
-        classes = largest_classes(labels)
-        if not classes:
-            name = names[0] if names else "class 0"
-            raise OptionError(
-                f"{name} is all that is predicted in this image; name it as the class, pass a crop "
-                "around an object, or another image"
-            )
-        label = classes[0]
+    if label is None and (label := next(iter(largest_classes(labels)), None)) is None:
+        raise OptionError(
+            f"{names[0] if names else 'class 0'} is all that is predicted in this image; name it "
+            "as the class, pass a crop around an object, or another image"
+        )
     region = find_region(labels, label, names)
-    if isinstance(model, FCN):
-        if unit is not None:
-            raise OptionError("got a unit for an FCN, which has one map a class; name the class")
-        stages = _score_stages(model, image, label)
-    else:
-        stages = _stages(model, image, region, unit)
-    return DecoderTrace(label, region, stages, scores[label])
+    if isinstance(model, DeconvNet):
+        return DecoderTrace(label, region, _stages(model, image, region, unit), scores[label])
+    if unit is not None:
+        raise OptionError("got a unit for an FCN, which has one map a class; name the class")
+    return DecoderTrace(label, region, _score_stages(model, image, label), scores[label])
 
 
 @torch.no_grad()
@@ -167,8 +157,8 @@ def _stages(
     table, stages = net.trunk.table, []
     numbers = range(len(table), 0, -1)
     for number, x, s, y in zip(numbers, before, reversed(switches), decoded, strict=True):
-        last = f"deconv{number}_{table[number - 1][0]}"
         above = _choose(f"unpool{number}", unpool(x, s), region, unit)
+        last = f"deconv{number}_{table[number - 1][0]}"
         stages.append((above, _choose(last, y, region, unit)))
     return tuple(stages)
 
@@ -203,19 +193,16 @@ def _score_stages(
     def class_map(name: str) -> DecoderMap:
         return DecoderMap(name, label, found[f"score.{name}"][0, label].float().cpu())
 
-    pairs = [
-        _overlapping(class_map(upsampled), class_map(name), net.offsets[name])
-        for upsampled, name in zip(below, own[1:], strict=True)
-    ]
-    return ((None, class_map(own[0])), *pairs)
-
-
-def _overlapping(a: DecoderMap, b: DecoderMap, offset: int) -> tuple[DecoderMap, DecoderMap]:
-    """The parts of two maps that overlap, cropped as an FCN crops them to add them."""
-    cut, start = max(-offset, 0), max(offset, 0)
-    x, y = a.values[cut:, cut:], b.values[start:, start:]
-    rows, columns = (min(sides) for sides in zip(x.shape, y.shape, strict=True))
-    return a._replace(values=x[:rows, :columns]), b._replace(values=y[:rows, :columns])
+    stages: list[tuple[DecoderMap | None, DecoderMap]] = [(None, class_map(own[0]))]
+    for upsampled, name in zip(below, own[1:], strict=True):
+        # the parts that overlap, cropped as an FCN crops them to add them
+        a, b, offset = class_map(upsampled), class_map(name), net.offsets[name]
+        cut, start = max(-offset, 0), max(offset, 0)
+        x, y = a.values[cut:, cut:], b.values[start:, start:]
+        rows, columns = map(min, zip(x.shape, y.shape, strict=True))
+        x, y = x[:rows, :columns], y[:rows, :columns]
+        stages.append((a._replace(values=x), b._replace(values=y)))
+    return tuple(stages)
 
 
 def _panel(one: DecoderMap, size: Sequence[int]) -> tuple[Pixels, str]:

@@ -1,8 +1,9 @@
 """Feature evolution: how the strongest activations of units change during training."""
 
 import itertools
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,20 +12,30 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
 from unpool import Progress
-from unpool.errors import OptionError
+from unpool.devices import find_device
+from unpool.errors import OptionError, WeightsError
+from unpool.models import AlexNet, ZFNet, load_tensors
+from unpool.recipes import ClassificationRecipe
 from unpool.vision.figures import GRAY, add_caption, fit_square, join, patch, write_figure
 from unpool.vision.images import Pixels
 from unpool.visualize.activations import list_layers
-from unpool.visualize.checkpoints import Checkpoint
 from unpool.visualize.features import InputImages, read_inputs
-from unpool.visualize.preprocessing import LoadedModel
+from unpool.visualize.preprocessing import LoadedModel, Preprocessing, load_model
 from unpool.visualize.projection import LayerUnits, choose_units, project
 from unpool.visualize.top import TopActivations, top_activations
 
 _TILE = 64  # pixels; smaller projections are enlarged by a whole factor, larger ones reduced
 _JUMP = (213, 94, 0)  # RGB of the bars, the orange of Okabe and Ito
+
+
+class Checkpoint(NamedTuple):
+    """A state of a network during training."""
+
+    name: str  #: such as "epoch 12"
+    load: Callable[[], LoadedModel]
 
 
 class LayerEvolution(NamedTuple):
@@ -77,21 +88,23 @@ class Evolution:
         for layer in self.layers:
             rows = []
             for jumps, projections in zip(layer.jumps, layer.projections, strict=True):
-                tiles = [fit_square(projection, _TILE) for projection in projections]
                 bars = [np.full((_TILE, 4, 3), _JUMP if jump else 255, np.uint8) for jump in jumps]
-                pairs = zip(bars, tiles, strict=True)
-                rows.append(join([np.concatenate(pair, 1) for pair in pairs], 1))
+                tiles = [fit_square(projection, _TILE) for projection in projections]
+                rows.append(join([np.concatenate(p, 1) for p in zip(bars, tiles, strict=True)], 1))
             blocks.append(add_caption(join([head, join(rows, 0, 2)], 0, 0), layer.layer))
         columns = math.ceil(math.sqrt(len(blocks)))
-        parts = [blocks[i : i + columns] for i in range(0, len(blocks), columns)]
-        return join([join(part, 1, 24) for part in parts], 0, 16)
+        starts = range(0, len(blocks), columns)
+        return join([join(blocks[i : i + columns], 1, 24) for i in starts], 0, 16)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the projections, as plain values."""
         layers = []
         for layer in self.layers:
-            states = [self._states(layer, row) for row in range(len(layer.units))]
-            units = [{"unit": u, "states": s} for u, s in zip(layer.units, states, strict=True)]
+            arrays = zip(layer.values, layer.images, layer.boxes, layer.jumps, strict=True)
+            units = [
+                {"unit": unit, "states": self._states(*of_unit)}
+                for unit, of_unit in zip(layer.units, arrays, strict=True)
+            ]
             layers.append({"layer": layer.layer, "units": units})
         return {
             "checkpoints": self.checkpoints,
@@ -100,20 +113,18 @@ class Evolution:
             "layers": layers,
         }
 
-    def _states(self, layer: LayerEvolution, row: int) -> list[dict[str, Any]]:
-        """A unit at each checkpoint."""
-        states, jumps = [], layer.jumps[row]
-        for column, checkpoint in enumerate(self.checkpoints):
-            image = int(layer.images[row, column])
-            state = {
+    def _states(self, *arrays: NDArray[Any]) -> list[dict[str, Any]]:
+        """A unit at each checkpoint, of its values, images, boxes and jumps."""
+        return [
+            {
                 "checkpoint": checkpoint,
-                "value": float(f"{layer.values[row, column]:.6g}"),
+                "value": float(f"{value:.6g}"),
                 "image": None if image < 0 else str(self.images[image]),
-                "box": None if image < 0 else layer.boxes[row, column].tolist(),
-                "jump": bool(jumps[column]),
+                "box": None if image < 0 else box.tolist(),
+                "jump": bool(jump),
             }
-            states.append(state)
-        return states
+            for checkpoint, value, image, box, jump in zip(self.checkpoints, *arrays, strict=True)
+        ]
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write `evolution.png` and `evolution.json`, and return both paths."""
@@ -143,19 +154,15 @@ def evolve(
         images: files; unreadable ones are skipped. They are read once, and their crops are kept in
             memory: 28 kB each for 96 x 96 pixels, 150 kB for 224 x 224.
         layers: names from `list_layers`; the last of each stage when not given.
-        units: the units of each layer to follow; random ones when not given.
-        shown: how many are followed then.
-        seed: of the random choice.
-        color: show projections in color.
+        units: the units of each layer to follow; `shown` random ones when not given.
+        shown: see `units`.
         batch: images at a time.
-        progress: see `Progress`.
         options: `rule`, `start`, `overlap`, `lrn` and `activations` of `project`.
 
     Raises:
         OptionError: no checkpoints, no such layer or unit, a function without a rule, or states
             of different networks.
-        ShapeError: the model takes no images of this size.
-        ImageError: none of the images can be read.
+        ShapeError, ImageError: the model takes no images of this size, or none can be read.
         WeightsError: a checkpoint cannot be used.
 
     Zeiler, Fergus 2014, section 4.1 and figure 4: epochs 1, 2, 5, 10, 20, 30, 40, 64.
@@ -185,13 +192,14 @@ def evolve(
         watch = partial(report, stage, f"looking at {checkpoint.name}")
         batches = inputs.batches(loaded, batch)
         tops = top_activations(loaded.model, batches, names, 1, progress=watch)
-        states.append([_state(loaded, c, tops, inputs, batch, color, options) for c in chosen])
+        states.append(
+            [_state(loaded, c, tops[c.layer.name], inputs, batch, color, options) for c in chosen]
+        )
     evolved = []
-    for part, of_layer in zip(chosen, zip(*states, strict=True), strict=True):
+    for part, *of_layer in zip(chosen, *states, strict=True):
         stacked = [np.stack(arrays, axis=1) for arrays in zip(*of_layer, strict=True)]
         evolved.append(LayerEvolution(part.layer.name, part.units, *stacked))
-    titles = [checkpoint.name for checkpoint in checkpoints]
-    return Evolution(titles, inputs.images, inputs.failed, evolved)
+    return Evolution([c.name for c in checkpoints], inputs.images, inputs.failed, evolved)
 
 
 def _short(name: str) -> str:
@@ -221,14 +229,14 @@ def _require_same(
 def _state(
     loaded: LoadedModel,
     part: LayerUnits,
-    tops: dict[str, TopActivations],
+    top: TopActivations,
     inputs: InputImages,
     batch: int,
     color: bool,
     options: dict[str, Any],
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], Pixels]:
     """The values, images, boxes and projections of `LayerEvolution` at one checkpoint."""
-    name, units, top = part.layer.name, part.units, tops[part.layer.name]
+    name, units = part.layer.name, part.units
     values, numbers = top.values[units, 0], top.images[units, 0]
     places = None if top.places is None else top.places[units, 0]
     shown: list[Pixels] = []
@@ -244,3 +252,102 @@ def _state(
     patches[(values <= 0).numpy()] = GRAY
     numbers = numbers.where(values > 0, torch.tensor(-1))
     return values.numpy(), numbers.numpy(), np.array(boxes), patches
+
+
+# ---- checkpoints ---------------------------------------------------------------------------------
+
+
+def checkpoints_of_run(run: str | Path, device: str = "auto") -> list[Checkpoint]:
+    """The epochs whose weights were kept in the run folder of a classifier, in order.
+
+    It is the folder of `unpool train zfnet-small` or `zfnet`; training may still be going on.
+
+    Raises:
+        WeightsError: no such folder, no epochs in it, or a damaged config.json or first epoch.
+    """
+    folder, where = Path(run), find_device(device)
+    epochs = sorted(folder.glob("checkpoints/epochs/*.safetensors"))
+    if not epochs:
+        raise WeightsError(
+            f"got run {folder}, which has no checkpoints/epochs/*.safetensors; pass the folder of "
+            "a zfnet-small run, or use named_checkpoints"
+        )
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        recipe = ClassificationRecipe.from_json(config)
+        with safe_open(epochs[0], "pt") as tensors:
+            classes = tensors.get_slice("classifier.fc8.bias").get_shape()[0]
+    except (OSError, ValueError, SafetensorError) as error:
+        raise WeightsError(
+            f"got run {folder}, whose config.json or first epoch cannot be used ({error}); copy "
+            "the folder again"
+        ) from None
+
+    def load(path: Path) -> LoadedModel:
+        network = AlexNet if recipe.network == "AlexNet" else ZFNet
+        net = network(classes, recipe.widths, recipe.code, recipe.size, recipe.dropout)
+        load_tensors(net, path)
+        # as in training: BGR from 0 to 255 minus the mean
+        inputs = Preprocessing(recipe.size, recipe.enlarged, net.mean, (1.0,) * 3, "BGR", 255)
+        return LoadedModel(net.to(where).eval(), recipe.name, inputs, where)
+
+    return [Checkpoint(f"epoch {int(path.stem)}", partial(load, path)) for path in epochs]
+
+
+def named_checkpoints(paths: Sequence[str | Path], **options: Any) -> list[Checkpoint]:
+    """Checkpoints in the order given, named after their files or folders.
+
+    Args:
+        paths: folders of weights; or files of tensors, as `load_tensors` reads them, for the model
+            that the options name.
+        options: of `load_model`; `weights` or `torch_model` for files of tensors only.
+
+    Raises:
+        OptionError: files of tensors without a model, or folders of weights with one.
+    """
+    model = [name for name in ("weights", "torch_model") if options.get(name) is not None]
+    found = []
+    places = [Path(path) for path in paths]
+    for path, name in zip(places, _unique_names(places), strict=True):
+        if path.is_dir():
+            if model:
+                raise OptionError(
+                    f"got checkpoint {path}, a folder of weights, whose card names its model; "
+                    f"leave out {model[0]}={str(options[model[0]])!r}"
+                )
+            load = partial(load_model, **{**options, "weights": path})
+        else:
+            if not model:
+                raise OptionError(
+                    f"got checkpoint {path}, which is no folder of weights; if it is a file of "
+                    "tensors, name their model with torch_model='PACKAGE.MODULE:FACTORY' or "
+                    "weights='NAME'"
+                )
+            load = partial(_load_tensors, path, options)
+        found.append(Checkpoint(name, load))
+    return found
+
+
+def _load_tensors(path: Path, options: dict[str, Any]) -> LoadedModel:
+    loaded = load_model(**options)
+    load_tensors(loaded.model, path)
+    return loaded
+
+
+def _unique_names(paths: Sequence[Path]) -> list[str]:
+    """The names of files and folders, with as many parent folders as make them unique.
+
+    >>> _unique_names([Path("e1.pt"), Path("e2.pt")])
+    ['e1', 'e2']
+    >>> _unique_names([Path("e1/net.pt"), Path("e2/net.pt")])
+    ['e1/net', 'e2/net']
+    """
+    full = [path.parent.resolve() / path.name for path in paths]
+    bare = [path if path.is_dir() else path.with_suffix("") for path in full]
+    bare = [path.parent if path.name == "weights" else path for path in bare]
+    if len(set(bare)) < len(set(full)):
+        bare = full
+    depth = 1
+    while len({path.parts[-depth:] for path in bare}) < len(set(bare)):
+        depth += 1
+    return ["/".join(path.parts[-depth:]) for path in bare]

@@ -30,8 +30,7 @@ class AttachedDeconvnet:
     @torch.no_grad()
     def up(self, images: Tensor) -> tuple[Tensor, list[Kept]]:
         """The maps (N, C, h, w) of images (N, 3, H, W), and what each mirror image needs."""
-        kept: list[Kept] = []
-        x = images
+        x, kept = images, list[Kept]()
         for layer in self.layers:
             if isinstance(layer, nn.MaxPool2d):
                 kernel, stride, padding, _ = _window(layer)
@@ -50,11 +49,12 @@ class AttachedDeconvnet:
                 signal = unpool(signal, found, self.overlap)
             elif isinstance(layer, nn.ReLU):
                 signal = F.relu(signal)
-            elif isinstance(layer, nn.Conv2d):
-                assert found is not None
+            elif isinstance(layer, nn.Conv2d) and found is not None:
                 signal = _deconvolve(signal, layer, found)
-            elif isinstance(layer, nn.BatchNorm2d):
-                signal = signal * _gain(layer).view(-1, 1, 1)
+            elif isinstance(layer, nn.BatchNorm2d) and layer.running_var is not None:
+                gain = torch.rsqrt(layer.running_var + layer.eps)
+                gain = gain if layer.weight is None else gain * layer.weight
+                signal = signal * gain.view(-1, 1, 1)
         return signal
 
 
@@ -125,9 +125,3 @@ def _deconvolve(signal: Tensor, layer: nn.Conv2d, size: tuple[int, int]) -> Tens
     return F.conv_transpose2d(
         signal, layer.weight, None, layer.stride, layer.padding, extra, layer.groups, layer.dilation
     )
-
-
-def _gain(norm: nn.BatchNorm2d) -> Tensor:
-    assert norm.running_var is not None
-    gain = torch.rsqrt(norm.running_var + norm.eps)
-    return gain if norm.weight is None else gain * norm.weight

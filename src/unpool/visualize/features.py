@@ -10,16 +10,8 @@ from torch import Tensor
 from unpool import Progress
 from unpool.errors import OptionError
 from unpool.vision.images import Pixels
-from unpool.visualize.activations import (
-    SCORE,
-    ActivationRecorder,
-    Layer,
-    is_probability,
-    list_layers,
-    require_finite,
-    score_layer,
-    stage_ends,
-)
+from unpool.visualize import activations
+from unpool.visualize.activations import SCORE, ActivationRecorder, Layer, score_layer
 from unpool.visualize.preprocessing import LoadedModel
 
 _PASSING = ("Sequential", "Flatten", "Identity", "Dropout", "Dropout2d")  # compute nothing
@@ -42,11 +34,7 @@ class InputImages(NamedTuple):
 def read_inputs(
     loaded: LoadedModel, images: Sequence[Path], progress: Progress | None = None
 ) -> InputImages:
-    """Read images and crop what the model sees of them; unreadable ones are skipped.
-
-    Raises:
-        ImageError: none can be read.
-    """
+    """Read images and crop what the model sees of them, see `LoadedModel.read_crops`."""
     inputs = InputImages([], [], [], {})
     for path, crop, shape in loaded.read_crops(images, inputs.failed, progress):
         inputs.images.append(path)
@@ -69,14 +57,7 @@ def mean_color(loaded: LoadedModel) -> tuple[int, int, int]:
 
 
 class FeatureExtractor:
-    """Computes features of some layers, and class probabilities.
-
-    Args:
-        loaded: the model; it is not changed.
-        layers: names from `list_layers`.
-
-    Raises:
-        OptionError: no such layer.
+    """Computes features of some layers, by names from `list_layers`, and class probabilities.
 
     >>> from unpool.visualize.preprocessing import Preprocessing
     >>> import numpy as np
@@ -96,10 +77,7 @@ class FeatureExtractor:
 
     @torch.no_grad()
     def __call__(self, crops: Sequence[Pixels]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Feature vectors and class probabilities of crops.
-
-        Args:
-            crops: (S, S, 3) uint8, RGB, each.
+        """Feature vectors and class probabilities of crops, (S, S, 3) uint8, RGB, each.
 
         Returns:
             The features of each layer by name, (N, D) float32, and the probabilities, (N, K), or
@@ -113,21 +91,14 @@ class FeatureExtractor:
         found = self._recorder(images)
         vectors = {name: found[f"{SCORE}.{name}"].flatten(1).float().cpu() for name in self._layers}
         for name, values in vectors.items():
-            require_finite(f"layer {name!r}", values)
-        probability = _probability(found[SCORE], images)
-        if probability is not None:
-            require_finite("the model", probability)
-            probability = probability.cpu()
-        return vectors, probability
-
-
-def _probability(output: Tensor, images: Tensor) -> Tensor | None:
-    if not _is_score(output.shape[1:], images.shape[2:]):
-        return None
-    output = output.float()
-    if not is_probability(output):
-        output = output.softmax(1)
-    return output.mean((2, 3)) if output.dim() == 4 else output
+            activations.require_finite(f"layer {name!r}", values)
+        scores = found[SCORE].float()
+        if not _is_score(scores.shape[1:], images.shape[2:]):
+            return vectors, None
+        probability = scores if activations.is_probability(scores) else scores.softmax(1)
+        probability = probability.mean((2, 3)) if scores.dim() == 4 else probability
+        activations.require_finite("the model", probability)
+        return vectors, probability.cpu()
 
 
 def _is_score(shape: Sequence[int], sides: Sequence[int]) -> bool:
@@ -148,12 +119,12 @@ def choose_layers(loaded: LoadedModel) -> tuple[list[str], str]:
         OptionError: the model has no such layers.
     """
     trial = loaded.trial_image()
-    layers = [layer for layer in list_layers(loaded.model, trial) if layer.shape]
+    layers = [layer for layer in activations.list_layers(loaded.model, trial) if layer.shape]
     output = ActivationRecorder(score_layer(loaded.model), [SCORE])(trial)[SCORE]
     classes = output.shape[1] if _is_score(output.shape[1:], trial.shape[2:]) else None
     own = [layer for layer in layers if layer.kind not in _PASSING]
     below = _below_scores(own, classes, output.dim() == 4)
-    chosen = stage_ends(below)
+    chosen = activations.stage_ends(below)
     if not chosen:
         raise OptionError(
             f"got no layers, and {loaded.name} has no stages whose last layer could be used; name "

@@ -48,11 +48,7 @@ CHAINS: dict[str, Chain] = {
 
 
 class Field(NamedTuple):
-    """The pixels that the units of a layer see; each entry is a pair for rows and columns.
-
-    >>> Field((11, 11), (4, 4), (-1, -1)).box(0, 2)
-    (7, -1, 18, 10)
-    """
+    """The pixels that the units of a layer see; each entry is a pair for rows and columns."""
 
     size: tuple[int, int] = (1, 1)  #: of the field of one unit, in pixels
     jump: tuple[int, int] = (1, 1)  #: from the field of one unit to the next, in pixels
@@ -62,6 +58,9 @@ class Field(NamedTuple):
         """The field of the unit at (row, column): x0, y0, x1, y1 in pixels, x1 and y1 excluded.
 
         It may reach beyond the image, into the padding.
+
+        >>> Field((11, 11), (4, 4), (-1, -1)).box(0, 2)
+        (7, -1, 18, 10)
         """
         y, x = (s + i * j for s, i, j in zip(self.start, (row, column), self.jump, strict=True))
         return x, y, x + self.size[1], y + self.size[0]
@@ -98,8 +97,8 @@ def chain_fields(chain: str | nn.Sequential | Chain) -> dict[str, Field]:
         if chain not in CHAINS:
             raise OptionError(f"got chain {chain!r}; the chains are {', '.join(CHAINS)}")
         chain = CHAINS[chain]
-    for name, kernel, stride, padding in chain:
-        field = fields[name] = field.over(kernel, stride, padding)
+    for name, *window in chain:
+        field = fields[name] = field.over(*window)
     return fields
 
 
@@ -131,7 +130,6 @@ def measure_field(model: nn.Module, images: Tensor, layer: str) -> Field:
     image, with jump 0.
 
     Args:
-        model: any module; it is not changed.
         images: (N, C, H, W), preprocessed; only their shape, type and device matter. For fields
             larger than the image, the model also runs on images up to eight times as long.
         layer: a name from `list_layers`.
@@ -151,20 +149,19 @@ def measure_field(model: nn.Module, images: Tensor, layer: str) -> Field:
     return Field(*zip(*lines, strict=True))
 
 
-Span = tuple[int, int]
+Spans = dict[int, tuple[int, int]]
+"""The first pixel that a unit sees, and the one after the last, along one axis."""
+
 Line = tuple[int, int, int]
 """Size, jump and start of the fields along one axis."""
 
 
 def _measure_axis(recorder: ActivationRecorder, images: Tensor, layer: str, axis: int) -> Line:
-    n = images.shape[axis]
+    shape, n = list(images.shape), images.shape[axis]
     count, spans = _spans(recorder, images, layer, axis)
     line = _fit(count, spans)
-    for factor in (2, 4, 8):
-        if line is not None:
-            break
-        shape = list(images.shape)
-        shape[axis] *= factor
+    while line is None and shape[axis] < 8 * n:
+        shape[axis] *= 2
         try:
             line = _fit(*_spans(recorder, images.new_zeros(shape), layer, axis))
         except ShapeError:  # the model takes no other size
@@ -172,7 +169,7 @@ def _measure_axis(recorder: ActivationRecorder, images: Tensor, layer: str, axis
     return line if line is not None and _agree(line, spans) else (n, 0, 0)
 
 
-def _fit(count: int, spans: dict[int, Span]) -> Line | None:
+def _fit(count: int, spans: Spans) -> Line | None:
     """The line through the inner ends of the first and last two fields, which no border cuts."""
     if count < 3:
         return None
@@ -185,7 +182,7 @@ def _fit(count: int, spans: dict[int, Span]) -> Line | None:
     return end - start, jump, start
 
 
-def _agree(line: Line, spans: dict[int, Span]) -> bool:
+def _agree(line: Line, spans: Spans) -> bool:
     """Whether the fields of a line, cut at the borders, are those that were measured."""
     size, jump, start = line
     first, last = min(a for a, _ in spans.values()), max(b for _, b in spans.values())
@@ -195,7 +192,7 @@ def _agree(line: Line, spans: dict[int, Span]) -> bool:
 
 def _spans(
     recorder: ActivationRecorder, images: Tensor, layer: str, axis: int
-) -> tuple[int, dict[int, Span]]:
+) -> tuple[int, Spans]:
     """The number of units along an axis, and the pixels that the outer and middle ones see."""
     with torch.inference_mode(False), torch.enable_grad():
         x = torch.full_like(images, 0.5, requires_grad=True)
@@ -205,8 +202,7 @@ def _spans(
             raise OptionError(f"layer {layer!r} does not depend on the images; choose another")
         if maps.dim() != 4:
             return 1, {0: (0, images.shape[axis])}
-        count = maps.shape[axis]
-        spans = {}
+        count, spans = maps.shape[axis], {}
         for unit in {0, min(1, count - 1), count // 2, max(count - 2, 0), count - 1}:
             (support,) = torch.autograd.grad(maps.select(axis, unit).sum(), x, retain_graph=True)
             seen = (support != 0).any(5 - axis).flatten(0, 1).any(0).nonzero()
@@ -286,8 +282,7 @@ def _spread_pool(call: Call) -> Any:
         y = mean(options["input"], options["output_size"])
     else:
         dims = int(call.name.partition("pool")[2][0])
-        kernel = each(options["kernel_size"], dims)
-        dilation = each(options["dilation"], dims)
+        kernel, dilation = (each(options[name], dims) for name in ("kernel_size", "dilation"))
         span = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]  # covers dilation
         stride = options["stride"] or kernel
         y = mean(options["input"], span, stride, options["padding"], options["ceil_mode"])

@@ -7,6 +7,8 @@ of another network covered high and low frequencies but not the middle; they cha
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -69,20 +71,17 @@ class FilterReport:
     def figure(self) -> Pixels:
         """The filters on a common and on individual scales; spectrum, strength and orientations.
 
-        Returns:
-            (H, W, 3) uint8, RGB. The spectrum is the square root of the energy, with zero frequency
-            in its middle.
+        The spectrum is the square root of the energy, with zero frequency in its middle.
         """
-        count, side = len(self.weights), 360
+        count, show = len(self.weights), partial(to_images, contrast="linear", order=self.order)
         columns = math.ceil(math.sqrt(count))
         wide = np.concatenate([*self.weights], axis=1)  # one signal gets one scale
-        together = to_images(wide, contrast="linear", order=self.order)[0]
         panels = []
         for caption, tiles in (
-            ("one scale for all", np.split(together, count, axis=0)),
-            ("each on its own", list(to_images(self.weights, contrast="linear", order=self.order))),
+            ("one scale for all", np.split(show(wide)[0], count, axis=0)),
+            ("each on its own", [*show(self.weights)]),
         ):
-            larger = [fit_square(tile, max(side // columns - 2, 1)) for tile in tiles]
+            larger = [fit_square(tile, max(360 // columns - 2, 1)) for tile in tiles]
             panels.append(add_caption(mosaic(larger, columns), caption))
         level = np.sqrt(self.coverage.spectrum / self.coverage.spectrum.max())
         gray = np.repeat(np.rint(level * 255).astype(np.uint8)[:, :, None], 3, axis=2)
@@ -97,8 +96,7 @@ class FilterReport:
 
     def to_dict(self) -> dict[str, Any]:
         """All but the filters and their spectrum, as plain values."""
-        coverage = self.coverage._asdict()
-        del coverage["spectrum"]
+        coverage = {name: v for name, v in self.coverage._asdict().items() if name != "spectrum"}
         return {
             "failed": self.failed,
             "layers": [{**row._asdict(), "kernel": list(row.kernel)} for row in self.rows],
@@ -123,20 +121,17 @@ def inspect_filters(
     """Measure the filters of all convolutions of a network, and show those of one.
 
     Args:
-        loaded: the model.
         layer: the convolution whose filters are shown; the first to run when not given. Filters
             of three channels are shown in color, of others their sum.
         images: files, to find silent feature maps, which never rise above zero after the
             normalization and activation that follow the convolution as modules.
         dead_below: a filter with an RMS below this fraction of the median is dead.
         batch: images at a time.
-        progress: see `Progress`.
 
     Raises:
         OptionError: a model without convolutions, a layer that is none, or whose filters are zero.
         WeightsError: filters that are not finite.
-        ShapeError: the model takes no images of this size.
-        ImageError: none of the given images can be read.
+        ShapeError, ImageError: the model takes no images of this size, or none can be read.
 
     Zeiler, Fergus 2014, section 4.2 and figure 6.
     """
@@ -171,14 +166,13 @@ def inspect_filters(
         silent, failed = _silent(loaded, images, responses, batch, progress)
     rows = {found: _row(found, w, dead_below, silent.get(found)) for found, w in filters.items()}
     shown, weights = convolutions[name], filters[name]
-    stride = shown.stride[0] if isinstance(shown, nn.Conv2d) else 1
     alive = sorted({*range(len(weights))} - {*rows[name].dead})
     if not alive:
         raise OptionError(
             f"got layer {name!r}, whose filters are all zero; the weights are damaged, or were "
             "never loaded"
         )
-    coverage = cover(weights[alive], stride)
+    coverage = cover(weights[alive], shown.stride[0] if isinstance(shown, nn.Conv2d) else 1)
     order = loaded.preprocessing.order
     return FilterReport([*rows.values()], name, weights.numpy(), coverage, order, failed)
 
@@ -193,15 +187,13 @@ def filters_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
 
 
 def cover(filters: Tensor, stride: int = 1) -> Coverage:
-    """The distribution of filters' energy over frequencies, with equal weight for each filter.
+    """The distribution of filters' energy over frequencies, all channels together.
+
+    Orientations cover frequencies above zero and up to half a cycle per pixel.
 
     Args:
         filters: (O, C, k, k), none of them zero.
         stride: of the layer; it aliases frequencies of half a cycle per step and more.
-
-    Returns:
-        Fractions of the energy, over all channels. Orientations cover frequencies above zero and
-        up to half a cycle per pixel.
 
     >>> stripes = torch.tensor([1.0, -1.0]).repeat(1, 3, 8, 4)  # upright
     >>> found = cover(stripes)
@@ -236,11 +228,9 @@ def _rms(filters: Tensor) -> Tensor:
 
 def _row(name: str, filters: Tensor, dead_below: float, silent: list[int] | None) -> FilterRow:
     rms = _rms(filters)
-    middle = rms.quantile(0.5)
-    median, largest = float(middle), float(rms.max())
-    dead = ((rms == 0) | (rms < dead_below * middle)).nonzero().flatten().tolist()
-    kernel = (filters.shape[2], filters.shape[3])
-    dominance = largest / median if median else None
+    median, largest = float(rms.quantile(0.5)), float(rms.max())
+    dead = ((rms == 0) | (rms < dead_below * median)).nonzero().flatten().tolist()
+    kernel, dominance = tuple(filters.shape[2:]), largest / median if median else None
     return FilterRow(name, len(filters), kernel, median, largest, dominance, dead, silent)
 
 
@@ -251,13 +241,10 @@ def _response(ran: Sequence[Layer], name: str) -> str:
     >>> _response(ran, "a"), _response(ran, "c")
     ('b', 'c')
     """
-    start = next(i for i, layer in enumerate(ran) if layer.name == name)
-    found = name
-    for layer in ran[start + 1 :]:
-        if layer.kind not in _AFTER or layer.shape != ran[start].shape:
-            break
-        found = layer.name
-    return found
+    start = [layer.name for layer in ran].index(name)
+    shape = ran[start].shape
+    after = takewhile(lambda layer: layer.kind in _AFTER and layer.shape == shape, ran[start + 1 :])
+    return [name, *(layer.name for layer in after)][-1]
 
 
 def _silent(
@@ -269,13 +256,12 @@ def _silent(
 ) -> tuple[dict[str, list[int]], dict[str, str]]:
     """The feature maps of each convolution that no image excites, and the unreadable images."""
     inputs = read_inputs(loaded, images)
-    count = len(inputs.crops)
 
     def report(done: int) -> None:
         if progress is not None:
-            progress(done, count, "looking for silent maps")
+            progress(done, len(inputs.crops), "looking for silent maps")
 
-    batches = inputs.batches(loaded, batch)
-    tops = top_activations(loaded.model, batches, list(responses.values()), 1, progress=report)
+    batches, layers = inputs.batches(loaded, batch), [*responses.values()]
+    tops = top_activations(loaded.model, batches, layers, 1, progress=report)
     found = {name: tops[layer].values[:, 0] <= 0 for name, layer in responses.items()}
     return {name: dead.nonzero().flatten().tolist() for name, dead in found.items()}, inputs.failed

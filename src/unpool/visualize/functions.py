@@ -143,12 +143,8 @@ class Replacement(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Replace a call."""
-        with saved_tensors_hooks(_identity, _identity):
+        with saved_tensors_hooks(lambda saved: saved, lambda saved: saved):
             return self.replace(Call(name_of(func), func, args, kwargs or {}))
-
-
-def _identity(saved: Tensor) -> Tensor:
-    return saved
 
 
 def _is_zero(value: Any) -> bool:

@@ -8,19 +8,17 @@ import html
 import json
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from unpool import Progress
 from unpool.files import atomic, write_json
-from unpool.vision.figures import mosaic, patch, scale_to
+from unpool.vision.figures import join, mosaic, patch, scale_to
 from unpool.vision.images import Pixels, read_image, write_image
 from unpool.vision.sources import Source, spare_inputs
 from unpool.visualize.preprocessing import LoadedModel
@@ -67,40 +65,43 @@ def make_gallery(
     projected in batches.
 
     Args:
-        loaded: the model with its preprocessing.
         images: files; unreadable ones are skipped.
         output: the folder of the gallery.
         layers: names from `list_layers`; the last of each stage when not given.
-        units: the units of each layer to show; evenly spaced ones when not given.
-        shown: how many are shown then.
+        units: the units of each layer to show; `shown` evenly spaced ones when not given.
+        shown: see `units`.
         count: images kept of each unit.
-        color: show projections in color.
         batch: images at a time.
-        progress: see `Progress`.
         options: `rule`, `start`, `overlap`, `lrn` and `activations` of `project`.
 
     Raises:
         OptionError: no such layer or unit, a function without a rule, or a figure that would
             overwrite one of the images.
-        ShapeError: the model takes no images of this size.
-        ImageError: none of the images can be read.
+        ShapeError, ImageError: the model takes no images of this size, or none can be read.
     """
-    spaced = partial(_evenly_spaced, shown)
+
+    def spaced(count: int) -> list[int]:
+        return [i * count // min(shown, count) for i in range(min(shown, count))]
+
     chosen = choose_units(loaded.model, loaded.trial_image(), layers, units, spaced, **options)
     figures = [output / figure_path(c.layer.name, unit) for c in chosen for unit in c.units]
     spare_inputs([Source(path, PurePosixPath(path.name)) for path in images], figures)
-    work, found = len(images) + len(figures), Gallery([], {}, {})
+    done, found = len(images), Gallery([], {}, {})
 
     def report(done: int, doing: str) -> None:
         if progress is not None:
-            progress(done, work, doing)
+            progress(done, len(images) + len(figures), doing)
 
-    def read(done: int, *_: object) -> None:
-        report(done, "looking for the strongest")
+    def stream() -> Iterator[Tensor]:
+        reading = loaded.read_crops(
+            images, found.failed, lambda done, *_: report(done, "looking for the strongest")
+        )
+        while part := list(islice(reading, batch)):
+            found.images.extend(path for path, _, _ in part)
+            yield loaded.prepare([crop for _, crop, _ in part])
 
-    stream = _batches(loaded, images, batch, found, read)
-    found.tops.update(top_activations(loaded.model, stream, [c.layer.name for c in chosen], count))
-    done = len(images)
+    names = [part.layer.name for part in chosen]
+    found.tops.update(top_activations(loaded.model, stream(), names, count))
     for part in chosen:
         for unit, image in _figures(loaded, part, found, batch, color, options):
             write_image(output / figure_path(part.layer.name, unit), image)
@@ -110,49 +111,19 @@ def make_gallery(
     return found
 
 
-def _evenly_spaced(shown: int, units: int) -> list[int]:
-    shown = min(shown, units)
-    return [i * units // shown for i in range(shown)]
-
-
-def _batches(
-    loaded: LoadedModel, images: Sequence[Path], batch: int, found: Gallery, progress: Progress
-) -> Iterator[Tensor]:
-    """The readable images in batches; records in `found` which ones are."""
-    crops: list[Pixels] = []
-    for path, crop, _ in loaded.read_crops(images, found.failed, progress):
-        found.images.append(path)
-        crops.append(crop)
-        if len(crops) == batch:
-            yield loaded.prepare(crops)
-            crops = []
-    if crops:
-        yield loaded.prepare(crops)
-
-
 def figure(projections: Sequence[Pixels], patches: Sequence[Pixels]) -> Pixels:
     """The projections of a unit in a square grid, beside the patches they come from.
 
-    Args:
-        projections: (h, w, 3) uint8 each, all of one size.
-        patches: as many, of the same size.
+    All are (h, w, 3) uint8 of one size; small ones are enlarged, large ones reduced. Zeiler, Fergus
+    2014, figure 2.
 
-    Returns:
-        (H, W, 3) uint8; small patches are enlarged, large ones reduced.
-
-    Zeiler, Fergus 2014, figure 2.
-
+    >>> import numpy as np
     >>> figure([np.zeros((7, 7, 3), np.uint8)] * 9, [np.zeros((7, 7, 3), np.uint8)] * 9).shape
     (277, 562, 3)
     """
     columns = math.ceil(math.sqrt(len(patches)))
-    left, right = (
-        mosaic([scale_to(p, _TILE) for p in side], columns) for side in (projections, patches)
-    )
-    return np.concatenate([left, np.full((len(left), 8, 3), 255, np.uint8), right], axis=1)
-
-
-# ---- figures -------------------------------------------------------------------------------------
+    sides = [[scale_to(p, _TILE) for p in side] for side in (projections, patches)]
+    return join([mosaic(side, columns) for side in sides], 1)
 
 
 def _figures(
@@ -187,9 +158,6 @@ def _figures(
     made = (pair for part in parts for pair in pairs(part))
     for unit in units:
         yield unit, figure(*zip(*islice(made, count), strict=True))
-
-
-# ---- pages ---------------------------------------------------------------------------------------
 
 
 def _write_pages(
@@ -261,10 +229,11 @@ def _page(loaded: LoadedModel, chosen: Sequence[LayerUnits], found: Gallery) -> 
         )
         cards = "\n".join(_card(layer.name, unit, top, found.images) for unit in units)
         sections.append(f'<h2 id="l{number}">{name}</h2>\n<p>{about}</p>\n<div>{cards}</div>')
-    title = f"What {html.escape(loaded.name)} has learned"
-    about = f"{len(found.images)} images. Left: projections; right: the patches they come from."
     return _PAGE.format(
-        title=title, about=about, links=" ".join(links), sections="\n".join(sections)
+        title=f"What {html.escape(loaded.name)} has learned",
+        about=f"{len(found.images)} images. Left: projections; right: the patches they come from.",
+        links=" ".join(links),
+        sections="\n".join(sections),
     )
 
 

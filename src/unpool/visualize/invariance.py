@@ -4,11 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from unpool import Progress
 from unpool.errors import OptionError
@@ -19,7 +20,7 @@ from unpool.visualize.preprocessing import LoadedModel
 
 Kind = Literal["translation", "scale", "rotation"]
 
-TRANSFORMS: tuple[Kind, ...] = ("translation", "scale", "rotation")
+TRANSFORMS: tuple[Kind, ...] = get_args(Kind)
 """The transformations of an image."""
 
 
@@ -44,11 +45,7 @@ class Invariance:
     examples: dict[Kind, list[Pixels]]  #: each image, transformed by a value of the upper range
 
     def figure(self) -> Pixels:
-        """A row for each transformation: the images, then a chart for each measure.
-
-        Returns:
-            (H, W, 3) uint8, RGB.
-        """
+        """A row for each transformation: the images, then a chart for each measure."""
         rows, side = [], 180 if len(self.images) == 1 else 86
         captions = [f"distance, {name[-28:]}" for name in self.layers]
         for kind, (values, *distances, probability) in self.curves.items():
@@ -58,8 +55,8 @@ class Invariance:
                 tiles.append(np.concatenate([bar, fit_square(image, side)]))
             pairs = [join(tiles[i : i + 2], 1) for i in range(0, len(tiles), 2)]
             cells = [add_caption(join(pairs, 0), _UNITS[kind])]
-            for lines, caption in zip(distances, captions, strict=True):
-                cells.append(chart(values, list(lines), caption))
+            measured = zip(distances, captions, strict=True)
+            cells += [chart(values, list(lines), caption) for lines, caption in measured]
             if probability is not None:
                 cells.append(chart(values, list(probability), "probability of the class", top=1.0))
             rows.append(join(cells, 1, align=0.5))
@@ -73,12 +70,7 @@ class Invariance:
             "layers": {"first": self.layers[0], "top": self.layers[1]},
             "classes": self.classes,
             "curves": {
-                kind: {
-                    "values": curves.values,
-                    "first": _rounded(curves.first),
-                    "top": _rounded(curves.top),
-                    "probability": _rounded(curves.probability),
-                }
+                kind: {name: _rounded(values) for name, values in curves._asdict().items()}
                 for kind, curves in self.curves.items()
             },
         }
@@ -95,8 +87,11 @@ _UNITS = {
 }
 
 
-def _rounded(values: NDArray[np.float64] | None) -> list[list[float]] | None:
-    return None if values is None else [[float(f"{v:.6g}") for v in row] for row in values.tolist()]
+def _rounded(values: Any) -> Any:
+    """Measured values with six digits; others as they are."""
+    if not isinstance(values, np.ndarray):
+        return values
+    return [[float(f"{v:.6g}") for v in row] for row in values.tolist()]
 
 
 def transform(
@@ -105,13 +100,10 @@ def transform(
     """Translate, scale or rotate an image about its center, with bilinear interpolation.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) uint8, as the result; for the identity, that has the same values.
         kind: "translation", "scale" or "rotation".
         value: pixels downwards, a ratio above 0, or degrees counterclockwise.
         fill: the color beyond the border.
-
-    Returns:
-        (H, W, 3) uint8; the image itself for 0 pixels, the ratio 1, and 0 degrees.
 
     Raises:
         OptionError: an unknown transformation, or a ratio of 0 or less.
@@ -130,9 +122,8 @@ def transform(
     angle, ratio = value if kind == "rotation" else 0, value if kind == "scale" else 1
     matrix = cv2.getRotationMatrix2D(center, angle, ratio)
     matrix[1, 2] += value if kind == "translation" else 0
-    warped = cv2.warpAffine(
-        image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=fill
-    )
+    size = width, height
+    warped = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderValue=fill)
     return np.asarray(warped, np.uint8)
 
 
@@ -151,7 +142,6 @@ def measure_invariance(
     becomes zero in the model's input.
 
     Args:
-        loaded: the model.
         images: files; unreadable ones are skipped.
         layers: the first and the top one, names from `list_layers`. When not given, the last before
             maps shrink for the first time, and the last below the scores (see `choose_layers`).
@@ -161,12 +151,10 @@ def measure_invariance(
         label: the class whose probability is given; the most probable one of each original image
             when not given. For a segmentation network, the probability is the mean over the image,
             so that this is its largest class, often the background.
-        progress: see `Progress`.
 
     Raises:
         OptionError: no such layer or class, not two layers, or values that are not finite.
-        ShapeError: the model takes no images of this size.
-        ImageError: none of the images can be read.
+        ShapeError, ImageError: the model takes no images of this size, or none can be read.
 
     Zeiler, Fergus 2014, section 4.1 and figure 5; there the probability is that of the true class.
     """
@@ -176,8 +164,8 @@ def measure_invariance(
     if len(layers) != 2:
         raise OptionError(f"got {len(layers)} layers; wanted the first and a top one")
     extract, inputs = FeatureExtractor(loaded, layers), read_inputs(loaded, images)
-    ranges = {kind: [float(v) for v in line] for kind, line in (values or {}).items()}
-    ranges = ranges or _published(loaded.preprocessing.size)
+    given = values or _published(loaded.preprocessing.size)
+    ranges = {kind: [float(v) for v in line] for kind, line in given.items()}
     if not all(ranges.values()):
         raise OptionError("got a transformation without values; name some, or leave it out")
     work = len(inputs.crops) * sum(map(len, ranges.values()))
@@ -185,60 +173,45 @@ def measure_invariance(
     picked: list[int] = []
     found: dict[Kind, list[NDArray[np.float64]]] = {kind: [] for kind in ranges}
     for path, crop in zip(inputs.images, inputs.crops, strict=True):
-        original = _Original(extract, crop, label)
-        picked.append(original.label)
+        # each goes through the model by itself, since rounding depends on the size of a batch; so
+        # the identity gives a distance of exactly 0
+        before, scores = extract([crop])
+        picked.append(_choose_class(label, scores))
         for kind, line in ranges.items():
             columns = []
             for value in line:
-                columns.append(original.measure(transform(crop, kind, value, fill)))
+                after, scores = extract([transform(crop, kind, value, fill)])
+                moved = [float((after[k].double() - before[k].double()).norm()) for k in before]
+                columns.append(moved + ([] if scores is None else [float(scores[0, picked[-1]])]))
                 done += 1
                 if progress is not None:
                     progress(done, work, f"{kind} of {path.name}")
             found[kind].append(np.array(columns).T)
-    curves, examples, scored = {}, {}, False
+    curves, examples = {}, {}
     for kind, line in ranges.items():
         first, top, *probability = np.stack(found[kind], 1)
-        scored = bool(probability)
-        curves[kind] = Curves(line, first, top, probability[0] if scored else None)
+        curves[kind] = Curves(line, first, top, next(iter(probability), None))
         shown = line[3 * len(line) // 4]
         examples[kind] = [transform(crop, kind, shown, fill) for crop in inputs.crops]
-    names, classes = (layers[0], layers[1]), picked if scored else None
+    names, classes = (layers[0], layers[1]), None if -1 in picked else picked
     return Invariance(inputs.images, inputs.failed, names, classes, curves, examples)
 
 
-class _Original:
-    """An untransformed image, with which transformed ones are compared.
-
-    Each goes through the model by itself, since rounding depends on the size of a batch; so the
-    identity gives a distance of exactly 0.
-    """
-
-    def __init__(self, extract: FeatureExtractor, crop: Pixels, label: int | None) -> None:
-        self._extract = extract
-        self._features, probability = extract([crop])
-        classes = 0 if probability is None else probability.shape[1]
-        if label is not None and not 0 <= label < classes:
-            there = f"has classes 0 to {classes - 1}" if classes else "gives no scores of classes"
-            raise OptionError(f"got class {label} of a model that {there}; correct it")
-        best = -1 if probability is None else int(probability[0].argmax())
-        self.label = best if label is None else label
-
-    def measure(self, crop: Pixels) -> list[float]:
-        """The distance in each layer, and the probability if there is one."""
-        features, probability = self._extract([crop])
-        distances = [
-            float((vector.double() - self._features[name].double()).norm())
-            for name, vector in features.items()
-        ]
-        return distances + ([] if probability is None else [float(probability[0, self.label])])
+def _choose_class(label: int | None, scores: Tensor | None) -> int:
+    """The given class or the most probable one; -1 for a model without class scores."""
+    classes = 0 if scores is None else scores.shape[1]
+    if label is not None and not 0 <= label < classes:
+        there = f"has classes 0 to {classes - 1}" if classes else "gives no scores of classes"
+        raise OptionError(f"got class {label} of a model that {there}; correct it")
+    best = -1 if scores is None else int(scores[0].argmax())
+    return best if label is None else label
 
 
 def _published(side: int) -> dict[Kind, list[float]]:
     """The ranges of the paper's figure 5."""
     reach = max(round(60 * side / 224), 1)
-    shifts = sorted({round(reach * i / 12) for i in range(-12, 13)})
     return {
-        "translation": [float(shift) for shift in shifts],
+        "translation": sorted({round(reach * i / 12) for i in range(-12, 13)}),
         "scale": [round(1 + 0.05 * i, 2) for i in range(17)],
         "rotation": [15.0 * i for i in range(25)],
     }

@@ -51,22 +51,20 @@ class Preprocessing:
         for name in ("mean", "std"):
             values = tuple(getattr(self, name))
             if len(values) not in (1, 3) or not all(map(np.isfinite, values)):
-                raise OptionError(f"got {name}={_listed(values)}; wanted three numbers, or one")
+                raise OptionError(f"got {name}={values}; wanted three numbers, or one")
             fill(self, name, values * (3 // len(values)))
         if min(self.std) <= 0:
-            raise OptionError(f"got std={_listed(self.std)}; wanted numbers above 0")
+            raise OptionError(f"got std={self.std}; wanted numbers above 0")
         if self.range == 1 and max(map(abs, (*self.mean, *self.std))) > 10:
             raise OptionError(
-                f"got mean={_listed(self.mean)} and std={_listed(self.std)} for pixels from 0 to "
-                "1; set range=255"
+                f"got mean={self.mean} and std={self.std} for pixels from 0 to 1; set range=255"
             )
         if min(self.size, self.enlarged) < 1:
             raise OptionError(f"got size={self.size}, enlarged={self.enlarged}; wanted 1 or more")
 
     def resized(self, size: int) -> "Preprocessing":
         """The same for another size, with `enlarged` in proportion."""
-        enlarged = max(size, round(self.enlarged * size / self.size))
-        return replace(self, size=size, enlarged=enlarged)
+        return replace(self, size=size, enlarged=max(size, round(self.enlarged * size / self.size)))
 
     def crop(self, image: Pixels) -> Pixels:
         """The part of an image (H, W, 3) that the model sees, (size, size, 3) uint8, RGB."""
@@ -80,10 +78,8 @@ class Preprocessing:
         tensor(0.2000)
         """
         pixels = torch.from_numpy(np.stack(crops))
-        if self.order == "BGR":
-            pixels = pixels.flip(-1)
-        scaled = pixels.float() / (255 / self.range)
-        return ((scaled - torch.tensor(self.mean)) / torch.tensor(self.std)).permute(0, 3, 1, 2)
+        pixels = (pixels.flip(-1) if self.order == "BGR" else pixels).float() / (255 / self.range)
+        return ((pixels - torch.tensor(self.mean)) / torch.tensor(self.std)).permute(0, 3, 1, 2)
 
 
 PREPROCESSINGS = {
@@ -137,17 +133,13 @@ class LoadedModel:
     classes: tuple[str, ...] = ()  #: their names, if the weights have them
 
     def find_class(self, name: str) -> int:
-        """The number of a class given by its name or its number in digits.
-
-        Raises:
-            OptionError: an unknown name.
-        """
+        """The number of a class given by its name or in digits; an `OptionError` if unknown."""
         if name in self.classes:
             return self.classes.index(name)
         if name.isdecimal():
             return int(name)
-        known = suggest(name, self.classes)
-        hint = known if self.classes else "its classes have no names: give a number"
+        hint = "its classes have no names: give a number"
+        hint = suggest(name, self.classes) if self.classes else hint
         raise OptionError(f"got class {name!r} for {self.name}; {hint}")
 
     def class_name(self, number: int) -> str:
@@ -159,13 +151,9 @@ class LoadedModel:
     ) -> Iterator[tuple[Path, Pixels, tuple[int, int]]]:
         """Read images and crop what the model sees of them; unreadable ones are skipped.
 
-        Args:
-            images: files.
-            failed: gets the unreadable files, with the reasons.
-            progress: see `Progress`.
-
         Yields:
             The file, the crop, (size, size, 3) uint8, RGB, and the height and width of the image.
+            `failed` gets the unreadable files, with the reasons.
 
         Raises:
             ImageError: none of the images can be read.
@@ -222,24 +210,21 @@ def load_model(
     >>> load_model("objects").preprocessing.order
     'BGR'
     """
-    where = find_device(device)
-    classes: tuple[str, ...] = ()
+    where, classes = find_device(device), tuple[str, ...]()
     if torch_model is not None:
         model, own = _from_factory(torch_model)
         given = own if preprocess is None else preprocess
         chosen = find_preprocessing("imagenet" if given is None else given)
-        name = torch_model
+    elif preprocess is not None:
+        raise OptionError(
+            f"got preprocess={preprocess} for weights, whose card has the preprocessing; leave it "
+            "out, or name a model with torch_model"
+        )
     else:
-        if preprocess is not None:
-            raise OptionError(
-                f"got preprocess={preprocess} for weights, whose card has the preprocessing; leave "
-                "it out, or name a model with torch_model"
-            )
         model, chosen, classes = _from_weights(weights)
-        name = str(weights)
     if size is not None:
         chosen = chosen.resized(size)
-    return LoadedModel(model.to(where).eval(), name, chosen, where, classes)
+    return LoadedModel(model.to(where).eval(), torch_model or str(weights), chosen, where, classes)
 
 
 def _from_weights(source: str | Path) -> tuple[nn.Module, Preprocessing, tuple[str, ...]]:
@@ -251,15 +236,11 @@ def _from_weights(source: str | Path) -> tuple[nn.Module, Preprocessing, tuple[s
             "`unpool generate unit`, `mask` or `filters`"
         )
     size = card.input.get("size") or getattr(model, "size", None) or 224
-    enlarged = card.input.get("enlarged")
-    if enlarged is None and not isinstance(model, Classifier):  # segments the whole square
-        enlarged = size
+    # a segmentation network sees the whole square
+    enlarged = card.input.get("enlarged", 0 if isinstance(model, Classifier) else size)
     enlarged = max(size, enlarged) if enlarged else 0
     preprocessing = Preprocessing(size, enlarged, card.mean or MEAN_BGR, (1.0,), "BGR", 255)
     return model, preprocessing, tuple(card.class_names(model.classes))
-
-
-# ---- models from a user's code -------------------------------------------------------------------
 
 
 def _from_factory(spec: str) -> tuple[nn.Module, Preprocess | None]:
@@ -300,14 +281,13 @@ def _import(home: str, spec: str) -> Any:
     try:
         return importlib.import_module(home)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{home}.".startswith(f"{error.name}."):
-            raise OptionError(
-                f"got model {spec!r}; {home} needs {error.name}: install it"
-            ) from None
-        raise OptionError(
-            f"got model {spec!r}; there is no module {error.name!r}, neither installed nor in "
-            f"{here}: check the name, or run this in its folder"
-        ) from None
+        why = f"{home} needs {error.name}: install it"
+        if f"{home}.".startswith(f"{error.name}."):
+            why = (
+                f"there is no module {error.name!r}, neither installed nor in {here}: check the "
+                "name, or run this in its folder"
+            )
+        raise OptionError(f"got model {spec!r}; {why}") from None
     except Exception as error:
         raise OptionError(f"got model {spec!r}; {home} fails: {_place(error)}") from error
 
@@ -317,7 +297,3 @@ def _place(error: Exception) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     text = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {text} ({last.filename}, line {last.lineno}); correct it"
-
-
-def _listed(values: Sequence[float]) -> str:
-    return "(" + ", ".join(f"{v:g}" for v in values) + ")"

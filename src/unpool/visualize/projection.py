@@ -19,14 +19,8 @@ from unpool.errors import OptionError, ShapeError
 from unpool.vision.drawing import to_images
 from unpool.vision.figures import mosaic
 from unpool.vision.images import Pixels, encode_png, write_image
-from unpool.visualize.activations import (
-    ActivationRecorder,
-    Layer,
-    layer_name,
-    list_layers,
-    require_finite,
-    stage_ends,
-)
+from unpool.visualize import activations as layers
+from unpool.visualize.activations import ActivationRecorder, Layer
 from unpool.visualize.fields import Field, measure_field
 from unpool.visualize.rules import Interception, Rule, find_rule
 
@@ -48,33 +42,25 @@ class Projection:
     def images(self, color: bool = True, order: Literal["RGB", "BGR"] | None = None) -> Pixels:
         """Each signal as an image, (N, H, W, 3) uint8 RGB; zero is mid-gray.
 
-        Args:
-            color: keep the colors; otherwise their sum is shown in gray.
-            order: of the colors in `signal`; `self.order` when not given.
+        Without `color`, the sum of the colors is shown in gray. `order` replaces `self.order`.
         """
         return to_images(self.signal, color=color, order=order or self.order)
 
     def figure(self) -> Pixels:
         """The signals as images side by side, up to four in a row, (H, W, 3) uint8 RGB."""
-        shown = self.images()
-        return mosaic(shown, columns=min(len(shown), 4))
+        return mosaic(self.images(), columns=min(len(self.signal), 4))
 
     def save(self, path: str | Path) -> Path:
-        """Write the figure as PNG or JPEG.
-
-        Args:
-            path: ending in .png, .jpg or .jpeg.
-        """
+        """Write the figure as .png, .jpg or .jpeg."""
         write_image(path, self.figure())
         return Path(path)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: `layer`, and of each image its `unit`, `place` and `value`."""
-        places = None if self.places is None else self.places.tolist()
+        """Plain values: `layer`, and `units`, `places` and `values` of all images."""
         return {
             "layer": self.layer,
             "units": self.units.tolist(),
-            "places": places,
+            "places": None if self.places is None else self.places.tolist(),
             "values": self.values.tolist(),
         }
 
@@ -127,8 +113,7 @@ def project(
     Raises:
         OptionError: no such layer, unit, place or rule; a function without a rule, by name; or
             activations that are not finite.
-        ShapeError: images that the model cannot take, or numbers of units or places that do not
-            match them.
+        ShapeError: images that the model cannot take, or other numbers of units or places.
 
     Zeiler, Fergus 2014, section 2.1; Springenberg et al. 2015; Simonyan, Vedaldi, Zisserman 2014;
     Mahendran, Vedaldi 2016. The paper leaves open what its code does where windows overlap.
@@ -142,7 +127,7 @@ def project(
     """
     if start not in ("activation", "one"):
         raise OptionError(f"got start={start!r}; wanted 'activation' or 'one'")
-    wanted, layer = find_rule(rule, overlap, lrn), layer_name(model, layer)
+    wanted, layer = find_rule(rule, overlap, lrn), layers.layer_name(model, layer)
     with torch.inference_mode(False), torch.enable_grad():
         images, units, places = _matched(images, unit, place)
         recorder = ActivationRecorder(model, [layer])
@@ -151,14 +136,14 @@ def project(
             maps = recorder(root.clone())[layer]
             interception.require_rules(maps)
             above = maps.detach()
-            units, region = _select(above, units, places, layer)
+            units, region, spots = _select(above, units, places, layer)
             sent = above if start == "activation" else torch.ones_like(above)
             # of one number, since gradients of several make PyTorch load sympy
             total = (maps * sent.where(region, 0)).sum()
             (signal,) = torch.autograd.grad(total, root)
     values = above.where(region, 0).flatten(1).sum(1)
-    require_finite(f"layer {layer!r}", values, signal)
-    return Projection(signal, layer, units, _row_and_column(region, places), values)
+    layers.require_finite(f"layer {layer!r}", values, signal)
+    return Projection(signal, layer, units, spots, values)
 
 
 def _matched(
@@ -190,15 +175,13 @@ def _matched(
         places = place.detach().reshape(-1, *place.shape[-2:])
     else:
         places = _integers(place, "place").reshape(-1, 2)
-    counts = {
-        "images": len(images),
-        "units": 1 if units is None else len(units),
-        "places": 1 if isinstance(places, str) else len(places),
-    }
-    count = max(counts.values()) if len(images) else 0
-    if any(n not in (1, count) for n in counts.values()):
-        listed = ", ".join(f"{n} {what}" for what, n in counts.items())
-        raise ShapeError(f"got {listed}; wanted one for each image, or one for all")
+    n, u = len(images), 1 if units is None else len(units)
+    p = 1 if isinstance(places, str) else len(places)
+    count = max(n, u, p) if n else 0
+    if not {n, u, p} <= {1, count}:
+        raise ShapeError(
+            f"got {n} images, {u} units, {p} places; wanted one for each image, or one for all"
+        )
     return images.expand(count, *images.shape[1:]), units, places
 
 
@@ -211,8 +194,11 @@ def _integers(value: int | Sequence[int] | Tensor, name: str) -> Tensor:
 
 def _select(
     maps: Tensor, units: Tensor | None, places: str | Tensor, layer: str
-) -> tuple[Tensor, Tensor]:
-    """The unit of each image, and the activations that are sent down, as a mask of the maps."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The unit of each image, a mask of the activations that are sent down, and their places.
+
+    The places are (N, 2), row and column; None for regions and for layers without maps.
+    """
     count, channels, *sides = maps.shape
     flat = maps.reshape(count, channels, math.prod(sides))
     if units is None:
@@ -224,19 +210,21 @@ def _select(
             f"got unit {int(wrong[0])} of layer {layer!r}, which has {channels}; wanted 0 to "
             f"{channels - 1}"
         )
-    image = torch.arange(count, device=maps.device)
+    image, whole = torch.arange(count, device=maps.device), False
     region = torch.zeros_like(flat, dtype=torch.bool)
-    if isinstance(places, Tensor):
-        _require_fit(places, sides, layer)
-    if isinstance(places, Tensor) and places.dtype == torch.bool:
-        region[image, units] = places.to(maps.device).flatten(1)
-    elif isinstance(places, Tensor):
-        region[image, units, (places[:, 0] * sides[1] + places[:, 1]).to(maps.device)] = True
-    elif places == "all":
-        region[image, units] = True
-    else:
+    if places == "max":
         region[image, units, flat[image, units].argmax(1)] = True
-    return units, region.view(maps.shape)
+    elif isinstance(places, str):
+        region[image, units] = whole = True
+    else:
+        _require_fit(places, sides, layer)
+        places = places.to(maps.device)
+        if whole := places.dtype == torch.bool:
+            region[image, units] = places.flatten(1)
+        else:
+            region[image, units, places[:, 0] * sides[1] + places[:, 1]] = True
+    region = region.view(maps.shape)
+    return units, region, None if whole or len(sides) != 2 else region.nonzero()[:, 2:]
 
 
 def _require_fit(places: Tensor, sides: list[int], layer: str) -> None:
@@ -259,17 +247,6 @@ def _require_fit(places: Tensor, sides: list[int], layer: str) -> None:
                 f"got place ({row}, {column}) in layer {layer!r}, whose maps are {tuple(sides)}; "
                 f"wanted (0, 0) to ({sides[0] - 1}, {sides[1] - 1})"
             )
-
-
-def _row_and_column(region: Tensor, places: str | Tensor) -> Tensor | None:
-    """The place in each image, (N, 2), unless a region was asked for."""
-    whole = places.dtype == torch.bool if isinstance(places, Tensor) else places == "all"
-    if region.dim() != 4 or whole:
-        return None
-    return region.nonzero()[:, 2:]
-
-
-# ---- several layers ------------------------------------------------------------------------------
 
 
 class LayerUnits(NamedTuple):
@@ -303,8 +280,8 @@ def choose_units(
             (N, C); a function without a rule.
         ShapeError: the model cannot be run on images of this size.
     """
-    known = {layer.name: layer for layer in list_layers(model, trial)}
-    names = list(dict.fromkeys(names)) or stage_ends(list(known.values()))
+    known = {layer.name: layer for layer in layers.list_layers(model, trial)}
+    names = list(dict.fromkeys(names)) or layers.stage_ends(list(known.values()))
     if not names:
         raise OptionError(
             "got no layers, and the model has no stages whose last layer could be used; name some: "

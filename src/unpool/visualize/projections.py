@@ -48,38 +48,30 @@ class _Writer(ABC):
             x1, y1 in the square, the receptive field) and `file`.
 
         Raises:
-            OptionError: a class that is predicted nowhere in this image, or values that are
-                not finite.
+            OptionError: a class that is predicted nowhere here, or values that are not finite.
         """
         crop = self.loaded.preprocessing.crop(image)
-        shown = []
+        source, shown = _named(stem, "input.png"), []
+        # all are computed before the first is written
         for ending, projection, facts in [*self._project(self.loaded.prepare([crop]))]:
             write_image(file := _named(stem, ending), projection)
             shown.append({**facts, "file": str(file)})
-        write_image(source := _named(stem, "input.png"), crop)
-        record = {
-            "model": self.loaded.name,
-            "options": self._options,
-            "input": str(source),
-            "projections": shown,
-        }
-        write_json(_named(stem, "json"), record)
-        return record
+        write_image(source, crop)
+        record = {"model": self.loaded.name, "options": self._options, "input": str(source)}
+        write_json(_named(stem, "json"), record | {"projections": shown})
+        return record | {"projections": shown}
 
 
 class ProjectionWriter(_Writer):
     """Projects some units of some layers of a model, image by image.
 
     Args:
-        loaded: the model with its preprocessing.
         layers: names from `list_layers`; the last of each stage when not given.
         units: of every layer; the strongest of each image when not given.
-        color: show projections in color.
         options: `place`, `rule`, `start`, `overlap`, `lrn` and `activations` of `project`.
 
     Raises:
-        OptionError: no such layer, unit or place, or a function without a rule.
-        ShapeError: the model takes no images of this size.
+        OptionError, ShapeError: as `choose_units`.
     """
 
     def __init__(
@@ -95,27 +87,20 @@ class ProjectionWriter(_Writer):
         self._layers = choose_units(loaded.model, trial, layers, units, lambda _: [], **options)
 
     def _endings(self) -> list[str]:
-        endings = []
-        for layer, _, units in self._layers:
-            named: list[int | None] = [*units] or [None]
-            endings += [_ending(layer.name, unit) for unit in named]
-        return endings
+        named = [(layer.name, (*units,) or (None,)) for layer, _, units in self._layers]
+        return [_ending(layer, unit) for layer, units in named for unit in units]
 
     def _project(self, images: Tensor) -> Iterator[tuple[str, Pixels, dict[str, Any]]]:
-        model, order = self.loaded.model, self.loaded.preprocessing.order
         for layer, field, chosen in self._layers:
-            found = project(model, images, layer.name, chosen or None, **self._options)
-            shown = found.images(self.color, order)
-            for i, (unit, value) in enumerate(zip(found.units.tolist(), found.values, strict=True)):
+            units = chosen or None
+            found = project(self.loaded.model, images, layer.name, units, **self._options)
+            shown = found.images(self.color, self.loaded.preprocessing.order)
+            for i, unit in enumerate(found.units.tolist()):
                 place = None if found.places is None else found.places[i].tolist()
-                facts = {
-                    "layer": layer.name,
-                    "unit": unit,
-                    "place": place,
-                    "value": float(value),
-                    "box": None if place is None else list(field.box(*place)),
-                }
-                yield _ending(layer.name, unit if chosen else None), shown[i], facts
+                box = None if place is None else list(field.box(*place))
+                facts = {"place": place, "value": float(found.values[i]), "box": box}
+                ending = _ending(layer.name, unit if chosen else None)
+                yield ending, shown[i], {"layer": layer.name, "unit": unit, **facts}
 
 
 class ScoreWriter(_Writer):
@@ -127,7 +112,6 @@ class ScoreWriter(_Writer):
     Args:
         loaded: a segmentation network with its preprocessing.
         classes: by number; all that are predicted in an image but background when not given.
-        color: show projections in color.
         options: `rule`, `start`, `overlap`, `lrn` and `activations` of `project`.
 
     Raises:
@@ -139,8 +123,7 @@ class ScoreWriter(_Writer):
         self, loaded: LoadedModel, classes: Sequence[int] = (), color: bool = True, **options: Any
     ) -> None:
         super().__init__(loaded, color, options)
-        self._classes = list(dict.fromkeys(classes))
-        trial = loaded.trial_image()
+        self._classes, trial = list(dict.fromkeys(classes)), loaded.trial_image()
         self._count = score_maps(loaded.model, trial).shape[1]
         ends = [min(classes), max(classes)] if classes else 0
         project(score_layer(loaded.model), trial, SCORE, ends, **options)  # refuses bad options now
@@ -152,17 +135,11 @@ class ScoreWriter(_Writer):
         loaded, wanted = self.loaded, self._classes or None
         found = project_scores(loaded.model, images, wanted, names=loaded.classes, **self._options)
         shown = found.images(self.color, loaded.preprocessing.order)
-        for i, (unit, value) in enumerate(zip(found.units.tolist(), found.values, strict=True)):
-            facts = {
-                "layer": SCORE,
-                "unit": unit,
-                "class": loaded.class_name(unit),
-                "fraction": float(found.regions[i].float().mean()),
-                "place": None,
-                "value": float(value),
-                "box": None,
-            }
-            yield self._ending(unit), shown[i], facts
+        for i, unit in enumerate(found.units.tolist()):
+            fraction = float(found.regions[i].float().mean())
+            about = {"class": loaded.class_name(unit), "fraction": fraction}
+            facts = {"place": None, "value": float(found.values[i]), "box": None}
+            yield self._ending(unit), shown[i], {"layer": SCORE, "unit": unit, **about, **facts}
 
     def _ending(self, number: int) -> str:
         return f"{SCORE}.{quote(self.loaded.class_name(number), safe='')}.png"

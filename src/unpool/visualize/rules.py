@@ -17,17 +17,9 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 from unpool.errors import OptionError
+from unpool.visualize import functions
 from unpool.visualize.backward import Pool, Rectify, pooled, rectified
-from unpool.visualize.functions import (
-    HIDDEN,
-    KNOWN,
-    SMOOTH,
-    UNLIKE,
-    WEIGHTED,
-    Call,
-    Replacement,
-    signals,
-)
+from unpool.visualize.functions import UNLIKE, WEIGHTED, Call, Replacement, signals
 
 OVERLAPS = ("sum", "overwrite", "center")
 """Where the signal of a max pooling goes, and what happens where windows overlap.
@@ -115,22 +107,21 @@ class Interception(Replacement):
             gate keeps its value.
 
     Raises:
-        OptionError: an unknown treatment; and, within the context, a function without a rule, by
-            name.
+        OptionError: an unknown treatment; within the context, a function without a rule, by name.
     """
 
     def __init__(self, rule: Rule, activations: str | Mapping[str, str] | None = None) -> None:
         super().__init__()
-        activations = activations or {}
-        meant = [activations] if isinstance(activations, str) else activations.values()
-        if not set(meant) <= set(dict(_WAYS)):
+        every = activations if isinstance(activations, str) and activations else None
+        named = {} if isinstance(activations, str) else dict(activations or {})
+        if not {*named.values(), every or "relu"} <= set(dict(_WAYS)):
             raise OptionError(
                 f"got activations={activations!r}; name 'relu', 'gradient' or 'constant' for each, "
                 "for example activations={'silu': 'relu'}"
             )
-        self.rule, self.activations = rule, activations
+        self.rule, self._every, self._named = rule, every, named
         self._plain = rule.mask and not rule.rectify  # the plain derivative
-        self._seen = KNOWN if isinstance(activations, str) else KNOWN | activations.keys()
+        self._seen = functions.KNOWN | named.keys()
         self._known: set[Any] = set()  # autograd nodes whose derivative was asked for
 
     def replace(self, call: Call) -> Any:
@@ -149,13 +140,10 @@ class Interception(Replacement):
         return self._activate(call, signal)
 
     def require_rules(self, maps: Tensor) -> None:
-        """Refuse maps that depend on a nonlinear function without a rule.
+        """Refuse maps, computed within the interception, that depend on functions without a rule.
 
-        The last guard: it walks the autograd graph, and finds functions hidden inside compiled or
-        hand-written ones.
-
-        Args:
-            maps: the start of the signal, computed within the interception.
+        The last guard: it walks the autograd graph, and finds nonlinear functions hidden inside
+        compiled or hand-written ones.
 
         Raises:
             OptionError: naming the function, or saying that the maps have no gradient.
@@ -170,18 +158,13 @@ class Interception(Replacement):
             if isinstance(node, BackwardCFunction):
                 hidden = type(node)._forward_cls not in (Rectify, Pool)  # type: ignore[attr-defined]
             else:
-                hidden = name.lower() in HIDDEN or name.startswith("ScaledDotProduct")
-            if hidden and self._meant(name) != "gradient":
+                hidden = name.lower() in functions.HIDDEN or name.startswith("ScaledDotProduct")
+            if hidden and self._named.get(name, self._every) != "gradient":
                 raise OptionError(
                     f"{name} is computed out of sight (in a compiled, scripted or hand-written "
                     "function), and has no rule; call the torch function itself, or pass "
                     f"activations={{{name!r}: 'gradient'}} for its derivative"
                 )
-
-    def _meant(self, name: str) -> str | None:
-        if isinstance(self.activations, str):
-            return self.activations
-        return self.activations.get(name)
 
     def _pool(self, call: Call) -> Any:
         if self.rule.overlap == "sum":  # the derivative
@@ -196,14 +179,14 @@ class Interception(Replacement):
             return rectified(signal, call.of(signal), self.rule.mask, self.rule.rectify, top)
         if call.selects():  # the derivative goes to the larger map, as in pooling
             return call.value()
-        meant = "gradient" if name in SMOOTH else self._meant(name)
+        asked = self._named.get(name, self._every)
+        meant = "gradient" if name in functions.SMOOTH else asked
         if meant == "relu" and name not in UNLIKE:
             return rectified(signal, call.of(signal), self.rule.mask, self.rule.rectify)
         if meant == "constant":
             return _detached(call.value())
         if meant == "gradient":
-            above = {t.grad_fn for t in signals(call.tensors())}
-            y = call.value()
+            above, y = {t.grad_fn for t in signals(call.tensors())}, call.value()
             given = signals(y if isinstance(y, tuple) else [y])
             self._known.update(_below([t.grad_fn for t in given], above))
             return y
@@ -225,14 +208,13 @@ def _detached(value: Any) -> Any:
 
 def _excite(call: Call) -> Any:
     """The value with all weights, the backward pass with the positive ones."""
-    value = call.value().detach()
-    args, kwargs = call.args, call.kwargs
-    if len(args) > 1:
-        args = (args[0], args[1].clamp(min=0), *args[2:])
+    if len(call.args) > 1:
+        x, weight, *others = call.args
+        down = call.function(x, weight.clamp(min=0), *others, **call.kwargs)
     else:
-        kwargs = {**kwargs, "weight": kwargs["weight"].clamp(min=0)}
-    down = call.function(*args, **kwargs)
-    return value + (down - down.detach())  # adds zero, and the gradient of `down`
+        weight = call.kwargs["weight"].clamp(min=0)
+        down = call.function(*call.args, **{**call.kwargs, "weight": weight})
+    return call.value().detach() + (down - down.detach())  # adds zero, and the gradient of `down`
 
 
 def _below(nodes: list[Any], stop: set[Any]) -> Iterator[Any]:

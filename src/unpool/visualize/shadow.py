@@ -18,10 +18,7 @@ def shadow_copy(model: nn.Module) -> nn.Module:
     """Copy the modules of a model, in evaluation mode and without `torch.compile`.
 
     Weights share their memory with the model's but need no gradient, so that autograd saves no
-    maps for them; buffers are copied.
-
-    Args:
-        model: any module; it is not changed.
+    maps for them; buffers are copied. The model is not changed.
 
     Raises:
         OptionError: the model, or a part of it, is TorchScript.

@@ -37,24 +37,20 @@ def top_activations(
     """Find the strongest activations of each unit, in one pass over the images for all layers.
 
     For each image, the maximum of a feature map counts. The model runs no further than the deepest
-    layer, and feature maps are not kept: memory grows with the number of units, not of images.
+    layer, and feature maps are not kept: memory grows with the number of units, not of images. The
+    results are in the order in which the layers run.
 
     Args:
-        model: any module; it is not changed, and runs in evaluation mode.
         batches: preprocessed images, (N, C, H, W) each; or the tuples of a data loader, of which
             the first item is taken. Sizes may differ from batch to batch.
         layers: names from `list_layers`; their outputs are (N, C, h, w) or (N, C).
         count: K, activations kept of each unit; fewer if there are fewer images.
         progress: called with the number of images done.
 
-    Returns:
-        Results by layer, in the order in which the layers run.
-
     Raises:
         OptionError: no such layer, another output, a count below 1, no images, or activations that
             are not finite.
-        ShapeError: images that the model cannot take, or batches that differ in the number of
-            units.
+        ShapeError: images that the model cannot take, or batches with other numbers of units.
 
     Zeiler, Fergus 2014, section 4 and figure 2: the top 9 activations over the validation set.
 
@@ -66,8 +62,7 @@ def top_activations(
     """
     if count < 1:
         raise OptionError(f"got count={count}; wanted 1 or more")
-    recorder, seen = ActivationRecorder(model, layers), 0
-    kept: dict[str, _Strongest] = {}
+    recorder, seen, kept = ActivationRecorder(model, layers), 0, dict[str, _Strongest]()
 
     def visit(layer: str, maps: Tensor) -> None:
         kept.setdefault(layer, _Strongest(layer, count)).update(maps, seen)
@@ -138,12 +133,11 @@ class _Strongest:
 
     def _merge(self, values: Tensor, images: Tensor, places: Tensor) -> None:
         """Keep the strongest of the old and the new; the stable sort puts old ones first."""
-        values = torch.cat([self._values, values], 1)
-        self._values, order = values.sort(dim=1, descending=True, stable=True)
-        self._values, order = self._values[:, : self.count], order[:, : self.count]
+        both = torch.cat([self._values, values], 1).sort(dim=1, descending=True, stable=True)
+        self._values, order = (t[:, : self.count] for t in both)
         self._images = torch.cat([self._images, images], 1).gather(1, order)
-        both = torch.cat([self._places, places], 1)
-        self._places = both.gather(1, order[:, :, None].expand(-1, -1, 2))
+        spots = torch.cat([self._places, places], 1)
+        self._places = spots.gather(1, order[:, :, None].expand(-1, -1, 2))
 
     def result(self) -> TopActivations:
         """The result, on the CPU."""

@@ -151,7 +151,7 @@ def test_reached_are_the_windows_that_see_a_value(line, start, length):
         reached = [
             i
             for i in range(first, last)
-            if start < i * line.stride - line.pad + line.span
+            if start < i * line.stride - line.pad + line.needed(1)
             and i * line.stride - line.pad < start + length
         ]
         assert reached == list(range(first, last)) == seen

@@ -18,12 +18,12 @@ from unpool.cli.visualize.options import (
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
-    from unpool.visualize.checkpoints import Checkpoint
+    from unpool.visualize.evolution import Checkpoint
 
 
 def _checkpoints(options: dict[str, Any]) -> "list[Checkpoint]":
     """The checkpoints; the options that say how to load them are removed."""
-    from unpool.visualize.checkpoints import checkpoints_of_run, named_checkpoints
+    from unpool.visualize.evolution import checkpoints_of_run, named_checkpoints
 
     run, paths = options.pop("run", None), options.pop("paths")
     given = pop_given(options, "weights", "torch_model", "preprocess", "size", "device")

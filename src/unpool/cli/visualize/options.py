@@ -18,7 +18,7 @@ from unpool.errors import OptionError
 if TYPE_CHECKING:
     from unpool import Progress
     from unpool.vision.sources import Source
-    from unpool.visualize.checkpoints import Checkpoint
+    from unpool.visualize.evolution import Checkpoint
     from unpool.visualize.preprocessing import LoadedModel
 
 
@@ -223,7 +223,7 @@ def pop_given(options: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def _checkpoints(options: dict[str, Any]) -> "list[Checkpoint]":
     """The model that the options of `MODEL` name; they are removed."""
-    from unpool.visualize.checkpoints import Checkpoint
+    from unpool.visualize.evolution import Checkpoint
     from unpool.visualize.preprocessing import load_model
 
     given = pop_given(options, "weights", "torch_model", "preprocess", "size", "device")

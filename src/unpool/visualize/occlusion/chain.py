@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError
-from unpool.visualize.activations import run_model
+from unpool.visualize.activations import count_call, run_model
 from unpool.visualize.shadow import shadow_copy
 
 
@@ -53,8 +53,7 @@ class _Trace:
         self.last = x
 
     def leave(self, name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
-        self.calls[name] += 1
-        called = name if self.calls[name] == 1 else f"{name}:{self.calls[name]}"
+        called = count_call(self.calls, name)
         if next(layer.children(), None) is not None:
             if name and self.links and output is self.last:
                 link = self.links[-1]
@@ -69,19 +68,12 @@ class _Trace:
 def trace_chain(model: nn.Module, images: Tensor) -> list[Link]:
     """The layers of a model that is a chain, in the order in which they run.
 
-    Layers are modules without children. Anything that a model computes outside of its modules
-    breaks the chain, except for flattening.
-
-    Args:
-        model: any module; it is not changed, and runs in evaluation mode.
-        images: (N, C, H, W), as the model takes them.
-
-    Returns:
-        The layers, of a shadow that shares its weights with the model.
+    They are modules without children, of a shadow copy of the model. Anything that the model
+    computes outside of its modules breaks the chain, except for flattening.
 
     Raises:
         OptionError: it is not a chain; the message says where it breaks.
-        ShapeError: the model cannot be run on such images.
+        ShapeError: the model cannot be run on such images, (N, C, H, W).
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)))
     >>> for link in trace_chain(model, torch.zeros(1, 3, 8, 8)):

@@ -33,23 +33,18 @@ class Line(NamedTuple):
     dilation: int
     outputs: int  #: number of output values
 
-    @property
-    def span(self) -> int:
-        """The extent of one window, from its first value to its last."""
-        return self.dilation * (self.kernel - 1) + 1
-
     def reached(self, start: int, stop: int) -> tuple[int, int]:
         """The range of outputs whose windows cover any of the inputs start..stop.
 
         >>> Line(3, 2, 0, 1, 5).reached(2, 5)
         (0, 3)
         """
-        first = -((self.span - 1 - start - self.pad) // self.stride)
+        first = -((self.needed(1) - 1 - start - self.pad) // self.stride)
         return max(first, 0), min((stop - 1 + self.pad) // self.stride + 1, self.outputs)
 
     def needed(self, count: int) -> int:
         """The number of inputs that `count` adjacent windows cover."""
-        return (count - 1) * self.stride + self.span
+        return (count - 1) * self.stride + self.dilation * (self.kernel - 1) + 1
 
 
 class _Windows(NamedTuple):
@@ -161,8 +156,6 @@ class Incremental:
             shown = [self._baseline[:, y : y + height, x : x + width] for _, y, x in items]
             yield _Patches(torch.stack(shown), [i[0] for i in items], [i[1:] for i in items])
 
-    # ---- the total of a unit ---------------------------------------------------------------------
-
     def _watch(self, number: int, maps: Tensor) -> None:
         if number == self._watched:
             self._plain = maps[0, self._unit].clone()
@@ -178,7 +171,6 @@ class Incremental:
 
 
 def _number(links: Sequence[Link], layer: str) -> int:
-    """The number of a layer in the chain."""
     for number, link in enumerate(links):
         if layer in (link.name, *link.aliases):
             return number
@@ -187,9 +179,6 @@ def _number(links: Sequence[Link], layer: str) -> int:
 
 def _sums(maps: Tensor) -> Tensor:
     return maps.flatten(1).sum(1, dtype=torch.float64) if maps.dim() > 1 else maps.double()
-
-
-# ---- one layer -----------------------------------------------------------------------------------
 
 
 def _through(step: _Windows, groups: Sequence[_Patches]) -> Iterator[_Patches]:
@@ -207,12 +196,12 @@ def _through(step: _Windows, groups: Sequence[_Patches]) -> Iterator[_Patches]:
                 by_size[bottom - top, right - left].append((patch, member, (top, left), spot))
     for (height, width), items in by_size.items():
         high, wide = down.needed(height), across.needed(width)
-        shape = len(items), step.padded.shape[0], high, wide
-        kind, where = step.padded.dtype, step.padded.device
+        whole, shape = step.padded, (len(items), len(step.padded), high, wide)
+        where, kind = whole.device, whole.dtype
         seen = torch.empty(shape, dtype=kind, device=where, memory_format=torch.channels_last)
         for covered, (patch, _, (top, left), spot) in zip(seen, items, strict=True):
             y, x = top * down.stride, left * across.stride
-            covered.copy_(step.padded[:, y : y + high, x : x + wide])
+            covered.copy_(whole[:, y : y + high, x : x + wide])
             _paste(covered, patch, *spot)
         yield _Patches(step.run(seen), [item[1] for item in items], [item[2] for item in items])
 
@@ -242,9 +231,8 @@ def _step(layer: nn.Module, x: Tensor) -> Step | None:
     """
     if x.dim() != 4 or layer._forward_hooks or layer._forward_pre_hooks:
         return None
-    if type(layer) in _POINTWISE:
-        return layer, layer(x)
-    if type(layer) is nn.BatchNorm2d and layer.running_var is not None:
+    statistics = type(layer) is nn.BatchNorm2d and layer.running_var is not None
+    if type(layer) in _POINTWISE or statistics:
         return layer, layer(x)
     if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
         return _convolution(layer, x)

@@ -13,25 +13,13 @@ from torch import Tensor, nn
 
 from unpool import Progress
 from unpool.errors import OptionError, ShapeError
-from unpool.visualize.activations import (
-    SCORE,
-    ActivationRecorder,
-    is_probability,
-    require_finite,
-    score_layer,
-)
+from unpool.visualize import activations as layers
+from unpool.visualize.activations import SCORE, ActivationRecorder
+from unpool.visualize.occlusion import window as occluder
 from unpool.visualize.occlusion.chain import trace_chain
 from unpool.visualize.occlusion.incremental import Incremental
 from unpool.visualize.occlusion.result import Occlusion
-from unpool.visualize.occlusion.window import (
-    Baseline,
-    Box,
-    Sides,
-    Windows,
-    baseline_image,
-    occluded,
-    occluder_windows,
-)
+from unpool.visualize.occlusion.window import Baseline, Box, Sides, Windows
 from unpool.visualize.projection import project
 from unpool.visualize.rules import Interception, Rule, find_rule
 
@@ -57,8 +45,8 @@ def occlude(
     """Slide an occluder over an image, and run a classifier at every position.
 
     Args:
-        model: any module that gives class scores (N, K), or several tensors of which these are the
-            first; it is not changed, and runs in evaluation mode.
+        model: any module that gives class scores (N, K), alone or as the first of several tensors;
+            it is not changed, and runs in evaluation mode.
         image: (1, C, H, W), as the model takes it.
         target: the class whose value is mapped; the most probable one when not given.
         layer: a layer with feature maps, from `list_layers`. The map with the largest total
@@ -73,9 +61,9 @@ def occlude(
             for chains of layers (VGG, AlexNet, ZFNet ...); "naive" runs the model at every
             position; "auto" is incremental for chains and naive for others, as the result records.
         batch: positions at a time, of "naive".
-        rule: of the projection, as `activations`, see `project`. If the rule does not cover a
-            function of the model, there is no projection, and the result gives the reason.
-        progress: see `Progress`.
+        rule: of the projection, see `project`. If it does not cover a function of the model, there
+            is no projection, and the result gives the reason.
+        activations: likewise.
 
     Raises:
         OptionError: no such class, layer or rule, a window or stride that does not fit, scores
@@ -98,8 +86,8 @@ def occlude(
     if batch < 1:
         raise OptionError(f"got batch={batch}; wanted 1 or more")
     Interception(find_rule(rule), activations)  # refuses wrong options before any work
-    gray = baseline_image(baseline, image)
-    windows = occluder_windows((image.shape[2], image.shape[3]), window, stride)
+    gray = occluder.baseline_image(baseline, image)
+    windows = occluder.occluder_windows((image.shape[2], image.shape[3]), window, stride)
     watched, total = None, None
     if layer is not None:
         unit, total = _strongest(model, image, layer)
@@ -118,14 +106,9 @@ def occlude(
 
 
 class Naive:
-    """Runs a model on an image with an occluder at many positions.
+    """Runs any model on an image with an occluder at many positions, `batch` at a time.
 
-    Args:
-        model: any module.
-        image: (1, C, H, W).
-        baseline: the values of the occluder, (C, H, W).
-        watched: a layer, and a unit of it whose total activation is wanted.
-        batch: positions at a time.
+    The other arguments are those of `Incremental`.
     """
 
     def __init__(
@@ -137,20 +120,18 @@ class Naive:
         batch: int = 8,
     ) -> None:
         self._image, self._baseline, self._batch = image, baseline, batch
-        layers = [SCORE] if watched is None else [SCORE, f"{SCORE}.{watched[0]}"]
+        names = [SCORE] if watched is None else [SCORE, f"{SCORE}.{watched[0]}"]
         self._unit = 0 if watched is None else watched[1]
-        self._recorder = ActivationRecorder(score_layer(model), layers)
+        self._recorder = ActivationRecorder(layers.score_layer(model), names)
         with torch.inference_mode():
             self.output = self._run(image.clone())[0]  #: for the unoccluded image
 
     @torch.inference_mode()
     def __call__(self, boxes: Sequence[Box]) -> tuple[Tensor, Tensor | None]:
         """The outputs (P, K) for occluders at some boxes, and the totals (P,) float64 or None."""
-        found = [
-            self._run(occluded(self._image, self._baseline, boxes[start : start + self._batch]))
-            for start in range(0, len(boxes), self._batch)
-        ]
-        outputs, totals = zip(*found, strict=True)
+        parts = (boxes[i : i + self._batch] for i in range(0, len(boxes), self._batch))
+        hidden = (occluder.occluded(self._image, self._baseline, part) for part in parts)
+        outputs, totals = zip(*map(self._run, hidden), strict=True)
         return torch.cat(outputs), None if totals[0] is None else torch.cat(totals)
 
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -192,7 +173,6 @@ def _slide(
     value: str,
     progress: Progress | None,
 ) -> Occlusion:
-    """The maps of the class, and the totals of the feature map that is watched."""
     scores = engine.output
     if scores.dim() != 2:
         raise ShapeError(
@@ -203,26 +183,21 @@ def _slide(
     target = label if target is None else target
     if not 0 <= target < scores.shape[1]:
         raise OptionError(f"got class {target}; the model has 0 to {scores.shape[1] - 1}")
-    soften = value == "probability" and not is_probability(scores)
+    soften = value == "probability" and not layers.is_probability(scores)
+    before = float((scores.softmax(1) if soften else scores)[0, target])
     boxes, values, labels, totals = windows.boxes(), [], [], []
     for start in range(0, len(boxes), _PART):
         outputs, total = engine(boxes[start : start + _PART])
         values.append((outputs.softmax(1) if soften else outputs)[:, target].cpu())
         labels.append(outputs.argmax(1).cpu())
         totals += [] if total is None else [total.cpu()]
-        require_finite("the model", scores, outputs, *totals[-1:])
+        layers.require_finite("the model", scores, outputs, *totals[-1:])
         if progress is not None:
             progress(min(start + _PART, len(boxes)), len(boxes), "occluding")
-    before = (scores.softmax(1) if soften else scores)[0, target]
-    return Occlusion(
-        windows,
-        target,
-        float(before),
-        torch.cat(values).view(windows.shape),
-        label,
-        torch.cat(labels).view(windows.shape),
-        totals=torch.cat(totals).view(windows.shape) if totals else None,
-    )
+    shape = windows.shape
+    mapped, kinds = torch.cat(values).view(shape), torch.cat(labels).view(shape)
+    summed = torch.cat(totals).view(shape) if totals else None
+    return Occlusion(windows, target, before, mapped, label, kinds, totals=summed)
 
 
 def _strongest(model: nn.Module, image: Tensor, layer: str) -> tuple[int, float]:
@@ -235,6 +210,6 @@ def _strongest(model: nn.Module, image: Tensor, layer: str) -> tuple[int, float]
             "choose another of list_layers"
         )
     sums = maps.sum((0, 2, 3), dtype=torch.float64)
-    require_finite("the model", sums)
+    layers.require_finite("the model", sums)
     unit = int(sums.argmax())
     return unit, float(sums[unit])

@@ -81,15 +81,14 @@ class Occlusion:
     ) -> list[Tile]:
         """The panels of the paper's figure 7: images with captions.
 
+        These are the image with the outline of an occluder; if a layer was named, the activity of
+        its strongest map and the projection of that; the value of the class; the most probable
+        class, and its legend.
+
         Args:
             image: the image that was occluded, (H, W, 3) uint8, RGB.
             names: of the classes; classes without a name are shown by number.
             order: of the network's color channels.
-
-        Returns:
-            The image with the outline of an occluder; if a layer was named, the activity of its
-            strongest map and, where there is one, its projection; the value of the class; the most
-            probable class, and its legend.
         """
         found = [outline_panel(image, self.windows)]
         if self.totals is not None:
@@ -107,11 +106,7 @@ class Occlusion:
         names: Sequence[str] = (),
         order: Literal["RGB", "BGR"] = "RGB",
     ) -> list[Path]:
-        """Write STEM.png, the figure, and STEM.json, all results; see `panels` for the arguments.
-
-        Returns:
-            Both paths.
-        """
+        """Write STEM.png, the `panels`, and STEM.json, all results; gives both paths."""
         return write_figure(stem, sheet(self.panels(image, names, order)), self.to_dict())
 
 
@@ -147,9 +142,7 @@ class RegionOcclusion:
     def panels(self, image: Pixels, names: Sequence[str] = ()) -> list[Tile]:
         """The image with the outline of an occluder, its labels, and the IoU at every position.
 
-        Args:
-            image: the image that was occluded, (H, W, 3) uint8, RGB.
-            names: of the classes, by their numbers.
+        The arguments are those of `Occlusion.panels`.
         """
         first = outline_panel(image, self.windows)
         classes = np.union1d([0], self.labels)  # ranks, since an overlay has numbers below 256
@@ -160,22 +153,14 @@ class RegionOcclusion:
         return [first, (labeled, "labels"), heat_panel(self.iou, self.windows, caption)]
 
     def save(self, stem: str | Path, image: Pixels, names: Sequence[str] = ()) -> list[Path]:
-        """Write STEM.png, the figure, and STEM.json, all results; give both paths."""
+        """Write STEM.png, the `panels`, and STEM.json, all results; gives both paths."""
         return write_figure(stem, sheet(self.panels(image, names)), self.to_dict())
 
 
-# ---- panels --------------------------------------------------------------------------------------
-
-
 def heat_panel(values: Tensor, windows: Windows, caption: str) -> Tile:
-    """Show a value for every position, dark where it is low, with its range in the caption.
+    """Show values (rows, columns) of positions, dark where low, with their range in the caption.
 
-    Each pixel has the value of the position with the nearest center; gray where there is none.
-
-    Args:
-        values: (rows, columns).
-        windows: the positions.
-        caption: the name of the values.
+    Each pixel has the value of the position with the nearest center; NaN is gray.
 
     >>> windows = Windows((4, 6), (2, 2), (2, 2))
     >>> shown, caption = heat_panel(Tensor([[0, 1, 2], [3, 4, 5]]), windows, "sum")
@@ -190,18 +175,11 @@ def heat_panel(values: Tensor, windows: Windows, caption: str) -> Tile:
 
 
 def kind_panels(labels: Tensor, windows: Windows, names: Sequence[str]) -> list[Tile]:
-    """Show a class for every position, and a legend of the classes, the most frequent first.
-
-    Args:
-        labels: (rows, columns), class numbers.
-        windows: the positions.
-        names: by class number.
-    """
+    """Show classes (rows, columns) of positions, and a legend, the most frequent first."""
     found = np.asarray(labels)
     kinds, where, counts = np.unique(found, return_inverse=True, return_counts=True)
-    ranks = np.empty(len(kinds), np.int64)
-    ranks[order := np.argsort(-counts, kind="stable")] = np.arange(len(kinds))
-    own = len(_KINDS) - 1  # classes with a color of their own
+    order = np.argsort(-counts, kind="stable")
+    ranks, own = np.argsort(order), len(_KINDS) - 1  # classes with a color of their own
     shown = _KINDS[np.minimum(ranks[where.reshape(found.shape)], own)]
     titles = [
         f"{_class_name(names, k)}, {counts[i] / found.size:.0%}"

@@ -12,15 +12,9 @@ from unpool import Progress
 from unpool.errors import OptionError, ShapeError
 from unpool.vision.images import Labels, Pixels
 from unpool.visualize.activations import SCORE, ActivationRecorder, score_layer
+from unpool.visualize.occlusion import window as occluder
 from unpool.visualize.occlusion.result import RegionOcclusion
-from unpool.visualize.occlusion.window import (
-    Baseline,
-    Box,
-    Sides,
-    baseline_image,
-    occluded,
-    occluder_windows,
-)
+from unpool.visualize.occlusion.window import Baseline, Box, Sides
 
 if TYPE_CHECKING:
     from unpool.segment.segmenter import Segmenter
@@ -46,14 +40,11 @@ def occlude_region(
         model: gives scores (N, K, H, W) for images (N, C, H, W); or a `Segmenter`, which
             segments each occluded image as a whole.
         image: (1, C, H, W), as the model takes it; for a `Segmenter` (H, W, 3) uint8, RGB.
-        target: the class; the one with the most pixels other than 0, the background, when not
-            given.
+        target: the class; the largest other than 0, the background, when not given.
         window: height and width of the occluder, see `occluder_windows`.
         stride: rows and columns from one position to the next, likewise.
-        baseline: the values of the occluder, see `occlude`; for a `Segmenter` they are the mean
-            that the network subtracts.
+        baseline: as for `occlude`; a `Segmenter` takes the mean that its network subtracts.
         batch: positions at a time.
-        progress: see `Progress`.
 
     Raises:
         OptionError: no such class, one that is not found, or an occluder that does not fit.
@@ -71,13 +62,13 @@ def occlude_region(
     if isinstance(model, nn.Module):
         if not isinstance(image, Tensor):
             raise ShapeError("got an array for a model; wanted a tensor (1, C, H, W)")
-        label = _with_model(model, image, baseline_image(baseline, image))
+        label = _with_model(model, image, occluder.baseline_image(baseline, image))
         size = (image.shape[2], image.shape[3])
     else:
         if not isinstance(image, np.ndarray):
             raise ShapeError("got a tensor for a Segmenter; wanted an image (H, W, 3) uint8, RGB")
         label, size = _with_segmenter(model, image), (image.shape[0], image.shape[1])
-    windows = occluder_windows(size, window, stride)
+    windows = occluder.occluder_windows(size, window, stride)
     (before,) = label([(0, 0, 0, 0)])
     target = _target(before, target)
     boxes, ious = windows.boxes(), list[float]()
@@ -100,7 +91,7 @@ def _with_model(model: nn.Module, image: Tensor, baseline: Tensor) -> Label:
 
     @torch.inference_mode()
     def label(boxes: Sequence[Box]) -> list[Labels]:
-        scores = recorder(occluded(image, baseline, boxes))[SCORE]
+        scores = recorder(occluder.occluded(image, baseline, boxes))[SCORE]
         if scores.shape[2:] != image.shape[2:]:
             raise ShapeError(
                 f"got a model that gives {tuple(scores.shape)} for {tuple(image.shape)}; wanted "

@@ -34,30 +34,21 @@ class Windows(NamedTuple):
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of positions."""
-        rows, columns = (
-            -(-(n - w) // s) + 1
-            for n, w, s in zip(self.size, self.window, self.stride, strict=True)
-        )
+        rows, columns = (-(-(n - w) // s) + 1 for n, w, s in zip(*self, strict=True))
         return rows, columns
 
     def boxes(self) -> list[Box]:
         """The covered pixels at each position, row by row."""
-        (rows, columns), (high, wide), (down, across) = self.shape, self.window, self.stride
+        (height, width), (high, wide), (down, across) = self
+        rows, columns = self.shape
         corners = [(i * down, j * across) for i in range(rows) for j in range(columns)]
-        return [
-            (x, y, min(x + wide, self.size[1]), min(y + high, self.size[0])) for y, x in corners
-        ]
+        return [(x, y, min(x + wide, width), min(y + high, height)) for y, x in corners]
 
     def spread(self, values: Tensor) -> Tensor:
-        """For each pixel, the mean over the positions at which it is covered.
+        """For each pixel, the mean over the positions at which it is covered, as Captum does.
 
-        Args:
-            values: (rows, columns); NaN is left out.
-
-        Returns:
-            (H, W) float64; NaN where nothing is left.
-
-        As in Captum's `Occlusion`.
+        Values are (rows, columns), the means (H, W) float64. NaN is left out, and remains where
+        nothing else is left.
 
         >>> Windows((1, 4), (1, 2), (1, 1)).spread(torch.tensor([[1.0, 3.0, 5.0]])).tolist()
         [[1.0, 2.0, 4.0, 5.0]]
@@ -88,18 +79,17 @@ class Windows(NamedTuple):
 def occluder_windows(
     size: tuple[int, int], window: Sides | None = None, stride: Sides | None = None
 ) -> Windows:
-    """The positions of an occluder on an image.
+    """The positions of an occluder on an image of (height, width) `size`.
 
     Args:
-        size: height and width of the image.
+        size: of the image.
         window: height and width of the occluder; a fifth of the shorter side when not given.
         stride: rows and columns from one position to the next; half the window when not given.
 
     Raises:
         OptionError: a window larger than the image, or a stride that leaves pixels out.
 
-    Zeiler and Fergus give neither default; these are about those of MATLAB's
-    `occlusionSensitivity`.
+    Zeiler and Fergus give neither default; these are about MATLAB's in `occlusionSensitivity`.
 
     >>> occluder_windows((224, 224)).window, occluder_windows((224, 224)).stride
     ((45, 45), (22, 22))
