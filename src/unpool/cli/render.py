@@ -47,11 +47,10 @@ def render(
     models: Path | None,
     output: Path,
     size: int,
-    up: str | None,
     parametric: int | None,
-    seed: int | None,
     as_json: bool,
     quiet: bool,
+    **options: Any,
 ) -> int:
     """Render models from all sides, as data for `unpool train chairs`.
 
@@ -72,21 +71,26 @@ def render(
     \b
     Example: unpool render chairs3d.zip -o data
     """
-    _check(models, up, parametric, seed)
-    failed = done = 0
+    from unpool.rendering.write import write_credits
+
+    given, failed, done = typed(options), 0, 0
+    if (models is None) == (parametric is None):
+        raise OptionError("wanted either models or --parametric N; pass one of them")
+    if models is None and "up" in given:
+        raise OptionError("got --up with --parametric, whose chairs stand upright; leave it out")
+    if models is not None and "seed" in given:
+        raise OptionError("got --seed with models, where nothing is random; leave it out")
     new = not output.exists()
     credits: list[dict[str, Any]] = []
     with console.progress("rendering", quiet) as show:
         if models is None:
-            rendered = _render_parametric(parametric or 0, seed or 0, output, size, show)
+            rendered = _render_parametric(parametric or 0, output, size, show, **given)
         else:
-            rendered = _render_models(models, output, size, show, **typed({"up": up}))
+            rendered = _render_models(models, output, size, show, **given)
         for record, credit in rendered:
             failed, done = failed + ("error" in record), done + ("error" not in record)
             credits.append(credit)
             _print(record, as_json, quiet)
-    from unpool.rendering.write import write_credits
-
     write_credits(output, credits)
     if new and not done:
         with suppress(OSError):  # it is not empty after all
@@ -94,15 +98,6 @@ def render(
     if not (as_json or quiet):
         click.echo(f"{done} of {done + failed} rendered, into {output}")
     return 3 if failed else 0
-
-
-def _check(models: Path | None, up: str | None, parametric: int | None, seed: int | None) -> None:
-    if (models is None) == (parametric is None):
-        raise OptionError("wanted either models or --parametric N; pass one of them")
-    if models is None and up:
-        raise OptionError("got --up with --parametric, whose chairs stand upright; leave it out")
-    if models is not None and seed is not None:
-        raise OptionError("got --seed with models, where nothing is random; leave it out")
 
 
 Rendered = Iterator[tuple[dict[str, Any], dict[str, Any]]]
@@ -117,20 +112,19 @@ def _render_models(
     with open_models(source) as found:
         make_folder(output)
         for i, model in enumerate(found):
-            record: dict[str, Any] = {"source": model.name}
             show(i, len(found), model.style)
+            folder = output / model.style
             try:
                 mesh = read_model(model, **options)
-                folder = output / model.style
-                count = write_style(mesh, folder, size, _part(show, i, len(found)))
+                views = write_style(mesh, folder, size, _part(show, i, len(found)))
             except DataError as error:
-                yield {**record, "error": str(error)}, {}
+                yield {"source": model.name, "error": str(error)}, {}
                 continue
-            yield _record(record, folder, count, mesh), model.credits()
+            yield _record(model.name, folder, views, mesh), model.credits()
 
 
 def _render_parametric(
-    count: int, seed: int, output: Path, size: int, show: console.Update
+    count: int, output: Path, size: int, show: console.Update, seed: int = 0
 ) -> Rendered:
     from unpool.rendering.parametric import build_chair, random_shape
     from unpool.rendering.write import write_style
@@ -141,7 +135,7 @@ def _render_parametric(
         mesh, folder = build_chair(shape), output / f"parametric_{i:03d}"
         views = write_style(mesh, folder, size, _part(show, i, count))
         credit = {"style": folder.name, "seed": seed, "shape": shape._asdict()}
-        yield _record({"source": f"seed {seed}"}, folder, views, mesh), credit
+        yield _record(f"seed {seed}", folder, views, mesh), credit
 
 
 def _part(show: console.Update, i: int, total: int) -> Callable[[int, int], object]:
@@ -149,9 +143,9 @@ def _part(show: console.Update, i: int, total: int) -> Callable[[int, int], obje
     return lambda done, of: show(i + done / of, total, "rendering")
 
 
-def _record(record: dict[str, Any], folder: Path, views: int, mesh: "Mesh") -> dict[str, Any]:
+def _record(source: str, folder: Path, views: int, mesh: "Mesh") -> dict[str, Any]:
     return {
-        **record,
+        "source": source,
         "style": folder.name,
         "folder": str(folder),
         "views": views,

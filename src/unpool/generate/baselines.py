@@ -60,13 +60,7 @@ class Comparison(NamedTuple):
 
 
 def premultiplied(images: Pixels) -> Array:
-    """RGBA, 0 to 255, as premultiplied RGB and the mask, 0 to 1: the targets of the network.
-
-    Args:
-        images: (N, S, S, 4) uint8.
-
-    Returns:
-        (N, S, S, 4) float32.
+    """RGBA (N, S, S, 4) uint8 as premultiplied RGB and mask, fp32, 0 to 1: the network's targets.
 
     >>> premultiplied(np.array([[[[255, 0, 0, 51]]]], np.uint8)).round(2).tolist()
     [[[[0.20000000298023224, 0.0, 0.0, 0.20000000298023224]]]]
@@ -90,18 +84,12 @@ def generate_views(
 
 
 def errors(images: Array, truth: Array, *, inside: bool = False) -> Array:
-    """The mean squared error of each image over pixels and colors, premultiplied by the mask.
+    """The mean squared error of each image over pixels and colors, (N,) float32.
 
     Args:
         images: (N, S, S, 4), in the form of `premultiplied`.
         truth: likewise.
-        inside: only over pixels whose true mask is a half or more.
-
-    Returns:
-        (N,) float32; 0 where there are no such pixels.
-
-    Raises:
-        ShapeError: arrays of different shapes.
+        inside: only over pixels whose true mask is a half or more; 0 where there are none.
     """
     if images.shape != truth.shape or truth.ndim != 4:
         raise ShapeError(f"got {images.shape} and {truth.shape}; wanted both (N, S, S, 4)")
@@ -127,10 +115,7 @@ def blend(images: Array, azimuths: Sequence[float], azimuth: float) -> Array:
     Args:
         images: the seen views, (N, S, S, 4), in the form of `premultiplied`.
         azimuths: of these, in degrees, in any order.
-        azimuth: of the view to make.
-
-    Returns:
-        (S, S, 4).
+        azimuth: of the view to make, (S, S, 4).
 
     Raises:
         OptionError: no views.
@@ -157,8 +142,7 @@ def baselines(
     """Views made without a network, from seen views of the same style and elevation.
 
     Args:
-        chairs: the data set.
-        images: all its views, (N, S, S, 4) uint8, as `read_views` returns them.
+        images: all views, (N, S, S, 4) uint8, as `read_views` returns them.
         seen: indices of the views to use.
         wanted: indices of the views to make.
 
@@ -169,17 +153,12 @@ def baselines(
     Raises:
         OptionError: no view of the same style and elevation was seen.
     """
-    blended, nearest = [], []
-    for index in wanted:
-        view = chairs.views[index]
-        same = [
-            i
-            for i in seen
-            if (chairs.views[i].style, chairs.views[i].elevation) == (view.style, view.elevation)
-        ]
-        around, known = [chairs.views[i].azimuth for i in same], premultiplied(images[same])
-        blended.append(blend(known, around, view.azimuth))
-        nearest.append(known[nearest_view(around, view.azimuth)])
+    blended, nearest, views = [], [], chairs.views
+    for style, azimuth, elevation, _ in (views[i] for i in wanted):
+        row = [i for i in seen if (views[i].style, views[i].elevation) == (style, elevation)]
+        around, known = [views[i].azimuth for i in row], premultiplied(images[row])
+        blended.append(blend(known, around, azimuth))
+        nearest.append(known[nearest_view(around, azimuth)])
     return {"blending": np.stack(blended), "nearest": np.stack(nearest)}
 
 
@@ -192,9 +171,7 @@ def compare_views(
 
     Args:
         generator: a network whose styles are those of the data set.
-        chairs: the data set.
-        images: all its views at the generator's size, (N, S, S, 4) uint8, as `read_views` returns
-            them.
+        images: all views at the generator's size, (N, S, S, 4) uint8, from `read_views`.
         held_out: indices of the held-out views.
 
     Raises:

@@ -41,16 +41,9 @@ class ViewBatch(NamedTuple):
 
 def load_views(chairs: Chairs, size: int, progress: Progress | None = None) -> Views:
     """Read all views of a folder at one size in pixels."""
-
-    def show(done: int, total: int, *_: str) -> None:
-        if progress is not None:
-            progress(done, total, "reading views")
-
+    show = None if progress is None else lambda done, all_: progress(done, all_, "reading views")
     images = read_views(chairs, size, progress=show)
-    styles, azimuths, elevations = (
-        np.array([getattr(view, name) for view in chairs.views])
-        for name in ("style", "azimuth", "elevation")
-    )
+    styles, azimuths, elevations = map(np.array, zip(*(v[:3] for v in chairs.views), strict=True))
     return Views(images, styles, azimuths, elevations)
 
 
@@ -66,10 +59,9 @@ def split_views(
     away = np.array([view.azimuth in azimuths for view in chairs.views])
     learned, held = np.flatnonzero(~away), np.flatnonzero(away)
     if not len(learned) or (held_out and not len(held)):
-        raise DataError(
-            f"got {chairs.root} with {len(held)} of {len(away)} views at held-out azimuths; wanted "
-            "some of these and some others: render all azimuths, or set held_out"
-        )
+        got = f"{chairs.root} with {len(held)} of {len(away)} views at held-out azimuths"
+        cure = "wanted some of these and some others: render all azimuths, or set held_out"
+        raise DataError(f"got {got}; {cure}")
     return learned, held
 
 
@@ -82,9 +74,7 @@ def view_batches(
     together get the parts of a single one.
 
     Args:
-        views: all views.
         learned: indices of the training views.
-        recipe: its batch, its seed and its ranges of transformations.
         size: N, of a part; it divides the batch.
         start: number of the first part.
     """

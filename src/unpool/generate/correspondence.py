@@ -42,23 +42,19 @@ def track_points(frames: Sequence[Pixels], points: NDArray[np.floating]) -> NDAr
     """
     start = np.asarray(points, np.float64)
     if len(frames) < 2 or start.ndim != 2 or start.shape[1] != 2:
-        raise ShapeError(
-            f"got {len(frames)} frames and points of {start.shape}; wanted two or more, and (P, 2)"
-        )
+        got = f"got {len(frames)} frames and points of {start.shape}"
+        raise ShapeError(f"{got}; wanted two or more, and (P, 2)")
     height, width = frames[0].shape[:2]
     inside = ((start > -0.5) & (start < np.array([width, height]) - 0.5)).all(1)
     if not inside.all():
         x, y = start[~inside][0]
-        raise OptionError(
-            f"got the point {x:g}, {y:g}, which is outside; wanted 0 <= x < {width} and "
-            f"0 <= y < {height}"
-        )
+        wanted = f"0 <= x < {width} and 0 <= y < {height}"
+        raise OptionError(f"got the point {x:g}, {y:g}, which is outside; wanted {wanted}")
     engine: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     engine.setFinestScale(0)  # full resolution; the preset stops at half of it
     scale = max(_MIN_SIDE // min(height, width), 1)
-    grays = [_gray(frame, scale) for frame in frames]
     positions, tracks = (start + 0.5) * scale - 0.5, [start]  # pixel centers are whole numbers
-    for before, after in pairwise(grays):
+    for before, after in pairwise(_gray(frame, scale) for frame in frames):
         positions = positions + _sample(engine.calc(before, after, None), positions)
         tracks.append((positions + 0.5) / scale - 0.5)
     return np.stack(tracks)
@@ -82,10 +78,8 @@ def spread_points(mask: Pixels, count: int) -> NDArray[np.float64]:
     """
     where = np.argwhere(mask > 127)[:, ::-1].astype(np.float64)
     if count < 1 or not len(where):
-        raise OptionError(
-            f"got {count} points on an object of {len(where)} pixels; wanted one or more of both: "
-            "pass the points, or use another style or view"
-        )
+        got = f"got {count} points on an object of {len(where)} pixels"
+        raise OptionError(f"{got}; wanted one or more of both: use another style or view")
     chosen, distance = [where[0]], np.full(len(where), np.inf)
     while len(chosen) < min(count, len(where)):
         distance = np.minimum(distance, ((where - chosen[-1]) ** 2).sum(1))
@@ -101,7 +95,6 @@ def mark_points(
     Args:
         images: each (H, W, 3) uint8, RGB, of one height.
         positions: for each image (P, 2), x and y in its pixels.
-        scale: factor by which the images are enlarged.
 
     Returns:
         (scale * H, scale * all widths, 3) uint8.
@@ -112,20 +105,18 @@ def mark_points(
     """
     sheet = Image.fromarray(enlarge(np.concatenate(images, axis=1), scale))
     draw, left = ImageDraw.Draw(sheet), 0
-    radius = max(scale, 2)
     for image, points in zip(images, positions, strict=True):
         for i, (x, y) in enumerate(points):
             center = (left + x + 0.5) * scale, (y + 0.5) * scale
-            color = f"hsv({360 * i // max(len(points), 1)}, 90%, 90%)"
-            draw.circle(center, radius, color, "black")
+            color = f"hsv({360 * i // len(points)}, 90%, 90%)"
+            draw.circle(center, max(scale, 2), color, "black")
         left += image.shape[1]
     return np.asarray(sheet)
 
 
 def _gray(frame: Pixels, scale: int) -> Pixels:
     gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    size = gray.shape[1] * scale, gray.shape[0] * scale
-    return np.asarray(cv2.resize(gray, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+    return np.asarray(cv2.resize(gray, None, None, scale, scale, cv2.INTER_CUBIC), np.uint8)
 
 
 def _sample(flow: NDArray[np.float32], positions: NDArray[np.float64]) -> NDArray[np.float64]:

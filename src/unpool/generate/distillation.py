@@ -37,10 +37,8 @@ def load_teachers(
             )
         pairs = itertools.zip_longest(saved.styles, styles, fillvalue="nothing")
         if other := next((f"{a} in place of {b}" for a, b in pairs if a != b), None):
-            raise WeightsError(
-                f"got the teacher {name}, which generates {other}; wanted the {len(styles)} styles "
-                "of the data, in their order: train it on the same data"
-            )
+            wanted = f"wanted the {len(styles)} styles of the data, in their order"
+            raise WeightsError(f"got the teacher {name}, which generates {other}; {wanted}")
         saved.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         found.append(saved.model.requires_grad_(False).eval())
     return found
@@ -62,7 +60,6 @@ def distill(
     Args:
         stream: the result of `view_batches` with the same start; its images are overwritten.
         teachers: see `load_teachers`; their output is averaged.
-        recipe: its `teachers_fraction`, batch, seed and `bf16`.
         size: N, of a part.
         elevations: smallest and largest random elevation, degrees.
         start: number of the first part.
@@ -99,12 +96,7 @@ def average_output(
 
 
 def load_previous(recipe: GenerationRecipe, field: str, source: str) -> Generator:
-    """Load weights that a recipe needs, for a warm start or as a teacher.
-
-    Args:
-        recipe: of the training run.
-        field: "start" or "teachers".
-        source: a value of this field.
+    """Load weights that a recipe needs: `source` is a value of its field "start" or "teachers".
 
     Raises:
         WeightsError: as for `Generator.from_pretrained`; or weights whose training may have
@@ -121,8 +113,7 @@ def load_previous(recipe: GenerationRecipe, field: str, source: str) -> Generato
             f"{field} of the recipe {recipe.name}: {error}; {first}set {cure}"
         ) from None
     held = read_card(source).held_out
-    seen = [n for n in recipe.held_out if n not in held]
-    if seen:
+    if seen := [n for n in recipe.held_out if n not in held]:
         raise WeightsError(
             f"{field} of the recipe {recipe.name}: {source} may have been trained on the azimuths "
             f"{seen}, which are to be held out; use weights with the same held_out, or set "

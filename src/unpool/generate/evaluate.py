@@ -29,10 +29,7 @@ class Measured(NamedTuple):
 def measure(net: GenerativeNet, views: Views, bf16: bool = False) -> Measured:
     """Measure generated against rendered views; the processes of a run share the work.
 
-    Args:
-        net: left in evaluation mode.
-        views: the rendered ones.
-        bf16: compute in bfloat16 where the hardware supports it.
+    `net` is left in evaluation mode; `bf16` computes in bfloat16 where the hardware supports it.
     """
     net.eval()
     device = next(net.parameters()).device
@@ -67,11 +64,6 @@ def generate(net: GenerativeNet, views: Views, bf16: bool = False) -> tuple[Tens
 
 def compare(net: GenerativeNet, views: Views, bf16: bool = False) -> Pixels:
     """A sheet of rendered views, evenly sampled, each above the generated one.
-
-    Args:
-        net: left in evaluation mode.
-        views: the rendered ones.
-        bf16: compute in bfloat16 where the hardware supports it.
 
     Returns:
         (2 * S, columns * S, 3) uint8, RGB on white.

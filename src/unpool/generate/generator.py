@@ -36,16 +36,13 @@ class Generator:
     """A generative network and the names of its styles.
 
     Args:
-        model: a trained network.
         styles: names of its K styles.
-        elevations: the lowest and highest of the training views, in degrees; images of views beyond
-            them carry a note.
+        elevations: of the training views, in degrees; images of views beyond them carry a note.
         ranges: of the transformations in training, if known; images with larger ones carry a note.
         device: "auto", "cpu", "cuda" or "cuda:n".
 
     Raises:
-        OptionError: the number of names is not that of the network's styles, or a name occurs
-            twice.
+        OptionError: another number of names than the network has styles, or a name occurs twice.
 
     Dosovitskiy, Springenberg & Brox 2015, "Learning to generate chairs with convolutional neural
     networks".
@@ -79,11 +76,7 @@ class Generator:
 
     @classmethod
     def from_pretrained(cls, source: str | Path = "chairs", *, device: str = "auto") -> "Generator":
-        """Load a generator.
-
-        Args:
-            source: the name of weights that ship with the package, or a folder of weights.
-            device: "auto", "cpu", "cuda" or "cuda:n".
+        """Load a generator: weights that ship with the package, by name, or a folder of weights.
 
         Raises:
             WeightsError: no such weights, a damaged file or card, or weights of another network.
@@ -94,13 +87,9 @@ class Generator:
                 f"got {source}, weights of a {card.architecture}, which generates no images; "
                 "use weights of a GenerativeNet, such as chairs"
             )
-        return cls(
-            net,
-            card.styles or [f"style {i}" for i in range(net.styles)],
-            elevations=card.elevations or (20.0, 30.0),
-            ranges=_ranges(card.recipe),
-            device=device,
-        )
+        styles = card.styles or [f"style {i}" for i in range(net.styles)]
+        elevations, ranges = card.elevations or (20.0, 30.0), _ranges(card.recipe)
+        return cls(net, styles, elevations=elevations, ranges=ranges, device=device)
 
     def view(
         self,
@@ -110,21 +99,16 @@ class Generator:
         elevation: float = 20.0,
         transformation: Transformation | Sequence[float] | Tensor | None = None,
     ) -> GeneratedImage:
-        """Generate one image.
+        """Generate one image, with a note where the request lies beyond the training data.
 
         Args:
             style: a name, an index, or fractions of several styles.
             azimuth: in degrees; 360 is 0.
             elevation: in degrees, any.
-            transformation: how the image is moved, rotated, scaled and recolored; or its 28 encoded
-                numbers.
-
-        Returns:
-            The image. It carries a note where the request lies beyond the training data.
+            transformation: a `Transformation`, or its 28 encoded numbers.
 
         Raises:
-            OptionError: no such style (the message names similar ones), or a number that is not
-                finite.
+            OptionError: no such style, or a number that is not finite.
         """
         return self.generate(style, azimuth, elevation, transformation)[0]
 
@@ -135,13 +119,7 @@ class Generator:
         elevation: float | Sequence[float] = 20.0,
         transformation: Any = None,
     ) -> list[GeneratedImage]:
-        """Generate several images in one call.
-
-        Args:
-            style: one for all images, or one per image.
-            azimuth: likewise, in degrees.
-            elevation: likewise, in degrees.
-            transformation: likewise; None for no change.
+        """Generate several images: as `view`, with one of each for all images, or one per image.
 
         Raises:
             OptionError: as for `view`, or lists of different lengths.
@@ -157,10 +135,9 @@ class Generator:
         transformation: Any = None,
     ) -> list[list[GeneratedImage]]:
         """Generate each style (a row) from each azimuth (a column)."""
-        each = [style for style in styles for _ in azimuths]
-        around = [azimuth for _ in styles for azimuth in azimuths]
-        images = self.generate(each, around, elevation, transformation)
         columns = len(azimuths)
+        each = [style for style in styles for _ in azimuths]
+        images = self.generate(each, [*azimuths] * len(styles), elevation, transformation)
         return [images[i : i + columns] for i in range(0, len(images), columns)]
 
     def encode(
@@ -182,7 +159,7 @@ class Generator:
             lengths = ", ".join(str(len(column)) for column in columns)
             raise OptionError(
                 f"got {lengths} styles, azimuths, elevations and transformations; wanted one of "
-                "each for all images, or one per image"
+                "each, or one per image"
             )
         styles, azimuths, elevations, changes = (c * count if len(c) == 1 else c for c in columns)
         wrapped = torch.tensor([a % 360 for a in azimuths])  # whole turns cost precision in fp32
@@ -195,36 +172,25 @@ class Generator:
         return codes, [self._note(*one) for one in asked]
 
     def style_code(self, style: Style) -> Tensor:
-        """A style as the network takes it, (K,): one-hot, or fractions of several styles.
-
-        Raises:
-            OptionError: no such style (the message names similar ones), or no fractions.
-            ShapeError: a tensor of fractions that is not (K,).
-        """
+        """A style as the network takes it, (K,): one-hot, or fractions of several styles."""
+        count = len(self.styles)
         if isinstance(style, Tensor):
-            if style.shape != (len(self.styles),) or not style.isfinite().all():
-                raise ShapeError(
-                    f"got fractions of shape {tuple(style.shape)}; wanted ({len(self.styles)},), "
-                    "all finite"
-                )
+            if style.shape != (count,) or not style.isfinite().all():
+                shape = tuple(style.shape)
+                raise ShapeError(f"got fractions of shape {shape}; wanted ({count},), all finite")
             return style.float()
         mixture = style if isinstance(style, Mapping) else {style: 1.0}
         numbers = all(isinstance(f, int | float) and math.isfinite(f) for f in mixture.values())
         if not (mixture and numbers):
-            raise OptionError(
-                f"got the fractions {dict(mixture)}; wanted a finite number for each style"
-            )
-        code = torch.zeros(len(self.styles))
+            got = f"the fractions {dict(mixture)}"
+            raise OptionError(f"got {got}; wanted a finite number for each style")
+        code = torch.zeros(count)
         for name, fraction in mixture.items():
             code[self.style_index(name)] += fraction
         return code
 
     def style_index(self, style: str | int) -> int:
-        """The index of a style, given by its name or index.
-
-        Raises:
-            OptionError: no such style; the message names similar ones.
-        """
+        """The index of a style, given by its name or index."""
         if isinstance(style, int) and not isinstance(style, bool) and 0 <= style < len(self.styles):
             return style
         if style in self.styles:
@@ -239,9 +205,7 @@ class Generator:
     def predict(self, codes: Codes, *, batch: int = _BATCH) -> tuple[Tensor, Tensor]:
         """The raw outputs of the network: RGB (N, 3, S, S) and mask (N, C, S, S), fp32, on the CPU.
 
-        Args:
-            codes: N inputs.
-            batch: images per forward pass.
+        At most `batch` images are generated per forward pass.
         """
         parts = zip(*(torch.split(part.to(self.device), batch) for part in codes), strict=True)
         outputs = [self.model(*part) for part in parts]
@@ -280,24 +244,18 @@ def parse_style(text: str) -> Style:
         try:
             mixture[name] = mixture.get(name, 0.0) + float(fraction)
         except ValueError:
-            raise OptionError(
-                f"got {part!r} in the style {text!r}; wanted NAME=FRACTION, such as A=1,B=-1,C=1"
-            ) from None
+            message = f"got {part!r} in the style {text!r}; wanted NAME=FRACTION, as in A=1,B=1"
+            raise OptionError(message) from None
     return mixture
 
 
 def _as_styles(style: Style | Sequence[Style]) -> list[Style]:
-    """A list of styles, from one or several."""
     if not isinstance(style, (*_ONE, Sequence)):
-        raise OptionError(
-            f"got the style {style!r}; wanted a name, an index, fractions of several, or a list of "
-            "these"
-        )
+        raise OptionError(f"got the style {style!r}; wanted a name, an index, or fractions")
     return [style] if isinstance(style, _ONE) else list(style)
 
 
 def _as_degrees(name: str, value: float | Sequence[float]) -> list[float]:
-    """A list of finite degrees, from one number or several."""
     try:
         degrees = [float(v) for v in ([value] if isinstance(value, str | int | float) else value)]
         if all(map(math.isfinite, degrees)):
@@ -319,14 +277,11 @@ def _encode_transformation(transformation: Any, count: int) -> Tensor:
     """A transformation as the `count` numbers that the network takes; zeros for None."""
     if transformation is None:
         return torch.zeros(count)
-    encoded = isinstance(transformation, Transformation)
-    numbers = transformation.encode() if encoded else transformation
-    vector = torch.as_tensor(numbers, dtype=torch.float32).flatten()
-    if vector.shape != (count,):
-        raise ShapeError(
-            f"got a transformation of {tuple(vector.shape)}; this network takes {count} numbers, "
-            "or a Transformation if it takes 28"
-        )
+    if isinstance(transformation, Transformation):
+        transformation = transformation.encode()
+    vector = torch.as_tensor(transformation, dtype=torch.float32).flatten()
+    if (n := len(vector)) != count:
+        raise ShapeError(f"got a transformation of ({n},); this network takes {count} numbers")
     if not vector.isfinite().all():
         raise OptionError(f"got the transformation {vector.tolist()}; wanted finite numbers")
     return vector

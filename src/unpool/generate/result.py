@@ -43,9 +43,6 @@ class GeneratedImage:
         Returns:
             (S, S, 3) uint8, RGB.
 
-        Raises:
-            OptionError: no such color.
-
         >>> GeneratedImage(np.zeros((1, 1, 4), np.uint8)).on("#0a141e").tolist()
         [[[10, 20, 30]]]
         """
@@ -67,11 +64,6 @@ class GeneratedImage:
 
         Raises:
             OptionError: another suffix, no such color, or a scale below 1.
-
-        >>> import tempfile
-        >>> image = GeneratedImage(np.full((8, 8, 4), 255, np.uint8))
-        >>> image.save(Path(tempfile.mkdtemp()) / "chair.png").name
-        'chair.png'
         """
         path = Path(path)
         if path.suffix.lower() not in _IMAGES:
@@ -79,17 +71,13 @@ class GeneratedImage:
         if background is None and path.suffix.lower() != ".png":
             background = "white"
         pixels = self.rgba if background is None else self.on(background)
-        image = Image.fromarray(enlarge(pixels, scale))
+        enlarged = Image.fromarray(enlarge(pixels, scale))
         with atomic(path) as temporary:
-            image.save(temporary, quality=92, subsampling=0)  # which PNG ignores
+            enlarged.save(temporary, quality=92, subsampling=0)  # which PNG ignores
         return path
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: the size, the fraction of the image inside the mask, and the note.
-
-        >>> GeneratedImage(np.zeros((8, 8, 4), np.uint8)).to_dict()
-        {'size': [8, 8], 'mask_fraction': 0.0, 'note': ''}
-        """
+        """Plain values: the size, the fraction of the image inside the mask, and the note."""
         height, width = self.rgba.shape[:2]
         inside = float((self.rgba[:, :, 3] > 127).mean())
         return {"size": [width, height], "mask_fraction": inside, "note": self.note}
@@ -114,15 +102,10 @@ def postprocess(rgb: Tensor, mask: Tensor, notes: Sequence[str] = ()) -> list[Ge
     """
     values = clipped(rgb, mask).detach().float().cpu().numpy()
     if not np.isfinite(values).all():
-        raise ImageError(
-            "the network's output is not finite, so its weights are damaged; copy or train them "
-            "again"
-        )
+        raise ImageError("the output is not finite: the weights are damaged; copy them again")
     pixels = np.ascontiguousarray(np.rint(values * 255).astype(np.uint8).transpose(0, 2, 3, 1))
-    return [
-        GeneratedImage(image, note)
-        for image, note in zip(pixels, notes or [""] * len(pixels), strict=True)
-    ]
+    pairs = zip(pixels, notes or [""] * len(pixels), strict=True)
+    return [GeneratedImage(image, note) for image, note in pairs]
 
 
 def clipped(rgb: Tensor, mask: Tensor) -> Tensor:
@@ -161,9 +144,7 @@ def write_animation(
         raise OptionError(f"got fps={fps:g}; wanted more than 0, at most 50")
     shapes = sorted({frame.shape for frame in frames})
     if len(frames) < 2 or len(shapes) > 1 or len(shapes[0]) != 3 or shapes[0][2] != 3:
-        raise ShapeError(
-            f"got {len(frames)} frames of {shapes}; wanted two or more (H, W, 3) of one size"
-        )
+        raise ShapeError(f"got {len(frames)} frames of {shapes}; wanted two or more, all (H, W, 3)")
     images = [Image.fromarray(enlarge(frame, scale)) for frame in frames]
     with atomic(path) as temporary:
         write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
@@ -172,14 +153,9 @@ def write_animation(
 
 
 def enlarge(image: Pixels, scale: int) -> Pixels:
-    """Enlarge an image by a whole factor, bicubic; transparent pixels do not bleed their color.
+    """Enlarge an image, (H, W, 3) RGB or (H, W, 4) RGBA, by a whole factor, bicubic.
 
-    Args:
-        image: (H, W, 3) or (H, W, 4) uint8, the fourth channel being alpha.
-        scale: the factor, from 1.
-
-    Raises:
-        OptionError: a scale below 1.
+    Transparent pixels do not bleed their color.
 
     >>> enlarge(np.zeros((2, 3, 3), np.uint8), 2).shape
     (4, 6, 3)
@@ -194,9 +170,6 @@ def enlarge(image: Pixels, scale: int) -> Pixels:
 def parse_color(color: str | Sequence[int]) -> tuple[int, int, int]:
     """Red, green and blue, 0 to 255, of a color given by its name, as "#rrggbb", or in numbers.
 
-    Raises:
-        OptionError: no such color.
-
     >>> parse_color("white"), parse_color((1, 2, 3))
     ((255, 255, 255), (1, 2, 3))
     """
@@ -205,9 +178,7 @@ def parse_color(color: str | Sequence[int]) -> tuple[int, int, int]:
     except (TypeError, ValueError):
         values = ()
     if len(values) != 3 or not all(0 <= value <= 255 for value in values):
-        raise OptionError(
-            f"got the color {color!r}; wanted a name such as white, or #rrggbb, such as #f0f0f0"
-        )
+        raise OptionError(f"got the color {color!r}; wanted a name such as white, or #rrggbb")
     return values
 
 
@@ -215,9 +186,8 @@ def _write_gif(path: Path, images: list[Image.Image], fps: float) -> None:
     sample = images[:: -(-len(images) // _SAMPLED)]
     sheet = np.concatenate([np.asarray(image) for image in sample])
     palette = Image.fromarray(sheet).quantize(256, dither=Image.Dither.NONE)
-    indexed = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    duration = max(round(100 / fps), 2) * 10
-    first, *rest = indexed
+    first, *rest = (image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images)
+    duration = max(round(100 / fps), 2) * 10  # ms; viewers slow down frames below 20
     first.save(path, save_all=True, append_images=rest, duration=duration, loop=0)
 
 
@@ -225,11 +195,7 @@ def _write_mp4(path: Path, images: list[Image.Image], fps: float) -> None:
     code = cv2.VideoWriter.fourcc(*"mp4v")
     writer = cv2.VideoWriter(str(path), code, fps, images[0].size)
     if not writer.isOpened():
-        raise OptionError(
-            f"got the path {path.name}, but this build of OpenCV has no MP4 encoder; write a .gif"
-        )
-    try:
-        for image in images:
-            writer.write(np.asarray(image)[:, :, ::-1].copy())
-    finally:
-        writer.release()
+        raise OptionError(f"got {path.name}, but this OpenCV has no MP4 encoder; write a .gif")
+    for image in images:
+        writer.write(np.asarray(image)[:, :, ::-1].copy())
+    writer.release()

@@ -41,13 +41,7 @@ CHANGES = {
 
 
 def encode_changes(amounts: Sequence[tuple[str, float]]) -> Tensor:
-    """The sum of several `CHANGES` as the network takes it, (28,).
-
-    Args:
-        amounts: names, and the amount of each in encoded units.
-
-    Raises:
-        OptionError: no such change.
+    """The sum of several `CHANGES`, in encoded units, as the network takes it, (28,).
 
     >>> encode_changes([("angle", 0.2), ("translate-x", -0.1)])[[1, 3]]
     tensor([-0.1000,  0.2000])
@@ -66,15 +60,12 @@ def interpolate(
     elevations: tuple[float, float] = (20.0, 20.0),
     count: int = 7,
 ) -> list[GeneratedImage]:
-    """Generate the views from one to another, both included.
+    """Generate `count` views from one to another, both included.
 
     Args:
-        generator: the network.
-        style: as for `Generator.view`.
         azimuths: of the first and the last view, in degrees: 350 to 370 is the short way, 350 to 10
             the long one.
         elevations: likewise; they may lie between or beyond those of training.
-        count: number of images, from 2.
 
     Raises:
         OptionError: no such style, or fewer than two images.
@@ -82,9 +73,10 @@ def interpolate(
     Dosovitskiy, Springenberg & Brox 2015, section "Interpolation between viewpoints".
     """
     _require_two(count)
-    steps = [i / (count - 1) for i in range(count)]
-    around = [azimuths[0] + t * (azimuths[1] - azimuths[0]) for t in steps]
-    above = [elevations[0] + t * (elevations[1] - elevations[0]) for t in steps]
+    around, above = (
+        [first + i / (count - 1) * (last - first) for i in range(count)]
+        for first, last in (azimuths, elevations)
+    )
     return generator.generate(style, around, above)
 
 
@@ -112,9 +104,6 @@ def morph(
     """Generate mixtures of two styles.
 
     Args:
-        generator: the network.
-        first: a style, as for `Generator.view`.
-        last: another.
         fractions: of the first style, one per image; the rest is the last style.
         azimuth, elevation: of the view, in degrees; the authors' by default.
 
@@ -133,9 +122,6 @@ def morph_fractions(count: int) -> list[float]:
 
     Half of the images lie between .65 and .35, where most of the morph happens; between those, the
     fraction falls linearly.
-
-    Raises:
-        OptionError: fewer than two.
 
     >>> [round(fraction, 3) for fraction in morph_fractions(5)]
     [1.0, 0.65, 0.5, 0.35, 0.0]
@@ -158,12 +144,8 @@ def vary(
     """Generate one transformation in growing amounts, beyond the range of training.
 
     Args:
-        generator: the network.
-        style: as for `Generator.view`.
         change: one of `CHANGES`.
-        count: number of images, from 2.
         ends: the first and last amount in encoded units; the authors' by default.
-        azimuth, elevation: of the view, in degrees.
 
     Raises:
         OptionError: no such style or change, or fewer than two images.
@@ -176,9 +158,6 @@ def vary(
 
 def amounts(change: str, count: int, ends: tuple[float, float] | None = None) -> list[float]:
     """The amounts that `vary` uses, in encoded units.
-
-    Raises:
-        OptionError: no such change, fewer than two amounts, or ends that are not finite.
 
     >>> amounts("angle", 3)
     [-0.5, 0.0, 0.5]

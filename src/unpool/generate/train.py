@@ -13,12 +13,11 @@ from unpool.generate import batches
 from unpool.generate.batches import ViewBatch
 from unpool.generate.distillation import distill, load_previous, load_teachers
 from unpool.generate.evaluate import compare, measure
-from unpool.generate.transformations import transform_images
+from unpool.generate.transformations import LENGTH, transform_images
 from unpool.models.generator import GenerativeNet, initialize
 from unpool.models.weights import from_pretrained
 from unpool.recipes.generate import GenerationRecipe
-from unpool.rendering.dataset import open_chairs
-from unpool.rendering.write import read_credits
+from unpool.rendering.dataset import open_chairs, read_credits
 from unpool.training import loop, task
 
 if TYPE_CHECKING:
@@ -26,12 +25,12 @@ if TYPE_CHECKING:
 
 
 class GenerationErrors(NamedTuple):
-    """A record of one validation of a generator."""
+    """A record of one validation of a generator; see `Measured`."""
 
     n: int  #: steps done
-    mse: float  #: squared error of colors 0 to 1, over the pixels inside the true masks
-    iou: float  #: of generated and true masks, the pixels of all views together
-    iou_mean: float  #: the mean over the views
+    mse: float
+    iou: float
+    iou_mean: float
 
 
 def build(recipe: GenerationRecipe, styles: int) -> GenerativeNet:
@@ -42,17 +41,8 @@ def build(recipe: GenerationRecipe, styles: int) -> GenerativeNet:
         WeightsError: no such weights, of another kind of network, or that may have been trained
             on held-out views.
     """
-    net = GenerativeNet(
-        styles,
-        recipe.size,
-        recipe.streams,
-        28,
-        recipe.code,
-        recipe.shared,
-        recipe.widths,
-        recipe.mask_widths,
-        recipe.mask_maps,
-    )
+    widths = recipe.code, recipe.shared, recipe.widths, recipe.mask_widths, recipe.mask_maps
+    net = GenerativeNet(styles, recipe.size, recipe.streams, LENGTH, *widths)
     initialize(net, recipe.initialization)
     if recipe.start is not None:
         old = load_previous(recipe, "start", recipe.start).model.state_dict()
@@ -77,13 +67,10 @@ def generation_loss(
         rgb: generated colors, (N, 3, S, S).
         mask: generated, (N, C, S, S); each channel is compared with the true mask.
         targets: (N, 4, S, S): RGB times the true mask, and the mask.
-        rgb_weight: of the error of the colors.
-        mask_weight: of the error of the mask.
         background: factor of the error of the colors where the true mask is 0; 1 in the paper.
             Below 1, colors may bleed over the border, where the generated mask hides them.
         overlap_weight: of 1 - IoU of generated and true mask of each image; 0 in the paper. The
-            IoU of values 0 to 1 takes products for the intersection (a union below one pixel
-            counts as one). The other errors are sums over pixels, so useful weights are large.
+            other errors are sums over pixels, so useful weights are large.
 
     Dosovitskiy, Springenberg, Brox 2015, equation 1 and section 3.3.
 
@@ -100,7 +87,7 @@ def generation_loss(
 
 
 def _overlap(mask: Tensor, target: Tensor) -> Tensor:
-    """IoU (N,) of masks (N, C, S, S) and (N, 1, S, S) with values between 0 and 1."""
+    """IoU (N,) of masks (N, C, S, S) and (N, 1, S, S), 0 to 1; their product is the overlap."""
     found = mask.mean(1, keepdim=True).clamp(0, 1)
     both = (found * target).sum((1, 2, 3))
     return both / (found.sum((1, 2, 3)) + target.sum((1, 2, 3)) - both).clamp_min(1)
@@ -155,13 +142,9 @@ class GenerationObjective(loop.Objective[ViewBatch]):
 
 @dataclass(eq=False)
 class GenerationTask(task.Task[ViewBatch]):
-    """Train on rendered views; the weights after the last step are kept.
+    """Train on rendered views, a folder that `open_chairs` understands.
 
-    Held-out views do not choose any weights.
-
-    Args:
-        data: a folder that `open_chairs` understands.
-        recipe: how to train.
+    The weights after the last step are kept; held-out views do not choose any.
     """
 
     data: str | Path
@@ -208,17 +191,14 @@ class GenerationTask(task.Task[ViewBatch]):
 
     def validate(self, run: "Run", n: int) -> GenerationErrors:
         """Errors on the held-out views, and a contact sheet of them."""
-        net, bf16 = self.objective.learner, self.recipe.bf16
-        record = GenerationErrors(n, *measure(net, self.choose, bf16))
+        found = measure(self.objective.learner, self.choose, self.recipe.bf16)
         self._write_sheet(run)
-        return record
+        return GenerationErrors(n, *found)
 
     def describe(self, record: GenerationErrors) -> str:
         """The step and its errors."""
-        return (
-            f"step {record.n} of {self.steps}: MSE {record.mse:.2e} inside the mask, IoU of the "
-            f"mask {record.iou:.3f}"
-        )
+        errors = f"MSE {record.mse:.2e} inside the mask, IoU of the mask {record.iou:.3f}"
+        return f"step {record.n} of {self.steps}: {errors}"
 
     def finish(self, run: "Run", stream: Iterator[ViewBatch], command: str) -> dict[str, Any]:
         """Write the weights, and evaluate them as stored."""
@@ -229,7 +209,7 @@ class GenerationTask(task.Task[ViewBatch]):
         protocol = "views at azimuths held out" if recipe.held_out else "views learned from"
         figures = measure(stored, self.choose)._asdict()
         figures |= {"views": len(self.choose.styles), "protocol": protocol}
-        card["figures"] = {f"{self.chairs.root.name}": figures}
+        card["figures"] = {self.chairs.root.name: figures}
         run.save_weights(net, card, int8=recipe.int8)
         self._write_sheet(run)
         return {**figures, "notes": run.notes}

@@ -98,13 +98,13 @@ def out_of_range(vector: Tensor, ranges: Ranges) -> list[str]:
         "brightness": ranges.brightness,
         "hue": ranges.hue,
     }
-    notes: dict[str, None] = {}  # a set in order: both axes may give the same
+    notes = []
     for name, value in zip(_NAMES, vector[list(_INDICES)].tolist(), strict=True):
         most, middle = largest[name], ranges.zoom_mean if name == "zoom" else 0.0
         if abs(value - middle) > most + 1e-6 and value != 0:
             low, high = middle - most, middle + most
-            notes[f"{name} {value:.2g} is beyond the {low:.2g} to {high:.2g}"] = None
-    return list(notes)
+            notes.append(f"{name} {value:.2g} is beyond the {low:.2g} to {high:.2g}")
+    return list(dict.fromkeys(notes))  # both axes may give the same
 
 
 def spread_at(step: int, initial: float, final: float, gamma: float) -> float:
@@ -128,10 +128,8 @@ def random_transformations(
     Args:
         count: N.
         spread: factor of the ranges, 0 to 1; see `spread_at`.
-        ranges: of the samples.
         inside: show nothing outside the input: samples that move a corner out are rejected, and
             after 20 rejections only the colors change. Images therefore hardly ever shrink.
-        generator: of random numbers.
 
     Returns:
         Encodings, (N, 28).
@@ -152,8 +150,7 @@ def random_transformations(
     saturation = uniform(count, 1) * ranges.saturation
     brightness, hue = uniform(count, 1) * ranges.brightness, uniform(count, 1) * ranges.hue
     vectors = torch.zeros(count, LENGTH)
-    used = torch.cat([spatial, saturation, saturation, brightness, hue], 1)
-    vectors[:, list(_INDICES)] = used
+    vectors[:, list(_INDICES)] = torch.cat([spatial, saturation, saturation, brightness, hue], 1)
     return vectors
 
 
@@ -179,15 +176,12 @@ def transform_images(images: Tensor, vectors: Tensor) -> Tensor:
     here it is the largest possible value, so that an image does not depend on its batch.
     """
     if images.dim() != 4 or images.shape[1] != 4 or vectors.shape != (len(images), LENGTH):
-        raise ShapeError(
-            f"got images of {tuple(images.shape)} and vectors of {tuple(vectors.shape)}; "
-            f"wanted (N, 4, S, S) and (N, {LENGTH})"
-        )
+        got = f"images of {tuple(images.shape)} and vectors of {tuple(vectors.shape)}"
+        raise ShapeError(f"got {got}; wanted (N, 4, S, S) and (N, {LENGTH})")
     used = _coefficients(vectors)
     grid = F.affine_grid(_matrices(used), list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, align_corners=False)
-    rgb, mask = moved[:, :3], moved[:, 3:]
-    changed = _recolor(rgb, used[:, 5:])
+    mask, changed = moved[:, 3:], _recolor(moved[:, :3], used[:, 5:])
     return torch.cat([torch.minimum(changed.clamp_min(0), mask), mask], 1)
 
 
@@ -201,11 +195,9 @@ def _matrices(used: Tensor) -> Tensor:
     """Affine matrices from output to input positions, (N, 2, 3); sides are -1 to 1."""
     dx, dy, angle, zoom_x, zoom_y = used[:, :5].unbind(1)
     cos, sin = angle.cos(), angle.sin()
-    rows = (
-        torch.stack([cos, -sin, 2 * dx], 1) / zoom_x[:, None],
-        torch.stack([sin, cos, 2 * dy], 1) / zoom_y[:, None],
-    )
-    return torch.stack(rows, 1)
+    first = torch.stack([cos, -sin, 2 * dx], 1) / zoom_x[:, None]
+    second = torch.stack([sin, cos, 2 * dy], 1) / zoom_y[:, None]
+    return torch.stack([first, second], 1)
 
 
 def _inside(spatial: Tensor) -> Tensor:

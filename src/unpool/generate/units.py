@@ -1,8 +1,8 @@
-"""Images from changed activations: single units, the unit that zooms, cells of the first maps."""
+"""The inside of the network: single units, the unit that zooms, cells of maps, learned filters."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -24,7 +24,7 @@ VALUES = {"fc1": 10.0, "fc2": 15.0, "fc3": 5.0, "fc4": 8.0, "fc5": 0.1} | {
     "stages.0": 10.0,
     "stages.1": 1.0,
 }
-"""The authors' values of a single active unit, by the end of the name of its layer."""
+"""The authors' activations of a single unit, by the end of the name of its layer."""
 
 STEPS = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0)
 """The amounts that the authors add to the zoom neuron, 5 k."""
@@ -52,7 +52,7 @@ class UnitImages(NamedTuple):
         colors against the zero vector, with zero as mid-gray, cropped to what units affect.
         """
         if not self.maps:
-            return np.stack([image.on("white") for image in postprocess(self.rgb, self.mask)[1:]])
+            return np.stack([image.on() for image in postprocess(self.rgb, self.mask)[1:]])
         change = self.rgb[1:] - self.rgb[:1]
         affected = change.abs().amax((0, 1)) > 0
         rows, columns = affected.any(1).nonzero(), affected.any(0).nonzero()
@@ -86,11 +86,7 @@ def list_layers(model: nn.Module) -> list[str]:
 
 @contextmanager
 def intervene(model: nn.Module, interventions: Mapping[str, Intervention]) -> Iterator[None]:
-    """Replace activations during the forward pass; the network is left unchanged afterwards.
-
-    Args:
-        model: any module.
-        interventions: by the name of a layer, see `list_layers`.
+    """Replace activations of layers, see `list_layers`, in the forward passes of the context.
 
     Raises:
         OptionError: no such layer.
@@ -101,15 +97,11 @@ def intervene(model: nn.Module, interventions: Mapping[str, Intervention]) -> It
     ...     net(torch.ones(2))
     tensor([0., 0.])
     """
-    handles = []
-    try:
+    with ExitStack() as hooks:
         for layer, change in interventions.items():
-            hook = _rectified(model, layer).register_forward_hook
-            handles.append(hook(lambda _, __, y, change=change: change(y)))
+            register = _rectified(model, layer).register_forward_hook
+            hooks.enter_context(register(lambda _, __, y, change=change: change(y)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def count_units(generator: Generator, layer: str) -> int:
@@ -118,16 +110,10 @@ def count_units(generator: Generator, layer: str) -> int:
     Raises:
         OptionError: no such layer.
     """
-    counted = []
-
-    def count(y: Tensor) -> Tensor:
-        counted.append(y.shape[1])
-        return y
-
-    codes, _ = generator.encode(0)
-    with intervene(generator.model, {layer: count}):
-        generator.predict(codes)
-    return counted[0]
+    seen: list[Tensor] = []
+    with _rectified(generator.model, layer).register_forward_hook(lambda *x: seen.append(x[2])):
+        generator.predict(generator.encode(0)[0])
+    return seen[0].shape[1]
 
 
 def activate_units(
@@ -143,12 +129,10 @@ def activate_units(
     """Generate an image from each unit alone, with all other units of its layer at zero.
 
     Args:
-        generator: the network.
         layer: see `list_layers`.
         units: their indices; of maps, the channels.
-        value: of the active unit; the authors' for this layer (`VALUES`), or else 1, by default.
-        position: row and column of the active unit in a map; by default the authors', just before
-            the middle.
+        value: of the active unit; by default the authors' for this layer (`VALUES`), or else 1.
+        position: row and column in a map; by default the authors', just before the middle.
         azimuth, elevation: of the view, in degrees; they matter only in the style branch.
 
     Raises:
@@ -188,12 +172,9 @@ def push_unit(
     """Generate an object while growing amounts are added to one unit.
 
     Args:
-        generator: the network.
-        style: as for `Generator.view`.
         unit: its index in the layer, such as that of `find_zoom_unit`.
         amounts: one per image; by default the authors' steps.
         layer: see `list_layers`; one without maps.
-        azimuth, elevation: of the view, in degrees.
 
     Raises:
         OptionError: no such style, layer or unit.
@@ -220,12 +201,9 @@ def find_zoom_unit(
     does not depend on the strength of the effect.
 
     Args:
-        generator: the network.
         styles: a few.
         step: the amount that is added; the authors' 5 k for k = 2 by default.
-        azimuth, elevation: of the view, in degrees.
         units: the candidates; all by default.
-        progress: called with units done, units in total, and "units".
 
     Raises:
         OptionError: no such style or unit.
@@ -236,8 +214,8 @@ def find_zoom_unit(
     codes, _ = generator.encode(list(styles), azimuth, elevation)
     plain = _shown(*generator.predict(codes))
     factors = [2 ** (k / 8) for k in range(-8, 9) if k]  # eighths of an octave; 1 changes nothing
-    zooms = torch.stack([(_enlarged(plain, f) - plain).flatten() for f in factors])
-    zooms = F.normalize(zooms, dim=1)
+    changes = torch.stack([(_enlarged(plain, f) - plain).flatten() for f in factors])
+    zooms = F.normalize(changes, dim=1)
     candidates = range(count_units(generator, layer)) if units is None else units
     best = ZoomUnit(candidates[0], 1.0, 0.0)
     for done, unit in enumerate(candidates, 1):
@@ -263,10 +241,8 @@ def mask_cells(
     """Generate an object with all but some cells of the 8 x 8 maps of FC-5 set to zero.
 
     Args:
-        generator: the network; the maps of all its streams are masked.
-        style: as for `Generator.view`.
+        generator: the maps of all its streams are masked.
         cells: one array per image, (8, 8) bool, true where cells are kept; see `pattern`.
-        azimuth, elevation: of the view, in degrees.
 
     Raises:
         OptionError: no such style, or cells of another shape.
@@ -281,8 +257,7 @@ def mask_cells(
             raise OptionError(f"got cells of {tuple(kept.shape[2:])}; wanted {wanted}")
         return y * kept.to(y)
 
-    layers = [name for name in list_layers(generator.model) if name.endswith("fc5")]
-    change = dict.fromkeys(layers, keep)
+    change = {name: keep for name in list_layers(generator.model) if name.endswith("fc5")}
     return _generate(generator, change, [style] * len(cells), azimuth, elevation)
 
 
@@ -319,6 +294,56 @@ def _generate(
         return postprocess(*generator.predict(codes, batch=len(styles)), notes)
 
 
+def list_filters(generator: Generator) -> list[str]:
+    """The upsampling layers, whose filters can be shown, in order.
+
+    Filters with three outputs, those of the last layers, are shown in color.
+    """
+    names = [name for name in list_layers(generator.model) if ".stages." in name]
+    heads = [n for n in ("rgb", "mask") if not any(name.startswith(f"{n}.") for name in names)]
+    return names + [n for n in heads if _upsampling(generator, n)]
+
+
+def filter_sheet(generator: Generator, layer: str, most: int = 16) -> Pixels:
+    """Show the filters of a layer, all with one contrast; zero is mid-gray.
+
+    Args:
+        layer: see `list_filters`.
+        most: of a layer whose outputs are not colors, the number of inputs (rows) and outputs
+            (columns) shown.
+
+    Returns:
+        One image, (H, W, 3) uint8. For a layer with color outputs, a filter for each input; for
+        others, the filter from each of the first inputs to each of the first outputs.
+
+    Raises:
+        OptionError: no such layer, or less than one filter.
+
+    Dosovitskiy, Springenberg & Brox 2015, figure of the learned filters.
+    """
+    known = list_filters(generator)
+    if layer not in known:
+        raise OptionError(f"got layer {layer!r}; {suggest(layer, known)}")
+    if most < 1:
+        raise OptionError(f"got most={most}; wanted 1 or more")
+    first = _upsampling(generator, layer)[0]
+    filters = first.weight.detach().float().cpu().numpy()  # (inputs, outputs, k, k)
+    columns = int(np.ceil(len(filters) ** 0.5))
+    if filters.shape[1] != 3:
+        filters = filters[:most, :most]
+        columns = filters.shape[1]
+        filters = filters.reshape(-1, 1, *filters.shape[2:])
+    row = np.concatenate(list(filters), axis=2)  # (C, k, N * k): one signal has one contrast
+    (shown,) = to_images(row, contrast="linear")
+    return mosaic(np.split(shown, len(filters), axis=1), columns)
+
+
+def _upsampling(generator: Generator, layer: str) -> list[nn.ConvTranspose2d]:
+    """The transposed convolutions of a stage or head, at most one."""
+    modules = generator.model.get_submodule(layer).modules()
+    return [module for module in modules if isinstance(module, nn.ConvTranspose2d)]
+
+
 def _add(amounts: Tensor, unit: int, layer: str) -> Intervention:
     """Add amounts, one per image or a single one, to a unit of a layer without maps."""
 
@@ -338,10 +363,9 @@ def _rectified(model: nn.Module, layer: str) -> nn.Module:
     if layer not in dict(model.named_modules()) or not layer:
         raise OptionError(f"got layer {layer!r}; {suggest(layer, list_layers(model))}")
     parent, _, name = layer.rpartition(".")
-    siblings = list(model.get_submodule(parent).named_children())
-    place = [child for child, _ in siblings].index(name)
-    following = siblings[place + 1][1] if place + 1 < len(siblings) else None
-    return following if isinstance(following, nn.ReLU) else siblings[place][1]
+    siblings = dict(model.get_submodule(parent).named_children())
+    following = [*siblings.values(), None][[*siblings].index(name) + 1]
+    return following if isinstance(following, nn.ReLU) else siblings[name]
 
 
 def _require_unit(unit: int, count: int, layer: str) -> None:
@@ -357,10 +381,8 @@ def _position(
     if len(where) != len(sides):
         raise OptionError(f"got position={position} in {layer}, which has no maps; leave it out")
     if not all(0 <= at < side for at, side in zip(where, sides, strict=True)):
-        raise OptionError(
-            f"got position={where} in {layer}; wanted one inside its maps of "
-            f"{' x '.join(map(str, sides))}"
-        )
+        size = " x ".join(map(str, sides))
+        raise OptionError(f"got position={where} in {layer}; wanted one inside its maps of {size}")
     return where
 
 

@@ -31,45 +31,33 @@ def unpack(path: Path, folder: Path) -> None:
                 archive.extract(entry, folder)  # never more than the declared size
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path} cannot be unpacked: {error}; zip its files again") from None
-    except (FileExistsError, NotADirectoryError, IsADirectoryError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(
-            f"{path} has files and folders of the same name; zip its files again"
-        ) from None
+    except DataError:
+        raise
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, ValueError):
+        message = f"{path} has files and folders of the same name; zip its files again"
+        raise DataError(message) from None
 
 
 def _check_sizes(path: Path, entries: list[zipfile.ZipInfo]) -> None:
     if len(entries) > _MOST_FILES:
-        raise DataError(
-            f"{path} has {len(entries):,} files, wanted at most {_MOST_FILES:,}; unpack it "
-            "yourself and pass the folder"
-        )
+        wanted = f"wanted at most {_MOST_FILES:,}; unpack it yourself and pass the folder"
+        raise DataError(f"{path} has {len(entries):,} files, {wanted}")
     size = sum(entry.file_size for entry in entries)
     if size > _MOST_BYTES or size > max(_SMALL, _MOST_RATIO * path.stat().st_size):
         most = f"{_MOST_BYTES // 2**20:,} MiB"
         if size <= _MOST_BYTES:
             most = f"{_MOST_RATIO} times its own size, or {_SMALL // 2**20} MiB"
-        raise DataError(
-            f"{path} would unpack to {size / 2**20:,.0f} MiB, wanted at most {most}; if you trust "
-            "it, unpack it yourself and pass the folder"
-        )
+        got = f"{path} would unpack to {size / 2**20:,.0f} MiB, wanted at most {most}"
+        raise DataError(f"{got}; if you trust it, unpack it yourself and pass the folder")
 
 
 def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
     """Refuse an entry that could leave the folder, on any system."""
     name = PureWindowsPath(entry.filename)  # splits at / and \
-    mode = entry.external_attr >> 16
+    got, kind = f"{path} has {entry.filename!r}", stat.S_IFMT(entry.external_attr >> 16)
     if name.drive or name.root or ".." in name.parts:
-        raise DataError(
-            f"{path} has {entry.filename!r}, which leads out of its folder; nothing was unpacked"
-        )
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise DataError(
-            f"{path} has {entry.filename!r}, which is a link or a device; nothing was unpacked: "
-            "zip the files themselves"
-        )
+        raise DataError(f"{got}, which leads out of its folder; nothing was unpacked")
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise DataError(f"{got}, which is a link or a device; zip the files themselves")
     if entry.flag_bits & 1:
-        raise DataError(
-            f"{path} is encrypted; unpack it yourself with its password, and pass the folder"
-        )
+        raise DataError(f"{path} is encrypted; unpack it with its password, and pass the folder")

@@ -10,16 +10,17 @@ which is constant. The public images are RGB on white, 600 pixels wide; those of
 RGBA, with the mask as alpha.
 """
 
+import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from unpool.errors import DataError, OptionError
 from unpool.vision.images import Pixels
@@ -63,12 +64,7 @@ def view_name(number: int, azimuth: float, elevation: float) -> str:
 def open_chairs(folder: str | os.PathLike[str]) -> Chairs:
     """Find the views of a data set, without opening images.
 
-    Args:
-        folder: the root, with a folder for each style.
-
-    Returns:
-        Its styles and views. The azimuth of a view is the one of `AZIMUTHS` nearest to the whole
-        degrees of its name.
+    The azimuth of a view is the one of `AZIMUTHS` nearest to the whole degrees of its name.
 
     Raises:
         DataError: not a folder, or one without such images.
@@ -83,10 +79,8 @@ def open_chairs(folder: str | os.PathLike[str]) -> Chairs:
             views += [View(len(styles), a, e, path) for _, a, e, path in found]
             styles.append(renders.parent.name)
     if not styles:
-        raise DataError(
-            f"got {root} without images such as STYLE/renders/{view_name(1, AZIMUTHS[1], 20)}; "
-            "pass the root of the rendered styles, or make one with `unpool render`"
-        )
+        got = f"{root} without images such as STYLE/renders/{view_name(1, AZIMUTHS[1], 20)}"
+        raise DataError(f"got {got}; pass the root, or make one with `unpool render`")
     return Chairs(root, tuple(styles), tuple(views))
 
 
@@ -103,7 +97,6 @@ def read_views(
     resized by area, with colors weighted by the mask.
 
     Args:
-        chairs: from `open_chairs`.
         size: side of the result in pixels.
         indices: into `chairs.views`; all by default.
         progress: called with views read, and views in total.
@@ -121,18 +114,39 @@ def read_views(
         raise OptionError(f"got size={size}; wanted at least 1 pixel")
     chosen = range(len(chairs.views)) if indices is None else indices
     images = np.empty((len(chosen), size, size, 4), np.uint8)
-    squares: dict[int, tuple[int, int, int] | None] = {}
+    square = cache(lambda style: _square([v for v in chairs.views if v.style == style]))
     for done, index in enumerate(chosen):
         view = chairs.views[index]
         image, has_alpha = _read(view.path)
         if crop or (crop is None and not has_alpha):
-            if view.style not in squares:
-                squares[view.style] = _square(chairs, view.style)
-            image = _crop(image, squares[view.style])
+            image = _crop(image, square(view.style))
         images[done] = _resize(image, size)
         if progress:
             progress(done + 1, len(chosen))
     return images
+
+
+def read_credits(root: Path) -> list[dict[str, Any]]:
+    """The credits of the styles in a folder, see `write_credits`; empty without `styles.json`.
+
+    Raises:
+        DataError: `styles.json` is damaged.
+    """
+    path = root / "styles.json"
+    return [dict(record) for record in read_records(path, "style")] if path.is_file() else []
+
+
+def read_records(path: Path, *keys: str) -> Sequence[Mapping[str, Any]]:
+    """Read a JSON list of objects with strings under these keys."""
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+        good = all(isinstance(record[key], str) for record in records for key in keys)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        good = False
+    if not good:
+        wanted = f"a list of objects with {' and '.join(keys)}"
+        raise DataError(f"{path.name} is not {wanted}; correct or delete it")
+    return list(records)
 
 
 def _parse(path: Path) -> tuple[int, float, float, Path] | None:
@@ -150,27 +164,23 @@ def _read(path: Path) -> tuple[Pixels, bool]:
         with Image.open(path, formats=["PNG"]) as im:
             has_alpha = "A" in im.getbands() or "transparency" in im.info
             image = np.array(im.convert("RGBA"))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}; render or unpack it again") from None
-    if image.shape[0] != image.shape[1]:
-        height, width = image.shape[:2]
+    height, width = image.shape[:2]
+    if height != width:
         raise DataError(f"{path} is {width}x{height}; wanted a square image")
     if not has_alpha:
         image[..., 3] = np.where((image[..., :3] < _WHITE).any(axis=-1), 255, 0)
     return image, has_alpha
 
 
-def _square(chairs: Chairs, style: int) -> tuple[int, int, int] | None:
+def _square(views: Sequence[View]) -> tuple[int, int, int] | None:
     """Left, top and side of the square that holds all views of a style; None if all are empty."""
-    seen: list[NDArray[np.int64]] = []  # left, top, -right, -bottom: one minimum serves all four
-    for view in chairs.views:
-        if view.style == style:
-            rows, columns = np.nonzero(_read(view.path)[0][..., 3])
-            if len(rows):
-                seen.append(np.array([columns.min(), rows.min(), -columns.max(), -rows.max()]))
-    if not seen:
+    boxes = np.array([cv2.boundingRect(_read(view.path)[0][..., 3]) for view in views])
+    x, y, width, height = boxes[boxes[:, 2] > 0].T
+    if not len(x):
         return None
-    left, top, right, bottom = np.min(seen, axis=0) * [1, 1, -1, -1] + [0, 0, 1, 1]
+    left, top, right, bottom = x.min(), y.min(), (x + width).max(), (y + height).max()
     side = int(np.ceil(max(right - left, bottom - top) / (1 - 2 * _MARGIN)))
     return (int(left + right) - side) // 2, (int(top + bottom) - side) // 2, side
 

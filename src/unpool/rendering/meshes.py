@@ -65,10 +65,8 @@ def read_mesh(path: str | os.PathLike[str]) -> Mesh:
         raise DataError(f"{path.name} has more than {_MOST_FACES:,} faces; simplify the model")
     materials = any(name.lower().endswith(".mtl") for name in missing)
     if materials or (missing and any(_colorless(part) for part in parts)):
-        raise DataError(
-            f"{path.name} names {missing[0]}, which is missing or broken; put it into the folder "
-            "of the model, or give its materials colors (Kd)"
-        )
+        cure = "put it into the folder of the model, or give its materials colors (Kd)"
+        raise DataError(f"{path.name} names {missing[0]}, which is missing or broken; {cure}")
     meshes = [_convert(path.name, part) for part in parts]
     return _join(path.name, meshes)._replace(missing=missing)
 
@@ -81,8 +79,7 @@ def rotate_mesh(mesh: Mesh, rotation: NDArray[np.float64]) -> Mesh:
 
 def face_normals(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     """Unit normals of faces (F, 3, 3), (F, 1, 3); zero for faces without area."""
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])[:, None]
-    return _unit(normals)
+    return _unit(_cross(corners)[:, None])
 
 
 def _load(path: Path) -> tuple[list[Any], tuple[str, ...]]:
@@ -91,9 +88,8 @@ def _load(path: Path) -> tuple[list[Any], tuple[str, ...]]:
         import trimesh
         from trimesh.resolvers import FilePathResolver
     except ImportError:
-        raise OptionError(
-            'reading models needs trimesh; install it with pip install "unpool[render]"'
-        ) from None
+        cure = 'install it with pip install "unpool[render]"'
+        raise OptionError(f"reading models needs trimesh; {cure}") from None
 
     missed: list[str] = []
 
@@ -119,24 +115,21 @@ def _load(path: Path) -> tuple[list[Any], tuple[str, ...]]:
     except MemoryError:
         raise
     except Exception as error:  # a parser meets a broken file with whatever fails first
-        raise DataError(
-            f"{path.name} cannot be read as a model; export it again (the reader says: {error})"
-        ) from None
+        message = f"{path.name} cannot be read as a model; export it again (trimesh says: {error})"
+        raise DataError(message) from None
     return parts, tuple(dict.fromkeys(missed))
 
 
 def _colorless(part: Any) -> bool:
     """Whether the material of a part has neither a texture nor a color of its own."""
     material = getattr(part.visual, "material", None)
-    if material is None or getattr(material, "image", None) is not None:
-        return False
-    return "kd" not in getattr(material, "kwargs", {})
+    textured = material is None or getattr(material, "image", None) is not None
+    return not textured and "kd" not in getattr(material, "kwargs", {})
 
 
 def _convert(name: str, part: Any) -> Mesh:
     """Convert a trimesh object."""
-    points = np.asarray(part.vertices, np.float64)
-    faces = np.asarray(part.faces, np.int64)
+    points, faces = np.asarray(part.vertices, np.float64), np.asarray(part.faces, np.int64)
     if faces.min() < 0 or faces.max() >= len(points):
         raise DataError(f"{name} has faces of points that do not exist; export it again")
     corners = points[faces]
@@ -187,6 +180,11 @@ def _corner_normals(corners: NDArray[np.float64], smooth: NDArray[np.float64]) -
     return np.where(np.abs(cosine) > _CREASE, smooth, flat).astype(np.float32)
 
 
+def _cross(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Normals (F, 3) whose length is twice the area of the face."""
+    return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+
+
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-300)
 
@@ -198,13 +196,10 @@ def _join(name: str, parts: Sequence[Mesh]) -> Mesh:
     for part in parts:
         indices.append(np.where(part.texture < 0, -1, part.texture + len(textures)))
         textures += part.textures
-    columns = list(zip(*parts, strict=True))[:4]
-    corners, normals, colors, uv, texture = map(np.concatenate, (*columns, indices))
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    extent = np.ptp(corners.reshape(-1, 3), axis=0).max()
-    good = np.linalg.norm(cross, axis=-1) > 1e-14 * extent**2
+    columns = [np.concatenate(column) for column in (*list(zip(*parts, strict=True))[:4], indices)]
+    extent = np.ptp(columns[0].reshape(-1, 3), axis=0).max()
+    good = np.linalg.norm(_cross(columns[0]), axis=-1) > 1e-14 * extent**2
     if not good.any():
         raise DataError(f"{name} has no face with an area; export the model with its triangles")
-    return Mesh(
-        corners[good], normals[good], colors[good], uv[good], texture[good], tuple(textures)
-    )
+    corners, normals, colors, uv, texture = (column[good] for column in columns)
+    return Mesh(corners, normals, colors, uv, texture, tuple(textures))

@@ -39,9 +39,6 @@ def random_shape(seed: int, number: int = 0) -> ChairShape:
     def between(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
 
-    def shade(low: float, high: float) -> Color:
-        return between(low, high), between(low, high), between(low, high)
-
     seat = between(0.3, 0.7)
     brown = between(0.15, 0.8)
     return ChairShape(
@@ -56,7 +53,7 @@ def random_shape(seed: int, number: int = 0) -> ChairShape:
         leg=between(0.025, 0.07),
         splay=between(0, 0.08),
         arms=bool(rng.random() < 0.4),
-        color=shade(0.05, 0.95),
+        color=(between(0.05, 0.95), between(0.05, 0.95), between(0.05, 0.95)),
         wood=(brown, brown * between(0.6, 0.8), brown * between(0.3, 0.6)),
     )
 
@@ -98,29 +95,22 @@ def _legs(s: ChairShape) -> list[Piece]:
         ]
     else:
         x, z = (s.width - s.leg) / 2, (s.depth - s.leg) / 2
+        foot, size = (0.7 * s.leg, 0.7 * s.leg), (s.leg, s.leg)
         parts = [
-            _prism(
-                (i * (x + s.splay), 0, j * (z + s.splay)),
-                (i * x, top, j * z),
-                (0.7 * s.leg, 0.7 * s.leg),
-                (s.leg, s.leg),
-            )
-            for i in (-1, 1)
-            for j in (-1, 1)
+            _prism((i * (x + s.splay), 0, j * (z + s.splay)), (i * x, top, j * z), foot, size)
+            for i, j in ((-1, -1), (-1, 1), (1, -1), (1, 1))
         ]
     return [(part, s.wood) for part in parts]
 
 
 def _back(s: ChairShape) -> list[Piece]:
-    thick = 0.03
-    z = -(s.depth - thick) / 2
-    top = s.seat + s.back
-
-    def leaning(height: float) -> float:
-        return z - s.lean * (height - s.seat) / s.back
+    thick, top = 0.03, s.seat + s.back
 
     def beam(x: float, low: float, high: float, width: float) -> NDArray[np.float64]:
-        return _prism((x, low, leaning(low)), (x, high, leaning(high)), (width, thick))
+        below, above = (
+            (x, y, -(s.depth - thick) / 2 - s.lean * (y - s.seat) / s.back) for y in (low, high)
+        )
+        return _prism(below, above, (width, thick))
 
     if not s.slats:
         return [(beam(0, s.seat, top, s.width), s.color)]
@@ -139,10 +129,8 @@ def _arms(s: ChairShape) -> list[Piece]:
     for x in (-(s.width + thick) / 2, (s.width + thick) / 2):
         rest = _prism((x, height, 0), (x, height + thick, 0), (1.5 * thick, s.depth))
         front = (s.depth - thick) / 2
-        posts = [
-            _prism((x, s.seat - s.cushion, z), (x, height, z), (thick, thick))
-            for z in (-front, front)
-        ]
+        low = s.seat - s.cushion
+        posts = [_prism((x, low, z), (x, height, z), (thick, thick)) for z in (-front, front)]
         pieces += [(part, s.wood) for part in (rest, *posts)]
     return pieces
 
@@ -155,12 +143,8 @@ def _prism(
 ) -> NDArray[np.float64]:
     """12 triangles, (12, 3, 3), between two level rectangles of given centers and sizes (x, z)."""
     ring = np.array([[-0.5, 0, -0.5], [0.5, 0, -0.5], [0.5, 0, 0.5], [-0.5, 0, 0.5]])
-    points = np.concatenate(
-        [
-            np.asarray(center) + ring * [size[0], 1, size[1]]
-            for center, size in ((low, low_size), (high, high_size or low_size))
-        ]
-    )
+    ends = (low, low_size), (high, high_size or low_size)
+    points = np.concatenate([np.asarray(at) + ring * [size[0], 1, size[1]] for at, size in ends])
     # facing outwards: counterclockwise seen from outside
     quads = [(0, 1, 2, 3), (7, 6, 5, 4), (4, 5, 1, 0), (5, 6, 2, 1), (6, 7, 3, 2), (7, 4, 0, 3)]
     faces = [face for a, b, c, d in quads for face in ((a, b, c), (a, c, d))]

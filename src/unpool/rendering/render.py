@@ -34,11 +34,8 @@ class Frame(NamedTuple):
 def frame_views(mesh: Mesh, views: Sequence[tuple[float, float]]) -> Frame:
     """The frame that holds a mesh in all views, with a margin of 1/32 on each side.
 
-    One frame for all views keeps the size and the rotation axis in place as the object turns.
-
-    Args:
-        mesh: of the object.
-        views: azimuth and elevation of each, in degrees.
+    One frame for all views, which are azimuths and elevations in degrees, keeps the size and the
+    rotation axis in place as the object turns.
     """
     points = mesh.corners.reshape(-1, 3)
     low, high = points.min(axis=0), points.max(axis=0)
@@ -67,7 +64,6 @@ def render_views(
     gives the same bytes every time.
 
     Args:
-        mesh: of the object.
         views: azimuth and elevation of each, in degrees.
         size: side of the images in pixels.
 
@@ -88,15 +84,13 @@ def render_views(
         right, up, back = _axes(*view)
         plane = across[..., None] * right + down[..., None] * up - back
         rays = np.asarray(plane.reshape(-1, 3), np.float32)
-        origins = np.broadcast_to(np.float32(DISTANCE * back), rays.shape)
-        hits = scene.run(np.ascontiguousarray(origins), rays, output=1)
+        hits = scene.run(np.tile(np.float32(DISTANCE * back), (len(rays), 1)), rays, output=1)
         seen = np.flatnonzero(hits["primID"] >= 0)
         faces, u, v = hits["primID"][seen], hits["u"][seen], hits["v"][seen]
         weights = np.asarray(np.stack([1 - u - v, u, v], axis=-1), np.float32)
         light = _LIGHT @ np.stack([right, up, back])
-        color = surface.color(faces, weights)
-        color *= surface.shade(faces, weights, rays[seen], light)
-        yield _downsample(color, seen, size)
+        shade = surface.shade(faces, weights, rays[seen], light)
+        yield _downsample(surface.color(faces, weights) * shade, seen, size)
 
 
 def _axes(azimuth: float, elevation: float) -> tuple[Doubles, Doubles, Doubles]:
@@ -112,9 +106,8 @@ def _scene(corners: Floats) -> Any:
         from embreex.mesh_construction import TriangleMesh
         from embreex.rtcore_scene import EmbreeScene
     except ImportError:
-        raise OptionError(
-            'rendering needs embreex; install it with pip install "unpool[render]"'
-        ) from None
+        cure = 'install it with pip install "unpool[render]"'
+        raise OptionError(f"rendering needs embreex; {cure}") from None
     scene = EmbreeScene(robust=True)
     TriangleMesh(scene, corners)
     return scene
@@ -199,6 +192,6 @@ def _downsample(color: Floats, seen: NDArray[np.int64], size: int) -> NDArray[np
     fine[seen, :3], fine[seen, 3] = color, 1
     blocks = fine.reshape(size, _SAMPLES, size, _SAMPLES, 4)
     total = blocks.sum(axis=(1, 3))
-    total[..., :3] /= np.maximum(total[..., 3:], 1)
+    total[..., :3] /= np.maximum(total[..., 3:], 1)  # the mean over hits: straight color
     total[..., 3] /= _SAMPLES**2
     return np.round(np.clip(total, 0, 1) * 255).astype(np.uint8)

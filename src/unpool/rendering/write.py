@@ -1,11 +1,11 @@
 """Collections of 3-D models, and the data sets of views rendered from them."""
 
-import json
+import itertools
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from PIL import Image
 from unpool.errors import DataError, OptionError
 from unpool.files import atomic, write_json
 from unpool.rendering.archives import unpack
-from unpool.rendering.dataset import AZIMUTHS, ELEVATIONS, view_name
+from unpool.rendering.dataset import AZIMUTHS, ELEVATIONS, read_credits, read_records, view_name
 from unpool.rendering.meshes import ENDINGS, Mesh, read_mesh, rotate_mesh
 from unpool.rendering.render import render_views
 
@@ -32,7 +32,7 @@ _CREDITS = ("name", "category", "creator", "library", "license")
 
 
 class Model(NamedTuple):
-    """A model file and its entry in the manifest."""
+    """A model file."""
 
     style: str  #: name of its folder of views: plain, and unique
     path: Path
@@ -57,9 +57,6 @@ def open_models(source: Path) -> Iterator[list[Model]]:
     `obj` (its file there), styles are named by the ids; otherwise by the folder if it holds a
     single model, or by the file. Zip files are unpacked into a temporary folder.
 
-    Args:
-        source: a zip file, a folder, or a model file.
-
     Yields:
         The models, sorted by style; files that a manifest lists may be missing.
 
@@ -81,11 +78,7 @@ def open_models(source: Path) -> Iterator[list[Model]]:
 
 
 def read_model(model: Model, up: str = "y") -> Mesh:
-    """Read a model and set it upright.
-
-    Args:
-        model: from `open_models`.
-        up: the axis that points up in its file, `y` or `z`.
+    """Read a model and set it upright; `up` is the axis that points up in its file, `y` or `z`.
 
     Raises:
         DataError: the file cannot be used, or `rotation` in the manifest is not a rotation matrix:
@@ -97,34 +90,24 @@ def read_model(model: Model, up: str = "y") -> Mesh:
     mesh = rotate_mesh(read_mesh(model.path), _UP[up])
     if not (text := model.record.get("rotation")):
         return mesh
-    try:
+    with suppress(ValueError):
         rotation = np.array(str(text).split(), np.float64).reshape(3, 3)
-        proper = np.linalg.det(rotation) > 0 and np.allclose(
-            rotation @ rotation.T, np.eye(3), 0, 0.01
-        )
-    except ValueError:
-        proper = False
-    if not proper:
-        raise DataError(
-            f"the manifest gives {model.style} the rotation {text!r}; wanted nine numbers, the "
-            "rows of a rotation matrix"
-        )
-    return rotate_mesh(mesh, rotation)
+        orthogonal = np.allclose(rotation @ rotation.T, np.eye(3), 0, 0.01)
+        if orthogonal and np.linalg.det(rotation) > 0:  # a negative one would mirror
+            return rotate_mesh(mesh, rotation)
+    wanted = "nine numbers, the rows of a rotation matrix"
+    raise DataError(f"the manifest gives {model.style} the rotation {text!r}; wanted {wanted}")
 
 
 def write_style(
     mesh: Mesh, folder: Path, size: int, progress: Callable[[int, int], object] | None = None
 ) -> int:
-    """Render the 62 views of the public set into `folder/renders`.
+    """Render the 62 views of the public set into `folder/renders`; returns their number.
 
     Args:
-        mesh: of the object.
         folder: of the style; files of the same names are replaced.
         size: side of the images in pixels.
         progress: called with views written, and views in total.
-
-    Returns:
-        The number of images.
     """
     views = [(azimuth, elevation) for elevation in ELEVATIONS for azimuth in AZIMUTHS]
     for number, image in enumerate(render_views(mesh, views, size)):
@@ -138,10 +121,7 @@ def write_style(
 def write_credits(root: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Update `styles.json`, the credits of the styles in a folder.
 
-    Args:
-        root: the folder of the styles.
-        records: from `Model.credits`; they replace those of the same `style`, and empty ones are
-            ignored.
+    Records, as of `Model.credits`, replace those of the same `style`; empty ones are ignored.
     """
     known = {record["style"]: record for record in read_credits(root)}
     known |= {record["style"]: dict(record) for record in records if record}
@@ -149,46 +129,29 @@ def write_credits(root: Path, records: Iterable[Mapping[str, Any]]) -> None:
         write_json(root / "styles.json", [known[style] for style in sorted(known)])
 
 
-def read_credits(root: Path) -> list[dict[str, Any]]:
-    """The credits of the styles in a folder, see `write_credits`; empty without `styles.json`.
-
-    Raises:
-        DataError: `styles.json` is damaged.
-    """
-    path = root / "styles.json"
-    return [dict(record) for record in _read_list(path, "style")] if path.is_file() else []
-
-
 def _find(source: Path, root: Path) -> list[Model]:
     """The models below a folder."""
-    paths = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in ENDINGS
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
+    models = (p for p in root.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+    paths = sorted(p for p in models if "/." not in f"/{p.relative_to(root).as_posix()}")
     listed: dict[Path, Mapping[str, Any]] = {}
     for manifest in sorted(root.rglob("manifest.json")):
-        for record in _read_list(manifest, "id", "obj"):
+        for record in read_records(manifest, "id", "obj"):
             path = manifest.parent / record["id"] / record["obj"]
             if not path.resolve().is_relative_to(root.resolve()):
-                raise DataError(
-                    f"{manifest.name} of {source} lists {record['id']}/{record['obj']}, which "
-                    "leads out of its folder; correct the manifest"
-                )
+                name = f"{record['id']}/{record['obj']}, which leads out of its folder"
+                raise DataError(f"{manifest.name} of {source} lists {name}; correct the manifest")
             listed[path] = record
     if not (paths or listed):
         raise DataError(f"got {source} without models; wanted files ending in {' '.join(ENDINGS)}")
     count = Counter(path.parent for path in paths)
-    models: dict[str, Model] = {}
+    found: dict[str, Model] = {}
     for path in sorted({*paths, *listed}):
         record = listed.get(path, {})
         own = path.parent.name if count[path.parent] == 1 and path.parent != root else path.stem
-        style = _free(_plain(record.get("id", own)), models)
+        style = _free(_plain(record.get("id", own)), found)
         name = path.relative_to(root).as_posix()
-        models[style.casefold()] = Model(style, path, name, record)
-    return sorted(models.values())
+        found[style.casefold()] = Model(style, path, name, record)
+    return sorted(found.values())
 
 
 def _plain(name: str) -> str:
@@ -198,22 +161,5 @@ def _plain(name: str) -> str:
 
 def _free(name: str, taken: Mapping[str, Model]) -> str:
     """A name that is not taken, also on file systems that ignore case."""
-    number, free = 1, name
-    while free.casefold() in taken:
-        number += 1
-        free = f"{name}_{number}"
-    return free
-
-
-def _read_list(path: Path, *keys: str) -> Sequence[Mapping[str, Any]]:
-    """Read a JSON list of objects with strings under these keys."""
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-        good = all(isinstance(record[key], str) for record in records for key in keys)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        good = False
-    if not good:
-        raise DataError(
-            f"{path.name} is not a list of objects with {' and '.join(keys)}; correct or delete it"
-        )
-    return list(records)
+    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    return next(free for free in names if free.casefold() not in taken)

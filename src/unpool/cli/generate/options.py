@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool.cli import console
-from unpool.cli.options import DEVICE, JSON, QUIET, Option, typed
+from unpool.cli.console import print_error, print_json
+from unpool.cli.options import DEVICE, JSON, QUIET, Option, all_of, typed
 
 if TYPE_CHECKING:
     from unpool.generate import GeneratedImage, Generator, Style
     from unpool.vision.images import Pixels
 
-IMAGES, ANIMATIONS = (".png", ".jpg", ".jpeg"), (".gif", ".mp4")
+_IMAGES, _ANIMATIONS = (".png", ".jpg", ".jpeg"), (".gif", ".mp4")
 
 _STYLE_HELP = (
     "A style by name or index, or fractions of several, A=1,B=-1,C=1; `unpool generate list` shows "
@@ -33,31 +33,14 @@ ENDS: tuple[Option, ...] = (
 BACKGROUND = click.option(
     "--background", metavar="COLOR", help="A name or #rrggbb.  [default: white]"
 )
-FPS = click.option(
-    "--fps",
-    type=click.FloatRange(1, 50),
-    default=15,
-    help="Frames per second of an animation.  [default: 15]",
-)
 COUNT = click.option("--count", type=click.IntRange(2, 1000), help="Number of images.")
-LIST_LAYERS = click.option("--list-layers", is_flag=True, help="List the layers and exit.")
 
 
-def view_options(azimuth: float, elevation: float) -> tuple[Option, ...]:
-    """The options for the view; their defaults, shown here, are those of the called function."""
-    return tuple(
-        click.option(f"--{name}", type=float, help=f"{text} the object.  [default: {value:g}]")
-        for name, text, value in (
-            ("azimuth", "Degrees around", azimuth),
-            ("elevation", "Degrees above", elevation),
-        )
-    )
-
-
-def scale_option(default: int = 1) -> Option:
-    """The option to enlarge images."""
-    text = f"Factor by which images are enlarged.  [default: {default}]"
-    return click.option("--scale", type=click.IntRange(1, 32), default=default, help=text)
+def layer_options(shown: str, **default: Any) -> tuple[Option, ...]:
+    """The options for a layer."""
+    text = f"A layer, see --list-layers.  [default: {shown}]"
+    layers = click.option("--list-layers", is_flag=True, help="List the layers and exit.")
+    return click.option("--layer", metavar="NAME", help=text, **default), layers
 
 
 class _File(click.Path):
@@ -94,7 +77,7 @@ class Job:
     @property
     def animated(self) -> bool:
         """Whether the output is an animation."""
-        return self.output.suffix.lower() in ANIMATIONS
+        return self.output.suffix.lower() in _ANIMATIONS
 
     def style(self, text: str) -> "Style":
         """A style as it was typed."""
@@ -114,10 +97,7 @@ class Job:
     ) -> list[int]:
         """Write images as a sheet or, by the suffix, an animation; returns its width and height.
 
-        Args:
-            images: row by row, or in the order of time; arrays are (H, W, 3) uint8, RGB.
-            columns: of a sheet.
-            captions: of the images of a sheet; without them, images are closer together.
+        Arrays are (H, W, 3) uint8, RGB. Sheets can have captions; animations have none.
         """
         from unpool.generate import GeneratedImage, write_animation
         from unpool.generate.result import enlarge
@@ -133,10 +113,9 @@ class Job:
             height, width = pixels[0].shape[:2]
             return [width * self.scale, height * self.scale]
         if captions:
-            columns = min(columns, len(pixels))
             large = [enlarge(image, self.scale) for image in pixels]
+            tiles, columns = list(zip(large, captions, strict=True)), min(columns, len(large))
             side = max(max(image.shape[:2]) for image in large)
-            tiles = list(zip(large, captions, strict=True))
             sheet = contact_sheet(tiles, columns, columns * (side + 10) + 10)
         else:
             sheet = enlarge(mosaic(pixels, columns), self.scale)
@@ -158,25 +137,27 @@ class Job:
         """Print the file that was written, facts about it, and notes on its images."""
         notes = [*dict.fromkeys(filter(None, notes))]
         if self.as_json:
-            console.print_json({"output": str(self.output), **facts, "notes": notes})
+            print_json({"output": str(self.output), **facts, "notes": notes})
         elif not self.quiet:
             if notes:
                 others = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
-                console.print_error(f"note: {notes[0]}{others}")
+                print_error(f"note: {notes[0]}{others}")
             text = ", ".join(f"{n} {v}" for n, v in facts.items() if not isinstance(v, list | dict))
             click.echo(f"{self.output}{': ' * bool(text)}{text}")
 
     def print_layers(self, names: Sequence[str]) -> None:
         """Print the names of layers: what --list-layers does."""
         for name in names:
-            if self.as_json:
-                console.print_json({"layer": name})
-            else:
-                click.echo(name)
+            print_json({"layer": name}) if self.as_json else click.echo(name)
 
 
 def command(
-    output: str | None, suffixes: Sequence[str], *options: Option, name: str | None = None
+    output: str | None,
+    *options: Option,
+    view: tuple[float, float] | None = None,
+    scale: int | None = 1,
+    animations: bool = False,
+    name: str | None = None,
 ) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of a function `(job, **options)`.
 
@@ -184,19 +165,35 @@ def command(
 
     Args:
         output: the default output file; None if the command can do without one.
-        suffixes: those that the output can have.
         options: besides those that all commands have.
+        view: the function's default azimuth and elevation, if it has options for them.
+        scale: the default factor by which images are enlarged; None for no such option.
+        animations: whether the output can be one.
         name: of the command, if it is not that of the function.
     """
-    shared: tuple[Option, ...] = (
+    suffixes = (*_IMAGES, *_ANIMATIONS) if animations else _IMAGES
+    default = f"  [default: {output}]" if output else ""
+    shared: list[Option] = [*options]
+    if view is not None:
+        text = "Degrees {} the object.  [default: {:g}]"
+        shared += [
+            click.option("--azimuth", type=float, help=text.format("around", view[0])),
+            click.option("--elevation", type=float, help=text.format("above", view[1])),
+        ]
+    if scale is not None:
+        text = f"Factor by which images are enlarged.  [default: {scale}]"
+        shared += [click.option("--scale", type=click.IntRange(1, 32), default=scale, help=text)]
+    if animations:
+        text = "Frames per second of an animation.  [default: 15]"
+        shared += [click.option("--fps", type=click.FloatRange(1, 50), default=15, help=text)]
+    shared += [
         click.option(
             "-o",
             "--output",
             type=_File(*suffixes),
             default=output,
             metavar="FILE",
-            help=f"File to write: {', '.join(suffixes)}."
-            + (f"  [default: {output}]" if output else ""),
+            help=f"File to write: {', '.join(suffixes)}.{default}",
         ),
         click.option(
             "--weights",
@@ -207,7 +204,7 @@ def command(
         DEVICE,
         JSON,
         QUIET,
-    )
+    ]
 
     def decorate(function: Callable[..., None]) -> click.Command:
         @wraps(function)
@@ -215,12 +212,10 @@ def command(
             from unpool.generate import Generator
 
             generator = Generator.from_pretrained(weights, device=device or "auto")
-            shared = ("output", "as_json", "quiet", "scale", "background", "fps")
-            own = {name: options.pop(name) for name in shared if name in options}
-            function(Job(generator, weights, **own), **typed(options))
+            own = ("output", "as_json", "quiet", "scale", "background", "fps")
+            given = {name: options.pop(name) for name in own if name in options}
+            function(Job(generator, weights, **given), **typed(options))
 
-        for option in reversed((*options, *shared)):
-            run = option(run)
-        return click.command(name)(run)
+        return click.command(name)(all_of(*shared)(run))
 
     return decorate

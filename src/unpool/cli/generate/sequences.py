@@ -1,30 +1,16 @@
 """`unpool generate interpolate`, `morph`, `transform` and `correspond`: sequences of images."""
 
 from dataclasses import replace
+from typing import Any
 
 import click
 
-from unpool.cli.generate.options import (
-    ANIMATIONS,
-    BACKGROUND,
-    COUNT,
-    ENDS,
-    FPS,
-    IMAGES,
-    STYLE,
-    Job,
-    command,
-    scale_option,
-    view_options,
-)
+from unpool.cli.generate.options import BACKGROUND, COUNT, ENDS, STYLE, Job, command
 from unpool.cli.options import FROM_ONE, numbers
-
-_ALL = (*IMAGES, *ANIMATIONS)
 
 
 @command(
     "turn.gif",
-    _ALL,
     STYLE,
     click.option(
         "--azimuth",
@@ -42,8 +28,7 @@ _ALL = (*IMAGES, *ANIMATIONS)
     ),
     COUNT,
     BACKGROUND,
-    scale_option(),
-    FPS,
+    animations=True,
 )
 def interpolate(
     job: Job,
@@ -68,15 +53,14 @@ def interpolate(
     count = count or (62 if job.animated else 8)
     low, high = elevation[0], elevation[-1]
     if abs(azimuth[1] - azimuth[0]) == 360 and low == high:
-        images = turntable(job.generator, job.style(style), low, count)
-        shown = images  # the last view is followed by the first
+        images = shown = turntable(job.generator, job.style(style), low, count)
     else:
         images = interpolate(job.generator, job.style(style), azimuth, (low, high), count)
         shown = job.sequence(images)
     job.write(shown, len(images), {"style": style, "images": len(shown)})
 
 
-@command("morph.gif", _ALL, *ENDS, *view_options(301, 20), COUNT, BACKGROUND, scale_option(), FPS)
+@command("morph.gif", *ENDS, COUNT, BACKGROUND, view=(301, 20), animations=True)
 def morph(job: Job, first: str, last: str, count: int | None = None, **view: float) -> None:
     """Morph one style into another.
 
@@ -102,7 +86,6 @@ def morph(job: Job, first: str, last: str, count: int | None = None, **view: flo
 
 @command(
     "transform.png",
-    _ALL,
     STYLE,
     click.option(
         "--change",
@@ -118,20 +101,12 @@ def morph(job: Job, first: str, last: str, count: int | None = None, **view: flo
         help="Range of all changes: fractions of the side, radians or logarithms.  "
         "[default: the authors']",
     ),
-    *view_options(301, 20),
     COUNT,
     BACKGROUND,
-    scale_option(),
-    FPS,
+    view=(301, 20),
+    animations=True,
 )
-def transform(
-    job: Job,
-    style: str,
-    changes: tuple[str, ...],
-    ends: tuple[float, float] | None = None,
-    count: int | None = None,
-    **view: float,
-) -> None:
+def transform(job: Job, style: str, changes: tuple[str, ...], **options: Any) -> None:
     """Move, rotate, zoom, stretch and recolor an object in growing amounts.
 
     A sheet has a row for each change, of 7 images unless --count is given; an animation shows one
@@ -156,18 +131,17 @@ def transform(
     from unpool.generate import CHANGES, vary
     from unpool.generate.sequences import amounts
 
-    count, changes = count or (15 if job.animated else 7), changes or tuple(CHANGES)
-    images, captions, mixture = [], [], job.style(style)
-    for name in changes:
-        row = vary(job.generator, mixture, name, count, ends=ends, **view)
-        images += job.sequence(row)
-        captions += [f"{name} {round(amount, 2):+g}" for amount in amounts(name, count, ends)]
-    job.write(images, count, {"style": style, "changes": list(changes)}, captions)
+    count, names = options.pop("count", 15 if job.animated else 7), list(changes or CHANGES)
+    images, captions = [], []
+    for name in names:
+        images += job.sequence(vary(job.generator, job.style(style), name, count, **options))
+        steps = amounts(name, count, options.get("ends"))
+        captions += [f"{name} {round(amount, 2):+g}" for amount in steps]
+    job.write(images, count, {"style": style, "changes": names}, captions)
 
 
 @command(
     "correspond.png",
-    _ALL,
     *ENDS,
     click.option(
         "--point",
@@ -187,9 +161,9 @@ def transform(
     click.option(
         "--steps", type=FROM_ONE, default=64, help="Number of intermediate morphs.  [default: 64]"
     ),
-    *view_options(301, 20),
-    FPS,
-    scale_option(4),
+    view=(301, 20),
+    scale=4,
+    animations=True,
 )
 def correspond(
     job: Job,

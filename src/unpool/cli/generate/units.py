@@ -6,36 +6,22 @@ from typing import Any
 import click
 
 from unpool.cli.console import progress
-from unpool.cli.generate.options import (
-    ANIMATIONS,
-    BACKGROUND,
-    FPS,
-    IMAGES,
-    LIST_LAYERS,
-    STYLE,
-    STYLES,
-    Job,
-    command,
-    scale_option,
-    view_options,
-)
+from unpool.cli.generate.options import BACKGROUND, STYLE, STYLES, Job, command, layer_options
 from unpool.cli.options import position, several_units
 
 
 @command(
     "mask.png",
-    IMAGES,
     STYLE,
     click.option(
         "--cells",
         multiple=True,
         metavar="NAME",
         help="Cells to keep: center-2, center-4, center-6, center-8, border, checkerboard, or "
-        "other, the complement of the checkerboard; repeatable.  [default: all of these]",
+        "other, its complement; repeatable.  [default: all of these]",
     ),
-    *view_options(301, 20),
     BACKGROUND,
-    scale_option(),
+    view=(301, 20),
 )
 def mask(job: Job, style: str, cells: tuple[str, ...], **view: float) -> None:
     """Generate an object from some cells of its first maps, of 8 x 8.
@@ -54,14 +40,7 @@ def mask(job: Job, style: str, cells: tuple[str, ...], **view: float) -> None:
 
 @command(
     "unit.png",
-    IMAGES,
-    click.option(
-        "--layer",
-        default="shared.fc4",
-        metavar="NAME",
-        help="A layer, see --list-layers.  [default: shared.fc4]",
-    ),
-    LIST_LAYERS,
+    *layer_options("shared.fc4", default="shared.fc4"),
     several_units("Index of a unit or map, from 0; repeatable.  [default: the first 32]"),
     click.option("--value", type=float, help="Activation of the unit.  [default: the authors']"),
     click.option(
@@ -70,8 +49,7 @@ def mask(job: Job, style: str, cells: tuple[str, ...], **view: float) -> None:
         metavar="ROW,COLUMN",
         help="Position in a map.  [default: just before the middle]",
     ),
-    *view_options(310, 30),
-    scale_option(),
+    view=(310, 30),
 )
 def unit(job: Job, layer: str, list_layers: bool, units: tuple[int, ...], **options: Any) -> None:
     """Generate an image from each unit alone, with all others of its layer at zero.
@@ -84,20 +62,18 @@ def unit(job: Job, layer: str, list_layers: bool, units: tuple[int, ...], **opti
     \b
     Example: unpool generate unit --layer shared.fc4 --unit 28 --unit 29 -o unit.png
     """
-    from unpool.generate import activate_units, count_units
-    from unpool.generate import list_layers as layers
+    from unpool.generate import units as network
 
     if list_layers:
-        return job.print_layers(layers(job.generator.model))
-    chosen = list(units) or list(range(min(32, count_units(job.generator, layer))))
-    images = list(activate_units(job.generator, layer, chosen, **options).images())
+        return job.print_layers(network.list_layers(job.generator.model))
+    chosen = list(units) or list(range(min(32, network.count_units(job.generator, layer))))
+    images = list(network.activate_units(job.generator, layer, chosen, **options).images())
     size = job.save(images, 8, [str(n) for n in chosen])
     job.report({"size": size, "layer": layer, "units": chosen})
 
 
 @command(
     "zoom.png",
-    (*IMAGES, *ANIMATIONS),
     STYLES,
     click.option(
         "--unit",
@@ -105,10 +81,9 @@ def unit(job: Job, layer: str, list_layers: bool, units: tuple[int, ...], **opti
         type=click.IntRange(min=0),
         help="Index of a unit of FC-4.  [default: the one that resembles a zoom most]",
     ),
-    *view_options(310, 30),
     BACKGROUND,
-    scale_option(),
-    FPS,
+    view=(310, 30),
+    animations=True,
 )
 def zoom(job: Job, styles: tuple[str, ...], number: int | None = None, **view: Any) -> None:
     """Find the unit whose effect resembles a zoom, and generate objects while it grows.
@@ -128,28 +103,22 @@ def zoom(job: Job, styles: tuple[str, ...], number: int | None = None, **view: A
     if number is None:
         with progress("searching units", job.quiet) as update:
             found = find_zoom_unit(job.generator, chosen, progress=update, **view)
-        number, factor, explained = found
-        facts = {"unit": number, "factor": round(factor, 3), "explained": round(explained, 3)}
+        number = found.unit
+        facts = {name: round(value, 3) for name, value in found._asdict().items()}
     rows = [push_unit(job.generator, style, number, **view) for style in chosen]
     job.write([image for row in rows for image in row], len(rows[0]), facts)
 
 
 @command(
     "filters.png",
-    IMAGES,
-    click.option(
-        "--layer",
-        metavar="NAME",
-        help="A layer, see --list-layers.  [default: the last with color outputs]",
-    ),
-    LIST_LAYERS,
+    *layer_options("the last with color outputs"),
     click.option(
         "--count",
         "most",
         type=click.IntRange(1, 512),
         help="Number of inputs and outputs shown.  [default: 16]",
     ),
-    scale_option(4),
+    scale=4,
 )
 def filters(job: Job, list_layers: bool, layer: str | None = None, **most: int) -> None:
     """Show the learned filters of a layer; zero is mid-gray.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,23 +10,14 @@ from typing import Any
 import click
 
 from unpool.cli.console import print_json, print_table, progress
-from unpool.cli.generate.options import (
-    BACKGROUND,
-    IMAGES,
-    STYLE,
-    STYLES,
-    Job,
-    command,
-    scale_option,
-    view_options,
-)
+from unpool.cli.generate.options import BACKGROUND, STYLE, STYLES, Job, command
 from unpool.cli.options import FROM_ONE
 from unpool.errors import OptionError
 
 _THUMBNAILS = 10  # in a row
 
 
-@command(None, IMAGES, *view_options(301, 20), name="list")
+@command(None, view=(301, 20), scale=None, name="list")
 def list_(job: Job, **view: float) -> None:
     """List the styles, and with -o write a sheet of their images.
 
@@ -36,10 +28,9 @@ def list_(job: Job, **view: float) -> None:
     """
     generator = job.generator
     if job.output is not None:
-        images = generator.generate(list(generator.styles), **{"azimuth": 301, **view})
+        images = generator.generate(generator.styles, **{"azimuth": 301, **view})
         captions = [f"{number} {name}" for number, name in enumerate(generator.styles)]
-        large = replace(job, scale=max(1, 128 // generator.size))
-        large.save(images, _THUMBNAILS, captions)
+        replace(job, scale=max(1, 128 // generator.size)).save(images, _THUMBNAILS, captions)
     for number, name in enumerate(generator.styles):
         if job.as_json:
             print_json({"style": name, "number": number})
@@ -53,21 +44,18 @@ def _amounts(ctx: click.Context, param: click.Parameter, values: Sequence[str]) 
     pairs = []
     for value in values:
         name, _, amount = value.partition("=")
-        try:
+        with suppress(ValueError):
             pairs.append((name.strip(), float(amount)))
-            if not math.isfinite(pairs[-1][1]):
-                raise ValueError
-        except ValueError:
-            message = f"got {value!r}; wanted NAME=AMOUNT, such as zoom=0.3."
-            raise click.BadParameter(message, ctx, param) from None
+            if math.isfinite(pairs[-1][1]):
+                continue
+        message = f"got {value!r}; wanted NAME=AMOUNT, such as zoom=0.3."
+        raise click.BadParameter(message, ctx, param)
     return pairs
 
 
 @command(
     "view.png",
-    IMAGES,
     STYLE,
-    *view_options(0, 20),
     click.option(
         "--change",
         "changes",
@@ -82,7 +70,7 @@ def _amounts(ctx: click.Context, param: click.Parameter, values: Sequence[str]) 
         metavar="COLOR",
         help="A name or #rrggbb.  [default: transparent in a PNG, white in a JPEG]",
     ),
-    scale_option(),
+    view=(0, 20),
 )
 def view(job: Job, style: str, changes: list[tuple[str, float]], **angles: float) -> None:
     """Generate one view of a style, or of a mixture of styles.
@@ -104,14 +92,12 @@ def view(job: Job, style: str, changes: list[tuple[str, float]], **angles: float
 
 @command(
     "grid.png",
-    IMAGES,
     STYLES,
     click.option("--columns", type=FROM_ONE, default=8, help="Number of azimuths.  [default: 8]"),
     click.option(
         "--elevation", type=float, default=20, help="Degrees above the object.  [default: 20]"
     ),
     BACKGROUND,
-    scale_option(),
 )
 def grid(job: Job, styles: tuple[str, ...], columns: int, elevation: float) -> None:
     """Generate a grid: a row for each style (all by default), seen from all around.
@@ -130,7 +116,6 @@ def grid(job: Job, styles: tuple[str, ...], columns: int, elevation: float) -> N
 
 @command(
     "compare.png",
-    IMAGES,
     click.option(
         "--data",
         type=click.Path(path_type=Path),
@@ -138,7 +123,6 @@ def grid(job: Job, styles: tuple[str, ...], columns: int, elevation: float) -> N
         metavar="FOLDER",
         help="Rendered views, as `unpool render` writes them.",
     ),
-    scale_option(),
 )
 def compare(job: Job, data: Path) -> None:
     """Compare generated views with held-out views, and with baselines that need no network.
@@ -163,9 +147,8 @@ def compare(job: Job, data: Path) -> None:
 
     held = read_card(job.weights).held_out
     if not held or not set(held) <= set(range(len(AZIMUTHS))):
-        raise OptionError(
-            f"the card of {job.weights} names no azimuths that were held out; use other weights"
-        )
+        card = f"the card of {job.weights}"
+        raise OptionError(f"{card} names no azimuths that were held out; use other weights")
     chairs = open_chairs(data)
     hidden = split_views(chairs, tuple(held))[1].tolist()
     with progress("reading", job.quiet) as update:

@@ -2,13 +2,13 @@
 
 import csv
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from unpool.cli.visualize.options import Job, command, layer_options
+from unpool.cli.visualize.options import SEED, Job, command, layer_options
 from unpool.errors import OptionError
 
 Parts = dict[str, dict[Path, tuple[float, ...]]]
@@ -37,20 +37,9 @@ _COLUMNS = ("image", "part", "x0", "y0", "x1", "y1")
         type=click.IntRange(min=0),
         help="Random boxes per image, as a control; 0 for none.  [default: 10]",
     ),
-    click.option(
-        "--seed",
-        type=click.IntRange(min=0),
-        metavar="NUMBER",
-        help="Seed of the random boxes.  [default: 0]",
-    ),
+    SEED,
 )
-def correspond(
-    job: Job,
-    parts: tuple[str, ...],
-    layers: tuple[str, ...],
-    boxes: Path | None = None,
-    **options: Any,
-) -> int:
+def correspond(job: Job, parts: tuple[str, ...], boxes: Path | None = None, **options: Any) -> int:
     """Hide the same part in several images, and compare how their features change.
 
     INPUTS are two or more images. The table has the fraction of features whose change differs in
@@ -59,7 +48,6 @@ def correspond(
     below the class scores.
 
     OUTPUT/correspondence.png shows the hidden parts, OUTPUT/correspondence.json has the numbers.
-
     Unreadable images are reported and skipped (exit code 3).
 
     With --json, there is one object with output, failed, seconds, and the content of the file.
@@ -77,7 +65,7 @@ def correspond(
     else:
         given = _read(boxes)
     with job.working("occluding") as update:
-        found = application(job.loaded, given, layers, progress=update, **options)
+        found = application(job.loaded, given, progress=update, **options)
     found.save(job.output)
     line = f"{len(found.images)} images, into {job.output / 'correspondence.png'}"
     return job.report(found.to_dict(), found.failed, line, found.table())
@@ -92,11 +80,10 @@ def _match(parts: tuple[str, ...], images: list[Path]) -> Parts:
             f"got {given} for {len(images)} images; give --part NAME=X0,Y0,X1,Y1 for each "
             "image in turn, or --boxes FILE"
         )
-    found: Parts = {}
+    found: Parts = defaultdict(dict)
     for part in parts:
         name, _, box = part.partition("=")
-        where = found.setdefault(name, {})
-        where[images[len(where)]] = _box(box.split(","), f"--part {part}")
+        found[name][images[len(found[name])]] = _box(box.split(","), f"--part {part}")
     return found
 
 
@@ -107,22 +94,19 @@ def _read(path: Path) -> Parts:
         rows = json.loads(text) if path.suffix == ".json" else [*csv.DictReader(text.splitlines())]
     except (ValueError, csv.Error) as error:
         raise OptionError(f"got boxes {path}, which cannot be read ({error}); correct it") from None
-    found: Parts = {}
+    found: Parts = defaultdict(dict)
+    wanted = ", ".join(_COLUMNS)
     for i, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
+        entry = f"got boxes {path}, whose entry {i}"
         if not isinstance(row, dict) or any(row.get(column) in (None, "") for column in _COLUMNS):
-            raise OptionError(
-                f"got boxes {path}, whose entry {i} lacks some of {', '.join(_COLUMNS)}; add them"
-            )
-        box = _box([row[column] for column in _COLUMNS[2:]], f"entry {i} of {path}")
-        where, image = found.setdefault(str(row["part"]), {}), path.parent / str(row["image"])
-        if image in where:
-            raise OptionError(
-                f"got boxes {path}, whose entry {i} is a second box of {row['part']} in "
-                f"{row['image']}; leave one of them out"
-            )
-        where[image] = box
+            raise OptionError(f"{entry} lacks some of {wanted}; add them")
+        image, part, *box = (row[column] for column in _COLUMNS)
+        where = found[str(part)]
+        if path.parent / str(image) in where:
+            raise OptionError(f"{entry} is a second box of {part} in {image}; leave one out")
+        where[path.parent / str(image)] = _box(box, f"entry {i} of {path}")
     if not found:
-        raise OptionError(f"got boxes {path}, which has none; add {', '.join(_COLUMNS)} of each")
+        raise OptionError(f"got boxes {path}, which has none; add {wanted} of each")
     return found
 
 

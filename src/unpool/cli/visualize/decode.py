@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     ),
     click.option(
         "--crop",
-        callback=numbers("40,30,260,250"),
+        callback=numbers("40,30,260,250", 4),
         metavar="X0,Y0,X1,Y1",
         help="Decode the square around this box, in pixels of the image, as in instance-wise "
         "segmentation.  [default: the center square of the image]",
@@ -67,19 +67,20 @@ def decode(
     from unpool.vision.figures import write_figure
     from unpool.visualize.decoding import decode as follow
 
-    if crop is not None and not _is_box(crop):
-        raise OptionError(
-            f"got --crop {','.join(f'{v:g}' for v in crop)}; wanted the left, upper, right and "
-            "lower side in whole pixels, such as 40,30,260,250"
-        )
+    if crop is not None:
+        x0, y0, x1, y1 = crop
+        if not (all(map(float.is_integer, crop)) and x0 < x1 and y0 < y1):
+            raise OptionError(
+                f"got --crop {','.join(f'{v:g}' for v in crop)}; wanted the left, upper, right and "
+                "lower side in whole pixels, such as 40,30,260,250"
+            )
     loaded = job.loaded
     label = None if name is None else loaded.find_class(name)
     _try(loaded, label, unit)
 
     def make(source: "Source", stem: Path, _: "Progress") -> Record:
         seen = _crop(loaded, source.read(), crop)
-        images = loaded.prepare([seen])
-        found = follow(loaded.model, images, names=loaded.classes, label=label, unit=unit)
+        found = follow(loaded.model, loaded.prepare([seen]), label, unit, names=loaded.classes)
         record = {"class": loaded.class_name(found.label), **found.to_dict()}
         figure = found.figure(seen, record["class"])
         file = write_figure(stem, figure, {"source": str(source), **record})[0]
@@ -87,11 +88,6 @@ def decode(
 
     files = with_suffixes(".png", ".json")
     return job.each_image("decoding", make, _text, files)
-
-
-def _is_box(values: tuple[float, ...]) -> bool:
-    whole = len(values) == 4 and all(value == int(value) for value in values)
-    return whole and values[0] < values[2] and values[1] < values[3]
 
 
 def _crop(loaded: "LoadedModel", image: "Pixels", box: tuple[float, ...] | None) -> "Pixels":
@@ -112,11 +108,10 @@ def _try(loaded: "LoadedModel", label: int | None, unit: int | None) -> None:
 
     trial = loaded.trial_image()
     scores = score_maps(loaded.model, trial)
-    if label is not None and label >= scores.shape[1]:
-        raise OptionError(
-            f"got class {label} of {loaded.name}, which has {scores.shape[1]}; wanted 0 to "
-            f"{scores.shape[1] - 1}"
-        )
+    count = scores.shape[1]
+    if label is not None and label >= count:
+        got = f"class {label} of {loaded.name}, which has {count}"
+        raise OptionError(f"got {got}; wanted 0 to {count - 1}")
     follow(loaded.model, trial, int(scores.argmax(1).flatten()[0]), unit)
 
 

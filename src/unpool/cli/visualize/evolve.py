@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool.cli.options import FROM_ONE, several_units
 from unpool.cli.visualize.options import (
     LABELED,
     PROJECTION,
+    SEED,
     Job,
     command,
     layer_options,
+    number_option,
     only_one,
     pop_given,
+    units_options,
 )
 from unpool.errors import OptionError
 
@@ -31,13 +33,10 @@ def _checkpoints(options: dict[str, Any]) -> "list[Checkpoint]":
     if paths:
         return named_checkpoints(paths, **given)
     if run is None:
-        raise OptionError(
-            "got neither --run nor --checkpoint; name the folder of a run, or each of some weights"
-        )
+        raise OptionError("got neither --run nor --checkpoint; name a run folder, or some weights")
     if idle := [f"--{name.replace('_', '-')}" for name in given if name != "device"]:
-        raise OptionError(
-            f"got {' and '.join(idle)} with --run, whose recipe has that; leave it out"
-        )
+        given_flags = " and ".join(idle)
+        raise OptionError(f"got {given_flags} with --run, whose recipe has that; leave it out")
     return checkpoints_of_run(run, **given)
 
 
@@ -60,25 +59,13 @@ def _checkpoints(options: dict[str, Any]) -> "list[Checkpoint]":
         "--torch-model or --weights names; repeat it for each checkpoint, in order.",
     ),
     *layer_options(),
-    several_units("A map to show; repeatable.  [default: random ones]"),
-    click.option("--shown", type=FROM_ONE, help="Number of maps shown per layer.  [default: 6]"),
-    click.option(
-        "--seed",
-        type=click.IntRange(min=0),
-        metavar="NUMBER",
-        help="Seed of the random choice of maps.  [default: 0]",
-    ),
-    click.option("--batch", type=FROM_ONE, help="Images at a time.  [default: 32]"),
+    *units_options("random ones", 6),
+    SEED,
+    number_option("--batch", "Images at a time.", 32),
     *PROJECTION,
     checkpoints=_checkpoints,
 )
-def evolve(
-    job: Job,
-    layers: tuple[str, ...],
-    data: Path | None = None,
-    split: str | None = None,
-    **options: Any,
-) -> int:
+def evolve(job: Job, **options: Any) -> int:
     """Show what excites some maps most, at each checkpoint of a training run.
 
     INPUTS are images, folders, patterns, or lists of paths (.txt). At each checkpoint the
@@ -86,9 +73,8 @@ def evolve(
     it jumps to another image.
 
     OUTPUT/evolution.png has a block for each layer, a row for each map, and checkpoints from left
-    to right; OUTPUT/evolution.json names the images.
-
-    Unreadable images are reported and skipped (exit code 3).
+    to right; OUTPUT/evolution.json names the images. Unreadable images are reported and skipped
+    (exit code 3).
 
     With --json, there is one object with output, checkpoints, images (their number), failed,
     seconds, and layers: layer, units, jumps (their number, over all checkpoints).
@@ -98,17 +84,14 @@ def evolve(
     """
     from unpool.visualize.evolution import evolve as application
 
-    images = job.images(data, split)
-    only_one({"--unit": options["units"], "--shown": options.get("shown")})
+    images = job.labeled_images(options)
     with job.working("searching") as update:
-        found = application(job.checkpoints, images, layers, progress=update, **options)
+        found = application(job.checkpoints, images, progress=update, **options)
     found.save(job.output)
     jumps = [(one.layer, one.units, int(one.jumps.sum())) for one in found.layers]
-    facts = {
-        "checkpoints": found.checkpoints,
-        "images": len(found.images),
-        "layers": [{"layer": layer, "units": units, "jumps": n} for layer, units, n in jumps],
-    }
+    layer_facts = [{"layer": layer, "units": units, "jumps": n} for layer, units, n in jumps]
+    count = len(found.images)
+    facts = {"checkpoints": found.checkpoints, "images": count, "layers": layer_facts}
     rows = [[layer, ", ".join(map(str, units)), str(n)] for layer, units, n in jumps]
-    line = f"{len(found.images)} images, into {job.output / 'evolution.png'}"
+    line = f"{count} images, into {job.output / 'evolution.png'}"
     return job.report(facts, found.failed, line, [["layer", "maps", "jumps"], *rows])

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool.cli.console import percent
-from unpool.cli.options import FROM_ONE
-from unpool.cli.visualize.options import LIST_LAYERS, Job, command
+from unpool.cli.visualize.options import LIST_LAYERS, Job, command, number_option
 
 if TYPE_CHECKING:
     from unpool.visualize.filters import FilterReport
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
         type=click.FloatRange(0, 1),
         help="A filter whose RMS is below this fraction of the median is dead.  [default: 0.1]",
     ),
-    click.option("--batch", type=FROM_ONE, help="Images at a time.  [default: 8]"),
+    number_option("--batch", "Images at a time.", 8),
 )
 def filters(job: Job, layer: str | None = None, **options: Any) -> int:
     """Show the filters of the first layer, and find dead and dominant ones in all layers.
@@ -35,9 +34,8 @@ def filters(job: Job, layer: str | None = None, **options: Any) -> int:
 
     OUTPUT/filters.png has the filters on one scale, and each on its own; their spectrum, with zero
     frequency at the center; their strengths; and the spread of their energy over orientations.
-    OUTPUT/filters.json has the numbers for all convolutions.
-
-    Unreadable images are reported and skipped (exit code 3).
+    OUTPUT/filters.json has the numbers for all convolutions. Unreadable images are reported and
+    skipped (exit code 3).
 
     With --json, there is one object with output, failed, seconds, and the content of the file.
 

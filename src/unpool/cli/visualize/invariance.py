@@ -43,7 +43,6 @@ def invariance(
     OUTPUT/invariance.png has a row for each transformation: the images, the distance from the
     original in both layers, and the probability of the class, for models that have classes. For a
     model that segments, it is the mean over the image. OUTPUT/invariance.json has the numbers.
-
     Unreadable images are reported and skipped (exit code 3).
 
     With --json, there is one object with output, failed, seconds, and the content of the file.

@@ -10,8 +10,14 @@ import click
 from unpool.cli.console import print_error
 from unpool.cli.images import Record, with_suffixes
 from unpool.cli.messages import with_flags
-from unpool.cli.options import FROM_ONE
-from unpool.cli.visualize.options import LIST_LAYERS, RULE, Job, activations_option, command
+from unpool.cli.visualize.options import (
+    LIST_LAYERS,
+    RULE,
+    Job,
+    activations_option,
+    command,
+    number_option,
+)
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
@@ -43,17 +49,10 @@ if TYPE_CHECKING:
         "maps of more than a pixel]",
     ),
     LIST_LAYERS,
-    click.option(
-        "--occluder",
-        "window",
-        type=FROM_ONE,
-        help="Side of the occluder in pixels.  [default: a fifth of the square]",
+    number_option(
+        "--occluder", "Side of the occluder in pixels.", "a fifth of the square", "window"
     ),
-    click.option(
-        "--stride",
-        type=FROM_ONE,
-        help="Pixels between positions of the occluder.  [default: half the occluder]",
-    ),
+    number_option("--stride", "Pixels between positions of the occluder.", "half the occluder"),
     RULE,
     activations_option(
         "For the projection: treatment of functions that have no rule.  [default: leave the "
@@ -65,14 +64,13 @@ def occlude(job: Job, names: Path | None = None, **options: Any) -> int:
 
     INPUTS are images, folders, patterns, lists of paths (.txt), or - for the standard input.
 
-    For cat.jpg this writes OUTPUT/cat.occlusion.png and OUTPUT/cat.occlusion.json. For a
-    classifier they show, for every position, the total activation of the map that is strongest
-    with nothing hidden, beside its projection, if the rule allows one; the probability of the
-    class; and the most probable class. For a network that segments, they show the IoU of the
-    object's region with its prediction while occluded, outside the square. In networks that are
-    chains of layers, only what the square changes is recomputed, with the same result.
-
-    Unreadable images are reported and skipped (exit code 3).
+    For cat.jpg this writes OUTPUT/cat.occlusion.png and OUTPUT/cat.occlusion.json. For a classifier
+    they show, for every position, the total activation of the map that is strongest with nothing
+    hidden, beside its projection, if the rule allows one; the probability of the class; and the
+    most probable class. For a network that segments, they show the IoU of the object's region with
+    its prediction while occluded, outside the square. In networks that are chains of layers, only
+    what the square changes is recomputed, with the same result. Unreadable images are reported and
+    skipped (exit code 3).
 
     With --json, the line of an image has source, figure, facts (both files), class, name, lowest
     (the lowest probability or IoU), lowest_box (the square there) and seconds, for a classifier
@@ -108,20 +106,13 @@ def _read_names(path: Path) -> tuple[str, ...]:
     try:
         return tuple(path.read_text(encoding="utf-8-sig").splitlines())
     except UnicodeDecodeError:
-        raise OptionError(
-            f"got --classes {path}, which is not text; wanted a name per line"
-        ) from None
+        message = f"got --classes {path}, which is not text; wanted a name per line"
+        raise OptionError(message) from None
 
 
 def _runner(loaded: "LoadedModel", options: dict[str, Any], quiet: bool) -> Callable[..., Any]:
     """`occlude` or `occlude_region`, for images (1, 3, H, W); refuses at once what cannot work."""
-    from unpool.visualize.activations import (
-        SCORE,
-        ActivationRecorder,
-        list_layers,
-        score_layer,
-        stage_ends,
-    )
+    from unpool.visualize import activations
     from unpool.visualize.occlusion.occlude import occlude
     from unpool.visualize.occlusion.segmentation import occlude_region
     from unpool.visualize.occlusion.window import occluder_windows
@@ -131,13 +122,15 @@ def _runner(loaded: "LoadedModel", options: dict[str, Any], quiet: bool) -> Call
         options["target"] = loaded.find_class(options["target"])
     trial = loaded.trial_image()
     occluder_windows((trial.shape[2], trial.shape[3]), options.get("window"), options.get("stride"))
-    if ActivationRecorder(score_layer(loaded.model), [SCORE])(trial)[SCORE].dim() == 4:
+    score = activations.SCORE
+    recorder = activations.ActivationRecorder(activations.score_layer(loaded.model), [score])
+    if recorder(trial)[score].dim() == 4:
         for name in ("layer", "rule", "activations"):
             if name in options:
                 raise OptionError(f"got --{name} for a network that segments; leave it out")
         run = occlude_region
     else:
-        layers = stage_ends(list_layers(loaded.model, trial))
+        layers = activations.stage_ends(activations.list_layers(loaded.model, trial))
         if "layer" not in options and layers:
             options["layer"] = layers[-1]
         side = max(trial.shape[2] // 2, 1)  # a trial with few windows

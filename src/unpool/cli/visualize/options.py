@@ -12,7 +12,16 @@ import click
 
 from unpool.cli import console
 from unpool.cli.images import Record, each_image, find_inputs, output_option
-from unpool.cli.options import DEVICE, JSON, QUIET, Option, choice, make_folder, typed
+from unpool.cli.options import (
+    DEVICE,
+    JSON,
+    QUIET,
+    Option,
+    choice,
+    make_folder,
+    several_units,
+    typed,
+)
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
@@ -23,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def only_one(given: Mapping[str, object]) -> None:
-    """Refuse options that exclude one another, which are given by flag, with their values."""
+    """Refuse options, values by flag, that exclude one another."""
     if len(flags := [flag for flag, value in given.items() if value]) > 1:
         raise OptionError(f"got {' and '.join(flags)}; leave one of them out")
 
@@ -31,21 +40,16 @@ def only_one(given: Mapping[str, object]) -> None:
 def _activations(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> Any:
     named = dict(item.split("=", 1) for item in given if "=" in item)
     if named and len(named) != len(given):
-        raise OptionError(
-            f"got --activations {' '.join(given)}; name a function in each, such as silu=relu, or "
-            "give one for all"
-        )
+        wanted = "name a function in each, such as silu=relu, or give one for all"
+        raise OptionError(f"got --activations {' '.join(given)}; {wanted}")
     return named or (given[-1] if given else None)
 
 
 def activations_option(text: str) -> Option:
     """The treatment of functions without a rule: one word for all, or a mapping by name."""
+    kinds = "[NAME=]relu|gradient|constant"
     return click.option(
-        "--activations",
-        multiple=True,
-        callback=_activations,
-        metavar="[NAME=]relu|gradient|constant",
-        help=text,
+        "--activations", multiple=True, callback=_activations, metavar=kinds, help=text
     )
 
 
@@ -84,15 +88,30 @@ LABELED: tuple[Option, ...] = (
     ),
     click.option("--split", metavar="NAME", help="The split of --data to use.  [default: all]"),
 )
+SEED = click.option(
+    "--seed", type=click.IntRange(min=0), metavar="NUMBER", help="Random seed.  [default: 0]"
+)
 LIST_LAYERS = click.option("--list-layers", is_flag=True, help="List the layers and exit.")
 
 
 def layer_options(default: str = "the last of each stage") -> tuple[Option, ...]:
     """The options for several layers."""
     text = f"A layer, see --list-layers; repeatable.  [default: {default}]"
+    layers = click.option("--layer", "layers", multiple=True, metavar="NAME", help=text)
+    return layers, LIST_LAYERS
+
+
+def number_option(name: str, text: str, default: object, *names: str) -> Option:
+    """An option for a number from 1."""
+    number = click.IntRange(min=1)
+    return click.option(name, *names, type=number, help=f"{text}  [default: {default}]")
+
+
+def units_options(default: str, shown: int) -> tuple[Option, ...]:
+    """The options for the maps of each layer that are shown."""
     return (
-        click.option("--layer", "layers", multiple=True, metavar="NAME", help=text),
-        LIST_LAYERS,
+        several_units(f"A map to show; repeatable.  [default: {default}]"),
+        number_option("--shown", "Number of maps shown per layer.", shown),
     )
 
 
@@ -145,16 +164,23 @@ class Job:
         """The model, at the first checkpoint."""
         return self.checkpoints[0].load()
 
-    def images(self, data: Path | None = None, split: str | None = None) -> list[Path]:
-        """The files of INPUTS or of --data; those that cannot be used are noted in `unusable`."""
+    def labeled_images(self, options: dict[str, Any]) -> list[Path]:
+        """The files of INPUTS or of --data, which is taken out of the options with --split."""
         from unpool.data import open_data
-        from unpool.vision.sources import find_images
 
+        only_one({"--unit": options["units"], "--shown": options.get("shown")})
+        data, split = options.pop("data", None), options.pop("split", None)
         if data is not None:
             only_one({"images": self.inputs, "--data": data})
             return [s.image for s in open_data(data, split or "all", self.unusable).samples]
         if split is not None:
             raise OptionError("got --split without --data; add that, or leave it out")
+        return self.images()
+
+    def images(self) -> list[Path]:
+        """The files of INPUTS; those that cannot be used are noted in `unusable`."""
+        from unpool.vision.sources import find_images
+
         sources, unusable = find_images(self.inputs, self.output)
         if any(source.path is None for source in sources):
             raise OptionError("got - for an image, and each is read twice; name files or folders")
@@ -178,22 +204,21 @@ class Job:
         Args:
             facts: the result as plain values, for --json.
             failed: images that could not be read, and why.
-            line: for people, after the table.
-            table: likewise; its first row is the header.
+            line: without --json, the last line.
+            table: likewise, before it; its first row is the header.
         """
         failed = {**self.unusable, **failed}
         if self.as_json:
             seconds = round(time.perf_counter() - self.start, 3)
-            console.print_json(
-                {"output": str(self.output), "seconds": seconds, **facts, "failed": failed}
-            )
-            return 3 if failed else 0
-        for reason in failed.values():
-            console.print_error(reason)
-        if not self.quiet:
-            if table:
+            known = {"output": str(self.output), "seconds": seconds}
+            console.print_json({**known, **facts, "failed": failed})
+        else:
+            for reason in failed.values():
+                console.print_error(reason)
+            if table and not self.quiet:
                 console.print_table(table)
-            click.echo(line)
+            if not self.quiet:
+                click.echo(line)
         return 3 if failed else 0
 
     def each_image(
@@ -205,12 +230,8 @@ class Job:
     ) -> int:
         """Work image by image, as `unpool.cli.images.each_image` does; returns the exit code.
 
-        Args:
-            what: the description of the progress.
-            make: reads an image, writes its results under the given path without a suffix, and
-                describes them.
-            text: a record as lines for people.
-            files: what may be written for such a path, so that no input is overwritten.
+        `make` also gets the path of the results without a suffix. `files` are those that may be
+        written for such a path, so that no input is overwritten.
         """
         found, shown = find_inputs(self.inputs, self.output, files), (self.as_json, self.quiet)
         return each_image(found, self.output, make, text, what, *shown)
@@ -245,7 +266,8 @@ def command(
         options: besides those that all commands have.
         checkpoints: finds the checkpoints, and removes the options that it uses.
     """
-    shared: tuple[Option, ...] = (output_option(output), DEVICE, JSON, QUIET)
+    inputs = click.argument("inputs", nargs=-1)
+    decorators = (inputs, *options, *MODEL, output_option(output), DEVICE, JSON, QUIET)
 
     def decorate(function: Callable[..., int]) -> click.Command:
         @wraps(function)
@@ -261,7 +283,7 @@ def command(
             job = Job(checkpoints(given), inputs, output, as_json, quiet)
             return _print_layers(job) if list_layers else function(job, **given)
 
-        for option in reversed((click.argument("inputs", nargs=-1), *options, *MODEL, *shared)):
+        for option in reversed(decorators):
             run = option(run)
         return click.command()(run)
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool.cli.console import percent
-from unpool.cli.images import Record
 from unpool.cli.options import position, several_units
 from unpool.cli.visualize.options import PROJECTION, Job, command, layer_options
 from unpool.errors import OptionError
@@ -47,9 +46,7 @@ def project(job: Job, **options: Any) -> int:
     OUTPUT/cat.json, which describes them. All have the size of the square. Zero is mid-gray.
 
     For a network that segments, --layer score is the score of a class where it is predicted:
-    OUTPUT/cat.score.CLASS.png.
-
-    Unreadable images are reported and skipped (exit code 3).
+    OUTPUT/cat.score.CLASS.png. Unreadable images are reported and skipped (exit code 3).
 
     With --json, the line of an image has source, model, options (those given), input, seconds and
     projections: layer, unit, place, value (the activation there), box (the receptive field, in the
@@ -62,7 +59,7 @@ def project(job: Job, **options: Any) -> int:
     """
     writer = _writer(job, **options)
 
-    def make(source: "Source", stem: Path, _: "Progress") -> Record:
+    def make(source: "Source", stem: Path, _: "Progress") -> dict[str, Any]:
         return writer.write(source.read(), stem)
 
     return job.each_image("projecting", make, _text, writer.files)
@@ -80,21 +77,20 @@ def _writer(
     from unpool.visualize.projections import ProjectionWriter, ScoreWriter
 
     loaded = job.loaded
-
-    def is_module() -> bool:
-        return SCORE in [layer.name for layer in list_layers(loaded.model, loaded.trial_image())]
-
-    if not classes and (SCORE not in layers or is_module()):
+    if not classes and (
+        SCORE not in layers
+        or SCORE in [layer.name for layer in list_layers(loaded.model, loaded.trial_image())]
+    ):  # a module of this name is a layer as any other
         return ProjectionWriter(loaded, layers, units, **options)
     if set(layers) - {SCORE} or units or "place" in options:
         raise OptionError(
-            f"got --layer {SCORE} or --class with another layer, --unit or --place; a score is "
-            "projected from all places where its class is predicted: leave them out"
+            f"got --layer {SCORE} or --class with another layer, --unit or --place; a score is of "
+            "all places where its class is predicted: leave them out"
         )
     return ScoreWriter(loaded, [loaded.find_class(name) for name in classes], **options)
 
 
-def _text(record: Record) -> str:
+def _text(record: dict[str, Any]) -> str:
     lines = []
     for shown in record["projections"]:
         where = "all of it" if shown["place"] is None else "at {}, {}".format(*shown["place"])

@@ -1,31 +1,28 @@
 """`unpool visualize top`: the images that excite each map most."""
 
-from pathlib import Path
 from typing import Any
 
-import click
-
-from unpool.cli.options import FROM_ONE, several_units
-from unpool.cli.visualize.options import LABELED, PROJECTION, Job, command, layer_options, only_one
+from unpool.cli.visualize.options import (
+    LABELED,
+    PROJECTION,
+    Job,
+    command,
+    layer_options,
+    number_option,
+    units_options,
+)
 
 
 @command(
     "top",
     *LABELED,
     *layer_options(),
-    several_units("A map to show; repeatable.  [default: evenly spaced ones]"),
-    click.option("--shown", type=FROM_ONE, help="Number of maps shown per layer.  [default: 16]"),
-    click.option("--count", type=FROM_ONE, help="Number of images per map.  [default: 9]"),
-    click.option("--batch", type=FROM_ONE, help="Images at a time.  [default: 8]"),
+    *units_options("evenly spaced ones", 16),
+    number_option("--count", "Number of images per map.", 9),
+    number_option("--batch", "Images at a time.", 8),
     *PROJECTION,
 )
-def top(
-    job: Job,
-    layers: tuple[str, ...],
-    data: Path | None = None,
-    split: str | None = None,
-    **options: Any,
-) -> int:
+def top(job: Job, **options: Any) -> int:
     """Find the images that excite each map most, and the pixels in them that do.
 
     INPUTS are images, folders, patterns, or lists of paths (.txt). One pass over them finds the
@@ -33,9 +30,8 @@ def top(
     projections beside the patches they come from.
 
     OUTPUT/index.html is a page to browse, OUTPUT/top.json has all results, and
-    OUTPUT/LAYER/UNIT.png are the figures; outdated figures are removed.
-
-    Unreadable images are reported and skipped (exit code 3).
+    OUTPUT/LAYER/UNIT.png are the figures; outdated figures are removed. Unreadable images are
+    reported and skipped (exit code 3).
 
     With --json, there is one object with output, images (their number), failed, seconds, and
     layers: layer, units (their number), dead (the number of those that no image excites).
@@ -45,17 +41,12 @@ def top(
     """
     from unpool.visualize.gallery import make_gallery
 
-    images = job.images(data, split)
-    only_one({"--unit": options["units"], "--shown": options.get("shown")})
+    images = job.labeled_images(options)
     with job.working("searching") as update:
-        found = make_gallery(job.loaded, images, job.output, layers, progress=update, **options)
-    layer_facts = [
-        {"layer": layer, "units": len(strongest.values), "dead": strongest.dead}
-        for layer, strongest in found.tops.items()
-    ]
-    return job.report(
-        {"images": len(found.images), "layers": layer_facts},
-        found.failed,
-        f"{len(found.images)} images, into {job.output / 'index.html'}",
-        [["layer", "units", "never active"], *(list(map(str, f.values())) for f in layer_facts)],
-    )
+        found = make_gallery(job.loaded, images, job.output, progress=update, **options)
+    count = len(found.images)
+    rows = [(layer, len(one.values), one.dead) for layer, one in found.tops.items()]
+    facts = [{"layer": layer, "units": units, "dead": dead} for layer, units, dead in rows]
+    table = [["layer", "units", "never active"], *([*map(str, row)] for row in rows)]
+    line = f"{count} images, into {job.output / 'index.html'}"
+    return job.report({"images": count, "layers": facts}, found.failed, line, table)
