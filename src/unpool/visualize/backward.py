@@ -79,7 +79,6 @@ def rectified(
     """`call(x)`, through which the signal goes down as through a ReLU.
 
     Args:
-        x: of any shape.
         call: an elementwise function; it may work in place.
         mask: pass the signal only where x is positive (and below the ceiling).
         rectify: pass the signal only where it is itself positive.

@@ -130,7 +130,10 @@ def correspond(
     """
     if _CONTROL in parts:
         raise OptionError(f"got a part {_CONTROL!r}, which is the control; choose another name")
-    layers = list(layers) or _default_layers(loaded)
+    if not layers:
+        below, top = features.choose_layers(loaded)
+        layers = [*[name for name in below if name != top][-1:], top]
+    layers = list(layers)
     extract = features.FeatureExtractor(loaded, layers)
     paths = list(dict.fromkeys(path for where in parts.values() for path in where))
     inputs, preprocessing = features.read_inputs(loaded, paths), loaded.preprocessing
@@ -166,11 +169,6 @@ def correspond(
         for i, (path, crop) in enumerate(zip(inputs.images, inputs.crops, strict=True))
     ]
     return Correspondence(inputs.images, inputs.failed, layers, boxes, agreements, shown)
-
-
-def _default_layers(loaded: LoadedModel) -> list[str]:
-    below, top = features.choose_layers(loaded)
-    return [*[name for name in below if name != top][-1:], top]
 
 
 def _boxes(

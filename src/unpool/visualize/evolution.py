@@ -254,9 +254,6 @@ def _state(
     return values.numpy(), numbers.numpy(), np.array(boxes), patches
 
 
-# ---- checkpoints ---------------------------------------------------------------------------------
-
-
 def checkpoints_of_run(run: str | Path, device: str = "auto") -> list[Checkpoint]:
     """The epochs whose weights were kept in the run folder of a classifier, in order.
 
@@ -298,8 +295,7 @@ def named_checkpoints(paths: Sequence[str | Path], **options: Any) -> list[Check
     """Checkpoints in the order given, named after their files or folders.
 
     Args:
-        paths: folders of weights; or files of tensors, as `load_tensors` reads them, for the model
-            that the options name.
+        paths: folders of weights; or files of tensors for the model that the options name.
         options: of `load_model`; `weights` or `torch_model` for files of tensors only.
 
     Raises:

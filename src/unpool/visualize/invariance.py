@@ -101,7 +101,6 @@ def transform(
 
     Args:
         image: (H, W, 3) uint8, as the result; for the identity, that has the same values.
-        kind: "translation", "scale" or "rotation".
         value: pixels downwards, a ratio above 0, or degrees counterclockwise.
         fill: the color beyond the border.
 

@@ -234,14 +234,13 @@ def _require_fit(places: Tensor, sides: list[int], layer: str) -> None:
             f"got a place in layer {layer!r}, which has no maps; leave the place out, or choose a "
             "layer with (C, h, w) of list_layers"
         )
-    if places.dtype == torch.bool:
-        if list(places.shape[1:]) != sides:
-            raise ShapeError(
-                f"got a region of {tuple(places.shape[1:])} in layer {layer!r}, whose maps are "
-                f"{tuple(sides)}; resize it to the maps"
-            )
-        return
-    for row, column in places.tolist():
+    region = places.dtype == torch.bool
+    if region and list(places.shape[1:]) != sides:
+        raise ShapeError(
+            f"got a region of {tuple(places.shape[1:])} in layer {layer!r}, whose maps are "
+            f"{tuple(sides)}; resize it to the maps"
+        )
+    for row, column in [] if region else places.tolist():
         if not (0 <= row < sides[0] and 0 <= column < sides[1]):
             raise OptionError(
                 f"got place ({row}, {column}) in layer {layer!r}, whose maps are {tuple(sides)}; "
@@ -268,17 +267,14 @@ def choose_units(
     """Look up layers and their units, and check that they can be projected.
 
     Args:
-        model: any module.
         trial: an image, (1, C, H, W), to run the model on.
         names: of layers, as in `list_layers`; those of `stage_ends` when empty.
         units: of each layer; when empty, `default` chooses them, given their number.
-        default: see `units`.
         options: of `project`.
 
     Raises:
-        OptionError: no such layer, unit or place; a layer whose output is neither (N, C, h, w) nor
-            (N, C); a function without a rule.
-        ShapeError: the model cannot be run on images of this size.
+        OptionError, ShapeError: as `project`; or a layer whose output is neither (N, C, h, w) nor
+            (N, C).
     """
     known = {layer.name: layer for layer in layers.list_layers(model, trial)}
     names = list(dict.fromkeys(names)) or layers.stage_ends(list(known.values()))

@@ -110,13 +110,11 @@ class ScoreWriter(_Writer):
     square where it is predicted.
 
     Args:
-        loaded: a segmentation network with its preprocessing.
         classes: by number; all that are predicted in an image but background when not given.
-        options: `rule`, `start`, `overlap`, `lrn` and `activations` of `project`.
+        options: as for `project_scores`.
 
     Raises:
         OptionError: no such class, a model that does not segment, or a function without a rule.
-        ShapeError: the model takes no images of this size.
     """
 
     def __init__(

@@ -64,9 +64,6 @@ def find_rule(rule: str | Rule, overlap: str | None = None, lrn: str | None = No
         overlap: one of `OVERLAPS`.
         lrn: "identity" or "gradient".
 
-    Raises:
-        OptionError: there is no such rule, overlap or normalization.
-
     >>> find_rule("FFT")
     Rule(mask=False, rectify=True, overlap='center', lrn='identity', excite=False)
     """

@@ -82,7 +82,6 @@ def occluder_windows(
     """The positions of an occluder on an image of (height, width) `size`.
 
     Args:
-        size: of the image.
         window: height and width of the occluder; a fifth of the shorter side when not given.
         stride: rows and columns from one position to the next; half the window when not given.
 
