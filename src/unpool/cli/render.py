@@ -126,6 +126,7 @@ def _render_models(
 def _render_parametric(
     count: int, output: Path, size: int, show: console.Update, seed: int = 0
 ) -> Rendered:
+    """Render procedural chairs, likewise."""
     from unpool.rendering.parametric import build_chair, random_shape
     from unpool.rendering.write import write_style
 

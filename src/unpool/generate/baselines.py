@@ -172,11 +172,7 @@ def compare_views(
     Args:
         generator: a network whose styles are those of the data set.
         images: all views at the generator's size, (N, S, S, 4) uint8, from `read_views`.
-        held_out: indices of the held-out views.
-
-    Raises:
-        OptionError: no views held out, or a style that the network does not have.
-        ShapeError: images of another number or size.
+        held_out: indices of the held-out views, one or more.
 
     Dosovitskiy, Springenberg & Brox 2015, section on interpolation between viewpoints.
     """

@@ -81,6 +81,7 @@ def view_batches(
     ranges = Ranges(*(getattr(recipe, name) for name in Ranges._fields))
     for n in itertools.count(start + distributed.rank(), distributed.world()):
         step, part = divmod(n, recipe.batch // size)
+        # a prime factor keeps the steps of runs with neighboring seeds apart
         rng = torch.Generator().manual_seed(recipe.seed + 1_000_003 * (step + 1))
         spread = spread_at(step, *recipe.spread, recipe.gamma)
         vectors = random_transformations(recipe.batch, spread, ranges, recipe.inside, rng)

@@ -31,10 +31,9 @@ def load_teachers(
     for name in recipe.teachers:
         saved = load_previous(recipe, "teachers", name)
         if saved.size != recipe.size:
-            raise WeightsError(
-                f"got the teacher {name}, which generates {saved.size} pixels; wanted "
-                f"{recipe.size}: set size={saved.size}, or use another teacher"
-            )
+            got = f"got the teacher {name}, which generates {saved.size} pixels"
+            cure = f"set size={saved.size}, or use another teacher"
+            raise WeightsError(f"{got}; wanted {recipe.size}: {cure}")
         pairs = itertools.zip_longest(saved.styles, styles, fillvalue="nothing")
         if other := next((f"{a} in place of {b}" for a, b in pairs if a != b), None):
             wanted = f"wanted the {len(styles)} styles of the data, in their order"
@@ -102,6 +101,7 @@ def load_previous(recipe: GenerationRecipe, field: str, source: str) -> Generato
         WeightsError: as for `Generator.from_pretrained`; or weights whose training may have
             included views that the recipe holds out.
     """
+    where = f"{field} of the recipe {recipe.name}"
     try:
         found = Generator.from_pretrained(source, device="cpu")
     except WeightsError as error:
@@ -109,14 +109,10 @@ def load_previous(recipe: GenerationRecipe, field: str, source: str) -> Generato
         known = run.name in RECIPES and not Path(source).exists()
         first = f"train the recipe {run.name} into {run} first, or " if known else ""
         cure = "start='FOLDER'" if field == "start" else 'teachers=["FOLDER"]'
-        raise WeightsError(
-            f"{field} of the recipe {recipe.name}: {error}; {first}set {cure}"
-        ) from None
+        raise WeightsError(f"{where}: {error}; {first}set {cure}") from None
     held = read_card(source).held_out
     if seen := [n for n in recipe.held_out if n not in held]:
-        raise WeightsError(
-            f"{field} of the recipe {recipe.name}: {source} may have been trained on the azimuths "
-            f"{seen}, which are to be held out; use weights with the same held_out, or set "
-            "held_out=[]"
-        )
+        cure = "which are to be held out; use weights with the same held_out, or set held_out=[]"
+        got = f"{source} may have been trained on the azimuths {seen}"
+        raise WeightsError(f"{where}: {got}, {cure}")
     return found

@@ -45,11 +45,8 @@ def measure(net: GenerativeNet, views: Views, bf16: bool = False) -> Measured:
         means = (both / either.clamp_min(1)).double().sum()
         found.append([float(x.sum()) for x in (errors, true, both, either, means)])
     errors, inside, both, either, means = np.array(distributed.gather(found)).sum(0)
-    return Measured(
-        float(errors / max(inside, 1)),
-        float(both / max(either, 1)),
-        float(means / len(views.styles)),
-    )
+    ratios = errors / max(inside, 1), both / max(either, 1), means / len(views.styles)
+    return Measured(*map(float, ratios))
 
 
 @torch.no_grad()

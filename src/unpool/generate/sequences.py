@@ -83,11 +83,7 @@ def interpolate(
 def turntable(
     generator: Generator, style: Style, elevation: float = 20.0, count: int = 62
 ) -> list[GeneratedImage]:
-    """Generate one full turn of an object, to be looped: the first view is not repeated.
-
-    Raises:
-        OptionError: no such style, or fewer than two images.
-    """
+    """Generate one full turn of an object, to be looped: the first view is not repeated."""
     _require_two(count)
     return generator.generate(style, [360 * i / count for i in range(count)], elevation)
 

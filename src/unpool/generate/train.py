@@ -177,7 +177,10 @@ class GenerationTask(task.Task[ViewBatch]):
 
     def batches(self, run: "Run", start: int, size: int) -> Iterator[ViewBatch]:
         """Rendered views with random transformations, and what the teachers generate."""
-        views = batches.load_views(self.chairs, self.recipe.size, self._show_progress)
+        report = self.report or (lambda _: None)
+        views = batches.load_views(
+            self.chairs, self.recipe.size, lambda *progress: report(task.Preparation(*progress))
+        )
         self.choose = views.take(self.held)
         stream = batches.view_batches(views, self.learned, self.recipe, size, start)
         if self.recipe.teachers:
@@ -216,25 +219,18 @@ class GenerationTask(task.Task[ViewBatch]):
 
     def figures(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         """The errors, and the number of views."""
-        return {
-            "MSE inside the mask": f"{summary['mse']:.2e}",
-            "IoU of the mask": summary["iou"],
-            "views": summary["views"],
-        }
+        names = {"MSE inside the mask": f"{summary['mse']:.2e}", "IoU of the mask": summary["iou"]}
+        return {**names, "views": summary["views"]}
 
     def _write_sheet(self, run: "Run") -> None:
         if run.is_main:
             sheet = compare(self.objective.learner, self.choose, self.recipe.bf16)
             run.save_image("plots/drawings.png", sheet)
 
-    def _show_progress(self, done: int, total: int, what: str) -> None:
-        if self.report is not None:
-            self.report(task.Preparation(done, total, what))
-
     def _card(self, command: str) -> dict[str, Any]:
         """The model card, without its figures."""
-        thanks, chairs = read_credits(self.chairs.root), self.chairs
-        terms = sorted({str(record["license"]) for record in thanks if record.get("license")})
+        credits, chairs = read_credits(self.chairs.root), self.chairs
+        terms = sorted({str(record["license"]) for record in credits if record.get("license")})
         return {
             "styles": list(chairs.styles),
             "elevations": sorted({view.elevation for view in chairs.views}),
@@ -243,5 +239,5 @@ class GenerationTask(task.Task[ViewBatch]):
             "data": f"{chairs.root.name}, {len(self.learned)} views of {len(chairs.styles)} styles",
             "license": "the terms of the data apply" + (f": {', '.join(terms)}" if terms else ""),
             "command": command,
-            "attribution": thanks,
+            "attribution": credits,
         }

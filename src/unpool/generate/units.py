@@ -201,7 +201,6 @@ def find_zoom_unit(
     does not depend on the strength of the effect.
 
     Args:
-        styles: a few.
         step: the amount that is added; the authors' 5 k for k = 2 by default.
         units: the candidates; all by default.
 
@@ -295,10 +294,7 @@ def _generate(
 
 
 def list_filters(generator: Generator) -> list[str]:
-    """The upsampling layers, whose filters can be shown, in order.
-
-    Filters with three outputs, those of the last layers, are shown in color.
-    """
+    """The upsampling layers, in order; filters of the last ones have three outputs, colors."""
     names = [name for name in list_layers(generator.model) if ".stages." in name]
     heads = [n for n in ("rgb", "mask") if not any(name.startswith(f"{n}.") for name in names)]
     return names + [n for n in heads if _upsampling(generator, n)]
@@ -309,15 +305,11 @@ def filter_sheet(generator: Generator, layer: str, most: int = 16) -> Pixels:
 
     Args:
         layer: see `list_filters`.
-        most: of a layer whose outputs are not colors, the number of inputs (rows) and outputs
-            (columns) shown.
+        most: inputs (rows) and outputs (columns) shown of a layer whose outputs are not colors.
 
     Returns:
         One image, (H, W, 3) uint8. For a layer with color outputs, a filter for each input; for
         others, the filter from each of the first inputs to each of the first outputs.
-
-    Raises:
-        OptionError: no such layer, or less than one filter.
 
     Dosovitskiy, Springenberg & Brox 2015, figure of the learned filters.
     """

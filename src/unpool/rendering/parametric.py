@@ -73,13 +73,9 @@ def build_chair(shape: ChairShape) -> Mesh:
         pieces += _arms(shape)
     corners = np.concatenate([corners for corners, _ in pieces])
     colors = np.concatenate([np.broadcast_to(color, (12, 3, 3)) for _, color in pieces])
-    return Mesh(
-        corners,
-        np.repeat(face_normals(corners), 3, axis=1).astype(np.float32),
-        colors.astype(np.float32),
-        np.zeros((len(corners), 3, 2), np.float32),
-        np.full(len(corners), -1),
-    )
+    normals = np.repeat(face_normals(corners), 3, axis=1).astype(np.float32)
+    uv, texture = np.zeros((len(corners), 3, 2), np.float32), np.full(len(corners), -1)
+    return Mesh(corners, normals, colors.astype(np.float32), uv, texture)
 
 
 Piece = tuple[NDArray[np.float64], Color]

@@ -182,7 +182,7 @@ def _look_up(texture: Floats, uv: Floats) -> Floats:
 
 
 def _blend(values: Floats, weights: Floats) -> Floats:
-    """The weighted sum of values at three corners, (R, 3, C)."""
+    """The weighted sum (R, C) of values at three corners, (R, 3, C)."""
     return (values * weights[..., None]).sum(axis=1)
 
 

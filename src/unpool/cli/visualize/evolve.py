@@ -11,8 +11,8 @@ from unpool.cli.visualize.options import (
     SEED,
     Job,
     command,
+    from_one,
     layer_options,
-    number_option,
     only_one,
     pop_given,
     units_options,
@@ -61,7 +61,7 @@ def _checkpoints(options: dict[str, Any]) -> "list[Checkpoint]":
     *layer_options(),
     *units_options("random ones", 6),
     SEED,
-    number_option("--batch", "Images at a time.", 32),
+    from_one("--batch", "Images at a time.", 32),
     *PROJECTION,
     checkpoints=_checkpoints,
 )

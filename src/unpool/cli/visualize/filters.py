@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool.cli.console import percent
-from unpool.cli.visualize.options import LIST_LAYERS, Job, command, number_option
+from unpool.cli.visualize.options import LIST_LAYERS, Job, command, from_one
 
 if TYPE_CHECKING:
     from unpool.visualize.filters import FilterReport
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         type=click.FloatRange(0, 1),
         help="A filter whose RMS is below this fraction of the median is dead.  [default: 0.1]",
     ),
-    number_option("--batch", "Images at a time.", 8),
+    from_one("--batch", "Images at a time.", 8),
 )
 def filters(job: Job, layer: str | None = None, **options: Any) -> int:
     """Show the filters of the first layer, and find dead and dominant ones in all layers.

@@ -16,7 +16,7 @@ from unpool.cli.visualize.options import (
     Job,
     activations_option,
     command,
-    number_option,
+    from_one,
 )
 from unpool.errors import OptionError
 
@@ -49,10 +49,8 @@ if TYPE_CHECKING:
         "maps of more than a pixel]",
     ),
     LIST_LAYERS,
-    number_option(
-        "--occluder", "Side of the occluder in pixels.", "a fifth of the square", "window"
-    ),
-    number_option("--stride", "Pixels between positions of the occluder.", "half the occluder"),
+    from_one("--occluder", "Side of the occluder in pixels.", "a fifth of the square", "window"),
+    from_one("--stride", "Pixels between positions of the occluder.", "half the occluder"),
     RULE,
     activations_option(
         "For the projection: treatment of functions that have no rule.  [default: leave the "

@@ -101,7 +101,7 @@ def layer_options(default: str = "the last of each stage") -> tuple[Option, ...]
     return layers, LIST_LAYERS
 
 
-def number_option(name: str, text: str, default: object, *names: str) -> Option:
+def from_one(name: str, text: str, default: object, *names: str) -> Option:
     """An option for a number from 1."""
     number = click.IntRange(min=1)
     return click.option(name, *names, type=number, help=f"{text}  [default: {default}]")
@@ -111,7 +111,7 @@ def units_options(default: str, shown: int) -> tuple[Option, ...]:
     """The options for the maps of each layer that are shown."""
     return (
         several_units(f"A map to show; repeatable.  [default: {default}]"),
-        number_option("--shown", "Number of maps shown per layer.", shown),
+        from_one("--shown", "Number of maps shown per layer.", shown),
     )
 
 

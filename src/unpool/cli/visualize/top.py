@@ -7,8 +7,8 @@ from unpool.cli.visualize.options import (
     PROJECTION,
     Job,
     command,
+    from_one,
     layer_options,
-    number_option,
     units_options,
 )
 
@@ -18,8 +18,8 @@ from unpool.cli.visualize.options import (
     *LABELED,
     *layer_options(),
     *units_options("evenly spaced ones", 16),
-    number_option("--count", "Number of images per map.", 9),
-    number_option("--batch", "Images at a time.", 8),
+    from_one("--count", "Number of images per map.", 9),
+    from_one("--batch", "Images at a time.", 8),
     *PROJECTION,
 )
 def top(job: Job, **options: Any) -> int:
