@@ -94,9 +94,9 @@ def test_the_interval_is_wilsons(right, count, wanted):
 
 def test_the_interval_holds_the_share_that_was_drawn_from():
     rng = np.random.default_rng(0)
-    for share in (0.05, 0.3, 0.9):
-        found = [_interval(n / 60, 60) for n in rng.binomial(60, share, 2000)]
-        assert 0.92 < np.mean([low <= share <= high for low, high in found]) < 0.99
+    for fraction in (0.05, 0.3, 0.9):
+        found = [_interval(n / 60, 60) for n in rng.binomial(60, fraction, 2000)]
+        assert 0.92 < np.mean([low <= fraction <= high for low, high in found]) < 0.99
 
 
 def test_the_matrix_is_written_and_drawn(tmp_path):

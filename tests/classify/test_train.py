@@ -238,7 +238,7 @@ def test_the_rate_falls_where_validations_stand_still(shapes, tmp_path, stopped_
     assert again == rates
 
 
-def test_a_run_ends_when_its_patience_is_out(shapes, tmp_path):
+def test_early_stopping(shapes, tmp_path):
     recipe = dataclasses.replace(TINY, optimizer="sgd", lr=1e-12, patience=2, epochs=9)
     train(shapes, tmp_path / "run", recipe)
     assert [r["epoch"] for r in records(tmp_path / "run") if "top1" in r] == [1, 2, 3]
@@ -254,7 +254,7 @@ def test_a_loss_that_is_not_finite_stops_the_training():
 
 
 @pytest.mark.parametrize(("images", "batch"), [(30, 12), (7, 3), (5, 5), (3, 8), (100, 1)])
-def test_epochs_end_when_each_image_was_seen_so_often(images, batch):
+def test_epochs_count_passes_over_the_images(images, batch):
     recipe = dataclasses.replace(TINY, batch=batch, epochs=4)
     objective, seen = ClassificationObjective(build(recipe, 3), recipe, images), 0
     for n in range(1, sum(objective.steps()) + 1):
@@ -354,7 +354,7 @@ def test_bad_data_is_found_before_the_first_step(shapes, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_class_that_val_does_not_show_is_named_and_the_training_goes_on(shapes, tmp_path):
+def test_classes_without_validation_images_are_noted(shapes, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(shapes, root)
     shutil.rmtree(root / "val/disk")
@@ -364,7 +364,7 @@ def test_a_class_that_val_does_not_show_is_named_and_the_training_goes_on(shapes
     assert len(summary["notes"]) == 1
 
 
-def test_without_matplotlib_there_is_all_but_the_curves(shapes, tmp_path, monkeypatch):
+def test_without_matplotlib_only_the_plots_are_missing(shapes, tmp_path, monkeypatch):
     monkeypatch.setattr("unpool.training.curves.find_spec", lambda name: None)
     with pytest.warns(UserWarning, match="curves.png is left out"):
         train(shapes, tmp_path / "run", TINY)
@@ -375,9 +375,9 @@ def test_classifiers_are_not_taken_for_segmenters(shapes, data, tmp_path):
     train(shapes, tmp_path / "run", override(TINY, ["epochs=1"]))
     with pytest.raises(WeightsError, match=r"classif"):
         Segmenter.from_pretrained(tmp_path / "run/weights")
-    begun = override(recipes.FINETUNE, [f"start={tmp_path / 'run/weights'}"])
+    warm = override(recipes.FINETUNE, [f"start={tmp_path / 'run/weights'}"])
     with pytest.raises(OptionError, match="got ZFNet weights to start from"):
-        train(data, tmp_path / "other", begun)
+        train(data, tmp_path / "other", warm)
 
 
 # ---- on the command line -------------------------------------------------------------------------
@@ -396,7 +396,7 @@ def run(capsys, tmp_path, monkeypatch, shapes):
     return run
 
 
-def test_a_training_is_told_line_by_line(run, shapes):
+def test_a_run_is_reported_line_by_line(run, shapes):
     code, out, err = run("tiny", "--data", shapes, "-o", "my run")
     assert (code, err) == (0, [])
     assert out[0] == "30 images of 3 classes: 3 epochs, 8 steps"
@@ -413,7 +413,7 @@ def test_a_training_is_told_line_by_line(run, shapes):
     assert run("tiny", "--data", shapes, "-o", "my run", "--resume", "--quiet") == (0, [], [])
 
 
-def test_a_training_is_told_as_json(run, shapes):
+def test_a_run_is_reported_as_json(run, shapes):
     code, out, err = run("tiny", "--data", shapes, "-o", "run", "--json", "--set", "epochs=2")
     assert (code, err) == (0, [])
     *validations, summary = map(json.loads, out)
@@ -430,13 +430,13 @@ def test_a_training_is_told_as_json(run, shapes):
         (["--set", "size=40"], "size=40, too small for the last pooling"),
     ],
 )
-def test_what_cannot_be_trained_is_told_in_one_line(run, shapes, args, message):
+def test_unusable_input_is_reported_in_one_line(run, shapes, args, message):
     code, out, err = run("tiny", "--data", shapes, "-o", "run", *args)
     assert (code, out, len(err)) == (2, [], 1)
     assert re.search(message, err[0])
 
 
-def test_a_folder_of_masks_is_told_apart(run, data):
+def test_a_folder_of_masks_is_recognized(run, data):
     code, _, err = run("tiny", "--data", data, "-o", "run")
     assert (code, len(err)) == (2, 1)
     assert "images/ and masks/, a data set with masks; wanted a folder for each class" in err[0]

@@ -158,14 +158,14 @@ def test_the_summary_is_plain_json(root):
     assert summary["iou"] == {"background": 1.0, "cat": None, "dog": None, "never": None}
 
 
-def test_images_that_cannot_be_read_are_dropped_and_told(root, pairs):
+def test_unreadable_images_are_dropped_and_reported(root, pairs):
     (root / "images" / "a.png").write_bytes(b"no image")
     Image.fromarray(np.full((15, 15), 7, np.uint8)).save(root / "masks" / "b.png")
-    told = []
+    reports = []
     summary = evaluate(
         Fake(),
         open_data(root, "all"),
-        progress=lambda done, total, doing: told.append((done, total)),
+        progress=lambda done, total, doing: reports.append((done, total)),
     )
     assert summary["images"] == 1
     assert sorted(summary["dropped"]) == ["a", "b"]
@@ -175,7 +175,7 @@ def test_images_that_cannot_be_read_are_dropped_and_told(root, pairs):
     accuracy = sklearn.metrics.accuracy_score(truth, prediction)
     assert summary["pixel_accuracy"] == pytest.approx(accuracy)
     assert "1 of 3 images" in summary["protocol"]
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert reports == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_color_coded_masks_are_dropped(root):
@@ -186,16 +186,16 @@ def test_color_coded_masks_are_dropped(root):
 
 
 def test_missing_images_count_as_dropped(root):
-    told = []
+    reports = []
     summary = evaluate(
         Fake(),
         open_data(root, "all"),
         missing={"d": "found no mask"},
-        progress=lambda done, total, doing: told.append((done, total)),
+        progress=lambda done, total, doing: reports.append((done, total)),
     )
     assert (summary["images"], summary["dropped"]) == (3, {"d": "found no mask"})
     assert "3 of 4 images" in summary["protocol"]
-    assert told == [(2, 4), (3, 4), (4, 4)]
+    assert reports == [(2, 4), (3, 4), (4, 4)]
     figures = evaluate(Fake(), open_data(root, "all"))
     assert {k: summary[k] for k in ("miou", "iou")} == {k: figures[k] for k in ("miou", "iou")}
     with pytest.raises(DataError, match="could be evaluated: found no mask"):
@@ -274,15 +274,17 @@ def share_of(monkeypatch):
 def test_the_share_of_a_process_is_measured(root, share_of):
     data = open_data(root, "all")
     alone = evaluate(Fake(), data)
-    parts, told = [[], []], []
+    parts, reports = [[], []], []
     for rank, mine in ((1, ["b"]), (0, ["a", "c"])):
         share_of(rank, parts)
         assert [m.name for m in measure(Fake(), data)] == mine
     parts[1] = list(measure(Fake(), data._replace(samples=data.samples[1:2])))
     share_of(0, parts)
-    summary = evaluate(Fake(), data, progress=lambda done, total, doing: told.append((done, total)))
+    summary = evaluate(
+        Fake(), data, progress=lambda done, total, doing: reports.append((done, total))
+    )
     assert summary == alone
-    assert told == [(2, 3), (3, 3)]
+    assert reports == [(2, 3), (3, 3)]
 
 
 MATRICES = """

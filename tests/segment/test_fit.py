@@ -1,4 +1,4 @@
-"""The training loop, on a tiny network and drawn images."""
+"""The training loop, on a tiny network and synthetic images."""
 
 import copy
 import dataclasses
@@ -16,7 +16,7 @@ from unpool.errors import OptionError, TrainingError
 from unpool.models import FCN, DeconvNet, prepare
 from unpool.recipes import DECONVNET, Phase, SegmentationRecipe, override
 from unpool.segment.fit import SegmentationObjective, estimate_statistics, pixel_loss
-from unpool.segment.growing import GrowingLearner, Learner
+from unpool.segment.learner import GrowingLearner, Learner
 from unpool.training import loop
 from unpool.vision.images import VOID
 
@@ -44,7 +44,7 @@ def test_the_loss_falls_and_a_frozen_trunk_stays(data):
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
-def test_a_loss_that_is_not_finite_stops_the_training(data):
+def test_a_loss_that_is_not_finite_stops_the_run(data):
     growing = GrowingLearner(DeconvNet(2, TRUNK, None, 32))
     with torch.no_grad():
         growing.heads[0].bias.fill_(torch.nan)
@@ -111,14 +111,14 @@ def caffe_steps(net, stream, phase, iter_size, steps, lr, gamma=0.1, decay=0.000
     return weights
 
 
-def test_the_published_update_is_that_of_the_authors_solver():
+def test_the_published_update_equals_the_authors_solver():
     torch.manual_seed(0)
     net = DeconvNet(3, ((1, 4), (1, 6)), code=5, size=8, eps=1e-5)
     nn.init.normal_(net.score.weight, std=0.1)
     phase = dataclasses.replace(DECONVNET.phases[0], stages=2, steps=5, drop_every=2)
     recipe = dataclasses.replace(DECONVNET, phases=(phase,), accumulate=4, batch=12, bf16=False)
     recipe = dataclasses.replace(recipe, weight_decay=0.0005 / 4)
-    begun = {name: p.detach().clone() for name, p in net.named_parameters()}
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
     wanted = caffe_steps(copy.deepcopy(net), random_batches(), phase, 4, 5, phase.lr)
     growing = GrowingLearner(net)
     steps = list(fit(growing, random_batches(), recipe))
@@ -126,7 +126,7 @@ def test_the_published_update_is_that_of_the_authors_solver():
     for name, parameter in net.named_parameters():
         found = parameter.detach().numpy()
         np.testing.assert_allclose(found, wanted[name], rtol=0, atol=1e-6, err_msg=name)
-        assert not torch.equal(parameter, begun[name]), name
+        assert not torch.equal(parameter, before[name]), name
 
 
 def test_parts_of_a_batch_add_up_to_the_whole():
@@ -156,7 +156,7 @@ def test_a_batch_that_cannot_be_divided_is_refused():
         next(fit(GrowingLearner(DeconvNet(3, TRUNK, None, 32)), random_batches(), recipe))
 
 
-def test_the_gradient_is_cut_at_its_largest_norm_and_told():
+def test_gradients_are_clipped_and_their_norm_is_reported():
     torch.manual_seed(0)
     recipe = override(TINY, ["clip=0.01", "bf16=false", "optimizer=sgd", "weight_decay=0"])
     recipe = override(recipe, ["warmup=0", "phases.0.lr=1"])
@@ -178,7 +178,7 @@ def test_the_gradient_is_cut_at_its_largest_norm_and_told():
     ],
     ids=["DeconvNet", "FCN"],
 )
-def test_maps_computed_again_change_nothing(make, bf16):
+def test_activation_checkpointing_changes_nothing(make, bf16):
     """Weights, gradients, statistics and losses of three steps of two parts, odd sizes, dropout."""
     recipe = SegmentationRecipe(
         "again",
@@ -211,7 +211,7 @@ def test_maps_computed_again_change_nothing(make, bf16):
             assert value == 6, name
 
 
-def test_a_batch_of_nothing_but_void_costs_nothing():
+def test_a_batch_that_is_all_void_has_no_loss():
     found = torch.randn(1, 3, 4, 4, requires_grad=True)
     loss = pixel_loss(found, torch.full((1, 4, 4), VOID))
     loss.backward()
@@ -219,7 +219,7 @@ def test_a_batch_of_nothing_but_void_costs_nothing():
     assert not found.grad.any()
 
 
-def test_published_recipes_are_those_of_the_prototxts():
+def test_published_recipes_equal_the_prototxts():
     first, second = DECONVNET.phases
     assert (first.steps, second.steps) == (20_000, 40_000)
     assert (first.drop_every, second.drop_every) == (9_000, 10_000)

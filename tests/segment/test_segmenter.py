@@ -209,13 +209,13 @@ def test_the_batch_size_changes_nothing(segmenter):
         assert np.allclose(result.probabilities, results[0].probabilities, atol=1e-5)
 
 
-def test_progress_is_told_after_each_batch(segmenter):
-    told = []
+def test_progress_is_reported_after_each_batch(segmenter):
+    reports = []
     segmenter(
         photo(60, 80), method="grid", proposals=7, batch=3,
-        progress=lambda done, total, doing: told.append((done, total)),
+        progress=lambda done, total, doing: reports.append((done, total)),
     )  # fmt: skip
-    assert told == [(3, 7), (6, 7), (7, 7)]
+    assert reports == [(3, 7), (6, 7), (7, 7)]
 
 
 # ---- whole images ------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The training loop and its run folder, on a tiny network and drawn images."""
+"""Training runs and their folders, on a tiny network and synthetic images."""
 
 import dataclasses
 import json
@@ -73,7 +73,7 @@ def files(folder):
     return {path.relative_to(folder).as_posix() for path in paths}
 
 
-def test_a_run_leaves_all_that_it_promises_and_its_weights_segment(data, tmp_path):
+def test_a_run_writes_all_files_and_its_weights_segment(data, tmp_path):
     records = []
     summary = train(data, tmp_path / "run", TINY, report=records.append, command="unpool train …")
     run = tmp_path / "run"
@@ -95,7 +95,7 @@ def test_a_run_leaves_all_that_it_promises_and_its_weights_segment(data, tmp_pat
     assert found.labels.shape == (40, 52)
 
 
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(data, tmp_path, stopped_at):
+def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path, stopped_at):
     train(data, tmp_path / "whole", TINY)
 
     for stop in (1, 3, 5, 7):  # before, between and after checkpoints; 3 ends a phase
@@ -118,7 +118,7 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(data, tmp_path):
         train(data, tmp_path / "run", other, resume=True)
 
 
-def test_an_fcn_leaves_the_same_and_its_weights_segment(data, tmp_path, stopped_at):
+def test_an_fcn_writes_the_same_files_and_its_weights_segment(data, tmp_path, stopped_at):
     train(data, tmp_path / "run", TINY_FCN)
     assert files(tmp_path / "run") == FILES
     net, card = from_pretrained(tmp_path / "run/weights")
@@ -136,9 +136,9 @@ def test_an_fcn_leaves_the_same_and_its_weights_segment(data, tmp_path, stopped_
     assert weights(tmp_path / "plain") == weights(tmp_path / "run")
 
 
-def test_a_run_ends_when_its_patience_is_out(data, tmp_path, monkeypatch):
+def test_early_stopping(data, tmp_path, monkeypatch):
     found = iter([0.3, 0.5, 0.5, 0.4])
-    monkeypatch.setattr("unpool.segment.train.validate", lambda *_: next(found))
+    monkeypatch.setattr("unpool.segment.evaluate.mean_iou", lambda *_: next(found))
     recipe = dataclasses.replace(TINY, phases=(Phase("all", 2, 20, 1e-2),), patience=2)
     records = []
     train(data, tmp_path / "run", recipe, report=records.append)
@@ -168,7 +168,7 @@ def test_tensorboard_has_every_step_once(data, tmp_path, stopped_at):
     assert found == [(r["n"], pytest.approx(r["miou"])) for r in validations]
 
 
-def test_without_matplotlib_there_is_all_but_the_curves(data, tmp_path, monkeypatch):
+def test_without_matplotlib_only_the_curves_are_missing(data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     message = r"curves\.png is left out, because matplotlib is missing: pip install matplotlib"
     records = []
@@ -183,7 +183,7 @@ def test_without_matplotlib_there_is_all_but_the_curves(data, tmp_path, monkeypa
 # ---- bad data ------------------------------------------------------------------------------------
 
 
-def test_a_class_that_no_mask_shows_is_named_and_the_training_goes_on(data, tmp_path):
+def test_classes_without_training_pixels_are_noted(data, tmp_path):
     (data / "classes.txt").write_text("background\nsquare\ncircle\nstar\n")
     message = "no mask of train shows circle, star, which cannot be learned"
     with pytest.warns(UserWarning, match=message):
@@ -233,7 +233,7 @@ def test_bad_data_is_found_before_the_first_step(data, tmp_path, spoil, error, m
     assert not (tmp_path / "run").exists()
 
 
-def test_a_image_that_breaks_on_the_way_costs_nothing_once_it_is_mended(data, tmp_path):
+def test_a_run_resumes_after_a_damaged_image_is_restored(data, tmp_path):
     train(data, tmp_path / "whole", TINY)
     shutil.copytree(data / "images", tmp_path / "images")
 
@@ -284,11 +284,11 @@ def test_a_corrupt_checkpoint_is_refused(data, tmp_path):
     assert weights(run) == before
 
 
-def test_what_an_earlier_try_has_left_is_not_taken_for_the_best(data, tmp_path):
+def test_leftovers_of_a_run_without_checkpoint_are_removed(data, tmp_path):
     """One that was killed before its first checkpoint, but after a validation."""
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
-    (run / "checkpoints/best.pt").write_bytes(b"of another training")
+    (run / "checkpoints/best.pt").write_bytes(b"of another run")
     leftovers = ["checkpoints/.last.a1b2c3_x.pt", ".metrics.a1b2c3_x.jsonl"]
     others = [".note", "checkpoints/.keep.txt"]
     for name in leftovers + others:
@@ -297,7 +297,7 @@ def test_what_an_earlier_try_has_left_is_not_taken_for_the_best(data, tmp_path):
     assert files(run) == FILES | set(others)
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_whole(data, tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_last_checkpoint(data, tmp_path, monkeypatch):
     train(data, tmp_path / "run", TINY)
     before = (tmp_path / "run/checkpoints/last.pt").read_bytes()
 
@@ -313,7 +313,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(data, tmp_path, monkeypatc
     assert (tmp_path / "run/checkpoints/last.pt").read_bytes() == before
 
 
-def test_a_run_goes_on_once_there_is_room(data, tmp_path):
+def test_a_run_resumes_once_there_is_room(data, tmp_path):
     """The system refuses to write more than some bytes; a checkpoint, then the weights."""
     resource = pytest.importorskip("resource", reason="limits of files are those of Unix")
     train(data, tmp_path / "whole", TINY)
@@ -366,13 +366,13 @@ def test_both_published_stages_by_one_recipe(data, tmp_path):
     assert found.labels.shape == (40, 52)
 
 
-def test_a_presence_goes_onto_the_card(data, tmp_path):
+def test_the_presence_threshold_is_on_the_card(data, tmp_path):
     train(data, tmp_path / "run", dataclasses.replace(TINY, presence_threshold=0.5))
     assert Segmenter.from_pretrained(tmp_path / "run/weights").presence_threshold == 0.5
 
 
 @pytest.mark.parametrize("deep", [{"stages": 3}, {"trunk_from": 3}])
-def test_stages_that_the_trunk_has_not_are_refused(data, tmp_path, deep):
+def test_more_stages_than_the_trunk_has_are_refused(data, tmp_path, deep):
     phase = dataclasses.replace(TINY.phases[0], **deep)
     with pytest.raises(OptionError, match="in the phase 'coarse'; this trunk has 2 stages"):
         train(data, tmp_path / "run", dataclasses.replace(TINY, phases=(phase,)))

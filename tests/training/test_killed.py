@@ -50,7 +50,7 @@ def begin(data, folder):
 
 
 def kill_after(child, step, delay):
-    """Kill the training some time after it has told of a step."""
+    """Kill the run some time after it has reported a step."""
     for line in child.stdout:
         if int(line) >= step:
             break
@@ -74,10 +74,10 @@ def leftovers(folder):
 def times(data, folder):
     """Seconds of a step, and from the last record to the end; of a run that nothing disturbs."""
     child = begin(data, folder)
-    told = [time.perf_counter() for _ in child.stdout]
+    reports = [time.perf_counter() for _ in child.stdout]
     assert child.wait() == 0
     child.stdout.close()
-    return (told[-1] - told[1]) / STEPS, time.perf_counter() - told[-1]
+    return (reports[-1] - reports[1]) / STEPS, time.perf_counter() - reports[-1]
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_ten_kills_change_nothing(data, tmp_path):
         halves = leftovers(folder)
         print(f"{delay:.3f} s after step {step}: {code}, {[path.name for path in halves]}")
         assert code == -signal.SIGKILL
-        assert len(halves) <= 2  # of this kill: a run that goes on removes what it finds
+        assert len(halves) <= 2  # of this kill: a resumed run removes what it finds
         for path in (folder / "checkpoints").glob("[!.]*.pt"):
             assert whole(path)
     child = begin(data, folder)

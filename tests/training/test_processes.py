@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from unpool import distributed, train
 from unpool.errors import OptionError
 from unpool.recipes import Phase, SegmentationRecipe
-from unpool.segment import train as application
+from unpool.segment import learner as networks
 from unpool.training.loop import Step
 from unpool.training.run import Run
 from unpool.vision.images import write_image, write_mask
@@ -63,10 +63,10 @@ class StopError(Exception):
 
 
 def main(data, output):
-    """What each process does; it tells what it found in a file of its own."""
+    """What each process does; it writes its findings to a file of its own."""
     warnings.simplefilter("error")
     torch.set_num_threads(1)
-    written, learners, build = [], [], application.build
+    written, learners, build = [], [], networks.build
 
     def audit(event, arguments):
         """Note what is written below `output`, by whichever way."""
@@ -80,7 +80,7 @@ def main(data, output):
         learners.append(build(*arguments))
         return learners[-1]
 
-    application.build = remember
+    networks.build = remember
     sys.addaudithook(audit)
     found = {"whole": train(data, output / "whole", TINY)["miou"]}
     found["state"] = digest(learners[-1])
@@ -167,7 +167,7 @@ def test_the_replicas_end_the_same(two):
 
 
 def test_a_mean_is_taken(two):
-    """With share 1: the beginning is back, but for batch norm's statistics, which are new."""
+    """With fraction 1 the initial weights are back, except for the statistics of batch norm."""
     output, _ = two
     old, new = (
         load_file(output / name / "weights/model.safetensors") for name in ("whole", "same")

@@ -3,7 +3,8 @@
 The processes of `torchrun` divide the images among them; each gets the figures of all.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from unpool import Progress, distributed
 from unpool.data.datasets import DataSet, read_sample
 from unpool.errors import DataError, UnpoolError
 from unpool.segment.base import BaseSegmenter
+from unpool.vision.figures import contact_sheet
 from unpool.vision.images import VOID
 from unpool.vision.metrics import bootstrap_interval, boundary_f1, confusion_matrix, scores
 
@@ -132,6 +134,26 @@ def summarize(measured: list[Measured], data: DataSet, description: str) -> dict
             "images; boundary F1: tolerance 0.75 % of the diagonal, mean over images"
         ),
     }
+
+
+def mean_iou(segment: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], data: DataSet) -> float:
+    """The mean IoU alone, of a function from images (H, W, 3) to labels (H, W)."""
+    found, k = [], len(data.classes)
+    for sample in distributed.shard(data.samples):
+        image, truth = read_sample(sample, k)
+        found.append(confusion_matrix(segment(image), truth, k, VOID))
+    return float(scores(np.sum(distributed.gather(found), 0)).miou)
+
+
+def sheet(segmenter: BaseSegmenter, data: DataSet, count: int = 8) -> NDArray[np.uint8]:
+    """A contact sheet of images with their predicted and true labels, (height, width, 3) RGB."""
+    tiles = []
+    for sample in data.samples[:: max(len(data.samples) // count, 1)][:count]:
+        image, truth = read_sample(sample, len(data.classes))
+        found = segmenter(image)
+        true = replace(found, labels=np.where(truth == VOID, 0, truth))
+        tiles += [(image, sample.name), (found.overlay(), "found"), (true.overlay(), "truth")]
+    return contact_sheet(tiles, columns=3)
 
 
 def _dropped(name: str, error: str, classes: int) -> Measured:

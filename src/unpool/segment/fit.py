@@ -1,4 +1,4 @@
-"""The objective of a segmentation network, its batch norm statistics, and its validation."""
+"""The objective of a segmentation network, and its final batch norm statistics."""
 
 from collections.abc import Iterator
 
@@ -8,18 +8,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unpool import distributed
 from unpool.data.crops import Batch
-from unpool.data.datasets import DataSet, read_sample
 from unpool.devices import autocast
 from unpool.models import Network, prepare
-from unpool.recipes.segment import SegmentationRecipe
-from unpool.segment.growing import Learner
+from unpool.recipes.segment import Phase, SegmentationRecipe
+from unpool.segment.learner import Learner
 from unpool.segment.segmenter import WholeView
 from unpool.training import loop
-from unpool.training.loop import Group, RateFactor, parameter_group
 from unpool.vision.images import VOID
-from unpool.vision.metrics import confusion_matrix, scores
 
 
 class SegmentationObjective(loop.Objective[Batch]):
@@ -33,9 +29,14 @@ class SegmentationObjective(loop.Objective[Batch]):
         learner.net.trunk.checkpointing = recipe.checkpointing
 
     @property
+    def current(self) -> Phase:
+        """The current phase."""
+        return self.recipe.phases[self.phase]
+
+    @property
     def unused(self) -> bool:  # type: ignore[override]
         """Whether the coarser heads have no loss in the current phase."""
-        return self.recipe.coarse_weight == 0 < self.recipe.phases[self.phase].stages - 1
+        return self.recipe.coarse_weight == 0 < self.current.stages - 1
 
     def steps(self) -> list[int]:
         """The number of steps of each phase."""
@@ -43,16 +44,15 @@ class SegmentationObjective(loop.Objective[Batch]):
 
     def name(self, step: int) -> str:
         """The name of the current phase."""
-        return self.recipe.phases[self.phase].name
+        return self.current.name
 
     def cure(self) -> str:
         """A lower learning rate of the current phase."""
-        phase = self.recipe.phases[self.phase]
-        return f"phases.{self.phase}.lr={phase.lr / 10:.2g}"
+        return f"phases.{self.phase}.lr={self.current.lr / 10:.2g}"
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[loop.Group]:
         """A group for each learning rate and kind: filters, biases, batch norm."""
-        learner, phase = self.learner, self.recipe.phases[self.phase]
+        learner, phase = self.learner, self.current
         learner.requires_grad_(False)
         parts = [(part, phase.lr) for part in learner.newest(phase.stages)]
         parts += [(part, phase.older_lr) for part in learner.older(phase.stages)]
@@ -64,21 +64,20 @@ class SegmentationObjective(loop.Objective[Batch]):
                 groups += _groups(part, kept, lr, self.recipe)
         return groups
 
-    def rate(self, n: int) -> RateFactor:
+    def rate(self, n: int) -> loop.RateFactor:
         """Warmup, then the recipe's schedule, or drops where the phase has them."""
-        every = self.recipe.phases[self.phase].drop_every
-        if every is None:
+        if self.current.drop_every is None:
             return super().rate(n)
-        factor, drop = loop.dropped(n, every)
-        return RateFactor(loop.warmup(n, self.recipe.warmup) * factor, drop)
+        factor, drop = loop.dropped(n, self.current.drop_every)
+        return loop.RateFactor(loop.warmup(n, self.recipe.warmup) * factor, drop)
 
     def losses(self, part: Batch) -> tuple[Tensor, Tensor]:
         """The weighted loss of all heads, and the loss of the finest one."""
-        phase, recipe = self.recipe.phases[self.phase], self.recipe
+        recipe, stages = self.recipe, self.current.stages
         truth = torch.from_numpy(part.labels).to(self.device).long()
         with autocast(self.device, recipe.bf16):
             x = prepare(torch.from_numpy(part.images).to(self.device))
-            maps = self.network(x, phase.stages, recipe.dropout, recipe.coarse_weight == 0)
+            maps = self.network(x, stages, recipe.dropout, recipe.coarse_weight == 0)
         found = [pixel_loss(scores.float(), truth) for scores in maps]
         return found[-1] + recipe.coarse_weight * sum(found[:-1]), found[-1]
 
@@ -88,25 +87,29 @@ class SegmentationObjective(loop.Objective[Batch]):
         stages = [phase.stages for phase in self.recipe.phases]
         before = max(stages[: self.phase], default=stages[0])
         new = range(before, max(before, stages[self.phase]))
-        x = prepare(torch.from_numpy(first.images).to(self.device)) if new else None
         for stage in new:
-            assert x is not None
+            x = prepare(torch.from_numpy(first.images).to(self.device))
             self.learner.eval().grow(stage, x)
-        if new:
-            distributed.copy_from_first(self.learner)
 
     def set_mode(self) -> None:
-        """Training mode, except for batch norm that is not trained."""
-        set_mode(self.learner, self.recipe.phases[self.phase].stages, self.recipe)
+        """Training mode, except for batch norm of a frozen trunk and of unused stages."""
+        self.learner.train()
+        if not self.recipe.trunk_norm:
+            self.learner.net.trunk.eval()
+        for part in self.learner.unused(self.current.stages):
+            part.eval()
 
-
-def set_mode(learner: Learner, stages: int, recipe: SegmentationRecipe) -> None:
-    """Training mode; batch norm of the frozen trunk and of unused stages stays in evaluation."""
-    learner.train()
-    if not recipe.trunk_norm:
-        learner.net.trunk.eval()
-    for part in learner.unused(stages):
-        part.eval()
+    @torch.no_grad()
+    def segment(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The labels (H, W) of a whole image (H, W, 3), RGB, by the finest head in use."""
+        self.learner.eval()
+        view = WholeView(self.learner.net, image, self.recipe.long_side)
+        with autocast(self.device, self.recipe.bf16):
+            x = prepare(torch.from_numpy(view.batch).to(self.device))
+            maps = self.learner(x, self.current.stages, last=True)[-1].float()
+        maps = F.interpolate(maps, size=view.batch.shape[1:3], mode="bilinear")
+        logits = view.paste(np.ascontiguousarray(maps.cpu().numpy()))
+        return logits.argmax(0).astype(np.uint8)
 
 
 @torch.no_grad()
@@ -115,8 +118,10 @@ def estimate_statistics(
 ) -> None:
     """Replace batch norm's running statistics by their mean over some batches.
 
+    Layers in evaluation mode keep theirs; afterwards the whole network is in evaluation mode.
+
     Args:
-        net: put into evaluation mode afterwards. Layers in evaluation mode keep their statistics.
+        net: changed in place.
         stream: training batches.
         passes: number of batches.
         bf16: bfloat16 where the hardware supports it, as in training.
@@ -137,28 +142,6 @@ def estimate_statistics(
     net.eval()
 
 
-@torch.no_grad()
-def validate(learner: Learner, stages: int, data: DataSet, recipe: SegmentationRecipe) -> float:
-    """Mean IoU of whole images at their own size, by the head after `stages` decoder stages."""
-    learner.eval()
-    device, k = next(learner.parameters()).device, len(data.classes)
-
-    def logits(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with autocast(device, recipe.bf16):
-            x = prepare(torch.from_numpy(images).to(device))
-            maps = learner(x, stages, last=True)[-1].float()
-        maps = F.interpolate(maps, size=images.shape[1:3], mode="bilinear")
-        return np.ascontiguousarray(maps.cpu().numpy())
-
-    found = []
-    for sample in distributed.shard(data.samples):
-        image, truth = read_sample(sample, k)
-        view = WholeView(learner.net, image, recipe.long_side)
-        labels = view.paste(logits(view.batch)).argmax(0)
-        found.append(confusion_matrix(labels.astype(np.uint8), truth, k, VOID))
-    return float(scores(np.sum(distributed.gather(found), 0)).miou)
-
-
 def pixel_loss(scores: Tensor, truth: Tensor) -> Tensor:
     """Cross entropy over the pixels that are not void.
 
@@ -176,19 +159,17 @@ def pixel_loss(scores: Tensor, truth: Tensor) -> Tensor:
 
 def _groups(
     part: nn.Module, kept: list[nn.Parameter], lr: float, recipe: SegmentationRecipe
-) -> list[Group]:
+) -> list[loop.Group]:
     """Groups of filters, which decay, biases, and batch norm, which decays with `decay_norm`."""
     norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
     of_norm = {id(p) for norm in norms for p in norm.parameters()}
     for p in kept:
         p.requires_grad_()
-    decay = recipe.weight_decay
+    filters = [p for p in kept if p.dim() > 1]
+    biases = [p for p in kept if p.dim() < 2 and id(p) not in of_norm]
+    scales = [p for p in kept if id(p) in of_norm]
     return [
-        parameter_group([p for p in kept if p.dim() > 1], lr, decay),
-        parameter_group(
-            [p for p in kept if p.dim() < 2 and id(p) not in of_norm], lr * recipe.bias_lr
-        ),
-        parameter_group(
-            [p for p in kept if id(p) in of_norm], lr, decay if recipe.decay_norm else 0.0
-        ),
+        loop.parameter_group(filters, lr, recipe.weight_decay),
+        loop.parameter_group(biases, lr * recipe.bias_lr),
+        loop.parameter_group(scales, lr, recipe.weight_decay if recipe.decay_norm else 0.0),
     ]

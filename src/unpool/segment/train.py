@@ -1,6 +1,5 @@
 """Train a segmentation network on labeled images."""
 
-import dataclasses
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,24 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
-import numpy as np
 import torch
 
 from unpool import distributed
 from unpool.data import crops
-from unpool.data.datasets import DataSet, count_classes, open_data, read_sample
+from unpool.data.datasets import DataSet, count_classes, open_data
 from unpool.data.windows import find_proposals, object_windows, proposal_windows, repeat_rare
 from unpool.errors import DataError
 from unpool.models import MEAN_BGR
 from unpool.recipes.segment import SegmentationRecipe
-from unpool.segment.evaluate import evaluate
-from unpool.segment.fit import SegmentationObjective, estimate_statistics, set_mode, validate
-from unpool.segment.growing import build
+from unpool.segment import evaluate, learner
+from unpool.segment.fit import SegmentationObjective, estimate_statistics
 from unpool.segment.segmenter import Segmenter
-from unpool.segment.start import WarmStart, average_weights, read_start, store_start, warm_start
 from unpool.training import task
-from unpool.vision.figures import contact_sheet
-from unpool.vision.images import VOID, Pixels, voc_palette
+from unpool.vision.images import voc_palette
 
 if TYPE_CHECKING:
     from unpool.training.run import Run
@@ -69,7 +64,7 @@ class SegmentationTask(task.Task[crops.Batch]):
     def __post_init__(self) -> None:
         self.data = Path(self.data)
         self.trunk_weights = self.trunk_weights and Path(self.trunk_weights)
-        self.start: WarmStart | None = None  # of a resumed run: None until it is read
+        self.start: learner.WarmStart | None = None  # of a resumed run: None until it is read
 
     def open(self) -> None:
         """Open both splits, and read all masks, so that unusable ones are found at once."""
@@ -84,22 +79,23 @@ class SegmentationTask(task.Task[crops.Batch]):
 
     def build(self, device: torch.device) -> SegmentationObjective:
         """The recipe's network, with heads for progressive growing."""
-        learner = build(self.recipe, len(self.classes)).to(device)
-        learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return SegmentationObjective(learner, self.recipe)
+        network = learner.build(self.recipe, len(self.classes)).to(device)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return SegmentationObjective(network, self.recipe)
 
     def warm_start(self) -> None:
         """Load the recipe's `start` and the trunk's weights."""
-        weights, inputs = self.trunk_weights, self.trunk_inputs
-        learner = self.objective.learner
-        self.start = warm_start(learner, self.recipe, self.classes, weights, inputs)
+        self.start = learner.warm_start(
+            *(self.objective.learner, self.recipe, self.classes),
+            *(self.trunk_weights, self.trunk_inputs),
+        )
 
     def prepare(self, run: "Run") -> None:
         """Store the initial weights for averaging; note classes without training images."""
         if self.start is None:
-            self.start = read_start(run.start_path, self.recipe, self.objective.learner.net)
+            self.start = learner.read_start(run.start_path, self.recipe, self.objective.learner.net)
         elif run.is_main:
-            store_start(run.start_path, self.recipe, self.start)
+            learner.store_start(run.start_path, self.start)
         pairs = zip(self.classes, self.counts, strict=True)
         if unseen := [name for name, n in pairs if not n]:
             run.note(f"no mask of {self.split} shows {', '.join(unseen)}, which cannot be learned")
@@ -111,9 +107,8 @@ class SegmentationTask(task.Task[crops.Batch]):
 
     def validate(self, run: "Run", n: int) -> Validation:
         """Mean IoU of whole images."""
-        phase = self.recipe.phases[self.objective.phase]
-        miou = validate(self.objective.learner, phase.stages, self.choose, self.recipe)
-        return Validation(n, phase.name, miou)
+        miou = evaluate.mean_iou(self.objective.segment, self.choose)
+        return Validation(n, self.objective.current.name, miou)
 
     def describe(self, record: Validation) -> str:
         """The step and the mean IoU, in percent."""
@@ -124,28 +119,28 @@ class SegmentationTask(task.Task[crops.Batch]):
     def score(self, record: Validation) -> float | None:
         """The mean IoU of networks that have all their stages."""
         depth = max(phase.stages for phase in self.recipe.phases)
-        complete = self.recipe.phases[self.objective.phase].stages == depth
-        return record.miou if complete else None
+        return record.miou if self.objective.current.stages == depth else None
 
     def finish(self, run: "Run", stream: Iterator[crops.Batch], command: str) -> dict[str, Any]:
         """Average weights, estimate statistics, write weights, and evaluate them as stored."""
         assert self.start is not None
         net, recipe = self.objective.learner.net, self.recipe
         if recipe.average_with_start:
-            average_weights(net, self.start.tensors, recipe.average_with_start)
-        set_mode(self.objective.learner, recipe.phases[-1].stages, recipe)
+            learner.average_weights(net, self.start.tensors, recipe.average_with_start)
+        self.objective.phase = len(recipe.phases) - 1  # also if the run stopped early
+        self.objective.set_mode()
         estimate_statistics(net, stream, recipe.statistics_passes, recipe.bf16)
         distributed.copy_from_first(run.learner)
         card = self._card(self.start, command)
         run.save_weights(net, card)
         weights, device = run.folder / "weights", str(self.objective.device)
         segmenter = Segmenter.from_pretrained(weights, device=device)
-        summary = {**evaluate(segmenter, self.choose), "notes": run.notes}
+        summary = {**evaluate.evaluate(segmenter, self.choose), "notes": run.notes}
         name = f"{self.choose.root.name} {self.choose.split}, whole"
         card["figures"] = {name: {figure: summary[figure] for figure in _ON_CARD}}
         run.save_weights(net, card)
         if run.is_main:
-            run.save_image("plots/predictions.png", _sheet(segmenter, self.choose))
+            run.save_image("plots/predictions.png", evaluate.sheet(segmenter, self.choose))
         return summary
 
     def figures(self, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +153,7 @@ class SegmentationTask(task.Task[crops.Batch]):
             **{name.replace("_", " "): summary[name] for name in others},
         }
 
-    def _card(self, start: WarmStart, command: str) -> dict[str, Any]:
+    def _card(self, start: learner.WarmStart, command: str) -> dict[str, Any]:
         """The model card without its figures."""
         recipe, data = self.recipe, self.learn
         terms = "the terms of the data and of the trunk's weights apply"
@@ -219,15 +214,3 @@ def sources(
     draws = [crops.take_turns([known[name] for name in phase.sources]) for phase in recipe.phases]
     ends = list(accumulate(phase.steps * recipe.batch for phase in recipe.phases))[:-1]
     return lambda place: draws[bisect_right(ends, place)](place)
-
-
-def _sheet(segmenter: Segmenter, data: DataSet, count: int = 8) -> Pixels:
-    """A contact sheet of images with their predicted and true labels."""
-    tiles = []
-    for sample in data.samples[:: max(len(data.samples) // count, 1)][:count]:
-        image, truth = read_sample(sample, len(data.classes))
-        predicted = segmenter(image)
-        labels = np.where(truth == VOID, 0, truth)
-        true = dataclasses.replace(predicted, labels=labels)
-        tiles += [(image, sample.name), (predicted.overlay(), "found"), (true.overlay(), "truth")]
-    return contact_sheet(tiles, columns=3)

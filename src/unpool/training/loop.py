@@ -279,11 +279,12 @@ def fit(
         state.optimizer = make_optimizer(objective.groups(), objective.recipe)
         if optimizer_state is not None and state.step > start:
             state.optimizer.load_state_dict(optimizer_state)
-        objective.network = distributed.replicate(objective.learner, unused=objective.unused)
         if state.step == start:
             first = next(stream)
             stream = itertools.chain([first], stream)
             objective.enter(first)
+        # after `enter`: it also gives every process the parameters of the first
+        objective.network = distributed.replicate(objective.learner, unused=objective.unused)
         while state.step < end:
             yield _step(objective, stream, state, state.step - start)
 

@@ -1,4 +1,4 @@
-"""Warm starts, and weight averaging with them."""
+"""Progressive growing, warm starts, and weight averaging with them."""
 
 import dataclasses
 import json
@@ -6,13 +6,115 @@ import shutil
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from unpool import train
 from unpool.errors import OptionError, WeightsError
-from unpool.models import FCN, SqueezeNet, from_pretrained, save_pretrained
+from unpool.models import FCN, DeconvNet, SqueezeNet, from_pretrained, save_pretrained
 from unpool.recipes import Phase, SegmentationRecipe
+from unpool.segment.learner import GrowingLearner, Learner
 from unpool.training.loop import Step
 from unpool.training.run import load_state, save_state
+
+TABLE = ((1, 24), (2, 48), (2, 96))
+
+
+@pytest.fixture
+def growing():
+    torch.manual_seed(0)
+    growing = GrowingLearner(DeconvNet(3, TABLE, code=None, size=64))
+    for head in growing.heads:
+        nn.init.normal_(head.weight, std=0.3)
+        nn.init.normal_(head.bias)
+    return growing.eval()
+
+
+def images(count=4, side=64):
+    """Smooth images, so that a score upsampled looks like the score."""
+    noise = torch.randn(
+        count, 3, side // 16, side // 16, generator=torch.Generator().manual_seed(1)
+    )
+    return F.interpolate(noise, size=(side, side), mode="bicubic") * 50
+
+
+def test_every_stage_has_scores_and_the_last_head_is_the_networks_own(growing):
+    x = images()
+    assert [tuple(s.shape) for s in growing(x, 3)] == [
+        (4, 3, 16, 16),
+        (4, 3, 32, 32),
+        (4, 3, 64, 64),
+    ]
+    assert len(growing(x, 2)) == 2
+    assert growing.head(2) is growing.net.score
+    torch.testing.assert_close(growing(x, 3)[-1], growing.net(x))
+    (finest,) = growing(x, 3, last=True)
+    torch.testing.assert_close(finest, growing.net(x))
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_stages_are_newest_older_or_unused(growing, stages):
+    parts = [growing.newest(stages), growing.older(stages), growing.unused(stages)]
+    decoder = [[m for m in part if m in list(growing.net.decoder)] for part in parts]
+    assert [len(d) for d in decoder] == [1, stages - 1, 3 - stages]
+    assert growing.head(stages - 1) in parts[0]
+
+
+def test_a_plain_network_learns_as_a_whole():
+    net = FCN(3, TABLE, None, stride=4, pad=1).eval()
+    learner = Learner(net)
+    x = images()
+    (scores,) = learner(x, 1)
+    torch.testing.assert_close(scores, net(x))
+    learning = {id(p) for part in learner.newest(1) for p in part.parameters()}
+    assert not learning & {id(p) for p in net.trunk.parameters()}
+    assert learner.fixed  # the interpolation
+    assert learner.fixed < learning
+
+
+def test_tied_filters_are_those_of_the_mirror_image(growing):
+    growing.tie()
+    net = growing.net
+    for mirrored, layer in [
+        ("trunk.stages.2.conv3_2", "decoder.0.deconv3_1"),
+        ("trunk.stages.2.conv3_1", "decoder.0.deconv3_2"),
+        ("trunk.stages.1.conv2_2", "decoder.1.deconv2_1"),
+        ("trunk.stages.1.conv2_1", "decoder.1.deconv2_2"),
+    ]:
+        tied, filters = net.get_submodule(layer).weight, net.get_submodule(mirrored).weight
+        assert torch.equal(tied, filters)
+    assert net.get_submodule("decoder.2.deconv1_1").weight.std() > 0.01  # no mirror image: He
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_grown_stage_says_what_the_stage_before_it_says(growing, stage):
+    """The refinement begins as the coarser scores, upsampled; not exactly, but closely."""
+    growing.tie()
+    x = images(8)
+    before = growing(x, stage)[-1]
+    for grown in range(1, stage):
+        growing.grow(grown, x)
+        before = growing(x, stage)[-1]
+    growing.grow(stage, x)
+    after = growing(x, stage + 1)[-1]
+    wanted = F.interpolate(before, scale_factor=2, mode="bilinear")
+    together = torch.stack([after.flatten(), wanted.flatten()])
+    assert torch.corrcoef(together)[0, 1] > 0.8
+    difference = (after - wanted).abs().mean() / wanted.std()
+    assert difference < 0.5
+    centered = (after - wanted).mean((0, 2, 3)) / wanted.std()
+    assert centered.abs().max() < 0.15  # the shifts through batch norm are made good
+
+
+def test_growing_leaves_the_coarser_stages_alone(growing):
+    x = images()
+    before = growing(x, 1)[0]
+    growing.grow(1, x)
+    torch.testing.assert_close(growing(x, 1)[0], before, rtol=0, atol=0)
+
+
+# ---- initial weights -----------------------------------------------------------------------------
+
 
 TINY = SegmentationRecipe(
     "tiny",
@@ -35,7 +137,7 @@ def start(data, tmp_path):
     return tmp_path / "first/weights"
 
 
-def test_a_run_may_begin_with_other_weights_and_keeps_their_terms(data, start, tmp_path):
+def test_a_warm_start_keeps_the_license_and_aggregation_of_its_weights(data, start, tmp_path):
     card = json.loads((start / "card.json").read_text())
     card |= {"license": "research use", "aggregate": "mean"}
     (start / "card.json").write_text(json.dumps(card))
@@ -52,11 +154,11 @@ def test_a_run_may_begin_with_other_weights_and_keeps_their_terms(data, start, t
     assert card.license.endswith(f"begun with {start}: research use")
 
 
-def test_the_finished_weights_are_a_mean_with_those_of_the_beginning(data, start, tmp_path):
+def test_the_finished_weights_are_averaged_with_the_initial_ones(data, start, tmp_path):
     recipe = dataclasses.replace(TINY, start=str(start))
-    runs = {share: tmp_path / f"share-{share}" for share in (0, 0.25, 1)}
-    for share, folder in runs.items():
-        train(data, folder, dataclasses.replace(recipe, average_with_start=share))
+    runs = {fraction: tmp_path / f"fraction-{fraction}" for fraction in (0, 0.25, 1)}
+    for fraction, folder in runs.items():
+        train(data, folder, dataclasses.replace(recipe, average_with_start=fraction))
     old = from_pretrained(start)[0].state_dict()
     learned, mean, same = (from_pretrained(f / "weights")[0].state_dict() for f in runs.values())
     for name, tensor in old.items():
@@ -82,7 +184,7 @@ def refused(data, tmp_path, recipe, error, message, **options):
         ("background\nsquare\nowl\n", "class 2 is not named, and data whose class 2 is owl"),
     ],
 )
-def test_a_mean_with_weights_of_other_classes_is_refused(data, start, tmp_path, names, message):
+def test_averaging_with_weights_of_other_classes_is_refused(data, start, tmp_path, names, message):
     (data / "classes.txt").write_text(names)
     recipe = dataclasses.replace(TINY, start=str(start), average_with_start=0.5)
     refused(
@@ -90,49 +192,49 @@ def test_a_mean_with_weights_of_other_classes_is_refused(data, start, tmp_path, 
     )
 
 
-def test_a_mean_with_weights_whose_card_names_no_classes_is_refused(data, start, tmp_path):
+def test_averaging_with_weights_whose_card_names_no_classes_is_refused(data, start, tmp_path):
     card = json.loads((start / "card.json").read_text())
     (start / "card.json").write_text(json.dumps(card | {"classes": None}))
     recipe = dataclasses.replace(TINY, start=str(start), average_with_start=0.5)
     refused(data, tmp_path, recipe, OptionError, "class 0 is not named.*write the same names")
 
 
-def test_a_mean_of_two_architectures_is_refused(data, start, tmp_path):
+def test_averaging_two_architectures_is_refused(data, start, tmp_path):
     recipe = dataclasses.replace(TINY, start=str(start), average_with_start=0.5, code=8)
     message = r"of another architecture.*set average_with_start=0"
     refused(data, tmp_path, recipe, OptionError, message)
 
 
-def test_a_mean_takes_no_other_trunk(data, start, tmp_path):
+def test_averaging_with_other_trunk_weights_is_refused(data, start, tmp_path):
     recipe = dataclasses.replace(TINY, start=str(start), average_with_start=0.5)
     message = r"leave trunk_weights out, or set average_with_start=0"
     refused(data, tmp_path, recipe, OptionError, message, trunk_weights=tmp_path / "vgg.pth")
 
 
-@pytest.mark.parametrize("share", [0, 0.5])
+@pytest.mark.parametrize("fraction", [0, 0.5])
 @pytest.mark.parametrize("other", [SqueezeNet, FCN])
-def test_weights_of_another_network_are_no_beginning(data, tmp_path, other, share):
+def test_a_warm_start_from_another_network_is_refused(data, tmp_path, other, fraction):
     net = SqueezeNet(2) if other is SqueezeNet else FCN(2, TINY.trunk, 8, stride=4)
     save_pretrained(net, tmp_path / "other", {})
-    recipe = dataclasses.replace(TINY, start=str(tmp_path / "other"), average_with_start=share)
+    recipe = dataclasses.replace(TINY, start=str(tmp_path / "other"), average_with_start=fraction)
     message = f"got {other.__name__} weights to start from, .*; set start to DeconvNet weights"
     refused(data, tmp_path, recipe, OptionError, message)
 
 
-def test_an_fcn_does_not_begin_with_a_trunk_that_has_batch_norm(data, start, tmp_path):
+def test_a_warm_start_of_an_fcn_from_a_trunk_with_batch_norm_is_refused(data, start, tmp_path):
     recipe = dataclasses.replace(TINY, network="FCN", stride=4, code=8, start=str(start))
     message = "got DeconvNet weights to start from, .*; set start to FCN weights"
     refused(data, tmp_path, recipe, OptionError, message)
 
 
 @pytest.mark.parametrize("trunk", [((1, 6), (1, 9)), ((1, 6),)])
-def test_weights_of_another_trunk_are_no_beginning(data, start, tmp_path, trunk):
+def test_a_warm_start_from_another_trunk_is_refused(data, start, tmp_path, trunk):
     phase = Phase("all", len(trunk), 1, 1e-3)
     recipe = dataclasses.replace(TINY, start=str(start), trunk=trunk, phases=(phase,))
     refused(data, tmp_path, recipe, OptionError, "another trunk")
 
 
-def test_weights_that_are_not_there_are_no_beginning(data, tmp_path):
+def test_a_warm_start_from_missing_weights_is_refused(data, tmp_path):
     recipe = dataclasses.replace(TINY, start=str(tmp_path / "none"))
     refused(data, tmp_path, recipe, WeightsError, "none")
 
@@ -159,12 +261,12 @@ def ended(run):
     return [(run / f"weights/{name}").read_bytes() for name in ("model.safetensors", "card.json")]
 
 
-@pytest.mark.parametrize("share", [0, 0.5])
+@pytest.mark.parametrize("fraction", [0, 0.5])
 @pytest.mark.parametrize("loss", ["changed", "gone"])
-def test_a_run_goes_on_whatever_became_of_the_weights_of_its_beginning(
-    data, start, mean, tmp_path, loss, share, stopped_at
+def test_a_run_resumes_although_its_initial_weights_have_changed(
+    data, start, mean, tmp_path, loss, fraction, stopped_at
 ):
-    recipe = dataclasses.replace(mean, average_with_start=share)
+    recipe = dataclasses.replace(mean, average_with_start=fraction)
     train(data, tmp_path / "whole", recipe)
     with stopped_at(2) as report:
         train(data, tmp_path / "stopped", recipe, report=report)
@@ -183,7 +285,7 @@ def test_a_run_goes_on_whatever_became_of_the_weights_of_its_beginning(
     assert ended(tmp_path / "stopped") == ended(tmp_path / "whole")
 
 
-def test_a_run_that_has_come_to_no_checkpoint_begins_anew(data, start, mean, tmp_path, stopped_at):
+def test_a_run_without_a_checkpoint_starts_over(data, start, mean, tmp_path, stopped_at):
     with stopped_at(1) as report:
         train(data, tmp_path / "run", dataclasses.replace(mean, save_every=9), report=report)
     assert (tmp_path / "run/checkpoints/start.pt").exists()
@@ -206,7 +308,7 @@ def test_a_run_that_has_come_to_no_checkpoint_begins_anew(data, start, mean, tmp
         ("without tensors", r"start\.pt does not hold the initial weights of the run"),
     ],
 )
-def test_a_beginning_that_cannot_be_read_again_is_known_before_any_step(
+def test_unreadable_initial_weights_are_refused_before_any_step(
     data, mean, tmp_path, damage, message, stopped_at
 ):
     with stopped_at(2) as report:
