@@ -54,7 +54,7 @@ def cut(
     Args:
         image: (H, W, 3) uint8, RGB.
         boxes: the squares, (P, 4).
-        side: of the crops, to which the squares are resized.
+        side: to which squares are resized.
         batch: the largest number of crops in a batch.
 
     Yields:
@@ -82,9 +82,6 @@ class Aggregate:
         size: (H, W) of the image.
         how: "max" or "mean".
 
-    Raises:
-        OptionError: another aggregation.
-
     Noh, Hong, Han 2015, section 4.3.
 
     >>> both = Aggregate(1, (2, 2), "mean")
@@ -107,7 +104,7 @@ class Aggregate:
                 crop.paste(logits, self._merged)
             else:
                 crop.paste(logits, self._merged, np.add)
-                height, width = self._covered.shape[1:]
+                _, height, width = self._covered.shape
                 ((x0, y0, x1, y1),) = clip(np.array([crop.box]), (height, width)).tolist()
                 self._covered[:, y0:y1, x0:x1] += 1
 

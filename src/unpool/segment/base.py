@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from unpool.errors import require_known
 from unpool.recipes.presets import DenseCRF
-from unpool.segment.result import Segmentation, postprocess
+from unpool.segment.result import Segmentation, describe_postprocessing, postprocess
 from unpool.vision.images import Pixels
 from unpool.vision.inputs import as_image
 
@@ -37,6 +37,7 @@ class BaseSegmenter(ABC):
     mode: str  #: the default mode, "whole" or "instance"
     measured_modes: tuple[str, ...]  #: the modes that an evaluation compares
     presence_threshold: float  #: the default class presence threshold, see `postprocess`
+    separator = ", "  #: of the steps in a description
 
     @overload
     def __call__(self, image: list[Any], **options: Any) -> list[Segmentation]: ...
@@ -52,7 +53,7 @@ class BaseSegmenter(ABC):
         presence_threshold: float | None = None,
         **options: Any,
     ) -> Segmentation | list[Segmentation]:
-        """Segment one image, or each of a list.
+        """Segment one image, or each of a list; labels have the size of the image.
 
         Args:
             image: a path, a Pillow image, an array, a tensor, or another kind that
@@ -61,9 +62,6 @@ class BaseSegmenter(ABC):
             presence_threshold: excludes classes that are nowhere certain, 0..1, see
                 `unpool.segment.result.postprocess`; by default the segmenter's own.
             **options: of `predict`.
-
-        Returns:
-            Labels and probabilities at the size of the image; a list of them for a list.
 
         Raises:
             ImageError, ShapeError: not an image.
@@ -103,6 +101,19 @@ class BaseSegmenter(ABC):
             self.presence_threshold if presence_threshold is None else presence_threshold,
         )
 
-    @abstractmethod
-    def describe(self, mode: str | None = None, **options: Any) -> str:
+    def describe(
+        self,
+        mode: str | None = None,
+        *,
+        crf: str | DenseCRF | None = None,
+        presence_threshold: float | None = None,
+        **options: Any,
+    ) -> str:
         """Describe how images are segmented with these options; refuse unsupported modes."""
+        threshold = self.presence_threshold if presence_threshold is None else presence_threshold
+        steps = [self.describe_network(mode, **options), *describe_postprocessing(threshold, crf)]
+        return self.separator.join(steps)
+
+    @abstractmethod
+    def describe_network(self, mode: str | None = None, **options: Any) -> str:
+        """Describe the steps of `predict` with these options; refuse unsupported modes."""

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from unpool.cards import find_partner
 from unpool.errors import OptionError, ShapeError, require_choice
-from unpool.recipes.presets import EDECONVNET, ENSEMBLES, PRESETS, DenseCRF, Preset
+from unpool.recipes.presets import EDECONVNET, ENSEMBLES, PRESETS, Preset
 from unpool.segment.base import BaseSegmenter, Prediction
-from unpool.segment.result import describe_postprocessing
 from unpool.segment.segmenter import Segmenter
 from unpool.vision.images import Pixels
 
@@ -23,11 +22,11 @@ from unpool.vision.images import Pixels
 def combine(
     first: NDArray[np.float32], second: NDArray[np.float32], ensemble: str = "mean"
 ) -> NDArray[np.float32]:
-    """Combine the logits of two networks.
+    """Combine the logits (K, H, W) of two networks.
 
     Args:
-        first: logits (K, H, W).
-        second: logits (K, H, W).
+        first: of one network.
+        second: of the other.
         ensemble: "mean" of the two class probability maps, as the paper has it; "product" of the
             logits with the negative ones set to zero, as the released code does.
 
@@ -76,7 +75,7 @@ class EDeconvNet(BaseSegmenter):
     (20, 30)
     """
 
-    mode = "instance"
+    mode, separator = "instance", "; "
     measured_modes = ("instance",)
 
     def __init__(self, deconvnet: Segmenter, fcn: Segmenter, ensemble: str = "mean") -> None:
@@ -140,30 +139,20 @@ class EDeconvNet(BaseSegmenter):
         Returns:
             Logits whose softmax is the probability of each class, and the squares of the DeconvNet.
         """
-        first = self.deconvnet.predict(
-            image, mode=mode or self.mode, preset=_of_proposals(preset), **options
-        )
+        preset = "paper" if preset == EDECONVNET else preset
+        first = self.deconvnet.predict(image, mode=mode or self.mode, preset=preset, **options)
         second = self.fcn.predict(image, mode="whole")
         return Prediction(combine(first.logits, second.logits, self.ensemble), first.boxes)
 
-    def describe(
-        self,
-        mode: str | None = None,
-        preset: str | Preset = EDECONVNET,
-        crf: str | DenseCRF | None = None,
-        presence_threshold: float | None = None,
-        **options: Any,
+    def describe_network(
+        self, mode: str | None = None, preset: str | Preset = EDECONVNET, **options: Any
     ) -> str:
-        """Describe how images are segmented with these options, for the protocol of figures."""
-        first = self.deconvnet.describe(
-            mode or self.mode, _of_proposals(preset), presence_threshold=0, **options
-        )
-        second = self.fcn.describe("whole", presence_threshold=0)
-        both = f"{_kind(self.deconvnet)} ({first}) and {_kind(self.fcn)} ({second})"
-        last = describe_postprocessing(
-            self.presence_threshold if presence_threshold is None else presence_threshold, crf
-        )
-        return "; ".join([f"EDeconvNet: {self.ensemble} of {both}", *last])
+        """Describe both networks."""
+        preset = "paper" if preset == EDECONVNET else preset
+        first = self.deconvnet.describe_network(mode or self.mode, preset, **options)
+        kinds = [type(segmenter.model).__name__ for segmenter in (self.deconvnet, self.fcn)]
+        second = f"{kinds[1]} ({self.fcn.describe_network('whole')})"
+        return f"EDeconvNet: {self.ensemble} of {kinds[0]} ({first}) and {second}"
 
 
 def load(
@@ -197,11 +186,3 @@ def load(
             f"got ensemble {ensemble!r} for one network; set preset='{EDECONVNET}', or leave it out"
         )
     return Segmenter.from_pretrained(weights, **options)
-
-
-def _of_proposals(preset: str | Preset) -> str | Preset:
-    return "paper" if preset == EDECONVNET else preset
-
-
-def _kind(segmenter: Segmenter) -> str:
-    return type(segmenter.model).__name__

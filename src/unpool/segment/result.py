@@ -102,8 +102,7 @@ def postprocess(
         palette: (256, 3) RGB by class id; the VOC palette when not given.
         boxes: the squares that were segmented, (P, 4).
         crf: a dense CRF, or the name of one of `CRF_PRESETS`.
-        presence_threshold: the probability that a class must reach on `PRESENT_ON` of the pixels,
-            see `present`; 0 keeps all classes.
+        presence_threshold: see `present`.
 
     Raises:
         OptionError: a class presence threshold that is no probability, or an unknown CRF.
@@ -152,9 +151,6 @@ def present(probabilities: NDArray[np.float32], presence_threshold: float) -> ND
     Returns:
         Class ids in order.
 
-    Raises:
-        OptionError: a class presence threshold that is no probability.
-
     >>> found = np.float32([[[0.1, 0.3]], [[0.1, 0.6]], [[0.8, 0.1]]])  # three classes
     >>> present(found, 0.75).tolist()
     [0, 2]
@@ -171,12 +167,9 @@ def describe_postprocessing(presence_threshold: float, crf: str | DenseCRF | Non
     ['only classes with a probability of 0.75 on 1 % of the image', 'dense CRF deeplab']
     """
     require_presence_threshold(presence_threshold)
-    part, steps = f"{100 * PRESENT_ON:g} % of the image", []
-    if presence_threshold:
-        steps.append(f"only classes with a probability of {presence_threshold:g} on {part}")
-    if crf is not None:
-        steps.append(f"dense CRF {crf}")
-    return steps
+    certain = f"a probability of {presence_threshold:g} on {100 * PRESENT_ON:g} % of the image"
+    steps = [f"only classes with {certain}"] if presence_threshold else []
+    return steps if crf is None else [*steps, f"dense CRF {crf}"]
 
 
 def require_presence_threshold(presence_threshold: float) -> None:

@@ -28,7 +28,7 @@ class Scores(NamedTuple):
 
 
 def write_scores(path: str | Path, scores: Scores) -> None:
-    """Write scores as a compressed `.npz`, whole or not at all.
+    """Write scores as a compressed `.npz`, atomically.
 
     Half precision keeps three digits, so that of two classes that are nearly as likely, the other
     one may win afterwards.
@@ -61,10 +61,8 @@ def read_scores(path: str | Path, *, probabilities: bool = False) -> Scores:
         Raw scores; for probabilities their logarithms.
 
     Raises:
-        DataError: a file that cannot be read, or probabilities where scores are wanted, or the
-            other way around.
-        ShapeError: an array of another shape, or classes, a palette or a presence threshold that
-            do not fit.
+        DataError: a file that cannot be read, or one that holds the other kind of values.
+        ShapeError: an array of another shape or type.
     """
     arrays = _load(Path(path))
     values = arrays["scores"]
@@ -81,8 +79,7 @@ def read_scores(path: str | Path, *, probabilities: bool = False) -> Scores:
     _require_kind(values, probabilities, path)
     if probabilities:
         values = np.log(np.maximum(values, np.finfo(np.float32).tiny))
-    names, palette = _names(arrays, len(values), path), _palette(arrays, path)
-    return Scores(values, names, palette, _presence_threshold(arrays, path))
+    return Scores(values, *_facts(arrays, len(values), path))
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
@@ -121,31 +118,21 @@ def _require_kind(values: NDArray[np.float32], probabilities: bool, path: str | 
         )
 
 
-def _names(arrays: dict[str, NDArray[Any]], count: int, path: str | Path) -> list[str]:
+def _facts(
+    arrays: dict[str, NDArray[Any]], count: int, path: str | Path
+) -> tuple[list[str], NDArray[np.uint8] | None, float]:
+    """The names of classes, the palette and the presence threshold, or their defaults."""
     names = arrays.get("classes", np.array([f"class {i}" for i in range(count)]))
-    if names.shape != (count,) or names.dtype.kind != "U":
-        raise ShapeError(
-            f"got classes of {names.shape} {names.dtype} in {path}; wanted {count} names, one for "
-            "each of the scores"
-        )
-    return [str(name) for name in names]
-
-
-def _palette(arrays: dict[str, NDArray[Any]], path: str | Path) -> NDArray[np.uint8] | None:
     palette = arrays.get("palette")
-    if palette is not None and (palette.shape != (256, 3) or palette.dtype != np.uint8):
-        raise ShapeError(
-            f"got a palette of {palette.shape} {palette.dtype} in {path}; wanted (256, 3) uint8, "
-            "or none"
-        )
-    return palette
-
-
-def _presence_threshold(arrays: dict[str, NDArray[Any]], path: str | Path) -> float:
     threshold = arrays.get("presence_threshold", np.float64(0))
-    if threshold.shape != () or threshold.dtype.kind not in "fiu" or not 0 <= threshold <= 1:
-        raise ShapeError(
-            f"got a presence threshold of {threshold.shape} {threshold.dtype} in {path}; wanted "
-            "a single probability, 0 to 1, or none"
-        )
-    return float(threshold)
+    wrong = None
+    if names.shape != (count,) or names.dtype.kind != "U":
+        wrong = "classes", names, f"{count} names, one for each of the scores"
+    elif palette is not None and (palette.shape != (256, 3) or palette.dtype != np.uint8):
+        wrong = "a palette", palette, "(256, 3) uint8, or none"
+    elif threshold.shape != () or threshold.dtype.kind not in "fiu" or not 0 <= threshold <= 1:
+        wrong = "a presence threshold", threshold, "a single probability, 0 to 1, or none"
+    if wrong is not None:
+        what, found, wanted = wrong
+        raise ShapeError(f"got {what} of {found.shape} {found.dtype} in {path}; wanted {wanted}")
+    return [str(name) for name in names], palette, float(threshold)

@@ -21,14 +21,13 @@ from unpool.cards import AGGREGATIONS, MODES
 from unpool.devices import bf16_pays, find_device, require_bf16
 from unpool.errors import OptionError, ShapeError, WeightsError, require_choice, require_known
 from unpool.export.runtime import Exported, is_exported
-from unpool.models import Network, from_pretrained, prepare
+from unpool.models import MEAN_BGR, Network, from_pretrained, prepare
 from unpool.models.fast import accelerate
-from unpool.models.vgg import MEAN_BGR
-from unpool.recipes.presets import PRECISIONS, DenseCRF, Preset
+from unpool.recipes.presets import PRECISIONS, Preset
 from unpool.segment import timings
 from unpool.segment.aggregate import Aggregate, cut, find_preset, squares
 from unpool.segment.base import BaseSegmenter, Prediction
-from unpool.segment.result import describe_postprocessing, require_presence_threshold
+from unpool.segment.result import require_presence_threshold
 from unpool.vision.boxes import Crop
 from unpool.vision.images import Pixels, voc_palette
 from unpool.vision.sizes import reduced, resize
@@ -154,7 +153,7 @@ class Segmenter(BaseSegmenter):
             preset: for instance-wise mode, "paper", "reference" (squares under 112 pixels are
                 skipped, the others merged by their maximum, as in the released script), or a
                 `Preset`.
-            method: of the proposals, "edgeboxes" or "grid".
+            method: "edgeboxes" or "grid".
             proposals: the largest number of squares that are segmented.
             aggregate: "max" or "mean", see `Aggregate`; by default that of the preset, or else the
                 segmenter's own.
@@ -203,32 +202,24 @@ class Segmenter(BaseSegmenter):
         crops = 2**25 // (width * self.side**2 * self.dtype.itemsize)
         return max(crops, 4) if self.device.type == "cpu" else 32
 
-    def describe(
+    def describe_network(
         self,
         mode: str | None = None,
         preset: str | Preset = "paper",
         method: str = "edgeboxes",
         proposals: int = 50,
         aggregate: str | None = None,
-        crf: str | DenseCRF | None = None,
-        presence_threshold: float | None = None,
         **_: Any,
     ) -> str:
-        """Describe how images are segmented with these options; refuse unsupported modes."""
+        """Describe the input of the network, how crops are merged, and the precision."""
         precision = str(self.dtype).removeprefix("torch.") + (", exact" if self.exact else "")
         if isinstance(self.model, Exported):
             precision += f", {self.model.engine}"
-        last = [
-            precision,
-            *describe_postprocessing(
-                self.presence_threshold if presence_threshold is None else presence_threshold, crf
-            ),
-        ]
         if self._resolve(mode) == "whole":
-            return ", ".join([f"whole images, long side {self.long_side}", *last])
+            return f"whole images, long side {self.long_side}, {precision}"
         how = aggregate or find_preset(preset).aggregate or self.aggregate
         crops = f"instance-wise, {proposals} {method} proposals, preset {preset}"
-        return ", ".join([crops, f"{how} of the scores", *last])
+        return f"{crops}, {how} of the scores, {precision}"
 
     def _resolve(self, mode: str | None) -> str:
         """The mode that was asked for, or else the segmenter's own; one that it has."""
@@ -251,7 +242,7 @@ class WholeView:
     around the image; any other sees the image resized to `long_side`.
 
     Args:
-        model: the network.
+        model: gives the kind and size of the input.
         image: (H, W, 3) uint8, RGB.
         long_side: in pixels.
     """
@@ -259,12 +250,11 @@ class WholeView:
     def __init__(self, model: Network | Exported, image: Pixels, long_side: int) -> None:
         self.size = height, width = image.shape[:2]
         self._crop: Crop | None = None
-        if model.size is not None and model.fc is not None:
-            side = max(height, width)
-            x, y = (width - side) // 2, (height - side) // 2
-            self._crop = Crop((x, y, x + side, y + side), model.size)
         with timings.stage("resizing"):
-            if self._crop is not None:
+            if model.size is not None and model.fc is not None:
+                side = max(height, width)
+                x, y = (width - side) // 2, (height - side) // 2
+                self._crop = Crop((x, y, x + side, y + side), model.size)
                 self.batch = self._crop.take(image)[None]  #: (1, h, w, 3)
             else:
                 self.batch = resize(image, long_side, least=2 ** len(model.trunk.table))[None]
