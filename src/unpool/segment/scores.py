@@ -125,7 +125,7 @@ def _facts(
     names = arrays.get("classes", np.array([f"class {i}" for i in range(count)]))
     palette = arrays.get("palette")
     threshold = arrays.get("presence_threshold", np.float64(0))
-    wrong = None
+    wrong: tuple[str, Any, str] | None = None
     if names.shape != (count,) or names.dtype.kind != "U":
         wrong = "classes", names, f"{count} names, one for each of the scores"
     elif palette is not None and (palette.shape != (256, 3) or palette.dtype != np.uint8):
