@@ -20,7 +20,6 @@ COVERED_ELSEWHERE = {
     "recipes/overrides.py": "recipes/test_segment.py",
     "recipes/recipe.py": "recipes/test_segment.py",
     "segment/timings.py": "segment/test_segmenter.py",
-    "training/curves.py": "training/test_task.py",
     "training/loop.py": "training/test_task.py",
     "training/run.py": "training/test_task.py",
 }

@@ -365,7 +365,7 @@ def test_classes_without_validation_images_are_noted(shapes, tmp_path):
 
 
 def test_without_matplotlib_only_the_plots_are_missing(shapes, tmp_path, monkeypatch):
-    monkeypatch.setattr("unpool.training.curves.find_spec", lambda name: None)
+    monkeypatch.setattr("unpool.training.task.find_spec", lambda name: None)
     with pytest.warns(UserWarning, match="curves.png is left out"):
         train(shapes, tmp_path / "run", TINY)
     assert files(tmp_path / "run") == FILES - {"plots/curves.png", "plots/confusion.png"}

@@ -15,8 +15,7 @@ from unpool.devices import autocast
 from unpool.files import atomic
 from unpool.models import Classifier, prepare
 from unpool.vision.boxes import Crops
-from unpool.vision.figures import contact_sheet
-from unpool.vision.images import read_image
+from unpool.vision.figures import contact_sheet, plot
 from unpool.vision.metrics import confusion_matrix
 
 Ranking: TypeAlias = NDArray[np.int64]
@@ -47,7 +46,7 @@ def rank(net: Classifier, data: ClassFolders, crops: Crops, bf16: bool = False) 
     chunks = [data.samples[i : i + _BATCH] for i in range(0, len(data.samples), _BATCH)]
     own = []
     for chunk in distributed.shard(chunks):
-        images = np.stack([crops.center(read_image(sample.path)) for sample in chunk])
+        images = np.stack([crops.center(sample.read()) for sample in chunk])
         with autocast(device, bf16):
             found = net(prepare(torch.from_numpy(images).to(device), net.mean)).float()
         ranked = np.full((len(chunk), 1 + _TOP), -1, np.int64)
@@ -108,38 +107,30 @@ def write_confusion(path: Path, matrix: list[list[int]], classes: list[str]) -> 
 
 def plot_confusion(path: Path, matrix: list[list[int]], classes: list[str]) -> None:
     """Plot a confusion matrix, normalized over each true class. Needs matplotlib."""
-    from matplotlib.figure import Figure
-
     counts = np.array(matrix)
     side = min(4 + 0.25 * len(classes), 16)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(counts / counts.sum(1, keepdims=True).clip(1), cmap="Blues", vmin=0, vmax=1)
-    if len(classes) <= 50:
-        axes.set_xticks(range(len(classes)), classes, rotation=90)
-        axes.set_yticks(range(len(classes)), classes)
-    axes.set(xlabel="found", ylabel="true")
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    with plot(path, (side, side)) as axes:
+        axes.imshow(counts / counts.sum(1, keepdims=True).clip(1), cmap="Blues", vmin=0, vmax=1)
+        if len(classes) <= 50:
+            axes.set_xticks(range(len(classes)), classes, rotation=90)
+            axes.set_yticks(range(len(classes)), classes)
+        axes.set(xlabel="found", ylabel="true")
 
 
 def sheet(ranked: Ranking, data: ClassFolders, crops: Crops, count: int = 24) -> NDArray[np.uint8]:
-    """A contact sheet of center crops with predicted classes, and the true ones of errors.
+    """A contact sheet (height, width, 3) of center crops with predicted and missed classes.
 
     Args:
         ranked: the result of `rank`.
         data: the images.
         crops: as in `rank`.
         count: number of images, evenly chosen.
-
-    Returns:
-        (height, width, 3) uint8, RGB.
     """
     tiles = []
     for i in np.linspace(0, len(ranked) - 1, min(count, len(ranked))).astype(int).tolist():
         true, found = ranked[i, :2].tolist()
         caption = data.classes[found] + f" (is {data.classes[true]})" * (found != true)
-        tiles.append((crops.center(read_image(data.samples[i].path)), caption))
+        tiles.append((crops.center(data.samples[i].read()), caption))
     return contact_sheet(tiles, columns=6)
 
 

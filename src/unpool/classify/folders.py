@@ -10,13 +10,13 @@ of its own; images in its subfolders belong to the class as well.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unpool import distributed
 from unpool.errors import DataError
 from unpool.vision.boxes import Crops
 from unpool.vision.images import FORMATS, Pixels, image_size, read_image
@@ -41,6 +41,10 @@ class LabeledImage(NamedTuple):
     name: str  #: its path below the root
     path: Path
     label: int  #: class id
+
+    def read(self) -> Pixels:
+        """The upright image, (H, W, 3) uint8, RGB."""
+        return read_image(self.path)
 
 
 class ClassFolders(NamedTuple):
@@ -112,11 +116,7 @@ def open_folders(
 
 
 def require_images(data: ClassFolders) -> None:
-    """Read the header of every image, to find damaged files at once.
-
-    Raises:
-        ImageError: a file that is no image.
-    """
+    """Read the header of every image; raise an `ImageError` for a file that is none."""
     for sample in data.samples:
         image_size(sample.path)
 
@@ -125,17 +125,11 @@ def draw_crops(data: ClassFolders, crops: Crops, seed: int = 0) -> Draw:
     """Random crops of images, in a new random order in each epoch."""
 
     def draw(place: int) -> tuple[Pixels, NDArray[np.int64]]:
-        epoch, number = divmod(place, len(data.samples))
-        sample = data.samples[_shuffled(len(data.samples), seed, epoch)[number]]
+        sample = data.samples[distributed.in_turn(place, len(data.samples), seed)]
         rng = np.random.default_rng([seed, 1, place])
-        return crops.draw(read_image(sample.path), rng), np.asarray(sample.label)
+        return crops.draw(sample.read(), rng), np.asarray(sample.label)
 
     return draw
-
-
-@lru_cache(4)
-def _shuffled(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, 0, epoch]).permutation(count)
 
 
 def _part(

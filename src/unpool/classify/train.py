@@ -19,7 +19,6 @@ from unpool.models import AlexNet, Classifier, ZFNet, prepare
 from unpool.models.classifiers import initialize, renormalize
 from unpool.recipes.classify import ClassificationRecipe
 from unpool.training import loop, task
-from unpool.training.curves import curves_missing
 from unpool.vision.boxes import Crops
 
 if TYPE_CHECKING:
@@ -38,11 +37,7 @@ class Accuracy(NamedTuple):
 
 
 def build(recipe: ClassificationRecipe, classes: int) -> Classifier:
-    """The recipe's network, with random weights.
-
-    Raises:
-        OptionError: a network that cannot be built.
-    """
+    """The recipe's network, with random weights."""
     kind = {"ZFNet": ZFNet, "AlexNet": AlexNet}[recipe.network]
     net: Classifier = kind(classes, recipe.widths, recipe.code, recipe.size, recipe.dropout)
     if recipe.deviation != 0.01:  # the constructors' own
@@ -51,13 +46,7 @@ def build(recipe: ClassificationRecipe, classes: int) -> Classifier:
 
 
 class ClassificationObjective(loop.Objective[Batch]):
-    """Cross entropy of a classifier, in a single phase.
-
-    Args:
-        net: trained in place.
-        recipe: how to train it.
-        images: number of images of an epoch.
-    """
+    """Cross entropy of a classifier, in a single phase; an epoch has a number of images."""
 
     learner: Classifier
     recipe: ClassificationRecipe
@@ -122,8 +111,8 @@ class ClassificationTask(task.Task[Batch]):
 
     def __post_init__(self) -> None:
         self.data = Path(self.data)
-        crops = (self.recipe.size, self.recipe.enlarged, self.recipe.corners, self.recipe.flip)
-        self.crops = Crops(*crops)
+        recipe = self.recipe
+        self.crops = Crops(recipe.size, recipe.enlarged, recipe.corners, recipe.flip)
 
     def open(self) -> None:
         """List both splits, and read the header of every image."""
@@ -192,12 +181,11 @@ class ClassificationTask(task.Task[Batch]):
         run.save_weights(self.objective.learner, self._card(summary, command))
         if run.is_main:
             run.save_image("plots/predictions.png", evaluate.sheet(ranked, self.choose, self.crops))
+            confusion = summary["confusion"], self.classes
             with run.writing():
-                table = run.folder / "eval/confusion.csv"
-                evaluate.write_confusion(table, summary["confusion"], self.classes)
-                if not curves_missing():
-                    figure = run.folder / "plots/confusion.png"
-                    evaluate.plot_confusion(figure, summary["confusion"], self.classes)
+                evaluate.write_confusion(run.folder / "eval/confusion.csv", *confusion)
+                if task.can_plot():
+                    evaluate.plot_confusion(run.folder / "plots/confusion.png", *confusion)
         return summary
 
     def figures(self, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,7 +204,6 @@ class ClassificationTask(task.Task[Batch]):
 
     def _card(self, summary: dict[str, Any], command: str) -> dict[str, Any]:
         names = ("top1", "top1_interval", "top5", "images", "protocol")
-        figures = {name: summary[name] for name in names}
         data = self.learn
         return {
             "classes": self.classes,
@@ -232,5 +219,7 @@ class ClassificationTask(task.Task[Batch]):
             "data": f"{data.root.name} {data.split}, {len(data.samples)} images",
             "license": "the terms of the data apply",
             "command": command,
-            "figures": {f"{summary['data']} {summary['split']}": figures},
+            "figures": {
+                f"{summary['data']} {summary['split']}": {name: summary[name] for name in names}
+            },
         }

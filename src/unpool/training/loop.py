@@ -56,11 +56,7 @@ def seeded(seed: int, step: int) -> Iterator[None]:
 
 
 def parts_of(recipe: Recipe) -> int:
-    """The number of parts that a batch is divided into, over all processes.
-
-    Raises:
-        OptionError: the batch cannot be divided like this.
-    """
+    """The number of parts that a batch is divided into, over all processes."""
     world, parts = distributed.world(), recipe.accumulate
     parts = parts if parts % world == 0 else parts * world
     if recipe.batch % parts:
@@ -94,7 +90,7 @@ def optimizer_step(
         TrainingError: one of the two is not finite; nothing has been updated.
     """
     optimizer.zero_grad(set_to_none=True)
-    loss, gradient = 0.0, float("nan")
+    loss, gradient = 0.0, math.nan
     for number, part in enumerate(parts, 1):
         # gradients are averaged over the processes once a step, not once a part
         local = isinstance(network, DistributedDataParallel) and number < len(parts)
@@ -105,9 +101,8 @@ def optimizer_step(
     loss = distributed.mean(loss)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if loss == loss:
-        limit = float("inf") if clip is None else clip
-        gradient = float(nn.utils.clip_grad_norm_(parameters, limit))
-    if not abs(loss) + gradient < float("inf"):  # true for NaN, too
+        gradient = float(nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip))
+    if not abs(loss) + gradient < math.inf:  # true for NaN, too
         raise TrainingError(f"the loss is {loss:.4g} with a gradient of norm {gradient:.4g}")
     optimizer.step()
     return loss, gradient
@@ -129,10 +124,8 @@ def filters_and_biases(module: nn.Module, lr: float, recipe: Recipe) -> list[Gro
     """Two groups: filters, with weight decay; biases and scales without, at `recipe.bias_lr`."""
     filters = [p for p in module.parameters() if p.dim() > 1]
     biases = [p for p in module.parameters() if p.dim() < 2]
-    return [
-        parameter_group(filters, lr, recipe.weight_decay),
-        parameter_group(biases, lr * recipe.bias_lr),
-    ]
+    decaying = parameter_group(filters, lr, recipe.weight_decay)
+    return [decaying, parameter_group(biases, lr * recipe.bias_lr)]
 
 
 class RateFactor(NamedTuple):
@@ -200,8 +193,7 @@ class Objective(Generic[Part]):
 
     Args:
         learner: the network, possibly with additional heads; changed in place.
-        recipe: `batch`, `accumulate`, `seed`, `clip`, `warmup`, `schedule` and the optimizer are
-            used here.
+        recipe: how to train it.
     """
 
     unused = False  #: whether the loss may not depend on some of the trained parameters
@@ -230,9 +222,8 @@ class Objective(Generic[Part]):
 
     def rate(self, n: int) -> RateFactor:
         """The learning rate of step n of the current phase, from 0."""
-        steps = self.steps()[self.phase]
-        rise = warmup(n, self.recipe.warmup)
-        return RateFactor(rise * scheduled(self.recipe.schedule, n, steps))
+        factor = scheduled(self.recipe.schedule, n, self.steps()[self.phase])
+        return RateFactor(warmup(n, self.recipe.warmup) * factor)
 
     def name(self, step: int) -> str:
         """The name of the phase of a step, counted from 0 over all phases, for its record."""

@@ -81,9 +81,8 @@ class Run:
     ) -> None:
         self.folder, self.recipe, self.classes, self.learner = folder, recipe, classes, learner
         self.checkpoint = folder / _CHECKPOINT
-        self.best_path, self.start_path = (
-            self.checkpoint.with_name(f"{name}.pt") for name in ("best", "start")
-        )
+        self.best_path = self.checkpoint.with_name("best.pt")
+        self.start_path = self.checkpoint.with_name("start.pt")
         if not resume and has_checkpoint(folder):
             raise OptionError(
                 f"{folder} holds a run already; pass resume=True to go on, or another folder"
@@ -288,21 +287,13 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically.
-
-    Raises:
-        TrainingError: it cannot be written; the previous file stays.
-    """
+    """Write a checkpoint atomically; the previous one stays if that fails."""
     with writing(path), atomic(path) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read a checkpoint that `save_state` wrote.
-
-    Raises:
-        WeightsError: it cannot be read, or is damaged.
-    """
+    """Read a checkpoint that `save_state` wrote, or raise a `WeightsError`."""
     try:
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():  # torch.load does not look at the checksums

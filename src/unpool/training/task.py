@@ -1,7 +1,9 @@
 """`Task`, what an application adds to the engine, and `train`, which runs a task."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, NamedTuple
 
@@ -11,9 +13,11 @@ from unpool import distributed
 from unpool.devices import find_device
 from unpool.files import write_json
 from unpool.recipes.recipe import Recipe
-from unpool.training.curves import curves_missing, plot_curves
 from unpool.training.loop import Objective, Part, fit, parts_of
 from unpool.training.run import Record, Run, has_checkpoint
+from unpool.vision.figures import plot
+
+CURVES = "plots/curves.png"
 
 
 class Plan(NamedTuple):
@@ -121,7 +125,7 @@ def train(
     Args:
         task: data, network and evaluation of an application.
         output: the run folder; it must be new unless `resume`.
-        resume: go on from the last checkpoint; the result is that of an uninterrupted run.
+        resume: continue from the last checkpoint, with the result of an uninterrupted run.
         tensorboard: write records for TensorBoard as well.
         device: "auto", "cpu", "cuda" or "cuda:n".
         command: the command line, for the model card.
@@ -154,8 +158,10 @@ def train(
         )
         with closing(run):
             task.prepare(run)
-            if missing := curves_missing():
-                run.note(missing)
+            if not can_plot():
+                run.note(
+                    f"{CURVES} is left out, because matplotlib is missing: pip install matplotlib"
+                )
             if task.report is not None and (text := task.plan()):
                 task.report(Plan(text))
             stream = task.batches(run, run.state.step * parts, task.recipe.batch // parts)
@@ -165,7 +171,7 @@ def train(
             if run.is_main:
                 with run.writing():
                     write_json(folder / "eval/summary.json", summary)
-                    if not curves_missing():
+                    if can_plot():
                         plot_curves(folder, task.panels)
             distributed.barrier()
             return summary
@@ -195,3 +201,31 @@ def _fit(task: Task[Part], run: Run, stream: Iterator[Part]) -> None:
             run.save()
         if run.stopped_early:
             return
+
+
+def can_plot() -> bool:
+    """Whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
+
+
+def plot_curves(folder: Path, panels: Sequence[Mapping[str, str]]) -> None:
+    """Plot the `metrics.jsonl` of a run folder. Needs matplotlib.
+
+    Args:
+        folder: of the run.
+        panels: for each panel beside that of the loss, names in `metrics.jsonl` and their titles.
+    """
+    panels = [{"loss": "loss"}, *panels]
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    size = 4.5 * len(panels), 3.5
+    with plot(folder / CURVES, size, columns=len(panels), squeeze=False) as grid:
+        for axes, names in zip(grid[0], panels, strict=True):
+            for name, title in names.items():
+                points = [(r["n"], r[name]) for r in records if name in r]
+                if points:
+                    marker = "" if name == "loss" else "."
+                    axes.plot(*zip(*points, strict=True), linewidth=1, marker=marker, label=title)
+            axes.set(xlabel="step", title=", ".join(names.values()))
+            axes.grid(alpha=0.3)
+            if len(axes.get_lines()) > 1:
+                axes.legend()
