@@ -35,10 +35,8 @@ def measure(
     """Seconds per image with 21 labels, and with pruning when only four of them are likely.
 
     Args:
-        rounds: how many are counted.
         presets: names in `CRF_PRESETS`.
         size: height and width of the photos.
-        progress: called before each timed call.
 
     Returns:
         The seconds by preset and implementation. If pydensecrf is installed also `ratio`, how many

@@ -99,14 +99,7 @@ def in_turn(
 ) -> dict[str, list[float]]:
     """The seconds of each work in each round: A B C, A B C, ...
 
-    Args:
-        works: by name, in the order of their turns.
-        rounds: how many are counted.
-        progress: called before each work.
-        warm: run a warm-up round first, which is not counted.
-
-    Raises:
-        OptionError: fewer than one round.
+    With `warm`, a warm-up round comes first, which is not counted.
 
     >>> in_turn({"a": lambda: 1.0, "b": lambda: 2.0}, rounds=2)
     {'a': [1.0, 1.0], 'b': [2.0, 2.0]}
@@ -173,9 +166,6 @@ def require_positive(**numbers: int) -> None:
 def threads(count: int | None) -> Iterator[int]:
     """Set the number of threads of PyTorch and OpenCV inside a `with`; None changes nothing.
 
-    Raises:
-        OptionError: fewer than one thread.
-
     >>> with threads(1) as count:
     ...     count == torch.get_num_threads()
     True
@@ -208,9 +198,7 @@ def describe() -> dict[str, Any]:
 def yardsticks(precisions: Iterable[str], shrink: int = 1) -> dict[str, Yardstick]:
     """Convolutions, matrix products and a copy, to interleave with the works they are limits of.
 
-    Args:
-        precisions: of the convolutions and products, names in `DTYPES`.
-        shrink: divides channels, matrix sizes and the size of the copy.
+    Precisions are names in `DTYPES`; `shrink` divides channels, matrix sizes and the copy's size.
 
     >>> list(yardsticks(["fp32"], shrink=16))[-1]
     'copy'
@@ -222,10 +210,10 @@ def yardsticks(precisions: Iterable[str], shrink: int = 1) -> dict[str, Yardstic
             channels = max(channels // shrink, 1)
             shape = f"{count} x {channels} x {side} x {side}"
             found[f"convolution {precision} {shape}"] = _convolution(channels, side, count, dtype)
-        for rows, inner, columns in PRODUCTS:
-            sides = rows // shrink, inner // shrink, columns // shrink
-            shape = " x ".join(map(str, sides))
-            found[f"product {precision} {shape}"] = _product(*sides, dtype)
+        for product in PRODUCTS:
+            rows, inner, columns = (side // shrink for side in product)
+            name = f"product {precision} {rows} x {inner} x {columns}"
+            found[name] = _product(rows, inner, columns, dtype)
     source = torch.ones(_COPIED // 4 // shrink)
     target = torch.empty_like(source)
     found["copy"] = Yardstick(2 * source.nbytes, timed(lambda: target.copy_(source)))

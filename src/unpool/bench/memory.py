@@ -20,11 +20,7 @@ def alone(function: Callable[..., Iterator[None]], *args: Any) -> list[int | Non
     """Run a generator in a new process, and measure the peak memory of each of its parts, in bytes.
 
     A part ends at a `yield`, or at the end. Only Linux can reset a peak; elsewhere a part counts
-    only if it needs more memory than the parts before.
-
-    Args:
-        function: a function of a module, which the new process imports.
-        *args: values that can be pickled.
+    only if it needs more memory than the parts before. The function and its arguments are pickled.
 
     Raises:
         MemoryError: the process was killed.
@@ -60,14 +56,10 @@ def peak_memory() -> int | None:
 
 
 def trace(work: Callable[[], object], held: Iterable[Tensor]) -> list[int]:
-    """The bytes of all living tensors after each operation of a computation.
+    """The bytes of all living tensors, `held` before, after each operation of a computation.
 
     Scratch space inside an operation is not seen. Storage that several tensors share counts once,
     until the last of them is freed.
-
-    Args:
-        work: runs on the CPU, a backward pass included if there is one.
-        held: the tensors that exist before.
 
     >>> x = torch.zeros(256)
     >>> trace(lambda: (x + 1).sum(), [x])
@@ -82,13 +74,9 @@ def trace(work: Callable[[], object], held: Iterable[Tensor]) -> list[int]:
 
 
 def peak_of_batch(batch: int, traces: Mapping[int, Sequence[int]]) -> int:
-    """The peak memory for any batch size in bytes, extrapolated from two small batches.
+    """The peak memory for any batch size in bytes, from the traces of two others, by their sizes.
 
     The outputs of every operation are linear in the batch size, and so is each total.
-
-    Args:
-        batch: the batch size.
-        traces: of the same computation with two other batches, by their sizes; see `trace`.
 
     >>> peak_of_batch(10, {1: [5, 6], 2: [6, 6]})
     14

@@ -44,15 +44,11 @@ def measure(
     occluder.
 
     Args:
-        rounds: how many are counted.
         full: compute all positions by the other methods, too.
-        window: side of the occluder in pixels.
-        stride: pixels from one position to the next.
+        window, stride: side of the occluder, and distance of two positions, in pixels.
         batch: positions at a time, for the plain loop and Captum.
         size: side of the image in pixels.
-        trunk: of the network, a VGG with random weights.
-        code: width of its fully connected layers.
-        progress: called before each timed call.
+        trunk, code: of the network, a VGG with random weights.
 
     Returns:
         `ratio_plain` and `ratio_captum`: how many times as long as the incremental method the plain

@@ -47,11 +47,8 @@ def measure(
 
     Args:
         crops: per round.
-        weights: of a DeconvNet, by name or folder; by default the published network with random
-            weights.
-        rounds: how many are counted.
+        weights: of a DeconvNet, by name or folder; by default random ones of the published network.
         memory: also measure the peak memory of segmenting an image, in a process per variant.
-        progress: called before each part.
 
     Returns:
         `ratio`, how many times as fast as the network as written bf16 is (fp32 without bf16);

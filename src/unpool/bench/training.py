@@ -55,11 +55,9 @@ def measure(
 
     Args:
         batch: images of a timed step, 2 or more, which batch norm needs.
-        rounds: how many are counted.
         full: use the published network, instead of one a quarter as wide.
         processes: also run two steps with 8 images in a process per mode, and compare its peak
             memory with the computed one.
-        progress: called before each part.
 
     Returns:
         `seconds_per_image` by mode, `ratio` of fp32 to each mode, and `memory_gb`.

@@ -152,22 +152,15 @@ def print_result(found: Mapping[str, Any], table: list[list[str]] | None) -> Non
 
 
 def _of_segment(found: dict[str, Any]) -> list[list[str]]:
-    rows = [
-        ["", "s a crop", "range", "times as fast", "fraction of limit", "GB loading", "GB after"]
-    ]
+    head = ["", "s a crop", "range", "times as fast", "fraction of limit", "GB loading", "GB after"]
+    rows = [head]
     ratios = {"fp32": found["ratio_fp32"], "bf16": found["ratio"]}
     fractions = {"fp32": found["fraction_of_peak_fp32"], "bf16": found["fraction_of_peak"]}
     for name, seconds in found["seconds_per_crop"].items():
+        fraction = console.percent(fractions.get(name)) + " %" * (name in fractions)
+        row = [name, *seconds_cells(seconds), _number(ratios.get(name)), fraction]
         held = found["memory_gb"].get(name, {})
-        rows.append(
-            [
-                name,
-                *seconds_cells(seconds),
-                _number(ratios.get(name)),
-                console.percent(fractions.get(name)) + " %" * (name in fractions),
-                *(_number(held.get(part)) for part in ("loading", "segmenting")),
-            ]
-        )
+        rows.append(row + [_number(held.get(part)) for part in ("loading", "segmenting")])
     return rows
 
 

@@ -240,10 +240,10 @@ def _is_polygon(found: object) -> bool:
 
 
 def _label(ids: Mapping[object, int], category: object) -> int:
-    if not isinstance(category, int | str) or category not in ids:
-        found = "has no category" if category is None else f"has the unknown category {category!r}"
-        raise DataError(f"{found}; give it a category_id of the file's categories")
-    return ids[category]
+    if isinstance(category, int | str) and category in ids:
+        return ids[category]
+    found = "has no category" if category is None else f"has the unknown category {category!r}"
+    raise DataError(f"{found}; give it a category_id of the file's categories")
 
 
 def _compact(entry: dict[str, Any]) -> dict[str, Any]:

@@ -114,10 +114,6 @@ def to_images(
     Returns:
         (N, H, W, 3) uint8, RGB; N is 1 for a single signal.
 
-    Raises:
-        ShapeError: a signal of another shape.
-        OptionError: an unknown contrast or order.
-
     >>> to_images(np.array([[[-1.0, 0.0, 1.0]]]), contrast="linear")[0, 0, :, 0].tolist()
     [0, 128, 255]
     """
@@ -165,12 +161,7 @@ def _safe(scale: Any) -> float:
 def heat_map(values: ArrayLike, colors: Literal["viridis", "inferno"] = "viridis") -> Pixels:
     """Show values as colors, from dark, the lowest, to bright, the highest.
 
-    Args:
-        values: (H, W), any range; gray where they are not finite.
-        colors: the color map.
-
-    Returns:
-        (H, W, 3) uint8, RGB.
+    Values (H, W) that are not finite are gray. The result is (H, W, 3) uint8, RGB.
 
     >>> heat_map([[0, 1, float("nan")]]).tolist()
     [[[68, 1, 84], [253, 231, 37], [128, 128, 128]]]

@@ -101,24 +101,18 @@ def mosaic(images: Pixels | Sequence[Pixels], columns: int, gap: int = 2) -> Pix
 def join(images: Sequence[Pixels], axis: Literal[0, 1], gap: int = 8, align: float = 0) -> Pixels:
     """Put images below one another (axis 0) or side by side (axis 1), on white.
 
-    Args:
-        images: (H, W, 3) uint8 each, one or more, of any sizes.
-        axis: the direction of the sequence.
-        gap: white pixels between them.
-        align: of smaller ones, across the sequence: 0 at the start, 0.5 in the middle.
+    Smaller ones are aligned across the sequence: 0 at the start, 0.5 in the middle.
 
     >>> join([np.zeros((4, 6, 3), np.uint8), np.zeros((9, 2, 3), np.uint8)], 1, gap=1).shape
     (9, 9, 3)
     """
-    across = 1 - axis
-    side = max(image.shape[across] for image in images)
+    side = max(image.shape[1 - axis] for image in images)
     parts = []
     for image in images:
-        spare = side - image.shape[across]
-        pad = [(0, 0), (0, 0), (0, 0)]
-        pad[across] = int(spare * align), spare - int(spare * align)
-        pad[axis] = 0, gap
-        parts.append(np.pad(image, pad, constant_values=255))
+        spare = side - image.shape[1 - axis]
+        around = int(spare * align), spare - int(spare * align)
+        pad = [(0, gap), around] if axis == 0 else [around, (0, gap)]
+        parts.append(np.pad(image, [*pad, (0, 0)], constant_values=255))
     whole = np.concatenate(parts, axis)
     return np.delete(whole, np.s_[whole.shape[axis] - gap :], axis)
 

@@ -40,20 +40,16 @@ def confusion_matrix(
         (K, K) int64, rows true, columns predicted; the matrices of images can be added.
 
     Raises:
-        ShapeError: the shapes differ, or the values are not integers.
-        DataError: a value is out of range.
+        ShapeError, DataError: shapes or types do not fit, or a value is out of range.
 
     >>> truth = np.array([[0, 1, 1, 255]])
     >>> confusion_matrix(np.array([[0, 1, 0, 0]]), truth, classes=2).tolist()
     [[1, 0], [1, 1]]
     """
     _check(prediction, truth, classes, ignore)  # torchmetrics counts wrong values in other cells
+    found, wanted = (torch.from_numpy(labels.astype(np.int64)) for labels in (prediction, truth))
     counted = multiclass_confusion_matrix(
-        torch.from_numpy(prediction.astype(np.int64)),
-        torch.from_numpy(truth.astype(np.int64)),
-        num_classes=classes,
-        ignore_index=ignore,
-        validate_args=False,
+        found, wanted, num_classes=classes, ignore_index=ignore, validate_args=False
     )
     return np.asarray(counted, dtype=np.int64)
 
@@ -143,8 +139,7 @@ def boundary_f1(
         (K,), 0..1; NaN for a class that is not in the truth, or has no outline in either map.
 
     Raises:
-        ShapeError: the two do not have one shape (H, W), or are not integers.
-        DataError: a value is out of range.
+        ShapeError, DataError: shapes or types do not fit, or a value is out of range.
 
     Csurka, Larlus, Perronnin 2013; tolerance and means as in SegNet (Badrinarayanan, Kendall,
     Cipolla 2017, section 4).

@@ -37,7 +37,6 @@ def propose(image: Pixels, method: str = "edgeboxes", count: int = 2000) -> Prop
 
     Raises:
         OptionError: the method is unknown or not installed.
-        ShapeError: the image is not (H, W, 3) uint8.
 
     >>> propose(np.zeros((60, 80, 3), np.uint8), "grid", count=1).boxes.tolist()
     [[0, 0, 80, 60]]
@@ -150,11 +149,8 @@ def grid_boxes(
     Args:
         size: height and width of the image.
         count: the largest number of boxes.
-        shrink: size of each scale relative to the one before; the first is the image.
+        shrink: size of each scale relative to the one before, below 1; the first is the image.
         step: the largest distance between neighboring boxes, in box sides.
-
-    Raises:
-        OptionError: count is below 1, shrink not between 0 and 1, or step not above 0.
 
     >>> grid_boxes((60, 80), count=4).boxes.tolist()
     [[0, 0, 80, 60], [20, 0, 60, 60], [0, 15, 80, 45], [0, 0, 40, 60]]
@@ -165,10 +161,9 @@ def grid_boxes(
     height, width = size
     levels = [np.array([[0, 0, width, height]])]
     scale = 1.0
-    shapes = ((1, 1), (1, 0.5), (0.5, 1))
     while scale * min(size) / 2 >= _SMALLEST:
-        covers = [_cover(size, (h * scale * height, w * scale * width), step) for h, w in shapes]
-        boxes = np.concatenate(covers)
+        sides = [(h * scale * height, w * scale * width) for h, w in ((1, 1), (1, 0.5), (0.5, 1))]
+        boxes = np.concatenate([_cover(size, each, step) for each in sides])
         offset = (boxes[:, :2] + boxes[:, 2:]) / (2 * np.array([width, height])) - 0.5
         levels.append(boxes[np.argsort(np.hypot(*offset.T), kind="stable")])
         scale *= shrink
@@ -228,7 +223,6 @@ def _check_engine(image: NDArray[Any], alpha: float, beta: float, min_box_area: 
         raise OptionError(f"{got}; wanted 0 < alpha < 1, 0 < beta <= 1, min_box_area >= 100")
     if sum(image.shape[:2]) >= 20000:
         raise ShapeError(
-            f"got an image of {image.shape[1]} x {image.shape[0]} pixels (reduced to 2 megapixels, "
-            "if it was larger); EdgeBoxes takes a width + height below 20000: cut it into pieces, "
-            "or pass mode='whole'"
+            f"got an image of {image.shape[1]} x {image.shape[0]} pixels; EdgeBoxes takes a width "
+            "+ height below 20000: cut it into pieces, or pass mode='whole'"
         )
