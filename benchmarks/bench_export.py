@@ -15,8 +15,7 @@ import torch
 from unpool.bench.harness import in_turn, photos, spread, timed
 from unpool.export.runtime import is_exported
 from unpool.segment.segmenter import Segmenter
-from unpool.vision.boxes import Crop
-from unpool.vision.sizes import resize
+from unpool.vision.boxes import Crop, resize
 
 ROUNDS, CROPS = 10, 4
 

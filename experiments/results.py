@@ -34,11 +34,11 @@ from unpool.segment.ensemble import combine
 from unpool.segment.evaluate import Measured, compare, evaluate, summarize
 from unpool.segment.result import PRESENT_ON, postprocess
 from unpool.segment.segmenter import Segmenter
+from unpool.vision.boxes import resize
 from unpool.vision.drawing import overlay
 from unpool.vision.figures import contact_sheet, plot
 from unpool.vision.images import read_image, write_image
 from unpool.vision.metrics import scores as miou
-from unpool.vision.sizes import resize
 
 COUNTS = (1, 2, 5, 10, 20, 30, 50, 75, 100)
 TABLE = (

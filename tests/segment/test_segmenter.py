@@ -19,9 +19,9 @@ from unpool.segment.result import Segmentation, postprocess
 from unpool.segment.scores import read_scores
 from unpool.segment.segmenter import Segmenter, WholeView
 from unpool.segment.timings import measuring
+from unpool.vision.boxes import reduced
 from unpool.vision.images import read_mask, voc_palette
 from unpool.vision.proposals import Proposals
-from unpool.vision.sizes import reduced
 
 SIDE = 32
 CLASSES = ["background", "cat", "dog", "tree"]
@@ -536,7 +536,7 @@ def test_stages_are_timed(segmenter):
 
 def test_large_images_are_segmented_reduced(monkeypatch, segmenter):
     """The labels are those of the reduced image's scores, interpolated; squares are in place."""
-    monkeypatch.setattr("unpool.vision.sizes.reduced.__defaults__", (900,))
+    monkeypatch.setattr("unpool.vision.boxes.reduced.__defaults__", (900,))
     image = photo(90, 120)
     for options in ({"mode": "whole"}, {"mode": "instance", "proposals": 4}, {"crf": "deeplab"}):
         found = segmenter(image, **options)

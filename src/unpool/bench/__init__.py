@@ -2,5 +2,5 @@
 
 One module per subject, each with a function `measure` that returns plain values. Variants take
 turns in one process, `rounds` times after a warm-up; peak memory is measured in a process per
-variant. `progress` is called before each part.
+variant. `progress` is called before each part. Numbers below 1 are an `OptionError`.
 """

@@ -42,9 +42,6 @@ def measure(
         The seconds by preset and implementation. If pydensecrf is installed also `ratio`, how many
         times as fast as pydensecrf each implementation is, and `different`, the fraction of pixels
         with another best label than pydensecrf's, of 21 labels.
-
-    Raises:
-        OptionError: a number below 1.
     """
     harness.require_positive(rounds=rounds)
     ways = _ways()

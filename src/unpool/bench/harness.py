@@ -48,9 +48,6 @@ class Yardstick(NamedTuple):
     work: Work
 
 
-# ---- photos --------------------------------------------------------------------------------------
-
-
 def photos(size: tuple[int, int]) -> dict[str, NDArray[np.uint8]]:
     """Three images (H, W, 3) uint8, RGB, of the size (height, width), by name.
 
@@ -85,9 +82,6 @@ def made_up(size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
         image += np.asarray(enlarged, np.float32) / 1.6**octave
     image = (image - image.min()) / (image.max() - image.min())
     return (255 * image).astype(np.uint8)
-
-
-# ---- timing --------------------------------------------------------------------------------------
 
 
 def silent(done: int, total: int, doing: str) -> None:
@@ -157,9 +151,6 @@ def require_positive(**numbers: int) -> None:
     for name, number in numbers.items():
         if number < 1:
             raise OptionError(f"got {name}={number}; wanted 1 or more")
-
-
-# ---- the machine ---------------------------------------------------------------------------------
 
 
 @contextmanager

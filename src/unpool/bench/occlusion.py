@@ -55,9 +55,6 @@ def measure(
         loop and the faster Captum variant take per position, with their ranges; `different`: the
         largest difference from the plain loop's outputs, relative to the largest output; and the
         figures behind these. Without Captum, `ratio_captum` is None and `captum` says so.
-
-    Raises:
-        OptionError: a number below 1, or a window and stride that do not fit.
     """
     harness.require_positive(rounds=rounds, batch=batch)
     with torch.random.fork_rng():

@@ -61,9 +61,6 @@ def measure(
 
     Returns:
         `seconds_per_image` by mode, `ratio` of fp32 to each mode, and `memory_gb`.
-
-    Raises:
-        OptionError: fewer than two images, or fewer than one round.
     """
     harness.require_positive(rounds=rounds)
     if batch < 2:

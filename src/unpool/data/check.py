@@ -83,10 +83,7 @@ def check_data(
     image in two splits, under the same name or another. Warnings may be intended or tolerable:
     rare classes, near duplicates, masks without images ...
 
-    Args:
-        root: a folder in one of the layouts of `unpool.data.layouts`.
-        splits: those to check; by default all except unions of others, such as VOC's trainval.
-        progress: called after each image.
+    By default all splits are checked except unions of others, such as VOC's trainval.
 
     Raises:
         DataError: the folder is not a data set, the split does not exist, or a list is unreadable.

@@ -7,6 +7,7 @@ Lin et al., *Microsoft COCO: common objects in context*, ECCV 2014.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,11 +64,11 @@ def find_annotations(root: Path) -> dict[str, Path]:
     The year at the end of a split is dropped if names stay unique: "train" for
     `instances_train2017.json`.
     """
-    paths = root.glob("annotations/instances_*.json")
+    paths = sorted(root.glob("annotations/instances_*.json"), key=lambda path: path.stem)
     found = {path.stem.removeprefix("instances_"): path for path in paths}
-    short = {name: without_year(name) for name in sorted(found)}
-    alone = {name for name in found if list(short.values()).count(short[name]) == 1}
-    return {short[name] if name in alone else name: found[name] for name in short}
+    short = {name: without_year(name) for name in found}
+    count = Counter(short.values())
+    return {part if count[part] == 1 else name: found[name] for name, part in short.items()}
 
 
 def without_year(split: str) -> str:
@@ -144,12 +145,8 @@ def fill_polygon(points: NDArray[np.floating], height: int, width: int) -> Mask:
 
     (OpenCV and Pillow also paint the outline, which enlarges objects by half a pixel.)
 
-    Args:
-        points: corners (N, 2) as x, y; pixel (0, 0) extends from 0 to 1.
-        height, width: of the mask.
-
-    Returns:
-        (H, W) bool; centers on left and upper edges are inside, on right and lower ones outside.
+    The corners (N, 2) are x, y; pixel (0, 0) extends from 0 to 1. In the mask (H, W), centers on
+    left and upper edges are inside, on right and lower ones outside.
 
     >>> fill_polygon(np.array([[1, 0], [3, 0], [3, 1], [1, 1]]), 2, 4).astype(int)
     array([[0, 1, 1, 0],

@@ -141,12 +141,8 @@ def find_paster(data: DataSet, most: int, power: float = 0.75) -> Paster | None:
 def class_balance(data: DataSet, common: float) -> NDArray[np.float64]:
     """Sampling weights, (images,), 1 or more, by which rare classes are seen more often.
 
-    A class found in the fraction f of the images asks for them sqrt(common / f) times as often, and
-    an image follows its rarest class.
-
-    Args:
-        data: its masks are read.
-        common: the fraction from which on a class is not rare, 0 to 1; 0 treats all alike.
+    A class found in a fraction f < `common` of the images asks for them sqrt(common / f) times as
+    often, and an image follows its rarest class. Reads all masks.
 
     Noh, Hong, Han 2015, section 5.1 ("adding redundant examples for the classes with limited
     number of examples"); the square root as in Gupta, Dollar, Girshick 2019 (LVIS).
@@ -169,12 +165,8 @@ def draw_views(
 ) -> Draw:
     """Random views of images, in a new order in each epoch.
 
-    Args:
-        data: labeled images.
-        views: settings of the views.
-        seed: seeds order, views and pasting.
-        weights: how often to draw each image, relative to the others; by default once an epoch.
-        paster: pastes objects of other images into the views.
+    The weights say how often to draw each image, relative to the others; by default once an epoch.
+    The paster adds objects of other images to the views.
     """
 
     def draw(place: int) -> View:
@@ -229,7 +221,7 @@ def batches(
         draw: gives the crop at a position; called in threads.
         size: N, of the batch.
         start: number of the first batch.
-        rank, world: of this process, which takes every `world`-th batch, and their number.
+        rank, world: number of this process and of all, which take turns.
 
     Raises:
         ImageError, DataError: an image or mask cannot be used; raised when its batch is due.

@@ -57,7 +57,7 @@ class Object(NamedTuple):
 
 
 def open_data(root: str | Path, split: str, missing: dict[str, str] | None = None) -> DataSet:
-    """Open one split of a data set.
+    """Open one split, with samples in the order of the list or of COCO's file, or sorted by name.
 
     Files are listed, not read, with two exceptions: if the classes have no names, all masks are
     read for the highest id, and the COCO file of the split is read once.
@@ -68,12 +68,8 @@ def open_data(root: str | Path, split: str, missing: dict[str, str] | None = Non
         missing: if given, collects the ids whose image or mask is missing or ambiguous, with the
             reasons, instead of raising; unreadable masks are then ignored, too.
 
-    Returns:
-        The data set; samples are in the order of the list or of COCO's file, or sorted by name.
-
     Raises:
-        DataError: the folder, the split, an image or a mask is missing.
-        ImageError: a mask cannot be read for its ids.
+        DataError, ImageError: something is missing, or a mask cannot be read for its ids.
 
     >>> import tempfile
     >>> from unpool.vision.images import write_image, write_mask
@@ -109,8 +105,7 @@ def read_sample(sample: Sample, classes: int) -> tuple[Pixels, Pixels]:
     """Read an image, (H, W, 3) uint8 RGB, upright, and its labels, see `read_labels`.
 
     Raises:
-        ImageError: a file cannot be used.
-        DataError: sizes differ, ids are unknown, or COCO annotations cannot be rasterized.
+        ImageError, DataError: a file cannot be used, or sizes differ.
     """
     image, labels = read_image(sample.image), read_labels(sample, classes)
     if image.shape[:2] != labels.shape:
@@ -126,8 +121,7 @@ def read_labels(sample: Sample, classes: int) -> Pixels:
     """Read the labels of a sample: (H, W) uint8 class ids, 255 for void.
 
     Raises:
-        ImageError: a file cannot be used.
-        DataError: the mask has unknown ids, or COCO annotations cannot be rasterized.
+        ImageError, DataError: a file cannot be used, or has unknown ids.
     """
     labels = load_labels(sample.mask, sample.void)
     ids = np.flatnonzero(np.bincount(labels.ravel(), minlength=VOID))
@@ -167,19 +161,15 @@ def count_classes(data: DataSet) -> list[int]:
 
 
 def read_instances(sample: Sample, classes: int) -> NDArray[np.int32]:
-    """Read the instance map of an image.
+    """Read the instance map of an image, (H, W) int32.
 
     It comes from SegmentationObject (VOC), instances/ (plain), inst/ (SBD) or the annotations
     (COCO). Without such a file, objects are the connected components of each class except the
     background, of 5 pixels or more: touching objects of a class are then one, and an object behind
     a pole is two.
 
-    Returns:
-        (H, W) int32: 0 background, 255 void, other numbers objects.
-
     Raises:
-        ImageError: a file cannot be used.
-        DataError: mask and instance map differ in size, or the mask has unknown ids.
+        ImageError, DataError: a file cannot be used, has unknown ids, or another size.
 
     >>> import tempfile
     >>> from unpool.vision.images import write_mask
@@ -192,10 +182,7 @@ def read_instances(sample: Sample, classes: int) -> NDArray[np.int32]:
 
 
 def objects(sample: Sample, classes: int) -> list[Object]:
-    """The objects of an image, in the order of their numbers in its instance map.
-
-    Arguments and errors are those of `read_instances`.
-    """
+    """The objects of `read_instances`, in the order of their numbers."""
     return find_objects(*_read_maps(sample, classes))
 
 
@@ -262,10 +249,8 @@ def read_mat(path: Path, name: Literal["GTcls", "GTinst"]) -> NDArray[np.integer
     try:
         found = np.asarray(loadmat(path, variable_names=[name])[name]["Segmentation"][0, 0])
     except Exception as error:  # SciPy raises many types for broken files
-        raise ImageError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}), {wanted}; "
-            "copy or download it again"
-        ) from error
+        got = f"{path}: cannot be read ({type(error).__name__}: {error})"
+        raise ImageError(f"{got}, {wanted}; copy or download it again") from error
     integral = found.ndim == 2 and found.size and found.dtype.kind in "ui"
     if not integral or found.min() < 0 or found.max() > 255:
         raise ImageError(

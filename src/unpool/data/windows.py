@@ -37,10 +37,7 @@ class Window(NamedTuple):
 def object_windows(data: DataSet, enlarge: float = 1.2, least: int = 100) -> list[Window]:
     """Stage 1: a square around each object, in which other objects are background.
 
-    Args:
-        data: its instance maps are read.
-        enlarge: side of the square, in long sides of the object's box.
-        least: smallest area of an object, in pixels.
+    Objects below `least` pixels are left out. The side is `enlarge` times the long side of the box.
     """
     return [
         Window(sample, _square(found.box, enlarge), found.label, found.instance)
@@ -66,8 +63,7 @@ def proposal_windows(
         proposals: boxes (P, 4) for each image, see `find_proposals`.
         threshold: smallest IoU of the proposal with an object's tight box. The paper says only
             "sufficiently overlapped".
-        enlarge: side of the squares, in long sides of the boxes.
-        least: smallest area of an object, in pixels.
+        enlarge, least: as of `object_windows`.
     """
     windows = []
     for sample, boxes in zip(data.samples, proposals, strict=True):
@@ -89,12 +85,8 @@ def find_proposals(
 ) -> list[NDArray[np.int64]]:
     """Object proposals (P, 4) for each image, best first.
 
-    Args:
-        data: its images are read.
-        count: largest number for an image.
-        cache: a .npz file to read them from; it is written if it does not exist, or if names,
-            sizes or dates of the images have changed.
-        progress: called after each image.
+    At most `count` are found for an image. The `cache` is a .npz file to read them from; it is
+    written if it does not exist, or if names, sizes or dates of the images have changed.
     """
     digest = hashlib.sha256(str(count).encode())
     for sample in data.samples:
@@ -157,11 +149,7 @@ def write_windows(path: str | Path, windows: Sequence[Window], root: str | Path)
 
 
 def read_windows(path: str | Path, root: str | Path) -> list[Window]:
-    """Read a list in the format of `write_windows`.
-
-    Raises:
-        DataError: a line has another form, or its window is empty.
-    """
+    """Read a list of `write_windows`; a `DataError` if a line has another form."""
     windows = []
     for number, line in enumerate(Path(path).read_text().splitlines(), 1):
         try:

@@ -32,8 +32,8 @@ from unpool.models.fast import fold
 from unpool.models.vgg import MEAN_BGR, prepare
 from unpool.models.weights import Network, from_pretrained
 from unpool.ops.deconv import as_convolution
+from unpool.vision.boxes import resize
 from unpool.vision.images import Pixels, read_image
-from unpool.vision.sizes import resize
 
 FORMATS = tuple(EXPORTED.values())
 

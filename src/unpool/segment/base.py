@@ -22,7 +22,7 @@ class Prediction(NamedTuple):
 
     logits: NDArray[np.float32]
     """(K, H, W) scores before softmax; of the `reduced` image where it has more than `LARGEST`
-    pixels, see `unpool.vision.sizes`."""
+    pixels, see `unpool.vision.boxes`."""
     boxes: NDArray[np.int64] = np.zeros((0, 4), np.int64)
     """The squares that were segmented, (P, 4) x0, y0, x1, y1 in pixels of the image; none for a
     whole image."""

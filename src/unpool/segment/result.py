@@ -13,9 +13,9 @@ from unpool.ops.meanfield import mean_field, unary_from_probabilities
 from unpool.recipes.presets import DenseCRF
 from unpool.segment import timings
 from unpool.segment.scores import Scores, write_scores
+from unpool.vision.boxes import labels_at, reduced
 from unpool.vision.drawing import overlay
 from unpool.vision.images import encode_png, voc_palette, write_image, write_mask
-from unpool.vision.sizes import labels_at, reduced
 
 PRESENT_ON = 0.01
 """The fraction of an image on which a class must be certain, to count as present."""
@@ -29,7 +29,7 @@ class Segmentation:
     labels: NDArray[np.uint8]  #: (H, W) class ids
     probabilities: NDArray[np.float32]
     """(K, H, W) class probabilities, 0 for excluded classes; of the `reduced` image where it has
-    more than `LARGEST` pixels, see `unpool.vision.sizes`."""
+    more than `LARGEST` pixels, see `unpool.vision.boxes`."""
     classes: list[str]  #: names by class id
     palette: NDArray[np.uint8]  #: (256, 3) RGB by class id
     boxes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))

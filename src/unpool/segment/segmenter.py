@@ -28,9 +28,8 @@ from unpool.segment import timings
 from unpool.segment.aggregate import Aggregate, cut, find_preset, squares
 from unpool.segment.base import BaseSegmenter, Prediction
 from unpool.segment.result import require_presence_threshold
-from unpool.vision.boxes import Crop
+from unpool.vision.boxes import Crop, reduced, resize
 from unpool.vision.images import Pixels, voc_palette
-from unpool.vision.sizes import reduced, resize
 
 
 class Segmenter(BaseSegmenter):

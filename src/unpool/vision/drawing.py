@@ -98,7 +98,7 @@ def to_images(
     color: bool = True,
     order: Literal["RGB", "BGR"] = "RGB",
 ) -> Pixels:
-    """Show signed signals as images, each scaled by itself.
+    """Show signed signals as images (N, H, W, 3) uint8, RGB, each scaled by itself.
 
     Args:
         signal: (N, C, H, W) or (C, H, W), any range, for example of a `Projection`.
@@ -110,9 +110,6 @@ def to_images(
         color: show three channels as colors; otherwise, and for any other number of channels, show
             their sum in gray.
         order: of the three channels: "BGR" for networks with such input.
-
-    Returns:
-        (N, H, W, 3) uint8, RGB; N is 1 for a single signal.
 
     >>> to_images(np.array([[[-1.0, 0.0, 1.0]]]), contrast="linear")[0, 0, :, 0].tolist()
     [0, 128, 255]

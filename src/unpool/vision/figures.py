@@ -36,18 +36,11 @@ _TEXT = 12
 _DPI = 100
 
 
-# ---- tiles ---------------------------------------------------------------------------------------
-
-
 def contact_sheet(tiles: Sequence[Tile], columns: int, width: int = 1200) -> Pixels:
     """Lay out images with captions below them in a grid on white.
 
-    Each image is scaled to fit a square as wide as its column; captions that are too long are cut.
-
-    Args:
-        tiles: images, each (H, W, 3) uint8, RGB, with their captions, row by row.
-        columns: images a row.
-        width: of the sheet in pixels.
+    The sheet is `width` pixels wide. Each image, (H, W, 3) uint8, RGB, is scaled to fit a square as
+    wide as its column; captions that are too long are cut.
 
     Raises:
         ShapeError: no tiles, columns too narrow, or an image of another shape or type.
@@ -74,12 +67,7 @@ def contact_sheet(tiles: Sequence[Tile], columns: int, width: int = 1200) -> Pix
 
 
 def mosaic(images: Pixels | Sequence[Pixels], columns: int, gap: int = 2) -> Pixels:
-    """Lay out images of one size, unscaled and without captions, in a grid on white.
-
-    Args:
-        images: (N, H, W, 3), row by row; the last row may be short.
-        columns: images a row.
-        gap: white pixels between them.
+    """Lay out images (N, H, W, 3), unscaled and without captions, in a grid on white.
 
     Raises:
         ShapeError: no images, images of several sizes, or less than one column.
@@ -139,10 +127,9 @@ def fit_square(image: Pixels, side: int) -> Pixels:
     (22, 22, 3)
     """
     scaled = scale_to(image, side)
-    square = np.full((side, side, 3), 255, np.uint8)
-    y, x = (side - scaled.shape[0]) // 2, (side - scaled.shape[1]) // 2
-    square[y : y + scaled.shape[0], x : x + scaled.shape[1]] = scaled
-    return square
+    spare = [side - length for length in scaled.shape[:2]]
+    around = [(n // 2, n - n // 2) for n in spare]
+    return np.pad(scaled, [*around, (0, 0)], constant_values=255)
 
 
 def patch(image: Pixels, box: Sequence[int], fill: int = GRAY) -> Pixels:
@@ -161,9 +148,6 @@ def patch(image: Pixels, box: Sequence[int], fill: int = GRAY) -> Pixels:
     top, left = max(-y0, 0), max(-x0, 0)
     cut[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
     return cut
-
-
-# ---- captions and legends ------------------------------------------------------------------------
 
 
 def add_caption(image: Pixels, text: str, where: Literal["above", "left"] = "above") -> Pixels:
@@ -235,9 +219,6 @@ def _cut(text: str, font: Any, width: float) -> str:
     return text.rstrip() + "…"
 
 
-# ---- charts, by matplotlib -----------------------------------------------------------------------
-
-
 @contextmanager
 def plot(
     path: str | Path, size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any
@@ -249,9 +230,6 @@ def plot(
         size: width and height in hundreds of pixels.
         rows, columns: of panels; with several panels, an array of axes is given.
         options: of matplotlib's `Figure.subplots`, such as sharex.
-
-    Raises:
-        OptionError: matplotlib is not installed.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "loss.png"
@@ -324,9 +302,6 @@ def _figure(size: tuple[float, float]) -> Any:
     except ImportError:
         raise OptionError("matplotlib is not installed; pip install 'unpool[plots]'") from None
     return Figure(figsize=size, layout="constrained")
-
-
-# ---- files ---------------------------------------------------------------------------------------
 
 
 def write_figure(stem: str | Path, image: Pixels, facts: Mapping[str, Any]) -> list[Path]:

@@ -177,8 +177,7 @@ def write_mask(path: str | os.PathLike[str], labels: Labels, palette: Pixels | N
         palette: colors of the first K classes, (K, 3) uint8, RGB; then those of `voc_palette`.
 
     Raises:
-        ImageError: the suffix is another, or a value is outside 0 to 255.
-        ShapeError: labels or palette have another shape or type.
+        ImageError, ShapeError: suffix, labels or palette are none of these.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "mask.png"

@@ -87,8 +87,6 @@ def bootstrap_interval(
     Args:
         matrices: (N, K, K), a confusion matrix for each image.
         level: fraction of the samples inside the interval, between 0 and 1.
-        samples: number of samples.
-        seed: of the random generator.
 
     Raises:
         ShapeError, DataError, OptionError: an argument is wrong, or the matrices count no pixel.

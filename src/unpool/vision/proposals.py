@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from unpool.errors import OptionError, ShapeError, require_choice
 from unpool.recipes.presets import METHODS
-from unpool.vision.boxes import clip
+from unpool.vision.boxes import clip, reduced
 from unpool.vision.images import Pixels, check_image
-from unpool.vision.sizes import reduced
 
 _FLAT = 1e-3  # weaker edges are rounding errors; a blurred step of one gray level has 2e-3
 _MOST = 2**20  # larger images are reduced to this many pixels
