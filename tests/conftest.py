@@ -41,12 +41,20 @@ def filled():
     return torch.no_grad()(_filled)
 
 
-@pytest.fixture
-def bf16():
-    """Skip a test that computes in bfloat16 where the processor cannot."""
+@pytest.fixture(scope="session")
+def has_bf16():
+    """Whether the processor computes in bfloat16."""
     try:
         require_bf16(torch.device("cpu"))
     except OptionError:
+        return False
+    return True
+
+
+@pytest.fixture
+def bf16(has_bf16):
+    """Skip a test that computes in bfloat16 where the processor cannot."""
+    if not has_bf16:
         pytest.skip("the processor cannot compute in bfloat16")
 
 

@@ -154,7 +154,7 @@ def test_broken_standard_input(run, weights, monkeypatch):
     assert (code, json.loads(out[0])["source"]) == (3, "-")
 
 
-def test_options_reach_the_segmenter(run, weights, monkeypatch):
+def test_options_reach_the_segmenter(run, weights, monkeypatch, has_bf16):
     seen = []
     call = Segmenter.__call__
 
@@ -167,11 +167,18 @@ def test_options_reach_the_segmenter(run, weights, monkeypatch):
     assert run("segment", "cat.jpg", "--weights", weights)[0] == 0
     chosen = {"mode": "instance", "preset": "reference", "proposals": 3, "method": "grid"}
     args = [f"--{name}={value}" for name, value in chosen.items()]
-    args += ["--batch=2", "--precision=fp32", "--device=cpu", "--no-overlay", "-o", "other"]
-    assert run("segment", "cat.jpg", "--weights", weights, *args)[0] == 0
-    assert [set(options) for _, options in seen] == [{"progress"}, {*chosen, "batch", "progress"}]
-    assert seen[1][0] == "torch.float32"
-    assert seen[1][1].items() >= {**chosen, "batch": 2}.items()
+    args += ["--batch=2", "--device=cpu", "--no-overlay", "-o", "other"]
+    # with both precisions, one of them is not the default
+    dtypes = {"fp32": "torch.float32"} | ({"bf16": "torch.bfloat16"} if has_bf16 else {})
+    for precision in dtypes:
+        precise = [*args, f"--precision={precision}"]
+        assert run("segment", "cat.jpg", "--weights", weights, *precise)[0] == 0
+    first, *others = seen
+    assert set(first[1]) == {"progress"}
+    assert [dtype for dtype, _ in others] == list(dtypes.values())
+    for _, options in others:
+        assert set(options) == {*chosen, "batch", "progress"}
+        assert options.items() >= {**chosen, "batch": 2}.items()
     assert results("other") == {"cat.png"}
 
 

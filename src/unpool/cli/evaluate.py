@@ -9,44 +9,35 @@ from typing import Any
 import click
 
 from unpool.cards import MODES
-from unpool.cli import console
-from unpool.cli.options import (
-    DATA,
-    JSON,
-    QUIET,
-    SEGMENTATION,
-    WEIGHTS,
-    Folder,
-    choice,
-    make_folder,
-    network_options,
-    require_instances,
-    typed,
-)
+from unpool.cli import console, options
 from unpool.files import atomic, write_json
 
 
 @click.command()
-@WEIGHTS
-@DATA
+@options.WEIGHTS
+@options.DATA
 @click.option(
     "--split",
     default="val",
     help="The part of the data: val, train, or another that it has; all for every image.  "
     "[default: val]",
 )
-@choice(
+@options.choice(
     "--mode",
     [*MODES, "both"],
     "How to segment: whole images, instance-wise, or both in turn.  [default: both; instance with "
     "--preset edeconvnet; whole for an FCN]",
 )
-@SEGMENTATION
+@options.SEGMENTATION
 @click.option(
-    "-o", "--output", type=Folder(), metavar="FOLDER", help="Folder for summary.json and iou.csv."
+    "-o",
+    "--output",
+    type=options.Folder(),
+    metavar="FOLDER",
+    help="Folder for summary.json and iou.csv.",
 )
-@JSON
-@QUIET
+@options.JSON
+@options.QUIET
 def evaluate(
     weights: str,
     data: Path,
@@ -55,7 +46,7 @@ def evaluate(
     output: Path | None,
     as_json: bool,
     quiet: bool,
-    **options: Any,
+    **given: Any,
 ) -> int:
     """Measure a segmentation network on labeled images.
 
@@ -78,21 +69,22 @@ def evaluate(
     start = time.perf_counter()
     missing: dict[str, str] = {}
     labeled = open_data(data, split, missing)
-    options["device"] = distributed.local(options["device"] or "auto")
-    segmenter = load(weights, options["preset"], **network_options(options))
+    given["device"] = distributed.local(given["device"] or "auto")
+    segmenter = load(weights, given["preset"], **options.network_options(given))
     chosen = segmenter.measured_modes if mode is None else MODES if mode == "both" else (mode,)
-    require_instances({**options, "mode": mode}, "instance" if "instance" in chosen else "whole")
+    used = "instance" if "instance" in chosen else "whole"
+    options.require_instances({**given, "mode": mode}, used)
     for name in chosen:
         segmenter.describe(mode=name)  # refuses modes that the network does not have
     with distributed.join(segmenter.device):
         first = distributed.rank() == 0
         if output is not None and first:
-            make_folder(output)
+            options.make_folder(output)
         modes = {}
         for name in chosen:
             with console.progress(f"evaluating, {name}", quiet or not first) as show:
-                given = {"mode": name, "missing": missing, "progress": show, **typed(options)}
-                modes[name] = measure(segmenter, labeled, **given)
+                own = {"mode": name, "missing": missing, "progress": show}
+                modes[name] = measure(segmenter, labeled, **own, **options.typed(given))
     if not first:
         return 0  # torchrun ends all processes when one fails
     summary = modes.get(segmenter.mode, modes[chosen[-1]]) | {

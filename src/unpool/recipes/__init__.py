@@ -5,6 +5,7 @@ A run stores its recipe beside its weights. Single values are overridden by name
 """
 
 from unpool.errors import OptionError, suggest
+from unpool.recipes import classify, generate, segment
 from unpool.recipes.classify import ZFNET, ZFNET_SMALL, ClassificationRecipe
 from unpool.recipes.generate import (
     CHAIRS,
@@ -73,29 +74,11 @@ KINDS: dict[str, type[Recipe]] = {
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
-    for recipe in (
-        OBJECTS,
-        OBJECTS_LONGER,
-        FINETUNE,
-        FCN8S,
-        DECONVNET,
-        STAGE_1,
-        STAGE_2,
-        ZFNET,
-        ZFNET_SMALL,
-        CHAIRS,
-        CHAIRS_STAGE_1,
-        CHAIRS_STAGE_2,
-        CHAIRS_STAGE_3,
-        CHAIRS_128,
-        CHAIRS_DEEP,
-        CHAIRS_LONGER,
-        CHAIRS_RANGES,
-        CHAIRS_ONE_STREAM,
-        CHAIRS_TAUGHT,
-    )
+    for module in (segment, classify, generate)
+    for recipe in vars(module).values()
+    if isinstance(recipe, Recipe)
 }
-"""All recipes, by name."""
+"""All recipes, by name: the constants of these modules."""
 
 
 def find_recipe(recipe: str | Recipe, **values: object) -> Recipe:
