@@ -67,12 +67,7 @@ def accuracies(ranked: Ranking) -> tuple[float, float]:
 
 
 def summarize(ranked: Ranking, data: ClassFolders, crops: Crops) -> dict[str, Any]:
-    """All figures with their protocol.
-
-    Args:
-        ranked: the result of `rank`.
-        data: the images.
-        crops: as in `rank`.
+    """All figures with their protocol, of the result of `rank`.
 
     Returns:
         `top1` with its 95 % interval (`top1_interval`, Wilson's), `top5`, `recall` (of each class;

@@ -83,7 +83,7 @@ def evaluate(
         modes = {}
         for name in chosen:
             with console.progress(f"evaluating, {name}", quiet or not first) as show:
-                own = {"mode": name, "missing": missing, "progress": show}
+                own: dict[str, Any] = {"mode": name, "missing": missing, "progress": show}
                 modes[name] = measure(segmenter, labeled, **own, **options.typed(given))
     if not first:
         return 0  # torchrun ends all processes when one fails

@@ -205,9 +205,6 @@ def require_instances(options: Mapping[str, Any], mode: str) -> None:
         options: by name; those that were not given are None.
         mode: the mode that will be used, given or by default.
 
-    Raises:
-        OptionError: an option would have no effect.
-
     >>> require_instances({"proposals": 5, "batch": None}, "instance")
     """
     idle = [f"--{name}" for name in _OF_INSTANCES if options.get(name) is not None]
@@ -222,11 +219,7 @@ def require_instances(options: Mapping[str, Any], mode: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder for results if it is missing.
-
-    Raises:
-        OptionError: it cannot be created or is read-only.
-    """
+    """Create a folder for results if it is missing; refuse one that is read-only."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

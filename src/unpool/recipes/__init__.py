@@ -117,9 +117,6 @@ def override(recipe: AnyRecipe, settings: list[str]) -> AnyRecipe:
         recipe: not changed.
         settings: each `name=value`; values are JSON, strings also without quotes.
 
-    Raises:
-        OptionError: see `find_recipe`.
-
     >>> override(OBJECTS, ["phases.0.steps=5"]).phases[0].steps
     5
     """

@@ -15,11 +15,7 @@ _MISFIT = object()  #: a value that is not of the wanted type
 
 
 def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
-    """A dataclass from plain values, the inverse of `dataclasses.asdict` and JSON.
-
-    Raises:
-        OptionError: an unknown field, or a missing one.
-    """
+    """A dataclass from plain values, the inverse of `dataclasses.asdict` and JSON."""
     hints = _hints(kind)
     if not isinstance(values, Mapping):
         raise OptionError(f"got {values!r} in a recipe; wanted {', '.join(hints)} by name")
@@ -44,18 +40,12 @@ def replaced(part: T, name: str, value: object) -> T:
         name: of a field; items of tuples by number, `phases.0.steps`. If a tuple has a single
             item, `steps` is enough.
         value: the new value; lists become tuples, integers floats where a float is wanted.
-
-    Raises:
-        OptionError: no such name, or a value of another type.
     """
     return _replace(part, name.strip().split("."), _tuples(value), f"{name.strip()}={value}")
 
 
 def parse_setting(setting: str) -> tuple[str, Any]:
     """Split `name=value`; values are JSON, strings also without quotes.
-
-    Raises:
-        OptionError: there is no equals sign.
 
     >>> parse_setting("phases.0.lr=1e-3"), parse_setting("optimizer=sgd")
     (('phases.0.lr', 0.001), ('optimizer', 'sgd'))

@@ -83,9 +83,6 @@ class Recipe:
         Args:
             data: what the task is trained on.
             **options: those of `options`; the task has defaults.
-
-        Raises:
-            OptionError: an option that this recipe does not take.
         """
         for name, value in options.items():
             if name not in self.options:
@@ -102,31 +99,20 @@ class Recipe:
 
     @classmethod
     def from_json(cls: type[AnyRecipe], values: Mapping[str, Any]) -> AnyRecipe:
-        """The recipe of plain values, see `to_json`; missing fields get their defaults.
-
-        Raises:
-            OptionError: an unknown field, or no name or phases.
-        """
+        """The recipe of plain values, see `to_json`; missing fields get their defaults."""
         return from_json(cls, values)
 
     def check(self) -> None:
-        """Check that the recipe can be trained.
-
-        Raises:
-            OptionError: a value out of bounds, or one that contradicts another.
-        """
+        """Refuse values that are out of bounds or contradict one another."""
         check_fields(self)
 
 
 def check_fields(part: Any, prefix: str = "") -> None:
-    """Check every field of a dataclass, and every item of its tuples, against their bounds.
+    """Refuse fields of a dataclass, and items of its tuples, that are out of bounds.
 
     Args:
         part: a dataclass with `Range` or `OneOf` in its annotations. None is always valid.
         prefix: of the names in messages.
-
-    Raises:
-        OptionError: a value out of bounds.
     """
     hints = get_type_hints(type(part), include_extras=True)
     for name in (field.name for field in fields(part)):
@@ -137,10 +123,10 @@ def check_fields(part: Any, prefix: str = "") -> None:
                 check_fields(item, f"{prefix}{name}.{i}.")
             elif isinstance(bounds, Range) and item is not None:
                 if not bounds.low <= item <= bounds.high:
-                    wanted = f"{bounds.low:g} " + (
-                        "or more" if bounds.high == math.inf else f"to {bounds.high:g}"
+                    end = "or more" if bounds.high == math.inf else f"to {bounds.high:g}"
+                    raise OptionError(
+                        f"got {prefix}{name}={value} in a recipe; wanted {bounds.low:g} {end}"
                     )
-                    raise OptionError(f"got {prefix}{name}={value} in a recipe; wanted {wanted}")
             elif isinstance(bounds, OneOf) and item not in bounds:
                 raise OptionError(f"got {prefix}{name}={item} in a recipe; {suggest(item, bounds)}")
 

@@ -33,10 +33,6 @@ def combine(
     Returns:
         Logits (K, H, W) whose softmax is the probability of each class.
 
-    Raises:
-        OptionError: an unknown ensemble.
-        ShapeError: scores of different shapes.
-
     Noh, Hong, Han 2015, section 4.4; the released `generate_EDeconvNet_CRF_results.m`.
 
     >>> a, b = (np.array(v, np.float32).reshape(2, 1, 1) for v in ([2, -1], [3, 5]))
@@ -114,7 +110,6 @@ class EDeconvNet(BaseSegmenter):
 
         Raises:
             WeightsError: no such weights, or no partner.
-            OptionError: as of the class.
         """
         partner = find_partner(source) if partner is None else partner
         first, second = (Segmenter.from_pretrained(n, **options) for n in (source, partner))

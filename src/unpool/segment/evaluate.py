@@ -97,11 +97,6 @@ def compare(
 def summarize(measured: list[Measured], data: DataSet, description: str) -> dict[str, Any]:
     """The figures of a data set, as plain values.
 
-    Args:
-        measured: the counts of each image.
-        data: the images.
-        description: how they were segmented.
-
     Returns:
         `miou` (mean over the classes that occur in the truth or the prediction), `miou_interval`
         (95 %, bootstrap over images; None for a single one), `iou` by class (None where a class

@@ -165,11 +165,7 @@ class GrowingLearner(Learner):
 
 
 def build(recipe: SegmentationRecipe, classes: int) -> Learner:
-    """The recipe's network, with heads for its training.
-
-    Raises:
-        OptionError: more stages than the trunk has.
-    """
+    """The recipe's network, with heads for its training."""
     depth = len(trunk_table(recipe.trunk))
     for phase in recipe.phases:
         if max(phase.stages, phase.trunk_from) > depth:
@@ -257,11 +253,7 @@ def store_start(path: Path, start: WarmStart) -> None:
 
 
 def read_start(path: Path, recipe: SegmentationRecipe, net: Network) -> WarmStart:
-    """The initial weights of a resumed run.
-
-    Raises:
-        WeightsError: they are missing, cannot be read, or belong to another run.
-    """
+    """The initial weights of a resumed run, as `store_start` wrote them."""
     if recipe.start is None:
         return WarmStart(None, {})
     cure = "put back a copy, or start a new run in another folder"
@@ -277,10 +269,7 @@ def read_start(path: Path, recipe: SegmentationRecipe, net: Network) -> WarmStar
 def transfer_weights(net: Network, trained: object) -> None:
     """Copy the tensors of a trained network that have the same names and shapes.
 
-    Score layers of other classes stay as they are.
-
-    Raises:
-        OptionError: the trained one is another network, or has another trunk.
+    Score layers of other classes stay as they are; another network or trunk is refused.
     """
     if not isinstance(trained, type(net)):
         theirs, ours = type(trained).__name__, type(net).__name__
