@@ -31,17 +31,10 @@ Progress = Callable[[int, int, str], None]
 """A progress callback: how much is done, the total, and what is being done."""
 
 _HOME = {
-    "DataError": "errors",
     "EDeconvNet": "segment.ensemble",
     "Generator": "generate",
-    "ImageError": "errors",
-    "OptionError": "errors",
     "Segmentation": "segment.result",
     "Segmenter": "segment.segmenter",
-    "ShapeError": "errors",
-    "TrainingError": "errors",
-    "UnpoolError": "errors",
-    "WeightsError": "errors",
 }
 
 __all__ = [
@@ -71,9 +64,6 @@ def read_image(source: Any) -> "Pixels":
     Args:
         source: a path, the bytes of an image file, a binary file, a Pillow image, an array or a
             tensor; see `unpool.vision.inputs.as_image`.
-
-    Raises:
-        ImageError, ShapeError: not an image.
     """
     from unpool.vision.inputs import as_image
 
@@ -138,15 +128,12 @@ def train(
     from unpool.training.task import train as run
 
     chosen = find_recipe(recipe)
-    engine = {*inspect.getfullargspec(run).kwonlyargs}
+    engine = {*inspect.getfullargspec(run).kwonlyargs} & values.keys()
     options = {option for kind in (type(chosen), *KINDS.values()) for option in kind.options}
-    fields = {key: value for key, value in values.items() if key not in engine | options}
-    task = find_recipe(chosen, **fields).make_task(
-        _path(data, "data"), **{key: values[key] for key in options & values.keys()}
-    )
-    return run(
-        task, _path(output, "output"), **{key: values[key] for key in engine & values.keys()}
-    )
+    settings = {key: values.pop(key) for key in engine}
+    of_task = {key: values.pop(key) for key in options & values.keys()}
+    task = find_recipe(chosen, **values).make_task(_path(data, "data"), **of_task)
+    return run(task, _path(output, "output"), **settings)
 
 
 def evaluate(
@@ -177,17 +164,17 @@ def evaluate(
 
     missing: dict[str, str] = {}
     labeled = open_data(_path(data, "data"), split, missing)
-    if not isinstance(weights, BaseSegmenter):
-        names = ("ensemble", "device", "precision", "exact")
-        chosen = {name: options.pop(name) for name in names if name in options}
-        preset = {"preset": options["preset"]} if "preset" in options else {}
-        loaded = load(_path(weights, "weights"), **preset, **chosen)
-        if not isinstance(loaded, BaseSegmenter):
-            raise WeightsError(
-                f"got {weights}, weights of a generator; wanted weights that segment images"
-            )
-        weights = loaded
-    return measure(weights, labeled, missing=missing, **options)
+    if isinstance(weights, BaseSegmenter):
+        return measure(weights, labeled, missing=missing, **options)
+    names = {"ensemble", "device", "precision", "exact"}
+    chosen = {name: options.pop(name) for name in names & options.keys()}
+    preset = {"preset": options["preset"]} if "preset" in options else {}
+    loaded = load(_path(weights, "weights"), **preset, **chosen)
+    if not isinstance(loaded, BaseSegmenter):
+        raise WeightsError(
+            f"got {weights}, weights of a generator; wanted weights that segment images"
+        )
+    return measure(loaded, labeled, missing=missing, **options)
 
 
 def project(
@@ -248,8 +235,9 @@ def _path(value: Any, name: str) -> str | Path:
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"unpool.{_HOME[name]}"), name)
+    if name in __all__:  # the others are errors
+        home = importlib.import_module(f"unpool.{_HOME.get(name, 'errors')}")
+        return getattr(home, name)
     raise AttributeError(f"module 'unpool' has no attribute {name!r}")
 
 

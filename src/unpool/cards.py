@@ -52,14 +52,9 @@ class Card:
 
     @classmethod
     def from_dict(cls, entries: object, path: object) -> "Card":
-        """Check the entries of a card, which may have been written by hand.
+        """Check the entries of a card, which may have been written by hand; null is no entry.
 
-        Args:
-            entries: as in JSON; null stands for no entry.
-            path: where they are from, for messages.
-
-        Raises:
-            WeightsError: an entry is missing or cannot be used.
+        Raises a `WeightsError` that names the `path` if one is missing or cannot be used.
 
         >>> Card.from_dict({"format": 1, "architecture": "VGG"}, "cats")
         Traceback (most recent call last):
@@ -91,11 +86,7 @@ class Card:
         return entries | self.more
 
     def write(self, path: str | Path) -> None:
-        """Write the card as JSON, atomically.
-
-        Raises:
-            WeightsError: it has a value that JSON cannot hold.
-        """
+        """Write the card as JSON, atomically; a `WeightsError` for values that JSON cannot hold."""
         try:
             write_json(path, self.to_dict())
         except (TypeError, ValueError) as error:
@@ -112,36 +103,27 @@ class Card:
     @property
     def held_out(self) -> list[int]:
         """The azimuths, by number, that a generator has not been trained on."""
-        held = self.recipe.get("held_out")
-        known = held if isinstance(held, list) else []
-        return known if all(type(n) is int for n in known) else []
+        held: Any = self.recipe.get("held_out")
+        return held if _are(held, lambda n: type(n) is int) else []
 
     def class_names(self, count: int) -> list[str]:
         """The names of the classes; "class 0" ... if the card has none."""
         return self.classes or [f"class {i}" for i in range(count)]
 
     def segmentation(self, classes: int) -> dict[str, Any]:
-        """Arguments of `Segmenter`, as far as the card has them.
+        """Arguments of `Segmenter` for a number of classes, as far as the card has them.
 
-        Args:
-            classes: the number of classes of the network.
-
-        Raises:
-            WeightsError: the mode is not one of segmentation.
+        Raises a `WeightsError` if the mode is not one of segmentation.
         """
         if self.mode is not None:
             _check({"mode": self.mode}, {"mode": _one_of(MODES)}, self.path)
         names = ("palette", "mean", "long_side", "mode", "aggregate", "presence_threshold")
-        values = {name: getattr(self, name) for name in names}
-        given = {name: value for name, value in values.items() if value is not None}
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return {"classes": self.class_names(classes), **given}
 
 
 def find_weights(source: str | Path) -> Path:
-    """The folder of saved weights.
-
-    Args:
-        source: a folder, a run folder, or the name of weights that ship with the package.
+    """The folder of saved weights, or of a run, or of weights that ship with the package.
 
     Raises:
         WeightsError: no such weights.
@@ -181,9 +163,6 @@ def read_card(source: str | Path) -> Card:
     Args:
         source: as of `find_weights`; or an exported file with its card beside it; or a card.
 
-    Raises:
-        WeightsError: no such weights, or a card that cannot be used.
-
     >>> read_card("objects").architecture
     'DeconvNet'
     """
@@ -197,9 +176,6 @@ def read_card(source: str | Path) -> Card:
 
 def find_partner(source: str | Path) -> Path:
     """The folder of the weights that go with others in an ensemble, by the `partner` of their card.
-
-    Args:
-        source: as of `read_card`.
 
     Raises:
         WeightsError: the card names no partner, or one that is not there.

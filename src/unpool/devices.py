@@ -8,11 +8,7 @@ from unpool.errors import OptionError
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the GPU where there is one.
-
-    Raises:
-        OptionError: no such device here.
-    """
+    """The device of that name, or an `OptionError`; "auto" is the GPU where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -23,10 +19,8 @@ def find_device(name: str) -> torch.device:
             return device
     except RuntimeError:
         pass
-    raise OptionError(
-        f"got device {name!r}; this machine has cpu"
-        + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
-    )
+    known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    raise OptionError(f"got device {name!r}; this machine has {', '.join(known)}")
 
 
 def bf16_pays(device: torch.device) -> bool:
@@ -42,15 +36,12 @@ def bf16_pays(device: torch.device) -> bool:
 
 
 def require_bf16(device: torch.device) -> None:
-    """Refuse bfloat16 where the hardware cannot compute it at all.
-
-    Raises:
-        OptionError: a GPU, or a processor without AVX-512 or its successors.
-    """
+    """Raise an `OptionError` where the hardware cannot compute bfloat16 at all."""
     if device.type == "cuda":
         able = torch.cuda.is_bf16_supported()
     else:
         has = torch.cpu.get_capabilities()
+        # oneDNN needs AVX-512 or its successors on x86
         wide = all(has.get(f"avx512_{part}") for part in ("bw", "vl", "dq"))
         able = has.get("architecture") != "x86_64" or wide or bool(has.get("avx_ne_convert"))
     if not able:

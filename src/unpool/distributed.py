@@ -82,8 +82,7 @@ def gather(found: list[T]) -> list[T]:
         return found
     parts: list[list[T]] = [[] for _ in range(world())]
     dist.all_gather_object(parts, found)
-    total = sum(map(len, parts))
-    return [parts[i % world()][i // world()] for i in range(total)]
+    return [parts[i % world()][i // world()] for i in range(sum(map(len, parts)))]
 
 
 def mean(value: float) -> float:
@@ -94,9 +93,7 @@ def mean(value: float) -> float:
 def replicate(module: nn.Module, unused: bool = False) -> nn.Module:
     """The module, or one whose gradients are averaged over the processes.
 
-    Args:
-        module: the same in every process.
-        unused: whether some of what learns may take no part in the loss.
+    `unused`: whether some parameters may take no part in the loss.
     """
     if world() == 1:
         return module

@@ -53,10 +53,6 @@ class TrainingError(UnpoolError, RuntimeError):
 def suggest(name: object, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the most similar known one, and all of them.
 
-    Args:
-        name: the unknown name.
-        known: all known names, in the order to list them.
-
     Of long lists, such as the layers of a network, only the first names are given.
 
     >>> suggest("edgeboxs", ["edgeboxes", "grid"])
@@ -72,24 +68,17 @@ def suggest(name: object, known: Iterable[str]) -> str:
 
 
 def require_known(given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse options that do not exist.
-
-    Raises:
-        OptionError: an unknown name.
+    """Raise an `OptionError` for options that do not exist.
 
     >>> require_known(["mode"], ["mode", "preset"])
     """
     names = list(known)
     for name in given:
-        if name not in names:
-            raise OptionError(f"got the option {name!r}; {suggest(name, names)}")
+        require_choice("the option", name, names)
 
 
 def require_choice(what: str, value: object, choices: Iterable[str]) -> None:
-    """Refuse a value that is not among the choices.
-
-    Raises:
-        OptionError: another value.
+    """Raise an `OptionError` for a value that is not among the choices.
 
     >>> require_choice("mode", "whole", ("whole", "instance"))
     """

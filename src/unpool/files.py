@@ -16,13 +16,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary file is in the same folder, is flushed to disk and renamed. So readers see the
     old file or the new one, and an error or a kill leaves no partial file under the final name.
-    Missing folders are created.
-
-    Args:
-        path: the file to write.
-
-    Yields:
-        The temporary path, with the suffix of `path`, for the caller to write.
+    Missing folders are created, and the temporary path has the suffix of `path`.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -39,7 +33,9 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())  # mkstemp and safetensors use 0600
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp and safetensors use 0600
         temporary.replace(path)
         _sync(path.parent)
     finally:
@@ -82,9 +78,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

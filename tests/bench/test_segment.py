@@ -8,15 +8,14 @@ from torch import nn
 from unpool.bench import segment
 from unpool.bench.harness import yardsticks
 from unpool.errors import OptionError
-from unpool.models import FCN, DeconvNet, save_pretrained
-from unpool.models.vgg import VGG16
+from unpool.models import FCN, TRUNKS, DeconvNet, save_pretrained
 
 
 def test_the_work_of_the_published_network():
     found = segment.operations(DeconvNet()) // 2
     assert round(found / 1e9, 2) == 32.75
     trunk, side, width = 0, 224, 3
-    for layers, channels in VGG16:
+    for layers, channels in TRUNKS["vgg16"]:
         widths = [width] + layers * [channels]
         trunk += 9 * side**2 * sum(a * b for a, b in pairwise(widths))
         side, width = side // 2, channels

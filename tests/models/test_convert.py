@@ -242,9 +242,9 @@ WRONG = {
     "twice": (narrow() + narrow()[:1], "a second layer 'conv1_1' after conv1_1, bn1_1"),
     "extra": (
         [*narrow(), ("fc8", "BN", [ones(1, 1, 1, 1)])],
-        r"a layer 'fc8' after conv1_1, bn1_1, conv1_2, bn1_2, and 55 more; only DeconvNet",
+        r"a layer 'fc8' after conv1_1, bn1_1, conv1_2, bn1_2, and 55 more; give a file of Deconv",
     ),
-    "another net": (small(), "a layer 'one' after no other; only DeconvNet .* and VGG-16"),
+    "another net": (small(), "a layer 'one' after no other; give a file of DeconvNet .* or VGG-16"),
     "half of FCN-8s": (
         [*vgg(False, 1)[:-1], ("score-fr", "Convolution", [ones(21, 9, 1, 1)])],
         "lacks weights and biases of score_fr; give a complete file",

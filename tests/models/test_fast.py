@@ -15,6 +15,13 @@ def code(request):
     return request.param
 
 
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def dtype(request):
+    if request.param == torch.bfloat16:
+        request.getfixturevalue("bf16")
+    return request.param
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("eps", [1e-9, 1e-2, 0.0])
@@ -138,7 +145,7 @@ def test_the_fast_form_works_with_gradients_switched_on(filled):
     assert close(got, x.grad)
 
 
-def test_bfloat16_is_near_where_the_switches_stay(filled):
+def test_bfloat16_is_near_where_the_switches_stay(filled, bf16):
     """Without pooling ties to flip: one channel a stage, far from zero."""
     net = filled(DeconvNet(4, TABLES[0], None, 16))
     x = torch.randn(2, 3, 16, 16)
@@ -165,10 +172,10 @@ def test_a_layer_that_goes_wrong_is_found_out(filled, monkeypatch):
         assert torch.equal(first, again)
 
 
-def test_the_original_network_is_unchanged(filled, code):
+def test_the_original_network_is_unchanged(filled, code, dtype):
     net = filled(DeconvNet(4, TABLES[0], code, 16)).train()
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    quick = accelerate(net, torch.bfloat16)
+    quick = accelerate(net, dtype)
     quick.to(torch.float64)
     assert net.training
     assert not quick.training
@@ -190,7 +197,6 @@ def test_layers_without_a_fast_form_lose_their_batch_norm_only():
         assert close(quick(x), stage(x))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_network_can_be_used_up(filled, code, dtype):
     """It becomes its own fast form, with the same weights as that of a copy, to rounding."""
     net, other = (filled(DeconvNet(4, TABLES[0], code, 16)) for _ in range(2))
@@ -205,7 +211,6 @@ def test_a_network_can_be_used_up(filled, code, dtype):
 
 
 @pytest.mark.parametrize("consume", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("broken", ["as_convolution", "_folded", "_Reduction", "_Expansion"])
 def test_a_wrong_fast_form_is_found_and_left_out(filled, monkeypatch, broken, dtype, consume):
     """Filters that are not turned, a norm that is folded wrongly, weights laid out wrongly."""

@@ -290,7 +290,7 @@ def test_the_least_pad(stride):
         f"pass pad={pad} or more, or pad=1, which pads fc6",
     ):
         FCN(2, THIN, 2, stride, pad - 1)
-    with pytest.raises(ShapeError, match="last pooled map is 5 x 7; fc6 of this network needs 7 x"):
+    with pytest.raises(ShapeError, match="last pooled map is 5 x 7; fc6 needs 7 x"):
         FCN(2, THIN, 2, 8, 69)(torch.zeros(1, 3, 20, 80))
 
 
@@ -389,7 +389,7 @@ def test_takes_what_fits_whole_layers(filled):
     net = FCN(2, THIN, 6)
     assert net.take(other) == [f"conv{i}_1" for i in range(1, 6)]
     assert not net.code.fc7.bias.any()
-    with pytest.raises(WeightsError, match="got a FCN none of whose layers fits this FCN; take"):
+    with pytest.raises(WeightsError, match="got a FCN whose layers do not fit; take"):
         FCN(3, ((1, 3), (1, 3)), None, 4).take(other)
 
 
@@ -437,7 +437,7 @@ def test_arguments_build_the_network_again(arguments):
         ({"stride": 2}, "got stride=2; the strides of 5"),
         ({"stride": 12}, "got stride=12"),
         ({"stride": 8, "trunk": ((1, 2), (1, 2))}, "the strides of 2 stages are 4"),
-        ({"pad": 0}, "got pad=0, window=7; wanted a pad of 1 up and an odd window"),
+        ({"pad": 0}, "got pad=0, window=7; wanted 1 up, and an odd window"),
         ({"window": 4}, "got pad=100, window=4"),
         ({"window": -1}, "got pad=100, window=-1"),
         ({"trunk": "resnet50"}, f"the choices are {', '.join(TRUNKS)}"),

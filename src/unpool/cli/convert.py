@@ -37,7 +37,7 @@ def convert(
     """
     from unpool.models.convert import convert as application
 
-    facts = application(source, target, command=command, **typed(options)).to_dict()
+    facts = application(source, target, command=command, **typed(options))._asdict()
     if as_json:
         console.print_json(facts)
     elif not quiet:

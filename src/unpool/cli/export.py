@@ -52,7 +52,7 @@ def export(weights: str, format: str | None, output: Path, as_json: bool, quiet:
     with console.progress("exporting", quiet) as show:
         written = application(weights, output, format, progress=show)
     if as_json:
-        console.print_json(written.to_dict())
+        console.print_json(written._asdict())
     elif not quiet:
         click.echo(
             f"{written.file}: {written.format}, {written.bytes / 1e6:.1f} MB, for {written.input}; "

@@ -30,13 +30,10 @@ class Exported:
         exact: not supported, since the arithmetic is the engine's.
 
     Attributes:
-        card: the model card.
-        architecture: the class name of the network.
+        card, architecture: the model card, and the class name of the network.
         engine: "onnxruntime" or "openvino".
         dtype: the dtype of the arithmetic.
-        classes: the number of score maps.
-        size: the design size; None for a network without one.
-        trunk, fc: the trunk and the code layers (None without), on the meta device.
+        classes, size, trunk, fc: those of the network, on the meta device.
 
     Raises:
         WeightsError: the file or its card is missing, damaged, or of another kind.
@@ -75,11 +72,7 @@ class Exported:
         self._run = _START[self.format](path, self.dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits (N, classes, H, W), float32, for images (N, 3, H, W) made by `prepare`.
-
-        Raises:
-            ShapeError: an image of a size that the network does not take.
-        """
+        """Logits (N, classes, H, W), float32, for images (N, 3, H, W) made by `prepare`."""
         x = x.float().contiguous()  # engines take NCHW only
         self.trunk.require_size(x)
         if self.size is None:
@@ -100,16 +93,11 @@ class Exported:
                 f"got precision bf16 {got}, which {self.engine} runs in fp32; leave it out, or "
                 "export it to a name that ends in .xml"
             )
+        cure = "leave it out, or give the weights it was made of"
         if device not in ("auto", "cpu"):
-            raise OptionError(
-                f"got device {device!r} {got}, which is run on the CPU; leave it out, or give the "
-                "weights it was made of"
-            )
+            raise OptionError(f"got device {device!r} {got}, which is run on the CPU; {cure}")
         if exact:
-            raise OptionError(
-                f"got exact {got}, whose arithmetic is that of {self.engine}; leave it out, or "
-                "give the weights it was made of"
-            )
+            raise OptionError(f"got exact {got}, whose arithmetic is that of {self.engine}; {cure}")
 
 
 def fixed_side(model: Network) -> int | None:
@@ -136,15 +124,7 @@ def is_exported(source: object) -> bool:
 
 
 def require_engine(package: str, wanted: object) -> None:
-    """Raise unless a package that exporting or running needs is installed.
-
-    Args:
-        package: its import name.
-        wanted: what needs it, for the message.
-
-    Raises:
-        OptionError: it is not installed.
-    """
+    """Raise an `OptionError` unless a package that `wanted` needs is installed."""
     if importlib.util.find_spec(package) is None:
         raise OptionError(
             f'got {wanted}, which needs {package}; install it: pip install "unpool[export]"'

@@ -28,9 +28,8 @@ from unpool.cards import EXPORTED, Card, find_weights, read_card
 from unpool.errors import OptionError, WeightsError, require_choice
 from unpool.export.runtime import Exported, fixed_side, least_side, require_engine
 from unpool.files import atomic, sha256
+from unpool.models import MEAN_BGR, Network, from_pretrained, prepare
 from unpool.models.fast import fold
-from unpool.models.vgg import MEAN_BGR, prepare
-from unpool.models.weights import Network, from_pretrained
 from unpool.ops.deconv import as_convolution
 from unpool.vision.boxes import resize
 from unpool.vision.images import Pixels, read_image
@@ -65,10 +64,6 @@ class Written(NamedTuple):
     pixels: int  #: number of pixels in them
     different: int  #: number of pixels whose label differs from PyTorch's, fp32
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return self._asdict()
-
 
 def export(
     weights: str | Path,
@@ -77,7 +72,7 @@ def export(
     *,
     progress: Progress = lambda done, total, doing: None,
 ) -> Written:
-    """Write a network and its card for another engine, and verify the file.
+    """Write a network and its card for another engine, verify the file, and describe it.
 
     It takes any number of images at once, of any size; a network with code layers is exported for
     its design size only.
@@ -88,9 +83,6 @@ def export(
             NAME.card.json, which exports of the same weights share.
         format: "onnx", "openvino" or "torch-export"; by default, from the suffix of `output`.
         progress: called before each step.
-
-    Returns:
-        A description of the file. `Segmenter.from_pretrained(output)` runs .onnx and .xml.
 
     Raises:
         OptionError: the format is unknown, the file exists, or a package is not installed.
@@ -134,20 +126,15 @@ def export(
         size = sum(part.stat().st_size for part in parts)
         _keep([written, *parts], output.parent)
     progress(3, 3, "done")
-    beside = output.with_suffix(".card.json")
-    numbers = size, checked["images"], checked["pixels"], checked["different"]
-    return Written(str(output), str(beside), format, str(weights), about["input"], *numbers)
+    beside = str(output.with_suffix(".card.json"))
+    return Written(str(output), beside, format, str(weights), about["input"], size, **checked)
 
 
 def trace(model: Network) -> ExportedProgram:
     """Trace a network into a graph: batch norm folded, switches in the phase form.
 
-    Args:
-        model: a trained network; it is not changed.
-
-    Returns:
-        A program for any number of images (N, 3, H, W), float32, as `prepare` makes them. H and W
-        are free, unless the network has code layers: see `fixed_side`.
+    The program is for any number of images (N, 3, H, W), float32, as `prepare` makes them. H and W
+    are free, unless the network has code layers: see `fixed_side`.
     """
     net = fold(model).requires_grad_(False)
     net.trunk.form = "phase"
@@ -157,12 +144,10 @@ def trace(model: Network) -> ExportedProgram:
     side, least = fixed_side(model), least_side(model)
     axes = [0] if side is not None else [0, 2, 3]
     # an odd example size, so that the tracer does not specialize on divisibility
-    height, width = (side, side) if side is not None else (2 * least + 11, 3 * least + 5)
+    size = (side, side) if side is not None else (2 * least + 11, 3 * least + 5)
     with torch.no_grad(), _silence():
         free = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
-        program = torch.export.export(
-            net, (torch.zeros(2, 3, height, width),), dynamic_shapes=(free,)
-        )
+        program = torch.export.export(net, (torch.zeros(2, 3, *size),), dynamic_shapes=(free,))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names files of this machine
     for symbol, bounds in program.range_constraints.items():
@@ -178,13 +163,11 @@ def _replace_deconvolutions(net: nn.Module) -> None:
         _replace_deconvolutions(layer)
         if not isinstance(layer, nn.ConvTranspose2d) or layer.stride != (1, 1):
             continue
-        kernel, padding = layer.kernel_size[0], layer.padding[0]
-        if padding == 0:  # fc6-deconv: as a convolution it would mostly see zeros
+        if layer.padding == (0, 0):  # fc6-deconv: as a convolution it would mostly see zeros
             continue
-        assert isinstance(padding, int)
-        convolution = nn.Conv2d(
-            layer.in_channels, layer.out_channels, kernel, padding=kernel - 1 - padding
-        )
+        kernel = layer.kernel_size[0]
+        pad = kernel - 1 - int(layer.padding[0])
+        convolution = nn.Conv2d(layer.in_channels, layer.out_channels, kernel, padding=pad)
         convolution.weight = nn.Parameter(as_convolution(layer.weight), requires_grad=False)
         convolution.bias = layer.bias
         net._modules[name] = convolution
@@ -270,16 +253,10 @@ def _require_target(output: Path, format: str, card: Card) -> dict[str, Any]:
 def _write_onnx(program: ExportedProgram, path: Path) -> None:
     *_, image = (node for node in program.graph.nodes if node.op == "placeholder")
     shape = image.meta["val"].shape
-    torch.onnx.export(
-        program,
-        (),
-        path,
-        input_names=["image"],
-        output_names=["scores"],
-        dynamic_shapes=({k: v for k, v in _AXES.items() if not isinstance(shape[k], int)},),
-        external_data=False,
-        verbose=False,
-    )
+    free = {k: v for k, v in _AXES.items() if not isinstance(shape[k], int)}
+    names: dict[str, Any] = {"input_names": ["image"], "output_names": ["scores"]}
+    options: dict[str, Any] = {"dynamic_shapes": (free,), "external_data": False, "verbose": False}
+    torch.onnx.export(program, (), path, **names, **options)
 
 
 def _write_openvino(program: ExportedProgram, path: Path) -> None:
@@ -334,9 +311,9 @@ def _verify(model: Network, path: Path, card: Card) -> dict[str, int]:
     photos = pixels = different = 0
     for images in _batches(model, card.long_side or 320):
         x = prepare(torch.from_numpy(images), card.mean or MEAN_BGR)
-        labels = _labels(model, x)
-        differs = labels != _labels(exported, x)
-        photos, pixels = photos + len(images), pixels + labels.numel()
+        with torch.inference_mode():
+            differs = model(x).argmax(1) != exported(x).argmax(1)
+        photos, pixels = photos + len(images), pixels + differs.numel()
         different += int(differs.sum())
     if different > TOLERANCE * pixels:
         raise WeightsError(
@@ -353,11 +330,6 @@ def _load(path: Path) -> Callable[[Tensor], Tensor]:
     # Reading a .pt2 can run code, but this one was just written here. Its guards refuse images of
     # a single cell of the last map, which work as well.
     return torch.export.load(path).module(check_guards=False)
-
-
-@torch.inference_mode()
-def _labels(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    return network(x).argmax(1)
 
 
 def _batches(model: Network, long_side: int) -> Iterator[Pixels]:
@@ -382,13 +354,10 @@ def _noise() -> Iterator[Pixels]:
 
 def _photos() -> Iterator[Pixels]:
     """The photos that ship with scikit-image, where it is installed."""
-    try:
+    with suppress(ModuleNotFoundError):
         folder = Path(str(resources.files("skimage"))) / "data"
-    except ModuleNotFoundError:
-        return
-    for name in ("astronaut", "chelsea", "coffee"):
-        if (path := folder / f"{name}.png").is_file():
-            yield read_image(path)
+        paths = (folder / f"{name}.png" for name in ("astronaut", "chelsea", "coffee"))
+        yield from (read_image(path) for path in paths if path.is_file())
 
 
 def _resized(image: Pixels, height: int, width: int) -> Pixels:

@@ -12,8 +12,7 @@ from unpool.devices import find_device
 from unpool.errors import OptionError, ShapeError, WeightsError, suggest
 from unpool.generate.result import GeneratedImage, postprocess
 from unpool.generate.transformations import Ranges, Transformation, out_of_range
-from unpool.models.generator import GenerativeNet, encode_view
-from unpool.models.weights import from_pretrained
+from unpool.models import GenerativeNet, encode_view, from_pretrained
 
 _BATCH = 32  # images per forward pass, which bounds the memory
 

@@ -20,10 +20,10 @@ class Classifier(nn.Module):
     """The base of networks that classify images.
 
     Args:
+        arguments: of the constructor, plain values; among them `classes`, the number of scores,
+            and `size`, the side of images in pixels.
         features: convolutions and pooling.
         classifier: the layers from their maps to the scores.
-        size: design size, the side of images in pixels.
-        arguments: the constructor's arguments as plain values.
         fixed: whether it takes only images of that size.
     """
 
@@ -32,22 +32,21 @@ class Classifier(nn.Module):
 
     def __init__(
         self,
+        arguments: dict[str, Any],
         features: nn.Sequential,
         classifier: nn.Sequential,
-        size: int,
-        arguments: dict[str, Any],
         fixed: bool = True,
     ) -> None:
         super().__init__()
-        self.features, self.classifier = features, classifier
-        self.size, self.fixed = size, fixed
-        self.least = next(n for n in range(1, 2**20) if _side(features, n) > 0)
-        if size < self.least:
-            raise OptionError(
-                f"got size={size}, too small for the last pooling; wanted {self.least} or more"
-            )
+        self.features, self.classifier, self.fixed = features, classifier, fixed
         self.classes: int = arguments["classes"]
+        self.size: int = arguments["size"]
         self._arguments = arguments
+        self.least = next(n for n in range(1, 2**20) if _side(features, n) > 0)
+        if self.size < self.least:
+            raise OptionError(
+                f"got size={self.size}, too small for the last pooling; wanted {self.least} or more"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes) for images (N, 3, H, W), from `prepare` with the network's `mean`.
@@ -106,9 +105,6 @@ class AlexNet(Classifier):
             the paper; its 224 would not.
         dropout: dropout of fc6 and fc7 in training.
 
-    Raises:
-        OptionError: an argument is out of range.
-
     Krizhevsky, Sutskever, Hinton 2012, section 3 and figure 2; initialized as in section 5.
 
     >>> net = AlexNet(10, widths=(8, 16, 24, 24, 16), code=32, size=67).eval()
@@ -124,12 +120,10 @@ class AlexNet(Classifier):
         size: int = 227,
         dropout: float = 0.5,
     ) -> None:
-        arguments = _checked(
-            classes=classes, widths=[*widths], code=code, size=size, dropout=dropout
-        )
+        arguments = _check(classes=classes, widths=[*widths], code=code, size=size, dropout=dropout)
         if any(width % 2 for width in widths):
             raise OptionError(f"got widths {list(widths)}; those of an AlexNet are even numbers")
-        super().__init__(*_stages(_ALEXNET, arguments), size, arguments)
+        super().__init__(arguments, *_stages(_ALEXNET, arguments))
         initialize(self, 0.01)
         for name, layer in self.named_modules():  # positive inputs for the first ReLUs
             if name.rpartition(".")[2] in ("conv2", "conv4", "conv5", "fc6", "fc7"):
@@ -150,9 +144,6 @@ class ZFNet(Classifier):
             network.
         size: side of images in pixels, from 47 up.
 
-    Raises:
-        OptionError: an argument is out of range.
-
     Zeiler, Fergus 2014, figure 3; initialized as in section 3.
 
     >>> net = ZFNet(10, widths=(8, 16, 24, 24, 16), code=32, size=64).eval()
@@ -168,10 +159,8 @@ class ZFNet(Classifier):
         size: int = 224,
         dropout: float = 0.5,
     ) -> None:
-        arguments = _checked(
-            classes=classes, widths=[*widths], code=code, size=size, dropout=dropout
-        )
-        super().__init__(*_stages(_ZFNET, arguments), size, arguments)
+        arguments = _check(classes=classes, widths=[*widths], code=code, size=size, dropout=dropout)
+        super().__init__(arguments, *_stages(_ZFNET, arguments))
         initialize(self, 0.01)
 
 
@@ -184,9 +173,6 @@ class VGG(Classifier):
         classes, code, dropout: as of `AlexNet`.
         trunk: "vgg11" to "vgg19", or a table of (layers, channels) rows.
         size: side of images in pixels.
-
-    Raises:
-        OptionError: an argument is out of range.
 
     Simonyan, Zisserman 2015, table 1; initialized by He et al. 2015.
 
@@ -204,7 +190,7 @@ class VGG(Classifier):
         dropout: float = 0.5,
     ) -> None:
         table = trunk_table(trunk)
-        arguments = _checked(classes=classes, code=code, size=size, dropout=dropout)
+        arguments = _check(classes=classes, code=code, size=size, dropout=dropout)
         arguments["trunk"] = trunk_argument(table)
         features, channels = OrderedDict[str, nn.Module](), 3
         for stage, (layers, width) in enumerate(table, 1):
@@ -214,15 +200,12 @@ class VGG(Classifier):
                 channels = width
             features[f"pool{stage}"] = nn.MaxPool2d(2, ceil_mode=True)  # as in `Trunk`
         maps = nn.Sequential(features)
-        super().__init__(maps, _connected(maps, channels, arguments), size, arguments)
+        super().__init__(arguments, maps, _connected(maps, channels, arguments))
         initialize(self, None)
 
 
 class Fire(nn.Module):
-    """A 1 x 1 convolution to few maps, then 1 x 1 and 3 x 3 in parallel (section 3.2).
-
-    Maps (N, channels, H, W) become (N, squeeze, H, W), then (N, 2 * expand, H, W).
-    """
+    """A 1 x 1 convolution to few maps, then 1 x 1 and 3 x 3 in parallel (section 3.2)."""
 
     def __init__(self, channels: int, squeeze: int, expand: int) -> None:
         super().__init__()
@@ -235,7 +218,7 @@ class Fire(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, 2 * expand, H, W) from (N, channels, H, W)."""
-        x = self.squeeze_activation(self.squeeze(x))
+        x = self.squeeze_activation(self.squeeze(x))  # (N, squeeze, H, W)
         small = self.expand1x1_activation(self.expand1x1(x))
         return torch.cat([small, self.expand3x3_activation(self.expand3x3(x))], 1)
 
@@ -251,9 +234,6 @@ class SqueezeNet(Classifier):
         stages: a row per pooling: the (squeeze, expand) widths of the Fire modules after it.
         size: side of images in pixels; others are possible.
         dropout: dropout of the last maps in training.
-
-    Raises:
-        OptionError: an argument is out of range.
 
     Iandola et al. 2016, and the authors' release 1.1.
 
@@ -282,7 +262,7 @@ class SqueezeNet(Classifier):
             raise OptionError(
                 f"got the stages {rows}; each is one or more (squeeze, expand) pairs of widths"
             )
-        arguments = _checked(classes=classes, width=width, stages=rows, size=size, dropout=dropout)
+        arguments = _check(classes=classes, width=width, stages=rows, size=size, dropout=dropout)
         features: list[nn.Module] = [nn.Conv2d(3, width, 3, stride=2), nn.ReLU()]
         channels = width
         for stage in rows:
@@ -292,18 +272,16 @@ class SqueezeNet(Classifier):
                 channels = 2 * expand
         scores = nn.Dropout(dropout), nn.Conv2d(channels, classes, 1), nn.ReLU()
         classifier = nn.Sequential(*scores, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        super().__init__(nn.Sequential(*features), classifier, size, arguments, fixed=False)
+        super().__init__(arguments, nn.Sequential(*features), classifier, fixed=False)
         initialize(self, None)
 
 
 @torch.no_grad()
 def initialize(net: Classifier, deviation: float | None) -> None:
-    """Initialize weights with Gaussian values and biases with zeros.
+    """Initialize weights with Gaussian values and biases with zeros, in place.
 
-    Args:
-        net: changed in place.
-        deviation: the standard deviation, 0.01 in the papers of AlexNet and ZFNet. None: that of He
-            et al. 2015, which narrow networks need, but 0.01 in the first and the last layer.
+    The deviation is 0.01 in the papers of AlexNet and ZFNet. None gives that of He et al. 2015,
+    which narrow networks need, but 0.01 in the first and the last layer.
     """
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     for layer in layers:
@@ -318,15 +296,9 @@ def initialize(net: Classifier, deviation: float | None) -> None:
 
 @torch.no_grad()
 def renormalize(filters: Tensor, rms: float = 0.1) -> None:
-    """Scale filters whose RMS (root mean square) exceeds a limit back to it, in place.
+    """Scale filters (O, C, k, k) whose root mean square exceeds `rms` back to it, in place.
 
-    It keeps a few filters of the first layer from dominating.
-
-    Args:
-        filters: weights of a convolution, (O, C, k, k): O filters.
-        rms: the limit.
-
-    Zeiler, Fergus 2014, section 3.
+    It keeps a few filters of the first layer from dominating (Zeiler, Fergus 2014, section 3).
 
     >>> filters = torch.stack([torch.full((3, 5, 5), 0.4), torch.full((3, 5, 5), 0.05)])
     >>> renormalize(filters)
@@ -337,13 +309,13 @@ def renormalize(filters: Tensor, rms: float = 0.1) -> None:
     filters.mul_(torch.where(found > rms, rms / found, 1))  # others stay bit-equal
 
 
-def _checked(**arguments: Any) -> dict[str, Any]:
+def _check(**arguments: Any) -> dict[str, Any]:
     """The arguments of a constructor; raises an `OptionError` for those out of range."""
     sizes = [v for name, v in arguments.items() if name != "dropout" and v is not None]
     if min(_numbers(sizes)) < 1 or not 0 <= arguments["dropout"] < 1:
         raise OptionError(
             f"got {', '.join(f'{name}={value}' for name, value in arguments.items())}; wanted "
-            "numbers of 1 or more (or code=None), and a dropout from 0 to below 1"
+            "numbers from 1 up (or code=None), and a dropout from 0 to below 1"
         )
     return arguments
 

@@ -12,16 +12,7 @@ from torch import Tensor
 from unpool.data.layouts import VOC_CLASSES
 from unpool.errors import OptionError, WeightsError
 from unpool.files import sha256
-from unpool.models import (
-    FCN,
-    MEAN_BGR,
-    TRUNKS,
-    DeconvNet,
-    Network,
-    Table,
-    from_pretrained,
-    save_pretrained,
-)
+from unpool.models import FCN, MEAN_BGR, DeconvNet, Network, Table, from_pretrained, save_pretrained
 from unpool.models.protobuf import Layer, read_caffemodel
 from unpool.ops import bilinear_kernel
 from unpool.vision.images import voc_palette
@@ -48,10 +39,6 @@ class Converted(NamedTuple):
     storage: str  #: of the filters, "fp32" or "int8"
     ready: bool  #: False if it must be trained before use
     note: str | None  #: the network in a Caffe file, and what remains to be done
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return self._asdict()
 
 
 def convert(
@@ -113,7 +100,7 @@ def _import(path: Path, batch_norm: BatchNorm) -> tuple[Network, dict[str, Any]]
 
 
 class Imported(NamedTuple):
-    """A network from a Caffe file."""
+    """A network from a Caffe file; its input comes from `prepare`."""
 
     model: Network
     ready: bool  #: False if it must be trained, or its statistics estimated, before use
@@ -139,9 +126,6 @@ def load_caffemodel(path: str | os.PathLike[str], batch_norm: BatchNorm | None =
             0, variance 1 and eps 0, and not for training. "training": gamma and beta, as in
             `stage_2_train_result.caffemodel`; Caffe keeps no running statistics, so they must be
             estimated before use. Other networks have no batch norm.
-
-    Returns:
-        The network (its input comes from `prepare`), whether it is ready for use, and a note.
 
     Raises:
         WeightsError: the file is damaged, or its layers are not those of a known network.
@@ -173,9 +157,8 @@ def _known_layers(path: Path, names: list[str], vgg: list[str]) -> dict[str, Lay
         if layer.name not in (*names, *_FCN) or layer.name in layers:
             raise WeightsError(
                 f"{path} has a{' second' * (layer.name in layers)} layer {layer.name!r} after "
-                f"{_shorten(list(layers)) or 'no other'}; only DeconvNet ({_shorten(names)}), "
-                f"FCN ({_shorten(_FCN)}) and VGG-16 ({_shorten(vgg)}) can be imported: give a file "
-                "of one of them"
+                f"{_shorten(list(layers)) or 'no other'}; give a file of DeconvNet "
+                f"({_shorten(names)}), FCN ({_shorten(_FCN)}) or VGG-16 ({_shorten(vgg)})"
             )
         layers[layer.name] = layer
     return layers
@@ -199,11 +182,11 @@ def _load_deconvnet(
             fill = torch.ones if key.endswith("running_var") else torch.zeros
             state[key] = fill(value.shape, dtype=value.dtype)
     model.load_state_dict(state, assign=True)
+    note = f"DeconvNet for {classes} classes"
     if batch_norm == "folded":
-        note = f"DeconvNet for {classes} classes, batch norm folded: for use, not for training"
+        note += ", batch norm folded: for use, not for training"
         return Imported(model.eval(), True, note)
-    note = f"DeconvNet for {classes} classes: estimate the statistics of batch norm before use"
-    return Imported(model, False, note)
+    return Imported(model, False, f"{note}: estimate the statistics of batch norm before use")
 
 
 def _load_vgg(path: Path, layers: dict[str, Layer], names: list[str]) -> Imported:
@@ -267,8 +250,7 @@ def _sizes(path: Path, layers: dict[str, Layer], names: list[str]) -> tuple[Tabl
     """The arguments trunk, code and size; raises if a layer is missing."""
     _require_both(path, layers, names)
     width = {name: layers[name].blobs[1].size for name in names}  # number of outputs
-    counts = [count for count, _ in TRUNKS["vgg16"]]
-    trunk = tuple((count, width[f"conv{i}_1"]) for i, count in enumerate(counts, start=1))
+    trunk = tuple((n, width[f"conv{i}_1"]) for i, n in enumerate((2, 2, 3, 3, 3), 1))  # VGG-16
     side = math.isqrt(layers["fc6"].blobs[0].size // (width["fc6"] * trunk[-1][1]))
     return trunk, width["fc6"], max(1, side) * 2 ** len(trunk)
 

@@ -32,18 +32,8 @@ class DeconvNet(nn.Module):
         size: design size in pixels, from 32 up for five stages.
         eps: of batch norm, 1e-9 as in the authors' Caffe; None omits batch norm.
 
-    Raises:
-        OptionError: an argument is out of range.
-
-    Noh, Hong, Han 2015, section 3 and figure 2; layer widths from the released prototxt.
-
-    Export to ONNX for any number of images (and, with code=None, any size), fp32:
-
-        free = {0: torch.export.Dim.DYNAMIC}  # code=None: also 2 and 3, height and width
-        torch.onnx.export(
-            net.eval(), (torch.zeros(2, 3, 224, 224),), "net.onnx", dynamo=True,
-            input_names=["image"], output_names=["scores"], dynamic_shapes=(free,),
-        )
+    Noh, Hong, Han 2015, section 3 and figure 2; layer widths from the released prototxt. For other
+    engines, see `unpool.export.write.export`.
 
     >>> net = DeconvNet(classes=3, trunk=((1, 8), (1, 16)), code=32, size=32).eval()
     >>> net(torch.zeros(2, 3, 32, 32)).shape
@@ -77,24 +67,19 @@ class DeconvNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes, H, W) for images (N, 3, H, W) made by `prepare`.
 
-        Raises:
-            ShapeError: the image is too small, or batch norm is trained with a single sample on a
-                1 x 1 map.
+        Raises a `ShapeError` if they are too small, or too few to train batch norm.
         """
         maps, switches = self.trunk(x)  # (N, 512, H / 32, W / 32) with VGG-16
         features = self.decode(maps, switches)[-1]
         return self.score(features.to(self.score.weight.dtype))  # which may stay float32
 
     def decode(self, maps: Tensor, switches: list[Switches]) -> list[Tensor]:
-        """The maps after each stage of the decoder, from coarse to fine.
+        """The maps after each stage of the decoder, from coarse to fine (N, C, H, W).
 
         Args:
             maps: the trunk's last pooled maps, (N, C, h, w).
             switches: the trunk's switches, one for each stage; or only the *last* ones, to decode
                 as many stages.
-
-        Returns:
-            One tensor per stage; after all stages it is (N, C, H, W).
         """
         x = maps if self.code is None else self._encode(maps)  # (N, C, h, w), as maps
         out = []
@@ -109,13 +94,8 @@ class DeconvNet(nn.Module):
     @property
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments that build this network again, as plain values."""
-        return {
-            "classes": self.classes,
-            "trunk": trunk_argument(self.trunk.table),
-            "code": self.code_width,
-            "size": self.size,
-            "eps": self.eps,
-        }
+        trunk = {"trunk": trunk_argument(self.trunk.table), "code": self.code_width}
+        return {"classes": self.classes, **trunk, "size": self.size, "eps": self.eps}
 
     @property
     def code(self) -> nn.Sequential | None:
@@ -137,20 +117,17 @@ class DeconvNet(nn.Module):
                 f"this network need {self.side} x {self.side}: enlarge the image to "
                 f"{self.size} pixels, or build the network with a smaller size or code=None"
             )
+        assert self.fc is not None
         values = maps.shape[0] * (height - self.side + 1) * (width - self.side + 1)
-        if self._normalizes_code() and values == 1:
+        norms = [m for m in self.fc.modules() if isinstance(m, nn.BatchNorm2d)]
+        if values == 1 and any(norm.training for norm in norms):
             raise ShapeError(
                 "got a single sample to train batch norm on a 1 x 1 code; pass a batch of two or "
                 "more, or put the code layers into evaluation mode with net.code.eval()"
             )
-        assert self.code is not None
         if self.trunk.recomputes:
-            return recompute(self.code, nn.Module.__call__, maps)
-        return self.code(maps)
-
-    def _normalizes_code(self) -> bool:
-        assert self.code is not None
-        return any(isinstance(m, nn.BatchNorm2d) and m.training for m in self.code.modules())
+            return recompute(self.fc, nn.Module.__call__, maps)
+        return self.fc(maps)
 
     def _initialize(self) -> None:
         """Initialize as the authors: deconvolutions and scores Gaussian 0.01, batch norm scale 1
@@ -179,16 +156,10 @@ def _pooled(size: int, stages: int) -> int:
 
 def _code(channels: int, width: int, side: int, eps: float | None) -> nn.Sequential:
     """fc6, fc7 and fc6-deconv: fully connected layers on maps (C, side, side) as convolutions."""
-    fc6 = nn.Conv2d(channels, width, side)
-    fc7 = nn.Conv2d(width, width, 1)
+    fc6, fc7 = nn.Conv2d(channels, width, side), nn.Conv2d(width, width, 1)
     back = nn.ConvTranspose2d(width, channels, side)
-    return chain(
-        [
-            block(fc6, "fc6", "bnfc6", width, eps),
-            block(fc7, "fc7", "bnfc7", width, eps),
-            block(back, "fc6-deconv", "fc6-deconv-bn", channels, eps),
-        ]
-    )
+    blocks = [block(fc6, "fc6", "bnfc6", width, eps), block(fc7, "fc7", "bnfc7", width, eps)]
+    return chain([*blocks, block(back, "fc6-deconv", "fc6-deconv-bn", channels, eps)])
 
 
 def _decoder(table: Table, eps: float | None) -> nn.ModuleList:

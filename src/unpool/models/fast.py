@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 
 Net = TypeVar("Net", bound="Network")
 
-CHECKED = 16
-"""The number of output channels of a layer that are checked."""
+CHECKED = 16  #: the number of output channels of a layer that are checked
 
-CORNER = 16
-"""Side of the noise, and of the corners of a layer's first maps, used for checks."""
+CORNER = 16  #: side of the noise, and of the corners of a layer's first maps, used for checks
 
 
 @torch.no_grad()
@@ -42,12 +40,12 @@ def accelerate(net: Net, dtype: torch.dtype = torch.float32, consume: bool = Fal
         net: a network with trained batch norm statistics, or without batch norm.
         dtype: of weights and maps, float32 or bfloat16. The layer `score` stays float32, so that
             close scores do not become ties.
-        consume: reuse the memory of `net`, which then is the network returned; do not use it
-            otherwise afterwards. By default it is not changed.
+        consume: reuse the memory of `net`, which is then the network returned. By default `net` is
+            not changed, and weights that stay as they are share its memory.
 
     Returns:
         A network of the same class, in evaluation mode, whose scores equal those of `net.eval()`
-        up to rounding. Unchanged weights share memory with those of `net`.
+        up to rounding.
 
     >>> from unpool.models import DeconvNet
     >>> net = DeconvNet(2, trunk=((1, 4),), code=8, size=32).eval()
@@ -67,14 +65,10 @@ def accelerate(net: Net, dtype: torch.dtype = torch.float32, consume: bool = Fal
 
 @torch.no_grad()
 def fold(net: Net) -> Net:
-    """Fold batch norm into the layers before it.
+    """A copy of a network with batch norm folded into the layers before it.
 
-    Args:
-        net: a network with trained batch norm statistics, or without batch norm; not changed.
-
-    Returns:
-        A new network of the same class, without batch norm, in evaluation mode and channels-last
-        layout, whose scores equal those of `net.eval()` up to rounding.
+    It is in evaluation mode and channels-last layout, and its scores equal those of `net.eval()` up
+    to rounding.
 
     >>> from unpool.models import DeconvNet
     >>> net = DeconvNet(2, trunk=((1, 4),), code=None, size=32).eval()
@@ -119,7 +113,7 @@ class _Fast(nn.Module):
         return y[:, :CHECKED], self.plain(x, CHECKED)
 
     def quick(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        return self.plain(x)
 
     def plain(self, x: Tensor, channels: int | None = None) -> Tensor:
         """The first output channels (None: all), by plain operators."""
@@ -140,13 +134,13 @@ class _Convolution(_Fast):
         self.padding = padding
 
     def quick(self, x: Tensor) -> Tensor:
-        if self.relu and _fuses(x):
-            ones = [1, 1]  # stride and dilation
-            # private in torch, but it fuses the ReLU; hence the check at its first use
-            return torch.ops.mkldnn._convolution_pointwise(
-                x, self.weight, self.bias, self.padding, ones, ones, 1, "relu", [], ""
-            )
-        return self.plain(x)
+        if not self.relu or not _fuses(x):
+            return self.plain(x)
+        ones = [1, 1]  # stride and dilation
+        # private in torch, but it fuses the ReLU; hence the check at its first use
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, self.weight, self.bias, self.padding, ones, ones, 1, "relu", [], ""
+        )
 
     def plain(self, x: Tensor, channels: int | None = None) -> Tensor:
         y = F.conv2d(x, self.weight[:channels], self._bias(channels), padding=self.padding)
@@ -230,13 +224,11 @@ def _replace_layers(stage: nn.Sequential, dtype: torch.dtype, consume: bool) -> 
             layer.weight = nn.Parameter(weight)  # frees the old one
         bias = None if bias is None else bias.detach().to(dtype)
         fast = _fast_form(layer, weight, bias, relu is not None)
-        if fast is None and norm is None:
-            continue
-        if fast is None:
+        if fast is not None:
+            setattr(stage, name, fast)
+        elif norm is not None:
             layer.weight = nn.Parameter(weight)
             layer.bias = None if bias is None else nn.Parameter(bias)
-        else:
-            setattr(stage, name, fast)
         for merged in (norm, relu if fast is not None else None):
             if merged is not None:
                 delattr(stage, merged)
@@ -306,10 +298,8 @@ def _fuses(x: Tensor) -> bool:
 
 
 def _agree(found: Tensor, expected: Tensor) -> bool:
-    """Whether values agree up to rounding."""
-    found, expected = found.detach(), expected.detach()
-    unit = 1e-3 if found.dtype == torch.float32 else 2e-2
-    found, expected = found.float(), expected.float()
+    unit = 1e-3 if found.dtype == torch.float32 else 2e-2  # of rounding, relative to the largest
+    found, expected = found.detach().float(), expected.detach().float()
     scale = float(expected.abs().max()) if expected.numel() else 0.0
     return torch.allclose(found, expected, rtol=unit, atol=unit * scale, equal_nan=True)
 

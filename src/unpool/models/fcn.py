@@ -47,9 +47,6 @@ class FCN(nn.Module):
             fixed; the paper fixes the last and learns the others (freeze it with
             `net.score["upscore8"].requires_grad_(False)`); the networks of 2014 learned all.
 
-    Raises:
-        OptionError: an argument is out of range.
-
     Long, Shelhamer, Darrell 2015, section 4 and figure 3; layers from the released prototxts.
 
     >>> net = FCN(3, ((1, 4), (1, 8), (1, 8)), code=16, stride=4, pad=1, window=3).eval()
@@ -98,8 +95,7 @@ class FCN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes, H, W) for images (N, 3, H, W) made by `prepare`.
 
-        Raises:
-            ShapeError: the image is too small.
+        Raises a `ShapeError` for images that are too small.
         """
         maps = self.trunk.pooled(x)  # (N, C, H / 2, W / 2) to (N, C', H / 32, W / 32) with VGG-16
         y = maps[-1] if self.fc is None else self._encode(maps[-1])
@@ -125,13 +121,10 @@ class FCN(nn.Module):
 
         Args:
             other: an FCN, or any network with a `Trunk` and no batch norm, such as `fold(net)` of
-                a `DeconvNet`.
+                a `DeconvNet`; a `WeightsError` if none of its layers fits.
 
         Returns:
             The names of the layers that were copied.
-
-        Raises:
-            WeightsError: no layer matches, or batch norm would be lost.
 
         >>> table = ((1, 4), (1, 4), (1, 4))
         >>> FCN(2, table, None, stride=4, pad=1).take(FCN(2, table, None, stride=8, pad=1))
@@ -153,8 +146,7 @@ class FCN(nn.Module):
                 taken.append(name.rpartition(".")[2])
         if not taken:
             raise WeightsError(
-                f"got a {type(other).__name__} none of whose layers fits this FCN; take one with "
-                "the same trunk"
+                f"got a {type(other).__name__} whose layers do not fit; take one of the same trunk"
             )
         return taken
 
@@ -162,9 +154,8 @@ class FCN(nn.Module):
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments that build this network again, as plain values."""
         names = ("stride", "pad", "window", "dropout", "at_once", "learned")
-        table = trunk_argument(self.trunk.table)
-        arguments = {"classes": self.classes, "trunk": table, "code": self.code_width}
-        return arguments | {name: getattr(self, name) for name in names}
+        trunk = {"trunk": trunk_argument(self.trunk.table), "code": self.code_width}
+        return {"classes": self.classes, **trunk, **{name: getattr(self, name) for name in names}}
 
     @property
     def code(self) -> nn.Sequential | None:
@@ -187,8 +178,8 @@ class FCN(nn.Module):
         if min(maps.shape[-2:]) < least:
             raise ShapeError(
                 f"got an image whose last pooled map is {maps.shape[-2]} x {maps.shape[-1]}; fc6 "
-                f"of this network needs {least} x {least}: enlarge the image, or build the "
-                "network with more pad, or pad=1"
+                f"needs {least} x {least}: enlarge the image, or build the network with more pad, "
+                "or pad=1"
             )
         assert self.fc is not None
         if self.trunk.recomputes:
@@ -227,10 +218,9 @@ class FCN(nn.Module):
                 f"got classes={self.classes}, code={code}, dropout={self.dropout}; wanted at least "
                 "2 classes, a code of 1 up or None, and a dropout from 0 to below 1"
             )
-        if not isinstance(self.pad, int) or self.pad < 1 or self.window < 1 or self.window % 2 == 0:
-            raise OptionError(
-                f"got pad={self.pad}, window={self.window}; wanted a pad of 1 up and an odd window"
-            )
+        pad, window = self.pad, self.window
+        if not isinstance(pad, int) or min(pad, window) < 1 or window % 2 == 0:
+            raise OptionError(f"got pad={pad}, window={window}; wanted 1 up, and an odd window")
 
     def _initialize(self) -> None:
         """Zero scores, bilinear interpolation; trunk, fc6 and fc7 by He, to be replaced by VGG."""
@@ -245,10 +235,7 @@ class FCN(nn.Module):
 class Interpolation(nn.ConvTranspose2d):
     """Upsample maps (N, C, H, W) by a whole factor, initially bilinearly, to side (H + 1) * factor.
 
-    Args:
-        channels: C; the filters are dense, (C, C, k, k), with k twice the factor.
-        factor: the upsampling factor.
-        learned: whether the filters are trained.
+    The filters are dense, (C, C, k, k), with k twice the factor, and trained if `learned`.
 
     Long, Shelhamer, Darrell 2015, section 3.3.
 
@@ -260,11 +247,10 @@ class Interpolation(nn.ConvTranspose2d):
         super().__init__(channels, channels, 2 * factor, factor, bias=False)
         self.weight.requires_grad_(learned)
 
+    @torch.no_grad()
     def reset_parameters(self) -> None:
         """Set the filters to bilinear interpolation."""
-        kernel = bilinear_kernel(self.in_channels, self.kernel_size[0])
-        with torch.no_grad():
-            self.weight.copy_(kernel)
+        self.weight.copy_(bilinear_kernel(self.in_channels, self.kernel_size[0]))
 
 
 class _Map(NamedTuple):
@@ -304,7 +290,6 @@ def _code(channels: int, width: int, window: int, pad: int, dropout: float) -> n
 def _add(scores: Tensor, fine: Tensor, offset: int) -> Tensor:
     """The sum of two maps where they overlap; either may extend beyond the other."""
     cut, start = max(-offset, 0), max(offset, 0)
-    scores = scores[..., cut:, cut:]
-    fine = fine[..., start:, start:]
+    scores, fine = scores[..., cut:, cut:], fine[..., start:, start:]
     fine = fine[..., : scores.shape[-2], : scores.shape[-1]]
     return scores[..., : fine.shape[-2], : fine.shape[-1]] + fine

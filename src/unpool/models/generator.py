@@ -46,9 +46,6 @@ class GenerativeNet(nn.Module):
         mask_widths: the same for the mask stream.
         mask_maps: channels of the mask; by default 3 equal ones as published, or 1 for one stream.
 
-    Raises:
-        OptionError: an argument is out of range.
-
     Dosovitskiy, Springenberg, Brox 2015, section 3 and figure 2, widths from the released prototxt
     files; Dosovitskiy et al. 2017 for one stream.
 
@@ -77,6 +74,8 @@ class GenerativeNet(nn.Module):
         self.styles, self.size, self.streams = styles, size, streams
         self.numbers = (28 if streams == 2 else 12) if transformation is None else transformation
         maps = (3 if streams == 2 else 1) if mask_maps is None else mask_maps
+        wide = _fitting(widths or _WIDTHS[streams], size)
+        masks = _fitting(mask_widths or _MASK_WIDTHS, size) if streams == 2 else []
         self.arguments: dict[str, Any] = {
             "styles": styles,
             "size": size,
@@ -84,8 +83,8 @@ class GenerativeNet(nn.Module):
             "transformation": self.numbers,
             "code": code,
             "shared": shared,
-            "widths": _fitting(widths or _WIDTHS[streams], size),
-            "mask_widths": _fitting(mask_widths or _MASK_WIDTHS, size) if streams == 2 else None,
+            "widths": wide,
+            "mask_widths": masks or None,
             "mask_maps": maps,
         }
         if min(styles, self.numbers, code, shared, maps) < 1:
@@ -94,11 +93,9 @@ class GenerativeNet(nn.Module):
         self.view = _branch(4, code, "fc1", "fc2")
         self.transformation = _branch(self.numbers, code, "fc1", "fc2")
         self.shared = _branch(3 * code, shared, "fc3", "fc4")
-        wide: list[int] = self.arguments["widths"]
         if streams == 2:
             self.rgb: nn.Module = _Stream(shared, [*wide, 3], _uconvs)
-            masks = [*self.arguments["mask_widths"], maps]
-            self.mask: nn.Module = _Stream(shared, masks, _uconvs)
+            self.mask: nn.Module = _Stream(shared, [*masks, maps], _uconvs)
         else:
             self.stream = _Stream(shared, wide, _deep_stages)
             self.rgb, self.mask = (nn.ConvTranspose2d(wide[-1], n, 4, 2, 1) for n in (3, maps))
@@ -115,9 +112,6 @@ class GenerativeNet(nn.Module):
         Returns:
             RGB inside the mask, (N, 3, S, S), and the mask, (N, 3 or 1, S, S). The targets are
             from 0 to 1; the values are not clipped.
-
-        Raises:
-            ShapeError: a code has another length.
         """
         found = style.shape[1:], view.shape[1:], transformation.shape[1:]
         if found != ((self.styles,), (4,), (self.numbers,)):
@@ -152,8 +146,8 @@ def _uconvs(widths: list[int]) -> list[nn.Module]:
     """The stages of the two-stream network: a uconv, and ReLU except after the last."""
     stages: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
-        layers = OrderedDict[str, nn.Module]()
-        layers["uconv"] = nn.ConvTranspose2d(before, after, 5, 2, 2, 1, bias=False)
+        uconv = nn.ConvTranspose2d(before, after, 5, 2, 2, 1, bias=False)
+        layers = OrderedDict[str, nn.Module](uconv=uconv)
         if len(stages) < len(widths) - 2:
             layers["relu"] = nn.ReLU()
         stages.append(nn.Sequential(layers))
@@ -162,17 +156,13 @@ def _uconvs(widths: list[int]) -> list[nn.Module]:
 
 def _deep_stages(widths: list[int]) -> list[nn.Module]:
     """The stages of the deep variant: two layers each, up to half the image's side."""
-    return [
-        nn.Sequential(
-            OrderedDict(
-                up=nn.ConvTranspose2d(before, after, 4, 2, 1),
-                relu1=nn.ReLU(),
-                conv=nn.Conv2d(after, after, 3, padding=1),
-                relu2=nn.ReLU(),
-            )
-        )
-        for before, after in itertools.pairwise(widths)
-    ]
+    stages: list[nn.Module] = []
+    for before, after in itertools.pairwise(widths):
+        layers = OrderedDict[str, nn.Module](up=nn.ConvTranspose2d(before, after, 4, 2, 1))
+        layers["relu1"] = nn.ReLU()
+        layers["conv"], layers["relu2"] = nn.Conv2d(after, after, 3, padding=1), nn.ReLU()
+        stages.append(nn.Sequential(layers))
+    return stages
 
 
 class _Maps(nn.Linear):
@@ -208,11 +198,7 @@ def _fitting(widths: Sequence[int], size: int) -> list[int]:
 
 
 def encode_view(azimuth: Tensor, elevation: Tensor) -> Tensor:
-    """Encode a view as sines and cosines, so that 360 degrees equal 0.
-
-    Args:
-        azimuth: (N,), in degrees.
-        elevation: (N,), in degrees.
+    """Encode views by azimuth and elevation, both (N,) in degrees, so that 360 equals 0.
 
     Returns:
         (N, 4) float32: sine and cosine of the elevation, sine and cosine of the azimuth.
@@ -226,16 +212,12 @@ def encode_view(azimuth: Tensor, elevation: Tensor) -> Tensor:
 
 @torch.no_grad()
 def initialize(net: nn.Module, kind: str = "xavier") -> None:
-    """Initialize the weights of a network.
+    """Initialize the weights of a network or a part of it, in place.
 
     Args:
-        net: a `GenerativeNet`, or a part of one; changed in place.
         kind: "orthogonal" as in the paper, `orthogonalize` of small normal values, with biases of
             0.1; "xavier" as in the authors' later code, which trains at full size from the start;
             or "he" as in the deep variant.
-
-    Raises:
-        OptionError: the kind is unknown.
     """
     kinds = {"orthogonal": _orthogonal, "xavier": _xavier, "he": _he}
     require_choice("initialization", kind, kinds)
@@ -282,7 +264,7 @@ def orthogonalize(weight: Tensor, eps: float = 1e-3, most: int = 30) -> Tensor:
         (N, K) with orthonormal rows; or orthonormal columns, if there are fewer of them.
 
     Raises:
-        OptionError: W is too large, or its rows are linearly dependent.
+        OptionError: it does not converge: W is too large, or its rows are linearly dependent.
 
     Esmaeili, Kovarik's method; the authors' Caffe does this before the first training step.
 

@@ -43,9 +43,6 @@ def read_caffemodel(path: str | os.PathLike[str]) -> Iterator[Layer]:
     Both of Caffe's formats are read: `layers` (until 2015, with numeric types and blobs of four
     dimensions) and `layer` (with named types and blobs of any shape). All else is skipped.
 
-    Args:
-        path: a .caffemodel file.
-
     Yields:
         Layers. The weights of a convolution are (O, I, k, k), of a deconvolution (I, O, k, k), of
         an inner product (1, 1, O, I) or (O, I); biases are (1, 1, 1, O) or (O,).
@@ -179,7 +176,7 @@ def _blob(wire: _Wire, message: _Field) -> Blob:
         elif field.number == _SHAPE:
             for dimension in _dimensions(wire, field):
                 new_shape.append(dimension)
-                if len(new_shape) > 32:
+                if len(new_shape) > 32:  # before there are too many for the memory
                     raise wire.broken(field.start, "a blob of more than 32 dimensions")
     source = _DOUBLE_DATA if sizes[_DOUBLE_DATA] else _DATA  # as Caffe prefers
     shape = tuple(old_shape.get(i, 0) for i in _OLD_SHAPE) if old_shape else tuple(new_shape)

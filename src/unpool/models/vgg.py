@@ -20,12 +20,12 @@ Result = TypeVar("Result")
 Table = tuple[tuple[int, int], ...]
 """One row per stage: the number of 3 x 3 convolutions, and their channels."""
 
-VGG11: Table = ((1, 64), (1, 128), (2, 256), (2, 512), (2, 512))
-VGG13: Table = ((2, 64), (2, 128), (2, 256), (2, 512), (2, 512))
-VGG16: Table = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-VGG19: Table = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
-
-TRUNKS = {"vgg11": VGG11, "vgg13": VGG13, "vgg16": VGG16, "vgg19": VGG19}
+TRUNKS: dict[str, Table] = {
+    "vgg11": ((1, 64), (1, 128), (2, 256), (2, 512), (2, 512)),
+    "vgg13": ((2, 64), (2, 128), (2, 256), (2, 512), (2, 512)),
+    "vgg16": ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)),
+    "vgg19": ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)),
+}
 
 MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)
 """The ImageNet mean that the authors subtract: blue, green, red, for pixels 0..255."""
@@ -35,14 +35,11 @@ def prepare(images: Tensor, mean: tuple[float, float, float] = MEAN_BGR) -> Tens
     """Convert images to network input: BGR, minus the mean, not scaled.
 
     Args:
-        images: (N, H, W, 3) uint8, RGB.
+        images: (N, H, W, 3) uint8, RGB; a `ShapeError` otherwise, for example for values 0..1.
         mean: blue, green, red, in 0..255.
 
     Returns:
         (N, 3, H, W) float32 in channels-last layout, BGR.
-
-    Raises:
-        ShapeError: the images have another shape or type, for example values 0..1.
 
     >>> prepare(torch.zeros(1, 2, 2, 3, dtype=torch.uint8))[0, :, 0, 0]
     tensor([-104.0070, -116.6688, -122.6789])
@@ -57,11 +54,7 @@ def prepare(images: Tensor, mean: tuple[float, float, float] = MEAN_BGR) -> Tens
 
 
 def trunk_table(trunk: str | Table) -> Table:
-    """Look up a trunk table by its name, or check one that is given.
-
-    Raises:
-        OptionError: the name is unknown, or a row is not (layers, channels).
-    """
+    """Look up a trunk table by its name, or check one that is given; raises an `OptionError`."""
     if isinstance(trunk, str):
         require_choice("trunk", trunk, TRUNKS)
         return TRUNKS[trunk]
@@ -79,11 +72,11 @@ def trunk_table(trunk: str | Table) -> Table:
 def trunk_argument(table: Table) -> str | list[list[int]]:
     """The name of a known table, else its rows: a plain value that `trunk_table` takes.
 
-    >>> trunk_argument(VGG16), trunk_argument(((1, 4),))
+    >>> trunk_argument(TRUNKS["vgg16"]), trunk_argument(((1, 4),))
     ('vgg16', [[1, 4]])
     """
-    rows = [list(row) for row in table]
-    return next((name for name, known in TRUNKS.items() if known == table), rows)
+    names = (name for name, known in TRUNKS.items() if known == table)
+    return next(names, [list(row) for row in table])
 
 
 def block(
@@ -147,11 +140,8 @@ class Trunk(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, list[Switches]]:
         """The pooled maps (N, C, h, w) of the last stage, and the switches of all stages in order.
 
-        Args:
-            x: (N, 3, H, W), as `prepare` makes it.
-
-        Raises:
-            ShapeError: the image is smaller than one cell of the last map.
+        Raises a `ShapeError` if the images (N, 3, H, W), made by `prepare`, are smaller than one
+        cell of the last map.
         """
         self.require_size(x)
         switches = []
@@ -165,14 +155,7 @@ class Trunk(nn.Module):
         return x, switches
 
     def pooled(self, x: Tensor) -> list[Tensor]:
-        """The pooled maps (N, C, h, w) of all stages in order, without switches.
-
-        Args:
-            x: as in `forward`.
-
-        Raises:
-            ShapeError: as in `forward`.
-        """
+        """The pooled maps (N, C, h, w) of all stages in order, without switches; as `forward`."""
         self.require_size(x)
         maps = []
         for stage in self.stages:
@@ -192,20 +175,14 @@ class Trunk(nn.Module):
         if not fits or any(side < least for side in x.shape[-2:]):
             raise ShapeError(
                 f"got input of shape {tuple(x.shape)}; this trunk takes (N, {self.channels}, H, W) "
-                f"with H and W from {least} up: enlarge or pad the image, or use a trunk of "
-                "fewer stages"
+                f"with H and W from {least} up: enlarge the image, or use a trunk of fewer stages"
             )
 
 
 def recompute(part: nn.Module, apply: Callable[..., Result], *inputs: Tensor) -> Result:
     """Compute `apply(part, *inputs)` with gradient checkpointing: maps are recomputed in backward.
 
-    Dropout drops the same values both times; batch norm updates its statistics once.
-
-    Args:
-        part: the layers, among them any batch norm.
-        apply: the computation.
-        inputs: its inputs, which are kept.
+    Dropout drops the same values both times; batch norm in `part` updates its statistics once.
 
     Chen, Xu, Zhang, Guestrin 2016 (arXiv 1604.06174), section 4.
     """
@@ -244,21 +221,14 @@ def _max_pool(stage: nn.Module, x: Tensor) -> Tensor:
     return F.max_pool2d(stage(x), 2, ceil_mode=True)
 
 
-def _he(weight: Tensor) -> object:
-    return nn.init.kaiming_normal_(weight, nonlinearity="relu")
-
-
-def initialize(module: nn.Module, fill: Callable[[Tensor], object] = _he) -> None:
-    """Fill the weights of all convolutions and deconvolutions of a module; zero the biases.
-
-    Args:
-        module: changed in place.
-        fill: sets one weight in place; by default as He et al. 2015.
-    """
+def initialize(
+    module: nn.Module, fill: Callable[[Tensor], object] = nn.init.kaiming_normal_
+) -> None:
+    """Fill the weights of convolutions and deconvolutions in place, by default as He et al. 2015;
+    zero the biases."""
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            if layer.weight.is_meta:  # nothing to fill, but PyTorch takes seconds
-                continue
+        # on the meta device there is nothing to fill, but PyTorch takes seconds
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and not layer.weight.is_meta:
             fill(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

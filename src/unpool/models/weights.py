@@ -41,7 +41,6 @@ MODELS: dict[str, type[_Saved]] = {
 
 _TENSORS = "model.safetensors"
 _SCALE = "::scale"  #: suffix of the per-channel scales of an int8 tensor
-_TORCHVISION_MEAN, _TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def save_pretrained(
@@ -52,16 +51,13 @@ def save_pretrained(
     Args:
         model: one of `MODELS`.
         folder: made if it is missing; both files are replaced, or neither.
-        card: a card or its entries, plain values as in JSON. `format`, `architecture`,
-            `arguments` and `sha256` are filled in.
+        card: a card or its entries, plain values as in JSON; `architecture`, `arguments` and
+            `sha256` are filled in. A `WeightsError` for entries that cannot be used.
         int8: store every filter but those of interpolation as int8 with a scale for each output
             channel, a quarter of the size; the loaded weights are the rounded ones.
 
     Returns:
         The folder.
-
-    Raises:
-        WeightsError: a class that is not in `MODELS`, or an entry that cannot be used.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -85,18 +81,14 @@ def save_pretrained(
 
 
 def from_pretrained(source: str | Path) -> tuple[Any, Card]:
-    """Rebuild a saved model.
+    """Rebuild a saved model, one of `MODELS`, in evaluation mode, fp32; with its card.
 
     Args:
         source: the name of weights that ship with the package (`list_pretrained`), or a folder
             written by `save_pretrained`.
 
-    Returns:
-        The model, one of `MODELS`, in evaluation mode, fp32, and its card.
-
     Raises:
-        WeightsError: no such weights, a damaged or altered file, or tensors that do not fit the
-            architecture exactly.
+        WeightsError: no such weights, a damaged file, or tensors that do not fit exactly.
     """
     folder, card = find_weights(source), read_card(source)
     path = folder / _TENSORS
@@ -118,14 +110,10 @@ def from_pretrained(source: str | Path) -> tuple[Any, Card]:
 
 
 def load_tensors(model: nn.Module, path: str | Path) -> None:
-    """Give a model all the tensors of a file, by their names.
+    """Load a state dict, from safetensors or a `torch.save` file of plain tensors.
 
-    Args:
-        model: changed wholly or, after an error, not at all; it stays on its device.
-        path: a state dict of that model, as safetensors or as a `torch.save` file of plain tensors.
-
-    Raises:
-        WeightsError: the file is unreadable, or names or shapes are not those of the model.
+    The model is changed wholly or, after a `WeightsError` (the file is unreadable, names or shapes
+    are not those of the model), not at all.
     """
     tensors = _read_tensors(Path(path))
     _require_fit(model, tensors, path)
@@ -142,8 +130,8 @@ def load_vgg(model: Network | VGG, path: str | Path, inputs: str = "caffe") -> l
         model: its trunk must have as many convolutions of the same sizes. It is changed wholly or,
             after an error, not at all. fc6 and fc7 are set both or neither; fc8, which a `VGG` has,
             where there are as many classes.
-        path: a state dict with torchvision's names (`features.0.weight` ...), as safetensors or
-            as a `torch.save` file of plain tensors; with batch norm or without.
+        path: a state dict with torchvision's names (`features.0.weight` ...), as of `load_tensors`;
+            with batch norm or without.
         inputs: what the weights were trained on: "caffe" (BGR 0..255 minus the mean, as here) or
             "torchvision" (RGB 0..1, normalized); the first filters are converted.
 
@@ -152,17 +140,19 @@ def load_vgg(model: Network | VGG, path: str | Path, inputs: str = "caffe") -> l
 
     Raises:
         WeightsError: the file is unreadable, or its convolutions do not fit the trunk.
-        OptionError: unknown inputs.
     """
     if inputs not in ("caffe", "torchvision"):
         raise OptionError(f"got inputs={inputs!r}; it is 'caffe' or 'torchvision'")
     state = _read_tensors(Path(path))
     sources = _numbered(state)
     trunk = model.features if isinstance(model, VGG) else model.trunk
-    layers = _parametric(trunk)
     normalized = any("running_mean" in source for source in sources)
-    if not normalized:
-        layers = {k: v for k, v in layers.items() if not isinstance(v, nn.BatchNorm2d)}
+    kinds = nn.Conv2d | nn.BatchNorm2d if normalized else nn.Conv2d
+    layers = {  # by the papers' names, in order
+        name.rpartition(".")[2]: layer
+        for name, layer in trunk.named_modules()
+        if isinstance(layer, kinds)
+    }
     if len(sources) != len(layers):
         raise WeightsError(
             f"got {len(sources)} VGG layers in {path}; this trunk has {len(layers)}: "
@@ -210,18 +200,9 @@ def _find_code(
     return found if len(found) > 1 else []
 
 
-def _parametric(module: nn.Module) -> dict[str, nn.Module]:
-    """Convolutions and batch norms by their papers' names, in order."""
-    return {
-        name.rpartition(".")[2]: layer
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)
-    }
-
-
 def _to_bgr(first: dict[str, Tensor]) -> None:
     """Rewrite filters for RGB (x / 255 - mean) / std as filters for BGR x - MEAN_BGR."""
-    mean, std = (torch.tensor(v) for v in (_TORCHVISION_MEAN, _TORCHVISION_STD))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     weight = first["weight"] / (255 * std).view(1, 3, 1, 1)
     shift = torch.tensor(MEAN_BGR).flip(0) - 255 * mean
     first["bias"] = first["bias"] + (weight * shift.view(1, 3, 1, 1)).sum((1, 2, 3))
@@ -231,8 +212,7 @@ def _to_bgr(first: dict[str, Tensor]) -> None:
 def build_empty(card: Card) -> Any:
     """The network that a card describes, on the meta device: without memory for its weights.
 
-    Raises:
-        WeightsError: the architecture is unknown, or its arguments do not fit.
+    Raises a `WeightsError` if the architecture is unknown, or its arguments do not fit.
     """
     kind = MODELS.get(card.architecture)
     if kind is None:
@@ -311,9 +291,8 @@ def _quantize(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]
     """Filters as int8 with one fp32 scale for each output channel; the rest as it is."""
     stored = dict(tensors)
     for name, layer in model.named_modules():
-        if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            continue
-        if isinstance(layer, Interpolation):  # small, and exact where it is bilinear
+        filters = isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+        if not filters or isinstance(layer, Interpolation):  # small, and exact where bilinear
             continue
         weight = tensors[f"{name}.weight"]
         axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0

@@ -30,16 +30,11 @@ def crf_filter(
     Returns:
         A filter of values (N, C), with pixels in row-major order.
 
-    Raises:
-        ShapeError: an image that is not (H, W, 3) uint8.
-        OptionError: the preset is unknown, or a value is out of range.
-
     >>> filters = crf_filter("deeplab", (4, 6), torch.zeros(4, 6, 3, dtype=torch.uint8))
     >>> filters(torch.full((24, 2), 0.5)).shape
     torch.Size([24, 2])
     """
-    crf = find_crf(crf)
-    like = torch.empty(0) if like is None else like
+    crf, like = find_crf(crf), torch.empty(0) if like is None else like
     lattices, before, after = [], [], []
     for kernel in crf.kernels:
         lattice, first, last = _normalized(kernel, size, image, crf.normalization, like)
@@ -59,19 +54,7 @@ def kernel_filter(
 ) -> Filters:
     """The filter of one kernel on the pixels of an image, normalized, without its weight.
 
-    Args:
-        kernel: its deviations of position and color.
-        size: (H, W).
-        image: (H, W, 3) uint8, RGB; may be None if the kernel uses no colors.
-        normalization: see `DenseCRF`.
-        like: a tensor with the dtype and device to use; by default float32 on the CPU.
-
-    Returns:
-        A filter of values (N, C), with pixels in row-major order.
-
-    Raises:
-        ShapeError: an image that is not (H, W, 3) uint8.
-        OptionError: the normalization is unknown.
+    The arguments, and the filter returned, are as of `crf_filter`.
 
     >>> smooth = kernel_filter(Kernel(xy=3, weight=1), (4, 6), None)
     >>> torch.allclose(smooth(torch.ones(24, 1)), torch.ones(24, 1))  # a weighted mean
@@ -84,35 +67,27 @@ def kernel_filter(
 
 
 def features(kernel: Kernel, size: tuple[int, int], image: Tensor | None, like: Tensor) -> Tensor:
-    """Position and color of each pixel, divided by the deviations: (N, 2) or (N, 5).
+    """Position (x, y) and color of each pixel, divided by the deviations: (N, 2) or (N, 5).
 
-    Args:
-        kernel: its deviations of position and color.
-        size: (H, W).
-        image: (H, W, 3) uint8, RGB; unused if the kernel uses no colors.
-        like: a tensor with the dtype and device to use.
-
-    Raises:
-        ShapeError: an image that is not (H, W, 3) uint8.
+    Raises a `ShapeError` if colors are used and the image is not (H, W, 3) uint8.
     """
-    height, width = size
-    x = torch.arange(width, dtype=like.dtype, device=like.device) / kernel.xy
-    y = torch.arange(height, dtype=like.dtype, device=like.device) / kernel.xy
-    position = [x.expand(height, width), y[:, None].expand(height, width)]
+    y, x = (torch.arange(n, dtype=like.dtype, device=like.device) / kernel.xy for n in size)
+    position = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # (H, W, 2)
     if kernel.rgb is None:
-        return torch.stack(position, -1).flatten(0, 1)
-    _require_image(image, size)
-    assert image is not None
+        return position.flatten(0, 1)
+    if image is None:
+        raise ShapeError("got no image, but a kernel uses colors; pass (H, W, 3) uint8 RGB")
+    if tuple(image.shape) != (*size, 3) or image.dtype != torch.uint8:
+        raise ShapeError(
+            f"got an image of {tuple(image.shape)} {image.dtype}; wanted {(*size, 3)} uint8 RGB, "
+            "as large as the unary: resize one to the other"
+        )
     color = image.to(like.device, like.dtype) / kernel.rgb
-    return torch.cat([torch.stack(position, -1), color], -1).flatten(0, 1)
+    return torch.cat([position, color], -1).flatten(0, 1)
 
 
 def find_crf(crf: DenseCRF | str) -> DenseCRF:
-    """Look up a CRF by its name in `CRF_PRESETS`, or check one that is given.
-
-    Raises:
-        OptionError: the preset is unknown, or a value is out of range.
-    """
+    """Look up a CRF by its name in `CRF_PRESETS`, or check one; raises an `OptionError`."""
     if isinstance(crf, str):
         require_choice("CRF preset", crf, CRF_PRESETS)
         return CRF_PRESETS[crf]
@@ -160,7 +135,6 @@ def _of_positions(
 
 
 def _scales(lattice: Lattice, normalization: str) -> tuple[Tensor | None, Tensor | None]:
-    """The factors before and after the filter."""
     if normalization == "none":
         return None, None
     ones = torch.ones_like(lattice.slice.weight[: lattice.points, None])
@@ -168,13 +142,3 @@ def _scales(lattice: Lattice, normalization: str) -> tuple[Tensor | None, Tensor
     if normalization == "symmetric":
         return total.rsqrt(), total.rsqrt()
     return (1 / total, None) if normalization == "before" else (None, 1 / total)
-
-
-def _require_image(image: Tensor | None, size: tuple[int, int]) -> None:
-    if image is None:
-        raise ShapeError("got no image, but a kernel uses colors; pass (H, W, 3) uint8 RGB")
-    if tuple(image.shape) != (*size, 3) or image.dtype != torch.uint8:
-        raise ShapeError(
-            f"got an image of {tuple(image.shape)} {image.dtype}; wanted {(*size, 3)} uint8 RGB, "
-            "as large as the unary: resize one to the other"
-        )

@@ -43,8 +43,7 @@ def deconv(
         Maps of (N, O, *size).
 
     Raises:
-        ShapeError: maps and filters do not fit, or no convolution with this stride leads from
-            `size` to the size of x.
+        ShapeError: maps and filters do not fit, or no such convolution leads from `size` to x.
 
     Noh, Hong, Han 2015, section 3.2.2; Zeiler, Fergus 2014, section 2.1.
 
@@ -59,17 +58,14 @@ def deconv(
         )
     extra = (0, 0)
     if size is not None:
-        kernel = weight.shape[-2:]
-        least = [
-            (n - 1) * stride + k - 2 * padding for n, k in zip(x.shape[-2:], kernel, strict=True)
-        ]
+        kernel = tuple(weight.shape[-2:])
+        least = tuple((x.shape[i] - 1) * stride + kernel[i] - 2 * padding for i in (-2, -1))
         extra = (size[0] - least[0], size[1] - least[1])
         if not all(0 <= e < stride for e in extra):
-            most = [n + stride - 1 for n in least]
             raise ShapeError(
                 f"got size {tuple(size)} for maps of {tuple(x.shape[-2:])}; a deconvolution with "
-                f"kernel {tuple(kernel)}, stride {stride}, padding {padding} gives {tuple(least)} "
-                f"to {tuple(most)}: pass the size of the convolution's input"
+                f"kernel {kernel}, stride {stride}, padding {padding} gives {least} to "
+                f"{tuple(n + stride - 1 for n in least)}: pass the size of the convolution's input"
             )
     return F.conv_transpose2d(x, weight, bias, stride, padding, extra)
 
@@ -77,12 +73,8 @@ def deconv(
 def as_convolution(weight: Tensor) -> Tensor:
     """The filters of the plain convolution that equals a deconvolution of stride 1.
 
-    Args:
-        weight: deconvolution filters, (I, O, k, k).
-
-    Returns:
-        Convolution filters, (O, I, k, k): channels exchanged and each filter rotated by
-        180 degrees; use them with padding k - 1 - padding.
+    Deconvolution filters (I, O, k, k) become (O, I, k, k): channels exchanged and each filter
+    rotated by 180 degrees; use them with padding k - 1 - padding.
 
     >>> x, w = torch.randn(1, 2, 5, 5), torch.randn(2, 3, 3, 3)
     >>> y = F.conv2d(x, as_convolution(w), padding=1)
@@ -107,9 +99,6 @@ def uconv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Returns:
         Maps of (N, O, 2 * H, 2 * W).
-
-    Raises:
-        ShapeError: maps and filters do not fit, or the filters are not 5 x 5.
 
     Dosovitskiy, Springenberg, Brox 2015, section 3.2.
 

@@ -52,17 +52,13 @@ class Lattice:
     """The permutohedral lattice of a set of points, built once for any number of filterings.
 
     Args:
-        features: (N, d), float32 or float64, each divided by the deviation of its Gaussian.
+        features: (N, d), float32 or float64, each divided by the deviation of its Gaussian; a
+            `ShapeError` for any that are not finite, or beyond a million.
 
     Attributes:
-        points: N, the number of points.
-        cells: M, the number of vertices in use; at most N * (d + 1).
-        splat: the matrix from points to cells.
+        points, cells: N, and M, the number of vertices in use; at most N * (d + 1).
+        splat, slice: the matrices from points to cells and back.
         blurs: the d + 1 matrices from cells to cells, one for each direction.
-        slice: the matrix from cells to points.
-
-    Raises:
-        ShapeError: features are not (N, d), not float, not finite, or too large to distinguish.
 
     Adams, Baek, Davis 2010, sections 3 and 4; Krähenbühl, Koltun 2011, section 4.
 
@@ -93,9 +89,6 @@ class Lattice:
         Returns:
             (N, C): for each point the sum of all values, weighted by about exp(-distance² / 2).
 
-        Raises:
-            ShapeError: values have another length, dtype or device.
-
         >>> lattice = Lattice(torch.zeros(4, 2))
         >>> lattice.filter(torch.ones(4, 1)).flatten()
         tensor([3.6000, 3.6000, 3.6000, 3.6000])
@@ -114,10 +107,6 @@ class Filters:
         lattices: one or more lattices of the same points.
         before: for each lattice, factors (N,) on the values, or None.
         after: for each lattice, factors (N,) on its result, or None.
-
-    Raises:
-        OptionError: there is no lattice, or not one scale each.
-        ShapeError: the lattices have different numbers of points.
 
     >>> near, far = Lattice(torch.rand(5, 2)), Lattice(torch.rand(5, 3) / 9)
     >>> values = torch.rand(5, 4)
@@ -141,10 +130,8 @@ class Filters:
                 f"{len(self._after)} after them; wanted one of each for a lattice"
             )
         if len({lattice.points for lattice in lattices}) > 1:
-            raise ShapeError(
-                f"got lattices of {[lattice.points for lattice in lattices]} points; "
-                "wanted all of the same points"
-            )
+            points = [lattice.points for lattice in lattices]
+            raise ShapeError(f"got lattices of {points} points; wanted all of the same points")
         self.points = lattices[0].points
         self.steps = self._chain(self._before, self._after, reverse=False)
         self._transposed: list[Bags] | None = None
@@ -157,7 +144,7 @@ class Filters:
         return self._transposed
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Filter values (N, C); differentiable. Raises as `Lattice.filter`."""
+        """Filter values (N, C), of the dtype and on the device of the features; differentiable."""
         self._require(values)
         if not values.numel():
             return values.clone()
@@ -194,8 +181,7 @@ class Filters:
         blurs: list[list[Bags]] = [[] for _ in range(max(len(x.blurs) for x in self._lattices))]
         for lattice, scale, last in zip(self._lattices, before, after, strict=True):
             splats.append(lattice.splat.scaled(scale))
-            width = len(lattice.blurs)
-            weight = lattice.slice.weight
+            width, weight = len(lattice.blurs), lattice.slice.weight
             if last is not None:
                 weight = (weight.view(-1, width) * last[:, None]).flatten()
             slices.append(lattice.slice._replace(index=lattice.slice.index + first, weight=weight))
@@ -204,11 +190,8 @@ class Filters:
                 stage.append(order[i] if i < width else _identity(lattice))
             first += lattice.cells
         sizes = [lattice.cells for lattice in self._lattices]
-        return [
-            _stack(splats, [0] * len(sizes)),
-            *(_stack(stage, sizes) for stage in blurs),
-            _beside(slices, self.points),
-        ]
+        blurred = [_stack(stage, sizes) for stage in blurs]
+        return [_stack(splats, [0] * len(sizes)), *blurred, _beside(slices, self.points)]
 
 
 class _Product(torch.autograd.Function):
@@ -234,13 +217,9 @@ def _apply(steps: list[Bags], values: Tensor) -> Tensor:
 
 
 def _simplices(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The simplex around each point.
-
-    Returns:
-        The coordinates of its first vertex in units of d + 1, (d + 1, N), integers as floats;
-        the ranks of the point's coordinates within it, (d + 1, N) int64;
-        and the barycentric weights of its vertices, (N * (d + 1),), point by point.
-    """
+    """The simplex around each point: the coordinates of its first vertex in units of d + 1,
+    (d + 1, N), integers as floats; the ranks of the point's coordinates within it, (d + 1, N)
+    int64; and the barycentric weights of its vertices, (N * (d + 1),), point by point."""
     n, d = features.shape
     x = _elevate(features)
     level = (x * (1 / (d + 1))).round_()  # halves to even, as in the authors' code
@@ -335,9 +314,8 @@ def _number(key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _neighbors(unique: Tensor, step: int, dtype: torch.dtype) -> Bags:
     """The blur along one direction: each cell plus half of its two neighbors, if they exist."""
-    cells = len(unique)
+    cells, wanted = len(unique), unique + step
     here = torch.arange(cells, device=unique.device)
-    wanted = unique + step
     position = torch.searchsorted(unique, wanted).clamp_(max=max(cells - 1, 0))
     has_above = unique.index_select(0, position) == wanted
     below = has_above.nonzero().flatten()  # cells that have a neighbor above
@@ -381,11 +359,8 @@ def _beside(parts: list[Bags], rows: int) -> Bags:
 
 
 def _require_features(features: Tensor) -> None:
-    if (
-        features.dim() != 2
-        or not features.shape[1]
-        or features.dtype not in (torch.float32, torch.float64)
-    ):
+    known = features.dtype in (torch.float32, torch.float64)
+    if features.dim() != 2 or not features.shape[1] or not known:
         raise ShapeError(
             f"got features of {tuple(features.shape)} {features.dtype}; wanted (N, d), float32 or "
             "float64, d from 1 up: one row for each point"

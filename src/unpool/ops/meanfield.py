@@ -56,8 +56,7 @@ def mean_field(
         Probabilities, (L, H, W), on the device of the unary.
 
     Raises:
-        ShapeError: the unary or image has the wrong shape or type, or a pixel has no finite
-            energy.
+        ShapeError: wrong shapes or types, or a pixel without finite energy.
         OptionError: the preset is unknown, a value is out of range, or `compiled` is not possible.
 
     Krähenbühl, Koltun 2011, algorithm 1; normalization: Krähenbühl, Koltun 2013, section 4.
@@ -68,7 +67,11 @@ def mean_field(
     tensor([0.5000, 0.5000])
     """
     crf = find_crf(crf)
-    _require_unary(unary)
+    if unary.dim() != 3 or not unary.is_floating_point() or not len(unary):
+        raise ShapeError(
+            f"got a unary of {tuple(unary.shape)} {unary.dtype}; wanted energies (L, H, W), float, "
+            "with one label or more: pass one image at a time"
+        )
     labels, height, width = unary.shape
     double = unary.dtype == torch.float64
     energy = unary.to(torch.float64 if double else torch.float32).reshape(labels, -1)
@@ -105,10 +108,8 @@ def messages(
         compatibility: (L, L), how much each label (row) favors each other (column) nearby; by
             default the identity, the Potts model.
 
-    Returns:
-        (N, L); the next marginals are softmax(score + messages).
-
-    Zheng et al. 2015, section 4.
+    The result is (N, L); the next marginals are softmax(score + messages): Zheng et al. 2015,
+    section 4.
 
     >>> from unpool.ops import Kernel, kernel_filter
     >>> near = kernel_filter(Kernel(3, 1), (2, 2), None, "after")
@@ -122,14 +123,9 @@ def messages(
 
 
 def unary_from_probabilities(probabilities: Tensor, clip: float | None = 1e-5) -> Tensor:
-    """Energies: minus the log of probabilities.
+    """Energies: minus the log of probabilities, of any shape.
 
-    Args:
-        probabilities: of any shape, float.
-        clip: the smallest probability, which keeps energies finite; None for no limit.
-
-    Raises:
-        OptionError: clip is not between 0 and 1.
+    `clip` is the smallest probability, which keeps energies finite; None for no limit.
 
     >>> unary_from_probabilities(torch.tensor([1.0, 0.0]))
     tensor([-0.0000, 11.5129])
@@ -254,11 +250,3 @@ def _likely(score: Tensor, prune: float) -> Tensor:
             break
         dropped += 1
     return order[dropped:].sort().values
-
-
-def _require_unary(unary: Tensor) -> None:
-    if unary.dim() != 3 or not unary.is_floating_point() or not len(unary):
-        raise ShapeError(
-            f"got a unary of {tuple(unary.shape)} {unary.dtype}; wanted energies (L, H, W), float, "
-            "with one label or more: pass one image at a time"
-        )

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unpool.errors import OptionError, ShapeError
+from unpool.errors import OptionError, ShapeError, require_choice
 
 
 class Switches(NamedTuple):
@@ -98,7 +98,7 @@ def pool(
 
     Raises:
         ShapeError: x does not have four dimensions, or is smaller than the window.
-        OptionError: an impossible window, an unknown form, or "phase" with another window.
+        OptionError: an impossible window, or "phase" with another window.
 
     Zeiler, Fergus 2014, section 2.1; Noh, Hong, Han 2015, section 3.2.1.
 
@@ -123,17 +123,16 @@ def pool(
             "pass larger maps, more padding, or ceil=True"
         )
     size = (x.shape[-2], x.shape[-1])
-    if form == "phase":
-        if (kernel, stride, padding) != (2, 2, 0):
-            raise OptionError(
-                f"got form='phase' with kernel {kernel}, stride {stride}, padding {padding}; "
-                "it is for kernel 2, stride 2, padding 0: use form='flat'"
-            )
-        y, index = _pool_phase(x, ceil)
-    elif form == "flat":
+    require_choice("form", form, ("flat", "phase"))
+    if form == "flat":
         y, index = F.max_pool2d(x, kernel, stride, padding, 1, ceil, return_indices=True)
+    elif (kernel, stride, padding) == (2, 2, 0):
+        y, index = _pool_phase(x, ceil)
     else:
-        raise OptionError(f"got form={form!r}; the forms are 'flat' and 'phase'")
+        raise OptionError(
+            f"got form='phase' with kernel {kernel}, stride {stride}, padding {padding}; "
+            "it is for kernel 2, stride 2, padding 0: use form='flat'"
+        )
     return y, Switches(index, size, disjoint=stride >= kernel)
 
 
@@ -155,7 +154,6 @@ def unpool(
 
     Raises:
         ShapeError: y does not have the shape of the switches.
-        OptionError: an unknown overlap.
 
     Noh, Hong, Han 2015, section 3.2.1; Zeiler, Fergus 2014, section 2.1.
 
@@ -164,8 +162,7 @@ def unpool(
     tensor([ 0., 13.,  0., 15.])
     """
     _require_maps(y)
-    if overlap not in ("overwrite", "sum"):
-        raise OptionError(f"got overlap={overlap!r}; it is 'overwrite' or 'sum'")
+    require_choice("overlap", overlap, ("overwrite", "sum"))
     if y.shape != switches.index.shape:
         raise ShapeError(
             f"got maps of {tuple(y.shape)} but switches recorded at {tuple(switches.index.shape)}; "
@@ -186,10 +183,6 @@ def fixed_unpool(y: Tensor, factor: int = 2) -> Tensor:
     Returns:
         Maps of (N, C, factor * h, factor * w), in the memory format of y.
 
-    Raises:
-        ShapeError: y does not have four dimensions.
-        OptionError: a factor below 1.
-
     Dosovitskiy, Springenberg, Brox 2015, section 3.2.
 
     >>> fixed_unpool(torch.tensor([[[[1.0, 2.0]]]]))
@@ -204,9 +197,8 @@ def fixed_unpool(y: Tensor, factor: int = 2) -> Tensor:
 
 
 def _pool_phase(x: Tensor, ceil: bool) -> tuple[Tensor, Tensor]:
-    height, width = x.shape[-2:]
-    more = 1 if ceil else 0
-    x = _fit(x, (height + more) // 2 * 2, (width + more) // 2 * 2, -torch.inf)
+    height, width = (side + int(ceil) for side in x.shape[-2:])
+    x = _fit(x, height // 2 * 2, width // 2 * 2, -torch.inf)
     y = x[..., 0::2, 0::2]
     phase = torch.zeros_like(y, dtype=torch.uint8)
     for position, (i, j) in enumerate([(0, 1), (1, 0), (1, 1)], start=1):
@@ -225,7 +217,7 @@ def _unpool_flat(y: Tensor, switches: Switches, overlap: str) -> Tensor:
     native = not (torch.are_deterministic_algorithms_enabled() or torch.compiler.is_compiling())
     if switches.disjoint and native:
         return torch.ops.aten.max_unpool2d(y, index, [height, width])
-    if _layout(y) == torch.channels_last:  # scatter along dimension 1, so that nothing is copied
+    if _channels_last(y):  # scatter along dimension 1, so that nothing is copied
         y, index = (t.permute(0, 2, 3, 1).reshape(n, h * w, c) for t in (y, index))
         out = _scatter(y, index, 1, height * width, switches.disjoint, overlap)
         return out.view(n, height, width, c).permute(0, 3, 1, 2)
@@ -255,9 +247,7 @@ def _scatter(
 def _unpool_phase(y: Tensor, switches: Switches) -> Tensor:
     height, width = switches.size
     zero = torch.zeros((), dtype=y.dtype, device=y.device)
-    out = _interleave(
-        [torch.where(switches.index == position, y, zero) for position in range(4)], 2
-    )
+    out = _interleave([torch.where(switches.index == cell, y, zero) for cell in range(4)], 2)
     return _fit(out, height, width)  # odd sizes: crop what `ceil` added, zero what floor left out
 
 
@@ -272,7 +262,7 @@ def _fit(x: Tensor, height: int, width: int, value: float = 0.0) -> Tensor:
 def _interleave(parts: list[Tensor], factor: int) -> Tensor:
     """Interleave factor * factor maps (N, C, h, w); part i is cell i of each block, row-major."""
     n, c, h, w = parts[0].shape
-    if _layout(parts[0]) == torch.channels_last:
+    if _channels_last(parts[0]):
         blocks = torch.stack([part.permute(0, 2, 3, 1) for part in parts], dim=3)
         blocks = blocks.view(n, h, w, factor, factor, c).permute(0, 1, 3, 2, 4, 5)
         return blocks.reshape(n, h * factor, w * factor, c).permute(0, 3, 1, 2)
@@ -280,10 +270,9 @@ def _interleave(parts: list[Tensor], factor: int) -> Tensor:
     return blocks.permute(0, 1, 2, 4, 3, 5).reshape(n, c, h * factor, w * factor)
 
 
-def _layout(x: Tensor) -> torch.memory_format:
-    """Channels-last if x has that memory format and is not contiguous as well."""
-    only = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if only else torch.contiguous_format
+def _channels_last(x: Tensor) -> bool:
+    """Whether x has that memory format and is not contiguous as well."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _require_maps(x: Tensor) -> None:

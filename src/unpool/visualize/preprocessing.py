@@ -16,10 +16,7 @@ from torch import Tensor, nn
 from unpool import Progress
 from unpool.devices import find_device
 from unpool.errors import ImageError, OptionError, WeightsError, suggest
-from unpool.models.classifiers import Classifier
-from unpool.models.generator import GenerativeNet
-from unpool.models.vgg import MEAN_BGR
-from unpool.models.weights import from_pretrained
+from unpool.models import MEAN_BGR, Classifier, GenerativeNet, from_pretrained
 from unpool.vision.boxes import Crops
 from unpool.vision.images import Pixels, read_image
 

@@ -7,7 +7,8 @@ a type, `Row`, with operations written in LLVM IR.
 A table of M rows is an array (W, M). In memory it is a sequence of planes of 16 lanes, the last
 one possibly narrower; within a plane, (M, 16), the lanes of a row are contiguous.
 
-The number of lanes must be a compile-time constant, so `lanes` is passed as a tuple of W zeros.
+The numbers of lanes and of corners (the vertices around a point) must be compile-time constants, so
+they are passed as the lengths of tuples of zeros.
 """
 
 from collections.abc import Callable, Iterable
@@ -31,7 +32,7 @@ Work = TypeVar("Work", bound=Callable[..., Any])
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 Positions = NDArray[np.uint32]
-Lanes = tuple[int, ...]
+Zeros = tuple[int, ...]
 
 
 def planes(lanes: int) -> list[slice]:
@@ -141,8 +142,6 @@ def _store(typing: Any, table: Any, row: Any, value: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _prefetch(typing: Any, table: Any, row: Any, lanes: Any) -> Any:
-    """Prefetch a row into the cache."""
-
     def build(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         byte = ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [byte, INT, INT, INT])
@@ -260,7 +259,7 @@ def _fused(b: Any, x: Any, y: Any, z: Any) -> Any:
 
 
 @jit
-def softmax(score: Floats, q: Floats, start: int, end: int, lanes: Lanes) -> None:
+def softmax(score: Floats, q: Floats, start: int, end: int, lanes: Zeros) -> None:
     """Marginals of the points from `start` to `end` from their scores."""
     for p in range(start, end):
         _store(q, p, _marginals(_load(score, p, lanes)))
@@ -286,38 +285,18 @@ def receive(
     last: bool,
     start: int,
     end: int,
-    lanes: Lanes,
+    corners: Zeros,
+    lanes: Zeros,
 ) -> None:
     """Slice: add the messages of cells to the scores of the points from `start` to `end`. q becomes
     the sum, or after the last table the marginals."""
-    if index.shape[1] == 6:
-        _receive(score, q, index, weight, after, table, last, start, end, 6, lanes)
-    else:
-        _receive(score, q, index, weight, after, table, last, start, end, 3, lanes)
-
-
-@jit
-def _receive(
-    score: Floats,
-    q: Floats,
-    index: Ints,
-    weight: Floats,
-    after: Floats,
-    table: Floats,
-    last: bool,
-    start: int,
-    end: int,
-    corners: int,
-    lanes: Lanes,
-) -> None:
-    """`receive` with a constant number of corners, so that the loop over them is unrolled."""
     large = table.size > LARGE
     for p in range(start, end):
         if large:
-            for k in range(corners):
+            for k in range(len(corners)):
                 _prefetch(table, index[min(p + AHEAD, end - 1), k], lanes)
         message = _zeros(lanes)
-        for k in range(corners):
+        for k in range(len(corners)):
             message = _add(message, _load(table, index[p, k], lanes), weight[p, k])
         row = _add(_load(score, p, lanes), message, after[p])
         if last:
@@ -327,38 +306,28 @@ def _receive(
 
 @jit
 def splat(
-    q: Floats, index: Ints, weight: Floats, before: Floats, table: Floats, lanes: Lanes
-) -> None:
-    """Add the marginals of all points to the cells of their simplices."""
-    if index.shape[1] == 6:
-        _splat(q, index, weight, before, table, 6, lanes)
-    else:
-        _splat(q, index, weight, before, table, 3, lanes)
-
-
-@jit
-def _splat(
     q: Floats,
     index: Ints,
     weight: Floats,
     before: Floats,
     table: Floats,
-    corners: int,
-    lanes: Lanes,
+    corners: Zeros,
+    lanes: Zeros,
 ) -> None:
+    """Add the marginals of all points to the cells of their simplices."""
     large = table.size > LARGE
     for p in range(len(index)):
         if large:
-            for k in range(corners):
+            for k in range(len(corners)):
                 _prefetch(table, index[min(p + AHEAD, len(index) - 1), k], lanes)
         value = _add(_zeros(lanes), _load(q, p, lanes), before[p])
-        for k in range(corners):
+        for k in range(len(corners)):
             cell = index[p, k]
             _store(table, cell, _add(_load(table, cell, lanes), value, weight[p, k]))
 
 
 @jit
-def blur(table: Floats, chain: Ints, bounds: NDArray[np.int64], lanes: Lanes) -> None:
+def blur(table: Floats, chain: Ints, bounds: NDArray[np.int64], lanes: Zeros) -> None:
     """Add to each cell half of its neighbors in its chain, in place.
 
     Args:

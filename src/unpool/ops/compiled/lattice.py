@@ -30,7 +30,7 @@ GOLDEN = np.int64(-0x61C8864680B583EB)
 def number(
     features: Floats, scales: Floats, order: Positions, steps: Longs, index: Ints, weight: Floats
 ) -> Longs:
-    """Find the cells around each point and number them in order of first use.
+    """Find the cells around each point and number them in order of first use; returns their keys.
 
     Args:
         features: (N, d).
@@ -39,9 +39,6 @@ def number(
         steps: (d + 2,): the key increment of each direction, and the key of the origin.
         index: (N, d + 1), filled with cells.
         weight: (N, d + 1), filled with their barycentric weights.
-
-    Returns:
-        The keys of all cells, (M,).
     """
     d = features.shape[1]
     key, moves = np.empty(BLOCK, np.int64), np.empty((BLOCK, d + 1), np.int64)
@@ -173,7 +170,7 @@ def _sorted(keys: Longs, order: Ints, shift: int, bits: int) -> Ints:
 
 @jit
 def renumber(keys: Longs, inner: Ints, order: Ints, index: Ints) -> tuple[Longs, Ints]:
-    """Renumber the cells in the given order, in `index` and `inner` too; returns keys and inner."""
+    """Renumber the cells in the given order, also in `index`; returns the new keys and `inner`."""
     new, found = np.empty_like(order), np.empty_like(keys)
     for i in range(len(order)):
         new[order[i]] = i
@@ -181,9 +178,7 @@ def renumber(keys: Longs, inner: Ints, order: Ints, index: Ints) -> tuple[Longs,
     cells = index.ravel()
     for i in range(len(cells)):
         cells[i] = new[cells[i]]
-    for i in range(len(inner)):
-        inner[i] = new[inner[i]]
-    return found, inner
+    return found, new[inner]
 
 
 @jit

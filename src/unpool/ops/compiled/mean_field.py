@@ -12,22 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from unpool.ops.compiled.kernels import (
-    Floats,
-    Ints,
-    Positions,
-    blur,
-    by_rows,
-    gather,
-    planes,
-    receive,
-    scatter,
-    softmax,
-    splat,
-)
-from unpool.ops.compiled.lattice import Longs, chains, number, renumber, sort
+from unpool.ops.compiled import kernels, lattice
+from unpool.ops.compiled.kernels import Floats, Ints, Positions, by_rows, planes
 from unpool.ops.crf import features
 from unpool.recipes.presets import DenseCRF, Kernel
 
@@ -40,7 +29,6 @@ MOST_LABELS = 256
 LEAST = 2**18
 """The smallest number of values for which another thread pays off."""
 
-
 _Each = Callable[[Callable[[Any], None], Iterable[Any]], list[None]]
 
 
@@ -50,8 +38,8 @@ class Field(NamedTuple):
     cells: int  #: M, their number
     index: Ints  # type: ignore[assignment]  #: (N, d + 1), the cells around each point
     weight: Floats  #: (N, d + 1)
-    chain: Ints  #: see `blur`
-    bounds: Longs  #: see `blur`
+    chain: Ints  #: see `kernels.blur`
+    bounds: NDArray[np.int64]  #: see `blur`
     before: Floats  #: (N,), factors of values
     after: Floats  #: (N,), factors of messages
 
@@ -65,16 +53,7 @@ def fits(crf: DenseCRF, size: tuple[int, int]) -> bool:
 
 
 def fields(crf: DenseCRF, size: tuple[int, int], image: Tensor | None) -> list[Field]:
-    """The lattices of all kernels of a CRF, normalized and weighted.
-
-    Args:
-        crf: kernels that `fits` accepts.
-        size: (H, W).
-        image: (H, W, 3) uint8, RGB; may be None if no kernel uses colors.
-
-    Raises:
-        ShapeError: the image is not (H, W, 3) uint8.
-    """
+    """The lattices of all kernels of a CRF, normalized and weighted; as of `mean_field`."""
     found = []
     for kernel in crf.kernels:
         if kernel.rgb is None:
@@ -94,9 +73,6 @@ def mean_field(score: Tensor, size: tuple[int, int], image: Tensor | None, crf: 
         size: (H, W).
         image: (H, W, 3) uint8, RGB; may be None if no kernel uses colors.
         crf: kernels that `fits` accepts.
-
-    Raises:
-        ShapeError: the image is not (H, W, 3) uint8.
     """
     labels, n = score.shape
     lanes = next(w for w in (4, 8, 16, 24, 32, -(-labels // 16) * 16) if w >= labels)
@@ -104,11 +80,11 @@ def mean_field(score: Tensor, size: tuple[int, int], image: Tensor | None, crf: 
     sources = fields(crf, size, image)
     rows, q = _table(lanes, n), _table(lanes, n)
     for plane in planes(lanes):
-        gather(score.numpy()[plane], position, by_rows(rows[plane]))
+        kernels.gather(score.numpy()[plane], position, by_rows(rows[plane]))
     _iterate(rows, q, [(field, _table(lanes, field.cells)) for field in sources], crf.iterations)
     found = np.empty((labels, n), np.float32)
     for plane in planes(lanes):
-        scatter(by_rows(q[plane]), position, found[plane])
+        kernels.scatter(by_rows(q[plane]), position, found[plane])
     return torch.from_numpy(found)
 
 
@@ -132,20 +108,22 @@ def _update(
     """The marginals of the points from `start` to `end` from their scores and messages."""
     lanes, score = (0,) * len(q), rows
     if not pairs:
-        softmax(score, q, start, end, lanes)
+        kernels.softmax(score, q, start, end, lanes)
     for i, (f, table) in enumerate(pairs, 1):
-        last = i == len(pairs)
-        receive(score, q, f.index, f.weight, f.after, table, last, start, end, lanes)
+        to_marginals, corners = i == len(pairs), (0,) * f.index.shape[1]
+        kernels.receive(
+            score, q, f.index, f.weight, f.after, table, to_marginals, start, end, corners, lanes
+        )
         score = q
 
 
 def _spread(q: Floats, field: Field, table: Floats, part: slice) -> None:
     """Splat and blur some lanes of the marginals of all points."""
-    q, table = q[part], table[part]
+    q, table, corners = q[part], table[part], (0,) * field.index.shape[1]
     table.fill(0)
-    splat(q, field.index, field.weight, field.before, table, (0,) * len(q))
+    kernels.splat(q, field.index, field.weight, field.before, table, corners, (0,) * len(q))
     for plane in planes(len(q)):
-        blur(table[plane], field.chain, field.bounds, (0,) * len(table[plane]))
+        kernels.blur(table[plane], field.chain, field.bounds, (0,) * len(table[plane]))
 
 
 @contextmanager
@@ -186,10 +164,11 @@ def _normalized(
     field = _lattice(kernel, size, image)
     if normalization == "none":
         return field
-    n = len(field.index)
-    total, table, lanes = np.zeros((4, n), np.float32), _table(4, field.cells), (0,) * 4
+    n, corners = field.index.shape
+    total, table = np.zeros((4, n), np.float32), _table(4, field.cells)
     _spread(total + 1, field, table, slice(4))
-    receive(total, total, field.index, field.weight, field.after, table, False, 0, n, lanes)
+    f, zeros = field, (0,) * corners
+    kernels.receive(total, total, f.index, f.weight, f.after, table, False, 0, n, zeros, (0,) * 4)
     scale = np.reciprocal(by_rows(total)[:, 0] + np.float32(1e-20), dtype=np.float32)
     if normalization == "symmetric":
         scale = np.sqrt(scale, dtype=np.float32)
@@ -209,9 +188,9 @@ def _lattice(kernel: Kernel, size: tuple[int, int], image: Tensor | None) -> Fie
     origin = -sum(low * base for low, base in zip(lows, bases, strict=True))
     index, weight = np.empty((n, d + 1), np.int32), np.empty((n, d + 1), np.float32)
     moves = np.array([*steps, origin], np.int64)
-    keys = number(points, _scales(d), _strips(*size)[0], moves, index, weight)
-    keys, inner = renumber(keys, *sort(keys, shifts[0], sum(bits)), index)
-    chain, bounds = chains(keys, inner, moves, shifts[0], bits[1])
+    keys = lattice.number(points, _scales(d), _strips(*size)[0], moves, index, weight)
+    keys, inner = lattice.renumber(keys, *lattice.sort(keys, shifts[0], sum(bits)), index)
+    chain, bounds = lattice.chains(keys, inner, moves, shifts[0], bits[1])
     ones = np.ones(n, np.float32)
     return Field(len(keys), index, weight, chain, bounds, ones, ones / np.float32(1 + 2.0**-d))
 
