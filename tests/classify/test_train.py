@@ -146,7 +146,7 @@ def test_shapes_are_learned(tmp_path):
 
 
 @pytest.mark.parametrize(("optimizer", "stops"), [("adamw", (1, 6)), ("sgd", (3, 8))])
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(shapes, tmp_path, optimizer, stops, stopped_at):
+def test_a_resumed_run_equals_an_uninterrupted_one(shapes, tmp_path, optimizer, stops, stopped_at):
     recipe = dataclasses.replace(TINY, optimizer=optimizer, accumulate=2)
     train(shapes, tmp_path / "whole", recipe)
     for stop in stops:  # before a checkpoint, on the way; at an epoch's end, at the end

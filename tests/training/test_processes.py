@@ -186,7 +186,7 @@ def test_the_first_process_alone_writes(two):
     assert json.loads((output / "whole/env.json").read_text())["processes"] == 2
 
 
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(two):
+def test_a_resumed_run_equals_an_uninterrupted_one(two):
     output, _ = two
     assert weights(output / "stopped") == weights(output / "whole")
 
