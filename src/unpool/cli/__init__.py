@@ -15,21 +15,8 @@ from collections.abc import Sequence
 import click
 
 import unpool
-from unpool.cli import (
-    bench,
-    check,
-    console,
-    convert,
-    crf,
-    evaluate,
-    export,
-    generate,
-    info,
-    render,
-    segment,
-    train,
-    visualize,
-)
+from unpool.cli import console
+from unpool.cli.lazy import LazyCommands
 from unpool.cli.messages import error_message
 
 __all__ = ["commands", "main"]
@@ -83,15 +70,16 @@ def _called(args: Sequence[str]) -> click.Command:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+NAMES = (
+    *("bench", "check", "convert", "crf", "evaluate", "export", "generate", "info", "render"),
+    *("segment", "train", "visualize"),
+)
+
+
+@click.group(
+    commands=LazyCommands("unpool.cli", {name: name for name in NAMES}),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(unpool.__version__, message="%(prog)s %(version)s")
 def commands() -> None:
     """Deconvolution networks: segmentation, generation and visualization of images."""
-
-
-for command in (
-    *(bench.bench, check.check, convert.convert, crf.crf, evaluate.evaluate, export.export),
-    *(generate.generate, info.info, render.render, segment.segment, train.train),
-    visualize.visualize,
-):
-    commands.add_command(command)

@@ -2,19 +2,21 @@
 
 import click
 
-from unpool.cli.generate.sequences import correspond, interpolate, morph, transform
-from unpool.cli.generate.units import filters, mask, unit, zoom
-from unpool.cli.generate.views import compare, grid, list_, view
+from unpool.cli.lazy import LazyCommands
 
 __all__ = ["generate"]
 
+MODULES = {
+    "views": ("list", "view", "grid", "compare"),
+    "sequences": ("interpolate", "morph", "transform", "correspond"),
+    "units": ("mask", "unit", "zoom", "filters"),
+}
+
 
 @click.group(
-    commands=[
-        *(list_, view, grid, compare),
-        *(interpolate, morph, transform, correspond),
-        *(mask, unit, zoom, filters),
-    ]
+    commands=LazyCommands(
+        "unpool.cli.generate", {name: home for home, names in MODULES.items() for name in names}
+    )
 )
 def generate() -> None:
     """Generate images of objects: chairs, with the default weights.

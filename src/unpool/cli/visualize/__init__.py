@@ -2,17 +2,12 @@
 
 import click
 
-from unpool.cli.visualize.correspond import correspond
-from unpool.cli.visualize.decode import decode
-from unpool.cli.visualize.evolve import evolve
-from unpool.cli.visualize.filters import filters
-from unpool.cli.visualize.invariance import invariance
-from unpool.cli.visualize.occlude import occlude
-from unpool.cli.visualize.project import project
-from unpool.cli.visualize.top import top
+from unpool.cli.lazy import LazyCommands
+
+NAMES = ("correspond", "decode", "evolve", "filters", "invariance", "occlude", "project", "top")
 
 
-@click.group(commands=[correspond, decode, evolve, filters, invariance, occlude, project, top])
+@click.group(commands=LazyCommands("unpool.cli.visualize", {name: name for name in NAMES}))
 def visualize() -> None:
     """Visualize what a network has learned: weights of this package, or any PyTorch model.
 
