@@ -23,7 +23,8 @@ from unpool.data.layouts import (
     why_empty,
 )
 from unpool.errors import DataError, ImageError
-from unpool.vision.images import VOID, Pixels, image_size, read_image, read_mask
+from unpool.vision.images import VOID as VOID  # the room offers it, too
+from unpool.vision.images import Pixels, image_size, read_image, read_mask
 
 _SPECK = 5  # pixels; smaller components come from careless annotation or resizing
 

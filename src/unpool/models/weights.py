@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unpool.cards import Card, find_weights, read_card
+from unpool.cards import list_pretrained as list_pretrained  # the room offers it, too
 from unpool.errors import OptionError, WeightsError
 from unpool.files import atomic, sha256
 from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from unpool.errors import OptionError, ShapeError, require_choice
 from unpool.ops.lattice import Filters, Lattice
-from unpool.recipes.presets import CRF_PRESETS, NORMALIZATIONS, DenseCRF, Kernel, Normalization
+from unpool.recipes.presets import CRF_PRESETS as CRF_PRESETS  # the room offers these, too
+from unpool.recipes.presets import NORMALIZATIONS, Normalization
+from unpool.recipes.presets import DenseCRF as DenseCRF
+from unpool.recipes.presets import Kernel as Kernel
 
 SMALLEST = 1.9e-22  # about exp(-50)
 """Smaller marginals become 0: denormal numbers would slow everything down tenfold."""

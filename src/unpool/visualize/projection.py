@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.vision.drawing import to_images
-from unpool.vision.figures import mosaic
+from unpool.vision.drawing import to_images as to_images  # the room offers these three, too
+from unpool.vision.figures import mosaic as mosaic
+from unpool.vision.figures import patch as patch
 from unpool.vision.images import Pixels, encode_png, write_image
 from unpool.visualize import activations as layers
 from unpool.visualize.activations import ActivationRecorder, Layer

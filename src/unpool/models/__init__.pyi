@@ -1,0 +1,39 @@
+from .classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
+from .deconvnet import DeconvNet
+from .fcn import FCN
+from .generator import GenerativeNet, encode_view
+from .vgg import MEAN_BGR, TRUNKS, Table, Trunk, prepare, trunk_table
+from .weights import (
+    MODELS,
+    Network,
+    from_pretrained,
+    list_pretrained,
+    load_tensors,
+    load_vgg,
+    save_pretrained,
+)
+
+__all__ = [
+    "FCN",
+    "MEAN_BGR",
+    "MODELS",
+    "TRUNKS",
+    "VGG",
+    "AlexNet",
+    "Classifier",
+    "DeconvNet",
+    "GenerativeNet",
+    "Network",
+    "SqueezeNet",
+    "Table",
+    "Trunk",
+    "ZFNet",
+    "encode_view",
+    "from_pretrained",
+    "list_pretrained",
+    "load_tensors",
+    "load_vgg",
+    "prepare",
+    "save_pretrained",
+    "trunk_table",
+]
