@@ -68,12 +68,16 @@ def test_project_by_module_and_by_name(model, tmp_path):
     assert torch.equal(found.signal, unpool.project(model, x, "4", unit=7).signal)
     assert found.save(tmp_path / "unit7.png").exists()
     assert found.to_dict()["units"] == [7]
-    shown = unpool.project(model, PHOTO, model[4], unit=7)
-    assert shown.signal.shape == (1, 3, 224, 224)
+    assert repr(found) == "Projection('4', units [7], 1 x 3 x 20 x 20)"
+    shown = unpool.project(model, [PHOTO, PHOTO], model[4], unit=7, preprocess="caffe")
+    assert shown.signal.shape == (2, 3, 224, 224)
+    assert shown.order == "BGR"
 
 
 def test_generate_a_view(tmp_path):
-    image = unpool.load("chairs", device="cpu").view(0, azimuth=30)
+    generator = unpool.load("chairs", device="cpu")
+    assert repr(generator) == "Generator(65 styles, 128 x 128, cpu)"
+    image = generator.view(0, azimuth=30)
     image.save(tmp_path / "chair.png")
     assert (tmp_path / "chair.png").exists()
 
@@ -102,6 +106,9 @@ WRONG = [
     (lambda s, d: unpool.load("objects", ensemble="mean"), "set preset='edeconvnet'"),
     (lambda s, d: unpool.load("objects", colour=1), "the choices are"),
     (lambda s, d: unpool.load("chairs", mode="whole"), "the choices are device"),
+    (lambda s, d: unpool.load("chairs", device=0), "set device="),
+    (lambda s, d: unpool.load("chairs").view([1, 2]), "call generate"),
+    (lambda s, d: unpool.load("chairs").view(0, transformation="a"), "its 28 numbers"),
     (lambda s, d: s("nowhere.jpg"), "nowhere.jpg"),
     (lambda s, d: s(5), "wanted a path, a Pillow image, an array"),
     (lambda s, d: s(None), "convert it to one"),
@@ -109,7 +116,7 @@ WRONG = [
     (lambda s, d: s(NOISE[..., :2]), r"wanted"),
     (lambda s, d: s(NOISE.astype(np.float32) + 7), r"0 to 1|0 and 1"),
     (lambda s, d: s(torch.zeros(2, 3, 8, 8)), "of a batch pass list"),
-    (lambda s, d: s(torch.zeros(8, 8, 3)), "channels last image.permute"),
+    (lambda s, d: s(torch.zeros(8, 8, 3)), "pass image.permute"),
     (lambda s, d: s(NOISE, mode="hole"), "did you mean 'whole'"),
     (lambda s, d: s(NOISE, crf="densecrff"), "densecrf"),
     (lambda s, d: s(NOISE, size=3), "got the option 'size'"),
@@ -130,6 +137,7 @@ WRONG = [
     (lambda s, d: unpool.train(d, d / "run", "finetune", bach=2), "did you mean 'batch'"),
     (lambda s, d: unpool.train(d, d / "run", "finetune", batch="two"), "wanted"),
     (lambda s, d: unpool.train(d, d / "run", "finetune", batch=0), "wanted 1 or more"),
+    (lambda s, d: unpool.train(d, d / "run", "finetune", stepz=3), "did you mean 'steps'"),
     (lambda s, d: unpool.train("nowhere", d / "run", "finetune"), "nowhere"),
     (lambda s, d: unpool.train(5, d / "run", "finetune"), "wanted a path"),
     (lambda s, d: unpool.train(d, None, "finetune"), "wanted a path"),
@@ -141,6 +149,17 @@ WRONG = [
     (lambda s, d: unpool.project(SMALL, BATCH, "1", rul="guided"), "did you mean 'rule'"),
     (lambda s, d: unpool.project(SMALL, BATCH, "1", rule="guide"), "guided"),
     (lambda s, d: unpool.project(SMALL, 5, "1"), "convert it to one"),
+    (lambda s, d: unpool.project(s, BATCH, "1"), r"such as project\('objects'"),
+    (lambda s, d: unpool.project(SMALL, [NOISE, 5], "1"), "convert it to one"),
+    (lambda s, d: unpool.project(SMALL, BATCH[:, :2], "1"), r"Preprocessing\(size=N\)"),
+    (lambda s, d: unpool.project(SMALL, BATCH, "1", unit="7"), "counted from 0"),
+    (lambda s, d: unpool.project(SMALL, BATCH, "1", place=4), r"\(row, column\)"),
+    (lambda s, d: unpool.project(SMALL, BATCH, "1", place=(1, 2, 3)), r"\(row, column\)"),
+    (lambda s, d: unpool.project(SMALL, BATCH, "1", place=("a", "b")), r"\(row, column\)"),
+    (lambda s, d: unpool.project(SMALL, BATCH, "1", rule=3), "wanted a Rule"),
+    (lambda s, d: unpool.project(SMALL, BATCH, "1", activations=3), "'silu': 'relu'"),
+    (lambda s, d: unpool.project(SMALL, BATCH, "1", preprocess="foo"), "the choices are imagenet"),
+    (lambda s, d: unpool.project(SMALL, BATCH, "1").save(PHOTO + "/x.png"), "is a file"),
     (lambda s, d: unpool.project(SMALL, NOISE, "1", preprocess="caff"), "did you mean 'caffe'"),
 ]
 

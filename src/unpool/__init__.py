@@ -185,7 +185,7 @@ def project(
     Args:
         model: any `torch.nn.Module`, or weights by name or folder.
         image: a prepared batch (N, 3, H, W), floating-point; or an image of any other kind that
-            `read_image` takes, which is then prepared by `preprocess`.
+            `read_image` takes, or a list of them, which are then prepared by `preprocess`.
         layer: a name in `model.named_modules()`, or the module itself.
         unit: which map; the strongest by default.
         preprocess: "imagenet", "caffe", "none", or a `unpool.visualize.Preprocessing`; that of the
@@ -202,6 +202,7 @@ def project(
     tensor([2])
     """
     import inspect
+    from dataclasses import replace
 
     from torch import Tensor, nn
 
@@ -216,14 +217,18 @@ def project(
         model, preprocess = loaded.model, preprocess or loaded.preprocessing
     if not isinstance(model, nn.Module):
         raise OptionError(
-            f"got a model of type {type(model).__name__}; wanted a torch module, or weights by name"
+            f"got a model of type {type(model).__name__}; wanted a torch module, or weights by the "
+            "name or folder that load takes, such as project('objects', ...)"
         )
+    preparation = find_preprocessing("imagenet" if preprocess is None else preprocess)
     if isinstance(image, Tensor) and image.dim() == 4 and image.is_floating_point():
         images = image
     else:
-        preparation = find_preprocessing("imagenet" if preprocess is None else preprocess)
-        images = preparation.prepare([preparation.crop(as_image(image))])
-    return project_units(model, images, layer, unit, **options)
+        each = image if isinstance(image, list | tuple) and image else [image]
+        images = preparation.prepare([preparation.crop(as_image(one)) for one in each])
+        images = images.to(next(model.parameters(), images).device)
+    found = project_units(model, images, layer, unit, **options)
+    return replace(found, order=preparation.order)
 
 
 def _path(value: Any, name: str) -> str | Path:

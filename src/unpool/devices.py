@@ -17,10 +17,13 @@ def find_device(name: str) -> torch.device:
             return device
         if device.type == "cuda" and (device.index or 0) < torch.cuda.device_count():
             return device
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         pass
     known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    raise OptionError(f"got device {name!r}; this machine has {', '.join(known)}")
+    raise OptionError(
+        f"got device {name!r}; this machine has {', '.join(known)}: set device={known[-1]!r}, or "
+        "leave it out"
+    )
 
 
 def bf16_pays(device: torch.device) -> bool:

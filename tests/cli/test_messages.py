@@ -65,6 +65,10 @@ def test_an_option_of_another_name_is_found_by_its_parameter():
         (RuntimeError("shapes differ"), ""),
         (ZeroDivisionError(), ""),
         (click.UsageError("No such option."), "No such option. See unpool --help"),
+        (click.UsageError("'a' is not a valid integer range."),
+         "'a' is not a whole number. See unpool --help"),
+        (click.UsageError("Missing option. Choose from:\n\ta,\n\tb"),
+         "Missing option. Choose from: a, b. See unpool --help"),
     ],
 )  # fmt: skip
 def test_messages_of_errors(error, message):

@@ -122,3 +122,5 @@ def test_other_values_are_named(data, tmp_path, capsys):
     assert "holds no run with a checkpoint" in capsys.readouterr().err
     assert main(["train", "finetune"]) == 2
     assert "got no --data, --output; wanted" in capsys.readouterr().err
+    assert main(["train", "--resume"]) == 2
+    assert "got no RUN after --resume; wanted" in capsys.readouterr().err

@@ -528,7 +528,7 @@ def test_on_a_gpu(build, images):
         ({"unit": 1.5}, OptionError, r"got unit=1.5; wanted whole numbers"),
         ({"unit": [1, 2, 3]}, ShapeError, r"got 2 images, 3 units, 1 places; wanted one for each"),
         ({"place": (7, 0)}, OptionError, r"\(7, 0\) .* \(7, 8\); wanted \(0, 0\) to \(6, 7\)"),
-        ({"place": "top"}, OptionError, r"got place='top'; it is 'max', 'all', \(row, column\)"),
+        ({"place": "top"}, OptionError, r"got place='top'; wanted 'max', 'all', \(row, column\)"),
         ({"place": torch.ones(3, 3, dtype=torch.bool)}, ShapeError, r"got a region of \(3, 3\)"),
         ({"place": torch.zeros(3, 2, dtype=torch.int64)}, ShapeError, r"1 units, 3 places"),
         ({"rule": "zeiler"}, OptionError, r"got rule 'zeiler'; the rules are deconvnet, guided"),

@@ -15,6 +15,7 @@ from unpool.errors import UnpoolError
 _MEMORY = "out of memory; use smaller images or a smaller batch"
 _QUOTES = "'\""
 _ITEM = re.compile(r"'([^']*)': '([^']*)'")
+_NUMBER = re.compile(r"is not a valid (integer|float)( range)?\b")  # click's
 _ARGUMENT = re.compile(
     r"(?P<set>\bset )?(?<![\w./-])(?<!--set )(?P<name>[a-z][\w.]*)="
     r"(?P<value>'[^']*'|\"[^\"]*\"|\([^)]*\)|\[[^\]]*\]|\{[^}]*\}|[^\s,;:()]*[^\s,;:().])"
@@ -34,7 +35,8 @@ def error_message(error: BaseException, command: click.Command | None = None) ->
     match error:
         case click.UsageError(ctx=context):
             name = context.command_path if context else "unpool"
-            return f"{error.format_message()} See {name} --help"
+            text = re.sub(_NUMBER, _plain_number, " ".join(error.format_message().split()))
+            return f"{text.removesuffix('.')}. See {name} --help"
         case UnpoolError():
             return with_flags(str(error), command)
         case OSError():
@@ -48,6 +50,10 @@ def error_message(error: BaseException, command: click.Command | None = None) ->
             return str(error)
         case _:
             return ""
+
+
+def _plain_number(match: re.Match[str]) -> str:
+    return f"is not a {'whole ' * (match[1] == 'integer')}number"
 
 
 def with_flags(message: str, command: click.Command | None) -> str:

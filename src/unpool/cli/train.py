@@ -106,6 +106,8 @@ def train(
     elif recipe is None or data is None or output is None:
         values = {"RECIPE": recipe, "--data": data, "--output": output}
         missing = ", ".join(name for name, value in values.items() if value is None)
+        if resume is not None:
+            missing = "RUN after --resume"
         raise OptionError(
             f"got no {missing}; wanted unpool train RECIPE --data FOLDER --output FOLDER, or "
             "unpool train --resume RUN"

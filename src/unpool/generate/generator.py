@@ -73,6 +73,9 @@ class Generator:
         self.elevations = (min(elevations), max(elevations))
         self.ranges = ranges
 
+    def __repr__(self) -> str:
+        return f"Generator({len(self.styles)} styles, {self.size} x {self.size}, {self.device})"
+
     @classmethod
     def from_pretrained(cls, source: str | Path = "chairs", *, device: str = "auto") -> "Generator":
         """Load a generator: weights that ship with the package, by name, or a folder of weights.
@@ -107,9 +110,14 @@ class Generator:
             transformation: a `Transformation`, or its 28 encoded numbers.
 
         Raises:
-            OptionError: no such style, or a number that is not finite.
+            OptionError: no such style, a number that is not finite, or several images at once.
         """
-        return self.generate(style, azimuth, elevation, transformation)[0]
+        codes, notes = self.encode(style, azimuth, elevation, transformation)
+        if len(notes) > 1:
+            raise OptionError(
+                f"got a request for {len(notes)} images; wanted one: call generate for a list"
+            )
+        return postprocess(*self.predict(codes), notes)[0]
 
     def generate(
         self,
@@ -278,7 +286,11 @@ def _encode_transformation(transformation: Any, count: int) -> Tensor:
         return torch.zeros(count)
     if isinstance(transformation, Transformation):
         transformation = transformation.encode()
-    vector = torch.as_tensor(transformation, dtype=torch.float32).flatten()
+    try:
+        vector = torch.as_tensor(transformation, dtype=torch.float32).flatten()
+    except (TypeError, ValueError, RuntimeError):
+        got = f"got transformation={transformation!r}"
+        raise OptionError(f"{got}; wanted a Transformation, or its {count} numbers") from None
     if (n := len(vector)) != count:
         raise ShapeError(f"got a transformation of ({n},); this network takes {count} numbers")
     if not vector.isfinite().all():

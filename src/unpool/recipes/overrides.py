@@ -80,7 +80,8 @@ def _replace(part: Any, path: list[str], value: Any, setting: str) -> Any:
     head, *rest = path
     if isinstance(part, tuple):
         if not head.isdecimal() or int(head) >= len(part):
-            raise OptionError(f"got {setting}; {head!r} is not a number from 0 to {len(part) - 1}")
+            known = ", ".join(map(str, range(len(part))))
+            raise OptionError(f"got {setting}; there is no item {head!r}: the items are {known}")
         place, old = int(head), part[int(head)]
         new = _replace(old, rest, value, setting) if rest else _checked(value, type(old), setting)
         return (*part[:place], new, *part[place + 1 :])
@@ -94,7 +95,10 @@ def _replace(part: Any, path: list[str], value: Any, setting: str) -> Any:
             raise OptionError(
                 f"got {setting}; there is no {head!r}, but {owners[0]} have it: {name}"
             )
-        raise OptionError(f"got {setting}; there is no {head!r}: {suggest(head, hints)}")
+        known = {**hints}
+        for kind in hints.values():
+            known |= _hints(_parts(kind))
+        raise OptionError(f"got {setting}; there is no {head!r}: {suggest(head, known)}")
     if rest:
         new = _replace(getattr(part, head), rest, value, setting)
     else:

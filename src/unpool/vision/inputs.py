@@ -1,5 +1,6 @@
 """Images of every usual kind as arrays (H, W, 3) uint8, RGB."""
 
+import math
 import os
 from typing import Any
 
@@ -57,8 +58,8 @@ def _channels_last(tensor: Any) -> NDArray[Any]:
         tensor = tensor[0]
     if tensor.dim() != 3 or tensor.shape[0] not in (1, 3, 4):
         raise ShapeError(
-            f"got a tensor of {tuple(tensor.shape)} for an image; wanted (3, H, W) or "
-            "(1, 3, H, W): of a batch pass list(images), of channels last image.permute(2, 0, 1)"
+            f"got a tensor of {tuple(tensor.shape)} for an image; wanted (3, H, W), (4, H, W) or "
+            f"(1, H, W){_shape_cure(tensor, 'image[None]', 'image.permute(2, 0, 1)', -1)}"
         )
     if str(tensor.dtype) in ("torch.bfloat16", "torch.float16"):
         tensor = tensor.float()
@@ -70,12 +71,29 @@ def _from_array(array: NDArray[Any], kind: str) -> Pixels:
     if channels not in (1, 3, 4) or not array.size:
         raise ShapeError(
             f"got {kind} of {array.shape} for an image; wanted (H, W, 3), (H, W, 4) or (H, W), not "
-            "empty: of a batch pass list(images), of channels first image.transpose(1, 2, 0)"
+            f"empty{_shape_cure(array, '', 'image.transpose(1, 2, 0)', 0)}"
         )
     pixels = _as_uint8(array, kind).reshape(*array.shape[:2], channels)
     if channels == 4:
         return upright(Image.fromarray(np.ascontiguousarray(pixels)))
     return np.repeat(pixels, 3, axis=2) if channels == 1 else pixels
+
+
+def _shape_cure(image: Any, gray: str, moved: str, channels: int) -> str:
+    """What to pass instead of an image whose channels are not where they should be.
+
+    Args:
+        gray: for an image without channels.
+        moved: for one whose channels are the axis `channels`.
+    """
+    match image.ndim:
+        case 2 if gray:
+            return f": pass {gray}"
+        case 3 if image.shape[channels] in (1, 3, 4):
+            return f": pass {moved}"
+        case 4:
+            return ": of a batch pass list(images)"
+    return ""
 
 
 def _as_uint8(array: NDArray[Any], kind: str) -> Pixels:
@@ -86,12 +104,15 @@ def _as_uint8(array: NDArray[Any], kind: str) -> Pixels:
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if not np.issubdtype(array.dtype, np.floating):
+        cure = ": use image.astype(np.uint8)" * np.issubdtype(array.dtype, np.integer)
         got = f"got {kind} of {array.dtype} for an image"
-        raise ImageError(f"{got}; wanted uint8 from 0 to 255: use image.astype(np.uint8)")
+        raise ImageError(f"{got}; wanted uint8 from 0 to 255, or real numbers from 0 to 1{cure}")
     low, high = float(array.min()), float(array.max())
     if not (low >= 0 and high <= 1):  # NaN, too
+        finite = math.isfinite(low) and math.isfinite(high)
+        cure = "divide them by 255, or convert them to uint8"
         raise ImageError(
             f"got {kind} of {array.dtype} from {low:g} to {high:g} for an image; floating-point "
-            "pixels go from 0 to 1: divide them by 255, or convert them to uint8"
+            f"pixels go from 0 to 1: {cure if finite else 'replace those that are not finite'}"
         )
     return np.rint(array * 255).astype(np.uint8)

@@ -17,7 +17,7 @@ from unpool.visualize.activations import SCORE, ActivationRecorder, score_layer
 from unpool.visualize.projection import Projection, project
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScoreProjection(Projection):
     """The result of `project_scores`: `units` are classes, `values` the sums of their scores."""
 

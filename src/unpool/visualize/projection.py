@@ -29,7 +29,7 @@ Unit = int | Sequence[int] | Tensor | None
 Place = Literal["max", "all"] | tuple[int, int] | Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Projection:
     """The result of `project`: a signal in pixel space for each image, and its origin."""
 
@@ -39,6 +39,11 @@ class Projection:
     places: Tensor | None  #: (N, 2) int64, row and column in the map; None for a whole map
     values: Tensor  #: (N,) the activation there; for a whole map or a region their sum
     order: Literal["RGB", "BGR"] = field(default="RGB", kw_only=True)  #: of the colors in `signal`
+
+    def __repr__(self) -> str:
+        """The layer and the units, without the numbers of the signal."""
+        size = " x ".join(map(str, self.signal.shape))
+        return f"{type(self).__name__}({self.layer!r}, units {self.units.tolist()}, {size})"
 
     def images(self, color: bool = True, order: Literal["RGB", "BGR"] | None = None) -> Pixels:
         """Each signal as an image, (N, H, W, 3) uint8 RGB; zero is mid-gray.
@@ -164,18 +169,15 @@ def _matched(
             f"got images of {tuple(images.shape)} {images.dtype}; wanted a batch (N, C, H, W) of "
             "floating-point numbers, preprocessed for the model"
         )
-    units = None if unit is None else _integers(unit, "unit").reshape(-1)
+    units = None if unit is None else _integers("unit", unit, 1, "whole numbers")[:, 0]
     places: str | Tensor
-    if isinstance(place, str):
-        if place not in ("max", "all"):
-            raise OptionError(
-                f"got place={place!r}; it is 'max', 'all', (row, column), or a tensor of them"
-            )
+    if isinstance(place, str) and place in ("max", "all"):
         places = place
     elif isinstance(place, Tensor) and place.dtype == torch.bool:
         places = place.detach().reshape(-1, *place.shape[-2:])
     else:
-        places = _integers(place, "place").reshape(-1, 2)
+        wanted = "'max', 'all', (row, column), or a tensor (N, 2) of whole numbers"
+        places = _integers("place", place, 2, wanted)
     n, u = len(images), 1 if units is None else len(units)
     p = 1 if isinstance(places, str) else len(places)
     count = max(n, u, p) if n else 0
@@ -186,11 +188,15 @@ def _matched(
     return images.expand(count, *images.shape[1:]), units, places
 
 
-def _integers(value: int | Sequence[int] | Tensor, name: str) -> Tensor:
-    numbers = torch.as_tensor(value).detach().cpu()
-    if numbers.is_floating_point() or numbers.dtype == torch.bool:
-        raise OptionError(f"got {name}={value}; wanted whole numbers, counted from 0")
-    return numbers.to(torch.int64)
+def _integers(name: str, value: object, width: int, wanted: str) -> Tensor:
+    """Whole numbers as a tensor (N, width)."""
+    try:
+        numbers = torch.as_tensor(value).detach().cpu()
+        if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
+            raise TypeError
+        return numbers.to(torch.int64).reshape(-1, width)
+    except (TypeError, ValueError, RuntimeError):
+        raise OptionError(f"got {name}={value!r}; wanted {wanted}, counted from 0") from None
 
 
 def _select(

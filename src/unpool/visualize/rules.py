@@ -69,6 +69,8 @@ def find_rule(rule: str | Rule, overlap: str | None = None, lrn: str | None = No
     """
     if isinstance(rule, str):
         rule = RULES[rule] if rule in RULES else _decoded(rule)
+    if not isinstance(rule, Rule):
+        raise OptionError(f"got rule={rule!r}; wanted a Rule, or one of {', '.join(RULES)}")
     rule = rule._replace(overlap=overlap or rule.overlap, lrn=lrn or rule.lrn)
     if rule.overlap not in OVERLAPS:
         raise OptionError(f"got overlap {rule.overlap!r}; it is one of {', '.join(OVERLAPS)}")
@@ -110,8 +112,9 @@ class Interception(Replacement):
     def __init__(self, rule: Rule, activations: str | Mapping[str, str] | None = None) -> None:
         super().__init__()
         every = activations if isinstance(activations, str) and activations else None
-        named = {} if isinstance(activations, str) else dict(activations or {})
-        if not {*named.values(), every or "relu"} <= set(dict(_WAYS)):
+        named = dict(activations) if isinstance(activations, Mapping) else {}
+        known, asked = [way for way, _ in _WAYS], [*named.values(), every or "relu"]
+        if not isinstance(activations, str | Mapping | None) or any(w not in known for w in asked):
             raise OptionError(
                 f"got activations={activations!r}; name 'relu', 'gradient' or 'constant' for each, "
                 "for example activations={'silu': 'relu'}"

@@ -129,7 +129,10 @@ def test_project_scores(run, tiny):
     label = next(n for n in fractions if fractions[n])
     code, out, err = run(*args, "--class", f"class {label}", "--rule", "saliency")
     assert (code, err) == (0, [])
-    assert f"score class {label}, {100 * fractions[label]:.1f} % of it: " in out[0]
+    assert (
+        f"score class {label}, predicted on {100 * fractions[label]:.1f} % of the square: "
+        in out[0]
+    )
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
         "classes",
         multiple=True,
         metavar="NAME|NUMBER",
-        help="With --layer score: a class whose score is projected, from all places where it is "
-        "predicted; repeatable.  [default: all predicted classes but background]",
+        help="A class whose score is projected, from all places where it is predicted; implies "
+        "--layer score, and fails for images without it; repeatable.  [default: with --layer "
+        "score, all classes but background that cover 1 % of the square]",
     ),
     *PROJECTION,
 )
@@ -96,7 +97,8 @@ def _text(record: dict[str, Any]) -> str:
         where = "all of it" if shown["place"] is None else "at {}, {}".format(*shown["place"])
         unit = f"unit {shown['unit']}"
         if "class" in shown:
-            unit, where = shown["class"], f"{percent(shown['fraction'])} % of it"
+            covered = percent(shown["fraction"]) if shown["fraction"] >= 0.0005 else "less than 0.1"
+            unit, where = shown["class"], f"predicted on {covered} % of the square"
         what = f"{shown['layer']} {unit}, {where}: {shown['value']:.4g}"
         lines.append(f"{record['source']}: {what}, {shown['file']}")
     return "\n".join(lines)
