@@ -101,18 +101,27 @@ def load(source: str | Path = "objects", **options: Any) -> "Segmenter | EDeconv
 
 
 def train(
-    data: str | Path, output: str | Path, recipe: "str | Recipe", **values: Any
+    data: str | Path | None = None,
+    output: str | Path | None = None,
+    recipe: "str | Recipe | None" = None,
+    *,
+    resume: bool | str | Path = False,
+    **values: Any,
 ) -> dict[str, Any]:
     """Train a network on your own data, and keep everything in a run folder.
+
+    The progress is printed to standard error; `report=False` is silent.
 
     Args:
         data: labeled images in a layout that `unpool check` knows; a folder for each class for a
             classifier; rendered views for a generator.
         output: the run folder, which `load`, `evaluate` and `--weights` understand.
         recipe: a name (`unpool info` lists them), or a recipe.
-        **values: of `unpool.training.task.train`: `resume`, `device`, `tensorboard`, `report`; of
-            the task, by the recipe's `options`: `split`, `val`, `trunk_weights`, `trunk_inputs`;
-            all others are values of the recipe: `batch=8`, `steps=300` if it has a single phase,
+        resume: the run folder of an interrupted run, `train(resume="runs/mine")`, which needs
+            nothing else; or True, with all that the run was started with.
+        **values: of `unpool.training.task.train`: `device`, `tensorboard`, `report`; of the task,
+            by the recipe's `options`: `split`, `val`, `trunk_weights`, `trunk_inputs`; all others
+            are values of the recipe: `batch=8`, `steps=300` if it has a single phase,
             `**{"phases.0.lr": 1e-4}`.
 
     Returns:
@@ -124,16 +133,30 @@ def train(
     """
     import inspect
 
+    from unpool.errors import OptionError
     from unpool.recipes import KINDS, find_recipe
+    from unpool.training.task import resumed_task
     from unpool.training.task import train as run
 
-    chosen = find_recipe(recipe)
     engine = {*inspect.getfullargspec(run).kwonlyargs} & values.keys()
-    options = {option for kind in (type(chosen), *KINDS.values()) for option in kind.options}
+    options = {*getattr(recipe, "options", ())}.union(*(kind.options for kind in KINDS.values()))
     settings = {key: values.pop(key) for key in engine}
     of_task = {key: values.pop(key) for key in options & values.keys()}
-    task = find_recipe(chosen, **values).make_task(_path(data, "data"), **of_task)
-    return run(task, _path(output, "output"), **settings)
+    if not isinstance(resume, bool):
+        paths = {"data": data, "output": output}
+        of_task |= {name: _path(path, name) for name, path in paths.items() if path is not None}
+        output = Path(_path(resume, "resume"))
+        task = resumed_task(output, recipe, values, of_task)
+    elif data is None or output is None or recipe is None:
+        given = {"data": data, "output": output, "recipe": recipe}
+        missing = " and ".join(name for name, value in given.items() if value is None)
+        raise OptionError(
+            f"got no {missing}; wanted train(data, output, recipe), or the folder of an "
+            "interrupted run alone: train(resume=folder)"
+        )
+    else:
+        task = find_recipe(recipe, **values).make_task(_path(data, "data"), **of_task)
+    return run(task, _path(output, "output"), resume=bool(resume), **settings)
 
 
 def evaluate(

@@ -11,7 +11,6 @@ import signal
 import sys
 import textwrap
 import threading
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,8 +19,8 @@ from typing import Any, Protocol
 import click
 
 from unpool.files import json_line
+from unpool.training.progress import Lines
 
-PERIOD = 10.0  #: seconds from one line of progress to the next
 _SPECK = 0.005  # classes on a smaller fraction of an image are not named, as in overlays
 
 
@@ -82,10 +81,8 @@ def in_percent(figures: object) -> object:
     match figures:
         case dict():
             return {k: v if k == "mse" else in_percent(v) for k, v in figures.items()}
-        case [float(low), float(high)]:
-            return f"{percent(low)} to {percent(high)} %"
-        case float(fraction):
-            return f"{percent(fraction)} %"
+        case float() | [float(), float()]:
+            return f"{percent(figures)} %"
         case _:
             return figures
 
@@ -125,12 +122,14 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
         click.echo("  ".join([first.ljust(widths[0]), *cells]))
 
 
-def percent(fraction: float | None) -> str:
-    """A fraction in percent.
+def percent(fraction: float | Sequence[float] | None) -> str:
+    """A fraction or an interval in percent.
 
-    >>> percent(0.5), percent(None)
-    ('50.0', '-')
+    >>> percent(0.5), percent([0.25, 0.5]), percent(None)
+    ('50.0', '25.0 to 50.0', '-')
     """
+    if isinstance(fraction, Sequence):
+        return " to ".join(map(percent, fraction))
     return "-" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.1f}"
 
 
@@ -235,43 +234,3 @@ def _bar(title: str) -> Iterator[Update]:
             bar.update(task, completed=done, total=total, description=what or title)
 
         yield update
-
-
-class Lines:
-    """A progress callback that prints a line every `PERIOD` seconds, none at the start."""
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.printed = time.monotonic()
-        self.total: int | None = None
-        self.first = self.start = 0.0
-
-    def __call__(self, done: float, total: int, what: str = "") -> None:
-        """Print the progress and the time left, if the last line is `PERIOD` seconds old."""
-        now = time.monotonic()
-        if total != self.total or done < self.first:  # another piece of work: restart the clock
-            self.total, self.first, self.start = total, done, now
-        if now - self.printed < PERIOD:
-            return
-        self.printed = now
-        line = f"unpool: {what or self.title}: {int(done)} of {total}"
-        if total:
-            line += f" ({100 * done / total:.0f} %)"
-        if done > self.first:
-            seconds = (now - self.start) / (done - self.first) * (total - done)
-            line += f", {duration(seconds)} left"
-        click.echo(line, err=True)
-
-
-def duration(seconds: float) -> str:
-    """A duration in the one or two units that matter.
-
-    >>> duration(42.3), duration(95), duration(3 * 3600 + 125)
-    ('42 s', '1 min 35 s', '3 h 2 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -105,26 +105,17 @@ def evaluate(
 
 def print_figures(modes: Mapping[str, Mapping[str, Any]], quiet: bool) -> None:
     """Print the dropped images, percentages in a column per mode, and the protocols."""
+    from unpool.segment.evaluate import figures
+
     first, *_ = modes.values()
     for image, message in first["dropped"].items():
         console.print_error(f"dropped {image}: {message}")
     if not quiet:
-        columns = [_figures(summary) for summary in modes.values()]
-        rows = [[title, *(column[title] for column in columns)] for title in columns[0]]
+        columns = [figures(summary) for summary in modes.values()]
+        rows = [[title, *(console.percent(c[title]) for c in columns)] for title in columns[0]]
         console.print_table([["%", *modes], *rows])
         for summary in modes.values():
             click.echo(summary["protocol"])
-
-
-def _figures(summary: Mapping[str, Any]) -> dict[str, str]:
-    interval = summary["miou_interval"] or [None]
-    others = ("pixel_accuracy", "mean_accuracy", "boundary_f1")
-    return {
-        **{name: console.percent(iou) for name, iou in summary["iou"].items()},
-        "mean IoU": console.percent(summary["miou"]),
-        "95 % interval": " to ".join(map(console.percent, interval)),
-        **{name.replace("_", " "): console.percent(summary[name]) for name in others},
-    }
 
 
 def write_figures(folder: Path, summary: Mapping[str, Any]) -> None:

@@ -11,8 +11,7 @@ from unpool.cli.options import DEVICE, JSON, QUIET, Folder, choice, typed
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
-    from unpool.recipes import Recipe
-    from unpool.training.task import Report, Task
+    from unpool.training.task import Task
 
 
 @click.command()
@@ -95,17 +94,18 @@ def train(
     Example: unpool train chairs --data RENDERS -o runs/third
     Example: unpool train --resume runs/first
     """
-    from unpool.recipes import find_recipe, override
+    from unpool.recipes import find_recipe
+    from unpool.recipes.overrides import parse_setting
+    from unpool.training.task import resumed_task
 
     engine = {name: options.pop(name) for name in ("device", "tensorboard")}
-    options = typed(options)
+    values = dict(map(parse_setting, settings))
     if resume:
-        given = typed({"data": data, "output": output, **options})
-        chosen, stored = _recall(Path(resume), recipe, settings, given)
-        data, output, options = Path(stored.pop("data")), Path(resume), {**stored, **options}
+        given = {"data": data, "output": output, **options}
+        task, output = resumed_task(Path(resume), recipe, values, given), Path(resume)
     elif recipe is None or data is None or output is None:
-        values = {"RECIPE": recipe, "--data": data, "--output": output}
-        missing = ", ".join(name for name, value in values.items() if value is None)
+        wanted = {"RECIPE": recipe, "--data": data, "--output": output}
+        missing = ", ".join(name for name, value in wanted.items() if value is None)
         if resume is not None:
             missing = "RUN after --resume"
         raise OptionError(
@@ -113,8 +113,7 @@ def train(
             "unpool train --resume RUN"
         )
     else:
-        chosen = override(find_recipe(recipe), list(settings))
-    task = chosen.make_task(data, **options)
+        task = find_recipe(recipe, **values).make_task(data, **typed(options))
     engine |= {"resume": resume is not None, "command": command}
     try:
         _train(task, output, typed(engine), as_json, quiet)
@@ -128,43 +127,24 @@ def train(
         ) from None
 
 
-def _recall(
-    run: Path, recipe: str | None, settings: tuple[str, ...], given: dict[str, Any]
-) -> "tuple[Recipe, dict[str, Any]]":
-    """The recipe and the arguments of a run, which those given beside `--resume` must equal."""
-    from unpool.recipes import find_recipe, override
-    from unpool.recipes.overrides import differences
-    from unpool.training.run import read_arguments
-
-    stored, arguments = read_arguments(run)
-    wanted = override(find_recipe(recipe) if recipe else stored, list(settings))
-    plain = {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in given.items()}
-    started = {**arguments, "output": str(run.resolve())}
-    different = [
-        *differences(stored.to_json(), wanted.to_json()),
-        *((name, started[name], plain[name]) for name in plain.keys() & started.keys()),
-    ]
-    for name, before, now in different:
-        if before != now:
-            raise OptionError(
-                f"got {name}={now} to resume {run}, which was started with {name}={before}; leave "
-                "it out, or start a new run"
-            )
-    return stored, typed(arguments)
-
-
 def _train(
     task: "Task[Any]", output: Path, options: dict[str, Any], as_json: bool, quiet: bool
 ) -> None:
     """Train, show the progress, and print the summary."""
     from unpool.distributed import is_main_process
-    from unpool.training.task import train
+    from unpool.training.task import reporter, train
+
+    def write(text: str, record: Any) -> None:
+        if not as_json and not quiet:
+            click.echo(text)
+        elif as_json and record is not None:
+            console.print_json(record._asdict())
 
     with (
         console.progress("training", quiet or not is_main_process()) as show,
         console.plain_warnings(),
     ):
-        summary = train(task, output, report=_reporter(task, show, as_json, quiet), **options)
+        summary = train(task, output, report=reporter(task, show, write), **options)
     if not is_main_process():
         return
     if as_json:
@@ -173,44 +153,10 @@ def _train(
     for image, message in summary.get("dropped", {}).items():
         console.print_error(f"dropped {image}: {message}")
     if not quiet:
-        figures = task.figures(summary)
-        console.print_table([[name, _text(figure)] for name, figure in figures.items()])
+        figures = {name: console.in_percent(f) for name, f in task.figures(summary).items()}
+        console.print_table([[k, "-" if v is None else str(v)] for k, v in figures.items()])
         click.echo(summary["protocol"])
         weights = shlex.quote(str(output / "weights"))
         click.echo(
             f"weights in {weights}" + (f"; try {task.usage} {weights}" if task.usage else "")
         )
-
-
-def _text(figure: Any) -> str:
-    """A figure of a summary: fractions in percent, intervals, other values as they are."""
-    match figure:
-        case float() | None:
-            return console.percent(figure) + " %" * (figure is not None)
-        case [low, high]:
-            return f"{console.percent(low)} to {console.percent(high)} %"
-        case _:
-            return str(figure)
-
-
-def _reporter(task: "Task[Any]", show: console.Update, as_json: bool, quiet: bool) -> "Report":
-    """A callback that prints validations, and shows everything else as progress."""
-    from unpool.training.loop import Step
-    from unpool.training.task import Plan, Preparation
-
-    def report(event: Any) -> None:
-        match event:
-            case Step():
-                text = f"{event.phase}, loss {event.loss:.3g}, lr {event.lr:.1e}"
-                show(event.n, task.steps, text)
-            case Preparation():
-                show(*event)
-            case Plan():
-                if not (quiet or as_json):
-                    click.echo(event.text)
-            case _ if as_json:
-                console.print_json(event._asdict())
-            case _ if not quiet:
-                click.echo(task.describe(event))
-
-    return report

@@ -73,7 +73,7 @@ class Recipe:
     """The learning rate after the warmup; "linear" and "cosine" fall to 2 % of the peak."""
 
     # validation and checkpoints
-    validate_every: Count | None = 500  #: steps; None: after each epoch
+    validate_every: Count | None = 500  #: steps; None: at the end, of classifiers each epoch
     patience: Count | None = None  #: validations without a better one before early stopping
     save_every: Count = 500  #: steps between checkpoints; each validation saves one, too
 

@@ -131,6 +131,17 @@ def summarize(measured: list[Measured], data: DataSet, description: str) -> dict
     }
 
 
+def figures(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The fractions of a summary by title, for a table: the IoU of each class, and the averages."""
+    others = ("pixel_accuracy", "mean_accuracy", "boundary_f1")
+    return {
+        **summary["iou"],
+        "mean IoU": summary["miou"],
+        "95 % interval": summary["miou_interval"],
+        **{name.replace("_", " "): summary[name] for name in others},
+    }
+
+
 def mean_iou(segment: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], data: DataSet) -> float:
     """The mean IoU alone, of a function from images (H, W, 3) to labels (H, W)."""
     found, k = [], len(data.classes)

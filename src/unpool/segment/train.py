@@ -145,13 +145,7 @@ class SegmentationTask(task.Task[crops.Batch]):
 
     def figures(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         """The IoU of each class, and the averages."""
-        others = ("pixel_accuracy", "mean_accuracy", "boundary_f1")
-        return {
-            **summary["iou"],
-            "mean IoU": summary["miou"],
-            "95 % interval": summary["miou_interval"],
-            **{name.replace("_", " "): summary[name] for name in others},
-        }
+        return evaluate.figures(summary)
 
     def _card(self, start: learner.WarmStart, command: str) -> dict[str, Any]:
         """The model card without its figures."""

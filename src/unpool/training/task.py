@@ -1,6 +1,7 @@
 """`Task`, what an application adds to the engine, and `train`, which runs a task."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from importlib.util import find_spec
@@ -11,10 +12,13 @@ import torch
 
 from unpool import distributed
 from unpool.devices import find_device
+from unpool.errors import OptionError
 from unpool.files import write_json
-from unpool.recipes.recipe import Recipe
-from unpool.training.loop import Objective, Part, fit, parts_of
-from unpool.training.run import Record, Run, has_checkpoint
+from unpool.recipes import Recipe, find_recipe
+from unpool.recipes.overrides import differences
+from unpool.training.loop import Objective, Part, Step, fit, parts_of
+from unpool.training.progress import Lines
+from unpool.training.run import Record, Run, has_checkpoint, read_arguments
 from unpool.vision.figures import plot
 
 CURVES = "plots/curves.png"
@@ -41,9 +45,12 @@ Report = Callable[[Any], None]
 class Task(Generic[Part]):
     """An application's part of training: the data, a network and its objective, the evaluation.
 
-    The engine calls the methods in the order in which they stand here. A subclass implements
-    `open`, `build`, `batches`, `validate` and `finish`. Its constructor takes `data`, `recipe` and
-    the recipe's `options` by keyword, and keeps them under these names.
+    The engine calls `open` to `batches` once, in this order, then `due` after every step: if it is
+    true, `validate`, `score` and `after_validation` follow. `finish` comes last. `describe` and
+    `figures` are for display.
+
+    A subclass implements `open`, `build`, `batches`, `validate` and `finish`. Its constructor takes
+    `data`, `recipe` and the recipe's `options` by keyword, and keeps them under these names.
     """
 
     recipe: Recipe
@@ -116,7 +123,7 @@ def train(
     tensorboard: bool = False,
     device: str = "auto",
     command: str = "",
-    report: Report | None = None,
+    report: Report | bool | None = None,
 ) -> dict[str, Any]:
     """Train a task; `unpool.training.run` describes the run folder.
 
@@ -129,7 +136,8 @@ def train(
         tensorboard: write records for TensorBoard as well.
         device: "auto", "cpu", "cuda" or "cuda:n".
         command: the command line, for the model card.
-        report: see `Report`; called in the main process.
+        report: see `Report`; called in the main process. None prints the plan, the validations and
+            a line of progress every ten seconds to standard error; False is silent.
 
     Returns:
         The summary of the final evaluation. Its `notes` are the warnings of the run.
@@ -138,10 +146,16 @@ def train(
         DataError, ImageError, OptionError, WeightsError: input that cannot be used.
         TrainingError: the run failed, or its folder cannot be written to.
     """
+    if report is None:
+        report = reporter(task, Lines("training"), lambda text, _: print(text, file=sys.stderr))
+    elif not (report is False or callable(report)):
+        raise OptionError(
+            f"got report={report!r}; wanted a function of one argument, or report=False for silence"
+        )
     where, folder = find_device(distributed.local(device)), Path(output)
     task.open()
     with distributed.join(where):
-        task.report = report if distributed.rank() == 0 else None
+        task.report = report if report and distributed.is_main_process() else None
         parts = parts_of(task.recipe)
         torch.manual_seed(task.recipe.seed)
         task.objective = task.build(where)
@@ -175,6 +189,65 @@ def train(
                         plot_curves(folder, task.panels)
             distributed.barrier()
             return summary
+
+
+def reporter(
+    task: Task[Part],
+    show: Callable[[float, int, str], None],
+    write: Callable[[str, Record | None], None],
+) -> Report:
+    """A `Report` that separates progress from what is to be kept.
+
+    Args:
+        task: the task that is trained.
+        show: a progress callback, for steps and preparations.
+        write: called with the text of the plan and None, then with that of each validation and its
+            record.
+    """
+
+    def report(event: Any) -> None:
+        match event:
+            case Step():
+                text = f"{event.phase}, loss {event.loss:.3g}, lr {event.lr:.1e}"
+                show(event.n, task.steps, text)
+            case Preparation():
+                show(*event)
+            case Plan():
+                write(event.text, None)
+            case _:
+                write(task.describe(event), event)
+
+    return report
+
+
+def resumed_task(
+    run: Path, recipe: str | Recipe | None, values: Mapping[str, Any], given: Mapping[str, Any]
+) -> Task[Any]:
+    """The task of an interrupted run, from its folder; all else must agree with it.
+
+    Args:
+        run: the run folder.
+        recipe: that of the run, or None.
+        values: of the recipe, see `find_recipe`.
+        given: `data`, `output` and options of the task; None stands for those of the run.
+
+    Raises:
+        OptionError: the folder holds no run, or it was started with other values.
+        WeightsError: its files are damaged.
+    """
+    stored, arguments = read_arguments(run)
+    wanted = find_recipe(stored if recipe is None else recipe, **values)
+    options = {name: value for name, value in given.items() if value is not None}
+    output = Path(options.pop("output", run))
+    task: Task[Any] = stored.make_task(**{**arguments, **options})
+    started = {**stored.to_json(), **arguments, "output": str(run.resolve())}
+    now = {**wanted.to_json(), **_arguments(task), "output": str(output.resolve())}
+    for name, before, value in differences(started, now):
+        raise OptionError(
+            f"got {name}={value} to resume {run}, which was started with {name}={before}; leave it "
+            "out, or start a new run"
+        )
+    return task
 
 
 def _arguments(task: Task[Part]) -> dict[str, Any]:
