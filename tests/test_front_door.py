@@ -60,6 +60,11 @@ def test_train_then_load_and_evaluate_the_run(data, tmp_path, monkeypatch):
     )
     assert unpool.load(run, device="cpu").classes == ["background", "square"]
     assert FINETUNE.phases[0].steps != 2  # the recipe itself is as it was
+    assert unpool.train(resume=str(run), device="cpu", report=False) == summary
+    assert unpool.train(data, resume=run, batch=2, split="train", report=False) == summary
+    for other in ({"batch": 4}, {"split": "val"}, {"data": tmp_path}, {"recipe": "objects"}):
+        with pytest.raises(unpool.OptionError, match=r"got .* to resume .*, which was started"):
+            unpool.train(resume=run, **other)
 
 
 def test_project_by_module_and_by_name(model, tmp_path):
@@ -140,7 +145,12 @@ WRONG = [
     (lambda s, d: unpool.train(d, d / "run", "finetune", stepz=3), "did you mean 'steps'"),
     (lambda s, d: unpool.train("nowhere", d / "run", "finetune"), "nowhere"),
     (lambda s, d: unpool.train(5, d / "run", "finetune"), "wanted a path"),
-    (lambda s, d: unpool.train(d, None, "finetune"), "wanted a path"),
+    (lambda s, d: unpool.train(d, 5, "finetune"), "wanted a path"),
+    (lambda s, d: unpool.train(d, None, "finetune"), "got no output; wanted train"),
+    (lambda s, d: unpool.train(d), "got no output and recipe; .* train.resume=folder"),
+    (lambda s, d: unpool.train(resume=5), "got resume of type int; wanted a path"),
+    (lambda s, d: unpool.train(resume=d), "holds no run with a checkpoint; pass the folder"),
+    (lambda s, d: unpool.train(d, d / "run", "finetune", report=3), "report=False for silence"),
     (lambda s, d: unpool.project("objcts", BATCH, "4"), "wanted a folder with card.json"),
     (lambda s, d: unpool.project(5, BATCH, "4"), "wanted a torch module"),
     (lambda s, d: unpool.project(SMALL, BATCH, "relu"), "the choices are"),

@@ -15,7 +15,7 @@ from torch import nn
 
 from unpool.errors import OptionError, TrainingError
 from unpool.recipes import Recipe
-from unpool.training import loop
+from unpool.training import loop, progress
 from unpool.training.task import Task, train
 
 STEPS = 30
@@ -135,6 +135,24 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path):
     assert records(tmp_path / "killed") == records(tmp_path / "whole")
     for name in ("line.json", "eval/summary.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_progress_is_printed_unless_silenced(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "PERIOD", 0)
+    monkeypatch.setattr(Line, "plan", lambda line: f"a line through {len(line.x)} points")
+    train(Line(RECIPE), tmp_path / "a")
+    out, err = capsys.readouterr()
+    first, *others = err.splitlines()
+    assert first == "a line through 64 points"
+    steps = [line for line in others if line.startswith("unpool: training, loss ")]
+    validations = [line for line in others if line.startswith("Error(n=")]
+    assert (out, len(steps), len(validations)) == ("", STEPS, 8)
+    assert "30 of 30 (100 %)" in steps[-1]
+    train(Line(RECIPE), tmp_path / "b", report=False)
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(OptionError, match=r"got report=True; wanted a function"):
+        train(Line(RECIPE), tmp_path / "c", report=True)
+    assert not (tmp_path / "c").exists()
 
 
 def test_early_stopping_ends_a_run(tmp_path):
