@@ -44,7 +44,7 @@ def for_steps(recipe: GenerationRecipe, steps: int, **changes: Any) -> Generatio
 
 def train_compact(
     views: Views,
-    learned: NDArray[np.int64],
+    seen: NDArray[np.int64],
     styles: int,
     recipe: GenerationRecipe,
     device: str,
@@ -54,7 +54,7 @@ def train_compact(
 
     Args:
         views: all views.
-        learned: indices of the views to learn from.
+        seen: indices of the training views.
         styles: number of styles that the network has.
         recipe: how to train.
         device: "auto", "cpu", "cuda" or "cuda:n".
@@ -63,7 +63,7 @@ def train_compact(
     torch.manual_seed(recipe.seed)
     net = build(recipe, styles).to(find_device(device))
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    stream = view_batches(views, learned, recipe, recipe.batch)
+    stream = view_batches(views, seen, recipe, recipe.batch)
     for step in loop.fit(GenerationObjective(net, recipe), stream):
         on_step(step.n)
     return net

@@ -29,7 +29,7 @@ from unpool.data import DataSet, open_data, read_sample
 from unpool.files import atomic
 from unpool.ops import CRF_PRESETS, DenseCRF, Kernel
 from unpool.recipes import FCN8S, FINETUNE, OBJECTS, OBJECTS_LONGER, Phase, SegmentationRecipe
-from unpool.segment.aggregate import Aggregate, cut, squares
+from unpool.segment.aggregate import Aggregate, crop_squares, squares
 from unpool.segment.ensemble import combine
 from unpool.segment.evaluate import Measured, compare, evaluate, summarize
 from unpool.segment.result import PRESENT_ON, postprocess
@@ -96,7 +96,7 @@ def rows(
     assert deconvnet.side is not None
     crops = (
         pair
-        for part, images in cut(image, boxes, deconvnet.side, deconvnet.quickest_batch())
+        for part, images in crop_squares(image, boxes, deconvnet.side, deconvnet.quickest_batch())
         for pair in zip(part, deconvnet.infer(images), strict=True)
     )
     for number, (crop, scores) in enumerate(crops, 1):
@@ -387,7 +387,7 @@ def trained(recipe: SegmentationRecipe, folder: Path, data: Path, trunk: Path | 
 @click.option("--split", default="val", show_default=True)
 @click.option("--trunk-weights", type=Path, help="VGG weights, for what is still to be trained.")
 @click.option("--runs", type=Path, default=Path("runs"), show_default=True)
-@click.option("--shipped", is_flag=True, help="Measure the weights that come with the package.")
+@click.option("--shipped", is_flag=True, help="Measure the weights that ship with the package.")
 @click.option("--with-stages", is_flag=True, help="Train and compare the two stages, too.")
 @click.option("--crf", default="edeconvnet", show_default=True)
 @click.option("--ensemble", default="mean", show_default=True)

@@ -103,8 +103,8 @@ class Card:
     @property
     def held_out(self) -> list[int]:
         """The azimuths, by number, that a generator has not been trained on."""
-        held: Any = self.recipe.get("held_out")
-        return held if _are(held, lambda n: type(n) is int) else []
+        numbers: Any = self.recipe.get("held_out")
+        return numbers if _are(numbers, lambda n: type(n) is int) else []
 
     def class_names(self, count: int) -> list[str]:
         """The names of the classes; "class 0" ... if the card has none."""
@@ -137,8 +137,8 @@ def find_weights(source: str | Path) -> Path:
         return Path(str(resources.files("unpool") / "pretrained" / str(source)))
     if folder.suffix in EXPORTED:
         raise WeightsError(
-            f"got {folder}, an exported network, which only segments; give the weights it was made "
-            "of, by name or folder"
+            f"got {folder}, an exported network, which can only segment; give the weights it was "
+            "exported from, by name or folder"
         )
     if folder.suffix == ".caffemodel":
         raise WeightsError(f"got {folder}; convert it first: unpool convert {folder} FOLDER")

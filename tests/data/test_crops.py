@@ -8,15 +8,15 @@ import pytest
 from unpool.data import VOID, DataSet, Sample, open_data, read_sample
 from unpool.data.crops import (
     Batch,
-    Cut,
     Views,
+    WindowCrop,
     _recolor,
     batches,
     class_balance,
     draw_views,
     draw_windows,
     find_paster,
-    take_turns,
+    interleave,
 )
 from unpool.data.windows import Window, object_windows
 from unpool.errors import DataError, ImageError
@@ -151,7 +151,7 @@ def test_one_gray_gets_only_brighter_or_darker():
 
 def test_in_stage_1_only_the_object_keeps_its_class(scene):
     bar, _ = object_windows(scene)
-    draw = draw_windows([bar], 8, Cut(36, 36, flip=False))
+    draw = draw_windows([bar], 8, WindowCrop(36, 36, flip=False))
     image, labels = draw(0)
     assert set(np.unique(labels)) == {0, 1, VOID}
     assert (labels == 1).sum() == 300
@@ -167,7 +167,7 @@ def test_a_crop_is_a_part_of_the_enlarged_window(scene):
     image = np.zeros((40, 40, 3), np.uint8)
     image[..., 0] = np.arange(40)
     image[..., 1] = np.arange(40)[:, None]
-    cut, seen = Cut(36, 40, flip=False), []
+    cut, seen = WindowCrop(36, 40, flip=False), []
     for seed in range(300):
         found, _ = cut.draw(image, image[..., 0], (0, 0, 40, 40), np.random.default_rng(seed))
         assert found.shape == (36, 36, 3)
@@ -178,25 +178,25 @@ def test_a_crop_is_a_part_of_the_enlarged_window(scene):
 
 def test_every_window_comes_once_an_epoch_and_half_are_flipped(scene):
     windows = [Window(scene.samples[0], (i, 0, i + 36, 36)) for i in range(20)]
-    draw = draw_windows(windows, 8, Cut(36, 36), seed=3)
+    draw = draw_windows(windows, 8, WindowCrop(36, 36), seed=3)
     first = [draw(place)[1] for place in range(20)]
-    straight = [draw_windows([w], 8, Cut(36, 36, flip=False))(0)[1] for w in windows]
+    straight = [draw_windows([w], 8, WindowCrop(36, 36, flip=False))(0)[1] for w in windows]
     found = [i for i, s in enumerate(straight) for f in first if np.array_equal(f, s)]
     flipped = [i for i, s in enumerate(straight) for f in first if np.array_equal(f, s[:, ::-1])]
     assert sorted(found + flipped) == list(range(20))
     assert 3 <= len(flipped) <= 17
-    again = draw_windows(windows, 8, Cut(36, 36), seed=3)
+    again = draw_windows(windows, 8, WindowCrop(36, 36), seed=3)
     np.testing.assert_array_equal(again(7)[0], draw(7)[0])
 
 
 def test_sequences_are_interleaved():
-    draw = take_turns([lambda place: ("a", place), lambda place: ("b", place)])
+    draw = interleave([lambda place: ("a", place), lambda place: ("b", place)])
     assert [draw(place) for place in range(4)] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
 
 
 def test_no_windows_are_an_error():
     with pytest.raises(DataError, match="got no window to learn from"):
-        draw_windows([], 8, Cut())
+        draw_windows([], 8, WindowCrop())
 
 
 # balance

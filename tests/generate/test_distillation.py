@@ -15,13 +15,13 @@ from unpool.generate.distillation import average_output, distill, load_teachers
 from unpool.generate.evaluate import generate
 from unpool.generate.train import build
 from unpool.models import ZFNet, save_pretrained
-from unpool.recipes import CHAIRS_TAUGHT, RECIPES, GenerationRecipe, override
+from unpool.recipes import CHAIRS_DISTILLED, RECIPES, GenerationRecipe, override
 from unpool.rendering.dataset import AZIMUTHS
 
 CPU = torch.device("cpu")
 STYLES = ("round", "square")
 TINY = {"size": 16, "code": 8, "shared": 12, "widths": (8,), "mask_widths": (6,)}
-TAUGHT = dataclasses.replace(COMPACT, name="taught", batch=8, plain=0.0, bf16=False, **TINY)
+DISTILLED = dataclasses.replace(COMPACT, name="taught", batch=8, plain=0.0, bf16=False, **TINY)
 
 
 def some_views(count=12):
@@ -37,7 +37,7 @@ def some_views(count=12):
 def network(seed=0):
     """Weights large enough that a mask is neither 0 nor 1 everywhere."""
     torch.manual_seed(seed)
-    net = build(TAUGHT, 2)
+    net = build(DISTILLED, 2)
     for values in net.parameters():
         torch.nn.init.normal_(values, 0.05, 0.3)
     return net.eval()
@@ -63,7 +63,7 @@ def test_drawings_are_the_mean_of_the_teachers():
 
 
 def test_teachers_draw_a_share_of_each_part_between_the_views():
-    nets, recipe = [network()], dataclasses.replace(TAUGHT, teachers_fraction=0.25)
+    nets, recipe = [network()], dataclasses.replace(DISTILLED, teacher_fraction=0.25)
     views, learned = some_views(), np.arange(12)
     plain = view_batches(views, learned, recipe, 8)
     changed = distill(view_batches(views, learned, recipe, 8), nets, recipe, 8, (20.0, 30.0))
@@ -85,9 +85,11 @@ def test_teachers_draw_a_share_of_each_part_between_the_views():
 
 def test_parts_depend_on_their_number_alone():
     nets, views, learned = [network()], some_views(), np.arange(12)
-    stream = distill(view_batches(views, learned, TAUGHT, 4), nets, TAUGHT, 4, (20.0, 30.0))
+    stream = distill(view_batches(views, learned, DISTILLED, 4), nets, DISTILLED, 4, (20.0, 30.0))
     first = [next(stream) for _ in range(6)]
-    stream = distill(view_batches(views, learned, TAUGHT, 4, 5), nets, TAUGHT, 4, (20.0, 30.0), 5)
+    stream = distill(
+        view_batches(views, learned, DISTILLED, 4, 5), nets, DISTILLED, 4, (20.0, 30.0), 5
+    )
     later = next(stream)
     assert np.array_equal(later.views.images, first[5].views.images)
     assert np.array_equal(later.views.azimuths, first[5].views.azimuths)
@@ -97,7 +99,7 @@ def test_parts_depend_on_their_number_alone():
 @pytest.mark.parametrize("size", [1, 2])
 def test_parts_are_together_what_a_whole_batch_is(size, monkeypatch):
     """Passed one after the other, and shared by two processes; also where one part has none."""
-    nets, recipe = [network()], dataclasses.replace(TAUGHT, batch=4)
+    nets, recipe = [network()], dataclasses.replace(DISTILLED, batch=4)
     views, learned = some_views(), np.arange(12)
 
     def stream(size):
@@ -123,7 +125,7 @@ def test_parts_are_together_what_a_whole_batch_is(size, monkeypatch):
 
 
 def test_teachers_do_not_learn(weights):
-    nets = load_teachers(dataclasses.replace(TAUGHT, teachers=weights), STYLES, CPU)
+    nets = load_teachers(dataclasses.replace(DISTILLED, teachers=weights), STYLES, CPU)
     assert len(nets) == 2
     assert not any(p.requires_grad or net.training for net in nets for p in net.parameters())
 
@@ -138,14 +140,14 @@ def test_teachers_do_not_learn(weights):
     ],
 )
 def test_teachers_of_something_else_are_refused(weights, styles, size, message):
-    recipe = dataclasses.replace(TAUGHT, teachers=weights, size=size)
+    recipe = dataclasses.replace(DISTILLED, teachers=weights, size=size)
     with pytest.raises(WeightsError, match=message):
         load_teachers(recipe, styles, CPU)
 
 
 def test_teachers_that_do_not_draw_are_refused(tmp_path):
     save_pretrained(ZFNet(4, (4,) * 5, 8, 64), tmp_path, {"classes": list("abcd")})
-    recipe = dataclasses.replace(TAUGHT, teachers=(str(tmp_path),))
+    recipe = dataclasses.replace(DISTILLED, teachers=(str(tmp_path),))
     with pytest.raises(WeightsError, match="of a ZFNet, which generates no images"):
         load_teachers(recipe, STYLES, CPU)
 
@@ -153,18 +155,18 @@ def test_teachers_that_do_not_draw_are_refused(tmp_path):
 def test_weights_to_begin_with_that_do_not_draw_are_refused(tmp_path):
     save_pretrained(ZFNet(4, (4,) * 5, 8, 64), tmp_path, {"classes": list("abcd")})
     with pytest.raises(WeightsError, match="of a ZFNet, which generates no images"):
-        build(dataclasses.replace(TAUGHT, start=str(tmp_path)), 2)
+        build(dataclasses.replace(DISTILLED, start=str(tmp_path)), 2)
 
 
 def test_teachers_that_are_missing_are_told(tmp_path):
-    recipe = override(TAUGHT, [f'teachers=["{tmp_path}/chairs-longer/weights"]'])
+    recipe = override(DISTILLED, [f'teachers=["{tmp_path}/chairs-longer/weights"]'])
     cure = f"train the recipe chairs-longer into {tmp_path}/chairs-longer first"
     with pytest.raises(WeightsError, match=rf"^teachers of the recipe taught: .*{cure}"):
         load_teachers(recipe, STYLES, CPU)
 
 
 def test_weights_to_begin_with_that_are_missing_are_told(tmp_path):
-    recipe = dataclasses.replace(TAUGHT, start=str(tmp_path / "mine/weights"))
+    recipe = dataclasses.replace(DISTILLED, start=str(tmp_path / "mine/weights"))
     with pytest.raises(
         WeightsError, match=r"^start of the recipe taught: .*; set start='FOLDER'"
     ) as told:
@@ -175,7 +177,7 @@ def test_weights_to_begin_with_that_are_missing_are_told(tmp_path):
 @pytest.mark.parametrize("before", [None, {}, {"held_out": [3]}, {"held_out": "all"}])
 def test_what_may_have_seen_the_views_held_out_is_refused(tmp_path, before):
     save_pretrained(network(), tmp_path, {"styles": list(STYLES), "recipe": before})
-    recipe = dataclasses.replace(TAUGHT, teachers=(str(tmp_path),), held_out=(3, 5))
+    recipe = dataclasses.replace(DISTILLED, teachers=(str(tmp_path),), held_out=(3, 5))
     with pytest.raises(WeightsError, match=r"may have been trained on the azimuths \[.*5\], which"):
         load_teachers(recipe, STYLES, CPU)
     with pytest.raises(WeightsError, match=r"^start of the recipe"):
@@ -185,7 +187,7 @@ def test_what_may_have_seen_the_views_held_out_is_refused(tmp_path, before):
 def test_what_has_not_seen_them_is_taken(tmp_path):
     card = {"styles": list(STYLES), "recipe": {"held_out": [3, 5, 7]}}
     save_pretrained(network(), tmp_path, card)
-    recipe = dataclasses.replace(TAUGHT, teachers=(str(tmp_path),), held_out=(3, 5))
+    recipe = dataclasses.replace(DISTILLED, teachers=(str(tmp_path),), held_out=(3, 5))
     assert len(load_teachers(recipe, STYLES, CPU)) == 1
 
 
@@ -196,11 +198,11 @@ def test_the_default_weights_learn_from_recipes_of_their_own():
         recipe = RECIPES[f"chairs{name}"]
         needed = {*recipe.teachers, *([recipe.start] if recipe.start else [])}
         assert needed <= known
-        assert recipe.held_out == CHAIRS_TAUGHT.held_out
+        assert recipe.held_out == CHAIRS_DISTILLED.held_out
         known.add(f"runs/{recipe.name}/weights")
-    assert len(CHAIRS_TAUGHT.teachers) == 3
+    assert len(CHAIRS_DISTILLED.teachers) == 3
 
 
 def test_the_card_of_the_default_weights_has_their_recipe():
     """So that it can be read, and run again."""
-    assert GenerationRecipe.from_json(read_card("chairs").recipe) == CHAIRS_TAUGHT
+    assert GenerationRecipe.from_json(read_card("chairs").recipe) == CHAIRS_DISTILLED

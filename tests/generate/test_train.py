@@ -52,7 +52,7 @@ FILES = {
     "weights/card.json",
     "weights/model.safetensors",
     "eval/summary.json",
-    "plots/drawings.png",
+    "plots/views.png",
     "plots/curves.png",
 }
 
@@ -246,7 +246,7 @@ def test_what_a_run_leaves(run, data):
     (figures,) = card.figures.values()
     assert figures == {k: v for k, v in summary.items() if k != "notes"}
     assert summary["views"] == 4
-    with Image.open(folder / "plots/drawings.png") as sheet:
+    with Image.open(folder / "plots/views.png") as sheet:
         assert sheet.size == (4 * 16, 2 * 16)
 
 
@@ -396,7 +396,7 @@ def test_no_view_held_out_is_said(data, tmp_path):
     recipe = dataclasses.replace(TINY, held_out=(), rates=(Rate(1, 1e-3),))
     with pytest.warns(UserWarning, match="no view is held out"):
         summary = train(data, tmp_path, recipe, device="cpu")
-    assert summary["protocol"] == "views learned from"
+    assert summary["protocol"] == "training views"
     assert summary["notes"] == ["no view is held out; training views are evaluated"]
 
 
@@ -431,7 +431,7 @@ def test_published_recipes():
         "chairs-longer": 6_000,
         "chairs-ranges": 10_000,
         "chairs-one-stream": 14_000,
-        "chairs-taught": 12_000,
+        "chairs-distilled": 12_000,
         "chairs-stage1": 300_000,
         "chairs-stage2": 100,
         "chairs-stage3": 50_000,

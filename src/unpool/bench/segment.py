@@ -20,7 +20,7 @@ from unpool.bench.memory import alone, gigabytes
 from unpool.devices import bf16_pays
 from unpool.errors import OptionError
 from unpool.models import DeconvNet, from_pretrained, prepare
-from unpool.segment.aggregate import cut
+from unpool.segment.aggregate import crop_squares
 from unpool.segment.segmenter import Segmenter
 from unpool.segment.timings import measuring
 
@@ -118,7 +118,7 @@ def _works(net: DeconvNet, names: list[str], crops: int) -> dict[str, harness.Wo
 def _as_written(
     net: DeconvNet, image: NDArray[np.uint8], squares: NDArray[np.int64]
 ) -> harness.Work:
-    ((_, crops),) = cut(image, squares, net.size, len(squares))
+    ((_, crops),) = crop_squares(image, squares, net.size, len(squares))
     x = prepare(torch.from_numpy(crops)).contiguous()
 
     @torch.inference_mode()
@@ -137,7 +137,7 @@ def _fast(
 
     def run() -> float:
         with measuring() as spent:
-            for _, images in cut(image, squares, side, segmenter.quickest_batch()):
+            for _, images in crop_squares(image, squares, side, segmenter.quickest_batch()):
                 segmenter.infer(images)
         return spent["network"] / len(squares)
 

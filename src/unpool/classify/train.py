@@ -67,7 +67,7 @@ class ClassificationObjective(loop.Objective[Batch]):
         """The current epoch."""
         return f"epoch {self.epochs(step) + 1} of {self.recipe.epochs}"
 
-    def cure(self) -> str:
+    def lower_rate(self) -> str:
         """A lower learning rate."""
         return f"lr={self.recipe.lr / 10:.2g}"
 
@@ -116,34 +116,34 @@ class ClassificationTask(task.Task[Batch]):
 
     def open(self) -> None:
         """List both splits, and read the header of every image."""
-        self.learn = open_folders(self.data, self.split)
-        self.classes = self.learn.classes
-        self.choose = open_folders(self.data, self.val, self.classes)
-        require_images(self.learn)
-        require_images(self.choose)
+        self.train_data = open_folders(self.data, self.split)
+        self.classes = self.train_data.classes
+        self.val_data = open_folders(self.data, self.val, self.classes)
+        require_images(self.train_data)
+        require_images(self.val_data)
 
     def build(self, device: torch.device) -> ClassificationObjective:
         """The recipe's network."""
         net = build(self.recipe, len(self.classes)).to(device)
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return ClassificationObjective(net, self.recipe, len(self.learn.samples))
+        return ClassificationObjective(net, self.recipe, len(self.train_data.samples))
 
     def prepare(self, run: "Run") -> None:
         """Note classes without validation images."""
-        present = {sample.label for sample in self.choose.samples}
+        present = {sample.label for sample in self.val_data.samples}
         if unseen := [n for i, n in enumerate(self.classes) if i not in present]:
             run.note(f"{self.val} has no image of {', '.join(unseen)}, which are not evaluated")
 
     def plan(self) -> str:
         """The size of the data and of the run."""
         return (
-            f"{len(self.learn.samples)} images of {len(self.classes)} classes: "
+            f"{len(self.train_data.samples)} images of {len(self.classes)} classes: "
             f"{self.recipe.epochs} epochs, {self.steps} steps"
         )
 
     def batches(self, run: "Run", start: int, size: int) -> Iterator[Batch]:
         """Random crops; labels are (N,)."""
-        draw = draw_crops(self.learn, self.crops, self.recipe.seed)
+        draw = draw_crops(self.train_data, self.crops, self.recipe.seed)
         return batches(cast(Any, draw), size, start, distributed.rank(), distributed.world())
 
     def due(self, n: int) -> bool:
@@ -177,10 +177,12 @@ class ClassificationTask(task.Task[Batch]):
     def finish(self, run: "Run", stream: Iterator[Batch], command: str) -> dict[str, Any]:
         """Evaluate; write weights, predictions and the confusion matrix."""
         ranked = self._rank()
-        summary = {**evaluate.summarize(ranked, self.choose, self.crops), "notes": run.notes}
+        summary = {**evaluate.summarize(ranked, self.val_data, self.crops), "notes": run.notes}
         run.save_weights(self.objective.learner, self._card(summary, command))
         if run.is_main:
-            run.save_image("plots/predictions.png", evaluate.sheet(ranked, self.choose, self.crops))
+            run.save_image(
+                "plots/predictions.png", evaluate.sheet(ranked, self.val_data, self.crops)
+            )
             confusion = summary["confusion"], self.classes
             with run.writing():
                 evaluate.write_confusion(run.folder / "eval/confusion.csv", *confusion)
@@ -196,7 +198,7 @@ class ClassificationTask(task.Task[Batch]):
 
     def _rank(self) -> evaluate.Ranking:
         net = self.objective.learner
-        return evaluate.rank(net, self.choose, self.crops, self.recipe.bf16)
+        return evaluate.rank(net, self.val_data, self.crops, self.recipe.bf16)
 
     def _completed(self, n: int) -> range:
         """The epochs that step n, from 1, completes; several if a batch exceeds an epoch."""
@@ -204,7 +206,7 @@ class ClassificationTask(task.Task[Batch]):
 
     def _card(self, summary: dict[str, Any], command: str) -> dict[str, Any]:
         names = ("top1", "top1_interval", "top5", "images", "protocol")
-        data = self.learn
+        data = self.train_data
         return {
             "classes": self.classes,
             "input": {

@@ -23,11 +23,7 @@ if TYPE_CHECKING:
     help="Labeled images, in a layout that `unpool check` knows.",
 )
 @click.option(
-    "-o",
-    "--output",
-    type=Folder(),
-    metavar="FOLDER",
-    help="The run folder; created if it is missing.",
+    "-o", "--output", type=Folder(), metavar="FOLDER", help="The run folder; created if missing."
 )
 @click.option("--split", help="The part of the data to train on.  [default: train]")
 @click.option(

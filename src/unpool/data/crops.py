@@ -58,7 +58,7 @@ class Views(NamedTuple):
         return _crop(image, labels, crop, self.flip, self.color, rng)
 
 
-class Cut(NamedTuple):
+class WindowCrop(NamedTuple):
     """Settings of crops from windows: resize to `enlarged`, then crop a random square.
 
     Stage 1 resizes to 250 pixels and crops 224 of them; stage 2 resizes to 224.
@@ -178,7 +178,7 @@ def draw_views(
     return draw
 
 
-def draw_windows(windows: Sequence[Window], classes: int, cut: Cut, seed: int = 0) -> Draw:
+def draw_windows(windows: Sequence[Window], classes: int, crop: WindowCrop, seed: int = 0) -> Draw:
     """Random crops of windows, in a new order in each epoch.
 
     A window that is listed n times is drawn n times an epoch.
@@ -198,12 +198,12 @@ def draw_windows(windows: Sequence[Window], classes: int, cut: Cut, seed: int = 
         if instance:
             others = read_instances(sample, classes) != instance
             labels = np.where(others & (labels != VOID), np.uint8(0), labels)
-        return cut.draw(image, labels, box, np.random.default_rng([seed, 1, place]))
+        return crop.draw(image, labels, box, np.random.default_rng([seed, 1, place]))
 
     return draw
 
 
-def take_turns(draws: Sequence[Draw]) -> Draw:
+def interleave(draws: Sequence[Draw]) -> Draw:
     """Interleave several sequences."""
     return lambda place: draws[place % len(draws)](place // len(draws))
 

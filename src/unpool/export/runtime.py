@@ -54,7 +54,7 @@ class Exported:
         if self.format not in ENGINES:
             raise WeightsError(
                 f"got {path}, a file for torch.export.load, which can run code and is not read "
-                "here; export to .onnx or .xml, or give the weights that it was made of"
+                "here; export to .onnx or .xml, or give the weights that it was exported from"
             )
         self.engine = ENGINES[self.format]
         self._require_options(path, precision, device, exact)
@@ -93,7 +93,7 @@ class Exported:
                 f"got precision bf16 {got}, which {self.engine} runs in fp32; leave it out, or "
                 "export it to a name that ends in .xml"
             )
-        cure = "leave it out, or give the weights it was made of"
+        cure = "leave it out, or give the weights it was exported from"
         if device not in ("auto", "cpu"):
             raise OptionError(f"got device {device!r} {got}, which is run on the CPU; {cure}")
         if exact:

@@ -214,7 +214,7 @@ def _format(output: Path, format: str | None) -> str:
         require_choice("format", format, FORMATS)
     if implied is None or format not in (None, implied):
         asked = "" if format is None else f" for format {format}"
-        raise OptionError(f"got {output}{asked}; the formats and the endings of names are {known}")
+        raise OptionError(f"got {output}{asked}; the formats and their suffixes are {known}")
     return implied
 
 

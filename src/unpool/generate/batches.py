@@ -57,16 +57,16 @@ def split_views(
     """
     azimuths = {AZIMUTHS[number] for number in held_out}
     away = np.array([view.azimuth in azimuths for view in chairs.views])
-    learned, held = np.flatnonzero(~away), np.flatnonzero(away)
-    if not len(learned) or (held_out and not len(held)):
-        got = f"{chairs.root} with {len(held)} of {len(away)} views at held-out azimuths"
+    seen, unseen = np.flatnonzero(~away), np.flatnonzero(away)
+    if not len(seen) or (held_out and not len(unseen)):
+        got = f"{chairs.root} with {len(unseen)} of {len(away)} views at held-out azimuths"
         cure = "wanted some of these and some others: render all azimuths, or set held_out"
         raise DataError(f"got {got}; {cure}")
-    return learned, held
+    return seen, unseen
 
 
 def view_batches(
-    views: Views, learned: NDArray[np.int64], recipe: GenerationRecipe, size: int, start: int = 0
+    views: Views, seen: NDArray[np.int64], recipe: GenerationRecipe, size: int, start: int = 0
 ) -> Iterator[ViewBatch]:
     """Endless parts of batches; every view is used once before any is repeated.
 
@@ -74,7 +74,7 @@ def view_batches(
     together get the parts of a single one.
 
     Args:
-        learned: indices of the training views.
+        seen: indices of the training views.
         size: N, of a part; it divides the batch.
         start: number of the first part.
     """
@@ -87,7 +87,7 @@ def view_batches(
         vectors = random_transformations(recipe.batch, spread, ranges, recipe.inside, rng)
         vectors[torch.rand(recipe.batch, generator=rng) < recipe.plain] = 0
         places = range(n * size, (n + 1) * size)
-        chosen = learned[[distributed.in_turn(i, len(learned), recipe.seed) for i in places]]
+        chosen = seen[[distributed.in_turn(i, len(seen), recipe.seed) for i in places]]
         yield ViewBatch(views.take(chosen), vectors[part * size :][:size])
 
 

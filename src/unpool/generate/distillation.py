@@ -63,7 +63,7 @@ def distill(
         elevations: smallest and largest random elevation, degrees.
         start: number of the first part.
     """
-    count = round(recipe.teachers_fraction * recipe.batch)
+    count = round(recipe.teacher_fraction * recipe.batch)
     for n, batch in zip(itertools.count(start + distributed.rank(), distributed.world()), stream):
         step, part = divmod(n, recipe.batch // size)
         rng = np.random.default_rng((recipe.seed, step))
@@ -110,8 +110,8 @@ def load_previous(recipe: GenerationRecipe, field: str, source: str) -> Generato
         first = f"train the recipe {run.name} into {run} first, or " if known else ""
         cure = "start='FOLDER'" if field == "start" else 'teachers=["FOLDER"]'
         raise WeightsError(f"{where}: {error}; {first}set {cure}") from None
-    held = read_card(source).held_out
-    if seen := [n for n in recipe.held_out if n not in held]:
+    unseen = read_card(source).held_out
+    if seen := [n for n in recipe.held_out if n not in unseen]:
         cure = "which are to be held out; use weights with the same held_out, or set held_out=[]"
         got = f"{source} may have been trained on the azimuths {seen}"
         raise WeightsError(f"{where}: {got}, {cure}")

@@ -103,7 +103,7 @@ class GenerationObjective(loop.Objective[ViewBatch]):
         """A single phase with all the recipe's learning rates."""
         return [self.recipe.steps]
 
-    def cure(self) -> str:
+    def lower_rate(self) -> str:
         """A lower learning rate."""
         return f"rates.0.lr={self.recipe.rates[0].lr / 10:.2g}"
 
@@ -159,7 +159,9 @@ class GenerationTask(task.Task[ViewBatch]):
     def open(self) -> None:
         """List the views, and hold some out."""
         self.chairs = open_chairs(self.data)
-        self.learned, self.held = batches.split_views(self.chairs, self.recipe.held_out)
+        self.train_indices, self.val_indices = batches.split_views(
+            self.chairs, self.recipe.held_out
+        )
         self.classes = list(self.chairs.styles)
 
     def build(self, device: torch.device) -> GenerationObjective:
@@ -171,9 +173,9 @@ class GenerationTask(task.Task[ViewBatch]):
 
     def prepare(self, run: "Run") -> None:
         """Without held-out views, evaluate on some of the training views."""
-        if not len(self.held):
+        if not len(self.val_indices):
             run.note("no view is held out; training views are evaluated")
-            self.held = self.learned[:: max(len(self.learned) // 400, 1)]
+            self.val_indices = self.train_indices[:: max(len(self.train_indices) // 400, 1)]
 
     def batches(self, run: "Run", start: int, size: int) -> Iterator[ViewBatch]:
         """Rendered views with random transformations, and what the teachers generate."""
@@ -181,8 +183,8 @@ class GenerationTask(task.Task[ViewBatch]):
         views = batches.load_views(
             self.chairs, self.recipe.size, lambda *progress: report(task.Preparation(*progress))
         )
-        self.choose = views.take(self.held)
-        stream = batches.view_batches(views, self.learned, self.recipe, size, start)
+        self.val_views = views.take(self.val_indices)
+        stream = batches.view_batches(views, self.train_indices, self.recipe, size, start)
         if self.recipe.teachers:
             elevations = float(views.elevations.min()), float(views.elevations.max())
             stream = distill(stream, self.teachers, self.recipe, size, elevations, start)
@@ -194,7 +196,7 @@ class GenerationTask(task.Task[ViewBatch]):
 
     def validate(self, run: "Run", n: int) -> GenerationErrors:
         """Errors on the held-out views, and a contact sheet of them."""
-        found = measure(self.objective.learner, self.choose, self.recipe.bf16)
+        found = measure(self.objective.learner, self.val_views, self.recipe.bf16)
         self._write_sheet(run)
         return GenerationErrors(n, *found)
 
@@ -209,9 +211,9 @@ class GenerationTask(task.Task[ViewBatch]):
         card = self._card(command)
         run.save_weights(net, card, int8=recipe.int8)
         stored = from_pretrained(run.folder / "weights")[0].to(self.objective.device)
-        protocol = "views at azimuths held out" if recipe.held_out else "views learned from"
-        figures = measure(stored, self.choose)._asdict()
-        figures |= {"views": len(self.choose.styles), "protocol": protocol}
+        protocol = "views at held-out azimuths" if recipe.held_out else "training views"
+        figures = measure(stored, self.val_views)._asdict()
+        figures |= {"views": len(self.val_views.styles), "protocol": protocol}
         card["figures"] = {self.chairs.root.name: figures}
         run.save_weights(net, card, int8=recipe.int8)
         self._write_sheet(run)
@@ -224,19 +226,20 @@ class GenerationTask(task.Task[ViewBatch]):
 
     def _write_sheet(self, run: "Run") -> None:
         if run.is_main:
-            sheet = compare(self.objective.learner, self.choose, self.recipe.bf16)
-            run.save_image("plots/drawings.png", sheet)
+            sheet = compare(self.objective.learner, self.val_views, self.recipe.bf16)
+            run.save_image("plots/views.png", sheet)
 
     def _card(self, command: str) -> dict[str, Any]:
         """The model card, without its figures."""
         credits, chairs = read_credits(self.chairs.root), self.chairs
+        views = len(self.train_indices)
         terms = sorted({str(record["license"]) for record in credits if record.get("license")})
         return {
             "styles": list(chairs.styles),
             "elevations": sorted({view.elevation for view in chairs.views}),
             "mode": "generate",
             "recipe": self.recipe.to_json(),
-            "data": f"{chairs.root.name}, {len(self.learned)} views of {len(chairs.styles)} styles",
+            "data": f"{chairs.root.name}, {views} views of {len(chairs.styles)} styles",
             "license": "the terms of the data apply" + (f": {', '.join(terms)}" if terms else ""),
             "command": command,
             "attribution": credits,

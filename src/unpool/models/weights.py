@@ -51,7 +51,7 @@ def save_pretrained(
 
     Args:
         model: one of `MODELS`.
-        folder: made if it is missing; both files are replaced, or neither.
+        folder: created if missing; both files are replaced, or neither.
         card: a card or its entries, plain values as in JSON; `architecture`, `arguments` and
             `sha256` are filled in. A `WeightsError` for entries that cannot be used.
         int8: store every filter but those of interpolation as int8 with a scale for each output

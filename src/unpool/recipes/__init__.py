@@ -1,7 +1,8 @@
-"""Recipes: the hyperparameters of every experiment as a named constant, a frozen dataclass.
+"""Recipes, the hyperparameters of every experiment as a named constant, and published settings.
 
 A run stores its recipe beside its weights. Single values are overridden by name
 (`unpool.train(..., "objects", batch=8)`, `unpool train objects --set phases.0.steps=100`).
+`presets` holds the published settings of CRFs and proposals.
 """
 
 from unpool.errors import OptionError, suggest
@@ -11,13 +12,13 @@ from unpool.recipes.generate import (
     CHAIRS,
     CHAIRS_128,
     CHAIRS_DEEP,
+    CHAIRS_DISTILLED,
     CHAIRS_LONGER,
     CHAIRS_ONE_STREAM,
     CHAIRS_RANGES,
     CHAIRS_STAGE_1,
     CHAIRS_STAGE_2,
     CHAIRS_STAGE_3,
-    CHAIRS_TAUGHT,
     GenerationRecipe,
     Rate,
 )
@@ -45,7 +46,7 @@ __all__ = [
     "CHAIRS_STAGE_1",
     "CHAIRS_STAGE_2",
     "CHAIRS_STAGE_3",
-    "CHAIRS_TAUGHT",
+    "CHAIRS_DISTILLED",
     "DECONVNET",
     "FCN8S",
     "FINETUNE",

@@ -42,7 +42,7 @@ class GenerationRecipe(Recipe):
     held_out: tuple[Annotated[int, Range(0, 30)], ...] = ()
     """Indices of azimuths that are not trained on."""
     teachers: tuple[str, ...] = ()  #: weights of networks to distill
-    teachers_fraction: Fraction = 0.5  #: of a batch that teachers generate, if there are any
+    teacher_fraction: Fraction = 0.5  #: of a batch that teachers generate, if there are any
     spread: tuple[Fraction, Fraction] = (0.0, 1.0)  #: first and last factor of the ranges
     gamma: Weight = 1e-5  #: rate at which the factor approaches the last, per step
     translate: Fraction = 0.1  #: largest change, as a fraction of the side
@@ -187,9 +187,9 @@ CHAIRS_ONE_STREAM = replace(
 )
 """A compact one-stream deep variant, from random weights."""
 
-CHAIRS_TAUGHT = replace(
+CHAIRS_DISTILLED = replace(
     CHAIRS,
-    name="chairs-taught",
+    name="chairs-distilled",
     rates=(Rate(12_000, 5e-4),),
     start="runs/chairs-longer/weights",
     spread=(0.5, 0.5),

@@ -46,7 +46,7 @@ def squares(
     return boxes[boxes[:, 2] - boxes[:, 0] >= preset.least_side][:count]
 
 
-def cut(
+def crop_squares(
     image: Pixels, boxes: NDArray[np.int64], side: int, batch: int
 ) -> Iterator[tuple[list[Crop], Pixels]]:
     """Cut squares out of an image, in batches for a network.

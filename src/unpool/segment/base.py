@@ -59,7 +59,7 @@ class BaseSegmenter(ABC):
             image: a path, a Pillow image, an array, a tensor, or another kind that
                 `unpool.vision.inputs.as_image` takes; or a list of them.
             crf: a dense CRF that refines the probabilities, or the name of one of `CRF_PRESETS`.
-            presence_threshold: excludes classes that are nowhere certain, 0..1, see
+            presence_threshold: excludes classes that hardly reach it, 0..1, see
                 `unpool.segment.result.postprocess`; by default the segmenter's own.
             **options: of `predict`.
 

@@ -124,9 +124,9 @@ def summarize(measured: list[Measured], data: DataSet, description: str) -> dict
         "dropped": {m.name: m.error for m in measured if m.error},
         "protocol": (
             f"{data.root.name} {data.split}, {len(kept)} of {len(measured)} images; {description}; "
-            "labels at the original size; one confusion matrix over the data set, void (255) left "
-            "out; mean over classes present in truth or prediction; interval: 95 %, bootstrap over "
-            "images; boundary F1: tolerance 0.75 % of the diagonal, mean over images"
+            "labels at the original size; one confusion matrix over the data set, void (255) "
+            "ignored; mean over classes present in truth or prediction; interval: 95 %, bootstrap "
+            "over images; boundary F1: tolerance 0.75 % of the diagonal, mean over images"
         ),
     }
 

@@ -46,7 +46,7 @@ class SegmentationObjective(loop.Objective[Batch]):
         """The name of the current phase."""
         return self.current.name
 
-    def cure(self) -> str:
+    def lower_rate(self) -> str:
         """A lower learning rate of the current phase."""
         return f"phases.{self.phase}.lr={self.current.lr / 10:.2g}"
 

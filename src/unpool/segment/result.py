@@ -92,7 +92,7 @@ def postprocess(
     """The most probable class of every pixel, optionally refined by a dense CRF.
 
     Where a class wins only a few pixels of an image, the network is often wrong about all of them.
-    `presence_threshold` excludes classes that are nowhere certain; their pixels go to the others.
+    `presence_threshold` excludes classes that hardly reach it; their pixels go to the others.
 
     Args:
         image: (H, W, 3) uint8, RGB.

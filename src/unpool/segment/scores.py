@@ -74,7 +74,7 @@ def read_scores(path: str | Path, *, probabilities: bool = False) -> Scores:
     values = values.astype(np.float32)
     if not np.isfinite(values.max(0)).all():
         raise DataError(
-            f"got scores in {path} with NaN, or with pixels of no finite score; make them anew"
+            f"got scores in {path} with NaN, or with pixels of no finite score; save them again"
         )
     _require_kind(values, probabilities, path)
     if probabilities:

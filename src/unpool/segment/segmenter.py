@@ -25,7 +25,7 @@ from unpool.models import MEAN_BGR, Network, from_pretrained, prepare
 from unpool.models.fast import accelerate
 from unpool.recipes.presets import PRECISIONS, Preset
 from unpool.segment import timings
-from unpool.segment.aggregate import Aggregate, cut, find_preset, squares
+from unpool.segment.aggregate import Aggregate, crop_squares, find_preset, squares
 from unpool.segment.base import BaseSegmenter, Prediction
 from unpool.segment.result import require_presence_threshold
 from unpool.vision.boxes import Crop, reduced, resize
@@ -43,7 +43,7 @@ class Segmenter(BaseSegmenter):
         long_side: long side to which whole images are resized.
         mode: the default mode, "whole" or "instance".
         aggregate: how crops are merged by default, "max" or "mean", see `Aggregate`.
-        presence_threshold: excludes classes that are nowhere certain, 0..1, see `postprocess`.
+        presence_threshold: excludes classes that hardly reach it, 0..1, see `postprocess`.
         device: "auto", "cpu", "cuda" or "cuda:n".
         precision: "bf16", "fp32", or "auto": bf16 where the hardware has it, and not if `exact`.
         exact: use the network as it is, not its fast form (`unpool.models.fast.accelerate`).
@@ -174,7 +174,7 @@ class Segmenter(BaseSegmenter):
         assert self.side is not None  # `_resolve` refused networks without crops
         batch = self.quickest_batch() if batch is None else batch
         done = 0
-        for crops, images in cut(image, boxes, self.side, batch):
+        for crops, images in crop_squares(image, boxes, self.side, batch):
             for crop, logits in zip(crops, self.infer(images), strict=True):
                 merged.add(crop, logits)
             done += len(crops)
@@ -193,7 +193,7 @@ class Segmenter(BaseSegmenter):
     def quickest_batch(self) -> int:
         """As many crops as keep a map of the first stage below 32 MiB, but at least 4.
 
-        Larger blocks of memory are requested from the system anew for each layer, which costs more
+        Larger blocks of memory are requested from the system for each layer again, which costs more
         than batching gains; smaller batches read the weights of the code layers too often.
         """
         assert self.side is not None

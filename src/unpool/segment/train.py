@@ -68,14 +68,15 @@ class SegmentationTask(task.Task[crops.Batch]):
 
     def open(self) -> None:
         """Open both splits, and read all masks, so that unusable ones are found at once."""
-        self.learn, self.choose = open_data(self.data, self.split), open_data(self.data, self.val)
-        self.classes = self.learn.classes
-        if self.classes != self.choose.classes:
+        self.train_data = open_data(self.data, self.split)
+        self.val_data = open_data(self.data, self.val)
+        self.classes = self.train_data.classes
+        if self.classes != self.val_data.classes:
             raise DataError(
                 f"got other classes in {self.split} than in {self.val}; write them to classes.txt"
             )
-        self.counts = count_classes(self.learn)
-        count_classes(self.choose)
+        self.counts = count_classes(self.train_data)
+        count_classes(self.val_data)
 
     def build(self, device: torch.device) -> SegmentationObjective:
         """The recipe's network, with heads for progressive growing."""
@@ -102,12 +103,12 @@ class SegmentationTask(task.Task[crops.Batch]):
 
     def batches(self, run: "Run", start: int, size: int) -> Iterator[crops.Batch]:
         """Crops from the sources of each phase."""
-        draw = sources(self.recipe, self.learn, run.folder, self.report)
+        draw = sources(self.recipe, self.train_data, run.folder, self.report)
         return crops.batches(draw, size, start, distributed.rank(), distributed.world())
 
     def validate(self, run: "Run", n: int) -> Validation:
         """Mean IoU of whole images."""
-        miou = evaluate.mean_iou(self.objective.segment, self.choose)
+        miou = evaluate.mean_iou(self.objective.segment, self.val_data)
         return Validation(n, self.objective.current.name, miou)
 
     def describe(self, record: Validation) -> str:
@@ -135,12 +136,12 @@ class SegmentationTask(task.Task[crops.Batch]):
         run.save_weights(net, card)
         weights, device = run.folder / "weights", str(self.objective.device)
         segmenter = Segmenter.from_pretrained(weights, device=device)
-        summary = {**evaluate.evaluate(segmenter, self.choose), "notes": run.notes}
-        name = f"{self.choose.root.name} {self.choose.split}, whole"
+        summary = {**evaluate.evaluate(segmenter, self.val_data), "notes": run.notes}
+        name = f"{self.val_data.root.name} {self.val_data.split}, whole"
         card["figures"] = {name: {figure: summary[figure] for figure in _ON_CARD}}
         run.save_weights(net, card)
         if run.is_main:
-            run.save_image("plots/predictions.png", evaluate.sheet(segmenter, self.choose))
+            run.save_image("plots/predictions.png", evaluate.sheet(segmenter, self.val_data))
         return summary
 
     def figures(self, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,10 +150,11 @@ class SegmentationTask(task.Task[crops.Batch]):
 
     def _card(self, start: learner.WarmStart, command: str) -> dict[str, Any]:
         """The model card without its figures."""
-        recipe, data = self.recipe, self.learn
+        recipe, data = self.recipe, self.train_data
         terms = "the terms of the data and of the trunk's weights apply"
         if start.card is not None:
-            terms = f"{terms}; begun with {recipe.start}: {start.card.license or 'terms unknown'}"
+            own = start.card.license or "terms unknown"
+            terms = f"{terms}; initialized from {recipe.start}: {own}"
         return {
             "classes": data.classes,
             "palette": voc_palette()[: len(data.classes)].tolist(),
@@ -181,7 +183,8 @@ def sources(
     """
     cv2.setNumThreads(1)  # the network needs the cores
     wanted = {name for phase in recipe.phases for name in phase.sources}
-    k, cut = len(data.classes), crops.Cut(recipe.size, recipe.size, recipe.flip, recipe.color)
+    k = len(data.classes)
+    crop = crops.WindowCrop(recipe.size, recipe.size, recipe.flip, recipe.color)
     known: dict[str, crops.Draw] = {}
     if wanted & {"views", "pasted"}:
         views = crops.Views(
@@ -193,7 +196,7 @@ def sources(
         known["pasted"] = crops.draw_views(data, views, recipe.seed, weights, paster)
     if "objects" in wanted:
         windows = repeat_rare(object_windows(data), recipe.repetition)
-        larger = cut._replace(enlarged=max(recipe.enlarged, recipe.size))
+        larger = crop._replace(enlarged=max(recipe.enlarged, recipe.size))
         known["objects"] = crops.draw_windows(windows, k, larger, recipe.seed)
     if "proposals" in wanted:
 
@@ -204,7 +207,7 @@ def sources(
         with distributed.first_before_others():
             boxes = find_proposals(data, cache=folder / "proposals.npz", progress=show)
         windows = repeat_rare(proposal_windows(data, boxes, recipe.overlap), recipe.repetition)
-        known["proposals"] = crops.draw_windows(windows, k, cut, recipe.seed)
-    draws = [crops.take_turns([known[name] for name in phase.sources]) for phase in recipe.phases]
+        known["proposals"] = crops.draw_windows(windows, k, crop, recipe.seed)
+    draws = [crops.interleave([known[name] for name in phase.sources]) for phase in recipe.phases]
     ends = list(accumulate(phase.steps * recipe.batch for phase in recipe.phases))[:-1]
     return lambda place: draws[bisect_right(ends, place)](place)

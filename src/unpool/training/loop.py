@@ -229,7 +229,7 @@ class Objective(Generic[Part]):
         """The name of the phase of a step, counted from 0 over all phases, for its record."""
         return "training"
 
-    def cure(self) -> str:
+    def lower_rate(self) -> str:
         """The setting to suggest if the loss diverges."""
         return "a tenth of lr"
 
@@ -295,7 +295,7 @@ def _step(objective: Objective[Part], stream: Iterator[Part], state: LoopState, 
     except TrainingError as error:
         raise TrainingError(
             f"{error} ({name}, learning rate {lr:.2g}); start a new run with lower learning "
-            f"rates, such as {objective.cure()}"
+            f"rates, such as {objective.lower_rate()}"
         ) from None
     objective.after_step()
     state.step += 1

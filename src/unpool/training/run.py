@@ -8,7 +8,7 @@
 
 Segmentation with a warm start stores the initial weights in `checkpoints/start.pt`. Classification
 also writes `checkpoints/epochs/NNN.safetensors` and `eval/confusion.csv`. Generation has no
-`best.pt`; `plots/drawings.png` shows rendered views above generated ones.
+`best.pt`; `plots/views.png` shows rendered views above generated ones.
 
 Of several processes, only the first writes.
 """
@@ -146,7 +146,7 @@ class Run:
             "classes": self.classes,
             "step": self.state.step,
             "best": self.best,
-            "stale": self.since_best,  # validations since the best one
+            "since_best": self.since_best,
             "model": self.learner.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
@@ -196,7 +196,7 @@ class Run:
         if not has_checkpoint(self.folder):
             self.best_path.unlink(missing_ok=True)
             self.start_path.unlink(missing_ok=True)
-        _forget_after(self.folder / "metrics.jsonl", self.state.step)
+        _truncate_metrics(self.folder / "metrics.jsonl", self.state.step)
 
     def _restore(self) -> None:
         state = load_state(self.checkpoint)
@@ -214,9 +214,9 @@ class Run:
             raise DataError(f"{self.folder} was started on other classes; resume on the same data")
         self.learner.load_state_dict(state["model"])
         self.state.step = state["step"]
-        # runs of earlier versions begin at -1, where no score was lower
+        # earlier versions stored -1 as the initial best score, and "stale" for since_best
         self.best = -math.inf if state["best"] == -1 else state["best"]
-        self.since_best = state.get("stale", 0)
+        self.since_best = state.get("since_best", state.get("stale", 0))
         self.optimizer_state = state["optimizer"]
         if self.best > -math.inf:
             load_state(self.best_path)  # fail now, rather than at the end, if it is damaged
@@ -327,7 +327,7 @@ def _tensorboard(folder: Path, step: int) -> Any:
     return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
 
-def _forget_after(path: Path, step: int) -> None:
+def _truncate_metrics(path: Path, step: int) -> None:
     """Drop the records of a JSON lines file that are later than a step."""
     if path.exists():
         lines = [line for line in path.read_text().splitlines() if line.endswith("}")]

@@ -199,7 +199,7 @@ def command(
             "--weights",
             default="chairs",
             metavar="NAME|FOLDER",
-            help="Weights that come with the package, or a folder of weights.  [default: chairs]",
+            help="Weights that ship with the package, or a folder of weights.  [default: chairs]",
         ),
         DEVICE,
         JSON,

@@ -57,7 +57,7 @@ MODEL: tuple[Option, ...] = (
     click.option(
         "--weights",
         metavar="NAME|FOLDER",
-        help="Weights that come with the package, or a folder of weights.  [default: objects]",
+        help="Weights that ship with the package, or a folder of weights.  [default: objects]",
     ),
     click.option(
         "--torch-model",
