@@ -194,7 +194,7 @@ def test_what_has_not_seen_them_is_taken(tmp_path):
 def test_the_default_weights_learn_from_recipes_of_their_own():
     """Whoever begins with nothing can train all that is needed, in this order."""
     known = set()
-    for name in ("", "-longer", "-ranges", "-one-stream", "-taught"):
+    for name in ("", "-longer", "-ranges", "-one-stream", "-distilled"):
         recipe = RECIPES[f"chairs{name}"]
         needed = {*recipe.teachers, *([recipe.start] if recipe.start else [])}
         assert needed <= known

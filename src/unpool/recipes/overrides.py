@@ -80,8 +80,8 @@ def _replace(part: Any, path: list[str], value: Any, setting: str) -> Any:
     head, *rest = path
     if isinstance(part, tuple):
         if not head.isdecimal() or int(head) >= len(part):
-            known = ", ".join(map(str, range(len(part))))
-            raise OptionError(f"got {setting}; there is no item {head!r}: the items are {known}")
+            items = ", ".join(map(str, range(len(part))))
+            raise OptionError(f"got {setting}; there is no item {head!r}: the items are {items}")
         place, old = int(head), part[int(head)]
         new = _replace(old, rest, value, setting) if rest else _checked(value, type(old), setting)
         return (*part[:place], new, *part[place + 1 :])
@@ -95,7 +95,7 @@ def _replace(part: Any, path: list[str], value: Any, setting: str) -> Any:
             raise OptionError(
                 f"got {setting}; there is no {head!r}, but {owners[0]} have it: {name}"
             )
-        known = {**hints}
+        known = dict(hints)
         for kind in hints.values():
             known |= _hints(_parts(kind))
         raise OptionError(f"got {setting}; there is no {head!r}: {suggest(head, known)}")
