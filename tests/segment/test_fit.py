@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from unpool.data.crops import Batch, Views, batches, draw_views
 from unpool.data.datasets import open_data
-from unpool.errors import OptionError, TrainingError
+from unpool.errors import TrainingError
 from unpool.models import FCN, DeconvNet, prepare
 from unpool.recipes import DECONVNET, Phase, SegmentationRecipe, override
 from unpool.segment.fit import SegmentationObjective, estimate_statistics, pixel_loss
@@ -148,12 +148,6 @@ def test_parts_of_a_batch_add_up_to_the_whole():
         list(fit(GrowingLearner(net), stream, dataclasses.replace(base, accumulate=parts)))
     for one, four in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(one, four, rtol=1e-4, atol=1e-6)
-
-
-def test_a_batch_that_cannot_be_divided_is_refused():
-    recipe = dataclasses.replace(TINY, batch=7, accumulate=2)
-    with pytest.raises(OptionError, match=r"a batch of 7 for 2 parts .* multiple of 2"):
-        next(fit(GrowingLearner(DeconvNet(3, TRUNK, None, 32)), random_batches(), recipe))
 
 
 def test_gradients_are_clipped_and_their_norm_is_reported():

@@ -1,0 +1,70 @@
+import inspect
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated
+
+import pytest
+
+from unpool.errors import OptionError
+from unpool.recipes import FINETUNE, KINDS, RECIPES
+from unpool.recipes.recipe import Count, Fraction, OneOf, Range, check_fields
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_options_are_the_arguments_of_the_task(kind):
+    module, _, name = kind.task.partition(":")
+    data, recipe, *options = inspect.signature(
+        getattr(import_module(module), name)
+    ).parameters.values()
+    assert (data.name, recipe.name) == ("data", "recipe")
+    assert tuple(option.name for option in options) == kind.options
+    assert all(option.default is not option.empty for option in options)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_task_keeps_its_arguments(recipe, tmp_path):
+    options = dict.fromkeys(recipe.options, "torchvision")
+    task = recipe.make_task(tmp_path, **options)
+    assert (task.recipe, task.data) == (recipe, tmp_path)
+    assert {name: str(getattr(task, name)) for name in options} == options
+    with pytest.raises(OptionError, match=rf"got foo=1 for the recipe {recipe.name}, which takes"):
+        recipe.make_task(tmp_path, foo=1)
+
+
+def test_a_missing_field_gets_its_default():
+    values = FINETUNE.to_json()
+    del values["batch"]
+    assert type(FINETUNE).from_json(values).batch == type(FINETUNE).batch
+
+
+@dataclass(frozen=True)
+class Part:
+    steps: Count = 1
+
+
+@dataclass(frozen=True)
+class Whole:
+    fraction: Fraction | None = None
+    sides: tuple[Annotated[int, Range(2, 9)], ...] = (2,)
+    solver: Annotated[str, OneOf("adamw", "sgd")] = "sgd"
+    parts: tuple[Part, ...] = (Part(),)
+
+
+@pytest.mark.parametrize("valid", [{}, {"fraction": 0.0}, {"fraction": 1.0}, {"sides": (2, 9)}])
+def test_bounds_are_inclusive_and_none_is_always_valid(valid):
+    check_fields(Whole(**valid))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"fraction": 1.01}, r"got fraction=1\.01 in a recipe; wanted 0 to 1"),
+        ({"fraction": float("nan")}, "got fraction=nan in a recipe; wanted 0 to 1"),
+        ({"sides": (2, 10)}, r"got sides=\(2, 10\) in a recipe; wanted 2 to 9"),
+        ({"solver": "adam"}, "got solver=adam in a recipe; did you mean 'adamw'"),
+        ({"parts": (Part(), Part(0))}, r"got parts\.1\.steps=0 in a recipe; wanted 1 or more"),
+    ],
+)
+def test_values_out_of_bounds_are_refused(value, message):
+    with pytest.raises(OptionError, match=message):
+        check_fields(Whole(**value))

@@ -1,0 +1,112 @@
+import dataclasses
+import json
+import warnings
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import nn
+
+from unpool.errors import DataError, OptionError, TrainingError, WeightsError
+from unpool.recipes import FINETUNE
+from unpool.training.run import Run, has_checkpoint, load_state, read_arguments, save_state, writing
+
+RECIPE = dataclasses.replace(FINETUNE, patience=2)
+ARGUMENTS = {"data": "/data", "split": "train", "trunk_weights": None}
+
+
+class Score(NamedTuple):
+    n: int
+    miou: float
+
+
+def start(folder, classes=("a", "b"), recipe=RECIPE, **options):
+    torch.manual_seed(0)
+    learner = nn.Linear(2, 1)
+    run = Run(folder, recipe, list(classes), learner, arguments=ARGUMENTS, **options)
+    run.state.optimizer = torch.optim.SGD(learner.parameters(), 0.1, momentum=0.9)
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run of three validations and a checkpoint after the second."""
+    run = start(tmp_path / "run")
+    for n, miou in ((1, 0.5), (2, 0.4), (3, 0.3)):
+        run.state.step = n
+        run.learner.bias.data.fill_(n)
+        run.log(Score(n, miou), None)
+        if n < 3:
+            run.keep_best(miou)
+        if n == 2:
+            run.save()
+    return run.folder
+
+
+def test_a_resumed_run_has_the_state_of_its_checkpoint(folder):
+    run = start(folder, resume=True)
+    assert (run.state.step, run.best, run.since_best) == (2, 0.5, 1)
+    assert run.learner.bias.item() == 2
+    assert run.optimizer_state["param_groups"][0]["momentum"] == 0.9
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [record["n"] for record in records] == [1, 2]  # the third came after the checkpoint
+    run.load_best()
+    assert run.learner.bias.item() == 1
+
+
+def test_early_stopping_counts_validations_without_a_better_one(folder):
+    run = start(folder, resume=True)
+    assert not run.stopped_early
+    run.keep_best(0.5)  # as good is not better
+    assert run.stopped_early
+    run.keep_best(0.6)
+    assert (run.stopped_early, run.since_best) == (False, 0)
+
+
+def test_another_run_is_refused(folder):
+    with pytest.raises(OptionError, match="holds a run already; pass resume=True"):
+        start(folder)
+    with pytest.raises(DataError, match="started on other classes"):
+        start(folder, classes=("a", "c"), resume=True)
+    with pytest.raises(OptionError, match="started with another recipe"):
+        start(folder, recipe=FINETUNE, resume=True)
+
+
+def test_the_arguments_are_those_of_the_run(folder, tmp_path):
+    assert read_arguments(folder) == (RECIPE, ARGUMENTS)
+    assert has_checkpoint(folder)
+    with pytest.raises(OptionError, match="holds no run with a checkpoint"):
+        read_arguments(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"kind": "music", "data": "/data"}'])
+def test_damaged_arguments_are_refused(folder, text):
+    (folder / "arguments.json").write_text(text)
+    with pytest.raises(WeightsError, match="pass the recipe and the data to resume"):
+        read_arguments(folder)
+
+
+def test_a_checkpoint_is_read_whole_or_refused(tmp_path):
+    path = tmp_path / "last.pt"
+    save_state(path, {"model": {"weight": torch.arange(4.0)}})
+    assert torch.equal(load_state(path)["model"]["weight"], torch.arange(4.0))
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(WeightsError, match=r"cannot read the checkpoint .*last\.pt"):
+        load_state(path)
+    save_state(path, {"weights": {}})
+    with pytest.raises(WeightsError, match="KeyError: 'model'"):
+        load_state(path)
+
+
+def test_errors_of_writing_say_how_to_continue(tmp_path):
+    message = r"cannot write .*: No space left; .* make room"
+    with pytest.raises(TrainingError, match=message), writing(tmp_path):
+        raise OSError(28, "No space left")
+
+
+def test_a_note_is_a_warning_at_the_callers_line(tmp_path):
+    run = start(tmp_path / "run")
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        run.note("no matplotlib")
+    assert [(str(w.message), w.filename) for w in caught] == [("no matplotlib", __file__)]
+    assert run.notes == ["no matplotlib"]
