@@ -12,6 +12,12 @@ from unpool.cli import main
 from unpool.models import FCN, DeconvNet, save_pretrained
 
 
+@pytest.fixture(autouse=True)
+def no_progress_lines(monkeypatch):
+    """A line of progress every ten seconds would make what stderr holds depend on the machine."""
+    monkeypatch.setattr("unpool.training.progress.PERIOD", 600.0)
+
+
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> str:
     """Weights of a network that is small enough to be used many times."""
