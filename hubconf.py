@@ -4,6 +4,7 @@
 2
 """
 
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,14 @@ def deconvnet(**options: Any) -> nn.Module:
     """DeconvNet as published, without trained weights; options of `unpool.models.DeconvNet`."""
     from unpool.models import DeconvNet
 
-    return DeconvNet(**options)
+    return _build(DeconvNet, options)
 
 
 def fcn8s(**options: Any) -> nn.Module:
     """FCN-8s as published, without trained weights; options of `unpool.models.FCN`."""
     from unpool.models import FCN
 
-    return FCN(**options)
+    return _build(FCN, options)
 
 
 def objects(**options: Any) -> Any:
@@ -35,3 +36,10 @@ def objects(**options: Any) -> Any:
     import unpool
 
     return unpool.load("objects", **options)
+
+
+def _build(kind: type[nn.Module], options: dict[str, Any]) -> nn.Module:
+    from unpool.errors import require_known
+
+    require_known(options, inspect.signature(kind).parameters)
+    return kind(**options)

@@ -1,4 +1,4 @@
-"""The front door: every call of `import unpool` that users make first, and 40 that are wrong."""
+"""The front door: every call of `import unpool` that users make first, and many that are wrong."""
 
 from importlib import resources
 
@@ -48,6 +48,22 @@ def test_a_segmentation(segmenter, tmp_path):
     assert (tmp_path / "photo.png").exists()
     assert result.to_dict()["labels"] == result.fractions()
     assert result._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_preset_of_load_is_that_of_instance_wise_calls():
+    loaded = unpool.load("objects", preset="reference", device="cpu")
+    assert "preset reference, max" in loaded.describe("instance")
+    assert repr(loaded) == f"Segmenter(21 classes, {loaded.describe()})"
+
+
+def test_the_image_itself_is_not_overwritten(segmenter, tmp_path):
+    photo = tmp_path / "photo.png"
+    Image.open(PHOTO).resize((40, 30)).save(photo)
+    before = photo.read_bytes()
+    with pytest.raises(unpool.OptionError, match="is the image; choose another"):
+        segmenter(photo).save(tmp_path / "." / "photo.png")
+    assert photo.read_bytes() == before
+    assert segmenter(photo).save(tmp_path / "mask.png").exists()
 
 
 def test_train_then_load_and_evaluate_the_run(data, tmp_path, monkeypatch):
@@ -101,7 +117,11 @@ WRONG = [
     (lambda s, d: unpool.load(5), "wanted a name, or the path of a folder"),
     (lambda s, d: unpool.load(None), "wanted a name, or the path of a folder"),
     (lambda s, d: unpool.load("nowhere.onnx"), "make it with unpool export"),
-    (lambda s, d: unpool.load("net.caffemodel"), "convert it first"),
+    (lambda s, d: unpool.load("net.caffemodel"), "does not exist; check the path"),
+    (lambda s, d: unpool.load("objects", exact="yes"), "wanted True or False"),
+    (lambda s, d: unpool.load("objects", presence_threshold=True), "wanted a probability"),
+    (lambda s, d: unpool.load("objects", device=None), "or leave it out"),
+    (lambda s, d: unpool.load("objects", preset="edeconvnet", mode="whole"), "option 'mode'"),
     (lambda s, d: unpool.load(d), "wanted a folder with card.json"),
     (lambda s, d: unpool.load("objects", device="tpu"), "this machine has cpu"),
     (lambda s, d: unpool.load("objects", precision="int3"), "precision"),
@@ -128,6 +148,23 @@ WRONG = [
     (lambda s, d: s(NOISE, presence_threshold=-1), "0 keeps all"),
     (lambda s, d: s(NOISE, mode="instance", proposals=0), "wanted 1 or more"),
     (lambda s, d: s(NOISE, mode="instance", aggregate="sum"), "the choices are|one of"),
+    (lambda s, d: s(NOISE, mode="instance", proposals="many"), "1 or more, an integer"),
+    (lambda s, d: s(NOISE, mode="instance", proposals=2.5), "1 or more, an integer"),
+    (lambda s, d: s(NOISE, mode="instance", batch="a"), "1 or more, an integer"),
+    (lambda s, d: s(NOISE, proposals=5), "pass mode='instance', or leave that option out"),
+    (lambda s, d: s(NOISE, proposals=-4), "1 or more, an integer"),
+    (lambda s, d: s(NOISE, method="nonsense"), "the choices are edgeboxes"),
+    (lambda s, d: s(NOISE, aggregate="nonsense"), "the choices are max"),
+    (lambda s, d: s(NOISE, preset="nonsense"), "the choices are paper"),
+    (lambda s, d: s(NOISE, preset="reference"), "in mode='whole', which is that of the weights"),
+    (lambda s, d: s(NOISE, preset="edeconvnet"), "load both: unpool.load"),
+    (lambda s, d: s(NOISE, progress=3), "wanted a function"),
+    (lambda s, d: s(NOISE, crf=5), "wanted a DenseCRF, or one of"),
+    (lambda s, d: s(NOISE, crf=True), "wanted a DenseCRF, or one of"),
+    (lambda s, d: s(NOISE, crf=["deeplab"]), "wanted a DenseCRF, or one of"),
+    (lambda s, d: s(NOISE, modes="whole"), "the choices are .*crf"),
+    (lambda s, d: s(NOISE).save(None), "wanted a path"),
+    (lambda s, d: s(NOISE).save(d / "images/0.png/x.png"), "0.png is a file"),
     (lambda s, d: s([NOISE, 5]), "convert it to one"),
     (lambda s, d: unpool.read_image(3), "convert it to one"),
     (lambda s, d: unpool.read_image(b"no image"), "image"),
@@ -136,7 +173,14 @@ WRONG = [
     (lambda s, d: unpool.evaluate(s, d), "evaluate on data with the same classes"),
     (lambda s, d: unpool.evaluate(s, d, split="vall"), "vall"),
     (lambda s, d: unpool.evaluate("chairs", d), "wanted weights that segment images"),
-    (lambda s, d: unpool.evaluate(3.5, d), "wanted a path"),
+    (lambda s, d: unpool.evaluate(3.5, d), "wanted a name, or the path"),
+    (lambda s, d: unpool.evaluate(s, d, device="cpu"), "set it in unpool.load"),
+    (lambda s, d: unpool.evaluate("nowhere.onnx", d), "does not exist"),
+    (lambda s, d: unpool.train(d, d / "images/0.png", "finetune"), "which is a file"),
+    (lambda s, d: unpool.train(d, d / "run", "finetune", resume=True), "holds no run"),
+    (lambda s, d: unpool.train(d, d / "run", "finetune", resume="yes"), "holds no run"),
+    (lambda s, d: unpool.train(d, d / "run", "finetune", trunk_inputs="foo"), "caffe"),
+    (lambda s, d: unpool.train(d, d / "run", "finetune", trunk_weights=3), "wanted a path"),
     (lambda s, d: unpool.train(d, d / "run", "finetun"), "did you mean 'finetune'"),
     (lambda s, d: unpool.train(d, d / "run", 7), "wanted a Recipe or a name"),
     (lambda s, d: unpool.train(d, d / "run", "finetune", bach=2), "did you mean 'batch'"),
@@ -151,6 +195,7 @@ WRONG = [
     (lambda s, d: unpool.train(resume=5), "got resume of type int; wanted a path"),
     (lambda s, d: unpool.train(resume=d), "holds no run with a checkpoint; pass the folder"),
     (lambda s, d: unpool.train(d, d / "run", "finetune", report=3), "report=False for silence"),
+    (lambda s, d: unpool.project(SMALL, BATCH, "1").save(None), "wanted a path"),
     (lambda s, d: unpool.project("objcts", BATCH, "4"), "wanted a folder with card.json"),
     (lambda s, d: unpool.project(5, BATCH, "4"), "wanted a torch module"),
     (lambda s, d: unpool.project(SMALL, BATCH, "relu"), "the choices are"),

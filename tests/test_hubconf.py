@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+
+from unpool import OptionError
 
 ROOT = str(Path(__file__).parent.parent)
 
@@ -21,3 +24,9 @@ def test_the_networks_by_name():
 def test_the_default_weights_segment():
     segmenter = load("objects", device="cpu", precision="fp32")
     assert segmenter(np.zeros((20, 30, 3), np.uint8)).labels.shape == (20, 30)
+
+
+@pytest.mark.parametrize("options", [{"foo": 1}, {"classes": "a"}])
+def test_options_that_do_not_fit_are_refused(options):
+    with pytest.raises(OptionError, match=r"the choices are classes|wanted 2 or more, an integer"):
+        load("deconvnet", **options)

@@ -133,7 +133,7 @@ def train(
     """
     import inspect
 
-    from unpool.errors import OptionError
+    from unpool.errors import OptionError, require_path
     from unpool.recipes import KINDS, find_recipe
     from unpool.training.task import resumed_task
     from unpool.training.task import train as run
@@ -144,8 +144,8 @@ def train(
     of_task = {key: values.pop(key) for key in options & values.keys()}
     if not isinstance(resume, bool):
         paths = {"data": data, "output": output}
-        of_task |= {name: _path(path, name) for name, path in paths.items() if path is not None}
-        output = Path(_path(resume, "resume"))
+        of_task |= {k: require_path(k, path) for k, path in paths.items() if path is not None}
+        output = require_path("resume", resume)
         task = resumed_task(output, recipe, values, of_task)
     elif data is None or output is None or recipe is None:
         given = {"data": data, "output": output, "recipe": recipe}
@@ -155,8 +155,8 @@ def train(
             "interrupted run alone: train(resume=folder)"
         )
     else:
-        task = find_recipe(recipe, **values).make_task(_path(data, "data"), **of_task)
-    return run(task, _path(output, "output"), resume=bool(resume), **settings)
+        task = find_recipe(recipe, **values).make_task(require_path("data", data), **of_task)
+    return run(task, output, resume=bool(resume), **settings)
 
 
 def evaluate(
@@ -171,7 +171,8 @@ def evaluate(
         weights: what `load` takes, or a segmenter.
         data: labeled images in a layout that `unpool check` knows.
         split: the part of the data.
-        **options: of `load`, and of the segmenter's call: `mode`, `proposals`, `crf` ...
+        **options: of `load`, unless a segmenter is given, and of the segmenter's call: `mode`,
+            `proposals`, `crf` ...
 
     Returns:
         The figures and their protocol: `miou`, `miou_interval`, `iou` by class, `pixel_accuracy`,
@@ -181,23 +182,20 @@ def evaluate(
         WeightsError, DataError, OptionError: weights, data or options that cannot be used.
     """
     from unpool.data.datasets import open_data
-    from unpool.errors import WeightsError
+    from unpool.errors import OptionError, require_path
+    from unpool.recipes.presets import LOADING
     from unpool.segment.base import BaseSegmenter
+    from unpool.segment.ensemble import load as load_segmenter
     from unpool.segment.evaluate import evaluate as measure
 
     missing: dict[str, str] = {}
-    labeled = open_data(_path(data, "data"), split, missing)
-    if isinstance(weights, BaseSegmenter):
-        return measure(weights, labeled, missing=missing, **options)
-    names = {"ensemble", "device", "precision", "exact"}
-    chosen = {name: options.pop(name) for name in names & options.keys()}
-    preset = {"preset": options["preset"]} if "preset" in options else {}
-    loaded = load(_path(weights, "weights"), **preset, **chosen)
-    if not isinstance(loaded, BaseSegmenter):
-        raise WeightsError(
-            f"got {weights}, weights of a generator; wanted weights that segment images"
-        )
-    return measure(loaded, labeled, missing=missing, **options)
+    labeled = open_data(require_path("data", data), split, missing)
+    chosen = {name: options.pop(name) for name in LOADING if name in options}
+    if not isinstance(weights, BaseSegmenter):
+        weights = load_segmenter(weights, options.get("preset"), **chosen)
+    elif chosen:
+        raise OptionError(f"got {', '.join(chosen)} for a loaded segmenter; set it in unpool.load")
+    return measure(weights, labeled, missing=missing, **options)
 
 
 def project(
@@ -252,14 +250,6 @@ def project(
         images = images.to(next(model.parameters(), images).device)
     found = project_units(model, images, layer, unit, **options)
     return replace(found, order=preparation.order)
-
-
-def _path(value: Any, name: str) -> str | Path:
-    from unpool.errors import OptionError
-
-    if not isinstance(value, str | Path):
-        raise OptionError(f"got {name} of type {type(value).__name__}; wanted a path")
-    return value
 
 
 def __getattr__(name: str) -> object:

@@ -140,8 +140,10 @@ def find_weights(source: str | Path) -> Path:
             f"got {folder}, an exported network, which can only segment; give the weights it was "
             "exported from, by name or folder"
         )
-    if folder.suffix == ".caffemodel":
+    if folder.suffix == ".caffemodel" and folder.exists():
         raise WeightsError(f"got {folder}; convert it first: unpool convert {folder} FOLDER")
+    if folder.suffix == ".caffemodel":
+        raise WeightsError(f"got {folder}, which does not exist; check the path")
     known = ", ".join(list_pretrained()) or "none"
     raise WeightsError(
         f"got weights {str(source)!r}; wanted a folder with card.json and model.safetensors, or "

@@ -17,7 +17,11 @@ for bugs.
 """
 
 import difflib
+import os
 from collections.abc import Iterable
+from numbers import Integral
+from pathlib import Path
+from typing import Any
 
 _LISTED = 30  # names in a message
 
@@ -85,3 +89,35 @@ def require_choice(what: str, value: object, choices: Iterable[str]) -> None:
     names = list(choices)
     if value not in names:
         raise OptionError(f"got {what} {value!r}; {suggest(value, names)}")
+
+
+def require_int(name: str, value: object, least: int = 1) -> None:
+    """Raise an `OptionError` unless a value is an integer of at least `least`.
+
+    >>> require_int("proposals", 50)
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
+        raise OptionError(f"got {name}={value!r}; wanted {least} or more, an integer")
+
+
+def require_type(name: str, value: object, kind: Any, wanted: str) -> None:
+    """Raise an `OptionError` unless a value is of a type, or of one of several.
+
+    >>> require_type("exact", True, bool, "True or False")
+    """
+    if not isinstance(value, kind):
+        raise OptionError(f"got {name}={value!r}; wanted {wanted}")
+
+
+def require_path(name: str, value: object) -> Path:
+    """The path; an `OptionError` for another type, or for a path below a file.
+
+    >>> require_path("output", "runs/mine").name
+    'mine'
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise OptionError(f"got {name} of type {type(value).__name__}; wanted a path")
+    path = Path(value)
+    if file := next((folder for folder in path.parents if folder.is_file()), None):
+        raise OptionError(f"got {name} {path}, but {file} is a file; wanted a folder there")
+    return path

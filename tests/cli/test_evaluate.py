@@ -104,14 +104,14 @@ def test_an_fcn_is_measured_on_whole_images(run, refused, pair, labeled):
     assert list(json.loads(run(*args, "--json")[1][0])["modes"]) == ["whole"]
     for mode in ("both", "instance"):
         message = refused(*args, f"--mode={mode}", "-o", "new")
-        assert "got mode 'instance' for weights of FCN" in message
+        assert "got --mode instance for weights of FCN" in message
     assert not Path("new").exists()
 
 
 def test_proposals_for_whole_images_are_refused(refused, weights, labeled):
     args = ["evaluate", "--weights", weights, "--data", labeled, "--split", "all", "-o", "new"]
     message = refused(*args, "--mode=whole", "--proposals=5")
-    assert "got --proposals in mode whole, where there are no proposals; add --mode" in message
+    assert "got --proposals 5 in --mode whole, where there are no proposals; pass --mode" in message
     assert not Path("new").exists()
 
 

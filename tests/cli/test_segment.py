@@ -215,18 +215,18 @@ def test_options_without_effect_are_refused(run, refused, tmp_path, own):
     net = DeconvNet(len(CLASSES), ((1, 4), (1, 6)), None, 32)
     weights = save_pretrained(net, tmp_path / "tiny", {"classes": CLASSES, "mode": own})
     args = ["segment", save("cat.jpg"), "--weights", weights]
-    cure = "where there are no proposals; add --mode instance, or leave that option out"
+    cure = "where there are no proposals; pass --mode instance, or leave that option out"
     for option in ("--proposals=5", "--preset=paper", "--method=grid", "--batch=2"):
-        name = option.partition("=")[0]
+        name = option.replace("=", " ")
         message = refused(*args, "--mode=whole", option)
-        assert message == f"unpool: got {name} in mode whole, {cure}"
+        assert message == f"unpool: got {name} in --mode whole, {cure}"
         assert run(*args, "--mode=instance", option)[0] == 0
         if own == "instance":
             assert run(*args, option)[0] == 0
         else:
             message = refused(*args, option)
-            assert f"got {name} in mode whole, which is that of the weights, {cure}" in message
-    assert "got --preset and --proposals" in refused(
+            assert f"got {name} in --mode whole, which is that of the weights, {cure}" in message
+    assert "got --preset paper and --proposals 5 in" in refused(
         *args, "--mode=whole", "--proposals=5", "--preset=paper"
     )
 
@@ -343,11 +343,11 @@ def test_classes_below_the_presence_threshold_are_left_out(run, refused, weights
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--ensemble=mean"], "got ensemble 'mean' for one network; set --preset edeconvnet, or"),
+        (["--ensemble=mean"], "got --ensemble mean for one network; set --preset edeconvnet, or"),
         (["--preset=edeconvnet"], "tiny', whose card names no partner for an ensemble; write"),
         (["--preset=edeconvnet", "--ensemble=max"], "'max' is not one of 'mean', 'product'"),
         (["--crf=best"], "'best' is not one of 'edeconvnet', 'deeplab', 'crfrnn', 'densecrf'"),
-        (["--preset=edeconvnet", "--mode=whole", "--proposals=3"], "got --proposals in mode whole"),
+        (["--preset=edeconvnet", "--mode=whole", "--proposals=3"], "got --proposals 3 in --mode"),
     ],
 )
 def test_ensembles_that_are_refused(refused, weights, pair, args, message):
@@ -363,7 +363,7 @@ def test_an_fcn_segments_whole_images(run, refused, pair):
     code, out, _ = run("segment", "cat.jpg", "--weights", fcn, "--json")
     assert (code, json.loads(out[0])["description"][:12]) == (0, "whole images")
     message = refused("segment", "cat.jpg", "--weights", fcn, "--mode=instance", "-o", "new")
-    assert "got mode 'instance' for weights of FCN, which segments whole images" in message
+    assert "got --mode instance for weights of FCN, which segments whole images" in message
     assert not Path("new").exists()
 
 

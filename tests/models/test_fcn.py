@@ -430,16 +430,16 @@ def test_arguments_build_the_network_again(arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"classes": 1}, "got classes=1, code=4096, dropout=0.5; wanted at least 2 classes"),
-        ({"code": 0}, "code=0, dropout=0.5; wanted .* a code of 1 up or None"),
-        ({"dropout": 1.0}, "dropout=1.0; wanted .* a dropout from 0 to below 1"),
+        ({"classes": 1}, "got classes=1; wanted 2 or more"),
+        ({"code": 0}, "got code=0; wanted 1 or more"),
+        ({"dropout": 1.0}, "dropout=1.0, .*wanted a dropout from 0 to below 1"),
         ({"stride": 64}, "got stride=64; the strides of 5 stages are 4, 8, 16, 32"),
         ({"stride": 2}, "got stride=2; the strides of 5"),
         ({"stride": 12}, "got stride=12"),
         ({"stride": 8, "trunk": ((1, 2), (1, 2))}, "the strides of 2 stages are 4"),
-        ({"pad": 0}, "got pad=0, window=7; wanted 1 up, and an odd window"),
-        ({"window": 4}, "got pad=100, window=4"),
-        ({"window": -1}, "got pad=100, window=-1"),
+        ({"pad": 0}, "got pad=0; wanted 1 or more"),
+        ({"window": 4}, "window=4; wanted .*an odd window"),
+        ({"window": -1}, "got window=-1; wanted 1 or more"),
         ({"trunk": "resnet50"}, f"the choices are {', '.join(TRUNKS)}"),
     ],
 )

@@ -295,7 +295,7 @@ def test_a_run_without_a_checkpoint_starts_over(data, start, mean, tmp_path, sto
             tensor.mul_(1.5)
     save_pretrained(net, start, card)
     for name in ("run", "new"):
-        train(data, tmp_path / name, mean, resume=True)
+        train(data, tmp_path / name, mean)
     assert ended(tmp_path / "run") == ended(tmp_path / "new")
 
 

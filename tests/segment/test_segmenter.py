@@ -276,9 +276,8 @@ def test_images_may_be_views_and_are_not_changed(segmenter):
     before = base.copy()
     for view in (base[:, ::-1], base[::2, ::3], base[..., ::-1]):
         view.flags.writeable = False
-        for mode in ("whole", "instance"):
-            a = segmenter(view, mode=mode, method="grid", proposals=3)
-            b = segmenter(view.copy(), mode=mode, method="grid", proposals=3)
+        for options in ({"mode": "whole"}, {"method": "grid", "proposals": 3}):
+            a, b = segmenter(view, **options), segmenter(view.copy(), **options)
             assert (a.labels == b.labels).all()
     assert (base == before).all()
 
@@ -289,8 +288,8 @@ def test_images_may_be_views_and_are_not_changed(segmenter):
 @pytest.mark.parametrize("mode", ["whole", "instance"])
 @pytest.mark.parametrize("crf", [*CRF_PRESETS, DenseCRF((Kernel(2, 1),), 3)], ids=str)
 def test_the_crf_is_mean_field_on_the_probabilities(segmenter, mode, crf):
-    image = photo(24, 30)
-    options = {"mode": mode, "method": "grid", "proposals": 4}
+    image, instances = photo(24, 30), {"method": "grid", "proposals": 4}
+    options = {"mode": mode, **(instances if mode == "instance" else {})}
     plain, refined = segmenter(image, **options), segmenter(image, crf=crf, **options)
     unary = -np.log(np.maximum(plain.probabilities, 1e-5))
     expected = mean_field(torch.from_numpy(unary), torch.from_numpy(image.copy()), crf).numpy()
@@ -408,7 +407,7 @@ def test_a_network_for_whole_images_has_one_mode(filled):
     assert segmenter(photo(20, 30)).labels.shape == (20, 30)
     assert segmenter.measured_modes == ("whole",)
     for refused in (segmenter.describe, lambda mode: segmenter(photo(20, 30), mode=mode)):
-        with pytest.raises(OptionError, match="got mode 'instance' for weights of FCN"):
+        with pytest.raises(OptionError, match="got mode='instance' for weights of FCN"):
             refused("instance")
 
 

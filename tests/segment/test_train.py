@@ -15,6 +15,7 @@ from unpool.errors import DataError, ImageError, OptionError, TrainingError, Wei
 from unpool.models import FCN, from_pretrained
 from unpool.recipes import DECONVNET, Phase, SegmentationRecipe
 from unpool.training.loop import Step
+from unpool.training.run import has_checkpoint
 from unpool.training.task import Preparation
 from unpool.vision.images import read_image, write_mask
 
@@ -102,7 +103,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path, stopped_at):
         folder = tmp_path / f"stopped-{stop}"
         with stopped_at(stop) as report:
             train(data, folder, TINY, report=report)
-        train(data, folder, TINY, resume=True)
+        train(data, folder, TINY, resume=has_checkpoint(folder))
         assert weights(folder) == weights(tmp_path / "whole")
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         steps = [json.loads(line)["n"] for line in lines if "loss" in line]
@@ -293,7 +294,7 @@ def test_leftovers_of_a_run_without_checkpoint_are_removed(data, tmp_path):
     others = [".note", "checkpoints/.keep.txt"]
     for name in leftovers + others:
         (run / name).write_bytes(b"half")
-    train(data, run, TINY, resume=True)
+    train(data, run, TINY)
     assert files(run) == FILES | set(others)
 
 

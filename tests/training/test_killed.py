@@ -35,12 +35,15 @@ RECIPE = SegmentationRecipe(
 STEPS = 40
 CHILD = """
 import json, sys, torch
+from pathlib import Path
 from unpool.recipes import SegmentationRecipe
 from unpool import train
+from unpool.training.run import has_checkpoint
 torch.set_num_threads(1)
 recipe = SegmentationRecipe.from_json(json.loads(sys.argv[3]))
 print(0, flush=True)
-train(sys.argv[1], sys.argv[2], recipe, resume=True, report=lambda r: print(r.n, flush=True))
+resume = has_checkpoint(Path(sys.argv[2]))
+train(sys.argv[1], sys.argv[2], recipe, resume=resume, report=lambda r: print(r.n, flush=True))
 """
 
 

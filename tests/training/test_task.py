@@ -36,7 +36,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[1]).parent))
 from test_task import RECIPE, Line
 from unpool.training.task import train
-train(Line(RECIPE), sys.argv[2], resume=True, report=lambda r: print(r.n, flush=True))
+train(Line(RECIPE), sys.argv[2], report=lambda r: print(r.n, flush=True))
 """
 
 

@@ -11,6 +11,7 @@ import click
 from unpool.cards import MODES
 from unpool.cli import console, options
 from unpool.files import atomic, write_json
+from unpool.recipes.presets import INSTANCES
 
 
 @click.command()
@@ -72,19 +73,20 @@ def evaluate(
     given["device"] = distributed.local(given["device"] or "auto")
     segmenter = load(weights, given["preset"], **options.network_options(given))
     chosen = segmenter.measured_modes if mode is None else MODES if mode == "both" else (mode,)
-    used = "instance" if "instance" in chosen else "whole"
-    options.require_instances({**given, "mode": mode}, used)
+    given = options.typed(given)
+    whole = {name: value for name, value in given.items() if name not in INSTANCES}
+    settings = {name: whole if name == "whole" and len(chosen) > 1 else given for name in chosen}
     for name in chosen:
-        segmenter.describe(mode=name)  # refuses modes that the network does not have
+        segmenter.describe(name, **settings[name])  # refuses options that do not fit
     with distributed.join(segmenter.device):
-        first = distributed.rank() == 0
+        first = distributed.is_main_process()
         if output is not None and first:
             options.make_folder(output)
         modes = {}
         for name in chosen:
             with console.progress(f"evaluating, {name}", quiet or not first) as show:
                 own: dict[str, Any] = {"mode": name, "missing": missing, "progress": show}
-                modes[name] = measure(segmenter, labeled, **own, **options.typed(given))
+                modes[name] = measure(segmenter, labeled, **own, **settings[name])
     if not first:
         return 0  # torchrun ends all processes when one fails
     summary = modes.get(segmenter.mode, modes[chosen[-1]]) | {

@@ -10,12 +10,18 @@ import click
 
 from unpool.cards import AGGREGATIONS
 from unpool.errors import OptionError
-from unpool.recipes.presets import CRF_PRESETS, EDECONVNET, ENSEMBLES, METHODS, PRECISIONS, PRESETS
+from unpool.recipes.presets import (
+    CRF_PRESETS,
+    EDECONVNET,
+    ENSEMBLES,
+    LOADING,
+    METHODS,
+    PRECISIONS,
+    PRESETS,
+)
 
 Option = Callable[[Any], Any]
 """A decorator that adds an option to a command."""
-
-_OF_INSTANCES = ("preset", "proposals", "method", "aggregate", "batch")
 
 
 class Folder(click.Path):
@@ -146,12 +152,11 @@ def all_of(*options: Option) -> Option:
 SEGMENTATION = all_of(
     *(PRESET, ENSEMBLE, CRF, PRESENCE, PROPOSALS, AGGREGATE, PRECISION, EXACT, DEVICE)
 )
-_OF_NETWORKS = ("ensemble", "device", "precision", "exact")
 
 
 def network_options(options: dict[str, Any]) -> dict[str, Any]:
     """Take the given options of `unpool.segment.ensemble.load` out of those of a command."""
-    return typed({name: options.pop(name) for name in _OF_NETWORKS})
+    return typed({name: options.pop(name) for name in LOADING})
 
 
 def numbers(example: str, *counts: int) -> Callable[..., Any]:
@@ -196,26 +201,6 @@ def position(*words: str) -> Callable[..., Any]:
 def typed(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given; the others are None, and the application has their defaults."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def require_instances(options: Mapping[str, Any], mode: str) -> None:
-    """Refuse options of instance-wise segmentation when whole images are segmented.
-
-    Args:
-        options: by name; those that were not given are None.
-        mode: the mode that will be used, given or by default.
-
-    >>> require_instances({"proposals": 5, "batch": None}, "instance")
-    """
-    idle = [f"--{name}" for name in _OF_INSTANCES if options.get(name) is not None]
-    if options.get("preset") == EDECONVNET:  # it also selects the ensemble
-        idle.remove("--preset")
-    if mode == "whole" and idle:
-        own = "" if options.get("mode") else ", which is that of the weights"
-        raise OptionError(
-            f"got {' and '.join(idle)} in mode whole{own}, where there are no proposals; add "
-            "--mode instance, or leave that option out"
-        )
 
 
 def make_folder(folder: Path) -> None:

@@ -78,7 +78,6 @@ def segment(
 
     with console.progress("loading the weights", quiet) as update:
         segmenter = load(weights, given["preset"], **options.network_options(given))
-        options.require_instances(given, given["mode"] or segmenter.mode)
         given = options.typed(given)
         description = segmenter.describe(**given)  # refuses modes that the network does not have
         options.make_folder(output)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageColor
 from torch import Tensor
 
-from unpool.errors import ImageError, OptionError, ShapeError
+from unpool.errors import ImageError, OptionError, ShapeError, require_path
 from unpool.files import atomic
 from unpool.vision.images import Pixels, encode_png
 
@@ -65,7 +65,7 @@ class GeneratedImage:
         Raises:
             OptionError: another suffix, no such color, or a scale below 1.
         """
-        path = Path(path)
+        path = require_path("path", path)
         if path.suffix.lower() not in _IMAGES:
             raise OptionError(f"got the path {path}; images end in {', '.join(_IMAGES)}")
         if background is None and path.suffix.lower() != ".png":

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unpool.errors import OptionError, ShapeError
+from unpool.errors import ShapeError, require_int
 from unpool.models.vgg import Table, Trunk, block, chain, initialize, recompute, trunk_argument
 from unpool.ops.switches import Switches, unpool
 
@@ -52,11 +52,10 @@ class DeconvNet(nn.Module):
         self.trunk = Trunk(trunk, eps)
         table = self.trunk.table
         self.classes, self.code_width, self.size, self.eps = classes, code, size, eps
-        if classes < 2 or (code is not None and code < 1) or size < 2 ** len(table):
-            raise OptionError(
-                f"got classes={classes}, code={code}, size={size}; wanted at least 2 classes, a "
-                f"code of 1 up or None, and a size of {2 ** len(table)} up for {len(table)} stages"
-            )
+        require_int("classes", classes, 2)
+        require_int("size", size, 2 ** len(table))
+        if code is not None:
+            require_int("code", code)
         self.side = _pooled(size, len(table))  # of the last pooled map at the design size
         # not `code`: torch.export needs that name for an attribute of its own
         self.fc = None if code is None else _code(table[-1][1], code, self.side, eps)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unpool.errors import OptionError, ShapeError, WeightsError
+from unpool.errors import OptionError, ShapeError, WeightsError, require_int, require_type
 from unpool.models.vgg import Table, Trunk, initialize, recompute, trunk_argument
 from unpool.ops.deconv import bilinear_kernel
 
@@ -212,15 +212,17 @@ class FCN(nn.Module):
                 f"got stride={self.stride}; the strides of {stages} stages are "
                 f"{', '.join(map(str, strides))}"
             )
-        code = self.code_width
-        if self.classes < 2 or (code is not None and code < 1) or not 0 <= self.dropout < 1:
+        require_int("classes", self.classes, 2)
+        require_int("pad", self.pad)
+        require_int("window", self.window)
+        if self.code_width is not None:
+            require_int("code", self.code_width)
+        require_type("dropout", self.dropout, int | float, "a number from 0 to below 1")
+        if not 0 <= self.dropout < 1 or self.window % 2 == 0:
             raise OptionError(
-                f"got classes={self.classes}, code={code}, dropout={self.dropout}; wanted at least "
-                "2 classes, a code of 1 up or None, and a dropout from 0 to below 1"
+                f"got dropout={self.dropout}, window={self.window}; wanted a dropout from 0 to "
+                "below 1, and an odd window"
             )
-        pad, window = self.pad, self.window
-        if not isinstance(pad, int) or min(pad, window) < 1 or window % 2 == 0:
-            raise OptionError(f"got pad={pad}, window={window}; wanted 1 up, and an odd window")
 
     def _initialize(self) -> None:
         """Zero scores, bilinear interpolation; trunk, fc6 and fc7 by He, to be replaced by VGG."""

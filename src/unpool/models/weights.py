@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from unpool.cards import Card, find_weights, read_card
 from unpool.cards import list_pretrained as list_pretrained  # the room offers it, too
-from unpool.errors import OptionError, WeightsError
+from unpool.errors import WeightsError, require_choice
 from unpool.files import atomic, sha256
 from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from unpool.models.deconvnet import DeconvNet
@@ -39,6 +39,9 @@ MODELS: dict[str, type[_Saved]] = {
     "GenerativeNet": GenerativeNet,
 }
 """The networks that are saved and rebuilt, by the names in their cards."""
+
+INPUTS = ("caffe", "torchvision")
+"""What the weights of `load_vgg` were trained on."""
 
 _TENSORS = "model.safetensors"
 _SCALE = "::scale"  #: suffix of the per-channel scales of an int8 tensor
@@ -142,8 +145,7 @@ def load_vgg(model: Network | VGG, path: str | Path, inputs: str = "caffe") -> l
     Raises:
         WeightsError: the file is unreadable, or its convolutions do not fit the trunk.
     """
-    if inputs not in ("caffe", "torchvision"):
-        raise OptionError(f"got inputs={inputs!r}; it is 'caffe' or 'torchvision'")
+    require_choice("inputs", inputs, INPUTS)
     state = _read_tensors(Path(path))
     sources = _numbered(state)
     trunk = model.features if isinstance(model, VGG) else model.trunk

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from unpool.errors import OptionError, ShapeError, require_choice
+from unpool.errors import OptionError, ShapeError, require_choice, require_type
 from unpool.ops.lattice import Filters, Lattice
 from unpool.recipes.presets import CRF_PRESETS as CRF_PRESETS  # the room offers these, too
 from unpool.recipes.presets import NORMALIZATIONS, Normalization
@@ -94,6 +94,7 @@ def find_crf(crf: DenseCRF | str) -> DenseCRF:
     if isinstance(crf, str):
         require_choice("CRF preset", crf, CRF_PRESETS)
         return CRF_PRESETS[crf]
+    require_type("crf", crf, DenseCRF, f"a DenseCRF, or one of {', '.join(CRF_PRESETS)}")
     require_choice("normalization", crf.normalization, NORMALIZATIONS)
     deviations = [s for k in crf.kernels for s in (k.xy, k.rgb) if s is not None]
     if not crf.kernels or not all(0 < s < torch.inf for s in deviations):

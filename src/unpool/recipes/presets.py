@@ -7,6 +7,12 @@ from typing import Literal, NamedTuple, get_args
 
 PRECISIONS = ("auto", "bf16", "fp32")
 
+LOADING = ("ensemble", "device", "precision", "exact")
+"""Options of loading a segmenter that its calls do not have."""
+
+INSTANCES = ("preset", "method", "proposals", "aggregate", "batch")
+"""Options of instance-wise segmentation; see `unpool.segment.segmenter.Segmenter.predict`."""
+
 METHODS = ("edgeboxes", "grid")
 """Where object proposals come from; see `unpool.vision.proposals.propose`."""
 

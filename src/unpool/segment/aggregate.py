@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.cards import AGGREGATIONS
-from unpool.errors import OptionError, require_choice
-from unpool.recipes.presets import PRESETS, Preset
+from unpool.errors import OptionError, require_choice, require_int
+from unpool.recipes.presets import EDECONVNET, PRESETS, Preset
 from unpool.segment import timings
 from unpool.vision.boxes import Crop, clip, square
 from unpool.vision.images import Pixels
@@ -22,6 +22,10 @@ def find_preset(preset: str | Preset) -> Preset:
     """
     if isinstance(preset, Preset):
         return preset
+    if preset == EDECONVNET:
+        raise OptionError(
+            f"got preset={preset!r} for one network; load both: unpool.load(preset={preset!r})"
+        )
     require_choice("preset", preset, PRESETS)
     return PRESETS[preset]
 
@@ -60,8 +64,7 @@ def crop_squares(
     Yields:
         Crops, and their images (N, side, side, 3) uint8.
     """
-    if batch < 1:
-        raise OptionError(f"got batch={batch}; wanted 1 or more")
+    require_int("batch", batch)
     crops = [Crop((b[0], b[1], b[2], b[3]), side) for b in boxes.tolist()]
     for start in range(0, len(crops), batch):
         part = crops[start : start + batch]

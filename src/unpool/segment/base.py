@@ -1,6 +1,9 @@
 """What every segmenter does: `postprocess(predict(preprocess(image)))`."""
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
@@ -8,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from unpool.errors import require_known
-from unpool.recipes.presets import DenseCRF
+from unpool.recipes.presets import INSTANCES, DenseCRF
 from unpool.segment.result import Segmentation, describe_postprocessing, postprocess
 from unpool.vision.images import Pixels
 from unpool.vision.inputs import as_image
 
-OPTIONS = ("mode", "preset", "method", "proposals", "aggregate", "batch", "progress")
+OPTIONS = ("mode", *INSTANCES, "progress")
 """The options of `BaseSegmenter.predict`."""
 
 
@@ -71,9 +74,14 @@ class BaseSegmenter(ABC):
         if isinstance(image, list | tuple):
             more = {"crf": crf, "presence_threshold": presence_threshold, **options}
             return [cast(Segmentation, self(one, **more)) for one in image]
-        require_known(options, OPTIONS)
-        image = self.preprocess(image)
-        return self.postprocess(image, self.predict(image, **options), crf, presence_threshold)
+        require_known(options, [*OPTIONS, "crf", "presence_threshold"])
+        self.describe(crf=crf, presence_threshold=presence_threshold, **options)  # checks them
+        pixels = self.preprocess(image)
+        found = self.postprocess(pixels, self.predict(pixels, **options), crf, presence_threshold)
+        return replace(found, source=Path(image)) if isinstance(image, str | PathLike) else found
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.classes)} classes, {self.describe()})"
 
     def preprocess(self, image: Any) -> Pixels:
         """Read an image of any kind, upright, as (H, W, 3) uint8, RGB."""

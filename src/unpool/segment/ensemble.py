@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from unpool.cards import find_partner
-from unpool.errors import OptionError, ShapeError, require_choice
+from unpool.errors import OptionError, ShapeError, require_choice, require_known
 from unpool.recipes.presets import EDECONVNET, ENSEMBLES, PRESETS, Preset
 from unpool.segment.base import BaseSegmenter, Prediction
 from unpool.segment.segmenter import Segmenter
@@ -111,6 +111,7 @@ class EDeconvNet(BaseSegmenter):
         Raises:
             WeightsError: no such weights, or no partner.
         """
+        require_known(options, ["presence_threshold", "device", "precision", "exact"])
         partner = find_partner(source) if partner is None else partner
         first, second = (Segmenter.from_pretrained(n, **options) for n in (source, partner))
         return cls(first, second, ensemble)
@@ -120,7 +121,7 @@ class EDeconvNet(BaseSegmenter):
         image: Pixels,
         *,
         mode: str | None = None,
-        preset: str | Preset = EDECONVNET,
+        preset: str | Preset | None = None,
         **options: Any,
     ) -> Prediction:
         """The combined logits of both networks for one image.
@@ -128,23 +129,23 @@ class EDeconvNet(BaseSegmenter):
         Args:
             image: (H, W, 3) uint8, RGB, upright.
             mode: of the DeconvNet; "instance" by default.
-            preset: of its proposals: "edeconvnet", or as of `Segmenter.predict`.
+            preset: of its proposals, as of `Segmenter.predict`; "edeconvnet" is the default.
             **options: of the DeconvNet, see `Segmenter.predict`.
 
         Returns:
             Logits whose softmax is the probability of each class, and the squares of the DeconvNet.
         """
-        preset = "paper" if preset == EDECONVNET else preset
+        preset = None if preset == EDECONVNET else preset
         first = self.deconvnet.predict(image, mode=mode or self.mode, preset=preset, **options)
         second = self.fcn.predict(image, mode="whole")
         return Prediction(combine(first.logits, second.logits, self.ensemble), first.boxes)
 
     def describe_network(
-        self, mode: str | None = None, preset: str | Preset = EDECONVNET, **options: Any
+        self, mode: str | None = None, preset: str | Preset | None = None, **options: Any
     ) -> str:
         """Describe both networks."""
-        preset = "paper" if preset == EDECONVNET else preset
-        first = self.deconvnet.describe_network(mode or self.mode, preset, **options)
+        preset = None if preset == EDECONVNET else preset
+        first = self.deconvnet.describe_network(mode or self.mode, preset=preset, **options)
         kinds = [type(segmenter.model).__name__ for segmenter in (self.deconvnet, self.fcn)]
         second = f"{kinds[1]} ({self.fcn.describe_network('whole')})"
         return f"EDeconvNet: {self.ensemble} of {kinds[0]} ({first}) and {second}"
@@ -162,7 +163,7 @@ def load(
         weights: by name or folder.
         preset: "edeconvnet", or one of `unpool.recipes.presets.PRESETS`.
         ensemble: as of `EDeconvNet`, for that preset only.
-        **options: `device`, `precision`, `exact`, as of `Segmenter`.
+        **options: `mode`, `device`, `precision`, `exact` ..., as of `Segmenter`.
 
     Raises:
         WeightsError: no such weights, or no partner for the ensemble.
@@ -178,6 +179,6 @@ def load(
         return EDeconvNet.from_pretrained(weights, **chosen, **options)
     if ensemble is not None:
         raise OptionError(
-            f"got ensemble {ensemble!r} for one network; set preset='{EDECONVNET}', or leave it out"
+            f"got ensemble={ensemble!r} for one network; set preset='{EDECONVNET}', or leave it out"
         )
-    return Segmenter.from_pretrained(weights, **options)
+    return Segmenter.from_pretrained(weights, preset=preset or "paper", **options)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unpool.errors import OptionError, ShapeError
+from unpool.errors import OptionError, ShapeError, require_path
+from unpool.ops.crf import find_crf
 from unpool.ops.meanfield import mean_field, unary_from_probabilities
 from unpool.recipes.presets import DenseCRF
 from unpool.segment import timings
@@ -37,6 +38,7 @@ class Segmentation:
     logits: NDArray[np.float32] | None = None
     """Scores of all classes before softmax and CRF, as large as `probabilities`."""
     presence_threshold: float = 0.0  #: see `postprocess`
+    source: Path | None = None  #: the file of the image, which `save` does not overwrite
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
@@ -68,11 +70,15 @@ class Segmentation:
             overlay: whether to write the image with its classes painted on.
             scores: whether to write the raw scores, for `unpool.segment.scores.read_scores`.
         """
-        path = Path(path)
+        path = require_path("path", path)
         if path.suffix.lower() != ".png":
             raise OptionError(f"got the path {path}; masks are written as .png: end it so")
+        painted = path.with_suffix(".overlay.jpg")
+        for file in (path, painted) if self.source is not None and self.source.exists() else ():
+            if file.exists() and file.samefile(str(self.source)):
+                raise OptionError(f"got the path {path}, but {file} is the image; choose another")
         if overlay:
-            write_image(path.with_suffix(".overlay.jpg"), self.overlay())
+            write_image(painted, self.overlay())
         if scores and self.logits is not None:
             known = Scores(self.logits, self.classes, self.palette, self.presence_threshold)
             write_scores(path.with_suffix(".scores.npz"), known)
@@ -167,6 +173,8 @@ def describe_postprocessing(presence_threshold: float, crf: str | DenseCRF | Non
     ['only classes with a probability of 0.75 on 1 % of the image', 'dense CRF deeplab']
     """
     require_presence_threshold(presence_threshold)
+    if crf is not None:
+        find_crf(crf)
     certain = f"a probability of {presence_threshold:g} on {100 * PRESENT_ON:g} % of the image"
     steps = [f"only classes with {certain}"] if presence_threshold else []
     return steps if crf is None else [*steps, f"dense CRF {crf}"]
@@ -174,7 +182,8 @@ def describe_postprocessing(presence_threshold: float, crf: str | DenseCRF | Non
 
 def require_presence_threshold(presence_threshold: float) -> None:
     """Refuse a class presence threshold that is no probability."""
-    if not (isinstance(presence_threshold, int | float) and 0 <= presence_threshold <= 1):
+    number = isinstance(presence_threshold, int | float) and presence_threshold is not True
+    if not number or not 0 <= presence_threshold <= 1:
         raise OptionError(
             f"got presence_threshold={presence_threshold}; wanted a probability, 0 to 1; "
             "0 keeps all"

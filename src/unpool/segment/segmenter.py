@@ -7,9 +7,9 @@ maximum or mean.
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,17 +19,34 @@ from torch.nn import functional as F
 from unpool import Progress
 from unpool.cards import AGGREGATIONS, MODES
 from unpool.devices import bf16_pays, find_device, require_bf16
-from unpool.errors import OptionError, ShapeError, WeightsError, require_choice, require_known
+from unpool.errors import (
+    OptionError,
+    WeightsError,
+    require_choice,
+    require_int,
+    require_known,
+    require_type,
+)
 from unpool.export.runtime import Exported, is_exported
 from unpool.models import MEAN_BGR, Network, from_pretrained, prepare
 from unpool.models.fast import accelerate
-from unpool.recipes.presets import PRECISIONS, Preset
+from unpool.recipes.presets import METHODS, PRECISIONS, Preset
 from unpool.segment import timings
 from unpool.segment.aggregate import Aggregate, crop_squares, find_preset, squares
 from unpool.segment.base import BaseSegmenter, Prediction
 from unpool.segment.result import require_presence_threshold
 from unpool.vision.boxes import Crop, reduced, resize
-from unpool.vision.images import Pixels, voc_palette
+from unpool.vision.images import Pixels, check_image, voc_palette
+
+
+class _Instances(NamedTuple):
+    """Settings of instance-wise segmentation."""
+
+    preset: str | Preset
+    method: str
+    proposals: int
+    aggregate: str
+    batch: int | None
 
 
 class Segmenter(BaseSegmenter):
@@ -43,6 +60,7 @@ class Segmenter(BaseSegmenter):
         long_side: long side to which whole images are resized.
         mode: the default mode, "whole" or "instance".
         aggregate: how crops are merged by default, "max" or "mean", see `Aggregate`.
+        preset: of instance-wise mode by default, see `predict`.
         presence_threshold: excludes classes that hardly reach it, 0..1, see `postprocess`.
         device: "auto", "cpu", "cuda" or "cuda:n".
         precision: "bf16", "fp32", or "auto": bf16 where the hardware has it, and not if `exact`.
@@ -65,6 +83,7 @@ class Segmenter(BaseSegmenter):
         long_side: int = 320,
         mode: str = "whole",
         aggregate: str = "max",
+        preset: str | Preset = "paper",
         presence_threshold: float = 0.0,
         device: str = "auto",
         precision: str = "auto",
@@ -73,7 +92,10 @@ class Segmenter(BaseSegmenter):
     ) -> None:
         require_choice("mode", mode, MODES)
         require_choice("aggregation", aggregate, AGGREGATIONS)
+        find_preset(preset)
         require_presence_threshold(presence_threshold)
+        require_int("long_side", long_side)
+        require_type("exact", exact, bool, "True or False")
         if len(classes) != model.classes:
             raise OptionError(
                 f"got {len(classes)} class names for a network of {model.classes} classes"
@@ -84,7 +106,7 @@ class Segmenter(BaseSegmenter):
             )
         self.device = find_device("cpu" if isinstance(model, Exported) else device)
         self.classes, self.mean, self.mode = list(classes), mean, mode
-        self.long_side, self.aggregate = long_side, aggregate
+        self.long_side, self.aggregate, self.preset = long_side, aggregate, preset
         self.presence_threshold = presence_threshold
         self.palette = voc_palette()
         if palette is not None and len(palette):
@@ -108,7 +130,8 @@ class Segmenter(BaseSegmenter):
         Args:
             source: the name of weights that ship with the package, a folder of weights, or an
                 exported network (.onnx, .xml; see `Exported`).
-            **options: `mode`, `presence_threshold`, `device`, `precision`, `exact` of the class.
+            **options: `mode`, `preset`, `presence_threshold`, `device`, `precision`, `exact` of
+                the class.
 
         Raises:
             WeightsError: no such weights, a damaged file or card, or weights not ready for use.
@@ -125,8 +148,8 @@ class Segmenter(BaseSegmenter):
         model, card = from_pretrained(source)
         if not isinstance(model, Network):
             raise WeightsError(
-                f"got {source}, weights of a {card.architecture}, which classifies whole "
-                "images; take weights of a DeconvNet or an FCN"
+                f"got {source}, weights of a {card.architecture}; wanted weights that segment "
+                "images, those of a DeconvNet or an FCN"
             )
         if not card.ready:
             raise WeightsError(f"got {source}, a {card.note or 'network still to be trained'}")
@@ -137,43 +160,42 @@ class Segmenter(BaseSegmenter):
         image: Pixels,
         *,
         mode: str | None = None,
-        preset: str | Preset = "paper",
-        method: str = "edgeboxes",
-        proposals: int = 50,
+        preset: str | Preset | None = None,
+        method: str | None = None,
+        proposals: int | None = None,
         aggregate: str | None = None,
         batch: int | None = None,
         progress: Progress | None = None,
     ) -> Prediction:
-        """The logits of one image.
+        """The logits of one image. All options but `mode` and `progress` are of instance-wise mode.
 
         Args:
             image: (H, W, 3) uint8, RGB, upright.
             mode: "whole" or "instance"; by default the segmenter's own.
-            preset: for instance-wise mode, "paper", "reference" (squares under 112 pixels are
-                skipped, the others merged by their maximum, as in the released script), or a
-                `Preset`.
-            method: "edgeboxes" or "grid".
-            proposals: the largest number of squares that are segmented.
+            preset: "paper", "reference" (squares under 112 pixels are skipped, the others merged
+                by their maximum, as in the released script), or a `Preset`; by default the
+                segmenter's own.
+            method: "edgeboxes", the default, or "grid".
+            proposals: the largest number of squares that are segmented, 50 by default.
             aggregate: "max" or "mean", see `Aggregate`; by default that of the preset, or else the
                 segmenter's own.
             batch: the number of crops at a time; by default the quickest.
             progress: called after each batch.
         """
-        _require_image(image)
+        check_image(image)
+        given = {"preset": preset, "method": method, "proposals": proposals}
+        how = self._resolve(mode, **given, aggregate=aggregate, batch=batch, progress=progress)
         with timings.stage("resizing"):
             full_width, image = image.shape[1], reduced(image)
-        if self._resolve(mode) == "whole":
+        if how is None:
             view = WholeView(self.model, image, self.long_side)
             return Prediction(view.paste(self.infer(view.batch)))
-        if proposals < 1:
-            raise OptionError(f"got proposals={proposals}; wanted 1 or more")
         with timings.stage("proposals"):
-            boxes = squares(image, preset, method, proposals)
-        how = aggregate or find_preset(preset).aggregate or self.aggregate
-        merged = Aggregate(len(self.classes), image.shape[:2], how)
+            boxes = squares(image, how.preset, how.method, how.proposals)
+        merged = Aggregate(len(self.classes), image.shape[:2], how.aggregate)
         assert self.side is not None  # `_resolve` refused networks without crops
-        batch = self.quickest_batch() if batch is None else batch
         done = 0
+        batch = how.batch or self.quickest_batch()
         for crops, images in crop_squares(image, boxes, self.side, batch):
             for crop, logits in zip(crops, self.infer(images), strict=True):
                 merged.add(crop, logits)
@@ -201,37 +223,59 @@ class Segmenter(BaseSegmenter):
         crops = 2**25 // (width * self.side**2 * self.dtype.itemsize)
         return max(crops, 4) if self.device.type == "cpu" else 32
 
-    def describe_network(
-        self,
-        mode: str | None = None,
-        preset: str | Preset = "paper",
-        method: str = "edgeboxes",
-        proposals: int = 50,
-        aggregate: str | None = None,
-        **_: Any,
-    ) -> str:
+    def describe_network(self, mode: str | None = None, **options: Any) -> str:
         """Describe the input of the network, how crops are merged, and the precision."""
         precision = str(self.dtype).removeprefix("torch.") + (", exact" if self.exact else "")
         if isinstance(self.model, Exported):
             precision += f", {self.model.engine}"
-        if self._resolve(mode) == "whole":
+        how = self._resolve(mode, **options)
+        if how is None:
             return f"whole images, long side {self.long_side}, {precision}"
-        how = aggregate or find_preset(preset).aggregate or self.aggregate
-        crops = f"instance-wise, {proposals} {method} proposals, preset {preset}"
-        return f"{crops}, {how} of the scores, {precision}"
+        crops = f"instance-wise, {how.proposals} {how.method} proposals, preset {how.preset}"
+        return f"{crops}, {how.aggregate} of the scores, {precision}"
 
-    def _resolve(self, mode: str | None) -> str:
-        """The mode that was asked for, or else the segmenter's own; one that it has."""
+    def _resolve(
+        self, mode: str | None, progress: Progress | None = None, **options: Any
+    ) -> _Instances | None:
+        """Check the options of `predict`, and add the defaults; None for whole images."""
+        own = ", which is that of the weights" if mode is None else ""
         mode = self.mode if mode is None else mode
         require_choice("mode", mode, MODES)
+        if progress is not None:
+            require_type("progress", progress, Callable, "a function")
+        given = {name: value for name, value in options.items() if value is not None}
+        how = self._instances(**given)
+        if mode == "whole" and given:
+            idle = " and ".join(f"{name}={value!r}" for name, value in given.items())
+            raise OptionError(
+                f"got {idle} in mode='whole'{own}, where there are no proposals; pass "
+                "mode='instance', or leave that option out"
+            )
         if mode == "instance" and self.side is None:
             model = self.model
             kind = model.architecture if isinstance(model, Exported) else type(model).__name__
             raise OptionError(
-                f"got mode 'instance' for weights of {kind}, which segments whole images; pass "
-                "mode 'whole', or the weights of a DeconvNet"
+                f"got mode='instance' for weights of {kind}, which segments whole images; pass "
+                "mode='whole', or the weights of a DeconvNet"
             )
-        return mode
+        return None if mode == "whole" else how
+
+    def _instances(
+        self,
+        preset: str | Preset | None = None,
+        method: str = "edgeboxes",
+        proposals: int = 50,
+        aggregate: str | None = None,
+        batch: int | None = None,
+    ) -> _Instances:
+        preset = self.preset if preset is None else preset
+        aggregate = aggregate or find_preset(preset).aggregate or self.aggregate
+        require_choice("the proposal method", method, METHODS)
+        require_choice("aggregation", aggregate, AGGREGATIONS)
+        require_int("proposals", proposals)
+        if batch is not None:
+            require_int("batch", batch)
+        return _Instances(preset, method, proposals, aggregate, batch)
 
 
 class WholeView:
@@ -278,14 +322,3 @@ def _dtype(precision: str, exact: bool, device: torch.device) -> torch.dtype:
         require_bf16(device)
     bf16 = precision == "bf16" or (precision == "auto" and not exact and bf16_pays(device))
     return torch.bfloat16 if bf16 else torch.float32
-
-
-def _require_image(image: Pixels) -> None:
-    came = f"a {type(image).__name__} for an image"
-    if isinstance(image, np.ndarray):
-        if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 and image.size:
-            return
-        came = f"an image of {image.shape} {image.dtype}"
-    raise ShapeError(
-        f"got {came}; wanted (H, W, 3) uint8 RGB: read it with unpool.vision.images.read_image"
-    )

@@ -14,8 +14,9 @@ from unpool import distributed
 from unpool.data import crops
 from unpool.data.datasets import DataSet, count_classes, open_data
 from unpool.data.windows import find_proposals, object_windows, proposal_windows, repeat_rare
-from unpool.errors import DataError
+from unpool.errors import DataError, require_choice, require_path
 from unpool.models import MEAN_BGR
+from unpool.models.weights import INPUTS
 from unpool.recipes.segment import SegmentationRecipe
 from unpool.segment import evaluate, learner
 from unpool.segment.fit import SegmentationObjective, estimate_statistics
@@ -63,7 +64,9 @@ class SegmentationTask(task.Task[crops.Batch]):
 
     def __post_init__(self) -> None:
         self.data = Path(self.data)
-        self.trunk_weights = self.trunk_weights and Path(self.trunk_weights)
+        if self.trunk_weights is not None:
+            self.trunk_weights = require_path("trunk_weights", self.trunk_weights)
+        require_choice("trunk_inputs", self.trunk_inputs, INPUTS)
         self.start: learner.WarmStart | None = None  # of a resumed run: None until it is read
 
     def open(self) -> None:

@@ -92,7 +92,7 @@ class Run:
         self.notes: list[str] = []
         if resume and has_checkpoint(folder):
             self._restore()
-        self.is_main = distributed.rank() == 0  #: whether this process writes
+        self.is_main = distributed.is_main_process()  #: whether this process writes
         write_events = tensorboard and self.is_main
         self.writer = _tensorboard(folder, self.state.step) if write_events else None
         if self.is_main:
@@ -236,11 +236,7 @@ def read_arguments(folder: Path) -> tuple[Recipe, dict[str, Any]]:
         OptionError: the folder holds no run that can be resumed.
         WeightsError: its files are damaged.
     """
-    if not has_checkpoint(folder):
-        raise OptionError(
-            f"got {folder}, which holds no run with a checkpoint; pass the folder of an "
-            "interrupted run, or start a new one with a recipe and data"
-        )
+    require_checkpoint(folder)
     try:
         recipe, arguments = (
             json.loads((folder / name).read_text(encoding="utf-8"))
@@ -253,6 +249,15 @@ def read_arguments(folder: Path) -> tuple[Recipe, dict[str, Any]]:
             f"cannot read the recipe and arguments of {folder} ({type(error).__name__}: {error}); "
             "pass the recipe and the data to resume"
         ) from None
+
+
+def require_checkpoint(folder: Path) -> None:
+    """Refuse to resume a folder without a checkpoint."""
+    if not has_checkpoint(folder):
+        raise OptionError(
+            f"got {folder}, which holds no run with a checkpoint; pass the folder of an "
+            "interrupted run, or start a new one with a recipe and data"
+        )
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -12,13 +12,13 @@ import torch
 
 from unpool import distributed
 from unpool.devices import find_device
-from unpool.errors import OptionError
+from unpool.errors import OptionError, require_path, require_type
 from unpool.files import write_json
 from unpool.recipes import Recipe, find_recipe
 from unpool.recipes.overrides import differences
 from unpool.training.loop import Objective, Part, Step, fit, parts_of
 from unpool.training.progress import Lines
-from unpool.training.run import Record, Run, has_checkpoint, read_arguments
+from unpool.training.run import Record, Run, has_checkpoint, read_arguments, require_checkpoint
 from unpool.vision.figures import plot
 
 CURVES = "plots/curves.png"
@@ -132,7 +132,8 @@ def train(
     Args:
         task: data, network and evaluation of an application.
         output: the run folder; it must be new unless `resume`.
-        resume: continue from the last checkpoint, with the result of an uninterrupted run.
+        resume: continue from the last checkpoint, with the result of an uninterrupted run; the
+            folder must have one.
         tensorboard: write records for TensorBoard as well.
         device: "auto", "cpu", "cuda" or "cuda:n".
         command: the command line, for the model card.
@@ -146,13 +147,19 @@ def train(
         DataError, ImageError, OptionError, WeightsError: input that cannot be used.
         TrainingError: the run failed, or its folder cannot be written to.
     """
+    require_type("resume", resume, bool, "True or False")
+    require_type("tensorboard", tensorboard, bool, "True or False")
     if report is None:
         report = reporter(task, Lines("training"), lambda text, _: print(text, file=sys.stderr))
     elif not (report is False or callable(report)):
         raise OptionError(
             f"got report={report!r}; wanted a function of one argument, or report=False for silence"
         )
-    where, folder = find_device(distributed.local(device)), Path(output)
+    where, folder = find_device(distributed.local(device)), require_path("output", output)
+    if folder.is_file():
+        raise OptionError(f"got output {folder}, which is a file; name a folder for the run")
+    if resume:
+        require_checkpoint(folder)
     task.open()
     with distributed.join(where):
         task.report = report if report and distributed.is_main_process() else None

@@ -348,9 +348,13 @@ def indexed_image(labels: Labels, palette: Pixels | None) -> Image.Image:
 
 def check_image(image: Pixels) -> None:
     """Raise a `ShapeError` unless the image is (H, W, 3) uint8."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+    if not isinstance(image, np.ndarray):
+        got = f"got a {type(image).__name__} for an image"
+    elif image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         got = f"got an image of shape {image.shape} and type {image.dtype}"
-        raise ShapeError(f"{got}; wanted (H, W, 3) uint8, RGB, not empty")
+    else:
+        return
+    raise ShapeError(f"{got}; wanted (H, W, 3) uint8, RGB, not empty: use unpool.read_image")
 
 
 def _check_suffix(path: str | os.PathLike[str], *suffixes: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unpool.errors import OptionError, ShapeError
+from unpool.errors import OptionError, ShapeError, require_path
 from unpool.vision.drawing import to_images as to_images  # the room offers these three, too
 from unpool.vision.figures import mosaic as mosaic
 from unpool.vision.figures import patch as patch
@@ -58,8 +58,9 @@ class Projection:
 
     def save(self, path: str | Path) -> Path:
         """Write the figure as .png, .jpg or .jpeg."""
+        path = require_path("path", path)
         write_image(path, self.figure())
-        return Path(path)
+        return path
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: `layer`, and `units`, `places` and `values` of all images."""
