@@ -162,7 +162,7 @@ WRONG = [
     (lambda s, d: s(NOISE, crf=5), "wanted a DenseCRF, or one of"),
     (lambda s, d: s(NOISE, crf=True), "wanted a DenseCRF, or one of"),
     (lambda s, d: s(NOISE, crf=["deeplab"]), "wanted a DenseCRF, or one of"),
-    (lambda s, d: s(NOISE, modes="whole"), "the choices are .*crf"),
+    (lambda s, d: s(NOISE, modes="whole"), "The choices are .*crf"),
     (lambda s, d: s(NOISE).save(None), "wanted a path"),
     (lambda s, d: s(NOISE).save(d / "images/0.png/x.png"), "0.png is a file"),
     (lambda s, d: s([NOISE, 5]), "convert it to one"),

@@ -226,7 +226,7 @@ def test_options_without_effect_are_refused(run, refused, tmp_path, own):
         else:
             message = refused(*args, option)
             assert f"got {name} in --mode whole, which is that of the weights, {cure}" in message
-    assert "got --preset paper and --proposals 5 in" in refused(
+    assert "got --proposals 5 and --preset paper in" in refused(
         *args, "--mode=whole", "--proposals=5", "--preset=paper"
     )
 
