@@ -12,12 +12,6 @@ from unpool.cli import main
 from unpool.models import FCN, DeconvNet, save_pretrained
 
 
-@pytest.fixture(autouse=True)
-def no_progress_lines(monkeypatch):
-    """A line of progress every ten seconds would make what stderr holds depend on the machine."""
-    monkeypatch.setattr("unpool.training.progress.PERIOD", 600.0)
-
-
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> str:
     """Weights of a network that is small enough to be used many times."""
@@ -41,6 +35,8 @@ def pair(tmp_path_factory, filled) -> str:
 def run(capsys, tmp_path, monkeypatch):
     """Run the command line in an empty folder; gives the code, and the lines of each stream."""
     monkeypatch.chdir(tmp_path)
+    # a line every ten seconds would make what stderr holds depend on the machine
+    monkeypatch.setattr("unpool.training.progress.PERIOD", 600.0)
 
     def run(*args: object) -> tuple[int, list[str], list[str]]:
         capsys.readouterr()
