@@ -167,7 +167,7 @@ def test_weights_have_their_preprocessing_in_the_card(tmp_path, nets):
 def test_generators_take_no_images(tmp_path):
     net = GenerativeNet(2, 16, code=4, shared=4, widths=(4,), mask_widths=(4,))
     save_pretrained(net, tmp_path / "drawer", {"mode": "generate"})
-    with pytest.raises(WeightsError, match="generates images and takes none; look into it with"):
+    with pytest.raises(WeightsError, match="generates images and takes none; pass weights"):
         load_model(tmp_path / "drawer")
 
 

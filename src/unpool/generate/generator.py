@@ -142,9 +142,10 @@ class Generator:
         transformation: Any = None,
     ) -> list[list[GeneratedImage]]:
         """Generate each style (a row) from each azimuth (a column)."""
-        columns = len(azimuths)
-        each = [style for style in styles for _ in azimuths]
-        images = self.generate(each, [*azimuths] * len(styles), elevation, transformation)
+        rows, turns = _as_styles(styles), _as_degrees("azimuths", azimuths)
+        columns = len(turns)
+        each = [style for style in rows for _ in turns]
+        images = self.generate(each, turns * len(rows), elevation, transformation)
         return [images[i : i + columns] for i in range(0, len(images), columns)]
 
     def encode(

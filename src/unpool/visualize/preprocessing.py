@@ -229,8 +229,8 @@ def _from_weights(source: str | Path) -> tuple[nn.Module, Preprocessing, tuple[s
     model, card = from_pretrained(source)
     if isinstance(model, GenerativeNet):
         raise WeightsError(
-            f"got {source}, a network that generates images and takes none; look into it with "
-            "`unpool generate unit`, `mask` or `filters`"
+            f"got {source}, a network that generates images and takes none; pass weights that take "
+            "images, such as 'objects', or use the analyses of unpool.generate"
         )
     size = card.input.get("size") or getattr(model, "size", None) or 224
     # a segmentation network sees the whole square
