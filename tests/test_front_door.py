@@ -214,6 +214,9 @@ WRONG = [
     (lambda s, d: unpool.project(SMALL, BATCH, "1", rule=3), "wanted a Rule"),
     (lambda s, d: unpool.project(SMALL, BATCH, "1", activations=3), "'silu': 'relu'"),
     (lambda s, d: unpool.project(SMALL, BATCH, "1", preprocess="foo"), "the choices are imagenet"),
+    (lambda s, d: unpool.project(SMALL, BATCH, "1").save(None), "wanted a path"),
+    (lambda s, d: unpool.load("chairs").view(0).save(None), "wanted a path"),
+    (lambda s, d: unpool.load("chairs").view(0).save("x.png", scale=1.5), "an integer"),
     (lambda s, d: unpool.project(SMALL, BATCH, "1").save(PHOTO + "/x.png"), "is a file"),
     (lambda s, d: unpool.project(SMALL, NOISE, "1", preprocess="caff"), "did you mean 'caffe'"),
 ]

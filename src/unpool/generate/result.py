@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageColor
 from torch import Tensor
 
-from unpool.errors import ImageError, OptionError, ShapeError, require_path
+from unpool.errors import ImageError, OptionError, ShapeError, require_int, require_path
 from unpool.files import atomic
 from unpool.vision.images import Pixels, encode_png
 
@@ -137,7 +137,7 @@ def write_animation(
     >>> write_animation(Path(tempfile.mkdtemp()) / "steps.gif", frames).name
     'steps.gif'
     """
-    path = Path(path)
+    path = require_path("path", path)
     if path.suffix.lower() not in _ANIMATIONS:
         raise OptionError(f"got the path {path}; animations end in {' or '.join(_ANIMATIONS)}")
     if not 0 < fps <= 50:
@@ -160,8 +160,7 @@ def enlarge(image: Pixels, scale: int) -> Pixels:
     >>> enlarge(np.zeros((2, 3, 3), np.uint8), 2).shape
     (4, 6, 3)
     """
-    if scale < 1:
-        raise OptionError(f"got scale={scale}; wanted 1 or more")
+    require_int("scale", scale)
     height, width = image.shape[:2]
     side = scale * width, scale * height
     return np.array(Image.fromarray(image).resize(side, Image.Resampling.BICUBIC))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from unpool.errors import ImageError, ShapeError
+from unpool.errors import ImageError, ShapeError, require_path
 from unpool.files import atomic
 
 Readable: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
@@ -358,7 +358,7 @@ def check_image(image: Pixels) -> None:
 
 
 def _check_suffix(path: str | os.PathLike[str], *suffixes: str) -> None:
-    suffix = Path(path).suffix.lower()
+    suffix = require_path("path", path).suffix.lower()
     if suffix not in suffixes:
         got = f"{path}: cannot be written as {suffix or 'a file without suffix'!r}"
         raise ImageError(f"{got}; give a name that ends in {' or '.join(suffixes)}")
