@@ -20,7 +20,7 @@ from unpool.cli import console
 from unpool.cli.console import progress
 from unpool.generate.batches import load_views, split_views
 from unpool.generate.evaluate import measure
-from unpool.recipes import CHAIRS
+from unpool.recipes.generate import CHAIRS
 from unpool.rendering.dataset import Chairs, open_chairs
 from unpool.vision.figures import plot
 

@@ -13,7 +13,8 @@ from unpool.devices import find_device
 from unpool.generate.batches import Views, view_batches
 from unpool.generate.train import GenerationObjective, build
 from unpool.models import GenerativeNet
-from unpool.recipes import GenerationRecipe, Rate
+from unpool.recipes import GenerationRecipe
+from unpool.recipes.generate import Rate
 from unpool.training import loop
 
 COMPACT = GenerationRecipe(

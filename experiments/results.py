@@ -28,7 +28,8 @@ from unpool.cards import read_card
 from unpool.data import DataSet, open_data, read_sample
 from unpool.files import atomic
 from unpool.ops import CRF_PRESETS, DenseCRF, Kernel
-from unpool.recipes import FCN8S, FINETUNE, OBJECTS, OBJECTS_LONGER, Phase, SegmentationRecipe
+from unpool.recipes import SegmentationRecipe
+from unpool.recipes.segment import FCN8S, FINETUNE, OBJECTS, OBJECTS_LONGER, Phase
 from unpool.segment.aggregate import Aggregate, crop_squares, squares
 from unpool.segment.ensemble import combine
 from unpool.segment.evaluate import Measured, compare, evaluate, summarize

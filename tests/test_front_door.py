@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 import unpool
-from unpool.recipes import FINETUNE
+from unpool.recipes.segment import FINETUNE
 
 PHOTO = str(resources.files("skimage") / "data/chelsea.png")
 

@@ -23,7 +23,8 @@ from unpool.cli import main
 from unpool.data.crops import Batch
 from unpool.errors import DataError, ImageError, OptionError, TrainingError, WeightsError
 from unpool.models import AlexNet, ZFNet, from_pretrained, load_tensors, prepare
-from unpool.recipes import RECIPES, ZFNET, ZFNET_SMALL, ClassificationRecipe, override
+from unpool.recipes import RECIPES, ClassificationRecipe, override
+from unpool.recipes.classify import ZFNET, ZFNET_SMALL
 from unpool.training.loop import Step, fit
 from unpool.training.run import has_checkpoint, load_state
 from unpool.training.task import Plan
@@ -171,7 +172,9 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(shapes, tmp_path):
     with pytest.raises(OptionError, match="started with another recipe"):
         train(shapes, tmp_path / "run", dataclasses.replace(TINY, lr=0.5), resume=True)
     state = load_state(tmp_path / "run/checkpoints/last.pt")
-    state["recipe"] = json.dumps(recipes.OBJECTS.to_json())  # a training run of the other kind
+    state["recipe"] = json.dumps(
+        recipes.RECIPES["objects"].to_json()
+    )  # a training run of the other kind
     torch.save(state, tmp_path / "run/checkpoints/last.pt")
     with pytest.raises(OptionError, match="started with another recipe"):
         train(shapes, tmp_path / "run", TINY, resume=True)
@@ -375,7 +378,7 @@ def test_classifiers_are_not_taken_for_segmenters(shapes, data, tmp_path):
     train(shapes, tmp_path / "run", override(TINY, ["epochs=1"]))
     with pytest.raises(WeightsError, match=r"classif"):
         Segmenter.from_pretrained(tmp_path / "run/weights")
-    warm = override(recipes.FINETUNE, [f"start={tmp_path / 'run/weights'}"])
+    warm = override(recipes.RECIPES["finetune"], [f"start={tmp_path / 'run/weights'}"])
     with pytest.raises(OptionError, match="got ZFNet weights to start from"):
         train(data, tmp_path / "other", warm)
 

@@ -15,7 +15,8 @@ from unpool.generate.distillation import average_output, distill, load_teachers
 from unpool.generate.evaluate import generate
 from unpool.generate.train import build
 from unpool.models import ZFNet, save_pretrained
-from unpool.recipes import CHAIRS_DISTILLED, RECIPES, GenerationRecipe, override
+from unpool.recipes import RECIPES, GenerationRecipe, override
+from unpool.recipes.generate import CHAIRS_DISTILLED
 from unpool.rendering.dataset import AZIMUTHS
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.generate import Generator, parse_style
 from unpool.generate.transformations import Ranges, Transformation, random_transformations
 from unpool.models import DeconvNet, encode_view, save_pretrained
-from unpool.recipes import CHAIRS
+from unpool.recipes.generate import CHAIRS
 
 NAMES = ["armchair", "bar_stool", "folding_chair", "stool"]
 

@@ -20,7 +20,8 @@ from unpool.generate.evaluate import measure
 from unpool.generate.train import GenerationErrors, GenerationObjective, build, generation_loss
 from unpool.generate.transformations import spread_at
 from unpool.models import from_pretrained, save_pretrained
-from unpool.recipes import CHAIRS, CHAIRS_STAGE_1, RECIPES, GenerationRecipe, Rate, override
+from unpool.recipes import RECIPES, GenerationRecipe, override
+from unpool.recipes.generate import CHAIRS, CHAIRS_STAGE_1, Rate
 from unpool.rendering.dataset import AZIMUTHS, open_chairs, view_name
 from unpool.training.loop import LoopState, Step, fit
 from unpool.training.run import has_checkpoint

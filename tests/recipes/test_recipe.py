@@ -6,8 +6,9 @@ from typing import Annotated
 import pytest
 
 from unpool.errors import OptionError
-from unpool.recipes import FINETUNE, KINDS, RECIPES
+from unpool.recipes import KINDS, RECIPES
 from unpool.recipes.recipe import Count, Fraction, OneOf, Range, check_fields
+from unpool.recipes.segment import FINETUNE
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

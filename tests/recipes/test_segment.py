@@ -7,7 +7,8 @@ import re
 import pytest
 
 from unpool.errors import OptionError
-from unpool.recipes import RECIPES, Phase, SegmentationRecipe, override
+from unpool.recipes import RECIPES, SegmentationRecipe, override
+from unpool.recipes.segment import Phase
 
 OURS = [recipe for recipe in RECIPES.values() if isinstance(recipe, SegmentationRecipe)]
 SHORT = SegmentationRecipe(

@@ -14,7 +14,8 @@ from unpool.data.crops import Batch, Views, batches, draw_views
 from unpool.data.datasets import open_data
 from unpool.errors import TrainingError
 from unpool.models import FCN, DeconvNet, prepare
-from unpool.recipes import DECONVNET, Phase, SegmentationRecipe, override
+from unpool.recipes import SegmentationRecipe, override
+from unpool.recipes.segment import DECONVNET, Phase
 from unpool.segment.fit import SegmentationObjective, estimate_statistics, pixel_loss
 from unpool.segment.learner import GrowingLearner, Learner
 from unpool.training import loop

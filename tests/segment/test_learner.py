@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from unpool import train
 from unpool.errors import OptionError, WeightsError
 from unpool.models import FCN, DeconvNet, SqueezeNet, from_pretrained, save_pretrained
-from unpool.recipes import Phase, SegmentationRecipe
+from unpool.recipes import SegmentationRecipe
+from unpool.recipes.segment import Phase
 from unpool.segment.learner import GrowingLearner, Learner
 from unpool.training.loop import Step
 from unpool.training.run import load_state, save_state

@@ -13,7 +13,8 @@ from PIL import Image
 from unpool import Segmenter, train
 from unpool.errors import DataError, ImageError, OptionError, TrainingError, WeightsError
 from unpool.models import FCN, from_pretrained
-from unpool.recipes import DECONVNET, Phase, SegmentationRecipe
+from unpool.recipes import SegmentationRecipe
+from unpool.recipes.segment import DECONVNET, Phase
 from unpool.training.loop import Step
 from unpool.training.run import has_checkpoint
 from unpool.training.task import Preparation

@@ -11,7 +11,8 @@ import zipfile
 import pytest
 import torch
 
-from unpool.recipes import Phase, SegmentationRecipe
+from unpool.recipes import SegmentationRecipe
+from unpool.recipes.segment import Phase
 
 RECIPE = SegmentationRecipe(
     "killed",

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 from unpool import distributed, train
 from unpool.errors import OptionError
-from unpool.recipes import Phase, SegmentationRecipe
+from unpool.recipes import SegmentationRecipe
+from unpool.recipes.segment import Phase
 from unpool.segment import learner as networks
 from unpool.training.loop import Step
 from unpool.training.run import Run

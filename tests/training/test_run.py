@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from unpool.errors import DataError, OptionError, TrainingError, WeightsError
-from unpool.recipes import FINETUNE
+from unpool.recipes.segment import FINETUNE
 from unpool.training.run import Run, has_checkpoint, load_state, read_arguments, save_state, writing
 
 RECIPE = dataclasses.replace(FINETUNE, patience=2)

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from unpool.errors import ImageError, OptionError, WeightsError
 from unpool.models import ZFNet, save_pretrained
-from unpool.recipes import ZFNET_SMALL, override
+from unpool.recipes import override
+from unpool.recipes.classify import ZFNET_SMALL
 from unpool.vision.drawing import to_images
 from unpool.vision.figures import patch
 from unpool.vision.images import read_image

@@ -7,17 +7,19 @@ back. The time depends on the number of cells and labels; with few labels, on bu
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unpool import Progress
 from unpool.bench import harness
 from unpool.ops.meanfield import mean_field, unary_from_probabilities
 from unpool.recipes.presets import CRF_PRESETS, DenseCRF
+
+if TYPE_CHECKING:
+    from unpool import Progress
 
 _LABELS, _FEW = 21, 4  # of VOC, and of a typical image
 
@@ -30,7 +32,7 @@ def measure(
     *,
     presets: tuple[str, ...] = ("densecrf", "deeplab", "edeconvnet"),
     size: tuple[int, int] = (375, 500),
-    progress: Progress = harness.silent,
+    progress: "Progress" = harness.silent,
 ) -> dict[str, Any]:
     """Seconds per image with 21 labels, and with pruning when only four of them are likely.
 
@@ -102,7 +104,7 @@ def _ways() -> dict[str, Inference]:
     return ways
 
 
-def _part(progress: Progress, part: int, parts: int, name: str) -> Progress:
+def _part(progress: "Progress", part: int, parts: int, name: str) -> "Progress":
     """The progress of one of several equal parts."""
     return lambda done, total, what: progress(part * total + done, parts * total, f"{name}, {what}")
 

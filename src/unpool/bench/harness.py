@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,9 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from unpool import Progress
 from unpool.errors import OptionError
 from unpool.vision.images import read_image
+
+if TYPE_CHECKING:
+    from unpool import Progress
 
 CONVOLUTIONS = ((64, 224, 1), (64, 224, 4), (128, 112, 4), (256, 56, 4), (512, 28, 4), (512, 14, 4))
 """Channels, side and batch size of the feature maps: those of the five stages of VGG-16."""
@@ -89,7 +91,7 @@ def silent(done: int, total: int, doing: str) -> None:
 
 
 def in_turn(
-    works: Mapping[str, Work], rounds: int, *, progress: Progress = silent, warm: bool = True
+    works: Mapping[str, Work], rounds: int, *, progress: "Progress" = silent, warm: bool = True
 ) -> dict[str, list[float]]:
     """The seconds of each work in each round: A B C, A B C, ...
 

@@ -10,12 +10,11 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from unpool import Progress
 from unpool.bench import harness
 from unpool.models import VGG, Table, prepare
 from unpool.models.classifiers import initialize
@@ -23,6 +22,9 @@ from unpool.visualize.occlusion.chain import trace_chain
 from unpool.visualize.occlusion.incremental import Incremental
 from unpool.visualize.occlusion.occlude import Naive
 from unpool.visualize.occlusion.window import Box, occluder_windows
+
+if TYPE_CHECKING:
+    from unpool import Progress
 
 
 def measure(
@@ -35,7 +37,7 @@ def measure(
     size: int = 224,
     trunk: str | Table = "vgg16",
     code: int | None = 4096,
-    progress: Progress = harness.silent,
+    progress: "Progress" = harness.silent,
 ) -> dict[str, Any]:
     """Seconds per position: incremental, a plain loop, and Captum with batches of 1 and `batch`.
 

@@ -7,14 +7,13 @@ the time are shown as a fraction of the rate of the fastest convolution in the s
 import statistics
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from unpool import Progress
 from unpool.bench import harness
 from unpool.bench.memory import alone, gigabytes
 from unpool.devices import bf16_pays
@@ -23,6 +22,9 @@ from unpool.models import DeconvNet, from_pretrained, prepare
 from unpool.segment.aggregate import crop_squares
 from unpool.segment.segmenter import Segmenter
 from unpool.segment.timings import measuring
+
+if TYPE_CHECKING:
+    from unpool import Progress
 
 AS_WRITTEN = "as written"
 
@@ -36,7 +38,7 @@ def measure(
     rounds: int = 5,
     *,
     memory: bool = True,
-    progress: Progress = harness.silent,
+    progress: "Progress" = harness.silent,
 ) -> dict[str, Any]:
     """Seconds per crop, and the rate as a fraction of the machine's fastest convolution.
 

@@ -7,18 +7,20 @@ third more arithmetic.
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unpool import Progress
 from unpool.bench import harness
 from unpool.bench.memory import alone, gigabytes, nothing, peak_of_batch, trace
 from unpool.devices import bf16_pays
 from unpool.errors import OptionError
 from unpool.models import DeconvNet
+
+if TYPE_CHECKING:
+    from unpool import Progress
 
 
 class Mode(NamedTuple):
@@ -45,7 +47,7 @@ def measure(
     *,
     full: bool = False,
     processes: bool = False,
-    progress: Progress = harness.silent,
+    progress: "Progress" = harness.silent,
 ) -> dict[str, Any]:
     """Seconds per image of a training step, and the memory of a step with 64 images.
 
@@ -147,7 +149,7 @@ def steps_alone(full: bool, mode: str) -> Iterator[None]:
         step(_MEASURED, MODES[mode])
 
 
-def _check(full: bool, progress: Progress) -> dict[str, dict[str, float | None]]:
+def _check(full: bool, progress: "Progress") -> dict[str, dict[str, float | None]]:
     """The peak memory of a process per mode, and of an empty one."""
     (empty,) = alone(nothing)
     check = {}

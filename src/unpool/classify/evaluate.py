@@ -3,20 +3,22 @@
 import csv
 import math
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from unpool import distributed
-from unpool.classify.folders import ClassFolders
 from unpool.devices import autocast
 from unpool.files import atomic
 from unpool.models import Classifier, prepare
-from unpool.vision.boxes import Crops
 from unpool.vision.figures import contact_sheet, plot
 from unpool.vision.metrics import confusion_matrix
+
+if TYPE_CHECKING:
+    from unpool.classify.folders import ClassFolders
+    from unpool.vision.boxes import Crops
 
 Ranking: TypeAlias = NDArray[np.int64]
 """(N, 1 + 5) class ids of images: the true one, and the most probable ones, best first.
@@ -29,7 +31,7 @@ _BATCH = 64  # images
 
 
 @torch.no_grad()
-def rank(net: Classifier, data: ClassFolders, crops: Crops, bf16: bool = False) -> Ranking:
+def rank(net: Classifier, data: "ClassFolders", crops: "Crops", bf16: bool = False) -> Ranking:
     """The true class and the five most probable classes of each image, in order.
 
     Under `torchrun` the processes share the images, and each returns the whole ranking.
@@ -66,7 +68,7 @@ def accuracies(ranked: Ranking) -> tuple[float, float]:
     return float(right[:, 0].mean()), float(right.any(1).mean())
 
 
-def summarize(ranked: Ranking, data: ClassFolders, crops: Crops) -> dict[str, Any]:
+def summarize(ranked: Ranking, data: "ClassFolders", crops: "Crops") -> dict[str, Any]:
     """All figures with their protocol, of the result of `rank`.
 
     Returns:
@@ -112,7 +114,9 @@ def plot_confusion(path: Path, matrix: list[list[int]], classes: list[str]) -> N
         axes.set(xlabel="found", ylabel="true")
 
 
-def sheet(ranked: Ranking, data: ClassFolders, crops: Crops, count: int = 24) -> NDArray[np.uint8]:
+def sheet(
+    ranked: Ranking, data: "ClassFolders", crops: "Crops", count: int = 24
+) -> NDArray[np.uint8]:
     """A contact sheet (height, width, 3) of center crops with predicted and missed classes.
 
     Args:

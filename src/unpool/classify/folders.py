@@ -11,15 +11,17 @@ of its own; images in its subfolders belong to the class as well.
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unpool import distributed
 from unpool.errors import DataError
-from unpool.vision.boxes import Crops
 from unpool.vision.images import FORMATS, Pixels, image_size, read_image
+
+if TYPE_CHECKING:
+    from unpool.vision.boxes import Crops
 
 Draw = Callable[[int], tuple[Pixels, NDArray[np.int64]]]
 """Gives the crop (S, S, 3) and the class () at a position of an endless sequence."""
@@ -121,7 +123,7 @@ def require_images(data: ClassFolders) -> None:
         image_size(sample.path)
 
 
-def draw_crops(data: ClassFolders, crops: Crops, seed: int = 0) -> Draw:
+def draw_crops(data: ClassFolders, crops: "Crops", seed: int = 0) -> Draw:
     """Random crops of images, in a new random order in each epoch."""
 
     def draw(place: int) -> tuple[Pixels, NDArray[np.int64]]:

@@ -17,11 +17,11 @@ from unpool.data.crops import Batch, batches
 from unpool.devices import autocast
 from unpool.models import AlexNet, Classifier, ZFNet, prepare
 from unpool.models.classifiers import initialize, renormalize
-from unpool.recipes.classify import ClassificationRecipe
 from unpool.training import loop, task
 from unpool.vision.boxes import Crops
 
 if TYPE_CHECKING:
+    from unpool.recipes.classify import ClassificationRecipe
     from unpool.training.run import Run
 
 _LISTED = 40  # classes whose recall is printed, at most
@@ -36,7 +36,7 @@ class Accuracy(NamedTuple):
     top5: float  #: fraction of those whose class is among the five most probable
 
 
-def build(recipe: ClassificationRecipe, classes: int) -> Classifier:
+def build(recipe: "ClassificationRecipe", classes: int) -> Classifier:
     """The recipe's network, with random weights."""
     kind = {"ZFNet": ZFNet, "AlexNet": AlexNet}[recipe.network]
     net: Classifier = kind(classes, recipe.widths, recipe.code, recipe.size, recipe.dropout)
@@ -49,9 +49,9 @@ class ClassificationObjective(loop.Objective[Batch]):
     """Cross entropy of a classifier, in a single phase; an epoch has a number of images."""
 
     learner: Classifier
-    recipe: ClassificationRecipe
+    recipe: "ClassificationRecipe"
 
-    def __init__(self, net: Classifier, recipe: ClassificationRecipe, images: int) -> None:
+    def __init__(self, net: Classifier, recipe: "ClassificationRecipe", images: int) -> None:
         super().__init__(net, recipe)
         self.images = images
 
@@ -102,7 +102,7 @@ class ClassificationTask(task.Task[Batch]):
     """
 
     data: str | Path
-    recipe: ClassificationRecipe
+    recipe: "ClassificationRecipe"
     split: str = "train"
     val: str = "val"
     objective: ClassificationObjective = field(init=False)

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unpool import Progress
 from unpool.cli import console, images, options
 from unpool.recipes.presets import CRF_PRESETS
 
 if TYPE_CHECKING:
+    from unpool import Progress
     from unpool.vision.sources import Source
 
 
@@ -57,7 +57,7 @@ def crf(
     with console.progress("loading the CRF", quiet):
         warm_up(crf)
 
-    def make(source: "Source", stem: Path, progress: Progress) -> images.Record:
+    def make(source: "Source", stem: Path, progress: "Progress") -> images.Record:
         refined = postprocess(
             source.read(),
             saved.values,

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool import Progress
 from unpool.cli import console, options
 from unpool.cli.messages import disk_is_full, error_message
 
 if TYPE_CHECKING:
+    from unpool import Progress
     from unpool.vision.sources import Found, Source
 
 Record = dict[str, Any]
@@ -51,7 +51,7 @@ def find_inputs(
 def each_image(
     found: "Found",
     output: Path,
-    make: Callable[["Source", Path, Progress], Record],
+    make: Callable[["Source", Path, "Progress"], Record],
     text: Callable[[Record], str],
     what: str,
     as_json: bool,

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool import Progress
 from unpool.cards import MODES
 from unpool.cli import console, images, options
 
 if TYPE_CHECKING:
+    from unpool import Progress
     from unpool.vision.sources import Source
 
 
@@ -85,7 +85,7 @@ def segment(
             update(1, 2, "loading the CRF")
             warm_up(given["crf"])
 
-    def make(source: "Source", stem: Path, progress: Progress) -> images.Record:
+    def make(source: "Source", stem: Path, progress: "Progress") -> images.Record:
         start = time.perf_counter()
         with measuring() as seconds:
             with stage("reading"):

@@ -8,12 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool import Progress
 from unpool.data.inspect import Finding, Inspection, inspect_image, location
 from unpool.data.layouts import (
     Layout,
@@ -26,6 +25,9 @@ from unpool.data.layouts import (
 )
 from unpool.errors import DataError
 from unpool.vision.images import VOID
+
+if TYPE_CHECKING:
+    from unpool import Progress
 
 _ById: TypeAlias = Mapping[str, Inspection]  # by the image's id
 
@@ -73,7 +75,7 @@ def check_data(
     root: str | Path,
     splits: Sequence[str] | None = None,
     *,
-    progress: Progress = lambda done, total, doing: None,
+    progress: "Progress" = lambda done, total, doing: None,
 ) -> Report:
     """Read all images and masks and report everything that would spoil a training run.
 

@@ -6,18 +6,20 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from unpool.data.datasets import DataSet, Object, Sample, objects, read_instances, read_sample
-from unpool.data.windows import Box, Window
 from unpool.distributed import in_turn
 from unpool.errors import DataError
 from unpool.vision.boxes import Crop
 from unpool.vision.images import VOID, Pixels
+
+if TYPE_CHECKING:
+    from unpool.data.windows import Box, Window
 
 View = tuple[Pixels, Pixels]
 """A crop and its labels, (S, S, 3) and (S, S)."""
@@ -69,7 +71,7 @@ class WindowCrop(NamedTuple):
     flip: bool = True
     color: float = 0.0  #: largest relative change of colors; the published training has none
 
-    def draw(self, image: Pixels, labels: Pixels, box: Box, rng: np.random.Generator) -> View:
+    def draw(self, image: Pixels, labels: Pixels, box: "Box", rng: np.random.Generator) -> View:
         """The crop of an image's box and its labels, as (S, S, 3) and (S, S)."""
         image, labels = _crop(image, labels, Crop(box, self.enlarged), self.flip, self.color, rng)
         y, x = rng.integers(0, self.enlarged - self.side + 1, 2)
@@ -178,7 +180,9 @@ def draw_views(
     return draw
 
 
-def draw_windows(windows: Sequence[Window], classes: int, crop: WindowCrop, seed: int = 0) -> Draw:
+def draw_windows(
+    windows: Sequence["Window"], classes: int, crop: WindowCrop, seed: int = 0
+) -> Draw:
     """Random crops of windows, in a new order in each epoch.
 
     A window that is listed n times is drawn n times an epoch.

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,11 @@ from PIL import Image
 
 from unpool.data.coco import Outlines, rasterize
 from unpool.data.datasets import Object, find_objects, load_labels, load_objects
-from unpool.data.layouts import Folder, Layout
 from unpool.errors import DataError, ImageError
 from unpool.vision.images import VOID, Pixels, read_image, read_orientation, voc_palette
+
+if TYPE_CHECKING:
+    from unpool.data.layouts import Folder, Layout
 
 Level: TypeAlias = Literal["error", "warning"]
 
@@ -49,7 +51,7 @@ class Inspection(NamedTuple):
     thumbnail: NDArray[np.float32]  #: (256,); the product of two is their correlation
 
 
-def inspect_image(layout: Layout, name: str, void: int = VOID) -> Inspection:
+def inspect_image(layout: "Layout", name: str, void: int = VOID) -> Inspection:
     """Read the image of an id, which may have no file, its mask and its objects, and compare them.
 
     The id `void` in the mask is read as 255.
@@ -72,7 +74,7 @@ def inspect_image(layout: Layout, name: str, void: int = VOID) -> Inspection:
     return Inspection(files.findings, pixels, objects, seen, labeled, thumbnail)
 
 
-def location(layout: Layout, file: Path | Outlines) -> str:
+def location(layout: "Layout", file: Path | Outlines) -> str:
     """A file as shown in findings: relative to the root, with `/` on every system."""
     path, part = (file.file, f" ({file.name})") if isinstance(file, Outlines) else (file, "")
     return path.relative_to(layout.root).as_posix() + part
@@ -81,7 +83,7 @@ def location(layout: Layout, file: Path | Outlines) -> str:
 class _Files(NamedTuple):
     """The files of one image; what is wrong with them is added to `findings`."""
 
-    layout: Layout
+    layout: "Layout"
     name: str
     findings: list[Finding]
 
@@ -89,7 +91,7 @@ class _Files(NamedTuple):
         self.findings.append(Finding(level, kind, location(self.layout, file), message))
 
     def read(
-        self, folder: Folder, load: Callable[[Path], NDArray[Any]], missing: str
+        self, folder: "Folder", load: Callable[[Path], NDArray[Any]], missing: str
     ) -> NDArray[Any] | None:
         """Load a file of the image; None, with a finding, if that fails."""
         path = folder.home(self.name)

@@ -9,18 +9,20 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool import Progress
 from unpool.data.datasets import DataSet, Sample, objects
 from unpool.errors import DataError
 from unpool.files import atomic
 from unpool.vision.boxes import iou, square
 from unpool.vision.images import read_image
 from unpool.vision.proposals import propose
+
+if TYPE_CHECKING:
+    from unpool import Progress
 
 Box = tuple[int, int, int, int]
 
@@ -81,7 +83,7 @@ def proposal_windows(
 
 
 def find_proposals(
-    data: DataSet, count: int = 2000, cache: Path | None = None, progress: Progress | None = None
+    data: DataSet, count: int = 2000, cache: Path | None = None, progress: "Progress | None" = None
 ) -> list[NDArray[np.int64]]:
     """Object proposals (P, 4) for each image, best first.
 

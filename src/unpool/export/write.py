@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from unpool import Progress
 from unpool.cards import EXPORTED, Card, find_weights, read_card
 from unpool.errors import OptionError, WeightsError, require_choice
 from unpool.export.runtime import Exported, fixed_side, least_side, require_engine
@@ -33,6 +32,9 @@ from unpool.models.fast import fold
 from unpool.ops.deconv import as_convolution
 from unpool.vision.boxes import resize
 from unpool.vision.images import Pixels, read_image
+
+if TYPE_CHECKING:
+    from unpool import Progress
 
 FORMATS = tuple(EXPORTED.values())
 
@@ -70,7 +72,7 @@ def export(
     output: str | Path,
     format: str | None = None,
     *,
-    progress: Progress = lambda done, total, doing: None,
+    progress: "Progress" = lambda done, total, doing: None,
 ) -> Written:
     """Write a network and its card for another engine, verify the file, and describe it.
 

@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unpool.errors import OptionError, ShapeError
-from unpool.generate.generator import Generator, Style
 from unpool.generate.result import clipped
-from unpool.rendering.dataset import Chairs
 from unpool.vision.figures import mosaic
 from unpool.vision.images import Pixels, write_image
+
+if TYPE_CHECKING:
+    from unpool.generate.generator import Generator, Style
+    from unpool.rendering.dataset import Chairs
 
 Array = NDArray[np.float32]
 
@@ -71,8 +73,8 @@ def premultiplied(images: Pixels) -> Array:
 
 
 def generate_views(
-    generator: Generator,
-    styles: Sequence[Style],
+    generator: "Generator",
+    styles: Sequence["Style"],
     azimuths: Sequence[float],
     elevations: Sequence[float],
 ) -> Array:
@@ -137,7 +139,7 @@ def blend(images: Array, azimuths: Sequence[float], azimuth: float) -> Array:
 
 
 def baselines(
-    chairs: Chairs, images: Pixels, seen: Sequence[int], wanted: Sequence[int]
+    chairs: "Chairs", images: Pixels, seen: Sequence[int], wanted: Sequence[int]
 ) -> dict[str, Array]:
     """Views made without a network, from seen views of the same style and elevation.
 
@@ -163,7 +165,7 @@ def baselines(
 
 
 def compare_views(
-    generator: Generator, chairs: Chairs, images: Pixels, held_out: Sequence[int]
+    generator: "Generator", chairs: "Chairs", images: Pixels, held_out: Sequence[int]
 ) -> Comparison:
     """Compare generated views that were held out from training with those of the baselines.
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from unpool import Progress, distributed
 from unpool.errors import DataError
 from unpool.generate.transformations import Ranges, random_transformations, spread_at
 from unpool.models.generator import encode_view
-from unpool.recipes.generate import GenerationRecipe
 from unpool.rendering.dataset import AZIMUTHS, Chairs, read_views
+
+if TYPE_CHECKING:
+    from unpool.recipes.generate import GenerationRecipe
 
 
 class Views(NamedTuple):
@@ -66,7 +68,7 @@ def split_views(
 
 
 def view_batches(
-    views: Views, seen: NDArray[np.int64], recipe: GenerationRecipe, size: int, start: int = 0
+    views: Views, seen: NDArray[np.int64], recipe: "GenerationRecipe", size: int, start: int = 0
 ) -> Iterator[ViewBatch]:
     """Endless parts of batches; every view is used once before any is repeated.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -11,12 +11,14 @@ from PIL import Image, ImageDraw
 
 from unpool.errors import OptionError, ShapeError
 from unpool.generate.result import enlarge
-from unpool.vision.images import Pixels
+
+if TYPE_CHECKING:
+    from unpool.vision.images import Pixels
 
 _MIN_SIDE = 256  # smaller frames are enlarged to it: DIS assumes motion on a coarser scale
 
 
-def track_points(frames: Sequence[Pixels], points: NDArray[np.floating]) -> NDArray[np.float64]:
+def track_points(frames: Sequence["Pixels"], points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Track points from the first frame to the last by the optical flow between successive frames.
 
     Two objects differ too much for optical flow, but the steps between 64 intermediate morphs are
@@ -60,7 +62,7 @@ def track_points(frames: Sequence[Pixels], points: NDArray[np.floating]) -> NDAr
     return np.stack(tracks)
 
 
-def spread_points(mask: Pixels, count: int) -> NDArray[np.float64]:
+def spread_points(mask: "Pixels", count: int) -> NDArray[np.float64]:
     """Spread points evenly over an object: each as far from the previous ones as possible.
 
     Args:
@@ -88,8 +90,8 @@ def spread_points(mask: Pixels, count: int) -> NDArray[np.float64]:
 
 
 def mark_points(
-    images: Sequence[Pixels], positions: Sequence[NDArray[np.floating]], *, scale: int = 4
-) -> Pixels:
+    images: Sequence["Pixels"], positions: Sequence[NDArray[np.floating]], *, scale: int = 4
+) -> "Pixels":
     """Show images side by side, with corresponding points in the same color.
 
     Args:
@@ -114,7 +116,7 @@ def mark_points(
     return np.asarray(sheet)
 
 
-def _gray(frame: Pixels, scale: int) -> Pixels:
+def _gray(frame: "Pixels", scale: int) -> "Pixels":
     gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.resize(gray, None, None, scale, scale, cv2.INTER_CUBIC), np.uint8)
 

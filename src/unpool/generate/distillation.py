@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,16 +12,18 @@ from numpy.typing import NDArray
 from unpool import distributed
 from unpool.cards import read_card
 from unpool.errors import WeightsError
-from unpool.generate.batches import ViewBatch, Views
 from unpool.generate.evaluate import generate
 from unpool.generate.generator import Generator
-from unpool.models.generator import GenerativeNet
 from unpool.recipes import RECIPES, GenerationRecipe
+
+if TYPE_CHECKING:
+    from unpool.generate.batches import ViewBatch, Views
+    from unpool.models.generator import GenerativeNet
 
 
 def load_teachers(
     recipe: GenerationRecipe, styles: Sequence[str], device: torch.device
-) -> list[GenerativeNet]:
+) -> list["GenerativeNet"]:
     """The networks that a recipe names as teachers, in evaluation mode.
 
     Raises:
@@ -44,13 +47,13 @@ def load_teachers(
 
 
 def distill(
-    stream: Iterator[ViewBatch],
-    teachers: Sequence[GenerativeNet],
+    stream: Iterator["ViewBatch"],
+    teachers: Sequence["GenerativeNet"],
     recipe: GenerationRecipe,
     size: int,
     elevations: tuple[float, float],
     start: int = 0,
-) -> Iterator[ViewBatch]:
+) -> Iterator["ViewBatch"]:
     """Replace the first views of every batch by the teachers' output at random azimuths.
 
     Styles and transformations stay. Like those of `view_batches`, parts depend only on their
@@ -79,7 +82,7 @@ def distill(
 
 @torch.no_grad()
 def average_output(
-    teachers: Sequence[GenerativeNet], views: Views, bf16: bool = False
+    teachers: Sequence["GenerativeNet"], views: "Views", bf16: bool = False
 ) -> NDArray[np.uint8]:
     """The mean of the networks' output for some views, whose own images are ignored.
 

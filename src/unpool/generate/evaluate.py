@@ -1,6 +1,6 @@
 """Compare generated with rendered views: MSE, mask IoU, a contact sheet."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -9,9 +9,11 @@ from torch import Tensor
 from unpool import distributed
 from unpool.devices import autocast
 from unpool.generate.batches import Views, as_targets, codes
-from unpool.models.generator import GenerativeNet
 from unpool.vision.figures import mosaic
-from unpool.vision.images import Pixels
+
+if TYPE_CHECKING:
+    from unpool.models.generator import GenerativeNet
+    from unpool.vision.images import Pixels
 
 _BATCH = 32  # images per forward pass, which bounds the memory
 _COLUMNS = 12  # of the sheet
@@ -26,7 +28,7 @@ class Measured(NamedTuple):
 
 
 @torch.no_grad()
-def measure(net: GenerativeNet, views: Views, bf16: bool = False) -> Measured:
+def measure(net: "GenerativeNet", views: Views, bf16: bool = False) -> Measured:
     """Measure generated against rendered views; the processes of a run share the work.
 
     `net` is left in evaluation mode; `bf16` computes in bfloat16 where the hardware supports it.
@@ -50,7 +52,7 @@ def measure(net: GenerativeNet, views: Views, bf16: bool = False) -> Measured:
 
 
 @torch.no_grad()
-def generate(net: GenerativeNet, views: Views, bf16: bool = False) -> tuple[Tensor, Tensor]:
+def generate(net: "GenerativeNet", views: Views, bf16: bool = False) -> tuple[Tensor, Tensor]:
     """RGB (N, 3, S, S) and mask (N, 1, S, S) of views, both clipped to 0..1, fp32."""
     device = next(net.parameters()).device
     with autocast(device, bf16):
@@ -59,7 +61,7 @@ def generate(net: GenerativeNet, views: Views, bf16: bool = False) -> tuple[Tens
     return rgb.float().clamp(0, 1), mask.float().mean(1, keepdim=True).clamp(0, 1)
 
 
-def compare(net: GenerativeNet, views: Views, bf16: bool = False) -> Pixels:
+def compare(net: "GenerativeNet", views: Views, bf16: bool = False) -> "Pixels":
     """A sheet of rendered views, evenly sampled, each above the generated one.
 
     Returns:

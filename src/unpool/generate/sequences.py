@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unpool.errors import OptionError, suggest
-from unpool.generate.generator import Generator, Style
-from unpool.generate.result import GeneratedImage
 from unpool.generate.transformations import LENGTH
+
+if TYPE_CHECKING:
+    from unpool.generate.generator import Generator, Style
+    from unpool.generate.result import GeneratedImage
 
 MORPH_FRACTIONS = (1.0, 0.65, 0.57, 0.5, 0.43, 0.35, 0.0)
 """The authors' fractions of the first style: near the middle, small steps change much."""
@@ -54,12 +56,12 @@ def encode_changes(amounts: Sequence[tuple[str, float]]) -> Tensor:
 
 
 def interpolate(
-    generator: Generator,
-    style: Style,
+    generator: "Generator",
+    style: "Style",
     azimuths: tuple[float, float] = (0.0, 0.0),
     elevations: tuple[float, float] = (20.0, 20.0),
     count: int = 7,
-) -> list[GeneratedImage]:
+) -> list["GeneratedImage"]:
     """Generate `count` views from one to another, both included.
 
     Args:
@@ -81,22 +83,22 @@ def interpolate(
 
 
 def turntable(
-    generator: Generator, style: Style, elevation: float = 20.0, count: int = 62
-) -> list[GeneratedImage]:
+    generator: "Generator", style: "Style", elevation: float = 20.0, count: int = 62
+) -> list["GeneratedImage"]:
     """Generate one full turn of an object, to be looped: the first view is not repeated."""
     _require_two(count)
     return generator.generate(style, [360 * i / count for i in range(count)], elevation)
 
 
 def morph(
-    generator: Generator,
-    first: Style,
-    last: Style,
+    generator: "Generator",
+    first: "Style",
+    last: "Style",
     fractions: Sequence[float] = MORPH_FRACTIONS,
     *,
     azimuth: float = 301.0,
     elevation: float = 20.0,
-) -> list[GeneratedImage]:
+) -> list["GeneratedImage"]:
     """Generate mixtures of two styles.
 
     Args:
@@ -128,15 +130,15 @@ def morph_fractions(count: int) -> list[float]:
 
 
 def vary(
-    generator: Generator,
-    style: Style,
+    generator: "Generator",
+    style: "Style",
     change: str,
     count: int = 7,
     *,
     ends: tuple[float, float] | None = None,
     azimuth: float = 301.0,
     elevation: float = 20.0,
-) -> list[GeneratedImage]:
+) -> list["GeneratedImage"]:
     """Generate one transformation in growing amounts, beyond the range of training.
 
     Args:

@@ -16,11 +16,11 @@ from unpool.generate.evaluate import compare, measure
 from unpool.generate.transformations import LENGTH, transform_images
 from unpool.models.generator import GenerativeNet, initialize
 from unpool.models.weights import from_pretrained
-from unpool.recipes.generate import GenerationRecipe
 from unpool.rendering.dataset import open_chairs, read_credits
 from unpool.training import loop, task
 
 if TYPE_CHECKING:
+    from unpool.recipes.generate import GenerationRecipe
     from unpool.training.run import Run
 
 
@@ -33,7 +33,7 @@ class GenerationErrors(NamedTuple):
     iou_mean: float
 
 
-def build(recipe: GenerationRecipe, styles: int) -> GenerativeNet:
+def build(recipe: "GenerationRecipe", styles: int) -> GenerativeNet:
     """The recipe's network: the weights of a warm start where they fit, random ones elsewhere.
 
     Raises:
@@ -97,7 +97,7 @@ class GenerationObjective(loop.Objective[ViewBatch]):
     """Squared errors of generated views and masks, see `generation_loss`."""
 
     learner: GenerativeNet
-    recipe: GenerationRecipe
+    recipe: "GenerationRecipe"
 
     def steps(self) -> list[int]:
         """A single phase with all the recipe's learning rates."""
@@ -148,7 +148,7 @@ class GenerationTask(task.Task[ViewBatch]):
     """
 
     data: str | Path
-    recipe: GenerationRecipe
+    recipe: "GenerationRecipe"
     objective: GenerationObjective = field(init=False)
 
     panels = ({"mse": "MSE inside the mask"}, {"iou": "IoU of the mask"})

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unpool import Progress
 from unpool.errors import OptionError, suggest
-from unpool.generate.generator import Generator, Style
 from unpool.generate.result import GeneratedImage, clipped, postprocess
 from unpool.vision.drawing import to_images
 from unpool.vision.figures import mosaic
 from unpool.vision.images import Pixels, write_image
+
+if TYPE_CHECKING:
+    from unpool import Progress
+    from unpool.generate.generator import Generator, Style
 
 VALUES = {"fc1": 10.0, "fc2": 15.0, "fc3": 5.0, "fc4": 8.0, "fc5": 0.1} | {
     "stages.0": 10.0,
@@ -104,7 +106,7 @@ def intervene(model: nn.Module, interventions: Mapping[str, Intervention]) -> It
         yield
 
 
-def count_units(generator: Generator, layer: str) -> int:
+def count_units(generator: "Generator", layer: str) -> int:
     """The number of units, or maps, of a layer.
 
     Raises:
@@ -117,7 +119,7 @@ def count_units(generator: Generator, layer: str) -> int:
 
 
 def activate_units(
-    generator: Generator,
+    generator: "Generator",
     layer: str,
     units: Sequence[int],
     value: float | None = None,
@@ -160,8 +162,8 @@ def activate_units(
 
 
 def push_unit(
-    generator: Generator,
-    style: Style,
+    generator: "Generator",
+    style: "Style",
     unit: int,
     amounts: Sequence[float] = STEPS,
     *,
@@ -184,14 +186,14 @@ def push_unit(
 
 
 def find_zoom_unit(
-    generator: Generator,
-    styles: Sequence[Style],
+    generator: "Generator",
+    styles: Sequence["Style"],
     step: float = 10.0,
     *,
     azimuth: float = 310.0,
     elevation: float = 30.0,
     units: Sequence[int] | None = None,
-    progress: Progress | None = None,
+    progress: "Progress | None" = None,
 ) -> ZoomUnit:
     """Find the unit of FC-4 whose effect resembles a zoom most, by measurement.
 
@@ -230,8 +232,8 @@ def find_zoom_unit(
 
 
 def mask_cells(
-    generator: Generator,
-    style: Style,
+    generator: "Generator",
+    style: "Style",
     cells: Sequence[NDArray[np.bool_]],
     *,
     azimuth: float = 301.0,
@@ -281,9 +283,9 @@ def pattern(name: str, side: int = 8) -> NDArray[np.bool_]:
 
 
 def _generate(
-    generator: Generator,
+    generator: "Generator",
     interventions: Mapping[str, Intervention],
-    styles: list[Style],
+    styles: list["Style"],
     azimuth: float,
     elevation: float,
 ) -> list[GeneratedImage]:
@@ -293,14 +295,14 @@ def _generate(
         return postprocess(*generator.predict(codes, batch=len(styles)), notes)
 
 
-def list_filters(generator: Generator) -> list[str]:
+def list_filters(generator: "Generator") -> list[str]:
     """The upsampling layers, in order; filters of the last ones have three outputs, colors."""
     names = [name for name in list_layers(generator.model) if ".stages." in name]
     heads = [n for n in ("rgb", "mask") if not any(name.startswith(f"{n}.") for name in names)]
     return names + [n for n in heads if _upsampling(generator, n)]
 
 
-def filter_sheet(generator: Generator, layer: str, most: int = 16) -> Pixels:
+def filter_sheet(generator: "Generator", layer: str, most: int = 16) -> Pixels:
     """Show the filters of a layer, all with one contrast; zero is mid-gray.
 
     Args:
@@ -330,7 +332,7 @@ def filter_sheet(generator: Generator, layer: str, most: int = 16) -> Pixels:
     return mosaic(np.split(shown, len(filters), axis=1), columns)
 
 
-def _upsampling(generator: Generator, layer: str) -> list[nn.ConvTranspose2d]:
+def _upsampling(generator: "Generator", layer: str) -> list[nn.ConvTranspose2d]:
     """The transposed convolutions of a stage or head, at most one."""
     modules = generator.model.get_submodule(layer).modules()
     return [module for module in modules if isinstance(module, nn.ConvTranspose2d)]

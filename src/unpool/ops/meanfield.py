@@ -11,6 +11,7 @@ Letters: L labels, H W image, N = H * W pixels.
 from collections.abc import Sequence
 from functools import lru_cache
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,10 @@ from torch import Tensor
 
 from unpool.errors import OptionError, ShapeError
 from unpool.ops.crf import SMALLEST, crf_filter, find_crf
-from unpool.ops.lattice import Filters
-from unpool.recipes.presets import DenseCRF
+
+if TYPE_CHECKING:
+    from unpool.ops.lattice import Filters
+    from unpool.recipes.presets import DenseCRF
 
 PART = 2**17
 """Values processed at a time: half a megabyte, which fits into the cache."""
@@ -28,8 +31,8 @@ PART = 2**17
 def mean_field(
     unary: Tensor,
     image: Tensor | None,
-    crf: DenseCRF | str = "densecrf",
-    filters: Filters | None = None,
+    crf: "DenseCRF | str" = "densecrf",
+    filters: "Filters | None" = None,
     *,
     compiled: bool | None = None,
 ) -> Tensor:
@@ -95,7 +98,7 @@ def mean_field(
 
 def messages(
     q: Tensor,
-    filters: Sequence[Filters],
+    filters: Sequence["Filters"],
     weights: Sequence[Tensor],
     compatibility: Tensor | None = None,
 ) -> Tensor:
@@ -137,7 +140,7 @@ def unary_from_probabilities(probabilities: Tensor, clip: float | None = 1e-5) -
     return -probabilities.clamp(min=clip).log()
 
 
-def warm_up(crf: str | DenseCRF) -> None:
+def warm_up(crf: "str | DenseCRF") -> None:
     """Load numba and the machine code of `mean_field` in advance, or compile it the first time.
 
     Otherwise the first image waits half a second for it. Code for each number of labels left after
@@ -150,10 +153,10 @@ def warm_up(crf: str | DenseCRF) -> None:
 
 def _marginals(
     score: Tensor,
-    crf: DenseCRF,
+    crf: "DenseCRF",
     size: tuple[int, int],
     image: Tensor | None,
-    filters: Filters | None,
+    filters: "Filters | None",
     compiled: bool | None,
 ) -> Tensor:
     """Mean field from scores (L, N), the best of each column 0: compiled or by torch."""
@@ -170,7 +173,7 @@ def _marginals(
 
 
 def _obstacle(
-    score: Tensor, crf: DenseCRF, size: tuple[int, int], filters: Filters | None
+    score: Tensor, crf: "DenseCRF", size: tuple[int, int], filters: "Filters | None"
 ) -> str | None:
     """Why machine code cannot be used, and what to do about it."""
     if filters is not None:
@@ -199,7 +202,7 @@ def _machine() -> ModuleType | None:
     return compiled
 
 
-def _run(score: Tensor, filters: Filters, iterations: int) -> Tensor:
+def _run(score: Tensor, filters: "Filters", iterations: int) -> Tensor:
     """Mean field from scores (N, L), the best of each row 0."""
     q = _softmax(score)
     for _ in range(iterations):
@@ -210,7 +213,7 @@ def _run(score: Tensor, filters: Filters, iterations: int) -> Tensor:
     return q
 
 
-def _update(q: Tensor, score: Tensor, filters: Filters) -> None:
+def _update(q: Tensor, score: Tensor, filters: "Filters") -> None:
     """One iteration in place; on the CPU in parts that fit into the cache."""
     n, labels = q.shape
     cells = filters.spread(q)

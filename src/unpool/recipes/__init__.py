@@ -7,61 +7,17 @@ A run stores its recipe beside its weights. Single values are overridden by name
 
 from unpool.errors import OptionError, suggest
 from unpool.recipes import classify, generate, segment
-from unpool.recipes.classify import ZFNET, ZFNET_SMALL, ClassificationRecipe
-from unpool.recipes.generate import (
-    CHAIRS,
-    CHAIRS_128,
-    CHAIRS_DEEP,
-    CHAIRS_DISTILLED,
-    CHAIRS_LONGER,
-    CHAIRS_ONE_STREAM,
-    CHAIRS_RANGES,
-    CHAIRS_STAGE_1,
-    CHAIRS_STAGE_2,
-    CHAIRS_STAGE_3,
-    GenerationRecipe,
-    Rate,
-)
+from unpool.recipes.classify import ClassificationRecipe
+from unpool.recipes.generate import GenerationRecipe
 from unpool.recipes.overrides import parse_setting, replaced
 from unpool.recipes.recipe import AnyRecipe, Recipe
-from unpool.recipes.segment import (
-    DECONVNET,
-    FCN8S,
-    FINETUNE,
-    OBJECTS,
-    OBJECTS_LONGER,
-    STAGE_1,
-    STAGE_2,
-    Phase,
-    SegmentationRecipe,
-)
+from unpool.recipes.segment import SegmentationRecipe
 
 __all__ = [
-    "CHAIRS",
-    "CHAIRS_128",
-    "CHAIRS_DEEP",
-    "CHAIRS_DISTILLED",
-    "CHAIRS_LONGER",
-    "CHAIRS_ONE_STREAM",
-    "CHAIRS_RANGES",
-    "CHAIRS_STAGE_1",
-    "CHAIRS_STAGE_2",
-    "CHAIRS_STAGE_3",
-    "DECONVNET",
-    "FCN8S",
-    "FINETUNE",
     "KINDS",
-    "OBJECTS",
-    "OBJECTS_LONGER",
     "RECIPES",
-    "STAGE_1",
-    "STAGE_2",
-    "ZFNET",
-    "ZFNET_SMALL",
     "ClassificationRecipe",
     "GenerationRecipe",
-    "Phase",
-    "Rate",
     "Recipe",
     "SegmentationRecipe",
     "find_recipe",
@@ -118,7 +74,7 @@ def override(recipe: AnyRecipe, settings: list[str]) -> AnyRecipe:
         recipe: not changed.
         settings: each `name=value`; values are JSON, strings also without quotes.
 
-    >>> override(OBJECTS, ["phases.0.steps=5"]).phases[0].steps
+    >>> override(RECIPES["objects"], ["phases.0.steps=5"]).phases[0].steps
     5
     """
     for setting in settings:

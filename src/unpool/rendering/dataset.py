@@ -16,14 +16,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from unpool.errors import DataError, OptionError
-from unpool.vision.images import Pixels
+
+if TYPE_CHECKING:
+    from unpool.vision.images import Pixels
 
 AZIMUTHS = tuple(360 * i / 31 for i in range(31))
 """Azimuths of the public views in degrees: `linspace(0, 360, 32)` without the last."""
@@ -90,7 +92,7 @@ def read_views(
     indices: Sequence[int] | None = None,
     progress: Callable[[int, int], object] | None = None,
     crop: bool | None = None,
-) -> Pixels:
+) -> "Pixels":
     """Read views at one size.
 
     The mask of images without alpha is where they are not white. Images of another size are
@@ -158,7 +160,7 @@ def _parse(path: Path) -> tuple[int, float, float, Path] | None:
     return index, azimuth, float(elevation), path
 
 
-def _read(path: Path) -> tuple[Pixels, bool]:
+def _read(path: Path) -> tuple["Pixels", bool]:
     """An image as RGBA, and whether the file has alpha."""
     try:
         with Image.open(path, formats=["PNG"]) as im:
@@ -185,7 +187,7 @@ def _square(views: Sequence[View]) -> tuple[int, int, int] | None:
     return (int(left + right) - side) // 2, (int(top + bottom) - side) // 2, side
 
 
-def _crop(image: Pixels, square: tuple[int, int, int] | None) -> Pixels:
+def _crop(image: "Pixels", square: tuple[int, int, int] | None) -> "Pixels":
     """A square of an image, transparent beyond its border."""
     if square is None:
         return image
@@ -194,7 +196,7 @@ def _crop(image: Pixels, square: tuple[int, int, int] | None) -> Pixels:
     return padded[top + side : top + 2 * side, left + side : left + 2 * side]
 
 
-def _resize(image: Pixels, size: int) -> Pixels:
+def _resize(image: "Pixels", size: int) -> "Pixels":
     """Resize an image; transparent pixels do not bleed their color."""
     if len(image) == size:
         return image

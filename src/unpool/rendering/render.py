@@ -1,14 +1,16 @@
 """Render views of a mesh from all sides, as in the public set of rendered chairs."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from unpool.errors import OptionError
-from unpool.rendering.meshes import Floats, Mesh
+
+if TYPE_CHECKING:
+    from unpool.rendering.meshes import Floats, Mesh
 
 DISTANCE = 4.0
 """From the camera to the center of the mesh, in radii of the sphere around its bounding box."""
@@ -31,7 +33,7 @@ class Frame(NamedTuple):
     half: float  #: half the side of the square
 
 
-def frame_views(mesh: Mesh, views: Sequence[tuple[float, float]]) -> Frame:
+def frame_views(mesh: "Mesh", views: Sequence[tuple[float, float]]) -> Frame:
     """The frame that holds a mesh in all views, with a margin of 1/32 on each side.
 
     One frame for all views, which are azimuths and elevations in degrees, keeps the size and the
@@ -53,7 +55,7 @@ def frame_views(mesh: Mesh, views: Sequence[tuple[float, float]]) -> Frame:
 
 
 def render_views(
-    mesh: Mesh, views: Sequence[tuple[float, float]], size: int
+    mesh: "Mesh", views: Sequence[tuple[float, float]], size: int
 ) -> Iterator[NDArray[np.uint8]]:
     """Render a mesh, one image per view, in the frame of all views.
 
@@ -101,7 +103,7 @@ def _axes(azimuth: float, elevation: float) -> tuple[Doubles, Doubles, Doubles]:
     return right, np.cross(back, right), back
 
 
-def _scene(corners: Floats) -> Any:
+def _scene(corners: "Floats") -> Any:
     try:
         from embreex.mesh_construction import TriangleMesh
         from embreex.rtcore_scene import EmbreeScene
@@ -120,7 +122,7 @@ class _Surface:
     they are not, or they would flicker from view to view.
     """
 
-    def __init__(self, mesh: Mesh, corners: Floats, step: float) -> None:
+    def __init__(self, mesh: "Mesh", corners: "Floats", step: float) -> None:
         self.normals, self.colors, self.uv = mesh.normals, mesh.colors, mesh.uv
         edges = corners[:, 1:] - corners[:, :1]
         self.flat = np.cross(edges[:, 0], edges[:, 1])
@@ -139,7 +141,7 @@ class _Surface:
             self.texture[own] = len(self.textures) + np.minimum(level[own], len(levels) - 1)
             self.textures += levels
 
-    def color(self, faces: NDArray[Any], weights: Floats) -> Floats:
+    def color(self, faces: NDArray[Any], weights: "Floats") -> "Floats":
         """Unlit RGB of R hits, (R, 3), 0 to 1."""
         color = _blend(self.colors[faces], weights)
         numbers = self.texture[faces]
@@ -148,7 +150,9 @@ class _Surface:
             color[own] *= _look_up(self.textures[number], _blend(self.uv[faces[own]], weights[own]))
         return _GLOSS + (1 - _GLOSS) * color
 
-    def shade(self, faces: NDArray[Any], weights: Floats, rays: Floats, light: Doubles) -> Floats:
+    def shade(
+        self, faces: NDArray[Any], weights: "Floats", rays: "Floats", light: Doubles
+    ) -> "Floats":
         """Brightness of the visible side at R hits, (R, 1), 0 to 1."""
         normals = _blend(self.normals[faces], weights)
         normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
@@ -158,7 +162,7 @@ class _Surface:
         return np.asarray(_AMBIENT + (1 - _AMBIENT) * lit, np.float32)[:, None]
 
 
-def _halved(texture: NDArray[np.uint8]) -> list[Floats]:
+def _halved(texture: NDArray[np.uint8]) -> list["Floats"]:
     """A texture, 0 to 1, and its halves down to one pixel."""
     levels = [np.asarray(texture / 255, np.float32)]
     while max(levels[-1].shape[:2]) > 1:
@@ -168,7 +172,7 @@ def _halved(texture: NDArray[np.uint8]) -> list[Floats]:
     return levels
 
 
-def _look_up(texture: Floats, uv: Floats) -> Floats:
+def _look_up(texture: "Floats", uv: "Floats") -> "Floats":
     """Bilinear interpolation, wrapped around."""
     height, width = texture.shape[:2]
     x = (uv[:, 0] % 1) * width - 0.5
@@ -181,12 +185,12 @@ def _look_up(texture: Floats, uv: Floats) -> Floats:
     return np.asarray(upper * (1 - fy) + lower * fy, np.float32)
 
 
-def _blend(values: Floats, weights: Floats) -> Floats:
+def _blend(values: "Floats", weights: "Floats") -> "Floats":
     """The weighted sum (R, C) of values at three corners, (R, 3, C)."""
     return (values * weights[..., None]).sum(axis=1)
 
 
-def _downsample(color: Floats, seen: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
+def _downsample(color: "Floats", seen: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
     """The image of the rays; those that hit have indices `seen` and a color."""
     fine = np.zeros(((size * _SAMPLES) ** 2, 4))
     fine[seen, :3], fine[seen, 3] = color, 1

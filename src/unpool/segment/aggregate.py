@@ -1,6 +1,7 @@
 """Instance-wise segmentation around the network: squares of proposals, and one map of all crops."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,10 @@ from unpool.errors import OptionError, require_choice, require_int
 from unpool.recipes.presets import EDECONVNET, PRESETS, Preset
 from unpool.segment import timings
 from unpool.vision.boxes import Crop, clip, square
-from unpool.vision.images import Pixels
 from unpool.vision.proposals import propose
+
+if TYPE_CHECKING:
+    from unpool.vision.images import Pixels
 
 
 def find_preset(preset: str | Preset) -> Preset:
@@ -31,7 +34,7 @@ def find_preset(preset: str | Preset) -> Preset:
 
 
 def squares(
-    image: Pixels, preset: str | Preset = "paper", method: str = "edgeboxes", count: int = 50
+    image: "Pixels", preset: str | Preset = "paper", method: str = "edgeboxes", count: int = 50
 ) -> NDArray[np.int64]:
     """The squares that instance-wise segmentation looks at, the most promising first.
 
@@ -51,8 +54,8 @@ def squares(
 
 
 def crop_squares(
-    image: Pixels, boxes: NDArray[np.int64], side: int, batch: int
-) -> Iterator[tuple[list[Crop], Pixels]]:
+    image: "Pixels", boxes: NDArray[np.int64], side: int, batch: int
+) -> Iterator[tuple[list[Crop], "Pixels"]]:
     """Cut squares out of an image, in batches for a network.
 
     Args:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 import numpy as np
 import torch
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from unpool.errors import require_known
 from unpool.recipes.presets import INSTANCES, DenseCRF
 from unpool.segment.result import Segmentation, describe_postprocessing, postprocess
-from unpool.vision.images import Pixels
 from unpool.vision.inputs import as_image
+
+if TYPE_CHECKING:
+    from unpool.vision.images import Pixels
 
 OPTIONS = ("mode", *INSTANCES, "progress")
 """The options of `BaseSegmenter.predict`."""
@@ -83,17 +85,17 @@ class BaseSegmenter(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.classes)} classes, {self.describe()})"
 
-    def preprocess(self, image: Any) -> Pixels:
+    def preprocess(self, image: Any) -> "Pixels":
         """Read an image of any kind, upright, as (H, W, 3) uint8, RGB."""
         return as_image(image)
 
     @abstractmethod
-    def predict(self, image: Pixels, *args: Any, **options: Any) -> Prediction:
+    def predict(self, image: "Pixels", *args: Any, **options: Any) -> Prediction:
         """The logits of one image, (H, W, 3) uint8, RGB."""
 
     def postprocess(
         self,
-        image: Pixels,
+        image: "Pixels",
         prediction: Prediction,
         crf: str | DenseCRF | None = None,
         presence_threshold: float | None = None,

@@ -5,7 +5,7 @@ which looks at the whole image, locates large ones. Together they are better tha
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from unpool.errors import OptionError, ShapeError, require_choice, require_known
 from unpool.recipes.presets import EDECONVNET, ENSEMBLES, PRESETS, Preset
 from unpool.segment.base import BaseSegmenter, Prediction
 from unpool.segment.segmenter import Segmenter
-from unpool.vision.images import Pixels
+
+if TYPE_CHECKING:
+    from unpool.vision.images import Pixels
 
 
 def combine(
@@ -118,7 +120,7 @@ class EDeconvNet(BaseSegmenter):
 
     def predict(
         self,
-        image: Pixels,
+        image: "Pixels",
         *,
         mode: str | None = None,
         preset: str | Preset | None = None,

@@ -5,7 +5,7 @@ The processes of `torchrun` divide the images among them; each gets the figures 
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from unpool import Progress, distributed
 from unpool.data.datasets import DataSet, read_sample
 from unpool.errors import DataError, UnpoolError
-from unpool.segment.base import BaseSegmenter
 from unpool.vision.figures import contact_sheet
 from unpool.vision.images import VOID
 from unpool.vision.metrics import bootstrap_interval, boundary_f1, confusion_matrix, scores
+
+if TYPE_CHECKING:
+    from unpool.segment.base import BaseSegmenter
 
 
 class Measured(NamedTuple):
@@ -29,7 +31,7 @@ class Measured(NamedTuple):
 
 
 def evaluate(
-    segmenter: BaseSegmenter,
+    segmenter: "BaseSegmenter",
     data: DataSet,
     *,
     missing: Mapping[str, str] | None = None,
@@ -73,7 +75,7 @@ def evaluate(
     return {"mode": mode, **summarize(measured, data, description)}
 
 
-def measure(segmenter: BaseSegmenter, data: DataSet, **options: Any) -> Iterator[Measured]:
+def measure(segmenter: "BaseSegmenter", data: DataSet, **options: Any) -> Iterator[Measured]:
     """The counts of each image that falls to this process, in the data's order."""
     k = len(data.classes)
     for sample in distributed.shard(data.samples):
@@ -151,7 +153,7 @@ def mean_iou(segment: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], data: Da
     return float(scores(np.sum(distributed.gather(found), 0)).miou)
 
 
-def sheet(segmenter: BaseSegmenter, data: DataSet, count: int = 8) -> NDArray[np.uint8]:
+def sheet(segmenter: "BaseSegmenter", data: DataSet, count: int = 8) -> NDArray[np.uint8]:
     """A contact sheet of images with their predicted and true labels, (height, width, 3) RGB."""
     tiles = []
     for sample in data.samples[:: max(len(data.samples) // count, 1)][:count]:

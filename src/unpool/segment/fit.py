@@ -1,6 +1,7 @@
 """The objective of a segmentation network, and its final batch norm statistics."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,25 +12,27 @@ from torch.nn import functional as F
 from unpool.data.crops import Batch
 from unpool.devices import autocast
 from unpool.models import Network, prepare
-from unpool.recipes.segment import Phase, SegmentationRecipe
-from unpool.segment.learner import Learner
 from unpool.segment.segmenter import WholeView
 from unpool.training import loop
 from unpool.vision.images import VOID
+
+if TYPE_CHECKING:
+    from unpool.recipes.segment import Phase, SegmentationRecipe
+    from unpool.segment.learner import Learner
 
 
 class SegmentationObjective(loop.Objective[Batch]):
     """Cross entropy at every head of a learner, phase by phase; the decoder grows in between."""
 
-    learner: Learner
-    recipe: SegmentationRecipe
+    learner: "Learner"
+    recipe: "SegmentationRecipe"
 
-    def __init__(self, learner: Learner, recipe: SegmentationRecipe) -> None:
+    def __init__(self, learner: "Learner", recipe: "SegmentationRecipe") -> None:
         super().__init__(learner, recipe)
         learner.net.trunk.checkpointing = recipe.checkpointing
 
     @property
-    def current(self) -> Phase:
+    def current(self) -> "Phase":
         """The current phase."""
         return self.recipe.phases[self.phase]
 
@@ -158,7 +161,7 @@ def pixel_loss(scores: Tensor, truth: Tensor) -> Tensor:
 
 
 def _groups(
-    part: nn.Module, kept: list[nn.Parameter], lr: float, recipe: SegmentationRecipe
+    part: nn.Module, kept: list[nn.Parameter], lr: float, recipe: "SegmentationRecipe"
 ) -> list[loop.Group]:
     """Groups of filters, which decay, biases, and batch norm, which decays with `decay_norm`."""
     norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]

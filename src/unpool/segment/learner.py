@@ -9,7 +9,7 @@ last head is the network's own score layer; the others are dropped at the end.
 
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,10 @@ from unpool.cards import Card
 from unpool.errors import OptionError, WeightsError
 from unpool.models import FCN, DeconvNet, Network, from_pretrained, load_vgg, trunk_table
 from unpool.ops import unpool
-from unpool.recipes.segment import SegmentationRecipe
 from unpool.training.run import load_state, save_state
+
+if TYPE_CHECKING:
+    from unpool.recipes.segment import SegmentationRecipe
 
 _HEADROOM = 2.5  #: standard deviations by which a carried score is shifted above the ReLU's zero
 
@@ -164,7 +166,7 @@ class GrowingLearner(Learner):
         head.get_parameter("bias").copy_(shift)
 
 
-def build(recipe: SegmentationRecipe, classes: int) -> Learner:
+def build(recipe: "SegmentationRecipe", classes: int) -> Learner:
     """The recipe's network, with heads for its training."""
     depth = len(trunk_table(recipe.trunk))
     for phase in recipe.phases:
@@ -209,7 +211,7 @@ class WarmStart(NamedTuple):
 
 def warm_start(
     learner: Learner,
-    recipe: SegmentationRecipe,
+    recipe: "SegmentationRecipe",
     classes: list[str],
     trunk_weights: str | Path | None,
     trunk_inputs: str,
@@ -252,7 +254,7 @@ def store_start(path: Path, start: WarmStart) -> None:
         save_state(path, {"model": start.tensors, "card": start.card.to_dict()})
 
 
-def read_start(path: Path, recipe: SegmentationRecipe, net: Network) -> WarmStart:
+def read_start(path: Path, recipe: "SegmentationRecipe", net: Network) -> WarmStart:
     """The initial weights of a resumed run, as `store_start` wrote them."""
     if recipe.start is None:
         return WarmStart(None, {})

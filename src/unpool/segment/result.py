@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from unpool.errors import OptionError, ShapeError, require_path
 from unpool.ops.crf import find_crf
 from unpool.ops.meanfield import mean_field, unary_from_probabilities
-from unpool.recipes.presets import DenseCRF
 from unpool.segment import timings
 from unpool.segment.scores import Scores, write_scores
 from unpool.vision.boxes import labels_at, reduced
 from unpool.vision.drawing import overlay
 from unpool.vision.images import encode_png, voc_palette, write_image, write_mask
+
+if TYPE_CHECKING:
+    from unpool.recipes.presets import DenseCRF
 
 PRESENT_ON = 0.01
 """The fraction of an image on which a class must be certain, to count as present."""
@@ -92,7 +94,7 @@ def postprocess(
     classes: list[str],
     palette: NDArray[np.uint8] | None = None,
     boxes: NDArray[np.int64] | None = None,
-    crf: str | DenseCRF | None = None,
+    crf: "str | DenseCRF | None" = None,
     presence_threshold: float = 0.0,
 ) -> Segmentation:
     """The most probable class of every pixel, optionally refined by a dense CRF.
@@ -166,7 +168,7 @@ def present(probabilities: NDArray[np.float32], presence_threshold: float) -> ND
     return np.flatnonzero([True, *certain])
 
 
-def describe_postprocessing(presence_threshold: float, crf: str | DenseCRF | None) -> list[str]:
+def describe_postprocessing(presence_threshold: float, crf: "str | DenseCRF | None") -> list[str]:
     """The steps after the network, for the protocol of figures.
 
     >>> describe_postprocessing(0.75, "deeplab")

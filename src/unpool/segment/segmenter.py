@@ -9,14 +9,13 @@ import copy
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from unpool import Progress
 from unpool.cards import AGGREGATIONS, MODES
 from unpool.devices import bf16_pays, find_device, require_bf16
 from unpool.errors import (
@@ -37,6 +36,9 @@ from unpool.segment.base import BaseSegmenter, Prediction
 from unpool.segment.result import require_presence_threshold
 from unpool.vision.boxes import Crop, reduced, resize
 from unpool.vision.images import Pixels, check_image, voc_palette
+
+if TYPE_CHECKING:
+    from unpool import Progress
 
 
 class _Instances(NamedTuple):
@@ -165,7 +167,7 @@ class Segmenter(BaseSegmenter):
         proposals: int | None = None,
         aggregate: str | None = None,
         batch: int | None = None,
-        progress: Progress | None = None,
+        progress: "Progress | None" = None,
     ) -> Prediction:
         """The logits of one image. All options but `mode` and `progress` are of instance-wise mode.
 
@@ -235,7 +237,7 @@ class Segmenter(BaseSegmenter):
         return f"{crops}, {how.aggregate} of the scores, {precision}"
 
     def _resolve(
-        self, mode: str | None, progress: Progress | None = None, **options: Any
+        self, mode: str | None, progress: "Progress | None" = None, **options: Any
     ) -> _Instances | None:
         """Check the options of `predict`, and add the defaults; None for whole images."""
         own = ", which is that of the weights" if mode is None else ""

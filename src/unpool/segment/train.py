@@ -17,7 +17,6 @@ from unpool.data.windows import find_proposals, object_windows, proposal_windows
 from unpool.errors import DataError, require_choice, require_path
 from unpool.models import MEAN_BGR
 from unpool.models.weights import INPUTS
-from unpool.recipes.segment import SegmentationRecipe
 from unpool.segment import evaluate, learner
 from unpool.segment.fit import SegmentationObjective, estimate_statistics
 from unpool.segment.segmenter import Segmenter
@@ -25,6 +24,7 @@ from unpool.training import task
 from unpool.vision.images import voc_palette
 
 if TYPE_CHECKING:
+    from unpool.recipes.segment import SegmentationRecipe
     from unpool.training.run import Run
 
 _ON_CARD = ("miou", "miou_interval", "pixel_accuracy", "mean_accuracy", "boundary_f1", "protocol")
@@ -52,7 +52,7 @@ class SegmentationTask(task.Task[crops.Batch]):
     """
 
     data: str | Path
-    recipe: SegmentationRecipe
+    recipe: "SegmentationRecipe"
     split: str = "train"
     val: str = "val"
     trunk_weights: str | Path | None = None
@@ -174,7 +174,7 @@ class SegmentationTask(task.Task[crops.Batch]):
 
 
 def sources(
-    recipe: SegmentationRecipe, data: DataSet, folder: Path, report: task.Report | None = None
+    recipe: "SegmentationRecipe", data: DataSet, folder: Path, report: task.Report | None = None
 ) -> crops.Draw:
     """Training crops of the whole run, at each position those of its phase.
 

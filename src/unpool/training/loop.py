@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from unpool import distributed
 from unpool.errors import OptionError, TrainingError
-from unpool.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from unpool.recipes.recipe import Recipe
 
 Part = TypeVar("Part")
 Group = dict[str, Any]
@@ -55,7 +57,7 @@ def seeded(seed: int, step: int) -> Iterator[None]:
         yield
 
 
-def parts_of(recipe: Recipe) -> int:
+def parts_of(recipe: "Recipe") -> int:
     """The number of parts that a batch is divided into, over all processes."""
     world, parts = distributed.world(), recipe.accumulate
     parts = parts if parts % world == 0 else parts * world
@@ -108,7 +110,7 @@ def optimizer_step(
     return loss, gradient
 
 
-def make_optimizer(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(groups: list[Group], recipe: "Recipe") -> torch.optim.Optimizer:
     """The recipe's optimizer of parameter groups."""
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, eps=recipe.eps, fused=True)
@@ -120,7 +122,7 @@ def parameter_group(parameters: Iterable[nn.Parameter], lr: float, decay: float 
     return {"params": list(parameters), "lr": lr, "peak": lr, "weight_decay": decay}
 
 
-def filters_and_biases(module: nn.Module, lr: float, recipe: Recipe) -> list[Group]:
+def filters_and_biases(module: nn.Module, lr: float, recipe: "Recipe") -> list[Group]:
     """Two groups: filters, with weight decay; biases and scales without, at `recipe.bias_lr`."""
     filters = [p for p in module.parameters() if p.dim() > 1]
     biases = [p for p in module.parameters() if p.dim() < 2]
@@ -198,7 +200,7 @@ class Objective(Generic[Part]):
 
     unused = False  #: whether the loss may not depend on some of the trained parameters
 
-    def __init__(self, learner: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, learner: nn.Module, recipe: "Recipe") -> None:
         self.learner, self.recipe = learner, recipe
         self.network = learner  #: what `losses` calls: the learner, replicated over the processes
         self.phase = 0  #: the number of the current phase

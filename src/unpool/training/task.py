@@ -149,12 +149,7 @@ def train(
     """
     require_type("resume", resume, bool, "True or False")
     require_type("tensorboard", tensorboard, bool, "True or False")
-    if report is None:
-        report = reporter(task, Lines("training"), lambda text, _: print(text, file=sys.stderr))
-    elif not (report is False or callable(report)):
-        raise OptionError(
-            f"got report={report!r}; wanted a function of one argument, or report=False for silence"
-        )
+    callback = _callback(task, report)
     where, folder = find_device(distributed.local(device)), require_path("output", output)
     if folder.is_file():
         raise OptionError(f"got output {folder}, which is a file; name a folder for the run")
@@ -162,7 +157,7 @@ def train(
         require_checkpoint(folder)
     task.open()
     with distributed.join(where):
-        task.report = report if report and distributed.is_main_process() else None
+        task.report = callback if distributed.is_main_process() else None
         parts = parts_of(task.recipe)
         torch.manual_seed(task.recipe.seed)
         task.objective = task.build(where)
@@ -196,6 +191,18 @@ def train(
                         plot_curves(folder, task.panels)
             distributed.barrier()
             return summary
+
+
+def _callback(task: Task[Part], report: Report | bool | None) -> Report | None:
+    if report is None:
+        return reporter(task, Lines("training"), lambda text, _: print(text, file=sys.stderr))
+    if callable(report):
+        return report
+    if report is False:
+        return None
+    raise OptionError(
+        f"got report={report!r}; wanted a function of one argument, or report=False for silence"
+    )
 
 
 def reporter(

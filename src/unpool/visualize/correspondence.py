@@ -8,18 +8,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unpool import Progress
 from unpool.errors import OptionError
 from unpool.vision.figures import add_caption, fit_square, join, write_figure
-from unpool.vision.images import Pixels
 from unpool.visualize import features
-from unpool.visualize.preprocessing import LoadedModel, Preprocessing
+
+if TYPE_CHECKING:
+    from unpool import Progress
+    from unpool.vision.images import Pixels
+    from unpool.visualize.preprocessing import LoadedModel, Preprocessing
 
 Box = tuple[int, int, int, int]
 _Boxes = dict[int, Box]  # by index of the image, in pixels of the crop
@@ -62,9 +64,9 @@ class Correspondence:
     layers: list[str]
     boxes: dict[str, _Boxes]  #: of each part, by index of the image, in the crop
     agreements: list[Agreement]
-    shown: list[list[tuple[str, Pixels]]]  #: for each image: itself, and with each part hidden
+    shown: list[list[tuple[str, "Pixels"]]]  #: for each image: itself, and with each part hidden
 
-    def figure(self) -> Pixels:
+    def figure(self) -> "Pixels":
         """A row for each image: itself, and with each part hidden; (H, W, 3) uint8."""
         rows = [
             [add_caption(fit_square(tile, 128), text[:18]) for text, tile in row]
@@ -98,13 +100,13 @@ class Correspondence:
 
 
 def correspond(
-    loaded: LoadedModel,
+    loaded: "LoadedModel",
     parts: Mapping[str, Mapping[Path, Sequence[float]]],
     layers: Sequence[str] = (),
     *,
     draws: int = 10,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: "Progress | None" = None,
 ) -> Correspondence:
     """Hide the same part in several images, and compare how their features change.
 
@@ -174,7 +176,7 @@ def correspond(
 def _boxes(
     part: str,
     where: Mapping[Path, Sequence[float]],
-    preprocessing: Preprocessing,
+    preprocessing: "Preprocessing",
     inputs: features.InputImages,
 ) -> _Boxes:
     boxes = {
@@ -191,7 +193,7 @@ def _boxes(
 
 
 def _in_crop(
-    what: str, box: Sequence[float], preprocessing: Preprocessing, shape: tuple[int, int]
+    what: str, box: Sequence[float], preprocessing: "Preprocessing", shape: tuple[int, int]
 ) -> Box:
     """A box of an image of (height, width), in pixels of the crop that the model sees."""
     height, width = shape
@@ -231,7 +233,7 @@ def _random_boxes(
     return found
 
 
-def _hide(crop: Pixels, box: Box, fill: _Color) -> Pixels:
+def _hide(crop: "Pixels", box: Box, fill: _Color) -> "Pixels":
     x0, y0, x1, y1 = box
     hidden = crop.copy()
     hidden[y0:y1, x0:x1] = fill

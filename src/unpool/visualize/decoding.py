@@ -6,7 +6,7 @@ of the image; deconvolution makes them dense, and what does not belong to the cl
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,10 +19,12 @@ from unpool.models import FCN, DeconvNet
 from unpool.ops.switches import unpool
 from unpool.vision.drawing import heat_map, to_images
 from unpool.vision.figures import contact_sheet
-from unpool.vision.images import Pixels
 from unpool.visualize.activations import ActivationRecorder
 from unpool.visualize.class_scores import find_region, largest_classes, score_maps
 from unpool.visualize.shadow import shadow_copy
+
+if TYPE_CHECKING:
+    from unpool.vision.images import Pixels
 
 _SIDE = 224  # of a panel, in pixels: maps of 7 x 7 to 224 x 224 are enlarged by whole factors
 
@@ -68,7 +70,7 @@ class DecoderTrace:
             ],
         }
 
-    def figure(self, image: Pixels, name: str = "") -> Pixels:
+    def figure(self, image: "Pixels", name: str = "") -> "Pixels":
         """The stages from left to right: above before, below after their own layers.
 
         The contrast of each map is stretched by itself; in the scores of the class, zero is
@@ -205,7 +207,7 @@ def _score_stages(
     return tuple(stages)
 
 
-def _panel(one: DecoderMap, size: Sequence[int]) -> tuple[Pixels, str]:
+def _panel(one: DecoderMap, size: Sequence[int]) -> tuple["Pixels", str]:
     """A map, enlarged to (height, width), with its caption."""
     colors = heat_map(one.values.numpy(), "inferno")
     cells = cv2.resize(colors, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)

@@ -7,25 +7,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from unpool import Progress
 from unpool.devices import find_device
 from unpool.errors import OptionError, WeightsError
 from unpool.models import AlexNet, ZFNet, load_tensors
 from unpool.recipes import ClassificationRecipe
 from unpool.vision.figures import GRAY, add_caption, fit_square, join, patch, write_figure
-from unpool.vision.images import Pixels
 from unpool.visualize.activations import list_layers
 from unpool.visualize.features import InputImages, read_inputs
 from unpool.visualize.preprocessing import LoadedModel, Preprocessing, load_model
 from unpool.visualize.projection import LayerUnits, choose_units, project
 from unpool.visualize.top import TopActivations, top_activations
+
+if TYPE_CHECKING:
+    from unpool import Progress
+    from unpool.vision.images import Pixels
 
 _TILE = 64  # pixels; smaller projections are enlarged by a whole factor, larger ones reduced
 _JUMP = (213, 94, 0)  # RGB of the bars, the orange of Okabe and Ito
@@ -77,7 +79,7 @@ class Evolution:
     failed: dict[str, str]  #: unreadable files, with the reasons
     layers: list[LayerEvolution]
 
-    def figure(self) -> Pixels:
+    def figure(self) -> "Pixels":
         """A block for each layer, with units as rows and checkpoints as columns, (H, W, 3) uint8.
 
         A bar marks where the image of the strongest activation changes.
@@ -141,7 +143,7 @@ def evolve(
     seed: int = 0,
     color: bool = True,
     batch: int = 32,
-    progress: Progress | None = None,
+    progress: "Progress | None" = None,
     **options: Any,
 ) -> Evolution:
     """Find the strongest activation of some units at each checkpoint, and project it to pixels.
@@ -234,7 +236,7 @@ def _state(
     batch: int,
     color: bool,
     options: dict[str, Any],
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], Pixels]:
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], "Pixels"]:
     """The values, images, boxes and projections of `LayerEvolution` at one checkpoint."""
     name, units = part.layer.name, part.units
     values, numbers = top.values[units, 0], top.images[units, 0]

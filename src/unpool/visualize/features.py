@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from unpool import Progress
 from unpool.errors import OptionError
-from unpool.vision.images import Pixels
 from unpool.visualize import activations
 from unpool.visualize.activations import SCORE, ActivationRecorder, Layer, score_layer
-from unpool.visualize.preprocessing import LoadedModel
+
+if TYPE_CHECKING:
+    from unpool import Progress
+    from unpool.vision.images import Pixels
+    from unpool.visualize.preprocessing import LoadedModel
 
 _PASSING = ("Sequential", "Flatten", "Identity", "Dropout", "Dropout2d")  # compute nothing
 
@@ -21,18 +23,18 @@ class InputImages(NamedTuple):
     """Images that were read, as the model sees them."""
 
     images: list[Path]
-    crops: list[Pixels]  #: what the model sees of each, (S, S, 3) uint8, RGB
+    crops: list["Pixels"]  #: what the model sees of each, (S, S, 3) uint8, RGB
     shapes: list[tuple[int, int]]  #: height and width of each image
     failed: dict[str, str]  #: unreadable files, with the reasons
 
-    def batches(self, loaded: LoadedModel, size: int) -> Iterator[Tensor]:
+    def batches(self, loaded: "LoadedModel", size: int) -> Iterator[Tensor]:
         """The crops as input of the model, (N, 3, S, S) with N up to `size`."""
         for start in range(0, len(self.crops), size):
             yield loaded.prepare(self.crops[start : start + size])
 
 
 def read_inputs(
-    loaded: LoadedModel, images: Sequence[Path], progress: Progress | None = None
+    loaded: "LoadedModel", images: Sequence[Path], progress: "Progress | None" = None
 ) -> InputImages:
     """Read images and crop what the model sees of them, see `LoadedModel.read_crops`."""
     inputs = InputImages([], [], [], {})
@@ -43,7 +45,7 @@ def read_inputs(
     return inputs
 
 
-def mean_color(loaded: LoadedModel) -> tuple[int, int, int]:
+def mean_color(loaded: "LoadedModel") -> tuple[int, int, int]:
     """The color that is zero in a model's input, RGB, 0 to 255, usually a gray.
 
     >>> from unpool.visualize.preprocessing import Preprocessing
@@ -69,14 +71,14 @@ class FeatureExtractor:
     (torch.Size([1, 144]), torch.Size([1, 4]))
     """
 
-    def __init__(self, loaded: LoadedModel, layers: Sequence[str]) -> None:
+    def __init__(self, loaded: "LoadedModel", layers: Sequence[str]) -> None:
         ActivationRecorder(loaded.model, layers)  # checks the names as they were given
         self._loaded, self._layers = loaded, list(layers)
         names = [SCORE, *(f"{SCORE}.{name}" for name in layers)]
         self._recorder = ActivationRecorder(score_layer(loaded.model), names)
 
     @torch.no_grad()
-    def __call__(self, crops: Sequence[Pixels]) -> tuple[dict[str, Tensor], Tensor | None]:
+    def __call__(self, crops: Sequence["Pixels"]) -> tuple[dict[str, Tensor], Tensor | None]:
         """Feature vectors and class probabilities of crops, (S, S, 3) uint8, RGB, each.
 
         Returns:
@@ -106,7 +108,7 @@ def _is_score(shape: Sequence[int], sides: Sequence[int]) -> bool:
     return len(shape) in (1, 3) and shape[0] > 1 and list(shape[1:]) in ([], list(sides))
 
 
-def choose_layers(loaded: LoadedModel) -> tuple[list[str], str]:
+def choose_layers(loaded: "LoadedModel") -> tuple[list[str], str]:
     """The last layer with feature maps of each stage, and the last layer below the class scores.
 
     >>> from unpool.models import ZFNet

@@ -10,23 +10,25 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unpool import Progress
 from unpool.errors import OptionError, WeightsError, suggest
 from unpool.vision.drawing import to_images
 from unpool.vision.figures import add_caption, chart, fit_square, join, mosaic, write_figure
-from unpool.vision.images import Pixels
 from unpool.visualize.activations import Layer, list_layers
 from unpool.visualize.features import read_inputs
-from unpool.visualize.preprocessing import LoadedModel
 from unpool.visualize.shadow import shadow_copy
 from unpool.visualize.top import top_activations
+
+if TYPE_CHECKING:
+    from unpool import Progress
+    from unpool.vision.images import Pixels
+    from unpool.visualize.preprocessing import LoadedModel
 
 _SIDE = 64  # of spectra, in samples
 _BINS = 12  # of orientations
@@ -68,7 +70,7 @@ class FilterReport:
     order: Literal["RGB", "BGR"]  #: of the colors
     failed: dict[str, str]  #: unreadable images, with the reasons
 
-    def figure(self) -> Pixels:
+    def figure(self) -> "Pixels":
         """The filters on a common and on individual scales; spectrum, strength and orientations.
 
         The spectrum is the square root of the energy, with zero frequency in its middle.
@@ -110,13 +112,13 @@ class FilterReport:
 
 
 def inspect_filters(
-    loaded: LoadedModel,
+    loaded: "LoadedModel",
     layer: str | None = None,
     images: Sequence[Path] = (),
     *,
     dead_below: float = 0.1,
     batch: int = 8,
-    progress: Progress | None = None,
+    progress: "Progress | None" = None,
 ) -> FilterReport:
     """Measure the filters of all convolutions of a network, and show those of one.
 
@@ -248,11 +250,11 @@ def _response(ran: Sequence[Layer], name: str) -> str:
 
 
 def _silent(
-    loaded: LoadedModel,
+    loaded: "LoadedModel",
     images: Sequence[Path],
     responses: dict[str, str],
     batch: int,
-    progress: Progress | None,
+    progress: "Progress | None",
 ) -> tuple[dict[str, list[int]], dict[str, str]]:
     """The feature maps of each convolution that no image excites, and the unreadable images."""
     inputs = read_inputs(loaded, images)

@@ -10,20 +10,22 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import torch
 from torch import Tensor
 
-from unpool import Progress
 from unpool.files import atomic, write_json
 from unpool.vision.figures import join, mosaic, patch, scale_to
 from unpool.vision.images import Pixels, read_image, write_image
 from unpool.vision.sources import Source, spare_inputs
-from unpool.visualize.preprocessing import LoadedModel
 from unpool.visualize.projection import LayerUnits, choose_units, project
 from unpool.visualize.top import TopActivations, top_activations
+
+if TYPE_CHECKING:
+    from unpool import Progress
+    from unpool.visualize.preprocessing import LoadedModel
 
 _TILE = 96  # pixels; smaller patches are enlarged by a whole factor, larger ones reduced
 
@@ -46,7 +48,7 @@ def figure_path(layer: str, unit: int) -> Path:
 
 
 def make_gallery(
-    loaded: LoadedModel,
+    loaded: "LoadedModel",
     images: Sequence[Path],
     output: Path,
     layers: Sequence[str] = (),
@@ -56,7 +58,7 @@ def make_gallery(
     count: int = 9,
     color: bool = True,
     batch: int = 8,
-    progress: Progress | None = None,
+    progress: "Progress | None" = None,
     **options: Any,
 ) -> Gallery:
     """Find the strongest images of all units of some layers, and show some of the units.
@@ -127,7 +129,7 @@ def figure(projections: Sequence[Pixels], patches: Sequence[Pixels]) -> Pixels:
 
 
 def _figures(
-    loaded: LoadedModel,
+    loaded: "LoadedModel",
     chosen: LayerUnits,
     found: Gallery,
     batch: int,
@@ -162,7 +164,7 @@ def _figures(
 
 def _write_pages(
     output: Path,
-    loaded: LoadedModel,
+    loaded: "LoadedModel",
     chosen: Sequence[LayerUnits],
     found: Gallery,
     options: dict[str, Any],
@@ -218,7 +220,7 @@ def _layer_facts(chosen: LayerUnits, top: TopActivations) -> dict[str, Any]:
     }
 
 
-def _page(loaded: LoadedModel, chosen: Sequence[LayerUnits], found: Gallery) -> str:
+def _page(loaded: "LoadedModel", chosen: Sequence[LayerUnits], found: Gallery) -> str:
     links, sections = [], []
     for number, (layer, field, units) in enumerate(chosen):
         top, name = found.tops[layer.name], html.escape(layer.name)

@@ -4,19 +4,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unpool import Progress
 from unpool.errors import OptionError
 from unpool.vision.figures import COLORS, add_caption, chart, fit_square, join, write_figure
-from unpool.vision.images import Pixels
 from unpool.visualize.features import FeatureExtractor, choose_layers, mean_color, read_inputs
-from unpool.visualize.preprocessing import LoadedModel
+
+if TYPE_CHECKING:
+    from unpool import Progress
+    from unpool.vision.images import Pixels
+    from unpool.visualize.preprocessing import LoadedModel
 
 Kind = Literal["translation", "scale", "rotation"]
 
@@ -42,9 +44,9 @@ class Invariance:
     layers: tuple[str, str]  #: the first and the top layer
     classes: list[int] | None  #: for each image, the class whose probability is given
     curves: dict[Kind, Curves]
-    examples: dict[Kind, list[Pixels]]  #: each image, transformed by a value of the upper range
+    examples: dict[Kind, list["Pixels"]]  #: each image, transformed by a value of the upper range
 
-    def figure(self) -> Pixels:
+    def figure(self) -> "Pixels":
         """A row for each transformation: the images, then a chart for each measure."""
         rows, side = [], 180 if len(self.images) == 1 else 86
         captions = [f"distance, {name[-28:]}" for name in self.layers]
@@ -95,8 +97,8 @@ def _rounded(values: Any) -> Any:
 
 
 def transform(
-    image: Pixels, kind: Kind, value: float, fill: tuple[int, int, int] = (128, 128, 128)
-) -> Pixels:
+    image: "Pixels", kind: Kind, value: float, fill: tuple[int, int, int] = (128, 128, 128)
+) -> "Pixels":
     """Translate, scale or rotate an image about its center, with bilinear interpolation.
 
     Args:
@@ -127,13 +129,13 @@ def transform(
 
 
 def measure_invariance(
-    loaded: LoadedModel,
+    loaded: "LoadedModel",
     images: Sequence[Path],
     layers: Sequence[str] = (),
     *,
     values: Mapping[Kind, Sequence[float]] | None = None,
     label: int | None = None,
-    progress: Progress | None = None,
+    progress: "Progress | None" = None,
 ) -> Invariance:
     """Transform images, and measure how far that moves their features in two layers.
 

@@ -7,18 +7,20 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unpool import Progress
 from unpool.devices import find_device
 from unpool.errors import ImageError, OptionError, WeightsError, suggest
 from unpool.models import MEAN_BGR, Classifier, GenerativeNet, from_pretrained
 from unpool.vision.boxes import Crops
 from unpool.vision.images import Pixels, read_image
+
+if TYPE_CHECKING:
+    from unpool import Progress
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class LoadedModel:
         return self.classes[number] if number < len(self.classes) else str(number)
 
     def read_crops(
-        self, images: Sequence[Path], failed: dict[str, str], progress: Progress | None = None
+        self, images: Sequence[Path], failed: dict[str, str], progress: "Progress | None" = None
     ) -> Iterator[tuple[Path, Pixels, tuple[int, int]]]:
         """Read images and crop what the model sees of them; unreadable ones are skipped.
 

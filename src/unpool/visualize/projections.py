@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from torch import Tensor
@@ -12,14 +12,16 @@ from unpool.files import write_json
 from unpool.vision.images import Pixels, write_image
 from unpool.visualize.activations import SCORE, score_layer
 from unpool.visualize.class_scores import project_scores, score_maps
-from unpool.visualize.preprocessing import LoadedModel
 from unpool.visualize.projection import choose_units, project
+
+if TYPE_CHECKING:
+    from unpool.visualize.preprocessing import LoadedModel
 
 
 class _Writer(ABC):
     """Writes the projections of an image as PNG files, with one JSON file that describes them."""
 
-    def __init__(self, loaded: LoadedModel, color: bool, options: dict[str, Any]) -> None:
+    def __init__(self, loaded: "LoadedModel", color: bool, options: dict[str, Any]) -> None:
         self.loaded, self.color, self._options = loaded, color, options
 
     @abstractmethod
@@ -76,7 +78,7 @@ class ProjectionWriter(_Writer):
 
     def __init__(
         self,
-        loaded: LoadedModel,
+        loaded: "LoadedModel",
         layers: Sequence[str] = (),
         units: Sequence[int] = (),
         color: bool = True,
@@ -118,7 +120,7 @@ class ScoreWriter(_Writer):
     """
 
     def __init__(
-        self, loaded: LoadedModel, classes: Sequence[int] = (), color: bool = True, **options: Any
+        self, loaded: "LoadedModel", classes: Sequence[int] = (), color: bool = True, **options: Any
     ) -> None:
         super().__init__(loaded, color, options)
         self._classes, trial = list(dict.fromkeys(classes)), loaded.trial_image()

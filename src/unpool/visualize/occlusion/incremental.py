@@ -10,15 +10,17 @@ maps, such as fully connected ones, get them. Nothing is approximated. After Nak
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unpool.errors import OptionError
-from unpool.visualize.occlusion.chain import Link
-from unpool.visualize.occlusion.window import Box
+
+if TYPE_CHECKING:
+    from unpool.visualize.occlusion.chain import Link
+    from unpool.visualize.occlusion.window import Box
 
 _TOGETHER = 50  # positions whose patches are in memory at a time
 _HEAD = 2**26  # bytes of whole maps that go through the last layers at a time
@@ -89,7 +91,7 @@ class Incremental:
 
     def __init__(
         self,
-        links: Sequence[Link],
+        links: Sequence["Link"],
         image: Tensor,
         baseline: Tensor,
         watched: tuple[str, int] | None = None,
@@ -116,7 +118,7 @@ class Incremental:
             raise OptionError(f"nothing can be saved: the model begins with {links[0].layer}")
 
     @torch.inference_mode()
-    def __call__(self, boxes: Sequence[Box]) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, boxes: Sequence["Box"]) -> tuple[Tensor, Tensor | None]:
         """The outputs (P, K) for occluders at some boxes, and the totals (P,) float64 or None."""
         outputs, totals = [], []
         for start in range(0, len(boxes), step := max(_HEAD // self._maps.nbytes, 1)):
@@ -133,7 +135,7 @@ class Incremental:
             totals.append(total)
         return torch.cat(outputs), None if self._watched < 0 else torch.cat(totals)
 
-    def _fill(self, boxes: Sequence[Box], maps: Tensor, total: Tensor) -> None:
+    def _fill(self, boxes: Sequence["Box"], maps: Tensor, total: Tensor) -> None:
         """Write the patches that the occluders change into copies of the last whole maps."""
         groups = list(self._occluders(boxes))
         for number, step in enumerate(self._steps):
@@ -148,7 +150,7 @@ class Incremental:
             for patch, member, (y, x) in zip(*group, strict=True):
                 maps[member, :, y : y + height, x : x + width] = patch
 
-    def _occluders(self, boxes: Sequence[Box]) -> Iterator[_Patches]:
+    def _occluders(self, boxes: Sequence["Box"]) -> Iterator[_Patches]:
         by_size = defaultdict(list)
         for member, (x0, y0, x1, y1) in enumerate(boxes):
             by_size[y1 - y0, x1 - x0].append((member, y0, x0))
@@ -170,7 +172,7 @@ class Incremental:
             total[group.members] += change
 
 
-def _number(links: Sequence[Link], layer: str) -> int:
+def _number(links: Sequence["Link"], layer: str) -> int:
     for number, link in enumerate(links):
         if layer in (link.name, *link.aliases):
             return number

@@ -6,12 +6,11 @@ activation of the feature map that is strongest on the unoccluded image; and its
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-from unpool import Progress
 from unpool.errors import OptionError, ShapeError
 from unpool.visualize import activations as layers
 from unpool.visualize.activations import SCORE, ActivationRecorder
@@ -19,9 +18,12 @@ from unpool.visualize.occlusion import window as occluder
 from unpool.visualize.occlusion.chain import trace_chain
 from unpool.visualize.occlusion.incremental import Incremental
 from unpool.visualize.occlusion.result import Occlusion
-from unpool.visualize.occlusion.window import Baseline, Box, Sides, Windows
 from unpool.visualize.projection import project
 from unpool.visualize.rules import Interception, Rule, find_rule
+
+if TYPE_CHECKING:
+    from unpool import Progress
+    from unpool.visualize.occlusion.window import Baseline, Box, Sides, Windows
 
 _PART = 256  # positions between two reports
 
@@ -32,15 +34,15 @@ def occlude(
     *,
     target: int | None = None,
     layer: str | None = None,
-    window: Sides | None = None,
-    stride: Sides | None = None,
-    baseline: Baseline = 0.0,
+    window: "Sides | None" = None,
+    stride: "Sides | None" = None,
+    baseline: "Baseline" = 0.0,
     value: Literal["probability", "score"] = "probability",
     method: Literal["auto", "incremental", "naive"] = "auto",
     batch: int = 8,
     rule: str | Rule = "deconvnet",
     activations: str | Mapping[str, str] | None = None,
-    progress: Progress | None = None,
+    progress: "Progress | None" = None,
 ) -> Occlusion:
     """Slide an occluder over an image, and run a classifier at every position.
 
@@ -127,7 +129,7 @@ class Naive:
             self.output = self._run(image.clone())[0]  #: for the unoccluded image
 
     @torch.inference_mode()
-    def __call__(self, boxes: Sequence[Box]) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, boxes: Sequence["Box"]) -> tuple[Tensor, Tensor | None]:
         """The outputs (P, K) for occluders at some boxes, and the totals (P,) float64 or None."""
         parts = (boxes[i : i + self._batch] for i in range(0, len(boxes), self._batch))
         hidden = (occluder.occluded(self._image, self._baseline, part) for part in parts)
@@ -168,10 +170,10 @@ def _engine(
 
 def _slide(
     engine: Incremental | Naive,
-    windows: Windows,
+    windows: "Windows",
     target: int | None,
     value: str,
-    progress: Progress | None,
+    progress: "Progress | None",
 ) -> Occlusion:
     scores = engine.output
     if scores.dim() != 2:

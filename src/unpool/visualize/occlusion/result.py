@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -13,8 +13,10 @@ from unpool.errors import ShapeError
 from unpool.vision.drawing import heat_map, outline, overlay
 from unpool.vision.figures import Tile, contact_sheet, legend, scale_to, write_figure
 from unpool.vision.images import Labels, Pixels, voc_palette
-from unpool.visualize.occlusion.window import Windows
-from unpool.visualize.projection import Projection
+
+if TYPE_CHECKING:
+    from unpool.visualize.occlusion.window import Windows
+    from unpool.visualize.projection import Projection
 
 _KINDS = np.array(
     [
@@ -32,7 +34,7 @@ _LEGEND = 400  # pixels
 class Occlusion:
     """The result of `occlude`: maps over (rows, columns) positions, and the unoccluded values."""
 
-    windows: Windows  #: the positions
+    windows: "Windows"  #: the positions
     target: int  #: the class that `values` are of
     value: float  #: its probability or score without an occluder
     values: Tensor  #: (rows, columns) float32
@@ -42,7 +44,7 @@ class Occlusion:
     unit: int | None = None  #: the feature map of that layer that `totals` are of
     total: float | None = None  #: the sum of that map without an occluder
     totals: Tensor | None = None  #: (rows, columns) float64
-    projection: Projection | None = None  #: of that whole map
+    projection: "Projection | None" = None  #: of that whole map
     unprojected: str = ""  #: why there is no projection, if the rule did not allow one
     incremental: bool = False  #: whether only the changed part of each map was recomputed
     note: str = ""  #: if not, why
@@ -114,7 +116,7 @@ class Occlusion:
 class RegionOcclusion:
     """The result of `occlude_region`: how much of a region is still found at every position."""
 
-    windows: Windows  #: the positions
+    windows: "Windows"  #: the positions
     target: int  #: the class of the region
     labels: Labels  #: (H, W), the label map without an occluder
     iou: Tensor
@@ -157,7 +159,7 @@ class RegionOcclusion:
         return write_figure(stem, sheet(self.panels(image, names)), self.to_dict())
 
 
-def heat_panel(values: Tensor, windows: Windows, caption: str) -> Tile:
+def heat_panel(values: Tensor, windows: "Windows", caption: str) -> Tile:
     """Show values (rows, columns) of positions, dark where low, with their range in the caption.
 
     Each pixel has the value of the position with the nearest center; NaN is gray.
@@ -174,7 +176,7 @@ def heat_panel(values: Tensor, windows: Windows, caption: str) -> Tile:
     return _enlarged(heat_map(found), windows), f"{caption}: {ends}"
 
 
-def kind_panels(labels: Tensor, windows: Windows, names: Sequence[str]) -> list[Tile]:
+def kind_panels(labels: Tensor, windows: "Windows", names: Sequence[str]) -> list[Tile]:
     """Show classes (rows, columns) of positions, and a legend, the most frequent first."""
     found = np.asarray(labels)
     kinds, where, counts = np.unique(found, return_inverse=True, return_counts=True)
@@ -197,7 +199,7 @@ def _class_name(names: Sequence[str], number: int) -> str:
     return names[number] if number < len(names) else f"class {number}"
 
 
-def outline_panel(image: Pixels, windows: Windows) -> Tile:
+def outline_panel(image: Pixels, windows: "Windows") -> Tile:
     """An image with the outline of the occluder at the middle position."""
     if image.shape != (*windows.size, 3):
         raise ShapeError(
@@ -219,6 +221,6 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _enlarged(colors: Pixels, windows: Windows) -> Pixels:
+def _enlarged(colors: Pixels, windows: "Windows") -> Pixels:
     rows, columns = (windows.nearest(axis).numpy() for axis in (0, 1))
     return colors[rows][:, columns]

@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unpool import Progress
 from unpool.errors import OptionError, ShapeError
 from unpool.vision.images import Labels, Pixels
 from unpool.visualize.activations import SCORE, ActivationRecorder, score_layer
@@ -17,6 +16,7 @@ from unpool.visualize.occlusion.result import RegionOcclusion
 from unpool.visualize.occlusion.window import Baseline, Box, Sides
 
 if TYPE_CHECKING:
+    from unpool import Progress
     from unpool.segment.segmenter import Segmenter
 
 
@@ -29,7 +29,7 @@ def occlude_region(
     stride: Sides | None = None,
     baseline: Baseline = 0.0,
     batch: int = 4,
-    progress: Progress | None = None,
+    progress: "Progress | None" = None,
 ) -> RegionOcclusion:
     """Slide an occluder over an image, and measure how much of an object's region is still found.
 
