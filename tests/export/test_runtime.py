@@ -106,7 +106,9 @@ def test_unsupported_options_are_refused(exported, weights):
         Segmenter.from_pretrained(exported("code", "openvino"), exact=True)
     with pytest.raises(OptionError, match="for an exported network; pass them to Exported"):
         Segmenter(Exported(exported("free", "onnx")), CARD["classes"], precision="fp32")
-    with pytest.raises(WeightsError, match=r"free.onnx, an exported network, which only segments"):
+    with pytest.raises(
+        WeightsError, match=r"free.onnx, an exported network, which can only segment"
+    ):
         from_pretrained(exported("free", "onnx"))
 
 

@@ -181,7 +181,7 @@ def test_weights_that_cannot_be_exported(weights, exported, tmp_path, monkeypatc
         export(raw, tmp_path / "net.onnx")
     with pytest.raises(WeightsError, match="got weights 'nothing'"):
         export("nothing", tmp_path / "net.onnx")
-    with pytest.raises(WeightsError, match="an exported network, which only segments"):
+    with pytest.raises(WeightsError, match="an exported network, which can only segment"):
         export(exported("free", "onnx"), tmp_path / "net.onnx")
     with monkeypatch.context() as patch:
         patch.setattr(module, "from_pretrained", lambda source: (torch.nn.Linear(2, 2), card))

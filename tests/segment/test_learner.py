@@ -152,7 +152,7 @@ def test_a_warm_start_keeps_the_license_and_aggregation_of_its_weights(data, sta
         torch.testing.assert_close(new.trunk.state_dict()[name], tensor)
     assert new.classes == 3
     assert card.aggregate == "mean"
-    assert card.license.endswith(f"begun with {start}: research use")
+    assert card.license.endswith(f"initialized from {start}: research use")
 
 
 def test_the_finished_weights_are_averaged_with_the_initial_ones(data, start, tmp_path):

@@ -145,7 +145,9 @@ def test_errors_of_models_for_unfit_images(error, images):
         def forward(self, x):
             raise error
 
-    with pytest.raises(ShapeError, match=rf"cannot be run on .*: {error.__name__}; .*set size=N"):
+    with pytest.raises(
+        ShapeError, match=rf"cannot be run on .*: {error.__name__}; .*preprocess them with size=N"
+    ):
         list_layers(nn.Sequential(Refuses()), images)
 
 

@@ -198,8 +198,8 @@ def run_model(shadow: nn.Module, images: Tensor) -> Any:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ShapeError(
             f"the model cannot be run on {tuple(images.shape)} {str(images.dtype)[6:]} on "
-            f"{images.device}: {reason}; pass images of the size, type and device that it takes, "
-            "such as preprocessed ones: Preprocessing(size=N)"
+            f"{images.device}: {reason}; pass images of the size, type and device that it takes: "
+            "for example, preprocess them with size=N"
         ) from error
 
 
