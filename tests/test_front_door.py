@@ -206,7 +206,7 @@ WRONG = [
     (lambda s, d: unpool.project(SMALL, 5, "1"), "convert it to one"),
     (lambda s, d: unpool.project(s, BATCH, "1"), r"such as project\('objects'"),
     (lambda s, d: unpool.project(SMALL, [NOISE, 5], "1"), "convert it to one"),
-    (lambda s, d: unpool.project(SMALL, BATCH[:, :2], "1"), "preprocess them with size=N"),
+    (lambda s, d: unpool.project(SMALL, BATCH[:, :2], "1"), "set size=N of the preprocessing"),
     (lambda s, d: unpool.project(SMALL, BATCH, "1", unit="7"), "counted from 0"),
     (lambda s, d: unpool.project(SMALL, BATCH, "1", place=4), r"\(row, column\)"),
     (lambda s, d: unpool.project(SMALL, BATCH, "1", place=(1, 2, 3)), r"\(row, column\)"),

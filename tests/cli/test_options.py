@@ -43,18 +43,19 @@ def test_a_folder_that_cannot_be_made(refused, weights):
 
 
 def test_documented_defaults_are_those_of_the_applications():
-    segmenter = [Segmenter.predict, Segmenter.__init__, Segmenter.from_pretrained]
+    segmenter = [
+        Segmenter.predict,
+        Segmenter._instances,
+        Segmenter.__init__,
+        Segmenter.from_pretrained,
+    ]
     homes = {
         "segment": segmenter,
         "evaluate": [*segmenter, evaluate],
         "train": [SegmentationTask, train],
     }
-    left = (
-        "mode",
-        "aggregate",
-        "presence_threshold",
-        "batch",
-    )  # which depend on the weights, or on the machine
+    # these depend on the weights, or on the machine
+    left = ("mode", "aggregate", "presence_threshold", "batch")
     compared = 0
     for name, functions in homes.items():
         parameters = {}

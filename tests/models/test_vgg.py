@@ -301,7 +301,7 @@ def test_refuses_other_configurations_and_inputs(saved):
         WeightsError, match=r"got 6 VGG layers in .*vgg\.pth; this trunk has 3: pass"
     ):
         load_vgg(DeconvNet(3, SMALL, None, 32, eps=None), path)
-    with pytest.raises(OptionError, match="got inputs='rgb'; it is 'caffe' or 'torchvision'"):
+    with pytest.raises(OptionError, match="got inputs 'rgb'; the choices are caffe, torchvision"):
         load_vgg(DeconvNet(3, SMALL, None, 32), path, "rgb")
     with pytest.raises(WeightsError, match=r"cannot read .*none\.pth"):
         load_vgg(DeconvNet(3, SMALL, None, 32), path.with_name("none.pth"))

@@ -315,8 +315,14 @@ def test_unknown_names_list_the_known_ones(monkeypatch, tmp_path):
     monkeypatch.setattr(cards, "list_pretrained", list)
     with pytest.raises(WeightsError, match=r"\(none\)"):
         from_pretrained(tmp_path)
+    path = tmp_path / "net.caffemodel"
+    with pytest.raises(
+        WeightsError, match=r"net\.caffemodel, which does not exist; check the path"
+    ):
+        from_pretrained(path)
+    path.touch()
     with pytest.raises(WeightsError, match=r"convert it first: unpool convert .*\.caffemodel FOL"):
-        from_pretrained(tmp_path / "net.caffemodel")
+        from_pretrained(path)
 
 
 def test_every_shipped_name_loads():

@@ -199,7 +199,7 @@ def run_model(shadow: nn.Module, images: Tensor) -> Any:
         raise ShapeError(
             f"the model cannot be run on {tuple(images.shape)} {str(images.dtype)[6:]} on "
             f"{images.device}: {reason}; pass images of the size, type and device that it takes: "
-            "for example, preprocess them with size=N"
+            "for example, set size=N of the preprocessing"
         ) from error
 
 

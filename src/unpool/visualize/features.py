@@ -48,7 +48,7 @@ def read_inputs(
 def mean_color(loaded: "LoadedModel") -> tuple[int, int, int]:
     """The color that is zero in a model's input, RGB, 0 to 255, usually a gray.
 
-    >>> from unpool.visualize.preprocessing import Preprocessing
+    >>> from unpool.visualize.preprocessing import LoadedModel, Preprocessing
     >>> mean_color(LoadedModel(torch.nn.Identity(), "none", Preprocessing()))
     (124, 116, 104)
     """
@@ -61,7 +61,7 @@ def mean_color(loaded: "LoadedModel") -> tuple[int, int, int]:
 class FeatureExtractor:
     """Computes features of some layers, by names from `list_layers`, and class probabilities.
 
-    >>> from unpool.visualize.preprocessing import Preprocessing
+    >>> from unpool.visualize.preprocessing import LoadedModel, Preprocessing
     >>> import numpy as np
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -112,7 +112,7 @@ def choose_layers(loaded: "LoadedModel") -> tuple[list[str], str]:
     """The last layer with feature maps of each stage, and the last layer below the class scores.
 
     >>> from unpool.models import ZFNet
-    >>> from unpool.visualize.preprocessing import Preprocessing
+    >>> from unpool.visualize.preprocessing import LoadedModel, Preprocessing
     >>> net = ZFNet(10, widths=(8, 16, 24, 24, 16), code=32, size=64).eval()
     >>> choose_layers(LoadedModel(net, "small", Preprocessing(64, 64)))
     (['features.relu1', 'features.norm1', 'features.relu2', 'features.relu5'], 'classifier.relu7')

@@ -78,6 +78,7 @@ class Incremental:
         OptionError: the first layer does not work on windows, so that nothing can be saved; or the
             watched layer does not end with one of the chain.
 
+    >>> from unpool.visualize.occlusion.chain import Link
     >>> chain = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 4)).eval()
     >>> image = torch.rand(1, 1, 8, 8)
     >>> links = [Link(str(i), layer) for i, layer in enumerate(chain)]

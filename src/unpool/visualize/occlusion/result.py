@@ -164,6 +164,7 @@ def heat_panel(values: Tensor, windows: "Windows", caption: str) -> Tile:
 
     Each pixel has the value of the position with the nearest center; NaN is gray.
 
+    >>> from unpool.visualize.occlusion.window import Windows
     >>> windows = Windows((4, 6), (2, 2), (2, 2))
     >>> shown, caption = heat_panel(Tensor([[0, 1, 2], [3, 4, 5]]), windows, "sum")
     >>> shown.shape, caption
