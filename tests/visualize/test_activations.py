@@ -146,7 +146,7 @@ def test_errors_of_models_for_unfit_images(error, images):
             raise error
 
     with pytest.raises(
-        ShapeError, match=rf"cannot be run on .*: {error.__name__}; .*set size=N of the preprocessing"
+        ShapeError, match=rf"cannot be run on .*: {error.__name__}; .*set size=N of the"
     ):
         list_layers(nn.Sequential(Refuses()), images)
 
