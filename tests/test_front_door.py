@@ -193,7 +193,7 @@ WRONG = [
     (lambda s, d: unpool.train(d, None, "finetune"), "got no output; wanted train"),
     (lambda s, d: unpool.train(d), "got no output and recipe; .* train.resume=folder"),
     (lambda s, d: unpool.train(resume=5), "got resume of type int; wanted a path"),
-    (lambda s, d: unpool.train(resume=d), "holds no run with a checkpoint; pass the folder"),
+    (lambda s, d: unpool.train(resume=d), "holds no run to resume; pass the folder"),
     (lambda s, d: unpool.train(d, d / "run", "finetune", report=3), "report=False for silence"),
     (lambda s, d: unpool.project(SMALL, BATCH, "1").save(None), "wanted a path"),
     (lambda s, d: unpool.project("objcts", BATCH, "4"), "wanted a folder with card.json"),

@@ -14,14 +14,14 @@ from unpool.cli import main
 
 TINY = (
     "start=null trunk=vgg11 size=32 crop_long_side=[32,64] batch=2 bf16=false long_side=48 "
-    "statistics_passes=1 validate_every=20 save_every=1 phases.0.steps=8 phases.0.stages=1"
+    "statistics_passes=1 validate_every=20 phases.0.steps=8 phases.0.stages=1"
 )
 SETTINGS = [word for setting in TINY.split() for word in ("--set", setting)]
 
 
-def start(data, run):
+def start(data, run, save_every=1):
     arguments = ["finetune", "--data", str(data), "-o", str(run), *SETTINGS, "--device", "cpu"]
-    return ["train", *arguments, "--quiet"]
+    return ["train", *arguments, "--set", f"save_every={save_every}", "--quiet"]
 
 
 def steps(run):
@@ -85,18 +85,25 @@ def test_wrong_options_are_refused(arguments, message, data, tmp_path, capsys):
     assert not run.exists()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_goes_on_bit_for_bit(how, data, tmp_path):
+@pytest.mark.parametrize(
+    ("how", "save_every", "after"),
+    [
+        (signal.SIGKILL, 1, "checkpoints/last.pt"),
+        (signal.SIGINT, 1, "checkpoints/last.pt"),
+        (signal.SIGKILL, 100, "metrics.jsonl"),  # before the first checkpoint
+    ],
+)
+def test_a_run_goes_on_bit_for_bit(how, save_every, after, data, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main(start(data, whole)) == 0
+    assert main(start(data, whole, save_every)) == 0
     process = subprocess.Popen(
-        [sys.executable, "-m", "unpool", *start(data, broken)],
+        [sys.executable, "-m", "unpool", *start(data, broken, save_every)],
         stderr=subprocess.PIPE,
         text=True,
         # Sums depend on the number of threads, and this process has one (tests/conftest.py).
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    wait_for(broken / "checkpoints/last.pt", process)
+    wait_for(broken / after, process)
     process.send_signal(how)
     _, err = process.communicate()
     finished = (broken / "eval/summary.json").exists()  # before the signal came
@@ -120,7 +127,7 @@ def test_other_values_are_named(data, tmp_path, capsys):
         assert main(["train", "--resume", str(run), *arguments]) == 2
         assert message in capsys.readouterr().err
     assert main(["train", "--resume", str(tmp_path / "nowhere")]) == 2
-    assert "holds no run with a checkpoint" in capsys.readouterr().err
+    assert "holds no run to resume" in capsys.readouterr().err
     assert main(["train", "finetune"]) == 2
     assert "got no --data, --output; wanted" in capsys.readouterr().err
     assert main(["train", "--resume"]) == 2

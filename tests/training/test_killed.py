@@ -39,11 +39,11 @@ import json, sys, torch
 from pathlib import Path
 from unpool.recipes import SegmentationRecipe
 from unpool import train
-from unpool.training.run import has_checkpoint
+from unpool.training.run import has_run
 torch.set_num_threads(1)
 recipe = SegmentationRecipe.from_json(json.loads(sys.argv[3]))
 print(0, flush=True)
-resume = has_checkpoint(Path(sys.argv[2]))
+resume = has_run(Path(sys.argv[2]))
 train(sys.argv[1], sys.argv[2], recipe, resume=resume, report=lambda r: print(r.n, flush=True))
 """
 
@@ -97,6 +97,7 @@ def test_ten_kills_change_nothing(data, tmp_path):
         while code == 0:  # the end of a run may come before its kill
             delay = chance.uniform(0, 3 * each if number < 8 else end / 2)
             code = kill_after(begin(data, folder), step, delay)
+            step = 0 if code == 0 else step  # it has ended: the next one reports no step
         halves = leftovers(folder)
         print(f"{delay:.3f} s after step {step}: {code}, {[path.name for path in halves]}")
         assert code == -signal.SIGKILL

@@ -9,7 +9,15 @@ from torch import nn
 
 from unpool.errors import DataError, OptionError, TrainingError, WeightsError
 from unpool.recipes.segment import FINETUNE
-from unpool.training.run import Run, has_checkpoint, load_state, read_arguments, save_state, writing
+from unpool.training.run import (
+    Run,
+    has_checkpoint,
+    has_run,
+    load_state,
+    read_arguments,
+    save_state,
+    writing,
+)
 
 RECIPE = dataclasses.replace(FINETUNE, patience=2)
 ARGUMENTS = {"data": "/data", "split": "train", "trunk_weights": None}
@@ -75,7 +83,13 @@ def test_another_run_is_refused(folder):
 def test_the_arguments_are_those_of_the_run(folder, tmp_path):
     assert read_arguments(folder) == (RECIPE, ARGUMENTS)
     assert has_checkpoint(folder)
-    with pytest.raises(OptionError, match="holds no run with a checkpoint"):
+    assert has_run(folder)
+    (folder / "checkpoints/last.pt").unlink()
+    assert has_run(folder)  # interrupted before the first checkpoint
+    (folder / "eval").mkdir()
+    (folder / "eval/summary.json").touch()
+    assert not has_run(folder)  # finished, and its checkpoints deleted
+    with pytest.raises(OptionError, match="holds no run to resume"):
         read_arguments(tmp_path)
 
 

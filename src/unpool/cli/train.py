@@ -114,9 +114,9 @@ def train(
     try:
         _train(task, output, typed(engine), as_json, quiet)
     except KeyboardInterrupt:
-        from unpool.training.run import has_checkpoint
+        from unpool.training.run import has_run
 
-        if not has_checkpoint(output):
+        if not has_run(output):
             raise
         raise KeyboardInterrupt(
             f"interrupted; resume with: unpool train --resume {shlex.quote(str(output))}"

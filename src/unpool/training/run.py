@@ -214,9 +214,7 @@ class Run:
             raise DataError(f"{self.folder} was started on other classes; resume on the same data")
         self.learner.load_state_dict(state["model"])
         self.state.step = state["step"]
-        # earlier versions stored -1 as the initial best score, and "stale" for since_best
-        self.best = -math.inf if state["best"] == -1 else state["best"]
-        self.since_best = state.get("since_best", state.get("stale", 0))
+        self.best, self.since_best = state["best"], state["since_best"]
         self.optimizer_state = state["optimizer"]
         if self.best > -math.inf:
             load_state(self.best_path)  # fail now, rather than at the end, if it is damaged
@@ -236,7 +234,7 @@ def read_arguments(folder: Path) -> tuple[Recipe, dict[str, Any]]:
         OptionError: the folder holds no run that can be resumed.
         WeightsError: its files are damaged.
     """
-    require_checkpoint(folder)
+    require_run(folder)
     try:
         recipe, arguments = (
             json.loads((folder / name).read_text(encoding="utf-8"))
@@ -251,17 +249,23 @@ def read_arguments(folder: Path) -> tuple[Recipe, dict[str, Any]]:
         ) from None
 
 
-def require_checkpoint(folder: Path) -> None:
-    """Refuse to resume a folder without a checkpoint."""
-    if not has_checkpoint(folder):
+def require_run(folder: Path) -> None:
+    """Refuse to resume a folder without a run; without a checkpoint, it restarts at step 0."""
+    if not has_run(folder):
         raise OptionError(
-            f"got {folder}, which holds no run with a checkpoint; pass the folder of an "
-            "interrupted run, or start a new one with a recipe and data"
+            f"got {folder}, which holds no run to resume; pass the folder of an interrupted run, or "
+            "start a new one with a recipe and data"
         )
 
 
+def has_run(folder: Path) -> bool:
+    """Whether a folder holds a run to resume, with a checkpoint or interrupted before the first."""
+    finished = (folder / "eval/summary.json").exists()
+    return has_checkpoint(folder) or ((folder / _ARGUMENTS).exists() and not finished)
+
+
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a folder holds a run that can be resumed."""
+    """Whether a folder holds a run with a checkpoint."""
     return (folder / _CHECKPOINT).exists()
 
 

@@ -18,7 +18,7 @@ from unpool.recipes import Recipe, find_recipe
 from unpool.recipes.overrides import differences
 from unpool.training.loop import Objective, Part, Step, fit, parts_of
 from unpool.training.progress import Lines
-from unpool.training.run import Record, Run, has_checkpoint, read_arguments, require_checkpoint
+from unpool.training.run import Record, Run, has_checkpoint, read_arguments, require_run
 from unpool.vision.figures import plot
 
 CURVES = "plots/curves.png"
@@ -133,7 +133,7 @@ def train(
         task: data, network and evaluation of an application.
         output: the run folder; it must be new unless `resume`.
         resume: continue from the last checkpoint, with the result of an uninterrupted run; the
-            folder must have one.
+            folder must hold a run.
         tensorboard: write records for TensorBoard as well.
         device: "auto", "cpu", "cuda" or "cuda:n".
         command: the command line, for the model card.
@@ -154,7 +154,7 @@ def train(
     if folder.is_file():
         raise OptionError(f"got output {folder}, which is a file; name a folder for the run")
     if resume:
-        require_checkpoint(folder)
+        require_run(folder)
     task.open()
     with distributed.join(where):
         task.report = callback if distributed.is_main_process() else None
