@@ -1,6 +1,7 @@
 """Small networks that behave like trained ones, small data, and a training run that is left."""
 
 import math
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -56,6 +57,14 @@ def bf16(has_bf16):
     """Skip a test that computes in bfloat16 where the processor cannot."""
     if not has_bf16:
         pytest.skip("the processor cannot compute in bfloat16")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that is set by hand."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return lambda seconds: now.__setitem__(0, now[0] + seconds)
 
 
 class _StopError(Exception):

@@ -184,9 +184,9 @@ def evaluate(
     from unpool.data.datasets import open_data
     from unpool.errors import OptionError, require_path
     from unpool.recipes.presets import LOADING
-    from unpool.segment.base import BaseSegmenter
     from unpool.segment.ensemble import load as load_segmenter
     from unpool.segment.evaluate import evaluate as measure
+    from unpool.segment.pipeline import BaseSegmenter
 
     missing: dict[str, str] = {}
     labeled = open_data(require_path("data", data), split, missing)

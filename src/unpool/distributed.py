@@ -123,13 +123,15 @@ def barrier() -> None:
         dist.barrier()
 
 
-def in_turn(place: int, count: int, seed: int, weights: NDArray[np.float64] | None = None) -> int:
+def sample_index(
+    place: int, count: int, seed: int, weights: NDArray[np.float64] | None = None
+) -> int:
     """The item at a position of an endless sequence, the same in all processes.
 
     Each of `count` items comes once in every `count` positions, in an order that depends on the
     seed; with weights, items are random.
 
-    >>> sorted(in_turn(place, 5, seed=0) for place in range(5, 10))
+    >>> sorted(sample_index(place, 5, seed=0) for place in range(5, 10))
     [0, 1, 2, 3, 4]
     """
     epoch, number = divmod(place, count)

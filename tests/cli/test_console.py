@@ -1,5 +1,4 @@
 import sys
-import time
 import warnings
 
 import pytest
@@ -97,14 +96,6 @@ def test_warnings_are_lines_of_the_program(capsys):
 
 
 # ---- progress ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that is set by hand."""
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    return lambda seconds: now.__setitem__(0, now[0] + seconds)
 
 
 def test_quiet_is_silent(clock, capsys):

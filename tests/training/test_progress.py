@@ -1,16 +1,4 @@
-import time
-
-import pytest
-
 from unpool.training.progress import Lines
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that is set by hand."""
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    return lambda seconds: now.__setitem__(0, now[0] + seconds)
 
 
 def test_a_line_every_ten_seconds(clock, capsys):

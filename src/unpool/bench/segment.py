@@ -44,7 +44,7 @@ def measure(
 
     Three variants take turns: the network *as written* in fp32, crop by crop, with batch norm, in
     PyTorch's default memory layout (at most three crops per round, because its time per crop does
-    not depend on their number); and its fast form in *fp32* and *bf16*, as `Segmenter.crops` runs
+    not depend on their number); and its fast form in *fp32* and *bf16*, as `Segmenter.infer` runs
     it. Without bf16 instructions there is no bf16 variant.
 
     Args:

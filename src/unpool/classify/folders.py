@@ -127,7 +127,7 @@ def draw_crops(data: ClassFolders, crops: "Crops", seed: int = 0) -> Draw:
     """Random crops of images, in a new random order in each epoch."""
 
     def draw(place: int) -> tuple[Pixels, NDArray[np.int64]]:
-        sample = data.samples[distributed.in_turn(place, len(data.samples), seed)]
+        sample = data.samples[distributed.sample_index(place, len(data.samples), seed)]
         rng = np.random.default_rng([seed, 1, place])
         return crops.draw(sample.read(), rng), np.asarray(sample.label)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.data.datasets import DataSet, Object, Sample, objects, read_instances, read_sample
-from unpool.distributed import in_turn
+from unpool.distributed import sample_index
 from unpool.errors import DataError
 from unpool.vision.boxes import Crop
 from unpool.vision.images import VOID, Pixels
@@ -172,7 +172,7 @@ def draw_views(
     """
 
     def draw(place: int) -> View:
-        number = in_turn(place, len(data.samples), seed, weights)
+        number = sample_index(place, len(data.samples), seed, weights)
         image, labels = read_sample(data.samples[number], len(data.classes))
         view = views.draw(image, labels, np.random.default_rng([seed, 1, place]))
         return paster.paste(*view, np.random.default_rng([seed, 2, place])) if paster else view
@@ -197,7 +197,7 @@ def draw_windows(
         )
 
     def draw(place: int) -> View:
-        sample, box, _, instance = windows[in_turn(place, len(windows), seed)]
+        sample, box, _, instance = windows[sample_index(place, len(windows), seed)]
         image, labels = read_sample(sample, classes)
         if instance:
             others = read_instances(sample, classes) != instance

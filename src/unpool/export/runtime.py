@@ -11,6 +11,7 @@ from unpool.cards import EXPORTED, Card, read_card
 from unpool.errors import OptionError, ShapeError, WeightsError, require_choice
 from unpool.files import sha256
 from unpool.models.weights import Network, build_empty
+from unpool.recipes.presets import PRECISIONS
 
 Run = Callable[[Tensor], Tensor]
 
@@ -87,7 +88,7 @@ class Exported:
 
     def _require_options(self, path: Path, precision: str, device: str, exact: bool) -> None:
         got = f"for {path}, an exported network"
-        require_choice("precision", precision, ("auto", "bf16", "fp32"))
+        require_choice("precision", precision, PRECISIONS)
         if precision == "bf16" and self.format != "openvino":
             raise OptionError(
                 f"got precision bf16 {got}, which {self.engine} runs in fp32; leave it out, or "

@@ -89,7 +89,7 @@ def view_batches(
         vectors = random_transformations(recipe.batch, spread, ranges, recipe.inside, rng)
         vectors[torch.rand(recipe.batch, generator=rng) < recipe.plain] = 0
         places = range(n * size, (n + 1) * size)
-        chosen = seen[[distributed.in_turn(i, len(seen), recipe.seed) for i in places]]
+        chosen = seen[[distributed.sample_index(i, len(seen), recipe.seed) for i in places]]
         yield ViewBatch(views.take(chosen), vectors[part * size :][:size])
 
 

@@ -76,9 +76,8 @@ class SegmentationRecipe(Recipe):
     color: Fraction = 0.2  #: largest change of brightness, contrast and saturation
     enlarged: _Side = 250  #: side to which the window around an object is resized before cropping
     overlap: Fraction = 0.5  #: smallest IoU with an object of a proposal to train on
-    repetition: Fraction = (
-        1.0  #: 1 makes classes equally frequent among windows, 0 keeps their frequencies
-    )
+    repetition: Fraction = 1.0
+    """1 makes classes equally frequent among windows, 0 keeps their frequencies."""
 
     # optimization
     optimizer: Annotated[str, OneOf("adamw", "sgd")] = "adamw"

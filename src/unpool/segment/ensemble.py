@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from unpool.cards import find_partner
 from unpool.errors import OptionError, ShapeError, require_choice, require_known
 from unpool.recipes.presets import EDECONVNET, ENSEMBLES, PRESETS, Preset
-from unpool.segment.base import BaseSegmenter, Prediction
+from unpool.segment.pipeline import BaseSegmenter, Prediction
 from unpool.segment.segmenter import Segmenter
 
 if TYPE_CHECKING:

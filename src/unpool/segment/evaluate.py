@@ -18,7 +18,7 @@ from unpool.vision.images import VOID
 from unpool.vision.metrics import bootstrap_interval, boundary_f1, confusion_matrix, scores
 
 if TYPE_CHECKING:
-    from unpool.segment.base import BaseSegmenter
+    from unpool.segment.pipeline import BaseSegmenter
 
 
 class Measured(NamedTuple):

@@ -32,7 +32,7 @@ from unpool.models.fast import accelerate
 from unpool.recipes.presets import METHODS, PRECISIONS, Preset
 from unpool.segment import timings
 from unpool.segment.aggregate import Aggregate, crop_squares, find_preset, squares
-from unpool.segment.base import BaseSegmenter, Prediction
+from unpool.segment.pipeline import BaseSegmenter, Prediction
 from unpool.segment.result import require_presence_threshold
 from unpool.vision.boxes import Crop, reduced, resize
 from unpool.vision.images import Pixels, check_image, voc_palette
@@ -63,7 +63,8 @@ class Segmenter(BaseSegmenter):
         mode: the default mode, "whole" or "instance".
         aggregate: how crops are merged by default, "max" or "mean", see `Aggregate`.
         preset: of instance-wise mode by default, see `predict`.
-        presence_threshold: excludes classes that hardly reach it, 0..1, see `postprocess`.
+        presence_threshold: excludes classes that reach this probability on less than 1 % of the
+            image, see `postprocess`.
         device: "auto", "cpu", "cuda" or "cuda:n".
         precision: "bf16", "fp32", or "auto": bf16 where the hardware has it, and not if `exact`.
         exact: use the network as it is, not its fast form (`unpool.models.fast.accelerate`).

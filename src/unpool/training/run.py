@@ -253,8 +253,8 @@ def require_run(folder: Path) -> None:
     """Refuse to resume a folder without a run; without a checkpoint, it restarts at step 0."""
     if not has_run(folder):
         raise OptionError(
-            f"got {folder}, which holds no run to resume; pass the folder of an interrupted run, or "
-            "start a new one with a recipe and data"
+            f"got {folder}, which holds no run to resume; pass the folder of an interrupted run, "
+            "or start a new one with a recipe and data"
         )
 
 

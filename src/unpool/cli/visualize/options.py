@@ -17,6 +17,7 @@ from unpool.cli.options import (
     JSON,
     QUIET,
     Option,
+    all_of,
     choice,
     make_folder,
     several_units,
@@ -283,9 +284,7 @@ def command(
             job = Job(checkpoints(given), inputs, output, as_json, quiet)
             return _print_layers(job) if list_layers else function(job, **given)
 
-        for option in reversed(decorators):
-            run = option(run)
-        return click.command()(run)
+        return click.command()(all_of(*decorators)(run))
 
     return decorate
 

@@ -51,8 +51,8 @@ def project(job: Job, **options: Any) -> int:
 
     With --json, the line of an image has source, model, options (those given), input, seconds and
     projections: layer, unit, place, value (the activation there), box (the receptive field, in the
-    square) and file, and for a score class and fraction (its fraction of the square); or source and
-    error.
+    square) and file, and for a score also class and fraction (of the square where it is predicted);
+    or source and error.
 
     \b
     Example: unpool visualize project photo.jpg --layer trunk.stages.4 --unit 7 -o out

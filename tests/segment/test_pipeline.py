@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from unpool.models import FCN, DeconvNet
-from unpool.segment.base import OPTIONS, BaseSegmenter
 from unpool.segment.ensemble import EDeconvNet
+from unpool.segment.pipeline import OPTIONS, BaseSegmenter
 from unpool.segment.segmenter import Segmenter
 
 CLASSES = ["background", "cat", "dog", "tree"]

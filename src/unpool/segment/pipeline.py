@@ -64,8 +64,8 @@ class BaseSegmenter(ABC):
             image: a path, a Pillow image, an array, a tensor, or another kind that
                 `unpool.vision.inputs.as_image` takes; or a list of them.
             crf: a dense CRF that refines the probabilities, or the name of one of `CRF_PRESETS`.
-            presence_threshold: excludes classes that hardly reach it, 0..1, see
-                `unpool.segment.result.postprocess`; by default the segmenter's own.
+            presence_threshold: excludes classes that reach this probability on less than 1 % of
+                the image, see `unpool.segment.result.postprocess`; by default the segmenter's own.
             **options: of `predict`.
 
         Raises:
