@@ -280,6 +280,12 @@ def test_a_corrupt_checkpoint_is_refused(data, tmp_path):
     with pytest.raises(WeightsError, match=r"last\.pt holds a network without its optimizer"):
         train(data, run, TINY, resume=True)
     restore(last)
+    state = torch.load(last, weights_only=True)
+    del state["since_best"]
+    torch.save(state, last)
+    with pytest.raises(WeightsError, match=r"last\.pt holds a network without its since_best"):
+        train(data, run, TINY, resume=True)
+    restore(last)
     before = weights(run)
     train(data, run, TINY, resume=True)
     assert weights(run) == before

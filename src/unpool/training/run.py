@@ -200,10 +200,10 @@ class Run:
 
     def _restore(self) -> None:
         state = load_state(self.checkpoint)
-        if "optimizer" not in state:
+        if missing := [part for part in ("optimizer", "since_best") if part not in state]:
             raise WeightsError(
-                f"{self.checkpoint} holds a network without its optimizer; restore a copy of the "
-                "checkpoint, or start a new run in another folder"
+                f"{self.checkpoint} holds a network without its {missing[0]}; restore a copy of "
+                "the checkpoint, or start a new run in another folder"
             )
         if not self._is_own(json.loads(state["recipe"])):
             raise OptionError(
