@@ -4,13 +4,24 @@ import hashlib
 import json
 import math
 import os
+import socket
 import stat
 import subprocess
 import sys
 
 import pytest
 
-from unpool.files import atomic, json_line, sha256, strict, write_json
+from unpool.errors import DataError, WeightsError
+from unpool.files import (
+    atomic,
+    json_line,
+    read_bytes,
+    read_json,
+    require_regular,
+    sha256,
+    strict,
+    write_json,
+)
 
 
 def write_half(path, error):
@@ -125,3 +136,43 @@ def test_values_that_are_not_plain_leave_the_old_file(tmp_path):
 def test_sha256(tmp_path, data):
     (tmp_path / "a").write_bytes(data)
     assert sha256(tmp_path / "a") == sha256(str(tmp_path / "a")) == hashlib.sha256(data).hexdigest()
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    os.mkfifo(tmp_path / "fifo")  # opening it would wait for a writer
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind(str(tmp_path / "socket"))
+        for name in ("fifo", "socket"):
+            with pytest.raises(DataError, match="is a pipe, device or socket; wanted a regular"):
+                require_regular(tmp_path / name, DataError)
+    with pytest.raises(WeightsError, match="/dev/zero, which is a pipe, device or socket"):
+        read_bytes("/dev/zero", WeightsError)
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="zero, which is a pipe"):
+        read_bytes(tmp_path / "zero", DataError)
+    with pytest.raises(DataError, match="is a folder"):
+        read_bytes(tmp_path, DataError)
+    with pytest.raises(DataError, match="does not exist; check"):
+        read_bytes(tmp_path / "none", DataError)
+    for name in ("nul\0", "long" * 100):
+        with pytest.raises(DataError, match="cannot be read"):
+            read_bytes(tmp_path / name, DataError)
+
+
+def test_reading_is_bounded(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"12345")
+    assert read_bytes(tmp_path / "a.txt", DataError, limit=5) == b"12345"
+    with pytest.raises(DataError, match="of more than 4 bytes"):
+        read_bytes(tmp_path / "a.txt", DataError, limit=4)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 10**5, "9" * 5000, b"\xff{}"])
+def test_what_is_not_json_is_refused(tmp_path, text):
+    (tmp_path / "a.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(WeightsError, match=r"a\.json, which is not JSON"):
+        read_json(tmp_path / "a.json", WeightsError)
+
+
+def test_json_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": 1}', encoding="utf-8-sig")
+    assert read_json(tmp_path / "a.json", DataError) == {"a": 1}

@@ -15,12 +15,13 @@ import unpool
 
 ROOT = Path(unpool.__file__).parent
 LAYERS = [
-    "errors files distributed devices cards",
+    "errors limits files distributed devices cards",
     "recipes",
     "ops vision",
+    "formats",
     "models data rendering",
     "training export",
-    "segment classify generate visualize restore formats",
+    "segment classify generate visualize restore",
     "bench serve",
     "cli __init__ __main__",
 ]

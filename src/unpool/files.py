@@ -1,15 +1,18 @@
-"""Atomic writes, strict JSON, and digests of files."""
+"""Bounded reads, atomic writes, strict JSON, and digests of files."""
 
 import hashlib
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from unpool.errors import require_path
+from unpool.errors import UnpoolError, require_path
+from unpool.limits import MAX_TEXT
 
 
 @contextmanager
@@ -42,6 +45,58 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_regular(path: str | os.PathLike[str], error: type[UnpoolError]) -> Path:
+    """The path of a regular file, checked before it is opened.
+
+    Opening a FIFO waits for a writer, and a device such as /dev/zero never ends.
+
+    Raises:
+        error: there is no file, or it is a folder, a FIFO, a device or a socket.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise error(f"got {path}, which does not exist; check the path") from None
+    except (OSError, ValueError) as reason:  # ValueError: a NUL byte in the name
+        raise error(f"got {str(path)!r}, which cannot be read ({reason}); check the path") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, device or socket"
+        raise error(f"got {path}, which is {kind}; wanted a regular file: name one")
+    return Path(path)
+
+
+def read_bytes(
+    path: str | os.PathLike[str], error: type[UnpoolError], limit: int = MAX_TEXT
+) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes.
+
+    Raises:
+        error: it is no regular file, cannot be read, or is larger.
+    """
+    path = require_regular(path, error)
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as reason:
+        raise error(f"got {path}, which cannot be read ({reason.strerror})") from reason
+    if len(content) > limit:
+        raise error(f"got {path} of more than {limit} bytes; wanted a smaller file")
+    return content
+
+
+def read_json(path: str | os.PathLike[str], error: type[UnpoolError], limit: int = MAX_TEXT) -> Any:
+    """The contents of a JSON file of at most `limit` bytes, in UTF-8.
+
+    Raises:
+        error: it is no regular file, too large, or not JSON.
+    """
+    content = read_bytes(path, error, limit)
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as reason:  # numbers of 4,300 digits are a ValueError, too
+        raise error(f"got {path}, which is not JSON ({reason}); copy or export it again") from None
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.errors import DataError
-from unpool.vision.images import MAX_PIXELS, VOID, Pixels
+from unpool.limits import MAX_PIXELS
+from unpool.vision.images import VOID, Pixels
 
 Mask = NDArray[np.bool_]
 

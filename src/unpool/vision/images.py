@@ -22,6 +22,7 @@ from PIL.Image import Transpose
 
 from unpool.errors import ImageError, ShapeError, require_path
 from unpool.files import atomic
+from unpool.limits import MAX_PIXELS
 
 Readable: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -31,8 +32,6 @@ Labels: TypeAlias = NDArray[np.integer]
 
 VOID = 255
 """The id of pixels that training and evaluation ignore."""
-
-MAX_PIXELS = 178_956_970  # as in Pillow, which suspects a decompression bomb beyond
 
 FORMATS = {  # Pillow's names and the file suffixes; no other decoder is used
     "JPEG": (".jpg", ".jpeg", ".jfif"),

@@ -1,0 +1,13 @@
+"""Limits on what is read from files, so that none can exhaust memory or time.
+
+A parser checks the sizes that a file states before it allocates anything. Each limit is far above
+what real files need, and says why it has its value.
+"""
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+
+MAX_PIXELS = 178_956_970
+"""Pixels of an image or a mask, as in Pillow, which suspects a decompression bomb beyond."""
+
+MAX_TEXT = 16 * MIB
+"""Bytes of a card, a recipe, a list or a material; the largest real ones have some 100 kB."""
