@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unpool.data import check_data
+from unpool.data import check_data, open_data
 
 LABELS = np.kron([[0, 1], [2, 0]], np.ones((10, 15), int)).astype(np.uint8)  # 20 x 30
 
@@ -19,3 +19,8 @@ def only(root: Path, kind: str, **options: object) -> tuple[str, str, str]:
     findings = check_data(root, **options).findings
     assert [finding.kind for finding in findings] == [kind]
     return findings[0].level, findings[0].where, findings[0].message
+
+
+def ids(root: Path, split: str) -> list[str]:
+    """The ids of the images of a split."""
+    return [sample.name for sample in open_data(root, split).samples]

@@ -275,7 +275,7 @@ def test_only_the_file_of_the_split_is_read_and_once(root, monkeypatch):
         seen.append(path.name)
         return read_annotations(path)
 
-    monkeypatch.setattr("unpool.data.layouts.read_annotations", read)
+    monkeypatch.setattr("unpool.data.layouts.coco.read_annotations", read)
     open_data(root, "train")
     assert seen == ["instances_train2017.json"]
     assert [s.name for s in open_data(root, "all").samples] == ["train2017/t", "val2017/v"]

@@ -104,6 +104,6 @@ def test_a_missing_file(tmp_path):
 
 
 def test_without_scipy(root, monkeypatch):
-    monkeypatch.setattr("unpool.data.layouts.find_spec", lambda name: None)
+    monkeypatch.setattr("unpool.data.layouts.sbd.find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"need SciPy; pip install 'unpool\[sbd\]'"):
         open_data(root, "train")

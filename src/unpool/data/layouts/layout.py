@@ -1,0 +1,78 @@
+"""What a layout consists of: the images, the masks, the splits and the classes of a data set."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from unpool.errors import DataError
+from unpool.vision.images import VOID
+
+if TYPE_CHECKING:
+    from unpool.data.coco import Outlines
+
+
+class Names(NamedTuple):
+    """The classes of a data set."""
+
+    classes: list[str]  #: names by id; the first is the background
+    void: int = VOID  #: the id besides 255 that means void in the files
+
+
+class Folder(NamedTuple):
+    """The images or the masks of a data set."""
+
+    path: Path
+    suffixes: tuple[str, ...]
+    files: Mapping[str, list[Path]]  #: by id; more than one per id is an error
+    tail: str = ""  #: added to the first part of an id: CamVid's "annot"
+
+    def home(self, name: str) -> Path:
+        """The path of an id without suffix, whether the file exists or not."""
+        first, *rest = name.split("/")
+        return self.path.joinpath(first + self.tail, *rest)
+
+    def file(self, name: str) -> Path:
+        """The file of an id; a `DataError` if there is none, or more than one."""
+        found, home = self.files.get(name, []), self.home(name)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(path.name for path in found)
+            got = f"found {len(found)} files for {name!r} in {self.path}"
+            raise DataError(f"{got} ({names}); keep one of them")
+        raise DataError(
+            f"found no file for {name!r} in {home.parent if self.tail else self.path}; wanted "
+            f"that name with one of {' '.join(self.suffixes)}"
+        )
+
+
+class Layout(NamedTuple):
+    """The files of a data set."""
+
+    root: Path
+    images: Folder
+    masks: Folder  #: without files in COCO
+    instances: Folder | None = None  #: object masks of some or all images
+    outlines: Mapping[str, "Outlines"] = {}  #: COCO's annotations, by id
+    lists: Path | None = None  #: the folder of lists, if there can be any
+    groups: Mapping[str, list[str]] = {}  #: ids by split, from folders or annotations
+    names: Names | None = None  #: of the classes, unless a classes.txt has others
+    format: str = ""  #: the name of the layout
+    orphans: tuple[tuple[Path, int], ...] = ()  #: COCO files: number of annotations without image
+
+    def mask(self, name: str) -> "Path | Outlines":
+        """The mask of an id; a `DataError` if there is none, or more than one."""
+        return self.outlines[name] if name in self.outlines else self.masks.file(name)
+
+    def objects(self, name: str) -> Path | None:
+        """The object mask of an id, None without one; a `DataError` if there is more than one."""
+        found = self.instances
+        return found.file(name) if found and name in found.files else None
+
+
+class Format(NamedTuple):
+    """A layout that is recognized, one row of the table in `unpool.data.layouts.find`."""
+
+    name: str  #: shown to users
+    tree: tuple[str, ...]  #: what a folder must have, see `find_splits`
+    read: Callable[[Path, str | None], Layout]  #: from the root and the split that is wanted

@@ -1,0 +1,73 @@
+"""List the files of a folder, recognize folders by their names, and read lists."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from unpool.data.layouts.layout import Folder
+from unpool.errors import DataError
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif")
+
+
+def list_folder(root: Path, suffixes: tuple[str, ...]) -> Folder:
+    """The files below a folder, which need not exist."""
+    files: dict[str, list[Path]] = {}
+    for parent, folders, names in os.walk(root, followlinks=True):
+        folders[:] = [folder for folder in folders if not folder.startswith(".")]
+        for path in (Path(parent, name) for name in sorted(names) if not name.startswith(".")):
+            if path.suffix.lower() in suffixes:
+                files.setdefault(path.relative_to(root).with_suffix("").as_posix(), []).append(path)
+    return Folder(root, suffixes, files)
+
+
+def require_masks(folder: Folder) -> Folder:
+    """Check that the folder of the masks exists."""
+    if not (path := folder.path).is_dir():
+        got = f"got {path.parent} without {path.name}/"
+        raise DataError(f"{got}; put the masks there, named like the images")
+    return folder
+
+
+def list_objects(path: Path, suffixes: tuple[str, ...] = MASKS) -> Folder | None:
+    """The files of a folder of object masks; None without it."""
+    return list_folder(path, suffixes) if path.is_dir() else None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file in UTF-8, stripped, without empty lines at the end."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"got {path}, which is not text in UTF-8 ({error}); save it as UTF-8"
+        ) from error
+    return [line.strip() for line in text.rstrip().splitlines()]
+
+
+def find_splits(root: Path, tree: Sequence[str]) -> list[str]:
+    """The names for SPLIT with which a folder has all files and folders of a tree, sorted.
+
+    A name with a slash at its end is a folder; without SPLIT in the tree, the one name is "".
+
+    >>> import tempfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> for name in ("train", "trainannot", "test"):
+    ...     (root / name).mkdir()
+    >>> find_splits(root, ["SPLIT/", "SPLITannot/"])
+    ['train']
+    """
+    found = [_find_names(root, name) for name in tree]
+    return sorted(set.intersection(*found))
+
+
+def _find_names(root: Path, name: str) -> set[str]:
+    """What SPLIT may stand for in a name below a folder."""
+    pattern = re.compile(re.escape(name.rstrip("/")).replace("SPLIT", "([^/.][^/]*)"))
+    names = set()
+    for path in root.glob(name.replace("SPLIT", "*")):  # with a slash, folders alone
+        if match := pattern.fullmatch(path.relative_to(root).as_posix()):
+            names.add(match[1] if match.groups() else "")
+    return names

@@ -1,0 +1,89 @@
+"""The splits of a data set: lists, folders, or the default rule."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unpool.data.layouts.listing import IMAGES, read_lines
+from unpool.errors import DataError
+
+if TYPE_CHECKING:
+    from unpool.data.layouts.layout import Layout
+
+_USUAL = ("train", "val", "test", "trainval", "trainaug")
+
+
+def list_splits(layout: "Layout") -> list[str]:
+    """The splits of a data set, sorted: its lists, else its folders, else train and val."""
+    texts = layout.lists.glob("*.txt") if layout.lists else ()
+    lists = sorted(path.stem for path in texts if _is_list(path, layout))
+    return lists or sorted(layout.groups) or ["train", "val"]
+
+
+def split_names(layout: "Layout", split: str) -> list[str]:
+    """The ids of a split: from a list, from a folder, or by the default rule.
+
+    A line of a list that names no image is returned as it is.
+
+    Raises:
+        DataError: there is no such split.
+    """
+    listed = _list(layout, split)
+    if listed and listed.is_file() and split != "classes":
+        return [_id(line, layout) for line in read_lines(listed) if line]
+    found = sorted(layout.outlines or layout.images.files)
+    if split == "all":
+        return found
+    if split in layout.groups:
+        return layout.groups[split]
+    known = list_splits(layout)
+    if split in known:
+        return [name for i, name in enumerate(found) if (i % 5 == 4) == (split == "val")]
+    raise no_split(layout.root, split, known, listed)
+
+
+def why_empty(layout: "Layout", split: str) -> str:
+    """The message for a split without images."""
+    if (listed := _list(layout, split)) and listed.is_file():
+        return f"has no images; write their ids to {listed}"
+    if split in layout.groups:
+        return f"has no images; put them into {layout.images.path / split}"
+    n = len(layout.images.files)
+    return (
+        "has no images: without lists and folders val is every fifth image, and there "
+        f"{'are' if n > 1 else 'is'} {n} in all; add images until there are 5, write the ids of "
+        f"both splits to train.txt and val.txt in {layout.lists}, or use all images (split=all; "
+        "for a training run, val=all)"
+    )
+
+
+def no_split(root: Path, split: str, known: list[str], listed: Path | None) -> DataError:
+    """The error for a split that does not exist."""
+    got = f"got split {split!r} of {root}; there are {', '.join([*known, 'all'])}"
+    write = f", or write the ids to {listed}" if listed else ""
+    return DataError(f"{got}: pass one of them{write}")
+
+
+def _list(layout: "Layout", split: str) -> Path | None:
+    return layout.lists and layout.lists / f"{split}.txt"
+
+
+def _is_list(path: Path, layout: "Layout") -> bool:
+    """Whether a text file lists images, by its name or first line; a readme does not."""
+    if path.stem in (*_USUAL, "classes"):
+        return path.stem in _USUAL
+    try:
+        first = next(filter(None, read_lines(path)), "")
+    except DataError:
+        return False
+    return _id(first, layout) in layout.images.files
+
+
+def _id(line: str, layout: "Layout") -> str:
+    """The image named by a line, which may have a suffix, or more words after the name."""
+    for name in (line, *line.split()[:1]):
+        stem, _, suffix = name.rpartition(".")
+        if name in layout.images.files:
+            return name
+        if f".{suffix.lower()}" in IMAGES and stem in layout.images.files:
+            return stem
+    return line

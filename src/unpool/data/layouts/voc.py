@@ -1,0 +1,25 @@
+"""PASCAL VOC, with the masks of SBD where it has none."""
+
+from pathlib import Path
+
+from unpool.data.layouts.layout import Layout, Names
+from unpool.data.layouts.listing import IMAGES, MASKS, list_folder, list_objects, require_masks
+
+VOC_CLASSES = (  # noqa: SIM905 - the formatter would put each name of a list on its own line
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
+    "motorbike person pottedplant sheep sofa train tvmonitor"
+).split()
+
+
+def read_voc(root: Path, split: str | None = None) -> Layout:
+    """The files of a folder in the layout of VOC."""
+    masks, more = (list_folder(root / f"SegmentationClass{tail}", MASKS) for tail in ("", "Aug"))
+    if not masks.path.is_dir() and more.path.is_dir():
+        masks = more
+    masks = require_masks(masks)._replace(files={**more.files, **masks.files})
+    images, objects = (
+        list_folder(root / "JPEGImages", IMAGES),
+        list_objects(root / "SegmentationObject"),
+    )
+    lists, names = root / "ImageSets/Segmentation", Names(list(VOC_CLASSES))
+    return Layout(root, images, masks, objects, lists=lists, names=names)
