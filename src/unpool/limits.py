@@ -11,3 +11,9 @@ MAX_PIXELS = 178_956_970
 
 MAX_TEXT = 16 * MIB
 """Bytes of a card, a recipe, a list or a material; the largest real ones have some 100 kB."""
+
+MAX_MAT = 64 * MIB
+"""Bytes of an SBD annotation, as it is and unpacked; the largest, 500 x 500, have some 100 kB."""
+
+MAX_MAT_VARIABLES = 100
+"""Variables of a MATLAB file that are looked at; an SBD annotation has one."""

@@ -7,7 +7,7 @@ every other number is one object of the image; numbers may be skipped.
 
 import itertools
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from unpool.data.layouts import (
     split_names,
     why_empty,
 )
+from unpool.data.mat import read_mat
 from unpool.errors import DataError, ImageError
 from unpool.vision.images import VOID as VOID  # the room offers it, too
 from unpool.vision.images import Pixels, image_size, read_image, read_mask
@@ -141,7 +142,7 @@ def load_labels(mask: Path | Outlines, void: int = VOID) -> Pixels:
     if isinstance(mask, Outlines):
         return rasterize(mask).labels
     is_mat = mask.suffix == ".mat"
-    labels = read_mat(mask, "GTcls").astype(np.uint8) if is_mat else read_mask(mask)
+    labels = read_mat(mask, "GTcls") if is_mat else read_mask(mask)
     labels[labels == void] = VOID
     return labels
 
@@ -234,31 +235,6 @@ def load_objects(path: Path) -> NDArray[np.int32]:
     """Read an instance map (H, W) int32 from an index image or SBD's .mat."""
     ids = read_mat(path, "GTinst") if path.suffix == ".mat" else read_mask(path)
     return ids.astype(np.int32)
-
-
-def read_mat(path: Path, name: Literal["GTcls", "GTinst"]) -> NDArray[np.integer]:
-    """Read class ids ("GTcls") or object numbers (H, W), 0 to 255, of SBD, a MATLAB file.
-
-    Raises:
-        ImageError: the file cannot be read, or is something else.
-    """
-    from scipy.io import loadmat  # optional, and slow to import
-
-    wanted = f"wanted an SBD annotation with {name}.Segmentation"
-    if not path.is_file():
-        raise ImageError(f"{path}: does not exist; {wanted}")
-    try:
-        found = np.asarray(loadmat(path, variable_names=[name])[name]["Segmentation"][0, 0])
-    except Exception as error:  # SciPy raises many types for broken files
-        got = f"{path}: cannot be read ({type(error).__name__}: {error})"
-        raise ImageError(f"{got}, {wanted}; copy or download it again") from error
-    integral = found.ndim == 2 and found.size and found.dtype.kind in "ui"
-    if not integral or found.min() < 0 or found.max() > 255:
-        raise ImageError(
-            f"{path}: holds {found.dtype} of shape {found.shape} as {name}.Segmentation, wanted "
-            "ids from 0 to 255 (H, W); copy or download it again"
-        )
-    return found
 
 
 def _numbered(layout: Layout, strict: bool) -> list[str]:
