@@ -9,7 +9,7 @@ from torch import nn
 
 from unpool.errors import OptionError, ShapeError
 from unpool.models import FCN, DeconvNet
-from unpool.visualize import RULES, measure_field, project, project_scores
+from unpool.visualize import RULES, measure_field, occlude_region, project, project_scores
 from unpool.visualize.activations import SCORE, score_layer
 from unpool.visualize.class_scores import score_maps
 
@@ -183,6 +183,29 @@ def test_the_model_is_not_changed_and_threads_are_independent(net, image):
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name][0])
         assert value._version == before[name][1]
+
+
+class Named(nn.Module):
+    """Gives scores by name, as torchvision's segmentation models do, the auxiliary ones first."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        scores = self.model(x)
+        return {"aux": -scores, "out": scores}
+
+
+def test_scores_in_a_dictionary_as_of_torchvision(net, image):
+    label = classes(net, image)[-1]
+    named = Named(net)
+    assert torch.equal(score_maps(named, image), score_maps(net, image))
+    one, other = (project_scores(model, image, [label]) for model in (named, net))
+    assert torch.equal(one.signal, other.signal)
+    options = {"target": label, "window": 16, "stride": 16}
+    one, other = (occlude_region(model, image, **options) for model in (named, net))
+    assert torch.equal(one.iou, other.iou)
 
 
 class Constant(nn.Module):

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageColor
@@ -14,9 +13,10 @@ from torch import Tensor
 from unpool.errors import ImageError, OptionError, ShapeError, require_int, require_path
 from unpool.files import atomic
 from unpool.vision.images import Pixels, encode_png
+from unpool.vision.video import write_video
 
 _IMAGES = (".png", ".jpg", ".jpeg")
-_ANIMATIONS = (".gif", ".mp4")
+_ANIMATIONS = (".gif", ".webp", ".mp4")
 _SAMPLED = 32  # frames from which the palette of a GIF is computed
 
 
@@ -120,16 +120,16 @@ def write_animation(
 
     A GIF loops forever. All its frames share one palette of 256 colors, without dithering, so that
     static parts do not flicker; GIF durations are hundredths of a second, so few values of `fps`
-    are exact. An MP4 is MPEG-4 part 2 (`mp4v`), which players show and most browsers do not.
+    are exact. A WebP loops, too, in all colors. An MP4 is H.264, see `unpool.vision.video`.
 
     Args:
-        path: ending in .gif or .mp4.
+        path: ending in .gif, .webp or .mp4.
         frames: two or more, each (H, W, 3) uint8, RGB, of one size.
         fps: frames per second, at most 50.
         scale: factor by which frames are enlarged.
 
     Raises:
-        OptionError: another suffix, a rate or scale out of bounds, or no encoder for MP4.
+        OptionError: another suffix, a rate or scale out of bounds, or an MP4 without PyAV.
         ShapeError: fewer than two frames, or frames of other or different shapes.
 
     >>> import tempfile
@@ -139,16 +139,21 @@ def write_animation(
     """
     path = require_path("path", path)
     if path.suffix.lower() not in _ANIMATIONS:
-        raise OptionError(f"got the path {path}; animations end in {' or '.join(_ANIMATIONS)}")
+        raise OptionError(f"got the path {path}; animations end in {', '.join(_ANIMATIONS)}")
     if not 0 < fps <= 50:
         raise OptionError(f"got fps={fps:g}; wanted more than 0, at most 50")
     shapes = sorted({frame.shape for frame in frames})
     if len(frames) < 2 or len(shapes) > 1 or len(shapes[0]) != 3 or shapes[0][2] != 3:
         raise ShapeError(f"got {len(frames)} frames of {shapes}; wanted two or more, all (H, W, 3)")
-    images = [Image.fromarray(enlarge(frame, scale)) for frame in frames]
+    enlarged = [enlarge(frame, scale) for frame in frames]
+    if path.suffix.lower() == ".mp4":
+        with write_video(path, fps) as write:
+            for frame in enlarged:
+                write(frame)
+        return path
+    images = [Image.fromarray(frame) for frame in enlarged]
     with atomic(path) as temporary:
-        write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
-        write(temporary, images, fps)
+        (_write_gif if path.suffix.lower() == ".gif" else _write_webp)(temporary, images, fps)
     return path
 
 
@@ -190,11 +195,7 @@ def _write_gif(path: Path, images: list[Image.Image], fps: float) -> None:
     first.save(path, save_all=True, append_images=rest, duration=duration, loop=0)
 
 
-def _write_mp4(path: Path, images: list[Image.Image], fps: float) -> None:
-    code = cv2.VideoWriter.fourcc(*"mp4v")
-    writer = cv2.VideoWriter(str(path), code, fps, images[0].size)
-    if not writer.isOpened():
-        raise OptionError(f"got {path.name}, but this OpenCV has no MP4 encoder; write a .gif")
-    for image in images:
-        writer.write(np.asarray(image)[:, :, ::-1].copy())
-    writer.release()
+def _write_webp(path: Path, images: list[Image.Image], fps: float) -> None:
+    first, *rest = images
+    duration = round(1000 / fps)  # ms
+    first.save(path, save_all=True, append_images=rest, duration=duration, loop=0, quality=92)

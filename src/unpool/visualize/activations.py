@@ -175,11 +175,14 @@ def score_layer(model: nn.Module) -> nn.Sequential:
 def first_tensor(output: Any) -> Tensor | None:
     """The first tensor in the output of a module, or None.
 
-    >>> first_tensor({"count": 3, "maps": torch.ones(2)})
+    Of a dictionary, "out" is preferred: torchvision's segmentation models give scores as "out",
+    and those of an auxiliary classifier as "aux".
+
+    >>> first_tensor({"count": 3, "aux": torch.zeros(2), "out": torch.ones(2)})
     tensor([1., 1.])
     """
     if isinstance(output, dict):
-        output = list(output.values())
+        output = [output["out"]] if "out" in output else list(output.values())
     items: Iterable[Any] = output if isinstance(output, list | tuple) else [output]
     return next((item for item in items if isinstance(item, Tensor)), None)
 

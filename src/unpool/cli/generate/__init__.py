@@ -21,7 +21,7 @@ MODULES = {
 def generate() -> None:
     """Generate images of objects: chairs, with the default weights.
 
-    The suffix of the output selects an image or an animation (.gif, .mp4).
+    The suffix of the output selects an image or an animation (.gif, .webp, .mp4).
 
     \b
     Example: unpool generate list -o styles.png

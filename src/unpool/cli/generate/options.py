@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from unpool.generate import GeneratedImage, Generator, Style
     from unpool.vision.images import Pixels
 
-_IMAGES, _ANIMATIONS = (".png", ".jpg", ".jpeg"), (".gif", ".mp4")
+_IMAGES, _ANIMATIONS = (".png", ".jpg", ".jpeg"), (".gif", ".webp", ".mp4")
 
 _STYLE_HELP = (
     "A style by name or index, or fractions of several, A=1,B=-1,C=1; `unpool generate list` shows "
