@@ -84,7 +84,7 @@ def read_image(source: Readable, *, max_pixels: int = MAX_PIXELS, animated: bool
     >>> image.shape, image[0, 0].tolist()
     ((2, 3, 3), [255, 255, 255])
     """
-    with _opened(source, max_pixels) as im:
+    with open_image(source, max_pixels) as im:
         if not animated:
             _refuse_frames(im)
         return upright(im)
@@ -112,7 +112,7 @@ def read_mask(source: Readable) -> Pixels:
     >>> read_mask(file.getvalue()).tolist()
     [[0, 15], [255, 0]]
     """
-    with _opened(source, MAX_PIXELS) as im:
+    with open_image(source, MAX_PIXELS) as im:
         _refuse_frames(im)
         if (orientation := _orientation(im)) != 1:
             raise ImageError(
@@ -142,13 +142,13 @@ def image_size(source: Readable) -> tuple[int, int]:
     >>> image_size(file.getvalue())
     (2, 3)
     """
-    with _opened(source, MAX_PIXELS) as im:
+    with open_image(source, MAX_PIXELS) as im:
         return im.size if _turn(im) in _SIDEWAYS else (im.height, im.width)
 
 
 def read_orientation(source: Readable) -> int:
     """The EXIF orientation in the header of an image file, from 1, upright, to 8."""
-    with _opened(source, MAX_PIXELS) as im:
+    with open_image(source, MAX_PIXELS) as im:
         return _orientation(im)
 
 
@@ -222,8 +222,8 @@ def encode_png(image: Pixels) -> bytes:
 
 
 @contextmanager
-def _opened(source: Readable, max_pixels: int) -> Iterator[Image.Image]:
-    """Open an image lazily; failures here and in the body become an ImageError."""
+def open_image(source: Readable, max_pixels: int) -> Iterator[Image.Image]:
+    """Open an image file lazily; failures here and in the body become an `ImageError`."""
     name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", "image")
     try:
         with _quiet(), _stream(source) as file:
