@@ -403,7 +403,7 @@ WARNED_OF = png(13_000, 13_000, 1, 0, b"\0")  # above half of Pillow's limit
 def test_readers_that_overlap_ignore_warnings_to_the_end():
     """As those of two threads do; warnings are errors here."""
     before = list(warnings.filters)
-    first, second = (images._opened(WARNED_OF, MAX_PIXELS) for _ in range(2))
+    first, second = (images.open_image(WARNED_OF, MAX_PIXELS) for _ in range(2))
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -419,7 +419,7 @@ def test_readers_that_overlap_ignore_warnings_to_the_end():
 def test_filters_of_warnings_that_are_restored_meanwhile():
     before = list(warnings.filters)
     with warnings.catch_warnings():
-        reading = images._opened(WARNED_OF, MAX_PIXELS)
+        reading = images.open_image(WARNED_OF, MAX_PIXELS)
         reading.__enter__()
     assert image_size(WARNED_OF) == (13_000, 13_000)
     reading.__exit__(None, None, None)
