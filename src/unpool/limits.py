@@ -17,3 +17,6 @@ MAX_MAT = 64 * MIB
 
 MAX_MAT_VARIABLES = 100
 """Variables of a MATLAB file that are looked at; an SBD annotation has one."""
+
+MAX_SCORES = 2**27
+"""Class scores of one image whose size is not known, 0.5 GiB: 64 classes on 2 megapixels."""

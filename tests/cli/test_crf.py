@@ -71,7 +71,7 @@ def test_scores_are_kept_and_refined(run, pair):
     ("args", "message"),
     [
         (["a.npy", "cat.png"], "Missing option '--crf'"),
-        (["none.npy", "cat.png", "--crf=deeplab"], "scores from none.npy .No such file or"),
+        (["none.npy", "cat.png", "--crf=deeplab"], "got none.npy, which does not exist"),
         (["cat.png", "cat.png", "--crf=deeplab"], "cat.png is no .npz or .npy of numbers"),
         (["a.npy", "none.png", "--crf=deeplab"], "none.png"),
         (["a.npy", "cat.png", "--crf=deeplab", "--probabilities"], "pass no --probabilities for"),
@@ -87,11 +87,19 @@ def test_unusable_scores(refused, args, message):
     assert hashes(".") == before
 
 
-def test_scores_of_another_image_fail(run):
+def test_scores_of_another_image_are_refused(refused):
     save("dog.png", photo(30, 40))
     np.save("a.npy", np.random.default_rng(0).normal(size=(3, 30, 40)))
-    code, out, err = run("crf", "a.npy", "dog.png", "--crf=deeplab")
-    assert (code, out, len(err)) == (3, [], 1)
     message = "got scores of (3, 30, 40) for an image of (40, 30) (H, W); wanted (K, H, W): pass"
-    assert err[0].startswith(f"unpool: dog.png: {message}")
+    assert message in refused("crf", "a.npy", "dog.png", "--crf=deeplab")
     assert results("refined") == set()
+
+
+def test_of_several_images_those_of_another_size_fail(run):
+    save("photos/cat.png")
+    save("photos/dog.png", photo(30, 40))
+    np.save("a.npy", np.random.default_rng(0).normal(size=(3, 30, 40)))
+    code, out, err = run("crf", "a.npy", "photos", "--crf=deeplab")
+    assert (code, len(out), len(err)) == (3, 1, 1)
+    assert err[0].startswith("unpool: photos/dog.png: got scores of (3, 30, 40) for an image of")
+    assert results("refined") == {"cat.png", "cat.overlay.jpg"}

@@ -87,6 +87,7 @@ def test_the_crf_knows_only_the_classes_that_are_there(crf):
 
 def test_large_images(monkeypatch):
     monkeypatch.setattr("unpool.vision.boxes.reduced.__defaults__", (600,))
+    monkeypatch.setattr("unpool.vision.boxes.reduced_size.__defaults__", (600,))
     scores = scene()[1]
     image = np.zeros((40, 60, 3), np.uint8)
     found = postprocess(image, scores, CLASSES, presence_threshold=0.95)

@@ -536,6 +536,7 @@ def test_stages_are_timed(segmenter):
 def test_large_images_are_segmented_reduced(monkeypatch, segmenter):
     """The labels are those of the reduced image's scores, interpolated; squares are in place."""
     monkeypatch.setattr("unpool.vision.boxes.reduced.__defaults__", (900,))
+    monkeypatch.setattr("unpool.vision.boxes.reduced_size.__defaults__", (900,))
     image = photo(90, 120)
     for options in ({"mode": "whole"}, {"mode": "instance", "proposals": 4}, {"crf": "deeplab"}):
         found = segmenter(image, **options)

@@ -1,11 +1,13 @@
 """`unpool crf`: refine saved scores by a dense CRF."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from unpool.cli import console, images, options
+from unpool.errors import ImageError
 from unpool.recipes.presets import CRF_PRESETS
 
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ def crf(
     from unpool.segment.result import describe_postprocessing, postprocess
     from unpool.segment.scores import read_scores
 
-    saved = read_scores(scores, probabilities=probabilities)
+    size = _size(found.sources)
+    saved = read_scores(scores, probabilities=probabilities, size=size)
     if presence_threshold is None:
         presence_threshold = saved.presence_threshold
     steps = ", ".join(describe_postprocessing(presence_threshold, crf))
@@ -71,3 +74,12 @@ def crf(
 
     show = console.segmentation_text
     return images.each_image(found, output, make, show, "refining", as_json, quiet)
+
+
+def _size(sources: "list[Source]") -> tuple[int, int] | None:
+    """Height and width of a single file that can be read."""
+    if len(sources) == 1 and sources[0].path is not None:
+        with suppress(ImageError):
+            height, width, _ = sources[0].read().shape
+            return height, width
+    return None

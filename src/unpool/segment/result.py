@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unpool.errors import OptionError, ShapeError, require_path
+from unpool.errors import OptionError, require_path
 from unpool.ops.crf import find_crf
 from unpool.ops.meanfield import mean_field, unary_from_probabilities
 from unpool.segment import timings
-from unpool.segment.scores import Scores, write_scores
+from unpool.segment.scores import Scores, require_size, write_scores
 from unpool.vision.boxes import labels_at, reduced
 from unpool.vision.drawing import overlay
 from unpool.vision.images import encode_png, voc_palette, write_image, write_mask
@@ -116,13 +116,9 @@ def postprocess(
         OptionError: a class presence threshold that is no probability, or an unknown CRF.
         ShapeError: scores of another size than the image's.
     """
+    require_size(scores.shape, (image.shape[0], image.shape[1]))
     own_size = scores.shape[1:] == image.shape[:2]
     small = image if own_size else reduced(image)
-    if scores.ndim != 3 or scores.shape[1:] != small.shape[:2]:
-        raise ShapeError(
-            f"got scores of {scores.shape} for an image of {image.shape[:2]} (H, W); wanted "
-            "(K, H, W): pass the image that they were made from, upright and at its full size"
-        )
     with timings.stage("labels"):
         probabilities = torch.from_numpy(scores).softmax(0)
         kept = present(probabilities.numpy(), presence_threshold)

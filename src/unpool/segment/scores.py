@@ -4,15 +4,18 @@ They are saved to be refined later: a `.npz` with `scores` (K, H, W) at half pre
 (the names), `palette` and `presence_threshold`. A `.npy` with the scores alone can be read, too.
 """
 
+import math
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.errors import DataError, ShapeError
-from unpool.files import atomic
+from unpool.errors import DataError, ShapeError, UnpoolError
+from unpool.files import atomic, require_regular
+from unpool.limits import MAX_SCORES, MAX_TEXT, MIB
+from unpool.vision.boxes import reduced_size
 
 _LARGEST = 65504.0  # of half precision
 _ARRAYS = ("scores", "classes", "palette", "presence_threshold")
@@ -35,7 +38,7 @@ def write_scores(path: str | Path, scores: Scores) -> None:
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "cat.scores.npz")
-    >>> write_scores(path, Scores(np.ones((2, 3, 4), np.float32), ["background", "cat"]))
+    >>> write_scores(path, Scores(np.zeros((2, 3, 4), np.float32), ["background", "cat"]))
     >>> found = read_scores(path)
     >>> found.values.shape, found.classes
     ((2, 3, 4), ['background', 'cat'])
@@ -49,72 +52,185 @@ def write_scores(path: str | Path, scores: Scores) -> None:
         np.savez_compressed(temporary, **arrays)
 
 
-def read_scores(path: str | Path, *, probabilities: bool = False) -> Scores:
+def read_scores(
+    path: str | Path, *, probabilities: bool = False, size: tuple[int, int] | None = None
+) -> Scores:
     """Read scores of one image.
 
     Args:
         path: a `.npz` with `scores` (K, H, W), and optionally `classes`, `palette` and
             `presence_threshold`, as of `write_scores`; or a `.npy` with the scores alone.
         probabilities: the values are probabilities, rather than raw scores.
+        size: height and width of the image, which bound those of the scores before they are read.
+            Without it at most `MAX_SCORES` values are read.
 
     Returns:
         Raw scores; for probabilities their logarithms.
 
     Raises:
-        DataError: a file that cannot be read, or one that holds the other kind of values.
+        DataError: a file that cannot be read, is too large, or holds the other kind of values.
         ShapeError: an array of another shape or type.
     """
-    arrays = _load(Path(path))
+    arrays = _load(require_regular(path, DataError), size)
     values = arrays["scores"]
-    if values.ndim != 3 or not values.size or len(values) > 256 or values.dtype.kind not in "fiu":
-        raise ShapeError(
-            f"got scores of {values.shape} {values.dtype} in {path}; wanted (K, H, W), numbers, "
-            "of 1 to 256 classes: save one image's, the classes first"
-        )
-    values = values.astype(np.float32)
-    if not np.isfinite(values.max(0)).all():
+    if not np.isfinite(values.max(0)).all():  # -inf excludes a class
         raise DataError(
             f"got scores in {path} with NaN, or with pixels of no finite score; save them again"
         )
-    _require_kind(values, probabilities, path)
+    if probabilities or "presence_threshold" not in arrays:  # `write_scores` saves raw ones
+        with np.errstate(over="ignore"):
+            _require_kind(values, probabilities, path)
     if probabilities:
         values = np.log(np.maximum(values, np.finfo(np.float32).tiny))
     return Scores(values, *_facts(arrays, len(values), path))
 
 
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a file; nothing in it is unpickled."""
+def require_size(shape: tuple[int, ...], size: tuple[int, int]) -> None:
+    """Raise a `ShapeError` unless scores of a shape are those of an image of `size` (H, W).
+
+    Those of a large image may have its `reduced_size`, see `unpool.vision.boxes`.
+    """
+    sizes = size, reduced_size(size)
+    if len(shape) == 3 and shape[1:] in sizes:
+        return
+    cure = "pass the image that they were made from, upright and at its full size"
+    if len(shape) == 3 and shape[:2] in sizes:
+        cure = "put the classes first, np.moveaxis(scores, -1, 0)"
+    raise ShapeError(
+        f"got scores of {shape} for an image of {size} (H, W); wanted (K, H, W): {cure}"
+    )
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+class _Header(NamedTuple):
+    """What a `.npy` file says of its array."""
+
+    shape: tuple[int, ...]
+    fortran: bool  #: whether the first index varies fastest
+    dtype: np.dtype[Any]
+
+
+def _load(path: Path, size: tuple[int, int] | None) -> dict[str, NDArray[Any]]:
+    """The arrays of a file, sizes checked before they are read; nothing in it is unpickled."""
     wanted = "wanted a .npz with an array `scores`, or a .npy: save a result with scores=True"
     try:
         with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {"scores": loaded}
-            arrays = {k: loaded[k] for k in _ARRAYS if k in loaded}
+            if file.read(2) != b"PK":
+                file.seek(0)
+                return {"scores": _read(file, "scores", path, size)}
+            with zipfile.ZipFile(file) as archive:
+                names = [name.removesuffix(".npy") for name in archive.namelist()]
+                if "scores" not in names:
+                    found = ", ".join(names)[:80] or "none"
+                    raise DataError(f"got {path}, which has no array `scores` ({found}); {wanted}")
+                arrays = {}
+                for name in [name for name in _ARRAYS if name in names]:
+                    with archive.open(f"{name}.npy") as part:
+                        arrays[name] = _read(part, name, path, size)
+                return arrays
+    except UnpoolError:
+        raise
     except OSError as error:
-        raise DataError(f"cannot read scores from {path} ({error.strerror}); {wanted}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile):  # whose advice would be to unpickle it
+        raise DataError(f"cannot read scores from {path} ({error}); {wanted}") from None
+    except Exception:  # the readers of zip archives and arrays raise many kinds
         raise DataError(f"{path} is no .npz or .npy of numbers, or damaged; {wanted}") from None
-    if "scores" not in arrays:
-        raise DataError(f"got {path}, which has no array `scores`; {wanted}")
-    return arrays
+
+
+def _read(file: IO[bytes], name: str, path: Path, size: tuple[int, int] | None) -> NDArray[Any]:
+    """An array, piece by piece, numbers of the scores as float32."""
+    if np.lib.format.read_magic(file) != (1, 0):  # the headers of others have no bound
+        raise ValueError("another version")
+    header = _Header(*np.lib.format.read_array_header_1_0(file))
+    shape, _, dtype = header
+    if dtype.hasobject:
+        raise ValueError("objects")
+    count = math.prod(shape)
+    if name == "scores":
+        _require_scores(header, path, size)
+        dtype = np.dtype(np.float32)
+    elif count * dtype.itemsize > MAX_TEXT:
+        raise DataError(f"got {path} with {name} of {shape} {dtype}; wanted fewer: save them again")
+    flat, done = np.empty(count, dtype), 0
+    with np.errstate(over="ignore"):  # doubles that are too large become infinite, and are refused
+        while done < count:
+            more = min(count - done, MIB)
+            content = file.read(more * header.dtype.itemsize)
+            flat[done : done + more] = np.frombuffer(content, header.dtype, more)
+            done += more
+    return flat.reshape(shape[::-1]).T if header.fortran else flat.reshape(shape)
+
+
+def _require_scores(header: _Header, path: Path, size: tuple[int, int] | None) -> None:
+    shape, _, dtype = header
+    count = math.prod(shape)
+    if len(shape) == 4 and shape[0] == 1:
+        cure = "save scores[0], those of one image"
+    elif len(shape) == 3 and shape[2] < min(shape[:2]):
+        cure = "put the classes first, np.moveaxis(scores, -1, 0)"
+    else:
+        cure = "save one image's, the classes first"
+    if len(shape) != 3 or min(shape) < 1 or shape[0] > 256 or dtype.kind not in "fiu":
+        raise ShapeError(
+            f"got scores of {shape} {dtype} in {path}; wanted (K, H, W), numbers, of 2 to 256 "
+            f"classes: {cure}"
+        )
+    if size is not None:
+        require_size(shape, size)
+    elif count > MAX_SCORES:
+        raise DataError(
+            f"got scores of {shape} in {path}, more than {MAX_SCORES} values; pass size=(H, W), "
+            "that of their image"
+        )
+    if shape[0] == 1:
+        raise ShapeError(
+            f"got scores of one class, {shape}, in {path}; wanted 2 to 256 classes: of a single "
+            "probability map p save np.stack([1 - p, p])"
+        )
 
 
 def _require_kind(values: NDArray[np.float32], probabilities: bool, path: str | Path) -> None:
-    """Refuse one for the other, which would go unnoticed."""
-    total = values.sum(0)
-    off = float(np.abs(total - 1).max())
-    alike = values.min() >= 0 and off < 0.02  # half precision of many classes
-    if probabilities and not alike:
+    """Refuse one for the other, and values that are neither, which would go unnoticed."""
+    total, lowest = values.sum(0), float(values.min())
+    least, most = float(total.min()), float(total.max())
+    what = f"got values from {lowest:.3g} to {values.max():.3g} in {path}"
+    sums = f"whose sums over the classes are {least:.3g} to {most:.3g}"
+    if (values.max(0) == values.min(0)).all():
         raise DataError(
-            f"got values from {values.min():.3g} to {values.max():.3g} in {path}, whose sums over "
-            f"the classes are {total.min():.3g} to {total.max():.3g}; probabilities are 0 or more "
-            "and sum up to 1: pass probabilities=False for raw scores"
+            f"got scores in {path} that are the same for all classes at every pixel; wanted those "
+            "of a trained network: save them again"
         )
-    if alike and not probabilities and len(values) > 1:
+    alike = lowest >= 0 and max(1 - least, most - 1) < 0.02  # half precision of many classes
+    if alike and not probabilities:
         raise DataError(
             f"got values in {path} that are 0 or more and sum up to 1, as probabilities do; pass "
             "probabilities=True, or save raw scores"
+        )
+    if alike or (lowest < 0 and not probabilities):
+        return
+    last = values.sum(2)
+    if lowest >= 0 and np.abs(last - 1).max() < 0.02:
+        raise DataError(
+            f"{what} that sum up to 1 over the last axis; wanted the classes first: save "
+            "np.moveaxis(scores, -1, 0)"
+        )
+    rounding = len(values) * float((values == np.rint(values)).all())
+    if lowest >= 0 and most - least <= 0.05 * most + rounding:
+        raise DataError(
+            f"{what}, {sums}, as scaled probabilities have; wanted a sum of 1: save them divided "
+            "by their sums and pass probabilities=True"
+        )
+    if lowest >= 0 and values.max() <= 1:
+        raise DataError(
+            f"{what}, {sums}; probabilities of separate classes, as of a sigmoid, sum up to "
+            "anything: save them divided by their sums and pass probabilities=True, or save the "
+            "raw scores before the sigmoid"
+        )
+    if probabilities:
+        raise DataError(
+            f"{what}, {sums}; probabilities are 0 or more and sum up to 1: pass "
+            "probabilities=False for raw scores"
         )
 
 
