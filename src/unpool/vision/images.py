@@ -112,15 +112,7 @@ def read_mask(source: Readable) -> Pixels:
     >>> read_mask(file.getvalue()).tolist()
     [[0, 15], [255, 0]]
     """
-    with open_image(source, MAX_PIXELS) as im:
-        _refuse_frames(im)
-        if (orientation := _orientation(im)) != 1:
-            raise ImageError(
-                f"carries EXIF orientation {orientation}, which tools treat differently, wanted "
-                "a mask stored upright; turn its pixels and save it without EXIF"
-            )
-        if im.format in ("JPEG", "MPO"):
-            raise ImageError("is a JPEG, which alters class indices; save masks as PNG")
+    with open_mask(source) as im:
         if im.mode not in ("P", "L", "1") and not im.mode.startswith("I"):
             raise ImageError(f"has mode {im.mode}, {_COLOR_CODED}")
         im.load()
@@ -238,6 +230,21 @@ def open_image(source: Readable, max_pixels: int) -> Iterator[Image.Image]:
         raise ImageError(f"{name}: {error}") from None
     except Exception as error:  # Pillow's decoders raise nearly every type for broken files
         raise ImageError(f"{name}: {_cure(error)}") from error
+
+
+@contextmanager
+def open_mask(source: Readable) -> Iterator[Image.Image]:
+    """Open a mask like `open_image`; refuse frames, EXIF rotation, and JPEG, which alters ids."""
+    with open_image(source, MAX_PIXELS) as im:
+        _refuse_frames(im)
+        if (orientation := _orientation(im)) != 1:
+            raise ImageError(
+                f"carries EXIF orientation {orientation}, which tools treat differently, wanted "
+                "a mask stored upright; turn its pixels and save it without EXIF"
+            )
+        if im.format in ("JPEG", "MPO"):
+            raise ImageError("is a JPEG, which alters class indices; save masks as PNG")
+        yield im
 
 
 @contextmanager
