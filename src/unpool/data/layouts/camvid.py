@@ -23,6 +23,6 @@ def read_camvid(root: Path, split: str | None = None) -> Layout:
         groups[split] = [f"{split}/{name}" for name in sorted(found.files)]
         for files, folder in ((images, found), (masks, annotated)):
             files.update((f"{split}/{name}", paths) for name, paths in folder.files.items())
-    names = Names(list(CAMVID_CLASSES), len(CAMVID_CLASSES))
+    names = Names(list(CAMVID_CLASSES), len(CAMVID_CLASSES), assumed="CamVid")
     folders = Folder(root, IMAGES, images), Folder(root, MASKS, masks, "annot")
     return Layout(root, *folders, groups=groups, names=names)

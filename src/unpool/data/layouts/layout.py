@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from unpool.errors import DataError
 from unpool.vision.images import VOID
@@ -11,11 +11,18 @@ if TYPE_CHECKING:
     from unpool.data.coco import Outlines
 
 
+Color: TypeAlias = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
+
+
 class Names(NamedTuple):
     """The classes of a data set."""
 
     classes: list[str]  #: names by id; the first is the background
     void: int = VOID  #: the id besides 255 that means void in the files
+    colors: Mapping[int, Color] = {}  #: by id, also of void, in color-coded masks; empty if unknown
+    file: Path | None = None  #: where the names stand; None if they are those of the layout
+    assumed: str = ""  #: the data set whose names were taken for want of a file
 
 
 class Folder(NamedTuple):

@@ -9,6 +9,12 @@ from unpool.data.layouts.layout import Folder
 from unpool.errors import DataError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+NAME_FILES = (
+    *("classes.txt", "class_names.txt", "labelmap.txt", "labels.txt", "label_colors.txt"),
+    *("class_dict.csv", "obj.names", "classes.json"),
+)
+"""Files at the root of a data set that name its classes; the first one that is there counts."""
+
 MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 
 

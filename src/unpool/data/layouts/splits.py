@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unpool.data.layouts.listing import IMAGES, read_lines
+from unpool.data.layouts.listing import IMAGES, NAME_FILES, read_lines
 from unpool.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def split_names(layout: "Layout", split: str) -> list[str]:
         DataError: there is no such split.
     """
     listed = _list(layout, split)
-    if listed and listed.is_file() and split != "classes":
+    if listed and listed.is_file() and listed.name.lower() not in NAME_FILES:
         return [_id(line, layout) for line in read_lines(listed) if line]
     found = sorted(layout.outlines or layout.images.files)
     if split == "all":
@@ -69,7 +69,7 @@ def _list(layout: "Layout", split: str) -> Path | None:
 
 def _is_list(path: Path, layout: "Layout") -> bool:
     """Whether a text file lists images, by its name or first line; a readme does not."""
-    if path.stem in (*_USUAL, "classes"):
+    if path.stem in _USUAL or path.name.lower() in NAME_FILES:
         return path.stem in _USUAL
     try:
         first = next(filter(None, read_lines(path)), "")

@@ -21,5 +21,5 @@ def read_voc(root: Path, split: str | None = None) -> Layout:
         list_folder(root / "JPEGImages", IMAGES),
         list_objects(root / "SegmentationObject"),
     )
-    lists, names = root / "ImageSets/Segmentation", Names(list(VOC_CLASSES))
+    lists, names = root / "ImageSets/Segmentation", Names(list(VOC_CLASSES), assumed="PASCAL VOC")
     return Layout(root, images, masks, objects, lists=lists, names=names)
