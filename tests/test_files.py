@@ -1,9 +1,11 @@
 """Files appear whole or not at all, even if the writer is killed; JSON is strict."""
 
+import errno
 import hashlib
 import json
 import math
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -14,13 +16,16 @@ import pytest
 from unpool.errors import DataError, WeightsError
 from unpool.files import (
     atomic,
+    drafts,
     json_line,
     read_bytes,
     read_json,
     require_regular,
     sha256,
     strict,
+    write_bytes,
     write_json,
+    written_files,
 )
 
 
@@ -103,11 +108,145 @@ def test_a_folder_is_not_replaced(tmp_path):
     assert names(tmp_path) == ["a"]
 
 
-def test_long_names(tmp_path):
-    name = "ü" * 120 + ".png"  # 244 of the 255 bytes that file systems allow
+@pytest.mark.parametrize(
+    "name", ["ü" * 125 + ".png", "a" * 255, "a." + "b" * 253, "." + "a" * 254, "ü" * 127 + "."]
+)
+def test_long_names(tmp_path, name):
+    """Of the 255 bytes that file systems allow, temporary names take their own few."""
     with atomic(tmp_path / name) as temporary:
         temporary.write_text("a")
     assert names(tmp_path) == [name]
+
+
+def test_a_name_that_is_too_long_is_named(tmp_path):
+    path = tmp_path / ("a" * 256)
+    with pytest.raises(OSError, match="File name too long") as raised:
+        write_bytes(path, b"a")
+    assert raised.value.filename == str(path)
+    assert names(tmp_path) == []
+
+
+# ---- file systems that refuse --------------------------------------------------------------------
+
+
+@pytest.fixture
+def refuse_fsync(monkeypatch):
+    """Let fsync fail, of folders or of files."""
+    fsync = os.fsync
+
+    def refuse(code, folders):
+        def fail(descriptor):
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode) == folders:
+                raise OSError(code, os.strerror(code))
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fail)
+
+    return refuse
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EACCES, errno.EPERM, errno.ENOTSUP])
+def test_a_folder_need_not_be_flushed(tmp_path, refuse_fsync, code):
+    """As on network shares."""
+    refuse_fsync(code, folders=True)
+    write_bytes(tmp_path / "a", b"whole")
+    with drafts(tmp_path, "b") as folder:
+        (folder / "b").write_bytes(b"whole")
+    assert names(tmp_path) == ["a", "b"]
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == b"whole"
+
+
+def test_a_folder_need_not_be_opened(tmp_path, monkeypatch):
+    """As on Windows, and where it may be written to and not be listed."""
+    opened = os.open
+
+    def refuse(path, *args):
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return opened(path, *args)
+
+    monkeypatch.setattr(os, "open", refuse)
+    write_bytes(tmp_path / "a", b"whole")
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS])
+def test_a_file_system_may_have_no_fsync(tmp_path, refuse_fsync, code):
+    refuse_fsync(code, folders=False)
+    write_bytes(tmp_path / "a", b"whole")
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EACCES])
+def test_a_file_that_cannot_be_flushed_is_not_kept(tmp_path, refuse_fsync, code):
+    write_bytes(tmp_path / "a", b"old")
+    refuse_fsync(code, folders=False)
+    with pytest.raises(OSError, match=os.strerror(code)) as raised:
+        write_bytes(tmp_path / "a", b"new")
+    assert (raised.value.errno, raised.value.filename) == (code, str(tmp_path / "a"))
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_a_file_system_may_have_no_permissions(tmp_path, monkeypatch):
+    """As of a memory card."""
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    with drafts(tmp_path, "a") as folder:
+        (folder / "a").touch(0o600)
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 64 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=64k", "none", str(disk)]
+    mounted = shutil.which("mount") and subprocess.run(["mount", *options], capture_output=True)
+    if not mounted or mounted.returncode:
+        pytest.skip("only root may mount a disk")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk(small_disk):
+    write_bytes(small_disk / "a", b"old")
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        write_bytes(small_disk / "a", bytes(10**5))
+    assert raised.value.filename == str(small_disk / "a")
+    with pytest.raises(OSError, match="No space left on device"), drafts(small_disk, "b") as folder:
+        (folder / "b").write_bytes(bytes(10**5))
+    assert names(small_disk) == ["a"]
+    assert (small_disk / "a").read_bytes() == b"old"
+    write_bytes(small_disk / "b", bytes(10**4))  # nothing is left that would need room
+
+
+def test_a_disk_that_may_only_be_read(small_disk):
+    (small_disk / "a").write_bytes(b"old")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    for path in (small_disk / "a", small_disk / "new/b"):
+        with pytest.raises(OSError, match="Read-only file system") as raised:
+            write_bytes(path, b"new")
+        assert raised.value.filename in (str(path), str(path.parent))
+    assert (small_disk / "a").read_bytes() == b"old"
+
+
+def test_written_files_are_listed(tmp_path):
+    write_bytes(tmp_path / "before", b"")
+    with written_files() as files:
+        write_bytes(tmp_path / "a", b"")
+        with pytest.raises(KeyError), atomic(tmp_path / "failed"):
+            raise KeyError
+        with drafts(tmp_path, "b"), written_files() as inner:
+            write_bytes(tmp_path / "c", b"")
+            os.rename(tmp_path / "c", next(tmp_path.glob(".unpool-*")) / "b")
+    write_bytes(tmp_path / "after", b"")
+    assert files == [tmp_path / "a", tmp_path / "b"]
+    assert inner == [tmp_path / "c"]
 
 
 # ---- JSON and digests ----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import unpool
 
 ROOT = Path(unpool.__file__).parent
 LAYERS = [
-    "errors limits files distributed devices cards",
+    "errors limits files temporary distributed devices cards",
     "recipes",
     "ops vision",
     "formats",
@@ -154,5 +154,13 @@ def test_the_bottom_is_light():
     """Errors, files, cards and recipes are read before torch is."""
     heavy = {"torch", "numpy", "cv2", "PIL", "safetensors", "torchmetrics"}
     for module in FILES:
-        if room(module) in ("__init__", "errors", "files", "cards", "presets", "recipes"):
+        if room(module) in (
+            "__init__",
+            "errors",
+            "files",
+            "temporary",
+            "cards",
+            "presets",
+            "recipes",
+        ):
             assert packages(module, lazy=False).isdisjoint(heavy), module

@@ -1,18 +1,25 @@
 """Bounded reads, atomic writes, strict JSON, and digests of files."""
 
+import errno
 import hashlib
 import json
 import math
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from unpool.errors import UnpoolError, require_path
 from unpool.limits import MAX_TEXT
+from unpool.temporary import leftovers, remove, temporary_folder, temporary_path
+
+# errors of fsync that say that the file system has none, as on some network shares
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+_LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)  # those that say that data is lost
+_written: ContextVar[list[Path]] = ContextVar("written")
 
 
 @contextmanager
@@ -21,7 +28,9 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary file is in the same folder, is flushed to disk and renamed. So readers see the
     old file or the new one, and an error or a kill leaves no partial file under the final name.
-    Missing folders are created, and the temporary path has the suffix of `path`.
+    Missing folders are created. The temporary path has the suffix of `path`, unless that is long;
+    what it leaves if the process is killed is removed by the next one that writes in this folder
+    (see `unpool.temporary`). An `OSError` of writing names `path`.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -32,19 +41,75 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = require_path("path", path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = temporary_path(path.parent, path.suffix)
     try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # less the umask
+        mode = stat.S_IMODE(os.fstat(handle).st_mode)
+        os.close(handle)
         yield temporary
-        _sync(temporary)
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp and safetensors use 0600
-        temporary.replace(path)
-        _sync(path.parent)
+        _publish(temporary, path, mode)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file atomically, see `atomic`.
+
+    What an encoder writes is best made in memory and written by this: encoders report a full disk
+    in words of their own, or not at all.
+    """
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def drafts(folder: str | os.PathLike[str], *names: str) -> Iterator[Path]:
+    """Write several files that belong together: yield a temporary folder for them.
+
+    On success they move to `folder`, in order; the last one should vouch for the others. Whatever
+    else is in the temporary folder is removed. See `is_draft` for what a kill leaves.
+
+    Args:
+        folder: created if missing.
+        names: the files to move.
+    """
+    folder = require_path("folder", folder)
+    with temporary_folder(folder) as draft:
+        mode = stat.S_IMODE(draft.stat().st_mode) & 0o666
+        try:
+            yield draft
+            for name in names:
+                _publish(draft / name, folder / name, mode)
+        except OSError as error:
+            if str(error.filename).startswith(f"{draft}{os.sep}"):
+                error.filename, error.filename2 = str(folder / Path(error.filename).name), None
+            raise
+
+
+def is_draft(folder: Path, name: str) -> bool:
+    """Whether a process was killed before it moved this file out of the `drafts` in a folder."""
+    return any((left / name).exists() for left in leftovers(folder))
+
+
+@contextmanager
+def written_files() -> Iterator[list[Path]]:
+    """List the files that this thread writes by `atomic` or `drafts` within the context.
+
+    >>> import tempfile
+    >>> with written_files() as files:
+    ...     write_bytes(Path(tempfile.mkdtemp()) / "note.txt", b"whole")
+    >>> [file.name for file in files]
+    ['note.txt']
+    """
+    token = _written.set([])
+    try:
+        yield _written.get()
+    finally:
+        _written.reset(token)
 
 
 def require_regular(path: str | os.PathLike[str], error: type[UnpoolError]) -> Path:
@@ -107,8 +172,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 def write_json(path: str | os.PathLike[str], values: object) -> None:
     """Write plain values as an indented JSON file, atomically; see `strict`."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(strict(values), indent=1) + "\n", encoding="utf-8")
+    write_bytes(path, f"{json.dumps(strict(values), indent=1)}\n".encode())
 
 
 def json_line(values: object) -> str:
@@ -129,9 +193,39 @@ def strict(values: object) -> object:
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
+def _publish(temporary: Path, path: Path, mode: int) -> None:
+    """Flush a file to disk, and rename it."""
+    _sync(temporary)
+    if stat.S_IMODE(temporary.stat().st_mode) != mode:  # safetensors gives its files 0600
+        with suppress(OSError):  # file systems without permissions, as of memory cards
+            temporary.chmod(mode)
+    temporary.replace(path)
+    _sync_folder(path.parent)
+    if (written := _written.get(None)) is not None:
+        written.append(path)
+
+
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR)  # Windows flushes no file that is open for reading
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    """Flush the names in a folder, as well as can be: Windows and network shares may refuse."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in _LOST:
+            raise
     finally:
         os.close(descriptor)

@@ -13,7 +13,6 @@ import pytest
 
 import unpool
 from tests.cli.files import results, save
-from unpool import files
 from unpool.cli import commands
 from unpool.segment.segmenter import Segmenter
 
@@ -122,13 +121,13 @@ def test_a_full_disk_ends_the_work(run, weights, monkeypatch):
     def fail(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "_sync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     save("in/a.jpg")
     save("in/b.jpg")
     assert run("segment", "in", "--weights", weights) == (
         2,
         [],
-        ["unpool: No space left on device"],
+        ["unpool: segmented/a.overlay.jpg: No space left on device"],
     )
     assert results("segmented") == set()
 

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,6 +150,34 @@ def test_a_failed_export_leaves_nothing(weights, tmp_path, quick, monkeypatch, e
     with pytest.raises(type(error)):
         export(weights["fcn"], tmp_path / "kept" / "net.pt2")
     assert names(tmp_path) == {"kept"}
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from unpool import files
+from unpool.export.write import export
+publish = files._publish
+def killed(temporary, path, mode):
+    if path.name == "net.card.json" and path.parent == Path(sys.argv[2]).parent:
+        os._exit(9)
+    publish(temporary, path, mode)
+files._publish = killed
+export(*sys.argv[1:])
+"""
+
+
+def test_a_killed_export_can_be_repeated(weights, tmp_path):
+    path = tmp_path / "net.pt2"
+    command = [sys.executable, "-c", KILLED, str(weights["fcn"]), str(path)]
+    assert subprocess.run(command, check=False).returncode == 9
+    drafts = {name for name in names(tmp_path) if name.startswith(".unpool-")}
+    assert (len(drafts), names(tmp_path) - drafts) == (1, {"net.pt2"})
+    (tmp_path / "other.pt2").touch()  # of which no draft is there
+    with pytest.raises(OptionError, match="is there already; choose another name"):
+        export(weights["fcn"], tmp_path / "other.pt2")
+    assert export(weights["fcn"], path).different == 0
+    assert names(tmp_path) == {"net.pt2", "net.card.json", "other.pt2"}
 
 
 def test_files_are_not_overwritten(copied, weights, tmp_path):

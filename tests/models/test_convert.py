@@ -721,6 +721,35 @@ def test_int8_is_a_quarter_of_the_size(net, tmp_path):
     assert same(from_pretrained(small.weights)[0], from_pretrained(again.weights)[0])
 
 
+KILLED = """
+import os, sys
+from unpool import files
+from unpool.models.convert import convert
+publish, count = files._publish, 0
+def killed(*args):
+    global count
+    count += 1
+    publish(*args) if count < int(sys.argv[1]) else os._exit(9)
+files._publish = killed
+convert(*sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("moved", [1, 2, 3])  # its card is moved twice, from draft to draft
+def test_a_killed_conversion_can_be_repeated(net, tmp_path, moved):
+    path, target = write_caffe(tmp_path / "net.caffemodel", net), tmp_path / "new"
+    command = [sys.executable, "-c", KILLED, str(moved), str(path), str(target)]
+    assert subprocess.run(command, check=False).returncode == 9
+    tensors = target / "model.safetensors"
+    assert tensors.exists() == (moved == 3)
+    convert(path, target)
+    assert sorted(p.name for p in target.iterdir()) == ["card.json", "model.safetensors"]
+    assert same(from_pretrained(target)[0], load_caffemodel(path, "folded").model)
+    tensors.with_name("card.json").unlink()
+    with pytest.raises(OptionError, match="exists already"):  # nobody was killed here
+        convert(path, target)
+
+
 def test_existing_targets_are_not_overwritten(net, tmp_path):
     path = write_caffe(tmp_path / "net.caffemodel", net)
     for target in (tmp_path, path):

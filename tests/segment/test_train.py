@@ -296,7 +296,8 @@ def test_leftovers_of_a_run_without_checkpoint_are_removed(data, tmp_path):
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints/best.pt").write_bytes(b"of another run")
-    leftovers = ["checkpoints/.last.a1b2c3_x.pt", ".metrics.a1b2c3_x.jsonl"]
+    name = ".unpool-0123456789ab-4711-99-abcdef01"  # of another host
+    leftovers = [f"checkpoints/{name}.pt", f"{name}.jsonl"]
     others = [".note", "checkpoints/.keep.txt"]
     for name in leftovers + others:
         (run / name).write_bytes(b"half")

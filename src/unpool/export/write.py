@@ -8,7 +8,6 @@ those of PyTorch.
 import importlib
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,7 +25,7 @@ from torch.export import ExportedProgram
 from unpool.cards import EXPORTED, Card, find_weights, read_card
 from unpool.errors import OptionError, WeightsError, require_choice
 from unpool.export.runtime import Exported, fixed_side, least_side, require_engine
-from unpool.files import atomic, sha256
+from unpool.files import drafts, is_draft, sha256
 from unpool.models import MEAN_BGR, Network, from_pretrained, prepare
 from unpool.models.fast import fold
 from unpool.ops.deconv import as_convolution
@@ -50,6 +49,7 @@ _NEEDS = {
     "openvino": ["onnx", "onnxscript", "openvino"],
     "torch-export": [],
 }
+_CARD = ".card.json"  # moved into place last: it vouches for the others
 _AXES = {0: "batch", 2: "height", 3: "width"}
 
 
@@ -91,8 +91,7 @@ def export(
         WeightsError: the weights cannot be used, or the exported labels differ from PyTorch's at
             more than one pixel in 10,000; then nothing is kept.
 
-    >>> import tempfile
-    >>> from unpool.models import DeconvNet, save_pretrained
+    >>>     >>> from unpool.models import DeconvNet, save_pretrained
     >>> folder = Path(tempfile.mkdtemp())
     >>> weights = save_pretrained(DeconvNet(2, ((1, 4),), None, 32), folder / "weights", {})
     >>> export(weights, folder / "cats.pt2").different
@@ -106,7 +105,8 @@ def export(
     model, card = from_pretrained(weights)
     _require_network(model, card, weights, format)
     others = _require_target(output, format, card)
-    with _drafts(output) as folder:
+    names = [output.with_suffix(ending).name for ending in (*_ENDINGS[format], _CARD)]
+    with _drafts(output, names) as folder:
         draft = folder / output.name
         program = trace(model)
         progress(1, 3, "writing")
@@ -120,15 +120,14 @@ def export(
         }
         # the runtime reads the card, so it is written before the file is verified
         card = replace(_moved(card, weights, output), exports={**others, format: about})
-        written = draft.with_suffix(".card.json")
+        written = draft.with_suffix(_CARD)
         card.write(written)
         progress(2, 3, "verifying")
         about["verified"] = checked = _verify(model, draft, card)
         card.write(written)
         size = sum(part.stat().st_size for part in parts)
-        _keep([written, *parts], output.parent)
     progress(3, 3, "done")
-    beside = str(output.with_suffix(".card.json"))
+    beside = str(output.with_suffix(_CARD))
     return Written(str(output), beside, format, str(weights), about["input"], size, **checked)
 
 
@@ -188,20 +187,20 @@ def _silence() -> Iterator[None]:
 
 
 @contextmanager
-def _drafts(output: Path) -> Iterator[Path]:
-    """A temporary folder beside the output; folders made for it go, too, if nothing is kept."""
+def _drafts(output: Path, names: list[str]) -> Iterator[Path]:
+    """`drafts` beside the output; folders made for it go, too, if nothing is kept."""
     new = [folder for folder in (output.parent, *output.parent.parents) if not folder.exists()]
+    stack = ExitStack()
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        drafts = tempfile.TemporaryDirectory(prefix=f".{output.stem}.", dir=output.parent)
+        draft = stack.enter_context(drafts(output.parent, *names))
     except OSError as error:
         raise OptionError(
             f"got {output}, whose folder cannot be made or written to ({error.strerror}); choose "
             "another output"
         ) from None
     try:
-        with drafts as draft:
-            yield Path(draft)
+        with stack:
+            yield draft
     except BaseException:
         with suppress(OSError):  # another process may have put something there
             for folder in new:
@@ -238,10 +237,11 @@ def _require_network(model: nn.Module, card: Card, weights: object, format: str)
 
 def _require_target(output: Path, format: str, card: Card) -> dict[str, Any]:
     """Refuse to overwrite files; return the entries of other formats in an existing card."""
+    killed = is_draft(output.parent, output.with_suffix(_CARD).name)  # while it moved its files
     for ending in _ENDINGS[format]:
-        if (part := output.with_suffix(ending)).exists():
+        if (part := output.with_suffix(ending)).exists() and not killed:
             raise OptionError(f"got {output}, but {part} is there already; choose another name")
-    path = output.with_suffix(".card.json")
+    path = output.with_suffix(_CARD)
     if not path.exists():
         return {}
     there = read_card(path)
@@ -295,13 +295,6 @@ def _moved(card: Card, weights: str | Path, output: Path) -> Card:
     if card.partner and (folder := find_weights(weights) / card.partner).is_dir():
         return replace(card, partner=Path(os.path.relpath(folder, output.parent)).as_posix())
     return card
-
-
-def _keep(parts: list[Path], folder: Path) -> None:
-    """Move verified files into place, the first (the card) last: it vouches for the others."""
-    with ExitStack() as stack:
-        for part in parts:
-            part.replace(stack.enter_context(atomic(folder / part.name)))
 
 
 # ---- verification --------------------------------------------------------------------------------

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from unpool.data.layouts import VOC_CLASSES
 from unpool.errors import OptionError, WeightsError
-from unpool.files import sha256
+from unpool.files import is_draft, sha256
 from unpool.models import FCN, MEAN_BGR, DeconvNet, Network, Table, from_pretrained, save_pretrained
 from unpool.models.protobuf import Layer, read_caffemodel
+from unpool.models.weights import FILES
 from unpool.ops import bilinear_kernel
+from unpool.temporary import leftovers
 from unpool.vision.images import voc_palette
 
 BatchNorm = Literal["folded", "training"]
@@ -60,11 +62,12 @@ def convert(
         command: the command line, for the card.
 
     Raises:
-        OptionError: the target exists and is not empty, or batch_norm is given for other weights.
+        OptionError: the target exists and is not empty (but for what a killed conversion left), or
+            batch_norm is given for other weights.
         WeightsError: the source cannot be used.
     """
     source, target = Path(source), Path(target)
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+    if target.exists() and not (target.is_dir() and _is_free(target)):
         raise OptionError(f"got {target}, which exists already; name a new folder")
     if source.is_file():
         guess: BatchNorm = "training" if "train_result" in source.name else "folded"
@@ -80,6 +83,12 @@ def convert(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     ready, note = entries.get("ready", True), entries.get("note")
     return Converted(str(source), str(target), parameters, storage, ready, note)
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether a folder has nothing but what a killed conversion left."""
+    found = {path.name for path in set(folder.iterdir()).difference(leftovers(folder))}
+    return not found or (found == {FILES[0]} and is_draft(folder, FILES[1]))
 
 
 def _import(path: Path, batch_norm: BatchNorm) -> tuple[Network, dict[str, Any]]:

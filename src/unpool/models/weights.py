@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unpool.cards import Card, find_weights, read_card
 from unpool.cards import list_pretrained as list_pretrained  # the room offers it, too
 from unpool.errors import WeightsError, require_choice
-from unpool.files import atomic, sha256
+from unpool.files import drafts, sha256
 from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from unpool.models.deconvnet import DeconvNet
 from unpool.models.fcn import FCN, Interpolation
@@ -44,6 +44,9 @@ INPUTS = ("caffe", "torchvision")
 """What the weights of `load_vgg` were trained on."""
 
 _TENSORS = "model.safetensors"
+FILES = (_TENSORS, "card.json")
+"""The files of saved weights, as they are written."""
+
 _SCALE = "::scale"  #: suffix of the per-channel scales of an int8 tensor
 
 
@@ -77,10 +80,10 @@ def save_pretrained(
         tensors = _quantize(model, tensors)
     entries = dict(card.to_dict() if isinstance(card, Card) else card)
     entries |= {"format": 1, "architecture": architecture, "arguments": model.arguments}
-    with atomic(folder / "card.json") as card_file, atomic(folder / _TENSORS) as tensor_file:
-        save_file(tensors, tensor_file, metadata={"format": "pt"})
-        entries["sha256"] = sha256(tensor_file)
-        Card.from_dict(entries, folder).write(card_file)
+    with drafts(folder, *FILES) as draft:
+        save_file(tensors, draft / _TENSORS, metadata={"format": "pt"})
+        entries["sha256"] = sha256(draft / _TENSORS)
+        Card.from_dict(entries, folder).write(draft / "card.json")
     return folder
 
 

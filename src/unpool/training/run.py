@@ -16,7 +16,6 @@ Of several processes, only the first writes.
 import json
 import math
 import platform
-import re
 import sys
 import warnings
 import zipfile
@@ -33,16 +32,15 @@ from torch import nn
 import unpool
 from unpool import distributed
 from unpool.errors import DataError, OptionError, TrainingError, WeightsError
-from unpool.files import atomic, json_line, write_json
+from unpool.files import atomic, drafts, json_line, write_json
 from unpool.models.weights import save_pretrained
 from unpool.recipes import KINDS, Recipe
+from unpool.temporary import leftovers, remove
 from unpool.training.loop import LoopState
 from unpool.vision.images import Pixels, write_image
 
 _CHECKPOINT = "checkpoints/last.pt"
 _ARGUMENTS = "arguments.json"
-# the temporary file that `atomic` leaves if the process is killed while it writes
-_LEFTOVER = re.compile(r"\.\w+\.[a-z0-9_]{8}\.(pt|json|jsonl|npz|png|safetensors)")
 
 
 Record = Any
@@ -171,8 +169,8 @@ class Run:
         """Write the network's current tensors to a `.safetensors` file below the folder."""
         path, state = self.folder / name, self.learner.state_dict()
         tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-        with writing(path), atomic(path) as temporary:
-            save_file(tensors, temporary, metadata={"format": "pt"})
+        with writing(path), drafts(path.parent, path.name) as draft:
+            save_file(tensors, draft / path.name, metadata={"format": "pt"})
 
     def save_image(self, name: str, image: Pixels) -> None:
         """Write an image (H, W, 3) below the folder."""
@@ -190,9 +188,9 @@ class Run:
 
     def _clean_up(self) -> None:
         """Remove what a killed run left: partial files, and records after its last checkpoint."""
-        for path in self.folder.rglob(".*"):
-            if _LEFTOVER.fullmatch(path.name):
-                path.unlink()
+        for folder in (self.folder, *filter(Path.is_dir, self.folder.rglob("*"))):
+            for path in leftovers(folder, unknown=True):  # of this run, on another host
+                remove(path)
         if not has_checkpoint(self.folder):
             self.best_path.unlink(missing_ok=True)
             self.start_path.unlink(missing_ok=True)
