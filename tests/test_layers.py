@@ -107,7 +107,9 @@ def test_a_room_inside_another_is_entered_at_one_door(module):
 
 @pytest.mark.parametrize("module", [name for name in FILES if name.startswith("unpool.cli.")])
 def test_commands_do_not_import_one_another(module):
-    shared = {f"unpool.cli.{n}" for n in ("console", "images", "lazy", "messages", "options")}
+    shared = {
+        f"unpool.cli.{n}" for n in ("console", "images", "lazy", "messages", "options", "streams")
+    }
     folder = module if FILES[module].name == "__init__.py" else module.rpartition(".")[0]
     for other in {name for name in neighbors(module) if room(name) == "cli"}:
         inside = folder != "unpool.cli" and other.startswith(f"{folder}.")

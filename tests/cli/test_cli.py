@@ -161,9 +161,6 @@ def test_a_bar_on_a_terminal_and_json_in_a_pipe(run, weights, monkeypatch):
     assert run("segment", "cat.jpg", "--weights", weights, "--json", "--quiet")[2] == []
 
 
-UNPOOL = [sys.executable, "-c", "import sys; from unpool.cli import main; sys.exit(main())"]
-
-
 def test_the_package_is_a_program(run):
     done = subprocess.run(
         [sys.executable, "-m", "unpool", "info", "--weights", "lions"],
@@ -171,18 +168,3 @@ def test_the_package_is_a_program(run):
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("unpool: got weights 'lions'; wanted a folder")
-
-
-def test_a_closed_pipe():
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = subprocess.run([*UNPOOL, "--help"], stdout=writing, stderr=subprocess.PIPE, check=False)
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (130, b"")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is full")
-def test_output_to_a_full_disk():
-    with open("/dev/full", "w") as full:
-        done = subprocess.run([*UNPOOL, "--help"], stdout=full, stderr=subprocess.PIPE, check=False)
-    assert (done.returncode, done.stderr) == (2, b"unpool: No space left on device\n")

@@ -1,13 +1,13 @@
 """The command line: a file per command, which parses options, calls an application and prints.
 
-Exit codes: 0 success; 2 wrong usage or another user error, as one line on stderr; 3 some inputs
-failed and the others succeeded; 130 interrupted. Only a bug shows a traceback.
+Exit codes: 0 success; 2 wrong usage or another user error, as one line on stderr, also output that
+could not be written; 3 some inputs failed and the others succeeded; 130 interrupted, or the reader
+of the output has gone. Only a bug shows a traceback.
 
 Applications are imported inside the commands, so that `unpool --help` loads neither torch nor
 OpenCV. Defaults live in the applications: options that were not given are not passed on.
 """
 
-import io
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ import unpool
 from unpool.cli import console
 from unpool.cli.lazy import LazyCommands
 from unpool.cli.messages import error_message
+from unpool.cli.streams import lost_output, streams
 
 __all__ = ["commands", "main"]
 
@@ -35,29 +36,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     2
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    with streams():
+        code, message = _run(args)
+        if (lost := lost_output()) and code != 130:
+            # a reader that has gone, such as head, wants no more
+            gone = isinstance(lost, BrokenPipeError)
+            code, message = (130, "") if gone else (2, f"standard output: {lost.strerror}")
+        if message:
+            console.print_error(message)
+        return code
+
+
+def _run(args: list[str]) -> tuple[int, str]:
+    """The exit code of a command, and what to print on standard error."""
     command = shlex.join(["unpool", *args])
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be Unicode
     try:
         with (
             console.terminable(),
             commands.make_context("unpool", args or ["--help"], obj=command) as context,
         ):
-            return int(commands.invoke(context) or 0)
+            return int(commands.invoke(context) or 0), ""
     except click.exceptions.Exit as done:  # after --help and --version
-        return done.exit_code
+        return done.exit_code, ""
     except KeyboardInterrupt as interrupt:
-        console.print_error(str(interrupt) or "interrupted")
-        return 130
-    except BrokenPipeError:  # the reader of the output has gone
-        return 130
+        return 130, str(interrupt) or "interrupted"
+    except BrokenPipeError:
+        return 130, ""
     except Exception as error:
         if not (message := error_message(error, _called(args))):
             raise
-        console.print_error(message)
-        return 2
-    finally:
-        console.drop_unwritten()
+        return 2, message
 
 
 def _called(args: Sequence[str]) -> click.Command:

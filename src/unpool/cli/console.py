@@ -4,7 +4,6 @@ Progress is a bar on a terminal, and a line every ten seconds elsewhere.
 """
 
 import math
-import os
 import re
 import shutil
 import signal
@@ -172,14 +171,6 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def drop_unwritten() -> None:
-    """Discard output that cannot be written, so that Python does not fail on it at exit."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # ---- progress ------------------------------------------------------------------------------------
