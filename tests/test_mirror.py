@@ -12,12 +12,11 @@ TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "src/unpool"
 
 COVERED_ELSEWHERE = {
-    "data/layouts/coco.py": "data/test_coco.py",
+    "data/layouts/drawn.py": "data/layouts/test_coco.py",
     "data/layouts/find.py": "data/test_datasets.py",
     "data/layouts/layout.py": "data/test_datasets.py",
     "data/layouts/listing.py": "data/test_datasets.py",
     "data/layouts/sbd.py": "data/test_sbd.py",
-    "data/layouts/splits.py": "data/test_datasets.py",
     "generate/batches.py": "generate/test_train.py",
     "ops/compiled/kernels.py": "ops/compiled/test_mean_field.py",
     "ops/compiled/lattice.py": "ops/compiled/test_mean_field.py",

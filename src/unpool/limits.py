@@ -20,3 +20,19 @@ MAX_MAT_VARIABLES = 100
 
 MAX_SCORES = 2**27
 """Class scores of one image whose size is not known, 0.5 GiB: 64 classes on 2 megapixels."""
+
+MAX_ANNOTATIONS = 1 * GIB
+"""Bytes of a file of annotations; that of COCO 2017 has 450 MB. It is read in pieces."""
+
+MAX_PIECE = 32 * MIB
+"""Bytes of one annotation in such a file; outlines of 10,000 corners have 200 kB."""
+
+MAX_OBJECTS = 3_000_000
+"""Annotations in such a file, of some 300 bytes in memory; the largest sets have 2.1 million."""
+
+MAX_DRAWN = 10**9
+"""Pixels that the annotations of an image may cover together, some seconds of drawing: 5 layers of
+the largest image, or hundreds of usual ones."""
+
+MAX_KEPT = 64 * MIB
+"""Bytes of drawn annotations of an image that are kept until all have been ordered."""

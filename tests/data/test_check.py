@@ -76,7 +76,7 @@ def test_all_findings_are_reported_errors_first(root):
 
 
 def test_folders_and_splits_that_do_not_exist(root, tmp_path_factory):
-    with pytest.raises(DataError, match="neither JPEGImages"):
+    with pytest.raises(DataError, match="whose layout is unknown; the layouts are VOC"):
         check_data(tmp_path_factory.mktemp("empty"))
     with pytest.raises(DataError, match=r"got split 'test' .* there are train, val, all: pass"):
         check_data(root, ["train", "test"])

@@ -189,15 +189,16 @@ def test_classes_that_cannot_be_used(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
-        (["photos"], r"neither JPEGImages/ \(VOC\) nor images/ \(plain\), nor .*: pass the"),
-        (["images"], "without masks/; put the masks there"),
-        (["JPEGImages"], "without SegmentationClass/; put"),
+        (["photos"], r"whose layout is unknown; the layouts are VOC \(JPEGImages/ Segmentation"),
+        (["images"], "the nearest is plain, from which masks/ is missing: add it. The layouts are"),
+        (["JPEGImages"], "the nearest is VOC, from which SegmentationClass/ is missing: add it"),
+        (["photos/images", "photos/masks"], r"unknown; did you mean .*photos \(plain\)\? The"),
         (["images", "masks"], "images without images; wanted files ending in .jpg"),
     ],
 )
 def test_folders_that_are_no_data_set(tmp_path, folders, message):
     for folder in folders:
-        (tmp_path / folder).mkdir()
+        (tmp_path / folder).mkdir(parents=True)
     with pytest.raises(DataError, match=message):
         open_data(tmp_path, "train")
 

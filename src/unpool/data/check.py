@@ -259,7 +259,7 @@ def _check_folders(layout: Layout, names: set[str], every: bool) -> Iterator[Fin
 
 
 def _check_objects(layout: Layout, names: Sequence[str]) -> Iterator[Finding]:
-    """Find images without object mask if others have one, and annotations without image."""
+    """Find images without object mask if others have one, and what the layout notes."""
     if layout.instances:
         labeled = [name for name in names if name in layout.masks.files]
         if bare := [name for name in labeled if name not in layout.instances.files]:
@@ -267,10 +267,8 @@ def _check_objects(layout: Layout, names: Sequence[str]) -> Iterator[Finding]:
             message += "parts of each class are taken as objects"
             where = location(layout, layout.instances.path)
             yield Finding("warning", "no-object-mask", where, message)
-    for path, n in layout.orphans:
-        if n:
-            message = f"has {n} annotations of unknown images, which are ignored; check the ids"
-            yield Finding("warning", "orphan-annotations", location(layout, path), message)
+    for kind, path, message in layout.notes:
+        yield Finding("warning", kind, location(layout, path), message)
 
 
 def _total(images: _ById) -> NDArray[np.int64]:

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.data.coco import Outlines, rasterize
 from unpool.data.layouts import (
     Layout,
     class_names,
@@ -23,6 +22,7 @@ from unpool.data.layouts import (
     why_empty,
 )
 from unpool.data.mat import read_mat
+from unpool.data.outlines import Outlines, rasterize
 from unpool.errors import DataError, ImageError
 from unpool.vision.images import VOID as VOID  # the room offers it, too
 from unpool.vision.images import Pixels, image_size, read_image, read_mask

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unpool.data.coco import Outlines, rasterize
 from unpool.data.datasets import Object, find_objects, load_labels, load_objects
+from unpool.data.outlines import Outlines, rasterize
 from unpool.errors import DataError, ImageError
 from unpool.vision.images import VOID, Pixels, read_image, read_orientation, voc_palette
 

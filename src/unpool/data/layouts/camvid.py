@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unpool.data.layouts.layout import Folder, Layout, Names
+from unpool.data.layouts.layout import Folder, Layout, Names, Request
 from unpool.data.layouts.listing import IMAGES, MASKS, find_splits, list_folder
 
 CAMVID_CLASSES = (  # noqa: SIM905
@@ -10,8 +10,9 @@ CAMVID_CLASSES = (  # noqa: SIM905
 ).split()
 
 
-def read_camvid(root: Path, split: str | None = None) -> Layout:
+def read_camvid(request: Request) -> Layout:
     """The files of a folder in the layout of CamVid."""
+    root = request.root
     images: dict[str, list[Path]] = {}
     masks: dict[str, list[Path]] = {}
     groups = {}

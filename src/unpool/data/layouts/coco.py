@@ -1,63 +1,63 @@
-"""COCO: one JSON file of annotations per split."""
+"""COCO, and the exports of other tools in its format: a JSON file of annotations per split."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from unpool.data.coco import Annotations, Outlines, find_annotations, read_annotations, without_year
-from unpool.data.layouts.layout import Folder, Layout, Names
-from unpool.data.layouts.listing import IMAGES
-from unpool.data.layouts.splits import no_split
+from unpool.data.coco import Annotations, read_annotations
+from unpool.data.layouts.drawn import Part, assemble
+from unpool.data.layouts.layout import Format, Layout, Names, Note, Request
+from unpool.data.layouts.listing import find_splits
+from unpool.data.layouts.splits import USUAL, no_split, short_names
 from unpool.errors import DataError
 
 
-def read_coco(root: Path, split: str | None = None) -> Layout:
-    """The files of a folder in the layout of COCO; only the annotations of `split`, if given."""
-    annotations = find_annotations(root)
-    if split is not None and split != "all":
-        named = annotations.get(split, root / f"annotations/instances_{split}.json")
+def coco_format(name: str, tree: str, *more: str) -> Format:
+    """A layout whose files of annotations have the name `tree`, and which has `more`."""
+    return Format(name, (*more, tree), partial(read_coco, tree=tree))
+
+
+def read_coco(request: Request, tree: str) -> Layout:
+    """The files of a folder in the layout of COCO; only the annotations of `split`, if given.
+
+    A single file whose name is that of no split, such as CVAT's instances_default.json, has no
+    splits.
+    """
+    root, wanted = request.root, request.split
+    splits = short_names(find_splits(root, (tree,)))
+    files = {name: root / tree.replace("SPLIT", split) for name, split in splits.items()}
+    if len(files) == 1 and not {*files} & {*USUAL}:
+        files = dict(zip([""], files.values(), strict=True))
+    elif wanted is not None and wanted != "all":
+        named = files.get(wanted, root / tree.replace("SPLIT", wanted))
         if not named.is_file():
-            raise no_split(root, split, sorted(annotations), None)
-        annotations = {split: named}
-    read = {name: read_annotations(path) for name, path in sorted(annotations.items())}
-    homes = {name: _home(root, annotations[name], found) for name, found in read.items()}
-    below = all((root / "images") in (home, home.parent) for home in homes.values())
-    base = root / "images" if below else root
-    outlines: dict[str, Outlines] = {}
-    images: dict[str, list[Path]] = {}
-    groups: dict[str, list[str]] = {}
-    for name, found in read.items():
-        paths = [homes[name] / image for image in found.images]
-        groups[name] = [path.relative_to(base).with_suffix("").as_posix() for path in paths]
-        outlines |= zip(groups[name], found.images.values(), strict=True)
-        for key, path in zip(groups[name], paths, strict=True):
-            if path.is_file() and path not in images.get(key, []):
-                images.setdefault(key, []).append(path)
-    return Layout(
-        root,
-        Folder(base, IMAGES, images),
-        Folder(root / "annotations", (".json",), {}),
-        outlines=outlines,
-        groups=groups,
-        names=Names(["background", *_categories(annotations, read)]),
-        orphans=tuple((annotations[name], found.orphans) for name, found in read.items()),
-    )
+            raise no_split(root, wanted, sorted(files), None)
+        files = {wanted: named}
+    read = {name: read_annotations(path, request.crowd) for name, path in sorted(files.items())}
+    parts = [
+        Part(name, files[name], _homes(root, files[name], splits), found.images)
+        for name, found in read.items()
+    ]
+    notes = [
+        Note(kind, files[name], message)
+        for name, found in read.items()
+        for kind, message in found.notes
+    ]
+    return assemble(root, parts, Names(["background", *_categories(files, read)]), notes)
 
 
-def _categories(annotations: Mapping[str, Path], read: Mapping[str, Annotations]) -> list[str]:
+def _homes(root: Path, file: Path, splits: Mapping[str, str]) -> list[Path]:
+    """Where the images of a file may be: in folders of its split, or of all."""
+    names = [part for pair in splits.items() for part in pair[::-1] if pair[1] in file.as_posix()]
+    below = [folder / name for folder in (root, root / "images") for name in names if name]
+    return [*below, root / "images", root / "data", file.parent, root]
+
+
+def _categories(files: Mapping[str, Path], read: Mapping[str, Annotations]) -> list[str]:
     """The names of the categories, which all COCO files of a data set must share."""
     first, *others = read
     for other in others:
         if read[other].categories != read[first].categories:
-            got = f"got {annotations[other]} with other categories than {annotations[first]}"
+            got = f"got {files[other]} with other categories than {files[first]}"
             raise DataError(f"{got}; give all files the same list")
     return list(read[first].categories.values())
-
-
-def _home(root: Path, path: Path, found: Annotations) -> Path:
-    """The folder of the images of a COCO file: the first one that contains any."""
-    split = path.stem.removeprefix("instances_")
-    names = split, without_year(split)
-    homes = [root / name for name in (*names, *(f"images/{name}" for name in names), "images", "")]
-    homes = [home for home in homes if home.is_dir()]  # at least root
-    image = next(iter(found.images), "")
-    return next((home for home in homes if (home / image).is_file()), homes[0])

@@ -1,31 +1,40 @@
 """Recognize the layout of a data set: the one table of layouts."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unpool.data.layouts.camvid import read_camvid
-from unpool.data.layouts.coco import read_coco
-from unpool.data.layouts.layout import Format, Layout
-from unpool.data.layouts.listing import IMAGES, find_splits
+from unpool.data.layouts.coco import coco_format
+from unpool.data.layouts.layout import Format, Layout, Request
+from unpool.data.layouts.listing import IMAGES, find_gaps, find_splits
 from unpool.data.layouts.plain import read_plain
 from unpool.data.layouts.sbd import read_sbd
 from unpool.data.layouts.voc import read_voc
 from unpool.errors import DataError
 
+if TYPE_CHECKING:
+    from unpool.data.outlines import Crowd
+
 FORMATS = [  # the first whose tree is there is read
-    Format("VOC", ("JPEGImages/",), read_voc),
+    Format("VOC", ("JPEGImages/", "SegmentationClass/"), read_voc),
+    Format("VOC", ("JPEGImages/", "SegmentationClassAug/"), read_voc),
     Format("plain", ("images/", "masks/"), read_plain),
-    Format("COCO", ("annotations/instances_SPLIT.json",), read_coco),
+    coco_format("COCO", "annotations/instances_SPLIT.json"),
+    coco_format("COCO of Roboflow", "SPLIT/_annotations.coco.json"),
+    coco_format("COCO of FiftyOne", "labels.json", "data/"),
+    coco_format("COCO of Label Studio", "result.json"),
+    coco_format("COCO of labelme2coco", "annotations.json"),
     Format("SBD", ("img/", "cls/"), read_sbd),
     Format("SBD", ("dataset/img/", "dataset/cls/"), read_sbd),
     Format("CamVid", ("SPLIT/", "SPLITannot/"), read_camvid),
-    Format("plain", ("images/",), read_plain),  # says that masks/ is missing
 ]
 
 
-def find_files(root: str | Path, split: str | None = None) -> Layout:
+def find_files(root: str | Path, split: str | None = None, crowd: "Crowd | None" = None) -> Layout:
     """Find the images and masks of a data set; they need not match.
 
-    Only the annotations of `split` are read in COCO, if given.
+    Only the annotations of `split` are read in COCO, if given; `crowd` is how `iscrowd=1` is read,
+    see `unpool.data.coco.read_annotations`.
 
     Raises:
         DataError: the folder has none of the layouts, or no image.
@@ -33,16 +42,34 @@ def find_files(root: str | Path, split: str | None = None) -> Layout:
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"got {root}, which is not a folder; pass the root of the data set")
-    found = next((each for each in FORMATS if find_splits(root, each.tree)), None)
+    found = recognize(root)
     if found is None:
-        raise DataError(
-            f"got {root}, which has neither JPEGImages/ (VOC) nor images/ (plain), nor img/ and "
-            "cls/ (SBD), annotations/instances_*.json (COCO), or train/ and trainannot/ (CamVid): "
-            "pass the folder that contains them, or move the images to images/ and the masks to "
-            "masks/"
-        )
-    layout = found.read(root, split)._replace(format=found.name)
+        raise DataError(f"got {root}, whose layout is unknown; {_nearest(root)}")
+    layout = found.read(Request(root, split, crowd))._replace(format=found.name)
     if not layout.images.files and not layout.outlines:
         got = f"got {layout.images.path} without images"
         raise DataError(f"{got}; wanted files ending in {' '.join(IMAGES)}")
     return layout
+
+
+def recognize(root: Path) -> Format | None:
+    """The layout of a folder; None if it has none that is known."""
+    return next((each for each in FORMATS if find_splits(root, each.tree)), None)
+
+
+def _nearest(root: Path) -> str:
+    """What is missing from the nearest layout, or which folder below has one; and all layouts."""
+    hint = ""
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        if found := recognize(folder):
+            hint = f"did you mean {folder} ({found.name})? "
+            break
+    else:
+        gaps = [(form, gap) for form in FORMATS for gap in find_gaps(root, form.tree).values()]
+        if gaps:
+            form, gap = min(gaps, key=lambda found: len(found[1]) / len(found[0].tree))
+            hint = (
+                f"the nearest is {form.name}, from which {' and '.join(gap)} is missing: add it. "
+            )
+    known = ", ".join(f"{form.name} ({' '.join(form.tree)})" for form in FORMATS)
+    return f"{hint}{'T' if hint else 't'}he layouts are {known}, where SPLIT is any name"

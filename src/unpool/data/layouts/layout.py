@@ -8,7 +8,7 @@ from unpool.errors import DataError
 from unpool.vision.images import VOID
 
 if TYPE_CHECKING:
-    from unpool.data.coco import Outlines
+    from unpool.data.outlines import Crowd, Outlines
 
 
 Color: TypeAlias = tuple[int, int, int]
@@ -23,6 +23,14 @@ class Names(NamedTuple):
     colors: Mapping[int, Color] = {}  #: by id, also of void, in color-coded masks; empty if unknown
     file: Path | None = None  #: where the names stand; None if they are those of the layout
     assumed: str = ""  #: the data set whose names were taken for want of a file
+
+
+class Note(NamedTuple):
+    """Something about the files of a data set that a user should know."""
+
+    kind: str  #: a short slug, such as "crowds"
+    file: Path
+    message: str
 
 
 class Folder(NamedTuple):
@@ -65,7 +73,7 @@ class Layout(NamedTuple):
     groups: Mapping[str, list[str]] = {}  #: ids by split, from folders or annotations
     names: Names | None = None  #: of the classes, unless a classes.txt has others
     format: str = ""  #: the name of the layout
-    orphans: tuple[tuple[Path, int], ...] = ()  #: COCO files: number of annotations without image
+    notes: tuple[Note, ...] = ()  #: what a user should know of how the files were read
 
     def mask(self, name: str) -> "Path | Outlines":
         """The mask of an id; a `DataError` if there is none, or more than one."""
@@ -77,9 +85,17 @@ class Layout(NamedTuple):
         return found.file(name) if found and name in found.files else None
 
 
+class Request(NamedTuple):
+    """What is wanted of a folder."""
+
+    root: Path
+    split: str | None = None  #: only this one is needed
+    crowd: "Crowd | None" = None  #: see `unpool.data.coco.read_annotations`
+
+
 class Format(NamedTuple):
     """A layout that is recognized, one row of the table in `unpool.data.layouts.find`."""
 
     name: str  #: shown to users
     tree: tuple[str, ...]  #: what a folder must have, see `find_splits`
-    read: Callable[[Path, str | None], Layout]  #: from the root and the split that is wanted
+    read: Callable[[Request], Layout]

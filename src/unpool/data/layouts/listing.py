@@ -65,15 +65,36 @@ def find_splits(root: Path, tree: Sequence[str]) -> list[str]:
     >>> find_splits(root, ["SPLIT/", "SPLITannot/"])
     ['train']
     """
-    found = [_find_names(root, name) for name in tree]
-    return sorted(set.intersection(*found))
+    return [split for split, missing in find_gaps(root, tree).items() if not missing]
+
+
+def find_gaps(root: Path, tree: Sequence[str]) -> dict[str, list[str]]:
+    """What a folder lacks of a tree, by the names for SPLIT with which it has any of it.
+
+    >>> import tempfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> (root / "trainannot").mkdir()
+    >>> find_gaps(root, ["SPLIT/", "SPLITannot/"])
+    {'train': ['train/']}
+    """
+    named = [name for name in tree if "SPLIT" in name and name != "SPLIT/"]  # any folder is no sign
+    splits = {split for name in named for split in _find_names(root, name)}
+    gaps = {}
+    for split in sorted(splits) or (["SPLIT"] if named else [""]):
+        names = [name.replace("SPLIT", split) for name in tree]
+        missing = [name for name in names if not _exists(root, name)]
+        if len(missing) < len(tree):
+            gaps[split] = missing
+    return gaps
+
+
+def _exists(root: Path, name: str) -> bool:
+    path = root / name
+    return path.is_dir() if name.endswith("/") else path.is_file()
 
 
 def _find_names(root: Path, name: str) -> set[str]:
     """What SPLIT may stand for in a name below a folder."""
     pattern = re.compile(re.escape(name.rstrip("/")).replace("SPLIT", "([^/.][^/]*)"))
-    names = set()
-    for path in root.glob(name.replace("SPLIT", "*")):  # with a slash, folders alone
-        if match := pattern.fullmatch(path.relative_to(root).as_posix()):
-            names.add(match[1] if match.groups() else "")
-    return names
+    found = (path.relative_to(root).as_posix() for path in root.glob(name.replace("SPLIT", "*")))
+    return {match[1] for path in found if (match := pattern.fullmatch(path))}

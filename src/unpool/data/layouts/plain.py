@@ -1,13 +1,12 @@
 """The plain layout: images/ and masks/ with equal names."""
 
-from pathlib import Path
-
-from unpool.data.layouts.layout import Layout
+from unpool.data.layouts.layout import Layout, Request
 from unpool.data.layouts.listing import IMAGES, MASKS, list_folder, list_objects, require_masks
 
 
-def read_plain(root: Path, split: str | None = None) -> Layout:
+def read_plain(request: Request) -> Layout:
     """The files of images/ and masks/."""
+    root = request.root
     images, masks = (
         list_folder(root / "images", IMAGES),
         require_masks(list_folder(root / "masks", MASKS)),

@@ -1,5 +1,7 @@
 """The splits of a data set: lists, folders, or the default rule."""
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,9 @@ from unpool.errors import DataError
 if TYPE_CHECKING:
     from unpool.data.layouts.layout import Layout
 
-_USUAL = ("train", "val", "test", "trainval", "trainaug")
+USUAL = ("train", "val", "test", "trainval", "trainaug")
+
+_ALSO = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
 
 def list_splits(layout: "Layout") -> list[str]:
@@ -56,6 +60,19 @@ def why_empty(layout: "Layout", split: str) -> str:
     )
 
 
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """Names as they are by the usual names of splits, where these are unique.
+
+    >>> short_names(["train2017", "Validation", "2014"])
+    {'train': 'train2017', 'val': 'Validation', '2014': '2014'}
+    """
+    short = {name: name.rstrip("-_0123456789") or name for name in names}
+    usual = {name: _ALSO.get(part.lower(), part) for name, part in short.items()}
+    usual = {name: part.lower() if part.lower() in USUAL else part for name, part in usual.items()}
+    count = Counter(usual.values())
+    return {part if count[part] == 1 else name: name for name, part in usual.items()}
+
+
 def no_split(root: Path, split: str, known: list[str], listed: Path | None) -> DataError:
     """The error for a split that does not exist."""
     got = f"got split {split!r} of {root}; there are {', '.join([*known, 'all'])}"
@@ -69,8 +86,8 @@ def _list(layout: "Layout", split: str) -> Path | None:
 
 def _is_list(path: Path, layout: "Layout") -> bool:
     """Whether a text file lists images, by its name or first line; a readme does not."""
-    if path.stem in _USUAL or path.name.lower() in NAME_FILES:
-        return path.stem in _USUAL
+    if path.stem in USUAL or path.name.lower() in NAME_FILES:
+        return path.stem in USUAL
     try:
         first = next(filter(None, read_lines(path)), "")
     except DataError:

@@ -1,8 +1,6 @@
 """PASCAL VOC, with the masks of SBD where it has none."""
 
-from pathlib import Path
-
-from unpool.data.layouts.layout import Layout, Names
+from unpool.data.layouts.layout import Layout, Names, Request
 from unpool.data.layouts.listing import IMAGES, MASKS, list_folder, list_objects, require_masks
 
 VOC_CLASSES = (  # noqa: SIM905 - the formatter would put each name of a list on its own line
@@ -11,8 +9,9 @@ VOC_CLASSES = (  # noqa: SIM905 - the formatter would put each name of a list on
 ).split()
 
 
-def read_voc(root: Path, split: str | None = None) -> Layout:
+def read_voc(request: Request) -> Layout:
     """The files of a folder in the layout of VOC."""
+    root = request.root
     masks, more = (list_folder(root / f"SegmentationClass{tail}", MASKS) for tail in ("", "Aug"))
     if not masks.path.is_dir() and more.path.is_dir():
         masks = more

@@ -1,0 +1,86 @@
+"""Layouts whose masks are outlines in files of annotations, which name their images."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from unpool.data.layouts.layout import Folder, Layout, Names, Note
+from unpool.data.layouts.listing import IMAGES
+from unpool.data.layouts.photos import Photos, split_path
+from unpool.errors import DataError
+
+if TYPE_CHECKING:
+    from unpool.data.outlines import Outlines
+
+_ASKED = 20  # images that decide where the others are
+
+
+class Part(NamedTuple):
+    """The annotations of a split."""
+
+    split: str  #: empty if the data set has no splits
+    file: Path  #: for messages
+    homes: Sequence[Path]  #: where the names of the images may begin, the likely ones first
+    images: Mapping[str, "Outlines"]  #: by the name that the file gives the image
+
+
+def assemble(root: Path, parts: Sequence[Part], names: Names, notes: Sequence[Note] = ()) -> Layout:
+    """The layout of annotations, whose images are found by their names."""
+    photos = Photos(root)
+    homes = [_home(part, photos) for part in parts]
+    paths = [
+        {name: photos.find(name, home) for name in part.images}
+        for part, home in zip(parts, homes, strict=True)
+    ]
+    base = root / "images"
+    every = [*homes, *(path for found in paths for each in found.values() for path in each)]
+    if not all(base in (path, *path.parents) for path in every):
+        base = root
+    outlines: dict[str, Outlines] = {}
+    images: dict[str, list[Path]] = {}
+    groups: dict[str, list[str]] = {}
+    for part, home, found in zip(parts, homes, paths, strict=True):
+        ids = _ids(part, home.relative_to(base), base, found)
+        groups[part.split] = list(ids.values())
+        for name, key in ids.items():
+            outlines[key] = part.images[name]
+            if found[name]:
+                images[key] = found[name]
+    return Layout(
+        root,
+        Folder(base, IMAGES, images),
+        Folder(root, (".json",), {}),
+        outlines=outlines,
+        groups={} if "" in groups else groups,
+        names=names,
+        notes=tuple(notes),
+    )
+
+
+def _home(part: Part, photos: Photos) -> Path:
+    """The folder of the images of a part: the first one that contains any."""
+    homes = [home for home in part.homes if home.is_dir()]  # at least root
+    first = [split_path(name) for name in [*part.images][:_ASKED]]
+    for home in homes:
+        if any(home.joinpath(*path) in photos.paths for path in first):
+            return home
+    return homes[0]
+
+
+def _ids(part: Part, home: Path, base: Path, found: Mapping[str, Sequence[Path]]) -> dict[str, str]:
+    """The ids of images by their names: paths without suffix, unless two differ by that alone."""
+    paths = {
+        name: each[0].relative_to(base) if len(each) == 1 else home.joinpath(*split_path(name))
+        for name, each in found.items()
+    }
+    count = Counter(paths.values())
+    if twice := [name for name, path in paths.items() if count[path] > 1]:
+        got = f"got {part.file} whose images {twice[0]} and {twice[1]} are both {paths[twice[0]]}"
+        raise DataError(f"{got}; list each image once, or add the folders to the names")
+    stems = Counter(path.with_suffix("") for path in paths.values() if path.name)
+    return {
+        name: (path.with_suffix("") if stems[path.with_suffix("")] == 1 else path).as_posix()
+        for name, path in paths.items()
+        if path.name
+    }
