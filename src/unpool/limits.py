@@ -36,3 +36,9 @@ the largest image, or hundreds of usual ones."""
 
 MAX_KEPT = 64 * MIB
 """Bytes of drawn annotations of an image that are kept until all have been ordered."""
+
+MAX_WORLD_FILE = 4 * KIB
+"""Bytes of a world file, which has six numbers; beyond some hundred it is another kind of file."""
+
+MAX_PART = 512 * MIB
+"""Bytes of an image's part of a file of annotations; noise of 40 megapixels has some 100 MB."""

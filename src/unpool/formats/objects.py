@@ -62,6 +62,7 @@ def find_objects(
     classes: Sequence[str],
     probabilities: NDArray[np.floating] | None = None,
     scores: Sequence[float] | None = None,
+    connectivity: int = 8,
 ) -> Objects:
     """Find the objects of a label map.
 
@@ -70,6 +71,7 @@ def find_objects(
         classes: names by class id; a first class named background has no objects.
         probabilities: (K, h, w) class probabilities for the scores, of any size.
         scores: the scores themselves, (N,), known from an earlier call.
+        connectivity: 8, or 4 for pixels that touch at an edge.
 
     Raises:
         ShapeError: labels are not (H, W) integers, or there are not N scores.
@@ -96,7 +98,7 @@ def find_objects(
         x0, y0, width, height = cv2.boundingRect(where.view(np.uint8))
         box = slice(y0, y0 + height), slice(x0, x0 + width)
         _, parts, stats, _ = cv2.connectedComponentsWithStats(
-            where[box].astype(np.uint8), connectivity=8
+            where[box].astype(np.uint8), connectivity=connectivity
         )
         stats = stats[1:].astype(np.int64)
         pixels = np.flatnonzero(parts)[::-1]

@@ -9,12 +9,19 @@ import torch
 from numpy.typing import NDArray
 
 from unpool.errors import OptionError, require_path
+from unpool.formats.coco import to_coco
+from unpool.formats.geojson import to_geojson
+from unpool.formats.label_studio import local_file, to_label_studio
+from unpool.formats.labelme import to_labelme
+from unpool.formats.objects import Objects, find_objects
+from unpool.formats.yolo import to_yolo
 from unpool.ops.crf import find_crf
 from unpool.ops.meanfield import mean_field, unary_from_probabilities
 from unpool.segment import timings
 from unpool.segment.scores import Scores, require_size, write_scores
 from unpool.vision.boxes import labels_at, reduced
 from unpool.vision.drawing import overlay
+from unpool.vision.georeference import read_georeference
 from unpool.vision.images import encode_png, voc_palette, write_image, write_mask
 
 if TYPE_CHECKING:
@@ -60,6 +67,83 @@ class Segmentation:
         """Plain values: `size` (width, height), and `labels`, see `fractions`."""
         height, width = self.labels.shape
         return {"size": [width, height], "labels": self.fractions()}
+
+    def objects(self) -> Objects:
+        """The connected components of each class, with their mean probabilities as scores."""
+        return find_objects(self.labels, self.classes, self.probabilities)
+
+    def to_coco(self, file_name: str | None = None) -> dict[str, Any]:
+        """The contents of a COCO file with this image; run-length codes keep each pixel.
+
+        Args:
+            file_name: of the image in it; that of `source` when not given.
+
+        >>> scores = np.float32([[[9, 0, 0]], [[0, 9, 9]]])
+        >>> found = postprocess(np.zeros((1, 3, 3), np.uint8), scores, ["background", "cat"])
+        >>> found.to_coco("cat.jpg")["annotations"][0]["bbox"]
+        [1, 0, 2, 1]
+        """
+        return to_coco(self.objects(), self._name(file_name))
+
+    def to_labelme(
+        self, image_path: str | None = None, *, tolerance: float = 0.0
+    ) -> dict[str, Any]:
+        """The contents of a labelme file: polygons, and masks where holes are.
+
+        Args:
+            image_path: of the image, relative to the file; the name of `source` when not given.
+            tolerance: by how many pixels polygons may be simplified, see `simplify`.
+
+        >>> scores = np.float32([[[9, 0, 0]], [[0, 9, 9]]])
+        >>> found = postprocess(np.zeros((1, 3, 3), np.uint8), scores, ["background", "cat"])
+        >>> found.to_labelme("cat.jpg")["shapes"][0]["points"]
+        [[1, 0], [3, 0], [3, 1], [1, 1]]
+        """
+        return to_labelme(self.objects(), self._name(image_path), tolerance=tolerance)
+
+    def to_yolo(self, *, tolerance: float = 0.0) -> str:
+        """The contents of a label file of YOLO: polygons as fractions of width and height.
+
+        Args:
+            tolerance: by how many pixels polygons may be simplified, see `simplify`.
+
+        >>> scores = np.float32([[[9, 0]], [[0, 9]]])
+        >>> found = postprocess(np.zeros((1, 2, 3), np.uint8), scores, ["background", "cat"])
+        >>> found.to_yolo()[:19]
+        '0 0.500000 0.000000'
+        """
+        return to_yolo(self.objects(), tolerance=tolerance)
+
+    def to_geojson(self, *, tolerance: float = 0.0) -> dict[str, Any]:
+        """The contents of a GeoJSON file, on the map if `source` says where, else in pixels.
+
+        Args:
+            tolerance: by how many pixels polygons may be simplified, see `simplify`.
+
+        >>> scores = np.float32([[[9, 0]], [[0, 9]]])
+        >>> found = postprocess(np.zeros((1, 2, 3), np.uint8), scores, ["background", "cat"])
+        >>> found.to_geojson()["features"][0]["geometry"]["coordinates"]
+        [[[1, 0], [1, -1], [2, -1], [2, 0], [1, 0]]]
+        """
+        return to_geojson(self.objects(), read_georeference(self.source), tolerance=tolerance)
+
+    def to_label_studio(self, image: str | None = None) -> dict[str, Any]:
+        """A task of Label Studio with these labels as its prediction.
+
+        Args:
+            image: the address of the image as Label Studio knows it; when not given, the name of
+                `source` below its folder of local files.
+
+        >>> scores = np.float32([[[9, 0]], [[0, 9]]])
+        >>> found = postprocess(np.zeros((1, 2, 3), np.uint8), scores, ["background", "cat"])
+        >>> found.to_label_studio("https://example.com/cat.jpg")["predictions"][0]["score"]
+        0.9999
+        """
+        return to_label_studio(self.objects(), image or local_file(self._name(None)))
+
+    def _name(self, given: str | None) -> str:
+        """The name of the image in the formats of other tools."""
+        return given or (self.source.name if self.source else "image")
 
     def _repr_png_(self) -> bytes:
         return encode_png(self.overlay())
