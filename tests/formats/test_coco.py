@@ -9,8 +9,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from tests.formats.scenes import CLASSES, SCENES, known
-from unpool.data.coco import rasterize, read_annotations
+from unpool.data.coco import read_annotations
 from unpool.data.datasets import open_data, read_labels
+from unpool.data.outlines import rasterize
 from unpool.formats.coco import merged, to_coco
 from unpool.formats.objects import find_objects
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.formats.scenes import CLASSES, SCENES, known
-from unpool.data.coco import fill_polygon
+from unpool.data.shapes import fill_polygon
 from unpool.formats.geojson import to_geojson
 from unpool.formats.objects import find_objects
 from unpool.vision.georeference import PIXELS, Georeference

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.formats.scenes import CLASSES, SCENES, known
-from unpool.data.coco import fill_polygon
+from unpool.data.shapes import fill_polygon
 from unpool.formats.labelme import to_labelme
 from unpool.formats.objects import find_objects
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from unpool.data.coco import fill_polygon
+from unpool.data.shapes import fill_polygon
 from unpool.formats.outlines import area, bridge, simplify, trace
 
 
