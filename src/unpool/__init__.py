@@ -120,8 +120,8 @@ def train(
         resume: the run folder of an interrupted run, `train(resume="runs/mine")`, which needs
             nothing else; or True, with all that the run was started with.
         **values: of `unpool.training.task.train`: `device`, `tensorboard`, `report`; of the task,
-            by the recipe's `options`: `split`, `val`, `trunk_weights`, `trunk_inputs`; all others
-            are values of the recipe: `batch=8`, `steps=300` if it has a single phase,
+            by the recipe's `options`: `split`, `val`, `trunk_weights`, `trunk_inputs`, `by_color`;
+            all others are values of the recipe: `batch=8`, `steps=300` if it has a single phase,
             `**{"phases.0.lr": 1e-4}`.
 
     Returns:
@@ -163,6 +163,8 @@ def evaluate(
     weights: "str | Path | Segmenter | EDeconvNet",
     data: str | Path,
     split: str = "val",
+    *,
+    by_color: bool | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Measure a segmentation network on labeled images.
@@ -171,6 +173,8 @@ def evaluate(
         weights: what `load` takes, or a segmenter.
         data: labeled images in a layout that `unpool check` knows.
         split: the part of the data.
+        by_color: read masks by their colors, True, or trust their indices whatever their palettes
+            are, False; see `unpool.data.open_data`.
         **options: of `load`, unless a segmenter is given, and of the segmenter's call: `mode`,
             `proposals`, `crf` ...
 
@@ -189,7 +193,7 @@ def evaluate(
     from unpool.segment.pipeline import BaseSegmenter
 
     missing: dict[str, str] = {}
-    labeled = open_data(require_path("data", data), split, missing)
+    labeled = open_data(require_path("data", data), split, missing, by_color=by_color)
     chosen = {name: options.pop(name) for name in LOADING if name in options}
     if not isinstance(weights, BaseSegmenter):
         weights = load_segmenter(weights, options.get("preset"), **chosen)

@@ -47,7 +47,7 @@ def test_a_report_is_plain_in_json(root):
     report = check_data(root)
     plain = report.to_dict()
     assert json.loads(json.dumps(plain)) == plain
-    assert list(plain) == ["ok", "splits", "classes", "findings"]
+    assert list(plain) == ["ok", "splits", "classes", "findings", "notes"]
     assert plain["ok"] is False
     assert plain["findings"][0]["kind"] == "missing-mask"
     assert plain["classes"][1]["pixels"] == {"train": 750, "val": 600}
@@ -160,7 +160,7 @@ def test_gray_values_instead_of_ids_are_one_finding(root):
     for path in root.glob("masks/*/*"):
         write_mask(path, LABELS * 100)
     level, where, message = only(root, "unnamed-classes")
-    assert (level, where) == ("warning", "masks")
+    assert (level, where) == ("error", "masks")
     assert message.startswith("contain the ids 0, 100, 200, which have no names; write ")
 
 

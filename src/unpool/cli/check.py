@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from unpool.cli import console
-from unpool.cli.options import JSON, QUIET
+from unpool.cli.messages import with_flags
+from unpool.cli.options import BY_COLOR, JSON, QUIET
 from unpool.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,9 +25,12 @@ _SHOWN = 10  # findings of a kind, because a mistake is often made in every file
     multiple=True,
     help="A part of the data to check; may be repeated.  [default: all]",
 )
+@BY_COLOR
 @JSON
 @QUIET
-def check(data: Path, splits: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+def check(
+    data: Path, splits: tuple[str, ...], by_color: bool | None, as_json: bool, quiet: bool
+) -> None:
     """Find mistakes in labeled images before training on them.
 
     The exit code is 2 if there are errors, and 0 if there are only warnings.
@@ -37,7 +41,7 @@ def check(data: Path, splits: tuple[str, ...], as_json: bool, quiet: bool) -> No
     from unpool.data.check import check_data
 
     with console.progress("checking", quiet) as show:
-        report = check_data(data, list(splits) or None, progress=show)
+        report = check_data(data, list(splits) or None, by_color=by_color, progress=show)
     if as_json:
         console.print_json(report.to_dict())
     elif not quiet:
@@ -51,11 +55,14 @@ def print_report(report: "Report") -> None:
     """Print the findings, and a table of images, objects and pixels per class."""
     total = Counter(finding[:2] for finding in report.findings)
     seen: Counter[tuple[str, str]] = Counter()
+    context = click.get_current_context(silent=True)
+    command = context.command if context else None
     for level, kind, where, message in report.findings:
         seen[level, kind] += 1
         n, rest = seen[level, kind], total[level, kind] - _SHOWN
         if n <= _SHOWN:
-            click.echo(f"{level}: {where}: {message} ({kind})")
+            text = with_flags(message, command)
+            click.echo(f"{level}: {where}: {text} ({kind})")
         if n == _SHOWN and rest > 0:
             click.echo(f"{level}: and {rest} more like that ({kind}), which --json lists")
     objects = "objects, " * any(count.objects for count in report.classes)
@@ -70,3 +77,9 @@ def print_report(report: "Report") -> None:
             cells.append(", ".join([*counts, f"{console.percent(fraction):>4} %"]))
         rows.append([f"{found.id} {found.name}", *cells])
     console.print_table(rows)
+    for note in report.notes:
+        click.echo(f"note: {note}")
+    if report.ok:
+        n, m = sum(report.splits.values()), len(report.findings)
+        result = f"no errors and {m} warning{'s' * (m > 1)}" if m else "no problems"
+        click.echo(f"{result} found in {n} image{'s' * (n != 1)}")

@@ -23,6 +23,7 @@ from unpool.recipes.presets import INSTANCES
     help="The part of the data: val, train, or another that it has; all for every image.  "
     "[default: val]",
 )
+@options.BY_COLOR
 @options.choice(
     "--mode",
     [*MODES, "both"],
@@ -43,6 +44,7 @@ def evaluate(
     weights: str,
     data: Path,
     split: str,
+    by_color: bool | None,
     mode: str | None,
     output: Path | None,
     as_json: bool,
@@ -69,7 +71,7 @@ def evaluate(
 
     start = time.perf_counter()
     missing: dict[str, str] = {}
-    labeled = open_data(data, split, missing)
+    labeled = open_data(data, split, missing, by_color=by_color)
     given["device"] = distributed.local(given["device"] or "auto")
     segmenter = load(weights, given["preset"], **options.network_options(given))
     chosen = segmenter.measured_modes if mode is None else MODES if mode == "both" else (mode,)

@@ -112,6 +112,13 @@ DATA = click.option(
     metavar="FOLDER",
     help="Labeled images, in images/ and masks/ or in the layout of VOC, SBD, COCO or CamVid.",
 )
+BY_COLOR = click.option(
+    "--by-color/--by-index",
+    default=None,
+    help="Read masks by their colors, which are those of labelmap.txt or of VOC, or else of most "
+    "masks; or by their indices, whatever their palettes are.  [default: by index, and palettes "
+    "must agree]",
+)
 OVERLAY = click.option(
     "--overlay/--no-overlay",
     default=True,

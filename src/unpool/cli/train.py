@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool.cli import console
-from unpool.cli.options import DEVICE, JSON, QUIET, Folder, choice, typed
+from unpool.cli.options import BY_COLOR, DEVICE, JSON, QUIET, Folder, choice, typed
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     "Preprocessing of these weights: caffe for BGR from 0 to 255, torchvision for normalized "
     "RGB.  [default: caffe]",
 )
+@BY_COLOR
 @click.option(
     "--set",
     "settings",

@@ -13,16 +13,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.data.inspect import Finding, Inspection, inspect_image, location
+from unpool.data.datasets import look_gray, only_background
+from unpool.data.inspect import Finding, Inspection, Level, inspect_image, location
 from unpool.data.layouts import (
     Layout,
+    Names,
+    assumption,
     class_names,
     find_files,
     list_splits,
+    names_file,
     numbered_classes,
     split_names,
     why_empty,
 )
+from unpool.data.palettes import describe, find_coloring, find_conflict
 from unpool.errors import DataError
 from unpool.vision.images import VOID
 
@@ -55,6 +60,7 @@ class Report:
     splits: dict[str, int]  #: number of images by split
     classes: list[ClassCount]  #: by id
     findings: list[Finding]  #: errors first
+    notes: tuple[str, ...] = ()  #: how the masks and classes were read
 
     @property
     def ok(self) -> bool:
@@ -68,6 +74,7 @@ class Report:
             "splits": self.splits,
             "classes": [count._asdict() for count in self.classes],
             "findings": [finding._asdict() for finding in self.findings],
+            "notes": list(self.notes),
         }
 
 
@@ -75,17 +82,19 @@ def check_data(
     root: str | Path,
     splits: Sequence[str] | None = None,
     *,
+    by_color: bool | None = None,
     progress: "Progress" = lambda done, total, doing: None,
 ) -> Report:
     """Read all images and masks and report everything that would spoil a training run.
 
     Errors stop a training run or make its figures worthless: missing or unreadable files,
-    different sizes (EXIF rotation is recognized), color-coded masks, photos in place of masks,
-    unknown class ids, masks with background only, annotations that cannot be rasterized, and an
-    image in two splits, under the same name or another. Warnings may be intended or tolerable:
-    rare classes, near duplicates, masks without images ...
+    different sizes (EXIF rotation is recognized), color-coded masks, palettes that disagree, photos
+    in place of masks, unknown class ids, masks with background only, annotations that cannot be
+    rasterized, and an image in two splits, under the same name or another. Warnings may be intended
+    or tolerable: rare classes, near duplicates, masks without images ...
 
-    By default all splits are checked except unions of others, such as VOC's trainval.
+    By default all splits are checked except unions of others, such as VOC's trainval. See
+    `open_data` for `by_color`.
 
     Raises:
         DataError: the folder is not a data set, the split does not exist, or a list is unreadable.
@@ -109,8 +118,15 @@ def check_data(
     try:
         known = class_names(layout)
     except DataError as error:
-        findings.append(Finding("error", "classes", "classes.txt", str(error)))
-    inspect = partial(inspect_image, layout, void=known.void if known else VOID)
+        where = location(layout, names_file(layout.root) or layout.root)
+        findings.append(Finding("error", "classes", where, str(error)))
+    coloring = None
+    try:
+        coloring = find_coloring(layout.mask_images(), known, by_color)
+    except DataError as error:
+        findings.append(Finding("error", "colors", location(layout, layout.masks.path), str(error)))
+    void = known.void if known else VOID
+    inspect = partial(inspect_image, layout, void=void, coloring=coloring)
     images: dict[str, Inspection] = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as workers:
         for name, seen in zip(names, workers.map(inspect, names), strict=True):
@@ -122,15 +138,20 @@ def check_data(
     counts = [_count(i, layout, name, members, images) for i, name in enumerate(classes)]
     findings += itertools.chain(
         _check_lists(layout, listed),
+        _check_palettes(layout, known) if by_color is None else (),
         *(seen.findings for seen in images.values()),
         _check_ids(layout, images, len(classes)),
-        _check_classes(layout, images, counts, unnamed=not known and not findings),
+        _check_classes(layout, images, members, counts, unnamed=not known and not findings),
         _check_copies(layout, images, members),
         _check_folders(layout, set(names), every=splits is None),
         _check_objects(layout, names),
     )
     findings.sort(key=lambda finding: finding.level)  # "error" comes before "warning"
-    return Report({split: len(ids) for split, ids in members.items()}, counts, findings)
+    notes = describe(coloring)
+    shown = [sum(count.images.values()) for count in counts]
+    if known and (assumed := assumption(known.assumed, classes, shown)):
+        notes = (*notes, assumed)
+    return Report({split: len(ids) for split, ids in members.items()}, counts, findings, notes)
 
 
 def _listed(layout: Layout, splits: Sequence[str] | None) -> dict[str, list[str]]:
@@ -173,7 +194,21 @@ def _check_lists(layout: Layout, listed: Mapping[str, list[str]]) -> Iterator[Fi
             yield Finding("error", "listed-twice", f"{a}, {b}", message)
 
 
+def _check_palettes(layout: Layout, known: Names | None) -> Iterator[Finding]:
+    if conflict := find_conflict(layout.mask_images(), known):
+        yield Finding("error", "palettes", location(layout, conflict.mask), conflict.message)
+
+
 def _check_ids(layout: Layout, images: _ById, classes: int) -> Iterator[Finding]:
+    ids = _total(images)[:VOID].nonzero()[0].tolist()
+    n = sum(seen.pixels[classes] > 0 for seen in images.values()) if classes < VOID else 0
+    if ids and ids[-1] == classes and 2 * n > sum(seen.pixels.any() for seen in images.values()):
+        # a mistake of all masks: one more id than there are names
+        message = f"have the ids {_few(ids)}, wanted 0 to {classes - 1}; "
+        message += "subtract 1 from all" if ids[0] else "write background as the first name"
+        message += f" if {classes} is the last of the {classes} named classes, or {_cure(layout)}"
+        yield Finding("error", "unknown-ids", location(layout, layout.masks.path), message)
+        return
     for name, inspection in images.items():
         wrong = inspection.pixels[classes:VOID].nonzero()[0] + classes
         if wrong.size:
@@ -184,23 +219,33 @@ def _check_ids(layout: Layout, images: _ById, classes: int) -> Iterator[Finding]
 
 def _cure(layout: Layout) -> str:
     """How to name the classes."""
-    listed = layout.root / "classes.txt"
+    if listed := names_file(layout.root):
+        return f"add names to {listed}"
     names = "one name per line, whose number (from 0) is the class id"
-    return f"add names to {listed}" if listed.is_file() else f"write {listed}: {names}"
+    return f"write {layout.root / 'classes.txt'}: {names}"
 
 
 def _check_classes(
-    layout: Layout, images: _ById, counts: Sequence[ClassCount], unnamed: bool
+    layout: Layout,
+    images: _ById,
+    members: Mapping[str, set[str]],
+    counts: Sequence[ClassCount],
+    unnamed: bool,
 ) -> Iterator[Finding]:
     total, where = _total(images), location(layout, layout.masks.path)
+    if message := only_background(total):
+        yield Finding("error", "only-background", where, message)
     if not total[1:VOID].any():
-        if total.any():
-            message = f"contain only 0 (background) and {VOID} (void); label objects with 1, 2 ..."
-            yield Finding("error", "only-background", where, message)
         return
+    for split, ids in members.items():
+        part = _total({name: images[name] for name in ids})
+        if part[0] and part[VOID] and (message := only_background(part)):
+            yield Finding("error", "only-background", split, f"has masks that {message}")
     if unnamed and not total[: len(counts)].all():  # gaps suggest gray values rather than class ids
-        message = f"contain the ids {_few(total[:VOID].nonzero()[0].tolist())}, which have no names"
-        yield Finding("warning", "unnamed-classes", where, f"{message}; {_cure(layout)}")
+        found = total[:VOID].nonzero()[0]
+        message = f"contain the ids {_few(found.tolist())}, which have no names; {_cure(layout)}"
+        level: Level = "error" if look_gray(found) else "warning"
+        yield Finding(level, "unnamed-classes", where, message)
         counts = [count for count in counts if total[count.id]]
     labeled = [split for split in counts[0].pixels if any(count.pixels[split] for count in counts)]
     for split, count in itertools.product(labeled, counts):

@@ -5,7 +5,6 @@ evaluation ignore. In an instance map 0 is background, 255 is void (in labels or
 every other number is one object of the image; numbers may be skipped.
 """
 
-import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from unpool.data.colors import Coloring, read_colored, read_object_numbers
 from unpool.data.layouts import (
     Layout,
     class_names,
@@ -23,9 +23,13 @@ from unpool.data.layouts import (
 )
 from unpool.data.mat import read_mat
 from unpool.data.outlines import Outlines, rasterize
-from unpool.errors import DataError, ImageError
+from unpool.data.palettes import describe, find_coloring, find_conflict
+from unpool.errors import DataError, ImageError, UnpoolError
 from unpool.vision.images import VOID as VOID  # the room offers it, too
 from unpool.vision.images import Pixels, image_size, read_image, read_mask
+
+_NEAR = 20  # an id up to which gaps are usual, since one class of VOC may have it
+_FILLED = 4  # ids apart on average, and more, are gray values
 
 _SPECK = 5  # pixels; smaller components come from careless annotation or resizing
 
@@ -38,6 +42,7 @@ class Sample(NamedTuple):
     mask: Path | Outlines  #: an index image, SBD's .mat, or the objects of a COCO file
     instances: Path | None = None  #: an index image or SBD's .mat with the objects
     void: int = VOID  #: the id in the mask that is read as 255
+    coloring: Coloring | None = None  #: how to read the colors of the mask; None reads indices
 
 
 class DataSet(NamedTuple):
@@ -47,6 +52,8 @@ class DataSet(NamedTuple):
     split: str
     samples: list[Sample]
     classes: list[str]  #: names by class id; the first is the background
+    assumed: str = ""  #: the data set whose names these are, for want of a file with names
+    notes: tuple[str, ...] = ()  #: what users should know of how it is read
 
 
 class Object(NamedTuple):
@@ -58,20 +65,30 @@ class Object(NamedTuple):
     area: int  #: in pixels
 
 
-def open_data(root: str | Path, split: str, missing: dict[str, str] | None = None) -> DataSet:
+def open_data(
+    root: str | Path,
+    split: str,
+    missing: dict[str, str] | None = None,
+    *,
+    by_color: bool | None = None,
+) -> DataSet:
     """Open one split, with samples in the order of the list or of COCO's file, or sorted by name.
 
-    Files are listed, not read, with two exceptions: if the classes have no names, all masks are
-    read for the highest id, and the COCO file of the split is read once.
+    Files are listed, not read, with three exceptions: if the classes have no names, all masks are
+    read for the highest id; the COCO file of the split is read once; and the palettes of all masks
+    are compared, see `unpool.data.palettes`.
 
     Args:
         root: a folder in one of the layouts of `unpool.data.layouts`.
         split: "train", "val", or another split of the folder; "all" for all images.
         missing: if given, collects the ids whose image or mask is missing or ambiguous, with the
             reasons, instead of raising; unreadable masks are then ignored, too.
+        by_color: read masks by their colors rather than their indices, True, or trust the indices
+            whatever the palettes are, False. By default indices are read, and palettes must agree.
 
     Raises:
-        DataError, ImageError: something is missing, or a mask cannot be read for its ids.
+        DataError, ImageError: something is missing, a mask cannot be read for its ids, or palettes
+            disagree.
 
     >>> import tempfile
     >>> from unpool.vision.images import write_image, write_mask
@@ -89,6 +106,9 @@ def open_data(root: str | Path, split: str, missing: dict[str, str] | None = Non
         raise DataError(f"got split {split!r} of {root}, which {why_empty(layout, split)}")
     names = class_names(layout)
     void = names.void if names else VOID
+    coloring = find_coloring(layout.mask_images(), names, by_color)
+    if by_color is None and (conflict := find_conflict(layout.mask_images(), names)):
+        raise DataError(f"{conflict.mask}: {conflict.message}")
     samples = []
     for name in ids:
         try:
@@ -98,9 +118,10 @@ def open_data(root: str | Path, split: str, missing: dict[str, str] | None = Non
                 raise
             missing[name] = str(error)
         else:
-            samples.append(Sample(name, *files, void))
-    classes = names.classes if names else _numbered(layout, strict=missing is None)
-    return DataSet(layout.root, split, samples, classes)
+            samples.append(Sample(name, *files, void, coloring))
+    classes = names.classes if names else _numbered(layout, coloring, strict=missing is None)
+    assumed = names.assumed if names else ""
+    return DataSet(layout.root, split, samples, classes, assumed, describe(coloring))
 
 
 def read_sample(sample: Sample, classes: int) -> tuple[Pixels, Pixels]:
@@ -125,7 +146,7 @@ def read_labels(sample: Sample, classes: int) -> Pixels:
     Raises:
         ImageError, DataError: a file cannot be used, or has unknown ids.
     """
-    labels = load_labels(sample.mask, sample.void)
+    labels = load_labels(sample.mask, sample.void, sample.coloring)
     ids = np.flatnonzero(np.bincount(labels.ravel(), minlength=VOID))
     wrong = ids[(ids >= classes) & (ids != VOID)]
     if wrong.size:
@@ -137,14 +158,60 @@ def read_labels(sample: Sample, classes: int) -> Pixels:
     return labels
 
 
-def load_labels(mask: Path | Outlines, void: int = VOID) -> Pixels:
+def load_labels(
+    mask: Path | Outlines, void: int = VOID, coloring: Coloring | None = None
+) -> Pixels:
     """Read the labels (H, W) uint8 of a mask of any form, with any ids; `void` is read as 255."""
     if isinstance(mask, Outlines):
         return rasterize(mask).labels
-    is_mat = mask.suffix == ".mat"
-    labels = read_mat(mask, "GTcls") if is_mat else read_mask(mask)
+    if mask.suffix == ".mat":
+        labels = read_mat(mask, "GTcls")
+    else:
+        labels = read_colored(mask, coloring) if coloring else read_mask(mask)
     labels[labels == void] = VOID
     return labels
+
+
+def only_background(pixels: NDArray[np.integer]) -> str:
+    """What is wrong with masks without objects, by their number of pixels of each id, (256,)."""
+    if pixels[1:VOID].any() or not pixels.any():
+        return ""
+    return (
+        f"contain only 0 (background) and {VOID} (void); label objects with 1, 2 ..., or, if white "
+        "means a class, give its color in labelmap.txt (name:255,255,255) and pass by_color=True"
+    )
+
+
+def look_gray(ids: NDArray[np.integer]) -> bool:
+    """Whether ids without names, ascending, look like gray values: few, and far apart.
+
+    >>> look_gray(np.array([0, 127, 254])), look_gray(np.array([0, 1, 2, 11]))
+    (True, False)
+    """
+    return bool(ids.size and ids[-1] > _NEAR and _FILLED * len(ids) <= ids[-1])
+
+
+def require_objects(data: DataSet, *, empty: bool = True) -> None:
+    """Refuse a split whose masks contain only 0 and 255. Reads masks until one has other ids.
+
+    Args:
+        data: labeled images.
+        empty: accept masks that contain only 0, which are right for images without objects.
+
+    Raises:
+        DataError: no mask has an object.
+    """
+    pixels = np.zeros(VOID + 1, np.int64)
+    for sample in data.samples:
+        try:
+            labels = load_labels(sample.mask, sample.void, sample.coloring)
+        except UnpoolError:
+            continue  # reported where it is used
+        pixels += np.bincount(labels.ravel(), minlength=VOID + 1)
+        if pixels[1:VOID].any():
+            return
+    if (message := only_background(pixels)) and ((pixels[0] and pixels[VOID]) or not empty):
+        raise DataError(f"the masks of {data.split} in {data.root} {message}")
 
 
 def count_classes(data: DataSet) -> list[int]:
@@ -233,22 +300,30 @@ def components(labels: Pixels) -> NDArray[np.int32]:
 
 def load_objects(path: Path) -> NDArray[np.int32]:
     """Read an instance map (H, W) int32 from an index image or SBD's .mat."""
-    ids = read_mat(path, "GTinst") if path.suffix == ".mat" else read_mask(path)
-    return ids.astype(np.int32)
+    if path.suffix == ".mat":
+        return read_mat(path, "GTinst").astype(np.int32)
+    return read_object_numbers(path)
 
 
-def _numbered(layout: Layout, strict: bool) -> list[str]:
+def _numbered(layout: Layout, coloring: Coloring | None, strict: bool) -> list[str]:
     """Numbered classes up to the highest id of all masks, since all splits must agree."""
-    highest = 0
-    for path in itertools.chain(*layout.masks.files.values()):
+    found = np.zeros(VOID + 1, bool)
+    for path in layout.mask_images():
         try:
-            mask = read_mask(path)
+            mask = load_labels(path, VOID, coloring)
         except ImageError:
             if strict:
                 raise
         else:
-            highest = max(highest, int(mask[mask != VOID].max(initial=0)))
-    return numbered_classes(highest)
+            found[mask.ravel()] = True
+    ids = np.flatnonzero(found[:VOID])
+    if look_gray(ids):
+        few = ", ".join(map(str, ids[:5]))
+        raise DataError(
+            f"the masks of {layout.root} contain the ids {few} and no others, as gray values do; "
+            "number the classes 0, 1, 2 ..., or name all ids in classes.txt"
+        )
+    return numbered_classes(int(ids.max(initial=0)))
 
 
 def _read_maps(sample: Sample, classes: int) -> tuple[Pixels, NDArray[np.int32]]:

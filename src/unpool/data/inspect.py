@@ -16,6 +16,7 @@ from unpool.errors import DataError, ImageError
 from unpool.vision.images import VOID, Pixels, read_image, read_orientation, voc_palette
 
 if TYPE_CHECKING:
+    from unpool.data.colors import Coloring
     from unpool.data.layouts import Folder, Layout
 
 Level: TypeAlias = Literal["error", "warning"]
@@ -51,17 +52,19 @@ class Inspection(NamedTuple):
     thumbnail: NDArray[np.float32]  #: (256,); the product of two is their correlation
 
 
-def inspect_image(layout: "Layout", name: str, void: int = VOID) -> Inspection:
+def inspect_image(
+    layout: "Layout", name: str, void: int = VOID, coloring: "Coloring | None" = None
+) -> Inspection:
     """Read the image of an id, which may have no file, its mask and its objects, and compare them.
 
-    The id `void` in the mask is read as 255.
+    The id `void` in the mask is read as 255, and its colors are read by `coloring`.
     """
     files = _Files(layout, name, [])
     image = files.read(layout.images, read_image, "missing-image")
     labels: Pixels | None = None
     found: list[Object] = []
     if name in layout.images.files:  # else its mask is useless
-        labels, found = files.read_mask(void)
+        labels, found = files.read_mask(void, coloring)
     pixels = np.bincount([] if labels is None else labels.ravel(), minlength=256)
     if labels is not None and not pixels[:VOID].any():
         message = f"is all void ({VOID}), wanted labels; label it or remove it"
@@ -108,11 +111,13 @@ class _Files(NamedTuple):
         self.report("error", kind, path, message)
         return None
 
-    def read_mask(self, void: int) -> tuple[Pixels | None, list[Object]]:
+    def read_mask(
+        self, void: int, coloring: "Coloring | None"
+    ) -> tuple[Pixels | None, list[Object]]:
         """The labels and the objects of the image."""
         if outlines := self.layout.outlines.get(self.name):
             return self._rasterize(outlines)
-        load = partial(load_labels, void=void)
+        load = partial(load_labels, void=void, coloring=coloring)
         labels = self.read(self.layout.masks, load, "missing-mask")
         if labels is not None and (message := _photo(labels)):
             self.report("error", "photo", self.layout.mask(self.name), message)
@@ -201,7 +206,7 @@ def _explain_mask(path: Path, message: str) -> tuple[str, str]:
     if len(colors) > _COLORS:
         return "photo", f"looks like a photo, not a mask: {len(colors)} colors; {_PUT}"
     if np.isin(colors, known).all():
-        hint = "all are VOC's, whose index is the row in unpool.vision.images.voc_palette()"
+        hint = "all are VOC's: pass by_color=True"
     elif (rgb == rgb[:, :1]).all():
         hint = "all are gray: if the gray values are the indices, keep one of the three channels"
     else:

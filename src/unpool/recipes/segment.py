@@ -44,7 +44,13 @@ class SegmentationRecipe(Recipe):
 
     kind: ClassVar[str] = "segmentation"
     task: ClassVar[str] = "unpool.segment.train:SegmentationTask"
-    options: ClassVar[tuple[str, ...]] = ("split", "val", "trunk_weights", "trunk_inputs")
+    options: ClassVar[tuple[str, ...]] = (
+        "split",
+        "val",
+        "trunk_weights",
+        "trunk_inputs",
+        "by_color",
+    )
 
     phases: tuple[Phase, ...]
     _: KW_ONLY

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool import Progress, distributed
-from unpool.data.datasets import DataSet, read_sample
+from unpool.data.datasets import DataSet, read_sample, require_objects
 from unpool.errors import DataError, UnpoolError
 from unpool.vision.figures import contact_sheet
 from unpool.vision.images import VOID
@@ -51,7 +51,8 @@ def evaluate(
         The summary; see `summarize`. It is the same for any number of processes.
 
     Raises:
-        DataError: other classes than the segmenter's, or not a single usable image.
+        DataError: other classes than the segmenter's, masks with background only, or not a single
+            usable image.
         OptionError: options that do not fit the segmenter.
 
     Everingham et al. 2010, section 4.2: intersection over union, void left out.
@@ -61,6 +62,7 @@ def evaluate(
             f"got data with the classes {_few(data.classes)}, but the weights know "
             f"{_few(segmenter.classes)}; evaluate on data with the same classes.txt"
         )
+    require_objects(data)
     description = segmenter.describe(**options)  # first: it refuses unsupported modes
     absent = [_dropped(name, why, len(data.classes)) for name, why in (missing or {}).items()]
     total = len(absent) + len(data.samples)
@@ -125,7 +127,8 @@ def summarize(measured: list[Measured], data: DataSet, description: str) -> dict
         "images": len(kept),
         "dropped": {m.name: m.error for m in measured if m.error},
         "protocol": (
-            f"{data.root.name} {data.split}, {len(kept)} of {len(measured)} images; {description}; "
+            f"{data.root.name} {data.split}, {len(kept)} of {len(measured)} images; "
+            f"{''.join(f'{note}; ' for note in data.notes)}{description}; "
             "labels at the original size; one confusion matrix over the data set, void (255) "
             "ignored; mean over classes present in truth or prediction; interval: 95 %, bootstrap "
             "over images; boundary F1: tolerance 0.75 % of the diagonal, mean over images"

@@ -12,9 +12,10 @@ import torch
 
 from unpool import distributed
 from unpool.data import crops
-from unpool.data.datasets import DataSet, count_classes, open_data
+from unpool.data.datasets import DataSet, count_classes, open_data, require_objects
+from unpool.data.layouts import assumption
 from unpool.data.windows import find_proposals, object_windows, proposal_windows, repeat_rare
-from unpool.errors import DataError, require_choice, require_path
+from unpool.errors import DataError, require_choice, require_path, require_type
 from unpool.models import MEAN_BGR
 from unpool.models.weights import INPUTS
 from unpool.segment import evaluate, learner
@@ -49,6 +50,7 @@ class SegmentationTask(task.Task[crops.Batch]):
         val: the split to validate on.
         trunk_weights: VGG weights for the trunk; random without them.
         trunk_inputs: the preprocessing of these weights, see `load_vgg`.
+        by_color: whether masks are read by their colors, see `open_data`.
     """
 
     data: str | Path
@@ -57,6 +59,7 @@ class SegmentationTask(task.Task[crops.Batch]):
     val: str = "val"
     trunk_weights: str | Path | None = None
     trunk_inputs: str = "caffe"
+    by_color: bool | None = None
     objective: SegmentationObjective = field(init=False)
 
     panels = ({"miou": "mean IoU on val"},)
@@ -66,13 +69,15 @@ class SegmentationTask(task.Task[crops.Batch]):
         self.data = Path(self.data)
         if self.trunk_weights is not None:
             self.trunk_weights = require_path("trunk_weights", self.trunk_weights)
+        if self.by_color is not None:
+            require_type("by_color", self.by_color, bool, "True or False")
         require_choice("trunk_inputs", self.trunk_inputs, INPUTS)
         self.start: learner.WarmStart | None = None  # of a resumed run: None until it is read
 
     def open(self) -> None:
         """Open both splits, and read all masks, so that unusable ones are found at once."""
-        self.train_data = open_data(self.data, self.split)
-        self.val_data = open_data(self.data, self.val)
+        self.train_data = open_data(self.data, self.split, by_color=self.by_color)
+        self.val_data = open_data(self.data, self.val, by_color=self.by_color)
         self.classes = self.train_data.classes
         if self.classes != self.val_data.classes:
             raise DataError(
@@ -80,6 +85,8 @@ class SegmentationTask(task.Task[crops.Batch]):
             )
         self.counts = count_classes(self.train_data)
         count_classes(self.val_data)
+        require_objects(self.train_data, empty=False)
+        require_objects(self.val_data)
 
     def build(self, device: torch.device) -> SegmentationObjective:
         """The recipe's network, with heads for progressive growing."""
@@ -100,6 +107,8 @@ class SegmentationTask(task.Task[crops.Batch]):
             self.start = learner.read_start(run.start_path, self.recipe, self.objective.learner.net)
         elif run.is_main:
             learner.store_start(run.start_path, self.start)
+        if assumed := assumption(self.train_data.assumed, self.classes, self.counts):
+            run.note(assumed)
         pairs = zip(self.classes, self.counts, strict=True)
         if unseen := [name for name, n in pairs if not n]:
             run.note(f"no mask of {self.split} shows {', '.join(unseen)}, which cannot be learned")

@@ -18,7 +18,13 @@ All layouts except COCO may have a `classes.txt`, see `read_names`.
 
 from unpool.data.layouts.find import find_files
 from unpool.data.layouts.layout import Folder, Layout, Names
-from unpool.data.layouts.names import class_names, numbered_classes, read_names
+from unpool.data.layouts.names import (
+    assumption,
+    class_names,
+    names_file,
+    numbered_classes,
+    read_names,
+)
 from unpool.data.layouts.splits import list_splits, split_names, why_empty
 from unpool.data.layouts.voc import VOC_CLASSES
 
@@ -27,9 +33,11 @@ __all__ = [
     "Folder",
     "Layout",
     "Names",
+    "assumption",
     "class_names",
     "find_files",
     "list_splits",
+    "names_file",
     "numbered_classes",
     "read_names",
     "split_names",

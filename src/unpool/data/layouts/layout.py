@@ -79,6 +79,11 @@ class Layout(NamedTuple):
         """The mask of an id; a `DataError` if there is none, or more than one."""
         return self.outlines[name] if name in self.outlines else self.masks.file(name)
 
+    def mask_images(self) -> list[Path]:
+        """All masks that are image files, sorted."""
+        files = (path for paths in self.masks.files.values() for path in paths)
+        return sorted(path for path in files if path.suffix.lower() != ".mat")
+
     def objects(self, name: str) -> Path | None:
         """The object mask of an id, None without one; a `DataError` if there is more than one."""
         found = self.instances

@@ -1,6 +1,7 @@
 """The names of the classes of a data set, and their colors in color-coded masks."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from unpool.data.layouts.layout import Color, Layout, Names
@@ -87,6 +88,28 @@ def numbered_classes(highest: int) -> list[str]:
     ['background', 'class 1', 'class 2']
     """
     return ["background", *(f"class {i}" for i in range(1, max(highest, 1) + 1))]
+
+
+def assumption(assumed: str, classes: Sequence[str], images: Sequence[int]) -> str:
+    """What to say of class names that no file gives; empty if the masks have all their ids.
+
+    Args:
+        assumed: the data set whose names were taken; empty if they are those of a file.
+        classes: the names.
+        images: the number of images with each class.
+
+    >>> assumption("PASCAL VOC", ["background", "aeroplane", "bicycle"], [9, 4, 0])[:60]
+    "the ids 0, 1 are taken for PASCAL VOC's background, aeroplan"
+    """
+    ids = [i for i, n in enumerate(images) if n]
+    if not assumed or len(ids) == len(classes):
+        return ""
+    few, more = ids[:5], f" … ({len(ids)})" * (len(ids) > 5)
+    return (
+        f"the ids {', '.join(map(str, few))}{more} are taken for {assumed}'s "
+        f"{', '.join(classes[i] for i in few)}{more}; if they are other classes, name them in "
+        "classes.txt"
+    )
 
 
 def _match(form: re.Pattern[str], lines: list[str]) -> list[re.Match[str]]:
