@@ -42,3 +42,18 @@ MAX_WORLD_FILE = 4 * KIB
 
 MAX_PART = 512 * MIB
 """Bytes of an image's part of a file of annotations; noise of 40 megapixels has some 100 MB."""
+
+MAX_TIFF_TAGS = 200_000
+"""Tags of all pages of a TIFF that are looked at; an image of 178 million pixels has some 50."""
+
+MAX_TIFF_SEGMENT = 64 * MIB
+"""Bytes of a tile of a TIFF, unless the image is larger; a decoder allocates whole tiles."""
+
+MAX_IMAGE_MEMORY = 1400 * MIB
+"""Bytes to decode an image with, by its header: what MAX_PIXELS of a JPEG or a PNG need."""
+
+MAX_JPEG_WORK = 4 * 10**9
+"""Pixels times scans of a JPEG, about 6 seconds: a file of 100 kB can hold thousands of scans."""
+
+MAX_IMAGE_STREAM = 256 * MIB
+"""Bytes of an image that is read as a whole, as from standard input, which may never end."""

@@ -16,7 +16,7 @@ from PIL import Image
 
 from unpool.errors import ImageError, ShapeError
 from unpool.limits import MAX_PIXELS
-from unpool.vision import images
+from unpool.vision import opening, upright
 from unpool.vision.images import (
     FORMATS,
     image_size,
@@ -143,9 +143,9 @@ def test_every_mode_is_shown_as_a_viewer_shows_it(case):
 
 def test_modes_that_are_read_but_not_written_by_pillow():
     im = image("PA", (1, 255), (1, 0), palette=COLORS)
-    assert np.array(images._to_rgb(im))[0].tolist() == [COLORS[3:], WHITE]
+    assert np.array(upright.to_rgb(im))[0].tolist() == [COLORS[3:], WHITE]
     im = image("La", (20, 51), (0, 0))  # gray times alpha
-    assert np.array(images._to_rgb(im))[0].tolist() == [composed((100,) * 3, 51), WHITE]
+    assert np.array(upright.to_rgb(im))[0].tolist() == [composed((100,) * 3, 51), WHITE]
 
 
 def test_adobe_cmyk_jpeg():
@@ -273,7 +273,7 @@ def test_files_that_are_not_images(tmp_path):
     (tmp_path / "draw.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     for name, message in {
         "missing.png": "does not exist; check the path",
-        ".": "is a folder, wanted an image; name a file in it",
+        ".": "which is a folder; wanted a regular file: name one",
         "empty.png": r"is empty \(0 bytes\); copy or download it again",
         "page.jpg": "is not an image of a known format .*JPEG.*; convert it to PNG",
         "draw.eps": "is not an image of a known format",
@@ -282,14 +282,16 @@ def test_files_that_are_not_images(tmp_path):
         for read in (read_image, read_mask, image_size):
             with pytest.raises(ImageError, match=message) as caught:
                 read(path)
-            assert str(caught.value).startswith(f"{path}: ")
+            assert str(path) in str(caught.value)
 
 
 def test_no_permission(tmp_path, monkeypatch):
+    (tmp_path / "locked.png").touch()
+
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(images, "_stream", refuse)
+    monkeypatch.setattr(opening, "_stream", refuse)
     with pytest.raises(ImageError, match=r"locked\.png: may not be read; change its permissions"):
         read_image(tmp_path / "locked.png")
 
@@ -403,7 +405,7 @@ WARNED_OF = png(13_000, 13_000, 1, 0, b"\0")  # above half of Pillow's limit
 def test_readers_that_overlap_ignore_warnings_to_the_end():
     """As those of two threads do; warnings are errors here."""
     before = list(warnings.filters)
-    first, second = (images.open_image(WARNED_OF, MAX_PIXELS) for _ in range(2))
+    first, second = (opening.open_image(WARNED_OF, MAX_PIXELS) for _ in range(2))
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -419,7 +421,7 @@ def test_readers_that_overlap_ignore_warnings_to_the_end():
 def test_filters_of_warnings_that_are_restored_meanwhile():
     before = list(warnings.filters)
     with warnings.catch_warnings():
-        reading = images.open_image(WARNED_OF, MAX_PIXELS)
+        reading = opening.open_image(WARNED_OF, MAX_PIXELS)
         reading.__enter__()
     assert image_size(WARNED_OF) == (13_000, 13_000)
     reading.__exit__(None, None, None)
@@ -613,4 +615,6 @@ def test_writing_that_fails_leaves_the_old_file(tmp_path, monkeypatch, write, na
 def test_formats_are_those_of_pillow():
     Image.init()
     extensions = Image.registered_extensions()
-    assert all(extensions[suffix] == kind for kind, group in FORMATS.items() for suffix in group)
+    unknown = {".jif"}
+    for kind, group in FORMATS.items():
+        assert {extensions[suffix] for suffix in group if suffix not in unknown} <= {kind, "MPO"}

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unpool.errors import ImageError, OptionError
+from unpool.vision import sources
 from unpool.vision.sources import Source, Unusable, _names, find_images
 
 
@@ -23,15 +24,17 @@ def touch(*names: str) -> None:
 
 
 def found(*inputs: str, output: str | None = None) -> dict[str, str]:
-    sources, unusable = find_images(inputs, output and Path(output))
+    images, unusable, unread = find_images(inputs, output and Path(output))
     assert not unusable
-    return {str(source.path or "-"): str(source.name) for source in sources}
+    assert not unread
+    return {str(source.path or "-"): str(source.name) for source in images}
 
 
 def test_a_file_is_named_by_its_stem(folder):
     touch("a/cat.jpg", "odd.raw", "none")
     assert find_images([str(folder / "a" / "cat.jpg")]) == (
         [Source(folder / "a" / "cat.jpg", PurePosixPath("cat"))],
+        [],
         [],
     )
     assert found("odd.raw", "none") == {"odd.raw": "odd", "none": "none"}
@@ -103,7 +106,7 @@ def test_files_that_are_not_lists(folder, text, message):
     Path("list.txt").write_bytes(text)
     with pytest.raises(ImageError, match=rf"^got list\.txt, read as a list of images; {message}"):
         find_images(["list.txt"])
-    sources, unusable = find_images(["list.txt", "a.jpg"])
+    sources, unusable, _ = find_images(["list.txt", "a.jpg"])
     assert [source.path for source in sources] == [Path("a.jpg")]
     assert [bad.source for bad in unusable] == ["list.txt"]
 
@@ -111,7 +114,7 @@ def test_files_that_are_not_lists(folder, text, message):
 def test_bad_lines_of_a_list_are_reported_one_by_one(folder):
     touch("a.jpg", "c.jpg", "in/x.jpg")
     Path("list.txt").write_text(f"a.jpg\n\nb.jpg\nc.jpg\nin\n{'x' * 5000}\n")
-    sources, unusable = find_images(["list.txt"])
+    sources, unusable, _ = find_images(["list.txt"])
     assert [str(source.path) for source in sources] == ["a.jpg", "c.jpg"]
     assert unusable[:2] == [
         Unusable(
@@ -126,7 +129,7 @@ def test_bad_lines_of_a_list_are_reported_one_by_one(folder):
 
 def test_standard_input(folder):
     touch("stdin.jpg")
-    assert find_images(["-", "-"]) == ([Source(None, PurePosixPath("stdin"))], [])
+    assert find_images(["-", "-"]) == ([Source(None, PurePosixPath("stdin"))], [], [])
     assert found("stdin.jpg", "-") == {"stdin.jpg": "stdin_jpg", "-": "stdin"}
 
 
@@ -134,7 +137,7 @@ def test_standard_input(folder):
     ("text", "message"),
     [
         ("nowhere.jpg", r"nowhere\.jpg: does not exist; check the path"),
-        ("empty", r"empty: holds no images \(\.bmp .*\.webp\); check the path"),
+        ("empty", r"empty: holds no images \(\.apng .*\.webp\); check the path"),
         ("*.jpg", r"\*\.jpg: holds no images"),
         ("texts", "texts: holds no images"),
         ("x" * 5000, "does not exist"),
@@ -147,7 +150,7 @@ def test_inputs_without_images(folder, text, message):
     with pytest.raises(ImageError, match=message) as caught:
         find_images([text])
     touch("good/cat.jpg")
-    sources, unusable = find_images([text, "good", text])  # reported once, and the rest is done
+    sources, unusable, _ = find_images([text, "good", text])  # reported once, and the rest is done
     assert sources == [Source(Path("good/cat.jpg"), PurePosixPath("cat"))]
     assert unusable == [Unusable(text, str(caught.value))]
     if text:
@@ -173,6 +176,7 @@ def test_a_folder_that_cannot_be_listed(folder, monkeypatch):
     assert find_images(["in"]) == (
         [Source(Path("in/b.jpg"), PurePosixPath("b"))],
         [Unusable("in/locked", "in/locked: cannot be listed; change its permissions")],
+        [],
     )
     with pytest.raises(ImageError, match=r"^in/locked: cannot be listed; change its permissions$"):
         find_images(["in/locked"])
@@ -259,3 +263,51 @@ def test_results_differ_whatever_the_files(paths):
 def test_ten_thousand_of_one_name_are_quick():
     names = _names([PurePosixPath("rgb.png")] * 10_000)
     assert names[-1] == PurePosixPath("rgb_png_10000")
+
+
+def test_images_that_are_not_read_are_counted(folder):
+    touch(
+        "in/a.jpg",
+        "in/b.HEIC",
+        "in/c/d.heic",
+        "in/c/e.psd",
+        "in/.f.heic",
+        "in/g.md",
+        "in/out/h.cr2",
+    )
+    found = find_images(["in", "in/c/*", "in/*.jpg"], Path("in/out"))
+    assert [source.path for source in found.sources] == [Path("in/a.jpg")]
+    assert [bad.source for bad in found.unusable] == ["in/c/*"]
+    assert found.unusable[0].error == (
+        "in/c/*: 1 .heic, 1 .psd not read; convert them to JPEG or PNG"
+    )
+    assert list(map(str, found.unread)) == [
+        "in: 2 .heic, 1 .psd not read; convert them to JPEG or PNG"
+    ]
+    with pytest.raises(
+        ImageError, match=r"^in/c: 1 \.heic, 1 \.psd not read; convert them to JPEG"
+    ):
+        find_images(["in/c"])
+
+
+def test_no_suffix_is_both_read_and_not():
+    assert not sources._UNREAD & sources._SUFFIXES
+
+
+def test_formats_that_pillow_reads_by_a_program_are_not_read():
+    assert {".eps", ".wmf", ".emf"} <= sources._UNREAD
+
+
+def test_lists_that_are_pipes_are_not_opened(folder):
+    os.mkfifo("list.txt")
+    with pytest.raises(ImageError, match=r"list\.txt, which is a pipe, device or socket"):
+        find_images(["list.txt"])
+
+
+def test_lists_with_odd_names(folder):
+    touch("a.jpg")
+    Path("list.txt").write_bytes(b"a.jpg\nb\0c.jpg\n" + b"d" * 5000 + b"\n")
+    found = find_images(["list.txt"])
+    assert [source.path for source in found.sources] == [Path("a.jpg")]
+    assert len(found.unusable) == 2
+    assert all("is not a file in" in bad.error for bad in found.unusable)

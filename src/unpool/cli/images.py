@@ -34,7 +34,7 @@ def with_suffixes(*suffixes: str) -> Callable[[Path], list[Path]]:
 def find_inputs(
     inputs: Sequence[str], output: Path, files: Callable[[Path], Iterable[Path]]
 ) -> "Found":
-    """Find the images that inputs name, and refuse to overwrite one of them.
+    """Find the images that inputs name, report others, and refuse to overwrite one of them.
 
     Args:
         inputs: see `unpool.vision.sources.find_images`.
@@ -44,6 +44,8 @@ def find_inputs(
     from unpool.vision.sources import find_images, spare_inputs
 
     found = find_images(inputs, output)
+    for unread in found.unread:
+        console.print_error(str(unread))
     spare_inputs(found.sources, [f for s in found.sources for f in files(output / s.name)])
     return found
 

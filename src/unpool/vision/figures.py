@@ -293,7 +293,7 @@ def chart(
     axes.grid(alpha=0.3)
     with io.BytesIO() as file:
         figure.savefig(file, format="png", dpi=_DPI)
-        return np.array(Image.open(file).convert("RGB"))
+        return np.array(Image.open(file, formats=("PNG",)).convert("RGB"))
 
 
 def _figure(size: tuple[float, float]) -> Any:

@@ -7,24 +7,23 @@ says why not. Color profiles are not applied.
 
 import io
 import os
-import re
-import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
-from PIL.Image import Transpose
+from PIL import Image
 
 from unpool.errors import ImageError, ShapeError, require_path
 from unpool.files import atomic
 from unpool.limits import MAX_PIXELS
+from unpool.vision.opening import FORMATS as FORMATS
+from unpool.vision.opening import Readable
+from unpool.vision.opening import open_image as open_image
+from unpool.vision.tiff import white_is_zero
+from unpool.vision.upright import orientation, stored_numbers, upright, upright_size
 
-Readable: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 Pixels: TypeAlias = NDArray[np.uint8]
 """An image, (H, W, 3) RGB unless said otherwise, or class ids, (H, W)."""
 
@@ -32,30 +31,6 @@ Labels: TypeAlias = NDArray[np.integer]
 
 VOID = 255
 """The id of pixels that training and evaluation ignore."""
-
-FORMATS = {  # Pillow's names and the file suffixes; no other decoder is used
-    "JPEG": (".jpg", ".jpeg", ".jfif"),
-    "PNG": (".png",),
-    "BMP": (".bmp",),
-    "GIF": (".gif",),
-    "TIFF": (".tif", ".tiff"),
-    "WEBP": (".webp",),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-}
-
-_TURNS = {  # EXIF orientation -> the operation that makes the image upright
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
-}
-_SIDEWAYS = [_TURNS[n] for n in range(5, 9)]
-
-_lock, _reading = threading.Lock(), 0  # the number of files open in all threads
-_IGNORED = ("ignore", None, Warning, re.compile(r"PIL\b"), 0)  # as in warnings.filters
 
 _COLOR_CODED = (
     "as a color-coded mask does, wanted class indices 0 to 255; map each color to the index "
@@ -66,13 +41,16 @@ _COLOR_CODED = (
 def read_image(source: Readable, *, max_pixels: int = MAX_PIXELS, animated: bool = False) -> Pixels:
     """Read an image as a viewer shows it: upright, RGB, on white.
 
-    Transparent pixels are composited over white. 16-bit values are reduced to their high byte;
-    larger integers and floating-point values have no known range and are refused.
+    Transparent pixels are composited over white. Of values of 16 bits the upper 8 are kept; where
+    none is above 4095 and the file does not state its bits, those of 12 (10, 8), with a warning.
+    Larger integers and floating-point values have no known range and are refused. The image of a
+    TIFF is its only page that is not a reduced copy of another.
 
     Args:
         source: a path, the bytes of a file, or a binary file, read from its position.
         max_pixels: the largest number of pixels to decode, checked in the header. Pillow's own
-            limit, twice `PIL.Image.MAX_IMAGE_PIXELS`, stays in force.
+            limit, twice `PIL.Image.MAX_IMAGE_PIXELS`, stays in force, and formats that need more
+            memory for a pixel have lower ones.
         animated: read the first frame or page of a file with several, rather than refuse it.
 
     Raises:
@@ -84,24 +62,15 @@ def read_image(source: Readable, *, max_pixels: int = MAX_PIXELS, animated: bool
     >>> image.shape, image[0, 0].tolist()
     ((2, 3, 3), [255, 255, 255])
     """
-    with open_image(source, max_pixels) as im:
-        if not animated:
-            _refuse_frames(im)
+    with open_image(source, max_pixels, animated) as im:
         return upright(im)
-
-
-def upright(im: Image.Image) -> Pixels:
-    """A Pillow image of any mode as a viewer shows it; an `ImageError` if its range is unknown."""
-    turn = _turn(im)
-    im.load()
-    rgb = _to_rgb(im)
-    return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
 def read_mask(source: Readable) -> Pixels:
     """Read class indices, (H, W): the indices (not the colors) of an index PNG, or gray values.
 
-    The file is of mode P, L, 1 (read as 0 and 1) or 16-bit gray.
+    The file is of mode P, L, 1 (read as 0 and 1), 16-bit gray, or floating-point with whole
+    numbers. Gray of 2 or 4 bits gives its numbers, not the gray values that a viewer shows.
 
     Raises:
         ImageError: the file cannot be read, has colors or values above 255, is a JPEG, or has an
@@ -113,14 +82,32 @@ def read_mask(source: Readable) -> Pixels:
     [[0, 15], [255, 0]]
     """
     with open_mask(source) as im:
-        if im.mode not in ("P", "L", "1") and not im.mode.startswith("I"):
+        if im.mode not in ("P", "L", "1", "F") and not im.mode.startswith("I"):
             raise ImageError(f"has mode {im.mode}, {_COLOR_CODED}")
-        im.load()
-        labels = np.array(im)
+        labels = stored_numbers(im)
         low, high = labels.min(), labels.max()
         if low < 0 or high > 255:
             raise ImageError(f"holds values from {low} to {high}, {_COLOR_CODED}")
         return labels.astype(np.uint8)
+
+
+@contextmanager
+def open_mask(source: Readable) -> Iterator[Image.Image]:
+    """Open a mask like `open_image`; refuse what other tools may read as other ids."""
+    with open_image(source, MAX_PIXELS, animated=False) as im:
+        if (turn := orientation(im)) != 1:
+            raise ImageError(
+                f"carries EXIF orientation {turn}, which tools treat differently, wanted "
+                "a mask stored upright; turn its pixels and save it without EXIF"
+            )
+        if im.format in ("JPEG", "MPO", "JPEG2000"):
+            raise ImageError("is a JPEG, which alters class indices; save masks as PNG")
+        if im.mode != "1" and white_is_zero(im):
+            raise ImageError(
+                "is a TIFF in which 0 is white, so that tools read its numbers differently; "
+                "save class indices as PNG"
+            )
+        yield im
 
 
 def image_size(source: Readable) -> tuple[int, int]:
@@ -135,13 +122,13 @@ def image_size(source: Readable) -> tuple[int, int]:
     (2, 3)
     """
     with open_image(source, MAX_PIXELS) as im:
-        return im.size if _turn(im) in _SIDEWAYS else (im.height, im.width)
+        return upright_size(im)
 
 
 def read_orientation(source: Readable) -> int:
     """The EXIF orientation in the header of an image file, from 1, upright, to 8."""
     with open_image(source, MAX_PIXELS) as im:
-        return _orientation(im)
+        return orientation(im)
 
 
 def voc_palette() -> Pixels:
@@ -171,7 +158,7 @@ def write_mask(path: str | os.PathLike[str], labels: Labels, palette: Pixels | N
         ImageError, ShapeError: suffix, labels or palette are none of these.
 
     >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "mask.png"
+    >>> path = tempfile.mkdtemp() + "/mask.png"
     >>> write_mask(path, np.array([[0, 255]]))
     >>> read_mask(path).tolist()
     [[0, 255]]
@@ -190,7 +177,7 @@ def write_image(path: str | os.PathLike[str], image: Pixels) -> None:
         ShapeError: the array is not (H, W, 3) uint8.
 
     >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "gray.jpg"
+    >>> path = tempfile.mkdtemp() + "/gray.jpg"
     >>> write_image(path, np.full((2, 3, 3), 128, np.uint8))
     >>> image_size(path)
     (2, 3)
@@ -211,126 +198,6 @@ def encode_png(image: Pixels) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     return file.getvalue()
-
-
-@contextmanager
-def open_image(source: Readable, max_pixels: int) -> Iterator[Image.Image]:
-    """Open an image file lazily; failures here and in the body become an `ImageError`."""
-    name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", "image")
-    try:
-        with _quiet(), _stream(source) as file:
-            if not file.peek(1):
-                raise ImageError("is empty (0 bytes); copy or download it again")
-            with Image.open(file, formats=tuple(FORMATS)) as im:
-                if im.width * im.height > max_pixels:
-                    size = f"{im.width} x {im.height} pixels, at most {max_pixels} are read"
-                    raise Image.DecompressionBombError(size)
-                yield im
-    except ImageError as error:
-        raise ImageError(f"{name}: {error}") from None
-    except Exception as error:  # Pillow's decoders raise nearly every type for broken files
-        raise ImageError(f"{name}: {_cure(error)}") from error
-
-
-@contextmanager
-def open_mask(source: Readable) -> Iterator[Image.Image]:
-    """Open a mask like `open_image`; refuse frames, EXIF rotation, and JPEG, which alters ids."""
-    with open_image(source, MAX_PIXELS) as im:
-        _refuse_frames(im)
-        if (orientation := _orientation(im)) != 1:
-            raise ImageError(
-                f"carries EXIF orientation {orientation}, which tools treat differently, wanted "
-                "a mask stored upright; turn its pixels and save it without EXIF"
-            )
-        if im.format in ("JPEG", "MPO"):
-            raise ImageError("is a JPEG, which alters class indices; save masks as PNG")
-        yield im
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Ignore Pillow's warnings (odd metadata; sizes, checked here) while any thread reads.
-
-    `warnings.catch_warnings` is not thread-safe: all threads share one list of filters, so one
-    could restore it while another still needs its filter, or keep that filter forever.
-    """
-    global _reading
-    with _lock:
-        _reading += 1
-        if _IGNORED not in warnings.filters:
-            warnings.filterwarnings("ignore", module=_IGNORED[3].pattern)
-    try:
-        yield
-    finally:
-        with _lock:
-            _reading -= 1
-            if not _reading and _IGNORED in warnings.filters:
-                warnings.filters.remove(_IGNORED)  # type: ignore[attr-defined]
-
-
-def _stream(source: Readable) -> io.BufferedReader:
-    if isinstance(source, str | os.PathLike):
-        return Path(source).open("rb")
-    return io.BufferedReader(io.BytesIO(source if isinstance(source, bytes) else source.read()))
-
-
-def _cure(error: Exception) -> str:
-    match error:
-        case FileNotFoundError():
-            return "does not exist; check the path"
-        case IsADirectoryError():
-            return "is a folder, wanted an image; name a file in it"
-        case PermissionError():
-            return "may not be read; change its permissions"
-        case UnidentifiedImageError():
-            return f"is not an image of a known format ({', '.join(FORMATS)}); convert it to PNG"
-        case Image.DecompressionBombError():
-            return f"is too large by its header ({error}); scale it down or cut it into parts"
-        case _:
-            return f"is broken or cut short ({error}); copy or download it again"
-
-
-def _refuse_frames(im: Image.Image) -> None:
-    # the MPO of a phone is one photo with a depth map or second view
-    if im.format != "MPO" and getattr(im, "is_animated", False):
-        raise ImageError("has several frames or pages, wanted one image; extract the one to use")
-
-
-def _orientation(im: Image.Image) -> int:
-    """The EXIF orientation, without decoding the pixels."""
-    try:
-        # im.getexif() would decode the pixels of a PNG
-        value = Image.Image.getexif(im).get(ExifTags.Base.Orientation)
-    except Exception:  # viewers ignore broken EXIF
-        return 1
-    return value if value in _TURNS else 1
-
-
-def _turn(im: Image.Image) -> Transpose | None:
-    """The operation that makes an image upright; None if it is, or if Pillow does it (TIFF)."""
-    return None if im.format == "TIFF" else _TURNS.get(_orientation(im))
-
-
-def _to_rgb(im: Image.Image) -> Image.Image:
-    if im.mode == "F":
-        raise ImageError("holds floating-point values; scale them to 0 to 255 and save 8 bits")
-    if im.mode.startswith("I"):
-        values = np.asarray(im)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise ImageError(
-                f"holds integers from {values.min()} to {values.max()}, wanted 8 or 16 bits; "
-                "scale them to 0 to 255 and save 8 bits"
-            )
-        gray = (values >> 8).astype(np.uint8)  # Pillow's own conversion saturates
-        if "transparency" in im.info:
-            gray[values == im.info["transparency"]] = 255
-        return Image.fromarray(gray).convert("RGB")
-    if im.mode == "La":
-        im = im.convert("LA")
-    if im.has_transparency_data:
-        im = im.convert("RGBA")
-        im = Image.alpha_composite(Image.new("RGBA", im.size, "white"), im)
-    return im.convert("RGB")
 
 
 def indexed_image(labels: Labels, palette: Pixels | None) -> Image.Image:

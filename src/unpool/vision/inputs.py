@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unpool.errors import ImageError, ShapeError
-from unpool.vision.images import Pixels, read_image, upright
+from unpool.vision.images import Pixels, read_image
+from unpool.vision.upright import upright
 
 _KINDS = "a path, a Pillow image, an array (H, W, 3) or a tensor (3, H, W)"
 

@@ -12,9 +12,25 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
 from unpool.errors import ImageError, OptionError
+from unpool.files import read_bytes
 from unpool.vision.images import FORMATS, Pixels, read_image
 
 _SUFFIXES = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
+
+_CAMERAS = """
+    .heic .heics .heif .hif .jxl .jxr .wdp .hdp .jls .jps .bpg .flif .3fr .arw .cr2 .cr3 .crw .dcr
+    .dng .erf .fff .gpr .iiq .kdc .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .srf .sr2 .srw
+    .x3f
+"""
+_PROGRAMS = """
+    .ai .cdr .cur .dcx .dds .dib .emf .eps .exr .hdr .icns .ico .kra .pcx .pfm .psb .psd .qoi .ras
+    .sgi .svg .svgz .tga .wbmp .wmf .xbm .xcf .xpm
+"""
+_SCIENCE = """
+    .czi .dcm .djvu .ecw .fit .fits .fts .lif .mha .nd2 .ndpi .nii .nrrd .sid .svs .vsi
+"""
+_UNREAD = set((_CAMERAS + _PROGRAMS + _SCIENCE).split())
+"""The suffixes of images that are not read, which are counted and reported."""
 
 
 class Source(NamedTuple):
@@ -38,14 +54,27 @@ class Unusable(NamedTuple):
     error: str  #: the reason, and what to do
 
 
+class Unread(NamedTuple):
+    """A folder or pattern with images of formats that are not read."""
+
+    source: str  #: as typed
+    suffixes: tuple[tuple[str, int], ...]  #: and their numbers of files
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in self.suffixes)
+        return f"{self.source}: {kinds} not read; convert them to JPEG or PNG"
+
+
 class Found(NamedTuple):
     """The images and unusable entries found for some inputs."""
 
     sources: list[Source]
     unusable: list[Unusable]
+    unread: Sequence[Unread] = ()
 
 
-_Item: TypeAlias = tuple[Path, Path] | Unusable  # an image and the folder its name is relative to
+# an image and the folder its name is relative to
+_Item: TypeAlias = tuple[Path, Path] | Unusable | Unread
 
 
 def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
@@ -56,7 +85,7 @@ def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
     results of an earlier run; names keep the tree below. A file named directly is taken whatever
     its place and suffix, except `.txt`: this lists one file per line, relative to its own folder or
     else to the current one; blank lines and lines with `#` are skipped. Images are not opened, so
-    broken ones are found, too.
+    broken ones are found, too. Images of formats that are not read, such as HEIC, are counted.
 
     Names differ even if case is ignored, so results never overwrite one another: two images named
     `cat` become `cat_jpg` and `cat_png`, and then `cat_jpg_2`.
@@ -75,6 +104,7 @@ def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
         raise OptionError("got no input; name files, folders, patterns, list files, or -")
     found: dict[str, tuple[Path | None, PurePosixPath]] = {}
     unusable: dict[Unusable, None] = {}
+    unread: dict[Unread, None] = {}
     for text in inputs:
         if text == "-":
             found.setdefault(text, (None, PurePosixPath("stdin")))
@@ -82,6 +112,9 @@ def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
         for item in _expand(text, output):
             if isinstance(item, Unusable):
                 unusable[item] = None
+                continue
+            if isinstance(item, Unread):
+                unread[item] = None
                 continue
             path, root = item
             # without "..", so that no name leaves the output folder
@@ -93,7 +126,7 @@ def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
         raise ImageError(first.error + more)
     names = _names([file for _, file in found.values()])
     sources = [Source(path, name) for (path, _), name in zip(found.values(), names, strict=True)]
-    return Found(sources, list(unusable))
+    return Found(sources, list(unusable), list(unread))
 
 
 def spare_inputs(sources: Sequence[Source], results: Sequence[Path]) -> None:
@@ -132,16 +165,24 @@ def _images(
     text: str, root: Path, files: Iterator[Path | Unusable], output: Path | None
 ) -> Iterator[_Item]:
     """The images of a search below a folder, and the folders that could not be read."""
-    unusable, images = list[Unusable](), list[Path]()
+    unusable, images, others = list[Unusable](), list[Path](), list[Path]()
     for file in files:
         if isinstance(file, Unusable):
             unusable.append(file)
         elif file.suffix.lower() in _SUFFIXES:
             images.append(file)
+        elif file.suffix.lower() in _UNREAD:
+            others.append(file)
     taken = _outside(images, root, output)
+    counts = Counter(file.suffix.lower() for file in _outside(others, root, output))
+    unread = Unread(text, tuple(sorted(counts.items())))
     if images and not taken:
         reason = f"has no images but those in the output folder {output}; choose another"
         unusable.append(Unusable(text, f"{text}: {reason}"))
+    elif counts and not (images or unusable):
+        unusable.append(Unusable(text, str(unread)))
+    elif counts:
+        yield unread
     elif not (images or unusable):
         known = " ".join(sorted(_SUFFIXES))
         unusable.append(Unusable(text, f"{text}: holds no images ({known}); check the path"))
@@ -172,8 +213,11 @@ def _listed(path: Path) -> Iterator[_Item]:
     """The files of a list, and the lines that name none."""
     got, folders = f"got {path}, read as a list of images", f"{path.parent} or the current folder"
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_bytes(path, ImageError).decode("utf-8-sig").splitlines()
+    except ImageError as error:
+        yield Unusable(str(path), str(error))
+        return
+    except UnicodeDecodeError as error:
         yield Unusable(str(path), f"{got}; it is not text in UTF-8 ({error}): save it so")
         return
     entries = [(i, line.strip()) for i, line in enumerate(lines, 1)]

@@ -182,11 +182,13 @@ class Job:
         """The files of INPUTS; those that cannot be used are noted in `unusable`."""
         from unpool.vision.sources import find_images
 
-        sources, unusable = find_images(self.inputs, self.output)
-        if any(source.path is None for source in sources):
+        found = find_images(self.inputs, self.output)
+        if any(source.path is None for source in found.sources):
             raise OptionError("got - for an image, and each is read twice; name files or folders")
-        self.unusable.update(unusable)
-        return [source.path for source in sources if source.path]
+        for unread in found.unread:
+            console.print_error(str(unread))
+        self.unusable.update(found.unusable)
+        return [source.path for source in found.sources if source.path]
 
     def working(self, what: str) -> AbstractContextManager[console.Update]:
         """Make the output folder and show the progress of an analysis."""

@@ -1,0 +1,227 @@
+import ast
+import io
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import EpsImagePlugin, Image
+
+import unpool
+from unpool.errors import ImageError
+from unpool.vision import opening
+from unpool.vision.images import image_size, read_image, read_mask
+
+RNG = np.random.default_rng(0)
+PHOTO = np.kron(RNG.integers(0, 256, (8, 12, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+READERS = (read_image, read_mask, image_size)
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 9 9
+%%EndComments
+0 0 9 9 rectfill
+%%EOF
+"""
+
+
+def encode(image, kind, **options):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, kind, **options)
+    return file.getvalue()
+
+
+def test_an_eps_in_disguise_starts_no_program(tmp_path, monkeypatch):
+    """Pillow gives the pixels of an EPS to Ghostscript."""
+
+    def start(*_, **__):
+        raise AssertionError("a program was started")
+
+    path = tmp_path / "photo.png"
+    path.write_bytes(EPS)
+    with Image.open(path) as im:
+        assert im.format == "EPS"
+    for name in ("Popen", "run", "call", "check_call", "check_output"):
+        monkeypatch.setattr(subprocess, name, start)
+    monkeypatch.setattr(EpsImagePlugin, "has_ghostscript", lambda: True)
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", start)
+    for read in READERS:
+        with pytest.raises(ImageError, match="is not an image of a known format"):
+            read(path)
+
+
+SOURCES = [
+    path
+    for path in sorted(Path(unpool.__file__).parent.rglob("*.py"))
+    if path.parent.name != "rendering"
+]
+
+
+def calls(path):
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_every_call_that_opens_images_names_its_formats(path):
+    for call in calls(path):
+        name = ast.unparse(call.func)
+        where = f"{path}:{call.lineno}: {name}"
+        if name.endswith("Image.open"):
+            assert any(keyword.arg == "formats" for keyword in call.keywords), where
+        assert name not in ("cv2.imread", "plt.imread", "torchvision.io.read_image"), where
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("AVIF", {"quality": 100, "subsampling": "4:4:4"}), ("JPEG2000", {}), ("JPEG", {})],
+)
+def test_photos_of_newer_and_older_formats(kind, options, tmp_path):
+    path = tmp_path / f"photo{opening.FORMATS[kind][-1]}"
+    path.write_bytes(encode(PHOTO, kind, **options))
+    difference = abs(read_image(path).astype(int) - PHOTO)
+    assert np.median(difference) <= (12 if kind == "JPEG" else 3)
+    assert image_size(path) == PHOTO.shape[:2]
+    with pytest.raises(ImageError, match=r"color-coded|alters class indices"):
+        read_mask(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_avif_is_turned_as_a_jpeg(orientation):
+    header = Image.Exif()
+    header[0x0112] = orientation
+    exif = header.tobytes()  # Pillow takes the orientation out of an object
+    avif = encode(PHOTO, "AVIF", quality=100, subsampling="4:4:4", exif=exif)
+    expected = read_image(encode(PHOTO, "JPEG", quality=100, subsampling=0, exif=exif))
+    assert np.abs(read_image(avif).astype(int) - expected).mean() < 4
+    assert image_size(avif) == expected.shape[:2]
+
+
+def test_heic_is_named_with_the_cure():
+    for brand in (b"heic", b"mif1"):
+        with pytest.raises(ImageError, match="is a HEIC photo, which is not read; convert it to J"):
+            read_image(b"\0\0\0\x18ftyp" + brand + bytes(100))
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    return tmp_path / "pipe.png"
+
+
+def test_pipes_devices_and_sockets_are_not_opened(pipe, tmp_path):
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    place = tmp_path / "socket.png"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(place))
+        for path in (pipe, tmp_path / "zero.png", place):
+            for read in READERS:
+                with pytest.raises(ImageError, match="a pipe, device or socket; wanted a regular"):
+                    read(path)
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "x" * 5000, "a/" * 5000])
+def test_names_that_no_file_has(name):
+    for read in READERS:
+        with pytest.raises(ImageError, match=r"which (cannot be read|does not exist)"):
+            read(name)
+
+
+class Endless(io.RawIOBase):
+    """As /dev/zero on standard input."""
+
+    name = "<stdin>"
+
+    def __init__(self, head: bytes) -> None:
+        self.head = head
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        buffer[:] = bytes(len(buffer))
+        buffer[: len(self.head)] = self.head[: len(buffer)]
+        self.head = b""
+        return len(buffer)
+
+
+@pytest.mark.parametrize("head", [b"", b"\x89PNG\r\n\x1a\n", b"II*\0"])
+def test_streams_without_end(monkeypatch, head):
+    monkeypatch.setattr(opening, "MAX_IMAGE_STREAM", 3 * 2**20)
+    with pytest.raises(ImageError, match="<stdin>: has more than 3145728 bytes; name the file"):
+        read_image(io.BufferedReader(Endless(head)))
+
+
+def test_the_limit_of_a_stream_is_inclusive(monkeypatch):
+    data = encode(PHOTO, "PNG")
+    for limit, fits in ((len(data), True), (len(data) - 1, False)):
+        monkeypatch.setattr(opening, "MAX_IMAGE_STREAM", limit)
+        if fits:
+            np.testing.assert_array_equal(read_image(io.BytesIO(data)), PHOTO)
+        else:
+            with pytest.raises(ImageError, match="has more than"):
+                read_image(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
+def test_files_that_pillow_reads_as_a_whole_are_bounded(kind, tmp_path, monkeypatch):
+    path = tmp_path / "large"
+    path.write_bytes(encode(PHOTO, kind))
+    with path.open("r+b") as file:
+        file.truncate(2**20)  # a hole of zeros
+    monkeypatch.setattr(opening, "MAX_IMAGE_STREAM", 2**19)
+    with pytest.raises(ImageError, match="has more than 524288 bytes; convert it to PNG"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "cost"),
+    [
+        ("PNG", {}, 8),
+        ("JPEG", {}, 8),
+        ("JPEG", {"progressive": True}, 11),
+        ("WEBP", {}, 16),
+        ("JPEG2000", {}, 20),
+    ],
+)
+def test_memory_is_bounded_by_the_header(kind, options, cost, monkeypatch):
+    data = encode(PHOTO, kind, **options)
+    pixels = PHOTO[..., 0].size
+    monkeypatch.setattr(opening, "MAX_IMAGE_MEMORY", cost * pixels)
+    assert read_image(data).shape == PHOTO.shape
+    monkeypatch.setattr(opening, "MAX_IMAGE_MEMORY", cost * pixels - 1)
+    with pytest.raises(ImageError, match=f"at most {pixels - 1} are read"):
+        read_image(data)
+
+
+MEASURE = """
+import resource, sys
+from PIL import Image
+from unpool.vision.images import read_image
+
+Image.init()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert read_image(sys.argv[1]).shape == (4000, 4000, 3)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 4000**2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("PNG", "RGBA", {}),
+        ("JPEG", "RGB", {"progressive": True, "subsampling": 0}),
+        ("WEBP", "RGB", {}),
+        ("JPEG2000", "RGB", {}),
+    ],
+)
+def test_the_memory_for_a_pixel_is_what_is_counted(kind, mode, options, tmp_path):
+    path = tmp_path / "image"
+    Image.new(mode, (4000, 4000)).save(path, kind, **options)
+    with Image.open(path) as im:
+        counted = opening._cost(im)
+    command = [sys.executable, "-c", MEASURE, str(path)]
+    # a shell between: a process inherits the peak of the one that it was forked from
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(result.stdout) < counted + 2
