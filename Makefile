@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint bench results clean
+.PHONY: demo test test-slow fuzz lint bench results clean
 
 # Segment the photos that scikit-image ships, into demo/.
 demo: .venv
@@ -15,6 +15,11 @@ test: .venv
 # Tests at full size: conversion of a 1 GB file, export, longer training runs.
 test-slow: .venv
 	$(BIN)/python -m pytest -m slow
+
+# Damaged files through every parser; docs/trust.md has the figures. SECONDS for each, two at a time.
+SECONDS ?= 120
+fuzz: .venv
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 lint: .venv
 	$(BIN)/ruff check .

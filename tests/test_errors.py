@@ -84,3 +84,15 @@ def test_only_suggest_looks_for_near_names():
     users = {path for path in LIBRARY if "difflib" in path.read_text(encoding="utf-8")}
     others = {path.relative_to(ROOT).parts[0] for path in users} - WAITING
     assert others == {"errors.py"}
+
+
+def test_a_message_is_one_line_whatever_a_file_puts_into_it():
+    damaged = "got 'a\r\n  b\0\x1b[31m\ud800\u202e\u2028c é'"
+    for error in tree():
+        text = str(error(damaged))
+        assert text == r"got 'a b\x00\x1b[31m\ud800\u202e c é'"
+        assert str(error(text)) == text  # what is clean stays so
+    long = str(errors.DataError("got " + "x" * 10**6 + "; wanted less: export it again"))
+    assert len(long) < 2000
+    assert long.startswith("got xx")
+    assert long.endswith("xx; wanted less: export it again")

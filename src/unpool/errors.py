@@ -18,16 +18,26 @@ for bugs.
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+from unpool.limits import MAX_MESSAGE
+
 _LISTED = 30  # names in a message
+_BREAKS = re.compile(r"\s*[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
 
 
 class UnpoolError(Exception):
-    """The base of every error that a user can cause."""
+    """The base of every error that a user can cause.
+
+    Its message is one line that a terminal can show, whatever a file put into it; see `one_line`.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(str(message)))
 
 
 class ShapeError(UnpoolError, ValueError):
@@ -52,6 +62,19 @@ class OptionError(UnpoolError, ValueError):
 
 class TrainingError(UnpoolError, RuntimeError):
     """A training run cannot continue."""
+
+
+def one_line(text: str) -> str:
+    r"""Text on one line, with control characters escaped, and shortened in the middle if need be.
+
+    >>> one_line("cannot read\n  'a\x1bb'")
+    "cannot read 'a\\x1bb'"
+    """
+    text = text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE // 2]} … {text[-500:]}"
+    if text.isprintable():
+        return text
+    text = _BREAKS.sub(" ", text.strip())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def suggest(name: object, known: Iterable[str]) -> str:

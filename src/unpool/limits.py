@@ -12,6 +12,9 @@ MAX_PIXELS = 178_956_970
 MAX_TEXT = 16 * MIB
 """Bytes of a card, a recipe, a list or a material; the largest real ones have some 100 kB."""
 
+MAX_MESSAGE = 2000
+"""Characters of an error message. A name in a damaged file can have megabytes; a path has 4,096."""
+
 MAX_MAT = 64 * MIB
 """Bytes of an SBD annotation, as it is and unpacked; the largest, 500 x 500, have some 100 kB."""
 

@@ -1,0 +1,213 @@
+"""The parsers that are fuzzed: for each, valid files, and a call through its public door."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from tests.fuzz import seeds
+from tests.fuzz.mutate import FORMATS, mutate
+from tests.fuzz.seeds import Files
+
+
+class Parser(NamedTuple):
+    """A parser, and how it is fuzzed."""
+
+    seeds: Callable[[], list[Files]]
+    run: Callable[[Path], object]  #: reads the files in a folder, through the public door
+    damaged: tuple[str, ...]  #: suffixes of the files to damage
+    repair: Callable[[Files], Files] = lambda files: files  #: digests, so that more is read
+    writes: bool = False  #: whether it may change its folder
+    count: int = 300  #: inputs in `make test`
+
+
+def valid_files(parser: Parser) -> list[Files]:
+    """The valid folders of a parser."""
+    return [parser.repair(files) for files in parser.seeds()]
+
+
+def make_input(parser: Parser, valid: list[Files], random: Random) -> Files:
+    """One of the valid folders with one or two of its files damaged."""
+    files = dict(random.choice(valid))
+    names = sorted(name for name in files if name.endswith(parser.damaged))
+    for name in random.sample(names, min(len(names), random.choice((1, 1, 1, 2)))):
+        if random.random() < 0.05:  # the end of another file of the kind
+            other = random.choice(valid).get(name, files[name])
+            files[name] = files[name][: random.randint(0, len(files[name]))] + other[-50:]
+        files[name] = mutate(files[name], name[name.rfind(".") :], random)
+    return parser.repair(files)
+
+
+def require_line(text: str) -> None:
+    """Messages are single lines that a terminal can show."""
+    assert text.strip(), "an empty message"
+    assert len(text.splitlines()) == 1, f"a message of several lines: {text[:200]!r}"
+    assert text.isprintable(), f"a message with control characters: {text[:200]!r}"
+    assert len(text) < 3000, f"a message of {len(text)} characters: {text[:200]!r}"
+
+
+# Doors --------------------------------------------------------------------------------------------
+
+
+def _only(folder: Path) -> Path:
+    (path,) = folder.iterdir()
+    return path
+
+
+def _image(folder: Path) -> None:
+    from unpool.vision.images import image_size, read_image
+
+    path = _only(folder)
+    image = read_image(path)
+    assert image_size(path) == image.shape[:2]
+
+
+def _mask(folder: Path) -> None:
+    from unpool.vision.images import read_mask, read_orientation
+
+    read_mask(_only(folder))
+    read_orientation(_only(folder))
+
+
+def _weights(folder: Path) -> None:
+    import unpool
+    from unpool.cards import read_card
+
+    card = read_card(folder)
+    json.dumps(card.to_dict())
+    _ = card.mean, card.held_out
+    loaded = unpool.load(folder)
+    if isinstance(loaded, unpool.Segmenter):
+        result = loaded(_PHOTO)
+        _ = result.fractions()
+
+
+def _card(folder: Path) -> None:
+    from unpool.segment.ensemble import load
+
+    _weights(folder)
+    if (folder / "fcn").is_dir():
+        load(folder, "edeconvnet")(_PHOTO)
+
+
+def _tensors(folder: Path) -> None:
+    from unpool.models.weights import load_tensors
+
+    load_tensors(seeds.small_net(), _only(folder))
+
+
+def _caffemodel(folder: Path) -> None:
+    from unpool.models.convert import load_caffemodel
+
+    load_caffemodel(_only(folder), "folded")
+
+
+def _export(folder: Path) -> None:
+    import unpool
+
+    unpool.load(folder / "n.onnx")(_PHOTO)
+
+
+def _checkpoint(folder: Path) -> None:
+    from tests.training.test_task import RECIPE, Line
+    from unpool.training.task import train
+
+    train(Line(RECIPE), folder / "run", resume=True, report=False)
+
+
+def _recipe(folder: Path) -> None:
+    from unpool.errors import UnpoolError
+    from unpool.recipes import RECIPES, find_recipe, override
+    from unpool.training.run import read_arguments
+
+    name = (folder / "name.txt").read_text("latin-1")
+    recipe = find_recipe(name) if name in RECIPES else RECIPES["finetune"]
+    settings = (folder / "settings.txt").read_text("utf-8", "surrogateescape").split("\n")
+    for setting in settings:
+        with suppress(UnpoolError):
+            json.dumps(override(recipe, [setting]).to_json())
+    read_arguments(folder / "run")
+    override(recipe, settings)
+    find_recipe(name)
+
+
+def _scores(folder: Path) -> None:
+    from unpool.errors import UnpoolError
+    from unpool.segment.scores import read_scores
+
+    with suppress(UnpoolError):
+        read_scores(_only(folder), probabilities=True)
+    read_scores(_only(folder))
+
+
+def _data(folder: Path) -> None:
+    from unpool.data import check_data, open_data, read_instances, read_sample
+    from unpool.errors import UnpoolError
+
+    for finding in check_data(folder).findings:
+        require_line(f"{finding.where} {finding.message}")
+    for split in ("train", "val"):
+        missing: dict[str, str] = {}
+        with suppress(UnpoolError):
+            data = open_data(folder, split, missing)
+            for sample in data.samples:
+                with suppress(UnpoolError):
+                    read_sample(sample, len(data.classes))
+                    read_instances(sample, len(data.classes))
+        for message in missing.values():
+            require_line(message)
+    open_data(folder, "val")
+
+
+def _mesh(folder: Path) -> None:
+    from unpool.rendering.meshes import read_mesh
+
+    (path,) = folder.glob("a.*")
+    mesh = read_mesh(path)
+    for name in mesh.missing:
+        require_line(name)
+
+
+def _right_digests(files: Files) -> Files:
+    """Cards with the digests of their tensors or networks, so that these are read."""
+    repaired = dict(files)
+    for name in files:
+        with suppress(Exception):  # a card that is damaged too much stays so
+            card = json.loads(files[name])
+            if name.endswith("n.card.json"):
+                digest = hashlib.sha256(files["n.onnx"]).hexdigest()
+                card["exports"]["onnx"]["sha256"][".onnx"] = digest
+            elif name.endswith("card.json"):
+                tensors = files[name.replace("card.json", "model.safetensors")]
+                card["sha256"] = hashlib.sha256(tensors).hexdigest()
+            repaired[name] = json.dumps(card).encode()
+    return repaired
+
+
+_PHOTO = seeds.photo()
+_ANY = tuple(FORMATS)
+
+PARSERS: dict[str, Parser] = {
+    "image": Parser(seeds.images, _image, ("",)),
+    "mask": Parser(seeds.masks, _mask, ("",)),
+    "caffemodel": Parser(seeds.caffemodels, _caffemodel, (".caffemodel",), count=100),
+    "safetensors": Parser(seeds.tensors, _tensors, ("",), count=20),
+    "weights": Parser(seeds.weights, _weights, (".safetensors",), _right_digests, count=100),
+    "card": Parser(seeds.weights, _card, (".json",), _right_digests, count=100),
+    "checkpoint": Parser(
+        seeds.checkpoints, _checkpoint, (".pt", ".json", ".jsonl"), writes=True, count=30
+    ),
+    "onnx": Parser(seeds.exports, _export, (".json", ".onnx"), _right_digests, count=100),
+    "recipe": Parser(seeds.recipes, _recipe, ("",)),
+    "scores": Parser(seeds.scores, _scores, ("",)),
+    "coco": Parser(seeds.coco, _data, (".json",), count=100),
+    "sbd": Parser(seeds.sbd, _data, (".mat",), count=60),
+    "layouts": Parser(seeds.layouts, _data, _ANY, count=100),
+    "obj": Parser(seeds.objs, _mesh, ("",)),
+    "glb": Parser(seeds.glbs, _mesh, ("",)),
+    "ply": Parser(seeds.plys, _mesh, ("",)),
+}
+"""All parsers, by name."""
