@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.cli.files import CLASSES, hashes, photo, results, save
+from unpool.formats.rle import decode
 from unpool.models import DeconvNet, save_pretrained
 from unpool.segment.ensemble import EDeconvNet, load
 from unpool.segment.segmenter import Segmenter
@@ -380,3 +381,95 @@ def test_timings_add_up(run, weights):
     assert sum(record["timings"].values()) == pytest.approx(record["seconds"], abs=rounding)
     code, out, _ = run(*args)
     assert re.fullmatch(r"  reading \d+\.\d\d s, .*, other \d+\.\d\d s", out[1])
+
+
+# Formats of other tools ---------------------------------------------------------------------------
+
+ALL = "mask,coco,labelme,yolo,geojson,labelstudio"
+
+
+def test_formats_of_other_tools(run, weights):
+    save("in/a/cat.jpg", photo(seed=1))
+    save("in/dog.png", photo(48, 32, seed=2))
+    Path("in/dog.pgw").write_text("2 0 0 -2 101 499")
+    Path("in/broken.jpg").touch()
+    options = ["--weights", weights, "--presence-threshold", 0, "--no-overlay"]
+    code, out, _ = run("segment", "in", "-o", "out", *options, "--format", ALL, "--json")
+    assert code == 3
+    assert results("out") == {
+        *(f"{name}{end}" for name in ("a/cat", "dog") for end in (".png", ".json", ".txt")),
+        *("a/cat.geojson", "dog.geojson", "annotations.coco.json", "data.yaml"),
+        *("label_studio.json", "label_studio.xml"),
+        *(f".parts/{n}.{k}.json" for n in ("a/cat", "dog") for k in ("coco", "labelstudio")),
+    }
+    record = next(r for r in map(json.loads, out) if r["source"] == "in/a/cat.jpg")
+    for key, end in {"mask": "png", "labelme": "json", "yolo": "txt", "geojson": "geojson"}.items():
+        assert record[key] == f"out/a/cat.{end}"
+    coco = json.loads(Path("out/annotations.coco.json").read_text())
+    assert [i["file_name"] for i in coco["images"]] == ["a/cat.jpg", "dog.png"]
+    assert [c["name"] for c in coco["categories"]] == CLASSES[1:]
+    masks = {image["id"]: np.zeros((image["height"], image["width"])) for image in coco["images"]}
+    for entry in coco["annotations"]:
+        height, width = entry["segmentation"]["size"]
+        mask = decode(entry["segmentation"]["counts"], height, width)
+        masks[entry["image_id"]][mask] = entry["category_id"]
+        assert 0 < entry["score"] <= 1
+    assert (masks[1] == read_mask("out/a/cat.png")).all()
+    assert (masks[2] == read_mask("out/dog.png")).all()
+    labelme = json.loads(Path("out/a/cat.json").read_text())
+    assert (Path("out/a") / labelme["imagePath"]).resolve() == Path("in/a/cat.jpg").resolve()
+    assert "dog.pgw" in json.loads(Path("out/dog.geojson").read_text())["coordinate_system"]
+    tasks = json.loads(Path("out/label_studio.json").read_text())
+    assert [t["data"]["image"].split("=")[1] for t in tasks] == ["a/cat.jpg", "dog.png"]
+
+
+def test_the_mask_may_be_left_out(run, weights):
+    save("cat.jpg")
+    options = ["--weights", weights, "--format", "YOLO, label-studio", "--json"]
+    code, out, err = run("segment", "cat.jpg", "-o", "out", *options)
+    assert (code, err) == (0, [])
+    names = {"cat.txt", "cat.overlay.jpg", "data.yaml", "label_studio.json", "label_studio.xml"}
+    assert results("out") == names | {".parts/cat.labelstudio.json"}
+    record = json.loads(out[0])
+    assert "mask" not in record
+    assert record["yolo"] == "out/cat.txt"
+
+
+def test_simplified_polygons(run, weights):
+    save("cat.jpg")
+    options = ["--weights", weights, "--presence-threshold", 0, "--format", "yolo"]
+    sizes = []
+    for pixels in (0, 3):
+        assert run("segment", "cat.jpg", "-o", "out", *options, "--simplify", pixels)[0] == 0
+        sizes.append(Path("out/cat.txt").stat().st_size)
+    assert sizes[1] < sizes[0]
+
+
+def test_unknown_formats_are_refused(refused):
+    save("cat.jpg")
+    message = refused("segment", "cat.jpg", "--format", "mask,cocoo")
+    assert "got 'cocoo'; did you mean 'coco'? The choices are mask, coco," in message
+    assert "got ''" in refused("segment", "cat.jpg", "--format", ",")
+
+
+def test_files_of_formats_replace_no_input_and_not_one_another(refused, weights):
+    save("photos.jpg")
+    Path("photos.txt").write_text("photos.jpg\n")
+    options = ["--weights", weights, "-o", "."]
+    message = refused("segment", "photos.txt", *options, "--format", "yolo")
+    assert "got the output photos.txt, which would overwrite the input photos.txt" in message
+    assert Path("photos.txt").read_text() == "photos.jpg\n"
+    save("label_studio.jpg")
+    message = refused("segment", "label_studio.jpg", *options, "--format", "labelme,labelstudio")
+    assert "got an image whose result would be label_studio.json, the file of all images" in message
+
+
+def test_images_of_one_name_are_named_by_their_paths(run, weights):
+    save("first/cat.jpg", photo(seed=1))
+    save("second/cat.jpg", photo(seed=2))
+    save("second/dog.jpg", photo(seed=3))
+    options = ["--weights", weights, "--format", "coco", "--quiet"]
+    assert run("segment", "first", "second", "-o", "out", *options)[0] == 0
+    coco = json.loads(Path("out/annotations.coco.json").read_text())
+    names = [image["file_name"] for image in coco["images"]]
+    assert names == ["first/cat.jpg", "second/cat.jpg", "dog.jpg"]

@@ -14,15 +14,9 @@ from unpool.formats.geojson import to_geojson
 from unpool.formats.label_studio import labeling_config, local_file, to_label_studio
 from unpool.formats.labelme import to_labelme
 from unpool.formats.objects import find_objects
-from unpool.formats.write import (
-    FORMATS,
-    folder_files,
-    forget_image,
-    image_files,
-    write_folder,
-    write_image,
-)
+from unpool.formats.write import folder_files, forget_image, image_files, write_folder, write_image
 from unpool.formats.yolo import data_yaml, to_yolo
+from unpool.recipes.presets import FORMATS
 
 OBJECTS = find_objects(SCENES["rings"], CLASSES)
 

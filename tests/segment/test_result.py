@@ -1,14 +1,23 @@
 """Which classes an image holds, by counting pixels, and what becomes of the others."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from unpool.errors import OptionError
+from unpool.formats.coco import to_coco
+from unpool.formats.geojson import to_geojson
+from unpool.formats.label_studio import to_label_studio
+from unpool.formats.labelme import to_labelme
+from unpool.formats.objects import find_objects
+from unpool.formats.yolo import to_yolo
 from unpool.models import DeconvNet
 from unpool.ops import CRF_PRESETS
 from unpool.segment.result import describe_postprocessing, postprocess, present
 from unpool.segment.scores import read_scores
 from unpool.segment.segmenter import Segmenter
+from unpool.vision.images import write_image
 
 CLASSES = ["background", "cat", "dog", "cow"]
 
@@ -130,3 +139,30 @@ def test_in_words():
     assert describe_postprocessing(0.5, None) == [
         "only classes with a probability of 0.5 on 1 % of the image"
     ]
+
+
+def test_the_formats_of_other_tools_are_those_of_the_labels(tmp_path):
+    image, scores = scene()
+    found = postprocess(image, scores, CLASSES)
+    objects = find_objects(found.labels, CLASSES, found.probabilities)
+    assert found.objects().scores.tolist() == objects.scores.tolist()
+    assert found.to_coco("a/b.jpg") == to_coco(objects, "a/b.jpg")
+    assert found.to_labelme("b.jpg", tolerance=1) == to_labelme(objects, "b.jpg", tolerance=1)
+    assert found.to_yolo(tolerance=1) == to_yolo(objects, tolerance=1)
+    assert found.to_geojson(tolerance=1) == to_geojson(objects, tolerance=1)
+    assert found.to_label_studio("/b.jpg") == to_label_studio(objects, "/b.jpg")
+    assert found.to_coco()["images"][0]["file_name"] == "image"
+    path = tmp_path / "my cat.png"
+    write_image(path, image)
+    path.with_suffix(".pgw").write_text("2 0 0 -2 1 -1")
+    read = replace(found, source=path)
+    assert read.to_coco()["images"][0]["file_name"] == "my cat.png"
+    assert read.to_labelme()["imagePath"] == "my cat.png"
+    assert read.to_label_studio()["data"]["image"] == "/data/local-files/?d=my%20cat.png"
+    assert "my cat.pgw" in read.to_geojson()["coordinate_system"]
+
+
+def test_the_mask_may_be_left_out(tmp_path):
+    found = postprocess(*scene(), CLASSES)
+    found.save(tmp_path / "a.png", mask=False, scores=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"a.overlay.jpg", "a.scores.npz"}

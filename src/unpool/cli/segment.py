@@ -1,17 +1,31 @@
 """`unpool segment`: images in, masks and overlays out."""
 
+import os
 import time
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from unpool.cards import MODES
 from unpool.cli import console, images, options
+from unpool.errors import OptionError, suggest
+from unpool.recipes.presets import FORMATS
 
 if TYPE_CHECKING:
     from unpool import Progress
     from unpool.vision.sources import Source
+
+
+def parse_formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    """The formats of a list with commas, in the order of `FORMATS`; Label-Studio is one, too."""
+    given = [part.strip().lower().replace("-", "").replace("_", "") for part in value.split(",")]
+    for name in given:
+        if name not in FORMATS:
+            raise click.BadParameter(f"got {name!r}; {suggest(name, FORMATS)}.", ctx, param)
+    return tuple(name for name in FORMATS if name in given)
 
 
 @click.command()
@@ -31,6 +45,23 @@ if TYPE_CHECKING:
 @click.option(
     "--scores", is_flag=True, help="Also write the class scores before the CRF, for `unpool crf`."
 )
+@click.option(
+    "--format",
+    "formats",
+    default="mask",
+    metavar="NAME,...",
+    callback=parse_formats,
+    help="What to write, with commas: mask, coco, labelme, yolo, geojson, labelstudio.  "
+    "[default: mask]",
+)
+@click.option(
+    "--simplify",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="PIXELS",
+    help="Leave out corners of polygons that are at most so far from the outline then.  "
+    "[default: 0, each pixel is kept]",
+)
 @click.option("--timings", is_flag=True, help="Also report the time of each stage.")
 @options.JSON
 @options.QUIET
@@ -40,6 +71,8 @@ def segment(
     weights: str,
     overlay: bool,
     scores: bool,
+    formats: tuple[str, ...],
+    simplify: float,
     timings: bool,
     as_json: bool,
     quiet: bool,
@@ -54,6 +87,15 @@ def segment(
     OUTPUT/a/cat.scores.npz. If the results of two inputs would both be named cat, they are named
     cat_jpg and cat_png, or cat_jpg and cat_jpg_2.
 
+    \b
+    --format takes the results to other tools. Each connected component of a class is an object.
+      mask         OUTPUT/a/cat.png
+      coco         OUTPUT/annotations.coco.json, for all images; run-length codes
+      labelme      OUTPUT/a/cat.json; polygons, and masks for objects with holes
+      yolo         OUTPUT/a/cat.txt, and OUTPUT/data.yaml with the names of the classes
+      geojson      OUTPUT/a/cat.geojson, on the map if the image has tags or a world file
+      labelstudio  OUTPUT/label_studio.json, for all images, and the config in label_studio.xml
+
     Inputs are never overwritten: an OUTPUT where that would happen is refused. Folders and patterns
     skip the files in OUTPUT, the results of earlier runs; files given by name or in a list are
     always used.
@@ -61,21 +103,25 @@ def segment(
     Unreadable images are reported and skipped (exit code 3); the exit code is 2 if there is no
     image at all.
 
-    With --json, each image gives a line with source, mask (its path), scores (their path, if
-    written), size ([width, height]), labels (the fraction of the pixels of each class), timings
-    (with --timings: the seconds of each stage), description (how it was segmented) and seconds; or
-    with source and error.
+    With --json, each image gives a line with source, the paths of its files (mask, labelme, yolo,
+    geojson, scores), size ([width, height]), labels (the fraction of the pixels of each class),
+    timings (with --timings: the seconds of each stage), description (how it was segmented) and
+    seconds; or with source and error.
 
     \b
     Example: unpool segment photos "more/*.jpg" -o out --json
     """
     files = images.with_suffixes(".png", ".overlay.jpg", ".scores.npz")
     found = images.find_inputs(inputs, output, files)  # before torch is loaded
+    spare_others(inputs, found.sources, output, formats)
+    names = file_names(found.sources)
 
+    from unpool.formats.write import forget_image, write_folder, write_image
     from unpool.ops.meanfield import warm_up
     from unpool.segment.ensemble import load
     from unpool.segment.timings import measuring, stage
 
+    others = [name for name in formats if name != "mask"]
     with console.progress("loading the weights", quiet) as update:
         segmenter = load(weights, given["preset"], **options.network_options(given))
         given = options.typed(given)
@@ -87,16 +133,23 @@ def segment(
 
     def make(source: "Source", stem: Path, progress: "Progress") -> images.Record:
         start = time.perf_counter()
+        record: images.Record = {}
+        forget_image(output, source.name)
         with measuring() as seconds:
             with stage("reading"):
                 image = source.read()
             result = segmenter(image, progress=progress, **given)
             with stage("writing"):
-                mask = result.save(f"{stem}.png", overlay=overlay, scores=scores)
+                if others:
+                    objects, name = result.objects(), names[source.name]
+                    place = (output, source.name, others, objects, source.path, name)
+                    record |= write_image(*place, tolerance=simplify)
+                result.save(f"{stem}.png", mask="mask" in formats, overlay=overlay, scores=scores)
         seconds["other"] = max(time.perf_counter() - start - sum(seconds.values()), 0.0)
-        record: images.Record = {"mask": str(mask)}
+        if "mask" in formats:
+            record = {"mask": f"{stem}.png", **record}
         if scores:
-            record["scores"] = str(mask.with_suffix(".scores.npz"))
+            record["scores"] = f"{stem}.scores.npz"
         record |= result.to_dict()
         if timings:
             record["timings"] = {name: round(s, 3) for name, s in seconds.items()}
@@ -104,4 +157,35 @@ def segment(
 
     into = f"segmented, into {output}"
     show = console.segmentation_text
-    return images.each_image(found, output, make, show, "segmenting", as_json, quiet, into)
+    code = images.each_image(found, output, make, show, "segmenting", as_json, quiet, into)
+    results = [source.name for source in found.sources]
+    write_folder(output, results, others, segmenter.classes, segmenter.palette)
+    return code
+
+
+def spare_others(
+    inputs: Sequence[str], sources: Sequence["Source"], output: Path, formats: Sequence[str]
+) -> None:
+    """Refuse results in other formats that would replace an input, a list, or one another."""
+    from unpool.formats.write import folder_files, image_files
+    from unpool.vision.sources import Source, spare_inputs
+
+    shared = folder_files(output, formats)
+    own = [file for source in sources for file in image_files(output / source.name, formats)]
+    given = [Source(Path(text), PurePosixPath()) for text in inputs if os.path.isfile(text)]
+    spare_inputs([*sources, *given], [*shared, *own])
+    if both := set(shared) & set(own):
+        raise OptionError(
+            f"got an image whose result would be {both.pop()}, the file of all images; rename it, "
+            "or write one format at a time"
+        )
+
+
+def file_names(sources: Sequence["Source"]) -> dict[PurePosixPath, str]:
+    """The names of images in files about many, by those of their results: relative, if unique."""
+    names = [s.name.parent / s.path.name if s.path else s.name for s in sources]
+    count = Counter(names)
+    return {
+        s.name: s.path.as_posix() if s.path and count[name] > 1 else str(name)
+        for s, name in zip(sources, names, strict=True)
+    }

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from unpool.formats.objects import Objects
     from unpool.vision.images import Pixels
 
-FORMATS = ("mask", "coco", "labelme", "yolo", "geojson", "labelstudio")
-
 SUFFIXES = {"labelme": ".json", "yolo": ".txt", "geojson": ".geojson"}
 """The formats with a file for each image, and what is appended to its name."""
 
@@ -51,7 +49,7 @@ def write_image(
     Args:
         output: the folder for the results.
         name: of the image's results in it, without suffix.
-        formats: some of `FORMATS`.
+        formats: some of `unpool.recipes.presets.FORMATS`.
         objects: of the image.
         image: the file of the image; None if it has none.
         file_name: of the image, relative to the folder of all images.
@@ -98,7 +96,7 @@ def write_folder(
     Args:
         output: the folder for the results.
         names: of the images' results in it, without suffix.
-        formats: some of `FORMATS`.
+        formats: some of `unpool.recipes.presets.FORMATS`.
         classes: names by class id.
         palette: (256, 3) uint8, RGB by class id, for the labeling config.
 

@@ -13,6 +13,9 @@ LOADING = ("ensemble", "device", "precision", "exact")
 INSTANCES = ("preset", "method", "proposals", "aggregate", "batch")
 """Options of instance-wise segmentation; see `unpool.segment.segmenter.Segmenter.predict`."""
 
+FORMATS = ("mask", "coco", "labelme", "yolo", "geojson", "labelstudio")
+"""What results of segmentation are written as; see `unpool.formats.write`."""
+
 METHODS = ("edgeboxes", "grid")
 """Where object proposals come from; see `unpool.vision.proposals.propose`."""
 

@@ -148,11 +148,14 @@ class Segmentation:
     def _repr_png_(self) -> bytes:
         return encode_png(self.overlay())
 
-    def save(self, path: str | Path, *, overlay: bool = True, scores: bool = False) -> Path:
+    def save(
+        self, path: str | Path, *, mask: bool = True, overlay: bool = True, scores: bool = False
+    ) -> Path:
         """Write the labels as an index PNG with palette, and other files beside it.
 
         Args:
             path: of the mask, ending in .png; the others get .overlay.jpg and .scores.npz for it.
+            mask: whether to write the index PNG.
             overlay: whether to write the image with its classes painted on.
             scores: whether to write the raw scores, for `unpool.segment.scores.read_scores`.
         """
@@ -168,7 +171,8 @@ class Segmentation:
         if scores and self.logits is not None:
             known = Scores(self.logits, self.classes, self.palette, self.presence_threshold)
             write_scores(path.with_suffix(".scores.npz"), known)
-        write_mask(path, self.labels, self.palette)  # last: it marks all as complete
+        if mask:
+            write_mask(path, self.labels, self.palette)  # last: it marks all as complete
         return path
 
 
