@@ -399,8 +399,8 @@ def test_formats_of_other_tools(run, weights):
     assert results("out") == {
         *(f"{name}{end}" for name in ("a/cat", "dog") for end in (".png", ".json", ".txt")),
         *("a/cat.geojson", "dog.geojson", "annotations.coco.json", "data.yaml"),
-        *("label_studio.json", "label_studio.xml"),
-        *(f".parts/{n}.{k}.json" for n in ("a/cat", "dog") for k in ("coco", "labelstudio")),
+        *("label_studio.json", "label_studio.xml", "labels.txt"),
+        *(f".unpool/parts/{n}.{k}.json" for n in ("a/cat", "dog") for k in ("coco", "labelstudio")),
     }
     record = next(r for r in map(json.loads, out) if r["source"] == "in/a/cat.jpg")
     for key, end in {"mask": "png", "labelme": "json", "yolo": "txt", "geojson": "geojson"}.items():
@@ -420,7 +420,7 @@ def test_formats_of_other_tools(run, weights):
     assert (Path("out/a") / labelme["imagePath"]).resolve() == Path("in/a/cat.jpg").resolve()
     assert "dog.pgw" in json.loads(Path("out/dog.geojson").read_text())["coordinate_system"]
     tasks = json.loads(Path("out/label_studio.json").read_text())
-    assert [t["data"]["image"].split("=")[1] for t in tasks] == ["a/cat.jpg", "dog.png"]
+    assert [t["data"]["image"].split("=")[1] for t in tasks] == ["in/a/cat.jpg", "in/dog.png"]
 
 
 def test_the_mask_may_be_left_out(run, weights):
@@ -429,7 +429,7 @@ def test_the_mask_may_be_left_out(run, weights):
     code, out, err = run("segment", "cat.jpg", "-o", "out", *options)
     assert (code, err) == (0, [])
     names = {"cat.txt", "cat.overlay.jpg", "data.yaml", "label_studio.json", "label_studio.xml"}
-    assert results("out") == names | {".parts/cat.labelstudio.json"}
+    assert results("out") == names | {".unpool/parts/cat.labelstudio.json"}
     record = json.loads(out[0])
     assert "mask" not in record
     assert record["yolo"] == "out/cat.txt"

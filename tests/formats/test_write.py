@@ -57,10 +57,11 @@ def test_each_format_has_its_file(tmp_path):
         OBJECTS, "a/cat.jpg"
     )
     assert json.loads((output / "label_studio.json").read_text()) == [
-        to_label_studio(OBJECTS, local_file("a/cat.jpg"))
+        to_label_studio(OBJECTS, local_file("photos/a/cat.png"))
     ]
     assert (output / "label_studio.xml").read_text() == labeling_config(CLASSES)
     assert (output / "data.yaml").read_text() == data_yaml(CLASSES)
+    assert (output / "labels.txt").read_text() == "cat\ndog\nowl\n"
 
 
 @pytest.mark.parametrize("key", FORMATS)
@@ -68,7 +69,10 @@ def test_only_what_was_asked_for(tmp_path, key):
     write(tmp_path, "cat", [key])
     write_folder(tmp_path, [PurePosixPath("cat")], [key], CLASSES)
     expected = {p.name for p in (*image_files(Path("cat"), [key]), *folder_files(tmp_path, [key]))}
-    parts = {".parts/cat.coco.json": "coco", ".parts/cat.labelstudio.json": "labelstudio"}
+    parts = {
+        ".unpool/parts/cat.coco.json": "coco",
+        ".unpool/parts/cat.labelstudio.json": "labelstudio",
+    }
     assert files(tmp_path) == expected | {part for part, owner in parts.items() if owner == key}
 
 
@@ -92,7 +96,7 @@ def test_no_image_gives_files_without_any(tmp_path):
 @pytest.mark.parametrize("text", ["[]", "7", "{", '{"images": 7}', '{"annotations": [7]}'])
 def test_a_damaged_part_is_named(tmp_path, text):
     write(tmp_path, "cat", ["coco"])
-    part = tmp_path / ".parts/cat.coco.json"
+    part = tmp_path / ".unpool/parts/cat.coco.json"
     part.write_text(text)
     with pytest.raises(DataError, match=r"cat\.coco\.json"):
         write_folder(tmp_path, [PurePosixPath("cat")], ["coco"], CLASSES)

@@ -158,7 +158,10 @@ def test_the_formats_of_other_tools_are_those_of_the_labels(tmp_path):
     read = replace(found, source=path)
     assert read.to_coco()["images"][0]["file_name"] == "my cat.png"
     assert read.to_labelme()["imagePath"] == "my cat.png"
-    assert read.to_label_studio()["data"]["image"] == "/data/local-files/?d=my%20cat.png"
+    assert (
+        read.to_label_studio()["data"]["image"]
+        == f"/data/local-files/?d={tmp_path.name}/my%20cat.png"
+    )
     assert "my cat.pgw" in read.to_geojson()["coordinate_system"]
 
 

@@ -91,7 +91,7 @@ def segment(
     --format takes the results to other tools. Each connected component of a class is an object.
       mask         OUTPUT/a/cat.png
       coco         OUTPUT/annotations.coco.json, for all images; run-length codes
-      labelme      OUTPUT/a/cat.json; polygons, and masks for objects with holes
+      labelme      OUTPUT/a/cat.json; polygons, and masks for objects with holes; labels.txt
       yolo         OUTPUT/a/cat.txt, and OUTPUT/data.yaml with the names of the classes
       geojson      OUTPUT/a/cat.geojson, on the map if the image has tags or a world file
       labelstudio  OUTPUT/label_studio.json, for all images, and the config in label_studio.xml

@@ -5,11 +5,13 @@ shape, which keeps each pixel; all others are polygons along the edges of pixels
 """
 
 import base64
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
+from unpool.formats.objects import has_background
 from unpool.formats.outlines import Ring, simplify, trace
 
 if TYPE_CHECKING:
@@ -49,6 +51,15 @@ def to_labelme(objects: "Objects", image_path: str, *, tolerance: float = 0.0) -
         "imageHeight": height,
         "imageWidth": width,
     }
+
+
+def labels_txt(classes: Sequence[str]) -> str:
+    """The contents of a list of labels for `labelme --labels`, which also keeps their order.
+
+    >>> labels_txt(["background", "cat", "dog"])
+    'cat\\ndog\\n'
+    """
+    return "".join(f"{name}\n" for name in classes[1 if has_background(classes) else 0 :])
 
 
 def _shape(objects: "Objects", i: int, rings: list[Ring], tolerance: float) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The files of a folder of results in the formats of labeling tools.
 
 Some formats have a file for each image, others one for all. The latter are put together at the end,
-from a part for each image in the hidden folder `.parts`. So a run that was interrupted and goes on
-has all images in them, those of the first run too.
+from a part for each image in the hidden folder `.unpool/parts`. So a run that was interrupted and
+goes on has all images in them, those of the first run too.
 """
 
 import json
@@ -15,7 +15,7 @@ from unpool.errors import DataError
 from unpool.files import atomic, json_line, read_json, write_bytes
 from unpool.formats import coco, label_studio
 from unpool.formats.geojson import to_geojson
-from unpool.formats.labelme import to_labelme
+from unpool.formats.labelme import labels_txt, to_labelme
 from unpool.formats.yolo import data_yaml, to_yolo
 from unpool.limits import MAX_PART
 from unpool.vision.georeference import read_georeference
@@ -32,7 +32,7 @@ COLLECTED = {"coco": "annotations.coco.json", "labelstudio": "label_studio.json"
 
 _LISTS = {"coco": ("images", "annotations"), "labelstudio": ("predictions",)}
 
-LABELING_CONFIG, DATA_YAML = "label_studio.xml", "data.yaml"
+LABELING_CONFIG, DATA_YAML, LABELS = "label_studio.xml", "data.yaml", "labels.txt"
 
 
 def write_image(
@@ -73,7 +73,8 @@ def write_image(
     for key in COLLECTED.keys() & formats:
         part: dict[str, Any] = coco.to_coco(objects, file_name)
         if key == "labelstudio":
-            part = label_studio.to_label_studio(objects, label_studio.local_file(file_name))
+            address = label_studio.local_file(_below_root(image, name, file_name))
+            part = label_studio.to_label_studio(objects, address)
         write_bytes(_part(output, name, key), json_line(part).encode())
     return {key: str(path) for key, path in files.items()}
 
@@ -114,12 +115,12 @@ def write_folder(
             ):
                 file.writelines(pieces)
             written.append(output / COLLECTED[key])
-    texts = {}
-    if "labelstudio" in formats:
-        texts[LABELING_CONFIG] = label_studio.labeling_config(classes, palette)
-    if "yolo" in formats:
-        texts[DATA_YAML] = data_yaml(classes)
-    for file_name, text in texts.items():
+    texts = {
+        "labelme": (LABELS, labels_txt(classes)),
+        "yolo": (DATA_YAML, data_yaml(classes)),
+        "labelstudio": (LABELING_CONFIG, label_studio.labeling_config(classes, palette)),
+    }
+    for file_name, text in (texts[key] for key in texts if key in formats):
         write_bytes(output / file_name, text.encode())
         written.append(output / file_name)
     return written
@@ -132,13 +133,13 @@ def image_files(stem: Path, formats: Collection[str]) -> list[Path]:
 
 def folder_files(output: Path, formats: Collection[str]) -> list[Path]:
     """The files that `write_folder` writes."""
-    names = [name for key, name in COLLECTED.items() if key in formats]
-    names += [LABELING_CONFIG] * ("labelstudio" in formats) + [DATA_YAML] * ("yolo" in formats)
-    return [output / name for name in names]
+    beside = {"labelme": LABELS, "yolo": DATA_YAML, "labelstudio": LABELING_CONFIG}
+    files = [*COLLECTED.items(), *beside.items()]
+    return [output / name for key, name in files if key in formats]
 
 
 def _part(output: Path, name: PurePosixPath, key: str) -> Path:
-    return Path(f"{output / '.parts' / name}.{key}.json")
+    return Path(f"{output / '.unpool/parts' / name}.{key}.json")
 
 
 def _parts(output: Path, names: Iterable[PurePosixPath], key: str) -> Iterator[dict[str, Any]]:
@@ -160,3 +161,11 @@ def _relative(image: Path | None, folder: Path, file_name: str) -> str:
         return Path(os.path.relpath(image, folder)).as_posix()
     except ValueError:  # on another drive of Windows
         return image.absolute().as_posix()
+
+
+def _below_root(image: Path | None, name: PurePosixPath, file_name: str) -> str:
+    """The path of an image with the folder of all images as its first part, for Label Studio."""
+    if image is None:
+        return file_name
+    root = image.absolute().parents[len(name.parts) - 1].resolve()
+    return (root.name / name.parent / image.name).as_posix()

@@ -131,15 +131,18 @@ class Segmentation:
         """A task of Label Studio with these labels as its prediction.
 
         Args:
-            image: the address of the image as Label Studio knows it; when not given, the name of
-                `source` below its folder of local files.
+            image: the address of the image as Label Studio knows it; when not given, that of a
+                local file, by the last two parts of the path of `source`.
 
         >>> scores = np.float32([[[9, 0]], [[0, 9]]])
         >>> found = postprocess(np.zeros((1, 2, 3), np.uint8), scores, ["background", "cat"])
         >>> found.to_label_studio("https://example.com/cat.jpg")["predictions"][0]["score"]
         0.9999
         """
-        return to_label_studio(self.objects(), image or local_file(self._name(None)))
+        name = self._name(None)
+        folder = self.source.absolute().parent.resolve().name if self.source else ""
+        address = image or local_file(f"{folder}/{name}" if folder else name)
+        return to_label_studio(self.objects(), address)
 
     def _name(self, given: str | None) -> str:
         """The name of the image in the formats of other tools."""
