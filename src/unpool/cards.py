@@ -3,7 +3,7 @@
 Nothing here needs torch, so that `unpool info` answers at once.
 """
 
-import json
+import math
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from importlib import resources
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from unpool.errors import WeightsError
-from unpool.files import write_json
+from unpool.files import read_json, write_json
+from unpool.limits import MAX_DEPTH, MAX_SIDE
 
 MODES = ("whole", "instance")
 AGGREGATIONS = ("max", "mean")
@@ -74,6 +75,7 @@ class Card:
         more = {k: v for k, v in entries.items() if k not in {*names, "format"}}
         _check(known, _rules(known["arguments"]), path)
         _check(known.get("input", {}), _INPUT, path)
+        _check(known["arguments"], {"size": _INPUT["size"]}, path)
         return cls(**known, more=more, path=str(path))
 
     def to_dict(self) -> dict[str, Any]:
@@ -168,11 +170,12 @@ def read_card(source: str | Path) -> Card:
     >>> read_card("objects").architecture
     'DeconvNet'
     """
-    path = _find_card(source)
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"cannot read the card {path}: {error}; copy it again") from None
+    entries = read_json(_find_card(source), WeightsError)
+    if not _is_plain(entries, MAX_DEPTH):
+        raise WeightsError(
+            f"the card of {source} has NaN, Infinity, or entries in more than {MAX_DEPTH} levels; "
+            "copy it again"
+        )
     return Card.from_dict(entries, source)
 
 
@@ -204,6 +207,8 @@ def _as_path(source: object) -> Path:
         raise WeightsError(
             f"got weights of type {type(source).__name__}; wanted a name, or the path of a folder"
         )
+    if "\0" in str(source):
+        raise WeightsError(f"got weights {str(source)!r} with a NUL byte; correct the name")
     return Path(source)
 
 
@@ -223,6 +228,7 @@ def _find_card(source: str | Path) -> Path:
 
 # ---- checks of entries ---------------------------------------------------------------------------
 
+_PIXELS = f"pixels, 1 to {MAX_SIDE}"
 _Rule = tuple[Callable[[Any], bool], str]
 """Whether a value fits, and what is wanted."""
 
@@ -247,13 +253,21 @@ def _rules(arguments: dict[str, Any]) -> dict[str, _Rule]:
             f"{styles or 'a list of'} different names",
         ),
         "elevations": (lambda v: bool(v) and _are(v, _is_number), "degrees, such as [20, 30]"),
-        "long_side": (_is_side, "pixels, 1 or more"),
+        "long_side": (_is_side, _PIXELS),
         "aggregate": _one_of(AGGREGATIONS),
         "presence_threshold": (lambda v: _is_number(v) and 0 <= v <= 1, "a probability, 0 to 1"),
         "ready": (lambda v: isinstance(v, bool), "true or false"),
         **dict.fromkeys(("mode", "license", "note", "partner"), (_is_text, "text")),
         **dict.fromkeys(("input", "recipe", "figures", "exports"), (_is_object, "an object {...}")),
     }
+
+
+def _is_plain(value: Any, levels: int) -> bool:
+    """Whether a value from a file is finite, and nested in at most so many levels."""
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return levels > 0 and all(_is_plain(part, levels - 1) for part in parts)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _one_of(choices: tuple[str, ...]) -> _Rule:
@@ -282,11 +296,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_side(value: Any) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value <= MAX_SIDE
 
 
 _INPUT: dict[str, _Rule] = {
     "mean": (lambda v: _are(v, _is_number, 3), "three numbers: blue, green, red"),
-    "size": (_is_side, "pixels, 1 or more"),
-    "enlarged": (lambda v: v == 0 or _is_side(v), "pixels, 1 or more"),
+    "size": (_is_side, _PIXELS),
+    "enlarged": (lambda v: v == 0 or _is_side(v), _PIXELS),
 }

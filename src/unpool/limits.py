@@ -60,3 +60,24 @@ MAX_JPEG_WORK = 4 * 10**9
 
 MAX_IMAGE_STREAM = 256 * MIB
 """Bytes of an image that is read as a whole, as from standard input, which may never end."""
+
+MAX_PARAMETERS = 2**30
+"""Parameters of a network, 4 GiB as float32; the largest, the published DeconvNet, has 2**28."""
+
+MAX_LAYERS = 1000
+"""Convolutions of a trunk: VGG-19 has 16, and ten thousand take a minute to build."""
+
+MAX_STAGES = 16
+"""Poolings of a trunk; after 16 a value of the last map stands for 65,536 pixels."""
+
+MAX_SIDE = 2**13
+"""Pixels of the side of a network's input; 8192 x 8192 take 17 GB in VGG's first layer."""
+
+MAX_TENSORS = 10_000
+"""Tensors in a file; each network here has some hundreds, and a name may cost a pass over all."""
+
+MAX_DEPTH = 32
+"""Levels of lists and objects in a card, far from the thousand at which Python gives up."""
+
+MAX_WEIGHT = 1e12
+"""Weights are smaller, and so are variances: those of maps in the ten thousands reach 1e9."""

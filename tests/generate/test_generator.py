@@ -173,3 +173,12 @@ def test_styles_are_parsed():
     assert parse_style("a=1, 3=-0.5,a = 1") == {"a": 2.0, "3": -0.5}
     with pytest.raises(OptionError, match="got 'b' in the style 'a=1,b'; wanted NAME=FRACTION"):
         parse_style("a=1,b")
+
+
+def test_values_that_are_not_finite_give_no_image(any_generator):
+    bias = any_generator.model.style.fc1.bias.data
+    before = bias.clone()
+    bias[0] = torch.nan
+    with pytest.raises(WeightsError, match="got an image with NaN or infinity"):
+        any_generator.view(0)
+    bias.copy_(before)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import pickle
 import stat
@@ -15,7 +16,7 @@ from torch import nn
 import unpool.models.weights as weights
 from unpool import cards
 from unpool.cards import read_card
-from unpool.errors import WeightsError
+from unpool.errors import OptionError, WeightsError
 from unpool.models import (
     FCN,
     MODELS,
@@ -348,7 +349,7 @@ def test_altered_tensors_are_refused(folder, place):
 
 def test_a_folder_without_tensors_is_refused(folder):
     (folder / "model.safetensors").unlink()
-    with pytest.raises(WeightsError, match=r"card\.json but cannot read model\.safetensors"):
+    with pytest.raises(WeightsError, match=r"card\.json but cannot use model\.safetensors"):
         from_pretrained(folder)
 
 
@@ -421,7 +422,22 @@ def test_cards_must_be_whole(folder, name):
         ({"arguments": {"trunk": [[1]]}}, "do not fit: got the trunk table"),
         ({"arguments": {"trunk": 3}}, "do not fit: got the trunk table"),
         ({"arguments": {"code": 1e9}}, "arguments that do not fit"),
-        ({"arguments": {"size": 10**12}}, "arguments that do not fit"),
+        ({"arguments": {"size": 10**12}}, "got size 1000000000000 .*; wanted pixels, 1 to 8192"),
+        ({"arguments": {"code": 10**6, "size": 4096}}, "parameters; wanted at most"),
+        ({"arguments": {"code": 10**400}}, "arguments that do not fit"),
+        ({"arguments": {"classes": 0.5}}, "arguments that do not fit: got classes=0.5"),
+        ({"arguments": {"eps": "1e-9"}}, "arguments that do not fit: got eps='1e-9'"),
+        ({"arguments": {"trunk": [[10**6, 4]]}}, "at most 16 rows and 1000 layers"),
+        ({"arguments": {"trunk": [[1, 4]] * 17}}, "at most 16 rows and 1000 layers"),
+        ({"arguments": {"trunk": [[1, 2.5]]}}, "do not fit: got the trunk table"),
+        ({"arguments": {"trunk": [[1, 10**12]]}}, "arguments that do not fit"),
+        ({"arguments": {"trunk": [[1, math.inf]]}}, "has NaN, Infinity, or entries"),
+        ({"figures": {"miou": math.nan}}, "has NaN, Infinity, or entries"),
+        (
+            {"figures": {"a": [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]}},
+            "more than 32",
+        ),
+        ({"long_side": 10**6}, "got long_side 1000000 .*; wanted pixels, 1 to 8192"),
         ({"arguments": {"classes": 4}}, r"seg-score-voc\.weight is \(3, 4, 1, 1\), wanted \(4, 4"),
     ],
 )
@@ -440,8 +456,66 @@ def test_cards_must_make_sense(folder, change, message):
 )
 def test_cards_must_be_json_objects(folder, data):
     (folder / "card.json").write_bytes(data)
-    with pytest.raises(WeightsError, match=r"the card .*copy it again"):
+    with pytest.raises(WeightsError, match=r"card.* again"):
         from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments"),
+    [
+        ("VGG", {"trunk": [[1, 1]] * 16, "size": 100}),
+        ("VGG", {"trunk": [[1, 1]] * 40, "size": 100}),
+        ("ZFNet", {"widths": [4] * 10**5}),
+        ("SqueezeNet", {"stages": [[[1, 1]]] * 16}),
+        ("SqueezeNet", {"stages": [[[1, 1]] * 10**5]}),
+        ("FCN", {"window": 10**6 + 1}),
+        ("FCN", {"classes": 10**6, "learned": True}),
+        ("GenerativeNet", {"size": 2**13, "widths": [10**5] * 20}),
+        ("GenerativeNet", {"styles": 10**18}),
+        ("AlexNet", {"code": 10**9, "dropout": 10**400}),
+    ],
+)
+def test_absurd_networks_are_refused_before_they_are_built(folder, architecture, arguments):
+    def change(card):
+        card.update(architecture=architecture, arguments=arguments, classes=None)
+
+    rewrite(folder, change)
+    with pytest.raises(WeightsError):  # minutes or a crash, if they were built
+        from_pretrained(folder)
+
+
+def test_a_file_larger_than_its_network_is_not_read(folder):
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(2**40)  # a sparse file of a terabyte
+    with pytest.raises(WeightsError, match="of 1099511627776 bytes, more than the network's"):
+        from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["card.json", "model.safetensors"])
+def test_pipes_are_refused(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(WeightsError):
+        from_pretrained(folder)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("int8", [False, True])
+def test_weights_that_are_not_finite_are_refused(net, tmp_path, value, int8):
+    folder = save_pretrained(net, tmp_path, CARD, int8=int8)
+    tensors = load_file(folder / "model.safetensors")
+    name = "seg-score-voc.weight::scale" if int8 else "seg-score-voc.weight"
+    tensors[name][1, 0] = value
+    with pytest.raises(WeightsError, match=r"where seg-score-voc\.weight is not finite"):
+        from_pretrained(rewrite(folder, tensors=tensors))
+
+
+def test_networks_that_diverged_are_not_saved(net, tmp_path):
+    with torch.no_grad():
+        net.score.weight[0] = math.nan
+    with pytest.raises(WeightsError, match=r"seg-score-voc\.weight is not finite"):
+        save_pretrained(net, tmp_path / "new", CARD)
+    assert not (tmp_path / "new").exists()
 
 
 # ---- pickles -------------------------------------------------------------------------------------
@@ -504,5 +578,13 @@ def test_truncated_torch_files_are_refused(tmp_path, cut, legacy):
 
 
 def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(WeightsError, match="cannot read"):
+    with pytest.raises(WeightsError, match="which is a folder; wanted a regular file"):
         load_vgg(DeconvNet(2, TABLE, None, 32), tmp_path)
+
+
+def test_a_network_is_not_built_larger_than_the_memory():
+    small = weights.build_network(DeconvNet, 2, TABLE, None, 16)
+    assert not any(value.is_meta for value in small.state_dict().values())
+    for sizes in ((2, "vgg16", 4096, 4096), (2, "vgg16", 10**9, 224), (2, "vgg16", 10**400, 224)):
+        with pytest.raises(OptionError):
+            weights.build_network(DeconvNet, *sizes)

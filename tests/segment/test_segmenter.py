@@ -549,3 +549,20 @@ def test_large_images_are_segmented_reduced(monkeypatch, segmenter):
             reduced(image), segmenter.predict(image, **options)[0], CLASSES, crf=crf
         )
         assert np.array_equal(found.probabilities, small.probabilities)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("mode", ["whole", "instance"])
+@pytest.mark.parametrize("value", [float("nan"), 3e38])
+def test_scores_that_are_not_finite_give_no_labels(net, exact, mode, value):
+    with torch.no_grad():
+        net.score.weight[1] = value
+    segmenter = Segmenter(net, CLASSES, device="cpu", precision="fp32", exact=exact, mode=mode)
+    with pytest.raises(WeightsError, match="got scores with NaN or infinity"):
+        segmenter(photo(40, 50))
+
+
+def test_more_classes_than_a_mask_can_hold():
+    net = DeconvNet(257, ((1, 4),), None, SIDE)
+    with pytest.raises(OptionError, match="got 257 classes; wanted at most 256"):
+        Segmenter(net, [str(i) for i in range(257)])

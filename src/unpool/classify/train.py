@@ -17,6 +17,7 @@ from unpool.data.crops import Batch, batches
 from unpool.devices import autocast
 from unpool.models import AlexNet, Classifier, ZFNet, prepare
 from unpool.models.classifiers import initialize, renormalize
+from unpool.models.weights import build_network
 from unpool.training import loop, task
 from unpool.vision.boxes import Crops
 
@@ -39,7 +40,8 @@ class Accuracy(NamedTuple):
 def build(recipe: "ClassificationRecipe", classes: int) -> Classifier:
     """The recipe's network, with random weights."""
     kind = {"ZFNet": ZFNet, "AlexNet": AlexNet}[recipe.network]
-    net: Classifier = kind(classes, recipe.widths, recipe.code, recipe.size, recipe.dropout)
+    sizes = recipe.widths, recipe.code, recipe.size
+    net: Classifier = build_network(kind, classes, *sizes, recipe.dropout)
     if recipe.deviation != 0.01:  # the constructors' own
         initialize(net, recipe.deviation)
     return net

@@ -213,11 +213,17 @@ class Generator:
     def predict(self, codes: Codes, *, batch: int = _BATCH) -> tuple[Tensor, Tensor]:
         """The raw outputs of the network: RGB (N, 3, S, S) and mask (N, C, S, S), fp32, on the CPU.
 
-        At most `batch` images are generated per forward pass.
+        At most `batch` images are generated per forward pass. Raises a `WeightsError` if values are
+        not finite.
         """
         parts = zip(*(torch.split(part.to(self.device), batch) for part in codes), strict=True)
         outputs = [self.model(*part) for part in parts]
         rgb, mask = (torch.cat(each).float().cpu() for each in zip(*outputs, strict=True))
+        if not (rgb.isfinite().all() and mask.isfinite().all()):
+            raise WeightsError(
+                "got an image with NaN or infinity from the network, whose weights are damaged or "
+                "too large; copy them again, or train with lower learning rates"
+            )
         return rgb, mask
 
     def _note(self, style: Tensor, elevation: float, transformation: Tensor) -> str:

@@ -15,7 +15,7 @@ from unpool.generate.distillation import distill, load_previous, load_teachers
 from unpool.generate.evaluate import compare, measure
 from unpool.generate.transformations import LENGTH, transform_images
 from unpool.models.generator import GenerativeNet, initialize
-from unpool.models.weights import from_pretrained
+from unpool.models.weights import build_network, from_pretrained
 from unpool.rendering.dataset import open_chairs, read_credits
 from unpool.training import loop, task
 
@@ -42,7 +42,7 @@ def build(recipe: "GenerationRecipe", styles: int) -> GenerativeNet:
             on held-out views.
     """
     widths = recipe.code, recipe.shared, recipe.widths, recipe.mask_widths, recipe.mask_maps
-    net = GenerativeNet(styles, recipe.size, recipe.streams, LENGTH, *widths)
+    net = build_network(GenerativeNet, styles, recipe.size, recipe.streams, LENGTH, *widths)
     initialize(net, recipe.initialization)
     if recipe.start is not None:
         old = load_previous(recipe, "start", recipe.start).model.state_dict()

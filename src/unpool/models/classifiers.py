@@ -5,6 +5,7 @@ papers: `features.conv1`, `features.pool5`, `classifier.fc6` ...
 """
 
 import math
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
+from unpool.limits import MAX_LAYERS, MAX_SIDE, MAX_STAGES
 from unpool.models.vgg import MEAN_BGR, Table, trunk_argument, trunk_table
 
 
@@ -42,7 +44,8 @@ class Classifier(nn.Module):
         self.classes: int = arguments["classes"]
         self.size: int = arguments["size"]
         self._arguments = arguments
-        self.least = next(n for n in range(1, 2**20) if _side(features, n) > 0)
+        sides = range(1, 2 * MAX_SIDE)
+        self.least = 1 + bisect_left(sides, True, key=lambda n: _side(features, n) > 0)
         if self.size < self.least:
             raise OptionError(
                 f"got size={self.size}, too small for the last pooling; wanted {self.least} or more"
@@ -258,9 +261,11 @@ class SqueezeNet(Classifier):
     ) -> None:
         rows = [[[int(n) for n in fire] for fire in stage] for stage in stages]
         fires = [fire for stage in rows for fire in stage]
-        if not all(rows) or any(len(fire) != 2 for fire in fires):
+        deep = len(rows) > MAX_STAGES or len(fires) > MAX_LAYERS
+        if deep or not all(rows) or any(len(fire) != 2 for fire in fires):
             raise OptionError(
-                f"got the stages {rows}; each is one or more (squeeze, expand) pairs of widths"
+                f"got the stages {str(rows)[:60]}; wanted at most {MAX_STAGES}, each one or more "
+                f"(squeeze, expand) pairs of widths, at most {MAX_LAYERS} in all"
             )
         arguments = _check(classes=classes, width=width, stages=rows, size=size, dropout=dropout)
         features: list[nn.Module] = [nn.Conv2d(3, width, 3, stride=2), nn.ReLU()]

@@ -12,6 +12,7 @@ from torch import Tensor
 from unpool.data.layouts import VOC_CLASSES
 from unpool.errors import OptionError, WeightsError
 from unpool.files import is_draft, sha256
+from unpool.limits import MAX_WEIGHT
 from unpool.models import FCN, MEAN_BGR, DeconvNet, Network, Table, from_pretrained, save_pretrained
 from unpool.models.protobuf import Layer, read_caffemodel
 from unpool.models.weights import FILES
@@ -280,7 +281,7 @@ def _fit(path: Path, layers: dict[str, Layer], model: Network) -> dict[str, Tens
             blob, wanted = layers[name].blobs[part == "bias"], tuple(value.shape)
             if not _same(blob.shape, wanted, layers[name].type):
                 faults.append(f"the {part} of {name} is {blob.shape}, not {wanted}")
-            elif not np.isfinite(blob).all():
+            elif not max(-blob.min(), blob.max()) < MAX_WEIGHT:  # or NaN
                 faults.append(f"the {part} of {name} is not finite")
             else:
                 state[key] = torch.from_numpy(blob.reshape(wanted))

@@ -6,6 +6,7 @@ Simonyan, Zisserman 2015, table 1, configurations A, B, D and E.
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from operator import index
 from typing import Literal, TypeVar
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unpool.errors import OptionError, ShapeError, require_choice
+from unpool.limits import MAX_LAYERS, MAX_STAGES
 from unpool.ops.switches import Switches, pool
 
 Result = TypeVar("Result")
@@ -59,12 +61,14 @@ def trunk_table(trunk: str | Table) -> Table:
         require_choice("trunk", trunk, TRUNKS)
         return TRUNKS[trunk]
     try:
-        table = tuple((int(layers), int(channels)) for layers, channels in trunk)
-    except (TypeError, ValueError):  # not pairs, or not of numbers
+        table = tuple((index(layers), index(channels)) for layers, channels in trunk)
+    except (TypeError, ValueError):  # not pairs, or not of integers
         table = ()
-    if not table or any(layers < 1 or channels < 1 for layers, channels in table):
+    deep = len(table) > MAX_STAGES or sum(layers for layers, _ in table) > MAX_LAYERS
+    if deep or not table or min(min(row) for row in table) < 1:
         raise OptionError(
-            f"got the trunk table {trunk!r}; each row is (layers, channels), from 1 up"
+            f"got the trunk table {str(trunk)[:60]}; each row is (layers, channels), from 1 up, at "
+            f"most {MAX_STAGES} rows and {MAX_LAYERS} layers"
         )
     return table
 

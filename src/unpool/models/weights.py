@@ -1,31 +1,29 @@
-"""Weights on disk: a folder of `model.safetensors` and `card.json`.
+"""Weights on disk: a folder of `model.safetensors` and `card.json`."""
 
-Nothing is ever unpickled except plain tensors (`weights_only=True`).
-"""
-
-import pickle
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unpool.cards import Card, find_weights, read_card
 from unpool.cards import list_pretrained as list_pretrained  # the room offers it, too
-from unpool.errors import WeightsError, require_choice
-from unpool.files import drafts, sha256
+from unpool.errors import OptionError, WeightsError, require_choice
+from unpool.files import drafts, require_regular, sha256
+from unpool.limits import MAX_PARAMETERS, MAX_TEXT
 from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from unpool.models.deconvnet import DeconvNet
-from unpool.models.fcn import FCN, Interpolation
+from unpool.models.fcn import FCN
 from unpool.models.generator import GenerativeNet
+from unpool.models.tensors import quantize, read_tensors, require_finite
 from unpool.models.vgg import MEAN_BGR
 
 Network = DeconvNet | FCN
 """A network that segments."""
+
+Built = TypeVar("Built", bound=nn.Module)
 
 _Saved = Network | Classifier | GenerativeNet
 
@@ -46,8 +44,6 @@ INPUTS = ("caffe", "torchvision")
 _TENSORS = "model.safetensors"
 FILES = (_TENSORS, "card.json")
 """The files of saved weights, as they are written."""
-
-_SCALE = "::scale"  #: suffix of the per-channel scales of an int8 tensor
 
 
 def save_pretrained(
@@ -76,8 +72,9 @@ def save_pretrained(
     if not isinstance(model, _Saved) or type(model) is not MODELS.get(architecture):
         raise WeightsError(f"got a {architecture}; weights are saved of {', '.join(MODELS)}")
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    require_finite(tensors, f"a {architecture}")
     if int8:
-        tensors = _quantize(model, tensors)
+        tensors = quantize(model, tensors)
     entries = dict(card.to_dict() if isinstance(card, Card) else card)
     entries |= {"format": 1, "architecture": architecture, "arguments": model.arguments}
     with drafts(folder, *FILES) as draft:
@@ -98,22 +95,29 @@ def from_pretrained(source: str | Path) -> tuple[Any, Card]:
         WeightsError: no such weights, a damaged file, or tensors that do not fit exactly.
     """
     folder, card = find_weights(source), read_card(source)
-    path = folder / _TENSORS
-    try:
-        digest = sha256(path)
-    except OSError as error:
-        raise WeightsError(
-            f"found {folder}/card.json but cannot read {_TENSORS} ({error.strerror}); copy both"
-        ) from None
-    if digest != card.sha256:
+    path, model = folder / _TENSORS, build_empty(card)
+    if (digest := _digest(path, model)) != card.sha256:
         raise WeightsError(
             f"{path} has sha256 {digest[:12]}… but its card says {card.sha256[:12]}…; the file "
             "is damaged or belongs to another card: copy both again"
         )
-    model, tensors = build_empty(card), _read_tensors(path)
-    _require_fit(model, tensors, path)
-    model.load_state_dict({k: _as_fp32(v) for k, v in tensors.items()}, assign=True)
+    tensors = read_tensors(path)
+    require_fit(model, tensors, path)
+    model.load_state_dict(tensors, assign=True)
     return model.eval(), card
+
+
+def _digest(path: Path, model: nn.Module) -> str:
+    """The SHA-256 digest of a file of tensors that is not larger than the network's could be."""
+    try:
+        size = require_regular(path, WeightsError).stat().st_size
+        if size > 8 * sum(value.numel() for value in model.state_dict().values()) + MAX_TEXT:
+            raise WeightsError(f"got {path} of {size} bytes, more than the network's weights")
+        return sha256(path)
+    except (OSError, WeightsError) as error:
+        raise WeightsError(
+            f"found {path.parent}/card.json but cannot use {_TENSORS} ({error}); copy both"
+        ) from None
 
 
 def load_tensors(model: nn.Module, path: str | Path) -> None:
@@ -122,9 +126,9 @@ def load_tensors(model: nn.Module, path: str | Path) -> None:
     The model is changed wholly or, after a `WeightsError` (the file is unreadable, names or shapes
     are not those of the model), not at all.
     """
-    tensors = _read_tensors(Path(path))
-    _require_fit(model, tensors, path)
-    model.load_state_dict({k: _as_fp32(v) for k, v in tensors.items()})
+    tensors = read_tensors(path)
+    require_fit(model, tensors, path)
+    model.load_state_dict(tensors)
 
 
 def load_vgg(model: Network | VGG, path: str | Path, inputs: str = "caffe") -> list[str]:
@@ -149,7 +153,7 @@ def load_vgg(model: Network | VGG, path: str | Path, inputs: str = "caffe") -> l
         WeightsError: the file is unreadable, or its convolutions do not fit the trunk.
     """
     require_choice("inputs", inputs, INPUTS)
-    state = _read_tensors(Path(path))
+    state = read_tensors(path)
     sources = _numbered(state)
     trunk = model.features if isinstance(model, VGG) else model.trunk
     normalized = any("running_mean" in source for source in sources)
@@ -166,7 +170,7 @@ def load_vgg(model: Network | VGG, path: str | Path, inputs: str = "caffe") -> l
         )
     found = list(zip(layers.items(), sources, strict=True)) + _find_code(model, state)
     for (name, layer), source in found:
-        _require_fit(layer, source, f"{path} ({name})")
+        require_fit(layer, source, f"{path} ({name})")
     if inputs == "torchvision":
         _to_bgr(sources[0])
     for (_, layer), source in found:
@@ -183,7 +187,7 @@ def _numbered(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     for key, value in state.items():
         parts = key.split(".")
         if len(parts) == 3 and parts[0] == "features" and parts[1].isdecimal():
-            layers.setdefault(int(parts[1]), {})[parts[2]] = _as_fp32(value)
+            layers.setdefault(int(parts[1]), {})[parts[2]] = value
     return [layers[number] for number in sorted(layers)]
 
 
@@ -201,7 +205,7 @@ def _find_code(
         shape = layers[name].get_parameter("weight").shape
         if weight.shape != (shape[0], shape[1:].numel()) or bias.shape != shape[:1]:
             break
-        parts = {"weight": _as_fp32(weight).view(shape), "bias": _as_fp32(bias)}
+        parts = {"weight": weight.reshape(shape), "bias": bias}
         found.append(((name, layers[name]), parts))
     return found if len(found) > 1 else []
 
@@ -227,19 +231,41 @@ def build_empty(card: Card) -> Any:
             f"knows {', '.join(MODELS)}"
         )
     try:
-        with torch.device("meta"):
-            return kind(**card.arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
+        return plan(kind, **card.arguments)
+    except Exception as error:  # the arguments come from a file, and can be anything
+        reason = str(error)[:300] or type(error).__name__
         raise WeightsError(
-            f"the card of {card.path} has arguments that do not fit: {error}; copy it again"
+            f"the card of {card.path} has arguments that do not fit: {reason}; copy it again"
         ) from None
 
 
-def _require_fit(module: nn.Module, tensors: dict[str, Tensor], source: object) -> None:
-    """Names, shapes and kinds (integers or not) must be those of the module."""
+def plan(kind: Callable[..., Built], *arguments: Any, **more: Any) -> Built:
+    """A network on the meta device; an `OptionError` if it is too large to be built."""
+    with torch.device("meta"):
+        model = kind(*arguments, **more)
+    if (count := sum(p.numel() for p in model.parameters())) > MAX_PARAMETERS:
+        raise OptionError(
+            f"got a {type(model).__name__} of {count:.3g} parameters; wanted at most "
+            f"{MAX_PARAMETERS:.3g}: choose smaller widths, a smaller size or fewer classes"
+        )
+    return model
+
+
+def build_network(kind: Callable[..., Built], *arguments: Any, **more: Any) -> Built:
+    """A network with random weights; see `plan`, which takes no memory."""
+    try:
+        plan(kind, *arguments, **more)
+    except (OverflowError, RuntimeError, TypeError) as error:  # PyTorch's, beyond 64 bits
+        reason = next(iter(str(error).splitlines()), "")
+        raise OptionError(f"got sizes that no network can have ({reason}); lower them") from None
+    return kind(*arguments, **more)
+
+
+def require_fit(module: nn.Module, tensors: dict[str, Tensor], source: object) -> None:
+    """Raise a `WeightsError` unless names, shapes and kinds (integers or not) are the module's."""
     wanted = module.state_dict()
     wrong = [f"{k} is missing" for k in wanted if k not in tensors and "num_batches" not in k]
-    wrong += [f"{k} is not wanted" for k in tensors if k not in wanted]
+    wrong += [f"{k[:60]} is not wanted" for k in tensors if k not in wanted]
     wrong += [
         f"{k} is {_kind(tensors[k])}, wanted {_kind(v)}"
         for k, v in wanted.items()
@@ -255,63 +281,3 @@ def _require_fit(module: nn.Module, tensors: dict[str, Tensor], source: object) 
 
 def _kind(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)}{'' if tensor.is_floating_point() else ' of integers'}"
-
-
-def _as_fp32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return _dequantize(_read_safetensors(path))
-        with warnings.catch_warnings(action="ignore"):  # the error says it all
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of any kind: a damaged pickle can break anywhere
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        if isinstance(error, pickle.UnpicklingError):  # its message advises to load it unsafely
-            reason = "it holds other things than tensors, or is damaged"
-        raise WeightsError(
-            f"cannot read {path}: {reason}; wanted a safetensors file, or a torch file that holds "
-            "nothing but tensors"
-        ) from None
-    if not isinstance(state, dict) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
-    ):
-        raise WeightsError(f"got {path} with more than named tensors; save its state_dict()")
-    return state
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors, each in its own memory, so that each can be freed on its own."""
-    with safe_open(path, framework="pt") as file:
-        names = list(file.keys())
-    tensors = {}
-    for name in names:  # a file that stays open stays in memory as far as it was read
-        with safe_open(path, framework="pt") as file:
-            tensors[name] = file.get_tensor(name).clone()
-    return tensors
-
-
-def _quantize(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Filters as int8 with one fp32 scale for each output channel; the rest as it is."""
-    stored = dict(tensors)
-    for name, layer in model.named_modules():
-        filters = isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
-        if not filters or isinstance(layer, Interpolation):  # small, and exact where bilinear
-            continue
-        weight = tensors[f"{name}.weight"]
-        axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
-        rest = [d for d in range(weight.dim()) if d != axis]
-        scale = (weight.abs().amax(rest, keepdim=True) / 127).clamp_min(1e-12)
-        stored[f"{name}.weight"] = (weight / scale).round().to(torch.int8)
-        stored[f"{name}.weight{_SCALE}"] = scale
-    return stored
-
-
-def _dequantize(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        k: v.float() * tensors[k + _SCALE].expand_as(v) if k + _SCALE in tensors else v
-        for k, v in tensors.items()
-        if not k.endswith(_SCALE)
-    }

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from unpool.cards import Card
 from unpool.errors import OptionError, WeightsError
 from unpool.models import FCN, DeconvNet, Network, from_pretrained, load_vgg, trunk_table
+from unpool.models.weights import build_network
 from unpool.ops import unpool
 from unpool.training.run import load_state, save_state
 
@@ -176,10 +177,11 @@ def build(recipe: "SegmentationRecipe", classes: int) -> Learner:
                 f"{phase.name!r}; this trunk has {depth} stages"
             )
     if recipe.network == "DeconvNet":
-        net = DeconvNet(classes, recipe.trunk, recipe.code, recipe.size, recipe.bn_eps)
-        return GrowingLearner(net)
+        sizes = classes, recipe.trunk, recipe.code, recipe.size
+        return GrowingLearner(build_network(DeconvNet, *sizes, recipe.bn_eps))
     r = recipe
-    return Learner(FCN(classes, r.trunk, r.code, r.stride, r.pad, r.window, r.dropout, r.at_once))
+    sizes = classes, r.trunk, r.code, r.stride
+    return Learner(build_network(FCN, *sizes, r.pad, r.window, r.dropout, r.at_once))
 
 
 def _deconvolutions(stage: nn.Module) -> list[nn.ConvTranspose2d]:

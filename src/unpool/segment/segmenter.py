@@ -103,6 +103,8 @@ class Segmenter(BaseSegmenter):
             raise OptionError(
                 f"got {len(classes)} class names for a network of {model.classes} classes"
             )
+        if len(classes) > 256:
+            raise OptionError(f"got {len(classes)} classes; wanted at most 256, as masks are uint8")
         if isinstance(model, Exported) and (exact or (device, precision) != ("auto", "auto")):
             raise OptionError(
                 "got a device, precision or exact for an exported network; pass them to Exported"
@@ -210,10 +212,19 @@ class Segmenter(BaseSegmenter):
 
     @torch.inference_mode()
     def infer(self, images: Pixels) -> NDArray[np.float32]:
-        """Run the network on a batch: logits (N, K, h, w) of images (N, h, w, 3) uint8, RGB."""
+        """Run the network on a batch: logits (N, K, h, w) of images (N, h, w, 3) uint8, RGB.
+
+        Raises a `WeightsError` if they are not finite, which labels would not show.
+        """
         with timings.stage("network"):
             x = prepare(torch.from_numpy(images).to(self.device), self.mean)
-            return np.ascontiguousarray(self.model(x.to(self.dtype)).float().cpu().numpy())
+            logits = self.model(x.to(self.dtype)).float().cpu()
+        if not logits.isfinite().all():
+            raise WeightsError(
+                "got scores with NaN or infinity from the network, whose weights are damaged or "
+                "too large; copy them again, or train with lower learning rates"
+            )
+        return np.ascontiguousarray(logits.numpy())
 
     def quickest_batch(self) -> int:
         """As many crops as keep a map of the first stage below 32 MiB, but at least 4.
