@@ -7,6 +7,7 @@ from unpool.data.layouts.camvid import read_camvid
 from unpool.data.layouts.coco import coco_format
 from unpool.data.layouts.layout import Format, Layout, Request
 from unpool.data.layouts.listing import IMAGES, find_gaps, find_splits
+from unpool.data.layouts.pairs import pair_masks
 from unpool.data.layouts.plain import read_plain
 from unpool.data.layouts.sbd import read_sbd
 from unpool.data.layouts.voc import read_voc
@@ -46,6 +47,7 @@ def find_files(root: str | Path, split: str | None = None, crowd: "Crowd | None"
     if found is None:
         raise DataError(f"got {root}, whose layout is unknown; {_nearest(root)}")
     layout = found.read(Request(root, split, crowd))._replace(format=found.name)
+    layout = layout._replace(masks=pair_masks(layout.images, layout.masks))
     if not layout.images.files and not layout.outlines:
         got = f"got {layout.images.path} without images"
         raise DataError(f"{got}; wanted files ending in {' '.join(IMAGES)}")

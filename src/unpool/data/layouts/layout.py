@@ -15,6 +15,13 @@ Color: TypeAlias = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
 
 
+_NOT_READ = {  # masks that people have
+    ".jpg": "a JPEG alters class ids: save masks as PNG",
+    ".jpeg": "a JPEG alters class ids: save masks as PNG",
+    ".npy": "arrays are not read: save it with unpool.vision.images.write_mask",
+}
+
+
 class Names(NamedTuple):
     """The classes of a data set."""
 
@@ -55,9 +62,14 @@ class Folder(NamedTuple):
             names = ", ".join(path.name for path in found)
             got = f"found {len(found)} files for {name!r} in {self.path}"
             raise DataError(f"{got} ({names}); keep one of them")
+        there = "".join(
+            f" ({home.name}{suffix} is there, but {why})"
+            for suffix, why in _NOT_READ.items()
+            if suffix not in self.suffixes and home.with_name(home.name + suffix).is_file()
+        )
         raise DataError(
-            f"found no file for {name!r} in {home.parent if self.tail else self.path}; wanted "
-            f"that name with one of {' '.join(self.suffixes)}"
+            f"found no file for {name!r} in {home.parent if self.tail else self.path}{there}; "
+            f"wanted that name with one of {' '.join(self.suffixes)}"
         )
 
 

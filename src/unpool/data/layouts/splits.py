@@ -1,5 +1,6 @@
 """The splits of a data set: lists, folders, or the default rule."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -96,11 +97,17 @@ def _is_list(path: Path, layout: "Layout") -> bool:
 
 
 def _id(line: str, layout: "Layout") -> str:
-    """The image named by a line, which may have a suffix, or more words after the name."""
-    for name in (line, *line.split()[:1]):
-        stem, _, suffix = name.rpartition(".")
-        if name in layout.images.files:
-            return name
-        if f".{suffix.lower()}" in IMAGES and stem in layout.images.files:
-            return stem
+    """The image named by a line, by its path or the end of that, with or without suffix.
+
+    More words or columns may follow the name, such as the path of the mask.
+    """
+    for path in (line, *re.split(r"[\s,;]+", line)[:1]):
+        parts = path.replace("\\", "/").split("/")
+        for start in range(len(parts)):
+            name = "/".join(parts[start:])
+            stem, _, suffix = name.rpartition(".")
+            if name in layout.images.files:
+                return name
+            if f".{suffix.lower()}" in IMAGES and stem in layout.images.files:
+                return stem
     return line
