@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -73,12 +74,12 @@ def test_refusals_write_nothing(image, tmp_path, monkeypatch):
     with pytest.raises(OptionError, match="got the color"):
         image.save(tmp_path / "a.png", "whitish")
 
-    def broken(self, path, **_):
-        path.write_bytes(b"half")
+    def broken(path, content):
+        path.write_text("half")
         raise OSError(28, "No space left on device")
 
     (tmp_path / "old.png").write_bytes(b"old")
-    monkeypatch.setattr(Image.Image, "save", broken)
+    monkeypatch.setattr(Path, "write_bytes", broken)
     with pytest.raises(OSError, match="No space"):
         image.save(tmp_path / "old.png")
     assert [p.name for p in tmp_path.iterdir()] == ["old.png"]

@@ -478,6 +478,16 @@ def test_save(result, tmp_path):
         result.save(tmp_path / "a.jpg")
 
 
+def test_an_overlay_too_long_for_a_jpeg_is_refused_with_the_cure(tmp_path):
+    labels = np.zeros((1, 65_501), np.uint8)
+    image, probabilities = np.zeros((1, 65_501, 3), np.uint8), np.ones((4, 1, 1), np.float32)
+    long = Segmentation(image, labels, probabilities, CLASSES, voc_palette())
+    with pytest.raises(ImageError, match=r"65501 x 1 pixels; overlays .*: pass overlay=False"):
+        long.save(tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+    assert (read_mask(long.save(tmp_path / "a.png", overlay=False)) == labels).all()
+
+
 def test_scores_are_saved_beside_the_mask(segmenter, tmp_path):
     result = segmenter(photo(20, 30), mode="whole")
     path = result.save(tmp_path / "a.b.png", overlay=False, scores=True)

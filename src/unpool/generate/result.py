@@ -1,5 +1,6 @@
 """Generated images: RGB and a mask, composited, saved, and written as animations."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ from PIL import Image, ImageColor
 from torch import Tensor
 
 from unpool.errors import ImageError, OptionError, ShapeError, require_int, require_path
-from unpool.files import atomic
-from unpool.vision.images import Pixels, encode_png
+from unpool.files import write_bytes
+from unpool.vision.images import Pixels, encode_image, encode_png
 from unpool.vision.video import write_video
 
 _IMAGES = (".png", ".jpg", ".jpeg")
@@ -72,8 +73,7 @@ class GeneratedImage:
             background = "white"
         pixels = self.rgba if background is None else self.on(background)
         enlarged = Image.fromarray(enlarge(pixels, scale))
-        with atomic(path) as temporary:
-            enlarged.save(temporary, quality=92, subsampling=0)  # which PNG ignores
+        write_bytes(path, encode_image(enlarged, path.suffix))
         return path
 
     def to_dict(self) -> dict[str, Any]:
@@ -152,8 +152,9 @@ def write_animation(
                 write(frame)
         return path
     images = [Image.fromarray(frame) for frame in enlarged]
-    with atomic(path) as temporary:
-        (_write_gif if path.suffix.lower() == ".gif" else _write_webp)(temporary, images, fps)
+    content = io.BytesIO()
+    (_write_gif if path.suffix.lower() == ".gif" else _write_webp)(content, images, fps)
+    write_bytes(path, content.getvalue())
     return path
 
 
@@ -186,16 +187,17 @@ def parse_color(color: str | Sequence[int]) -> tuple[int, int, int]:
     return values
 
 
-def _write_gif(path: Path, images: list[Image.Image], fps: float) -> None:
+def _write_gif(file: io.BytesIO, images: list[Image.Image], fps: float) -> None:
     sample = images[:: -(-len(images) // _SAMPLED)]
     sheet = np.concatenate([np.asarray(image) for image in sample])
     palette = Image.fromarray(sheet).quantize(256, dither=Image.Dither.NONE)
     first, *rest = (image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images)
     duration = max(round(100 / fps), 2) * 10  # ms; viewers slow down frames below 20
-    first.save(path, save_all=True, append_images=rest, duration=duration, loop=0)
+    first.save(file, "GIF", save_all=True, append_images=rest, duration=duration, loop=0)
 
 
-def _write_webp(path: Path, images: list[Image.Image], fps: float) -> None:
+def _write_webp(file: io.BytesIO, images: list[Image.Image], fps: float) -> None:
     first, *rest = images
     duration = round(1000 / fps)  # ms
-    first.save(path, save_all=True, append_images=rest, duration=duration, loop=0, quality=92)
+    options = {"append_images": rest, "duration": duration, "loop": 0, "quality": 92}
+    first.save(file, "WEBP", save_all=True, **options)

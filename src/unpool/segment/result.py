@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unpool.errors import OptionError, require_path
+from unpool.errors import ImageError, OptionError, require_path
 from unpool.formats.coco import to_coco
 from unpool.formats.geojson import to_geojson
 from unpool.formats.label_studio import local_file, to_label_studio
@@ -22,7 +22,7 @@ from unpool.segment.scores import Scores, require_size, write_scores
 from unpool.vision.boxes import labels_at, reduced
 from unpool.vision.drawing import overlay
 from unpool.vision.georeference import read_georeference
-from unpool.vision.images import encode_png, voc_palette, write_image, write_mask
+from unpool.vision.images import MAX_JPEG_SIDE, encode_png, voc_palette, write_image, write_mask
 
 if TYPE_CHECKING:
     from unpool.recipes.presets import DenseCRF
@@ -166,6 +166,10 @@ class Segmentation:
         if path.suffix.lower() != ".png":
             raise OptionError(f"got the path {path}; masks are written as .png: end it so")
         painted = path.with_suffix(".overlay.jpg")
+        if overlay and max(self.labels.shape) > MAX_JPEG_SIDE:
+            size = f"{self.labels.shape[1]} x {self.labels.shape[0]} pixels"
+            got = f"got an image of {size}; overlays are JPEGs of at most {MAX_JPEG_SIDE} a side"
+            raise ImageError(f"{got}: pass overlay=False")
         for file in (path, painted) if self.source is not None and self.source.exists() else ():
             if file.exists() and file.samefile(str(self.source)):
                 raise OptionError(f"got the path {path}, but {file} is the image; choose another")

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from unpool.errors import OptionError, ShapeError
-from unpool.files import atomic, write_json
-from unpool.vision.images import Pixels, check_image, write_image
+from unpool.files import write_bytes, write_json
+from unpool.vision.images import Pixels, check_image, read_image, write_image
 
 Color = tuple[int, int, int]
 Tile = tuple[Pixels, str]
@@ -240,8 +240,7 @@ def plot(
     """
     figure = _figure(size)
     yield figure.subplots(rows, columns, **options)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DPI)
+    write_bytes(path, _encoded(figure))
 
 
 def chart(
@@ -291,9 +290,13 @@ def chart(
     axes.set_title(caption, fontsize=8)
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.3)
-    with io.BytesIO() as file:
-        figure.savefig(file, format="png", dpi=_DPI)
-        return np.array(Image.open(file, formats=("PNG",)).convert("RGB"))
+    return read_image(_encoded(figure))
+
+
+def _encoded(figure: Any) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=_DPI)
+    return file.getvalue()
 
 
 def _figure(size: tuple[float, float]) -> Any:

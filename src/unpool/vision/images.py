@@ -9,6 +9,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unpool.errors import ImageError, ShapeError, require_path
-from unpool.files import atomic
+from unpool.files import write_bytes
 from unpool.limits import MAX_PIXELS
 from unpool.vision.opening import FORMATS as FORMATS
 from unpool.vision.opening import Readable
@@ -28,6 +29,9 @@ Pixels: TypeAlias = NDArray[np.uint8]
 """An image, (H, W, 3) RGB unless said otherwise, or class ids, (H, W)."""
 
 Labels: TypeAlias = NDArray[np.integer]
+
+MAX_JPEG_SIDE = 65_500
+"""Pixels of a side of a JPEG, at most, by libjpeg."""
 
 VOID = 255
 """The id of pixels that training and evaluation ignore."""
@@ -164,9 +168,7 @@ def write_mask(path: str | os.PathLike[str], labels: Labels, palette: Pixels | N
     [[0, 255]]
     """
     _check_suffix(path, ".png")
-    im = indexed_image(labels, palette)
-    with atomic(path) as temporary:
-        im.save(temporary)
+    write_bytes(path, encode_image(indexed_image(labels, palette)))
 
 
 def write_image(path: str | os.PathLike[str], image: Pixels) -> None:
@@ -183,10 +185,22 @@ def write_image(path: str | os.PathLike[str], image: Pixels) -> None:
     (2, 3)
     """
     check_image(image)
-    _check_suffix(path, *([".png"] if max(image.shape) > 65500 else [".png", ".jpg", ".jpeg"]))
-    with atomic(path) as temporary:
-        # PNG ignores the two options
-        Image.fromarray(image).save(temporary, quality=92, subsampling=0)
+    _check_suffix(path, ".png", ".jpg", ".jpeg")
+    suffix = Path(path).suffix
+    if max(image.shape) > MAX_JPEG_SIDE and suffix.lower() != ".png":
+        got = f"got an image of {image.shape[1]} x {image.shape[0]} pixels for {path}"
+        raise ImageError(f"{got}; a JPEG has at most {MAX_JPEG_SIDE} a side: write .png")
+    write_bytes(path, encode_image(Image.fromarray(image), suffix))
+
+
+def encode_image(im: Image.Image, suffix: str = ".png") -> bytes:
+    """An image of Pillow as the bytes of a PNG, or of a JPEG without chroma subsampling."""
+    file = io.BytesIO()
+    if suffix.lower() == ".png":
+        im.save(file, "PNG")
+    else:
+        im.save(file, "JPEG", quality=92, subsampling=0)
+    return file.getvalue()
 
 
 def encode_png(image: Pixels) -> bytes:
@@ -195,9 +209,7 @@ def encode_png(image: Pixels) -> bytes:
     >>> image_size(encode_png(np.zeros((2, 3, 3), np.uint8)))
     (2, 3)
     """
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
+    return encode_image(Image.fromarray(image))
 
 
 def indexed_image(labels: Labels, palette: Pixels | None) -> Image.Image:
