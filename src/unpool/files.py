@@ -124,7 +124,8 @@ def require_regular(path: str | os.PathLike[str], error: type[UnpoolError]) -> P
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         raise error(f"got {path}, which does not exist; check the path") from None
-    except (OSError, ValueError) as reason:  # ValueError: a NUL byte in the name
+    except (OSError, ValueError) as failure:  # ValueError: a NUL byte in the name
+        reason = getattr(failure, "strerror", failure)
         raise error(f"got {str(path)!r}, which cannot be read ({reason}); check the path") from None
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, device or socket"
