@@ -29,12 +29,9 @@ from random import Random
 from typing import Any
 
 from tests.fuzz.parsers import PARSERS, Parser, make_input, require_line, valid_files
-from tests.fuzz.seeds import Files
+from tests.fuzz.seeds.common import Files
 from unpool.errors import UnpoolError
 
-MEMORY = 1536 * 2**20  #: bytes of an input, besides those of the libraries
-SECONDS = 10.0  #: of processor time of an input
-_WAITING = 60.0  # seconds on the clock
 _PROGRAMS = ("os.exec", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn", "subprocess.Popen")
 _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.bind")
 
@@ -114,13 +111,15 @@ class _Child:
     """A child process, from its start to the first input that it does not survive."""
 
     def __init__(self, name: str, seed: int, first: int, count: int | None) -> None:
+        self._parser = PARSERS[name]
         self._home = Path(tempfile.mkdtemp(prefix="fuzz-"))
         self.files, self.faults = self._home / "files", self._home / "faults"
         self._errors = self._home / "stderr"
         arguments = [name, str(seed), str(first), str(count or 0), str(self.files)]
+        module = "tests.fuzz.faulty" if name == "faulty" else "tests.fuzz.harness"
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-X", "faulthandler", "-m", "tests.fuzz.harness", *arguments],
+                [sys.executable, "-X", "faulthandler", "-m", module, *arguments],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 cwd=Path(__file__).parents[2],
@@ -168,9 +167,9 @@ class _Child:
         assert self._process.stdout is not None
         begun, used = time.monotonic(), self._processor_time()
         while not select.select([self._process.stdout], [], [], 0.2)[0]:
-            slow = self._processor_time() - used > SECONDS
-            large = status(self._process.pid, "VmRSS") > 4 * MEMORY
-            if running and (slow or large or time.monotonic() - begun > _WAITING):
+            slow = self._processor_time() - used > self._parser.seconds
+            large = status(self._process.pid, "VmRSS") > self._parser.memory + 4 * 2**30
+            if running and (slow or large or time.monotonic() - begun > self._parser.waiting):
                 os.kill(self._process.pid, signal.SIGABRT)  # writes where it is
                 time.sleep(0.5)
                 raise TimeoutError("memory: kept growing" if large else "hang")
@@ -280,8 +279,10 @@ def status(process: int | str, name: str) -> int:
     return 0
 
 
-def _serve(name: str, seed: int, first: int, count: int, folder: Path) -> None:
-    """Run inputs from number `first`, to `count` or for ever, and write a line before and after."""
+def serve(arguments: list[str]) -> None:
+    """Run inputs, from a number to a count or for ever, and write a line before and after each."""
+    name, folder = arguments[0], Path(arguments[-1])
+    seed, first, count = map(int, arguments[1:-1])
     output = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print
     parser = PARSERS[name]
@@ -290,7 +291,7 @@ def _serve(name: str, seed: int, first: int, count: int, folder: Path) -> None:
     parser.run(folder)  # loads all that it needs
     sys.addaudithook(_watch)
     base = status("self", "VmRSS")
-    limit = status("self", "VmData") + 6 * MEMORY  # what asks for more than that gets an error
+    limit = status("self", "VmData") + 9 * 2**30  # what asks for more than that gets an error
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     number = first
     while not count or number < count:
@@ -302,8 +303,8 @@ def _serve(name: str, seed: int, first: int, count: int, folder: Path) -> None:
         found = attempt(parser, folder, files)
         found |= {"number": number, "seconds": time.process_time() - before}
         found["peak"] = max(0, status("self", "VmHWM") - base)
-        if found["peak"] > MEMORY and found["outcome"] in ("accepted", "refused"):
-            found["outcome"] = f"memory: more than {MEMORY >> 20} MiB"
+        if found["peak"] > parser.memory and found["outcome"] in ("accepted", "refused"):
+            found["outcome"] = f"memory: more than {parser.memory >> 20} MiB"
         if found["outcome"] not in ("accepted", "refused"):
             write_files(folder.with_name("faults") / str(number), files)
         print(json.dumps(found), file=output, flush=True)
@@ -313,5 +314,4 @@ def _serve(name: str, seed: int, first: int, count: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    _name, *_numbers, _folder = sys.argv[1:]
-    _serve(_name, *map(int, _numbers), Path(_folder))
+    serve(sys.argv[1:])

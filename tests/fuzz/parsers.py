@@ -8,9 +8,9 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from tests.fuzz import seeds
-from tests.fuzz.mutate import FORMATS, mutate
-from tests.fuzz.seeds import Files
+from tests.fuzz.containers import FORMATS, mutate
+from tests.fuzz.seeds import data, images, models, weights
+from tests.fuzz.seeds.common import PHOTO, Files
 
 
 class Parser(NamedTuple):
@@ -22,6 +22,9 @@ class Parser(NamedTuple):
     repair: Callable[[Files], Files] = lambda files: files  #: digests, so that more is read
     writes: bool = False  #: whether it may change its folder
     count: int = 300  #: inputs in `make test`
+    seconds: float = 10.0  #: of processor time that an input may take
+    waiting: float = 60.0  #: the same on the clock, for a parser that waits
+    memory: int = 1536 * 2**20  #: bytes that an input may take besides those of the libraries
 
 
 def valid_files(parser: Parser) -> list[Files]:
@@ -81,7 +84,7 @@ def _weights(folder: Path) -> None:
     _ = card.mean, card.held_out
     loaded = unpool.load(folder)
     if isinstance(loaded, unpool.Segmenter):
-        result = loaded(_PHOTO)
+        result = loaded(PHOTO)
         _ = result.fractions()
 
 
@@ -90,13 +93,13 @@ def _card(folder: Path) -> None:
 
     _weights(folder)
     if (folder / "fcn").is_dir():
-        load(folder, "edeconvnet")(_PHOTO)
+        load(folder, "edeconvnet")(PHOTO)
 
 
 def _tensors(folder: Path) -> None:
     from unpool.models.weights import load_tensors
 
-    load_tensors(seeds.small_net(), _only(folder))
+    load_tensors(weights.small_net(), _only(folder))
 
 
 def _caffemodel(folder: Path) -> None:
@@ -108,7 +111,7 @@ def _caffemodel(folder: Path) -> None:
 def _export(folder: Path) -> None:
     import unpool
 
-    unpool.load(folder / "n.onnx")(_PHOTO)
+    unpool.load(folder / "n.onnx")(PHOTO)
 
 
 def _checkpoint(folder: Path) -> None:
@@ -152,11 +155,11 @@ def _data(folder: Path) -> None:
     for split in ("train", "val"):
         missing: dict[str, str] = {}
         with suppress(UnpoolError):
-            data = open_data(folder, split, missing)
-            for sample in data.samples:
+            opened = open_data(folder, split, missing)
+            for sample in opened.samples:
                 with suppress(UnpoolError):
-                    read_sample(sample, len(data.classes))
-                    read_instances(sample, len(data.classes))
+                    read_sample(sample, len(opened.classes))
+                    read_instances(sample, len(opened.classes))
         for message in missing.values():
             require_line(message)
     open_data(folder, "val")
@@ -187,27 +190,26 @@ def _right_digests(files: Files) -> Files:
     return repaired
 
 
-_PHOTO = seeds.photo()
 _ANY = tuple(FORMATS)
 
 PARSERS: dict[str, Parser] = {
-    "image": Parser(seeds.images, _image, ("",)),
-    "mask": Parser(seeds.masks, _mask, ("",)),
-    "caffemodel": Parser(seeds.caffemodels, _caffemodel, (".caffemodel",), count=100),
-    "safetensors": Parser(seeds.tensors, _tensors, ("",), count=20),
-    "weights": Parser(seeds.weights, _weights, (".safetensors",), _right_digests, count=100),
-    "card": Parser(seeds.weights, _card, (".json",), _right_digests, count=100),
+    "image": Parser(images.images, _image, ("",)),
+    "mask": Parser(images.masks, _mask, ("",)),
+    "caffemodel": Parser(weights.caffemodels, _caffemodel, (".caffemodel",), count=100),
+    "safetensors": Parser(weights.tensors, _tensors, ("",), count=20),
+    "weights": Parser(weights.weights, _weights, (".safetensors",), _right_digests, count=100),
+    "card": Parser(weights.weights, _card, (".json",), _right_digests, count=100),
     "checkpoint": Parser(
-        seeds.checkpoints, _checkpoint, (".pt", ".json", ".jsonl"), writes=True, count=30
+        weights.checkpoints, _checkpoint, (".pt", ".json", ".jsonl"), writes=True, count=30
     ),
-    "onnx": Parser(seeds.exports, _export, (".json", ".onnx"), _right_digests, count=100),
-    "recipe": Parser(seeds.recipes, _recipe, ("",)),
-    "scores": Parser(seeds.scores, _scores, ("",)),
-    "coco": Parser(seeds.coco, _data, (".json",), count=100),
-    "sbd": Parser(seeds.sbd, _data, (".mat",), count=60),
-    "layouts": Parser(seeds.layouts, _data, _ANY, count=100),
-    "obj": Parser(seeds.objs, _mesh, ("",)),
-    "glb": Parser(seeds.glbs, _mesh, ("",)),
-    "ply": Parser(seeds.plys, _mesh, ("",)),
+    "onnx": Parser(weights.exports, _export, (".json", ".onnx"), _right_digests, count=100),
+    "recipe": Parser(weights.recipes, _recipe, ("",)),
+    "scores": Parser(weights.scores, _scores, ("",)),
+    "coco": Parser(data.coco, _data, (".json",), count=100),
+    "sbd": Parser(data.sbd, _data, (".mat",), count=60),
+    "layouts": Parser(data.layouts, _data, _ANY, count=100),
+    "obj": Parser(models.objs, _mesh, ("",)),
+    "glb": Parser(models.glbs, _mesh, ("",)),
+    "ply": Parser(models.plys, _mesh, ("",)),
 }
 """All parsers, by name."""

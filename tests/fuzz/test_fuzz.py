@@ -5,8 +5,11 @@ A fixed number of inputs, the same each time; `make fuzz` tries as many as it ca
 
 import pytest
 
-from tests.fuzz.harness import MEMORY, fuzz
-from tests.fuzz.parsers import PARSERS
+from tests.fuzz.faulty import FAULTS
+from tests.fuzz.harness import fuzz, numbered_input
+from tests.fuzz.parsers import PARSERS, valid_files
+
+NAMES = [name for name in PARSERS if name != "faulty"]
 
 WAITING: dict[str, str] = {
     "checkpoint": "errors of damaged records",
@@ -25,7 +28,7 @@ WAITING: dict[str, str] = {
         pytest.param(n, marks=pytest.mark.xfail(reason=WAITING[n], strict=True))
         if n in WAITING
         else n
-        for n in PARSERS
+        for n in NAMES
     ],
 )
 def test_damaged_files_are_read_or_refused(name):
@@ -34,4 +37,24 @@ def test_damaged_files_are_read_or_refused(name):
     assert counts.inputs == PARSERS[name].count
     assert counts.accepted > 0  # the valid files are among them
     assert counts.refused > 0 or name == "sbd"  # whose masks are findings
-    assert counts.peak <= MEMORY
+    assert counts.peak <= PARSERS[name].memory
+
+
+def test_every_kind_of_fault_is_found(tmp_path):
+    """And the others go on after it, in a fresh process if need be."""
+    counts = fuzz("faulty", count=len(FAULTS) + 3, output=tmp_path)
+    assert (counts.inputs, counts.accepted, counts.refused) == (len(FAULTS) + 3, 2, 1)
+    found = [path.name for path in sorted(counts.saved, key=lambda p: int(p.name[9:]))]
+    assert found == [f"faulty-0-{2 + i}" for i in range(len(FAULTS))]
+    kinds = [(path / "outcome.txt").read_text().splitlines()[0] for path in counts.saved]
+    assert [kind.partition(" in ")[0] for kind in kinds] == list(FAULTS.values())
+
+
+def test_damage_is_the_same_for_a_seed():
+    for name in ("glb", "coco"):
+        valid = valid_files(PARSERS[name])
+        inputs = [numbered_input(name, 5, number, valid) for number in range(40)]
+        assert inputs[: len(valid)] == valid
+        assert inputs == [numbered_input(name, 5, n, valid_files(PARSERS[name])) for n in range(40)]
+        assert inputs != [numbered_input(name, 6, n, valid) for n in range(40)]
+        assert all(files != made for files in valid for made in inputs[len(valid) :])
