@@ -105,8 +105,7 @@ def test_exif_rotation_that_sizes_do_not_reveal(root, orientation, side):
     ("colors", "hint"),
     [
         (voc_palette()[LABELS], "(colors: 3, all are VOC's: pass by_color=True)"),
-        (np.stack([LABELS] * 3, 2), "(colors: 3, all are gray: if the gray values are the"),
-        (photo(0), "(colors: 30, not all are VOC's)"),
+        (photo(0), "(colors: 30, not all are VOC's: write labelmap.txt at the root"),
     ],
 )
 def test_a_color_coded_mask(root, colors, hint):
@@ -115,6 +114,12 @@ def test_a_color_coded_mask(root, colors, hint):
     assert (level, where) == ("error", "masks/val/7.png")
     assert message.startswith("has mode RGB, as a color-coded mask does, wanted class indices")
     assert hint in message
+
+
+def test_a_gray_mask_with_transparency(root):
+    colors = np.dstack([LABELS] * 3 + [np.where(LABELS, 255, 0).astype(np.uint8)])
+    Image.fromarray(colors).save(root / "masks/val/7.png")
+    assert "all are gray: if the gray values are the indices, save" in only(root, "color-mask")[2]
 
 
 def test_a_jpeg_for_a_mask(root):

@@ -469,6 +469,23 @@ def test_masks_of_a_palette_give_indices():
     assert read_mask(png(4, 1, 2, 3, b"\0\x1b", b"PLTE" + bytes(12))).tolist() == [[0, 1, 2, 3]]
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_gray_masks_saved_in_color(mode):
+    gray = Image.fromarray(LABELS.astype(np.uint8))
+    assert read_mask(encode(gray.convert(mode))).tolist() == LABELS.tolist()
+    if mode != "RGB":
+        clear = gray.convert(mode)
+        clear.putalpha(Image.fromarray(np.where(LABELS, 255, 0).astype(np.uint8)))
+        with pytest.raises(ImageError, match=f"has mode {mode}"):
+            read_mask(encode(clear))
+
+
+@pytest.mark.parametrize(("kind", "bands"), [(2, 3), (6, 4), (4, 2)])
+def test_masks_in_16_bit_color_of_which_pillow_reads_the_high_byte(kind, bands):
+    with pytest.raises(ImageError, match=r"has mode RGBA?, as a color-coded"):
+        read_mask(png(1, 1, 16, kind, b"\0" + b"\0\2" * bands))
+
+
 def test_masks_of_one_bit():
     assert read_mask(encode(image("1", 0, 255, 255))).tolist() == [[0, 1, 1]]
 
@@ -477,7 +494,7 @@ def test_masks_of_one_bit():
     ("data", "message"),
     [
         (encode(IMAGE), "has mode RGB, as a color-coded mask does, .*write_mask"),
-        (encode(image("LA", (1, 255))), "has mode LA, as a color-coded mask does"),
+        (encode(image("LA", (1, 255), (2, 0))), "has mode LA, as a color-coded mask does"),
         (encode(image("RGBA", (1, 2, 3, 255))), "has mode RGBA, as a color-coded mask does"),
         (encode(image("I;16", 3, 256)), "holds values from 3 to 256, as a color-coded .*index PNG"),
         (encode(image("I", -1, 2), "TIFF"), "holds values from -1 to 2"),

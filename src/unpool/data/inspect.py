@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from unpool.data.colors import WRITE
 from unpool.data.datasets import Object, find_objects, load_labels, load_objects
 from unpool.data.outlines import Outlines, rasterize
 from unpool.errors import DataError, ImageError
@@ -208,9 +209,9 @@ def _explain_mask(path: Path, message: str) -> tuple[str, str]:
     if np.isin(colors, known).all():
         hint = "all are VOC's: pass by_color=True"
     elif (rgb == rgb[:, :1]).all():
-        hint = "all are gray: if the gray values are the indices, keep one of the three channels"
+        hint = "all are gray: if the gray values are the indices, save them without transparency"
     else:
-        hint = "not all are VOC's"
+        hint = f"not all are VOC's: {WRITE}"
     return "color-mask", f"{message} (colors: {len(colors)}, {hint})"
 
 

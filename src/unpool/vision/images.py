@@ -73,8 +73,9 @@ def read_image(source: Readable, *, max_pixels: int = MAX_PIXELS, animated: bool
 def read_mask(source: Readable) -> Pixels:
     """Read class indices, (H, W): the indices (not the colors) of an index PNG, or gray values.
 
-    The file is of mode P, L, 1 (read as 0 and 1), 16-bit gray, or floating-point with whole
-    numbers. Gray of 2 or 4 bits gives its numbers, not the gray values that a viewer shows.
+    The file is of mode P, L, 1 (read as 0 and 1), 16-bit gray, floating-point with whole numbers,
+    or in 8-bit color with equal bands, as some programs save gray. Gray of 2 or 4 bits gives its
+    numbers, not the gray values that a viewer shows.
 
     Raises:
         ImageError: the file cannot be read, has colors or values above 255, is a JPEG, or has an
@@ -86,13 +87,30 @@ def read_mask(source: Readable) -> Pixels:
     [[0, 15], [255, 0]]
     """
     with open_mask(source) as im:
-        if im.mode not in ("P", "L", "1", "F") and not im.mode.startswith("I"):
+        if im.mode in ("P", "L", "1", "F") or im.mode.startswith("I"):
+            labels = stored_numbers(im)
+        elif (gray := _equal_bands(im)) is not None:
+            labels = gray
+        else:
             raise ImageError(f"has mode {im.mode}, {_COLOR_CODED}")
-        labels = stored_numbers(im)
         low, high = labels.min(), labels.max()
         if low < 0 or high > 255:
             raise ImageError(f"holds values from {low} to {high}, {_COLOR_CODED}")
         return labels.astype(np.uint8)
+
+
+def _equal_bands(im: Image.Image) -> Pixels | None:
+    """The gray values of an opaque image in 8-bit color whose bands are equal; None for others."""
+    if im.mode not in ("RGB", "RGBA", "LA") or any(
+        ";16" in str(tile[3]) for tile in getattr(im, "tile", [])
+    ):
+        return None
+    im.load()
+    bands = [np.asarray(im.getchannel(band)) for band in im.getbands()]
+    if im.mode != "RGB" and bands.pop().min() < 255:
+        return None
+    equal = all(np.array_equal(bands[0], band) for band in bands[1:])
+    return bands[0].copy() if equal else None
 
 
 @contextmanager
