@@ -13,7 +13,7 @@ PACKAGE = TESTS.parent / "src/unpool"
 
 COVERED_ELSEWHERE = {
     "data/layouts/drawn.py": "data/layouts/test_coco.py",
-    "data/layouts/find.py": "data/test_datasets.py",
+    "data/layouts/folders.py": "data/layouts/test_find.py",
     "data/layouts/layout.py": "data/test_datasets.py",
     "data/layouts/listing.py": "data/test_datasets.py",
     "data/layouts/sbd.py": "data/test_sbd.py",

@@ -80,8 +80,8 @@ def inspect_image(
 
 def location(layout: "Layout", file: Path | Outlines) -> str:
     """A file as shown in findings: relative to the root, with `/` on every system."""
-    path, part = (file.file, f" ({file.name})") if isinstance(file, Outlines) else (file, "")
-    return path.relative_to(layout.root).as_posix() + part
+    path, name = (file.file, file.name) if isinstance(file, Outlines) else (file, "")
+    return path.relative_to(layout.root).as_posix() + (f" ({name})" if name else "")
 
 
 class _Files(NamedTuple):

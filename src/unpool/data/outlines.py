@@ -54,15 +54,15 @@ class Rasters(NamedTuple):
 
 
 def rasterize(outlines: Outlines) -> Rasters:
-    """Rasterize the objects of an image: void first, then the others, see `Outlines.ordered`.
+    """Rasterize the objects of an image, void first and small ones last, unless they are ordered.
 
     Raises:
         DataError: the category of an annotation is unknown, its outline cannot be used, or all are
             more work than `MAX_DRAWN`.
     """
     size, found = outlines.size, outlines.objects
-    labels = [_label(outlines, outline) for outline in found]
     work = sum(_attempt(outlines, outline, outline.shape.cost) for outline in found)
+    labels = [_label(outlines, outline) for outline in found]
     if work > MAX_DRAWN:
         raise DataError(
             f"{outlines}: the {len(found)} annotations of this image cover some {work} pixels, "
@@ -78,7 +78,7 @@ def rasterize(outlines: Outlines) -> Rasters:
             space -= mask.size
 
     def order(i: int) -> tuple[bool, int]:
-        return labels[i] != VOID, 0 if outlines.ordered else -areas[i]
+        return (True, 0) if outlines.ordered else (labels[i] != VOID, -areas[i])
 
     pixels, instances = np.zeros(size, np.uint8), np.zeros(size, np.int32)
     numbers = _numbers(found)

@@ -64,8 +64,8 @@ class Unusable:
     message: str = _OUTLINES
 
     def cost(self, size: Size) -> int:
-        """Nothing is drawn."""
-        return 0
+        """Raise the `DataError`."""
+        raise DataError(self.message)
 
     def draw(self, size: Size) -> tuple[Box, Mask]:
         """Raise the `DataError`."""

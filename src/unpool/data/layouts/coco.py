@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from unpool.data.coco import Annotations, read_annotations
+from unpool.data.layouts.contents import files_of_kind
 from unpool.data.layouts.drawn import Part, assemble
 from unpool.data.layouts.layout import Format, Layout, Names, Note, Request
 from unpool.data.layouts.listing import find_splits
@@ -44,6 +45,17 @@ def read_coco(request: Request, tree: str) -> Layout:
         for kind, message in found.notes
     ]
     return assemble(root, parts, Names(["background", *_categories(files, read)]), notes)
+
+
+def _read_other(request: Request) -> Layout:
+    """A single file of any name, at the top or in a folder there."""
+    (file, *_) = files_of_kind(request.root, "coco")
+    return read_coco(request, file.relative_to(request.root).as_posix())
+
+
+OTHER_COCO = Format(
+    *("COCO", ("SPLIT.json",), _read_other), lambda root: bool(files_of_kind(root, "coco"))
+)
 
 
 def _homes(root: Path, file: Path, splits: Mapping[str, str]) -> list[Path]:

@@ -1,19 +1,42 @@
 """Layouts whose masks are outlines in files of annotations, which name their images."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from unpool.data.coco import is_background
 from unpool.data.layouts.layout import Folder, Layout, Names, Note
-from unpool.data.layouts.listing import IMAGES
+from unpool.data.layouts.listing import IMAGES, read_lines
+from unpool.data.layouts.names import names_file
 from unpool.data.layouts.photos import Photos, split_path
 from unpool.errors import DataError
+from unpool.vision.images import VOID
 
 if TYPE_CHECKING:
     from unpool.data.outlines import Outlines
 
+IGNORED = "__ignore__"  #: labelme's name for void
+
 _ASKED = 20  # images that decide where the others are
+
+
+class Lazy(Mapping[str, "Outlines"]):
+    """Outlines by id, which are read when they are needed."""
+
+    def __init__(self, names: Collection[str], read: "Callable[[str], Outlines]") -> None:
+        self._names, self._read = dict.fromkeys(names), read
+
+    def __getitem__(self, name: str) -> "Outlines":
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 class Part(NamedTuple):
@@ -25,9 +48,29 @@ class Part(NamedTuple):
     images: Mapping[str, "Outlines"]  #: by the name that the file gives the image
 
 
-def assemble(root: Path, parts: Sequence[Part], names: Names, notes: Sequence[Note] = ()) -> Layout:
-    """The layout of annotations, whose images are found by their names."""
-    photos = Photos(root)
+def ordered_names(root: Path, labels: Iterable[str]) -> list[str]:
+    """The classes of annotations that name them: those of a list of names, then the others."""
+    source = names_file(root)
+    listed = [line for line in read_lines(source) if line] if source else []
+    names = [*listed, *sorted(labels)]
+    classes = [name for name in dict.fromkeys(names) if not is_background(name) and name != IGNORED]
+    if not 1 <= len(classes) < VOID:
+        raise DataError(f"got {len(classes)} labels in {root}; wanted 1 to {VOID - 1}")
+    return classes
+
+
+def assemble(
+    root: Path,
+    parts: Sequence[Part],
+    names: Names,
+    notes: Sequence[Note] = (),
+    photos: Photos | None = None,
+) -> Layout:
+    """The layout of annotations, whose images are found by their names.
+
+    Several parts may belong to one split.
+    """
+    photos = photos or Photos(root)
     homes = [_home(part, photos) for part in parts]
     paths = [
         {name: photos.find(name, home) for name in part.images}
@@ -42,7 +85,7 @@ def assemble(root: Path, parts: Sequence[Part], names: Names, notes: Sequence[No
     groups: dict[str, list[str]] = {}
     for part, home, found in zip(parts, homes, paths, strict=True):
         ids = _ids(part, home.relative_to(base), base, found)
-        groups[part.split] = list(ids.values())
+        groups.setdefault(part.split, []).extend(ids.values())
         for name, key in ids.items():
             outlines[key] = part.images[name]
             if found[name]:

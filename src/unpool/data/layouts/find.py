@@ -3,14 +3,20 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unpool.data.layouts.camvid import read_camvid
-from unpool.data.layouts.coco import coco_format
+from unpool.data.layouts.brushes import BRUSHES
+from unpool.data.layouts.camvid import CAMVID
+from unpool.data.layouts.coco import OTHER_COCO, coco_format
+from unpool.data.layouts.folders import pair_format
+from unpool.data.layouts.label_studio import LABEL_STUDIO
+from unpool.data.layouts.labelme import LABELME
 from unpool.data.layouts.layout import Format, Layout, Request
 from unpool.data.layouts.listing import IMAGES, find_gaps, find_splits
 from unpool.data.layouts.pairs import pair_masks
 from unpool.data.layouts.plain import read_plain
 from unpool.data.layouts.sbd import read_sbd
+from unpool.data.layouts.splits import require_usual
 from unpool.data.layouts.voc import read_voc
+from unpool.data.layouts.yolo import yolo_format
 from unpool.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
 FORMATS = [  # the first whose tree is there is read
     Format("VOC", ("JPEGImages/", "SegmentationClass/"), read_voc),
     Format("VOC", ("JPEGImages/", "SegmentationClassAug/"), read_voc),
+    BRUSHES,
     Format("plain", ("images/", "masks/"), read_plain),
     coco_format("COCO", "annotations/instances_SPLIT.json"),
     coco_format("COCO of Roboflow", "SPLIT/_annotations.coco.json"),
@@ -27,7 +34,20 @@ FORMATS = [  # the first whose tree is there is read
     coco_format("COCO of labelme2coco", "annotations.json"),
     Format("SBD", ("img/", "cls/"), read_sbd),
     Format("SBD", ("dataset/img/", "dataset/cls/"), read_sbd),
-    Format("CamVid", ("SPLIT/", "SPLITannot/"), read_camvid),
+    yolo_format("images/SPLIT/", "labels/SPLIT/"),
+    yolo_format("SPLIT/images/", "SPLIT/labels/"),
+    yolo_format("images/", "labels/"),
+    pair_format("CamVid", "SPLIT/", "SPLITannot/", CAMVID),
+    pair_format("mmsegmentation", "img_dir/SPLIT/", "ann_dir/SPLIT/"),
+    pair_format("mmsegmentation", "img_dir/", "ann_dir/"),
+    pair_format("ADE20K", "images/SPLIT/", "annotations/SPLIT/"),
+    pair_format("plain by splits", "SPLIT/images/", "SPLIT/masks/"),
+    pair_format("FiftyOne", "data/", "labels/"),
+    LABELME,
+    LABEL_STUDIO,
+    OTHER_COCO,
+    pair_format("images and annotations", "images/", "annotations/"),
+    pair_format("images and labels", "images/", "labels/"),
 ]
 
 
@@ -56,7 +76,11 @@ def find_files(root: str | Path, split: str | None = None, crowd: "Crowd | None"
 
 def recognize(root: Path) -> Format | None:
     """The layout of a folder; None if it has none that is known."""
-    return next((each for each in FORMATS if find_splits(root, each.tree)), None)
+    for each in FORMATS:
+        splits = require_usual(each.tree[0], find_splits(root, each.tree))
+        if each.accepts(root) if each.accepts else splits:
+            return each
+    return None
 
 
 def _nearest(root: Path) -> str:
@@ -67,7 +91,8 @@ def _nearest(root: Path) -> str:
             hint = f"did you mean {folder} ({found.name})? "
             break
     else:
-        gaps = [(form, gap) for form in FORMATS for gap in find_gaps(root, form.tree).values()]
+        every = [(form, gap) for form in FORMATS for gap in find_gaps(root, form.tree).values()]
+        gaps = [(form, gap) for form, gap in every if gap]
         if gaps:
             form, gap = min(gaps, key=lambda found: len(found[1]) / len(found[0].tree))
             hint = (

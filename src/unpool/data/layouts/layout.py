@@ -116,3 +116,4 @@ class Format(NamedTuple):
     name: str  #: shown to users
     tree: tuple[str, ...]  #: what a folder must have, see `find_splits`
     read: Callable[[Request], Layout]
+    accepts: Callable[[Path], bool] | None = None  #: decides by contents, instead of the tree

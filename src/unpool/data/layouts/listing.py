@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unpool.data.layouts.layout import Folder
 from unpool.errors import DataError
+from unpool.files import read_bytes
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 NAME_FILES = (
@@ -29,6 +30,19 @@ def list_folder(root: Path, suffixes: tuple[str, ...]) -> Folder:
     return Folder(root, suffixes, files)
 
 
+def list_tree(root: Path, tree: str, splits: Sequence[str], suffixes: tuple[str, ...]) -> Folder:
+    """The files of all splits of a tree; their ids begin with the split, if it has SPLIT."""
+    before, split, after = tree.rstrip("/").partition("SPLIT")
+    if not split:
+        return list_folder(root / before, suffixes)
+    files = {
+        f"{split}/{key}": paths
+        for split in splits
+        for key, paths in list_folder(root / f"{before}{split}{after}", suffixes).files.items()
+    }
+    return Folder(root / before, suffixes, files, tail=after)
+
+
 def require_masks(folder: Folder) -> Folder:
     """Check that the folder of the masks exists."""
     if not (path := folder.path).is_dir():
@@ -45,8 +59,8 @@ def list_objects(path: Path, suffixes: tuple[str, ...] = MASKS) -> Folder | None
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file in UTF-8, stripped, without empty lines at the end."""
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bytes(path, DataError).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise DataError(
             f"got {path}, which is not text in UTF-8 ({error}); save it as UTF-8"
         ) from error

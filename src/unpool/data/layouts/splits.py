@@ -10,7 +10,7 @@ from unpool.data.layouts.listing import IMAGES, NAME_FILES, read_lines
 from unpool.errors import DataError
 
 if TYPE_CHECKING:
-    from unpool.data.layouts.layout import Layout
+    from unpool.data.layouts.layout import Folder, Layout
 
 USUAL = ("train", "val", "test", "trainval", "trainaug")
 
@@ -72,6 +72,23 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
     usual = {name: part.lower() if part.lower() in USUAL else part for name, part in usual.items()}
     count = Counter(usual.values())
     return {part if count[part] == 1 else name: name for name, part in usual.items()}
+
+
+def require_usual(tree: str, splits: list[str]) -> list[str]:
+    """No splits at all, if none has a usual name and they are the folders of a root.
+
+    `photos/images` and `photos/masks` are no split "photos", but a data set in a folder.
+    """
+    outer = tree.startswith("SPLIT/") and tree != "SPLIT/"
+    return [] if outer and not {*short_names(splits)} & {*USUAL} else splits
+
+
+def group_ids(images: "Folder", splits: Iterable[str]) -> dict[str, list[str]]:
+    """The ids of each split, which begin with it."""
+    return {
+        name: [key for key in sorted(images.files) if key.startswith(f"{split}/")]
+        for name, split in short_names(splits).items()
+    }
 
 
 def no_split(root: Path, split: str, known: list[str], listed: Path | None) -> DataError:
