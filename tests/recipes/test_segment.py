@@ -124,7 +124,7 @@ def test_refuses_settings(setting, message):
         (lambda v: v["phases"][0].pop("lr"), "got an incomplete recipe: .*'lr'"),
         (lambda v: v["phases"][0].update(step=1), "got a recipe with 'step'.*steps"),
         (lambda v: v.update(phases=[3]), "got 3 in a recipe; wanted name, stages, steps"),
-        (lambda v: v.update(phases=3), "got an incomplete recipe"),
+        (lambda v: v.update(phases=3), "got phases=3; set single values"),
     ],
 )
 def test_refuses_json(change, message):

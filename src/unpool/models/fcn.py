@@ -16,6 +16,8 @@ from unpool.errors import OptionError, ShapeError, WeightsError, require_int, re
 from unpool.models.vgg import Table, Trunk, initialize, recompute, trunk_argument
 from unpool.ops.deconv import bilinear_kernel
 
+_MOST_PAD = 1000  # every image is enlarged by twice as much
+
 
 class FCN(nn.Module):
     """A fully convolutional network; the defaults are the published FCN-8s.
@@ -218,6 +220,8 @@ class FCN(nn.Module):
         if self.code_width is not None:
             require_int("code", self.code_width)
         require_type("dropout", self.dropout, int | float, "a number from 0 to below 1")
+        if self.pad > _MOST_PAD:
+            raise OptionError(f"got pad={self.pad}; wanted at most {_MOST_PAD}, 100 as published")
         if not 0 <= self.dropout < 1 or self.window % 2 == 0:
             raise OptionError(
                 f"got dropout={self.dropout}, window={self.window}; wanted a dropout from 0 to "

@@ -22,14 +22,19 @@ def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
     for name in values:
         if name not in hints:
             raise OptionError(f"got a recipe with {name!r}; {suggest(name, hints)}")
-    values = {name: _tuples(value) for name, value in values.items()}
+    given: dict[str, Any] = {}
     try:
-        for name in values:
-            if part := _parts(hints[name]):
-                values[name] = tuple(from_json(part, value) for value in values[name])
-        return kind(**values)
+        for name, value in values.items():
+            part = _parts(hints[name])
+            if part and isinstance(value, list | tuple):
+                given[name] = tuple(from_json(part, item) for item in value)
+            else:
+                given[name] = _checked(_tuples(value), hints[name], f"{name}={value!s}")
+        return kind(**given)
     except TypeError as error:
         raise OptionError(f"got an incomplete recipe: {error}") from None
+    except RecursionError:
+        raise OptionError("got a recipe with lists in hundreds of lists; correct it") from None
 
 
 def replaced(part: T, name: str, value: object) -> T:
@@ -41,7 +46,11 @@ def replaced(part: T, name: str, value: object) -> T:
             item, `steps` is enough.
         value: the new value; lists become tuples, integers floats where a float is wanted.
     """
-    return _replace(part, name.strip().split("."), _tuples(value), f"{name.strip()}={value}")
+    name = name.strip()
+    try:
+        return _replace(part, name.split("."), _tuples(value), f"{name}={value}")
+    except RecursionError:
+        raise OptionError(f"got {name} with lists in hundreds of lists; correct it") from None
 
 
 def parse_setting(setting: str) -> tuple[str, Any]:
@@ -57,6 +66,8 @@ def parse_setting(setting: str) -> tuple[str, Any]:
         return name.strip(), json.loads(text)
     except json.JSONDecodeError:
         return name.strip(), text.strip()
+    except (ValueError, RecursionError):  # a number of thousands of digits, or nested lists
+        raise OptionError(f"got {setting[:60]}..., which is too long; correct it") from None
 
 
 def differences(ours: Any, theirs: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
@@ -150,7 +161,7 @@ def _fit(value: Any, kind: Any) -> Any:
             return _MISFIT
         fitted = tuple(_fit(v, one) for v, one in zip(value, parts, strict=True))
         return _MISFIT if _MISFIT in fitted else fitted
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 2**63:
         return float(value)
     if kind is float and type(value) is float and not math.isfinite(value):
         return _MISFIT

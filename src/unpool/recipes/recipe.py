@@ -32,13 +32,14 @@ class OneOf(tuple[str, ...]):
         return super().__new__(cls, choices)
 
 
-Count = Annotated[int, Range(1)]
-Whole = Annotated[int, Range(0)]
-Weight = Annotated[float, Range(0)]  #: of a loss, or a decay
+Count = Annotated[int, Range(1, 10**9)]
+Whole = Annotated[int, Range(0, 10**9)]
+Weight = Annotated[float, Range(0, 1e9)]  #: of a loss, or a decay
 Fraction = Annotated[float, Range(0, 1)]
+Batch = Annotated[int, Range(1, 2**16)]  #: beyond the largest that networks are trained with
 Dropout = Annotated[float, Range(0, 0.999)]
 LearningRate = Annotated[float, Range(0, 10)]
-Positive = Annotated[float, Range(1e-9)]
+Positive = Annotated[float, Range(1e-9, 1e9)]
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class Recipe:
     _: KW_ONLY
 
     # a step
-    batch: Count = 128  #: examples per step
+    batch: Batch = 128  #: examples per step
     accumulate: Count = 1  #: sequential parts of a batch, to save memory
     bf16: bool = True  #: bfloat16 arithmetic where the hardware supports it
-    seed: Whole = 0
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
 
     # the optimizer
     optimizer: Annotated[str, OneOf("adamw", "sgd")] = "sgd"

@@ -4,7 +4,9 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, ClassVar
 
 from unpool.errors import OptionError
+from unpool.limits import MAX_SIDE
 from unpool.recipes.recipe import (
+    Batch,
     Count,
     Dropout,
     Fraction,
@@ -18,6 +20,7 @@ from unpool.recipes.recipe import (
 )
 
 _Side = Annotated[int, Range(32, 4096)]
+_LongSide = Annotated[int, Range(1, MAX_SIDE)]
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,16 @@ class SegmentationRecipe(Recipe):
     bn_eps: Annotated[float, Range(0, 1)] = 1e-9  #: of batch norm
     stride: int = 8  #: of an FCN's scores: 8, 16 or 32
     window: Count = 7  #: side of the kernel of an FCN's fc6
-    pad: Count = 100  #: zeros around the image in an FCN; 1 pads fc6 instead
+    pad: Annotated[int, Range(1, 1000)] = (
+        100  #: zeros around the image in an FCN; 1 pads fc6 instead
+    )
     at_once: bool = False  #: an FCN is trained with all its skips together
     start: str | None = None  #: weights of a warm start; score layers for other classes are new
     average_with_start: Fraction = 0.0  #: their weight in the finished weights, an average
     tied: bool = True  #: deconvolutions start as the trunk's transposed filters, else Gaussian
 
     # crops and augmentation
-    batch: Count = 16  #: crops per step
+    batch: Batch = 16  #: crops per step
     crop_long_side: tuple[Annotated[int, Range(8, 8192)], Annotated[int, Range(8, 8192)]] = (
         224,
         448,
@@ -78,7 +83,7 @@ class SegmentationRecipe(Recipe):
     aspect: Fraction = 0.15  #: largest change of a view's aspect ratio, as a logarithm
     flip: bool = True
     balance: Fraction = 0.0  #: classes in a smaller fraction of the images give more crops
-    paste: Whole = 2  #: most objects of other images pasted into a crop
+    paste: Annotated[int, Range(0, 1000)] = 2  #: most objects of other images pasted into a crop
     color: Fraction = 0.2  #: largest change of brightness, contrast and saturation
     enlarged: _Side = 250  #: side to which the window around an object is resized before cropping
     overlap: Fraction = 0.5  #: smallest IoU with an object of a proposal to train on
@@ -101,7 +106,7 @@ class SegmentationRecipe(Recipe):
     validate_every: Count | None = 80
     save_every: Count = 40
     statistics_passes: Count = 40  #: batches for the final statistics of batch norm
-    long_side: Count = 320  #: long side at which whole images are segmented
+    long_side: _LongSide = 320  #: long side at which whole images are segmented
     aggregate: Annotated[str, OneOf("max", "mean")] = "max"  #: of overlapping crops, on the card
     presence_threshold: Fraction = 0.0  #: on the card, see `unpool.segment.result.postprocess`
 
