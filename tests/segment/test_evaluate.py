@@ -218,6 +218,16 @@ def test_void_alone_is_an_error(tmp_path):
         evaluate(Fake(), open_data(tmp_path, "all"))
 
 
+def test_masks_of_0_and_255_are_refused_before_anything_is_segmented(tmp_path):
+    for name in "ab":
+        write(tmp_path, name, np.zeros((4, 4), np.uint8), 255 * np.eye(4, dtype=np.uint8))
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
+    with pytest.raises(
+        DataError, match=r"masks of all in .* contain only 0 \(background\) and 255"
+    ):
+        evaluate(Fake(), open_data(tmp_path, "all"))
+
+
 def test_other_classes_are_an_error(root):
     (root / "classes.txt").write_text("background\ndog\ncat\nnever\nmore\n")
     with pytest.raises(

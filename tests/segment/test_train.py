@@ -10,14 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from unpool import Segmenter, train
+from unpool import Segmenter, evaluate, train
+from unpool.data import check_data
 from unpool.errors import DataError, ImageError, OptionError, TrainingError, WeightsError
 from unpool.models import FCN, from_pretrained
 from unpool.recipes import SegmentationRecipe
 from unpool.recipes.segment import DECONVNET, Phase
 from unpool.training.loop import Step
 from unpool.training.task import Preparation
-from unpool.vision.images import read_image, write_mask
+from unpool.vision.images import read_image, read_mask, write_mask
 
 TINY = SegmentationRecipe(
     "tiny",
@@ -193,8 +194,36 @@ def test_classes_without_training_pixels_are_noted(data, tmp_path):
     assert list(summary["iou"]) == ["background", "square", "circle", "star"]
 
 
+def test_names_that_were_assumed_are_noted(data, tmp_path):
+    (data / "images").rename(data / "JPEGImages")
+    (data / "masks").rename(data / "SegmentationClass")
+    (data / "classes.txt").unlink()
+    (data / "ImageSets/Segmentation").mkdir(parents=True)
+    for split, numbers in (("train", range(8)), ("val", (8, 9))):
+        text = "".join(f"{i}\n" for i in numbers)
+        (data / f"ImageSets/Segmentation/{split}.txt").write_text(text)
+    wide = dataclasses.replace(TINY, trunk=((1, 24), (1, 24)))
+    with (
+        pytest.warns(UserWarning, match="the ids 0, 1 are taken for PASCAL VOC's background, aero"),
+        pytest.warns(UserWarning, match="no mask of train shows bicycle"),
+    ):
+        summary = train(data, tmp_path / "run", wide)
+    assert "if they are other classes, name them in classes.txt" in summary["notes"][0]
+
+
+def test_masks_are_read_by_color(data, tmp_path):
+    reorder_palettes(data)
+    assert not [f for f in check_data(data, by_color=True).findings if f.level == "error"]
+    summary = train(data, tmp_path / "run", TINY, by_color=True)
+    assert "masks are read by color: those of PASCAL VOC; " in summary["protocol"]
+    again = evaluate(tmp_path / "run", data, by_color=True)
+    assert again["iou"] == summary["iou"]
+    with pytest.raises(DataError, match="by_color=True, or trust the indices with by_color=False"):
+        evaluate(tmp_path / "run", data)
+
+
 def make_rgb(data):
-    Image.new("RGB", (52, 40)).save(data / "masks/3.png")
+    Image.new("RGB", (52, 40), (90, 0, 0)).save(data / "masks/3.png")
 
 
 def add_ids(data):
@@ -217,9 +246,38 @@ def empty_val(data):
     (data / "val.txt").write_text("")
 
 
+def reorder_palettes(data, numbers=(3, 4)):
+    for i in numbers:
+        image = Image.fromarray(1 - read_mask(data / f"masks/{i}.png"))
+        image.putpalette([128, 0, 0, 0, 0, 0])
+        image.save(data / f"masks/{i}.png")
+
+
+def make_white(data, numbers=range(10)):
+    for i in numbers:
+        write_mask(data / f"masks/{i}.png", read_mask(data / f"masks/{i}.png") * 255)
+
+
+def make_white_val(data):
+    make_white(data, (4, 9))
+
+
+def make_empty(data):
+    for i in range(10):
+        write_mask(data / f"masks/{i}.png", np.zeros((40, 52), np.uint8))
+
+
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
+        (
+            reorder_palettes,
+            DataError,
+            r"3\.png: has \(128, 0, 0\) at index 0, where .*masks/0\.png",
+        ),
+        (make_white, DataError, r"masks of train in .* contain only 0 \(background\) and 255 \("),
+        (make_white_val, DataError, r"masks of val in .* contain only 0 \(background\) and 255 \("),
+        (make_empty, DataError, r"masks of train in .* contain only 0 \(background\) and 255 \("),
         (make_rgb, ImageError, r"3\.png: has mode RGB, as a color-coded mask does"),
         (add_ids, DataError, r"3\.png has the ids 7; wanted 0 to 1, or 255 for void"),
         (make_smaller, DataError, r"3\.png is 52 x 40 \(upright\) but its mask .* is 52 x 39"),

@@ -101,16 +101,15 @@ def read_mask(source: Readable) -> Pixels:
 
 def _equal_bands(im: Image.Image) -> Pixels | None:
     """The gray values of an opaque image in 8-bit color whose bands are equal; None for others."""
-    if im.mode not in ("RGB", "RGBA", "LA") or any(
-        ";16" in str(tile[3]) for tile in getattr(im, "tile", [])
-    ):
+    deep = any(";16" in str(tile[3]) for tile in getattr(im, "tile", []))
+    if im.mode not in ("RGB", "RGBA", "LA") or deep:
         return None
-    im.load()
-    bands = [np.asarray(im.getchannel(band)) for band in im.getbands()]
-    if im.mode != "RGB" and bands.pop().min() < 255:
+    first, *others = im.getbands()
+    if im.mode != "RGB" and im.getchannel(others.pop()).getextrema() != (255, 255):
         return None
-    equal = all(np.array_equal(bands[0], band) for band in bands[1:])
-    return bands[0].copy() if equal else None
+    gray = np.array(im.getchannel(first))
+    equal = all(np.array_equal(gray, np.asarray(im.getchannel(band))) for band in others)
+    return gray if equal else None
 
 
 @contextmanager
