@@ -64,6 +64,9 @@ MAX_IMAGE_STREAM = 256 * MIB
 MAX_PARAMETERS = 2**30
 """Parameters of a network, 4 GiB as float32; the largest, the published DeconvNet, has 2**28."""
 
+MAX_METRICS = 256 * MIB
+"""Bytes of the records of a training run, of some 150 bytes; the longest recipe has 900,000."""
+
 MAX_LAYERS = 1000
 """Convolutions of a trunk: VGG-19 has 16, and ten thousand take a minute to build."""
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from unpool.errors import OptionError, TrainingError
+from unpool.errors import OptionError, TrainingError, WeightsError
 from unpool.recipes import Recipe
 from unpool.training import loop
 
@@ -53,6 +53,27 @@ def test_a_resumed_loop_equals_an_uninterrupted_one():
     assert broken.entered == [0, 1]  # not again by the resumed loop
     for a, b in zip(whole.learner.parameters(), broken.learner.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s.clear(),
+        lambda s: s.update(state=3),
+        lambda s: s["param_groups"].pop(),
+        lambda s: s["param_groups"][0].pop("peak"),
+        lambda s: s["param_groups"][0].pop("momentum"),
+        lambda s: s["param_groups"][0].update(params=[0, 1, 2]),
+        lambda s: s["state"][0].update(momentum_buffer=torch.zeros(3, 4)),
+    ],
+)
+def test_the_optimizer_state_of_another_network_is_refused(change):
+    objective, state = Objective(), loop.LoopState()
+    next(loop.fit(objective, stream(), state))
+    saved = state.optimizer.state_dict()
+    change(saved)
+    with pytest.raises(WeightsError, match="optimizer state does not fit the network"):
+        next(loop.fit(Objective(), stream(1), loop.LoopState(1), saved))
 
 
 def test_every_phase_has_a_new_optimizer():

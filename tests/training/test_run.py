@@ -1,5 +1,8 @@
 import dataclasses
+import functools
 import json
+import math
+import os
 import warnings
 from typing import NamedTuple
 
@@ -110,6 +113,86 @@ def test_a_checkpoint_is_read_whole_or_refused(tmp_path):
     save_state(path, {"weights": {}})
     with pytest.raises(WeightsError, match="KeyError: 'model'"):
         load_state(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{",
+        b"5",
+        b'{"n": "2"}',
+        b'{"n": 2',
+        b"[" * 10**5,
+        b"\xff\xfe",
+        b'{"n": ' + b"1" * 5000 + b"}",
+    ],
+    ids=range(7),
+)
+def test_damaged_records_are_left_out(folder, line):
+    path = folder / "metrics.jsonl"
+    first, *others = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + line + b"\n" + b"".join(others) + b'{"n": 1')
+    start(folder, resume=True)
+    assert [json.loads(one)["n"] for one in path.read_text().splitlines()] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *((lambda s, k=k: s.pop(k), f"without its {k}") for k in ("optimizer", "step", "recipe")),
+        *((lambda s, k=k: s.pop(k), f"without its {k}") for k in ("best", "since_best", "classes")),
+        (lambda s: s.update(step="2"), "without its step"),
+        (lambda s: s.update(best=math.nan), "without its best"),
+        (lambda s: s.update(recipe="{"), "started with another recipe"),
+        (lambda s: s.update(recipe="[" * 10**5), "started with another recipe"),
+        (lambda s: s["model"].pop("bias"), "bias is missing"),
+        (lambda s: s["model"].update(more=torch.zeros(1)), "more is not wanted"),
+        (lambda s: s["model"].update(bias=torch.zeros(2)), r"bias is \(2,\), wanted \(1,\)"),
+        (lambda s: s["model"].update(bias=torch.tensor([math.nan])), "where bias is not finite"),
+        (lambda s: s["model"].update(bias=1.0), "more than named tensors"),
+        (lambda s: s.update(model=[1]), "more than named tensors"),
+        (lambda s: s.pop("model"), "cannot read the checkpoint"),
+    ],
+)
+def test_checkpoints_of_another_network_or_damaged_ones(folder, change, message):
+    path = folder / "checkpoints/last.pt"
+    state = torch.load(path)
+    change(state)
+    torch.save(state, path)
+    with pytest.raises((WeightsError, OptionError), match=message):
+        start(folder, resume=True)
+
+
+def test_the_best_network_must_fit_too(folder):
+    torch.save({"model": {"weight": torch.zeros(3, 1)}}, folder / "checkpoints/best.pt")
+    with pytest.raises(WeightsError, match=r"best\.pt do not fit: bias is missing"):
+        start(folder, resume=True)
+
+
+@pytest.mark.parametrize("name", ["checkpoints/last.pt", "config.json", "metrics.jsonl"])
+def test_pipes_in_a_run_folder_are_refused(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    read = read_arguments if name == "config.json" else functools.partial(start, resume=True)
+    with pytest.raises(WeightsError, match="a pipe, device or socket"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", {"batch": "8"}),
+        ("config.json", [1]),
+        ("arguments.json", [1]),
+        ("arguments.json", {"kind": "segmentation"}),
+        ("arguments.json", {"kind": ["segmentation"], "data": "d"}),
+        ("arguments.json", {"kind": "segmentation", "data": ["d"]}),
+    ],
+)
+def test_damaged_recipes_and_arguments(folder, name, content):
+    (folder / name).write_text(json.dumps(content))
+    with pytest.raises(WeightsError, match="cannot read the recipe and arguments of"):
+        read_arguments(folder)
 
 
 def test_errors_of_writing_say_how_to_continue(tmp_path):

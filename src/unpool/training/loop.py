@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from unpool import distributed
-from unpool.errors import OptionError, TrainingError
+from unpool.errors import OptionError, TrainingError, WeightsError
 
 if TYPE_CHECKING:
     from unpool.recipes.recipe import Recipe
@@ -262,6 +262,7 @@ def fit(
 
     Raises:
         TrainingError: the loss or its gradient is not finite.
+        WeightsError: the optimizer state is that of another network.
     """
     state, end = state or LoopState(), 0
     for phase, steps in enumerate(objective.steps()):
@@ -271,7 +272,7 @@ def fit(
             continue
         state.optimizer = make_optimizer(objective.groups(), objective.recipe)
         if optimizer_state is not None and state.step > start:
-            state.optimizer.load_state_dict(optimizer_state)
+            _restore(state.optimizer, optimizer_state)
         if state.step == start:
             first = next(stream)
             stream = itertools.chain([first], stream)
@@ -280,6 +281,25 @@ def fit(
         objective.network = distributed.replicate(objective.learner, unused=objective.unused)
         while state.step < end:
             yield _step(objective, stream, state, state.step - start)
+
+
+def _restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the state of an optimizer from a checkpoint; a `WeightsError` if it is another's."""
+    fields = [set(group) for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+        groups = optimizer.param_groups
+        if any(own - set(group) for own, group in zip(fields, groups, strict=True)):
+            raise ValueError("its groups lack settings")
+        for parameter, values in optimizer.state.items():
+            for name, value in values.items():
+                if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+                    raise ValueError(f"{name} is {tuple(value.shape)}")
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise WeightsError(
+            f"got a checkpoint whose optimizer state does not fit the network ({error}); put back "
+            "a copy, or start a new run in another folder"
+        ) from None
 
 
 def _step(objective: Objective[Part], stream: Iterator[Part], state: LoopState, n: int) -> Step:

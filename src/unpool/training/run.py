@@ -13,14 +13,14 @@ also writes `checkpoints/epochs/NNN.safetensors` and `eval/confusion.csv`. Gener
 Of several processes, only the first writes.
 """
 
+import io
 import json
 import math
 import platform
 import sys
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,18 @@ from torch import nn
 import unpool
 from unpool import distributed
 from unpool.errors import DataError, OptionError, TrainingError, WeightsError
-from unpool.files import atomic, drafts, json_line, write_json
-from unpool.models.weights import save_pretrained
+from unpool.files import (
+    atomic,
+    drafts,
+    json_line,
+    read_bytes,
+    read_json,
+    require_regular,
+    write_json,
+)
+from unpool.limits import MAX_METRICS, MIB
+from unpool.models.tensors import describe_failure, load_torch, require_tensors
+from unpool.models.weights import require_fit, save_pretrained
 from unpool.recipes import KINDS, Recipe
 from unpool.temporary import leftovers, remove
 from unpool.training.loop import LoopState
@@ -42,6 +52,16 @@ from unpool.vision.images import Pixels, write_image
 _CHECKPOINT = "checkpoints/last.pt"
 _ARGUMENTS = "arguments.json"
 
+
+_ENTRIES: dict[str, Callable[[Any], bool]] = {
+    "optimizer": lambda v: isinstance(v, dict),
+    "since_best": lambda v: type(v) is int,
+    "best": lambda v: type(v) in (int, float) and not math.isnan(v),
+    "step": lambda v: type(v) is int and v >= 0,
+    "recipe": lambda v: isinstance(v, str),
+    "classes": lambda v: isinstance(v, list),
+}
+"""The entries of a checkpoint besides its network."""
 
 Record = Any
 """A named tuple of plain values whose first one is `n`, the steps done."""
@@ -156,7 +176,7 @@ class Run:
         """Load the weights of the best validation, if one was kept."""
         distributed.barrier()
         if self.best_path.exists():
-            self.learner.load_state_dict(load_state(self.best_path)["model"])
+            self._load(load_state(self.best_path)["model"], self.best_path)
 
     def save_weights(self, net: nn.Module, card: dict[str, Any], int8: bool = False) -> None:
         """Write the trained network with its card into `weights/`."""
@@ -194,34 +214,38 @@ class Run:
         if not has_checkpoint(self.folder):
             self.best_path.unlink(missing_ok=True)
             self.start_path.unlink(missing_ok=True)
-        _truncate_metrics(self.folder / "metrics.jsonl", self.state.step)
+        _truncate_metrics(self.folder, self.state.step)
 
     def _restore(self) -> None:
         state = load_state(self.checkpoint)
-        if missing := [part for part in ("optimizer", "since_best") if part not in state]:
+        if wrong := [k for k, fits in _ENTRIES.items() if k not in state or not fits(state[k])]:
             raise WeightsError(
-                f"{self.checkpoint} holds a network without its {missing[0]}; restore a copy of "
+                f"{self.checkpoint} holds a network without its {wrong[0]}; restore a copy of "
                 "the checkpoint, or start a new run in another folder"
             )
-        if not self._is_own(json.loads(state["recipe"])):
+        if not self._is_own(state["recipe"]):
             raise OptionError(
                 f"{self.folder} was started with another recipe (see its config.json); resume with "
                 "the same one, or start a new run"
             )
         if state["classes"] != self.classes:
             raise DataError(f"{self.folder} was started on other classes; resume on the same data")
-        self.learner.load_state_dict(state["model"])
+        self._load(state["model"], self.checkpoint)
         self.state.step = state["step"]
         self.best, self.since_best = state["best"], state["since_best"]
         self.optimizer_state = state["optimizer"]
-        if self.best > -math.inf:
-            load_state(self.best_path)  # fail now, rather than at the end, if it is damaged
+        if self.best > -math.inf:  # fail now, rather than at the end, if it is damaged
+            require_fit(self.learner, load_state(self.best_path)["model"], self.best_path)
 
-    def _is_own(self, recipe: dict[str, Any]) -> bool:
+    def _load(self, tensors: dict[str, Any], path: Path) -> None:
+        require_fit(self.learner, tensors, path)
+        self.learner.load_state_dict(tensors)
+
+    def _is_own(self, recipe: str) -> bool:
         """Whether a recipe is that of this run."""
         try:
-            return type(self.recipe).from_json(recipe) == self.recipe
-        except OptionError:  # a recipe of another class
+            return type(self.recipe).from_json(json.loads(recipe)) == self.recipe
+        except (ValueError, RecursionError):  # no recipe, or one of another class
             return False
 
 
@@ -235,12 +259,13 @@ def read_arguments(folder: Path) -> tuple[Recipe, dict[str, Any]]:
     require_run(folder)
     try:
         recipe, arguments = (
-            json.loads((folder / name).read_text(encoding="utf-8"))
-            for name in ("config.json", _ARGUMENTS)
+            read_json(folder / name, WeightsError) for name in ("config.json", _ARGUMENTS)
         )
         arguments["data"]
+        if wrong := [k for k, v in arguments.items() if not isinstance(v, str | int | None)]:
+            raise ValueError(f"{wrong[0]} in {_ARGUMENTS} is no plain value")
         return KINDS[arguments.pop("kind")].from_json(recipe), arguments
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"cannot read the recipe and arguments of {folder} ({type(error).__name__}: {error}); "
             "pass the recipe and the data to resume"
@@ -300,18 +325,21 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read a checkpoint that `save_state` wrote, or raise a `WeightsError`."""
+    """Read a checkpoint that `save_state` wrote, or raise a `WeightsError`.
+
+    Its entry `model` is a state dict of finite tensors.
+    """
+    require_regular(path, WeightsError)
     try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():  # torch.load does not look at the checksums
-                raise ValueError(f"{damaged} is damaged")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state["model"]  # every checkpoint has it
-        return state
+        state = load_torch(path)
+        require_tensors(state["model"], path)  # every checkpoint has it
+        return dict(state)
+    except WeightsError:
+        raise
     except Exception as error:  # a damaged file fails in many ways
         raise WeightsError(
-            f"cannot read the checkpoint {path} ({type(error).__name__}: {error}); put back a "
-            "copy, or start a new run in another folder"
+            f"cannot read the checkpoint {path} ({type(error).__name__}: "
+            f"{describe_failure(error)}); put back a copy, or start a new run in another folder"
         ) from None
 
 
@@ -334,10 +362,20 @@ def _tensorboard(folder: Path, step: int) -> Any:
     return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
 
-def _truncate_metrics(path: Path, step: int) -> None:
-    """Drop the records of a JSON lines file that are later than a step."""
+def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
+    """The records of `metrics.jsonl`, without lines that are cut or damaged."""
+    path = folder / "metrics.jsonl"
     if path.exists():
-        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-        with atomic(path) as temporary:
-            kept = [line for line in lines if json.loads(line)["n"] <= step]
-            temporary.write_text("".join(f"{line}\n" for line in kept))
+        for line in io.BytesIO(read_bytes(path, WeightsError, MAX_METRICS)):
+            with suppress(ValueError, RecursionError):
+                record = json.loads(line) if len(line) < MIB else None
+                if isinstance(record, dict) and type(record.get("n")) is int:
+                    yield record
+
+
+def _truncate_metrics(folder: Path, step: int) -> None:
+    """Drop the records of `metrics.jsonl` that are later than a step."""
+    if (path := folder / "metrics.jsonl").exists():
+        with atomic(path) as temporary, temporary.open("w") as file:
+            kept = (record for record in read_metrics(folder) if record["n"] <= step)
+            file.writelines(json_line(record) + "\n" for record in kept)

@@ -1,6 +1,5 @@
 """`Task`, what an application adds to the engine, and `train`, which runs a task."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -18,7 +17,14 @@ from unpool.recipes import Recipe, find_recipe
 from unpool.recipes.overrides import differences
 from unpool.training.loop import Objective, Part, Step, fit, parts_of
 from unpool.training.progress import Lines
-from unpool.training.run import Record, Run, has_checkpoint, read_arguments, require_run
+from unpool.training.run import (
+    Record,
+    Run,
+    has_checkpoint,
+    read_arguments,
+    read_metrics,
+    require_run,
+)
 from unpool.vision.figures import plot
 
 CURVES = "plots/curves.png"
@@ -303,12 +309,13 @@ def plot_curves(folder: Path, panels: Sequence[Mapping[str, str]]) -> None:
         panels: for each panel beside that of the loss, names in `metrics.jsonl` and their titles.
     """
     panels = [{"loss": "loss"}, *panels]
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    records = [*read_metrics(folder)]
     size = 4.5 * len(panels), 3.5
     with plot(folder / CURVES, size, columns=len(panels), squeeze=False) as grid:
         for axes, names in zip(grid[0], panels, strict=True):
             for name, title in names.items():
-                points = [(r["n"], r[name]) for r in records if name in r]
+                values = [(r["n"], r.get(name)) for r in records]
+                points = [(n, v) for n, v in values if isinstance(v, int | float)]
                 if points:
                     marker = "" if name == "loss" else "."
                     axes.plot(*zip(*points, strict=True), linewidth=1, marker=marker, label=title)
