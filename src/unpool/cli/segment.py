@@ -87,14 +87,15 @@ def segment(
     OUTPUT/a/cat.scores.npz. If the results of two inputs would both be named cat, they are named
     cat_jpg and cat_png, or cat_jpg and cat_jpg_2.
 
+    --format takes the results to other tools; each connected component of a class is an object.
+
     \b
-    --format takes the results to other tools. Each connected component of a class is an object.
       mask         OUTPUT/a/cat.png
-      coco         OUTPUT/annotations.coco.json, for all images; run-length codes
-      labelme      OUTPUT/a/cat.json; polygons, and masks for objects with holes; labels.txt
-      yolo         OUTPUT/a/cat.txt, and OUTPUT/data.yaml with the names of the classes
-      geojson      OUTPUT/a/cat.geojson, on the map if the image has tags or a world file
-      labelstudio  OUTPUT/label_studio.json, for all images, and the config in label_studio.xml
+      coco         OUTPUT/annotations.coco.json, of all images: run-length codes
+      labelme      OUTPUT/a/cat.json: polygons, and masks where holes are
+      yolo         OUTPUT/a/cat.txt, OUTPUT/data.yaml with the names
+      geojson      OUTPUT/a/cat.geojson: on the map, if the image says where
+      labelstudio  OUTPUT/label_studio.json, of all images, and .xml: config
 
     Inputs are never overwritten: an OUTPUT where that would happen is refused. Folders and patterns
     skip the files in OUTPUT, the results of earlier runs; files given by name or in a list are

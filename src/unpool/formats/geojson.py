@@ -34,7 +34,7 @@ def to_geojson(
     [[[1, 0], [1, -1], [2, -1], [2, 0], [1, 0]]]
     """
     polygons: defaultdict[int, list[list[list[list[float]]]]] = defaultdict(list)
-    labels = np.append(VOID, objects.labels)[objects.numbers]
+    labels = np.append(VOID, objects.labels).astype(np.uint8)[objects.numbers]
     parts = find_objects(labels, objects.classes, connectivity=4)
     for rings in trace(parts.numbers, 4):
         x, y = rings[0][0].tolist()
