@@ -31,6 +31,7 @@ WIDER_THAN_A_MODULE = {
     "cli/test_cli.py": "the program: usage, help, interrupts",
     "data/test_sbd.py": "a format, from its files to objects; it needs SciPy",
     "fuzz/test_fuzz.py": "all that reads files",
+    "formats/test_round_trip.py": "each format, written and read again",
     "test_contract.py": "every network and operator",
     "test_docs.py": "the pages",
     "test_front_door.py": "the package itself",

@@ -28,7 +28,9 @@ def results(output: Path, images: Path, key: str, **options: float) -> None:
 def read(root: Path) -> dict[str, np.ndarray]:
     data = open_data(root, "all")
     assert data.classes == CLASSES
-    return {sample.name: read_labels(sample, len(CLASSES)) for sample in data.samples}
+    return {
+        sample.name.rpartition("/")[2]: read_labels(sample, len(CLASSES)) for sample in data.samples
+    }
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def read(root: Path) -> dict[str, np.ndarray]:
         ("coco", ".", "."),
         ("labelme", ".", "."),
         ("yolo", "labels", "images"),
-        ("labelstudio", ".", "photos"),
+        ("labelstudio", ".", "images"),
     ],
 )
 def test_the_masks_are_the_same(tmp_path, key, output, images):

@@ -117,3 +117,38 @@ def test_an_image_of_two_tasks(tmp_path):
     write(tmp_path, found, found)
     with pytest.raises(DataError, match=r"with the image /data/upload/1/a.jpg twice; keep one"):
         open_data(tmp_path, "all")
+
+
+def predicted(*regions, **more):
+    task_of = task(**more)
+    return {**task_of, "predictions": task_of.pop("annotations"), "annotations": []} | {
+        "predictions": [{"result": [*regions], "model_version": "m"}]
+    }
+
+
+def test_predictions_are_read_where_nothing_else_is(tmp_path):
+    square = region(kind="brushlabels", format="rle", rle=encode_brush(SQUARE > 0))
+    write(tmp_path, predicted(square))
+    np.testing.assert_array_equal(labels(tmp_path), SQUARE)
+    (note,) = [f for f in check_data(tmp_path).findings if f.kind == "predictions"]
+    assert "has predictions alone, which are read as labels" in note.message
+    labeled = task(region("dog", kind="rectanglelabels", x=0, y=0, width=50, height=100), number=2)
+    write(tmp_path, predicted(square, image="/b.jpg"), labeled)
+    assert open_data(tmp_path, "all").classes == ["background", "dog"]
+    assert [sample.name for sample in open_data(tmp_path, "all").samples] == ["a"]
+    assert (labels(tmp_path)[:, :10] == 1).all()
+
+
+def test_predictions_without_the_list_of_annotations(tmp_path):
+    found = predicted(region(kind="brushlabels", format="rle", rle=encode_brush(SQUARE > 0)))
+    del found["annotations"]
+    write(tmp_path, found)
+    np.testing.assert_array_equal(labels(tmp_path), SQUARE)
+
+
+def test_an_image_without_regions_is_background(tmp_path):
+    Image.new("RGB", (8, 6)).save(tmp_path / "b.jpg")
+    write(tmp_path, task(region(points=[[0, 0], [50, 0], [50, 50]])), task(image="/x/b.jpg"))
+    first, second = open_data(tmp_path, "all").samples
+    assert (first.name, second.name) == ("a", "b")
+    np.testing.assert_array_equal(read_sample(second, 2)[1], np.zeros((6, 8)))

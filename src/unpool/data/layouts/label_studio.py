@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ from unpool.data.coco import as_key, is_background, printable
 from unpool.data.layouts.contents import files_of_kind
 from unpool.data.layouts.drawn import Part, assemble, ordered_names
 from unpool.data.layouts.layout import Format, Layout, Names, Note, Request
+from unpool.data.layouts.photos import Photos
 from unpool.data.outlines import Outline, Outlines
 from unpool.data.pieces import read_pieces
 from unpool.data.shapes import Brush, Disc, Shape, Unusable, corners, polygon
-from unpool.errors import DataError
+from unpool.errors import DataError, ImageError
 from unpool.limits import MAX_PIXELS
+from unpool.vision.images import image_size
 
 _STEPS = np.linspace(0, 2 * math.pi, 256, endpoint=False)  # of a rotated ellipse
 
@@ -22,32 +25,48 @@ _STEPS = np.linspace(0, 2 * math.pi, 256, endpoint=False)  # of a rotated ellips
 def read_label_studio(request: Request) -> Layout:
     """The images and regions of the tasks that are labeled; later regions cover earlier ones.
 
-    Of several annotations of a task, the one marked as ground truth counts, else the first.
+    Of several annotations of a task, the one marked as ground truth counts, else the first. If no
+    task has annotations, predictions are read, such as those of `unpool segment`.
     """
     root = request.root
     (file, *_) = files_of_kind(root, "label-studio")
     images: dict[str, tuple[tuple[int, int], list[Outline]]] = {}
+    predicted: dict[str, tuple[tuple[int, int], list[Outline]]] = {}
     bare = several = 0
     for _, tasks in read_pieces(file):
         for task in tasks:
             found = list(_annotations(task))
             several += len(found) > 1
-            image = image_of_task(task) if found else None
+            known, regions = (images, found) if found else (predicted, _predictions(task))
+            image = image_of_task(task) if regions else None
+            bare += image is None or not found
             if image is None:
-                bare += 1
                 continue
-            if image in images:
+            if image in known:
                 raise DataError(f"got {file} with the image {image} twice; keep one of the tasks")
-            images[image] = _regions(found[0])
+            known[image] = _regions(regions[0])
+    read_predictions = bool(predicted and not images)
+    if read_predictions:
+        images, bare = predicted, bare - len(predicted)
     labels = {str(one.category) for _, found in images.values() for one in found} - {"None"}
     classes = ordered_names(root, labels)
     ids: dict[object, int] = {name: i for i, name in enumerate(classes, 1)}
     ids |= {name: 0 for name in labels if is_background(name)}
+    photos = Photos(root)
     outlines = {
-        name: Outlines(file, name, size, found, ids, ordered=True)
+        name: Outlines(
+            *(file, name, size if found else _photo_size(photos.find(name, root))),
+            *(found, ids),
+            ordered=True,
+        )
         for name, (size, found) in images.items()
     }
     notes = []
+    if read_predictions:
+        message = (
+            "has predictions alone, which are read as labels; check them in Label Studio first"
+        )
+        notes.append(Note("predictions", file, message))
     if bare:
         message = f"has {bare} tasks without annotation, which are skipped; label them to use them"
         notes.append(Note("unlabeled-tasks", file, message))
@@ -56,7 +75,7 @@ def read_label_studio(request: Request) -> Layout:
         message += "truth, or else the first"
         notes.append(Note("several-annotations", file, message))
     parts = [Part("", file, (root / "images", root), outlines)]
-    return assemble(root, parts, Names(["background", *classes]), notes)
+    return assemble(root, parts, Names(["background", *classes]), notes, photos)
 
 
 def _annotations(task: Any) -> Iterator[list[Any]]:
@@ -69,8 +88,27 @@ def _annotations(task: Any) -> Iterator[list[Any]]:
         for one in sorted(done, key=lambda one: not one.get("ground_truth")):
             if isinstance(one.get("result"), list):
                 yield one["result"]
-    elif regions := [r for value in task.values() if isinstance(value, list) for r in value]:
-        yield regions
+    elif "data" not in task and (lists := [v for v in task.values() if isinstance(v, list)]):
+        yield [region for regions in lists for region in regions]
+
+
+def _predictions(task: Any) -> list[list[Any]]:
+    """The regions of each prediction."""
+    found = task.get("predictions") if isinstance(task, dict) else None
+    every = [
+        one.get("result")
+        for one in (found if isinstance(found, list) else [])
+        if isinstance(one, dict)
+    ]
+    return [result for result in every if isinstance(result, list)]
+
+
+def _photo_size(found: list[Path]) -> tuple[int, int]:
+    """The height and width of an image without regions, which would have it."""
+    try:
+        return image_size(found[0]) if found else (1, 1)
+    except ImageError:  # found when the image is read
+        return 1, 1
 
 
 def image_of_task(task: dict[str, Any]) -> str | None:
