@@ -64,6 +64,10 @@ class TrainingError(UnpoolError, RuntimeError):
     """A training run cannot continue."""
 
 
+class ImageWarning(UserWarning):
+    """An image was read by a guess, which may be wrong."""
+
+
 def one_line(text: str) -> str:
     r"""Text on one line, with control characters escaped, and shortened in the middle if need be.
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unpool.cli import console
 from unpool.cli.images import each_image
 from unpool.errors import DataError, OptionError
 from unpool.vision.sources import Found, Source, Unusable
@@ -135,3 +136,21 @@ def test_standard_input_is_a_dash(loop, monkeypatch):
         monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=file))
         found = Found([Source(None, PurePosixPath("stdin"))], [])
         assert loop(shade, found) == (0, ["- has 97", "1 of 1 done"], [])
+
+
+def test_images_that_are_read_by_a_guess_are_noted(loop):
+    """12 bits in 16: in the record of each such image, and once on standard error."""
+    for name in "ac":
+        Image.fromarray(np.full((4, 5), 4080, np.uint16)).save(f"{name}.png")
+    with console.plain_warnings():
+        code, out, err = loop(shade, as_json=True)
+    records = [json.loads(line) for line in out]
+    note = "16-bit images without values above 4095 are read as 12-bit images"
+    assert code == 0
+    assert [record["shade"] for record in records] == [255, ord("b"), 255]
+    assert [[text[: len(note)] for text in record.get("warnings", [])] for record in records] == [
+        [note], [], [note],
+    ]  # fmt: skip
+    assert [line for line in err if "warning" in line] == [
+        f"unpool: warning: {records[0]['warnings'][0]}"
+    ]

@@ -53,6 +53,7 @@ def _run(args: list[str]) -> tuple[int, str]:
     try:
         with (
             console.terminable(),
+            console.plain_warnings(),
             commands.make_context("unpool", args or ["--help"], obj=command) as context,
         ):
             return int(commands.invoke(context) or 0), ""

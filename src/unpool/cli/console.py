@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import click
 
+from unpool.errors import ImageWarning
 from unpool.files import json_line
 from unpool.training.progress import Lines
 
@@ -151,13 +152,36 @@ def print_error(message: str) -> None:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Print warnings as one line each, without their place in the code."""
-    before = warnings.showwarning
-    warnings.showwarning = lambda message, *_, **__: print_error(f"warning: {message}")
+    """Print each warning once, as one line, without its place in the code."""
+    before, shown = warnings.showwarning, set[str]()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        if (text := f"warning: {message}") not in shown:
+            shown.add(text)
+            print_error(text)
+
+    warnings.showwarning = show
     try:
         yield
     finally:
         warnings.showwarning = before
+
+
+@contextmanager
+def noted_warnings() -> Iterator[list[str]]:
+    """List the warnings about images, which are also shown, within the context."""
+    noted: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ImageWarning)  # for every image
+        show = warnings.showwarning
+
+        def note(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if issubclass(category, ImageWarning):
+                noted.append(str(message))
+            show(message, category, *place)
+
+        warnings.showwarning = note
+        yield noted
 
 
 @contextmanager

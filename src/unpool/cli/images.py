@@ -64,7 +64,7 @@ def each_image(
 
     An image that cannot be read or processed, or that needs too much memory, is reported and
     skipped. A full disk and a bug end the loop. Records get `source` and `seconds`; those of failed
-    images have only `source` and `error`.
+    images have only `source` and `error`. Images that were read by a guess have `warnings`, too.
 
     Args:
         found: the result of `find_inputs`.
@@ -85,13 +85,14 @@ def each_image(
     count, failed = len(found.sources), len(found.unusable)
     for unusable in found.unusable:
         _print(unusable._asdict(), text, as_json, quiet)
-    with console.progress(what, quiet) as update:
+    with console.progress(what, quiet) as update, console.noted_warnings() as noted:
         for i, source in enumerate(found.sources):
 
             def within(done: int, total: int, _: str = "", i: int = i) -> None:
                 update(i + done / total, count, what)
 
             within(0, 1)
+            noted.clear()
             record: Record = {"source": str(source)}
             start = time.perf_counter()
             try:
@@ -103,6 +104,8 @@ def each_image(
                 record["error"] = message
                 failed += 1
             within(1, 1)
+            if noted:
+                record["warnings"] = [*noted]
             _print(record, text, as_json, quiet)
     if summary and not (as_json or quiet):
         total = count + len(found.unusable)

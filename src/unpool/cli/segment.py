@@ -106,8 +106,8 @@ def segment(
 
     With --json, each image gives a line with source, the paths of its files (mask, labelme, yolo,
     geojson, scores), size ([width, height]), labels (the fraction of the pixels of each class),
-    timings (with --timings: the seconds of each stage), description (how it was segmented) and
-    seconds; or with source and error.
+    timings (with --timings: the seconds of each stage), description (how it was segmented),
+    seconds, and warnings if the image was read by a guess; or with source and error.
 
     \b
     Example: unpool segment photos "more/*.jpg" -o out --json

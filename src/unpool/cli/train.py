@@ -137,10 +137,7 @@ def _train(
         elif as_json and record is not None:
             console.print_json(record._asdict())
 
-    with (
-        console.progress("training", quiet or not is_main_process()) as show,
-        console.plain_warnings(),
-    ):
+    with console.progress("training", quiet or not is_main_process()) as show:
         summary = train(task, output, report=reporter(task, show, write), **options)
     if not is_main_process():
         return

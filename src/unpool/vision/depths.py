@@ -5,6 +5,8 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
+from unpool.errors import ImageWarning
+
 
 def significant_bits(largest: int, stated: int | None = None) -> int:
     """The bits of the samples of an image, of which the upper 8 are shown.
@@ -26,6 +28,7 @@ def significant_bits(largest: int, stated: int | None = None) -> int:
         warnings.warn(
             f"16-bit images without values above {2**bits - 1} are read as {bits}-bit images; if "
             "that is wrong, reduce them to 8 bits yourself",
+            ImageWarning,
             stacklevel=2,
         )
     return bits
