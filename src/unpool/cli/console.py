@@ -175,7 +175,7 @@ def noted_warnings() -> Iterator[list[str]]:
         warnings.simplefilter("always", ImageWarning)  # for every image
         show = warnings.showwarning
 
-        def note(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        def note(message: Warning | str, category: type[Warning], *place: Any, **_: Any) -> None:
             if issubclass(category, ImageWarning):
                 noted.append(str(message))
             show(message, category, *place)
