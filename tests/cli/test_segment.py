@@ -473,3 +473,23 @@ def test_images_of_one_name_are_named_by_their_paths(run, weights):
     coco = json.loads(Path("out/annotations.coco.json").read_text())
     names = [image["file_name"] for image in coco["images"]]
     assert names == ["first/cat.jpg", "second/cat.jpg", "dog.jpg"]
+
+
+def test_files_of_all_images_hold_those_of_an_earlier_run(run, weights):
+    for i in range(3):
+        save(f"in/{i}.jpg", photo(seed=i))
+    Path("in/1.jpg").write_bytes(b"broken")
+    options = ["--weights", weights, "--format", "coco,labelstudio", "--no-overlay", "--quiet"]
+    names = ("annotations.coco.json", "label_studio.json")
+    assert run("segment", "in", "-o", "out", *options)[0] == 3
+    coco = json.loads(Path("out", names[0]).read_text())
+    assert [image["file_name"] for image in coco["images"]] == ["0.jpg", "2.jpg"]
+    save("in/1.jpg", photo(seed=1))
+    assert run("segment", "in", "-o", "out", *options)[0] == 0
+    assert run("segment", "in", "-o", "new", *options)[0] == 0
+    for name in names:
+        assert Path("out", name).read_text() == Path("new", name).read_text()
+    Path("in/2.jpg").write_bytes(b"broken")
+    assert run("segment", "in", "-o", "out", *options)[0] == 3
+    coco = json.loads(Path("out", names[0]).read_text())
+    assert [image["file_name"] for image in coco["images"]] == ["0.jpg", "1.jpg"]
