@@ -161,7 +161,7 @@ def test_gray_values_instead_of_ids_are_one_finding(root):
         write_mask(path, LABELS * 100)
     level, where, message = only(root, "unnamed-classes")
     assert (level, where) == ("error", "masks")
-    assert message.startswith("contain the ids 0, 100, 200, which have no names; write ")
+    assert message.startswith("contain the ids 0, 100, 200 and no others, as gray values do; num")
 
 
 def test_a_class_that_a_split_lacks(root):

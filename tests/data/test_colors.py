@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -110,3 +113,22 @@ def test_objects_by_color(tmp_path):
     assert len(pairs) == len(np.unique(found)) == 3
     write_mask(tmp_path / "b.png", instances)
     np.testing.assert_array_equal(read_object_numbers(tmp_path / "b.png"), instances)
+
+
+def test_a_palette_that_ends_before_void(tmp_path):
+    labels = np.where(LABELS == 2, 255, LABELS).astype(np.uint8)
+    write_mask(tmp_path / "a.png", labels, PALETTE)
+    content = (tmp_path / "a.png").read_bytes()
+    start = content.index(b"PLTE")
+    short = b"PLTE" + PALETTE.tobytes()
+    chunk = struct.pack(">I", len(short) - 4) + short + struct.pack(">I", zlib.crc32(short))
+    path = tmp_path / "short.png"
+    path.write_bytes(content[: start - 4] + chunk + content[start + 8 + 768 :])
+    found = read_colored(path, Coloring({**IDS, 0xE0E0C0: 255}, "ours"))
+    np.testing.assert_array_equal(found, labels)
+    assert scan_colors(path).used == [0, 1]
+    write_mask(tmp_path / "a.png", LABELS * 5, PALETTE)
+    content = (tmp_path / "a.png").read_bytes()
+    path.write_bytes(content[: start - 4] + chunk + content[start + 8 + 768 :])
+    with pytest.raises(ImageError, match="has an index without color and 1 more, wanted the"):
+        read_colored(path, OURS)

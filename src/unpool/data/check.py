@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.data.datasets import look_gray, only_background
-from unpool.data.inspect import Finding, Inspection, Level, inspect_image, location
+from unpool.data.datasets import gray_values, only_background
+from unpool.data.inspect import Finding, Inspection, inspect_image, location
 from unpool.data.layouts import (
     Layout,
     Names,
@@ -243,9 +243,11 @@ def _check_classes(
             yield Finding("error", "only-background", split, f"has masks that {message}")
     if unnamed and not total[: len(counts)].all():  # gaps suggest gray values rather than class ids
         found = total[:VOID].nonzero()[0]
+        if message := gray_values(found):
+            yield Finding("error", "unnamed-classes", where, message)
+            return
         message = f"contain the ids {_few(found.tolist())}, which have no names; {_cure(layout)}"
-        level: Level = "error" if look_gray(found) else "warning"
-        yield Finding(level, "unnamed-classes", where, message)
+        yield Finding("warning", "unnamed-classes", where, message)
         counts = [count for count in counts if total[count.id]]
     labeled = [split for split in counts[0].pixels if any(count.pixels[split] for count in counts)]
     for split, count in itertools.product(labeled, counts):

@@ -56,13 +56,15 @@ def read_colored(path: Path, coloring: Coloring) -> Pixels:
         return read_mask(path)
     indices, colors = pixels
     used = np.flatnonzero(np.bincount(indices.ravel(), minlength=len(colors)))
+    colors[VOID : VOID + 1][colors[VOID : VOID + 1] < 0] = CREAM  # palettes may end before void
     unknown = [color for color in colors[used].tolist() if color not in coloring.ids]
     if unknown and _is_gray(colors[used], used if indexed else None):
         return read_mask(path)
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        got = f"the color {in_words(unknown[0])}" if unknown[0] >= 0 else "an index without color"
         raise ImageError(
-            f"{path}: has the color {in_words(unknown[0])}{more}, wanted the colors of classes in "
+            f"{path}: has {got}{more}, wanted the colors of classes in "
             f"{coloring.source}; correct the mask, or {WRITE}"
         )
     table = np.array([coloring.ids.get(color, 0) for color in colors.tolist()], np.uint8)

@@ -182,13 +182,20 @@ def only_background(pixels: NDArray[np.integer]) -> str:
     )
 
 
-def look_gray(ids: NDArray[np.integer]) -> bool:
-    """Whether ids without names, ascending, look like gray values: few, and far apart.
+def gray_values(ids: NDArray[np.integer]) -> str:
+    """What is wrong with ids without names, ascending, that are few and far apart.
 
-    >>> look_gray(np.array([0, 127, 254])), look_gray(np.array([0, 1, 2, 11]))
-    (True, False)
+    >>> gray_values(np.array([0, 1, 2, 11]))
+    ''
     """
-    return bool(ids.size and ids[-1] > _NEAR and _FILLED * len(ids) <= ids[-1])
+    if not ids.size or ids[-1] <= _NEAR or _FILLED * len(ids) > ids[-1]:
+        return ""
+    few = ", ".join(map(str, ids[:5]))
+    return (
+        f"contain the ids {few} and no others, as gray values do; number the classes 0, 1, 2 ..., "
+        f"or give their colors in labelmap.txt (name:{ids[-1]},{ids[-1]},{ids[-1]} ...) and pass "
+        "by_color=True"
+    )
 
 
 def require_objects(data: DataSet, *, empty: bool = True) -> None:
@@ -317,12 +324,8 @@ def _numbered(layout: Layout, coloring: Coloring | None, strict: bool) -> list[s
         else:
             found[mask.ravel()] = True
     ids = np.flatnonzero(found[:VOID])
-    if look_gray(ids):
-        few = ", ".join(map(str, ids[:5]))
-        raise DataError(
-            f"the masks of {layout.root} contain the ids {few} and no others, as gray values do; "
-            "number the classes 0, 1, 2 ..., or name all ids in classes.txt"
-        )
+    if message := gray_values(ids):
+        raise DataError(f"the masks of {layout.root} {message}")
     return numbered_classes(int(ids.max(initial=0)))
 
 

@@ -62,3 +62,14 @@ def test_two_object_masks_of_a_image(voc):
         open_data(voc, "train")
     (finding,) = (f for f in check_data(voc, ["train"]).findings if f.level == "error")
     assert finding[1:3] == ("ambiguous-name", "SegmentationObject/1")
+
+
+def test_the_folder_of_older_versions_of_labelme(tmp_path):
+    write_image(tmp_path / "JPEGImages/a.png", photo(0))
+    write_mask(tmp_path / "SegmentationClassPNG/a.png", LABELS)
+    (tmp_path / "class_names.txt").write_text("_background_\ncat\ndog\n")
+    assert open_data(tmp_path, "all").samples[0].mask == tmp_path / "SegmentationClassPNG/a.png"
+    (tmp_path / "SegmentationClass").mkdir()
+    np.save(tmp_path / "SegmentationClass/a.npy", LABELS)
+    (sample,) = open_data(tmp_path, "all").samples
+    np.testing.assert_array_equal(read_sample(sample, 3)[1], LABELS)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FORMATS = [  # the first whose tree is there is read
     Format("VOC", ("JPEGImages/", "SegmentationClass/"), read_voc),
     Format("VOC", ("JPEGImages/", "SegmentationClassAug/"), read_voc),
+    Format("VOC", ("JPEGImages/", "SegmentationClassPNG/"), read_voc),
     BRUSHES,
     Format("plain", ("images/", "masks/"), read_plain),
     coco_format("COCO", "annotations/instances_SPLIT.json"),

@@ -13,8 +13,8 @@ def read_voc(request: Request) -> Layout:
     """The files of a folder in the layout of VOC."""
     root = request.root
     masks, more = (list_folder(root / f"SegmentationClass{tail}", MASKS) for tail in ("", "Aug"))
-    if not masks.path.is_dir() and more.path.is_dir():
-        masks = more
+    labelme = list_folder(root / "SegmentationClassPNG", MASKS)
+    masks = next((one for one in (masks, more, labelme) if one.files), masks)
     masks = require_masks(masks)._replace(files={**more.files, **masks.files})
     images, objects = (
         list_folder(root / "JPEGImages", IMAGES),
