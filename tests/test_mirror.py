@@ -23,6 +23,8 @@ COVERED_ELSEWHERE = {
     "recipes/classify.py": "classify/test_train.py",
     "recipes/generate.py": "generate/test_train.py",
     "recipes/overrides.py": "recipes/test_segment.py",
+    "rendering/accessors.py": "rendering/test_gltf.py",
+    "rendering/triangles.py": "rendering/test_meshes.py",
     "segment/timings.py": "segment/test_segmenter.py",
 }
 """Modules without a test file of their own, and the one that covers them."""

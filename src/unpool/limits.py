@@ -84,3 +84,51 @@ MAX_DEPTH = 32
 
 MAX_WEIGHT = 1e12
 """Weights are smaller, and so are variances: those of maps in the ten thousands reach 1e9."""
+
+MAX_MODEL = 64 * MIB
+"""Bytes of a model; one of `MAX_FACES` faces has some 40 MB as text, and half of it as GLB."""
+
+MAX_FACES = 500_000
+"""Triangles of a model. Each takes 180 bytes, and as much again while the model is read; furniture
+has some 10,000."""
+
+MAX_CORNERS = 4 * MAX_FACES
+"""Points, and corners of faces, of a model; triangles that share no points need three for each."""
+
+MAX_LINE = MIB
+"""Bytes of a line in a model: a face of 50,000 corners. Lines are split into words, which take
+20 times their memory."""
+
+MAX_CUTS = 100_000
+"""Corners that are tried to cut concave faces into triangles, 20 to 40 microseconds each. Faces up
+to five corners, and all that a fan covers, need none."""
+
+MAX_MATERIALS = 2_000
+"""Materials of a model; large scenes have some hundred. Opening the texture of one takes a
+millisecond."""
+
+MAX_NODES = 100_000
+"""Placed nodes of a GLB scene, 10 microseconds each; large scenes have some thousand."""
+
+MAX_PARTS = 10_000
+"""Placed meshes of a GLB scene, some 200 microseconds each besides that of their faces."""
+
+MAX_TEXTURE_PIXELS = 2**25
+"""Pixels of all textures of a model, which take 16 bytes each as they are rendered; larger textures
+are halved. Rendered views have at most 2048 x 2048 pixels."""
+
+MAX_TEXTURES_READ = 2**27
+"""Pixels of all textures of a model in their files, eight of 4096 x 4096; decoding takes some 20
+nanoseconds each."""
+
+MAX_TEXTURE = 64 * MIB
+"""Bytes of the file of a texture; 8192 x 8192 photographs have some 50 MB."""
+
+MAX_VIEW_PIXELS = 4096**2
+"""Pixels of a rendered view; `unpool render` writes at most 2048 x 2048."""
+
+MAX_ZIP_FILES = 20_000
+"""Files in a zip file of models, which has a few for each model."""
+
+MAX_ZIP_BYTES = 2 * GIB
+"""Bytes that a zip file of models may unpack to."""

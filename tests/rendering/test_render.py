@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from unpool.errors import OptionError
-from unpool.rendering.meshes import Mesh, rotate_mesh
 from unpool.rendering.render import DISTANCE, frame_views, render_views
+from unpool.rendering.triangles import Mesh, rotate_mesh
 
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("embreex")

@@ -12,7 +12,6 @@ from unpool.rendering.parametric import ChairShape, build_chair
 from unpool.rendering.render import render_views
 from unpool.rendering.write import open_models, read_model, write_credits, write_style
 
-pytest.importorskip("trimesh")
 pytest.importorskip("embreex")
 
 TRIANGLE = "v 0 0 0\nv 1 0 0\nv 0 2 0\nf 1 2 3\n"

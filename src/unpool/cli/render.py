@@ -12,7 +12,7 @@ from unpool.cli.options import FROM_ONE, JSON, QUIET, Folder, choice, make_folde
 from unpool.errors import DataError, OptionError
 
 if TYPE_CHECKING:
-    from unpool.rendering.meshes import Mesh
+    from unpool.rendering.triangles import Mesh
 
 
 @click.command()
@@ -64,8 +64,9 @@ def render(
     Models that cannot be rendered are reported and skipped (exit code 3). A zip file that is
     broken, or not safe to unpack, is refused as a whole.
 
-    With --json, the line of a model has source, style, folder, views and faces (their numbers) and
-    missing (textures that were not found; the color of the material replaces them); or source and
+    With --json, the line of a model has source, style, folder, views and faces (their numbers),
+    missing (textures and materials that were not found; the color of the material, or gray,
+    replaces them) and notes (what is rendered in another way than the file says); or source and
     error.
 
     \b
@@ -152,6 +153,7 @@ def _record(source: str, folder: Path, views: int, mesh: "Mesh") -> dict[str, An
         "views": views,
         "faces": len(mesh.corners),
         "missing": list(mesh.missing),
+        "notes": list(mesh.notes),
     }
 
 
@@ -165,4 +167,6 @@ def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:
         click.echo(f"{record['style']}: {record['views']} views of {record['faces']:,} faces")
         if record["missing"]:
             names = ", ".join(record["missing"])
-            click.echo(f"  without its texture {names}, which is missing or broken")
+            click.echo(f"  without {names}, which is missing or broken")
+        for note in record["notes"]:
+            click.echo(f"  {note}")

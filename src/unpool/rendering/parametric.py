@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unpool.rendering.meshes import Mesh, face_normals
+from unpool.rendering.triangles import Mesh, face_normals
 
 Color = tuple[float, float, float]
 

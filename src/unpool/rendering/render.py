@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
-    from unpool.rendering.meshes import Floats, Mesh
+    from unpool.rendering.triangles import Floats, Mesh
 
 DISTANCE = 4.0
 """From the camera to the center of the mesh, in radii of the sphere around its bounding box."""

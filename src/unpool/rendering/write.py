@@ -16,8 +16,9 @@ from unpool.errors import DataError, OptionError
 from unpool.files import atomic, write_json
 from unpool.rendering.archives import unpack
 from unpool.rendering.dataset import AZIMUTHS, ELEVATIONS, read_credits, read_records, view_name
-from unpool.rendering.meshes import ENDINGS, Mesh, read_mesh, rotate_mesh
+from unpool.rendering.meshes import ENDINGS, read_mesh
 from unpool.rendering.render import render_views
+from unpool.rendering.triangles import Mesh, rotate_mesh
 
 LICENSES = {
     "BlendSwap-CC-0": "CC0",
