@@ -104,7 +104,7 @@ MAX_CUTS = 100_000
 to five corners, and all that a fan covers, need none."""
 
 MAX_MATERIALS = 2_000
-"""Materials of a model; large scenes have some hundred. Opening the texture of one takes a
+"""Materials of a model, and textures; large scenes have some hundred. Opening a texture takes a
 millisecond."""
 
 MAX_NODES = 100_000
@@ -121,14 +121,17 @@ MAX_TEXTURES_READ = 2**27
 """Pixels of all textures of a model in their files, eight of 4096 x 4096; decoding takes some 20
 nanoseconds each."""
 
-MAX_TEXTURE = 64 * MIB
-"""Bytes of the file of a texture; 8192 x 8192 photographs have some 50 MB."""
+MAX_TEXTURE_BYTES = 256 * MIB
+"""Bytes of all textures of a model in their files; photographs of 4096 x 4096 have some 10 MB."""
 
 MAX_VIEW_PIXELS = 4096**2
 """Pixels of a rendered view; `unpool render` writes at most 2048 x 2048."""
 
 MAX_ZIP_FILES = 20_000
 """Files in a zip file of models, which has a few for each model."""
+
+MAX_ZIP_DIRECTORY = 16 * MIB
+"""Bytes of the list of files in a zip file; `MAX_ZIP_FILES` with names of 100 bytes take 3 MB."""
 
 MAX_ZIP_BYTES = 2 * GIB
 """Bytes that a zip file of models may unpack to."""

@@ -49,7 +49,7 @@ def test_models_that_fail_are_named_and_skipped(run, models):
     code, out, err = run(models, "-o", "data", "--size", 16)
     assert code == 3
     assert "set/bad/bad.obj: has points that are not finite" in err
-    assert "without gone.jpg, which is missing" in out
+    assert "without gone.jpg, missing, broken or too large" in out
     assert "1 of 2 rendered, into data" in out
     chairs = open_chairs("data")
     assert chairs.styles == ("good",)
@@ -63,7 +63,7 @@ def test_nothing_is_left_where_nothing_can_be_drawn(run, tmp_path):
     (tmp_path / "bad.obj").write_text("v 0 0 zero\nf 1 1 1\n")
     code, _, err = run(tmp_path / "bad.obj", "-o", "data")
     assert code == 3
-    assert "bad.obj: cannot be read as a model; export it again" in err
+    assert "bad.obj: has a damaged line, 'v 0 0 zero'; export it again" in err
     assert not Path("data").exists()
 
 

@@ -1,5 +1,8 @@
 """Valid, broken and malicious zip files."""
 
+import contextlib
+import os
+import random
 import stat
 import zipfile
 
@@ -66,13 +69,13 @@ def test_a_bomb_by_its_ratio(pack, folder):
 
 
 def test_a_bomb_by_its_size(pack, folder, monkeypatch):
-    monkeypatch.setattr(archives, "_MOST_BYTES", 10)
+    monkeypatch.setattr(archives, "MAX_ZIP_BYTES", 10)
     with pytest.raises(DataError, match="would unpack to"):
         unpack(pack([("a.obj", "12345"), ("b.obj", "678901")]), folder)
 
 
 def test_a_bomb_by_its_files(pack, folder, monkeypatch):
-    monkeypatch.setattr(archives, "_MOST_FILES", 2)
+    monkeypatch.setattr(archives, "MAX_ZIP_FILES", 2)
     with pytest.raises(DataError, match="has 3 files, wanted at most 2"):
         unpack(pack([(name, "v") for name in "abc"]), folder)
 
@@ -112,3 +115,38 @@ def test_encrypted_files(pack, folder):
     path.write_bytes(data)
     with pytest.raises(DataError, match="is encrypted"):
         unpack(path, folder)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_unusual_compression(folder, tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("a.obj", "v 1 2 3\n" * 99)
+    with pytest.raises(DataError, match="compressed in an unusual way"):
+        unpack(tmp_path / "a.zip", folder)
+
+
+def test_long_lists_and_names(pack, folder, monkeypatch):
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        unpack(pack([("a" * 300, "v")]), folder)
+    path = pack([(f"{n}.obj", "v") for n in range(100)])
+    monkeypatch.setattr(archives, "MAX_ZIP_DIRECTORY", 1000)
+    with pytest.raises(DataError, match="has a list of files of 5,190 bytes, wanted at most 1,000"):
+        unpack(path, folder)
+
+
+def test_a_pipe_is_not_opened(folder, tmp_path):
+    os.mkfifo(tmp_path / "a.zip")
+    with pytest.raises(DataError, match="is a pipe, device or socket"):
+        unpack(tmp_path / "a.zip", folder)
+
+
+def test_damaged_bytes_are_refused_or_unpacked(pack, folder):
+    path = pack([("a.obj", "v 1 2 3\n" * 30), ("b/c.obj", "f")])
+    data, rng = path.read_bytes(), random.Random(0)
+    for _ in range(300):
+        damaged = bytearray(data)
+        for _ in range(rng.choice([1, 2, 4])):
+            damaged[rng.randrange(len(data))] = rng.choice([0, 1, 127, 255, rng.randrange(256)])
+        path.write_bytes(damaged)
+        with contextlib.suppress(DataError):
+            unpack(path, folder)

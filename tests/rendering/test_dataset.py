@@ -1,11 +1,21 @@
 """Folders of rendered styles, in the public layout and in ours."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from unpool.errors import DataError, OptionError
-from unpool.rendering.dataset import AZIMUTHS, ELEVATIONS, open_chairs, read_views, view_name
+from unpool.rendering import dataset
+from unpool.rendering.dataset import (
+    AZIMUTHS,
+    ELEVATIONS,
+    open_chairs,
+    read_credits,
+    read_views,
+    view_name,
+)
 
 
 def put(root, style, name, image):
@@ -117,5 +127,29 @@ def test_invalid_data(tmp_path):
     with pytest.raises(OptionError, match="got size=0"):
         read_views(open_chairs(tmp_path), 0)
     (tmp_path / "a" / "renders" / view_name(0, 0, 20)).write_bytes(b"no image")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is not an image of a known format"):
         read_views(open_chairs(tmp_path), 2)
+
+
+def test_views_that_are_too_large_or_no_files(tmp_path, monkeypatch):
+    put(tmp_path, "a", view_name(0, 0, 20), np.zeros((8, 8, 4), np.uint8))
+    monkeypatch.setattr(dataset, "MAX_VIEW_PIXELS", 63)
+    with pytest.raises(DataError, match="too large by its header"):
+        read_views(open_chairs(tmp_path), 8)
+    path = tmp_path / "a" / "renders" / view_name(0, 0, 20)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="is a pipe, device or socket"):
+        read_views(open_chairs(tmp_path), 8)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "renders").touch()
+    assert open_chairs(tmp_path).styles == ("a",)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "{}", "[1]", '[{"style": 1}]', "[" * 9999, '"style"', "1e999"]
+)
+def test_damaged_credits(tmp_path, text):
+    (tmp_path / "styles.json").write_text(text)
+    with pytest.raises(DataError, match=r"styles.json"):
+        read_credits(tmp_path)

@@ -1,9 +1,14 @@
 """Models in files: what is wrong with broken ones, whatever their format."""
 
+import contextlib
+import os
+import random
+
 import numpy as np
 import pytest
 
 from unpool.errors import DataError
+from unpool.rendering import meshes
 from unpool.rendering.meshes import read_mesh
 
 trimesh = pytest.importorskip("trimesh")
@@ -41,6 +46,37 @@ def test_other_files_and_missing_ones_are_refused(tmp_path):
         read_mesh(tmp_path / "chair.fbx")
     with pytest.raises(DataError, match=r"chair.obj is missing"):
         read_mesh(tmp_path / "chair.obj")
+
+
+@pytest.mark.parametrize("ending", ["obj", "glb", "ply"])
+def test_files_that_are_none_or_too_large(tmp_path, monkeypatch, ending):
+    os.mkfifo(tmp_path / f"pipe.{ending}")
+    with pytest.raises(DataError, match="is a pipe, device or socket"):
+        read_mesh(tmp_path / f"pipe.{ending}")
+    monkeypatch.setattr(meshes, "MAX_MODEL", 10)
+    (tmp_path / f"large.{ending}").write_bytes(bytes(11))
+    with pytest.raises(DataError, match="more than 10 bytes"):
+        read_mesh(tmp_path / f"large.{ending}")
+
+
+@pytest.mark.parametrize("ending", ["obj", "glb", "ply"])
+def test_damaged_files_raise_no_other_error(tmp_path, ending):
+    made = trimesh.creation.box((1, 2, 3))
+    made.visual.vertex_colors = [[200, 100, 50, 255]] * len(made.vertices)
+    data, rng = made.export(file_type=ending), random.Random(0)
+    data = data.encode() if isinstance(data, str) else data
+    path, read = tmp_path / f"a.{ending}", 0
+    for _ in range(300):
+        damaged = bytearray(data)
+        for _ in range(rng.choice([1, 2, 8])):
+            at = rng.randrange(len(damaged))
+            end = at + rng.choice([1, 4, 40])
+            piece = rng.choice([b"", b"9" * 400, b"\0\xff", b"-1", b"nan", damaged[at:end] * 2])
+            damaged[at:end] = piece
+        path.write_bytes(damaged)
+        with contextlib.suppress(DataError):
+            read += len(read_mesh(path).corners) > 0
+    assert 0 < read < 300
 
 
 @pytest.mark.parametrize("ending", ["glb", "ply"])

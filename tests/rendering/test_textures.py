@@ -2,14 +2,15 @@
 
 import io
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from unpool.errors import DataError, ImageError
+from unpool.errors import DataError
 from unpool.rendering import textures
-from unpool.rendering.textures import Folder, Textures, decode
+from unpool.rendering.textures import Folder, Textures
 
 
 def encode(image, kind="PNG"):
@@ -86,22 +87,24 @@ def test_each_texture_is_decoded_once(folder):
 
 def test_colors_under_transparent_pixels_are_kept(folder):
     read = Textures(Folder(folder))
-    read.add("clear", encode(Image.new("RGBA", (1, 1), (9, 8, 7, 0))))
-    read.add("full", encode(Image.new("RGBA", (1, 1), (9, 8, 7, 255))))
+    read.read("clear", lambda: encode(Image.new("RGBA", (1, 1), (9, 8, 7, 0))))
+    read.read("full", lambda: encode(Image.new("RGBA", (1, 1), (9, 8, 7, 255))))
     assert [image.tolist() for image in read.images] == [[[[9, 8, 7]]]] * 2
     assert read.transparent == ["clear"]
 
 
 def test_16_bits_are_read_by_their_high_byte():
+    read = Textures(Folder(Path()))
     deep = Image.fromarray(np.array([[0x1234, 0xFF00]], np.uint16))
-    assert decode(encode(deep), 10)[0, :, 0].tolist() == [0x12, 0xFF]
+    read.read("deep", lambda: encode(deep))
+    assert read.images[0][0, :, 0].tolist() == [0x12, 0xFF]
 
 
 @pytest.mark.parametrize("text", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"", b"P"])
-def test_no_other_formats_are_decoded(monkeypatch, text):
+def test_no_other_formats_are_decoded(folder, monkeypatch, text):
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
-    with pytest.raises(ImageError):
-        decode(text, 10**6)
+    (folder / "oak.png").write_bytes(text)
+    assert Textures(Folder(folder)).read("oak.png") == -1
 
 
 def test_large_textures(folder, monkeypatch):
@@ -109,9 +112,12 @@ def test_large_textures(folder, monkeypatch):
     monkeypatch.setattr(textures, "MAX_TEXTURE_PIXELS", 200)
     read = Textures(Folder(folder))
     checks = Image.fromarray(np.tile(np.uint8([[0, 200], [200, 0]]), (10, 10)))
-    read.add("small", encode(Image.new("RGB", (5, 5), (1, 2, 3))))
-    read.add("checks", encode(checks))
+    read.read("small", lambda: encode(Image.new("RGB", (5, 5), (1, 2, 3))))
+    read.read("checks", lambda: encode(checks))
     assert [image.shape for image in read.images] == [(5, 5, 3), (10, 10, 3)]
     assert (read.images[1] == 100).all()  # halved by area
-    with pytest.raises(DataError, match="has too large textures: big has 30 x 20 pixels"):
-        read.add("big", encode(Image.new("RGB", (30, 20))))
+    assert read.read("big", lambda: encode(Image.new("RGB", (30, 20)))) == -1
+    assert read.missing == ["big"]
+    monkeypatch.setattr(textures, "MAX_TEXTURE_BYTES", 1000)
+    with pytest.raises(DataError, match="has more than 2,000 textures or 1,000 bytes of them"):
+        read.read("more", lambda: bytes(1000))

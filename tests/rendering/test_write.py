@@ -112,7 +112,18 @@ def test_a_model_is_set_upright(listed):
             read_model(model, "x")
 
 
-@pytest.mark.parametrize("text", ["1 0 0", "a b c d e f g h i", "1 0 0 0 1 0 0 0 -1", "2 " * 9])
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, "\ud800", "/etc/hosts", "../../x", "C:\0"])
+def test_names_in_manifests_that_are_none(listed, name):
+    root = listed({"id": "a", "obj": "a.obj"})
+    (root / "manifest.json").write_text(json.dumps([{"id": "a", "obj": name}]))
+    with pytest.raises(DataError, match=r"leads out of its folder or cannot be a name|no models"):
+        styles(root)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1e200 nan inf 0 0 0 0 0 1", "1 0 0", "a b c d e f g h i", "1 0 0 0 1 0 0 0 -1", "2 " * 9],
+)
 def test_invalid_rotations(listed, text):
     root = listed({"id": "a", "obj": "a.obj", "rotation": text})
     with open_models(root) as [model], pytest.raises(DataError, match="wanted nine numbers"):

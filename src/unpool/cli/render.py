@@ -167,6 +167,6 @@ def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:
         click.echo(f"{record['style']}: {record['views']} views of {record['faces']:,} faces")
         if record["missing"]:
             names = ", ".join(record["missing"])
-            click.echo(f"  without {names}, which is missing or broken")
+            click.echo(f"  without {names}, missing, broken or too large")
         for note in record["notes"]:
             click.echo(f"  {note}")

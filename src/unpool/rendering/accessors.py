@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -78,11 +79,11 @@ class Document:
         stride = whole(view, "byteStride", 252) if "byteStride" in view else None
         return memoryview(buffer)[start : start + length], stride
 
-    def data(self, uri: str) -> bytes:
-        """The bytes behind a URI: in itself, or in a file in the folder of the model.
+    def resolve(self, uri: str) -> bytes | Path:
+        """What a URI means: bytes in itself, or a file in the folder of the model.
 
         Raises:
-            DataError: there is no such file, or it is too large.
+            DataError: there is no such file.
         """
         if uri.startswith("data:"):
             head, _, body = uri.partition(",")
@@ -90,14 +91,15 @@ class Document:
         path = self.folder.find(unquote(uri)) or self.folder.find(uri)
         if path is None:
             raise DataError(f"names {uri[:60]}, which is missing; put it into its folder")
-        return read_bytes(path, DataError, MAX_MODEL)
+        return path
 
     def _buffer(self, index: Any) -> bytes:
         buffer = self.item("buffers", index)
         if "uri" not in buffer and index == 0:
             return self._binary
         if index not in self._buffers:
-            data = self.data(buffer["uri"])
+            source = self.resolve(buffer["uri"])
+            data = source if isinstance(source, bytes) else read_bytes(source, DataError, MAX_MODEL)
             self._load(len(data))
             self._buffers[index] = data
         return self._buffers[index]

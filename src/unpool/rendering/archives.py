@@ -1,14 +1,16 @@
 """Unpack untrusted zip files safely."""
 
+import os
 import stat
+import struct
 import zipfile
-import zlib
 from pathlib import Path, PureWindowsPath
 
 from unpool.errors import DataError
+from unpool.files import require_regular
+from unpool.limits import MAX_ZIP_BYTES, MAX_ZIP_DIRECTORY, MAX_ZIP_FILES
 
-_MOST_FILES = 20_000
-_MOST_BYTES = 2 * 2**30
+_TAIL = 2**16 + 22 + 20 + 56  # bytes: the records at the end, behind which may be a comment
 _SMALL = 16 * 2**20  # bytes up to which any ratio is harmless
 _MOST_RATIO = 100  # models as text have 3 to 10
 
@@ -21,7 +23,9 @@ def unpack(path: Path, folder: Path) -> None:
             of the folder, or links; or it unpacks to more than 2 GiB or 20,000 files, or to more
             than 100 times its size.
     """
+    require_regular(path, DataError)
     try:
+        _check_directory(path)
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             _check_sizes(path, entries)
@@ -29,23 +33,40 @@ def unpack(path: Path, folder: Path) -> None:
                 _check_entry(path, entry)
             for entry in entries:
                 archive.extract(entry, folder)  # never more than the declared size
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{path} cannot be unpacked: {error}; zip its files again") from None
-    except DataError:
+    except (DataError, MemoryError):
         raise
-    except (FileExistsError, NotADirectoryError, IsADirectoryError, ValueError):
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
         message = f"{path} has files and folders of the same name; zip its files again"
         raise DataError(message) from None
+    except Exception as error:  # `zipfile` and its decoders raise nearly every type
+        raise DataError(f"{path} cannot be unpacked: {error}; zip its files again") from None
+
+
+def _check_directory(path: Path) -> None:
+    """Refuse a list of entries that would take much memory; `zipfile` reads it as a whole."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+        tail = file.read()
+    end = tail.rfind(b"PK\5\6")
+    if end < 0 or len(tail) < end + 22:
+        return  # then `zipfile` says what it is
+    size = struct.unpack_from("<I", tail, end + 12)[0]
+    large = end - 20 - 56  # the record of archives of more than 4 GiB
+    if tail[end - 20 : end - 16] == b"PK\6\7" and large >= 0:
+        size = struct.unpack_from("<Q", tail, large + 40)[0]
+    if size > MAX_ZIP_DIRECTORY:
+        got = f"{path} has a list of files of {size:,} bytes, wanted at most {MAX_ZIP_DIRECTORY:,}"
+        raise DataError(f"{got}; unpack it yourself and pass the folder")
 
 
 def _check_sizes(path: Path, entries: list[zipfile.ZipInfo]) -> None:
-    if len(entries) > _MOST_FILES:
-        wanted = f"wanted at most {_MOST_FILES:,}; unpack it yourself and pass the folder"
+    if len(entries) > MAX_ZIP_FILES:
+        wanted = f"wanted at most {MAX_ZIP_FILES:,}; unpack it yourself and pass the folder"
         raise DataError(f"{path} has {len(entries):,} files, {wanted}")
     size = sum(entry.file_size for entry in entries)
-    if size > _MOST_BYTES or size > max(_SMALL, _MOST_RATIO * path.stat().st_size):
-        most = f"{_MOST_BYTES // 2**20:,} MiB"
-        if size <= _MOST_BYTES:
+    if size > MAX_ZIP_BYTES or size > max(_SMALL, _MOST_RATIO * path.stat().st_size):
+        most = f"{MAX_ZIP_BYTES // 2**20:,} MiB"
+        if size <= MAX_ZIP_BYTES:
             most = f"{_MOST_RATIO} times its own size, or {_SMALL // 2**20} MiB"
         got = f"{path} would unpack to {size / 2**20:,.0f} MiB, wanted at most {most}"
         raise DataError(f"{got}; if you trust it, unpack it yourself and pass the folder")
@@ -59,5 +80,7 @@ def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
         raise DataError(f"{got}, which leads out of its folder; nothing was unpacked")
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise DataError(f"{got}, which is a link or a device; zip the files themselves")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(f"{got}, which is compressed in an unusual way; zip its files again")
     if entry.flag_bits & 1:
         raise DataError(f"{path} is encrypted; unpack it with its password, and pass the folder")

@@ -10,7 +10,6 @@ which is constant. The public images are RGB on white, 600 pixels wide; those of
 RGBA, with the mask as alpha.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +19,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from unpool.errors import DataError, OptionError
+from unpool.errors import DataError, ImageError, OptionError
+from unpool.files import read_json
+from unpool.limits import MAX_VIEW_PIXELS
+from unpool.rendering.textures import straight
+from unpool.vision.images import open_image
 
 if TYPE_CHECKING:
     from unpool.vision.images import Pixels
@@ -32,7 +34,7 @@ AZIMUTHS = tuple(360 * i / 31 for i in range(31))
 ELEVATIONS = (20.0, 30.0)
 """Elevations of the public views in degrees."""
 
-_NAME = re.compile(r"image_(\d+)_p(\d+)_t(\d+)_r\d+\.png")
+_NAME = re.compile(r"image_(\d+)_p(\d{1,3})_t(\d{1,3})_r\d+\.png")
 _WHITE = 250  # the background of the public images is not always 255
 _MARGIN = 1 / 32  # of a crop, on each side
 
@@ -77,7 +79,8 @@ def open_chairs(folder: str | os.PathLike[str]) -> Chairs:
     styles: list[str] = []
     views: list[View] = []
     for renders in sorted(root.glob("*/renders")):
-        if found := sorted(filter(None, map(_parse, renders.iterdir()))):
+        names = renders.iterdir() if renders.is_dir() else ()
+        if found := sorted(filter(None, map(_parse, names))):
             views += [View(len(styles), a, e, path) for _, a, e, path in found]
             styles.append(renders.parent.name)
     if not styles:
@@ -140,12 +143,9 @@ def read_credits(root: Path) -> list[dict[str, Any]]:
 
 def read_records(path: Path, *keys: str) -> Sequence[Mapping[str, Any]]:
     """Read a JSON list of objects with strings under these keys."""
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-        good = all(isinstance(record[key], str) for record in records for key in keys)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        good = False
-    if not good:
+    records = read_json(path, DataError)
+    good = isinstance(records, list) and all(isinstance(record, dict) for record in records)
+    if not good or not all(isinstance(record.get(key), str) for record in records for key in keys):
         wanted = f"a list of objects with {' and '.join(keys)}"
         raise DataError(f"{path.name} is not {wanted}; correct or delete it")
     return list(records)
@@ -163,17 +163,17 @@ def _parse(path: Path) -> tuple[int, float, float, Path] | None:
 def _read(path: Path) -> tuple["Pixels", bool]:
     """An image as RGBA, and whether the file has alpha."""
     try:
-        with Image.open(path, formats=["PNG"]) as im:
-            has_alpha = "A" in im.getbands() or "transparency" in im.info
-            image = np.array(im.convert("RGBA"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}; render or unpack it again") from None
-    height, width = image.shape[:2]
+        with open_image(path, MAX_VIEW_PIXELS) as im:
+            image = straight(im)
+    except ImageError as error:
+        raise DataError(str(error)) from None
+    height, width, bands = image.shape
     if height != width:
         raise DataError(f"{path} is {width}x{height}; wanted a square image")
-    if not has_alpha:
-        image[..., 3] = np.where((image[..., :3] < _WHITE).any(axis=-1), 255, 0)
-    return image, has_alpha
+    if bands == 4:
+        return image, True
+    mask = np.where((image < _WHITE).any(axis=-1), 255, 0).astype(np.uint8)
+    return np.dstack([image, mask]), False
 
 
 def _square(views: Sequence[View]) -> tuple[int, int, int] | None:

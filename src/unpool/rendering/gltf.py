@@ -220,7 +220,7 @@ class _Scene:
         source = webp.get("source", texture.get("source"))
         image = {} if source is None else document.item("images", source)
         shown = f"image {source}"
-        number = self.textures.add(shown, self._image(image))
+        number = self.textures.read(shown, lambda: self._image(image))
         if number < 0:
             if factor is None:
                 raise DataError(f"has {shown}, which is missing or broken; export it again")
@@ -240,11 +240,11 @@ class _Scene:
             repeats=all(sampler.get(key, _REPEAT) == _REPEAT for key in ("wrapS", "wrapT")),
         )
 
-    def _image(self, image: dict[str, Any]) -> bytes | None:
+    def _image(self, image: dict[str, Any]) -> bytes | Path | None:
         try:
             if "bufferView" in image:
                 return bytes(self.document.view(image["bufferView"])[0])
-            return self.document.data(image["uri"])
+            return self.document.resolve(image["uri"])
         except (DataError, KeyError, ValueError):  # then it counts as missing
             return None
 

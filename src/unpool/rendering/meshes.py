@@ -43,7 +43,7 @@ def read_mesh(path: str | os.PathLike[str]) -> Mesh:
     path = Path(path)
     if path.suffix.lower() not in ENDINGS:
         raise DataError(f"got {path.name}; wanted a model: a file ending in {' '.join(ENDINGS)}")
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"{path.name} is missing; put the file into its folder")
     content = read_bytes(path, DataError, MAX_MODEL)
     try:

@@ -1,8 +1,8 @@
 """Find and decode the files that a model names, in its folder only."""
 
-import io
 import os
 import unicodedata
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PureWindowsPath
 
@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from unpool.errors import DataError, ImageError
-from unpool.files import read_bytes
-from unpool.limits import MAX_TEXTURE, MAX_TEXTURE_PIXELS, MAX_TEXTURES_READ
-from unpool.vision.images import FORMATS, Pixels, upright
+from unpool.limits import MAX_MATERIALS, MAX_TEXTURE_BYTES, MAX_TEXTURE_PIXELS, MAX_TEXTURES_READ
+from unpool.vision.images import Pixels, open_image
+from unpool.vision.upright import upright
 
 _LONGEST = 4096  # bytes of a path, as in Linux
 
@@ -74,23 +74,9 @@ def _fold(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def decode(data: bytes, max_pixels: int, formats: tuple[str, ...] = tuple(FORMATS)) -> Pixels:
-    """An image of at most `max_pixels`: RGBA with straight color if it has alpha, otherwise RGB.
-
-    Raises:
-        DataError: it is larger by its header.
-        ImageError: it is broken, or of another format.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=formats) as im:
-            if im.width * im.height > max_pixels:
-                size = f"{im.width} x {im.height} pixels"
-                raise DataError(f"has {size}, which are too many; scale it down")
-            return np.array(im.convert("RGBA")) if im.has_transparency_data else upright(im)
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # Pillow's decoders raise nearly every type for broken files
-        raise ImageError(str(error) or type(error).__name__) from None
+def straight(im: Image.Image) -> Pixels:
+    """The pixels of an image: RGBA with straight color if it has alpha, otherwise RGB."""
+    return np.array(im.convert("RGBA")) if im.has_transparency_data else upright(im)
 
 
 class Textures:
@@ -99,40 +85,39 @@ class Textures:
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self.images: list[Pixels] = []  #: RGB
-        self.missing: list[str] = []  #: names of textures that are missing or broken
+        self.missing: list[str] = []  #: names of textures that are missing, broken or too large
         self.transparent: list[str] = []  #: names of textures with alpha, which is dropped
         self._known: dict[str, int] = {}
-        self._pixels = 0
+        self._pixels = self._bytes = 0
 
-    def read(self, name: str) -> int:
-        """Decode a file, and return the index of the texture; -1 if it is missing or broken."""
-        if name not in self._known:
-            path = self.folder.find(name)
-            try:
-                data = read_bytes(path, DataError, MAX_TEXTURE) if path else None
-            except DataError:
-                data = None
-            self.add(name, data)
-        return self._known[name]
+    def read(self, name: str, load: Callable[[], bytes | Path | None] | None = None) -> int:
+        """Decode a texture, and return its index; -1 if there is none to use.
 
-    def add(self, name: str, data: bytes | None) -> int:
-        """Likewise for the bytes of a file; None is a missing one.
+        Args:
+            name: of a file in the folder of the model, or any other name with `load`.
+            load: gives the file or its bytes, or None if it is missing.
 
         Raises:
-            DataError: all textures together are too large.
+            DataError: there are too many textures, or they are too large in all.
         """
-        if name in self._known:
-            return self._known[name]
-        self._known[name] = -1
+        if name not in self._known:
+            self._known[name] = -1
+            source = load() if load else self.folder.find(name)
+            self._bytes += source.stat().st_size if isinstance(source, Path) else len(source or b"")
+            if len(self._known) > MAX_MATERIALS or self._bytes > MAX_TEXTURE_BYTES:
+                most = f"{MAX_MATERIALS:,} textures or {MAX_TEXTURE_BYTES:,} bytes of them"
+                raise DataError(f"has more than {most}; simplify the model")
+            try:
+                self._add(name, source)
+            except ImageError:
+                self.missing.append(name)
+        return self._known[name]
+
+    def _add(self, name: str, source: bytes | Path | None) -> None:
         most = min(MAX_TEXTURES_READ // 2, MAX_TEXTURES_READ - self._pixels)
-        try:
-            image = decode(data or b"", most)
-        except ImageError:
-            self.missing.append(name)
-            return -1
-        except DataError as error:
-            raise DataError(f"has too large textures: {name} {error}") from None
-        self._pixels += image.shape[0] * image.shape[1]
+        with open_image(source or b"", most) as im:
+            self._pixels += im.width * im.height  # also if it is broken, which takes as long
+            image = straight(im)
         if image.shape[2] == 4:
             if image[..., 3].min() < 255:
                 self.transparent.append(name)
@@ -140,7 +125,6 @@ class Textures:
         self._known[name] = len(self.images)
         self.images.append(image)
         self._shrink()
-        return self._known[name]
 
     def _shrink(self) -> None:
         """Halve the largest textures until all of them fit into memory as they are rendered."""

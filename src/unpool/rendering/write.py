@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from unpool.errors import DataError, OptionError
-from unpool.files import atomic, write_json
+from unpool.files import write_bytes, write_json
 from unpool.rendering.archives import unpack
 from unpool.rendering.dataset import AZIMUTHS, ELEVATIONS, read_credits, read_records, view_name
 from unpool.rendering.meshes import ENDINGS, read_mesh
 from unpool.rendering.render import render_views
 from unpool.rendering.triangles import Mesh, rotate_mesh
+from unpool.vision.images import encode_png
 
 LICENSES = {
     "BlendSwap-CC-0": "CC0",
@@ -93,6 +93,7 @@ def read_model(model: Model, up: str = "y") -> Mesh:
         return mesh
     with suppress(ValueError):
         rotation = np.array(str(text).split(), np.float64).reshape(3, 3)
+        rotation = np.clip(rotation, -2, 2)  # no overflow
         orthogonal = np.allclose(rotation @ rotation.T, np.eye(3), 0, 0.01)
         if orthogonal and np.linalg.det(rotation) > 0:  # a negative one would mirror
             return rotate_mesh(mesh, rotation)
@@ -112,8 +113,7 @@ def write_style(
     """
     views = [(azimuth, elevation) for elevation in ELEVATIONS for azimuth in AZIMUTHS]
     for number, image in enumerate(render_views(mesh, views, size)):
-        with atomic(folder / "renders" / view_name(number, *views[number])) as temporary:
-            Image.fromarray(image).save(temporary, "PNG")
+        write_bytes(folder / "renders" / view_name(number, *views[number]), encode_png(image))
         if progress:
             progress(number + 1, len(views))
     return len(views)
@@ -138,9 +138,10 @@ def _find(source: Path, root: Path) -> list[Model]:
     for manifest in sorted(root.rglob("manifest.json")):
         for record in read_records(manifest, "id", "obj"):
             path = manifest.parent / record["id"] / record["obj"]
-            if not path.resolve().is_relative_to(root.resolve()):
-                name = f"{record['id']}/{record['obj']}, which leads out of its folder"
-                raise DataError(f"{manifest.name} of {source} lists {name}; correct the manifest")
+            if not _is_inside(path, root):
+                name = repr(f"{record['id']}/{record['obj']}"[:100])
+                got = f"{manifest.name} of {source} lists {name}, which leads out of its folder"
+                raise DataError(f"{got} or cannot be a name; correct the manifest")
             listed[path] = record
     if not (paths or listed):
         raise DataError(f"got {source} without models; wanted files ending in {' '.join(ENDINGS)}")
@@ -153,6 +154,15 @@ def _find(source: Path, root: Path) -> list[Model]:
         name = path.relative_to(root).as_posix()
         found[style.casefold()] = Model(style, path, name, record)
     return sorted(found.values())
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    """Whether a path is below a folder; not so if the system has no such names."""
+    try:
+        path.is_file()
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError):
+        return False
 
 
 def _plain(name: str) -> str:
