@@ -16,6 +16,7 @@ from unpool.models import FCN, DeconvNet, from_pretrained, prepare
 from unpool.segment.ensemble import EDeconvNet
 from unpool.segment.segmenter import Segmenter
 
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
@@ -219,3 +220,84 @@ def test_an_engine_that_is_not_installed(exported, monkeypatch):
         OptionError, match=r"free.onnx, which needs onnxruntime; .*unpool\[export\]"
     ):
         Segmenter.from_pretrained(exported("free", "onnx"))
+
+
+def graph(op, given="image", gives="scores", **attributes):
+    """An ONNX file of a single operator."""
+    ports = [onnx.helper.make_tensor_value_info(name, 1, None) for name in (given, gives)]
+    node = onnx.helper.make_node(op, [given], [gives], **attributes)
+    made = onnx.helper.make_graph([node], "other", ports[:1], ports[1:])
+    opset = [onnx.helper.make_opsetid("", 18)]
+    return onnx.helper.make_model(made, opset_imports=opset, ir_version=9).SerializeToString()
+
+
+def replaced(path, content, suffix, kind):
+    """Another file with a card that agrees with it."""
+    path.with_suffix(suffix).write_bytes(content)
+    card = path.with_suffix(".card.json")
+    values = json.loads(card.read_text())
+    values["exports"][kind]["sha256"][suffix] = hashlib.sha256(content).hexdigest()
+    card.write_text(json.dumps(values))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (graph("Identity", given="x"), r"it takes \['x'\] and gives \['scores'\], rather than"),
+        (graph("Identity", gives="out"), r"it takes \['image'\] and gives \['out'\]"),
+        (graph("Identity"), r"got scores of \(1, 3, \d+, \d+\) .*; wanted \(1, 4, .*as its card"),
+        (graph("ReduceMax", keepdims=0), r"got scores of \(\) torch.float32 .*; wanted"),
+        (graph("Size"), "cannot read|got scores of"),
+        (b"", "cannot read"),
+        (b"no graph", "cannot read"),
+    ],
+)
+def test_graphs_of_other_kinds_are_refused(copied, content, message):
+    path = replaced(copied("free", "onnx"), content, ".onnx", "onnx")
+    with pytest.raises(WeightsError, match=message):
+        Segmenter.from_pretrained(path)(photo(30, 40), mode="whole")
+
+
+def test_outputs_that_are_not_finite_are_refused(copied):
+    path = copied("free", "onnx")
+    model = onnx.load(path)
+    (last,) = (node for node in model.graph.node if "scores" in node.output)
+    last.output[0] = "negative"
+    model.graph.node.append(onnx.helper.make_node("Reciprocal", ["nothing"], ["infinite"]))
+    model.graph.node.append(onnx.helper.make_node("Mul", ["negative", "infinite"], ["scores"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(1, np.float32), "nothing"))
+    replaced(path, model.SerializeToString(), ".onnx", "onnx")
+    with pytest.raises(WeightsError, match="got scores with NaN or infinity"):
+        Segmenter.from_pretrained(path)(photo(30, 40), mode="whole")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "harm", "message"),
+    [
+        (".xml", lambda data: data[:10], "cannot read .*code.xml: unclosed token"),
+        (".xml", lambda data: b"<svg/>", "cannot read .*code.xml: it is not a network of OpenVINO"),
+        (".xml", lambda data: b"", "cannot read .*code.xml"),
+        (".bin", lambda data: data[: len(data) // 2], "cannot read .*code.xml"),
+        (".bin", lambda data: b"", "cannot read .*code.xml"),
+    ],
+)
+def test_damaged_networks_of_openvino_are_refused(copied, capfd, suffix, harm, message):
+    path = copied("code", "openvino")
+    replaced(path, harm(path.with_suffix(suffix).read_bytes()), suffix, "openvino")
+    with pytest.raises(WeightsError, match=message):
+        Exported(path)
+    assert capfd.readouterr().err == ""  # engines may print, too
+
+
+@pytest.mark.parametrize(
+    "digests", [{".onnx": 5}, {".onnx": "0", "/../x": "0"}, {"": "0"}, [".onnx"], None]
+)
+def test_digests_of_other_kinds_are_refused(copied, digests):
+    path = copied("free", "onnx")
+    card = path.with_suffix(".card.json")
+    values = json.loads(card.read_text())
+    values["exports"]["onnx"]["sha256"] = digests
+    card.write_text(json.dumps(values))
+    with pytest.raises(WeightsError, match=r"which its card does not list|has sha256"):
+        Exported(path)

@@ -3,20 +3,27 @@
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unpool.cards import EXPORTED, Card, read_card
 from unpool.errors import OptionError, ShapeError, WeightsError, require_choice
-from unpool.files import sha256
+from unpool.files import read_bytes, sha256
+from unpool.limits import MAX_PARAMETERS
 from unpool.models.weights import Network, build_empty
 from unpool.recipes.presets import PRECISIONS
 
-Run = Callable[[Tensor], Tensor]
+Run = Callable[[Tensor], Any]
 
 ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
 """The package that runs each format. Reading a `.pt2` can run code, so none is read."""
+
+PARTS = {"onnx": [".onnx"], "openvino": [".xml", ".bin"], "torch-export": [".pt2"]}
+"""The endings of the files of each format."""
 
 
 class Exported:
@@ -49,7 +56,7 @@ class Exported:
         device: str = "auto",
         exact: bool = False,
     ) -> None:
-        path = Path(path)
+        self.path = path = Path(path)
         self.card = read_card(path)
         self.format = EXPORTED[path.suffix]
         if self.format not in ENGINES:
@@ -59,13 +66,13 @@ class Exported:
             )
         self.engine = ENGINES[self.format]
         self._require_options(path, precision, device, exact)
-        _require_whole(path, self.card, self.format)
         plan = build_empty(self.card)
         if not isinstance(plan, Network):
             raise WeightsError(
                 f"the card of {path} names the architecture {self.card.architecture!r}, which does "
                 "not segment; export a DeconvNet or an FCN"
             )
+        _require_whole(path, self.card, self.format)
         self._plan, self.architecture = plan, self.card.architecture
         self.classes, self.size, self.trunk, self.fc = plan.classes, plan.size, plan.trunk, plan.fc
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -84,7 +91,17 @@ class Exported:
                 f"got input of shape {tuple(x.shape)}; a network with code layers is exported for "
                 f"one size, (N, 3, {side}, {side}): resize the image"
             )
-        return self._run(x)
+        try:
+            y = torch.from_numpy(np.asarray(self._run(x)))
+        except Exception as error:  # the engine's, for another graph than the card's
+            raise _unreadable(self.path, error) from None
+        wanted = (len(x), self.classes, *x.shape[2:])
+        if y.shape != wanted or y.dtype != torch.float32:
+            raise WeightsError(
+                f"got scores of {tuple(y.shape)} {y.dtype} from {self.path}; wanted {wanted} "
+                "float32, as its card says: copy both again, or export it again"
+            )
+        return y
 
     def _require_options(self, path: Path, precision: str, device: str, exact: bool) -> None:
         got = f"for {path}, an exported network"
@@ -136,7 +153,7 @@ def _require_whole(path: Path, card: Card, kind: str) -> None:
     """Refuse files whose digests are not those in the card."""
     entry = card.exports.get(kind)
     digests = entry.get("sha256") if isinstance(entry, dict) else None
-    if not isinstance(digests, dict) or path.suffix not in digests:
+    if not isinstance(digests, dict) or digests.keys() != set(PARTS[kind]):
         raise WeightsError(
             f"got {path}, which its card does not list; copy both again, or export it again"
         )
@@ -144,6 +161,8 @@ def _require_whole(path: Path, card: Card, kind: str) -> None:
         part = path.with_suffix(suffix)
         if not part.is_file():
             raise WeightsError(f"got {path} without {part.name}; copy both into one folder")
+        if part.stat().st_size > 8 * MAX_PARAMETERS:
+            raise WeightsError(f"got {part}, larger than any network; copy both again")
         if (found := sha256(part)) != digest:
             raise WeightsError(
                 f"{part} has sha256 {found[:12]}… but its card says {str(digest)[:12]}…; the file "
@@ -156,11 +175,14 @@ def _start_onnx(path: Path, dtype: torch.dtype) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # errors are raised, too
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        ports = session.get_inputs(), session.get_outputs()
+        _require_ports(*([port.name for port in part] for part in ports))
     except Exception as error:
         raise _unreadable(path, error) from None
-    return lambda x: torch.from_numpy(session.run(["scores"], {"image": x.numpy()})[0])
+    return lambda x: session.run(["scores"], {"image": x.numpy()})[0]
 
 
 def _start_openvino(path: Path, dtype: torch.dtype) -> Run:
@@ -173,14 +195,18 @@ def _start_openvino(path: Path, dtype: torch.dtype) -> Run:
         "PERFORMANCE_HINT": "LATENCY",
     }
     try:
+        # OpenVINO tries the readers of other formats, which print, on what is not its own
+        if ElementTree.fromstring(read_bytes(path, WeightsError)).tag != "net":
+            raise ValueError("it is not a network of OpenVINO")
         network = openvino.Core().compile_model(path, "CPU", hints)
+        _require_ports(*([port.any_name for port in p] for p in (network.inputs, network.outputs)))
     except Exception as error:
         raise _unreadable(path, error) from None
     if bf16 and network.get_property("INFERENCE_PRECISION_HINT") != openvino.Type.bf16:
         raise OptionError(
             f"got precision bf16 for {path}, which the processor does not have; leave it out"
         )
-    return lambda x: torch.from_numpy(network(x.numpy())["scores"])
+    return lambda x: network({"image": x.numpy()})["scores"]
 
 
 _START: dict[str, Callable[[Path, torch.dtype], Run]] = {
@@ -189,6 +215,12 @@ _START: dict[str, Callable[[Path, torch.dtype], Run]] = {
 }
 
 
+def _require_ports(inputs: list[str], outputs: list[str]) -> None:
+    if (inputs, outputs) != (["image"], ["scores"]):
+        raise ValueError(f"it takes {inputs} and gives {outputs}, rather than image and scores")
+
+
 def _unreadable(path: Path, error: Exception) -> WeightsError:
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    lines = [line for line in str(error).splitlines() if line and "Exception from" not in line]
+    reason = next(iter(lines), type(error).__name__)
     return WeightsError(f"cannot read {path}: {reason}; export it again, with these versions")

@@ -24,7 +24,7 @@ from torch.export import ExportedProgram
 
 from unpool.cards import EXPORTED, Card, find_weights, read_card
 from unpool.errors import OptionError, WeightsError, require_choice
-from unpool.export.runtime import Exported, fixed_side, least_side, require_engine
+from unpool.export.runtime import PARTS, Exported, fixed_side, least_side, require_engine
 from unpool.files import drafts, is_draft, sha256
 from unpool.models import MEAN_BGR, Network, from_pretrained, prepare
 from unpool.models.fast import fold
@@ -43,7 +43,6 @@ TOLERANCE = 1e-4
 LARGEST = 2**31
 """The size limit of ONNX files, in bytes: they are protobuf messages."""
 
-_ENDINGS = {"onnx": [".onnx"], "openvino": [".xml", ".bin"], "torch-export": [".pt2"]}
 _NEEDS = {
     "onnx": ["onnx", "onnxscript", "onnxruntime"],
     "openvino": ["onnx", "onnxscript", "openvino"],
@@ -105,14 +104,14 @@ def export(
     model, card = from_pretrained(weights)
     _require_network(model, card, weights, format)
     others = _require_target(output, format, card)
-    names = [output.with_suffix(ending).name for ending in (*_ENDINGS[format], _CARD)]
+    names = [output.with_suffix(ending).name for ending in (*PARTS[format], _CARD)]
     with _drafts(output, names) as folder:
         draft = folder / output.name
         program = trace(model)
         progress(1, 3, "writing")
         with _silence():
             _WRITE[format](program, draft)
-        parts = [draft.with_suffix(ending) for ending in _ENDINGS[format]]
+        parts = [draft.with_suffix(ending) for ending in PARTS[format]]
         about: dict[str, Any] = {
             "input": _sizes(model),
             "sha256": {part.suffix: sha256(part) for part in parts},
@@ -238,7 +237,7 @@ def _require_network(model: nn.Module, card: Card, weights: object, format: str)
 def _require_target(output: Path, format: str, card: Card) -> dict[str, Any]:
     """Refuse to overwrite files; return the entries of other formats in an existing card."""
     killed = is_draft(output.parent, output.with_suffix(_CARD).name)  # while it moved its files
-    for ending in _ENDINGS[format]:
+    for ending in PARTS[format]:
         if (part := output.with_suffix(ending)).exists() and not killed:
             raise OptionError(f"got {output}, but {part} is there already; choose another name")
     path = output.with_suffix(_CARD)
@@ -307,7 +306,13 @@ def _verify(model: Network, path: Path, card: Card) -> dict[str, int]:
     for images in _batches(model, card.long_side or 320):
         x = prepare(torch.from_numpy(images), card.mean or MEAN_BGR)
         with torch.inference_mode():
-            differs = model(x).argmax(1) != exported(x).argmax(1)
+            ours, theirs = model(x), exported(x)
+        if not (ours.isfinite().all() and theirs.isfinite().all()):
+            raise WeightsError(
+                "got scores with NaN or infinity from the network, whose weights are damaged or "
+                "too large; nothing was kept: copy them again"
+            )
+        differs = ours.argmax(1) != theirs.argmax(1)
         photos, pixels = photos + len(images), pixels + differs.numel()
         different += int(differs.sum())
     if different > TOLERANCE * pixels:
