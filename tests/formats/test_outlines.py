@@ -130,6 +130,17 @@ def test_simplified_outlines_keep_their_distance(tolerance):
         assert np.hypot(*(found + t[:, None] * along - corner).T).min() <= tolerance + 1e-4
 
 
+@pytest.mark.parametrize("radii", [(120, 120), (200, 90)])
+def test_a_tolerance_of_one_pixel_keeps_simple_shapes(radii):
+    y, x = np.mgrid[:375, :500]
+    mask = ((x - 250) / radii[0]) ** 2 + ((y - 180) / radii[1]) ** 2 < 1
+    [[ring]] = trace(mask.astype(np.int32))
+    found = simplify(ring, 1.0)
+    assert len(found) < len(ring) / 7
+    drawn = fill_polygon(found.astype(float), *mask.shape)
+    assert (drawn & mask).sum() / (drawn | mask).sum() >= 0.995
+
+
 def test_simplifying_a_pixel_leaves_it():
     [[ring]] = trace(np.ones((1, 1), np.int32))
     assert simplify(ring, 5.0).tolist() == ring.tolist()
