@@ -6,8 +6,11 @@ given to Pillow as rows of a gray image of bytes, which leaves the decompression
 """
 
 import io
+import os
 import struct
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -32,6 +35,9 @@ _SUBIFDS, _EXTRA, _FORMAT = 330, 338, 339
 _STRIPS, _TILES = (273, 279), (324, 325)  # offsets and numbers of bytes
 _NAMED = {*range(254, 260), 262, 266, 274, 277, 278, 281, 284, 317, 322, 323, 330, 338, 339}
 _READ = _NAMED | {*_STRIPS, *_TILES}
+
+_lock, _decoding = threading.Lock(), 0  # the number of decoders at work in all threads
+_stderr: int | None = None  # the file that standard error is, meanwhile
 
 _TOGETHER = 2**22  # bytes of strips or tiles that are decompressed at a time
 
@@ -151,6 +157,38 @@ class DeepImage(ImageFile.ImageFile):
             self.im = _decode(self.fp, self._page, self._size, self._mode).im
             self._page = None
         return super().load()
+
+
+def load(im: Image.Image) -> None:
+    """Decode an image without what libtiff would print."""
+    with _silent() if im.format == "TIFF" else nullcontext():
+        im.load()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Send standard error nowhere while any thread decodes: libtiff prints errors, not only raises.
+
+    Python has no other way to its handler of errors.
+    """
+    global _decoding, _stderr
+    with _lock:
+        _decoding += 1
+        if _decoding == 1:
+            with suppress(OSError):  # it may be closed
+                _stderr = os.dup(2)
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, 2)
+                os.close(null)
+    try:
+        yield
+    finally:
+        with _lock:
+            _decoding -= 1
+            if not _decoding and _stderr is not None:
+                os.dup2(_stderr, 2)
+                os.close(_stderr)
+                _stderr = None
 
 
 def _pages(file: IO[bytes]) -> list[Page]:
@@ -306,7 +344,7 @@ def _decompressed(
         entries += struct.pack("<HHI", tag, 4, len(values)) + packed
     head = struct.pack("<2sHI", b"II", 42, ends[-1])
     file = b"".join([head, *segments, struct.pack("<H", len(tags)), entries, bytes(4), more])
-    with Image.open(io.BytesIO(file), formats=("TIFF",)) as im:
+    with Image.open(io.BytesIO(file), formats=("TIFF",)) as im, _silent():
         return np.asarray(im)
 
 
