@@ -171,6 +171,13 @@ def test_masks_are_the_numbers_in_the_file(bits, compression):
     np.testing.assert_array_equal(read_mask(data), labels[..., 0])
 
 
+@pytest.mark.parametrize("planar", [False, True])
+def test_masks_of_equal_bands_of_16_bits_are_refused(planar):
+    data = tiff(np.repeat(noise(1), 3, axis=2), planar=planar)
+    with pytest.raises(ImageError, match="has mode RGB, as a color-coded mask"):
+        read_mask(data)
+
+
 def test_masks_of_whole_numbers_in_floating_point():
     labels = np.array([[0, 1], [2, 255]], np.float32)
 
@@ -262,8 +269,9 @@ def test_what_is_not_read_is_said(data, message):
 def test_libtiff_prints_nothing(dtype, capfd):
     good = tiff(noise(3).astype(dtype), compression="deflate")
     damaged = good[:200] + bytes(50) + good[250:]
-    with pytest.raises(ImageError, match="broken or cut short"):
-        read_image(damaged)
+    for read in (read_image, read_mask):
+        with pytest.raises(ImageError, match=r"broken or cut short|color-coded"):
+            read(damaged)
     assert capfd.readouterr().err == ""
     os.write(2, b"heard again")
     assert capfd.readouterr().err == "heard again"

@@ -22,7 +22,7 @@ from unpool.limits import MAX_PIXELS
 from unpool.vision.opening import FORMATS as FORMATS
 from unpool.vision.opening import Readable
 from unpool.vision.opening import open_image as open_image
-from unpool.vision.tiff import white_is_zero
+from unpool.vision.tiff import DeepImage, white_is_zero
 from unpool.vision.upright import orientation, stored_numbers, upright, upright_size
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -102,6 +102,7 @@ def read_mask(source: Readable) -> Pixels:
 def _equal_bands(im: Image.Image) -> Pixels | None:
     """The gray values of an opaque image in 8-bit color whose bands are equal; None for others."""
     deep = any(";16" in str(tile[3]) for tile in getattr(im, "tile", []))
+    deep = deep or isinstance(im, DeepImage)
     if im.mode not in ("RGB", "RGBA", "LA") or deep:
         return None
     first, *others = im.getbands()

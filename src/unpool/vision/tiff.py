@@ -10,12 +10,13 @@ import os
 import struct
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from unpool.errors import ImageError
 from unpool.limits import MAX_TIFF_SEGMENT, MAX_TIFF_TAGS
@@ -93,9 +94,9 @@ def open_tiff(file: IO[bytes], animated: bool = False) -> Image.Image:
         return DeepImage(file, page)
     file.seek(0)
     try:
-        im = Image.open(file, formats=("TIFF",))
+        im = _SilentTiff(file)
         im.seek(number)
-    except (UnidentifiedImageError, SyntaxError):
+    except SyntaxError:
         raise ImageError(_unknown(page)) from None
     return im
 
@@ -123,6 +124,15 @@ def _unknown(page: Page) -> str:
     got = f"{page.get(_SAMPLES, 1)} x {page.bits} bits, photometric {page.get(_PHOTOMETRIC, 1)}"
     got += f", compression {page.get(_COMPRESSION, 1)}"
     return f"is a TIFF of a kind that is not read ({got}); save it as 8-bit RGB"
+
+
+class _SilentTiff(TiffImageFile):
+    """Pillow's reader, without what libtiff prints."""
+
+    def load(self) -> Any:
+        """Decode the pixels."""
+        with _silent():
+            return super().load()
 
 
 class DeepImage(ImageFile.ImageFile):
@@ -157,12 +167,6 @@ class DeepImage(ImageFile.ImageFile):
             self.im = _decode(self.fp, self._page, self._size, self._mode).im
             self._page = None
         return super().load()
-
-
-def load(im: Image.Image) -> None:
-    """Decode an image without what libtiff would print."""
-    with _silent() if im.format == "TIFF" else nullcontext():
-        im.load()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 from unpool.errors import ImageError
 from unpool.limits import MAX_IMAGE_MEMORY, MAX_JPEG_WORK, MIB
 from unpool.vision.depths import significant_bits, to_bytes
-from unpool.vision.tiff import DeepImage, deepened, load
+from unpool.vision.tiff import DeepImage, deepened
 
 _TURNS = {  # EXIF orientation -> axes exchanged, rows reversed, columns reversed, as stored
     2: (False, False, True),
@@ -65,7 +65,7 @@ def stored_numbers(im: Image.Image) -> NDArray[Any]:
     _, codec, rawmode, most = _storage(im)
     if codec == "ppm":
         return _netpbm(im, most)[..., 0]
-    load(im)
+    im.load()
     numbers = np.array(im)
     if im.mode == "F":
         whole = np.clip(np.nan_to_num(numbers, nan=0.5), -1, 2**16).astype(np.int64)
@@ -124,7 +124,7 @@ def _decoded(im: Image.Image) -> Image.Image:
         return Image.fromarray(table[_netpbm(im, most)].squeeze(2 if im.mode != "RGB" else ()))
     if im.format in ("JPEG", "MPO") and file:
         _require_few_scans(im, file)
-    load(im)
+    im.load()
     if im.format == "PNG" and rawmode in ("RGB;16B", "RGBA;16B", "LA;16B") and not file.closed:
         colors = len(im.getbands()) - (im.mode[-1] == "A")
         limits = np.reshape(im.getextrema(), (-1, 2))[:colors]
