@@ -153,6 +153,24 @@ def test_objects_marked_by_255(root):
     assert message.startswith("contain only 0 (background) and 255 (void); label objects with 1, 2")
 
 
+def test_objects_marked_by_255_in_a_split(root):
+    for path in root.glob("masks/val/*"):
+        write_mask(path, np.where(LABELS, 255, 0))
+    findings = [f for f in check_data(root).findings if f.kind != "empty-class"]
+    assert [f[:3] for f in findings] == [
+        ("error", "only-background", "val"),
+        ("warning", "void-objects", "masks"),
+    ]
+
+
+def test_objects_marked_by_255_in_some_masks(root):
+    for i in (5, 6):
+        write_mask(root / f"masks/val/{i}.png", np.where(LABELS, 255, 0))
+    level, where, message = only(root, "void-objects")
+    assert (level, where) == ("warning", "masks")
+    assert message.startswith("hold only 0 and 255 (void) for val/5, val/6; if 255 marks objects")
+
+
 @pytest.mark.parametrize("form", ["noise", "smooth", "colors"])
 @pytest.mark.parametrize("named", [True, False])
 def test_a_photo_in_place_of_a_mask_is_one_finding(root, form, named):

@@ -134,13 +134,13 @@ def test_colors_of_voc_in_other_rows(tmp_path):
     (root / "classes.txt").unlink()
     message = palettes(root)[0]
     assert message.startswith("SegmentationClass/0.png: has (0, 128, 0) at index 1, which is the")
-    assert "of 2 in PASCAL VOC" in message
+    assert "of bicycle (2) in PASCAL VOC" in message
     np.testing.assert_array_equal(labels_of(root, by_color=True)[0], LABELS)
 
 
 def test_own_classes_in_colors_of_voc(tmp_path):
     root = data_set(tmp_path, VOC, [[0, 2, 1]])
-    assert "of 2 in PASCAL VOC" in palettes(root)[0]
+    assert "of dog (2) in PASCAL VOC" in palettes(root)[0]
     np.testing.assert_array_equal(labels_of(root, by_color=True)[0], LABELS)
     assert palettes(root, by_color=False) == []
 

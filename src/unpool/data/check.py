@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _ById: TypeAlias = Mapping[str, Inspection]  # by the image's id
 
 _ENOUGH = 5  # images of a class for training
+_WHITE = 0.1  # fraction of masks with 0 and 255 alone; of 537 in the style of VOC, none is
 
 # Correlation of thumbnails. For copies at half the size, or JPEGs of quality 20, it is 0.997 or
 # more; for different images 0.95 or less, except shots of one scene and frames of a film.
@@ -237,6 +238,13 @@ def _check_classes(
         yield Finding("error", "only-background", where, message)
     if not total[1:VOID].any():
         return
+    white = [name for name, seen in images.items() if only_background(seen.pixels)]
+    white = [name for name in white if images[name].pixels[0] and images[name].pixels[VOID]]
+    if len(white) > _WHITE * len(images):
+        message = (
+            f"hold only 0 and {VOID} (void) for {_few(white)}; if {VOID} marks objects there, "
+        )
+        yield Finding("warning", "void-objects", where, message + "give them the ids of classes")
     for split, ids in members.items():
         part = _total({name: images[name] for name in ids})
         if part[0] and part[VOID] and (message := only_background(part)):

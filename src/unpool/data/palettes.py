@@ -98,7 +98,8 @@ def find_conflict(masks: Sequence[Path], names: "Names | None") -> Conflict | No
         for i in mask.used:
             if (other := ids.get(int(mask.colors[i]), i)) != i:
                 message = f"has {in_words(int(mask.colors[i]))} at index {i}, which is the color "
-                return Conflict(mask.path, f"{message}of {other} in {source}; {_CURE}")
+                message += f"of {_title(other, names)} in {source}"
+                return Conflict(mask.path, f"{message}; {_CURE}")
     return None
 
 
@@ -189,6 +190,13 @@ def _contradicts(ids: Mapping[int, int], masks: Sequence[MaskColors]) -> bool:
     except DataError:
         return False
     return any(most[color] != ids[color] for color in _used(masks))
+
+
+def _title(i: int, names: "Names | None") -> str:
+    """An id with the name of its class."""
+    if names is None or i == VOID:
+        return "void (255)" if i == VOID else f"class {i}"
+    return f"{names.classes[i]} ({i})" if i < len(names.classes) else f"void ({i})"
 
 
 def _used(masks: Iterable[MaskColors]) -> set[int]:
