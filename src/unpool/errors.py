@@ -144,6 +144,8 @@ def require_path(name: str, value: object) -> Path:
     """
     if not isinstance(value, str | os.PathLike):
         raise OptionError(f"got {name} of type {type(value).__name__}; wanted a path")
+    if "\0" in str(value):
+        raise OptionError(f"got {name} {str(value)!r} with a NUL byte; correct the path")
     path = Path(value)
     if file := next((folder for folder in path.parents if folder.is_file()), None):
         raise OptionError(f"got {name} {path}, but {file} is a file; wanted a folder there")

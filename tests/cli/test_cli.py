@@ -20,6 +20,7 @@ from unpool.segment.segmenter import Segmenter
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (["segment", "cat\0.jpg"], "got an argument with a NUL byte, which no path can have"),
         (["segmnt"], "No such command 'segmnt'.* See unpool --help"),
         (["segment"], r"Missing argument 'INPUTS\.\.\.'\. See unpool segment --help"),
         (["segment", "cat.jpg", "--wieghts", "x"], "No such option.* See unpool segment --help"),

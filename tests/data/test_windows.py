@@ -70,3 +70,27 @@ def test_proposals_are_read_from_their_cache(scene, tmp_path, monkeypatch):
     os.utime(scene.samples[0].image, (1, 1))
     with pytest.raises(TypeError):
         find_proposals(scene, 20, tmp_path / "p.npz")  # another image of that name
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda path, stored: path.write_bytes(b""),
+        lambda path, stored: path.write_bytes(path.read_bytes()[:-30]),
+        lambda path, stored: np.savez(path, key=stored["key"]),
+        lambda path, stored: np.savez_compressed(path, **stored),
+        lambda path, stored: np.savez(path, **stored | {"boxes": np.zeros((4, 3), np.int64)}),
+        lambda path, stored: np.savez(path, **stored | {"boxes": np.array([{}], object)}),
+        lambda path, stored: np.savez(path, **stored | {"ends": stored["ends"] + 1}),
+        lambda path, stored: np.savez(path, **stored | {"ends": np.array([3, 2])}),
+    ],
+)
+def test_a_damaged_cache_is_made_again(scene, tmp_path, harm):
+    path = tmp_path / "p.npz"
+    found = find_proposals(scene, 20, path)
+    whole = path.read_bytes()
+    with np.load(path) as file:
+        stored = dict(file)
+    harm(path, stored)
+    np.testing.assert_array_equal(find_proposals(scene, 20, path)[0], found[0])
+    assert path.read_bytes() == whole

@@ -146,6 +146,10 @@ def test_epochs_of_a_run(tmp_path):
         save_file(nets[epoch].state_dict(), run / f"checkpoints/epochs/{epoch:03}.safetensors")
     with pytest.raises(WeightsError, match=r"config\.json or first epoch cannot be used"):
         checkpoints_of_run(run, "cpu")
+    for damaged in ([1], recipe.to_json() | {"code": "8"}, recipe.to_json() | {"size": 10**9}):
+        (run / "config.json").write_text(json.dumps(damaged))
+        with pytest.raises(WeightsError, match=r"config\.json or first epoch cannot be used"):
+            checkpoints_of_run(run, "cpu")
     (run / "config.json").write_text(json.dumps(recipe.to_json()))
     found = checkpoints_of_run(run, "cpu")
     assert [state.name for state in found] == ["epoch 2", "epoch 10"]

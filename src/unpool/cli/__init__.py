@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: list[str]) -> tuple[int, str]:
     """The exit code of a command, and what to print on standard error."""
+    if any("\0" in arg for arg in args):
+        return 2, "got an argument with a NUL byte, which no path can have; correct it"
     command = shlex.join(["unpool", *args])
     try:
         with (

@@ -5,6 +5,7 @@ windows around proposals, with all labels. Noh, Hong, Han 2015, section 4.2.
 """
 
 import hashlib
+import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from unpool.data.datasets import DataSet, Sample, objects
 from unpool.errors import DataError
-from unpool.files import atomic
+from unpool.files import atomic, read_bytes
 from unpool.vision.boxes import iou, square
 from unpool.vision.images import read_image
 from unpool.vision.proposals import propose
@@ -95,10 +96,8 @@ def find_proposals(
         status = sample.image.stat()
         digest.update(f"{sample.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     key = digest.hexdigest()
-    if cache is not None and cache.exists():
-        with np.load(cache, allow_pickle=False) as stored:
-            if "key" in stored and str(stored["key"]) == key:
-                return np.split(stored["boxes"], stored["ends"][:-1])
+    if cache is not None and (stored := _read_cache(cache, key, len(data.samples))) is not None:
+        return stored
 
     def boxes(sample: Sample) -> NDArray[np.int64]:
         return propose(read_image(sample.image), "edgeboxes", count).boxes.astype(np.int64)
@@ -114,6 +113,27 @@ def find_proposals(
         with atomic(cache) as temporary, temporary.open("wb") as file:
             np.savez(file, key=key, ends=ends, boxes=np.concatenate(found))
     return found
+
+
+def _read_cache(cache: Path, key: str, count: int) -> list[NDArray[np.int64]] | None:
+    """The boxes of each image; None if the file is missing, damaged, or of other images."""
+    if not cache.is_file():
+        return None
+    try:
+        with zipfile.ZipFile(cache) as archive:
+            if any(part.compress_type for part in archive.infolist()):  # not written here
+                return None
+        with np.load(cache, allow_pickle=False) as stored:
+            if str(stored["key"]) != key:
+                return None
+            boxes, ends = stored["boxes"], stored["ends"]
+    except Exception:  # the readers of zip archives and arrays raise many kinds
+        return None
+    whole = boxes.dtype == ends.dtype == np.int64 and boxes.shape[1:] == (4,)
+    if not whole or ends.shape != (count,):
+        return None
+    steps = np.diff(np.concatenate([[0], ends, [len(boxes)]]))
+    return np.split(boxes, ends[:-1]) if (steps >= 0).all() else None
 
 
 def repeat_rare(windows: Sequence[Window], power: float = 1.0) -> list[Window]:
@@ -153,7 +173,8 @@ def write_windows(path: str | Path, windows: Sequence[Window], root: str | Path)
 def read_windows(path: str | Path, root: str | Path) -> list[Window]:
     """Read a list of `write_windows`; a `DataError` if a line has another form."""
     windows = []
-    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+    lines = read_bytes(path, DataError).decode(errors="surrogateescape").splitlines()
+    for number, line in enumerate(lines, 1):
         try:
             image, mask, *corners = line.split()
             x0, y0, x1, y1 = map(int, corners)

@@ -1,7 +1,6 @@
 """Feature evolution: how the strongest activations of units change during training."""
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ from safetensors import SafetensorError, safe_open
 
 from unpool.devices import find_device
 from unpool.errors import OptionError, WeightsError
+from unpool.files import read_json, require_regular
 from unpool.models import AlexNet, ZFNet, load_tensors
+from unpool.models.weights import build_network
 from unpool.recipes import ClassificationRecipe
 from unpool.vision.figures import GRAY, add_caption, fit_square, join, patch, write_figure
 from unpool.visualize.activations import list_layers
@@ -272,11 +273,11 @@ def checkpoints_of_run(run: str | Path, device: str = "auto") -> list[Checkpoint
             "a zfnet-small run, or use named_checkpoints"
         )
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        recipe = ClassificationRecipe.from_json(config)
-        with safe_open(epochs[0], "pt") as tensors:
+        recipe = ClassificationRecipe.from_json(read_json(folder / "config.json", WeightsError))
+        recipe.check()
+        with safe_open(require_regular(epochs[0], WeightsError), "pt") as tensors:
             classes = tensors.get_slice("classifier.fc8.bias").get_shape()[0]
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, IndexError, SafetensorError) as error:
         raise WeightsError(
             f"got run {folder}, whose config.json or first epoch cannot be used ({error}); copy "
             "the folder again"
@@ -284,7 +285,8 @@ def checkpoints_of_run(run: str | Path, device: str = "auto") -> list[Checkpoint
 
     def load(path: Path) -> LoadedModel:
         network = AlexNet if recipe.network == "AlexNet" else ZFNet
-        net = network(classes, recipe.widths, recipe.code, recipe.size, recipe.dropout)
+        sizes = classes, recipe.widths, recipe.code, recipe.size
+        net = build_network(network, *sizes, recipe.dropout)
         load_tensors(net, path)
         # as in training: BGR from 0 to 255 minus the mean
         inputs = Preprocessing(recipe.size, recipe.enlarged, net.mean, (1.0,) * 3, "BGR", 255)

@@ -5,7 +5,6 @@ each unit shown, LAYER/UNIT.png. Layer names are percent-encoded in paths: relu%
 """
 
 import html
-import json
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -16,7 +15,8 @@ from urllib.parse import quote
 import torch
 from torch import Tensor
 
-from unpool.files import atomic, write_json
+from unpool.errors import DataError
+from unpool.files import atomic, read_json, write_json
 from unpool.vision.figures import join, mosaic, patch, scale_to
 from unpool.vision.images import Pixels, read_image, write_image
 from unpool.vision.sources import Source, spare_inputs
@@ -194,9 +194,9 @@ def _write_pages(
 def _outdated(path: Path, chosen: Sequence[LayerUnits]) -> set[Path]:
     """Figures of these layers that an earlier `top.json` lists, and this run does not."""
     try:
-        layers = json.loads(path.read_text("utf-8"))["layers"]
+        layers = read_json(path, DataError)["layers"]
         units = {facts["layer"]: [int(unit) for unit in facts["figures"]] for facts in layers}
-    except (OSError, ValueError, TypeError, KeyError):  # none, or not one of ours
+    except (ValueError, TypeError, KeyError):  # none, or not one of ours
         return set()
     return {
         figure_path(layer.name, unit)

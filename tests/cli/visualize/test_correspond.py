@@ -1,6 +1,7 @@
 """`unpool visualize correspond`, on small networks."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -62,9 +63,18 @@ def test_unusable_boxes(run):
         ("correspond in MODEL --boxes bad.csv", "got --boxes, and images or --part"),
         ("correspond MODEL --boxes bad.csv", "whose entry 1 lacks some of image, part"),
         ("correspond MODEL --boxes bad.json", "cannot be read"),
+        ("correspond MODEL --boxes deep.json", "cannot be read"),
+        ("correspond MODEL --boxes far.json", "wanted a box x0, y0, x1, y1 in pixels"),
+        ("correspond MODEL --boxes huge.json", "wanted a box x0, y0, x1, y1 in pixels"),
+        ("correspond MODEL --boxes pipe.json", "a pipe, device or socket"),
     ],
 )
 def test_unusable_options(refused, args, message):
     Path("bad.csv").write_text("image,x0\n0.png,3\n")
     Path("bad.json").write_text("[")
+    Path("deep.json").write_text("[" * 100_000)
+    box = '[{"image": "0.png", "part": "a", "x0": 0, "y0": 0, "x1": 9, "y1": %s}]'
+    Path("far.json").write_text(box % "Infinity")
+    Path("huge.json").write_text(box % ("1" + "0" * 400))
+    os.mkfifo("pipe.json")
     assert message in refused(args)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import click
 
 from unpool.cli.visualize.options import SEED, Job, command, layer_options
 from unpool.errors import OptionError
+from unpool.files import read_bytes
 
 Parts = dict[str, dict[Path, tuple[float, ...]]]
 _COLUMNS = ("image", "part", "x0", "y0", "x1", "y1")
@@ -90,9 +92,11 @@ def _match(parts: tuple[str, ...], images: list[Path]) -> Parts:
 def _read(path: Path) -> Parts:
     """The boxes of a file."""
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_bytes(path, OptionError).decode("utf-8-sig")
         rows = json.loads(text) if path.suffix == ".json" else [*csv.DictReader(text.splitlines())]
-    except (ValueError, csv.Error) as error:
+    except OptionError:
+        raise
+    except (ValueError, RecursionError, csv.Error) as error:
         raise OptionError(f"got boxes {path}, which cannot be read ({error}); correct it") from None
     found: Parts = defaultdict(dict)
     wanted = ", ".join(_COLUMNS)
@@ -113,8 +117,8 @@ def _read(path: Path) -> Parts:
 def _box(values: list[Any], where: str) -> tuple[float, ...]:
     try:
         box = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         box = ()
-    if len(box) != 4:
+    if len(box) != 4 or not all(map(math.isfinite, box)):
         raise OptionError(f"got {where}; wanted a box x0, y0, x1, y1 in pixels, four numbers")
     return box

@@ -19,6 +19,7 @@ from unpool.cli.visualize.options import (
     from_one,
 )
 from unpool.errors import OptionError
+from unpool.files import read_bytes
 
 if TYPE_CHECKING:
     from unpool import Progress
@@ -102,7 +103,7 @@ def occlude(job: Job, names: Path | None = None, **options: Any) -> int:
 
 def _read_names(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(path.read_text(encoding="utf-8-sig").splitlines())
+        return tuple(read_bytes(path, OptionError).decode("utf-8-sig").splitlines())
     except UnicodeDecodeError:
         message = f"got --classes {path}, which is not text; wanted a name per line"
         raise OptionError(message) from None
