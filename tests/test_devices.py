@@ -1,5 +1,9 @@
 """Which devices there are, and whether bfloat16 pays on them."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -43,3 +47,63 @@ def test_bfloat16_is_refused_where_it_cannot_be_computed(monkeypatch, has, able)
     else:
         with pytest.raises(OptionError, match="got precision bf16, which the cpu of this machine"):
             require_bf16(torch.device("cpu"))
+
+
+# ---- forked processes ----------------------------------------------------------------------------
+
+FORK = """
+import multiprocessing, os, sys
+import numpy as np
+import torch
+from unpool import Segmenter
+from unpool.errors import OptionError
+from unpool.models import DeconvNet
+
+def load():
+    torch.manual_seed(0)
+    return Segmenter(DeconvNet(2, ((1, 32), (1, 64)), None, 64), ["background", "cat"])
+
+def work(threads, segmenter, before):
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        found = (segmenter or load())(image)
+    except OptionError as error:
+        assert "forked after PyTorch had started its threads" in str(error)
+        os._exit(3)
+    os._exit(0 if before is None or np.array_equal(found.labels, before) else 4)
+
+image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+if __name__ == "__main__":
+    method, parent, threads, loaded = sys.argv[1], *map(int, sys.argv[2:])
+    torch.set_num_threads(parent)
+    segmenter = before = None
+    if loaded:
+        segmenter = load()
+        before = segmenter(image).labels
+    given = threads, segmenter if loaded == 1 else None, before
+    process = multiprocessing.get_context(method).Process(target=work, args=given)
+    process.start()
+    process.join(300)
+    process.kill()
+    sys.exit(process.exitcode)
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "parent", "threads", "loaded", "code"),
+    [
+        ("fork", 2, 0, 1, 3),  # a segmenter from before the fork
+        ("fork", 2, 0, 2, 3),  # another one, loaded after the fork
+        ("fork", 2, 1, 1, 0),
+        ("fork", 1, 0, 1, 0),
+        ("fork", 2, 0, 0, 0),  # the first one
+        ("spawn", 2, 0, 1, 0),
+    ],
+)
+def test_forked_processes_never_hang(tmp_path, method, parent, threads, loaded, code):
+    if sys.platform != "linux" or "libgomp" not in Path("/proc/self/maps").read_text():
+        pytest.skip("another OpenMP takes care of forks")
+    (tmp_path / "fork.py").write_text(FORK)
+    command = [sys.executable, tmp_path / "fork.py", method, parent, threads, loaded]
+    assert subprocess.run([str(part) for part in command], check=False).returncode == code

@@ -15,7 +15,7 @@ import unpool
 
 ROOT = Path(unpool.__file__).parent
 LAYERS = [
-    "errors limits files temporary distributed devices cards",
+    "errors limits files temporary ledger distributed devices cards",
     "recipes",
     "ops vision",
     "formats",

@@ -31,6 +31,7 @@ COVERED_ELSEWHERE = {
 
 WIDER_THAN_A_MODULE = {
     "cli/test_cli.py": "the program: usage, help, interrupts",
+    "cli/test_killed.py": "a folder of images whose run is killed and resumed",
     "data/test_sbd.py": "a format, from its files to objects; it needs SciPy",
     "fuzz/test_fuzz.py": "all that reads files",
     "formats/test_round_trip.py": "each format, written and read again",

@@ -3,8 +3,11 @@
 Nothing here needs torch, so that `unpool info` answers at once.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
@@ -177,6 +180,20 @@ def read_card(source: str | Path) -> Card:
             "copy it again"
         )
     return Card.from_dict(entries, source)
+
+
+def weights_digest(source: str | Path) -> str:
+    """The SHA-256 of the card of weights, which has that of the tensors, and of their partner's.
+
+    >>> len(weights_digest("objects"))
+    64
+    """
+    cards = [read_card(source)]
+    if cards[0].partner:
+        with suppress(WeightsError):  # without a partner there is no ensemble
+            cards.append(read_card(find_partner(source)))
+    entries = json.dumps([card.to_dict() for card in cards], sort_keys=True)
+    return hashlib.sha256(entries.encode()).hexdigest()
 
 
 def find_partner(source: str | Path) -> Path:

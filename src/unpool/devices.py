@@ -1,10 +1,15 @@
 """Where to compute, and at which precision."""
 
-from contextlib import AbstractContextManager
+import os
+import sys
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 
 import torch
 
 from unpool.errors import OptionError
+
+_started = _forked = False  # threads of torch: in this process, or before it was forked
 
 
 def find_device(name: str) -> torch.device:
@@ -62,3 +67,32 @@ def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[object]
     torch.float32
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16 and bf16_pays(device))
+
+
+def require_threads() -> None:
+    """Raise an `OptionError` in a forked process where the threads of PyTorch are missing.
+
+    A fork has only the thread that called it. GNU's OpenMP, of PyTorch on Linux, does not know and
+    waits for the others without end. What is known is whether this was called before the fork.
+    """
+    global _started
+    if torch.get_num_threads() == 1:  # then it needs no others
+        return
+    if _forked:
+        raise OptionError(
+            "got a process that was forked after PyTorch had started its threads, which it would "
+            "wait for without end; start workers by multiprocessing.get_context('spawn'), or call "
+            "torch.set_num_threads(1) first in each"
+        )
+    _started = True
+
+
+def _after_fork() -> None:
+    global _forked
+    if _started and sys.platform == "linux":
+        with suppress(OSError):
+            _forked = "libgomp" in Path("/proc/self/maps").read_text()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)

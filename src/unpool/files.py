@@ -112,6 +112,12 @@ def written_files() -> Iterator[list[Path]]:
         _written.reset(token)
 
 
+def note_written(path: Path) -> None:
+    """Add a file or folder to the `written_files`: one that got its name in another way."""
+    if (written := _written.get(None)) is not None:
+        written.append(path)
+
+
 def require_regular(path: str | os.PathLike[str], error: type[UnpoolError]) -> Path:
     """The path of a regular file, checked before it is opened.
 
@@ -202,8 +208,7 @@ def _publish(temporary: Path, path: Path, mode: int) -> None:
             temporary.chmod(mode)
     temporary.replace(path)
     _sync_folder(path.parent)
-    if (written := _written.get(None)) is not None:
-        written.append(path)
+    note_written(path)
 
 
 def _sync(path: Path) -> None:

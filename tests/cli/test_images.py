@@ -10,6 +10,7 @@ from PIL import Image
 from unpool.cli import console
 from unpool.cli.images import each_image
 from unpool.errors import DataError, OptionError
+from unpool.files import write_bytes
 from unpool.vision.sources import Found, Source, Unusable
 
 
@@ -27,8 +28,19 @@ def loop(capsys, tmp_path, monkeypatch):
     def command(context, size):
         pass
 
-    def run(make, found=found, *, as_json=False, quiet=False, summary="done"):
-        with click.Context(command):
+    def run(
+        make,
+        found=found,
+        *,
+        as_json=False,
+        quiet=False,
+        summary="done",
+        network="",
+        redo=True,
+        **params,
+    ):
+        with click.Context(command) as context:
+            context.params = params
             code = each_image(
                 found,
                 tmp_path / "out",
@@ -38,6 +50,8 @@ def loop(capsys, tmp_path, monkeypatch):
                 as_json,
                 quiet,
                 summary,
+                network=network,
+                redo=redo,
             )
         out, err = capsys.readouterr()
         return code, out.splitlines(), err.splitlines()
@@ -49,6 +63,16 @@ def loop(capsys, tmp_path, monkeypatch):
 def shade(source, stem, progress):
     progress(1, 2, "half of it")
     return {"shade": int(source.read()[0, 0, 0])}
+
+
+def write(source, stem, progress):
+    """Write a file for each image, and note the call."""
+    calls.append(str(source))
+    write_bytes(f"{stem}.txt", f"shade {shade(source, stem, progress)['shade']}".encode())
+    return {"file": f"{stem}.txt", **shade(source, stem, progress)}
+
+
+calls = []
 
 
 def failing(error):
@@ -105,6 +129,90 @@ def test_a_full_disk_and_a_bug_end_the_work(loop, error):
         loop(failing(error))
 
 
+# ---- earlier runs --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def again(loop):
+    """Run the loop, and give the names of the images that were done and those that were skipped."""
+
+    def again(make=write, **options):
+        calls.clear()
+        _, out, _ = loop(make, as_json=True, redo=options.pop("redo", False), **options)
+        again.records = [json.loads(line) for line in out]
+        done = "".join(name[0] for name in calls)
+        return done, "".join(r["source"][0] for r in again.records if r.get("skipped"))
+
+    return again
+
+
+def test_what_an_earlier_run_finished_is_skipped(loop, again):
+    assert again() == ("abc", "")
+    first = again.records
+    assert again() == ("", "abc")
+    assert again.records == [{**record, "skipped": True} for record in first]
+    assert again(redo=True) == ("abc", "")
+    code, out, err = loop(write, redo=False)
+    line = "3 skipped, finished by an earlier run (--redo does all again)"
+    assert (code, out[-2:], err) == (0, [line, "3 of 3 done"], [])
+    assert out[0] == "(skipped) a.png has 97"
+    assert loop(write, redo=False, quiet=True) == (0, [], [])
+    assert loop(write, redo=False, summary="")[1][-1] == line
+    assert len(list(Path("out/.unpool/ledger").iterdir())) == 1
+
+
+def test_what_differs_is_done_again(again):
+    assert again(size=3) == ("abc", "")
+    assert again(size=4) == ("abc", "")
+    assert again(size=4, network="other") == ("abc", "")
+    # results of another procedure stand there now, though this one was finished once
+    Path("out/b.txt").write_text("of another procedure")
+    assert again(size=4, network="other") == ("b", "ac")
+    Path("out/c.txt").unlink()
+    assert again(size=4, network="other") == ("c", "ab")
+    Image.new("RGB", (4, 5)).save("a.png")
+    assert again(size=4, network="other") == ("a", "bc")
+    assert again(size=4, network="other") == ("", "abc")
+    assert again(size=4, network="other", device="cuda", quiet=True) == ("", "abc")
+    Path("names").write_text("one")
+    assert again(names=Path("names")) == ("abc", "")
+    Path("names").write_text("two")
+    assert again(names=Path("names")) == ("abc", "")
+
+
+def test_results_may_move(again, monkeypatch, tmp_path):
+    again()
+    first = again.records
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("out", *(f"{n}.png" for n in "abc")):
+        (tmp_path / name).rename(tmp_path / "elsewhere" / name)
+    monkeypatch.chdir("elsewhere")
+    (tmp_path / "out").symlink_to("elsewhere/out")
+    assert again() == ("", "abc")
+    assert again.records == [{**record, "skipped": True} for record in first]
+
+
+def test_failures_are_tried_again(again):
+    def make(source, stem, progress):
+        record = write(source, stem, progress)
+        if str(source) == "b.png":
+            raise DataError("got no luck")
+        return record
+
+    assert again(make) == ("abc", "")
+    assert again(make) == ("b", "ac")
+    (ledger,) = Path("out/.unpool/ledger").iterdir()
+    rows = [json.loads(line) for line in ledger.read_text().splitlines()]
+    assert [(row["name"], row.get("error")) for row in rows] == [
+        ("a", None),
+        ("b", "got no luck"),
+        ("c", None),
+        ("b", "got no luck"),
+    ]
+    assert again() == ("b", "ac")
+    assert again() == ("", "abc")
+
+
 def test_inputs_that_are_no_images_are_reported_first(loop):
     found = loop.found._replace(unusable=[Unusable("d.png", "d.png: does not exist")])
     code, out, err = loop(shade, found)
@@ -135,7 +243,9 @@ def test_standard_input_is_a_dash(loop, monkeypatch):
     with open("a.png", "rb") as file:
         monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=file))
         found = Found([Source(None, PurePosixPath("stdin"))], [])
-        assert loop(shade, found) == (0, ["- has 97", "1 of 1 done"], [])
+        for _ in range(2):  # it is never skipped: what it holds is not known before
+            assert loop(shade, found, redo=False) == (0, ["- has 97", "1 of 1 done"], [])
+            file.seek(0)
 
 
 def test_images_that_are_read_by_a_guess_are_noted(loop):

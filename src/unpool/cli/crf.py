@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--probabilities", is_flag=True, help="SCORES are probabilities, not logits.")
 @options.PRESENCE
 @options.OVERLAY
+@options.REDO
 @options.JSON
 @options.QUIET
 def crf(
@@ -33,6 +34,7 @@ def crf(
     probabilities: bool,
     presence_threshold: float | None,
     overlay: bool,
+    redo: bool,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -73,7 +75,7 @@ def crf(
         return {"mask": str(mask), **refined.to_dict(), "description": f"{steps} of {scores.name}"}
 
     show = console.segmentation_text
-    return images.each_image(found, output, make, show, "refining", as_json, quiet)
+    return images.each_image(found, output, make, show, "refining", as_json, quiet, redo=redo)
 
 
 def _size(sources: "list[Source]") -> tuple[int, int] | None:

@@ -2,13 +2,19 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+import unpool
 from unpool.cli import console, options
 from unpool.cli.messages import disk_is_full, error_message
+from unpool.errors import ImageError, UnpoolError
+from unpool.files import require_regular, sha256, written_files
+from unpool.ledger import Ledger
 
 if TYPE_CHECKING:
     from unpool import Progress
@@ -16,6 +22,11 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 """The result for an image, as plain values."""
+
+_HOW = {  # parameters of commands that do not change the results
+    *("inputs", "image", "output", "weights", "device", "batch"),
+    *("as_json", "quiet", "redo", "list_layers"),
+}
 
 
 def output_option(default: str) -> options.Option:
@@ -59,12 +70,19 @@ def each_image(
     as_json: bool,
     quiet: bool,
     summary: str = "",
+    *,
+    network: str = "",
+    redo: bool = False,
 ) -> int:
     """Process images one by one, print a record of each, and report those that fail.
 
     An image that cannot be read or processed, or that needs too much memory, is reported and
     skipped. A full disk and a bug end the loop. Records get `source` and `seconds`; those of failed
     images have only `source` and `error`. Images that were read by a guess have `warnings`, too.
+
+    What an earlier run finished, with the same content and procedure, is not done again (see
+    `unpool.ledger`); its record is that of the earlier run, with `skipped`. The procedure is the
+    command with its options, the network and the version. Standard input is always done.
 
     Args:
         found: the result of `find_inputs`.
@@ -76,41 +94,61 @@ def each_image(
         as_json: print records as JSON, one per line.
         quiet: print failures only.
         summary: the end of a last line of text, after "3 of 4 ".
+        network: a digest of the network, as of `unpool.cards.weights_digest`.
+        redo: do all images again.
 
     Returns:
         The exit code: 0, or 3 if an image failed.
     """
     options.make_folder(output)
-    command = click.get_current_context().command
-    count, failed = len(found.sources), len(found.unusable)
+    ledger = Ledger(output, _procedure(network))
+    failed, skipped = len(found.unusable), 0
     for unusable in found.unusable:
         _print(unusable._asdict(), text, as_json, quiet)
     with console.progress(what, quiet) as update, console.noted_warnings() as noted:
         for i, source in enumerate(found.sources):
 
             def within(done: int, total: int, _: str = "", i: int = i) -> None:
-                update(i + done / total, count, what)
+                update(i + done / total, len(found.sources), what)
 
             within(0, 1)
             noted.clear()
-            record: Record = {"source": str(source)}
-            start = time.perf_counter()
-            try:
-                record |= make(source, output / source.name, within)
-                record["seconds"] = round(time.perf_counter() - start, 3)
-            except Exception as error:
-                if disk_is_full(error) or not (message := error_message(error, command)):
-                    raise
-                record["error"] = message
-                failed += 1
+            work = partial(make, source, output / source.name, within)
+            record: Record = {"source": str(source)} | _record(ledger, source, work, noted, redo)
             within(1, 1)
-            if noted:
-                record["warnings"] = [*noted]
             _print(record, text, as_json, quiet)
-    if summary and not (as_json or quiet):
-        total = count + len(found.unusable)
-        click.echo(f"{total - failed} of {total} {summary}")
+            failed += "error" in record
+            skipped += "skipped" in record
+    ledger.close()
+    if not (as_json or quiet):
+        _print_summary(len(found.sources) + len(found.unusable), failed, skipped, summary)
     return 3 if failed else 0
+
+
+def _record(
+    ledger: Ledger, source: "Source", work: Callable[[], Record], noted: list[str], redo: bool
+) -> Record:
+    """The record of an image, by an earlier run or by `work`, then noted in the ledger."""
+    name, content = str(source.name), _content(source)
+    if content and not redo and (earlier := ledger.find(name, content)) is not None:
+        return {**earlier, "skipped": True}
+    start = time.perf_counter()
+    try:
+        with written_files() as files:
+            record = work()
+        record["seconds"] = round(time.perf_counter() - start, 3)
+    except Exception as error:
+        message = error_message(error, click.get_current_context().command)
+        if disk_is_full(error) or not message:
+            raise
+        record = {"error": message}
+    if noted:
+        record["warnings"] = [*noted]
+    if content and "error" in record:
+        ledger.fail(name, content, record["error"])
+    elif content:
+        ledger.add(name, content, record, [file for file in files if file.exists()])
+    return record
 
 
 def _print(record: Record, text: Callable[[Record], str], as_json: bool, quiet: bool) -> None:
@@ -120,4 +158,29 @@ def _print(record: Record, text: Callable[[Record], str], as_json: bool, quiet: 
         source, error = record["source"], record["error"]
         console.print_error(error if source in error else f"{source}: {error}")
     elif not quiet:
-        click.echo(text(record))
+        click.echo(("(skipped) " if "skipped" in record else "") + text(record))
+
+
+def _print_summary(total: int, failed: int, skipped: int, summary: str) -> None:
+    if skipped:
+        click.echo(f"{skipped} skipped, finished by an earlier run (--redo does all again)")
+    if summary:
+        click.echo(f"{total - failed} of {total} {summary}")
+
+
+def _procedure(network: str) -> Record:
+    """All that determines the results of the current command."""
+    context = click.get_current_context()
+    chosen = {name: value for name, value in context.params.items() if name not in _HOW}
+    for name, value in chosen.items():
+        if isinstance(value, Path) and value.is_file():
+            chosen[name] = sha256(value)
+    about = {"version": unpool.__version__, "command": context.command.name}
+    return {**about, "options": chosen, "network": network}
+
+
+def _content(source: "Source") -> str:
+    """The digest of an image file; "" for one that cannot be read, and for standard input."""
+    with suppress(OSError, UnpoolError):
+        return sha256(require_regular(source.path, ImageError)) if source.path else ""
+    return ""

@@ -141,6 +141,11 @@ EXACT = click.option(
     default=None,
     help="Use the network as trained, in fp32, instead of its fast form.",
 )
+REDO = click.option(
+    "--redo",
+    is_flag=True,
+    help="Also do images again that an earlier run finished with the same options and weights.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 QUIET = click.option("--quiet", is_flag=True, help="Print errors only, no progress or tables.")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unpool.cards import MODES
+from unpool.cards import MODES, weights_digest
 from unpool.cli import console, images, options
 from unpool.errors import OptionError, suggest
 from unpool.recipes.presets import FORMATS
@@ -63,6 +63,7 @@ def parse_formats(ctx: click.Context, param: click.Parameter, value: str) -> tup
     "[default: 0, each pixel is kept]",
 )
 @click.option("--timings", is_flag=True, help="Also report the time of each stage.")
+@options.REDO
 @options.JSON
 @options.QUIET
 def segment(
@@ -74,6 +75,7 @@ def segment(
     formats: tuple[str, ...],
     simplify: float,
     timings: bool,
+    redo: bool,
     as_json: bool,
     quiet: bool,
     **given: Any,
@@ -104,10 +106,14 @@ def segment(
     Unreadable images are reported and skipped (exit code 3); the exit code is 2 if there is no
     image at all.
 
+    What an earlier run into OUTPUT finished with the same options and weights is skipped, so an
+    interrupted run goes on; images that failed are tried again.
+
     With --json, each image gives a line with source, the paths of its files (mask, labelme, yolo,
     geojson, scores), size ([width, height]), labels (the fraction of the pixels of each class),
     timings (with --timings: the seconds of each stage), description (how it was segmented),
-    seconds, and warnings if the image was read by a guess; or with source and error.
+    seconds, and warnings if the image was read by a guess; or with source and error. Skipped images
+    have the line of the earlier run, and skipped.
 
     \b
     Example: unpool segment photos "more/*.jpg" -o out --json
@@ -158,7 +164,8 @@ def segment(
 
     into = f"segmented, into {output}"
     show = console.segmentation_text
-    code = images.each_image(found, output, make, show, "segmenting", as_json, quiet, into)
+    again: dict[str, Any] = {"network": weights_digest(weights), "redo": redo}
+    code = images.each_image(found, output, make, show, "segmenting", as_json, quiet, into, **again)
     results = [source.name for source in found.sources]
     write_folder(output, results, others, segmenter.classes, segmenter.palette)
     return code

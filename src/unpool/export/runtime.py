@@ -1,6 +1,7 @@
 """Run exported networks (written by `unpool.export.write`) in ONNX Runtime or OpenVINO."""
 
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,20 @@ class Exported:
         self.classes, self.size, self.trunk, self.fc = plan.classes, plan.size, plan.trunk, plan.fc
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         require_engine(self.engine, path)
-        self._run = _START[self.format](path, self.dtype)
+        self._run, self._process = _START[self.format](path, self.dtype), os.getpid()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits (N, classes, H, W), float32, for images (N, 3, H, W) made by `prepare`."""
+        """Logits (N, classes, H, W), float32, for images (N, 3, H, W) made by `prepare`.
+
+        Raises:
+            ShapeError: images of a size that the network cannot take.
+            OptionError: this process was forked after the file was loaded.
+        """
+        if os.getpid() != self._process:
+            raise OptionError(
+                f"got a process that was forked after an exported network was loaded, without the "
+                f"threads of {self.engine}; load the network in each worker"
+            )
         x = x.float().contiguous()  # engines take NCHW only
         self.trunk.require_size(x)
         if self.size is None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from unpool.cards import AGGREGATIONS, MODES
-from unpool.devices import bf16_pays, find_device, require_bf16
+from unpool.devices import bf16_pays, find_device, require_bf16, require_threads
 from unpool.errors import (
     OptionError,
     WeightsError,
@@ -119,6 +119,7 @@ class Segmenter(BaseSegmenter):
         self.side = model.size  #: of the square crops; None for a network without them
         self.measured_modes = ("whole",) if self.side is None else MODES  #: of an evaluation
         self.exact, self.model = exact, model
+        require_threads()
         if isinstance(model, Exported):
             self.dtype = model.dtype
             return
@@ -214,8 +215,11 @@ class Segmenter(BaseSegmenter):
     def infer(self, images: Pixels) -> NDArray[np.float32]:
         """Run the network on a batch: logits (N, K, h, w) of images (N, h, w, 3) uint8, RGB.
 
-        Raises a `WeightsError` if they are not finite, which labels would not show.
+        Raises:
+            OptionError: this process was forked after PyTorch had started its threads.
+            WeightsError: the logits are not finite, which labels would not show.
         """
+        require_threads()
         with timings.stage("network"):
             x = prepare(torch.from_numpy(images).to(self.device), self.mean)
             logits = self.model(x.to(self.dtype)).float().cpu()

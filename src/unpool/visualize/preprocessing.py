@@ -1,10 +1,12 @@
 """Load any model, with the preprocessing that it expects."""
 
+import hashlib
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -171,6 +173,21 @@ class LoadedModel:
         if not count:
             reason = next(iter(failed.values()), "there are none")
             raise ImageError(f"none of {len(images)} images can be used: {reason}")
+
+    def digest(self) -> str:
+        """The SHA-256 of all that results depend on: tensors, layers and their code, preprocessing.
+
+        Of functions that the code of the layers calls in other files it knows nothing.
+        """
+        model, found = self.model, hashlib.sha256()
+        found.update(f"{model!r}{self.preprocessing!r}{self.classes!r}".encode("utf-8", "replace"))
+        for module in sorted({type(layer).__module__ for layer in model.modules()}):
+            with suppress(OSError):
+                found.update(Path(getattr(sys.modules.get(module), "__file__", "")).read_bytes())
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            found.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
 
     def prepare(self, crops: Sequence[Pixels]) -> Tensor:
         """Crops as input of the model, (N, 3, size, size), on its device."""

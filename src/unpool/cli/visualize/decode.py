@@ -7,7 +7,7 @@ import click
 
 from unpool.cli.console import percent
 from unpool.cli.images import Record, with_suffixes
-from unpool.cli.options import numbers
+from unpool.cli.options import REDO, numbers
 from unpool.cli.visualize.options import Job, command
 from unpool.errors import OptionError
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         help="Decode the square around this box, in pixels of the image, as in instance-wise "
         "segmentation.  [default: the center square of the image]",
     ),
+    REDO,
 )
 def decode(
     job: Job,

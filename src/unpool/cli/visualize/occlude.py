@@ -10,6 +10,7 @@ import click
 from unpool.cli.console import print_error
 from unpool.cli.images import Record, with_suffixes
 from unpool.cli.messages import with_flags
+from unpool.cli.options import REDO
 from unpool.cli.visualize.options import (
     LIST_LAYERS,
     RULE,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
         "For the projection: treatment of functions that have no rule.  [default: leave the "
         "projection out]"
     ),
+    REDO,
 )
 def occlude(job: Job, names: Path | None = None, **options: Any) -> int:
     """Slide a gray square over images, and measure how the prediction changes.

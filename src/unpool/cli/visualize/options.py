@@ -157,6 +157,7 @@ class Job:
     output: Path
     as_json: bool
     quiet: bool
+    redo: bool = False  #: also what an earlier run finished
     unusable: dict[str, str] = field(default_factory=dict)  #: inputs without images, and why
     start: float = field(default_factory=time.perf_counter)
 
@@ -237,7 +238,8 @@ class Job:
         written for such a path, so that no input is overwritten.
         """
         found, shown = find_inputs(self.inputs, self.output, files), (self.as_json, self.quiet)
-        return each_image(found, self.output, make, text, what, *shown)
+        again: dict[str, Any] = {"network": self.loaded.digest(), "redo": self.redo}
+        return each_image(found, self.output, make, text, what, *shown, **again)
 
 
 def pop_given(options: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -280,10 +282,11 @@ def command(
             as_json: bool,
             quiet: bool,
             list_layers: bool = False,
+            redo: bool = False,
             **options: Any,
         ) -> int:
             given = typed(options)
-            job = Job(checkpoints(given), inputs, output, as_json, quiet)
+            job = Job(checkpoints(given), inputs, output, as_json, quiet, redo)
             return _print_layers(job) if list_layers else function(job, **given)
 
         return click.command()(all_of(*decorators)(run))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool.cli.console import percent
-from unpool.cli.options import position, several_units
+from unpool.cli.options import REDO, position, several_units
 from unpool.cli.visualize.options import PROJECTION, Job, command, layer_options
 from unpool.errors import OptionError
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         "score, all classes but background that cover 1 % of the square]",
     ),
     *PROJECTION,
+    REDO,
 )
 def project(job: Job, **options: Any) -> int:
     """Project activations down to the pixels that excite them.

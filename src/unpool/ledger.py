@@ -1,0 +1,200 @@
+"""The ledger of an output folder: what is finished there, so that a run that ended goes on.
+
+`OUTPUT/.unpool/ledger/` has a file for each process that works in the folder, with a line of JSON
+for each item that it finished or that failed. A line is appended by one write when the results are
+on disk, so a kill costs the item that was worked on, and at most cuts the last line, which is then
+passed over. Processes share the folder without locks, also over a network: none writes to another's
+file, and two lines of one item are one.
+
+An item is known by three things: the name of its results, the digest of its content, and that of
+the procedure, which is all that determines the results: options, weights, version. It is finished
+if its last line says so and its files are still as they were written; what has failed is tried
+again.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from unpool.files import atomic, json_line, sha256
+from unpool.limits import MAX_TEXT
+from unpool.temporary import is_gone, process_name
+
+_FOLDER = Path(".unpool")  # hidden, so that it is not taken for an input
+
+
+class Ledger:
+    """What is finished in an output folder.
+
+    Args:
+        output: the folder; need not exist.
+        procedure: all that determines the results besides the content of an item, plain values.
+
+    >>> import tempfile
+    >>> output = Path(tempfile.mkdtemp())
+    >>> ledger = Ledger(output, {"mode": "whole"})
+    >>> _ = (output / "cat.txt").write_text("a cat")
+    >>> ledger.add("cat", "digest of the image", {"class": "cat"}, [output / "cat.txt"])
+    >>> Ledger(output, {"mode": "whole"}).find("cat", "digest of the image")
+    {'class': 'cat'}
+    >>> Ledger(output, {"mode": "instance"}).find("cat", "digest of the image")
+    """
+
+    def __init__(self, output: Path, procedure: Mapping[str, Any]) -> None:
+        self.output, self._folder = output, output / _FOLDER / "ledger"
+        self._procedure = _digest(json.dumps(procedure, sort_keys=True, default=str))
+        self._path = self._folder / f"{process_name()}.jsonl"
+        self._last: dict[str, tuple[Path, int]] = {}  # where the last line of a name begins
+        for path in self._files():
+            for start, line in _lines(path):
+                if line["procedure"] == self._procedure:
+                    self._last[line["name"]] = path, start
+
+    def find(self, name: str, content: str) -> dict[str, Any] | None:
+        """The record of a finished item whose files are still as they were written.
+
+        Paths of these files in the record are those in `output`, wherever that was at the time.
+
+        Args:
+            name: of the results, relative to the output folder.
+            content: the digest of what they are made from.
+        """
+        path, start = self._last.get(name, (None, 0))
+        line = next((line for _, line in _lines(path, start)), {}) if path else {}
+        known = (line.get("name"), line.get("content"), line.get("procedure"))
+        if known != (name, content, self._procedure) or not isinstance(line.get("record"), dict):
+            return None
+        try:
+            names = [PurePath(file) for file in line["files"]]
+            if any(file.is_absolute() or ".." in file.parts for file in names):
+                return None
+            if _digest_of_files(self.output / file for file in names) != line["digest"]:
+                return None
+            moved = {str(Path(line["output"]) / f): str(self.output / f) for f in names}
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return {key: _replace(value, moved) for key, value in line["record"].items()}
+
+    def add(self, name: str, content: str, record: Mapping[str, Any], files: list[Path]) -> None:
+        """Note that an item is finished.
+
+        Args:
+            name: as of `find`.
+            content: as of `find`.
+            record: what `find` returns, plain values.
+            files: the results, which are on disk; folders stand for all that is in them.
+        """
+        known = list(dict.fromkeys(file.relative_to(self.output).as_posix() for file in files))
+        digest = _digest_of_files(self.output / file for file in known)
+        self._append(name, content, output=str(self.output), files=known, digest=digest,
+                     record=dict(record))  # fmt: skip
+
+    def fail(self, name: str, content: str, error: str) -> None:
+        """Note that an item has failed, and why."""
+        self._append(name, content, error=error)
+
+    def work_folder(self, name: str, content: str) -> Path:
+        """A folder for the parts of one item that are done, such as the frames of a video.
+
+        It is not made here; whoever finishes the item removes it.
+        """
+        key = _digest(json.dumps([name, content, self._procedure]))
+        return self.output / _FOLDER / "work" / key
+
+    def close(self) -> None:
+        """Gather the lines of all processes of this host that have ended into one file.
+
+        Of the lines of one name and procedure the last is kept.
+        """
+        ended = [path for path in self._files() if path == self._path or is_gone(path.stem)]
+        if len(ended) < 2:
+            return
+        last = {_key(line): (path, start) for path in ended for start, line in _lines(path)}
+        with atomic(self._path) as temporary, temporary.open("wb") as file:
+            for path in ended:
+                for start, line in _lines(path):
+                    if last[_key(line)] == (path, start):
+                        file.write(f"{json_line(line)}\n".encode())
+        for path in ended:
+            if path != self._path:
+                path.unlink(missing_ok=True)  # another process may have done the same
+
+    def _files(self) -> list[Path]:
+        """The files of all processes; that of this one, or else the newest, is the last."""
+        found = [path for path in self._folder.glob("*.jsonl") if not path.name.startswith(".")]
+        times = {path: _modified(path) for path in found}
+        return sorted(found, key=lambda path: (path == self._path, times[path], path))
+
+    def _append(self, name: str, content: str, **facts: Any) -> None:
+        line = {"name": name, "content": content, "procedure": self._procedure, **facts}
+        data = f"{json_line(line)}\n".encode()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            if os.write(file, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
+        finally:
+            os.close(file)
+
+
+def _lines(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The lines of a file that are whole, and where they begin."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            while data := file.readline(MAX_TEXT):
+                try:
+                    line = json.loads(data)
+                    if all(isinstance(line[key], str) for key in ("name", "content", "procedure")):
+                        yield start, line
+                except (ValueError, TypeError, KeyError, RecursionError):
+                    pass  # cut by a kill
+                start += len(data)
+    except OSError:  # gathered by another process in the meantime: its items are done again
+        return
+
+
+def _key(line: Mapping[str, Any]) -> tuple[str, str]:
+    return line["name"], line["procedure"]
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _digest_of_files(paths: Iterable[Path]) -> str:
+    """The digest of the contents of files, and of all files in folders."""
+    digests = []
+    for path in paths:
+        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+        if not all(file.is_file() or file.is_dir() for file in inside):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        digests += [sha256(file) for file in inside if file.is_file()]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def _replace(value: Any, moved: Mapping[str, str]) -> Any:
+    """Plain values with other strings in place of some."""
+    match value:
+        case str():
+            return moved.get(value, value)
+        case list():
+            return [_replace(item, moved) for item in value]
+        case dict():
+            return {key: _replace(item, moved) for key, item in value.items()}
+        case _:
+            return value
