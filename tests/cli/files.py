@@ -29,4 +29,4 @@ def hashes(folder: str) -> dict[str, str]:
 def results(folder: str) -> set[str]:
     """All files, the hidden ones too, but the ledger."""
     files = {p.relative_to(folder) for p in Path(folder).rglob("*") if not p.is_dir()}
-    return {str(p) for p in files if ".unpool" not in p.parts}
+    return {str(p) for p in files if not p.is_relative_to(".unpool/ledger")}
