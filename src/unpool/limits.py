@@ -133,5 +133,6 @@ MAX_ZIP_FILES = 20_000
 MAX_ZIP_DIRECTORY = 16 * MIB
 """Bytes of the list of files in a zip file; `MAX_ZIP_FILES` with names of 100 bytes take 3 MB."""
 
-MAX_ZIP_BYTES = 2 * GIB
-"""Bytes that a zip file of models may unpack to."""
+MAX_ZIP_BYTES = GIB
+"""Bytes that a zip file of models may unpack to, which takes some 5 seconds; a hundred chairs have
+some 40 MB."""

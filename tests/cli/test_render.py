@@ -123,3 +123,17 @@ def test_wrong_usage(run, models):
         assert (code, out) == (2, "")
         assert words in err
         assert len(err.splitlines()) == 1
+
+
+def test_what_is_rendered_otherwise_is_printed(run, tmp_path):
+    names = "abcdefg"
+    faces = "".join(f"usemtl {name}\nf 1 2 4 3\n" for name in names)
+    (tmp_path / "glass.obj").write_text("mtllib glass.mtl\n" + BOX + faces)
+    glass = "".join(f"newmtl {name}\nKd 1 0 0\nd 0.5\n" for name in names)
+    (tmp_path / "glass.mtl").write_text(glass)
+    code, out, _ = run(tmp_path / "glass.obj", "-o", "data", "--size", 8)
+    assert code == 0
+    assert out.count("has opacity 0.5, and is rendered opaque") == 5
+    assert "and 2 more notes, which --json lists" in out
+    _, out, _ = run(tmp_path / "glass.obj", "-o", "data", "--size", 8, "--json")
+    assert len(json.loads(out)["notes"]) == 7

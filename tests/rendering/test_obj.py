@@ -235,3 +235,15 @@ def test_sizes_are_bounded(read, monkeypatch):
     monkeypatch.setattr(obj, "MAX_CORNERS", 5)
     with pytest.raises(DataError, match="more than 5 points"):
         read("v 0 0 0\n" * 6)
+
+
+def test_the_same_as_another_reader(read):
+    trimesh = pytest.importorskip("trimesh")
+    ball = trimesh.creation.icosphere(subdivisions=2, radius=3)
+    assert np.allclose(read(ball.export(file_type="obj")).corners, ball.triangles, atol=1e-6)
+
+
+def test_long_names_are_cut_and_made_printable(read):
+    mesh = read(f"{TRIANGLE}usemtl \x1b[31m{'x' * 9999}\nf 1 2 3\n")
+    assert mesh.missing[0].startswith("the material \\x1b[31mxxx")
+    assert len(mesh.missing[0]) < 2000

@@ -14,6 +14,8 @@ from unpool.errors import DataError, OptionError
 if TYPE_CHECKING:
     from unpool.rendering.triangles import Mesh
 
+_NOTES = 5  # printed for a model
+
 
 @click.command()
 @click.argument("models", required=False, type=click.Path(path_type=Path))
@@ -168,5 +170,7 @@ def _print(record: dict[str, Any], as_json: bool, quiet: bool) -> None:
         if record["missing"]:
             names = ", ".join(record["missing"])
             click.echo(f"  without {names}, missing, broken or too large")
-        for note in record["notes"]:
+        for note in record["notes"][:_NOTES]:
             click.echo(f"  {note}")
+        if (more := len(record["notes"]) - _NOTES) > 0:
+            click.echo(f"  and {more} more notes, which --json lists")

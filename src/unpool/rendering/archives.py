@@ -20,7 +20,7 @@ def unpack(path: Path, folder: Path) -> None:
 
     Raises:
         DataError: not a zip file, broken, or encrypted; it has absolute paths, paths that lead out
-            of the folder, or links; or it unpacks to more than 2 GiB or 20,000 files, or to more
+            of the folder, or links; or it unpacks to more than 1 GiB or 20,000 files, or to more
             than 100 times its size.
     """
     require_regular(path, DataError)

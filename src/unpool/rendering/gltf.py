@@ -219,7 +219,8 @@ class _Scene:
         webp = texture.get("extensions", {}).get("EXT_texture_webp", {})
         source = webp.get("source", texture.get("source"))
         image = {} if source is None else document.item("images", source)
-        shown = f"image {source}"
+        uri = str(image.get("uri", "data:"))
+        shown = f"image {source}" if uri.startswith("data:") else f"image {source} ({uri})"
         number = self.textures.read(shown, lambda: self._image(image))
         if number < 0:
             if factor is None:

@@ -140,7 +140,7 @@ def _map(text: str) -> tuple[Map, tuple[str, ...]]:
             elif key == "o":
                 offset = (u, v)
             elif (key, values) != ("mm", [0, 1]) and any(values):
-                notes.append(f"the option -{key} of the texture {text} is not used")
+                notes.append(f"the option -{key} of the texture {rest} is not used")
         elif key in _OTHERS and (word := _WORD.match(rest)):
             clamp = clamp or (key == "clamp" and word.group().strip().lower() == "on")
             rest = rest[word.end() :]

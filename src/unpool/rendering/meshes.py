@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unpool.errors import DataError
+from unpool.errors import DataError, one_line
 from unpool.files import read_bytes
 from unpool.limits import MAX_MODEL
 from unpool.rendering.gltf import read_glb
@@ -48,10 +48,12 @@ def read_mesh(path: str | os.PathLike[str]) -> Mesh:
     content = read_bytes(path, DataError, MAX_MODEL)
     try:
         with np.errstate(all="ignore"):  # `finish` checks what is not finite
-            return finish(_READERS[path.suffix.lower()](path, content))
+            mesh = finish(_READERS[path.suffix.lower()](path, content))
     except DataError as error:
         raise DataError(f"{path.name} {error}") from None
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
         # what the readers do not check by name: values of another type, or far too large
         message = f"{path.name} cannot be read as a model: it is damaged; export it again"
         raise DataError(message) from None
+    missing, notes = (tuple(map(one_line, texts)) for texts in (mesh.missing, mesh.notes))
+    return mesh._replace(missing=missing, notes=notes)

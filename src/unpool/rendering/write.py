@@ -74,7 +74,7 @@ def open_models(source: Path) -> Iterator[list[Model]]:
         yield [Model(_plain(source.stem), source, source.name, {})]
     else:
         kinds = f"a .zip, a folder, or a model file ({' '.join(ENDINGS)})"
-        state = "which is of another kind" if source.is_file() else "which is not there"
+        state = "which is of another kind" if source.exists() else "which is not there"
         raise DataError(f"got {source}, {state}; pass {kinds}")
 
 
