@@ -233,6 +233,17 @@ def test_several_pages_are_refused_unless_asked_for():
     np.testing.assert_array_equal(read_image(data, animated=True), IMAGE)
 
 
+@pytest.mark.parametrize("big", [False, True])
+def test_all_tags_can_be_read(big):
+    """As of a GeoTIFF, where they say where the image is."""
+    file = io.BytesIO()
+    scale = (33550, "d", 3, (0.5, 0.25, 0.0))
+    tifffile.imwrite(file, noise(3), photometric="rgb", bigtiff=big, extratags=[scale])
+    with module.open_tiff(file) as im:
+        assert isinstance(im, module.DeepImage)
+        assert im.tag_v2[33550] == (0.5, 0.25, 0.0)
+
+
 def test_raw_files_hold_previews_only():
     raw = tiff(np.zeros((4, 4, 1), np.uint8), tags={254: [1], 330: [8]})
     with pytest.raises(ImageError, match="previews only, as a raw file does; develop it"):

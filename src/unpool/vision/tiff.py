@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from unpool.errors import ImageError
 from unpool.limits import MAX_TIFF_SEGMENT, MAX_TIFF_TAGS
@@ -53,6 +53,8 @@ _COLORS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
 class Page(NamedTuple):
     """The tags of a page, those that say how its pixels are stored."""
 
+    head: bytes  #: of the file
+    offset: int  #: of all its tags
     order: str  #: of bytes, as in `struct`
     tags: Mapping[int, tuple[int, ...]]
 
@@ -112,7 +114,7 @@ def deepened(im: Image.Image) -> Image.Image:
 
 def white_is_zero(im: Image.Image) -> bool:
     """Whether an image is a TIFF in which 0 is white."""
-    return "white is zero" in im.info or getattr(im, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+    return getattr(im, "tag_v2", {}).get(_PHOTOMETRIC) == 0
 
 
 def _is_deep(page: Page) -> bool:
@@ -156,6 +158,10 @@ class DeepImage(ImageFile.ImageFile):
             self.info["bits"] = stated
         if page.get(_PHOTOMETRIC, 1) == 0:
             self.info["white is zero"] = True
+        assert self.fp
+        self.tag_v2 = ImageFileDirectory_v2(page.head)  # as Pillow's images of TIFFs have it
+        self.fp.seek(page.offset)
+        self.tag_v2.load(self.fp)
         exif = Image.Exif()
         exif[_ORIENTATION] = page.get(_ORIENTATION, 1)
         self.info["exif"] = exif.tobytes()
@@ -208,7 +214,8 @@ def _pages(file: IO[bytes]) -> list[Page]:
     pages, seen, left = list[Page](), set[int](), MAX_TIFF_TAGS
     while offset and offset not in seen and left > 0:
         seen.add(offset)
-        file.seek(offset)
+        place = offset
+        file.seek(place)
         (count,) = _unpack(file, order + count_code)
         left -= count
         if left < 0:
@@ -225,7 +232,7 @@ def _pages(file: IO[bytes]) -> list[Page]:
                 file.seek(struct.unpack(offset_code, data)[0])
                 data = file.read(min(size, 8 * MAX_TIFF_TAGS))
             tags[tag] = struct.unpack(code, data[:size])
-        pages.append(Page(order, tags))
+        pages.append(Page(head[:end], place, order, tags))
     if not pages:
         raise ImageError("is broken or cut short (no page of the TIFF); copy or download it again")
     return pages
