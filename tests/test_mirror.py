@@ -30,6 +30,7 @@ COVERED_ELSEWHERE = {
 """Modules without a test file of their own, and the one that covers them."""
 
 WIDER_THAN_A_MODULE = {
+    "cli/test_layouts.py": "training and evaluating on folders of every layout",
     "cli/test_cli.py": "the program: usage, help, interrupts",
     "cli/test_killed.py": "a folder of images whose run is killed and resumed",
     "data/test_sbd.py": "a format, from its files to objects; it needs SciPy",

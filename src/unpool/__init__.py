@@ -15,7 +15,7 @@ neither torch nor OpenCV is imported before something needs it.
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from unpool.generate import Generator
@@ -120,9 +120,9 @@ def train(
         resume: the run folder of an interrupted run, `train(resume="runs/mine")`, which needs
             nothing else; or True, with all that the run was started with.
         **values: of `unpool.training.task.train`: `device`, `tensorboard`, `report`; of the task,
-            by the recipe's `options`: `split`, `val`, `trunk_weights`, `trunk_inputs`, `by_color`;
-            all others are values of the recipe: `batch=8`, `steps=300` if it has a single phase,
-            `**{"phases.0.lr": 1e-4}`.
+            by the recipe's `options`: `split`, `val`, `trunk_weights`, `trunk_inputs`, `by_color`,
+            `crowd`; all others are values of the recipe: `batch=8`, `steps=300` if it has a single
+            phase, `**{"phases.0.lr": 1e-4}`.
 
     Returns:
         The summary of the final evaluation, as in `eval/summary.json`.
@@ -165,6 +165,7 @@ def evaluate(
     split: str = "val",
     *,
     by_color: bool | None = None,
+    crowd: Literal["void", "object"] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Measure a segmentation network on labeled images.
@@ -175,6 +176,7 @@ def evaluate(
         split: the part of the data.
         by_color: read masks by their colors, True, or trust their indices whatever their palettes
             are, False; see `unpool.data.open_data`.
+        crowd: read COCO's annotations with `iscrowd=1` as "object" or as "void"; see there.
         **options: of `load`, unless a segmenter is given, and of the segmenter's call: `mode`,
             `proposals`, `crf` ...
 
@@ -193,7 +195,7 @@ def evaluate(
     from unpool.segment.pipeline import BaseSegmenter
 
     missing: dict[str, str] = {}
-    labeled = open_data(require_path("data", data), split, missing, by_color=by_color)
+    labeled = open_data(require_path("data", data), split, missing, by_color=by_color, crowd=crowd)
     chosen = {name: options.pop(name) for name in LOADING if name in options}
     if not isinstance(weights, BaseSegmenter):
         weights = load_segmenter(weights, options.get("preset"), **chosen)

@@ -151,7 +151,7 @@ def test_crowds_are_counted(path):
     ((kind, message),) = read_annotations(write(path, rows)).notes
     assert kind == "crowds"
     assert message.startswith(
-        "has 3 annotations with iscrowd=1, which are read: 2 of cat as objects; 1 of dog as void ("
+        "has 3 annotations with iscrowd=1, read 2 of cat as objects; 1 of dog as void ("
     )
     assert message.endswith("if that is wrong, pass crowd='object' or crowd='void'")
     assert read_annotations(write(path, crowds(0, 0))).notes == []

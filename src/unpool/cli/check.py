@@ -2,13 +2,13 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from unpool.cli import console
 from unpool.cli.messages import with_flags
-from unpool.cli.options import BY_COLOR, JSON, QUIET
+from unpool.cli.options import BY_COLOR, CROWD, JSON, QUIET
 from unpool.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,11 +26,10 @@ _SHOWN = 10  # findings of a kind, because a mistake is often made in every file
     help="A part of the data to check; may be repeated.  [default: all]",
 )
 @BY_COLOR
+@CROWD
 @JSON
 @QUIET
-def check(
-    data: Path, splits: tuple[str, ...], by_color: bool | None, as_json: bool, quiet: bool
-) -> None:
+def check(data: Path, splits: tuple[str, ...], as_json: bool, quiet: bool, **reading: Any) -> None:
     """Find mistakes in labeled images before training on them.
 
     The exit code is 2 if there are errors, and 0 if there are only warnings.
@@ -41,7 +40,7 @@ def check(
     from unpool.data.check import check_data
 
     with console.progress("checking", quiet) as show:
-        report = check_data(data, list(splits) or None, by_color=by_color, progress=show)
+        report = check_data(data, list(splits) or None, progress=show, **reading)
     if as_json:
         console.print_json(report.to_dict())
     elif not quiet:

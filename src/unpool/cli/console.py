@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import click
 
+from unpool.cli.messages import with_flags
 from unpool.errors import ImageWarning
 from unpool.files import json_line
 from unpool.training.progress import Lines
@@ -152,11 +153,13 @@ def print_error(message: str) -> None:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Print each warning once, as one line, without its place in the code."""
+    """Print each warning once, as one line with flags, without its place in the code."""
     before, shown = warnings.showwarning, set[str]()
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        if (text := f"warning: {message}") not in shown:
+        context = click.get_current_context(silent=True)
+        text = f"warning: {with_flags(str(message), context.command if context else None)}"
+        if text not in shown:
             shown.add(text)
             print_error(text)
 

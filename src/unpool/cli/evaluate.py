@@ -24,6 +24,7 @@ from unpool.recipes.presets import INSTANCES
     "[default: val]",
 )
 @options.BY_COLOR
+@options.CROWD
 @options.choice(
     "--mode",
     [*MODES, "both"],
@@ -45,6 +46,7 @@ def evaluate(
     data: Path,
     split: str,
     by_color: bool | None,
+    crowd: Any,
     mode: str | None,
     output: Path | None,
     as_json: bool,
@@ -71,7 +73,7 @@ def evaluate(
 
     start = time.perf_counter()
     missing: dict[str, str] = {}
-    labeled = open_data(data, split, missing, by_color=by_color)
+    labeled = open_data(data, split, missing, by_color=by_color, crowd=crowd)
     given["device"] = distributed.local(given["device"] or "auto")
     segmenter = load(weights, given["preset"], **options.network_options(given))
     chosen = segmenter.measured_modes if mode is None else MODES if mode == "both" else (mode,)

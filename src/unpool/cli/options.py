@@ -119,6 +119,12 @@ BY_COLOR = click.option(
     "masks; or by their indices, whatever their palettes are.  [default: by index, and palettes "
     "must agree]",
 )
+CROWD = click.option(
+    "--crowd",
+    type=click.Choice(["void", "object"]),
+    help="How COCO's annotations with iscrowd=1 are read.  [default: as objects in classes most of "
+    "whose annotations are such, as labeling tools mark brush masks; as void in others]",
+)
 OVERLAY = click.option(
     "--overlay/--no-overlay",
     default=True,

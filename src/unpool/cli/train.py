@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool.cli import console
-from unpool.cli.options import BY_COLOR, DEVICE, JSON, QUIET, Folder, choice, typed
+from unpool.cli.options import BY_COLOR, CROWD, DEVICE, JSON, QUIET, Folder, choice, typed
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     "RGB.  [default: caffe]",
 )
 @BY_COLOR
+@CROWD
 @click.option(
     "--set",
     "settings",

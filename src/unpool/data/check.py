@@ -33,6 +33,7 @@ from unpool.vision.images import VOID
 
 if TYPE_CHECKING:
     from unpool import Progress
+    from unpool.data.outlines import Crowd
 
 _ById: TypeAlias = Mapping[str, Inspection]  # by the image's id
 
@@ -84,6 +85,7 @@ def check_data(
     splits: Sequence[str] | None = None,
     *,
     by_color: bool | None = None,
+    crowd: "Crowd | None" = None,
     progress: "Progress" = lambda done, total, doing: None,
 ) -> Report:
     """Read all images and masks and report everything that would spoil a training run.
@@ -95,7 +97,7 @@ def check_data(
     or tolerable: rare classes, near duplicates, masks without images ...
 
     By default all splits are checked except unions of others, such as VOC's trainval. See
-    `open_data` for `by_color`.
+    `open_data` for `by_color` and `crowd`.
 
     Raises:
         DataError: the folder is not a data set, the split does not exist, or a list is unreadable.
@@ -112,7 +114,7 @@ def check_data(
     warning rare-class background
     warning rare-class class 1
     """
-    layout = find_files(root)
+    layout = find_files(root, crowd=crowd)
     listed = _listed(layout, splits)
     names = list(dict.fromkeys(itertools.chain(*listed.values())))
     known, findings = None, []

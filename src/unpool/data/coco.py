@@ -202,9 +202,9 @@ def _of_crowds(
     if parts:
         yield (
             "crowds",
-            f"has {sum(crowds.values())} annotations with iscrowd=1, which are read: "
-            f"{'; '.join(parts)} (labeling tools mark brush masks so, COCO marks groups of "
-            "objects); if that is wrong, pass crowd='object' or crowd='void'",
+            f"has {sum(crowds.values())} annotations with iscrowd=1, read {'; '.join(parts)} "
+            "(labeling tools mark brush masks so, COCO marks groups of objects); if that is wrong, "
+            "pass crowd='object' or crowd='void'",
         )
 
 

@@ -22,9 +22,9 @@ from unpool.data.layouts import (
     why_empty,
 )
 from unpool.data.mat import read_mat
-from unpool.data.outlines import Outlines, rasterize
+from unpool.data.outlines import Crowd, Outlines, rasterize
 from unpool.data.palettes import describe, find_coloring, find_conflict
-from unpool.errors import DataError, ImageError, UnpoolError
+from unpool.errors import DataError, ImageError, UnpoolError, require_choice
 from unpool.vision.images import VOID as VOID  # the room offers it, too
 from unpool.vision.images import Pixels, image_size, read_image, read_mask
 
@@ -54,6 +54,7 @@ class DataSet(NamedTuple):
     classes: list[str]  #: names by class id; the first is the background
     assumed: str = ""  #: the data set whose names these are, for want of a file with names
     notes: tuple[str, ...] = ()  #: what users should know of how it is read
+    warnings: tuple[str, ...] = ()  #: what users should know of its files
 
 
 class Object(NamedTuple):
@@ -71,6 +72,7 @@ def open_data(
     missing: dict[str, str] | None = None,
     *,
     by_color: bool | None = None,
+    crowd: Crowd | None = None,
 ) -> DataSet:
     """Open one split, with samples in the order of the list or of COCO's file, or sorted by name.
 
@@ -85,6 +87,9 @@ def open_data(
             reasons, instead of raising; unreadable masks are then ignored, too.
         by_color: read masks by their colors rather than their indices, True, or trust the indices
             whatever the palettes are, False. By default indices are read, and palettes must agree.
+        crowd: read COCO's annotations with `iscrowd=1` as "object" or as "void". By default they
+            are objects in classes most of whose annotations are such, as exports of labeling tools
+            mark brush masks, and void in others, as COCO marks groups.
 
     Raises:
         DataError, ImageError: something is missing, a mask cannot be read for its ids, or palettes
@@ -100,7 +105,9 @@ def open_data(
     >>> [sample.name for sample in data.samples], data.classes
     (['elk'], ['background', 'class 1'])
     """
-    layout = find_files(root, split)
+    if crowd is not None:
+        require_choice("crowd", crowd, ("void", "object"))
+    layout = find_files(root, split, crowd)
     ids = split_names(layout, split)
     if not ids:
         raise DataError(f"got split {split!r} of {root}, which {why_empty(layout, split)}")
@@ -121,7 +128,10 @@ def open_data(
             samples.append(Sample(name, *files, void, coloring))
     classes = names.classes if names else _numbered(layout, coloring, strict=missing is None)
     assumed = names.assumed if names else ""
-    return DataSet(layout.root, split, samples, classes, assumed, describe(coloring))
+    crowds = [note.message.partition(" (")[0] for note in layout.notes if note.kind == "crowds"]
+    notes = (*describe(coloring), *(f"the file {message}" for message in crowds))
+    warnings = tuple(f"{note.file}: {note.message}" for note in layout.notes)
+    return DataSet(layout.root, split, samples, classes, assumed, notes, warnings)
 
 
 def read_sample(sample: Sample, classes: int) -> tuple[Pixels, Pixels]:

@@ -53,6 +53,7 @@ class SegmentationRecipe(Recipe):
         "trunk_weights",
         "trunk_inputs",
         "by_color",
+        "crowd",
     )
 
     phases: tuple[Phase, ...]

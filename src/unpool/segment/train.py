@@ -25,6 +25,7 @@ from unpool.training import task
 from unpool.vision.images import voc_palette
 
 if TYPE_CHECKING:
+    from unpool.data.outlines import Crowd
     from unpool.recipes.segment import SegmentationRecipe
     from unpool.training.run import Run
 
@@ -51,6 +52,7 @@ class SegmentationTask(task.Task[crops.Batch]):
         trunk_weights: VGG weights for the trunk; random without them.
         trunk_inputs: the preprocessing of these weights, see `load_vgg`.
         by_color: whether masks are read by their colors, see `open_data`.
+        crowd: how COCO's `iscrowd=1` is read, see `open_data`.
     """
 
     data: str | Path
@@ -60,6 +62,7 @@ class SegmentationTask(task.Task[crops.Batch]):
     trunk_weights: str | Path | None = None
     trunk_inputs: str = "caffe"
     by_color: bool | None = None
+    crowd: "Crowd | None" = None
     objective: SegmentationObjective = field(init=False)
 
     panels = ({"miou": "mean IoU on val"},)
@@ -76,8 +79,9 @@ class SegmentationTask(task.Task[crops.Batch]):
 
     def open(self) -> None:
         """Open both splits, and read all masks, so that unusable ones are found at once."""
-        self.train_data = open_data(self.data, self.split, by_color=self.by_color)
-        self.val_data = open_data(self.data, self.val, by_color=self.by_color)
+        reading: dict[str, Any] = {"by_color": self.by_color, "crowd": self.crowd}
+        self.train_data = open_data(self.data, self.split, **reading)
+        self.val_data = open_data(self.data, self.val, **reading)
         self.classes = self.train_data.classes
         if self.classes != self.val_data.classes:
             raise DataError(
@@ -107,6 +111,8 @@ class SegmentationTask(task.Task[crops.Batch]):
             self.start = learner.read_start(run.start_path, self.recipe, self.objective.learner.net)
         elif run.is_main:
             learner.store_start(run.start_path, self.start)
+        for warning in dict.fromkeys(self.train_data.warnings + self.val_data.warnings):
+            run.note(warning)
         if assumed := assumption(self.train_data.assumed, self.classes, self.counts):
             run.note(assumed)
         pairs = zip(self.classes, self.counts, strict=True)
