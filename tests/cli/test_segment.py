@@ -500,3 +500,18 @@ def test_files_of_all_images_hold_those_of_an_earlier_run(run, weights):
     assert run("segment", "in", "-o", "out", *options)[0] == 3
     coco = json.loads(Path("out", names[0]).read_text())
     assert [image["file_name"] for image in coco["images"]] == ["0.jpg", "1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [("labelme", "cat.json"), ("yolo", "cat.txt"), ("yolo", "data.yaml")]
+)
+def test_annotations_made_by_hand_are_kept(run, refused, weights, key, name):
+    save("photos/cat.jpg")
+    Path("photos", name).write_text("made by hand")
+    command = ["segment", "photos/cat.jpg", "-o", "photos", "--weights", weights, "--format", key]
+    message = refused(*command)
+    assert f"got the output photos/{name}, which exists and is not by unpool; move it" in message
+    assert Path("photos", name).read_text() == "made by hand"
+    Path("photos", name).unlink()
+    for _ in range(2):
+        assert run(*command)[0] == 0

@@ -123,7 +123,7 @@ def segment(
     spare_others(inputs, found.sources, output, formats)
     names = file_names(found.sources)
 
-    from unpool.formats.write import forget_image, write_folder, write_image
+    from unpool.formats.write import HIDDEN, forget_image, write_folder, write_image
     from unpool.ops.meanfield import warm_up
     from unpool.segment.ensemble import load
     from unpool.segment.timings import measuring, stage
@@ -134,6 +134,8 @@ def segment(
         given = options.typed(given)
         description = segmenter.describe(**given)  # refuses modes that the network does not have
         options.make_folder(output)
+        if others:
+            (output / HIDDEN).mkdir(exist_ok=True)
         if "crf" in given:
             update(1, 2, "loading the CRF")
             warm_up(given["crf"])
@@ -174,8 +176,11 @@ def segment(
 def spare_others(
     inputs: Sequence[str], sources: Sequence["Source"], output: Path, formats: Sequence[str]
 ) -> None:
-    """Refuse results in other formats that would replace an input, a list, or one another."""
-    from unpool.formats.write import folder_files, image_files
+    """Refuse results in other formats that would replace an input, a list, or one another.
+
+    Annotations made by hand may have their names, so those that were there before are kept, too.
+    """
+    from unpool.formats.write import HIDDEN, folder_files, image_files
     from unpool.vision.sources import Source, spare_inputs
 
     shared = folder_files(output, formats)
@@ -186,6 +191,12 @@ def spare_others(
         raise OptionError(
             f"got an image whose result would be {both.pop()}, the file of all images; rename it, "
             "or write one format at a time"
+        )
+    foreign = [] if (output / HIDDEN).is_dir() else [f for f in [*own, *shared] if f.exists()]
+    if foreign:
+        raise OptionError(
+            f"got the output {foreign[0]}, which exists and is not by unpool; move it, or choose "
+            "another output folder"
         )
 
 

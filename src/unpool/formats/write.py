@@ -32,6 +32,9 @@ COLLECTED = {"coco": "annotations.coco.json", "labelstudio": "label_studio.json"
 
 _LISTS = {"coco": ("images", "annotations"), "labelstudio": ("predictions",)}
 
+HIDDEN = ".unpool"
+"""The folder in that of the results for what only later runs need."""
+
 LABELING_CONFIG, DATA_YAML, LABELS = "label_studio.xml", "data.yaml", "labels.txt"
 
 
@@ -139,7 +142,7 @@ def folder_files(output: Path, formats: Collection[str]) -> list[Path]:
 
 
 def _part(output: Path, name: PurePosixPath, key: str) -> Path:
-    return Path(f"{output / '.unpool/parts' / name}.{key}.json")
+    return Path(f"{output / HIDDEN / 'parts' / name}.{key}.json")
 
 
 def _parts(output: Path, names: Iterable[PurePosixPath], key: str) -> Iterator[dict[str, Any]]:
