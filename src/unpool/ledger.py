@@ -24,7 +24,8 @@ from unpool.files import atomic, json_line, sha256
 from unpool.limits import MAX_TEXT
 from unpool.temporary import is_gone, process_name
 
-_FOLDER = Path(".unpool")  # hidden, so that it is not taken for an input
+HIDDEN = Path(".unpool")
+"""The folder in that of the results for what only later runs need; not taken for an input."""
 
 
 class Ledger:
@@ -45,7 +46,7 @@ class Ledger:
     """
 
     def __init__(self, output: Path, procedure: Mapping[str, Any]) -> None:
-        self.output, self._folder = output, output / _FOLDER / "ledger"
+        self.output, self._folder = output, output / HIDDEN / "ledger"
         self._procedure = _digest(json.dumps(procedure, sort_keys=True, default=str))
         self._path = self._folder / f"{process_name()}.jsonl"
         self._last: dict[str, tuple[Path, int]] = {}  # where the last line of a name begins
@@ -103,7 +104,7 @@ class Ledger:
         It is not made here; whoever finishes the item removes it.
         """
         key = _digest(json.dumps([name, content, self._procedure]))
-        return self.output / _FOLDER / "work" / key
+        return self.output / HIDDEN / "work" / key
 
     def close(self) -> None:
         """Gather the lines of all processes of this host that have ended into one file.

@@ -12,6 +12,7 @@ import click
 from unpool.cards import MODES, weights_digest
 from unpool.cli import console, images, options
 from unpool.errors import OptionError, suggest
+from unpool.ledger import HIDDEN
 from unpool.recipes.presets import FORMATS
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def segment(
     spare_others(inputs, found.sources, output, formats)
     names = file_names(found.sources)
 
-    from unpool.formats.write import HIDDEN, forget_image, write_folder, write_image
+    from unpool.formats.write import forget_image, write_folder, write_image
     from unpool.ops.meanfield import warm_up
     from unpool.segment.ensemble import load
     from unpool.segment.timings import measuring, stage
@@ -180,7 +181,7 @@ def spare_others(
 
     Annotations made by hand may have their names, so those that were there before are kept, too.
     """
-    from unpool.formats.write import HIDDEN, folder_files, image_files
+    from unpool.formats.write import folder_files, image_files
     from unpool.vision.sources import Source, spare_inputs
 
     shared = folder_files(output, formats)

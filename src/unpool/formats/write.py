@@ -17,6 +17,7 @@ from unpool.formats import coco, label_studio
 from unpool.formats.geojson import to_geojson
 from unpool.formats.labelme import labels_txt, to_labelme
 from unpool.formats.yolo import data_yaml, to_yolo
+from unpool.ledger import HIDDEN
 from unpool.limits import MAX_PART
 from unpool.vision.georeference import read_georeference
 
@@ -31,9 +32,6 @@ COLLECTED = {"coco": "annotations.coco.json", "labelstudio": "label_studio.json"
 """The formats with one file for all images, and its name."""
 
 _LISTS = {"coco": ("images", "annotations"), "labelstudio": ("predictions",)}
-
-HIDDEN = ".unpool"
-"""The folder in that of the results for what only later runs need."""
 
 LABELING_CONFIG, DATA_YAML, LABELS = "label_studio.xml", "data.yaml", "labels.txt"
 
