@@ -103,6 +103,13 @@ def test_broken_files(pack, folder, tmp_path):
         unpack(path, folder)
 
 
+@pytest.mark.parametrize("name", ["x" * 300 + ".obj", ""])
+def test_names_that_no_file_can_have(pack, folder, name):
+    path = pack([("a.obj", "v"), (zipfile.ZipInfo(name), "v")])
+    with pytest.raises(DataError, match=r"models.zip cannot be unpacked: .*; zip its files again"):
+        unpack(path, folder)
+
+
 def test_a_file_where_a_folder_is_wanted(pack, folder):
     with pytest.raises(DataError, match="files and folders of the same name"):
         unpack(pack([("a", "v"), ("a/b.obj", "v")]), folder)

@@ -138,6 +138,10 @@ def test_invalid_manifests(listed):
     (root / "manifest.json").write_text('[{"id": "..", "obj": "../x.obj"}]')
     with pytest.raises(DataError, match="which leads out of its folder"):
         styles(root)
+    for name in ("a\0", "x" * 5000):
+        (root / "manifest.json").write_text(json.dumps([{"id": name, "obj": "x.obj"}]))
+        with pytest.raises(DataError, match="which leads out of its folder"):
+            styles(root)
     (root / "manifest.json").write_text('[{"id": "b", "obj": "b.obj"}]')
     with open_models(root) as [_, missing], pytest.raises(DataError, match=r"b.obj is missing"):
         read_model(missing)

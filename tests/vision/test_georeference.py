@@ -18,8 +18,8 @@ def image(path, **options):
 def tiff(path, tags):
     info = TiffImagePlugin.ImageFileDirectory_v2()
     for tag, values in tags.items():
-        info.tagtype[tag] = 3 if tag == 34735 else 12
-        info[tag] = tuple(values)
+        info.tagtype[tag] = 2 if isinstance(values, str) else 3 if tag == 34735 else 12
+        info[tag] = values if isinstance(values, str) else tuple(values)
     return image(path, tiffinfo=info)
 
 
@@ -125,3 +125,9 @@ def test_an_image_that_exif_turns_has_no_place(tmp_path):
 
 def test_no_file():
     assert read_georeference(None) == PIXELS
+
+
+def test_tags_of_another_type(tmp_path):
+    path = tiff(tmp_path / "a.tif", {**TAGS, 33922: "abcdefg"})
+    with pytest.raises(ImageError, match="whose georeference is damaged"):
+        read_georeference(path)

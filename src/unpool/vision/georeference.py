@@ -84,6 +84,13 @@ def _tags(path: Path) -> Georeference | None:
     """The georeference in the tags of a TIFF."""
     with open_image(path, MAX_PIXELS) as im:
         tags: dict[int, Any] = dict(getattr(im, "tag_v2", {}))
+    try:
+        return _from_tags(path, tags)
+    except (TypeError, ValueError, OverflowError):  # values of another type
+        raise _damaged(path) from None
+
+
+def _from_tags(path: Path, tags: dict[int, Any]) -> Georeference | None:
     if _MATRIX in tags and len(tags[_MATRIX]) == 16:
         a, b, _, c, d, e, _, f = map(float, tags[_MATRIX][:8])
     elif len(tags.get(_SCALE, ())) >= 2 and len(tags.get(_TIEPOINTS, ())) >= 6:
