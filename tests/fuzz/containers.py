@@ -16,6 +16,8 @@ from tests.fuzz.damage import WORDS, Mutator, change_json, change_text, damage, 
 def mutate(content: bytes, suffix: str, random: Random) -> bytes:
     """Damage a file one to four times, about half of it with knowledge of its format."""
     for _ in range(random.choice((1, 1, 1, 2, 2, 3, 4))):
+        if len(content) > 2**22:  # enough
+            break
         structured = FORMATS.get(suffix)
         if structured is not None and random.random() < 0.65:
             try:
@@ -264,6 +266,7 @@ FORMATS: dict[str, Mutator] = {
     ".json": change_json,
     ".jsonl": change_lines,
     ".npz": change_zip,
+    ".zip": change_zip,
     ".pt": change_zip,
     ".pth": change_zip,
     ".npy": change_npy,
@@ -274,6 +277,9 @@ FORMATS: dict[str, Mutator] = {
     ".glb": change_glb,
     ".safetensors": change_safetensors,
     ".mat": change_mat,
-    **dict.fromkeys((".txt", ".obj", ".mtl", ".ply", ".xml", ".yaml", ".ppm", ".pgm"), change_text),
+    **dict.fromkeys(
+        (".txt", ".obj", ".mtl", ".ply", ".xml", ".yaml", ".ppm", ".pgm", ".pgw", ".jgw"),
+        change_text,
+    ),
 }
 """The mutators that know a format, by the suffix of its files."""

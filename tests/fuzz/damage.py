@@ -152,7 +152,7 @@ def change_value(value: Any, random: Random) -> Any:
         case 0 if len(places) > 1 and owner is not holder:
             del owner[key]
         case 1 if isinstance(owner, list):
-            owner[:] = owner * random.choice((2, 3, 50))
+            owner[:] = owner * (random.choice((2, 3, 50)) if len(json.dumps(owner)) < 10_000 else 1)
         case 2:
             other, name = random.choice(places)
             owner[key] = json.loads(json.dumps(other[name]))  # a copy, so that there is no cycle

@@ -120,6 +120,7 @@ class _Child:
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-X", "faulthandler", "-m", module, *arguments],
+                bufsize=0,  # so that `select` knows of every line
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 cwd=Path(__file__).parents[2],

@@ -9,7 +9,7 @@ from random import Random
 from typing import NamedTuple
 
 from tests.fuzz.containers import FORMATS, mutate
-from tests.fuzz.seeds import data, images, models, weights
+from tests.fuzz.seeds import data, images, models, others, weights
 from tests.fuzz.seeds.common import PHOTO, Files
 
 
@@ -165,6 +165,50 @@ def _data(folder: Path) -> None:
     open_data(folder, "val")
 
 
+def _list(folder: Path) -> None:
+    from unpool.vision.sources import find_images
+
+    found = find_images([str(folder / "list.txt")], folder / "out")
+    for entry in found.unusable:
+        require_line(entry.error)
+    assert all(".." not in source.name.parts for source in found.sources)
+
+
+def _map(folder: Path) -> None:
+    from unpool.vision.georeference import read_georeference
+
+    for path in folder.glob("a.???"):
+        if path.suffix[-1] != "w":
+            read_georeference(path)
+
+
+def _video(folder: Path) -> None:
+    from unpool.vision.video import read_clip, read_frames
+
+    read_clip(_only(folder))
+    for _, _frame in zip(range(20), read_frames(_only(folder)), strict=False):
+        pass
+
+
+def _views(folder: Path) -> None:
+    from unpool.rendering.dataset import open_chairs, read_credits, read_views
+
+    read_credits(folder)
+    read_views(open_chairs(folder), 16)
+
+
+def _archive(folder: Path) -> None:
+    from unpool.errors import UnpoolError
+    from unpool.rendering.write import open_models, read_model
+
+    with open_models(folder / "m.zip") as models:
+        for model in models:
+            json.dumps(model.credits())
+            with suppress(UnpoolError):
+                read_model(model)
+    assert {path.name for path in folder.iterdir()} == {"m.zip"}
+
+
 def _mesh(folder: Path) -> None:
     from unpool.rendering.meshes import read_mesh
 
@@ -190,7 +234,8 @@ def _right_digests(files: Files) -> Files:
     return repaired
 
 
-_ANY = tuple(FORMATS)
+_ANY = (*FORMATS, ".txt", ".png")
+_PAIRS = ("VOC", "plain", "ADE20K", "mmseg", "FiftyOne", "CamVid", "brush")
 
 PARSERS: dict[str, Parser] = {
     "image": Parser(images.images, _image, ("",)),
@@ -205,9 +250,17 @@ PARSERS: dict[str, Parser] = {
     "onnx": Parser(weights.exports, _export, (".json", ".onnx"), _right_digests, count=100),
     "recipe": Parser(weights.recipes, _recipe, ("",)),
     "scores": Parser(weights.scores, _scores, ("",)),
-    "coco": Parser(data.coco, _data, (".json",), count=100),
+    "coco": Parser(lambda: data.coco() + others.examples("COCO"), _data, (".json",), count=60),
     "sbd": Parser(data.sbd, _data, (".mat",), count=60),
-    "layouts": Parser(data.layouts, _data, _ANY, count=100),
+    "layouts": Parser(lambda: data.layouts() + others.examples(*_PAIRS), _data, _ANY, count=60),
+    "labelme": Parser(lambda: others.examples("labelme"), _data, (".json",), count=60),
+    "label-studio": Parser(lambda: others.examples("Label Studio"), _data, (".json",), count=60),
+    "yolo": Parser(lambda: others.examples("YOLO"), _data, (".txt", ".yaml"), count=60),
+    "list": Parser(others.lists, _list, (".txt",)),
+    "map": Parser(others.maps, _map, ("",)),
+    "video": Parser(others.videos, _video, ("",), count=100),
+    "views": Parser(others.views, _views, ("",), count=100),
+    "archive": Parser(others.archives, _archive, ("",)),
     "obj": Parser(models.objs, _mesh, ("",)),
     "glb": Parser(models.glbs, _mesh, ("",)),
     "ply": Parser(models.plys, _mesh, ("",)),
