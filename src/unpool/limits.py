@@ -99,8 +99,8 @@ MAX_LINE = MIB
 """Bytes of a line in a model: a face of 50,000 corners. Lines are split into words, which take
 20 times their memory."""
 
-MAX_CUTS = 100_000
-"""Corners that are tried to cut concave faces into triangles, 20 to 40 microseconds each. Faces up
+MAX_CUTS = 50_000
+"""Corners that are tried to cut concave faces into triangles, some 50 microseconds each. Faces up
 to five corners, and all that a fan covers, need none."""
 
 MAX_MATERIALS = 2_000

@@ -233,8 +233,8 @@ def test_sizes_are_bounded(read, monkeypatch):
     with pytest.raises(DataError, match="more than 10 triangles"):
         read(TRIANGLE + "f 1\n" * 11)
     monkeypatch.setattr(obj, "MAX_CORNERS", 5)
-    with pytest.raises(DataError, match="more than 5 points"):
-        read("v 0 0 0\n" * 6)
+    with pytest.raises(DataError, match="more than 20 coordinates"):
+        read("v 0 0 0\nvn 0 0 1\nvt 0 0\n" * 3)
 
 
 def test_the_same_as_another_reader(read):

@@ -111,8 +111,9 @@ def _add(elements: _Elements, key: bytes, words: list[bytes], material: int) -> 
     if len(values) < count:
         raise ValueError
     target.extend(values[:count])
-    if len(target) > 3 * MAX_CORNERS:
-        raise DataError(f"has more than {MAX_CORNERS:,} points; simplify the model")
+    numbers = len(elements.points) + len(elements.uv) + len(elements.normals)
+    if numbers > 4 * MAX_CORNERS:
+        raise DataError(f"has more than {4 * MAX_CORNERS:,} coordinates; simplify the model")
 
 
 def _add_face(elements: _Elements, words: list[bytes]) -> None:
