@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
@@ -21,6 +22,7 @@ from unpool.files import (
     read_bytes,
     read_json,
     require_regular,
+    require_zip_directory,
     sha256,
     strict,
     write_bytes,
@@ -315,3 +317,17 @@ def test_what_is_not_json_is_refused(tmp_path, text):
 def test_json_may_begin_with_a_byte_order_mark(tmp_path):
     (tmp_path / "a.json").write_text('{"a": 1}', encoding="utf-8-sig")
     assert read_json(tmp_path / "a.json", DataError) == {"a": 1}
+
+
+def test_long_lists_of_files_in_zip_files_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for n in range(100):
+            archive.writestr(f"{n}", b"")
+        archive.comment = b"PK" * 99
+    require_zip_directory(path, DataError)
+    monkeypatch.setattr("unpool.files.MAX_ZIP_DIRECTORY", 1000)
+    with pytest.raises(DataError, match="has a list of files of 4,790 bytes, wanted at most 1,000"):
+        require_zip_directory(path, DataError)
+    path.write_bytes(b"PK, but no zip file")
+    require_zip_directory(path, DataError)  # `zipfile` says so

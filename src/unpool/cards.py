@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unpool.errors import WeightsError
-from unpool.files import read_json, write_json
+from unpool.files import read_json, require_regular, write_json
 from unpool.limits import MAX_DEPTH, MAX_SIDE
 
 MODES = ("whole", "instance")
@@ -146,6 +146,7 @@ def find_weights(source: str | Path) -> Path:
             "exported from, by name or folder"
         )
     if folder.suffix == ".caffemodel" and folder.exists():
+        require_regular(folder, WeightsError)
         raise WeightsError(f"got {folder}; convert it first: unpool convert {folder} FOLDER")
     if folder.suffix == ".caffemodel":
         raise WeightsError(f"got {folder}, which does not exist; check the path")
@@ -235,8 +236,9 @@ def _find_card(source: str | Path) -> Path:
         return path
     if path.suffix not in EXPORTED or path.is_dir():
         return find_weights(source) / "card.json"
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(f"got {path}, which does not exist; make it with unpool export")
+    require_regular(path, WeightsError)
     card = path.with_suffix(".card.json")
     if not card.is_file():
         raise WeightsError(f"got {path} without its card {card.name}; copy both into one folder")

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from unpool.errors import UnpoolError, require_path
-from unpool.limits import MAX_TEXT
+from unpool.limits import MAX_TEXT, MAX_ZIP_DIRECTORY
 from unpool.temporary import leftovers, remove, temporary_folder, temporary_path
 
 # errors of fsync that say that the file system has none, as on some network shares
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)  # those that say that data is lost
+_ZIP_TAIL = 2**16 + 22 + 20 + 56  # bytes: the records at the end, behind which may be a comment
 _written: ContextVar[list[Path]] = ContextVar("written")
 
 
@@ -156,6 +158,27 @@ def read_bytes(
     if len(content) > limit:
         raise error(f"got {path} of more than {limit} bytes; wanted a smaller file")
     return content
+
+
+def require_zip_directory(path: Path, error: type[UnpoolError]) -> None:
+    """Refuse a zip file whose list of entries would take much memory; `zipfile` reads it whole.
+
+    Raises:
+        error: the list is larger than `MAX_ZIP_DIRECTORY`.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _ZIP_TAIL))
+        tail = file.read()
+    end = tail.rfind(b"PK\5\6")
+    if end < 0 or len(tail) < end + 22:
+        return  # then `zipfile` says what it is
+    size = struct.unpack_from("<I", tail, end + 12)[0]
+    large = end - 20 - 56  # the record of archives of more than 4 GiB
+    if tail[end - 20 : end - 16] == b"PK\6\7" and large >= 0:
+        size = struct.unpack_from("<Q", tail, large + 40)[0]
+    if size > MAX_ZIP_DIRECTORY:
+        got = f"{path} has a list of files of {size:,} bytes, wanted at most {MAX_ZIP_DIRECTORY:,}"
+        raise error(f"{got}; unpack it yourself, or make it again")
 
 
 def read_json(path: str | os.PathLike[str], error: type[UnpoolError], limit: int = MAX_TEXT) -> Any:

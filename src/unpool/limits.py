@@ -76,6 +76,9 @@ MAX_STAGES = 16
 MAX_SIDE = 2**13
 """Pixels of the side of a network's input; 8192 x 8192 take 17 GB in VGG's first layer."""
 
+MAX_FIELDS = 2**18
+"""Fields of a Caffe file, seconds of reading; the published DeconvNet, of 1 GB, has some 3,000."""
+
 MAX_TENSORS = 10_000
 """Tensors in a file; each network here has some hundreds, and a name may cost a pass over all."""
 

@@ -212,6 +212,11 @@ def test_random_changes_raise_nothing_else(read, version, edits, length):
     assert sum(array.nbytes for layer in layers for array in layer.blobs) <= len(data)
 
 
+def test_refuses_fields_without_end(read):
+    with pytest.raises(WeightsError, match="the end of 262144 fields"):
+        read(b"\x18\x01" * 300_000)
+
+
 def test_refuses_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "missing", tmp_path / "pipe"):

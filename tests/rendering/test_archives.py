@@ -136,7 +136,7 @@ def test_long_lists_and_names(pack, folder, monkeypatch):
     with pytest.raises(DataError, match="cannot be unpacked"):
         unpack(pack([("a" * 300, "v")]), folder)
     path = pack([(f"{n}.obj", "v") for n in range(100)])
-    monkeypatch.setattr(archives, "MAX_ZIP_DIRECTORY", 1000)
+    monkeypatch.setattr("unpool.files.MAX_ZIP_DIRECTORY", 1000)
     with pytest.raises(DataError, match="has a list of files of 5,190 bytes, wanted at most 1,000"):
         unpack(path, folder)
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.errors import WeightsError
+from unpool.limits import MAX_FIELDS
 
 Blob = NDArray[np.float32]
 
@@ -86,7 +87,7 @@ class _Wire:
     """The wire format of protobuf, read from disk."""
 
     def __init__(self, file: io.BufferedReader, path: Path) -> None:
-        self._file, self._path = file, path
+        self._file, self._path, self._left = file, path, MAX_FIELDS
         self.whole = _Field(0, _BYTES, 0, os.fstat(file.fileno()).st_size)
 
     def broken(self, at: int, what: str) -> WeightsError:
@@ -112,6 +113,9 @@ class _Wire:
                 end = at + length
             if end > stop:
                 raise self.broken(start, f"a field of {end - at} bytes where {stop - at} remain")
+            self._left -= 1
+            if self._left < 0:
+                raise self.broken(start, f"the end of {MAX_FIELDS} fields")
             yield _Field(number, wire, at, end, value)
             start = end
 

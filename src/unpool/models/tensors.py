@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from unpool.errors import WeightsError
-from unpool.files import require_regular
+from unpool.files import require_regular, require_zip_directory
 from unpool.limits import MAX_TENSORS, MAX_WEIGHT, MIB
 from unpool.models.fcn import Interpolation
 
@@ -47,6 +47,7 @@ def load_torch(path: Path) -> Any:
     with path.open("rb") as file:
         packed = file.read(4) == b"PK\x03\x04"
     if packed:
+        require_zip_directory(path, WeightsError)
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
             if any(part.compress_type for part in parts):

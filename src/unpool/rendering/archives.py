@@ -1,16 +1,13 @@
 """Unpack untrusted zip files safely."""
 
-import os
 import stat
-import struct
 import zipfile
 from pathlib import Path, PureWindowsPath
 
 from unpool.errors import DataError
-from unpool.files import require_regular
-from unpool.limits import MAX_ZIP_BYTES, MAX_ZIP_DIRECTORY, MAX_ZIP_FILES
+from unpool.files import require_regular, require_zip_directory
+from unpool.limits import MAX_ZIP_BYTES, MAX_ZIP_FILES
 
-_TAIL = 2**16 + 22 + 20 + 56  # bytes: the records at the end, behind which may be a comment
 _SMALL = 16 * 2**20  # bytes up to which any ratio is harmless
 _MOST_RATIO = 100  # models as text have 3 to 10
 
@@ -25,7 +22,7 @@ def unpack(path: Path, folder: Path) -> None:
     """
     require_regular(path, DataError)
     try:
-        _check_directory(path)
+        require_zip_directory(path, DataError)
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             _check_sizes(path, entries)
@@ -40,23 +37,6 @@ def unpack(path: Path, folder: Path) -> None:
         raise DataError(message) from None
     except Exception as error:  # `zipfile` and its decoders raise nearly every type
         raise DataError(f"{path} cannot be unpacked: {error}; zip its files again") from None
-
-
-def _check_directory(path: Path) -> None:
-    """Refuse a list of entries that would take much memory; `zipfile` reads it as a whole."""
-    with path.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
-        tail = file.read()
-    end = tail.rfind(b"PK\5\6")
-    if end < 0 or len(tail) < end + 22:
-        return  # then `zipfile` says what it is
-    size = struct.unpack_from("<I", tail, end + 12)[0]
-    large = end - 20 - 56  # the record of archives of more than 4 GiB
-    if tail[end - 20 : end - 16] == b"PK\6\7" and large >= 0:
-        size = struct.unpack_from("<Q", tail, large + 40)[0]
-    if size > MAX_ZIP_DIRECTORY:
-        got = f"{path} has a list of files of {size:,} bytes, wanted at most {MAX_ZIP_DIRECTORY:,}"
-        raise DataError(f"{got}; unpack it yourself and pass the folder")
 
 
 def _check_sizes(path: Path, entries: list[zipfile.ZipInfo]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.errors import DataError, ShapeError, UnpoolError
-from unpool.files import atomic, require_regular
+from unpool.files import atomic, require_regular, require_zip_directory
 from unpool.limits import MAX_SCORES, MAX_TEXT, MIB
 from unpool.vision.boxes import reduced_size
 
@@ -120,6 +120,7 @@ def _load(path: Path, size: tuple[int, int] | None) -> dict[str, NDArray[Any]]:
             if file.read(2) != b"PK":
                 file.seek(0)
                 return {"scores": _read(file, "scores", path, size)}
+            require_zip_directory(path, DataError)
             with zipfile.ZipFile(file) as archive:
                 names = [name.removesuffix(".npy") for name in archive.namelist()]
                 if "scores" not in names:

@@ -15,7 +15,8 @@ from unpool.data import crops
 from unpool.data.datasets import DataSet, count_classes, open_data, require_objects
 from unpool.data.layouts import assumption
 from unpool.data.windows import find_proposals, object_windows, proposal_windows, repeat_rare
-from unpool.errors import DataError, require_choice, require_path, require_type
+from unpool.errors import DataError, WeightsError, require_choice, require_path, require_type
+from unpool.files import require_regular
 from unpool.models import MEAN_BGR
 from unpool.models.weights import INPUTS
 from unpool.segment import evaluate, learner
@@ -79,6 +80,8 @@ class SegmentationTask(task.Task[crops.Batch]):
 
     def open(self) -> None:
         """Open both splits, and read all masks, so that unusable ones are found at once."""
+        if self.trunk_weights is not None:
+            require_regular(self.trunk_weights, WeightsError)
         reading: dict[str, Any] = {"by_color": self.by_color, "crowd": self.crowd}
         self.train_data = open_data(self.data, self.split, **reading)
         self.val_data = open_data(self.data, self.val, **reading)
