@@ -430,6 +430,30 @@ def test_formats_of_other_tools(run, weights):
     assert [t["data"]["image"].split("=")[1] for t in tasks] == ["in/a/cat.jpg", "in/dog.png"]
 
 
+def test_what_other_formats_say_of_an_image_is_kept_up(run, weights):
+    """Its place on a map, and its path, which its content does not have."""
+    save("in/dog.png")
+    args = ["segment", "--weights", weights, "-o", "out", "--presence-threshold", 0, "--json"]
+
+    def skipped(folder, formats="geojson,labelme"):
+        code, out, _ = run(*args, folder, "--format", formats)
+        assert code == 0
+        return json.loads(out[0]).get("skipped", False)
+
+    assert [skipped("in") for _ in range(2)] == [False, True]
+    Path("in/dog.pgw").write_text("2 0 0 -2 101 499")
+    assert [skipped("in") for _ in range(2)] == [False, True]
+    assert "dog.pgw" in json.loads(Path("out/dog.geojson").read_text())["coordinate_system"]
+    Path("in").rename("moved")
+    assert [skipped("moved") for _ in range(2)] == [False, True]
+    labelme = json.loads(Path("out/dog.json").read_text())
+    assert (Path("out") / labelme["imagePath"]).resolve() == Path("moved/dog.png").resolve()
+    Path("moved").rename("in")
+    assert [skipped("in", "mask") for _ in range(2)] == [False, True]
+    Path("in").rename("moved")
+    assert skipped("moved", "mask")  # masks name no image
+
+
 def test_the_mask_may_be_left_out(run, weights):
     save("cat.jpg")
     options = ["--weights", weights, "--format", "YOLO, label-studio", "--json"]

@@ -1,8 +1,9 @@
 """What commands share that work image by image: the option `-o`, the inputs and the loop."""
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,7 @@ def each_image(
     summary: str = "",
     *,
     network: str = "",
+    also: Callable[["Source"], object] = lambda _: None,
     redo: bool = False,
 ) -> int:
     """Process images one by one, print a record of each, and report those that fail.
@@ -95,6 +97,8 @@ def each_image(
         quiet: print failures only.
         summary: the end of a last line of text, after "3 of 4 ".
         network: a digest of the network, as of `unpool.cards.weights_digest`.
+        also: what the results for an image depend on besides its content, plain values; not called
+            for standard input.
         redo: do all images again.
 
     Returns:
@@ -113,8 +117,14 @@ def each_image(
 
             within(0, 1)
             noted.clear()
-            work = partial(make, source, output / source.name, within)
-            record: Record = {"source": str(source)} | _record(ledger, source, work, noted, redo)
+            name, content = str(source.name), _content(source, also)
+            earlier = ledger.find(name, content) if content and not redo else None
+            if earlier is not None:
+                record = {"source": str(source), **earlier, "skipped": True}
+            else:
+                work = partial(make, source, output / source.name, within)
+                done = _record(ledger, name, content, work, noted)
+                record = {"source": str(source), **done}
             within(1, 1)
             _print(record, text, as_json, quiet)
             failed += "error" in record
@@ -126,12 +136,9 @@ def each_image(
 
 
 def _record(
-    ledger: Ledger, source: "Source", work: Callable[[], Record], noted: list[str], redo: bool
+    ledger: Ledger, name: str, content: str, work: Callable[[], Record], noted: list[str]
 ) -> Record:
-    """The record of an image, by an earlier run or by `work`, then noted in the ledger."""
-    name, content = str(source.name), _content(source)
-    if content and not redo and (earlier := ledger.find(name, content)) is not None:
-        return {**earlier, "skipped": True}
+    """Work on an image; its record, which the ledger gets, too."""
     start = time.perf_counter()
     try:
         with written_files() as files:
@@ -179,8 +186,14 @@ def _procedure(network: str) -> Record:
     return {**about, "options": chosen, "network": network}
 
 
-def _content(source: "Source") -> str:
-    """The digest of an image file; "" for one that cannot be read, and for standard input."""
-    with suppress(OSError, UnpoolError):
-        return sha256(require_regular(source.path, ImageError)) if source.path else ""
-    return ""
+def _content(source: "Source", also: Callable[["Source"], object]) -> str:
+    """The digest of what goes in; "" for an unreadable image, and for standard input."""
+    if source.path is None:
+        return ""
+    try:
+        content, more = sha256(require_regular(source.path, ImageError)), also(source)
+    except (OSError, UnpoolError):
+        return ""
+    if more is None:
+        return content
+    return hashlib.sha256(json.dumps([content, more]).encode()).hexdigest()

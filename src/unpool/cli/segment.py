@@ -12,6 +12,7 @@ import click
 from unpool.cards import MODES, weights_digest
 from unpool.cli import console, images, options
 from unpool.errors import OptionError, suggest
+from unpool.files import sha256
 from unpool.ledger import HIDDEN
 from unpool.recipes.presets import FORMATS
 
@@ -128,6 +129,7 @@ def segment(
     from unpool.ops.meanfield import warm_up
     from unpool.segment.ensemble import load
     from unpool.segment.timings import measuring, stage
+    from unpool.vision.georeference import find_world_file
 
     others = [name for name in formats if name != "mask"]
     with console.progress("loading the weights", quiet) as update:
@@ -165,10 +167,18 @@ def segment(
             record["timings"] = {name: round(s, 3) for name, s in seconds.items()}
         return {**record, "description": description}
 
+    def also(source: "Source") -> object:
+        """What files in other formats say about an image besides its content."""
+        if source.path is None or not others:
+            return None
+        world = find_world_file(source.path)
+        return [names[source.name], str(source.path.absolute()), world and sha256(world)]
+
     into = f"segmented, into {output}"
     show = console.segmentation_text
-    again: dict[str, Any] = {"network": weights_digest(weights), "redo": redo}
-    code = images.each_image(found, output, make, show, "segmenting", as_json, quiet, into, **again)
+    network = weights_digest(weights)
+    shown = (show, "segmenting", as_json, quiet, into)
+    code = images.each_image(found, output, make, *shown, network=network, also=also, redo=redo)
     results = [source.name for source in found.sources]
     write_folder(output, results, others, segmenter.classes, segmenter.palette)
     return code

@@ -58,11 +58,16 @@ def read_georeference(path: Path | None) -> Georeference:
     return found or PIXELS
 
 
-def _world_file(path: Path) -> Georeference | None:
+def find_world_file(path: Path) -> Path | None:
+    """The world file beside an image, if there is one."""
     suffix = path.suffix[1:]
     endings = {f"{suffix[:1]}{suffix[-1:]}w", f"{suffix}w", "wld"}
     names = [path.with_suffix(f".{e}") for ending in sorted(endings) for e in _cases(ending)]
-    file = next((name for name in names if name.is_file()), None)
+    return next((name for name in names if name.is_file()), None)
+
+
+def _world_file(path: Path) -> Georeference | None:
+    file = find_world_file(path)
     if file is None:
         return None
     text = read_bytes(file, ImageError, MAX_WORLD_FILE).decode("latin-1")
