@@ -471,9 +471,16 @@ def test_simplified_polygons(run, weights):
     options = ["--weights", weights, "--presence-threshold", 0, "--format", "yolo"]
     sizes = []
     for pixels in (0, 3):
-        assert run("segment", "cat.jpg", "-o", "out", *options, "--simplify", pixels)[0] == 0
+        assert run("segment", "cat.jpg", "-o", "out", *options, "--tolerance", pixels)[0] == 0
         sizes.append(Path("out/cat.txt").stat().st_size)
     assert sizes[1] < sizes[0]
+
+
+@pytest.mark.parametrize("pixels", ["nan", "inf"])
+def test_a_tolerance_that_is_no_number_of_pixels(refused, pixels):
+    save("cat.jpg")
+    message = refused("segment", "cat.jpg", "--format", "yolo", "--tolerance", pixels)
+    assert f"got --tolerance {pixels}; wanted 0 or more pixels" in message
 
 
 def test_unknown_formats_are_refused(refused):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from unpool.data.shapes import fill_polygon
+from unpool.errors import OptionError
 from unpool.formats.outlines import area, bridge, simplify, trace
 
 
@@ -145,3 +146,6 @@ def test_simplifying_a_pixel_leaves_it():
     [[ring]] = trace(np.ones((1, 1), np.int32))
     assert simplify(ring, 5.0).tolist() == ring.tolist()
     assert simplify(ring, 0.0) is ring
+    for tolerance in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(OptionError, match=f"got tolerance={tolerance}; wanted 0 or more"):
+            simplify(ring, tolerance)

@@ -57,11 +57,11 @@ def parse_formats(ctx: click.Context, param: click.Parameter, value: str) -> tup
     "[default: mask]",
 )
 @click.option(
-    "--simplify",
+    "--tolerance",
     type=click.FloatRange(min=0),
     default=0.0,
     metavar="PIXELS",
-    help="Leave out corners of polygons that are at most so far from the outline then.  "
+    help="Leave out corners of polygons that are then at most so far from the outline.  "
     "[default: 0, each pixel is kept]",
 )
 @click.option("--timings", is_flag=True, help="Also report the time of each stage.")
@@ -75,7 +75,7 @@ def segment(
     overlay: bool,
     scores: bool,
     formats: tuple[str, ...],
-    simplify: float,
+    tolerance: float,
     timings: bool,
     redo: bool,
     as_json: bool,
@@ -120,8 +120,11 @@ def segment(
     \b
     Example: unpool segment photos "more/*.jpg" -o out --json
     """
+    from unpool.formats.outlines import require_tolerance
+
     files = images.with_suffixes(".png", ".overlay.jpg", ".scores.npz")
     found = images.find_inputs(inputs, output, files)  # before torch is loaded
+    require_tolerance(tolerance)
     spare_others(inputs, found.sources, output, formats)
     names = file_names(found.sources)
 
@@ -155,7 +158,7 @@ def segment(
                 if others:
                     objects, name = result.objects(), names[source.name]
                     place = (output, source.name, others, objects, source.path, name)
-                    record |= write_image(*place, tolerance=simplify)
+                    record |= write_image(*place, tolerance=tolerance)
                 result.save(f"{stem}.png", mask="mask" in formats, overlay=overlay, scores=scores)
         seconds["other"] = max(time.perf_counter() - start - sum(seconds.values()), 0.0)
         if "mask" in formats:

@@ -14,12 +14,15 @@ Where an object touches itself at a corner of pixels only, connectivity decides:
 By the even-odd rule, both give exactly the pixels of the object.
 """
 
+import math
 from collections import defaultdict
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from unpool.errors import OptionError
 
 Mask = NDArray[np.bool_]
 Ring = NDArray[np.int64]
@@ -71,14 +74,24 @@ def simplify(ring: NDArray[Any], tolerance: float) -> NDArray[Any]:
     Corners that are left out are at most `tolerance` pixels from the new outline. Neighboring
     objects are simplified one by one, so they may then overlap or leave gaps.
 
+    Raises:
+        OptionError: the tolerance is negative or not finite.
+
     >>> stairs = np.array([[0, 0], [9, 0], [9, 5], [8, 5], [8, 6], [7, 6], [7, 7], [0, 7]])
     >>> len(simplify(stairs, 0)), len(simplify(stairs, 1.0))
     (8, 5)
     """
-    if tolerance <= 0:
+    require_tolerance(tolerance)
+    if not tolerance:
         return ring
     found = cv2.approxPolyDP(ring.astype(np.float32)[:, None], tolerance, True)[:, 0]
     return found.astype(ring.dtype) if len(found) > 2 else ring
+
+
+def require_tolerance(tolerance: float) -> None:
+    """Refuse a tolerance that is no number of pixels."""
+    if not 0 <= tolerance < math.inf:
+        raise OptionError(f"got tolerance={tolerance}; wanted 0 or more pixels, a finite number")
 
 
 def bridge(rings: list[Ring], mask: Mask) -> Ring:

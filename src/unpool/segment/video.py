@@ -41,7 +41,7 @@ def segment_video(
         work: a folder for the frames that are done, only for this video and these options.
         overlay: write the movie.
         masks: keep the masks.
-        progress: is told the frames that are done.
+        progress: receives the number of frames that are done.
         options: of the segmenter.
 
     Returns:
