@@ -63,6 +63,8 @@ def test_a_resumed_loop_equals_an_uninterrupted_one():
         lambda s: s["param_groups"].pop(),
         lambda s: s["param_groups"][0].pop("peak"),
         lambda s: s["param_groups"][0].pop("momentum"),
+        lambda s: s["param_groups"][0].update(peak="0.1"),
+        lambda s: s["param_groups"][0].update(momentum=float("nan")),
         lambda s: s["param_groups"][0].update(params=[0, 1, 2]),
         lambda s: s["state"][0].update(momentum_buffer=torch.zeros(3, 4)),
     ],

@@ -187,6 +187,8 @@ def test_pipes_in_a_run_folder_are_refused(folder, name):
         ("arguments.json", {"kind": "segmentation"}),
         ("arguments.json", {"kind": ["segmentation"], "data": "d"}),
         ("arguments.json", {"kind": "segmentation", "data": ["d"]}),
+        ("arguments.json", {"kind": "segmentation", "data": 5}),
+        ("arguments.json", {"kind": "segmentation", "data": "a\0b"}),
     ],
 )
 def test_damaged_recipes_and_arguments(folder, name, content):

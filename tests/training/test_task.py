@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from unpool.errors import OptionError, TrainingError
+from unpool.errors import OptionError, TrainingError, WeightsError
 from unpool.recipes import Recipe
 from unpool.training import loop, progress
 from unpool.training.task import Task, train
@@ -168,6 +168,14 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
         train(Line(RECIPE), tmp_path)
     with pytest.raises(OptionError, match=r"started with another recipe"):
         train(Line(dataclasses.replace(RECIPE, lr=0.01)), tmp_path, resume=True)
+
+
+def test_a_checkpoint_of_a_later_step_than_the_last_is_refused(tmp_path):
+    train(Line(RECIPE), tmp_path)
+    path = tmp_path / "checkpoints/last.pt"
+    torch.save(torch.load(path) | {"step": 10**30}, path)
+    with pytest.raises(WeightsError, match=r"last\.pt of step 10+ of 30; put back a copy"):
+        train(Line(RECIPE), tmp_path, resume=True)
 
 
 def test_a_loss_that_is_not_finite_names_a_cure(tmp_path):

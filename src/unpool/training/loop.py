@@ -285,12 +285,12 @@ def fit(
 
 def _restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load the state of an optimizer from a checkpoint; a `WeightsError` if it is another's."""
-    fields = [set(group) for group in optimizer.param_groups]
+    before = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     try:
         optimizer.load_state_dict(state)
-        groups = optimizer.param_groups
-        if any(own - set(group) for own, group in zip(fields, groups, strict=True)):
-            raise ValueError("its groups lack settings")
+        for own, group in zip(before, optimizer.param_groups, strict=True):
+            if wrong := [k for k, v in own.items() if not _is_like(group[k], v)]:
+                raise ValueError(f"{wrong[0]} is {group[wrong[0]]}")
         for parameter, values in optimizer.state.items():
             for name, value in values.items():
                 if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
@@ -300,6 +300,13 @@ def _restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
             f"got a checkpoint whose optimizer state does not fit the network ({error}); put back "
             "a copy, or start a new run in another folder"
         ) from None
+
+
+def _is_like(value: Any, other: Any) -> bool:
+    """Whether a setting of an optimizer is of the kind of another, and finite."""
+    if isinstance(other, float):
+        return isinstance(value, float | int) and math.isfinite(value)
+    return type(value) is type(other)
 
 
 def _step(objective: Objective[Part], stream: Iterator[Part], state: LoopState, n: int) -> Step:

@@ -31,7 +31,7 @@ from torch import nn
 
 import unpool
 from unpool import distributed
-from unpool.errors import DataError, OptionError, TrainingError, WeightsError
+from unpool.errors import DataError, OptionError, TrainingError, WeightsError, require_path
 from unpool.files import (
     atomic,
     drafts,
@@ -261,7 +261,7 @@ def read_arguments(folder: Path) -> tuple[Recipe, dict[str, Any]]:
         recipe, arguments = (
             read_json(folder / name, WeightsError) for name in ("config.json", _ARGUMENTS)
         )
-        arguments["data"]
+        require_path("data", arguments["data"])
         if wrong := [k for k, v in arguments.items() if not isinstance(v, str | int | None)]:
             raise ValueError(f"{wrong[0]} in {_ARGUMENTS} is no plain value")
         return KINDS[arguments.pop("kind")].from_json(recipe), arguments

@@ -11,7 +11,7 @@ import torch
 
 from unpool import distributed
 from unpool.devices import find_device
-from unpool.errors import OptionError, require_path, require_type
+from unpool.errors import OptionError, WeightsError, require_path, require_type
 from unpool.files import write_json
 from unpool.recipes import Recipe, find_recipe
 from unpool.recipes.overrides import differences
@@ -179,6 +179,11 @@ def train(
             arguments=_arguments(task),
         )
         with closing(run):
+            if run.state.step > task.steps:
+                raise WeightsError(
+                    f"got {run.checkpoint} of step {run.state.step} of {task.steps}; put back a "
+                    "copy, or start a new run in another folder"
+                )
             task.prepare(run)
             if not can_plot():
                 run.note(
