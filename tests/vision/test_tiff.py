@@ -88,6 +88,23 @@ def test_strips_are_decompressed_together_or_one_by_one(monkeypatch, rows, group
         np.testing.assert_array_equal(read_image(data), shown(samples))
 
 
+@pytest.mark.parametrize("planar", [False, True])
+def test_one_strip_without_compression_is_read_in_parts(monkeypatch, planar):
+    monkeypatch.setattr(module, "_TOGETHER", 1000)
+    samples = noise(3)
+    data = tiff(samples, rows=20, planar=planar)
+    np.testing.assert_array_equal(read_image(data), shown(samples))
+
+
+def test_memory_counts_the_strips():
+    small, large = (
+        module.open_tiff(io.BytesIO(tiff(noise(3), rows=rows, compression="lzw"))).cost
+        for rows in (1, 20)
+    )
+    assert small == 13
+    assert large == 30  # 6 for the samples, and 24 for the strip
+
+
 @pytest.mark.parametrize("bands", [1, 3, 4])
 @pytest.mark.parametrize("planar", [False, True])
 def test_12_bits_in_16(bands, planar):
@@ -250,6 +267,7 @@ def test_raw_files_hold_previews_only():
         read_image(raw)
 
 
+LARGE = {256: [20_000], 257: [20_000], 278: [20_000]}
 FLOATS = IMAGE.astype(np.float32) / 255
 
 
@@ -267,7 +285,8 @@ FLOATS = IMAGE.astype(np.float32) / 255
         (tiff(noise(3), tags={262: [8]}), "of a kind that is not read .*photometric 8"),
         (tiff(noise(1), tile=(16, 16), tags={322: [2**20], 323: [2**20]}), "has tiles of .* bytes"),
         (tiff(noise(1), tags={273: [8]}), "is broken or cut short"),
-        (tiff(noise(1), tags={256: [20_000], 257: [20_000]}), "is too large by its header"),
+        (tiff(noise(1), tags=LARGE), "is too large by its header"),
+        (tiff(noise(1), tags=LARGE, compression="lzw"), "strips or tiles of 800000000 bytes"),
         (b"II*\0" + struct.pack("<I", 0), "no page of the TIFF"),
     ],
 )  # fmt: skip

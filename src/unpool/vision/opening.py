@@ -74,6 +74,8 @@ def open_image(source: Readable, max_pixels: int, animated: bool = True) -> Iter
 
 def _cost(im: Image.Image) -> int:
     """Bytes of memory for a pixel, measured, to decode an image and to convert it to RGB."""
+    if isinstance(im, DeepImage):
+        return im.cost
     bands = len(im.getbands())
     match im.format:
         case "JPEG" | "MPO" if "progressive" in im.info:  # all coefficients are kept
@@ -82,8 +84,6 @@ def _cost(im: Image.Image) -> int:
             return 5 + 5 * bands
         case "WEBP" | "AVIF":
             return 16
-        case DeepImage.format:
-            return 13
         case _:
             return 8
 

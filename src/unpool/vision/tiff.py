@@ -9,7 +9,7 @@ import io
 import os
 import struct
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any, NamedTuple
 
@@ -19,7 +19,7 @@ from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from unpool.errors import ImageError
-from unpool.limits import MAX_TIFF_SEGMENT, MAX_TIFF_TAGS
+from unpool.limits import MAX_PIXELS, MAX_TIFF_SEGMENT, MAX_TIFF_TAGS
 from unpool.vision.depths import to_bytes
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -166,6 +166,16 @@ class DeepImage(ImageFile.ImageFile):
         exif[_ORIENTATION] = page.get(_ORIENTATION, 1)
         self.info["exif"] = exif.tobytes()
 
+    @property
+    def cost(self) -> int:
+        """Bytes of memory for a pixel, measured, to decode it."""
+        assert self._page
+        found = _segments(self._page)
+        pixels = self.width * self.height
+        unpacked = 4 if self._page.bits == 16 else 2 * self._page.bits
+        segment = found.rows * found.row_bytes * unpacked
+        return max(13, -(-(2 * len(self.getbands()) * pixels + segment) // pixels))
+
     def load(self) -> Any:
         """Decode the pixels."""
         if self._page:
@@ -302,19 +312,51 @@ def _decode(file: IO[bytes], page: Page, size: tuple[int, int], mode: str) -> Im
     return Image.frombuffer(mode, size, pixels, "raw", mode, 0, 1)
 
 
-def _blocks(file: IO[bytes], page: Page, bands: int) -> Iterator[tuple[int, int, int, Words]]:
-    """The decoded strips or tiles: row, column and band where each begins, and its samples."""
+class _Segments(NamedTuple):
+    """The strips or tiles of a page."""
+
+    tiled: bool
+    rows: int
+    columns: int
+    depth: int  #: samples of a pixel in them
+    row_bytes: int
+    offsets: Sequence[int]
+    lengths: Sequence[int]
+
+
+def _segments(page: Page) -> _Segments:
     height, width = page.get(_HEIGHT, 0), page.get(_WIDTH, 0)
     if tiled := _TILES[0] in page.tags:
         rows, columns = page.get(_TILE_HEIGHT, 0), page.get(_TILE_WIDTH, 0)
     else:
         rows, columns = min(page.get(_ROWS_PER_STRIP, height), height), width
+    offsets: Sequence[int]
+    lengths: Sequence[int]
     offsets, lengths = (page.tags[tag] for tag in (_TILES if tiled else _STRIPS))
-    planes = page.get(_SAMPLES, 1) if page.get(_PLANAR, 1) == 2 else 1
-    depth = 1 if planes > 1 else page.get(_SAMPLES, 1)
+    planar = page.get(_PLANAR, 1) == 2
+    depth = 1 if planar else page.get(_SAMPLES, 1)
     row_bytes = (columns * depth * page.bits + 7) // 8
+    count = -(-height // rows) * -(-width // columns) * (page.get(_SAMPLES, 1) if planar else 1)
+    if len(offsets) < count or len(lengths) < count:
+        raise ValueError(f"{len(offsets)} of {count} strips or tiles")
+    if not tiled and rows == height and page.get(_COMPRESSION, 1) == 1:  # one strip: read parts
+        rows = max(1, _TOGETHER // row_bytes)
+        starts = range(0, height, rows)
+        offsets = [offset + start * row_bytes for offset in offsets for start in starts]
+        lengths = [min(rows, height - start) * row_bytes for _ in lengths for start in starts]
+    if rows * row_bytes > MAX_PIXELS:  # of bytes, which are the pixels of the gray image
+        got = f"has strips or tiles of {rows * row_bytes} bytes, at most {MAX_PIXELS} are read"
+        raise ImageError(f"{got}; save it in smaller ones, or uncompressed")
+    return _Segments(tiled, rows, columns, depth, row_bytes, offsets, lengths)
+
+
+def _blocks(file: IO[bytes], page: Page, bands: int) -> Iterator[tuple[int, int, int, Words]]:
+    """The decoded strips or tiles: row, column and band where each begins, and its samples."""
+    height, width = page.get(_HEIGHT, 0), page.get(_WIDTH, 0)
+    tiled, rows, columns, depth, row_bytes, offsets, lengths = _segments(page)
     places = [(y, x) for y in range(0, height, rows) for x in range(0, width, columns)]
     together = max(1, _TOGETHER // (rows * row_bytes))  # many strips have a single row
+    planes = page.get(_SAMPLES, 1) // depth
     for plane in range(min(planes, bands)):
         for first in range(0, len(places), together):
             group = places[first : first + together]
@@ -355,13 +397,13 @@ def _decompressed(
         entries += struct.pack("<HHI", tag, 4, len(values)) + packed
     head = struct.pack("<2sHI", b"II", 42, ends[-1])
     file = b"".join([head, *segments, struct.pack("<H", len(tags)), entries, bytes(4), more])
-    with Image.open(io.BytesIO(file), formats=("TIFF",)) as im, _silent():
+    with _SilentTiff(io.BytesIO(file)) as im:
         return np.asarray(im)
 
 
 def _words(raw: NDArray[np.uint8], page: Page, count: int) -> Words:
     """The first numbers of each row of bytes, (H, count)."""
     if page.bits == 16:
-        return raw.view(page.order + "u2")[:, :count].astype(np.uint16)
+        return raw.view(page.order + "u2")[:, :count].astype(np.uint16, copy=False)
     bits = np.unpackbits(raw, axis=1)[:, : count * page.bits].reshape(len(raw), count, page.bits)
     return np.asarray(bits @ (1 << np.arange(page.bits)[::-1]), np.uint16)
