@@ -55,7 +55,7 @@ def read_colored(path: Path, coloring: Coloring) -> Pixels:
     if pixels is None or (indexed and not coloring.everywhere):
         return read_mask(path)
     indices, colors = pixels
-    used = np.flatnonzero(np.bincount(indices.ravel(), minlength=len(colors)))
+    used = np.flatnonzero(count_ids(indices, len(colors)))
     colors[VOID : VOID + 1][colors[VOID : VOID + 1] < 0] = CREAM  # palettes may end before void
     unknown = [color for color in colors[used].tolist() if color not in coloring.ids]
     if unknown and _is_gray(colors[used], used if indexed else None):
@@ -102,7 +102,7 @@ def scan_colors(path: Path) -> MaskColors | None:
     if pixels is None:
         return None
     indices, colors = pixels
-    used = np.flatnonzero(np.bincount(indices.ravel(), minlength=len(colors))[: len(colors)])
+    used = np.flatnonzero(count_ids(indices, len(colors)))
     used = used[colors[used] >= 0]
     # with only 0 in use, the rest of a palette tells whether it is one of grays
     rows = np.flatnonzero(colors >= 0) if indexed and used.tolist() == [0] else used
@@ -123,6 +123,19 @@ def stored_palette(path: Path) -> tuple[str, bytes] | None:
         return None
 
 
+def count_ids(labels: NDArray[np.integer], least: int = VOID + 1) -> NDArray[np.int64]:
+    """The number of pixels of each id from 0, for `least` ids or more.
+
+    `np.bincount` alone would take 8 bytes a pixel.
+
+    >>> count_ids(np.array([[0, 2], [2, 2]]), 4).tolist()
+    [1, 0, 3, 0]
+    """
+    flat = labels.reshape(-1)
+    parts = (flat[i : i + _STRIP] for i in range(0, flat.size, _STRIP))
+    return sum((np.bincount(part, minlength=least) for part in parts), np.zeros(least, np.int64))
+
+
 def has_colors(path: Path) -> bool:
     """Whether the pixels of a mask have colors and no indices, by its header."""
     try:
@@ -134,7 +147,8 @@ def has_colors(path: Path) -> bool:
 
 def as_numbers(colors: NDArray[np.integer]) -> NDArray[np.int32]:
     """Colors (..., 3) as numbers, 0xRRGGBB."""
-    return colors.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    red, green, blue = (colors[..., i].astype(np.int32) for i in range(3))
+    return red << 16 | green << 8 | blue
 
 
 def in_words(color: int) -> str:
@@ -177,7 +191,11 @@ def _strips(im: Image.Image) -> Iterator[tuple[slice, NDArray[np.int32]]]:
     height = max(_STRIP // im.width, 1)
     for top in range(0, im.height, height):
         bottom = min(top + height, im.height)
-        pixels = np.array(im.crop((0, top, im.width, bottom)).convert("RGBA"))
+        strip = im.crop((0, top, im.width, bottom))
+        if im.mode == "RGB":
+            yield slice(top, bottom), as_numbers(np.array(strip))
+            continue
+        pixels = np.array(strip.convert("RGBA"))
         alpha = pixels[..., 3]
         if ((alpha > 0) & (alpha < 255)).any():
             raise ImageError(

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.data.colors import Coloring, read_colored, read_object_numbers
+from unpool.data.colors import Coloring, count_ids, read_colored, read_object_numbers
 from unpool.data.layouts import (
     Layout,
     class_names,
@@ -157,7 +157,7 @@ def read_labels(sample: Sample, classes: int) -> Pixels:
         ImageError, DataError: a file cannot be used, or has unknown ids.
     """
     labels = load_labels(sample.mask, sample.void, sample.coloring)
-    ids = np.flatnonzero(np.bincount(labels.ravel(), minlength=VOID))
+    ids = np.flatnonzero(count_ids(labels))
     wrong = ids[(ids >= classes) & (ids != VOID)]
     if wrong.size:
         raise DataError(
@@ -224,7 +224,7 @@ def require_objects(data: DataSet, *, empty: bool = True) -> None:
             labels = load_labels(sample.mask, sample.void, sample.coloring)
         except UnpoolError:
             continue  # reported where it is used
-        pixels += np.bincount(labels.ravel(), minlength=VOID + 1)
+        pixels += count_ids(labels)
         if pixels[1:VOID].any():
             return
     if (message := only_background(pixels)) and ((pixels[0] and pixels[VOID]) or not empty):
@@ -242,7 +242,7 @@ def count_classes(data: DataSet) -> list[int]:
         labels = read_labels(sample, len(data.classes))
         if image_size(sample.image) != labels.shape:
             read_sample(sample, len(data.classes))  # raises the error
-        counts[np.unique(labels[labels != VOID])] += 1
+        counts += count_ids(labels)[: len(counts)] > 0
     return counts.tolist()
 
 

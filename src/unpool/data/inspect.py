@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from unpool.data.colors import WRITE
+from unpool.data.colors import WRITE, as_numbers, count_ids
 from unpool.data.datasets import Object, find_objects, load_labels, load_objects
 from unpool.data.outlines import Outlines, rasterize
 from unpool.errors import DataError, ImageError
@@ -62,19 +62,22 @@ def inspect_image(
     """
     files = _Files(layout, name, [])
     image = files.read(layout.images, read_image, "missing-image")
+    seen, thumbnail, shape = "", np.zeros(256, np.float32), (0, 0)
+    if image is not None:
+        seen, thumbnail, shape = _digest(image), _thumbnail(image), image.shape[:2]
+        del image  # it may be large, and the mask, too
     labels: Pixels | None = None
     found: list[Object] = []
     if name in layout.images.files:  # else its mask is useless
         labels, found = files.read_mask(void, coloring)
-    pixels = np.bincount([] if labels is None else labels.ravel(), minlength=256)
+    pixels = np.zeros(256, np.int64) if labels is None else count_ids(labels)
     if labels is not None and not pixels[:VOID].any():
         message = f"is all void ({VOID}), wanted labels; label it or remove it"
         files.report("warning", "void-only", layout.mask(name), message)
-    if image is not None and labels is not None:
-        files.compare_sizes(image, labels)
+    if seen and labels is not None:
+        files.compare_sizes(shape, labels.shape)
     objects = np.bincount([one.label for one in found], minlength=256)
-    seen, labeled = ("" if array is None else _digest(array) for array in (image, labels))
-    thumbnail = np.zeros(256, np.float32) if image is None else _thumbnail(image)
+    labeled = "" if labels is None else _digest(labels)
     return Inspection(files.findings, pixels, objects, seen, labeled, thumbnail)
 
 
@@ -147,7 +150,8 @@ class _Files(NamedTuple):
             return []
         path = folder.file(self.name)
         if instances.shape != labels.shape:
-            message = f"is {_size(instances)} but the mask {_size(labels)}; redraw one of them"
+            sizes = _size(instances.shape), _size(labels.shape)
+            message = f"is {sizes[0]} but the mask {sizes[1]}; redraw one of them"
             self.report("error", "size-differs", path, message)
             return []
         found = find_objects(labels, instances)
@@ -163,19 +167,19 @@ class _Files(NamedTuple):
             self.report("warning", "objects-differ", path, message)
         return found
 
-    def compare_sizes(self, image: Pixels, labels: Pixels) -> None:
-        """Find different sizes, and EXIF rotation that the mask may lack."""
+    def compare_sizes(self, upright: tuple[int, ...], mask: tuple[int, ...]) -> None:
+        """Find different shapes, (H, W), and EXIF rotation that the mask may lack."""
         path = self.layout.images.file(self.name)
-        turn, upright = read_orientation(path), image.shape[:2]
-        sizes = _size(image), _size(labels)
+        turn = read_orientation(path)
+        sizes = _size(upright), _size(mask)
         sideways = turn > 4 and upright[0] != upright[1]  # else sizes do not reveal rotation
-        if sideways and labels.shape == upright[::-1]:
+        if sideways and mask == upright[::-1]:
             message = (
                 f"is {sizes[0]} when rotated by its EXIF orientation {turn}, but its mask is "
                 f"{sizes[1]}; rotate the mask, or remove the EXIF orientation if it is wrong"
             )
             self.report("error", "exif", path, message)
-        elif labels.shape != upright:
+        elif mask != upright:
             message = f"is {sizes[0]} but its mask is {sizes[1]}; check that they belong together,"
             message += " and resize the mask (nearest) or redraw it"
             self.report("error", "size-differs", path, message)
@@ -189,34 +193,39 @@ class _Files(NamedTuple):
 
 def _photo(labels: Pixels) -> str:
     """A message if the labels look like a gray photo, else an empty one."""
-    n = len(np.unique(labels[labels != VOID]))
+    n = np.count_nonzero(count_ids(labels)[:VOID])
+    if n <= _IDS:
+        return ""
     rough = np.count_nonzero(labels[:, 1:] != labels[:, :-1]) / labels.size
     message = f"looks like a photo, not a mask: {n} ids without uniform regions; {_PUT}"
-    return message if n > _IDS and rough > _ROUGH else ""
+    return message if rough > _ROUGH else ""
 
 
 def _explain_mask(path: Path, message: str) -> tuple[str, str]:
     """Kind and message for an unusable mask; those of a color mask describe its colors."""
     try:
-        rgb = read_image(path).reshape(-1, 3)
+        rgb = read_image(path)
     except ImageError:
         return "unreadable", message
     if "has mode RGB" not in message:  # 16 bits, EXIF, a JPEG ...
         return "unusable-mask", message
-    colors, known = (np.unique(c @ np.array([1 << 16, 1 << 8, 1])) for c in (rgb, voc_palette()))
+    present = np.zeros(1 << 24, bool)
+    for rows in np.array_split(rgb, max(rgb.size >> 22, 1)):
+        present[as_numbers(rows)] = True
+    colors = np.flatnonzero(present)
     if len(colors) > _COLORS:
         return "photo", f"looks like a photo, not a mask: {len(colors)} colors; {_PUT}"
-    if np.isin(colors, known).all():
+    if np.isin(colors, as_numbers(voc_palette())).all():
         hint = "all are VOC's: pass by_color=True"
-    elif (rgb == rgb[:, :1]).all():
+    elif (colors == (colors & 255) * 0x10101).all():
         hint = "all are gray: if the gray values are the indices, save them without transparency"
     else:
         hint = f"not all are VOC's: {WRITE}"
     return "color-mask", f"{message} (colors: {len(colors)}, {hint})"
 
 
-def _size(array: NDArray[np.integer]) -> str:
-    return f"{array.shape[1]} x {array.shape[0]}"
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} x {shape[0]}"
 
 
 def _digest(array: Pixels) -> str:
@@ -225,8 +234,8 @@ def _digest(array: Pixels) -> str:
 
 def _thumbnail(image: Pixels) -> NDArray[np.float32]:
     """A unit vector of 16 x 16 gray values minus their mean; zeros for a flat image."""
-    small = Image.fromarray(image).convert("L").resize((16, 16), Image.Resampling.BOX)
-    values = np.asarray(small, np.float32).ravel()
+    small = cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32)
+    values = (small @ np.array([0.299, 0.587, 0.114], np.float32)).ravel()
     values = values - values.mean()
     length = np.linalg.norm(values)
     return values / length if length > 32 else np.zeros_like(values)  # 32: a deviation of 2
