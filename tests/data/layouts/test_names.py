@@ -2,7 +2,7 @@ import pytest
 
 from tests.data.plain import LABELS, photo
 from unpool.data import VOC_CLASSES, open_data
-from unpool.data.layouts import read_names
+from unpool.data.layouts import class_names, find_files, read_names
 from unpool.errors import DataError
 from unpool.vision.images import write_image, write_mask
 
@@ -105,3 +105,18 @@ def test_names_that_the_layout_assumes(tmp_path):
     write_image(tmp_path / "JPEGImages/a.png", photo(0))
     write_mask(tmp_path / "SegmentationClass/a.png", LABELS)
     assert open_data(tmp_path, "all").classes == VOC_CLASSES
+
+
+def test_colors_of_a_second_file(tmp_path):
+    write_image(tmp_path / "images/a.png", photo(0))
+    write_mask(tmp_path / "masks/a.png", LABELS)
+    (tmp_path / "classes.txt").write_text("background\ncat\ndog\nvoid\n")
+    (tmp_path / "labelmap.txt").write_text("Dog:9,9,9::\nbackground:0,0,0::\nvoid:7,7,7::\n")
+    names = class_names(find_files(tmp_path))
+    assert names[:3] == (
+        *(["background", "cat", "dog"], 3),
+        {0: (0, 0, 0), 2: (9, 9, 9), 3: (7, 7, 7)},
+    )
+    (tmp_path / "labelmap.txt").write_text("tree:9,9,9::\nhouse:0,0,0::\n")
+    with pytest.raises(DataError, match=r"labelmap.txt with none of the classes of .*classes.txt"):
+        open_data(tmp_path, "all")

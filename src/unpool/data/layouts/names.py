@@ -20,23 +20,31 @@ _COLORED = [
     re.compile(rf"(?P<name>.*\D)\s*,\s*{_COLOR}"),  # class_dict.csv
 ]
 _NUMBERED = re.compile(r"(?P<id>\d{1,4})\s*[:=,;\s]\s*(?P<name>\D.*)")
+_LISTS_OF_COLORS = ("labelmap.txt", "label_colors.txt", "class_dict.csv")
 _CSV_HEADER = re.compile(r"name\s*,\s*r\s*,\s*g\s*,\s*b", re.IGNORECASE)
 
 
 def class_names(layout: Layout) -> Names | None:
     """The classes from a file, see `read_names`, or by the layout; or None.
 
+    If the file has no colors, those of a second one count, by the names of the classes.
+
     Raises:
-        DataError: the file is wrong.
+        DataError: a file is wrong.
     """
-    listed = names_file(layout.root)
-    return layout.names if layout.outlines or listed is None else read_names(listed)
+    files = _names_files(layout.root)
+    if layout.outlines or not files:
+        return layout.names
+    names = read_names(files[0])
+    for path in files[1:]:
+        if not names.colors and path.name.lower() in _LISTS_OF_COLORS:
+            names = _with_colors(names, path)
+    return names
 
 
 def names_file(root: Path) -> Path | None:
     """The first of `NAME_FILES` in a folder, in any letter case."""
-    files = {path.name.lower(): path for path in root.iterdir() if path.is_file()}
-    return next((files[name] for name in NAME_FILES if name in files), None)
+    return next(iter(_names_files(root)), None)
 
 
 def read_names(path: Path) -> Names:
@@ -110,6 +118,25 @@ def assumption(assumed: str, classes: Sequence[str], images: Sequence[int]) -> s
         f"{', '.join(classes[i] for i in few)}{more}; if they are other classes, name them in "
         "classes.txt"
     )
+
+
+def _names_files(root: Path) -> list[Path]:
+    files = {path.name.lower(): path for path in root.iterdir() if path.is_file()}
+    return [files[name] for name in NAME_FILES if name in files]
+
+
+def _with_colors(names: Names, path: Path) -> Names:
+    """The names with the colors that a second file gives them."""
+    others = read_names(path)
+    ids = {name.lower(): i for i, name in enumerate(names.classes)}
+    titles = dict(enumerate(map(str.lower, others.classes)))
+    found = {titles[i]: color for i, color in others.colors.items() if i in titles}
+    colors = {ids[name]: color for name, color in found.items() if name in ids}
+    if others.void in others.colors:
+        colors[names.void] = others.colors[others.void]
+    if found and not found.keys() & ids.keys():
+        raise DataError(f"got {path} with none of the classes of {names.file}; use the same names")
+    return names._replace(colors=colors, file=path) if colors else names
 
 
 def _match(form: re.Pattern[str], lines: list[str]) -> list[re.Match[str]]:
