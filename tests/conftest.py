@@ -1,6 +1,8 @@
 """Small networks that behave like trained ones, small data, and a training run that is left."""
 
 import math
+import shutil
+import subprocess
 import time
 from contextlib import contextmanager
 
@@ -65,6 +67,19 @@ def clock(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return lambda seconds: now.__setitem__(0, now[0] + seconds)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 64 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=64k", "none", str(disk)]
+    mounted = shutil.which("mount") and subprocess.run(["mount", *options], capture_output=True)
+    if not mounted or mounted.returncode:
+        pytest.skip("only root may mount a disk")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
 
 
 class _StopError(Exception):

@@ -7,7 +7,14 @@ import sys
 import pytest
 
 from unpool import cards
-from unpool.cards import Card, find_partner, find_weights, list_pretrained, read_card
+from unpool.cards import (
+    Card,
+    find_partner,
+    find_weights,
+    list_pretrained,
+    read_card,
+    weights_digest,
+)
 from unpool.errors import WeightsError
 
 CARD = {"format": 1, "architecture": "DeconvNet", "arguments": {}, "sha256": "0"}
@@ -125,3 +132,26 @@ def test_values_that_json_does_not_have(tmp_path):
     assert read_card(tmp_path / "card.json").figures == {"miou": None}
     with pytest.raises(WeightsError, match="got a card with a value that JSON cannot hold"):
         Card.from_dict({**CARD, "classes_seen": {1, 2}}, "net").write(tmp_path / "card.json")
+
+
+def test_the_digest_of_weights_is_that_of_cards(tmp_path):
+    """Of their partner's, too; the cards have those of the tensors."""
+    entries = {"format": 1, "architecture": "DeconvNet", "arguments": {}, "sha256": "0" * 64}
+
+    def write(name, **more):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "card.json").write_text(json.dumps(entries | more))
+        return weights_digest(tmp_path / "net")
+
+    digests = [
+        write("net"),
+        write("net", sha256="1" * 64),
+        write("net", long_side=64),
+        write("net", partner="../fcn"),  # which is missing
+        write("fcn"),
+        write("fcn", sha256="2" * 64),
+    ]
+    assert len(set(digests)) == len(digests)
+    assert write("fcn") == digests[4]
+    (tmp_path / "net").rename(tmp_path / "moved")
+    assert weights_digest(tmp_path / "moved") == digests[4]

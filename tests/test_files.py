@@ -5,7 +5,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import socket
 import stat
 import subprocess
@@ -200,19 +199,6 @@ def test_a_file_system_may_have_no_permissions(tmp_path, monkeypatch):
     with drafts(tmp_path, "a") as folder:
         (folder / "a").touch(0o600)
     assert names(tmp_path) == ["a"]
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 64 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    options = ["-t", "tmpfs", "-o", "size=64k", "none", str(disk)]
-    mounted = shutil.which("mount") and subprocess.run(["mount", *options], capture_output=True)
-    if not mounted or mounted.returncode:
-        pytest.skip("only root may mount a disk")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_full_disk(small_disk):

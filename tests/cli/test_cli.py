@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import unpool
-from tests.cli.files import results, save
+from tests.cli.files import photo, results, save
 from unpool.cli import commands
 from unpool.segment.segmenter import Segmenter
 
@@ -131,6 +132,31 @@ def test_a_full_disk_ends_the_work(run, weights, monkeypatch):
         ["unpool: segmented/a.overlay.jpg: No space left on device"],
     )
     assert results("segmented") == set()
+
+
+def test_a_disk_that_is_full_or_read_only(run, refused, weights, small_disk):
+    for name in "abc":
+        save(f"in/{name}.jpg", photo(400, 300))
+    command = ["segment", "in", "--weights", weights, "-o", small_disk / "out"]
+    (small_disk / "filled").write_bytes(bytes(40_000))
+    code, _, err = run(*command)
+    assert (code, len(err)) == (2, 1)
+    assert err[0].endswith(": No space left on device")
+    assert err[0].startswith(f"unpool: {small_disk}/out/")
+    for file in results(str(small_disk / "out")):  # whole, if it is there
+        with Image.open(small_disk / "out" / file) as image:
+            image.load()
+    (small_disk / "filled").unlink()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert "out, which may not be written to; choose another with -o" in refused(*command)
+    for args in (
+        ["convert", weights, small_disk / "new"],
+        ["export", "--weights", weights, "-o", small_disk / "new/net.pt2"],
+        ["visualize", "project", "in", "--weights", weights, "-o", small_disk / "new"],
+    ):
+        message = refused(*args)
+        assert str(small_disk / "new") in message
+        assert "Read-only file system" in message
 
 
 def test_a_bug_shows_its_traceback(run, weights, monkeypatch):

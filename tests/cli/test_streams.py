@@ -83,6 +83,14 @@ def test_output_to_a_full_disk(shell):
     assert (code, out[-1]) == (3, "1 of 2 segmented, into segmented")
 
 
+def test_what_was_printed_before_comes_first(run):
+    code = "print('first'); from unpool.cli import main; main(['--version']); print('last')"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["first", "unpool", "last"]
+
+
 ECHO = (
     "import click, sys; from unpool import cli\n"
     "cli.commands.invoke = lambda _: click.echo('x' * 10**6)\nsys.exit(cli.main(['info']))"

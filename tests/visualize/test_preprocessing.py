@@ -1,6 +1,7 @@
 """Loading models of every origin, and their preprocessing."""
 
 import dataclasses
+import importlib
 import json
 import sys
 
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from unpool.errors import OptionError, WeightsError
 from unpool.models import DeconvNet, GenerativeNet, ZFNet, prepare, save_pretrained
-from unpool.visualize.preprocessing import PREPROCESSINGS, Preprocessing, load_model
+from unpool.visualize.preprocessing import PREPROCESSINGS, LoadedModel, Preprocessing, load_model
 
 FACTORIES = """
 import torch
@@ -184,3 +186,31 @@ def test_classes_by_name_and_number(tmp_path, nets):
         loaded.find_class("zebra")
     with pytest.raises(OptionError, match="its classes have no names: give a number"):
         load_model(torch_model=f"{nets}:build").find_class("cat")
+
+
+def test_the_digest_of_a_model_is_that_of_all_that_counts(tmp_path, monkeypatch):
+    code = (
+        "from torch import nn\nclass Own(nn.Module):\n    def forward(self, x):\n        return x"
+    )
+    (tmp_path / "own_layer.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = importlib.import_module("own_layer").Own()
+
+    def digest(weight=1.0, extra=(), preprocess="none", classes=(), dtype=torch.float32):
+        model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), *extra, own).to(dtype)
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data.fill_(weight)
+        return LoadedModel(model, "any", PREPROCESSINGS[preprocess], classes=classes).digest()
+
+    found = [
+        digest(),
+        digest(weight=2.0),
+        digest(extra=(nn.ReLU(),)),
+        digest(preprocess="imagenet"),
+        digest(classes=("cat", "dog")),
+        digest(dtype=torch.bfloat16),
+    ]
+    (tmp_path / "own_layer.py").write_text(code + " + 1")
+    found.append(digest())
+    assert len(set(found)) == len(found)
+    assert digest() == found[-1]

@@ -5,7 +5,7 @@ import os
 import select
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 
@@ -58,6 +58,9 @@ class _Stream(io.FileIO):
         if stream is not None and sys.platform == "win32":  # the console takes no bytes
             return stream
         encoding = "utf-8" if stream is None else stream.encoding
+        if stream is not None:
+            with suppress(OSError):
+                stream.flush()  # what was printed before comes first
         buffer = io.BufferedWriter(cls(number, "w", closefd=False))
         return io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=number == 2)
 
