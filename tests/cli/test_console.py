@@ -4,7 +4,14 @@ import warnings
 import pytest
 
 from unpool.cli import console
-from unpool.cli.console import in_percent, print_card, print_facts, progress, segmentation_text
+from unpool.cli.console import (
+    in_percent,
+    print_card,
+    print_error,
+    print_facts,
+    progress,
+    segmentation_text,
+)
 
 
 @pytest.fixture
@@ -94,6 +101,11 @@ def test_warnings_are_lines_of_the_program(capsys):
             warnings.warn("no mask shows the class owl", UserWarning, stacklevel=1)
     assert capsys.readouterr().err == "unpool: warning: no mask shows the class owl\n"
     assert warnings.showwarning is shown
+
+
+def test_an_error_is_one_line_that_a_terminal_can_show(capsys):
+    print_error("bad\n  name\x1b[31m\ud800: wanted another")
+    assert capsys.readouterr().err == "unpool: bad name\\x1b[31m\\ud800: wanted another\n"
 
 
 # ---- progress ------------------------------------------------------------------------------------

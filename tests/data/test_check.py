@@ -42,6 +42,16 @@ def test_a_good_voc_folder_whose_trainval_is_the_union_of_its_lists(tmp_path):
     assert check_data(tmp_path, ["trainval"]).splits == {"trainval": 10}
 
 
+def test_findings_are_lines_that_a_terminal_can_show(root):
+    (root / "train.txt").write_text("a\x1b[31m\u202e\n")
+    found = [finding for finding in check_data(root).findings if "a\\x1b" in finding.where]
+    assert found
+    for finding in found:
+        assert r"a\x1b[31m\u202e" in finding.where
+        assert r"a\x1b[31m\u202e" in finding.message
+        assert (finding.where + finding.message).isprintable()
+
+
 def test_a_report_is_plain_in_json(root):
     (root / "masks/val/7.png").unlink()
     report = check_data(root)

@@ -229,7 +229,9 @@ def attempt(parser: Parser, folder: Path, files: Files) -> dict[str, Any]:
 def _ran_out(error: BaseException | None) -> bool:
     """Whether an error comes from the limit of memory, at however many removes."""
     while error is not None:
-        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        refused = type(error).__module__.startswith("av.")  # FFmpeg says so of sizes in a header
+        torch = isinstance(error, RuntimeError) and "allocate memory" in str(error)
+        if (isinstance(error, MemoryError) and not refused) or torch:
             return True
         error = error.__cause__ or error.__context__
     return False

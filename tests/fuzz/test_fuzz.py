@@ -11,26 +11,8 @@ from tests.fuzz.parsers import PARSERS, valid_files
 
 NAMES = [name for name in PARSERS if name != "faulty"]
 
-WAITING: dict[str, str] = {
-    "checkpoint": "errors of damaged records",
-    "glb": "errors of meshes",
-    "layouts": "control characters in findings",
-    "obj": "errors of meshes",
-    "onnx": "errors of networks with other inputs",
-    "recipe": "deeply nested values",
-}
-"""Parsers with known faults, and what is to be done."""
 
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=pytest.mark.xfail(reason=WAITING[n], strict=True))
-        if n in WAITING
-        else n
-        for n in NAMES
-    ],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_damaged_files_are_read_or_refused(name):
     counts = fuzz(name, count=PARSERS[name].count)
     assert not counts.faults

@@ -311,3 +311,4 @@ def test_lists_with_odd_names(folder):
     assert [source.path for source in found.sources] == [Path("a.jpg")]
     assert len(found.unusable) == 2
     assert all("is not a file in" in bad.error for bad in found.unusable)
+    assert r"(b\x00c.jpg)" in found.unusable[0].error  # which a terminal can show

@@ -4,7 +4,6 @@ Progress is a bar on a terminal, and a line every ten seconds elsewhere.
 """
 
 import math
-import re
 import shutil
 import signal
 import sys
@@ -18,7 +17,7 @@ from typing import Any, Protocol
 import click
 
 from unpool.cli.messages import with_flags
-from unpool.errors import ImageWarning
+from unpool.errors import ImageWarning, one_line
 from unpool.files import json_line
 from unpool.training.progress import Lines
 
@@ -147,8 +146,8 @@ def segmentation_text(record: Mapping[str, Any]) -> str:
 
 
 def print_error(message: str) -> None:
-    """Print one line to standard error."""
-    click.echo("unpool: " + re.sub(r"\s*\n\s*", " ", message.strip()), err=True)
+    """Print one line to standard error; see `one_line`."""
+    click.echo(f"unpool: {one_line(message)}", err=True)
 
 
 @contextmanager

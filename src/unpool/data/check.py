@@ -28,7 +28,7 @@ from unpool.data.layouts import (
     why_empty,
 )
 from unpool.data.palettes import describe, find_coloring, find_conflict
-from unpool.errors import DataError
+from unpool.errors import DataError, one_line
 from unpool.vision.images import VOID
 
 if TYPE_CHECKING:
@@ -149,7 +149,10 @@ def check_data(
         _check_folders(layout, set(names), every=splits is None),
         _check_objects(layout, names),
     )
-    findings.sort(key=lambda finding: finding.level)  # "error" comes before "warning"
+    findings = [  # names of files and in files may have any characters
+        each._replace(where=one_line(each.where), message=one_line(each.message))
+        for each in sorted(findings, key=lambda finding: finding.level)  # errors come first
+    ]
     notes = describe(coloring)
     shown = [sum(count.images.values()) for count in counts]
     if known and (assumed := assumption(known.assumed, classes, shown)):

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
-from unpool.errors import ImageError, OptionError
+from unpool.errors import ImageError, OptionError, one_line
 from unpool.files import read_bytes
 from unpool.vision.images import FORMATS, Pixels, read_image
 
@@ -111,7 +111,7 @@ def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
             continue
         for item in _expand(text, output):
             if isinstance(item, Unusable):
-                unusable[item] = None
+                unusable[item._replace(error=one_line(item.error))] = None
                 continue
             if isinstance(item, Unread):
                 unread[item] = None
