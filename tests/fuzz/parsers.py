@@ -240,15 +240,15 @@ _PAIRS = ("VOC", "plain", "ADE20K", "mmseg", "FiftyOne", "CamVid", "brush")
 PARSERS: dict[str, Parser] = {
     "image": Parser(images.images, _image, ("",)),
     "mask": Parser(images.masks, _mask, ("",)),
-    "caffemodel": Parser(weights.caffemodels, _caffemodel, (".caffemodel",), count=100),
-    "safetensors": Parser(weights.tensors, _tensors, ("",), count=20),
-    "weights": Parser(weights.weights, _weights, (".safetensors",), _right_digests, count=100),
-    "card": Parser(weights.weights, _card, (".json",), _right_digests, count=100),
+    "caffemodel": Parser(weights.caffemodels, _caffemodel, (".caffemodel",), count=60),
+    "safetensors": Parser(weights.tensors, _tensors, ("",), count=100),
+    "weights": Parser(weights.weights, _weights, (".safetensors",), _right_digests, count=60),
+    "card": Parser(weights.weights, _card, (".json",), _right_digests, count=60),
     "checkpoint": Parser(
-        weights.checkpoints, _checkpoint, (".pt", ".json", ".jsonl"), writes=True, count=30
+        weights.checkpoints, _checkpoint, (".pt", ".json", ".jsonl"), writes=True, count=20
     ),
     "onnx": Parser(weights.exports, _export, (".json", ".onnx"), _right_digests, count=100),
-    "recipe": Parser(weights.recipes, _recipe, ("",)),
+    "recipe": Parser(weights.recipes, _recipe, ("",), count=100),
     "scores": Parser(weights.scores, _scores, ("",)),
     "coco": Parser(lambda: data.coco() + others.examples("COCO"), _data, (".json",), count=60),
     "sbd": Parser(data.sbd, _data, (".mat",), count=60),

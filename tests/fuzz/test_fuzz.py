@@ -18,7 +18,8 @@ def test_damaged_files_are_read_or_refused(name):
     assert not counts.faults
     assert counts.inputs == PARSERS[name].count
     assert counts.accepted > 0  # the valid files are among them
-    assert counts.refused > 0 or name == "sbd"  # whose masks are findings
+    finds = PARSERS[name].run is PARSERS["coco"].run  # what is wrong, rather than raise an error
+    assert counts.refused > 0 or finds
     assert counts.peak <= PARSERS[name].memory
 
 
@@ -33,7 +34,7 @@ def test_every_kind_of_fault_is_found(tmp_path):
 
 
 def test_damage_is_the_same_for_a_seed():
-    for name in ("glb", "coco"):
+    for name in ("glb", "map"):
         valid = valid_files(PARSERS[name])
         inputs = [numbered_input(name, 5, number, valid) for number in range(40)]
         assert inputs[: len(valid)] == valid
