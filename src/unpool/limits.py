@@ -73,8 +73,8 @@ MAX_LAYERS = 1000
 MAX_STAGES = 16
 """Poolings of a trunk; after 16 a value of the last map stands for 65,536 pixels."""
 
-MAX_SIDE = 2**13
-"""Pixels of the side of a network's input; 8192 x 8192 take 17 GB in VGG's first layer."""
+MAX_SIDE = 2**12
+"""Pixels of the side of a network's input; 4096 x 4096 take 4.3 GB in VGG's first layer."""
 
 MAX_FIELDS = 2**18
 """Fields of a Caffe file, seconds of reading; the published DeconvNet, of 1 GB, has some 3,000."""

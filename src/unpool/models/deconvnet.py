@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unpool.errors import ShapeError, require_int, require_type
+from unpool.errors import OptionError, ShapeError, require_int
 from unpool.models.vgg import Table, Trunk, block, chain, initialize, recompute, trunk_argument
 from unpool.ops.switches import Switches, unpool
 
@@ -56,8 +56,8 @@ class DeconvNet(nn.Module):
         require_int("size", size, 2 ** len(table))
         if code is not None:
             require_int("code", code)
-        if eps is not None:
-            require_type("eps", eps, int | float, "a number, or None for no batch norm")
+        if eps is not None and not (isinstance(eps, int | float) and 0 <= eps <= 1):
+            raise OptionError(f"got eps={eps!r}; wanted a number from 0 to 1, or None")
         self.side = _pooled(size, len(table))  # of the last pooled map at the design size
         # not `code`: torch.export needs that name for an attribute of its own
         self.fc = None if code is None else _code(table[-1][1], code, self.side, eps)
