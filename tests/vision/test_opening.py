@@ -52,11 +52,7 @@ def test_an_eps_in_disguise_starts_no_program(tmp_path, monkeypatch):
             read(path)
 
 
-SOURCES = [
-    path
-    for path in sorted(Path(unpool.__file__).parent.rglob("*.py"))
-    if path.parent.name != "rendering"
-]
+SOURCES = sorted(Path(unpool.__file__).parent.rglob("*.py"))
 
 
 def calls(path):
