@@ -268,6 +268,7 @@ def test_raw_files_hold_previews_only():
 
 
 LARGE = {256: [20_000], 257: [20_000], 278: [20_000]}
+ONE_STRIP = {256: [10_000], 257: [10_000], 278: [10_000]}
 FLOATS = IMAGE.astype(np.float32) / 255
 
 
@@ -286,7 +287,8 @@ FLOATS = IMAGE.astype(np.float32) / 255
         (tiff(noise(1), tile=(16, 16), tags={322: [2**20], 323: [2**20]}), "has tiles of .* bytes"),
         (tiff(noise(1), tags={273: [8]}), "is broken or cut short"),
         (tiff(noise(1), tags=LARGE), "is too large by its header"),
-        (tiff(noise(1), tags=LARGE, compression="lzw"), "strips or tiles of 800000000 bytes"),
+        (tiff(noise(1), tags=ONE_STRIP, compression="lzw"), "tiles of 200000000 bytes"),
+        (tiff(noise(1), rows=20, tags={256: [2**31], 257: [2**31]}), "is too large by its header"),
         (b"II*\0" + struct.pack("<I", 0), "no page of the TIFF"),
     ],
 )  # fmt: skip

@@ -57,8 +57,10 @@ def open_image(source: Readable, max_pixels: int, animated: bool = True) -> Iter
         name = require_regular(source, ImageError)
     try:
         with _quiet(), _stream(source) as file, _open(file, animated) as im:
-            most = min(max_pixels, MAX_IMAGE_MEMORY // _cost(im))
-            if im.width * im.height > most:
+            pixels, most = im.width * im.height, max_pixels
+            if pixels <= most:
+                most = min(most, MAX_IMAGE_MEMORY // _cost(im))
+            if pixels > most:
                 size = f"{im.width} x {im.height} pixels, at most {most} are read"
                 raise Image.DecompressionBombError(size)
             if not animated and im.format not in _ONE_IMAGE and getattr(im, "is_animated", False):
