@@ -190,6 +190,15 @@ def test_masks_of_0_and_255_by_color(tmp_path):
     np.testing.assert_array_equal(labels_of(root, by_color=True)[0], TWO)
 
 
+def test_gray_values_that_are_colors_of_classes(tmp_path):
+    names = "background:0,0,0::\ncat:127,127,127::\ndog:254,254,254::\n"
+    root = data_set(tmp_path, OWN, [[0, 1, 2]], names)
+    for i in range(10):
+        Image.fromarray(LABELS * 127).save(root / f"masks/{i}.png")
+    assert "pass by_color=True, since they are gray colors of classes" in palettes(root)[0]
+    np.testing.assert_array_equal(labels_of(root, by_color=True)[0], LABELS)
+
+
 # what cannot be decided
 
 

@@ -143,7 +143,7 @@ def check_data(
         _check_lists(layout, listed),
         _check_palettes(layout, known) if by_color is None else (),
         *(seen.findings for seen in images.values()),
-        _check_ids(layout, images, len(classes)),
+        _check_ids(layout, images, len(classes), known),
         _check_classes(layout, images, members, counts, unnamed=not known and not findings),
         _check_copies(layout, images, members),
         _check_folders(layout, set(names), every=splits is None),
@@ -205,7 +205,11 @@ def _check_palettes(layout: Layout, known: Names | None) -> Iterator[Finding]:
         yield Finding("error", "palettes", location(layout, conflict.mask), conflict.message)
 
 
-def _check_ids(layout: Layout, images: _ById, classes: int) -> Iterator[Finding]:
+def _check_ids(
+    layout: Layout, images: _ById, classes: int, known: Names | None
+) -> Iterator[Finding]:
+    colors = known.colors.values() if known else ()
+    gray = {color[0] for color in colors if len(set(color)) == 1}
     ids = _total(images)[:VOID].nonzero()[0].tolist()
     n = sum(seen.pixels[classes] > 0 for seen in images.values()) if classes < VOID else 0
     if ids and ids[-1] == classes and 2 * n > sum(seen.pixels.any() for seen in images.values()):
@@ -220,6 +224,8 @@ def _check_ids(layout: Layout, images: _ById, classes: int) -> Iterator[Finding]
         if wrong.size:
             message = f"has the ids {_few(wrong.tolist())}, wanted 0 to {classes - 1}, or {VOID}"
             message += f" for void; correct the mask or {_cure(layout)}"
+            if gray.issuperset(wrong.tolist()):
+                message += ", or pass by_color=True, since they are gray colors of classes"
             yield Finding("error", "unknown-ids", location(layout, layout.mask(name)), message)
 
 
