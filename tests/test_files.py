@@ -17,6 +17,7 @@ from unpool.errors import DataError, WeightsError
 from unpool.files import (
     atomic,
     drafts,
+    fingerprint,
     json_line,
     read_bytes,
     read_json,
@@ -263,6 +264,20 @@ def test_values_that_are_not_plain_leave_the_old_file(tmp_path):
 def test_sha256(tmp_path, data):
     (tmp_path / "a").write_bytes(data)
     assert sha256(tmp_path / "a") == sha256(str(tmp_path / "a")) == hashlib.sha256(data).hexdigest()
+
+
+def test_a_file_without_end_is_known_by_its_size_and_time(tmp_path):
+    small, huge = tmp_path / "small", tmp_path / "huge"
+    small.write_bytes(b"abc")
+    assert fingerprint(small, DataError) == hashlib.sha256(b"abc").hexdigest()
+    with huge.open("wb") as file:
+        file.truncate(2**42)  # takes no room, and hours to read
+    first = fingerprint(huge, DataError)
+    assert first == fingerprint(huge, DataError)
+    os.utime(huge, (1, 1))
+    assert fingerprint(huge, DataError) != first
+    with pytest.raises(DataError, match="is a folder"):
+        fingerprint(tmp_path, DataError)
 
 
 def test_only_regular_files_are_opened(tmp_path):

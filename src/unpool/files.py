@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unpool.errors import UnpoolError, require_path
-from unpool.limits import MAX_TEXT, MAX_ZIP_DIRECTORY
+from unpool.limits import MAX_HASHED, MAX_TEXT, MAX_ZIP_DIRECTORY
 from unpool.temporary import leftovers, remove, temporary_folder, temporary_path
 
 # errors of fsync that say that the file system has none, as on some network shares
@@ -198,6 +198,19 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """The SHA-256 digest of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(path: str | os.PathLike[str], error: type[UnpoolError]) -> str:
+    """What tells the content of a regular file from another: `sha256`.
+
+    Of a file larger than any image, which may be endless, it is the size and the time of change.
+
+    Raises:
+        error: it is no regular file.
+        OSError: it cannot be read.
+    """
+    state = require_regular(path, error).stat()
+    return sha256(path) if state.st_size <= MAX_HASHED else f"{state.st_size} {state.st_mtime_ns}"
 
 
 def write_json(path: str | os.PathLike[str], values: object) -> None:

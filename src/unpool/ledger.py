@@ -20,7 +20,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from unpool.files import atomic, json_line, sha256
+from unpool.errors import DataError
+from unpool.files import atomic, fingerprint, json_line
 from unpool.limits import MAX_TEXT
 from unpool.temporary import is_gone, process_name
 
@@ -182,9 +183,7 @@ def _digest_of_files(paths: Iterable[Path]) -> str:
     digests = []
     for path in paths:
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        if not all(file.is_file() or file.is_dir() for file in inside):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-        digests += [sha256(file) for file in inside if file.is_file()]
+        digests += [fingerprint(file, DataError) for file in inside if not file.is_dir()]
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 

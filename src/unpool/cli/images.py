@@ -13,8 +13,8 @@ import click
 import unpool
 from unpool.cli import console, options
 from unpool.cli.messages import disk_is_full, error_message
-from unpool.errors import ImageError, UnpoolError
-from unpool.files import require_regular, sha256, written_files
+from unpool.errors import ImageError, OptionError, UnpoolError
+from unpool.files import fingerprint, written_files
 from unpool.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _procedure(network: str) -> Record:
     chosen = {name: value for name, value in context.params.items() if name not in _HOW}
     for name, value in chosen.items():
         if isinstance(value, Path) and value.is_file():
-            chosen[name] = sha256(value)
+            chosen[name] = fingerprint(value, OptionError)
     about = {"version": unpool.__version__, "command": context.command.name}
     return {**about, "options": chosen, "network": network}
 
@@ -191,7 +191,7 @@ def _content(source: "Source", also: Callable[["Source"], object]) -> str:
     if source.path is None:
         return ""
     try:
-        content, more = sha256(require_regular(source.path, ImageError)), also(source)
+        content, more = fingerprint(source.path, ImageError), also(source)
     except (OSError, UnpoolError):
         return ""
     if more is None:
