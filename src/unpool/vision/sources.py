@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 from unpool.errors import ImageError, OptionError, one_line
 from unpool.files import read_bytes
 from unpool.vision.images import FORMATS, Pixels, read_image
+from unpool.vision.video import VIDEOS
 
 _SUFFIXES = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
 
@@ -29,7 +30,7 @@ _PROGRAMS = """
 _SCIENCE = """
     .czi .dcm .djvu .ecw .fit .fits .fts .lif .mha .nd2 .ndpi .nii .nrrd .sid .svs .vsi
 """
-_UNREAD = set((_CAMERAS + _PROGRAMS + _SCIENCE).split())
+_UNREAD = {*(_CAMERAS + _PROGRAMS + _SCIENCE).split(), *VIDEOS}
 """The suffixes of images that are not read, which are counted and reported."""
 
 
@@ -41,6 +42,11 @@ class Source(NamedTuple):
 
     def __str__(self) -> str:
         return "-" if self.path is None else str(self.path)
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is a video by its suffix."""
+        return self.path is not None and self.path.suffix.lower() in VIDEOS
 
     def read(self) -> Pixels:
         """The upright image, (H, W, 3) uint8 RGB, or an `ImageError`."""
@@ -77,7 +83,9 @@ class Found(NamedTuple):
 _Item: TypeAlias = tuple[Path, Path] | Unusable | Unread
 
 
-def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
+def find_images(
+    inputs: Sequence[str], output: Path | None = None, *, videos: bool = False
+) -> Found:
     """Find the images named by files, folders, patterns, list files or `-`, each once.
 
     Folders (searched recursively) and patterns (`*`, `?`, `[...]`, `**`) give their files with the
@@ -86,6 +94,7 @@ def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
     its place and suffix, except `.txt`: this lists one file per line, relative to its own folder or
     else to the current one; blank lines and lines with `#` are skipped. Images are not opened, so
     broken ones are found, too. Images of formats that are not read, such as HEIC, are counted.
+    With `videos`, folders and patterns give videos, too, which `Source.read` does not read.
 
     Names differ even if case is ignored, so results never overwrite one another: two images named
     `cat` become `cat_jpg` and `cat_png`, and then `cat_jpg_2`.
@@ -102,6 +111,7 @@ def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
     """
     if not inputs:
         raise OptionError("got no input; name files, folders, patterns, list files, or -")
+    suffixes = _SUFFIXES | set(VIDEOS if videos else ())
     found: dict[str, tuple[Path | None, PurePosixPath]] = {}
     unusable: dict[Unusable, None] = {}
     unread: dict[Unread, None] = {}
@@ -109,7 +119,7 @@ def find_images(inputs: Sequence[str], output: Path | None = None) -> Found:
         if text == "-":
             found.setdefault(text, (None, PurePosixPath("stdin")))
             continue
-        for item in _expand(text, output):
+        for item in _expand(text, output, suffixes):
             if isinstance(item, Unusable):
                 unusable[item._replace(error=one_line(item.error))] = None
                 continue
@@ -144,11 +154,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def _expand(text: str, output: Path | None) -> Iterator[_Item]:
+def _expand(text: str, output: Path | None, suffixes: set[str]) -> Iterator[_Item]:
     """Each image of an input, with the folder its name is relative to."""
     path = Path(text)
     if os.path.isdir(text):
-        yield from _images(text, path, _walk(path), output)
+        yield from _images(text, path, _walk(path), output, suffixes)
     elif os.path.exists(text) and path.suffix.lower() == ".txt":
         yield from _listed(path)
     elif os.path.exists(text):  # before patterns: a file may be called cat[1].jpg
@@ -156,20 +166,21 @@ def _expand(text: str, output: Path | None) -> Iterator[_Item]:
     elif glob.has_magic(text):
         matches = (Path(match) for match in glob.iglob(text, recursive=True))
         fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
-        yield from _images(text, Path(*fixed), (m for m in matches if not m.is_dir()), output)
+        files = (match for match in matches if not match.is_dir())
+        yield from _images(text, Path(*fixed), files, output, suffixes)
     else:
         yield Unusable(text, f"{text}: does not exist; check the path")
 
 
 def _images(
-    text: str, root: Path, files: Iterator[Path | Unusable], output: Path | None
+    text: str, root: Path, files: Iterator[Path | Unusable], output: Path | None, suffixes: set[str]
 ) -> Iterator[_Item]:
     """The images of a search below a folder, and the folders that could not be read."""
     unusable, images, others = list[Unusable](), list[Path](), list[Path]()
     for file in files:
         if isinstance(file, Unusable):
             unusable.append(file)
-        elif file.suffix.lower() in _SUFFIXES:
+        elif file.suffix.lower() in suffixes:
             images.append(file)
         elif file.suffix.lower() in _UNREAD:
             others.append(file)
@@ -184,7 +195,7 @@ def _images(
     elif counts:
         yield unread
     elif not (images or unusable):
-        known = " ".join(sorted(_SUFFIXES))
+        known = " ".join(sorted(suffixes))
         unusable.append(Unusable(text, f"{text}: holds no images ({known}); check the path"))
     yield from unusable
     yield from ((image, root) for image in sorted(taken))
