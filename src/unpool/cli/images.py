@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -44,7 +45,10 @@ def with_suffixes(*suffixes: str) -> Callable[[Path], list[Path]]:
 
 
 def find_inputs(
-    inputs: Sequence[str], output: Path, files: Callable[[Path], Iterable[Path]]
+    inputs: Sequence[str],
+    output: Path,
+    files: Callable[[Path], Iterable[Path]],
+    videos: bool = False,
 ) -> "Found":
     """Find the images that inputs name, report others, and refuse to overwrite one of them.
 
@@ -52,10 +56,11 @@ def find_inputs(
         inputs: see `unpool.vision.sources.find_images`.
         output: the folder for the results.
         files: all files that may be written for OUTPUT/NAME, where NAME stands for an image.
+        videos: find videos, too.
     """
     from unpool.vision.sources import find_images, spare_inputs
 
-    found = find_images(inputs, output)
+    found = find_images(inputs, output, videos=videos)
     for unread in found.unread:
         console.print_error(str(unread))
     spare_inputs(found.sources, [f for s in found.sources for f in files(output / s.name)])
@@ -75,6 +80,7 @@ def each_image(
     network: str = "",
     also: Callable[["Source"], object] = lambda _: None,
     redo: bool = False,
+    video: Callable[["Source", Path, Path, "Progress"], Record] | None = None,
 ) -> int:
     """Process images one by one, print a record of each, and report those that fail.
 
@@ -100,6 +106,8 @@ def each_image(
         also: what the results for an image depend on besides its content, plain values; not called
             for standard input.
         redo: do all images again.
+        video: as `make`, for videos; its third argument is a folder for the frames that are done,
+            which an interrupted run leaves to the next.
 
     Returns:
         The exit code: 0, or 3 if an image failed.
@@ -123,6 +131,11 @@ def each_image(
                 record = {"source": str(source), **earlier, "skipped": True}
             else:
                 work = partial(make, source, output / source.name, within)
+                if video is not None and source.is_video:
+                    frames = ledger.work_folder(name, content)
+                    if redo:
+                        shutil.rmtree(frames, ignore_errors=True)
+                    work = partial(video, source, output / source.name, frames, within)
                 done = _record(ledger, name, content, work, noted)
                 record = {"source": str(source), **done}
             within(1, 1)

@@ -1,9 +1,10 @@
-"""`unpool segment`: images in, masks and overlays out."""
+"""`unpool segment`: images and videos in, masks and overlays out."""
 
 import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from unpool.recipes.presets import FORMATS
 
 if TYPE_CHECKING:
     from unpool import Progress
+    from unpool.segment.pipeline import BaseSegmenter
     from unpool.vision.sources import Source
 
 
@@ -44,6 +46,7 @@ def parse_formats(ctx: click.Context, param: click.Parameter, value: str) -> tup
 @options.METHOD
 @options.BATCH
 @options.OVERLAY
+@click.option("--masks", is_flag=True, help="Also write an index mask of each frame of a video.")
 @click.option(
     "--scores", is_flag=True, help="Also write the class scores before the CRF, for `unpool crf`."
 )
@@ -73,6 +76,7 @@ def segment(
     output: Path,
     weights: str,
     overlay: bool,
+    masks: bool,
     scores: bool,
     formats: tuple[str, ...],
     tolerance: float,
@@ -82,14 +86,17 @@ def segment(
     quiet: bool,
     **given: Any,
 ) -> int:
-    """Assign a class to every pixel of images.
+    """Assign a class to every pixel of images and videos.
 
-    INPUTS are images, folders, patterns, lists of paths (.txt), or - for standard input.
+    INPUTS are images, videos, folders, patterns, lists of paths (.txt), or - for standard input.
 
     For a/cat.jpg in the folder photos this writes OUTPUT/a/cat.png, an index PNG with a palette
     and the size of the upright image, and OUTPUT/a/cat.overlay.jpg; with --scores also
     OUTPUT/a/cat.scores.npz. If the results of two inputs would both be named cat, they are named
     cat_jpg and cat_png, or cat_jpg and cat_jpg_2.
+
+    For the video clip.mp4 this writes OUTPUT/clip.overlay.mp4, and with --masks the folder
+    OUTPUT/clip.masks with an index PNG of each frame: 000001.png ... (needs unpool[video]).
 
     --format takes the results to other tools; each connected component of a class is an object.
 
@@ -105,16 +112,15 @@ def segment(
     skip the files in OUTPUT, the results of earlier runs; files given by name or in a list are
     always used.
 
-    Unreadable images are reported and skipped (exit code 3); the exit code is 2 if there is no
-    image at all.
+    Unreadable images are reported and skipped (exit code 3; 2 if there is no image at all).
 
     What an earlier run into OUTPUT finished with the same options and weights is skipped, so an
-    interrupted run goes on; images that failed are tried again.
+    interrupted run goes on, also within a video; images that failed are tried again.
 
-    With --json, each image gives a line with source, the paths of its files (mask, labelme, yolo,
-    geojson, scores), size ([width, height]), labels (the fraction of the pixels of each class),
-    timings (with --timings: the seconds of each stage), description (how it was segmented),
-    seconds, and warnings if the image was read by a guess; or with source and error. Skipped images
+    With --json, each image gives a line with source, its files (mask, labelme, yolo, geojson,
+    scores), size ([width, height]), labels (the fraction of the pixels of each class), timings
+    (with --timings: the seconds of each stage), description, seconds, and warnings if it was read
+    by a guess; or with source and error. A video has movie, masks, frames and fps; skipped images
     have the line of the earlier run, and skipped.
 
     \b
@@ -122,69 +128,133 @@ def segment(
     """
     from unpool.formats.outlines import require_tolerance
 
-    files = images.with_suffixes(".png", ".overlay.jpg", ".scores.npz")
-    found = images.find_inputs(inputs, output, files)  # before torch is loaded
+    files = images.with_suffixes(".png", ".overlay.jpg", ".scores.npz", ".overlay.mp4")
+    found = images.find_inputs(inputs, output, files, videos=True)  # before torch is loaded
     require_tolerance(tolerance)
     spare_others(inputs, found.sources, output, formats)
-    names = file_names(found.sources)
+    what = Results(output, formats, tolerance, overlay, masks, scores, timings)
+    what.require_fit(found.sources)
 
-    from unpool.formats.write import forget_image, write_folder, write_image
     from unpool.ops.meanfield import warm_up
     from unpool.segment.ensemble import load
-    from unpool.segment.timings import measuring, stage
-    from unpool.vision.georeference import find_world_file
 
-    others = [name for name in formats if name != "mask"]
     with console.progress("loading the weights", quiet) as update:
         segmenter = load(weights, given["preset"], **options.network_options(given))
         given = options.typed(given)
-        description = segmenter.describe(**given)  # refuses modes that the network does not have
+        segmenter.describe(**given)  # refuses modes that the network does not have
         options.make_folder(output)
-        if others:
+        if what.others:
             (output / HIDDEN).mkdir(exist_ok=True)
         if "crf" in given:
             update(1, 2, "loading the CRF")
             warm_up(given["crf"])
+    job = Job(segmenter, given, what, file_names(found.sources))
+    shown = (console.segmentation_text, "segmenting", as_json, quiet, f"segmented, into {output}")
+    more: dict[str, Any] = {"network": weights_digest(weights), "also": job.also, "redo": redo}
+    code = images.each_image(found, output, job.image, *shown, **more, video=job.video)
+    job.write_folder(found.sources)
+    return code
 
-    def make(source: "Source", stem: Path, progress: "Progress") -> images.Record:
-        start = time.perf_counter()
+
+@dataclass(frozen=True)
+class Results:
+    """What is written."""
+
+    output: Path
+    formats: tuple[str, ...]
+    tolerance: float  #: of polygons, in pixels
+    overlay: bool
+    masks: bool  #: of the frames of videos
+    scores: bool
+    timings: bool
+
+    @property
+    def others(self) -> list[str]:
+        """The formats besides index masks."""
+        return [name for name in self.formats if name != "mask"]
+
+    def require_fit(self, sources: Sequence["Source"]) -> None:
+        """Refuse what there is not for videos."""
+        video = next((source for source in sources if source.is_video), None)
+        if video is None:
+            return
+        wrong = [f"--format {','.join(self.others)}"] * bool(self.others)
+        wrong += ["--scores"] * self.scores
+        if wrong:
+            raise OptionError(
+                f"got {video}, a video, with {' and '.join(wrong)}; videos give a movie and, with "
+                "--masks, index masks: leave these options out, or segment frames as images"
+            )
+        if not (self.overlay or self.masks):
+            raise OptionError(f"got {video}, a video, with --no-overlay; add --masks to get masks")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Segments images and videos, and writes the results."""
+
+    segmenter: "BaseSegmenter"
+    options: dict[str, Any]  #: of the segmenter
+    what: Results
+    names: dict[PurePosixPath, str]  #: of the images in files about many, see `file_names`
+
+    def image(self, source: "Source", stem: Path, progress: "Progress") -> images.Record:
+        """Segment an image."""
+        from unpool.formats.write import forget_image, write_image
+        from unpool.segment.timings import measuring, stage
+
+        what, start = self.what, time.perf_counter()
         record: images.Record = {}
-        forget_image(output, source.name)
+        forget_image(what.output, source.name)
         with measuring() as seconds:
             with stage("reading"):
                 image = source.read()
-            result = segmenter(image, progress=progress, **given)
+            result = self.segmenter(image, progress=progress, **self.options)
             with stage("writing"):
-                if others:
-                    objects, name = result.objects(), names[source.name]
-                    place = (output, source.name, others, objects, source.path, name)
-                    record |= write_image(*place, tolerance=tolerance)
-                result.save(f"{stem}.png", mask="mask" in formats, overlay=overlay, scores=scores)
+                if what.others:
+                    objects, name = result.objects(), self.names[source.name]
+                    place = (what.output, source.name, what.others, objects, source.path, name)
+                    record |= write_image(*place, tolerance=what.tolerance)
+                kinds = {"overlay": what.overlay, "scores": what.scores}
+                result.save(f"{stem}.png", mask="mask" in what.formats, **kinds)
         seconds["other"] = max(time.perf_counter() - start - sum(seconds.values()), 0.0)
-        if "mask" in formats:
+        if "mask" in what.formats:
             record = {"mask": f"{stem}.png", **record}
-        if scores:
+        if what.scores:
             record["scores"] = f"{stem}.scores.npz"
         record |= result.to_dict()
-        if timings:
+        if what.timings:
             record["timings"] = {name: round(s, 3) for name, s in seconds.items()}
-        return {**record, "description": description}
+        return {**record, "description": self.segmenter.describe(**self.options)}
 
-    def also(source: "Source") -> object:
+    def video(
+        self, source: "Source", stem: Path, frames: Path, progress: "Progress"
+    ) -> images.Record:
+        """Segment a video; `frames` is for those that are done."""
+        from unpool.segment.video import segment_video
+
+        assert source.path is not None
+        kinds = {"overlay": self.what.overlay, "masks": self.what.masks}
+        record = segment_video(
+            self.segmenter, source.path, stem, frames, progress=progress, **kinds, **self.options
+        )
+        return {**record, "description": self.segmenter.describe(**self.options)}
+
+    def also(self, source: "Source") -> object:
         """What files in other formats say about an image besides its content."""
-        if source.path is None or not others:
+        from unpool.vision.georeference import find_world_file
+
+        if source.path is None or not self.what.others:
             return None
         world = find_world_file(source.path)
-        return [names[source.name], str(source.path.absolute()), world and sha256(world)]
+        return [self.names[source.name], str(source.path.absolute()), world and sha256(world)]
 
-    into = f"segmented, into {output}"
-    show = console.segmentation_text
-    network = weights_digest(weights)
-    shown = (show, "segmenting", as_json, quiet, into)
-    code = images.each_image(found, output, make, *shown, network=network, also=also, redo=redo)
-    results = [source.name for source in found.sources]
-    write_folder(output, results, others, segmenter.classes, segmenter.palette)
-    return code
+    def write_folder(self, sources: Sequence["Source"]) -> None:
+        """Write the files about all images."""
+        from unpool.formats.write import write_folder
+
+        results, network = [source.name for source in sources], self.segmenter
+        write_folder(self.what.output, results, self.what.others, network.classes, network.palette)
 
 
 def spare_others(

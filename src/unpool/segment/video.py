@@ -1,13 +1,16 @@
 """Segment a video frame by frame: a movie of its overlays, and a mask for each frame."""
 
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unpool.errors import ImageError, OptionError
+from unpool.files import note_written
 from unpool.vision.drawing import overlay as draw_overlay
 from unpool.vision.images import read_mask, write_mask
 from unpool.vision.video import read_clip, read_frames, write_video
@@ -50,12 +53,15 @@ def segment_video(
 
     Raises:
         ImageError: the video cannot be read, or not to its end; the frames before are written.
-        OptionError: neither a movie nor masks are to be written, or PyAV is not installed.
+        OptionError: neither a movie nor masks are to be written, STEM.masks holds other files, or
+            PyAV is not installed.
     """
     if not (overlay or masks):
         raise OptionError("got a video with overlay=False; pass masks=True to get its masks")
-    clip = read_clip(source)
     movie, folder = Path(f"{stem}.overlay.mp4"), Path(f"{stem}.masks")
+    if masks and folder.exists() and not _holds_masks(folder):
+        raise OptionError(f"got {folder}, which holds other files than masks; move it elsewhere")
+    clip = read_clip(source)
     pixels, done, broken = np.zeros(256, np.int64), 0, ""
     with ExitStack() as stack:
         write = stack.enter_context(write_video(movie, clip.fps)) if overlay else None
@@ -78,21 +84,42 @@ def segment_video(
                 raise
             broken = str(error)
     if masks:
-        shutil.rmtree(folder, ignore_errors=True)
-        work.rename(folder)
+        _move(work, folder)
     else:
         shutil.rmtree(work)
     if broken:
         raise ImageError(f"{broken}; the {done} frames before are written")
-    order = [k for k in np.argsort(-pixels, kind="stable").tolist() if pixels[k]]
     record: dict[str, Any] = {
         "size": [clip.width, clip.height],
         "frames": done,
         "fps": float(clip.fps),
-        "labels": {segmenter.classes[k]: float(pixels[k] / pixels.sum()) for k in order},
+        "labels": _fractions(pixels, segmenter.classes),
     }
     if overlay:
         record["movie"] = str(movie)
     if masks:
         record["masks"] = str(folder)
     return record
+
+
+def _fractions(pixels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
+    """The fraction of each class that occurs, the largest first, from counts of its pixels."""
+    order = [k for k in np.argsort(-pixels, kind="stable").tolist() if pixels[k]]
+    return {classes[k]: float(pixels[k] / pixels.sum()) for k in order}
+
+
+def _move(work: Path, folder: Path) -> None:
+    """Give the masks of all frames their place, instead of those of an earlier run."""
+    for leftover in work.glob(".*"):  # a write that was killed
+        leftover.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    work.rename(folder)
+    note_written(folder)
+
+
+def _holds_masks(folder: Path) -> bool:
+    """Whether a folder holds nothing but the masks of frames, by their names."""
+    return folder.is_dir() and all(
+        path.suffix == ".png" and path.stem.isdecimal() and len(path.stem) >= 6
+        for path in folder.iterdir()
+    )
