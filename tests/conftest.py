@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from torch import nn
 
@@ -18,6 +19,10 @@ from unpool.models import DeconvNet
 from unpool.rendering.dataset import AZIMUTHS, view_name
 from unpool.training.loop import Step
 from unpool.vision.images import write_mask
+
+# a busy machine is no fault of a test
+settings.register_profile("unpool", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unpool")
 
 torch.set_num_threads(1)  # such small maps are not worth sharing, least of all on a busy machine
 
