@@ -64,6 +64,8 @@ def test_the_library_raises_these_alone(path):
     place = path.relative_to(ROOT).as_posix()
     for name, arguments, line in calls(path):
         assert name in NAMES | OTHERS.get(place, set()), f"{place}:{line} raises {name}"
+        if name not in NAMES:
+            continue
         assert len(arguments) == 1, f"{place}:{line}: one message"
         if path.relative_to(ROOT).parts[0] not in WAITING:
             option = re.search(r"--[a-z]+", arguments[0])

@@ -16,7 +16,7 @@ MAX_MESSAGE = 2000
 """Characters of an error message. A name in a damaged file can have megabytes; a path has 4,096."""
 
 MAX_HASHED = GIB
-"""Bytes of a file that is told from others by its digest, which takes a second or two to compute."""
+"""Bytes of a file that is told from others by its digest, which takes a second or two."""
 
 MAX_MAT = 64 * MIB
 """Bytes of an SBD annotation, as it is and unpacked; the largest, 500 x 500, have some 100 kB."""
