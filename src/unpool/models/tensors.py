@@ -4,11 +4,12 @@ Nothing is ever unpickled except plain tensors (`weights_only=True`), and only f
 """
 
 import pickle
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import safe_open
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 
 from unpool.errors import WeightsError
 from unpool.files import require_regular, require_zip_directory
-from unpool.limits import MAX_TENSORS, MAX_WEIGHT, MIB
+from unpool.limits import MAX_TENSORS, MAX_TUPLES, MAX_WEIGHT, MIB
 from unpool.models.fcn import Interpolation
 
 _SCALE = "::scale"  #: suffix of the per-channel scales of an int8 tensor
+_PICKLES = 5  #: in a file as torch.save wrote them before it wrote zip files
 _LARGER = 5  #: how much larger tensors can be than their file: int8 filters become fp32
 
 
@@ -56,8 +58,30 @@ def load_torch(path: Path) -> Any:
                 raise ValueError("its parts overlap")
             if damaged := archive.testzip():  # torch.load does not look at the checksums
                 raise ValueError(f"{damaged} is damaged")
+            for part in parts:
+                if part.filename.endswith(".pkl"):
+                    with archive.open(part) as content:
+                        _require_shallow(content, path)
+    else:
+        with path.open("rb") as file:
+            for _ in range(_PICKLES):
+                _require_shallow(file, path)
     with warnings.catch_warnings(action="ignore"):  # the error says it all
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _require_shallow(file: IO[bytes], path: Path) -> None:
+    """Refuse a pickle with so many tuples that hashing nested ones would crash Python."""
+    tuples = 0
+    operations = enumerate(pickletools.genops(file))
+    while True:
+        try:
+            n, (opcode, _, _) = next(operations)
+        except (StopIteration, ValueError):  # its end; what is no pickle, torch.load refuses
+            return
+        tuples += opcode.name.startswith("TUPLE")
+        if max(tuples, n / 16) > MAX_TUPLES:
+            raise WeightsError(f"got {path} with too many objects; save its state_dict()")
 
 
 def describe_failure(error: Exception) -> str:
