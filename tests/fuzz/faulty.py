@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,10 @@ def _run(folder: Path) -> None:
             raise _TwoLinesError
         case "program":
             subprocess.run(["/bin/true"])
+        case "print":
+            print("a line of a library", file=sys.stderr)
+        case "warn":
+            warnings.warn("of a library", RuntimeWarning, stacklevel=1)
         case "change":
             path.write_text("other")
 
@@ -58,6 +63,8 @@ FAULTS = {
     "memory": "memory: more than 32 MiB",
     "error of memory": "memory: none left",
     "two lines": "a message of several lines",
+    "print": "printed 'a line of a library'",
+    "warn": "printed 'RuntimeWarning: of a library'",
     "program": "crash AssertionError",
     "change": "changed: the files are others afterwards",
 }

@@ -6,7 +6,8 @@ The parent kills a child that takes too long, saves the input, and goes on with 
 What is measured: the memory of an input is the child's highest resident set (VmHWM of
 /proc/PID/status, which the child resets before each input) less that before the first one. Its time
 is the processor time of the child, so that a busy machine makes no hang; a child that waits is
-killed after a minute on the clock.
+killed after a minute on the clock. Other faults are a program that is started, the network, a
+message of more than one line, a changed input, and anything that a library prints.
 """
 
 import json
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -117,7 +119,7 @@ class _Child:
         self._errors = self._home / "stderr"
         arguments = [name, str(seed), str(first), str(count or 0), str(self.files)]
         module = "tests.fuzz.faulty" if name == "faulty" else "tests.fuzz.harness"
-        with self._errors.open("wb") as errors:
+        with self._errors.open("wb+") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-X", "faulthandler", "-m", module, *arguments],
                 bufsize=0,  # so that `select` knows of every line
@@ -273,6 +275,12 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
         raise AssertionError(f"{event} {arguments[0]!r}")
 
 
+def _show(message: Warning | str, category: type[Warning], file: str, *_: object) -> None:
+    """Print the warnings of libraries, which are not for users; ours are."""
+    if not issubclass(category, UserWarning) or "/site-packages/" in file:
+        print(f"{category.__name__}: {message}", file=sys.stderr)
+
+
 def status(process: int | str, name: str) -> int:
     """A size in bytes in /proc/PID/status."""
     with suppress(OSError):
@@ -293,6 +301,8 @@ def serve(arguments: list[str]) -> None:
     write_files(folder, valid[0])
     parser.run(folder)  # loads all that it needs
     sys.addaudithook(_watch)
+    warnings.simplefilter("always")
+    warnings.showwarning = _show  # type: ignore[assignment]
     base = status("self", "VmRSS")
     limit = status("self", "VmData") + 9 * 2**30  # what asks for more than that gets an error
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
@@ -302,12 +312,15 @@ def serve(arguments: list[str]) -> None:
         write_files(folder, files)
         print(json.dumps({"number": number}), file=output, flush=True)
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again
-        before = time.process_time()
+        printed, before = os.fstat(2).st_size, time.process_time()
         found = attempt(parser, folder, files)
         found |= {"number": number, "seconds": time.process_time() - before}
         found["peak"] = max(0, status("self", "VmHWM") - base)
         if found["peak"] > parser.memory and found["outcome"] in ("accepted", "refused"):
             found["outcome"] = f"memory: more than {parser.memory >> 20} MiB"
+        if os.fstat(2).st_size > printed and found["outcome"] in ("accepted", "refused"):
+            text = os.pread(2, 2000, printed).decode(errors="replace")
+            found |= {"outcome": f"printed {text.splitlines()[0][:80]!r}", "trace": text}
         if found["outcome"] not in ("accepted", "refused"):
             write_files(folder.with_name("faults") / str(number), files)
         print(json.dumps(found), file=output, flush=True)

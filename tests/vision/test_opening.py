@@ -221,3 +221,22 @@ def test_the_memory_for_a_pixel_is_what_is_counted(kind, mode, options, tmp_path
     # a shell between: a process inherits the peak of the one that it was forked from
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert float(result.stdout) < counted + 2
+
+
+def test_pillow_logs_nothing_beside_the_error(tmp_path):
+    """In a process of its own, since pytest collects what is logged."""
+    file = io.BytesIO()
+    Image.fromarray(PHOTO).save(file, "TIFF")
+    samples = (277).to_bytes(2, "little") + b"\3\0\1\0\0\0"  # a short, once
+    assert samples + b"\3\0\0\0" in file.getvalue()
+    path = tmp_path / "a.tif"
+    path.write_bytes(file.getvalue().replace(samples + b"\3", samples + b"\x21"))
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", f"{first}\nfrom PIL import Image\nImage.open({str(path)!r})"],
+            capture_output=True,
+            text=True,
+        ).stderr
+        for first in ("", "import unpool.vision.opening")
+    ]
+    assert ["More samples per pixel" in text for text in printed] == [True, False]

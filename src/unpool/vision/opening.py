@@ -5,6 +5,7 @@ Pillow does for EPS.
 """
 
 import io
+import logging
 import os
 import re
 import threading
@@ -38,6 +39,8 @@ _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 # of several: the MPO of a phone is one photo with a depth map or second view; see open_tiff
 _ONE_IMAGE = ("MPO", "TIFF")
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or it prints beside its exceptions
 
 _lock, _reading = threading.Lock(), 0  # the number of files open in all threads
 _IGNORED = ("ignore", None, Warning, re.compile(r"PIL\b"), 0)  # as in warnings.filters
