@@ -18,6 +18,10 @@ MAX_MESSAGE = 2000
 MAX_HASHED = GIB
 """Bytes of a file that is told from others by its digest, which takes a second or two."""
 
+MAX_AT_ONCE = 20_000_000
+"""Pixels of an image, beyond which `unpool check` reads one at a time rather than eight; eight of
+this size take about 1 GB."""
+
 MAX_MAT = 64 * MIB
 """Bytes of an SBD annotation, as it is and unpacked; the largest, 500 x 500, have some 100 kB."""
 

@@ -1,5 +1,6 @@
 import io
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import ExifTags, Image
 
 from tests.data.plain import LABELS, only, photo
 from unpool.data import check_data
-from unpool.vision.images import voc_palette, write_mask
+from unpool.vision.images import read_image, voc_palette, write_mask
 
 
 def turn(path: Path, orientation: int, image: np.ndarray) -> None:
@@ -234,3 +235,18 @@ def test_object_masks_that_do_not_fit(root, objects, kind, message):
     _, where, found = only(root, kind)
     assert where == "instances/val/7.png"
     assert message in found
+
+
+def test_large_images_are_read_one_at_a_time(root, monkeypatch):
+    reading = set()
+
+    def read(path):
+        assert not reading
+        reading.add(path)
+        time.sleep(0.01)
+        reading.remove(path)
+        return read_image(path)
+
+    monkeypatch.setattr("unpool.data.inspect.read_image", read)
+    monkeypatch.setattr("unpool.data.inspect.MAX_AT_ONCE", 500)
+    assert check_data(root).findings == []

@@ -1,7 +1,10 @@
 """Inspect one image and its mask: problems, class counts and digests."""
 
 import hashlib
+import math
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -14,7 +17,8 @@ from unpool.data.colors import WRITE, as_numbers, count_ids
 from unpool.data.datasets import Object, find_objects, load_labels, load_objects
 from unpool.data.outlines import Outlines, rasterize
 from unpool.errors import DataError, ImageError
-from unpool.vision.images import VOID, Pixels, read_image, read_orientation, voc_palette
+from unpool.limits import MAX_AT_ONCE
+from unpool.vision.images import VOID, Pixels, image_size, read_image, read_orientation, voc_palette
 
 if TYPE_CHECKING:
     from unpool.data.colors import Coloring
@@ -31,6 +35,9 @@ _COLORS = 256  # at most, in a color-coded mask; a photo has thousands
 _PUT = "put the mask of class ids there, or remove the image"
 
 _STRAY = 0.05  # fraction of object pixels that may have another class, for example at borders
+
+
+_alone = threading.Lock()  # held while a large image is read
 
 
 class Finding(NamedTuple):
@@ -58,8 +65,23 @@ def inspect_image(
 ) -> Inspection:
     """Read the image of an id, which may have no file, its mask and its objects, and compare them.
 
-    The id `void` in the mask is read as 255, and its colors are read by `coloring`.
+    The id `void` in the mask is read as 255, and its colors are read by `coloring`. Threads share
+    the memory for large images: they take turns.
     """
+    with _alone if _is_large(layout, name) else nullcontext():
+        return _inspect(layout, name, void, coloring)
+
+
+def _is_large(layout: "Layout", name: str) -> bool:
+    paths = (*layout.images.files.get(name, ()), *layout.masks.files.get(name, ()))
+    for path in paths:
+        with suppress(ImageError):  # reported when it is read; also for .mat
+            if math.prod(image_size(path)) > MAX_AT_ONCE:
+                return True
+    return False
+
+
+def _inspect(layout: "Layout", name: str, void: int, coloring: "Coloring | None") -> Inspection:
     files = _Files(layout, name, [])
     image = files.read(layout.images, read_image, "missing-image")
     seen, thumbnail, shape = "", np.zeros(256, np.float32), (0, 0)
