@@ -89,8 +89,8 @@ MAX_FIELDS = 2**18
 MAX_TENSORS = 10_000
 """Tensors in a file; each network here has some hundreds, and a name may cost a pass over all."""
 
-MAX_TUPLES = 2**15
-"""Tuples in a file of `torch.save`, four a tensor; a nest of a hundred thousand crashes Python."""
+MAX_TUPLES = 2**14
+"""Tuples in a file of `torch.save`, four a tensor; a nest of some 30,000 can crash Python."""
 
 MAX_DEPTH = 32
 """Levels of lists and objects in a card, far from the thousand at which Python gives up."""

@@ -67,7 +67,7 @@ def test_a_hundred_thousand_names_are_refused_at_once(tmp_path):
 )
 def test_tensors_larger_than_their_file(tmp_path, state):
     torch.save(state, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match=r"tensors are more than a network has, or larger|too many objects"):
+    with pytest.raises(WeightsError, match=r"or larger than|too many objects"):
         read_tensors(tmp_path / "a.pth")
 
 
