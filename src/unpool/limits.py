@@ -38,11 +38,11 @@ MAX_PIECE = 32 * MIB
 """Bytes of one annotation in such a file; outlines of 10,000 corners have 200 kB."""
 
 MAX_OBJECTS = 3_000_000
-"""Annotations in such a file, of some 300 bytes in memory; the largest sets have 2.1 million."""
+"""Entries of a list in such a file, of some 300 bytes in memory; the largest have 2.1 million."""
 
 MAX_DRAWN = 10**9
 """Pixels that the annotations of an image may cover together, some seconds of drawing: 5 layers of
-the largest image, or hundreds of usual ones."""
+the largest image, hundreds of usual ones, or 50,000 small objects."""
 
 MAX_KEPT = 64 * MIB
 """Bytes of drawn annotations of an image that are kept until all have been ordered."""

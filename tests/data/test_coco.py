@@ -203,12 +203,6 @@ def test_texts_that_cannot_be_printed(path):
     assert [*found.categories.values()] == ["?"]
 
 
-def test_a_file_of_too_many_entries(path, monkeypatch):
-    monkeypatch.setattr("unpool.data.coco.MAX_OBJECTS", 3)
-    with pytest.raises(DataError, match=r"a.json of over 3 entries; split it"):
-        read_annotations(write(path, [entry(1), entry(2)]))
-
-
 def test_keys():
     assert [as_key(v) for v in (7, 7.0, "7", "07x", None, True, 7.5, float("nan"), [1])] == [
         *(7, 7, 7, "07x", None, None, None, None, None)

@@ -135,6 +135,12 @@ def test_masks_that_are_not_kept_are_drawn_again(monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
+def test_too_many_objects_are_refused():
+    found = [annotation(i, rectangle(0, 0, 1, 1)) for i in range(10)] * 6000
+    with pytest.raises(DataError, match="the 60000 annotations of this image are as much work as"):
+        rasterize(drawing(*found))
+
+
 @pytest.mark.parametrize(
     "outline",
     [
@@ -146,5 +152,8 @@ def test_masks_that_are_not_kept_are_drawn_again(monkeypatch):
 def test_too_much_work_is_refused_before_it_is_begun(outline):
     found = [annotation(i, outline) for i in range(8)]
     size = 13_000, 13_000
-    with pytest.raises(DataError, match=r"annotations of this image cover some \d+ pixels, wanted"):
+    message = r"annotations of this image are as much work as \d+ pixels"
+    with pytest.raises(DataError, match=message):
+        DataError, match=r"annotations of this image are as much work as \d+ pixels"
+    ):
         rasterize(drawing(*found, size=size))

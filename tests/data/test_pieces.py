@@ -84,6 +84,14 @@ def test_files_and_pieces_have_limits(tmp_path, monkeypatch):
         read(path)
 
 
+def test_lists_have_a_limit(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": [1, 2, 3, 4]}')
+    monkeypatch.setattr(pieces, "MAX_OBJECTS", 3)
+    with pytest.raises(DataError, match=r"got .*a.json with a list of over 3; split it"):
+        read(path)
+
+
 def test_pipes_are_refused(tmp_path):
     os.mkfifo(tmp_path / "a.json")
     with pytest.raises(DataError, match="which is a pipe, device or socket; wanted a regular"):

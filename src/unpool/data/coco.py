@@ -18,7 +18,7 @@ from unpool.data.outlines import Crowd, Outline, Outlines
 from unpool.data.pieces import read_pieces
 from unpool.data.shapes import Polygons, Runs, Shape, Union, Unusable, brief, corners
 from unpool.errors import DataError
-from unpool.limits import MAX_OBJECTS, MAX_PIXELS
+from unpool.limits import MAX_PIXELS
 from unpool.vision.images import VOID
 
 Key: TypeAlias = int | str  #: an id
@@ -82,7 +82,7 @@ class _Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.seen: Counter[str] = Counter()  # entries by field
+        self.seen: set[str] = set()  # the lists of `_FIELDS`
         self.images: dict[str, tuple[Key, tuple[int, int]]] = {}  # by file name
         self.names: dict[Key, str] = {}  # file names by id
         self.outlines: defaultdict[Key, list[Outline]] = defaultdict(list)  # by id of the image
@@ -100,13 +100,10 @@ class _Reader:
 
     def entries(self, name: str, value: Any) -> Iterator[dict[str, Any]]:
         """The objects of a list, whose required fields are numbers or texts."""
-        self.seen[name] += 0
+        self.seen.add(name)
         if not isinstance(value, Iterator):
             raise self.malformed(f"without {name!r}", name)
         for i, entry in enumerate(value):
-            self.seen[name] += 1
-            if self.seen.total() > MAX_OBJECTS:
-                raise DataError(f"got {self.path} of over {MAX_OBJECTS} entries; split it")
             fields = _FIELDS[name]
             if not isinstance(entry, dict) or any(as_key(entry.get(f)) is None for f in fields):
                 raise self.malformed(f"whose {name}[{i}] is incomplete", name, "complete it")

@@ -16,6 +16,8 @@ from unpool.vision.images import VOID, Pixels
 Crowd: TypeAlias = Literal["void", "object"]  #: how `iscrowd=1` is read
 
 
+_PER_OBJECT = 20_000  # the work besides drawing, in pixels
+
 _Result = TypeVar("_Result")
 
 
@@ -61,13 +63,14 @@ def rasterize(outlines: Outlines) -> Rasters:
             more work than `MAX_DRAWN`.
     """
     size, found = outlines.size, outlines.objects
-    work = sum(_attempt(outlines, outline, outline.shape.cost) for outline in found)
-    labels = [_label(outlines, outline) for outline in found]
+    if (work := len(found) * _PER_OBJECT) <= MAX_DRAWN:
+        work += sum(_attempt(outlines, outline, outline.shape.cost) for outline in found)
     if work > MAX_DRAWN:
         raise DataError(
-            f"{outlines}: the {len(found)} annotations of this image cover some {work} pixels, "
-            f"wanted {MAX_DRAWN} at most; remove duplicates, or use smaller images"
+            f"{outlines}: the {len(found)} annotations of this image are as much work as {work} "
+            f"pixels, wanted {MAX_DRAWN} at most; remove duplicates, or cut the image"
         )
+    labels = [_label(outlines, outline) for outline in found]
     kept: dict[int, tuple[Box, Mask]] = {}
     areas, space = [], MAX_KEPT
     for i, outline in enumerate(found):

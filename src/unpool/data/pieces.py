@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from unpool.errors import DataError
 from unpool.files import require_regular
-from unpool.limits import MAX_ANNOTATIONS, MAX_PIECE, MIB
+from unpool.limits import MAX_ANNOTATIONS, MAX_OBJECTS, MAX_PIECE, MIB
 
 _SPACE = " \t\n\r"
 _AFTER = [*_SPACE, *",:]}"]  # what may follow a value
@@ -44,6 +44,8 @@ def _reported(path: Path) -> Iterator[None]:
     """Turn all errors of reading into a `DataError`."""
     try:
         yield
+    except DataError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"got {path}, which is not JSON ({error}); export it again") from None
 
@@ -83,7 +85,9 @@ class _Text:
     def elements(self) -> Iterator[Any]:
         """The elements of a list."""
         with _reported(self.path):
-            for _ in self.items("[", "]"):
+            for n, _ in enumerate(self.items("[", "]"), 1):
+                if n > MAX_OBJECTS:
+                    raise DataError(f"got {self.path} with a list of over {MAX_OBJECTS}; split it")
                 yield self.value()
 
     def items(self, start: str, end: str) -> Iterator[None]:

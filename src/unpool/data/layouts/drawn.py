@@ -117,13 +117,14 @@ def _ids(part: Part, home: Path, base: Path, found: Mapping[str, Sequence[Path]]
         name: each[0].relative_to(base) if len(each) == 1 else home.joinpath(*split_path(name))
         for name, each in found.items()
     }
+    if unnamed := [name for name, path in paths.items() if not path.name]:
+        raise DataError(f"got {part.file} with an image named {unnamed[0]!r}; write its file name")
     count = Counter(paths.values())
     if twice := [name for name, path in paths.items() if count[path] > 1]:
         got = f"got {part.file} whose images {twice[0]} and {twice[1]} are both {paths[twice[0]]}"
         raise DataError(f"{got}; list each image once, or add the folders to the names")
-    stems = Counter(path.with_suffix("") for path in paths.values() if path.name)
+    stems = Counter(path.with_suffix("") for path in paths.values())
     return {
         name: (path.with_suffix("") if stems[path.with_suffix("")] == 1 else path).as_posix()
         for name, path in paths.items()
-        if path.name
     }
