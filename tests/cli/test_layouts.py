@@ -18,7 +18,9 @@ def test_check_train_and_evaluate(name, tmp_path, capsys):
     root, run = tmp_path / "data", tmp_path / "run"
     FOLDERS[name](root)
     assert main(["check", str(root)]) == 0
-    assert ("iscrowd=1" in capsys.readouterr().out) == (name == FAST)
+    out, _ = capsys.readouterr()
+    assert f"layout: {name.partition(',')[0]}" in out.splitlines()
+    assert ("iscrowd=1" in out) == (name == FAST)
     arguments = [*SETTINGS, "--set", "phases.0.steps=2", "--device", "cpu", "--quiet"]
     assert main(["train", "finetune", "--data", str(root), "-o", str(run), *arguments]) == 0
     out, err = capsys.readouterr()

@@ -154,6 +154,4 @@ def test_too_much_work_is_refused_before_it_is_begun(outline):
     size = 13_000, 13_000
     message = r"annotations of this image are as much work as \d+ pixels"
     with pytest.raises(DataError, match=message):
-        DataError, match=r"annotations of this image are as much work as \d+ pixels"
-    ):
         rasterize(drawing(*found, size=size))

@@ -76,6 +76,7 @@ def print_report(report: "Report") -> None:
             cells.append(", ".join([*counts, f"{console.percent(fraction):>4} %"]))
         rows.append([f"{found.id} {found.name}", *cells])
     console.print_table(rows)
+    click.echo(f"layout: {report.layout}")
     for note in report.notes:
         click.echo(f"note: {note}")
     if report.ok:

@@ -63,6 +63,7 @@ class Report:
     classes: list[ClassCount]  #: by id
     findings: list[Finding]  #: errors first
     notes: tuple[str, ...] = ()  #: how the masks and classes were read
+    layout: str = ""  #: the name of the layout that was recognized
 
     @property
     def ok(self) -> bool:
@@ -73,6 +74,7 @@ class Report:
         """The report as plain values."""
         return {
             "ok": self.ok,
+            "layout": self.layout,
             "splits": self.splits,
             "classes": [count._asdict() for count in self.classes],
             "findings": [finding._asdict() for finding in self.findings],
@@ -157,7 +159,8 @@ def check_data(
     shown = [sum(count.images.values()) for count in counts]
     if known and (assumed := assumption(known.assumed, classes, shown)):
         notes = (*notes, assumed)
-    return Report({split: len(ids) for split, ids in members.items()}, counts, findings, notes)
+    sizes = {split: len(ids) for split, ids in members.items()}
+    return Report(sizes, counts, findings, notes, layout.format)
 
 
 def _listed(layout: Layout, splits: Sequence[str] | None) -> dict[str, list[str]]:

@@ -296,6 +296,7 @@ def cvat_masks(root: Path) -> None:
 
 FOLDERS = {  # by the name of the layout and, after a comma, what is particular
     "VOC": voc,
+    "VOC, CVAT's colors": cvat_masks,
     "plain": plain,
     "plain by splits": kaggle,
     "ADE20K": ade,

@@ -37,6 +37,7 @@ def test_the_masks_of_each_layout(tmp_path, name):
 def test_a_check_of_each_layout(tmp_path, name):
     examples.FOLDERS[name](tmp_path)
     report = check_data(tmp_path)
+    assert report.to_dict()["layout"] == name.split(",")[0]
     assert report.ok
     assert sum(report.splits.values()) == 7
     kinds = {finding.kind for finding in report.findings}

@@ -6,14 +6,21 @@
     SBD      img/ID.jpg  cls/ID.mat  inst/ID.mat  SPLIT.txt, possibly all in dataset/
              (Hariharan et al., Semantic contours from inverse detectors, ICCV 2011)
     COCO     annotations/instances_SPLIT2017.json, with images in SPLIT2017/, images/SPLIT2017/ or
-             images/
+             images/; also as Roboflow (SPLIT/_annotations.coco.json), FiftyOne (data/,
+             labels.json), Label Studio (result.json) and labelme2coco (annotations.json) write it
+    labelme  JSON files with shapes, beside the images or elsewhere
+    Label Studio  its own JSON, with images in images/; brush masks task-12-annotation-3-...png
+    YOLO     images/SPLIT/ID.jpg  labels/SPLIT/ID.txt  data.yaml, or SPLIT/images/ SPLIT/labels/
     CamVid   SPLIT/ID.png  SPLITannot/ID.png
     plain    images/...  masks/...  with equal names, optionally instances/... for the objects;
              splits are lists (SPLIT.txt beside them) or folders (images/SPLIT/...); with neither,
              every fifth image is "val" and the others are "train"
+    Also SPLIT/images/ SPLIT/masks/, mmsegmentation's img_dir/ ann_dir/, ADE20K's images/SPLIT/
+    annotations/SPLIT/, FiftyOne's data/ labels/.
 
 A list has one id per line: the path of an image below the images folder, with or without suffix.
-All layouts except COCO may have a `classes.txt`, see `read_names`.
+Layouts with masks may have a list of names, see `read_names`. Splits may be called training,
+validation or valid. The table of all is `unpool.data.layouts.find.FORMATS`.
 """
 
 from unpool.data.layouts.find import find_files

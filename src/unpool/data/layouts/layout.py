@@ -1,5 +1,6 @@
 """What a layout consists of: the images, the masks, the splits and the classes of a data set."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -65,7 +66,7 @@ class Folder(NamedTuple):
         there = "".join(
             f" ({home.name}{suffix} is there, but {why})"
             for suffix, why in _NOT_READ.items()
-            if suffix not in self.suffixes and home.with_name(home.name + suffix).is_file()
+            if suffix not in self.suffixes and os.path.isfile(f"{home}{suffix}")
         )
         raise DataError(
             f"found no file for {name!r} in {home.parent if self.tail else self.path}{there}; "

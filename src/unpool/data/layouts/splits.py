@@ -14,13 +14,19 @@ if TYPE_CHECKING:
 
 USUAL = ("train", "val", "test", "trainval", "trainaug")
 
+_DEFAULT = "default"  # CVAT's list of all labeled images
+
 _ALSO = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
 
 def list_splits(layout: "Layout") -> list[str]:
-    """The splits of a data set, sorted: its lists, else its folders, else train and val."""
+    """The splits of a data set, sorted: its lists, else its folders, else train and val.
+
+    A list "default", as CVAT writes it, is no split.
+    """
     texts = layout.lists.glob("*.txt") if layout.lists else ()
     lists = sorted(path.stem for path in texts if _is_list(path, layout))
+    lists = [name for name in lists if name != _DEFAULT]
     return lists or sorted(layout.groups) or ["train", "val"]
 
 
@@ -42,6 +48,8 @@ def split_names(layout: "Layout", split: str) -> list[str]:
         return layout.groups[split]
     known = list_splits(layout)
     if split in known:
+        if (every := _list(layout, _DEFAULT)) and every.is_file():
+            found = split_names(layout, _DEFAULT)
         return [name for i, name in enumerate(found) if (i % 5 == 4) == (split == "val")]
     raise no_split(layout.root, split, known, listed)
 
