@@ -16,7 +16,7 @@ MAX_MESSAGE = 2000
 """Characters of an error message. A name in a damaged file can have megabytes; a path has 4,096."""
 
 MAX_HASHED = GIB
-"""Bytes of a file that is told from others by its digest, which takes a second or two."""
+"""Bytes of a file that is known by its digest, which takes a second or two to compute."""
 
 MAX_AT_ONCE = 20_000_000
 """Pixels of an image, beyond which `unpool check` reads one at a time rather than eight; eight of
