@@ -179,7 +179,7 @@ def test_unreadable_images_are_dropped_and_reported(root, pairs):
 
 
 def test_color_coded_masks_are_dropped(root):
-    Image.new("RGB", (15, 15)).save(root / "masks" / "b.png")
+    Image.new("RGB", (15, 15), (90, 0, 0)).save(root / "masks" / "b.png")
     summary = evaluate(Fake(), open_data(root, "all"))
     assert list(summary["dropped"]) == ["b"]
     assert "b.png: has mode RGB, as a color-coded mask does" in summary["dropped"]["b"]
