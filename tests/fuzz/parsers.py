@@ -197,6 +197,17 @@ def _views(folder: Path) -> None:
     read_views(open_chairs(folder), 16)
 
 
+def _ledger(folder: Path) -> None:
+    from unpool.ledger import Ledger
+
+    ledger = Ledger(folder, {"mode": "whole"})
+    for name in "abc":
+        json.dumps(ledger.find(name, "content"))
+    ledger.add("c", "content", {}, [])
+    ledger.close()
+    assert Ledger(folder, {"mode": "whole"}).find("c", "content") == {}
+
+
 def _archive(folder: Path) -> None:
     from unpool.errors import UnpoolError
     from unpool.rendering.write import open_models, read_model
@@ -260,6 +271,7 @@ PARSERS: dict[str, Parser] = {
     "map": Parser(others.maps, _map, ("",)),
     "video": Parser(others.videos, _video, ("",), count=100),
     "views": Parser(others.views, _views, ("",), count=100),
+    "ledger": Parser(others.ledgers, _ledger, (".jsonl",), writes=True),
     "archive": Parser(others.archives, _archive, ("",)),
     "obj": Parser(models.objs, _mesh, ("",)),
     "glb": Parser(models.glbs, _mesh, ("",)),

@@ -86,6 +86,23 @@ def archives() -> list[Files]:
     return found
 
 
+def ledgers() -> list[Files]:
+    """An output folder in which two items are finished and one has failed."""
+    from unpool.ledger import Ledger
+
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root)
+        ledger = Ledger(folder, {"mode": "whole"})
+        for name in "ab":
+            path = folder / f"{name}.txt"
+            path.write_text(name)
+            ledger.add(name, "content", {"mask": str(path), "n": 1}, [path])
+        ledger.fail("c", "content", "is broken")
+        (lines,) = (folder / ".unpool/ledger").iterdir()
+        content = lines.read_bytes().replace(root.encode(), b"/out")
+    return [{"a.txt": b"a", "b.txt": b"b", ".unpool/ledger/host-1-1.jsonl": content}]
+
+
 def examples(*layouts: str) -> list[Files]:
     """Folders of labeled images in some layouts."""
     from tests.data.layouts.examples import FOLDERS
