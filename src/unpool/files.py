@@ -201,7 +201,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def fingerprint(path: str | os.PathLike[str], error: type[UnpoolError]) -> str:
-    """What tells the content of a regular file from another: `sha256`.
+    """What identifies the content of a regular file: `sha256`.
 
     Of a file larger than any image, which may be endless, it is the size and the time of change.
 
