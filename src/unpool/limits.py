@@ -16,15 +16,11 @@ MAX_MESSAGE = 2000
 """Characters of an error message. A name in a damaged file can have megabytes; a path has 4,096."""
 
 MAX_HASHED = GIB
-<<<<<<< Updated upstream
 """Bytes of a file that is known by its digest, which takes a second or two to compute."""
 
 MAX_AT_ONCE = 20_000_000
 """Pixels of an image, beyond which `unpool check` reads one at a time rather than eight; eight of
 this size take about 1 GB."""
-=======
-"""Bytes of a file that is known by its digest, which takes a second; larger ones by their size."""
->>>>>>> Stashed changes
 
 MAX_MAT = 64 * MIB
 """Bytes of an SBD annotation, as it is and unpacked; the largest, 500 x 500, have some 100 kB."""
