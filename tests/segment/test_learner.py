@@ -13,8 +13,8 @@ from unpool import train
 from unpool.errors import OptionError, WeightsError
 from unpool.models import FCN, DeconvNet, SqueezeNet, from_pretrained, save_pretrained
 from unpool.recipes import SegmentationRecipe
-from unpool.recipes.segment import Phase
-from unpool.segment.learner import GrowingLearner, Learner
+from unpool.recipes.segment import OBJECTS, Phase
+from unpool.segment.learner import GrowingLearner, Learner, build
 from unpool.training.loop import Step
 from unpool.training.run import load_state, save_state
 
@@ -59,6 +59,15 @@ def test_stages_are_newest_older_or_unused(growing, stages):
     decoder = [[m for m in part if m in list(growing.net.decoder)] for part in parts]
     assert [len(d) for d in decoder] == [1, stages - 1, 3 - stages]
     assert growing.head(stages - 1) in parts[0]
+
+
+def test_more_classes_than_a_new_stage_has_channels_are_refused_at_once():
+    """VGG's last decoder stage has 64 channels: the recipe `objects` grows it after 790 steps."""
+    assert isinstance(build(OBJECTS, 64), GrowingLearner)
+    with pytest.raises(OptionError, match=r"got 65 classes, .* of 64 channels .* phases\.0\.stage"):
+        build(OBJECTS, 65)
+    phases = (dataclasses.replace(OBJECTS.phases[0], stages=5),)
+    assert isinstance(build(dataclasses.replace(OBJECTS, phases=phases), 65), GrowingLearner)
 
 
 def test_a_plain_network_learns_as_a_whole():
