@@ -22,7 +22,7 @@ from unpool.data.layouts import (
     why_empty,
 )
 from unpool.data.mat import read_mat
-from unpool.data.outlines import Crowd, Outlines, rasterize
+from unpool.data.outlines import Crowd, Outlines, rasterize, require_size
 from unpool.data.palettes import describe, find_coloring, find_conflict
 from unpool.errors import DataError, ImageError, UnpoolError, require_choice
 from unpool.vision.images import VOID as VOID  # the room offers it, too
@@ -156,6 +156,8 @@ def read_labels(sample: Sample, classes: int) -> Pixels:
     Raises:
         ImageError, DataError: a file cannot be used, or has unknown ids.
     """
+    if isinstance(sample.mask, Outlines):
+        require_size(sample.mask, image_size(sample.image))
     labels = load_labels(sample.mask, sample.void, sample.coloring)
     ids = np.flatnonzero(count_ids(labels))
     wrong = ids[(ids >= classes) & (ids != VOID)]

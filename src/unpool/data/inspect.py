@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from unpool.data.colors import WRITE, as_numbers, count_ids
 from unpool.data.datasets import Object, find_objects, load_labels, load_objects
-from unpool.data.outlines import Outlines, rasterize
+from unpool.data.outlines import Outlines, rasterize, require_size
 from unpool.errors import DataError, ImageError
 from unpool.limits import MAX_AT_ONCE
 from unpool.vision.images import VOID, Pixels, image_size, read_image, read_orientation, voc_palette
@@ -152,6 +152,8 @@ class _Files(NamedTuple):
 
     def _rasterize(self, outlines: Outlines) -> tuple[Pixels | None, list[Object]]:
         try:
+            with suppress(ImageError):  # reported when the image is read
+                require_size(outlines, image_size(self.layout.images.file(self.name)))
             labels, instances, empty = rasterize(outlines)
         except DataError as error:
             self.report("error", "annotation", outlines, str(error).removeprefix(f"{outlines}: "))

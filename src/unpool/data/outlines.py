@@ -1,5 +1,6 @@
 """The annotated objects of an image, and drawing them as labels and instances."""
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from unpool.data.shapes import Box, Mask, Shape, Size, brief
 from unpool.errors import DataError
-from unpool.limits import MAX_DRAWN, MAX_KEPT
+from unpool.limits import MAX_AT_ONCE, MAX_DRAWN, MAX_KEPT
 from unpool.vision.images import VOID, Pixels
 
 Crowd: TypeAlias = Literal["void", "object"]  #: how `iscrowd=1` is read
@@ -45,6 +46,20 @@ class Outlines:
 
     def __str__(self) -> str:
         return f"{self.file} ({self.name})" if self.name else str(self.file)
+
+
+def require_size(outlines: Outlines, size: tuple[int, int]) -> None:
+    """Refuse outlines of a large image that the image (H, W) is not, before they are drawn.
+
+    Raises:
+        DataError: the sizes differ, and the stated one would need much memory.
+    """
+    if math.prod(outlines.size) > MAX_AT_ONCE and outlines.size != size:
+        (height, width), (real_height, real_width) = outlines.size, size
+        raise DataError(
+            f"{outlines}: is {width} x {height}, but its image is {real_width} x {real_height}; "
+            "correct the size"
+        )
 
 
 class Rasters(NamedTuple):

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +218,18 @@ def test_a_check_counts_objects_and_reports_bad_annotations(root):
         "has 1 annotations of unknown images, which are ignored; check the ids",
     ]
     assert [count.objects["train"] for count in report.classes] == [0, 1, 1]
+
+
+def test_a_size_that_is_not_the_image_s_allocates_nothing(root):
+    values = content("v.jpg")
+    values["images"][0] |= {"height": 13_000, "width": 13_000}
+    write(root, "val2017", values)
+    tracemalloc.start()
+    (finding,) = [f for f in check_data(root, ["val"]).findings if f.kind == "annotation"]
+    data = open_data(root, "val")
+    with pytest.raises(DataError, match=r"is 13000 x 13000, but its image is 8 x 6; correct the"):
+        read_sample(data.samples[0], 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert finding.message == "is 13000 x 13000, but its image is 8 x 6; correct the size"
+    assert peak < 10e6
