@@ -57,7 +57,7 @@ def test_a_report_is_plain_in_json(root):
     report = check_data(root)
     plain = report.to_dict()
     assert json.loads(json.dumps(plain)) == plain
-    assert list(plain) == ["ok", "splits", "classes", "findings", "notes"]
+    assert list(plain) == ["ok", "layout", "splits", "classes", "findings", "notes"]
     assert plain["ok"] is False
     assert plain["findings"][0]["kind"] == "missing-mask"
     assert plain["classes"][1]["pixels"] == {"train": 750, "val": 600}
@@ -270,7 +270,8 @@ def test_many_findings_of_a_kind_are_printed_as_few(root, capsys):
     assert lines[11] == "warning: and 6 more like that (empty-class), which --json lists"
     assert " ".join(lines[12].split()) == "class train (5): images, pixels val (5): images, pixels"
     assert " ".join(lines[14].split()) == "1 cat 5, 25.0 % 5, 24.7 %"
-    assert len(lines) == 24
+    assert lines[-1] == "layout: plain"
+    assert len(lines) == 25
 
 
 def test_objects_are_printed_where_they_are_known(root, capsys):
