@@ -218,6 +218,7 @@ def test_averaging_two_architectures_is_refused(data, start, tmp_path):
 def test_averaging_with_other_trunk_weights_is_refused(data, start, tmp_path):
     recipe = dataclasses.replace(TINY, start=str(start), average_with_start=0.5)
     message = r"leave trunk_weights out, or set average_with_start=0"
+    (tmp_path / "vgg.pth").touch()
     refused(data, tmp_path, recipe, OptionError, message, trunk_weights=tmp_path / "vgg.pth")
 
 

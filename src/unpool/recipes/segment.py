@@ -61,7 +61,8 @@ class SegmentationRecipe(Recipe):
 
     # the network
     network: Annotated[str, OneOf("DeconvNet", "FCN")] = "DeconvNet"
-    trunk: str = "vgg16"
+    trunk: str | tuple[tuple[int, int], ...] = "vgg16"
+    """A name, or the number of convolutions and of their maps for each stage."""
     code: Count | None = 4096  #: width of the code layers; None for a network without them
     size: _Side = 224  #: side of the training crops, and the network's design size
     bn_eps: Annotated[float, Range(0, 1)] = 1e-9  #: of batch norm

@@ -178,7 +178,16 @@ def build(recipe: "SegmentationRecipe", classes: int) -> Learner:
             )
     if recipe.network == "DeconvNet":
         sizes = classes, recipe.trunk, recipe.code, recipe.size
-        return GrowingLearner(build_network(DeconvNet, *sizes, recipe.bn_eps))
+        net = build_network(DeconvNet, *sizes, recipe.bn_eps)
+        grown = net.decoder[recipe.phases[0].stages : max(p.stages for p in recipe.phases)]
+        widths = [layer.out_channels for stage in grown for layer in _deconvolutions(stage)]
+        if widths and min(widths) < classes:
+            raise OptionError(
+                f"got {classes} classes, whose scores a new stage of {min(widths)} channels cannot "
+                "carry; train all stages from the first phase on, "
+                f"phases.0.stages={len(net.decoder)}, or take a wider trunk"
+            )
+        return GrowingLearner(net)
     r = recipe
     sizes = classes, r.trunk, r.code, r.stride
     return Learner(build_network(FCN, *sizes, r.pad, r.window, r.dropout, r.at_once))
