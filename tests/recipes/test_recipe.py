@@ -26,10 +26,13 @@ def test_options_are_the_arguments_of_the_task(kind):
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_a_task_keeps_its_arguments(recipe, tmp_path):
-    options = dict.fromkeys(recipe.options, "torchvision")
+    values = {"trunk_inputs": "torchvision", "by_color": True, "crowd": "object"}
+    options = {name: values.get(name, "part") for name in recipe.options}
     task = recipe.make_task(tmp_path, **options)
     assert (task.recipe, task.data) == (recipe, tmp_path)
-    assert {name: str(getattr(task, name)) for name in options} == options
+    assert {name: str(getattr(task, name)) for name in options} == {
+        name: str(value) for name, value in options.items()
+    }
     with pytest.raises(OptionError, match=rf"got foo=1 for the recipe {recipe.name}, which takes"):
         recipe.make_task(tmp_path, foo=1)
 
