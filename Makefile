@@ -16,7 +16,7 @@ test: .venv
 test-slow: .venv
 	$(BIN)/python -m pytest -m slow
 
-# Damaged files through every parser; docs/trust.md has the figures. SECONDS for each, two at a time.
+# Damaged files for every parser, SECONDS each; docs/trust.md has the figures.
 SECONDS ?= 120
 fuzz: .venv
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)

@@ -222,9 +222,12 @@ def _archive(folder: Path) -> None:
 
 def _mesh(folder: Path) -> None:
     from unpool.rendering.meshes import read_mesh
+    from unpool.rendering.render import render_views
 
     (path,) = folder.glob("a.*")
     mesh = read_mesh(path)
+    for _ in render_views(mesh, [(30.0, 20.0)], 8):
+        pass
     for name in mesh.missing:
         require_line(name)
 

@@ -2,6 +2,7 @@ import ast
 import io
 import os
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 import unpool
+from tests.fuzz.seeds.images import tiff
 from unpool.errors import ImageError
 from unpool.vision import opening
 from unpool.vision.images import image_size, read_image, read_mask
@@ -240,3 +242,16 @@ def test_pillow_logs_nothing_beside_the_error(tmp_path):
         for first in ("", "import unpool.vision.opening")
     ]
     assert ["More samples per pixel" in text for text in printed] == [True, False]
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes", "file"])
+def test_no_more_is_asked_for_than_there_is(kind, tmp_path):
+    """A TIFF whose strips are 1 TB apart: Pillow reads up to there, Python allocates for it."""
+    content = tiff(">", 8, 2)
+    offsets = struct.pack(">HHI", 273, 4, 3)  # three of 32 bits, which are read as of 64 bits
+    assert offsets in content
+    content = content.replace(offsets, struct.pack(">HHI", 273, 16, 3))
+    path = tmp_path / "a.tif"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match="truncated"):  # rather than a MemoryError
+        read_image({"path": path, "bytes": content, "file": io.BytesIO(content)}[kind])

@@ -133,11 +133,22 @@ def _quiet() -> Iterator[None]:
                 warnings.filters.remove(_IGNORED)  # type: ignore[attr-defined]
 
 
+class _Stream(io.BufferedReader):
+    """A file from which no more memory is asked than it has bytes, whatever a header says."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MIB:
+            at = self.tell()
+            size = min(size, max(0, self.seek(0, os.SEEK_END) - at))
+            self.seek(at)
+        return super().read(size)
+
+
 def _stream(source: Readable) -> io.BufferedReader:
     if isinstance(source, str | os.PathLike):
-        return open(source, "rb")
+        return _Stream(io.FileIO(source))
     if isinstance(source, bytes):
-        return io.BufferedReader(io.BytesIO(source))
+        return _Stream(io.BytesIO(source))
     content, left = io.BytesIO(), MAX_IMAGE_STREAM + 1
     while left and (part := source.read(min(left, MIB))):
         content.write(part)
@@ -145,7 +156,7 @@ def _stream(source: Readable) -> io.BufferedReader:
     if not left:
         raise ImageError(f"has more than {MAX_IMAGE_STREAM} bytes; name the file instead")
     content.seek(0)
-    return io.BufferedReader(content)
+    return _Stream(content)
 
 
 def _cure(error: Exception) -> str:
