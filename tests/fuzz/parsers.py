@@ -151,7 +151,8 @@ def _data(folder: Path) -> None:
     from unpool.errors import UnpoolError
 
     for finding in check_data(folder).findings:
-        require_line(f"{finding.where} {finding.message}")
+        require_line(finding.where)
+        require_line(finding.message)
     for split in ("train", "val"):
         missing: dict[str, str] = {}
         with suppress(UnpoolError):
