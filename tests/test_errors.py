@@ -107,3 +107,4 @@ def test_a_message_is_one_line_whatever_a_file_puts_into_it():
     assert len(long) < 2000
     assert long.startswith("got xx")
     assert long.endswith("xx; wanted less: export it again")
+    assert len(str(errors.DataError("\0" * 1900))) < 2000  # escapes are longer

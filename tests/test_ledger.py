@@ -116,6 +116,14 @@ def test_a_line_that_was_cut_is_passed_over(tmp_path):
     assert Ledger(tmp_path, PROCEDURE).find("c", "one") == {"n": "c"}
 
 
+def test_a_line_that_is_nested_without_end_is_passed_over(tmp_path):
+    ledger = Ledger(tmp_path, PROCEDURE)
+    ledger.add("a", "one", {"n": "here"}, [])
+    (own,) = files(tmp_path)
+    own.write_text(own.read_text().replace('"here"', "[" * 900 + "]" * 900))
+    assert Ledger(tmp_path, PROCEDURE).find("a", "one") is None
+
+
 KEY = b'{"name": "a", "content": "one", "procedure": "P", '
 
 

@@ -74,11 +74,15 @@ def one_line(text: str) -> str:
     >>> one_line("cannot read\n  'a\x1bb'")
     "cannot read 'a\\x1bb'"
     """
-    text = text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE // 2]} … {text[-500:]}"
-    if text.isprintable():
-        return text
-    text = _BREAKS.sub(" ", text.strip())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    text = _shortened(text)
+    if not text.isprintable():
+        text = _BREAKS.sub(" ", text.strip())
+        text = _shortened("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+    return text
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE // 2]} … {text[-500:]}"
 
 
 def suggest(name: object, known: Iterable[str]) -> str:

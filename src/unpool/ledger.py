@@ -77,9 +77,9 @@ class Ledger:
             if _digest_of_files(self.output / file for file in names) != line["digest"]:
                 return None
             moved = {str(Path(line["output"]) / f): str(self.output / f) for f in names}
-        except (OSError, ValueError, TypeError, KeyError):
+            return {key: _replace(value, moved) for key, value in line["record"].items()}
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
-        return {key: _replace(value, moved) for key, value in line["record"].items()}
 
     def add(self, name: str, content: str, record: Mapping[str, Any], files: list[Path]) -> None:
         """Note that an item is finished.
