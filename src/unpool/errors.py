@@ -102,6 +102,16 @@ def suggest(name: object, known: Iterable[str]) -> str:
     return f"{hint}{'The' if near else 'the'} choices are {', '.join(listed) or 'none'}"
 
 
+def few(items: Iterable[object]) -> str:
+    """The first five items with commas between them, and the number of all if there are more.
+
+    >>> few([3, 4]), few("abcdefg")
+    ('3, 4', 'a, b, c, d, e … (7)')
+    """
+    texts = [str(item) for item in items]
+    return ", ".join(texts[:5]) + (f" … ({len(texts)})" if len(texts) > 5 else "")
+
+
 def require_known(given: Iterable[str], known: Iterable[str]) -> None:
     """Raise an `OptionError` for options that do not exist.
 

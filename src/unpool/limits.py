@@ -15,6 +15,9 @@ MAX_TEXT = 16 * MIB
 MAX_MESSAGE = 2000
 """Characters of an error message. A name in a damaged file can have megabytes; a path has 4,096."""
 
+MAX_PATH = 4096
+"""Characters of a path in a file, those of Linux; longer ones name no file."""
+
 MAX_HASHED = GIB
 """Bytes of a file that is known by its digest, which takes a second or two to compute."""
 
@@ -79,6 +82,9 @@ MAX_LAYERS = 1000
 
 MAX_STAGES = 16
 """Poolings of a trunk; after 16 a value of the last map stands for 65,536 pixels."""
+
+MAX_PAD = 1000
+"""Pixels of zeros around an image in an FCN, on each side; the published one has 100."""
 
 MAX_SIDE = 2**12
 """Pixels of the side of a network's input; 4096 x 4096 take 4.3 GB in VGG's first layer."""

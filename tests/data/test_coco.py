@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from unpool.data.coco import as_key, as_shape, read_annotations
+from unpool.data.coco import as_shape, read_annotations
 from unpool.data.outlines import rasterize
 from unpool.errors import DataError
 
@@ -201,12 +201,6 @@ def test_texts_that_cannot_be_printed(path):
     found = read_annotations(write(path, images=images, categories=[{"id": 1, "name": "\ud800"}]))
     assert [*found.images] == ["a??.jpg"]
     assert [*found.categories.values()] == ["?"]
-
-
-def test_keys():
-    assert [as_key(v) for v in (7, 7.0, "7", "07x", None, True, 7.5, float("nan"), [1])] == [
-        *(7, 7, 7, "07x", None, None, None, None, None)
-    ]
 
 
 def test_shapes_of_thousands_of_parts_do_not_nest():

@@ -4,7 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unpool.data.coco import as_key, as_shape
+from unpool.data.coco import as_shape
+from unpool.data.entries import as_key
 from unpool.data.outlines import Outline, Outlines, rasterize
 from unpool.errors import DataError
 

@@ -229,11 +229,11 @@ def test_masks_of_0_and_255_are_refused_before_anything_is_segmented(tmp_path):
 
 
 def test_other_classes_are_an_error(root):
-    (root / "classes.txt").write_text("background\ndog\ncat\nnever\nmore\n")
+    (root / "classes.txt").write_text("background\ndog\ncat\nnever\nmore\nmost\n")
     with pytest.raises(
         DataError,
-        match=r"data with the classes background, dog, cat, never … \(5\), but the weights know "
-        r"background, cat, dog, never; evaluate on data with the same classes\.txt",
+        match=r"data with the classes background, dog, cat, never, more … \(6\), but the weights "
+        r"know background, cat, dog, never; evaluate on data with the same classes\.txt",
     ):
         evaluate(Fake(), open_data(root, "all"))
 

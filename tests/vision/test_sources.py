@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from unpool.errors import ImageError, OptionError
 from unpool.vision import sources
+from unpool.vision.images import SUFFIXES
 from unpool.vision.sources import Source, Unusable, _names, find_images
 
 
@@ -291,7 +292,7 @@ def test_images_that_are_not_read_are_counted(folder):
 
 
 def test_no_suffix_is_both_read_and_not():
-    assert not sources._UNREAD & sources._SUFFIXES
+    assert sources._UNREAD.isdisjoint(SUFFIXES)
 
 
 def test_formats_that_pillow_reads_by_a_program_are_not_read():

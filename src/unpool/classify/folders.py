@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from unpool import distributed
 from unpool.errors import DataError
-from unpool.vision.images import FORMATS, Pixels, image_size, read_image
+from unpool.vision.images import SUFFIXES, Pixels, image_size, read_image
 
 if TYPE_CHECKING:
     from unpool.vision.boxes import Crops
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Draw = Callable[[int], tuple[Pixels, NDArray[np.int64]]]
 """Gives the crop (S, S, 3) and the class () at a position of an endless sequence."""
 
-_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 _OF_MASKS = (  # the folders of data sets for segmentation, see unpool.data.layouts
     {"JPEGImages", "SegmentationClass"},
     {"images", "masks"},
@@ -177,13 +176,13 @@ def _require_classes(home: Path, found: dict[str, list[Path]], least: int) -> No
         )
     if not any(found.values()):
         raise DataError(
-            f"got {home}, where no folder holds an image ({' '.join(_SUFFIXES[:5])} ...); {wanted}"
+            f"got {home}, where no folder holds an image ({' '.join(SUFFIXES[:5])} ...); {wanted}"
         )
     if len(found) < least:
         raise DataError(f"got {home} with the class {min(found)} alone; {wanted}, two or more")
     if empty := [name for name, paths in found.items() if not paths]:
         raise DataError(
-            f"got {home / min(empty)} without images ({' '.join(_SUFFIXES[:5])} ...); put some "
+            f"got {home / min(empty)} without images ({' '.join(SUFFIXES[:5])} ...); put some "
             "there, or remove the folder if it is no class"
         )
 
@@ -206,4 +205,4 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()

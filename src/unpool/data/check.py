@@ -28,7 +28,7 @@ from unpool.data.layouts import (
     why_empty,
 )
 from unpool.data.palettes import describe, find_coloring, find_conflict
-from unpool.errors import DataError, one_line
+from unpool.errors import DataError, few, one_line
 from unpool.vision.images import VOID
 
 if TYPE_CHECKING:
@@ -192,12 +192,12 @@ def _check_lists(layout: Layout, listed: Mapping[str, list[str]]) -> Iterator[Fi
         if not ids:
             yield Finding("error", "empty-split", split, why_empty(layout, split))
         if twice := [name for name, n in Counter(ids).items() if n > 1]:
-            message = f"lists twice: {_few(twice)}; list each image once"
+            message = f"lists twice: {few(twice)}; list each image once"
             yield Finding("warning", "listed-twice", split, message)
     for (a, first), (b, second) in itertools.combinations(listed.items(), 2):
         if both := sorted(set(first) & set(second)):
             message = (
-                f"share {_few(both)}, wanted disjoint splits; take them out of one list (if one "
+                f"share {few(both)}, wanted disjoint splits; take them out of one list (if one "
                 "list is meant to contain the other, name the splits to check)"
             )
             yield Finding("error", "listed-twice", f"{a}, {b}", message)
@@ -217,7 +217,7 @@ def _check_ids(
     n = sum(seen.pixels[classes] > 0 for seen in images.values()) if classes < VOID else 0
     if ids and ids[-1] == classes and 2 * n > sum(seen.pixels.any() for seen in images.values()):
         # a mistake of all masks: one more id than there are names
-        message = f"have the ids {_few(ids)}, wanted 0 to {classes - 1}; "
+        message = f"have the ids {few(ids)}, wanted 0 to {classes - 1}; "
         message += "subtract 1 from all" if ids[0] else "write background as the first name"
         message += f" if {classes} is the last of the {classes} named classes, or {_cure(layout)}"
         yield Finding("error", "unknown-ids", location(layout, layout.masks.path), message)
@@ -225,7 +225,7 @@ def _check_ids(
     for name, inspection in images.items():
         wrong = inspection.pixels[classes:VOID].nonzero()[0] + classes
         if wrong.size:
-            message = f"has the ids {_few(wrong.tolist())}, wanted 0 to {classes - 1}, or {VOID}"
+            message = f"has the ids {few(wrong.tolist())}, wanted 0 to {classes - 1}, or {VOID}"
             message += f" for void; correct the mask or {_cure(layout)}"
             if gray.issuperset(wrong.tolist()):
                 message += ", or pass by_color=True, since they are gray colors of classes"
@@ -255,9 +255,7 @@ def _check_classes(
     white = [name for name, seen in images.items() if only_background(seen.pixels)]
     white = [name for name in white if images[name].pixels[0] and images[name].pixels[VOID]]
     if len(white) > _WHITE * len(images):
-        message = (
-            f"hold only 0 and {VOID} (void) for {_few(white)}; if {VOID} marks objects there, "
-        )
+        message = f"hold only 0 and {VOID} (void) for {few(white)}; if {VOID} marks objects there, "
         yield Finding("warning", "void-objects", where, message + "give them the ids of classes")
     for split, ids in members.items():
         part = _total({name: images[name] for name in ids})
@@ -268,7 +266,7 @@ def _check_classes(
         if message := gray_values(found):
             yield Finding("error", "unnamed-classes", where, message)
             return
-        message = f"contain the ids {_few(found.tolist())}, which have no names; {_cure(layout)}"
+        message = f"contain the ids {few(found.tolist())}, which have no names; {_cure(layout)}"
         yield Finding("warning", "unnamed-classes", where, message)
         counts = [count for count in counts if total[count.id]]
     labeled = [split for split in counts[0].pixels if any(count.pixels[split] for count in counts)]
@@ -322,7 +320,7 @@ def _check_folders(layout: Layout, names: set[str], every: bool) -> Iterator[Fin
         message = f"belongs to no image in {layout.images.path}; give it the name of its image"
         yield Finding("warning", "extra-mask", where, message)
     if every and (rest := sorted((layout.images.files.keys() & layout.masks.files) - names)):
-        message = f"has labeled images in no split: {_few(rest)}; list them to use them"
+        message = f"has labeled images in no split: {few(rest)}; list them to use them"
         where = location(layout, layout.images.path)
         yield Finding("warning", "unlisted", where, message)
 
@@ -332,7 +330,7 @@ def _check_objects(layout: Layout, names: Sequence[str]) -> Iterator[Finding]:
     if layout.instances:
         labeled = [name for name in names if name in layout.masks.files]
         if bare := [name for name in labeled if name not in layout.instances.files]:
-            message = f"has no object mask of {_few(bare)}; draw them, or else the connected "
+            message = f"has no object mask of {few(bare)}; draw them, or else the connected "
             message += "parts of each class are taken as objects"
             where = location(layout, layout.instances.path)
             yield Finding("warning", "no-object-mask", where, message)
@@ -342,8 +340,3 @@ def _check_objects(layout: Layout, names: Sequence[str]) -> Iterator[Finding]:
 
 def _total(images: _ById) -> NDArray[np.int64]:
     return sum((inspection.pixels for inspection in images.values()), np.zeros(256, np.int64))
-
-
-def _few(items: Sequence[object]) -> str:
-    more = f" … ({len(items)})" if len(items) > 5 else ""
-    return ", ".join(map(str, items[:5])) + more

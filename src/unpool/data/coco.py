@@ -10,25 +10,24 @@ Lin et al., *Microsoft COCO: common objects in context*, ECCV 2014.
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from unpool.data.entries import Key, as_key, brief, printable
 from unpool.data.outlines import Crowd, Outline, Outlines
 from unpool.data.pieces import read_pieces
-from unpool.data.shapes import Polygons, Runs, Shape, Union, Unusable, brief, corners
-from unpool.errors import DataError
-from unpool.limits import MAX_PIXELS
+from unpool.data.shapes import Polygons, Runs, Shape, Union, Unusable, corners
+from unpool.errors import DataError, few
+from unpool.formats.objects import is_background
+from unpool.limits import MAX_PATH, MAX_PIXELS
 from unpool.vision.images import VOID
-
-Key: TypeAlias = int | str  #: an id
 
 _FIELDS = {  # of the entries, which must have them
     "images": ("id", "file_name", "height", "width"),
     "annotations": ("image_id",),
     "categories": ("id", "name"),
 }
-_LONGEST = 4096  # characters of a path, as in Linux
 
 
 class Annotations(NamedTuple):
@@ -118,9 +117,9 @@ class _Reader:
         if min(height, width) <= 0 or height * width > MAX_PIXELS:
             got = f"got {self.path} with {name[:80]} of {brief(size[1])} x {brief(size[0])}"
             raise DataError(f"{got}; write its size")
-        if len(name) > _LONGEST:
+        if len(name) > MAX_PATH:
             got = f"got {self.path} with an image whose name has {len(name)} characters"
-            raise DataError(f"{got}; wanted {_LONGEST} at most: rename it")
+            raise DataError(f"{got}; wanted {MAX_PATH} at most: rename it")
         if self.images.get(name) == (key, (height, width)):
             self.twice += 1
         elif name in self.images or key in self.names:
@@ -194,8 +193,7 @@ def _of_crowds(
         counts = {c: n for c, n in crowds.items() if n and (c in drawn) is chosen}
         if counts:
             names = [f"{n} of {categories.get(c, brief(c))}" for c, n in counts.items()]
-            more = f" ... ({len(names)} classes)" if len(names) > 5 else ""
-            parts.append(f"{', '.join(names[:5])}{more} as {what}")
+            parts.append(f"{few(names)} as {what}")
     if parts:
         yield (
             "crowds",
@@ -203,39 +201,6 @@ def _of_crowds(
             "(labeling tools mark brush masks so, COCO marks groups of objects); if that is wrong, "
             "pass crowd='object' or crowd='void'",
         )
-
-
-def as_key(value: object) -> Key | None:
-    """A number or a text that identifies something; whole numbers in any notation are equal.
-
-    >>> as_key(7), as_key(7.0), as_key("7"), as_key("cat"), as_key(True), as_key(7.5)
-    (7, 7, 7, 'cat', None, None)
-    """
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str):
-        digits = value.isascii() and value.isdigit() and len(value) <= 18
-        return int(value) if digits else printable(value)
-    return value if type(value) is int else None
-
-
-def printable(value: object) -> str:
-    """A text on one line; characters that cannot be printed become question marks.
-
-    >>> printable("a\\nb\\ud800")
-    'a?b?'
-    """
-    text = str(value) if type(value) is not int or abs(value) < 10**18 else brief(value)
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
-
-
-def is_background(name: str) -> bool:
-    """Whether a name means the background, as in "_background_" or "__background__".
-
-    >>> is_background("_Background_"), is_background("back")
-    (True, False)
-    """
-    return name.strip().strip("_").lower() == "background"
 
 
 def as_shape(found: Any) -> Shape:

@@ -24,7 +24,7 @@ from unpool.data.layouts import (
 from unpool.data.mat import read_mat
 from unpool.data.outlines import Crowd, Outlines, rasterize, require_size
 from unpool.data.palettes import describe, find_coloring, find_conflict
-from unpool.errors import DataError, ImageError, UnpoolError, require_choice
+from unpool.errors import DataError, ImageError, UnpoolError, few, require_choice
 from unpool.vision.images import VOID as VOID  # the room offers it, too
 from unpool.vision.images import Pixels, image_size, read_image, read_mask
 
@@ -163,7 +163,7 @@ def read_labels(sample: Sample, classes: int) -> Pixels:
     wrong = ids[(ids >= classes) & (ids != VOID)]
     if wrong.size:
         raise DataError(
-            f"{sample.mask} has the ids {', '.join(map(str, wrong[:5]))}; wanted 0 to "
+            f"{sample.mask} has the ids {few(wrong)}; wanted 0 to "
             f"{classes - 1}, or {VOID} for void: correct the mask, or name its ids in classes.txt "
             "at the root of the data set, one name per line, whose number (from 0) is the id"
         )
@@ -202,11 +202,10 @@ def gray_values(ids: NDArray[np.integer]) -> str:
     """
     if not ids.size or ids[-1] <= _NEAR or _FILLED * len(ids) > ids[-1]:
         return ""
-    few = ", ".join(map(str, ids[:5]))
     return (
-        f"contain the ids {few} and no others, as gray values do; number the classes 0, 1, 2 ..., "
-        f"or give their colors in labelmap.txt (name:{ids[-1]},{ids[-1]},{ids[-1]} ...) and pass "
-        "by_color=True"
+        f"contain the ids {few(ids)} and no others, as gray values do; number the classes 0, 1, "
+        f"2 ..., or give their colors in labelmap.txt (name:{ids[-1]},{ids[-1]},{ids[-1]} ...) and "
+        "pass by_color=True"
     )
 
 

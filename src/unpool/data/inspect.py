@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from unpool.data.colors import WRITE, as_numbers, count_ids
 from unpool.data.datasets import Object, find_objects, load_labels, load_objects
 from unpool.data.outlines import Outlines, rasterize, require_size
-from unpool.errors import DataError, ImageError
+from unpool.errors import DataError, ImageError, few
 from unpool.limits import MAX_AT_ONCE
 from unpool.vision.images import VOID, Pixels, image_size, read_image, read_orientation, voc_palette
 
@@ -159,8 +159,9 @@ class _Files(NamedTuple):
             self.report("error", "annotation", outlines, str(error).removeprefix(f"{outlines}: "))
             return None, []
         if empty:
-            ids = ", ".join(map(str, empty[:5]))
-            message = f"has the annotations {ids}, which cover no pixel; redraw or remove them"
+            message = (
+                f"has the annotations {few(empty)}, which cover no pixel; redraw or remove them"
+            )
             self.report("warning", "empty-object", outlines, message)
         return labels, find_objects(labels, instances)
 

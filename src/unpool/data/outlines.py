@@ -4,15 +4,18 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.data.shapes import Box, Mask, Shape, Size, brief
+from unpool.data.entries import brief
 from unpool.errors import DataError
 from unpool.limits import MAX_AT_ONCE, MAX_DRAWN, MAX_KEPT
 from unpool.vision.images import VOID, Pixels
+
+if TYPE_CHECKING:
+    from unpool.data.shapes import Box, Mask, Shape, Size
 
 Crowd: TypeAlias = Literal["void", "object"]  #: how `iscrowd=1` is read
 
@@ -27,7 +30,7 @@ class Outline(NamedTuple):
 
     id: object  #: for messages
     category: object  #: its key in the file
-    shape: Shape
+    shape: "Shape"
     crowd: bool = False  #: a region of many objects
     group: object = None  #: outlines of one group are one object
 
@@ -132,7 +135,7 @@ def _label(outlines: Outlines, outline: Outline) -> int:
     )
 
 
-def _attempt(outlines: Outlines, outline: Outline, method: Callable[[Size], _Result]) -> _Result:
+def _attempt(outlines: Outlines, outline: Outline, method: Callable[["Size"], _Result]) -> _Result:
     """Call a method of a shape; its error names the annotation."""
     try:
         return method(outlines.size)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from unpool.data.entries import brief
 from unpool.errors import DataError
 from unpool.formats.rle import decode_brush, decode_runs
 from unpool.vision.images import image_size, read_mask
@@ -277,19 +278,6 @@ def corners(values: Any) -> NDArray[np.float32] | None:
     except OverflowError:  # an integer such as 10**400
         return None
     return points if np.isfinite(points).all() else None
-
-
-def brief(value: object) -> str:
-    """A value of a file as shown in messages: cut, and on one line.
-
-    >>> brief(10**400)
-    '1000000000000000000000000000000000000000...'
-    """
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of over 4,300 digits, or deep nesting
-        return f"a {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:40]}..."
 
 
 def fill_polygon(points: NDArray[np.floating], height: int, width: int) -> Mask:

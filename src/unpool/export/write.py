@@ -90,7 +90,8 @@ def export(
         WeightsError: the weights cannot be used, or the exported labels differ from PyTorch's at
             more than one pixel in 10,000; then nothing is kept.
 
-    >>>     >>> from unpool.models import DeconvNet, save_pretrained
+    >>> import tempfile
+    >>> from unpool.models import DeconvNet, save_pretrained
     >>> folder = Path(tempfile.mkdtemp())
     >>> weights = save_pretrained(DeconvNet(2, ((1, 4),), None, 32), folder / "weights", {})
     >>> export(weights, folder / "cats.pt2").different

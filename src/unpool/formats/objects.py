@@ -48,13 +48,18 @@ class Objects(NamedTuple):
         return [self.classes[k] for k in self.labels]
 
 
-def has_background(classes: Sequence[str]) -> bool:
-    """Whether class 0 is the background, and not, as in CamVid, the sky.
+def is_background(name: str) -> bool:
+    """Whether a class is the background by its name, as "_background_" is in labelme.
 
-    >>> has_background(["background", "cat"]), has_background(["Sky", "Building"])
+    >>> is_background("_Background_"), is_background("Sky")
     (True, False)
     """
-    return classes[0].strip("_ ").casefold() == "background"
+    return name.strip("_ ").casefold() == "background"
+
+
+def has_background(classes: Sequence[str]) -> bool:
+    """Whether class 0 is the background, and not, as in CamVid, the sky."""
+    return is_background(classes[0])
 
 
 def find_objects(

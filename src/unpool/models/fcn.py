@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError, WeightsError, require_int, require_type
+from unpool.limits import MAX_PAD
 from unpool.models.vgg import Table, Trunk, initialize, recompute, trunk_argument
 from unpool.ops.deconv import bilinear_kernel
-
-_MOST_PAD = 1000  # every image is enlarged by twice as much
 
 
 class FCN(nn.Module):
@@ -220,8 +219,8 @@ class FCN(nn.Module):
         if self.code_width is not None:
             require_int("code", self.code_width)
         require_type("dropout", self.dropout, int | float, "a number from 0 to below 1")
-        if self.pad > _MOST_PAD:
-            raise OptionError(f"got pad={self.pad}; wanted at most {_MOST_PAD}, 100 as published")
+        if self.pad > MAX_PAD:
+            raise OptionError(f"got pad={self.pad}; wanted at most {MAX_PAD}, 100 as published")
         if not 0 <= self.dropout < 1 or self.window % 2 == 0:
             raise OptionError(
                 f"got dropout={self.dropout}, window={self.window}; wanted a dropout from 0 to "

@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, ClassVar
 
 from unpool.errors import OptionError
-from unpool.limits import MAX_SIDE
+from unpool.limits import MAX_PAD, MAX_SIDE
 from unpool.recipes.recipe import (
     Batch,
     Count,
@@ -19,7 +19,8 @@ from unpool.recipes.recipe import (
     Whole,
 )
 
-_Side = Annotated[int, Range(32, 4096)]
+_Side = Annotated[int, Range(32, MAX_SIDE)]
+_Pad = Annotated[int, Range(1, MAX_PAD)]
 _LongSide = Annotated[int, Range(1, MAX_SIDE)]
 
 
@@ -48,12 +49,7 @@ class SegmentationRecipe(Recipe):
     kind: ClassVar[str] = "segmentation"
     task: ClassVar[str] = "unpool.segment.train:SegmentationTask"
     options: ClassVar[tuple[str, ...]] = (
-        "split",
-        "val",
-        "trunk_weights",
-        "trunk_inputs",
-        "by_color",
-        "crowd",
+        *("split", "val", "trunk_weights", "trunk_inputs", "by_color", "crowd"),
     )
 
     phases: tuple[Phase, ...]
@@ -68,9 +64,7 @@ class SegmentationRecipe(Recipe):
     bn_eps: Annotated[float, Range(0, 1)] = 1e-9  #: of batch norm
     stride: int = 8  #: of an FCN's scores: 8, 16 or 32
     window: Count = 7  #: side of the kernel of an FCN's fc6
-    pad: Annotated[int, Range(1, 1000)] = (
-        100  #: zeros around the image in an FCN; 1 pads fc6 instead
-    )
+    pad: _Pad = 100  #: zeros around the image in an FCN; 1 pads fc6 instead
     at_once: bool = False  #: an FCN is trained with all its skips together
     start: str | None = None  #: weights of a warm start; score layers for other classes are new
     average_with_start: Fraction = 0.0  #: their weight in the finished weights, an average

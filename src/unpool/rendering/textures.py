@@ -11,11 +11,15 @@ import numpy as np
 from PIL import Image
 
 from unpool.errors import DataError, ImageError
-from unpool.limits import MAX_MATERIALS, MAX_TEXTURE_BYTES, MAX_TEXTURE_PIXELS, MAX_TEXTURES_READ
+from unpool.limits import (
+    MAX_MATERIALS,
+    MAX_PATH,
+    MAX_TEXTURE_BYTES,
+    MAX_TEXTURE_PIXELS,
+    MAX_TEXTURES_READ,
+)
 from unpool.vision.images import Pixels, open_image
 from unpool.vision.upright import upright
-
-_LONGEST = 4096  # bytes of a path, as in Linux
 
 
 class Folder:
@@ -39,7 +43,7 @@ class Folder:
         'Oak.png'
         """
         name = name.strip().strip('"').strip()
-        if not name or "\0" in name or len(name) > _LONGEST:
+        if not name or "\0" in name or len(name) > MAX_PATH:
             return None
         windows = PureWindowsPath(name)  # splits at / and \
         parts = windows.parts[bool(windows.anchor) :]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from unpool import Progress, distributed
 from unpool.data.datasets import DataSet, read_sample, require_objects
-from unpool.errors import DataError, UnpoolError
+from unpool.errors import DataError, UnpoolError, few
 from unpool.vision.figures import contact_sheet
 from unpool.vision.images import VOID
 from unpool.vision.metrics import bootstrap_interval, boundary_f1, confusion_matrix, scores
@@ -59,8 +59,8 @@ def evaluate(
     """
     if segmenter.classes != data.classes:
         raise DataError(
-            f"got data with the classes {_few(data.classes)}, but the weights know "
-            f"{_few(segmenter.classes)}; evaluate on data with the same classes.txt"
+            f"got data with the classes {few(data.classes)}, but the weights know "
+            f"{few(segmenter.classes)}; evaluate on data with the same classes.txt"
         )
     require_objects(data)
     description = segmenter.describe(**options)  # first: it refuses unsupported modes
@@ -169,7 +169,3 @@ def sheet(segmenter: "BaseSegmenter", data: DataSet, count: int = 8) -> NDArray[
 
 def _dropped(name: str, error: str, classes: int) -> Measured:
     return Measured(name, np.zeros((classes, classes), np.int64), float("nan"), error)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" … ({len(names)})" if len(names) > 4 else "")

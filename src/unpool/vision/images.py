@@ -19,7 +19,7 @@ from PIL import Image
 from unpool.errors import ImageError, ShapeError, require_path
 from unpool.files import write_bytes
 from unpool.limits import MAX_PIXELS
-from unpool.vision.opening import FORMATS as FORMATS
+from unpool.vision.opening import SUFFIXES as SUFFIXES
 from unpool.vision.opening import Readable
 from unpool.vision.opening import open_image as open_image
 from unpool.vision.tiff import DeepImage, white_is_zero

@@ -35,6 +35,9 @@ FORMATS = {  # Pillow's names and the file suffixes; no other decoder is used
     "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx", ".jpc", ".j2c"),
 }
 
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+"""The suffixes of image files, lower case."""
+
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 # of several: the MPO of a phone is one photo with a depth map or second view; see open_tiff

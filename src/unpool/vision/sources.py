@@ -13,10 +13,8 @@ from typing import NamedTuple, TypeAlias
 
 from unpool.errors import ImageError, OptionError, one_line
 from unpool.files import read_bytes
-from unpool.vision.images import FORMATS, Pixels, read_image
+from unpool.vision.images import SUFFIXES, Pixels, read_image
 from unpool.vision.video import VIDEOS
-
-_SUFFIXES = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
 
 _CAMERAS = """
     .heic .heics .heif .hif .jxl .jxr .wdp .hdp .jls .jps .bpg .flif .3fr .arw .cr2 .cr3 .crw .dcr
@@ -111,7 +109,7 @@ def find_images(
     """
     if not inputs:
         raise OptionError("got no input; name files, folders, patterns, list files, or -")
-    suffixes = _SUFFIXES | set(VIDEOS if videos else ())
+    suffixes = {*SUFFIXES, *(VIDEOS if videos else ())}
     found: dict[str, tuple[Path | None, PurePosixPath]] = {}
     unusable: dict[Unusable, None] = {}
     unread: dict[Unread, None] = {}

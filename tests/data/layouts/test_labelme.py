@@ -76,6 +76,21 @@ def test_a_list_of_names_orders_the_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("labelmap.txt", "background:0,0,0::\nzebra:1,2,3::\ncat:4,5,6::\n"),
+        ("classes.json", '["background", "zebra", "cat"]'),
+        ("labels.txt", "1: zebra\n2: cat\n"),
+    ],
+)
+def test_a_list_of_names_may_have_colors_or_numbers(tmp_path, file, text):
+    write(tmp_path, [shape(SQUARE)])
+    (tmp_path / file).write_text(text)
+    assert open_data(tmp_path, "all").classes == ["background", "zebra", "cat"]
+    assert check_data(tmp_path, ["all"]).ok
+
+
+@pytest.mark.parametrize(
     "image",
     ["a.jpg", "../elsewhere/a.jpg", "C:\\photos\\a.jpg", "/home/me/a.jpg", "A.JPG", "old.jpg", ""],
 )

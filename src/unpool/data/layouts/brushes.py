@@ -4,6 +4,7 @@ They do not say which image a task has. A JSON export beside them does, or image
 the number of their task: 12.jpg or task-12.jpg.
 """
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Collection
@@ -12,17 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from unpool.data.coco import as_key, is_background
+from unpool.data.entries import as_key
 from unpool.data.layouts.contents import files_of_kind
-from unpool.data.layouts.drawn import Part, assemble, ordered_names
+from unpool.data.layouts.drawn import Part, assemble, class_ids, size_of
 from unpool.data.layouts.label_studio import image_of_task
-from unpool.data.layouts.layout import Format, Layout, Names, Note, Request
+from unpool.data.layouts.layout import Format, Layout, Note, Request
 from unpool.data.layouts.listing import IMAGES, list_folder
 from unpool.data.outlines import Outline, Outlines
 from unpool.data.pieces import read_pieces
 from unpool.data.shapes import Box, Mask, Size
 from unpool.errors import DataError, ImageError
-from unpool.vision.images import image_size, read_mask
+from unpool.vision.images import read_mask
 
 _NAME = re.compile(
     r"task-(?P<task>\d+)-annotation-(?P<annotation>\d+)-by-[^-]*-[^-]+-(?P<label>.+)-\d+"
@@ -65,13 +66,10 @@ def read_brushes(request: Request) -> Layout:
         sizes.setdefault(task, path)
         tasks[task][annotation].append(Outline(path.name, match["label"], MaskFile(path)))
     first = {task: found[min(found)] for task, found in sorted(tasks.items())}
-    labels = {str(one.category) for found in first.values() for one in found}
-    classes = ordered_names(root, labels)
-    ids: dict[object, int] = {name: i for i, name in enumerate(classes, 1)}
-    ids |= {name: 0 for name in labels if is_background(name)}
+    classes, ids = class_ids(root, itertools.chain(*first.values()))
     names = _images(root, first.keys())
     images = {
-        names[task]: Outlines(sizes[task], "", _size(sizes[task]), found, ids, ordered=True)
+        names[task]: Outlines(sizes[task], "", size_of([sizes[task]]), found, ids, ordered=True)
         for task, found in first.items()
     }
     notes = []
@@ -79,7 +77,7 @@ def read_brushes(request: Request) -> Layout:
         message = f"belongs to {several} tasks of several annotations, of which the first is read"
         notes.append(Note("several-annotations", sizes[min(sizes)], message))
     parts = [Part("", root, (root / "images", root), images)]
-    return assemble(root, parts, Names(["background", *classes]), notes)
+    return assemble(root, parts, classes, notes)
 
 
 def _masks(root: Path) -> list[tuple[re.Match[str], Path]]:
@@ -105,13 +103,6 @@ def _images(root: Path, tasks: Collection[int]) -> dict[int, str]:
             f"the JSON export of the project beside them, or name the image {unknown[0]}.jpg"
         )
     return found
-
-
-def _size(path: Path) -> tuple[int, int]:
-    try:
-        return image_size(path)
-    except ImageError:  # found when the mask is drawn
-        return 1, 1
 
 
 BRUSHES = Format(

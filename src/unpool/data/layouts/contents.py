@@ -10,7 +10,8 @@ from unpool.errors import DataError
 
 Kind: TypeAlias = Literal["coco", "labelme", "label-studio"]
 
-_ASKED = 5  # files of a folder; other JSON files may lie among the annotations
+ASKED = 5
+"""Files of a folder that are looked into; other JSON files may lie among the annotations."""
 
 
 def json_files(root: Path) -> list[Path]:
@@ -22,7 +23,7 @@ def json_files(root: Path) -> list[Path]:
 def files_of_kind(root: Path, kind: Kind) -> list[Path]:
     """The JSON files at the top of a folder, or in a folder there, that are of a kind."""
     near = [path for path in json_files(root) if len(path.relative_to(root).parts) <= 2]
-    return [path for path in near[:_ASKED] if kind_of(path) == kind]
+    return [path for path in near[:ASKED] if kind_of(path) == kind]
 
 
 def kind_of(path: Path) -> Kind | None:

@@ -5,16 +5,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from unpool.data.coco import is_background
 from unpool.data.layouts.layout import Folder, Layout, Names, Note
-from unpool.data.layouts.listing import IMAGES, read_lines
-from unpool.data.layouts.names import names_file
+from unpool.data.layouts.listing import IMAGES
+from unpool.data.layouts.names import names_file, parse_names
 from unpool.data.layouts.photos import Photos, split_path
-from unpool.errors import DataError
-from unpool.vision.images import VOID
+from unpool.errors import DataError, ImageError
+from unpool.formats.objects import is_background
+from unpool.vision.images import VOID, image_size
 
 if TYPE_CHECKING:
-    from unpool.data.outlines import Outlines
+    from unpool.data.outlines import Outline, Outlines
+    from unpool.data.shapes import Size
 
 IGNORED = "__ignore__"  #: labelme's name for void
 
@@ -48,15 +49,29 @@ class Part(NamedTuple):
     images: Mapping[str, "Outlines"]  #: by the name that the file gives the image
 
 
-def ordered_names(root: Path, labels: Iterable[str]) -> list[str]:
-    """The classes of annotations that name them: those of a list of names, then the others."""
+def class_ids(root: Path, outlines: Iterable["Outline"]) -> tuple[Names, dict[object, int]]:
+    """The classes of annotations that name them, and the ids by these names.
+
+    Those of a list of names come first, and then the others by the alphabet.
+    """
+    labels = {one.category for one in outlines if isinstance(one.category, str)}
     source = names_file(root)
-    listed = [line for line in read_lines(source) if line] if source else []
-    names = [*listed, *sorted(labels)]
-    classes = [name for name in dict.fromkeys(names) if not is_background(name) and name != IGNORED]
+    listed = parse_names(source).classes if source else []
+    names = [name for name in dict.fromkeys([*listed, *sorted(labels)]) if name != IGNORED]
+    classes = [name for name in names if name and not is_background(name)]
     if not 1 <= len(classes) < VOID:
         raise DataError(f"got {len(classes)} labels in {root}; wanted 1 to {VOID - 1}")
-    return classes
+    ids: dict[object, int] = {name: i for i, name in enumerate(classes, 1)}
+    ids |= {name: 0 for name in labels if is_background(name)}
+    return Names(["background", *classes]), ids | {IGNORED: VOID}
+
+
+def size_of(images: Sequence[Path]) -> "Size":
+    """The height and width of the first image, for annotations that do not say it."""
+    try:
+        return image_size(images[0]) if images else (1, 1)
+    except ImageError:  # found when the image is read
+        return 1, 1
 
 
 def assemble(

@@ -2,22 +2,20 @@
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unpool.data.coco import as_key, is_background, printable
+from unpool.data.entries import as_key, printable
 from unpool.data.layouts.contents import files_of_kind
-from unpool.data.layouts.drawn import Part, assemble, ordered_names
-from unpool.data.layouts.layout import Format, Layout, Names, Note, Request
+from unpool.data.layouts.drawn import Part, assemble, class_ids, size_of
+from unpool.data.layouts.layout import Format, Layout, Note, Request
 from unpool.data.layouts.photos import Photos
 from unpool.data.outlines import Outline, Outlines
 from unpool.data.pieces import read_pieces
 from unpool.data.shapes import Brush, Disc, Shape, Unusable, corners, polygon
-from unpool.errors import DataError, ImageError
+from unpool.errors import DataError
 from unpool.limits import MAX_PIXELS
-from unpool.vision.images import image_size
 
 _STEPS = np.linspace(0, 2 * math.pi, 256, endpoint=False)  # of a rotated ellipse
 
@@ -48,14 +46,11 @@ def read_label_studio(request: Request) -> Layout:
     read_predictions = bool(predicted and not images)
     if read_predictions:
         images, bare = predicted, bare - len(predicted)
-    labels = {str(one.category) for _, found in images.values() for one in found} - {"None"}
-    classes = ordered_names(root, labels)
-    ids: dict[object, int] = {name: i for i, name in enumerate(classes, 1)}
-    ids |= {name: 0 for name in labels if is_background(name)}
+    classes, ids = class_ids(root, (one for _, found in images.values() for one in found))
     photos = Photos(root)
     outlines = {
         name: Outlines(
-            *(file, name, size if found else _photo_size(photos.find(name, root))),
+            *(file, name, size if found else size_of(photos.find(name, root))),
             *(found, ids),
             ordered=True,
         )
@@ -75,7 +70,7 @@ def read_label_studio(request: Request) -> Layout:
         message += "truth, or else the first"
         notes.append(Note("several-annotations", file, message))
     parts = [Part("", file, (root / "images", root), outlines)]
-    return assemble(root, parts, Names(["background", *classes]), notes, photos)
+    return assemble(root, parts, classes, notes, photos)
 
 
 def _annotations(task: Any) -> Iterator[list[Any]]:
@@ -101,14 +96,6 @@ def _predictions(task: Any) -> list[list[Any]]:
         if isinstance(one, dict)
     ]
     return [result for result in every if isinstance(result, list)]
-
-
-def _photo_size(found: list[Path]) -> tuple[int, int]:
-    """The height and width of an image without regions, which would have it."""
-    try:
-        return image_size(found[0]) if found else (1, 1)
-    except ImageError:  # found when the image is read
-        return 1, 1
 
 
 def image_of_task(task: dict[str, Any]) -> str | None:

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unpool.data.coco import as_key, is_background, printable
-from unpool.data.layouts.contents import json_files, kind_of
-from unpool.data.layouts.drawn import IGNORED, Part, assemble, ordered_names
-from unpool.data.layouts.layout import Format, Layout, Names, Note, Request
+from unpool.data.entries import as_key, brief, printable
+from unpool.data.layouts.contents import ASKED, json_files, kind_of
+from unpool.data.layouts.drawn import Part, assemble, class_ids, size_of
+from unpool.data.layouts.layout import Format, Layout, Note, Request
+from unpool.data.layouts.listing import NAME_FILES
 from unpool.data.layouts.photos import Photos
 from unpool.data.layouts.splits import short_names
 from unpool.data.outlines import Outline, Outlines
 from unpool.data.pieces import read_pieces
-from unpool.data.shapes import Bitmap, Disc, Shape, Unusable, brief, corners, polygon, rectangle
-from unpool.errors import DataError, ImageError
+from unpool.data.shapes import Bitmap, Disc, Shape, Unusable, corners, polygon, rectangle
+from unpool.errors import DataError
 from unpool.limits import MAX_PIXELS
-from unpool.vision.images import VOID, image_size
 
 _FLAT = ("line", "linestrip", "point", "points")  # have no area
 
@@ -39,12 +39,8 @@ def read_labelme(request: Request) -> Layout:
     `_background_` is the background, and `__ignore__` is void.
     """
     root, photos = request.root, Photos(request.root)
-    files = [_read(path, photos) for path in json_files(root) if kind_of(path) in ("labelme", None)]
-    labels = {str(shape.category) for file in files for shape in file.shapes} - {"None"}
-    classes = ordered_names(root, labels)
-    ids: dict[object, int] = {name: i for i, name in enumerate(classes, 1)}
-    ids |= {name: 0 for name in labels if is_background(name)}
-    ids[IGNORED] = VOID
+    files = [_read(path, photos) for path in json_files(root) if _is_annotation(path)]
+    classes, ids = class_ids(root, (shape for file in files for shape in file.shapes))
     folders = sorted({file.path.parent for file in files})
     inside = {folder: folder.relative_to(root).parts[:1] for folder in folders}
     named = short_names({parts[0] for parts in inside.values() if parts})
@@ -61,7 +57,7 @@ def read_labelme(request: Request) -> Layout:
             images[file.image] = found
         split = splits[inside[folder][0]] if usual else ""
         parts.append(Part(split, folder, (folder, root / "images", root), images))
-    return assemble(root, parts, Names(["background", *classes]), [*_notes(root, files)], photos)
+    return assemble(root, parts, classes, [*_notes(root, files)], photos)
 
 
 def _read(path: Path, photos: Photos) -> _File:
@@ -89,10 +85,7 @@ def _read(path: Path, photos: Photos) -> _File:
     height, width = sides.get("imageHeight"), sides.get("imageWidth")
     size = (height, width) if isinstance(height, int) and isinstance(width, int) else (0, 0)
     if min(size) <= 0 or size[0] * size[1] > MAX_PIXELS:
-        try:
-            size = image_size(found[0]) if found else (1, 1)
-        except ImageError:  # found when the image is read
-            size = 1, 1
+        size = size_of(found)
     return _File(path, image, size, shapes, skipped)
 
 
@@ -140,8 +133,14 @@ def _notes(root: Path, files: list[_File]) -> Iterator[Note]:
         yield Note("skipped-shapes", first, message + "draw polygons to use them")
 
 
+def _is_annotation(path: Path) -> bool:
+    """Whether a file is one of labelme, or a broken one that may have been."""
+    kind = kind_of(path)
+    return kind == "labelme" or (kind is None and path.name.lower() not in NAME_FILES)
+
+
 def _accepts(root: Path) -> bool:
-    return any(kind_of(path) == "labelme" for path in json_files(root)[:5])
+    return any(kind_of(path) == "labelme" for path in json_files(root)[:ASKED])
 
 
 LABELME = Format("labelme", ("SPLIT.json",), read_labelme, _accepts)

@@ -8,9 +8,9 @@ from pathlib import Path
 from unpool.data.layouts.layout import Folder
 from unpool.errors import DataError
 from unpool.files import read_bytes
-from unpool.vision.images import FORMATS
+from unpool.vision.images import SUFFIXES
 
-IMAGES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+IMAGES = SUFFIXES
 NAME_FILES = (
     *("classes.txt", "class_names.txt", "labelmap.txt", "labels.txt", "label_colors.txt"),
     *("class_dict.csv", "obj.names", "classes.json"),

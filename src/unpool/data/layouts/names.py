@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unpool.data.layouts.layout import Color, Layout, Names
 from unpool.data.layouts.listing import NAME_FILES, read_lines
-from unpool.errors import DataError
+from unpool.errors import DataError, few
 from unpool.files import read_json
 from unpool.vision.images import VOID
 
@@ -48,6 +48,18 @@ def names_file(root: Path) -> Path | None:
 
 
 def read_names(path: Path) -> Names:
+    """Read the names of the classes of masks, from the background on; see `parse_names`.
+
+    Raises:
+        DataError: as of `parse_names`; or there are not 2 to 255 names, one is empty or occurs
+            twice.
+    """
+    names = parse_names(path)
+    _check(path, names.classes)
+    return names
+
+
+def parse_names(path: Path) -> Names:
     """Read the names of classes: one per line, whose number (from 0) is the class id.
 
     Lines may also be "id: name", or have the color of the class, as CVAT's `labelmap.txt`
@@ -57,12 +69,12 @@ def read_names(path: Path) -> Names:
     void; in lists of colors, such a name may stand anywhere but first.
 
     Raises:
-        DataError: a line is empty, a name occurs twice, or there are not 2 to 255 names.
+        DataError: a number is above 254 or occurs twice, or a color is beyond 255.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "labelmap.txt")
     >>> _ = path.write_text("road:128,64,128::\\ncar:64,0,128::\\nUnlabelled:0,0,0::\\n")
-    >>> names = read_names(path)
+    >>> names = parse_names(path)
     >>> names.classes, names.void, names.colors[1]
     (['road', 'car'], 2, (64, 0, 128))
     """
@@ -85,7 +97,6 @@ def read_names(path: Path) -> Names:
     void = voids[0] if voids else VOID
     if voids[:1] == [len(classes) - 1]:
         del classes[-1]
-    _check(path, classes)
     return Names(classes, void, colors, path)
 
 
@@ -112,11 +123,9 @@ def assumption(assumed: str, classes: Sequence[str], images: Sequence[int]) -> s
     ids = [i for i, n in enumerate(images) if n]
     if not assumed or len(ids) == len(classes):
         return ""
-    few, more = ids[:5], f" … ({len(ids)})" * (len(ids) > 5)
     return (
-        f"the ids {', '.join(map(str, few))}{more} are taken for {assumed}'s "
-        f"{', '.join(classes[i] for i in few)}{more}; if they are other classes, name them in "
-        "classes.txt"
+        f"the ids {few(ids)} are taken for {assumed}'s {few(classes[i] for i in ids)}; if they are "
+        "other classes, name them in classes.txt"
     )
 
 

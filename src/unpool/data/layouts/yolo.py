@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from unpool.data.coco import is_background, printable
-from unpool.data.layouts.drawn import Lazy
+from unpool.data.entries import printable
+from unpool.data.layouts.drawn import Lazy, size_of
 from unpool.data.layouts.layout import Folder, Format, Layout, Names, Note, Request
 from unpool.data.layouts.listing import IMAGES, find_splits, list_tree, read_lines
 from unpool.data.layouts.splits import group_ids, require_usual
 from unpool.data.outlines import Outline, Outlines
 from unpool.data.shapes import Polygons, Shape, Unusable, corners
-from unpool.errors import DataError, ImageError
-from unpool.vision.images import VOID, image_size
+from unpool.errors import DataError
+from unpool.formats.objects import is_background
+from unpool.vision.images import VOID
 
 _LABELS = (".txt",)
 _NAMES = ("classes.txt", "obj.names", "class_names.txt", "labels.txt")
@@ -44,10 +45,7 @@ def _read(request: Request, images: str, labels: str) -> Layout:
 
     def outlines(name: str) -> Outlines:
         file = texts.files.get(name, [texts.home(name).with_suffix(".txt")])[0]
-        try:
-            size = image_size(found.file(name))
-        except (DataError, ImageError):  # found when the image is read
-            size = 1, 1
+        size = size_of(found.files[name])
         return Outlines(file, "", size, read_labels(file, size) if name in texts.files else [], ids)
 
     bare = len(found.files.keys() - texts.files)
