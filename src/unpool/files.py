@@ -154,9 +154,13 @@ def read_bytes(
         with path.open("rb") as file:
             content = file.read(limit + 1)
     except OSError as reason:
-        raise error(f"got {path}, which cannot be read ({reason.strerror})") from reason
+        raise error(
+            f"got {path}, which cannot be read ({reason.strerror}); copy it again"
+        ) from reason
     if len(content) > limit:
-        raise error(f"got {path} of more than {limit} bytes; wanted a smaller file")
+        raise error(
+            f"got {path} of more than {limit:,} bytes; wanted another file, or a part of it"
+        )
     return content
 
 

@@ -261,7 +261,7 @@ def test_an_option_without_effect_leaves_no_folder(refused, weights):
         ),
         ({"classes": [1, 2, 3]}, "classes"),
         ({"classes": "abc"}, "classes"),
-        ({"long_side": "big"}, "long_side big in .* wanted pixels, 1 or more"),
+        ({"long_side": "big"}, "long_side big in .* wanted pixels, 1 to 4096"),
         ({"long_side": 0}, "long_side"),
         ({"presence_threshold": 2}, "presence_threshold 2 in .* wanted a probability, 0 to 1"),
         ({"presence_threshold": "much"}, "presence_threshold"),

@@ -16,12 +16,12 @@ from unpool.formats.labelme import to_labelme
 from unpool.formats.objects import find_objects
 from unpool.formats.write import folder_files, forget_image, image_files, write_folder, write_image
 from unpool.formats.yolo import data_yaml, to_yolo
-from unpool.recipes.presets import FORMATS
+from unpool.recipes.presets import RESULTS
 
 OBJECTS = find_objects(SCENES["rings"], CLASSES)
 
 
-def write(output, name, formats=FORMATS, image=None):
+def write(output, name, formats=RESULTS, image=None):
     return write_image(output, PurePosixPath(name), formats, OBJECTS, image, f"{name}.jpg")
 
 
@@ -51,8 +51,8 @@ def test_each_format_has_its_file(tmp_path):
     assert [f["properties"] for f in geojson["features"]] == [
         f["properties"] for f in plain["features"]
     ]
-    written = write_folder(output, [PurePosixPath("a/cat")], FORMATS, CLASSES)
-    assert written == folder_files(output, FORMATS)
+    written = write_folder(output, [PurePosixPath("a/cat")], RESULTS, CLASSES)
+    assert written == folder_files(output, RESULTS)
     assert json.loads((output / "annotations.coco.json").read_text()) == to_coco(
         OBJECTS, "a/cat.jpg"
     )
@@ -64,7 +64,7 @@ def test_each_format_has_its_file(tmp_path):
     assert (output / "labels.txt").read_text() == "cat\ndog\nowl\n"
 
 
-@pytest.mark.parametrize("key", FORMATS)
+@pytest.mark.parametrize("key", RESULTS)
 def test_only_what_was_asked_for(tmp_path, key):
     write(tmp_path, "cat", [key])
     write_folder(tmp_path, [PurePosixPath("cat")], [key], CLASSES)
@@ -88,7 +88,7 @@ def test_images_of_an_earlier_run_are_there_and_failed_ones_are_not(tmp_path):
 
 
 def test_no_image_gives_files_without_any(tmp_path):
-    write_folder(tmp_path, [], FORMATS, CLASSES)
+    write_folder(tmp_path, [], RESULTS, CLASSES)
     assert json.loads((tmp_path / "annotations.coco.json").read_text())["images"] == []
     assert json.loads((tmp_path / "label_studio.json").read_text()) == []
 
@@ -108,7 +108,7 @@ def test_polygons_are_simplified_on_request(tmp_path):
     disk = find_objects((np.hypot(x - 40, y - 30) < 25).astype(np.uint8), CLASSES)
     sizes = []
     for tolerance in (0.0, 2.0):
-        write_image(tmp_path, PurePosixPath("a"), FORMATS, disk, None, "a.jpg", tolerance)
-        sizes.append([path.stat().st_size for path in image_files(tmp_path / "a", FORMATS)])
+        write_image(tmp_path, PurePosixPath("a"), RESULTS, disk, None, "a.jpg", tolerance)
+        sizes.append([path.stat().st_size for path in image_files(tmp_path / "a", RESULTS)])
     assert all(simple < exact / 2 for exact, simple in zip(*sizes, strict=True))
     assert json.loads((tmp_path / "a.json").read_text())["imagePath"] == "a.jpg"

@@ -18,7 +18,6 @@ from unpool.errors import ImageError, ShapeError
 from unpool.limits import MAX_PIXELS
 from unpool.vision import opening, upright
 from unpool.vision.images import (
-    FORMATS,
     image_size,
     read_image,
     read_mask,
@@ -634,5 +633,5 @@ def test_formats_are_those_of_pillow():
     Image.init()
     extensions = Image.registered_extensions()
     unknown = {".jif"}
-    for kind, group in FORMATS.items():
+    for kind, group in opening.FORMATS.items():
         assert {extensions[suffix] for suffix in group if suffix not in unknown} <= {kind, "MPO"}

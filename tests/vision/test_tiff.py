@@ -1,8 +1,6 @@
 import io
 import itertools
-import os
 import struct
-import threading
 
 import numpy as np
 import pytest
@@ -295,30 +293,6 @@ FLOATS = IMAGE.astype(np.float32) / 255
 def test_what_is_not_read_is_said(data, message):
     with pytest.raises(ImageError, match=message):
         read_image(data)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_libtiff_prints_nothing(dtype, capfd):
-    good = tiff(noise(3).astype(dtype), compression="deflate")
-    damaged = good[:200] + bytes(50) + good[250:]
-    for read in (read_image, read_mask):
-        with pytest.raises(ImageError, match=r"broken or cut short|color-coded"):
-            read(damaged)
-    assert capfd.readouterr().err == ""
-    os.write(2, b"heard again")
-    assert capfd.readouterr().err == "heard again"
-
-
-def test_threads_that_decode_leave_standard_error_as_it_was(capfd):
-    data = tiff(noise(3), compression="deflate")
-    threads = [threading.Thread(target=read_image, args=(data,)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    os.write(2, b"heard")
-    assert capfd.readouterr().err == "heard"
-    assert module._stderr is None
 
 
 def test_pages_in_a_circle_and_without_end():

@@ -15,7 +15,7 @@ from unpool.cli import console, images, options
 from unpool.errors import OptionError, suggest
 from unpool.files import sha256
 from unpool.ledger import HIDDEN
-from unpool.recipes.presets import FORMATS
+from unpool.recipes.presets import RESULTS
 
 if TYPE_CHECKING:
     from unpool import Progress
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def parse_formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
-    """The formats of a list with commas, in the order of `FORMATS`; Label-Studio is one, too."""
+    """The formats of a list with commas, in the order of `RESULTS`; Label-Studio is one, too."""
     given = [part.strip().lower().replace("-", "").replace("_", "") for part in value.split(",")]
     for name in given:
-        if name not in FORMATS:
-            raise click.BadParameter(f"got {name!r}; {suggest(name, FORMATS)}.", ctx, param)
-    return tuple(name for name in FORMATS if name in given)
+        if name not in RESULTS:
+            raise click.BadParameter(f"got {name!r}; {suggest(name, RESULTS)}.", ctx, param)
+    return tuple(name for name in RESULTS if name in given)
 
 
 @click.command()
@@ -108,11 +108,9 @@ def segment(
       geojson      OUTPUT/a/cat.geojson: on the map, if the image says where
       labelstudio  OUTPUT/label_studio.json, of all images, and .xml: config
 
-    Inputs are never overwritten: an OUTPUT where that would happen is refused. Folders and patterns
-    skip the files in OUTPUT, the results of earlier runs; files given by name or in a list are
-    always used.
-
-    Unreadable images are reported and skipped (exit code 3; 2 if there is no image at all).
+    Inputs are never overwritten. Folders and patterns skip the files in OUTPUT, the results of
+    earlier runs; files given by name or in a list are always used. Unreadable images are reported
+    and skipped (exit code 3; 2 if there is no image at all).
 
     What an earlier run into OUTPUT finished with the same options and weights is skipped, so an
     interrupted run goes on, also within a video; images that failed are tried again.

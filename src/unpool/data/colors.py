@@ -1,6 +1,6 @@
 """Read masks by the colors of their pixels."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +62,7 @@ def read_colored(path: Path, coloring: Coloring) -> Pixels:
         return read_mask(path)
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        got = f"the color {in_words(unknown[0])}" if unknown[0] >= 0 else "an index without color"
+        got = f"the color {rgb_text(unknown[0])}" if unknown[0] >= 0 else "an index without color"
         raise ImageError(
             f"{path}: has {got}{more}, wanted the colors of classes in "
             f"{coloring.source}; correct the mask, or {WRITE}"
@@ -151,10 +151,23 @@ def as_numbers(colors: NDArray[np.integer]) -> NDArray[np.int32]:
     return red << 16 | green << 8 | blue
 
 
-def in_words(color: int) -> str:
+def distinct(parts: Iterable[NDArray[np.integer]]) -> NDArray[np.int32]:
+    """The colors, 0xRRGGBB, that occur in the parts of an image, sorted."""
+    present = np.zeros(1 << 24, bool)
+    for codes in parts:
+        present[codes] = True
+    return np.flatnonzero(present).astype(np.int32)
+
+
+def is_gray(colors: NDArray[np.integer]) -> bool:
+    """Whether colors, 0xRRGGBB, are gray."""
+    return bool((colors == colors % 256 * _GRAY).all())
+
+
+def rgb_text(color: int) -> str:
     """A number 0xRRGGBB as red, green and blue.
 
-    >>> in_words(0xFF0080)
+    >>> rgb_text(0xFF0080)
     '(255, 0, 128)'
     """
     return str((color >> 16, color >> 8 & 255, color & 255))
@@ -172,10 +185,7 @@ def _colors(im: Image.Image) -> tuple[NDArray[np.integer], NDArray[np.integer]] 
         return np.array(im.convert("L")), np.arange(256) * _GRAY
     if im.mode not in _COLORED:
         return None
-    present = np.zeros(1 << 24, bool)
-    for _, codes in _strips(im):
-        present[codes] = True
-    colors = np.flatnonzero(present).astype(np.int32)
+    colors = distinct(codes for _, codes in _strips(im))
     if len(colors) > _MOST:
         raise ImageError(f"has {len(colors)} colors, as a photo has, wanted a mask; put one there")
     places = np.zeros(1 << 24, np.uint16)
@@ -206,5 +216,4 @@ def _strips(im: Image.Image) -> Iterator[tuple[slice, NDArray[np.int32]]]:
 
 def _is_gray(colors: NDArray[np.integer], indices: NDArray[np.intp] | None) -> bool:
     """Whether colors are gray; of a palette, whether they are the gray values of their indices."""
-    values = colors % 256 if indices is None else indices
-    return bool((colors == values * _GRAY).all())
+    return is_gray(colors) if indices is None else bool((colors == indices * _GRAY).all())

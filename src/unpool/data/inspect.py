@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.data.colors import WRITE, as_numbers, count_ids
+from unpool.data.colors import WRITE, as_numbers, count_ids, distinct, is_gray
 from unpool.data.datasets import Object, find_objects, load_labels, load_objects
 from unpool.data.outlines import Outlines, rasterize, require_size
 from unpool.errors import DataError, ImageError, few
@@ -234,15 +234,12 @@ def _explain_mask(path: Path, message: str) -> tuple[str, str]:
         return "unreadable", message
     if "has mode RGB" not in message:  # 16 bits, EXIF, a JPEG ...
         return "unusable-mask", message
-    present = np.zeros(1 << 24, bool)
-    for rows in np.array_split(rgb, max(rgb.size >> 22, 1)):
-        present[as_numbers(rows)] = True
-    colors = np.flatnonzero(present)
+    colors = distinct(map(as_numbers, np.array_split(rgb, max(rgb.size >> 22, 1))))
     if len(colors) > _COLORS:
         return "photo", f"looks like a photo, not a mask: {len(colors)} colors; {_PUT}"
     if np.isin(colors, as_numbers(voc_palette())).all():
         hint = "all are VOC's: pass by_color=True"
-    elif (colors == (colors & 255) * 0x10101).all():
+    elif is_gray(colors):
         hint = "all are gray: if the gray values are the indices, save them without transparency"
     else:
         hint = f"not all are VOC's: {WRITE}"

@@ -19,7 +19,7 @@ from unpool.data.colors import (
     MaskColors,
     as_numbers,
     has_colors,
-    in_words,
+    rgb_text,
     scan_colors,
     stored_palette,
 )
@@ -97,7 +97,7 @@ def find_conflict(masks: Sequence[Path], names: "Names | None") -> Conflict | No
     for mask in found:
         for i in mask.used:
             if (other := ids.get(int(mask.colors[i]), i)) != i:
-                message = f"has {in_words(int(mask.colors[i]))} at index {i}, which is the color "
+                message = f"has {rgb_text(int(mask.colors[i]))} at index {i}, which is the color "
                 message += f"of {_title(other, names)} in {source}"
                 return Conflict(mask.path, f"{message}; {_CURE}")
     return None
@@ -146,11 +146,11 @@ def _compare(masks: Iterable[MaskColors]) -> Conflict | None:
             color = int(mask.colors[i])
             first = at.setdefault(i, mask)
             if first.colors[i] != color:
-                message = f"has {in_words(color)} at index {i}, where {first.path} has "
-                return Conflict(mask.path, f"{message}{in_words(int(first.colors[i]))}; {_CURE}")
+                message = f"has {rgb_text(color)} at index {i}, where {first.path} has "
+                return Conflict(mask.path, f"{message}{rgb_text(int(first.colors[i]))}; {_CURE}")
             j, other = of.setdefault(color, (i, mask))
             if j != i and mask.colors[j] != color and other.colors[i] != color:
-                message = f"has {in_words(color)} at index {i}, which is at {j} in {other.path}"
+                message = f"has {rgb_text(color)} at index {i}, which is at {j} in {other.path}"
                 return Conflict(mask.path, f"{message}; {_CURE}")
     return None
 

@@ -28,6 +28,7 @@ from unpool.export.runtime import PARTS, Exported, fixed_side, least_side, requi
 from unpool.files import drafts, is_draft, sha256
 from unpool.models import MEAN_BGR, Network, from_pretrained, prepare
 from unpool.models.fast import fold
+from unpool.models.tensors import require_finite_output
 from unpool.ops.deconv import as_convolution
 from unpool.vision.boxes import resize
 from unpool.vision.images import Pixels, read_image
@@ -308,11 +309,7 @@ def _verify(model: Network, path: Path, card: Card) -> dict[str, int]:
         x = prepare(torch.from_numpy(images), card.mean or MEAN_BGR)
         with torch.inference_mode():
             ours, theirs = model(x), exported(x)
-        if not (ours.isfinite().all() and theirs.isfinite().all()):
-            raise WeightsError(
-                "got scores with NaN or infinity from the network, whose weights are damaged or "
-                "too large; nothing was kept: copy them again"
-            )
+        require_finite_output("scores", ours, theirs)
         differs = ours.argmax(1) != theirs.argmax(1)
         photos, pixels = photos + len(images), pixels + differs.numel()
         different += int(differs.sum())

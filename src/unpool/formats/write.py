@@ -33,7 +33,8 @@ COLLECTED = {"coco": "annotations.coco.json", "labelstudio": "label_studio.json"
 
 _LISTS = {"coco": ("images", "annotations"), "labelstudio": ("predictions",)}
 
-LABELING_CONFIG, DATA_YAML, LABELS = "label_studio.xml", "data.yaml", "labels.txt"
+BESIDE = {"labelme": "labels.txt", "yolo": "data.yaml", "labelstudio": "label_studio.xml"}
+"""The formats with a file about the classes, and its name."""
 
 
 def write_image(
@@ -50,7 +51,7 @@ def write_image(
     Args:
         output: the folder for the results.
         name: of the image's results in it, without suffix.
-        formats: some of `unpool.recipes.presets.FORMATS`.
+        formats: some of `unpool.recipes.presets.RESULTS`.
         objects: of the image.
         image: the file of the image; None if it has none.
         file_name: of the image, relative to the folder of all images.
@@ -98,7 +99,7 @@ def write_folder(
     Args:
         output: the folder for the results.
         names: of the images' results in it, without suffix.
-        formats: some of `unpool.recipes.presets.FORMATS`.
+        formats: some of `unpool.recipes.presets.RESULTS`.
         classes: names by class id.
         palette: (256, 3) uint8, RGB by class id, for the labeling config.
 
@@ -117,13 +118,14 @@ def write_folder(
                 file.writelines(pieces)
             written.append(output / COLLECTED[key])
     texts = {
-        "labelme": (LABELS, labels_txt(classes)),
-        "yolo": (DATA_YAML, data_yaml(classes)),
-        "labelstudio": (LABELING_CONFIG, label_studio.labeling_config(classes, palette)),
+        "labelme": labels_txt(classes),
+        "yolo": data_yaml(classes),
+        "labelstudio": label_studio.labeling_config(classes, palette),
     }
-    for file_name, text in (texts[key] for key in texts if key in formats):
-        write_bytes(output / file_name, text.encode())
-        written.append(output / file_name)
+    for key, name in BESIDE.items():
+        if key in formats:
+            write_bytes(output / name, texts[key].encode())
+            written.append(output / name)
     return written
 
 
@@ -134,8 +136,7 @@ def image_files(stem: Path, formats: Collection[str]) -> list[Path]:
 
 def folder_files(output: Path, formats: Collection[str]) -> list[Path]:
     """The files that `write_folder` writes."""
-    beside = {"labelme": LABELS, "yolo": DATA_YAML, "labelstudio": LABELING_CONFIG}
-    files = [*COLLECTED.items(), *beside.items()]
+    files = [*COLLECTED.items(), *BESIDE.items()]
     return [output / name for key, name in files if key in formats]
 
 

@@ -13,6 +13,7 @@ from unpool.errors import OptionError, ShapeError, WeightsError, suggest
 from unpool.generate.result import GeneratedImage, postprocess
 from unpool.generate.transformations import Ranges, Transformation, out_of_range
 from unpool.models import GenerativeNet, encode_view, from_pretrained
+from unpool.models.tensors import require_finite_output
 
 _BATCH = 32  # images per forward pass, which bounds the memory
 
@@ -219,11 +220,7 @@ class Generator:
         parts = zip(*(torch.split(part.to(self.device), batch) for part in codes), strict=True)
         outputs = [self.model(*part) for part in parts]
         rgb, mask = (torch.cat(each).float().cpu() for each in zip(*outputs, strict=True))
-        if not (rgb.isfinite().all() and mask.isfinite().all()):
-            raise WeightsError(
-                "got an image with NaN or infinity from the network, whose weights are damaged or "
-                "too large; copy them again, or train with lower learning rates"
-            )
+        require_finite_output("an image", rgb, mask)
         return rgb, mask
 
     def _note(self, style: Tensor, elevation: float, transformation: Tensor) -> str:

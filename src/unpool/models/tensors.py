@@ -125,6 +125,15 @@ def require_finite(state: Mapping[str, Tensor], source: object) -> None:
                 )
 
 
+def require_finite_output(what: str, *outputs: Tensor) -> None:
+    """Raise a `WeightsError` if the outputs of a network have NaN or infinity."""
+    if not all(output.isfinite().all() for output in outputs):
+        raise WeightsError(
+            f"got {what} with NaN or infinity from the network, whose weights are damaged or too "
+            "large; copy them again, or train with lower learning rates"
+        )
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors, each in its own memory, so that each can be freed on its own."""
     with safe_open(path, framework="pt") as file:

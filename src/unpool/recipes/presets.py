@@ -13,7 +13,7 @@ LOADING = ("ensemble", "device", "precision", "exact")
 INSTANCES = ("preset", "method", "proposals", "aggregate", "batch")
 """Options of instance-wise segmentation; see `unpool.segment.segmenter.Segmenter.predict`."""
 
-FORMATS = ("mask", "coco", "labelme", "yolo", "geojson", "labelstudio")
+RESULTS = ("mask", "coco", "labelme", "yolo", "geojson", "labelstudio")
 """What results of segmentation are written as; see `unpool.formats.write`."""
 
 METHODS = ("edgeboxes", "grid")

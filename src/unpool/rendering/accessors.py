@@ -46,7 +46,9 @@ class Document:
         """An object of a list at the top of the file, by its index."""
         items = self.json.get(kind, [])
         if type(index) is not int or not 0 <= index < len(items):
-            raise DataError(f"refers to {kind} {str(index)[:20]}, which does not exist")
+            raise DataError(
+                f"refers to {kind} {str(index)[:20]}, which does not exist; export it again"
+            )
         item: dict[str, Any] = items[index]
         return item
 
@@ -55,7 +57,8 @@ class Document:
         accessor = self.item("accessors", index)
         width = _WIDTHS[accessor["type"]]
         if width not in widths:
-            raise DataError(f"has an accessor of type {accessor['type']} in the wrong place")
+            got = f"has an accessor of type {accessor['type']} in the wrong place"
+            raise DataError(f"{got}; export it again")
         kind = np.dtype(_TYPES[accessor["componentType"]])
         count = whole(accessor, "count", MAX_CORNERS)
         if "sparse" in accessor:

@@ -159,7 +159,9 @@ class _Scene:
             raise DataError(f"has more than {MAX_FACES:,} triangles; simplify the model")
         index = index.astype(np.int64)
         if index.max(initial=-1) >= count:
-            raise DataError(f"has a face of point {index.max()}, which does not exist")
+            raise DataError(
+                f"has a face of point {index.max()}, which does not exist; export it again"
+            )
         if mode == _TRIANGLES:
             if len(index) % 3:
                 raise DataError(f"has {len(index)} corners of triangles; wanted 3 for each")

@@ -1,5 +1,6 @@
 """The result of segmenting an image, and how it follows from the logits of a network."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,9 +56,7 @@ class Segmentation:
 
     def fractions(self) -> dict[str, float]:
         """The fraction of the pixels of each class that occurs, the largest first."""
-        count = np.bincount(self.labels.ravel(), minlength=len(self.classes))
-        order = np.argsort(-count, kind="stable")
-        return {self.classes[k]: float(count[k] / self.labels.size) for k in order if count[k]}
+        return class_fractions(np.bincount(self.labels.ravel()), self.classes)
 
     def overlay(self) -> NDArray[np.uint8]:
         """The image with its classes painted over it and a legend, (H, W, 3) RGB."""
@@ -181,6 +180,16 @@ class Segmentation:
         if mask:
             write_mask(path, self.labels, self.palette)  # last: it marks all as complete
         return path
+
+
+def class_fractions(pixels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
+    """The fraction of each class that occurs, the largest first, from counts of its pixels.
+
+    >>> class_fractions(np.array([2, 0, 6]), ["background", "cat", "dog"])
+    {'dog': 0.75, 'background': 0.25}
+    """
+    order = [k for k in np.argsort(-pixels, kind="stable").tolist() if pixels[k]]
+    return {classes[k]: float(pixels[k] / pixels.sum()) for k in order}
 
 
 def postprocess(

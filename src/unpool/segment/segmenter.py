@@ -29,6 +29,7 @@ from unpool.errors import (
 from unpool.export.runtime import Exported, is_exported
 from unpool.models import MEAN_BGR, Network, from_pretrained, prepare
 from unpool.models.fast import accelerate
+from unpool.models.tensors import require_finite_output
 from unpool.recipes.presets import METHODS, PRECISIONS, Preset
 from unpool.segment import timings
 from unpool.segment.aggregate import Aggregate, crop_squares, find_preset, squares
@@ -223,11 +224,7 @@ class Segmenter(BaseSegmenter):
         with timings.stage("network"):
             x = prepare(torch.from_numpy(images).to(self.device), self.mean)
             logits = self.model(x.to(self.dtype)).float().cpu()
-        if not logits.isfinite().all():
-            raise WeightsError(
-                "got scores with NaN or infinity from the network, whose weights are damaged or "
-                "too large; copy them again, or train with lower learning rates"
-            )
+        require_finite_output("scores", logits)
         return np.ascontiguousarray(logits.numpy())
 
     def quickest_batch(self) -> int:

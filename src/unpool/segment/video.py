@@ -1,16 +1,15 @@
 """Segment a video frame by frame: a movie of its overlays, and a mask for each frame."""
 
 import shutil
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unpool.errors import ImageError, OptionError
 from unpool.files import note_written
+from unpool.segment.result import class_fractions
 from unpool.vision.drawing import overlay as draw_overlay
 from unpool.vision.images import read_mask, write_mask
 from unpool.vision.video import read_clip, read_frames, write_video
@@ -93,19 +92,13 @@ def segment_video(
         "size": [clip.width, clip.height],
         "frames": done,
         "fps": float(clip.fps),
-        "labels": _fractions(pixels, segmenter.classes),
+        "labels": class_fractions(pixels, segmenter.classes),
     }
     if overlay:
         record["movie"] = str(movie)
     if masks:
         record["masks"] = str(folder)
     return record
-
-
-def _fractions(pixels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
-    """The fraction of each class that occurs, the largest first, from counts of its pixels."""
-    order = [k for k in np.argsort(-pixels, kind="stable").tolist() if pixels[k]]
-    return {classes[k]: float(pixels[k] / pixels.sum()) for k in order}
 
 
 def _move(work: Path, folder: Path) -> None:

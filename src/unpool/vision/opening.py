@@ -5,11 +5,7 @@ Pillow does for EPS.
 """
 
 import io
-import logging
 import os
-import re
-import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, TypeAlias
@@ -19,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from unpool.errors import ImageError
 from unpool.files import require_regular
 from unpool.limits import MAX_IMAGE_MEMORY, MAX_IMAGE_STREAM, MIB
+from unpool.vision.quiet import without_warnings
 from unpool.vision.tiff import MAGIC, SEVERAL, DeepImage, open_tiff
 
 Readable: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
@@ -43,11 +40,6 @@ _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 # of several: the MPO of a phone is one photo with a depth map or second view; see open_tiff
 _ONE_IMAGE = ("MPO", "TIFF")
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # or it prints beside its exceptions
-
-_lock, _reading = threading.Lock(), 0  # the number of files open in all threads
-_IGNORED = ("ignore", None, Warning, re.compile(r"PIL\b"), 0)  # as in warnings.filters
-
 
 @contextmanager
 def open_image(source: Readable, max_pixels: int, animated: bool = True) -> Iterator[Image.Image]:
@@ -62,7 +54,7 @@ def open_image(source: Readable, max_pixels: int, animated: bool = True) -> Iter
     if isinstance(source, str | os.PathLike):
         name = require_regular(source, ImageError)
     try:
-        with _quiet(), _stream(source) as file, _open(file, animated) as im:
+        with without_warnings(), _stream(source) as file, _open(file, animated) as im:
             pixels, most = im.width * im.height, max_pixels
             if pixels <= most:
                 most = min(most, MAX_IMAGE_MEMORY // _cost(im))
@@ -112,28 +104,6 @@ def _open(file: io.BufferedReader, animated: bool) -> Image.Image:
         if head[4:8] == b"ftyp" and head[8:12] in _HEIF:
             raise ImageError("is a HEIC photo, which is not read; convert it to JPEG") from None
         raise
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Ignore Pillow's warnings (odd metadata; sizes, checked here) while any thread reads.
-
-    `warnings.catch_warnings` is not thread-safe: all threads share one list of filters, so one
-    could restore it while another still needs its filter, or keep that filter forever.
-    """
-    global _reading
-    with _lock:
-        _reading += 1
-        if _IGNORED not in warnings.filters:
-            # filterwarnings() would forget which other warnings were shown before
-            warnings.filters.insert(0, _IGNORED)  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        with _lock:
-            _reading -= 1
-            if not _reading and _IGNORED in warnings.filters:
-                warnings.filters.remove(_IGNORED)  # type: ignore[attr-defined]
 
 
 class _Stream(io.BufferedReader):

@@ -6,11 +6,8 @@ given to Pillow as rows of a gray image of bytes, which leaves the decompression
 """
 
 import io
-import os
 import struct
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -21,6 +18,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from unpool.errors import ImageError
 from unpool.limits import MAX_PIXELS, MAX_TIFF_SEGMENT, MAX_TIFF_TAGS
 from unpool.vision.depths import to_bytes
+from unpool.vision.quiet import without_stderr
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -36,9 +34,6 @@ _SUBIFDS, _EXTRA, _FORMAT = 330, 338, 339
 _STRIPS, _TILES = (273, 279), (324, 325)  # offsets and numbers of bytes
 _NAMED = {*range(254, 260), 262, 266, 274, 277, 278, 281, 284, 317, 322, 323, 330, 338, 339}
 _READ = _NAMED | {*_STRIPS, *_TILES}
-
-_lock, _decoding = threading.Lock(), 0  # the number of decoders at work in all threads
-_stderr: int | None = None  # the file that standard error is, meanwhile
 
 _TOGETHER = 2**22  # bytes of strips or tiles that are decompressed at a time
 
@@ -133,7 +128,7 @@ class _SilentTiff(TiffImageFile):
 
     def load(self) -> Any:
         """Decode the pixels."""
-        with _silent():
+        with without_stderr():
             return super().load()
 
 
@@ -183,32 +178,6 @@ class DeepImage(ImageFile.ImageFile):
             self.im = _decode(self.fp, self._page, self._size, self._mode).im
             self._page = None
         return super().load()
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Send standard error nowhere while any thread decodes: libtiff prints errors, not only raises.
-
-    Python has no other way to its handler of errors.
-    """
-    global _decoding, _stderr
-    with _lock:
-        _decoding += 1
-        if _decoding == 1:
-            with suppress(OSError):  # it may be closed
-                _stderr = os.dup(2)
-                null = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(null, 2)
-                os.close(null)
-    try:
-        yield
-    finally:
-        with _lock:
-            _decoding -= 1
-            if not _decoding and _stderr is not None:
-                os.dup2(_stderr, 2)
-                os.close(_stderr)
-                _stderr = None
 
 
 def _pages(file: IO[bytes]) -> list[Page]:

@@ -6,7 +6,7 @@ import pytest
 from tests.data.layouts import examples
 from unpool.data import check_data, open_data, read_sample
 from unpool.data.layouts import find_files
-from unpool.data.layouts.find import FORMATS
+from unpool.data.layouts.find import LAYOUTS
 
 
 @pytest.fixture(params=examples.FOLDERS)
@@ -46,7 +46,7 @@ def test_a_check_of_each_layout(tmp_path, name):
 
 
 def test_each_layout_has_a_folder():
-    assert {form.name for form in FORMATS} - {name.split(",")[0] for name in examples.FOLDERS} == {
+    assert {form.name for form in LAYOUTS} - {name.split(",")[0] for name in examples.FOLDERS} == {
         "SBD",  # in test_sbd.py
         "images and annotations",
         "images and labels",

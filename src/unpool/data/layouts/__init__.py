@@ -20,7 +20,7 @@
 
 A list has one id per line: the path of an image below the images folder, with or without suffix.
 Layouts with masks may have a list of names, see `read_names`. Splits may be called training,
-validation or valid. The table of all is `unpool.data.layouts.find.FORMATS`.
+validation or valid. The table of all is `unpool.data.layouts.find.LAYOUTS`.
 """
 
 from unpool.data.layouts.find import find_files

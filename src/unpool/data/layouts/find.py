@@ -22,7 +22,7 @@ from unpool.errors import DataError
 if TYPE_CHECKING:
     from unpool.data.outlines import Crowd
 
-FORMATS = [  # the first whose tree is there is read
+LAYOUTS = [  # the first whose tree is there is read
     Format("VOC", ("JPEGImages/", "SegmentationClass/"), read_voc),
     Format("VOC", ("JPEGImages/", "SegmentationClassAug/"), read_voc),
     Format("VOC", ("JPEGImages/", "SegmentationClassPNG/"), read_voc),
@@ -77,7 +77,7 @@ def find_files(root: str | Path, split: str | None = None, crowd: "Crowd | None"
 
 def recognize(root: Path) -> Format | None:
     """The layout of a folder; None if it has none that is known."""
-    for each in FORMATS:
+    for each in LAYOUTS:
         splits = require_usual(each.tree[0], find_splits(root, each.tree))
         if each.accepts(root) if each.accepts else splits:
             return each
@@ -92,12 +92,12 @@ def _nearest(root: Path) -> str:
             hint = f"did you mean {folder} ({found.name})? "
             break
     else:
-        every = [(form, gap) for form in FORMATS for gap in find_gaps(root, form.tree).values()]
+        every = [(form, gap) for form in LAYOUTS for gap in find_gaps(root, form.tree).values()]
         gaps = [(form, gap) for form, gap in every if gap]
         if gaps:
             form, gap = min(gaps, key=lambda found: len(found[1]) / len(found[0].tree))
             hint = (
                 f"the nearest is {form.name}, from which {' and '.join(gap)} is missing: add it. "
             )
-    known = ", ".join(f"{form.name} ({' '.join(form.tree)})" for form in FORMATS)
+    known = ", ".join(f"{form.name} ({' '.join(form.tree)})" for form in LAYOUTS)
     return f"{hint}{'T' if hint else 't'}he layouts are {known}, where SPLIT is any name"
