@@ -13,10 +13,8 @@ PACKAGE = TESTS.parent / "src/unpool"
 
 COVERED_ELSEWHERE = {
     "data/layouts/drawn.py": "data/layouts/test_coco.py",
-    "data/layouts/folders.py": "data/layouts/test_find.py",
     "data/layouts/layout.py": "data/test_datasets.py",
     "data/layouts/listing.py": "data/test_datasets.py",
-    "data/layouts/sbd.py": "data/test_sbd.py",
     "generate/batches.py": "generate/test_train.py",
     "ops/compiled/kernels.py": "ops/compiled/test_mean_field.py",
     "ops/compiled/lattice.py": "ops/compiled/test_mean_field.py",

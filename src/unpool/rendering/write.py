@@ -84,7 +84,7 @@ def read_model(model: Model, up: str = "y") -> Mesh:
     Raises:
         DataError: the file cannot be used, or `rotation` in the manifest is not a rotation matrix:
             nine numbers, row by row, that multiply points from the left.
-        OptionError: another axis, or trimesh is not installed.
+        OptionError: another axis.
     """
     if up not in _UP:
         raise OptionError(f"got up={up!r}; wanted one of {', '.join(_UP)}")

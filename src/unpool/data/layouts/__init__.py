@@ -24,7 +24,8 @@ validation or valid. The table of all is `unpool.data.layouts.find.LAYOUTS`.
 """
 
 from unpool.data.layouts.find import find_files
-from unpool.data.layouts.layout import Folder, Layout, Names
+from unpool.data.layouts.layout import Layout, Names
+from unpool.data.layouts.listing import Folder
 from unpool.data.layouts.names import (
     assumption,
     class_names,

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from unpool.data.entries import as_key
-from unpool.data.layouts.contents import files_of_kind
+from unpool.data.layouts.contents import files_of_kind, image_of_task
 from unpool.data.layouts.drawn import Part, assemble, class_ids, size_of
-from unpool.data.layouts.label_studio import image_of_task
 from unpool.data.layouts.layout import Format, Layout, Note, Request
 from unpool.data.layouts.listing import IMAGES, list_folder
 from unpool.data.outlines import Outline, Outlines

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+from unpool.data.entries import printable
 from unpool.data.layouts.listing import list_folder
 from unpool.data.pieces import read_pieces
 from unpool.errors import DataError
@@ -47,3 +48,11 @@ def kind_of(path: Path) -> Kind | None:
     except DataError:
         pass
     return None
+
+
+def image_of_task(task: dict[str, Any]) -> str | None:
+    """The image of a task of Label Studio: the first text of its data that looks like one."""
+    data = task.get("data", task)
+    values = data.values() if isinstance(data, dict) else ()
+    texts = [value for value in values if isinstance(value, str)]
+    return next((printable(text) for text in texts if "." in text), None)

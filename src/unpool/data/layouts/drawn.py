@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from unpool.data.layouts.layout import Folder, Layout, Names, Note
-from unpool.data.layouts.listing import IMAGES
+from unpool.data.layouts.layout import Layout, Names, Note
+from unpool.data.layouts.listing import IMAGES, Folder
 from unpool.data.layouts.names import names_file, parse_names
 from unpool.data.layouts.photos import Photos, split_path
 from unpool.errors import DataError, ImageError

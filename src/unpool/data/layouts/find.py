@@ -4,16 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unpool.data.layouts.brushes import BRUSHES
-from unpool.data.layouts.camvid import CAMVID
 from unpool.data.layouts.coco import OTHER_COCO, coco_format
-from unpool.data.layouts.folders import pair_format
+from unpool.data.layouts.folders import CAMVID, pair_format, read_plain, read_sbd
 from unpool.data.layouts.label_studio import LABEL_STUDIO
 from unpool.data.layouts.labelme import LABELME
 from unpool.data.layouts.layout import Format, Layout, Request
 from unpool.data.layouts.listing import IMAGES, find_gaps, find_splits
 from unpool.data.layouts.pairs import pair_masks
-from unpool.data.layouts.plain import read_plain
-from unpool.data.layouts.sbd import read_sbd
 from unpool.data.layouts.splits import require_usual
 from unpool.data.layouts.voc import read_voc
 from unpool.data.layouts.yolo import yolo_format

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from unpool.data.entries import as_key, printable
-from unpool.data.layouts.contents import files_of_kind
+from unpool.data.layouts.contents import files_of_kind, image_of_task
 from unpool.data.layouts.drawn import Part, assemble, class_ids, size_of
 from unpool.data.layouts.layout import Format, Layout, Note, Request
 from unpool.data.layouts.photos import Photos
@@ -96,14 +96,6 @@ def _predictions(task: Any) -> list[list[Any]]:
         if isinstance(one, dict)
     ]
     return [result for result in every if isinstance(result, list)]
-
-
-def image_of_task(task: dict[str, Any]) -> str | None:
-    """The image of a task: the first text of its data that looks like one."""
-    data = task.get("data", task)
-    values = data.values() if isinstance(data, dict) else ()
-    texts = [value for value in values if isinstance(value, str)]
-    return next((printable(text) for text in texts if "." in text), None)
 
 
 def _regions(result: list[Any]) -> tuple[tuple[int, int], list[Outline]]:

@@ -1,26 +1,18 @@
 """What a layout consists of: the images, the masks, the splits and the classes of a data set."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from unpool.errors import DataError
 from unpool.vision.images import VOID
 
 if TYPE_CHECKING:
+    from unpool.data.layouts.listing import Folder
     from unpool.data.outlines import Crowd, Outlines
 
 
 Color: TypeAlias = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
-
-
-_NOT_READ = {  # masks that people have
-    ".jpg": "a JPEG alters class ids: save masks as PNG",
-    ".jpeg": "a JPEG alters class ids: save masks as PNG",
-    ".npy": "arrays are not read: save it with unpool.vision.images.write_mask",
-}
 
 
 class Names(NamedTuple):
@@ -41,46 +33,13 @@ class Note(NamedTuple):
     message: str
 
 
-class Folder(NamedTuple):
-    """The images or the masks of a data set."""
-
-    path: Path
-    suffixes: tuple[str, ...]
-    files: Mapping[str, list[Path]]  #: by id; more than one per id is an error
-    tail: str = ""  #: added to the first part of an id: CamVid's "annot"
-
-    def home(self, name: str) -> Path:
-        """The path of an id without suffix, whether the file exists or not."""
-        first, *rest = name.split("/")
-        return self.path.joinpath(first + self.tail, *rest)
-
-    def file(self, name: str) -> Path:
-        """The file of an id; a `DataError` if there is none, or more than one."""
-        found, home = self.files.get(name, []), self.home(name)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(path.name for path in found)
-            got = f"found {len(found)} files for {name!r} in {self.path}"
-            raise DataError(f"{got} ({names}); keep one of them")
-        there = "".join(
-            f" ({home.name}{suffix} is there, but {why})"
-            for suffix, why in _NOT_READ.items()
-            if suffix not in self.suffixes and os.path.isfile(f"{home}{suffix}")
-        )
-        raise DataError(
-            f"found no file for {name!r} in {home.parent if self.tail else self.path}{there}; "
-            f"wanted that name with one of {' '.join(self.suffixes)}"
-        )
-
-
 class Layout(NamedTuple):
     """The files of a data set."""
 
     root: Path
-    images: Folder
-    masks: Folder  #: without files in COCO
-    instances: Folder | None = None  #: object masks of some or all images
+    images: "Folder"
+    masks: "Folder"  #: without files in COCO
+    instances: "Folder | None" = None  #: object masks of some or all images
     outlines: Mapping[str, "Outlines"] = {}  #: COCO's annotations, by id
     lists: Path | None = None  #: the folder of lists, if there can be any
     groups: Mapping[str, list[str]] = {}  #: ids by split, from folders or annotations

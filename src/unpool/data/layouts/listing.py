@@ -2,10 +2,10 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from unpool.data.layouts.layout import Folder
 from unpool.errors import DataError
 from unpool.files import read_bytes
 from unpool.vision.images import SUFFIXES
@@ -18,6 +18,46 @@ NAME_FILES = (
 """Files at the root of a data set that name its classes; the first one that is there counts."""
 
 MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif")
+
+
+_NOT_READ = {  # masks that people have
+    ".jpg": "a JPEG alters class ids: save masks as PNG",
+    ".jpeg": "a JPEG alters class ids: save masks as PNG",
+    ".npy": "arrays are not read: save it with unpool.vision.images.write_mask",
+}
+
+
+class Folder(NamedTuple):
+    """The images or the masks of a data set."""
+
+    path: Path
+    suffixes: tuple[str, ...]
+    files: Mapping[str, list[Path]]  #: by id; more than one per id is an error
+    tail: str = ""  #: added to the first part of an id: CamVid's "annot"
+
+    def home(self, name: str) -> Path:
+        """The path of an id without suffix, whether the file exists or not."""
+        first, *rest = name.split("/")
+        return self.path.joinpath(first + self.tail, *rest)
+
+    def file(self, name: str) -> Path:
+        """The file of an id; a `DataError` if there is none, or more than one."""
+        found, home = self.files.get(name, []), self.home(name)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(path.name for path in found)
+            got = f"found {len(found)} files for {name!r} in {self.path}"
+            raise DataError(f"{got} ({names}); keep one of them")
+        there = "".join(
+            f" ({home.name}{suffix} is there, but {why})"
+            for suffix, why in _NOT_READ.items()
+            if suffix not in self.suffixes and os.path.isfile(f"{home}{suffix}")
+        )
+        raise DataError(
+            f"found no file for {name!r} in {home.parent if self.tail else self.path}{there}; "
+            f"wanted that name with one of {' '.join(self.suffixes)}"
+        )
 
 
 def list_folder(root: Path, suffixes: tuple[str, ...]) -> Folder:

@@ -3,12 +3,8 @@
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from unpool.data.layouts.listing import IMAGES
-
-if TYPE_CHECKING:
-    from unpool.data.layouts.layout import Folder
+from unpool.data.layouts.listing import IMAGES, Folder
 
 _MASK = (
     "masks?|labels?|labelids|labeltrainids|gtfine_labelids|gtfine_labeltrainids|gt|ground_?truth|"
@@ -17,7 +13,7 @@ _MASK = (
 _IMAGE = "leftimg8bit|images?|img|im|rgb|sat|photo"
 
 
-def pair_masks(images: "Folder", masks: "Folder") -> "Folder":
+def pair_masks(images: Folder, masks: Folder) -> Folder:
     """The masks by the ids of their images: cat_mask.png, mask_cat.png and cat.jpg.png for cat.jpg.
 
     A mask of the very name of an image belongs to it. Others are paired where this is unambiguous;

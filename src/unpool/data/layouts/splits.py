@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unpool.data.layouts.listing import IMAGES, NAME_FILES, read_lines
+from unpool.data.layouts.listing import IMAGES, NAME_FILES, Folder, read_lines
 from unpool.errors import DataError
 
 if TYPE_CHECKING:
-    from unpool.data.layouts.layout import Folder, Layout
+    from unpool.data.layouts.layout import Layout
 
 USUAL = ("train", "val", "test", "trainval", "trainaug")
 
@@ -91,7 +91,7 @@ def require_usual(tree: str, splits: list[str]) -> list[str]:
     return [] if outer and not {*short_names(splits)} & {*USUAL} else splits
 
 
-def group_ids(images: "Folder", splits: Iterable[str]) -> dict[str, list[str]]:
+def group_ids(images: Folder, splits: Iterable[str]) -> dict[str, list[str]]:
     """The ids of each split, which begin with it."""
     return {
         name: [key for key in sorted(images.files) if key.startswith(f"{split}/")]

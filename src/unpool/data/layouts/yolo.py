@@ -8,8 +8,8 @@ from pathlib import Path
 
 from unpool.data.entries import printable
 from unpool.data.layouts.drawn import Lazy, size_of
-from unpool.data.layouts.layout import Folder, Format, Layout, Names, Note, Request
-from unpool.data.layouts.listing import IMAGES, find_splits, list_tree, read_lines
+from unpool.data.layouts.layout import Format, Layout, Names, Note, Request
+from unpool.data.layouts.listing import IMAGES, Folder, find_splits, list_tree, read_lines
 from unpool.data.layouts.splits import group_ids, require_usual
 from unpool.data.outlines import Outline, Outlines
 from unpool.data.shapes import Polygons, Shape, Unusable, corners

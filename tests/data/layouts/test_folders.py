@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.plain import ids, photo
-from unpool.data import check_data, open_data, read_sample
+from tests.data.plain import LABELS, ids, photo
+from unpool.data import check_data, objects, open_data, read_instances, read_sample
 from unpool.errors import DataError
 from unpool.vision.images import write_image, write_mask
 
@@ -57,3 +57,22 @@ def test_a_mask_that_is_missing(camvid):
     findings = check_data(camvid).findings
     assert findings[0][:3] == ("error", "missing-mask", "valannot/7")
     assert findings[-1][:3] == ("warning", "extra-mask", "valannot/seven.png")
+
+
+def test_a_plain_folder_with_object_masks_and_void(tmp_path):
+    write_image(tmp_path / "images/a.png", photo(0))
+    write_mask(tmp_path / "masks/a.png", LABELS)
+    write_mask(tmp_path / "instances/a.png", LABELS * 5)
+    (tmp_path / "classes.txt").write_text("ground\ncat\nvoid\n")
+    (sample,) = open_data(tmp_path, "all").samples
+    assert np.unique(read_sample(sample, 2)[1]).tolist() == [0, 1, 255]
+    assert objects(sample, 2) == [(1, (15, 0, 30, 10), 5, 150)]
+    assert np.unique(read_instances(sample, 2)).tolist() == [0, 5, 255]
+
+
+def test_a_plain_folder_may_have_annotations_beside_it(tmp_path):
+    write_image(tmp_path / "images/a.png", photo(0))
+    write_mask(tmp_path / "masks/a.png", LABELS)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/instances_train.json").write_text("{}")
+    assert ids(tmp_path, "all") == ["a"]
