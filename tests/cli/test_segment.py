@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from tests.cli.files import CLASSES, hashes, photo, results, save
-from unpool.formats.rle import decode
 from unpool.models import DeconvNet, save_pretrained
 from unpool.segment.ensemble import EDeconvNet, load
 from unpool.segment.segmenter import Segmenter
@@ -420,9 +420,8 @@ def test_formats_of_other_tools(run, weights):
     assert [c["name"] for c in coco["categories"]] == CLASSES[1:]
     masks = {image["id"]: np.zeros((image["height"], image["width"])) for image in coco["images"]}
     for entry in coco["annotations"]:
-        height, width = entry["segmentation"]["size"]
-        mask = decode(entry["segmentation"]["counts"], height, width)
-        masks[entry["image_id"]][mask] = entry["category_id"]
+        mask = coco_mask.decode(entry["segmentation"])
+        masks[entry["image_id"]][mask > 0] = entry["category_id"]
         assert 0 < entry["score"] <= 1
     assert (masks[1] == read_mask("out/a/cat.png")).all()
     assert (masks[2] == read_mask("out/dog.png")).all()

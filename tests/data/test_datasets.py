@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import ExifTags, Image
 
 from unpool.data import VOC_CLASSES, Sample, objects, open_data, read_instances, read_sample
-from unpool.data.datasets import components, find_objects
+from unpool.data.datasets import components, instance_objects
 from unpool.errors import DataError, ImageError
 from unpool.vision.images import write_image, write_mask
 
@@ -399,12 +399,12 @@ def test_objects_have_class_box_number_and_area(tmp_path):
 def test_the_class_is_that_of_most_pixels_and_the_background_does_not_count():
     labels = np.array([[0, 0, 0, 3, 3, 4, 255, 255, 255, 0]], np.uint8)
     instances = np.array([[6, 6, 6, 6, 6, 6, 6, 6, 6, 8]], np.int32)
-    assert find_objects(labels, instances) == [(3, (0, 0, 9, 1), 6, 9)]
+    assert instance_objects(labels, instances) == [(3, (0, 0, 9, 1), 6, 9)]
 
 
 @pytest.mark.parametrize("instances", [0, 255])
 def test_no_objects(instances):
-    assert find_objects(BLOCKS, np.full(BLOCKS.shape, instances, np.int32)) == []
+    assert instance_objects(BLOCKS, np.full(BLOCKS.shape, instances, np.int32)) == []
 
 
 @given(
@@ -420,4 +420,4 @@ def test_objects_as_found_one_by_one(labels, instances):
             (y0, x0), (y1, x1) = np.argwhere(inside).min(0), np.argwhere(inside).max(0) + 1
             label = 1 if count[0] >= count[1] else 2
             expected.append((label, (x0, y0, x1, y1), number, inside.sum()))
-    assert find_objects(labels, instances) == expected
+    assert instance_objects(labels, instances) == expected

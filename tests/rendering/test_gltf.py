@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from unpool.errors import DataError
-from unpool.rendering import gltf
+from unpool.rendering import triangles
 from unpool.rendering.meshes import read_mesh
 
 trimesh = pytest.importorskip("trimesh")
@@ -312,7 +312,7 @@ def test_elements_do_not_overlap(scene):
 
 
 def test_repeated_meshes_are_counted(scene, monkeypatch):
-    monkeypatch.setattr(gltf, "MAX_FACES", 20)
+    monkeypatch.setattr(triangles, "MAX_FACES", 20)
     scene.json["nodes"] = [{"mesh": 0}] * 10
     scene.json["scenes"] = [{"nodes": list(range(10))}]
     assert len(scene.read().corners) == 20

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from unpool.errors import DataError
-from unpool.rendering import obj
+from unpool.rendering import obj, triangles
 from unpool.rendering.meshes import read_mesh
 from unpool.rendering.triangles import rotate_mesh
 
@@ -227,7 +227,7 @@ def test_damaged_lines(read, faces, words):
 
 
 def test_sizes_are_bounded(read, monkeypatch):
-    monkeypatch.setattr(obj, "MAX_FACES", 10)
+    monkeypatch.setattr(triangles, "MAX_FACES", 10)
     with pytest.raises(DataError, match="more than 10 triangles"):
         read(TRIANGLE + "f 1 2 3 1 2\n" * 4)
     with pytest.raises(DataError, match="more than 10 triangles"):

@@ -8,7 +8,6 @@ every other number is one object of the image; numbers may be skipped.
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,12 +24,14 @@ from unpool.data.mat import read_mat
 from unpool.data.outlines import Crowd, Outlines, rasterize, require_size
 from unpool.data.palettes import describe, find_coloring, find_conflict
 from unpool.errors import DataError, ImageError, UnpoolError, few, require_choice
+from unpool.formats.objects import find_objects
 from unpool.vision.images import VOID as VOID  # the room offers it, too
 from unpool.vision.images import Pixels, image_size, read_image, read_mask
 
 _NEAR = 20  # an id up to which gaps are usual, since one class of VOC may have it
 _FILLED = 4  # ids apart on average, and more, are gray values
 
+_ANY = ["background", *map(str, range(1, VOID))]  # names of classes, of which none is used
 _SPECK = 5  # pixels; smaller components come from careless annotation or resizing
 
 
@@ -270,15 +271,15 @@ def read_instances(sample: Sample, classes: int) -> NDArray[np.int32]:
 
 def objects(sample: Sample, classes: int) -> list[Object]:
     """The objects of `read_instances`, in the order of their numbers."""
-    return find_objects(*_read_maps(sample, classes))
+    return instance_objects(*_read_maps(sample, classes))
 
 
-def find_objects(labels: Pixels, instances: NDArray[np.int32]) -> list[Object]:
+def instance_objects(labels: Pixels, instances: NDArray[np.int32]) -> list[Object]:
     """The objects of an instance map (H, W), each with the most frequent class of its pixels.
 
     Objects that are only background in the labels (H, W) are omitted.
 
-    >>> find_objects(np.array([[0, 3, 3]], np.uint8), np.array([[0, 7, 7]], np.int32))
+    >>> instance_objects(np.array([[0, 3, 3]], np.uint8), np.array([[0, 7, 7]], np.int32))
     [Object(label=3, box=(1, 0, 3, 1), instance=7, area=2)]
     """
     y, x = np.nonzero((instances != 0) & (instances != VOID))
@@ -301,17 +302,11 @@ def components(labels: Pixels) -> NDArray[np.int32]:
 
     Connectivity is 8; components of fewer than 5 pixels become background.
     """
-    instances = np.zeros(labels.shape, np.int32)
-    seen = 0
-    for label in np.unique(labels[(labels != 0) & (labels != VOID)]):
-        mask = (labels == label).astype(np.uint8)
-        n, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-        large = np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= _SPECK) + 1  # component 0 is the rest
-        numbers = np.zeros(n, np.int32)
-        numbers[large] = seen + 1 + np.arange(len(large))
-        instances += numbers[parts]
-        seen += len(large)
-    instances[instances >= VOID] += 1
+    found = find_objects(labels, _ANY)
+    large = np.flatnonzero(found.areas >= _SPECK)
+    numbers = np.zeros(len(found.areas) + 1, np.int32)
+    numbers[large + 1] = 1 + np.arange(len(large)) + (np.arange(len(large)) >= VOID - 1)
+    instances = numbers[found.numbers]
     instances[labels == VOID] = VOID
     return instances
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.data.colors import WRITE, as_numbers, count_ids, distinct, is_gray
-from unpool.data.datasets import Object, find_objects, load_labels, load_objects
+from unpool.data.datasets import Object, instance_objects, load_labels, load_objects
 from unpool.data.outlines import Outlines, rasterize, require_size
 from unpool.errors import DataError, ImageError, few
 from unpool.limits import MAX_AT_ONCE
@@ -163,7 +163,7 @@ class _Files(NamedTuple):
                 f"has the annotations {few(empty)}, which cover no pixel; redraw or remove them"
             )
             self.report("warning", "empty-object", outlines, message)
-        return labels, find_objects(labels, instances)
+        return labels, instance_objects(labels, instances)
 
     def _read_objects(self, labels: Pixels) -> list[Object]:
         """Read and check the object mask of the image, if it has one."""
@@ -179,7 +179,7 @@ class _Files(NamedTuple):
             message = f"is {sizes[0]} but the mask {sizes[1]}; redraw one of them"
             self.report("error", "size-differs", path, message)
             return []
-        found = find_objects(labels, instances)
+        found = instance_objects(labels, instances)
         classes = np.full(int(instances.max()) + 1, VOID)
         classes[[one.instance for one in found]] = [one.label for one in found]
         inside = (instances != 0) & (instances != VOID) & (labels != VOID)

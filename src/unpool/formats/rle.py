@@ -41,25 +41,6 @@ def encode(
     return _characters(runs)
 
 
-def decode(code: str, height: int, width: int) -> Mask:
-    """The mask (H, W) of COCO's compressed run-length code.
-
-    Raises:
-        DataError: the code is damaged, or has another size.
-
-    >>> decode("231", 2, 3).astype(int)
-    array([[0, 1, 1],
-           [0, 1, 0]])
-    """
-    runs = decode_runs(code)
-    pixels = height * width
-    if (runs < 0).any() or (runs > pixels).any() or runs.sum() != pixels:
-        raise DataError(
-            f"has a run-length code that does not fill {width} x {height} pixels; export it again"
-        )
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
-
-
 def decode_runs(code: str) -> NDArray[np.int64]:
     """The lengths of the alternating runs of 0 and 1 in COCO's compressed code; not yet checked.
 

@@ -6,10 +6,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unpool.errors import DataError
-from unpool.limits import MAX_FACES, MAX_NODES, MAX_PARTS
+from unpool.limits import MAX_NODES, MAX_PARTS
 from unpool.rendering.accessors import Document
 from unpool.rendering.textures import Folder, Textures
-from unpool.rendering.triangles import Doubles, Floats, Indices, Mesh, join_meshes, smooth_normals
+from unpool.rendering.triangles import (
+    Doubles,
+    Floats,
+    Indices,
+    Mesh,
+    join_meshes,
+    require_faces,
+    smooth_normals,
+)
 
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 _REPEAT = 10497  # of OpenGL
@@ -53,9 +61,9 @@ class _Scene:
         for index, world in self.placed():
             for part in self.mesh(index):
                 self.faces += len(part.corners)
-                if self.faces > MAX_FACES or len(parts) >= MAX_PARTS:
-                    most = f"{MAX_FACES:,} triangles or {MAX_PARTS:,} parts"
-                    raise DataError(f"has more than {most}; simplify the model")
+                require_faces(self.faces)
+                if len(parts) >= MAX_PARTS:
+                    raise DataError(f"has more than {MAX_PARTS:,} parts; simplify the model")
                 parts.append(_move(part, world))
         if not self.faces:
             raise DataError("has no visible faces; export the model with its triangles")
@@ -123,8 +131,7 @@ class _Scene:
         material = self.material(primitive.get("material"))
         faces = self.indices(primitive, mode)
         self.read += len(faces)
-        if self.read > MAX_FACES:
-            raise DataError(f"has more than {MAX_FACES:,} triangles; simplify the model")
+        require_faces(self.read)
         if not (material.visible and len(faces)):
             return None
         corners = self.gather(attributes["POSITION"], faces, 3)
@@ -155,8 +162,7 @@ class _Scene:
                 raise DataError("has indices that are no whole numbers; export it again")
         else:
             index = np.arange(count)
-        if len(index) > 3 * MAX_FACES:
-            raise DataError(f"has more than {MAX_FACES:,} triangles; simplify the model")
+        require_faces(len(index) // 3)
         index = index.astype(np.int64)
         if index.max(initial=-1) >= count:
             raise DataError(

@@ -21,6 +21,7 @@ from unpool.rendering.triangles import (
     Indices,
     Mesh,
     mask_mesh,
+    require_faces,
     smooth_normals,
 )
 
@@ -91,8 +92,7 @@ def _add(elements: _Elements, key: bytes, words: list[bytes], material: int) -> 
     """Add a line of coordinates or a face; a ValueError if it is damaged."""
     if key in (b"f", b"fo"):
         elements.triangles += max(1, len(words) - 2)
-        if elements.triangles > MAX_FACES:
-            raise DataError(f"has more than {MAX_FACES:,} triangles; simplify the model")
+        require_faces(elements.triangles)
         if len(words) > 2:  # fewer have no area
             _add_face(elements, words)
             elements.materials.append(material)
@@ -160,8 +160,6 @@ def _build(
     points = _table(elements.points, 3)
     index = _checked(elements.corners, len(points))
     places = _checked(elements.corner_uv, len(elements.uv) // 2)
-    if not np.isfinite(points[index]).all():
-        raise DataError("has points that are not finite; repair the model")
     cut, polygon, crossed = triangulate(points[index], np.array(elements.sizes, np.int64))
     faces, places = index[cut], places[cut]
     corners, number = points[faces], np.array(elements.materials, np.int64)[polygon]

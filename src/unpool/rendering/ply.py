@@ -16,7 +16,15 @@ from unpool.limits import KIB, MAX_CORNERS, MAX_FACES
 from unpool.rendering.materials import decode_name
 from unpool.rendering.polygons import triangulate
 from unpool.rendering.textures import Folder, Textures
-from unpool.rendering.triangles import GRAY, Doubles, Floats, Indices, Mesh, smooth_normals
+from unpool.rendering.triangles import (
+    GRAY,
+    Doubles,
+    Floats,
+    Indices,
+    Mesh,
+    require_faces,
+    smooth_normals,
+)
 
 _HEADER = 64 * KIB  # bytes; real ones have some hundred
 _MOST_VALUES = 2 * MAX_CORNERS  # of an element: coordinates, colors and indices
@@ -233,11 +241,8 @@ def _build(vertex: _Rows, face: _Rows, header: _Header, path: Path) -> Mesh:
     values, sizes = face.lists[name]
     index, whole = _indices(values, len(points)), sizes >= 3
     index = index[whole.repeat(sizes)]
-    if not np.isfinite(points[index]).all():
-        raise DataError("has points that are not finite; repair the model")
     cut, polygon, crossed = triangulate(points[index], sizes[whole])
-    if len(cut) > MAX_FACES:
-        raise DataError(f"has more than {MAX_FACES:,} triangles; simplify the model")
+    require_faces(len(cut))
     faces, polygon = index[cut], np.flatnonzero(whole)[polygon]
     corners, shape = points[faces], (*faces.shape, 3)
     colors = np.full(shape, GRAY, np.float32)

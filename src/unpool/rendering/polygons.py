@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from unpool.errors import DataError
 from unpool.limits import MAX_CUTS
+from unpool.rendering.triangles import require_finite
 
 if TYPE_CHECKING:
     from unpool.rendering.triangles import Doubles, Indices
@@ -24,7 +25,7 @@ def triangulate(corners: "Doubles", sizes: "Indices") -> tuple["Indices", "Indic
     to the outline by bridge edges, which are passed in both directions.
 
     Args:
-        corners: the corners of all polygons in their order, (K, 3), finite.
+        corners: the corners of all polygons in their order, (K, 3).
         sizes: the number of corners of each, (M,), at least 3.
 
     Returns:
@@ -32,12 +33,13 @@ def triangulate(corners: "Doubles", sizes: "Indices") -> tuple["Indices", "Indic
         and the number of polygons that cross themselves, which have no right triangles.
 
     Raises:
-        DataError: cutting all concave polygons would take too long.
+        DataError: corners are not finite, or cutting all concave polygons would take too long.
 
     >>> notched = np.array([[0, 0, 0], [4, 0, 0], [4, 4, 0], [2, 1, 0], [0, 4, 0]], float)
     >>> triangulate(notched, np.array([5]))[0].tolist()
     [[3, 4, 0], [3, 0, 1], [3, 1, 2]]
     """
+    require_finite(corners)
     order = np.argsort(sizes, kind="stable")
     starts = (np.cumsum(sizes) - sizes)[order]
     counts, firsts = np.unique(sizes[order], return_index=True)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.errors import DataError
+from unpool.limits import MAX_FACES
 
 GRAY = (0.7, 0.7, 0.7)
 """The color of faces without one."""
@@ -85,14 +86,25 @@ def smooth_normals(corners: Doubles, faces: Indices) -> Floats:
     return _unit(np.stack(sums, axis=-1)).astype(np.float32)[points].reshape(corners.shape)
 
 
+def require_finite(points: Doubles) -> None:
+    """Raise a `DataError` if a coordinate is NaN or infinite; to follow the name of the file."""
+    if not np.isfinite(points).all():
+        raise DataError("has points that are not finite; repair the model")
+
+
+def require_faces(count: int) -> None:
+    """Raise a `DataError` for more triangles than are read; to follow the name of the file."""
+    if count > MAX_FACES:
+        raise DataError(f"has more than {MAX_FACES:,} triangles; simplify the model")
+
+
 def finish(mesh: Mesh) -> Mesh:
     """Check a mesh as it was read, make its normals those of its edges, and drop empty faces.
 
     Raises:
         DataError: points are not finite, or no face has an area; to follow the name of the file.
     """
-    if not np.isfinite(mesh.corners).all():
-        raise DataError("has points that are not finite; repair the model")
+    require_finite(mesh.corners)
     points = mesh.corners.reshape(-1, 3)
     extent = float((points.max(axis=0) - points.min(axis=0)).max()) if len(points) else 0.0
     if max(extent, float(np.abs(points).max(initial=0))) > _LARGEST:
