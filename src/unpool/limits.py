@@ -6,11 +6,13 @@ what real files need, and says why it has its value.
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
-MAX_PIXELS = 178_956_970
-"""Pixels of an image or a mask, as in Pillow, which suspects a decompression bomb beyond."""
+# ---- any file ------------------------------------------------------------------------------------
 
 MAX_TEXT = 16 * MIB
 """Bytes of a card, a recipe, a list or a material; the largest real ones have some 100 kB."""
+
+MAX_DEPTH = 32
+"""Levels of lists and objects in a card, far from the thousand at which Python gives up."""
 
 MAX_MESSAGE = 2000
 """Characters of an error message. A name in a damaged file can have megabytes; a path has 4,096."""
@@ -21,18 +23,53 @@ MAX_PATH = 4096
 MAX_HASHED = GIB
 """Bytes of a file that is known by its digest, which takes a second or two to compute."""
 
+# ---- zip files -----------------------------------------------------------------------------------
+
+MAX_ZIP_DIRECTORY = 16 * MIB
+"""Bytes of the list of files in a zip file; `MAX_ZIP_FILES` with names of 100 bytes take 3 MB."""
+
+MAX_ZIP_FILES = 20_000
+"""Files in a zip file of models, which has a few for each model."""
+
+MAX_ZIP_BYTES = GIB
+"""Bytes that a zip file of models may unpack to, which takes some 5 seconds; a hundred chairs have
+some 40 MB."""
+
+MAX_ZIP_RATIO = 100
+"""How much larger than itself a zip file of models may be unpacked; models as text shrink to a
+third or a tenth."""
+
+MAX_ZIP_SMALL = 16 * MIB
+"""Bytes up to which a zip file may unpack to any multiple of itself, which are harmless."""
+
+# ---- images --------------------------------------------------------------------------------------
+
+MAX_PIXELS = 178_956_970
+"""Pixels of an image or a mask, as in Pillow, which suspects a decompression bomb beyond."""
+
 MAX_AT_ONCE = 20_000_000
 """Pixels of an image, beyond which `unpool check` reads one at a time rather than eight; eight of
 this size take about 1 GB."""
 
-MAX_MAT = 64 * MIB
-"""Bytes of an SBD annotation, as it is and unpacked; the largest, 500 x 500, have some 100 kB."""
+MAX_IMAGE_MEMORY = 1400 * MIB
+"""Bytes to decode an image with, by its header: what MAX_PIXELS of a JPEG or a PNG need."""
 
-MAX_MAT_VARIABLES = 100
-"""Variables of a MATLAB file that are looked at; an SBD annotation has one."""
+MAX_IMAGE_STREAM = 256 * MIB
+"""Bytes of an image that is read as a whole, as from standard input, which may never end."""
 
-MAX_SCORES = 2**27
-"""Class scores of one image whose size is not known, 0.5 GiB: 64 classes on 2 megapixels."""
+MAX_JPEG_WORK = 4 * 10**9
+"""Pixels times scans of a JPEG, about 6 seconds: a file of 100 kB can hold thousands of scans."""
+
+MAX_TIFF_TAGS = 200_000
+"""Tags of all pages of a TIFF that are looked at; an image of 178 million pixels has some 50."""
+
+MAX_TIFF_SEGMENT = 64 * MIB
+"""Bytes of a tile of a TIFF, unless the image is larger; a decoder allocates whole tiles."""
+
+MAX_WORLD_FILE = 4 * KIB
+"""Bytes of a world file, which has six numbers; beyond some hundred it is another kind of file."""
+
+# ---- annotations ---------------------------------------------------------------------------------
 
 MAX_ANNOTATIONS = 1 * GIB
 """Bytes of a file of annotations; that of COCO 2017 has 450 MB. It is read in pieces."""
@@ -50,32 +87,22 @@ the largest image, hundreds of usual ones, or 50,000 small objects."""
 MAX_KEPT = 64 * MIB
 """Bytes of drawn annotations of an image that are kept until all have been ordered."""
 
-MAX_WORLD_FILE = 4 * KIB
-"""Bytes of a world file, which has six numbers; beyond some hundred it is another kind of file."""
-
 MAX_PART = 512 * MIB
 """Bytes of an image's part of a file of annotations; noise of 40 megapixels has some 100 MB."""
 
-MAX_TIFF_TAGS = 200_000
-"""Tags of all pages of a TIFF that are looked at; an image of 178 million pixels has some 50."""
+MAX_MAT = 64 * MIB
+"""Bytes of an SBD annotation, as it is and unpacked; the largest, 500 x 500, have some 100 kB."""
 
-MAX_TIFF_SEGMENT = 64 * MIB
-"""Bytes of a tile of a TIFF, unless the image is larger; a decoder allocates whole tiles."""
+MAX_MAT_NAMES = 64 * KIB
+"""Bytes of the names of all fields of a struct in such a file; SBD has three fields."""
 
-MAX_IMAGE_MEMORY = 1400 * MIB
-"""Bytes to decode an image with, by its header: what MAX_PIXELS of a JPEG or a PNG need."""
+MAX_MAT_VARIABLES = 100
+"""Variables of a MATLAB file that are looked at; an SBD annotation has one."""
 
-MAX_JPEG_WORK = 4 * 10**9
-"""Pixels times scans of a JPEG, about 6 seconds: a file of 100 kB can hold thousands of scans."""
-
-MAX_IMAGE_STREAM = 256 * MIB
-"""Bytes of an image that is read as a whole, as from standard input, which may never end."""
+# ---- networks, their weights and results ---------------------------------------------------------
 
 MAX_PARAMETERS = 2**30
 """Parameters of a network, 4 GiB as float32; the largest, the published DeconvNet, has 2**28."""
-
-MAX_METRICS = 256 * MIB
-"""Bytes of the records of a training run, of some 150 bytes; the longest recipe has 900,000."""
 
 MAX_LAYERS = 1000
 """Convolutions of a trunk: VGG-19 has 16, and ten thousand take a minute to build."""
@@ -83,14 +110,11 @@ MAX_LAYERS = 1000
 MAX_STAGES = 16
 """Poolings of a trunk; after 16 a value of the last map stands for 65,536 pixels."""
 
-MAX_PAD = 1000
-"""Pixels of zeros around an image in an FCN, on each side; the published one has 100."""
-
 MAX_SIDE = 2**12
 """Pixels of the side of a network's input; 4096 x 4096 take 4.3 GB in VGG's first layer."""
 
-MAX_FIELDS = 2**18
-"""Fields of a Caffe file, seconds of reading; the published DeconvNet, of 1 GB, has some 3,000."""
+MAX_PAD = 1000
+"""Pixels of zeros around an image in an FCN, on each side; the published one has 100."""
 
 MAX_TENSORS = 10_000
 """Tensors in a file; each network here has some hundreds, and a name may cost a pass over all."""
@@ -98,14 +122,25 @@ MAX_TENSORS = 10_000
 MAX_TUPLES = 2**14
 """Tuples in a file of `torch.save`, four a tensor; a nest of some 30,000 can crash Python."""
 
-MAX_DEPTH = 32
-"""Levels of lists and objects in a card, far from the thousand at which Python gives up."""
+MAX_FIELDS = 2**18
+"""Fields of a Caffe file, seconds of reading; the published DeconvNet, of 1 GB, has some 3,000."""
 
 MAX_WEIGHT = 1e12
 """Weights are smaller, and so are variances: those of maps in the ten thousands reach 1e9."""
 
+MAX_SCORES = 2**27
+"""Class scores of one image whose size is not known, 0.5 GiB: 64 classes on 2 megapixels."""
+
+MAX_METRICS = 256 * MIB
+"""Bytes of the records of a training run, of some 150 bytes; the longest recipe has 900,000."""
+
+# ---- 3-D models ----------------------------------------------------------------------------------
+
 MAX_MODEL = 64 * MIB
 """Bytes of a model; one of `MAX_FACES` faces has some 40 MB as text, and half of it as GLB."""
+
+MAX_PLY_HEADER = 64 * KIB
+"""Bytes of the header of a PLY file; real ones have some hundred."""
 
 MAX_FACES = 500_000
 """Triangles of a model. Each takes 180 bytes, and as much again while the model is read; furniture
@@ -145,13 +180,3 @@ MAX_TEXTURE_BYTES = 256 * MIB
 
 MAX_VIEW_PIXELS = 4096**2
 """Pixels of a rendered view; `unpool render` writes at most 2048 x 2048."""
-
-MAX_ZIP_FILES = 20_000
-"""Files in a zip file of models, which has a few for each model."""
-
-MAX_ZIP_DIRECTORY = 16 * MIB
-"""Bytes of the list of files in a zip file; `MAX_ZIP_FILES` with names of 100 bytes take 3 MB."""
-
-MAX_ZIP_BYTES = GIB
-"""Bytes that a zip file of models may unpack to, which takes some 5 seconds; a hundred chairs have
-some 40 MB."""

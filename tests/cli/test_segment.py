@@ -397,7 +397,7 @@ def shown(folder):
 ALL = "mask,coco,labelme,yolo,geojson,labelstudio"
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools'
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 def test_formats_of_other_tools(run, weights):
     save("in/a/cat.jpg", photo(seed=1))
     save("in/dog.png", photo(48, 32, seed=2))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 """The result for an image, as plain values."""
 
-_HOW = {  # parameters of commands that do not change the results
+_WITHOUT_EFFECT = {  # parameters of commands that do not change the results
     *("inputs", "image", "output", "weights", "device", "batch"),
     *("as_json", "quiet", "redo", "list_layers"),
 }
@@ -191,7 +191,7 @@ def _print_summary(total: int, failed: int, skipped: int, summary: str) -> None:
 def _procedure(network: str) -> Record:
     """All that determines the results of the current command."""
     context = click.get_current_context()
-    chosen = {name: value for name, value in context.params.items() if name not in _HOW}
+    chosen = {name: value for name, value in context.params.items() if name not in _WITHOUT_EFFECT}
     for name, value in chosen.items():
         if isinstance(value, Path) and value.is_file():
             chosen[name] = fingerprint(value, OptionError)

@@ -110,7 +110,7 @@ DATA = click.option(
     type=click.Path(path_type=Path),
     required=True,
     metavar="FOLDER",
-    help="Labeled images, in images/ and masks/ or in the layout of VOC, SBD, COCO or CamVid.",
+    help="Labeled images, in a layout that `unpool check` knows.",
 )
 BY_COLOR = click.option(
     "--by-color/--by-index",

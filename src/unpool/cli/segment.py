@@ -130,8 +130,8 @@ def segment(
     found = images.find_inputs(inputs, output, files, videos=True)  # before torch is loaded
     require_tolerance(tolerance)
     spare_others(inputs, found.sources, output, formats)
-    what = Results(output, formats, tolerance, overlay, masks, scores, timings)
-    what.require_fit(found.sources)
+    outputs = Outputs(output, formats, tolerance, overlay, masks, scores, timings)
+    outputs.require_fit(found.sources)
 
     from unpool.ops.meanfield import warm_up
     from unpool.segment.ensemble import load
@@ -141,12 +141,12 @@ def segment(
         given = options.typed(given)
         segmenter.describe(**given)  # refuses modes that the network does not have
         options.make_folder(output)
-        if what.others:
+        if outputs.others:
             (output / HIDDEN).mkdir(exist_ok=True)
         if "crf" in given:
             update(1, 2, "loading the CRF")
             warm_up(given["crf"])
-    job = Job(segmenter, given, what, file_names(found.sources))
+    job = Job(segmenter, given, outputs, file_names(found.sources))
     shown = (console.segmentation_text, "segmenting", as_json, quiet, f"segmented, into {output}")
     more: dict[str, Any] = {"network": weights_digest(weights), "also": job.also, "redo": redo}
     code = images.each_image(found, output, job.image, *shown, **more, video=job.video)
@@ -155,8 +155,8 @@ def segment(
 
 
 @dataclass(frozen=True)
-class Results:
-    """What is written."""
+class Outputs:
+    """The results to write, and where."""
 
     output: Path
     formats: tuple[str, ...]
@@ -172,7 +172,7 @@ class Results:
         return [name for name in self.formats if name != "mask"]
 
     def require_fit(self, sources: Sequence["Source"]) -> None:
-        """Refuse what there is not for videos."""
+        """Refuse options that videos do not have."""
         video = next((source for source in sources if source.is_video), None)
         if video is None:
             return
@@ -193,7 +193,7 @@ class Job:
 
     segmenter: "BaseSegmenter"
     options: dict[str, Any]  #: of the segmenter
-    what: Results
+    outputs: Outputs
     names: dict[PurePosixPath, str]  #: of the images in files about many, see `file_names`
 
     def image(self, source: "Source", stem: Path, progress: "Progress") -> images.Record:
@@ -201,27 +201,34 @@ class Job:
         from unpool.formats.write import forget_image, write_image
         from unpool.segment.timings import measuring, stage
 
-        what, start = self.what, time.perf_counter()
+        outputs, start = self.outputs, time.perf_counter()
         record: images.Record = {}
-        forget_image(what.output, source.name)
+        forget_image(outputs.output, source.name)
         with measuring() as seconds:
             with stage("reading"):
                 image = source.read()
             result = self.segmenter(image, progress=progress, **self.options)
             with stage("writing"):
-                if what.others:
+                if outputs.others:
                     objects, name = result.objects(), self.names[source.name]
-                    place = (what.output, source.name, what.others, objects, source.path, name)
-                    record |= write_image(*place, tolerance=what.tolerance)
-                kinds = {"overlay": what.overlay, "scores": what.scores}
-                result.save(f"{stem}.png", mask="mask" in what.formats, **kinds)
+                    place = (
+                        outputs.output,
+                        source.name,
+                        outputs.others,
+                        objects,
+                        source.path,
+                        name,
+                    )
+                    record |= write_image(*place, tolerance=outputs.tolerance)
+                kinds = {"overlay": outputs.overlay, "scores": outputs.scores}
+                result.save(f"{stem}.png", mask="mask" in outputs.formats, **kinds)
         seconds["other"] = max(time.perf_counter() - start - sum(seconds.values()), 0.0)
-        if "mask" in what.formats:
+        if "mask" in outputs.formats:
             record = {"mask": f"{stem}.png", **record}
-        if what.scores:
+        if outputs.scores:
             record["scores"] = f"{stem}.scores.npz"
         record |= result.to_dict()
-        if what.timings:
+        if outputs.timings:
             record["timings"] = {name: round(s, 3) for name, s in seconds.items()}
         return {**record, "description": self.segmenter.describe(**self.options)}
 
@@ -232,7 +239,7 @@ class Job:
         from unpool.segment.video import segment_video
 
         assert source.path is not None
-        kinds = {"overlay": self.what.overlay, "masks": self.what.masks}
+        kinds = {"overlay": self.outputs.overlay, "masks": self.outputs.masks}
         record = segment_video(
             self.segmenter, source.path, stem, frames, progress=progress, **kinds, **self.options
         )
@@ -242,7 +249,7 @@ class Job:
         """What files in other formats say about an image besides its content."""
         from unpool.vision.georeference import find_world_file
 
-        if source.path is None or not self.what.others:
+        if source.path is None or not self.outputs.others:
             return None
         world = find_world_file(source.path)
         return [self.names[source.name], str(source.path.absolute()), world and sha256(world)]
@@ -251,8 +258,9 @@ class Job:
         """Write the files about all images."""
         from unpool.formats.write import write_folder
 
-        results, network = [source.name for source in sources], self.segmenter
-        write_folder(self.what.output, results, self.what.others, network.classes, network.palette)
+        names, network = [source.name for source in sources], self.segmenter
+        folder, formats = self.outputs.output, self.outputs.others
+        write_folder(folder, names, formats, network.classes, network.palette)
 
 
 def spare_others(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from unpool.errors import ImageError
 from unpool.files import read_bytes
-from unpool.limits import MAX_MAT, MAX_MAT_VARIABLES
+from unpool.limits import MAX_MAT, MAX_MAT_NAMES, MAX_MAT_VARIABLES
 
 if TYPE_CHECKING:
     from unpool.vision.images import Pixels
@@ -28,7 +28,6 @@ _MATRIX, _COMPRESSED = 14, 15  # types of elements
 _STORED = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q"}
 _STRUCT = 2  # class of an array; those of numbers are below, double to uint64
 _NUMBERS = range(6, 16)
-_NAMES = 2**16  # bytes of the names of all fields
 
 
 class _Broken(Exception):
@@ -131,7 +130,7 @@ def _field(array: _Array, name: bytes, order: _Order) -> NDArray[Any]:
         raise _Broken("it is no struct")
     length, names = _next(array.rest), _next(array.rest)
     (step,) = struct.unpack(f"{order}i", length.data)
-    if step < 1 or len(names.data) > _NAMES:
+    if step < 1 or len(names.data) > MAX_MAT_NAMES:
         raise _Broken(f"its fields have names of {len(names.data)} bytes, {step} each")
     joined = bytes(names.data)
     fields = [joined[i : i + step].split(b"\0")[0] for i in range(0, len(joined), step)]

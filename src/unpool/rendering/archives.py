@@ -6,10 +6,7 @@ from pathlib import Path, PureWindowsPath
 
 from unpool.errors import DataError
 from unpool.files import require_regular, require_zip_directory
-from unpool.limits import MAX_ZIP_BYTES, MAX_ZIP_FILES
-
-_SMALL = 16 * 2**20  # bytes up to which any ratio is harmless
-_MOST_RATIO = 100  # models as text have 3 to 10
+from unpool.limits import MAX_ZIP_BYTES, MAX_ZIP_FILES, MAX_ZIP_RATIO, MAX_ZIP_SMALL, MIB
 
 
 def unpack(path: Path, folder: Path) -> None:
@@ -44,11 +41,11 @@ def _check_sizes(path: Path, entries: list[zipfile.ZipInfo]) -> None:
         wanted = f"wanted at most {MAX_ZIP_FILES:,}; unpack it yourself and pass the folder"
         raise DataError(f"{path} has {len(entries):,} files, {wanted}")
     size = sum(entry.file_size for entry in entries)
-    if size > MAX_ZIP_BYTES or size > max(_SMALL, _MOST_RATIO * path.stat().st_size):
-        most = f"{MAX_ZIP_BYTES // 2**20:,} MiB"
+    if size > MAX_ZIP_BYTES or size > max(MAX_ZIP_SMALL, MAX_ZIP_RATIO * path.stat().st_size):
+        most = f"{MAX_ZIP_BYTES // MIB:,} MiB"
         if size <= MAX_ZIP_BYTES:
-            most = f"{_MOST_RATIO} times its own size, or {_SMALL // 2**20} MiB"
-        got = f"{path} would unpack to {size / 2**20:,.0f} MiB, wanted at most {most}"
+            most = f"{MAX_ZIP_RATIO} times its own size, or {MAX_ZIP_SMALL // MIB} MiB"
+        got = f"{path} would unpack to {size / MIB:,.0f} MiB, wanted at most {most}"
         raise DataError(f"{got}; if you trust it, unpack it yourself and pass the folder")
 
 

@@ -38,8 +38,8 @@ def read_glb(path: Path, content: bytes) -> Mesh:
     Normals are those of the file, or smooth; see `unpool.rendering.triangles.finish`.
 
     Raises:
-        DataError: it is damaged, or needs an extension that is not read. The message is to follow
-            the name of the file.
+        DataError: it is damaged, or needs an extension that is not read. The message lacks the
+            file name.
     """
     return _Scene(Document(content, Folder(path.parent))).build()
 

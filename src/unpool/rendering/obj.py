@@ -50,7 +50,7 @@ def read_obj(path: Path, content: bytes) -> Mesh:
 
     Raises:
         DataError: it is damaged, or names missing materials, or a missing texture for a material
-            without a color. The message is to follow the name of the file.
+            without a color. The message lacks the file name.
     """
     elements, folder = _parse(content), Folder(path.parent)
     if not elements.sizes:

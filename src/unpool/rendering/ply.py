@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unpool.errors import DataError
-from unpool.limits import KIB, MAX_CORNERS, MAX_FACES
+from unpool.limits import MAX_CORNERS, MAX_FACES, MAX_PLY_HEADER
 from unpool.rendering.materials import decode_name
 from unpool.rendering.polygons import triangulate
 from unpool.rendering.textures import Folder, Textures
@@ -26,7 +26,6 @@ from unpool.rendering.triangles import (
     smooth_normals,
 )
 
-_HEADER = 64 * KIB  # bytes; real ones have some hundred
 _MOST_VALUES = 2 * MAX_CORNERS  # of an element: coordinates, colors and indices
 _END = re.compile(rb"(?<=[\r\n])end_header[ \t]*(\r\n|\n|\r)")
 _SHORT = "ends before its last face; copy or export it again"
@@ -75,7 +74,7 @@ def read_ply(path: Path, content: bytes) -> Mesh:
     Normals are those of the file, or smooth; see `unpool.rendering.triangles.finish`.
 
     Raises:
-        DataError: it is damaged. The message is to follow the name of the file.
+        DataError: it is damaged. The message lacks the file name.
     """
     header, start = _parse_header(content)
     source = _Bytes(content, start, header.order) if header.order else _Text(content, start)
@@ -90,7 +89,7 @@ def read_ply(path: Path, content: bytes) -> Mesh:
 
 def _parse_header(content: bytes) -> tuple[_Header, int]:
     """The header, and where it ends."""
-    end = _END.search(content, 0, _HEADER)
+    end = _END.search(content, 0, MAX_PLY_HEADER)
     if not content.startswith(b"ply") or not end:
         raise DataError("is not a PLY file; export it again")
     order, elements, textures = None, {}, []

@@ -87,13 +87,13 @@ def smooth_normals(corners: Doubles, faces: Indices) -> Floats:
 
 
 def require_finite(points: Doubles) -> None:
-    """Raise a `DataError` if a coordinate is NaN or infinite; to follow the name of the file."""
+    """Raise a `DataError` if a coordinate is NaN or infinite; without the file name."""
     if not np.isfinite(points).all():
         raise DataError("has points that are not finite; repair the model")
 
 
 def require_faces(count: int) -> None:
-    """Raise a `DataError` for more triangles than are read; to follow the name of the file."""
+    """Raise a `DataError` for more triangles than are read; without the file name."""
     if count > MAX_FACES:
         raise DataError(f"has more than {MAX_FACES:,} triangles; simplify the model")
 
@@ -102,7 +102,7 @@ def finish(mesh: Mesh) -> Mesh:
     """Check a mesh as it was read, make its normals those of its edges, and drop empty faces.
 
     Raises:
-        DataError: points are not finite, or no face has an area; to follow the name of the file.
+        DataError: points are not finite, or no face has an area; without the file name.
     """
     require_finite(mesh.corners)
     points = mesh.corners.reshape(-1, 3)

@@ -179,11 +179,7 @@ def train(
             arguments=_arguments(task),
         )
         with closing(run):
-            if run.state.step > task.steps:
-                raise WeightsError(
-                    f"got {run.checkpoint} of step {run.state.step} of {task.steps}; put back a "
-                    "copy, or start a new run in another folder"
-                )
+            _require_step(run, task.steps)
             task.prepare(run)
             if not can_plot():
                 run.note(
@@ -202,6 +198,15 @@ def train(
                         plot_curves(folder, task.panels)
             distributed.barrier()
             return summary
+
+
+def _require_step(run: Run, steps: int) -> None:
+    """Refuse a checkpoint that is later than the end of the recipe."""
+    if run.state.step > steps:
+        raise WeightsError(
+            f"got {run.checkpoint} of step {run.state.step} of {steps}; put back a copy, or start "
+            "a new run in another folder"
+        )
 
 
 def _callback(task: Task[Part], report: Report | bool | None) -> Report | None:
