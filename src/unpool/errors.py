@@ -85,6 +85,15 @@ def _shortened(text: str) -> str:
     return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE // 2]} … {text[-500:]}"
 
 
+def first_line(error: Exception) -> str:
+    """The first line of the message of an error, or its type if it has none.
+
+    >>> first_line(ValueError("no file\\nTraceback ...")), first_line(KeyError())
+    ('no file', 'KeyError')
+    """
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def suggest(name: object, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the most similar known one, and all of them.
 

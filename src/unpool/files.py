@@ -185,6 +185,21 @@ def require_zip_directory(path: Path, error: type[UnpoolError]) -> None:
         raise error(f"{got}; unpack it yourself, or make it again")
 
 
+def read_text(path: str | os.PathLike[str], error: type[UnpoolError], limit: int = MAX_TEXT) -> str:
+    """The text of a file of at most `limit` bytes, in UTF-8, with or without byte order mark.
+
+    Raises:
+        error: it is no regular file, too large, or other text.
+    """
+    content = read_bytes(path, error, limit)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as reason:
+        raise error(
+            f"got {path}, which is not text in UTF-8 ({reason}); save it as UTF-8"
+        ) from None
+
+
 def read_json(path: str | os.PathLike[str], error: type[UnpoolError], limit: int = MAX_TEXT) -> Any:
     """The contents of a JSON file of at most `limit` bytes, in UTF-8.
 
@@ -196,6 +211,34 @@ def read_json(path: str | os.PathLike[str], error: type[UnpoolError], limit: int
         return json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as reason:  # numbers of 4,300 digits are a ValueError, too
         raise error(f"got {path}, which is not JSON ({reason}); copy or export it again") from None
+
+
+def read_json_lines(
+    path: str | os.PathLike[str], error: type[UnpoolError], start: int = 0
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file with one on each line, and the bytes before each, from `start` on.
+
+    Lines that a kill has cut, or with something else than an object, are left out.
+
+    Raises:
+        error: it is no regular file.
+        OSError: it cannot be read.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "metrics.jsonl")
+    >>> _ = path.write_text('{"n": 1}\\n{"n": 2}\\n{"n"')
+    >>> list(read_json_lines(path, UnpoolError))
+    [(0, {'n': 1}), (9, {'n': 2})]
+    """
+    with require_regular(path, error).open("rb") as file:
+        file.seek(start)
+        while line := file.readline(MAX_TEXT):
+            value = None
+            with suppress(ValueError, RecursionError):
+                value = json.loads(line)
+            if isinstance(value, dict):
+                yield start, value
+            start += len(line)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -21,8 +21,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from unpool.errors import DataError
-from unpool.files import atomic, fingerprint, json_line
-from unpool.limits import MAX_TEXT
+from unpool.files import atomic, fingerprint, json_line, read_json_lines
 from unpool.temporary import is_gone, process_name
 
 HIDDEN = Path(".unpool")
@@ -147,20 +146,13 @@ class Ledger:
 
 
 def _lines(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The lines of a file that are whole, and where they begin."""
+    """The lines of a file that are those of a ledger, and where they begin."""
     try:
-        with path.open("rb") as file:
-            file.seek(start)
-            while data := file.readline(MAX_TEXT):
-                try:
-                    line = json.loads(data)
-                    if all(isinstance(line[key], str) for key in ("name", "content", "procedure")):
-                        yield start, line
-                except (ValueError, TypeError, KeyError, RecursionError):
-                    pass  # cut by a kill
-                start += len(data)
-    except OSError:  # gathered by another process in the meantime: its items are done again
-        return
+        for at, line in read_json_lines(path, DataError, start):
+            if all(isinstance(line.get(key), str) for key in ("name", "content", "procedure")):
+                yield at, line
+    except (OSError, DataError):
+        return  # gathered by another process in the meantime: its items are done again
 
 
 def _key(line: Mapping[str, Any]) -> tuple[str, str]:

@@ -96,16 +96,22 @@ def test_list_files(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"# none\n\n", r"it has no lines: write a path on each line$"),
-        (b"\nin\n", r"line 2 \(in\) is not a file in \. or the current folder: write a path"),
-        (b"Dear\nreader\n", r"line 1 \(Dear\) is not a file in .*, nor is any other line: write"),
-        (b"\xff\xfe\x00", r"it is not text in UTF-8 \(.*\): save it so"),
+        (b"# none\n\n", r"read as a list of images; it has no lines: write a path on each line$"),
+        (
+            b"\nin\n",
+            r"read .*; line 2 \(in\) is not a file in \. or the current folder: write a path",
+        ),
+        (
+            b"Dear\nreader\n",
+            r"read .* images; line 1 \(Dear\) is not a file in .*, nor is any other line: write",
+        ),
+        (b"\xff\xfe\x00", r"which is not text in UTF-8 \(.*\); save it as UTF-8"),
     ],
 )
 def test_files_that_are_not_lists(folder, text, message):
     touch("a.jpg", "in/x.jpg")
     Path("list.txt").write_bytes(text)
-    with pytest.raises(ImageError, match=rf"^got list\.txt, read as a list of images; {message}"):
+    with pytest.raises(ImageError, match=rf"^got list\.txt, {message}"):
         find_images(["list.txt"])
     sources, unusable, _ = find_images(["list.txt", "a.jpg"])
     assert [source.path for source in sources] == [Path("a.jpg")]

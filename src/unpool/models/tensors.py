@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from unpool.errors import WeightsError
+from unpool.errors import WeightsError, first_line
 from unpool.files import require_regular, require_zip_directory
 from unpool.limits import MAX_TENSORS, MAX_TUPLES, MAX_WEIGHT, MIB
 from unpool.models.fcn import Interpolation
@@ -88,7 +88,7 @@ def describe_failure(error: Exception) -> str:
     """The reason why `load_torch` or safetensors cannot read a file, in one line."""
     if isinstance(error, pickle.UnpicklingError):  # its message advises to load it unsafely
         return "it holds other things than tensors, or is damaged"
-    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
+    return first_line(error)[:300]
 
 
 def require_tensors(state: Any, path: Path) -> None:

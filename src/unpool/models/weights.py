@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unpool.cards import Card, find_weights, read_card
 from unpool.cards import list_pretrained as list_pretrained  # the room offers it, too
-from unpool.errors import OptionError, WeightsError, require_choice
+from unpool.errors import OptionError, WeightsError, first_line, require_choice
 from unpool.files import drafts, require_regular, sha256
 from unpool.limits import MAX_PARAMETERS, MAX_TEXT
 from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
@@ -256,8 +256,8 @@ def build_network(kind: Callable[..., Built], *arguments: Any, **more: Any) -> B
     try:
         plan(kind, *arguments, **more)
     except (OverflowError, RuntimeError, TypeError) as error:  # PyTorch's, beyond 64 bits
-        reason = next(iter(str(error).splitlines()), "")
-        raise OptionError(f"got sizes that no network can have ({reason}); lower them") from None
+        got = f"got sizes that no network can have ({first_line(error)})"
+        raise OptionError(f"{got}; lower them") from None
     return kind(*arguments, **more)
 
 

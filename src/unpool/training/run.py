@@ -13,14 +13,13 @@ also writes `checkpoints/epochs/NNN.safetensors` and `eval/confusion.csv`. Gener
 Of several processes, only the first writes.
 """
 
-import io
 import json
 import math
 import platform
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +35,12 @@ from unpool.files import (
     atomic,
     drafts,
     json_line,
-    read_bytes,
     read_json,
+    read_json_lines,
     require_regular,
     write_json,
 )
-from unpool.limits import MAX_METRICS, MIB
+from unpool.limits import MAX_METRICS
 from unpool.models.tensors import describe_failure, load_torch, require_tensors
 from unpool.models.weights import require_fit, save_pretrained
 from unpool.recipes import KINDS, Recipe
@@ -366,11 +365,11 @@ def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
     """The records of `metrics.jsonl`, without lines that are cut or damaged."""
     path = folder / "metrics.jsonl"
     if path.exists():
-        for line in io.BytesIO(read_bytes(path, WeightsError, MAX_METRICS)):
-            with suppress(ValueError, RecursionError):
-                record = json.loads(line) if len(line) < MIB else None
-                if isinstance(record, dict) and type(record.get("n")) is int:
-                    yield record
+        if path.stat().st_size > MAX_METRICS:
+            raise WeightsError(f"got {path} of more than {MAX_METRICS:,} bytes; remove it")
+        for _, record in read_json_lines(path, WeightsError):
+            if type(record.get("n")) is int:
+                yield record
 
 
 def _truncate_metrics(folder: Path, step: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
 from unpool.errors import ImageError, OptionError, one_line
-from unpool.files import read_bytes
+from unpool.files import read_text
 from unpool.vision.images import SUFFIXES, Pixels, read_image
 from unpool.vision.video import VIDEOS
 
@@ -222,12 +222,9 @@ def _listed(path: Path) -> Iterator[_Item]:
     """The files of a list, and the lines that name none."""
     got, folders = f"got {path}, read as a list of images", f"{path.parent} or the current folder"
     try:
-        lines = read_bytes(path, ImageError).decode("utf-8-sig").splitlines()
+        lines = read_text(path, ImageError).splitlines()
     except ImageError as error:
         yield Unusable(str(path), str(error))
-        return
-    except UnicodeDecodeError as error:
-        yield Unusable(str(path), f"{got}; it is not text in UTF-8 ({error}): save it so")
         return
     entries = [(i, line.strip()) for i, line in enumerate(lines, 1)]
     entries = [(i, line) for i, line in entries if line and not line.startswith("#")]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unpool.errors import OptionError, ShapeError, UnpoolError, suggest
+from unpool.errors import OptionError, ShapeError, UnpoolError, first_line, suggest
 from unpool.visualize.shadow import shadow_copy
 
 Visitor = Callable[[str, Tensor], None]
@@ -198,11 +198,10 @@ def run_model(shadow: nn.Module, images: Tensor) -> Any:
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         if isinstance(error, UnpoolError | torch.OutOfMemoryError):
             raise
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ShapeError(
             f"the model cannot be run on {tuple(images.shape)} {str(images.dtype)[6:]} on "
-            f"{images.device}: {reason}; pass images of the size, type and device that it takes: "
-            "for example, set size=N of the preprocessing"
+            f"{images.device}: {first_line(error)}; pass images of the size, type and device that "
+            "it takes: for example, set size=N of the preprocessing"
         ) from error
 
 

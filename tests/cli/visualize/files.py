@@ -9,7 +9,8 @@ from unpool.visualize import load_model
 
 
 def names(folder):
-    return {p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if p.is_file()}
+    files = {p.relative_to(folder) for p in Path(folder).rglob("*") if p.is_file()}
+    return {file.as_posix() for file in files if not file.parts[0].startswith(".")}
 
 
 def class_fractions(tiny, path, box=None):

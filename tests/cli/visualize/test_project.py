@@ -75,7 +75,8 @@ def test_unreadable_images_are_skipped(run, tiny, monkeypatch):
     assert not any("1." in name for name in names("out"))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     code, out, err = run(*args)
-    assert (code, len(out), len(err)) == (3, 5, 3)
+    assert (code, len(out), len(err)) == (3, 6, 3)
+    assert out[-1].startswith("5 skipped, finished by an earlier run")
 
 
 def test_inputs_are_not_overwritten(refused, tiny):

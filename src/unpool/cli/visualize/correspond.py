@@ -11,7 +11,7 @@ import click
 
 from unpool.cli.visualize.options import SEED, Job, command, layer_options
 from unpool.errors import OptionError
-from unpool.files import read_bytes
+from unpool.files import read_text
 
 Parts = dict[str, dict[Path, tuple[float, ...]]]
 _COLUMNS = ("image", "part", "x0", "y0", "x1", "y1")
@@ -92,7 +92,7 @@ def _match(parts: tuple[str, ...], images: list[Path]) -> Parts:
 def _read(path: Path) -> Parts:
     """The boxes of a file."""
     try:
-        text = read_bytes(path, OptionError).decode("utf-8-sig")
+        text = read_text(path, OptionError)
         rows = json.loads(text) if path.suffix == ".json" else [*csv.DictReader(text.splitlines())]
     except OptionError:
         raise

@@ -20,7 +20,7 @@ from unpool.cli.visualize.options import (
     from_one,
 )
 from unpool.errors import OptionError
-from unpool.files import read_bytes
+from unpool.files import read_text
 
 if TYPE_CHECKING:
     from unpool import Progress
@@ -85,7 +85,7 @@ def occlude(job: Job, names: Path | None = None, **options: Any) -> int:
 
     loaded = job.loaded
     if names is not None:
-        loaded = replace(loaded, classes=_read_names(names))
+        loaded = replace(loaded, classes=tuple(read_text(names, OptionError).splitlines()))
     run = _runner(loaded, options, job.quiet or job.as_json)
 
     def make(source: "Source", stem: Path, progress: "Progress") -> Record:
@@ -101,14 +101,6 @@ def occlude(job: Job, names: Path | None = None, **options: Any) -> int:
 
     files = with_suffixes(".occlusion.png", ".occlusion.json")
     return job.each_image("occluding", make, _text, files)
-
-
-def _read_names(path: Path) -> tuple[str, ...]:
-    try:
-        return tuple(read_bytes(path, OptionError).decode("utf-8-sig").splitlines())
-    except UnicodeDecodeError:
-        message = f"got --classes {path}, which is not text; wanted a name per line"
-        raise OptionError(message) from None
 
 
 def _runner(loaded: "LoadedModel", options: dict[str, Any], quiet: bool) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unpool.errors import DataError
-from unpool.files import read_bytes
+from unpool.files import read_text
 from unpool.vision.images import SUFFIXES
 
 IMAGES = SUFFIXES
@@ -99,13 +99,7 @@ def list_objects(path: Path, suffixes: tuple[str, ...] = MASKS) -> Folder | None
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file in UTF-8, stripped, without empty lines at the end."""
-    try:
-        text = read_bytes(path, DataError).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"got {path}, which is not text in UTF-8 ({error}); save it as UTF-8"
-        ) from error
-    return [line.strip() for line in text.rstrip().splitlines()]
+    return [line.strip() for line in read_text(path, DataError).rstrip().splitlines()]
 
 
 def find_splits(root: Path, tree: Sequence[str]) -> list[str]:
