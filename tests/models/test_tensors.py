@@ -39,6 +39,16 @@ def test_values_that_are_not_finite_in_fp32(tmp_path, name, value):
         read_tensors(tmp_path / name)
 
 
+def test_a_variance_below_zero(tmp_path):
+    norm = torch.nn.BatchNorm2d(3)
+    save_file(norm.state_dict(), tmp_path / "a.safetensors")
+    assert len(read_tensors(tmp_path / "a.safetensors")) == 5
+    norm.running_mean[1], norm.running_var[1] = -6, -6  # the mean may be
+    save_file(norm.state_dict(), tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match="where running_var is a variance below zero; the file"):
+        read_tensors(tmp_path / "a.safetensors")
+
+
 def test_many_large_tensors_come_back_in_order(tmp_path):
     state = {f"{i:02}": torch.full((2**22,), float(i)) for i in range(9)}  # 16 MiB each
     save_file(state, tmp_path / "a.safetensors")

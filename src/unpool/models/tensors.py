@@ -113,15 +113,20 @@ def require_tensors(state: Any, path: Path) -> None:
 
 
 def require_finite(state: Mapping[str, Tensor], source: object) -> None:
-    """Raise a `WeightsError` if a tensor has NaN, infinity, or values of `MAX_WEIGHT` and more."""
+    """Raise a `WeightsError` if a tensor has NaN, infinity, or values of `MAX_WEIGHT` and more.
+
+    So do variances below zero, whose square root is NaN.
+    """
     for name, value in state.items():
         if value.is_floating_point() and value.numel():
-            least, most = value.aminmax()  # NaN if one value is
-            if not max(-float(least), float(most)) < MAX_WEIGHT:
+            least, most = map(float, value.aminmax())  # NaN if one value is
+            fault = "" if max(-least, most) < MAX_WEIGHT else "is not finite (NaN, or too large)"
+            if not fault and least < 0 and name.endswith("running_var"):
+                fault = "is a variance below zero"
+            if fault:
                 raise WeightsError(
-                    f"got {source}, where {name[:60]} is not finite (NaN, or too large); the file "
-                    "is damaged or its training run diverged: copy it again, or take an earlier "
-                    "checkpoint"
+                    f"got {source}, where {name[:60]} {fault}; the file is damaged or its training "
+                    "run diverged: copy it again, or take an earlier checkpoint"
                 )
 
 
