@@ -82,6 +82,14 @@ def test_legend_avoids_the_labels_and_names_classes_by_area(monkeypatch):
     assert columns.min() >= 150
 
 
+def test_a_long_name_is_cut_off_in_the_legend(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(drawing, "_draw_legend", lambda shown, labeled, rows: drawn.append(rows))
+    labels = np.ones(PHOTO.shape[:2], np.uint8)
+    overlay(PHOTO, labels, voc_palette(), ["background", "x" * 10**6])  # Pillow draws no more
+    assert drawn == [[((128, 0, 0), "x" * 100 + "  100%")]]
+
+
 def test_overlay_checks_its_arrays():
     with pytest.raises(ShapeError, match=r"labels of \(2, 3\) for an image of \(5, 7\); resize"):
         overlay(IMAGE, LABELS, voc_palette(), NAMES)

@@ -15,6 +15,7 @@ from unpool.errors import OptionError, ShapeError
 from unpool.vision.figures import GRAY, legend
 from unpool.vision.images import Labels, Pixels, check_image, indexed_image
 
+_NAME = 100  # characters of a class in a legend
 _SPECK = 0.005  # fraction of an image below which a class is colored, but not named
 
 
@@ -74,7 +75,8 @@ def overlay(
     rows = []
     for n, k in sorted(areas, reverse=True):
         fraction = f"{n / labels.size:.0%}" if n >= 0.01 * labels.size else "<1%"
-        rows.append((tuple(colors[3 * k : 3 * k + 3]), f"{titles.get(k, k)}  {fraction}"))
+        title = f"{titles.get(k, k)}"[:_NAME]
+        rows.append((tuple(colors[3 * k : 3 * k + 3]), f"{title}  {fraction}"))
     _draw_legend(shown, labeled, rows)
     return shown
 
