@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from tests.data.plain import LABELS, photo
@@ -120,3 +122,13 @@ def test_colors_of_a_second_file(tmp_path):
     (tmp_path / "labelmap.txt").write_text("tree:9,9,9::\nhouse:0,0,0::\n")
     with pytest.raises(DataError, match=r"labelmap.txt with none of the classes of .*classes.txt"):
         open_data(tmp_path, "all")
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "labelmap.txt", "classes.json", "train.txt"])
+@pytest.mark.parametrize("kind", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_device_in_the_place_of_a_list_is_no_missing_list(tmp_path, name, kind):
+    write_image(tmp_path / "images/a.png", photo(0))
+    write_mask(tmp_path / "masks/a.png", LABELS)
+    kind(tmp_path / name)
+    with pytest.raises(DataError, match=f"{name}, which is a pipe, device or socket"):
+        open_data(tmp_path, "train")

@@ -130,7 +130,7 @@ def assumption(assumed: str, classes: Sequence[str], images: Sequence[int]) -> s
 
 
 def _names_files(root: Path) -> list[Path]:
-    files = {path.name.lower(): path for path in root.iterdir() if path.is_file()}
+    files = {path.name.lower(): path for path in root.iterdir() if not path.is_dir()}
     return [files[name] for name in NAME_FILES if name in files]
 
 

@@ -1,5 +1,6 @@
 """The splits of a data set: lists, folders, or the default rule."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -39,7 +40,7 @@ def split_names(layout: "Layout", split: str) -> list[str]:
         DataError: there is no such split.
     """
     listed = _list(layout, split)
-    if listed and listed.is_file() and listed.name.lower() not in NAME_FILES:
+    if listed and os.path.lexists(listed) and listed.name.lower() not in NAME_FILES:
         return [_id(line, layout) for line in read_lines(listed) if line]
     found = sorted(layout.outlines or layout.images.files)
     if split == "all":
@@ -102,8 +103,9 @@ def group_ids(images: Folder, splits: Iterable[str]) -> dict[str, list[str]]:
 def no_split(root: Path, split: str, known: list[str], listed: Path | None) -> DataError:
     """The error for a split that does not exist."""
     got = f"got split {split!r} of {root}; there are {', '.join([*known, 'all'])}"
+    train = " (for a training run as val='all')" if split == "val" else ""
     write = f", or write the ids to {listed}" if listed else ""
-    return DataError(f"{got}: pass one of them{write}")
+    return DataError(f"{got}: pass one of them{train}{write}")
 
 
 def _list(layout: "Layout", split: str) -> Path | None:
