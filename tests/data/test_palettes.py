@@ -212,6 +212,18 @@ def test_palettes_of_which_none_is_that_of_most(tmp_path):
         open_data(root, "all", by_color=True)
 
 
+def test_most_masks_have_black_at_another_index_than_the_background(tmp_path):
+    """Their palettes are sorted, by how often pixels use a color or by its value."""
+    root = data_set(tmp_path, OWN, [[2, 1, 0]] * 4 + [[0, 1, 2]])
+    assert "none says which class a color is; write label" in palettes(root, by_color=True)[0]
+    other = OWN + np.uint8(9)  # no color is black, and 8 of 10 masks decide
+    for i in range(10):
+        order = [2, 1, 0] if i % 5 < 4 else [0, 1, 2]
+        reordered(root / f"masks/{i}.png", LABELS, other, order)
+    assert palettes(root, by_color=True) == []
+    np.testing.assert_array_equal(labels_of(root, by_color=True)[4], np.array([2, 1, 0])[LABELS])
+
+
 def test_most_masks_against_the_rows_of_voc(tmp_path):
     """Own classes: either may be meant."""
     root = data_set(tmp_path, VOC, [[0, 2, 1]] * 4 + [[0, 1, 2]])

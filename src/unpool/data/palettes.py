@@ -172,7 +172,8 @@ def _majority(masks: Sequence[MaskColors]) -> tuple[dict[int, int], str]:
         if color not in rows and color not in ids and i not in ids.values():
             ids[color] = i
     agreeing = [mask for mask in masks if all(ids.get(int(mask.colors[i])) == i for i in mask.used)]
-    if 2 * len(agreeing) <= len(masks) or not _used(masks) <= ids.keys():
+    sorted_by_use = len(agreeing) < len(masks) and ids.get(0)  # black, which is the background
+    if sorted_by_use or 2 * len(agreeing) <= len(masks) or not _used(masks) <= ids.keys():
         raise DataError(
             f"got {len(masks)} masks whose palettes disagree so much that none says which class a "
             f"color is; {WRITE}"
