@@ -7,6 +7,7 @@ import math
 import os
 import stat
 import struct
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -118,6 +119,15 @@ def note_written(path: Path) -> None:
     """Add a file or folder to the `written_files`: one that got its name in another way."""
     if (written := _written.get(None)) is not None:
         written.append(path)
+
+
+def fold_name(name: object) -> str:
+    """A file name in the form that file systems compare that ignore case or compose accents.
+
+    >>> fold_name("Cafe\u0301.JPG") == fold_name("CAF\u00c9.jpg")
+    True
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(name)).casefold())
 
 
 def require_regular(path: str | os.PathLike[str], error: type[UnpoolError]) -> Path:

@@ -1,7 +1,6 @@
 """Find and decode the files that a model names, in its folder only."""
 
 import os
-import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PureWindowsPath
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from unpool.errors import DataError, ImageError
+from unpool.files import fold_name
 from unpool.limits import (
     MAX_MATERIALS,
     MAX_PATH,
@@ -57,7 +57,7 @@ class Folder:
         """A path whose parts are spelled exactly, or else in the one other way there is."""
         path = self.root
         for part in parts:
-            same = self._listed(path).get(_fold(part), [])
+            same = self._listed(path).get(fold_name(part), [])
             if part not in same and len(same) != 1:
                 return None
             path = path / (part if part in same else same[0])
@@ -69,13 +69,9 @@ class Folder:
             names: dict[str, list[str]] = {}
             with suppress(OSError):  # it is a file, or cannot be listed
                 for name in os.listdir(folder):
-                    names.setdefault(_fold(name), []).append(name)
+                    names.setdefault(fold_name(name), []).append(name)
             self._names[folder] = names
         return self._names[folder]
-
-
-def _fold(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def straight(im: Image.Image) -> Pixels:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unpool.errors import DataError, OptionError
-from unpool.files import write_bytes, write_json
+from unpool.files import fold_name, write_bytes, write_json
 from unpool.rendering.archives import unpack
 from unpool.rendering.dataset import AZIMUTHS, ELEVATIONS, read_credits, read_records, view_name
 from unpool.rendering.meshes import ENDINGS, read_mesh
@@ -152,7 +152,7 @@ def _find(source: Path, root: Path) -> list[Model]:
         own = path.parent.name if count[path.parent] == 1 and path.parent != root else path.stem
         style = _free(_plain(record.get("id", own)), found)
         name = path.relative_to(root).as_posix()
-        found[style.casefold()] = Model(style, path, name, record)
+        found[fold_name(style)] = Model(style, path, name, record)
     return sorted(found.values())
 
 
@@ -173,4 +173,4 @@ def _plain(name: str) -> str:
 def _free(name: str, taken: Mapping[str, Model]) -> str:
     """A name that is not taken, also on file systems that ignore case."""
     names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
-    return next(free for free in names if free.casefold() not in taken)
+    return next(free for free in names if fold_name(free) not in taken)

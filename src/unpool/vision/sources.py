@@ -4,7 +4,6 @@ import glob
 import itertools
 import os
 import sys
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
 from unpool.errors import ImageError, OptionError, one_line
-from unpool.files import read_text
+from unpool.files import fold_name, read_text
 from unpool.vision.images import SUFFIXES, Pixels, read_image
 from unpool.vision.video import VIDEOS
 
@@ -250,23 +249,18 @@ def _listed(path: Path) -> Iterator[_Item]:
 def _names(files: Sequence[PurePosixPath]) -> list[PurePosixPath]:
     """The names without suffix where they are unique; else `cat_jpg`, then `cat_jpg_2`."""
     plain = [file.with_suffix("") for file in files]
-    wanted = Counter(map(_key, plain))
+    wanted = Counter(map(fold_name, plain))
     # the mask of cat.overlay.jpg, cat.overlay.png, would look like a result of cat.jpg
     clear = {key for key, n in wanted.items() if n == 1 and not key.endswith(".overlay")}
     taken = set(clear)
     serial: Counter[str] = Counter()
     names = []
     for file, name in zip(files, plain, strict=True):
-        if _key(name) not in clear:
+        if fold_name(name) not in clear:
             name = longer = name.with_name(name.name + file.suffix.replace(".", "_"))
-            while _key(name) in taken:
-                serial[_key(longer)] += 1
-                name = longer.with_name(f"{longer.name}_{serial[_key(longer)] + 1}")
-            taken.add(_key(name))
+            while fold_name(name) in taken:
+                serial[fold_name(longer)] += 1
+                name = longer.with_name(f"{longer.name}_{serial[fold_name(longer)] + 1}")
+            taken.add(fold_name(name))
         names.append(name)
     return names
-
-
-def _key(name: PurePosixPath) -> str:
-    """Equal for names that are one to file systems that ignore case or compose accents."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(name)).casefold())

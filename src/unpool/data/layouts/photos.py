@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from unpool.data.layouts.listing import IMAGES, list_folder
+from unpool.files import fold_name
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # Label Studio puts this before the names of uploads
 
@@ -35,7 +36,7 @@ class Photos:
         self.paths = set(paths)
         self._named: defaultdict[str, list[Path]] = defaultdict(list)
         for path in sorted(paths):
-            self._named[path.name.lower()].append(path)
+            self._named[fold_name(path.name)].append(path)
 
     def find(self, name: str, home: Path) -> list[Path]:
         """The image of a name: the one below `home`, else those with most of its trailing parts.
@@ -53,9 +54,9 @@ class Photos:
         if not parts:
             return []
         *folders, last = parts
-        found = self._named.get(last.lower(), [])
+        found = self._named.get(fold_name(last), [])
         if not found and (uploaded := _UPLOADED.match(last)):
-            found = self._named.get(last[uploaded.end() :].lower(), [])
+            found = self._named.get(fold_name(last[uploaded.end() :]), [])
         ranks = [(_shared(path.parent.parts, folders), home in path.parents) for path in found]
         return [path for path, rank in zip(found, ranks, strict=True) if rank == max(ranks)]
 
@@ -83,7 +84,7 @@ def _shared(found: Sequence[str], wanted: Sequence[str]) -> int:
     """The number of equal parts at the end, in any letter case."""
     n = 0
     for one, other in zip(reversed(found), reversed(wanted), strict=False):
-        if one.lower() != other.lower():
+        if fold_name(one) != fold_name(other):
             break
         n += 1
     return n
