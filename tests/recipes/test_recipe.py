@@ -107,7 +107,7 @@ def test_bounds_are_inclusive_and_none_is_always_valid(valid):
         ({"fraction": float("nan")}, "got fraction=nan in a recipe; wanted 0 to 1"),
         ({"sides": (2, 10)}, r"got sides=\(2, 10\) in a recipe; wanted 2 to 9"),
         ({"solver": "adam"}, "got solver=adam in a recipe; did you mean 'adamw'"),
-        ({"parts": (Part(), Part(0))}, r"got parts\.1\.steps=0 in a recipe; wanted 1 to 1e\+09"),
+        ({"parts": (Part(), Part(0))}, r"got parts\.1\.steps=0 in a recipe; wanted 1 or more"),
     ],
 )
 def test_values_out_of_bounds_are_refused(value, message):

@@ -124,10 +124,11 @@ def check_fields(part: Any, prefix: str = "") -> None:
                 check_fields(item, f"{prefix}{name}.{i}.")
             elif isinstance(bounds, Range) and item is not None:
                 if not bounds.low <= item <= bounds.high:
-                    end = "or more" if bounds.high == math.inf else f"to {bounds.high:g}"
-                    raise OptionError(
-                        f"got {prefix}{name}={value} in a recipe; wanted {bounds.low:g} {end}"
-                    )
+                    low, high = f"{bounds.low:g}", f"{bounds.high:g}"
+                    wanted = f"{low} to {high}"
+                    if bounds.high > 1e4:  # a limit of what is sane, no choice
+                        wanted = f"{low} or more" if item < bounds.low else f"at most {high}"
+                    raise OptionError(f"got {prefix}{name}={value} in a recipe; wanted {wanted}")
             elif isinstance(bounds, OneOf) and item not in bounds:
                 raise OptionError(f"got {prefix}{name}={item} in a recipe; {suggest(item, bounds)}")
 

@@ -87,10 +87,11 @@ def test_captums_numbers_for_images():
 def test_equals_captum(name, window, stride, build, images, filled_net):
     from captum.attr import Occlusion
 
-    trunk, image = build(name), images[:1]
+    # in double precision: differences of scores lose digits, on some processors more than on others
+    trunk, image = build(name).double(), images[:1].double()
     shape = trunk(image).shape
     head = filled_net(nn.Sequential(nn.Flatten(), nn.Linear(shape[1:].numel(), 5)))
-    model = nn.Sequential(trunk, head).eval()
+    model = nn.Sequential(trunk, head.double()).eval()
     options = {"target": 3, "baselines": 0.5, "perturbations_per_eval": 8}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -102,7 +103,8 @@ def test_equals_captum(name, window, stride, build, images, filled_net):
     )
     assert found.incremental == (name != "resnet")
     wanted = attributed[0, 0].double()
-    assert (found.drop - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    rounding = torch.finfo(torch.float32).eps * found.values.abs().max()  # in which scores are kept
+    assert (found.drop - wanted).abs().max() <= rounding
 
 
 @pytest.mark.slow
