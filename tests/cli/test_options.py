@@ -54,8 +54,8 @@ def test_documented_defaults_are_those_of_the_applications():
         "evaluate": [*segmenter, evaluate],
         "train": [SegmentationTask, train],
     }
-    # these depend on the weights, or on the machine
-    left = ("mode", "aggregate", "presence_threshold", "batch")
+    # these depend on the weights, the machine or the masks
+    left = ("mode", "aggregate", "presence_threshold", "batch", "by_color", "crowd")
     compared = 0
     for name, functions in homes.items():
         parameters = {}
