@@ -11,7 +11,7 @@ from unpool.errors import ImageError, OptionError
 from unpool.files import note_written
 from unpool.segment.result import class_fractions
 from unpool.vision.drawing import overlay as draw_overlay
-from unpool.vision.images import read_mask, write_mask
+from unpool.vision.images import Pixels, read_mask, write_mask
 from unpool.vision.video import read_clip, read_frames, write_video
 
 if TYPE_CHECKING:
@@ -66,12 +66,7 @@ def segment_video(
         write = stack.enter_context(write_video(movie, clip.fps)) if overlay else None
         try:
             for done, frame in enumerate(read_frames(source), 1):
-                mask = work / f"{done:06d}.png"
-                if mask.is_file():  # by an earlier run
-                    labels = read_mask(mask)
-                else:
-                    labels = segmenter(frame.image, **options).labels
-                    write_mask(mask, labels, segmenter.palette)
+                labels = _segment(segmenter, frame.image, work / f"{done:06d}.png", options)
                 pixels += np.bincount(labels.ravel(), minlength=256)
                 if write is not None:
                     shown = draw_overlay(frame.image, labels, segmenter.palette, segmenter.classes)
@@ -99,6 +94,17 @@ def segment_video(
     if masks:
         record["masks"] = str(folder)
     return record
+
+
+def _segment(
+    segmenter: "BaseSegmenter", image: Pixels, mask: Path, options: dict[str, Any]
+) -> Pixels:
+    """The labels of a frame, from its mask if an earlier run has written it."""
+    if mask.is_file():
+        return read_mask(mask)
+    labels: Pixels = segmenter(image, **options).labels
+    write_mask(mask, labels, segmenter.palette)
+    return labels
 
 
 def _move(work: Path, folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,27 @@ def read_label_studio(request: Request) -> Layout:
     """
     root = request.root
     (file, *_) = files_of_kind(root, "label-studio")
+    tasks = _read_tasks(file)
+    classes, ids = class_ids(root, (one for _, found in tasks.images.values() for one in found))
+    photos = Photos(root)
+    outlines = {}
+    for name, (size, found) in tasks.images.items():
+        size = size if found else size_of(photos.find(name, root))
+        outlines[name] = Outlines(file, name, size, found, ids, ordered=True)
+    parts = [Part("", file, (root / "images", root), outlines)]
+    return assemble(root, parts, classes, [*_notes(file, tasks)], photos)
+
+
+class _Tasks(NamedTuple):
+    """What is used of a file."""
+
+    images: dict[str, tuple[tuple[int, int], list[Outline]]]  #: by the name in the file
+    predicted: bool  #: whether the regions are predictions
+    bare: int  #: the number of tasks without annotation
+    several: int  #: the number of tasks of several annotations
+
+
+def _read_tasks(file: Path) -> _Tasks:
     images: dict[str, tuple[tuple[int, int], list[Outline]]] = {}
     predicted: dict[str, tuple[tuple[int, int], list[Outline]]] = {}
     bare = several = 0
@@ -43,34 +65,22 @@ def read_label_studio(request: Request) -> Layout:
             if image in known:
                 raise DataError(f"got {file} with the image {image} twice; keep one of the tasks")
             known[image] = _regions(regions[0])
-    read_predictions = bool(predicted and not images)
-    if read_predictions:
-        images, bare = predicted, bare - len(predicted)
-    classes, ids = class_ids(root, (one for _, found in images.values() for one in found))
-    photos = Photos(root)
-    outlines = {
-        name: Outlines(
-            *(file, name, size if found else size_of(photos.find(name, root))),
-            *(found, ids),
-            ordered=True,
-        )
-        for name, (size, found) in images.items()
-    }
-    notes = []
-    if read_predictions:
-        message = (
-            "has predictions alone, which are read as labels; check them in Label Studio first"
-        )
-        notes.append(Note("predictions", file, message))
-    if bare:
-        message = f"has {bare} tasks without annotation, which are skipped; label them to use them"
-        notes.append(Note("unlabeled-tasks", file, message))
-    if several:
-        message = f"has {several} tasks of several annotations, of which one is read: the ground "
-        message += "truth, or else the first"
-        notes.append(Note("several-annotations", file, message))
-    parts = [Part("", file, (root / "images", root), outlines)]
-    return assemble(root, parts, classes, notes, photos)
+    if predicted and not images:
+        return _Tasks(predicted, True, bare - len(predicted), several)
+    return _Tasks(images, False, bare, several)
+
+
+def _notes(file: Path, tasks: _Tasks) -> Iterator[Note]:
+    """What was not used as it is."""
+    if tasks.predicted:
+        message = "has predictions alone, which are read as labels; check them in Label Studio"
+        yield Note("predictions", file, f"{message} first")
+    if tasks.bare:
+        message = f"has {tasks.bare} tasks without annotation, which are skipped; label them"
+        yield Note("unlabeled-tasks", file, f"{message} to use them")
+    if tasks.several:
+        message = f"has {tasks.several} tasks of several annotations, of which one is read: the"
+        yield Note("several-annotations", file, f"{message} ground truth, or else the first")
 
 
 def _annotations(task: Any) -> Iterator[list[Any]]:
