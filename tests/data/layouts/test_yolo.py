@@ -59,6 +59,8 @@ def test_a_file_that_is_no_text(tmp_path):
         ("nc: 2\nnames:\n- a\n- 'b'\ntrain: x", {0: "a", 1: "b"}),
         ("names:\n  # classes\n  0: a  # first\n\n  2: c\nval: x", {0: "a", 2: "c"}),
         ("names: # of classes\n  0: a", {0: "a"}),
+        ("names: [\n  'a #1',  # first\n  # none\n  b\n]", {0: "a #1", 1: "b"}),
+        ('"names": [a, b]', {0: "a", 1: "b"}),
         ("names:", {}),
         ("names: [", {}),
         ("path: x", {}),
@@ -91,6 +93,14 @@ def test_a_list_with_a_background(tmp_path):
     assert data.classes == ["background", "cat"]
     expected = (examples.labels_of(0) == 2).astype(int)  # class 1, and class 0 is the background
     np.testing.assert_array_equal(read_sample(data.samples[0], 2)[1], expected)
+
+
+@pytest.mark.parametrize("text", ["names: &all [cat, dog]", "names: cat", "names:\n? 0\n: cat"])
+def test_names_of_another_form_are_not_numbers(tmp_path, text):
+    examples.yolo(tmp_path)
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(DataError, match=r"data.yaml with names of an unknown form; write names: "):
+        open_data(tmp_path, "train")
 
 
 def test_names_twice(tmp_path):

@@ -20,6 +20,8 @@ from unpool.vision.images import VOID
 _LABELS = (".txt",)
 _NAMES = ("classes.txt", "obj.names", "class_names.txt", "labels.txt")
 _ITEM = re.compile(r"""(?:(\d{1,6})\s*:|-\s)?\s*("[^"]*"|'[^']*'|[^#"'].*?)\s*(?:\s#.*)?""")
+_KEY = re.compile(r"""["']?names["']?\s*:""")
+_COMMENT = re.compile(r"""("[^"]*"|'[^']*')|(?:^|(?<=\s))#.*""")
 _BEYOND = 0.5  # fractions may be a little below 0 or above 1; pixels are far beyond
 
 
@@ -97,8 +99,11 @@ def _read_line(words: list[str], size: tuple[int, int]) -> tuple[int | None, Sha
 def _class_names(root: Path, texts: Folder) -> list[str]:
     """The names of YOLO's classes, from the first file that has them, else by number."""
     for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
-        if names := read_yaml_names(read_lines(path)):
+        lines = read_lines(path)
+        if names := read_yaml_names(lines):
             return _complete(path, names)
+        if any(map(_KEY.match, lines)):
+            raise DataError(f"got {path} with names of an unknown form; write names: [cat, dog]")
     for path in (root / name for name in _NAMES):
         if path.is_file() and (lines := [line for line in read_lines(path) if line]):
             return _complete(path, dict(enumerate(lines)))
@@ -115,12 +120,13 @@ def read_yaml_names(lines: list[str]) -> dict[int, str]:
     >>> read_yaml_names(["names: [cat, 'dog, large']"]), read_yaml_names(["names:", "- cat"])
     ({0: 'cat', 1: 'dog, large'}, {0: 'cat'})
     """
-    starts = [i for i, line in enumerate(lines) if re.match(r"names\s*:", line)]
+    starts = [i for i, line in enumerate(lines) if _KEY.match(line)]
     if not starts:
         return {}
     first = lines[starts[0]].partition(":")[2].strip()
     if first[:1] in ("[", "{"):
-        text = " ".join([first, *lines[starts[0] + 1 :]])[1:]
+        lines = [_COMMENT.sub(r"\1", line) for line in (first, *lines[starts[0] + 1 :])]
+        text = " ".join(lines)[1:]
         text = re.match(r"""(?:"[^"]*"|'[^']*'|[^\]}"'])*""", text)[0]  # type: ignore[index]
         items = re.findall(r"""(?:"[^"]*"|'[^']*'|[^,"'])+""", text)
     else:
