@@ -301,3 +301,26 @@ def test_pages_in_a_circle_and_without_end():
     (count,) = struct.unpack("<H", data[first : first + 2])
     struct.pack_into("<I", data, first + 2 + 12 * count, first)
     assert read_image(bytes(data)).shape == (20, 36, 3)
+
+
+def test_signed_bytes():
+    """Pillow reads -1 as 255."""
+    samples = np.arange(64, dtype=np.int8).reshape(8, 8)
+    file = io.BytesIO()
+    tifffile.imwrite(file, samples)
+    np.testing.assert_array_equal(read_image(file.getvalue())[..., 1], samples)
+    np.testing.assert_array_equal(read_mask(file.getvalue()), samples)
+    file = io.BytesIO()
+    tifffile.imwrite(file, samples - np.int8(1))
+    with pytest.raises(ImageError, match="holds integers below 0; scale them to 0 to 255"):
+        read_image(file.getvalue())
+    with pytest.raises(ImageError, match="holds values from -1 to 62"):
+        read_mask(file.getvalue())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_big_endian_bigtiff(dtype):
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.zeros((4, 4), dtype), bigtiff=True, byteorder=">")
+    with pytest.raises(ImageError, match="is a big-endian BigTIFF, which is not read; save it as"):
+        read_image(file.getvalue())

@@ -79,6 +79,8 @@ def open_tiff(file: IO[bytes], animated: bool = False) -> Image.Image:
         ImageError: there are several pages, or the samples are of a kind that is not read.
     """
     pages = _pages(file)
+    if pages[0].head[:4] == b"MM\0+":  # which Pillow takes for another kind
+        raise ImageError("is a big-endian BigTIFF, which is not read; save it as TIFF")
     full = [number for number, page in enumerate(pages) if not page.reduced]
     if not full and (len(pages) > 1 or _SUBIFDS in pages[0].tags):
         raise ImageError("holds previews only, as a raw file does; develop it, and save 8-bit RGB")
@@ -110,6 +112,11 @@ def deepened(im: Image.Image) -> Image.Image:
 def white_is_zero(im: Image.Image) -> bool:
     """Whether an image is a TIFF in which 0 is white."""
     return getattr(im, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+
+
+def is_signed(im: Image.Image) -> bool:
+    """Whether an image is a TIFF of integers below and above zero."""
+    return 2 in np.ravel(getattr(im, "tag_v2", {}).get(_FORMAT, 1))
 
 
 def _is_deep(page: Page) -> bool:

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 from unpool.errors import ImageError
 from unpool.limits import MAX_IMAGE_MEMORY, MAX_JPEG_WORK, MIB
 from unpool.vision.depths import significant_bits, to_bytes
-from unpool.vision.tiff import DeepImage, deepened
+from unpool.vision.tiff import DeepImage, deepened, is_signed
 
 _TURNS = {  # EXIF orientation -> axes exchanged, rows reversed, columns reversed, as stored
     2: (False, False, True),
@@ -77,7 +77,7 @@ def stored_numbers(im: Image.Image) -> NDArray[Any]:
         return np.rint(numbers * (most / (255 if im.mode == "L" else 65535))).astype(np.int64)
     if bits := re.match("L;([24])", rawmode):
         return numbers // (255 // (2 ** int(bits[1]) - 1))
-    return numbers
+    return numbers.view(np.int8) if numbers.dtype == np.uint8 and is_signed(im) else numbers
 
 
 def to_rgb(im: Image.Image, bits: int = 16) -> Image.Image:
@@ -170,6 +170,8 @@ def _bits(im: Image.Image) -> int:
     if im.mode == "F":
         raise ImageError("holds floating-point values; scale them to 0 to 255 and save 8 bits")
     if not im.mode.startswith("I"):
+        if is_signed(im) and np.max(im.getextrema()) > 127:
+            raise ImageError("holds integers below 0; scale them to 0 to 255 and save 8 bits")
         return 8
     values = np.asarray(im)
     low, high = int(values.min()), int(values.max())
