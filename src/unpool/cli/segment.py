@@ -110,10 +110,9 @@ def segment(
 
     Inputs are never overwritten. Folders and patterns skip the files in OUTPUT, the results of
     earlier runs; files given by name or in a list are always used. Unreadable images are reported
-    and skipped (exit code 3; 2 if there is no image at all).
-
-    What an earlier run into OUTPUT finished with the same options and weights is skipped, so an
-    interrupted run goes on, also within a video; images that failed are tried again.
+    and skipped (exit code 3; 2 if there is no image at all). What an earlier run into OUTPUT
+    finished with the same options and weights is skipped, so an interrupted run goes on, also
+    within a video; images that failed are tried again.
 
     With --json, each image gives a line with source, its files (mask, labelme, yolo, geojson,
     scores), size ([width, height]), labels (the fraction of the pixels of each class), timings
