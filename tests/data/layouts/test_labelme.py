@@ -152,6 +152,21 @@ def test_a_broken_file_among_good_ones(tmp_path):
     assert "which is not JSON" in findings[0].message
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", '{"shapes": null}', '{"shapes": "x"}'])
+def test_a_file_without_shapes_is_not_an_image_of_background(tmp_path, content):
+    examples.labelme(tmp_path)
+    (tmp_path / "3.json").write_text(content)
+    (finding,) = [f for f in check_data(tmp_path).findings if f.level == "error"]
+    assert finding[:3] == ("error", "annotation", "3.json")
+    assert "has no list 'shapes'; save it again in labelme" in finding.message
+
+
+def test_an_empty_split_cannot_be_listed(tmp_path):
+    write(tmp_path, [shape(SQUARE)])
+    (finding,) = [f for f in check_data(tmp_path).findings if f.kind == "empty-split"]
+    assert "add images until there are 5, or use all images (split=all; " in finding.message
+
+
 def test_two_files_of_one_image(tmp_path):
     write(tmp_path, [shape(SQUARE)])
     write(tmp_path, [shape(SQUARE)], "b", imagePath="a.jpg")

@@ -63,6 +63,7 @@ def read_labelme(request: Request) -> Layout:
 def _read(path: Path, photos: Photos) -> _File:
     """Read a file; if it is broken, its only shape is `Unusable`."""
     image, sides, shapes, skipped = "", {}, [], []
+    listed = False
     try:
         for name, value in read_pieces(path):
             if name == "imagePath" and isinstance(value, str):
@@ -70,12 +71,15 @@ def _read(path: Path, photos: Photos) -> _File:
             elif name in ("imageHeight", "imageWidth"):
                 sides[name] = as_key(value)
             elif name == "shapes" and isinstance(value, Iterator):
+                listed = True
                 for number, entry in enumerate(value, 1):
                     outline = _read_shape(number, entry)
                     if isinstance(outline, Outline):
                         shapes.append(outline)
                     else:
                         skipped.append(outline)
+        if not listed:
+            raise DataError("it has no list 'shapes'; save it again in labelme")
     except DataError as error:
         shapes = [Outline(1, None, Unusable(f"cannot be read: {error}"))]
     found = photos.find(image, path.parent) if image else []

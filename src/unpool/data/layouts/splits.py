@@ -62,11 +62,11 @@ def why_empty(layout: "Layout", split: str) -> str:
     if split in layout.groups:
         return f"has no images; put them into {layout.images.path / split}"
     n = len(layout.images.files)
+    write = f"write the ids of both splits to train.txt and val.txt in {layout.lists}, "
     return (
         "has no images: without lists and folders val is every fifth image, and there "
-        f"{'are' if n > 1 else 'is'} {n} in all; add images until there are 5, write the ids of "
-        f"both splits to train.txt and val.txt in {layout.lists}, or use all images (split=all; "
-        "for a training run, val=all)"
+        f"{'are' if n > 1 else 'is'} {n} in all; add images until there are 5, "
+        f"{write if layout.lists else ''}or use all images (split=all; for a training run, val=all)"
     )
 
 
