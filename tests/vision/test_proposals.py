@@ -148,6 +148,7 @@ def test_a_smaller_count_gives_the_first_of_a_larger():
     assert (few.boxes == many.boxes[:7]).all()
     assert (few.scores == many.scores[:7]).all()
     assert len(edge_boxes(scene(), 7, beta=1.0).boxes) == 7  # where OpenCV forgets its maxBoxes
+    np.testing.assert_array_equal(edge_boxes(scene(), 10**30).boxes[: len(many.boxes)], many.boxes)
 
 
 def test_boxes_do_not_repeat_one_another():

@@ -96,7 +96,7 @@ def edge_boxes(
     _check_engine(image, alpha, beta, min_box_area)
     # a new engine for each image, since its tables grow with every call; arguments by position
     engine = cv2.ximgproc.createEdgeBoxes(
-        *(alpha, beta, eta, min_score, count),
+        *(alpha, beta, eta, min_score, min(count, 2**31 - 1)),  # OpenCV takes an int32
         *(edge_min_mag, edge_merge_thr, cluster_min_mag),
         *(max_aspect_ratio, min_box_area, gamma, kappa),
     )
