@@ -100,6 +100,13 @@ def test_the_color_is_the_factor_times_that_of_the_points_times_the_texture(scen
     assert np.allclose(mesh.uv, [1, -1] * mesh.corners[..., :2] + [0, 1])  # v points down
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_color_that_is_not_finite(scene, value):
+    scene.material(pbrMetallicRoughness={"baseColorFactor": [value, 0, 0, 1]})
+    with pytest.raises(DataError, match="has the material oak whose color is not finite; export"):
+        scene.read()
+
+
 def test_specular_glossiness(scene):
     old = {"diffuseFactor": [0.2, 0.4, 0.6, 1], "diffuseTexture": scene.texture()}
     scene.material(extensions={"KHR_materials_pbrSpecularGlossiness": old})

@@ -209,6 +209,8 @@ class _Scene:
         color = np.array([1, 1, 1, 1] if factor is None else factor, np.float64)
         if color.shape != (4,):
             raise DataError(f"has {name} of {color.size} numbers; wanted 4: export it again")
+        if not np.isfinite(color).all():
+            raise DataError(f"has {name} whose color is not finite; export it again")
         mode = material.get("alphaMode", "OPAQUE")
         least = {"MASK": float(material.get("alphaCutoff", 0.5)), "BLEND": 1e-9}.get(mode, 0)
         if mode == "BLEND" and least <= color[3] < 1:
