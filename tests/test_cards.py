@@ -99,6 +99,13 @@ def test_segmentation_by_a_card():
         of(mode="classify")
 
 
+def test_classes_that_share_a_name_cannot_be_told_apart():
+    """In fractions by name, for one; a classifier may have them, as ImageNet has two cranes."""
+    card = Card.from_dict({**CARD, "classes": ["a", "b", "a"]}, "net")
+    with pytest.raises(WeightsError, match=r"got classes \['a', 'b', 'a'\].*3 different names"):
+        card.segmentation(3)
+
+
 def test_azimuths_that_were_held_out():
     def of(recipe):
         return Card.from_dict({**CARD, "recipe": recipe}, "net").held_out

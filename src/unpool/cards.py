@@ -118,8 +118,10 @@ class Card:
     def segmentation(self, classes: int) -> dict[str, Any]:
         """Arguments of `Segmenter` for a number of classes, as far as the card has them.
 
-        Raises a `WeightsError` if the mode is not one of segmentation.
+        Raises a `WeightsError` if the mode is not one of segmentation, or classes share a name.
         """
+        different: _Rule = (lambda v: len(set(v)) == len(v), f"{classes} different names")
+        _check({"classes": self.class_names(classes)}, {"classes": different}, self.path)
         if self.mode is not None:
             _check({"mode": self.mode}, {"mode": _one_of(MODES)}, self.path)
         names = ("palette", "mean", "long_side", "mode", "aggregate", "presence_threshold")
