@@ -13,7 +13,7 @@ neither torch nor OpenCV is imported before something needs it.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -101,7 +101,7 @@ def load(source: str | Path = "objects", **options: Any) -> "Segmenter | EDeconv
 
 
 def train(
-    data: str | Path | None = None,
+    data: str | Path | Sequence[str | Path] | None = None,
     output: str | Path | None = None,
     recipe: "str | Recipe | None" = None,
     *,
@@ -113,16 +113,17 @@ def train(
     The progress is printed to standard error; `report=False` is silent.
 
     Args:
-        data: labeled images in a layout that `unpool check` knows; a folder for each class for a
-            classifier; rendered views for a generator.
+        data: labeled images in a layout that `unpool check` knows, or several such folders, such as
+            `["own", "others:pseudo=0.3"]`; a folder for each class for a classifier; rendered views
+            for a generator.
         output: the run folder, which `load`, `evaluate` and `--weights` understand.
         recipe: a name (`unpool info` lists them), or a recipe.
         resume: the run folder of an interrupted run, `train(resume="runs/mine")`, which needs
             nothing else; or True, with all that the run was started with.
         **values: of `unpool.training.task.train`: `device`, `tensorboard`, `report`; of the task,
             by the recipe's `options`: `split`, `val`, `trunk_weights`, `trunk_inputs`, `by_color`,
-            `crowd`; all others are values of the recipe: `batch=8`, `steps=300` if it has a single
-            phase, `**{"phases.0.lr": 1e-4}`.
+            `crowd`, `soft`; all others are values of the recipe: `batch=8`, `steps=300` if it has a
+            single phase, `**{"phases.0.lr": 1e-4}`.
 
     Returns:
         The summary of the final evaluation, as in `eval/summary.json`.
@@ -144,7 +145,7 @@ def train(
     of_task = {key: values.pop(key) for key in options & values.keys()}
     if not isinstance(resume, bool):
         paths = {"data": data, "output": output}
-        of_task |= {k: require_path(k, path) for k, path in paths.items() if path is not None}
+        of_task |= {k: _folders(k, path) for k, path in paths.items() if path is not None}
         output = require_path("resume", resume)
         task = resumed_task(output, recipe, values, of_task)
     elif data is None or output is None or recipe is None:
@@ -155,8 +156,17 @@ def train(
             "interrupted run alone: train(resume=folder)"
         )
     else:
-        task = find_recipe(recipe, **values).make_task(require_path("data", data), **of_task)
+        task = find_recipe(recipe, **values).make_task(_folders("data", data), **of_task)
     return run(task, output, resume=bool(resume), **settings)
+
+
+def _folders(name: str, value: Any) -> Any:
+    """A path, or several as texts, since a part of the data may name a split and a weight."""
+    from unpool.errors import require_path
+
+    if name == "data" and isinstance(value, list | tuple) and value:
+        return [str(require_path(name, part)) for part in value]
+    return require_path(name, value)
 
 
 def evaluate(

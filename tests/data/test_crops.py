@@ -8,6 +8,7 @@ import pytest
 from unpool.data import VOID, DataSet, Sample, open_data, read_sample
 from unpool.data.crops import (
     Batch,
+    View,
     Views,
     WindowCrop,
     _recolor,
@@ -57,7 +58,7 @@ def test_a_view_takes_image_and_labels_from_the_same_places(seed):
     rng = np.random.default_rng(seed)
     labels = np.kron(rng.integers(0, 8, (5, 6)), np.ones((8, 8), int)).astype(np.uint8)
     views = Views(side=64, long_side=(60, 140), color=0)  # enlarged, up to 3 times
-    view, seen = views.draw(colored(labels), labels, rng)
+    view, seen, _ = views.draw(colored(labels), labels, rng)
     assert view.shape == (64, 64, 3)
     assert seen.shape == (64, 64)
     certain = interior(seen, 3) & (seen != VOID)
@@ -73,7 +74,7 @@ def test_edges_of_image_and_labels_coincide(seed, turned):
     labels = np.ascontiguousarray(labels.T) if turned else labels
     image = np.repeat(200 * labels[..., None], 3, axis=2)
     views = Views(side=48, long_side=(96, 160), color=0)  # always within the image
-    view, seen = views.draw(image, labels, np.random.default_rng(seed))
+    view, seen, _ = views.draw(image, labels, np.random.default_rng(seed))
     level = view[..., 0].astype(int) - 100  # 0 on the very edge
     clear = abs(level) > 2
     assert clear.mean() > 0.8
@@ -87,9 +88,9 @@ def test_half_of_the_views_are_flipped_and_none_without_flip():
     for flip, low, high in [(True, 70, 130), (False, 0, 0)]:
         rng = np.random.default_rng(0)
         found = [views._replace(flip=flip).draw(colored(labels), labels, rng) for _ in range(200)]
-        for view, seen in found:
+        for view, seen, _ in found:
             np.testing.assert_array_equal(view, colored(seen))
-        assert low <= sum(seen[0, 0] == 1 for _, seen in found) <= high
+        assert low <= sum(seen[0, 0] == 1 for _, seen, _ in found) <= high
 
 
 @pytest.mark.parametrize("color", [0, 0.5])
@@ -97,7 +98,7 @@ def test_outside_the_image_is_0_and_void(color):
     image, labels = np.full((20, 10, 3), 150, np.uint8), np.full((20, 10), 3, np.uint8)
     views = Views(side=32, long_side=(24, 24), aspect=0, color=color)
     for seed in range(10):
-        view, seen = views.draw(image, labels, np.random.default_rng(seed))
+        view, seen, _ = views.draw(image, labels, np.random.default_rng(seed))
         assert not view[seen == VOID].any()
         assert view[interior(seen, 2) & (seen == 3)].all()
         assert (seen == 3).sum() == pytest.approx(24 * 12, rel=0.15)
@@ -107,7 +108,7 @@ def test_an_image_shrunk_to_nothing_is_all_void():
     image, labels = np.ones((1, 400, 3), np.uint8), np.ones((1, 400), np.uint8)
     views = Views(side=8, long_side=(8, 8))
     for seed in range(10):
-        view, seen = views.draw(image, labels, np.random.default_rng(seed))
+        view, seen, _ = views.draw(image, labels, np.random.default_rng(seed))
         assert not view[seen == VOID].any()
 
 
@@ -152,7 +153,7 @@ def test_one_gray_gets_only_brighter_or_darker():
 def test_in_stage_1_only_the_object_keeps_its_class(scene):
     bar, _ = object_windows(scene)
     draw = draw_windows([bar], 8, WindowCrop(36, 36, flip=False))
-    image, labels = draw(0)
+    image, labels, _ = draw(0)
     assert set(np.unique(labels)) == {0, 1, VOID}
     assert (labels == 1).sum() == 300
     assert (labels[:, :5] == VOID).all()  # beyond the image
@@ -169,7 +170,7 @@ def test_a_crop_is_a_part_of_the_enlarged_window(scene):
     image[..., 1] = np.arange(40)[:, None]
     cut, seen = WindowCrop(36, 40, flip=False), []
     for seed in range(300):
-        found, _ = cut.draw(image, image[..., 0], (0, 0, 40, 40), np.random.default_rng(seed))
+        found, *_ = cut.draw(image, image[..., 0], (0, 0, 40, 40), np.random.default_rng(seed))
         assert found.shape == (36, 36, 3)
         seen.append(tuple(found[0, 0, :2].tolist()))
         assert tuple((found[-1, -1, :2] - found[0, 0, :2]).tolist()) == (35, 35)
@@ -229,10 +230,10 @@ def flat(tmp_path):
 
 def test_objects_are_pasted_with_their_labels_only(flat):
     paster = find_paster(flat, most=3)
-    ground = np.full((64, 64, 3), 10, np.uint8), np.zeros((64, 64), np.uint8)
+    ground = View(np.full((64, 64, 3), 10, np.uint8), np.zeros((64, 64), np.uint8))
     changed = 0
     for seed in range(30):
-        image, labels = paster.paste(*ground, np.random.default_rng(seed))
+        image, labels, _ = paster.paste(ground, np.random.default_rng(seed))
         np.testing.assert_array_equal(image[..., 0] > 55, labels > 0)
         assert set(np.unique(labels)) <= {0, 1, 2}
         assert (image[labels == 2] >= 190).all()  # edges are softened by the resize alone
@@ -243,9 +244,9 @@ def test_objects_are_pasted_with_their_labels_only(flat):
 
 def test_void_is_pasted_over(flat):
     paster = find_paster(flat, most=3)
-    ground = np.zeros((64, 64, 3), np.uint8), np.full((64, 64), VOID, np.uint8)
+    ground = View(np.zeros((64, 64, 3), np.uint8), np.full((64, 64), VOID, np.uint8))
     for seed in range(10):
-        image, labels = paster.paste(*ground, np.random.default_rng(seed))
+        image, labels, _ = paster.paste(ground, np.random.default_rng(seed))
         assert not image[labels == VOID].any()
 
 
@@ -260,8 +261,8 @@ def test_rare_classes_are_pasted_more_often(flat):
 
 def test_pasting_depends_on_the_generator_alone(flat):
     paster = find_paster(flat, most=2)
-    view = read_sample(flat.samples[0], 3)
-    first, second = (paster.paste(*view, np.random.default_rng(4)) for _ in range(2))
+    view = View(*read_sample(flat.samples[0], 3))
+    first, second = (paster.paste(view, np.random.default_rng(4)) for _ in range(2))
     np.testing.assert_array_equal(first[0], second[0])
 
 
@@ -354,7 +355,7 @@ def test_a_worker_may_close_the_stream():
             except RuntimeError as error:
                 errors.append(error)
             dropped.set()
-        return np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8)
+        return View(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8))
 
     before = set(threading.enumerate())
     streams.append(batches(draw, 1))
@@ -381,10 +382,65 @@ def test_images_are_drawn_in_proportion_to_their_weights(tmp_path):
 
 def test_processes_share_the_batches():
     def draw(place: int):
-        return np.full((2, 2, 3), place, np.uint8), np.full((2, 2), place, np.uint8)
+        return View(np.full((2, 2, 3), place, np.uint8), np.full((2, 2), place, np.uint8))
 
     streams = [batches(draw, 3, 4, rank, 2) for rank in (0, 1)]
     found = [next(stream).labels[:, 0, 0] for _ in range(2) for stream in streams]
     assert np.concatenate(found).tolist() == list(range(12, 24))
     for stream in streams:
         stream.close()
+
+
+# soft labels
+
+
+def one_hot(labels, scale=1):
+    """Soft labels (8, h, w) that are sure of class ids (H, W), at a coarser grid."""
+    grid = labels[scale // 2 :: scale, scale // 2 :: scale]
+    return np.where(np.arange(8)[:, None, None] == grid, 9, -9).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("cut", [Views(64, (60, 140), color=0), WindowCrop(48, 60)])
+def test_soft_labels_are_cropped_like_labels(seed, cut):
+    rng = np.random.default_rng(seed)
+    labels = np.kron(rng.integers(0, 8, (5, 6)), np.ones((16, 16), int)).astype(np.uint8)
+    box = (-10, 5, 60, 75)
+    extra = () if isinstance(cut, Views) else (box,)
+    for scale in (1, 4):
+        soft = one_hot(labels, scale)
+        view = cut.draw(colored(labels), labels, *extra, np.random.default_rng(seed), soft)
+        assert view.soft.shape == (8, cut.side, cut.side)
+        known = np.isfinite(view.soft).all(0)
+        assert np.array_equal(known, view.labels != VOID)  # NaN outside the image
+        sure = known & interior(view.labels, 5)
+        assert sure.any()
+        assert np.array_equal(view.soft.argmax(0)[sure], view.labels[sure])
+
+
+def test_soft_labels_say_nothing_of_pasted_objects(flat):
+    paster = find_paster(flat, most=3)
+    ground = np.zeros((64, 64), np.uint8)
+    for seed in range(5):
+        view = View(colored(ground), ground, one_hot(ground))
+        pasted = paster.paste(view, np.random.default_rng(seed))
+        assert np.array_equal(np.isnan(pasted.soft).all(0), pasted.labels != 0)
+        assert np.isfinite(view.soft).all()
+
+
+def test_batches_have_soft_labels_at_every_eighth_pixel(tmp_path):
+    data = data_set(tmp_path, 3)
+    np.save(tmp_path / "1.npy", np.random.default_rng(0).normal(size=(8, 3, 4)).astype(np.float16))
+    data.samples[1] = data.samples[1]._replace(soft=tmp_path / "1.npy")
+    draw = draw_views(data, Views(side=16, long_side=(16, 16)))
+    stream = batches(draw, 3)
+    batch = next(stream)
+    stream.close()
+    assert batch.soft.shape == (3, 8, 2, 2)
+    for place in range(3):
+        view = draw(place)
+        if view.soft is None:
+            assert np.isnan(batch.soft[place]).all()
+        else:
+            np.testing.assert_array_equal(batch.soft[place], view.soft[:, 4::8, 4::8])
+    assert sum(draw(place).soft is not None for place in range(3)) == 1

@@ -31,7 +31,7 @@ def test_stage_2_keeps_proposals_that_overlap_an_object_and_all_labels(scene):
     assert {w.instance for w in windows} == {0}
     assert windows[2].box == object_windows(scene)[1].box
     assert len(proposal_windows(scene, [boxes], threshold=0.4)) == 4
-    _, labels = draw_windows(windows[:1], 8, WindowCrop(36, 36, flip=False))(0)
+    _, labels, _ = draw_windows(windows[:1], 8, WindowCrop(36, 36, flip=False))(0)
     assert {1, 2} <= set(np.unique(labels))
 
 

@@ -18,16 +18,28 @@ if TYPE_CHECKING:
 @click.argument("recipe", required=False)
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Labeled images, in a layout that `unpool check` knows.",
+    multiple=True,
+    metavar="FOLDER[:SPLIT][=WEIGHT]",
+    help="Labeled images, in a layout that `unpool check` knows. May be repeated for segmentation: "
+    "other:pseudo=0.3 draws the images of that split three in ten times as often.",
 )
 @click.option(
     "-o", "--output", type=Folder(), metavar="FOLDER", help="The run folder; created if missing."
 )
 @click.option("--split", help="The part of the data to train on.  [default: train]")
 @click.option(
-    "--val", help="The part of the data to validate on, to keep the best weights.  [default: val]"
+    "--val",
+    multiple=True,
+    metavar="SPLIT|FOLDER:SPLIT",
+    help="The part of the data to validate on, to keep the best weights: this split of each folder "
+    "that has it. May be repeated.  [default: val]",
+)
+@click.option(
+    "--soft",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Soft labels to distill from, with --set distill=1: NAME.npy for images that have any, "
+    "logits (classes, h, w) of another network.",
 )
 @click.option(
     "--trunk-weights",
@@ -66,7 +78,8 @@ def train(
     command: str,
     /,
     recipe: str | None,
-    data: Path | None,
+    data: tuple[str, ...],
+    val: tuple[str, ...],
     output: Path | None,
     settings: tuple[str, ...],
     resume: str | None,
@@ -98,11 +111,12 @@ def train(
 
     engine = {name: options.pop(name) for name in ("device", "tensorboard")}
     values = dict(map(parse_setting, settings))
+    options["val"] = val[0] if len(val) == 1 else list(val) or None
     if resume:
-        given = {"data": data, "output": output, **options}
+        given = {"data": data or None, "output": output, **options}
         task, output = resumed_task(Path(resume), recipe, values, given), Path(resume)
-    elif recipe is None or data is None or output is None:
-        wanted = {"RECIPE": recipe, "--data": data, "--output": output}
+    elif recipe is None or not data or output is None:
+        wanted = {"RECIPE": recipe, "--data": data or None, "--output": output}
         missing = ", ".join(name for name, value in wanted.items() if value is None)
         if resume is not None:
             missing = "RUN after --resume"

@@ -12,7 +12,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.data.datasets import DataSet, Object, Sample, objects, read_instances, read_sample
+from unpool.data.datasets import (
+    DataSet,
+    Object,
+    Sample,
+    objects,
+    read_instances,
+    read_sample,
+    read_soft,
+)
 from unpool.distributed import sample_index
 from unpool.errors import DataError
 from unpool.vision.boxes import Crop
@@ -21,8 +29,18 @@ from unpool.vision.images import VOID, Pixels
 if TYPE_CHECKING:
     from unpool.data.windows import Box, Window
 
-View = tuple[Pixels, Pixels]
-"""A crop and its labels, (S, S, 3) and (S, S)."""
+SOFT_STEP = 8  # pixels of a crop for each soft label of a batch
+
+
+class View(NamedTuple):
+    """A crop of an image, its labels, and possibly soft labels."""
+
+    image: Pixels  #: (S, S, 3) RGB
+    labels: Pixels  #: (S, S) class ids
+    soft: NDArray[np.float32] | None = None
+    """(K, S, S) logits of another network; NaN where it says nothing: outside the image, and where
+    an object was pasted."""
+
 
 Draw = Callable[[int], View]
 """Gives the view at a position of an endless sequence."""
@@ -35,6 +53,8 @@ class Batch(NamedTuple):
 
     images: Pixels  #: (N, S, S, 3) RGB; 0 outside the image
     labels: Pixels  #: (N, S, S) class ids; 255 where void or outside the image
+    soft: NDArray[np.float32] | None = None
+    """(N, K, s, s) logits of another network, at every eighth pixel; NaN where it says nothing."""
 
 
 class Views(NamedTuple):
@@ -46,8 +66,14 @@ class Views(NamedTuple):
     flip: bool = True
     color: float = 0.2  #: largest relative change of brightness, contrast and saturation
 
-    def draw(self, image: Pixels, labels: Pixels, rng: np.random.Generator) -> View:
-        """A random view of an image (H, W, 3) and its labels (H, W), as (S, S, 3) and (S, S)."""
+    def draw(
+        self,
+        image: Pixels,
+        labels: Pixels,
+        rng: np.random.Generator,
+        soft: NDArray[np.float32] | None = None,
+    ) -> View:
+        """A random view of an image (H, W, 3), its labels (H, W), and soft labels (K, h, w)."""
         # the box of the image that becomes the square: enlarging and cropping in one step
         height, width = labels.shape
         scale = np.exp(rng.uniform(*np.log(self.long_side))) / max(height, width)
@@ -57,7 +83,7 @@ class Views(NamedTuple):
         x = int(rng.integers(min(0, width - w), max(0, width - w) + 1))
         y = int(rng.integers(min(0, height - h), max(0, height - h) + 1))
         crop = Crop((x, y, x + w, y + h), self.side)
-        return _crop(image, labels, crop, self.flip, self.color, rng)
+        return _crop(image, labels, crop, self.flip, self.color, rng, soft)
 
 
 class WindowCrop(NamedTuple):
@@ -71,12 +97,24 @@ class WindowCrop(NamedTuple):
     flip: bool = True
     color: float = 0.0  #: largest relative change of colors; the published training has none
 
-    def draw(self, image: Pixels, labels: Pixels, box: "Box", rng: np.random.Generator) -> View:
-        """The crop of an image's box and its labels, as (S, S, 3) and (S, S)."""
-        image, labels = _crop(image, labels, Crop(box, self.enlarged), self.flip, self.color, rng)
+    def draw(
+        self,
+        image: Pixels,
+        labels: Pixels,
+        box: "Box",
+        rng: np.random.Generator,
+        soft: NDArray[np.float32] | None = None,
+    ) -> View:
+        """The crop of an image's box, its labels, and soft labels (K, h, w) of the whole image."""
+        crop = Crop(box, self.enlarged)
+        view = _crop(image, labels, crop, self.flip, self.color, rng, soft)
         y, x = rng.integers(0, self.enlarged - self.side + 1, 2)
         part = slice(y, y + self.side), slice(x, x + self.side)
-        return np.ascontiguousarray(image[part]), np.ascontiguousarray(labels[part])
+        return View(
+            np.ascontiguousarray(view.image[part]),
+            np.ascontiguousarray(view.labels[part]),
+            None if view.soft is None else view.soft[:, *part],
+        )
 
 
 class Paster(NamedTuple):
@@ -88,9 +126,10 @@ class Paster(NamedTuple):
     most: int  #: largest number of objects pasted into a view
     sides: tuple[float, float] = (0.15, 0.7)  #: range of an object's long side, of the view's
 
-    def paste(self, image: Pixels, labels: Pixels, rng: np.random.Generator) -> View:
-        """A view (S, S, 3) and its labels (S, S) with up to `most` more objects on them."""
-        image, labels = image.copy(), labels.copy()
+    def paste(self, view: View, rng: np.random.Generator) -> View:
+        """A view with up to `most` more objects on it."""
+        image, labels = view.image.copy(), view.labels.copy()
+        soft = None if view.soft is None else view.soft.copy()
         for _ in range(rng.integers(self.most + 1)):
             sample, found = self.pool[rng.choice(len(self.pool), p=self.probabilities)]
             cut, mask = self._cut_out(sample, found, len(labels), rng)
@@ -104,7 +143,9 @@ class Paster(NamedTuple):
             part = np.s_[top : top + covered.shape[0], left : left + covered.shape[1]]
             image[rows, columns][mask[part]] = cut[part][mask[part]]
             covered[mask[part]] = found.label
-        return image, labels
+            if soft is not None:
+                soft[:, rows, columns][:, mask[part]] = np.nan
+        return View(image, labels, soft)
 
     def _cut_out(
         self, sample: Sample, found: Object, side: int, rng: np.random.Generator
@@ -158,6 +199,14 @@ def class_balance(data: DataSet, common: float) -> NDArray[np.float64]:
     return np.asarray(np.where(present, wanted, 1).max(1))
 
 
+def draw_weights(data: DataSet, balance: float) -> NDArray[np.float64] | None:
+    """How often to draw each image: its own weight times that of `class_balance`; None if alike."""
+    weights = np.array([sample.weight for sample in data.samples])
+    if balance:
+        weights = weights * class_balance(data, balance)
+    return weights if (weights != weights[0]).any() else None
+
+
 def draw_views(
     data: DataSet,
     views: Views,
@@ -174,8 +223,9 @@ def draw_views(
     def draw(place: int) -> View:
         number = sample_index(place, len(data.samples), seed, weights)
         image, labels = read_sample(data.samples[number], len(data.classes))
-        view = views.draw(image, labels, np.random.default_rng([seed, 1, place]))
-        return paster.paste(*view, np.random.default_rng([seed, 2, place])) if paster else view
+        soft = read_soft(data.samples[number], len(data.classes))
+        view = views.draw(image, labels, np.random.default_rng([seed, 1, place]), soft)
+        return paster.paste(view, np.random.default_rng([seed, 2, place])) if paster else view
 
     return draw
 
@@ -202,7 +252,8 @@ def draw_windows(
         if instance:
             others = read_instances(sample, classes) != instance
             labels = np.where(others & (labels != VOID), np.uint8(0), labels)
-        return crop.draw(image, labels, box, np.random.default_rng([seed, 1, place]))
+        soft = None if instance else read_soft(sample, classes)  # it knows of the others
+        return crop.draw(image, labels, box, np.random.default_rng([seed, 1, place]), soft)
 
     return draw
 
@@ -232,8 +283,10 @@ def batches(
     """
 
     def make(n: int) -> Batch:
-        images, labels = zip(*map(draw, range(n * size, (n + 1) * size)), strict=True)
-        return Batch(np.stack(images), np.stack(labels))
+        views = list(map(draw, range(n * size, (n + 1) * size)))
+        images = np.stack([view.image for view in views])
+        labels = np.stack([view.labels for view in views])
+        return Batch(images, labels, _stack_soft(views))
 
     own: set[int] = set()  # threads
     count = 2 if (os.cpu_count() or 1) > 2 else 1  # the network needs cores
@@ -250,15 +303,53 @@ def batches(
         workers.shutdown(wait=threading.get_ident() not in own, cancel_futures=True)
 
 
+def _stack_soft(views: Sequence[View]) -> NDArray[np.float32] | None:
+    """The soft labels of a batch at every eighth pixel; None if no view has any."""
+    known = [view.soft for view in views if view.soft is not None]
+    if not known:
+        return None
+    unknown = np.full_like(known[0], np.nan)
+    first, step = SOFT_STEP // 2, SOFT_STEP
+    every = (unknown if view.soft is None else view.soft for view in views)
+    return np.stack([soft[:, first::step, first::step] for soft in every])
+
+
 def _crop(
-    image: Pixels, labels: Pixels, crop: Crop, flip: bool, color: float, rng: np.random.Generator
+    image: Pixels,
+    labels: Pixels,
+    crop: Crop,
+    flip: bool,
+    color: float,
+    rng: np.random.Generator,
+    soft: NDArray[np.float32] | None = None,
 ) -> View:
     """Crop image and labels, flip them half of the time, and change the colors."""
     view, seen = crop.take(image, antialias=False), crop.take_labels(labels, VOID)
     inside = crop.take_labels(np.ones(labels.shape, np.bool_), fill=False)
+    logits = None if soft is None else _crop_soft(soft, crop, inside, labels.shape)
     if flip and rng.random() < 0.5:
         view, seen, inside = view[:, ::-1], seen[:, ::-1], inside[:, ::-1]
-    return _recolor(view, inside, color, rng), np.ascontiguousarray(seen)
+        logits = None if logits is None else logits[:, :, ::-1]
+    return View(_recolor(view, inside, color, rng), np.ascontiguousarray(seen), logits)
+
+
+def _crop_soft(
+    soft: NDArray[np.float32], crop: Crop, inside: NDArray[np.bool_], size: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Soft labels (K, h, w) of a whole image of a size (H, W), at the pixels of a crop."""
+    (height, width), (x0, y0, x1, y1) = size, crop.box
+    fy, fx = soft.shape[1] / height, soft.shape[2] / width
+    dy, dx = (y1 - y0) / crop.side, (x1 - x0) / crop.side
+    # maps pixel centers of the crop to those of the soft labels
+    where = np.array(
+        [[dx * fx, 0, (x0 + dx / 2) * fx - 0.5], [0, dy * fy, (y0 + dy / 2) * fy - 0.5]]
+    )
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    square = crop.side, crop.side
+    planes = [
+        cv2.warpAffine(plane, where, square, None, how, cv2.BORDER_REPLICATE) for plane in soft
+    ]
+    return np.where(inside, np.asarray(planes, np.float32), np.float32(np.nan))
 
 
 def _recolor(

@@ -24,7 +24,9 @@ from unpool.data.mat import read_mat
 from unpool.data.outlines import Crowd, Outlines, rasterize, require_size
 from unpool.data.palettes import describe, find_coloring, find_conflict
 from unpool.errors import DataError, ImageError, UnpoolError, few, require_choice
+from unpool.files import require_regular
 from unpool.formats.objects import find_objects
+from unpool.limits import MAX_SCORES
 from unpool.vision.images import VOID as VOID  # the room offers it, too
 from unpool.vision.images import Pixels, image_size, read_image, read_mask
 
@@ -44,6 +46,8 @@ class Sample(NamedTuple):
     instances: Path | None = None  #: an index image or SBD's .mat with the objects
     void: int = VOID  #: the id in the mask that is read as 255
     coloring: Coloring | None = None  #: how to read the colors of the mask; None reads indices
+    soft: Path | None = None  #: logits of another network, see `read_soft`
+    weight: float = 1.0  #: how often it is drawn in training, relative to the others
 
 
 class DataSet(NamedTuple):
@@ -56,6 +60,12 @@ class DataSet(NamedTuple):
     assumed: str = ""  #: the data set whose names these are, for want of a file with names
     notes: tuple[str, ...] = ()  #: what users should know of how it is read
     warnings: tuple[str, ...] = ()  #: what users should know of its files
+    titles: tuple[str, ...] = ()  #: of the parts, if it is made of several, see `open_parts`
+
+    @property
+    def title(self) -> str:
+        """Its name and split, or those of its parts, for protocols and cards."""
+        return " + ".join(self.titles) or f"{self.root.name} {self.split}"
 
 
 class Object(NamedTuple):
@@ -231,6 +241,33 @@ def require_objects(data: DataSet, *, empty: bool = True) -> None:
             return
     if (message := only_background(pixels)) and ((pixels[0] and pixels[VOID]) or not empty):
         raise DataError(f"the masks of {data.split} in {data.root} {message}")
+
+
+def read_soft(sample: Sample, classes: int) -> NDArray[np.float32] | None:
+    """The soft labels of a sample, (K, h, w) logits of another network for the whole image.
+
+    They may be coarser than the image. None for a sample without.
+
+    Raises:
+        DataError: the file is no `.npy` with finite logits of all classes.
+    """
+    if sample.soft is None:
+        return None
+    path = require_regular(sample.soft, DataError)
+    try:
+        mapped = np.lib.format.open_memmap(path, mode="r")  # reads the header only
+        fits = mapped.ndim == 3 and len(mapped) == classes and 0 < mapped.size <= MAX_SCORES
+        soft = np.array(mapped, np.float32) if fits else np.empty(0, np.float32)
+    except (OSError, ValueError, TypeError, AttributeError, SyntaxError) as error:
+        raise DataError(
+            f"got soft labels {path}, which are no .npy of numbers ({error}); write them again"
+        ) from None
+    if not fits or not np.isfinite(soft).all():
+        raise DataError(
+            f"got soft labels {path} of {mapped.shape}; wanted finite logits ({classes}, h, w), of "
+            "the same classes, at most as large as the image: write them again"
+        )
+    return soft
 
 
 def count_classes(data: DataSet) -> list[int]:

@@ -5,8 +5,9 @@ windows around proposals, with all labels. Noh, Hong, Han 2015, section 4.2.
 """
 
 import hashlib
+import math
 import zipfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -139,16 +140,18 @@ def _read_cache(cache: Path, key: str, count: int) -> list[NDArray[np.int64]] | 
 def repeat_rare(windows: Sequence[Window], power: float = 1.0) -> list[Window]:
     """Repeat windows of rare classes; Noh, Hong, Han 2015, section 5.1 ("redundant examples").
 
-    A power of 1 makes the classes equally frequent, 0 leaves them as they are.
+    A power of 1 makes the classes equally frequent, 0 leaves them as they are. Windows of an image
+    of another weight than 1 are repeated, or left out, in proportion.
     """
     count = np.bincount([window.label for window in windows])
-    repeated = []
-    seen: Counter[int] = Counter()
-    for window in windows:  # rounding the cumulative count spreads the repeats over the class
-        wanted = (count.max() / count[window.label]) ** power
-        n = seen[window.label]
-        seen[window.label] += 1
-        repeated += [window] * int(np.floor((n + 1) * wanted) - np.floor(n * wanted))
+    repeated: list[Window] = []
+    wanted: defaultdict[int, float] = defaultdict(float)
+    for window in windows:  # rounding the cumulative sum spreads the repeats over the class
+        before = math.floor(wanted[window.label] + 1e-9)
+        wanted[window.label] += (
+            float(count.max() / count[window.label]) ** power * window.sample.weight
+        )
+        repeated += [window] * (math.floor(wanted[window.label] + 1e-9) - before)
     return repeated
 
 

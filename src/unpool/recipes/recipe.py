@@ -5,7 +5,7 @@ Bounds are written where the fields are: `batch: Annotated[int, Range(1)]`.
 
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args, get_type_hints
@@ -52,6 +52,7 @@ class Recipe:
     kind: ClassVar[str]  #: name of the application in run folders
     task: ClassVar[str]  #: "module:class" of its `unpool.training.task.Task`
     options: ClassVar[tuple[str, ...]] = ()  #: keyword arguments of that class, besides the data
+    mixes: ClassVar[bool] = False  #: whether the data may be several folders
 
     name: str
     _: KW_ONLY
@@ -78,11 +79,11 @@ class Recipe:
     patience: Count | None = None  #: validations without a better one before early stopping
     save_every: Count = 500  #: steps between checkpoints; each validation saves one, too
 
-    def make_task(self, data: str | Path, **options: Any) -> Any:
+    def make_task(self, data: str | Path | Sequence[str], **options: Any) -> Any:
         """The `unpool.training.task.Task` of this recipe. Imports its application.
 
         Args:
-            data: what the task is trained on.
+            data: what the task is trained on: a folder, or several if the recipe `mixes` them.
             **options: those of `options`; the task has defaults.
         """
         for name, value in options.items():
@@ -91,6 +92,12 @@ class Recipe:
                     f"got {name}={value} for the recipe {self.name}, which takes "
                     f"{' and '.join(self.options) or 'no such options'}; leave it out"
                 )
+        if not isinstance(data, str | Path):
+            if len(data) > 1 and not self.mixes:
+                raise OptionError(
+                    f"got data={[*data]} for the recipe {self.name}, which takes one folder"
+                )
+            data = [*map(str, data)] if self.mixes else data[0]
         module, _, kind = self.task.partition(":")
         return getattr(importlib.import_module(module), kind)(data, self, **options)
 

@@ -48,8 +48,9 @@ class SegmentationRecipe(Recipe):
 
     kind: ClassVar[str] = "segmentation"
     task: ClassVar[str] = "unpool.segment.train:SegmentationTask"
+    mixes: ClassVar[bool] = True
     options: ClassVar[tuple[str, ...]] = (
-        *("split", "val", "trunk_weights", "trunk_inputs", "by_color", "crowd"),
+        *("split", "val", "trunk_weights", "trunk_inputs", "by_color", "crowd", "soft"),
     )
 
     phases: tuple[Phase, ...]
@@ -85,6 +86,11 @@ class SegmentationRecipe(Recipe):
     overlap: Fraction = 0.5  #: smallest IoU with an object of a proposal to train on
     repetition: Fraction = 1.0
     """1 makes classes equally frequent among windows, 0 keeps their frequencies."""
+
+    # soft labels of another network, if the data has any
+    distill: Weight = 0.0  #: weight of the loss of distillation
+    distill_temperature: Positive = 2.0
+    distill_without: tuple[str, ...] = ()  #: classes that the other network knows badly
 
     # optimization
     optimizer: Annotated[str, OneOf("adamw", "sgd")] = "adamw"

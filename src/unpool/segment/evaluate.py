@@ -127,7 +127,7 @@ def summarize(measured: list[Measured], data: DataSet, description: str) -> dict
         "images": len(kept),
         "dropped": {m.name: m.error for m in measured if m.error},
         "protocol": (
-            f"{data.root.name} {data.split}, {len(kept)} of {len(measured)} images; "
+            f"{data.title}, {len(kept)} of {len(measured)} images; "
             f"{''.join(f'{note}; ' for note in data.notes)}{description}; "
             "labels at the original size; one confusion matrix over the data set, void (255) "
             "ignored; mean over classes present in truth or prediction; interval: 95 %, bootstrap "

@@ -1,6 +1,6 @@
 """The objective of a segmentation network, and its final batch norm statistics."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from unpool.data.crops import Batch
 from unpool.devices import autocast
+from unpool.errors import require_choice
 from unpool.models import Network, prepare
 from unpool.segment.segmenter import WholeView
 from unpool.training import loop
@@ -27,9 +28,14 @@ class SegmentationObjective(loop.Objective[Batch]):
     learner: "Learner"
     recipe: "SegmentationRecipe"
 
-    def __init__(self, learner: "Learner", recipe: "SegmentationRecipe") -> None:
+    def __init__(
+        self, learner: "Learner", recipe: "SegmentationRecipe", classes: Sequence[str] = ()
+    ) -> None:
         super().__init__(learner, recipe)
         learner.net.trunk.checkpointing = recipe.checkpointing
+        for name in recipe.distill_without:
+            require_choice("distill_without", name, classes)
+        self.undistilled = [classes.index(name) for name in recipe.distill_without]
 
     @property
     def current(self) -> "Phase":
@@ -82,6 +88,13 @@ class SegmentationObjective(loop.Objective[Batch]):
             x = prepare(torch.from_numpy(part.images).to(self.device))
             maps = self.network(x, stages, recipe.dropout, recipe.coarse_weight == 0)
         found = [pixel_loss(scores.float(), truth) for scores in maps]
+        if part.soft is not None and recipe.distill:
+            soft = torch.from_numpy(part.soft).to(self.device)
+            settings = soft, truth, recipe.distill_temperature, self.undistilled
+            found = [
+                loss + recipe.distill * distillation_loss(scores.float(), *settings)
+                for loss, scores in zip(found, maps, strict=True)
+            ]
         return found[-1] + recipe.coarse_weight * sum(found[:-1]), found[-1]
 
     @torch.no_grad()
@@ -158,6 +171,48 @@ def pixel_loss(scores: Tensor, truth: Tensor) -> Tensor:
         scores = F.interpolate(scores, size=truth.shape[-2:], mode="bilinear")
     valid = (truth != VOID).sum().clamp_min(1)  # a crop may be all void
     return F.cross_entropy(scores, truth, ignore_index=VOID, reduction="sum") / valid
+
+
+def distillation_loss(
+    scores: Tensor,
+    soft: Tensor,
+    truth: Tensor,
+    temperature: float = 1.0,
+    without: Sequence[int] = (),
+) -> Tensor:
+    """How far predictions are from those of another network, at the pixels where it has any.
+
+    The Kullback-Leibler divergence of the class probabilities at a temperature T, times T², so that
+    its gradients keep their size (Hinton, Vinyals, Dean 2015, section 2).
+
+    Args:
+        scores: logits (N, K, h, w) of the network that learns.
+        soft: logits (N, K, s, s) of the other; NaN where it says nothing.
+        truth: class ids (N, H, W).
+        temperature: above 1, probabilities are softer, and small ones count more.
+        without: classes that the other network knows badly. They take no part, and pixels that
+            belong to one in truth are left out.
+
+    >>> soft = torch.tensor([2.0, 0.0]).view(1, 2, 1, 1)
+    >>> truth = torch.zeros(1, 1, 1, dtype=torch.long)
+    >>> [round(float(distillation_loss(s, soft, truth)), 4) for s in (soft, -soft)]
+    [0.0, 1.5232]
+    """
+    size = soft.shape[-2], soft.shape[-1]
+    if scores.shape[-1] > size[-1]:
+        scores = F.adaptive_avg_pool2d(scores, size)
+    elif scores.shape[-2:] != size:
+        scores = F.interpolate(scores, size=size, mode="bilinear")
+    step = max(truth.shape[-1] // size[-1], 1)
+    seen = truth[:, step // 2 :: step, step // 2 :: step][:, : size[0], : size[1]]
+    known = soft.isfinite().all(1)
+    kept = [k for k in range(soft.shape[1]) if k not in set(without)]
+    if without:
+        known &= ~torch.isin(seen, torch.tensor([*without], device=seen.device))
+    ours = (scores[:, kept] / temperature).log_softmax(1)
+    theirs = (soft[:, kept].nan_to_num() / temperature).log_softmax(1)
+    apart = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(1)
+    return temperature**2 * (apart * known).sum() / known.sum().clamp_min(1)
 
 
 def _groups(

@@ -1,7 +1,7 @@
 """Train a segmentation network on labeled images."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -12,10 +12,18 @@ import torch
 
 from unpool import distributed
 from unpool.data import crops
-from unpool.data.datasets import DataSet, count_classes, open_data, require_objects
+from unpool.data.datasets import DataSet, count_classes, require_objects
 from unpool.data.layouts import assumption
+from unpool.data.mixture import Part, open_parts, parse_part, validation_parts
 from unpool.data.windows import find_proposals, object_windows, proposal_windows, repeat_rare
-from unpool.errors import DataError, WeightsError, require_choice, require_path, require_type
+from unpool.errors import (
+    DataError,
+    OptionError,
+    WeightsError,
+    require_choice,
+    require_path,
+    require_type,
+)
 from unpool.files import require_regular
 from unpool.models import MEAN_BGR
 from unpool.models.weights import INPUTS
@@ -46,31 +54,40 @@ class SegmentationTask(task.Task[crops.Batch]):
     """Train on labeled images; keep the network with the best mean IoU.
 
     Args:
-        data: a folder that `open_data` understands.
+        data: a folder that `open_data` understands; or several parts, see `unpool.data.mixture`.
         recipe: how to train.
-        split: the split to train on.
-        val: the split to validate on.
+        split: the split to train on, of the parts that name none.
+        val: the split to validate on, or several, see `validation_parts`.
         trunk_weights: VGG weights for the trunk; random without them.
         trunk_inputs: the preprocessing of these weights, see `load_vgg`.
         by_color: whether masks are read by their colors, see `open_data`.
         crowd: how COCO's `iscrowd=1` is read, see `open_data`.
+        soft: a folder of soft labels to distill from, see `open_parts`.
     """
 
-    data: str | Path
+    data: str | Path | Sequence[str]
     recipe: "SegmentationRecipe"
     split: str = "train"
-    val: str = "val"
+    val: str | Sequence[str] = "val"
     trunk_weights: str | Path | None = None
     trunk_inputs: str = "caffe"
     by_color: bool | None = None
     crowd: "Crowd | None" = None
+    soft: str | Path | None = None
     objective: SegmentationObjective = field(init=False)
 
     panels = ({"miou": "mean IoU on val"},)
     usage = "unpool segment PHOTOS --weights"
 
     def __post_init__(self) -> None:
-        self.data = Path(self.data)
+        given = [self.data] if isinstance(self.data, str | Path) else [*self.data]
+        self.parts = [parse_part(part) for part in given]
+        # with absolute paths, to be resumed; a folder alone stays as it is
+        alone = self.parts == [Part(Path(given[0]).resolve())]
+        self.data = Path(given[0]) if alone else [str(part) for part in self.parts]
+        self.val = self.val if isinstance(self.val, str) else [*self.val]
+        if self.soft is not None:
+            self.soft = require_path("soft", self.soft)
         if self.trunk_weights is not None:
             self.trunk_weights = require_path("trunk_weights", self.trunk_weights)
         if self.by_color is not None:
@@ -82,9 +99,18 @@ class SegmentationTask(task.Task[crops.Batch]):
         """Open both splits, and read all masks, so that unusable ones are found at once."""
         if self.trunk_weights is not None:
             require_regular(self.trunk_weights, WeightsError)
+        if (self.soft is None) != (self.recipe.distill == 0):
+            got = "no soft labels" if self.soft is None else f"soft={self.soft}"
+            raise OptionError(
+                f"got distill={self.recipe.distill:g} and {got}; wanted both, the weight of the "
+                "loss and the folder, or neither"
+            )
         reading: dict[str, Any] = {"by_color": self.by_color, "crowd": self.crowd}
-        self.train_data = open_data(self.data, self.split, **reading)
-        self.val_data = open_data(self.data, self.val, **reading)
+        soft = None if self.soft is None else Path(self.soft)
+        self.train_data = open_parts(self.parts, self.split, soft, **reading)
+        val = [self.val] if isinstance(self.val, str) else self.val
+        held_out = validation_parts(self.parts, val)
+        self.val_data = open_parts(held_out, "val", **reading)
         self.classes = self.train_data.classes
         if self.classes != self.val_data.classes:
             raise DataError(
@@ -99,7 +125,7 @@ class SegmentationTask(task.Task[crops.Batch]):
         """The recipe's network, with heads for progressive growing."""
         network = learner.build(self.recipe, len(self.classes)).to(device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return SegmentationObjective(network, self.recipe)
+        return SegmentationObjective(network, self.recipe, self.classes)
 
     def warm_start(self) -> None:
         """Load the recipe's `start` and the trunk's weights."""
@@ -158,7 +184,7 @@ class SegmentationTask(task.Task[crops.Batch]):
         weights, device = run.folder / "weights", str(self.objective.device)
         segmenter = Segmenter.from_pretrained(weights, device=device)
         summary = {**evaluate.evaluate(segmenter, self.val_data), "notes": run.notes}
-        name = f"{self.val_data.root.name} {self.val_data.split}, whole"
+        name = f"{self.val_data.title}, whole"
         card["figures"] = {name: {figure: summary[figure] for figure in _ON_CARD}}
         run.save_weights(net, card)
         if run.is_main:
@@ -185,7 +211,7 @@ class SegmentationTask(task.Task[crops.Batch]):
             "aggregate": (start.card and start.card.aggregate) or recipe.aggregate,
             "presence_threshold": recipe.presence_threshold,
             "recipe": recipe.to_json(),
-            "data": f"{data.root.name} {data.split}, {len(data.samples)} images",
+            "data": f"{data.title}, {len(data.samples)} images",
             "license": terms,
             "command": command,
         }
@@ -211,7 +237,7 @@ def sources(
         views = crops.Views(
             recipe.size, recipe.crop_long_side, recipe.aspect, recipe.flip, recipe.color
         )
-        weights = crops.class_balance(data, recipe.balance) if recipe.balance else None
+        weights = crops.draw_weights(data, recipe.balance)
         known["views"] = crops.draw_views(data, views, recipe.seed, weights)
         paster = crops.find_paster(data, recipe.paste) if "pasted" in wanted else None
         known["pasted"] = crops.draw_views(data, views, recipe.seed, weights, paster)
