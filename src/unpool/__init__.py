@@ -171,7 +171,7 @@ def _folders(name: str, value: Any) -> Any:
 
 def evaluate(
     weights: "str | Path | Segmenter | EDeconvNet",
-    data: str | Path,
+    data: str | Path | Sequence[str | Path],
     split: str = "val",
     *,
     by_color: bool | None = None,
@@ -182,7 +182,7 @@ def evaluate(
 
     Args:
         weights: what `load` takes, or a segmenter.
-        data: labeled images in a layout that `unpool check` knows.
+        data: labeled images in a layout that `unpool check` knows, or several such folders.
         split: the part of the data.
         by_color: read masks by their colors, True, or trust their indices whatever their palettes
             are, False; see `unpool.data.open_data`.
@@ -197,15 +197,17 @@ def evaluate(
     Raises:
         WeightsError, DataError, OptionError: weights, data or options that cannot be used.
     """
-    from unpool.data.datasets import open_data
-    from unpool.errors import OptionError, require_path
+    from unpool.data.mixture import open_parts, parse_part
+    from unpool.errors import OptionError
     from unpool.recipes.presets import LOADING
     from unpool.segment.ensemble import load as load_segmenter
     from unpool.segment.evaluate import evaluate as measure
     from unpool.segment.pipeline import BaseSegmenter
 
     missing: dict[str, str] = {}
-    labeled = open_data(require_path("data", data), split, missing, by_color=by_color, crowd=crowd)
+    given = _folders("data", data)
+    parts = [parse_part(part) for part in (given if isinstance(given, list) else [given])]
+    labeled = open_parts(parts, split, missing=missing, by_color=by_color, crowd=crowd)
     chosen = {name: options.pop(name) for name in LOADING if name in options}
     if not isinstance(weights, BaseSegmenter):
         weights = load_segmenter(weights, options.get("preset"), **chosen)

@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from unpool.cli import main
@@ -132,3 +135,38 @@ def test_other_values_are_named(data, tmp_path, capsys):
     assert "got no --data, --output; wanted" in capsys.readouterr().err
     assert main(["train", "--resume"]) == 2
     assert "got no RUN after --resume; wanted" in capsys.readouterr().err
+
+
+def test_several_folders_with_soft_labels(data, tmp_path, capsys, monkeypatch):
+    """Parts with weights, both validation sets, distillation; resumed from the run alone."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(data, "more")
+    Path("soft").mkdir()
+    for path in (data / "images").rglob("*.*"):
+        name = path.relative_to(data / "images").with_suffix(".npy")
+        (Path("soft") / name).parent.mkdir(exist_ok=True)
+        np.save(Path("soft") / name, np.random.default_rng(0).normal(size=(2, 5, 6)))
+    arguments = [*start(data, "run"), "--data", "more:train=0.5", "--soft", "soft"]
+    assert main([*arguments, "--set", "phases.0.steps=4"]) == 2
+    assert "got --set distill=0 and --soft soft; wanted both" in capsys.readouterr().err
+    arguments += ["--set", "distill=0.5", "--set", 'distill_without=["square"]']
+    assert main([*arguments, "--set", "phases.0.steps=4"]) == 0
+    summary = json.loads(Path("run/eval/summary.json").read_text())
+    assert summary["protocol"].startswith(f"{data.name} val + more val, ")
+    card = json.loads(Path("run/weights/card.json").read_text())
+    assert card["data"].startswith(f"{data.name} train + more train (weight 0.5), ")
+    assert main(["train", "--resume", "run", "--quiet"]) == 0
+    assert (
+        main(["evaluate", "--weights", "run", "--data", str(data), "--data", "more", "--json"]) == 0
+    )
+    out = json.loads(capsys.readouterr().out)
+    assert out["images"] == summary["images"]
+    assert out["miou"] == pytest.approx(summary["miou"], abs=1e-6)
+    assert main(["train", "--resume", "run", "--data", "more"]) == 2
+    assert "to resume run, which was started with data" in capsys.readouterr().err
+
+
+def test_one_folder_for_other_recipes(data, tmp_path, capsys):
+    many = ["--data", str(data), "--data", str(data)]
+    assert main(["train", "zfnet-small", *many, "-o", str(tmp_path / "run")]) == 2
+    assert "for the recipe zfnet-small, which takes one folder" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Several folders as one data set: parts, weights, taught masks, soft labels."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -32,14 +34,14 @@ def more(tmp_path):
 
 def test_parts_of_texts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    odd = tmp_path / "a:b=1"
-    odd.mkdir()
-    assert parse_part("own") == Part(tmp_path / "own")
-    assert parse_part("own:pseudo") == Part(tmp_path / "own", "pseudo")
-    assert parse_part("own:pseudo=0.3") == Part(tmp_path / "own", "pseudo", 0.3)
-    assert parse_part("own=2") == Part(tmp_path / "own", None, 2.0)
-    assert parse_part("a:b=1") == Part(odd)
-    assert parse_part("a:b=1:val=1e-1") == Part(odd, "val", 0.1)
+    Path("a:b=1").mkdir()
+    assert parse_part("own") == Part(Path("own"))
+    assert parse_part("own:pseudo") == Part(Path("own"), "pseudo")
+    assert parse_part("own:pseudo=0.3") == Part(Path("own"), "pseudo", 0.3)
+    assert parse_part("own=2") == Part(Path("own"), None, 2.0)
+    assert parse_part("a:b=1") == Part(Path("a:b=1"))
+    assert parse_part("a:b=1:val=1e-1") == Part(Path("a:b=1"), "val", 0.1)
+    assert parse_part("own:val").resolve() == Part(tmp_path / "own", "val")
     for text in ("own:pseudo=0.3", "own", "own=2", "a:b=1:val"):
         assert parse_part(str(parse_part(text))) == parse_part(text)
     for wrong in ("own=0", "own=-1", "own=nan", "own:val=x", "own=1e9"):

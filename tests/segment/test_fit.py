@@ -16,7 +16,12 @@ from unpool.errors import TrainingError
 from unpool.models import FCN, DeconvNet, prepare
 from unpool.recipes import SegmentationRecipe, override
 from unpool.recipes.segment import DECONVNET, Phase
-from unpool.segment.fit import SegmentationObjective, estimate_statistics, pixel_loss
+from unpool.segment.fit import (
+    SegmentationObjective,
+    distillation_loss,
+    estimate_statistics,
+    pixel_loss,
+)
 from unpool.segment.learner import GrowingLearner, Learner
 from unpool.training import loop
 from unpool.vision.images import VOID
@@ -212,6 +217,51 @@ def test_a_batch_that_is_all_void_has_no_loss():
     loss.backward()
     assert loss.item() == 0
     assert not found.grad.any()
+
+
+def softmax(x):
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_distillation_against_a_loop_over_pixels(temperature):
+    random = np.random.default_rng(0)
+    scores, soft = random.normal(size=(2, 4, 5, 5)), random.normal(size=(2, 4, 5, 5))
+    truth = random.integers(0, 4, (2, 40, 40))
+    soft[1, :, :, 3:] = np.nan  # outside the image, say
+    losses = []
+    for n, y, x in itertools.product(range(2), range(5), range(5)):
+        # class 2 takes no part, and its pixels are left out
+        if np.isfinite(soft[n, :, y, x]).all() and truth[n, 8 * y + 4, 8 * x + 4] != 2:
+            ours, theirs = (softmax(m[n, [0, 1, 3], y, x] / temperature) for m in (scores, soft))
+            losses.append(temperature**2 * (theirs * np.log(theirs / ours)).sum())
+    found = distillation_loss(*map(torch.tensor, (scores, soft, truth)), temperature, [2])
+    assert float(found) == pytest.approx(np.mean(losses), rel=1e-9)
+
+
+@pytest.mark.parametrize("side", [3, 6, 12, 48])
+def test_distillation_pulls_heads_of_any_size(side):
+    """Coarser and finer than the soft labels; no gradient once the predictions agree."""
+    soft = torch.zeros(1, 3, 6, 6)
+    soft[:, 1] = 3
+    truth = torch.zeros(1, 48, 48, dtype=torch.long)
+    scores = torch.zeros(1, 3, side, side, requires_grad=True)
+    distillation_loss(scores, soft, truth).backward()
+    assert (scores.grad[:, 1] < 0).all()
+    assert (scores.grad[:, [0, 2]] > 0).all()
+    alike = (soft[:, :, :1, :1].expand(1, 3, side, side) + 5).clone().requires_grad_()
+    distillation_loss(alike, soft, truth).backward()
+    assert alike.grad.abs().max() < 1e-6
+
+
+def test_soft_labels_that_say_nothing_have_no_loss():
+    scores = torch.randn(1, 3, 4, 4, requires_grad=True)
+    soft = torch.full((1, 3, 4, 4), float("nan"))
+    loss = distillation_loss(scores, soft, torch.zeros(1, 32, 32, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0
+    assert not scores.grad.any()
 
 
 def test_published_recipes_equal_the_prototxts():

@@ -43,7 +43,7 @@ from unpool.recipes.presets import INSTANCES
 @options.QUIET
 def evaluate(
     weights: str,
-    data: Path,
+    data: tuple[str, ...],
     split: str,
     by_color: bool | None,
     crowd: Any,
@@ -67,13 +67,14 @@ def evaluate(
     Example: unpool evaluate --data VOC2012 --split val -o figures
     """
     from unpool import distributed
-    from unpool.data.datasets import open_data
+    from unpool.data.mixture import open_parts, parse_part
     from unpool.segment.ensemble import load
     from unpool.segment.evaluate import evaluate as measure
 
     start = time.perf_counter()
     missing: dict[str, str] = {}
-    labeled = open_data(data, split, missing, by_color=by_color, crowd=crowd)
+    parts = [parse_part(part) for part in data]
+    labeled = open_parts(parts, split, missing=missing, by_color=by_color, crowd=crowd)
     given["device"] = distributed.local(given["device"] or "auto")
     segmenter = load(weights, given["preset"], **options.network_options(given))
     chosen = segmenter.measured_modes if mode is None else MODES if mode == "both" else (mode,)
@@ -96,7 +97,7 @@ def evaluate(
     summary = modes.get(segmenter.mode, modes[chosen[-1]]) | {
         "modes": modes,
         "weights": weights,
-        "data": str(data),
+        "data": data[0] if len(data) == 1 else list(data),
         "split": split,
         "seconds": round(time.perf_counter() - start, 3),
     }

@@ -107,10 +107,11 @@ BATCH = click.option(
 )
 DATA = click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    multiple=True,
     required=True,
-    metavar="FOLDER",
-    help="Labeled images, in a layout that `unpool check` knows.",
+    metavar="FOLDER[:SPLIT]",
+    help="Labeled images, in a layout that `unpool check` knows; may be repeated, for the figures "
+    "of all together.",
 )
 BY_COLOR = click.option(
     "--by-color/--by-index",

@@ -26,6 +26,10 @@ class Part(NamedTuple):
     split: str | None = None  #: None for the usual one
     weight: float = 1.0
 
+    def resolve(self) -> "Part":
+        """The part with an absolute folder."""
+        return self._replace(root=self.root.resolve())
+
     def __str__(self) -> str:
         split = "" if self.split is None else f":{self.split}"
         weight = "" if self.weight == 1 else f"={self.weight:g}"
@@ -33,7 +37,7 @@ class Part(NamedTuple):
 
 
 def parse_part(text: str | Path) -> Part:
-    """The part that a text names, with an absolute folder; an existing folder may hold : and =.
+    """The part that a text names; the name of an existing folder may hold : and =.
 
     >>> part = parse_part("own:pseudo=0.3")
     >>> part.root.name, part.split, part.weight
@@ -51,7 +55,7 @@ def parse_part(text: str | Path) -> Part:
             f"got data {text} of weight {number!r}; wanted FOLDER:SPLIT=WEIGHT with a number above "
             "0, such as own:pseudo=0.3"
         )
-    return Part(Path(folder).resolve(), split, weight)
+    return Part(Path(folder), split, weight)
 
 
 def validation_parts(parts: Sequence[Part], val: Sequence[str]) -> list[Part]:

@@ -83,8 +83,8 @@ class SegmentationTask(task.Task[crops.Batch]):
         given = [self.data] if isinstance(self.data, str | Path) else [*self.data]
         self.parts = [parse_part(part) for part in given]
         # with absolute paths, to be resumed; a folder alone stays as it is
-        alone = self.parts == [Part(Path(given[0]).resolve())]
-        self.data = Path(given[0]) if alone else [str(part) for part in self.parts]
+        alone = self.parts == [Part(Path(given[0]))]
+        self.data = Path(given[0]) if alone else [str(part.resolve()) for part in self.parts]
         self.val = self.val if isinstance(self.val, str) else [*self.val]
         if self.soft is not None:
             self.soft = require_path("soft", self.soft)

@@ -260,7 +260,9 @@ def read_arguments(folder: Path) -> tuple[Recipe, dict[str, Any]]:
         recipe, arguments = (
             read_json(folder / name, WeightsError) for name in ("config.json", _ARGUMENTS)
         )
-        require_path("data", arguments["data"])
+        data = arguments["data"]
+        for part in data if isinstance(data, list) else [data]:
+            require_path("data", part)
         if wrong := [k for k, v in arguments.items() if not isinstance(v, str | int | None)]:
             raise ValueError(f"{wrong[0]} in {_ARGUMENTS} is no plain value")
         return KINDS[arguments.pop("kind")].from_json(recipe), arguments
