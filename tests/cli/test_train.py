@@ -163,7 +163,7 @@ def test_several_folders_with_soft_labels(data, tmp_path, capsys, monkeypatch):
     assert out["images"] == summary["images"]
     assert out["miou"] == pytest.approx(summary["miou"], abs=1e-6)
     assert main(["train", "--resume", "run", "--data", "more"]) == 2
-    assert "to resume run, which was started with data" in capsys.readouterr().err
+    assert "to resume run, which was started with --data" in capsys.readouterr().err
 
 
 def test_one_folder_for_other_recipes(data, tmp_path, capsys):

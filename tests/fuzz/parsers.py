@@ -138,11 +138,14 @@ def _recipe(folder: Path) -> None:
 
 
 def _scores(folder: Path) -> None:
+    from unpool.data.datasets import Sample, read_soft
     from unpool.errors import UnpoolError
     from unpool.segment.scores import read_scores
 
     with suppress(UnpoolError):
         read_scores(_only(folder), probabilities=True)
+    with suppress(UnpoolError):
+        read_soft(Sample("s", _only(folder), _only(folder), soft=_only(folder)), 3)
     read_scores(_only(folder))
 
 

@@ -261,9 +261,9 @@ def read_arguments(folder: Path) -> tuple[Recipe, dict[str, Any]]:
             read_json(folder / name, WeightsError) for name in ("config.json", _ARGUMENTS)
         )
         data = arguments["data"]
-        for part in data if isinstance(data, list) else [data]:
+        for part in data if isinstance(data, list) and data else [data]:
             require_path("data", part)
-        if wrong := [k for k, v in arguments.items() if not isinstance(v, str | int | None)]:
+        if wrong := [k for k, v in arguments.items() if not _is_plain(v)]:
             raise ValueError(f"{wrong[0]} in {_ARGUMENTS} is no plain value")
         return KINDS[arguments.pop("kind")].from_json(recipe), arguments
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -271,6 +271,13 @@ def read_arguments(folder: Path) -> tuple[Recipe, dict[str, Any]]:
             f"cannot read the recipe and arguments of {folder} ({type(error).__name__}: {error}); "
             "pass the recipe and the data to resume"
         ) from None
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value can be an argument of a task: plain, or several texts."""
+    if isinstance(value, list):
+        return all(isinstance(text, str) for text in value)
+    return isinstance(value, str | int | None)
 
 
 def require_run(folder: Path) -> None:
