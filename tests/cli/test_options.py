@@ -36,6 +36,11 @@ def test_an_output_that_is_not_a_folder(refused, command, output):
     assert message.endswith(f"See unpool {command[0]} --help")
 
 
+def test_an_output_without_a_name(refused):
+    save("cat.jpg")
+    assert "got an empty name; give the name of a folder" in refused("segment", "cat.jpg", "-o", "")
+
+
 def test_a_folder_that_cannot_be_made(refused, weights):
     save("cat.jpg")
     message = refused("segment", "cat.jpg", "--weights", weights, "-o", "cat.jpg/new")

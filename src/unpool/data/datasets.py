@@ -5,6 +5,7 @@ evaluation ignore. In an instance map 0 is background, 255 is void (in labels or
 every other number is one object of the image; numbers may be skipped.
 """
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from unpool.errors import DataError, ImageError, UnpoolError, few, require_choic
 from unpool.files import require_regular
 from unpool.formats.objects import find_objects
 from unpool.limits import MAX_SCORES
+from unpool.vision.arrays import read_header, read_values
 from unpool.vision.images import VOID as VOID  # the room offers it, too
 from unpool.vision.images import Pixels, image_size, read_image, read_mask
 
@@ -254,19 +256,22 @@ def read_soft(sample: Sample, classes: int) -> NDArray[np.float32] | None:
     if sample.soft is None:
         return None
     path = require_regular(sample.soft, DataError)
+    wanted = f"finite logits ({classes}, h, w) of the same classes, as a .npy: write them again"
     try:
-        mapped = np.lib.format.open_memmap(path, mode="r")  # reads the header only
-        fits = mapped.ndim == 3 and len(mapped) == classes and 0 < mapped.size <= MAX_SCORES
-        soft = np.array(mapped, np.float32) if fits else np.empty(0, np.float32)
-    except (OSError, ValueError, TypeError, AttributeError, SyntaxError) as error:
-        raise DataError(
-            f"got soft labels {path}, which are no .npy of numbers ({error}); write them again"
-        ) from None
-    if not fits or not np.isfinite(soft).all():
-        raise DataError(
-            f"got soft labels {path} of {mapped.shape}; wanted finite logits ({classes}, h, w), of "
-            "the same classes, at most as large as the image: write them again"
-        )
+        with path.open("rb") as file:
+            header = read_header(file)
+            size = math.prod(header.shape)
+            if len(header.shape) != 3 or header.shape[0] != classes or not 0 < size <= MAX_SCORES:
+                raise DataError(f"got soft labels {path} of {header.shape}; wanted {wanted}")
+            if header.dtype.kind not in "fiu":
+                raise DataError(f"got soft labels {path} of {header.dtype}; wanted {wanted}")
+            soft = read_values(file, header, np.dtype(np.float32))
+    except DataError:
+        raise
+    except Exception:  # NumPy's reader raises many kinds
+        raise DataError(f"got soft labels {path}, which are damaged; wanted {wanted}") from None
+    if not np.isfinite(soft).all():
+        raise DataError(f"got soft labels {path}, some not finite; wanted {wanted}")
     return soft
 
 

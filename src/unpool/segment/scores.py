@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from unpool.errors import DataError, ShapeError, UnpoolError
 from unpool.files import atomic, require_regular, require_zip_directory
-from unpool.limits import MAX_SCORES, MAX_TEXT, MIB
+from unpool.limits import MAX_SCORES, MAX_TEXT
+from unpool.vision.arrays import Header, read_header, read_values
 from unpool.vision.boxes import reduced_size
 
 _LARGEST = 65504.0  # of half precision
@@ -104,14 +105,6 @@ def require_size(shape: tuple[int, ...], size: tuple[int, int]) -> None:
 # ---- files ---------------------------------------------------------------------------------------
 
 
-class _Header(NamedTuple):
-    """What a `.npy` file says of its array."""
-
-    shape: tuple[int, ...]
-    fortran: bool  #: whether the first index varies fastest
-    dtype: np.dtype[Any]
-
-
 def _load(path: Path, size: tuple[int, int] | None) -> dict[str, NDArray[Any]]:
     """The arrays of a file, sizes checked before they are read; nothing in it is unpickled."""
     wanted = "wanted a .npz with an array `scores`, or a .npy: save a result with scores=True"
@@ -140,30 +133,18 @@ def _load(path: Path, size: tuple[int, int] | None) -> dict[str, NDArray[Any]]:
 
 
 def _read(file: IO[bytes], name: str, path: Path, size: tuple[int, int] | None) -> NDArray[Any]:
-    """An array, piece by piece, numbers of the scores as float32."""
-    if np.lib.format.read_magic(file) != (1, 0):  # the headers of others have no bound
-        raise ValueError("another version")
-    header = _Header(*np.lib.format.read_array_header_1_0(file))
-    shape, _, dtype = header
-    if dtype.hasobject:
-        raise ValueError("objects")
-    count = math.prod(shape)
+    """An array, numbers of the scores as float32; infinite ones are refused later."""
+    header = read_header(file)
     if name == "scores":
         _require_scores(header, path, size)
-        dtype = np.dtype(np.float32)
-    elif count * dtype.itemsize > MAX_TEXT:
-        raise DataError(f"got {path} with {name} of {shape} {dtype}; wanted fewer: save them again")
-    flat, done = np.empty(count, dtype), 0
-    with np.errstate(over="ignore"):  # doubles that are too large become infinite, and are refused
-        while done < count:
-            more = min(count - done, MIB)
-            content = file.read(more * header.dtype.itemsize)
-            flat[done : done + more] = np.frombuffer(content, header.dtype, more)
-            done += more
-    return flat.reshape(shape[::-1]).T if header.fortran else flat.reshape(shape)
+        return read_values(file, header, np.dtype(np.float32))
+    if math.prod(header.shape) * header.dtype.itemsize > MAX_TEXT:
+        got = f"got {path} with {name} of {header.shape} {header.dtype}"
+        raise DataError(f"{got}; wanted fewer: save them again")
+    return read_values(file, header, header.dtype)
 
 
-def _require_scores(header: _Header, path: Path, size: tuple[int, int] | None) -> None:
+def _require_scores(header: Header, path: Path, size: tuple[int, int] | None) -> None:
     shape, _, dtype = header
     count = math.prod(shape)
     if len(shape) == 4 and shape[0] == 1:
