@@ -21,10 +21,10 @@ OTHERS = {
     "vision/tiff.py": {"ValueError"},  # an ImageError by the time it is seen
     "export/runtime.py": {"ValueError"},  # caught where an engine starts
     "models/tensors.py": {"ValueError"},  # caught by all who read files of tensors
-    "segment/scores.py": {"ValueError"},  # caught in `_load`
     "training/loop.py": {"ValueError"},  # caught in the same function
     "training/run.py": {"ValueError"},  # caught in the same function
     "vision/opening.py": {"DecompressionBombError"},  # an ImageError by the time it is seen
+    "vision/arrays.py": {"ValueError"},  # caught by all who read arrays
     "visualize/__init__.py": {"AttributeError"},  # what Python asks of a module without the name
 }
 WAITING: set[str] = set()  # still name options

@@ -38,7 +38,7 @@ def test_an_output_that_is_not_a_folder(refused, command, output):
 
 def test_an_output_without_a_name(refused):
     save("cat.jpg")
-    assert "got an empty name; give the name of a folder" in refused("segment", "cat.jpg", "-o", "")
+    assert "got an empty name; name a folder" in refused("segment", "cat.jpg", "-o", "")
 
 
 def test_a_folder_that_cannot_be_made(refused, weights):

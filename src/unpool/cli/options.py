@@ -33,9 +33,7 @@ class Folder(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path; refuses one that exists and is not a folder."""
         if value == "":
-            self.fail(
-                "got an empty name; give the name of a folder, or . for this one.", param, ctx
-            )
+            self.fail("got an empty name; name a folder, or . for this one.", param, ctx)
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if path.exists() and not path.is_dir():
             self.fail(f"{path} is not a folder; give the name of a folder, old or new.", param, ctx)
