@@ -10,7 +10,7 @@ demo: .venv
 
 # Tests and docstring examples, under ten minutes on two cores.
 test: .venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 # Tests at full size: conversion of a 1 GB file, export, longer training runs.
 test-slow: .venv
