@@ -16,6 +16,7 @@ from tests.fuzz.seeds.images import tiff
 from unpool.errors import ImageError
 from unpool.vision import opening
 from unpool.vision.images import image_size, read_image, read_mask
+from unpool.vision.sources import find_images
 
 RNG = np.random.default_rng(0)
 PHOTO = np.kron(RNG.integers(0, 256, (8, 12, 3)), np.ones((8, 8, 1))).astype(np.uint8)
@@ -83,6 +84,43 @@ def test_photos_of_newer_and_older_formats(kind, options, tmp_path):
     assert image_size(path) == PHOTO.shape[:2]
     with pytest.raises(ImageError, match=r"color-coded|alters class indices"):
         read_mask(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("TGA", {}),
+        ("TGA", {"compression": "tga_rle"}),
+        ("PCX", {}),
+        ("SGI", {}),
+        ("SGI", {"bpc": 2}),
+    ],
+)
+def test_formats_that_are_known_by_their_suffix(kind, options, tmp_path):
+    path = tmp_path / f"photo{opening.BY_NAME[kind][0]}"
+    path.write_bytes(encode(PHOTO, kind, **options))
+    assert np.array_equal(read_image(path), PHOTO)
+    assert image_size(path) == PHOTO.shape[:2]
+    assert [source.path for source in find_images([str(tmp_path)]).sources] == [path]
+    renamed = path.rename(path.with_suffix(".png"))
+    for other in (renamed, renamed.read_bytes()):
+        with pytest.raises(ImageError, match="is not an image of a known format"):
+            read_image(other)
+
+
+def test_a_transparent_tga_is_seen_on_white(tmp_path):
+    clear = np.dstack([PHOTO, np.zeros_like(PHOTO[:, :, :1])])
+    (tmp_path / "a.tga").write_bytes(encode(clear, "TGA"))
+    assert (read_image(tmp_path / "a.tga") == 255).all()
+
+
+@pytest.mark.parametrize("suffix", [".tga", ".pcx", ".sgi"])
+def test_what_only_has_such_a_suffix(suffix, tmp_path):
+    path = tmp_path / f"a{suffix}"
+    for content in (b"no image", bytes(100), b"\x0a" * 300, encode(PHOTO, "TGA")[:200]):
+        path.write_bytes(content)
+        with pytest.raises(ImageError):
+            read_image(path)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

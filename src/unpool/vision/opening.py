@@ -32,7 +32,10 @@ FORMATS = {  # Pillow's names and the file suffixes; no other decoder is used
     "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx", ".jpc", ".j2c"),
 }
 
-SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+BY_NAME = {"TGA": (".tga",), "PCX": (".pcx",), "SGI": (".sgi", ".rgb", ".bw")}
+"""Formats that other content looks like: only files with these suffixes are tried as such."""
+
+SUFFIXES = tuple(s for table in (FORMATS, BY_NAME) for suffixes in table.values() for s in suffixes)
 """The suffixes of image files, lower case."""
 
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -50,11 +53,12 @@ def open_image(source: Readable, max_pixels: int, animated: bool = True) -> Iter
         max_pixels: the largest number of pixels to accept.
         animated: accept files of several frames or pages, and give the first.
     """
-    name = getattr(source, "name", "image")
+    name, suffix = getattr(source, "name", "image"), ""
     if isinstance(source, str | os.PathLike):
         name = require_regular(source, ImageError)
+        suffix = name.suffix.lower()
     try:
-        with without_warnings(), _stream(source) as file, _open(file, animated) as im:
+        with without_warnings(), _stream(source) as file, _open(file, animated, suffix) as im:
             pixels, most = im.width * im.height, max_pixels
             if pixels <= most:
                 most = min(most, MAX_IMAGE_MEMORY // _cost(im))
@@ -88,7 +92,7 @@ def _cost(im: Image.Image) -> int:
             return 8
 
 
-def _open(file: io.BufferedReader, animated: bool) -> Image.Image:
+def _open(file: io.BufferedReader, animated: bool, suffix: str) -> Image.Image:
     head = file.peek(16)[:16]
     if not head:
         raise ImageError("is empty (0 bytes); copy or download it again")
@@ -99,7 +103,8 @@ def _open(file: io.BufferedReader, animated: bool) -> Image.Image:
             raise ImageError(f"has more than {MAX_IMAGE_STREAM} bytes; convert it to PNG")
         file.seek(0)
     try:
-        return Image.open(file, formats=tuple(FORMATS))
+        more = [kind for kind, suffixes in BY_NAME.items() if suffix in suffixes]
+        return Image.open(file, formats=(*FORMATS, *more))
     except UnidentifiedImageError:
         if head[4:8] == b"ftyp" and head[8:12] in _HEIF:
             raise ImageError("is a HEIC photo, which is not read; convert it to JPEG") from None

@@ -21,8 +21,8 @@ _CAMERAS = """
     .x3f
 """
 _PROGRAMS = """
-    .ai .cdr .cur .dcx .dds .dib .emf .eps .exr .hdr .icns .ico .kra .pcx .pfm .psb .psd .qoi .ras
-    .sgi .svg .svgz .tga .wbmp .wmf .xbm .xcf .xpm
+    .ai .cdr .cur .dcx .dds .dib .emf .eps .exr .hdr .icns .ico .kra .pfm .psb .psd .qoi .ras
+    .svg .svgz .wbmp .wmf .xbm .xcf .xpm
 """
 _SCIENCE = """
     .czi .dcm .djvu .ecw .fit .fits .fts .lif .mha .nd2 .ndpi .nii .nrrd .sid .svs .vsi

@@ -29,6 +29,9 @@ def images() -> list[Files]:
         "webp": [saved(rgb, "WEBP", exif=exif), saved(rgba, "WEBP", lossless=True)],
         "ppm": [saved(rgb, "PPM"), b"P3\n# a\n2 2 255\n" + b"1 2 3 " * 4, b"P1 2 2 0 1 1 0"],
         "pgm": [b"P5 3 2 65535 " + bytes(12), b"P2 3 2 99 " + b"7 " * 6],
+        "tga": [saved(im, "TGA") for im in (rgb, rgba, gray, index)],
+        "pcx": [saved(im, "PCX") for im in (rgb, gray, index)],
+        "sgi": [saved(rgb, "SGI"), saved(rgb, "SGI", bpc=2)],
         "tif": [
             *(saved(im, "TIFF") for im in (rgb, rgba, gray, index, deep)),
             *(saved(rgb, "TIFF", compression=f"tiff_{c}") for c in ("lzw", "adobe_deflate")),
