@@ -89,6 +89,10 @@ def test_a_region_and_its_label_apart(tmp_path):
         (region(x=1, y=1, width=None, height=3), "has no usable outline"),
         (region(x=1, y=1, width=float("nan"), height=3), "has no usable outline"),
         (region(points=[[1, 1], [9, 1], [9, 9]]) | {"image_rotation": 90}, "was drawn on a turned"),
+        (
+            region(points=[[1, 1], [9, 1], [9, 9]], polygonlabels=["cat", "dog"], kind="other"),
+            "has several labels, cat, dog; leave it one",
+        ),
         ({"id": "x", "value": {"points": [[1, 1], [9, 1], [9, 9]]}, **SIZE}, "has no category"),
     ],
 )

@@ -15,7 +15,7 @@ from unpool.data.layouts.photos import Photos
 from unpool.data.outlines import Outline, Outlines
 from unpool.data.pieces import read_pieces
 from unpool.data.shapes import Brush, Disc, Shape, Unusable, corners, polygon
-from unpool.errors import DataError
+from unpool.errors import DataError, few
 from unpool.limits import MAX_PIXELS
 
 _STEPS = np.linspace(0, 2 * math.pi, 256, endpoint=False)  # of a rotated ellipse
@@ -121,6 +121,8 @@ def _regions(result: list[Any]) -> tuple[tuple[int, int], list[Outline]]:
         label, shape = _label(region), as_shape(region, size)
         if shape is None or (label is None and str(region.get("id")) in labeled):
             continue  # a choice or a text, or the geometry of a region whose label follows
+        if len(every := _labels(region)) > 1:
+            shape = Unusable(f"has several labels, {few(every)}; leave it one in Label Studio")
         if as_key(region.get("image_rotation", 0)) != 0:
             shape = Unusable("was drawn on a turned image; turn it back, and draw it again")
         found.append(Outline(number, label, shape))
@@ -136,11 +138,15 @@ def _flat(region: Any) -> dict[str, Any]:
 
 
 def _label(region: dict[str, Any]) -> str | None:
-    """The first of the labels: in `brushlabels`, `polygonlabels` ..."""
+    return next(iter(_labels(region)), None)
+
+
+def _labels(region: dict[str, Any]) -> list[str]:
+    """The labels of a region: in `brushlabels`, `polygonlabels` ..."""
     for name, value in region.items():
         if name.endswith("labels") and isinstance(value, list) and value:
-            return printable(value[0])
-    return None
+            return [printable(label) for label in value]
+    return []
 
 
 def as_shape(region: dict[str, Any], size: tuple[int, int]) -> Shape | None:
