@@ -170,9 +170,9 @@ def test_every_image_is_seen_once_an_epoch_and_resumed_alike(tmp_path):
     draw = draw_crops(open_folders(tmp_path, "train"), Crops(8, 8), seed=3)
     drawn = [draw(place) for place in range(14)]
     for epoch in (drawn[:7], drawn[7:]):
-        assert sorted(int(image[0, 0, 0]) for image, _ in epoch) == list(range(7))
-    assert all(int(label) == int(image[0, 0, 0]) % 2 for image, label in drawn)
-    orders = [[int(image[0, 0, 0]) for image, _ in epoch] for epoch in (drawn[:7], drawn[7:])]
+        assert sorted(int(image[0, 0, 0]) for image, *_ in epoch) == list(range(7))
+    assert all(int(label) == int(image[0, 0, 0]) % 2 for image, label, _ in drawn)
+    orders = [[int(image[0, 0, 0]) for image, *_ in epoch] for epoch in (drawn[:7], drawn[7:])]
     assert orders[0] != orders[1]
     again = draw_crops(open_folders(tmp_path, "train"), Crops(8, 8), seed=3)(11)
     assert (again[0] == drawn[11][0]).all()

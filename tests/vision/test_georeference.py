@@ -71,7 +71,7 @@ def test_damaged_world_files(tmp_path, text):
 def test_a_large_world_file_is_not_read(tmp_path):
     path = image(tmp_path / "a.png")
     (tmp_path / "a.pgw").write_text(WORLD * 1000)
-    with pytest.raises(ImageError, match="more than 4096 bytes"):
+    with pytest.raises(ImageError, match="more than 4,096 bytes"):
         read_georeference(path)
 
 

@@ -9,22 +9,19 @@ of its own; images in its subfolders belong to the class as well.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unpool import distributed
+from unpool.data.crops import Draw, View
 from unpool.errors import DataError
 from unpool.vision.images import SUFFIXES, Pixels, image_size, read_image
 
 if TYPE_CHECKING:
     from unpool.vision.boxes import Crops
-
-Draw = Callable[[int], tuple[Pixels, NDArray[np.int64]]]
-"""Gives the crop (S, S, 3) and the class () at a position of an endless sequence."""
 
 _OF_MASKS = (  # the folders of data sets for segmentation, see unpool.data.layouts
     {"JPEGImages", "SegmentationClass"},
@@ -123,12 +120,12 @@ def require_images(data: ClassFolders) -> None:
 
 
 def draw_crops(data: ClassFolders, crops: "Crops", seed: int = 0) -> Draw:
-    """Random crops of images, in a new random order in each epoch."""
+    """Random crops (S, S, 3) of images with their class (), in a new order in each epoch."""
 
-    def draw(place: int) -> tuple[Pixels, NDArray[np.int64]]:
+    def draw(place: int) -> View:
         sample = data.samples[distributed.sample_index(place, len(data.samples), seed)]
         rng = np.random.default_rng([seed, 1, place])
-        return crops.draw(sample.read(), rng), np.asarray(sample.label)
+        return View(crops.draw(sample.read(), rng), np.asarray(sample.label))
 
     return draw
 

@@ -24,7 +24,7 @@ from unpool.data.datasets import (
 from unpool.distributed import sample_index
 from unpool.errors import DataError
 from unpool.vision.boxes import Crop
-from unpool.vision.images import VOID, Pixels
+from unpool.vision.images import VOID, Labels, Pixels
 
 if TYPE_CHECKING:
     from unpool.data.windows import Box, Window
@@ -36,7 +36,7 @@ class View(NamedTuple):
     """A crop of an image, its labels, and possibly soft labels."""
 
     image: Pixels  #: (S, S, 3) RGB
-    labels: Pixels  #: (S, S) class ids
+    labels: Labels  #: (S, S) class ids, or () of the whole image
     soft: NDArray[np.float32] | None = None
     """(K, S, S) logits of another network; NaN where it says nothing: outside the image, and where
     an object was pasted."""
@@ -52,7 +52,7 @@ class Batch(NamedTuple):
     """The input of one forward pass in training."""
 
     images: Pixels  #: (N, S, S, 3) RGB; 0 outside the image
-    labels: Pixels  #: (N, S, S) class ids; 255 where void or outside the image
+    labels: Labels  #: (N, S, S) class ids, 255 where void or outside the image; or (N,) of images
     soft: NDArray[np.float32] | None = None
     """(N, K, s, s) logits of another network, at every eighth pixel; NaN where it says nothing."""
 

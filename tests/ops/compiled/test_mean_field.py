@@ -1,5 +1,6 @@
 """Mean field in machine code against the same in torch, and against pydensecrf."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -167,8 +168,14 @@ def test_numba_is_loaded_when_it_is_needed():
     assert done.stdout.strip() == "False"
 
 
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    """Compiled functions that no other test, in another process, writes at the same time."""
+    return {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path_factory.mktemp("numba"))}
+
+
 @pytest.mark.parametrize("preset", CRF_PRESETS)
-def test_warm_up_loads_every_function_that_the_first_image_needs(preset):
+def test_warm_up_loads_every_function_that_the_first_image_needs(preset, own_cache):
     code = f"""
         import torch
         from unpool.ops import mean_field
@@ -189,4 +196,5 @@ def test_warm_up_loads_every_function_that_the_first_image_needs(preset):
         mean_field(torch.rand(21, 40, 60), torch.zeros(40, 60, 3, dtype=torch.uint8), {preset!r})
         assert loaded() == before, loaded() - before
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    subprocess.run(command, check=True, env=own_cache)
