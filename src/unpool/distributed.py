@@ -4,6 +4,7 @@ Without `torchrun` there is a single process, and every function here does nothi
 """
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -38,6 +39,9 @@ def join(device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
+        # gloo's thread may still release the last tensors, for which it needs the interpreter's
+        # lock, and destroying the group holds that lock while it waits for the thread
+        time.sleep(0.1)
         dist.destroy_process_group()
 
 
