@@ -15,14 +15,14 @@ import unpool
 
 ROOT = Path(unpool.__file__).parent
 LAYERS = [
-    "errors limits files temporary ledger distributed devices cards",
+    "errors limits files temporary distributed devices cards",
     "recipes",
     "ops vision",
     "formats",
     "models data rendering",
     "training export",
     "segment classify generate visualize restore",
-    "bench serve",
+    "bench batch serve",
     "cli __init__ __main__",
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms.split()}

@@ -18,6 +18,9 @@ from unpool.errors import UnpoolError, require_path
 from unpool.limits import MAX_HASHED, MAX_TEXT, MAX_ZIP_DIRECTORY
 from unpool.temporary import leftovers, remove, temporary_folder, temporary_path
 
+HIDDEN = Path(".unpool")
+"""The folder in that of the results for what only later runs need; not taken for an input."""
+
 # errors of fsync that say that the file system has none, as on some network shares
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)  # those that say that data is lost

@@ -582,7 +582,7 @@ def test_a_video_in_a_folder(run, weights, clip):
     again = run("segment", "in", "-o", "out", "--weights", weights, "--masks", "--json")
     assert [json.loads(line)["skipped"] for line in again[1]] == [True, True]
     assert {**json.loads(again[1][0]), "skipped": None} == {**video, "skipped": None}
-    assert not list(Path("out/.unpool/work").glob("*"))
+    assert not list(Path("out/.unpool/unfinished").glob("*"))
 
 
 def test_a_killed_video_goes_on_at_its_frame(run, weights, clip):
@@ -590,7 +590,7 @@ def test_a_killed_video_goes_on_at_its_frame(run, weights, clip):
     command += ["--weights", weights]
     with subprocess.Popen(command) as child:
         end = time.monotonic() + 100
-        while len(done := list(Path("out").glob(".unpool/work/*/0*.png"))) < 3:
+        while len(done := list(Path("out").glob(".unpool/unfinished/*/0*.png"))) < 3:
             assert time.monotonic() < end
             assert child.poll() is None
             time.sleep(0.02)

@@ -202,7 +202,7 @@ def _views(folder: Path) -> None:
 
 
 def _ledger(folder: Path) -> None:
-    from unpool.ledger import Ledger
+    from unpool.batch.ledger import Ledger
 
     ledger = Ledger(folder, {"mode": "whole"})
     for name in "abc":

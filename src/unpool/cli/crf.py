@@ -80,8 +80,9 @@ def crf(
 
 def _size(sources: "list[Source]") -> tuple[int, int] | None:
     """Height and width of a single file that can be read."""
+    from unpool.vision.images import image_size
+
     if len(sources) == 1 and sources[0].path is not None:
         with suppress(ImageError):
-            height, width, _ = sources[0].read().shape
-            return height, width
+            return image_size(sources[0].path)
     return None

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import unpool
+from unpool.batch.ledger import Ledger
 from unpool.cli import console, options
 from unpool.cli.messages import disk_is_full, error_message
 from unpool.errors import ImageError, OptionError, UnpoolError
 from unpool.files import fingerprint, written_files
-from unpool.ledger import Ledger
 
 if TYPE_CHECKING:
     from unpool import Progress
@@ -89,8 +89,8 @@ def each_image(
     images have only `source` and `error`. Images that were read by a guess have `warnings`, too.
 
     What an earlier run finished, with the same content and procedure, is not done again (see
-    `unpool.ledger`); its record is that of the earlier run, with `skipped`. The procedure is the
-    command with its options, the network and the version. Standard input is always done.
+    `unpool.batch.ledger`); its record is that of the earlier run, with `skipped`. The procedure is
+    the command with its options, the network and the version. Standard input is always done.
 
     Args:
         found: the result of `find_inputs`.

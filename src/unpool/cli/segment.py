@@ -13,8 +13,7 @@ import click
 from unpool.cards import MODES, weights_digest
 from unpool.cli import console, images, options
 from unpool.errors import OptionError, suggest
-from unpool.files import sha256
-from unpool.ledger import HIDDEN
+from unpool.files import HIDDEN, sha256
 from unpool.recipes.presets import RESULTS
 
 if TYPE_CHECKING:

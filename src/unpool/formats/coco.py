@@ -64,8 +64,7 @@ def _annotations(objects: Objects) -> list[dict[str, Any]]:
             "bbox": [x0, y0, x1 - x0, y1 - y0],
             "iscrowd": 0,
         }
-        if objects.scores is not None:
-            entry["score"] = round(float(objects.scores[i]), 4)
+        entry |= objects.score(i)
         entries.append(entry)
     return entries
 

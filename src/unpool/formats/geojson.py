@@ -50,8 +50,7 @@ def to_geojson(
             "class_id": int(objects.labels[i]),
             "pixels": int(objects.areas[i]),
         }
-        if objects.scores is not None:
-            properties["score"] = round(float(objects.scores[i]), 4)
+        properties |= objects.score(i)
         geometry: dict[str, Any] = {"type": "MultiPolygon", "coordinates": shape}
         if len(shape) == 1:
             geometry = {"type": "Polygon", "coordinates": shape[0]}

@@ -48,8 +48,7 @@ def to_label_studio(
             "image_rotation": 0,
             "value": {"format": "rle", "rle": code, "brushlabels": [name]},
         }
-        if objects.scores is not None:
-            region["score"] = round(float(objects.scores[i]), 4)
+        region |= objects.score(i)
         regions.append(region)
     prediction: dict[str, Any] = {"model_version": model_version, "result": regions}
     if objects.scores is not None and regions:

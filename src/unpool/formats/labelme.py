@@ -39,8 +39,7 @@ def to_labelme(objects: "Objects", image_path: str, *, tolerance: float = 0.0) -
     for i, (name, rings) in enumerate(zip(objects.names(), trace(objects.numbers), strict=True)):
         shape = {"label": name, **_shape(objects, i, rings, tolerance)}
         shape |= {"group_id": None, "description": "", "flags": {}}
-        if objects.scores is not None:
-            shape["score"] = round(float(objects.scores[i]), 4)
+        shape |= objects.score(i)
         shapes.append(shape)
     return {
         "version": _VERSION,

@@ -43,6 +43,10 @@ class Objects(NamedTuple):
         x0, y0, x1, y1 = self.boxes[i]
         return self.numbers[y0:y1, x0:x1] == i + 1
 
+    def score(self, i: int) -> dict[str, float]:
+        """The entry `score` of object `i` in a file; none if the scores are not known."""
+        return {} if self.scores is None else {"score": round(float(self.scores[i]), 4)}
+
     def names(self) -> list[str]:
         """The name of the class of each object."""
         return [self.classes[k] for k in self.labels]

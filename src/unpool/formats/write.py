@@ -12,12 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from unpool.errors import DataError
-from unpool.files import atomic, json_line, read_json, write_bytes
+from unpool.files import HIDDEN, atomic, json_line, read_json, write_bytes
 from unpool.formats import coco, label_studio
 from unpool.formats.geojson import to_geojson
 from unpool.formats.labelme import labels_txt, to_labelme
 from unpool.formats.yolo import data_yaml, to_yolo
-from unpool.ledger import HIDDEN
 from unpool.limits import MAX_PART
 from unpool.vision.georeference import read_georeference
 

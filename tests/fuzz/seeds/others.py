@@ -88,7 +88,7 @@ def archives() -> list[Files]:
 
 def ledgers() -> list[Files]:
     """An output folder in which two items are finished and one has failed."""
-    from unpool.ledger import Ledger
+    from unpool.batch.ledger import Ledger
 
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from unpool.ledger import Ledger
+from unpool.batch.ledger import Ledger
 from unpool.temporary import process_name
 
 OTHER = """
 import sys
 from pathlib import Path
-from unpool.ledger import Ledger
+from unpool.batch.ledger import Ledger
 ledger = Ledger(Path(sys.argv[1]), {"mode": "whole"})
 for name in sys.argv[2:]:
     ledger.add(name, "content", {"by": "another"}, [])

@@ -21,11 +21,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from unpool.errors import DataError
-from unpool.files import atomic, fingerprint, json_line, read_json_lines
+from unpool.files import HIDDEN, atomic, fingerprint, json_line, read_json_lines
 from unpool.temporary import is_gone, process_name
-
-HIDDEN = Path(".unpool")
-"""The folder in that of the results for what only later runs need; not taken for an input."""
 
 
 class Ledger:
@@ -104,7 +101,7 @@ class Ledger:
         It is not made here; whoever finishes the item removes it.
         """
         key = _digest(json.dumps([name, content, self._procedure]))
-        return self.output / HIDDEN / "work" / key
+        return self.output / HIDDEN / "unfinished" / key
 
     def close(self) -> None:
         """Gather the lines of all processes of this host that have ended into one file.

@@ -1,0 +1,1 @@
+"""Work on many items: what is finished in an output folder."""
