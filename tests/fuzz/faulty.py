@@ -36,7 +36,7 @@ def _run(folder: Path) -> None:
         case "wait":
             time.sleep(60)
         case "memory":
-            np.ones(2**24)
+            np.ones(2**23)
         case "error of memory":
             try:
                 raise MemoryError
@@ -74,8 +74,8 @@ PARSERS["faulty"] = Parser(
     lambda: [{"a.txt": text.encode()} for text in ("accept", "refuse", *FAULTS, "accept")],
     _run,
     damaged=(),
-    seconds=0.5,
-    waiting=2.0,
+    seconds=2.0,  # a slow machine may take one for the memory
+    waiting=4.0,
     memory=2**25,
 )
 
