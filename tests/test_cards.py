@@ -16,6 +16,7 @@ from unpool.cards import (
     weights_digest,
 )
 from unpool.errors import WeightsError
+from unpool.recipes.presets import CRF_PRESETS, DenseCRF, Kernel
 
 CARD = {"format": 1, "architecture": "DeconvNet", "arguments": {}, "sha256": "0"}
 
@@ -99,6 +100,15 @@ def test_segmentation_by_a_card():
         of(mode="classify")
 
 
+def test_a_crf_on_a_card():
+    def crf_of(**crf):
+        return Card.from_dict({**CARD, "crf": crf}, "net").segmentation(2)["crf"]
+
+    assert crf_of(kernels=[[3, 2]]) == DenseCRF((Kernel(3, 2),))
+    given = {"kernels": [[3, 3], [20, 5, 3]], "iterations": 10, "normalization": "none"}
+    assert crf_of(**given) == CRF_PRESETS["edeconvnet"]
+
+
 def test_classes_that_share_a_name_cannot_be_told_apart():
     """In fractions by name, for one; a classifier may have them, as ImageNet has two cranes."""
     card = Card.from_dict({**CARD, "classes": ["a", "b", "a"]}, "net")
@@ -125,6 +135,22 @@ def test_azimuths_that_were_held_out():
         ({"partner": 3}, "got partner 3 in the card of net; wanted text: correct card.json"),
         ({"recipe": "chairs"}, "got recipe chairs .*; wanted an object"),
         ({"input": {"enlarged": -1}}, "got enlarged -1 .*; wanted pixels"),
+        ({"temperature": {"whole": 0}}, "got temperature .*; wanted numbers above 0 by mode"),
+        ({"temperature": 2}, "got temperature 2 .*; wanted numbers above 0 by mode"),
+        *(
+            ({"crf": crf}, 'got crf .*; wanted an object with "kernels"')
+            for crf in (
+                "deeplab",
+                {},
+                {"kernels": []},
+                {"kernels": [[3]]},
+                {"kernels": [[3, 3, 0]]},
+                {"kernels": [[3, 3]], "iterations": 1000},
+                {"kernels": [[3, 3]], "normalization": "all"},
+                {"kernels": [[3, 3]], "prune": 1},
+                {"kernels": [[3, 3]], "more": 1},
+            )
+        ),
     ],
 )
 def test_entries_that_cannot_be_used(entries, message):

@@ -16,6 +16,7 @@ from typing import Any
 from unpool.errors import WeightsError
 from unpool.files import read_json, require_regular, write_json
 from unpool.limits import MAX_DEPTH, MAX_SIDE
+from unpool.recipes.presets import NORMALIZATIONS, DenseCRF, Kernel
 
 MODES = ("whole", "instance")
 AGGREGATIONS = ("max", "mean")
@@ -44,6 +45,8 @@ class Card:
     mode: str | None = None  #: of segmentation, one of `MODES`
     aggregate: str | None = None  #: of overlapping crops, one of `AGGREGATIONS`
     presence_threshold: float | None = None  #: classes that are nowhere as probable are left out
+    crf: dict[str, Any] | None = None  #: the arguments of a `DenseCRF`, for crf="auto"
+    temperature: dict[str, float] | None = None  #: of the logits by mode, for the confidence
     recipe: dict[str, Any] = field(default_factory=dict)  #: with which the network was trained
     license: str | None = None
     figures: dict[str, Any] = field(default_factory=dict)  #: measured, by data and protocol
@@ -124,8 +127,12 @@ class Card:
         _check({"classes": self.class_names(classes)}, {"classes": different}, self.path)
         if self.mode is not None:
             _check({"mode": self.mode}, {"mode": _one_of(MODES)}, self.path)
-        names = ("palette", "mean", "long_side", "mode", "aggregate", "presence_threshold")
+        names = ["palette", "mean", "long_side", "mode", "aggregate", "presence_threshold"]
+        names.append("temperature")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.crf is not None:
+            kernels = tuple(Kernel(*kernel) for kernel in self.crf["kernels"])
+            given["crf"] = DenseCRF(**{**self.crf, "kernels": kernels})
         return {"classes": self.class_names(classes), **given}
 
 
@@ -277,6 +284,11 @@ def _rules(arguments: dict[str, Any]) -> dict[str, _Rule]:
         "long_side": (_is_side, _PIXELS),
         "aggregate": _one_of(AGGREGATIONS),
         "presence_threshold": (lambda v: _is_number(v) and 0 <= v <= 1, "a probability, 0 to 1"),
+        "crf": (_is_crf, 'an object with "kernels", such as [[3, 3], [20, 5, 3]]'),
+        "temperature": (
+            lambda v: _is_object(v) and _are([*v.values()], lambda t: _is_number(t) and t > 0),
+            'numbers above 0 by mode, such as {"whole": 1.2}',
+        ),
         "ready": (lambda v: isinstance(v, bool), "true or false"),
         **dict.fromkeys(("mode", "license", "note", "partner"), (_is_text, "text")),
         **dict.fromkeys(("input", "recipe", "figures", "exports"), (_is_object, "an object {...}")),
@@ -298,6 +310,22 @@ def _one_of(choices: tuple[str, ...]) -> _Rule:
 def _are(value: Any, fits: Callable[[Any], bool], count: int | None = None) -> bool:
     """Whether a value is a list of values that fit, and of that length if one is given."""
     return isinstance(value, list | tuple) and count in (None, len(value)) and all(map(fits, value))
+
+
+def _is_crf(value: Any) -> bool:
+    """Whether a value is the arguments of a `DenseCRF`, in bounds."""
+    if not _is_object(value) or not set(value) <= set(DenseCRF._fields):
+        return False
+    kernels = value.get("kernels")
+    return (
+        _are(kernels, lambda k: _are(k, lambda v: _is_number(v) and v >= 0) and 2 <= len(k) <= 3)
+        and 1 <= len(kernels) <= 8
+        and all(k[0] > 0 and (len(k) < 3 or k[2] > 0) for k in kernels)
+        and value.get("iterations", 10) in range(101)
+        and value.get("normalization", "none") in NORMALIZATIONS
+        and _is_number(value.get("prune", 0))
+        and 0 <= value.get("prune", 0) < 1
+    )
 
 
 def _is_palette(value: Any) -> bool:

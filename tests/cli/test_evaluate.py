@@ -8,7 +8,7 @@ from tests.cli.files import CLASSES, photo, results, save
 
 FIGURES = {
     *("mode", "miou", "miou_interval", "iou", "pixel_accuracy", "mean_accuracy", "boundary_f1"),
-    *("images", "dropped", "protocol"),
+    *("calibration_error", "images", "class_images", "dropped", "protocol"),
 }
 
 
@@ -48,11 +48,22 @@ def test_a_table_of_figures(run, weights, labeled):
     assert err[0].startswith("unpool: dropped 5: ")
     assert out[0].split() == ["%", "whole"]
     assert [line.split()[0] for line in out[1:4]] == CLASSES
-    assert [line.split("  ")[0] for line in out[4:9]] == [
-        *("mean IoU", "95 % interval", "pixel accuracy", "mean accuracy", "boundary f1")
+    assert [line.split("  ")[0] for line in out[4:10]] == [
+        *("mean IoU", "95 % interval", "pixel accuracy", "mean accuracy", "boundary f1"),
+        "calibration error",
     ]
     assert "5 of 6 images" in out[-1]
     assert run(*args, "--quiet") == (3, [], err)
+
+
+def test_means_over_frequent_classes(run, refused, weights, labeled):
+    args = ["evaluate", "--weights", weights, "--data", labeled, "--split", "all", "--mode=whole"]
+    summary = json.loads(run(*args, "--json", "--min-images=1")[1][0])
+    count = sum(n >= 1 for n in summary["class_images"].values())
+    assert f"mean over the {count} classes in 1 images or more" in summary["protocol"]
+    assert refused(*args, "--min-images=7") == (
+        "unpool: got --min-images 7; no class is in the truth of so many of 6 images: choose fewer"
+    )
 
 
 def test_unusable_images_are_dropped(run, refused, weights, labeled):

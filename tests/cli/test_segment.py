@@ -17,6 +17,7 @@ from pycocotools import mask as coco_mask
 
 from tests.cli.files import CLASSES, hashes, photo, results, save
 from unpool.models import DeconvNet, save_pretrained
+from unpool.recipes.presets import DenseCRF, Kernel
 from unpool.segment.ensemble import EDeconvNet, load
 from unpool.segment.segmenter import Segmenter
 from unpool.vision.images import read_mask
@@ -306,6 +307,37 @@ def test_options_of_the_ensemble(run, pair):
     assert description.endswith("; dense CRF edeconvnet")
 
 
+def test_unsure_pixels_are_void(run, weights):
+    image = np.asarray(Image.open(save("cat.png")).convert("RGB"))
+    args = ["segment", "cat.png", "--weights", weights, "--precision=fp32", "--json"]
+    found = load(weights, precision="fp32")(image)
+    middle = float(np.median(found.confidence))
+    record = json.loads(run(*args, f"--void-below={middle}")[1][0])
+    expected = np.where(found.confidence < middle, 255, found.labels)
+    assert (read_mask(record["mask"]) == expected).all()
+    assert record["labels"]["void"] == pytest.approx((expected == 255).mean())
+    assert record["confidence"] == pytest.approx(float(found.confidence.mean()), rel=1e-5)
+    assert record["description"].endswith(f"void where less sure than {middle:g}")
+
+
+def test_the_crf_of_the_weights(run, weights):
+    """As the card has it; without one `--crf auto` changes nothing."""
+    save("cat.png")
+    own = Path(shutil.copytree(weights, "own"))
+    args = ["segment", "cat.png", "--precision=fp32", "--json", "--redo"]
+    plain = json.loads(run(*args, "--weights", own, "--crf=auto")[1][0])
+    assert "CRF" not in plain["description"]
+    card = json.loads((own / "card.json").read_text())
+    card["crf"] = {"kernels": [[2, 1], [30, 6, 9]], "iterations": 3}
+    (own / "card.json").write_text(json.dumps(card))
+    found = json.loads(run(*args, "--weights", own, "--crf=auto")[1][0])
+    assert found["description"].endswith("dense CRF 1 x 2 + 6 x 30/9, 3 iterations, symmetric")
+    crf = DenseCRF((Kernel(2, 1), Kernel(30, 6, 9)), 3)
+    expected = load(own, precision="fp32")("cat.png", crf=crf).labels
+    assert (read_mask(found["mask"]) == expected).all()
+    assert found["labels"] != plain["labels"]
+
+
 @pytest.mark.parametrize("of", ["tiny", "pair"])
 def test_classes_below_the_presence_threshold_are_left_out(run, refused, weights, pair, of):
     image = np.asarray(Image.open(save("cat.png")).convert("RGB"))
@@ -350,7 +382,10 @@ def test_classes_below_the_presence_threshold_are_left_out(run, refused, weights
         (["--ensemble=mean"], "got --ensemble mean for one network; set --preset edeconvnet, or"),
         (["--preset=edeconvnet"], "tiny', whose card names no partner for an ensemble; write"),
         (["--preset=edeconvnet", "--ensemble=max"], "'max' is not one of 'mean', 'product'"),
-        (["--crf=best"], "'best' is not one of 'edeconvnet', 'deeplab', 'crfrnn', 'densecrf'"),
+        (
+            ["--crf=best"],
+            "'best' is not one of 'auto', 'edeconvnet', 'deeplab', 'crfrnn', 'densecrf'",
+        ),
         (["--preset=edeconvnet", "--mode=whole", "--proposals=3"], "got --proposals 3 in --mode"),
     ],
 )

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 from unpool import distributed
 from unpool.cli.evaluate import print_figures
 from unpool.data.datasets import open_data
-from unpool.errors import DataError
+from unpool.errors import DataError, OptionError
 from unpool.models import DeconvNet, save_pretrained
 from unpool.segment.evaluate import evaluate, measure, summarize
 from unpool.segment.result import Segmentation
@@ -149,7 +150,7 @@ def test_the_summary_is_plain_json(root):
     summary = json.loads(text)
     assert set(summary) == {
         "mode", "miou", "miou_interval", "iou", "pixel_accuracy", "mean_accuracy", "boundary_f1",
-        "images", "dropped", "protocol",
+        "calibration_error", "images", "class_images", "dropped", "protocol",
     }  # fmt: skip
     for name in data.samples:
         write(root, name.name, flat, flat)
@@ -363,3 +364,35 @@ def test_two_processes_tell_once_what_one_tells(odd, tmp_path):
     for mode, figures in found["modes"].items():
         expected = evaluate(segmenter, data, missing=missing, mode=mode)
         assert figures == json.loads(json.dumps(expected))
+
+
+def test_means_over_classes_that_several_images_show(root, pairs):
+    data = open_data(root, "all")
+    shown = [np.unique(truth[truth != 255]) for _, truth in pairs.values()]
+    counts = [sum(k in labels for labels in shown) for k in range(4)]
+    every = evaluate(Fake(), data)
+    assert list(every["class_images"].values()) == counts
+    assert counts == [3, 2, 2, 0]
+    for least, names in ((2, CLASSES[:3]), (3, CLASSES[:1])):
+        frequent = evaluate(Fake(), data, min_images=least)
+        assert frequent["miou"] == pytest.approx(np.mean([every["iou"][c] for c in names]))
+        assert frequent["iou"] == every["iou"]
+        assert f"mean over the {len(names)} classes in {least} images" in frequent["protocol"]
+    with pytest.raises(OptionError, match="no class is in the truth of so many of 3 images"):
+        evaluate(Fake(), data, min_images=4)
+
+
+def test_the_calibration_error_is_of_all_pixels(root, pairs):
+    class Sure(Fake):
+        """Is sure by half of what it predicts, which is right seven times in ten."""
+
+        def __call__(self, image, **options):
+            found = super().__call__(image, **options)
+            scores = np.where(found.labels == np.arange(4)[:, None, None], np.log(3), 0)
+            return replace(found, probabilities=scores + 1, logits=scores.astype(np.float32))
+
+    summary = evaluate(Sure(), open_data(root, "all"))
+    prediction, truth = pooled(pairs)
+    wanted = abs((prediction == truth).mean() - 0.5)  # 3 / (3 + 1 + 1 + 1)
+    assert summary["calibration_error"] == pytest.approx(wanted)
+    assert evaluate(Fake(), open_data(root, "all"))["calibration_error"] is None

@@ -17,6 +17,7 @@ from unpool.ops import CRF_PRESETS
 from unpool.segment.result import describe_postprocessing, postprocess, present
 from unpool.segment.scores import read_scores
 from unpool.segment.segmenter import Segmenter
+from unpool.vision.boxes import reduced_size
 from unpool.vision.images import write_image
 
 CLASSES = ["background", "cat", "dog", "cow"]
@@ -169,3 +170,69 @@ def test_the_mask_may_be_left_out(tmp_path):
     found = postprocess(*scene(), CLASSES)
     found.save(tmp_path / "a.png", mask=False, scores=True)
     assert {p.name for p in tmp_path.iterdir()} == {"a.overlay.jpg", "a.scores.npz"}
+
+
+def test_the_confidence_is_the_probability_of_the_label():
+    image, scores = scene()
+    found = postprocess(image, scores, CLASSES)
+    np.testing.assert_allclose(found.confidence, found.probabilities.max(0), atol=1e-6)
+    shares = softmax(scores / 2)
+    warm = postprocess(image, scores, CLASSES, temperature=2.0)
+    np.testing.assert_array_equal(warm.labels, found.labels)
+    np.testing.assert_allclose(warm.confidence, shares.max(0), atol=1e-6)
+    assert warm.to_dict()["confidence"] == pytest.approx(shares.max(0).mean())
+
+
+def test_the_confidence_is_among_the_classes_that_are_present():
+    image, scores = scene()
+    found = postprocess(image, scores, CLASSES, presence_threshold=0.9)
+    kept = np.unique(found.labels)
+    assert 3 not in kept
+    np.testing.assert_allclose(found.confidence, softmax(scores[:3]).max(0), atol=1e-6)
+
+
+def test_the_confidence_with_a_crf_is_the_networks():
+    image, scores = scene()
+    found = postprocess(image, scores, CLASSES, crf="densecrf")
+    assert (found.labels != scores.argmax(0)).any()
+    own = np.take_along_axis(softmax(scores), found.labels[None].astype(int), 0)[0]
+    np.testing.assert_allclose(found.confidence, own, atol=1e-6)
+
+
+def test_unsure_pixels_become_void():
+    image, scores = scene()
+    plain = postprocess(image, scores, CLASSES)
+    found = postprocess(image, scores, CLASSES, void_below=0.6)
+    unsure = plain.confidence < 0.6
+    assert 0 < unsure.sum() < unsure.size
+    np.testing.assert_array_equal(found.labels, np.where(unsure, 255, plain.labels))
+    np.testing.assert_allclose(found.confidence, plain.confidence, atol=1e-6)
+    assert found.fractions()["void"] == pytest.approx(unsure.mean())
+    assert sum(found.fractions().values()) == pytest.approx(1)
+    assert found.objects().areas.sum() == ((found.labels > 0) & ~unsure).sum()
+    assert found.overlay().shape == image.shape
+    assert describe_postprocessing(0, None, 0.6) == ["void where less sure than 0.6"]
+    with pytest.raises(OptionError, match=r"void_below=1\.5; wanted a probability"):
+        describe_postprocessing(0, None, 1.5)
+
+
+def test_the_confidence_of_a_large_image():
+    """Scores of the reduced size: each pixel has the confidence that lies around it."""
+    image = np.zeros((1500, 3000, 3), np.uint8)
+    height, width = reduced_size((1500, 3000))
+    scores = np.zeros((2, height, width), np.float32)
+    scores[1, :, : width // 2], scores[0, :, width // 2 :] = 1, 3
+    found = postprocess(image, scores, CLASSES[:2], void_below=0.8)
+    assert found.confidence.shape == found.labels.shape == (1500, 3000)
+    np.testing.assert_allclose(found.confidence[:, :1400], softmax(scores)[1, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(found.confidence[:, 1600:], softmax(scores)[0, 0, -1], atol=1e-6)
+    assert (found.labels[:, :1400] == 255).all()
+    assert (found.labels[:, 1600:] == 0).all()
+
+
+def test_a_result_without_logits_has_no_confidence():
+    image, scores = scene()
+    found = replace(postprocess(image, scores, CLASSES), logits=None)
+    assert "confidence" not in found.to_dict()
+    with pytest.raises(OptionError, match="without logits"):
+        _ = found.confidence

@@ -6,12 +6,22 @@ import math
 import numpy as np
 import pytest
 import sklearn.metrics
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from torchmetrics.functional.classification import binary_calibration_error
 
 from unpool.errors import DataError, OptionError, ShapeError
-from unpool.vision.metrics import bootstrap_interval, boundary_f1, confusion_matrix, scores
+from unpool.vision.metrics import (
+    bootstrap_interval,
+    boundary_f1,
+    calibration_error,
+    confusion_matrix,
+    in_images,
+    reliability,
+    scores,
+)
 
 K = 4
 
@@ -256,3 +266,49 @@ def test_messages_about_shapes_and_options():
     for option in ({"level": 95}, {"samples": 0}):
         with pytest.raises(OptionError, match="wanted 0 < level < 1, samples >= 1"):
             bootstrap_interval(images(2), **option)
+
+
+@pytest.mark.parametrize("bins", [1, 5, 15])
+def test_the_calibration_error_is_torchmetrics(bins):
+    rng = np.random.default_rng(bins)
+    confidence = rng.uniform(0, 1, (40, 50))
+    right = rng.random((40, 50)) < confidence**2
+    diagram = reliability(confidence[:15], right[:15], bins)
+    diagram += reliability(confidence[15:], right[15:], bins)
+    # of a binary classifier that says "right" with this probability
+    wanted = binary_calibration_error(
+        torch.from_numpy(confidence.ravel()), torch.from_numpy(right.ravel()).long(), n_bins=bins
+    )
+    assert diagram[0].sum() == 2000
+    assert calibration_error(diagram) == pytest.approx(float(wanted), abs=1e-6)
+
+
+def test_the_ends_of_the_confidence_fall_into_the_first_and_last_bin():
+    diagram = reliability(np.array([0.0, 1.0, 1.0]), np.array([False, True, True]), 4)
+    assert diagram.tolist() == [[1, 0, 0, 2], [0, 0, 0, 2], [0, 0, 0, 2]]
+    assert calibration_error(diagram) == 0
+    assert math.isnan(calibration_error(np.zeros((3, 4))))
+    with pytest.raises(ShapeError, match=r"confidence of \(2,\) for labels of \(3,\)"):
+        reliability(np.zeros(2), np.zeros(3, bool))
+
+
+def test_means_over_the_classes_of_several_images():
+    pairs = [random_pair(seed, 5) for seed in range(6)]
+    for _, truth in pairs[2:]:
+        truth[truth == 3] = 255  # two images show class 3
+    for _, truth in pairs:
+        truth[truth == 4] = 0  # no image shows class 4, which is predicted
+    matrices = np.stack([confusion_matrix(p, t, 5) for p, t in pairs])
+    assert in_images(matrices, 0).all()
+    assert in_images(matrices, 1).tolist() == [True, True, True, True, False]
+    among = in_images(matrices, 3)
+    assert among.tolist() == [True, True, True, False, False]
+    total, part = scores(matrices.sum(0)), scores(matrices.sum(0), among)
+    assert part.miou == pytest.approx(total.iou[:3].mean())
+    np.testing.assert_array_equal(part.iou, total.iou)
+    assert part.pixel_accuracy == total.pixel_accuracy
+    low, high = bootstrap_interval(matrices, among=among)
+    assert low < part.miou < high
+    assert bootstrap_interval(matrices[:1].repeat(2, 0), among=among) == pytest.approx(
+        [scores(matrices[0], among).miou] * 2
+    )

@@ -33,6 +33,13 @@ from unpool.recipes.presets import INSTANCES
 )
 @options.SEGMENTATION
 @click.option(
+    "--min-images",
+    type=options.FROM_ONE,
+    metavar="N",
+    help="Take the means over the classes in the truth of at least N images, as rarer ones depend "
+    "on one or two.  [default: over all in truth or prediction]",
+)
+@click.option(
     "-o",
     "--output",
     type=options.Folder(),
@@ -48,6 +55,7 @@ def evaluate(
     by_color: bool | None,
     crowd: Any,
     mode: str | None,
+    min_images: int | None,
     output: Path | None,
     as_json: bool,
     quiet: bool,
@@ -91,6 +99,7 @@ def evaluate(
         for name in chosen:
             with console.progress(f"evaluating, {name}", quiet or not first) as show:
                 own: dict[str, Any] = {"mode": name, "missing": missing, "progress": show}
+                own["min_images"] = min_images or 0
                 modes[name] = measure(segmenter, labeled, **own, **settings[name])
     if not first:
         return 0  # torchrun ends all processes when one fails

@@ -11,6 +11,7 @@ import click
 from unpool.cards import AGGREGATIONS
 from unpool.errors import OptionError
 from unpool.recipes.presets import (
+    AUTO,
     CRF_PRESETS,
     EDECONVNET,
     ENSEMBLES,
@@ -74,9 +75,16 @@ ENSEMBLE = choice(
 )
 CRF = choice(
     "--crf",
-    CRF_PRESETS,
-    "Refine the result along the edges of the image by a dense CRF with published parameters; "
-    "edeconvnet has those of the DeconvNet paper.  [default: none]",
+    [AUTO, *CRF_PRESETS],
+    "Refine the result along the edges of the image by a dense CRF: auto with the parameters that "
+    "were chosen for the weights, if any; the others have published ones, edeconvnet those of the "
+    "DeconvNet paper.  [default: none]",
+)
+VOID_BELOW = click.option(
+    "--void-below",
+    type=click.FloatRange(0, 1),
+    metavar="CONFIDENCE",
+    help="Label pixels 255 (void) where the network is less sure of its label.  [default: 0.0]",
 )
 PRESENCE = click.option(
     "--presence-threshold",

@@ -14,7 +14,7 @@ from unpool.cards import MODES, weights_digest
 from unpool.cli import console, images, options
 from unpool.errors import OptionError, suggest
 from unpool.files import HIDDEN, sha256
-from unpool.recipes.presets import RESULTS
+from unpool.recipes.presets import AUTO, RESULTS
 
 if TYPE_CHECKING:
     from unpool import Progress
@@ -44,6 +44,7 @@ def parse_formats(ctx: click.Context, param: click.Parameter, value: str) -> tup
 @options.SEGMENTATION
 @options.METHOD
 @options.BATCH
+@options.VOID_BELOW
 @options.OVERLAY
 @click.option("--masks", is_flag=True, help="Also write an index mask of each frame of a video.")
 @click.option(
@@ -114,8 +115,9 @@ def segment(
     within a video; images that failed are tried again.
 
     With --json, each image gives a line with source, its files (mask, labelme, yolo, geojson,
-    scores), size ([width, height]), labels (the fraction of the pixels of each class), timings
-    (with --timings: the seconds of each stage), description, seconds, and warnings if it was read
+    scores), size ([width, height]), labels (the fraction of the pixels of each class), confidence
+    (the mean over the pixels), timings (with --timings: the seconds of each stage), description,
+    seconds, and warnings if it was read
     by a guess; or with source and error. A video has movie, masks, frames and fps; skipped images
     have the line of the earlier run, and skipped.
 
@@ -141,9 +143,10 @@ def segment(
         options.make_folder(output)
         if outputs.others:
             (output / HIDDEN).mkdir(exist_ok=True)
-        if "crf" in given:
+        crf = segmenter.crf if given.get("crf") == AUTO else given.get("crf")
+        if crf is not None:
             update(1, 2, "loading the CRF")
-            warm_up(given["crf"])
+            warm_up(crf)
     job = Job(segmenter, given, outputs, file_names(found.sources))
     shown = (console.segmentation_text, "segmenting", as_json, quiet, f"segmented, into {output}")
     more: dict[str, Any] = {"network": weights_digest(weights), "also": job.also, "redo": redo}

@@ -51,6 +51,11 @@ class DenseCRF(NamedTuple):
     normalization: Normalization = "symmetric"
     prune: float = 1e-3  #: largest initial probability of all dropped labels; 0 keeps all
 
+    def __str__(self) -> str:
+        kernels = (f"{k.xy:g}" + (f"/{k.rgb:g}" if k.rgb else "") for k in self.kernels)
+        parts = (f"{k.weight:g} x {text}" for k, text in zip(self.kernels, kernels, strict=True))
+        return f"{' + '.join(parts)}, {self.iterations} iterations, {self.normalization}"
+
 
 CRF_PRESETS = {
     "edeconvnet": DenseCRF((Kernel(3, 3), Kernel(20, 5, 3)), 10, "none"),
@@ -58,6 +63,10 @@ CRF_PRESETS = {
     "crfrnn": DenseCRF((Kernel(3, 3), Kernel(160, 5, 3)), 10, "after"),
     "densecrf": DenseCRF((Kernel(3, 3), Kernel(80, 10, 13)), 5, "symmetric"),
 }
+
+
+AUTO = "auto"
+"""The dense CRF that was chosen for the weights, on their card."""
 
 
 class Preset(NamedTuple):

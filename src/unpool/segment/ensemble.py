@@ -92,6 +92,7 @@ class EDeconvNet(BaseSegmenter):
         self.deconvnet, self.fcn, self.ensemble = deconvnet, fcn, ensemble
         self.classes, self.palette = deconvnet.classes, deconvnet.palette
         self.device, self.presence_threshold = deconvnet.device, deconvnet.presence_threshold
+        self.crf = deconvnet.crf
 
     @classmethod
     def from_pretrained(
@@ -140,7 +141,8 @@ class EDeconvNet(BaseSegmenter):
         preset = None if preset == EDECONVNET else preset
         first = self.deconvnet.predict(image, mode=mode or self.mode, preset=preset, **options)
         second = self.fcn.predict(image, mode="whole")
-        return Prediction(combine(first.logits, second.logits, self.ensemble), first.boxes)
+        logits = combine(first.logits, second.logits, self.ensemble)
+        return Prediction(logits, first.boxes, self.deconvnet.temperature.get(EDECONVNET, 1.0))
 
     def describe_network(
         self, mode: str | None = None, preset: str | Preset | None = None, **options: Any

@@ -12,10 +12,18 @@ from numpy.typing import NDArray
 
 from unpool import Progress, distributed
 from unpool.data.datasets import DataSet, read_sample, require_objects
-from unpool.errors import DataError, UnpoolError, few
+from unpool.errors import DataError, OptionError, UnpoolError, few
 from unpool.vision.figures import contact_sheet
 from unpool.vision.images import VOID
-from unpool.vision.metrics import bootstrap_interval, boundary_f1, confusion_matrix, scores
+from unpool.vision.metrics import (
+    bootstrap_interval,
+    boundary_f1,
+    calibration_error,
+    confusion_matrix,
+    in_images,
+    reliability,
+    scores,
+)
 
 if TYPE_CHECKING:
     from unpool.segment.pipeline import BaseSegmenter
@@ -28,6 +36,8 @@ class Measured(NamedTuple):
     matrix: NDArray[np.int64]  #: (K, K) pixels, rows true, columns predicted
     boundary_f1: float  #: mean over the image's classes; NaN where there is no boundary
     error: str = ""  #: why the image was dropped, or empty
+    reliability: NDArray[np.float64] | None = None
+    """(3, bins), see `unpool.vision.metrics.reliability`; None if the confidence is not known."""
 
 
 def evaluate(
@@ -35,6 +45,7 @@ def evaluate(
     data: DataSet,
     *,
     missing: Mapping[str, str] | None = None,
+    min_images: int = 0,
     progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -44,6 +55,7 @@ def evaluate(
         segmenter: its classes must be those of the data.
         data: labeled images. One that cannot be read is dropped, and the summary says so.
         missing: images of the data set that are not in `data`, and why; they count as dropped.
+        min_images: leave classes that fewer images show out of the means, see `summarize`.
         progress: called with the number of images done and their total.
         **options: of the segmenter's call: `mode`, `preset`, `proposals`, `crf` ...
 
@@ -74,7 +86,7 @@ def evaluate(
             progress(done, total, "evaluating")
     measured = absent + distributed.gather(own)
     mode = options.get("mode") or segmenter.mode
-    return {"mode": mode, **summarize(measured, data, description)}
+    return {"mode": mode, **summarize(measured, data, description, min_images)}
 
 
 def measure(segmenter: "BaseSegmenter", data: DataSet, **options: Any) -> Iterator[Measured]:
@@ -86,37 +98,74 @@ def measure(segmenter: "BaseSegmenter", data: DataSet, **options: Any) -> Iterat
         except UnpoolError as error:
             yield _dropped(sample.name, str(error), k)
             continue
-        yield compare(sample.name, segmenter(image, **options).labels, truth, k)
+        found = segmenter(image, **options)
+        sure = None if found.logits is None else found.confidence
+        yield compare(sample.name, found.labels, truth, k, sure)
 
 
 def compare(
-    name: str, labels: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int
+    name: str,
+    labels: NDArray[np.uint8],
+    truth: NDArray[np.uint8],
+    classes: int,
+    confidence: NDArray[np.float32] | None = None,
 ) -> Measured:
-    """The counts of one image's labels against the truth, both (H, W)."""
+    """The counts of one image's labels against the truth, both (H, W).
+
+    The confidence of the labels, as of `Segmentation.confidence`, may be known, too.
+    """
     found = boundary_f1(labels, truth, classes, VOID)
     mean = float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
-    return Measured(name, confusion_matrix(labels, truth, classes, VOID), mean)
+    diagram = None
+    if confidence is not None:
+        known = truth != VOID
+        diagram = reliability(confidence[known], (labels == truth)[known])
+    matrix = confusion_matrix(labels, truth, classes, VOID)
+    return Measured(name, matrix, mean, reliability=diagram)
 
 
-def summarize(measured: list[Measured], data: DataSet, description: str) -> dict[str, Any]:
+def summarize(
+    measured: list[Measured], data: DataSet, description: str, min_images: int = 0
+) -> dict[str, Any]:
     """The figures of a data set, as plain values.
 
+    Args:
+        measured: the counts of each image.
+        data: what was measured.
+        description: how it was segmented.
+        min_images: the number of images whose truth must show a class, for it to count in the
+            means; 0 for classes that occur in the truth or the prediction. Rare classes depend on
+            one or two images.
+
     Returns:
-        `miou` (mean over the classes that occur in the truth or the prediction), `miou_interval`
-        (95 %, bootstrap over images; None for a single one), `iou` by class (None where a class
-        occurs in neither), `pixel_accuracy`, `mean_accuracy`, `boundary_f1`, `images`, `dropped`
-        (names and reasons), `protocol`. All but the counts are fractions from 0 to 1.
+        `miou`, `miou_interval` (95 %, bootstrap over images; None for a single one), `iou` by class
+        (None where a class occurs neither in the truth nor in the prediction), `pixel_accuracy`,
+        `mean_accuracy`, `boundary_f1`, `calibration_error` (see `unpool.vision.metrics`; None where
+        the confidence is not known), `images`, `class_images` (whose truth shows a class),
+        `dropped` (names and reasons), `protocol`. All but the counts are fractions from 0 to 1.
     """
     kept = [m for m in measured if not m.error]
     if not kept or not any(m.matrix.any() for m in kept):
         reason = measured[0].error if measured and measured[0].error else "every pixel is void"
         raise DataError(f"no image of {data.root} could be evaluated: {reason}")
     matrices = np.stack([m.matrix for m in kept])
-    total = scores(matrices.sum(0))
+    among = in_images(matrices, min_images)
+    if not among.any():
+        raise OptionError(
+            f"got min_images={min_images}; no class is in the truth of so many of {len(kept)} "
+            "images: choose fewer"
+        )
+    total = scores(matrices.sum(0), among)
+    diagrams = [m.reliability for m in kept if m.reliability is not None]
+    meant = (
+        f"the {among.sum()} classes in {min_images} images or more"
+        if min_images
+        else "classes present in truth or prediction"
+    )
     outlines = [m.boundary_f1 for m in kept if np.isfinite(m.boundary_f1)]
     return {
         "miou": float(total.miou),
-        "miou_interval": list(bootstrap_interval(matrices)) if len(kept) > 1 else None,
+        "miou_interval": list(bootstrap_interval(matrices, among=among)) if len(kept) > 1 else None,
         "iou": {
             name: None if np.isnan(value) else float(value)
             for name, value in zip(data.classes, total.iou, strict=True)
@@ -124,13 +173,15 @@ def summarize(measured: list[Measured], data: DataSet, description: str) -> dict
         "pixel_accuracy": float(total.pixel_accuracy),
         "mean_accuracy": float(total.mean_accuracy),
         "boundary_f1": float(np.mean(outlines)) if outlines else None,
+        "calibration_error": calibration_error(np.sum(diagrams, 0)) if diagrams else None,
         "images": len(kept),
+        "class_images": dict(zip(data.classes, (matrices.sum(2) > 0).sum(0).tolist(), strict=True)),
         "dropped": {m.name: m.error for m in measured if m.error},
         "protocol": (
             f"{data.title}, {len(kept)} of {len(measured)} images; "
             f"{''.join(f'{note}; ' for note in data.notes)}{description}; "
             "labels at the original size; one confusion matrix over the data set, void (255) "
-            "ignored; mean over classes present in truth or prediction; interval: 95 %, bootstrap "
+            f"ignored; mean over {meant}; interval: 95 %, bootstrap "
             "over images; boundary F1: tolerance 0.75 % of the diagonal, mean over images"
         ),
     }
@@ -138,7 +189,8 @@ def summarize(measured: list[Measured], data: DataSet, description: str) -> dict
 
 def figures(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The fractions of a summary by title, for a table: the IoU of each class, and the averages."""
-    others = ("pixel_accuracy", "mean_accuracy", "boundary_f1")
+    others = ["pixel_accuracy", "mean_accuracy", "boundary_f1"]
+    others += ["calibration_error"] * (summary["calibration_error"] is not None)
     return {
         **summary["iou"],
         "mean IoU": summary["miou"],

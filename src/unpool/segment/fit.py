@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unpool.data.crops import Batch
-from unpool.devices import autocast
+from unpool.devices import autocast, training_layout
 from unpool.errors import require_choice
 from unpool.models import Network, prepare
 from unpool.segment.segmenter import WholeView
@@ -86,6 +86,7 @@ class SegmentationObjective(loop.Objective[Batch]):
         truth = torch.from_numpy(part.labels).to(self.device).long()
         with autocast(self.device, recipe.bf16):
             x = prepare(torch.from_numpy(part.images).to(self.device))
+            x = x.contiguous(memory_format=training_layout(self.device))
             maps = self.network(x, stages, recipe.dropout, recipe.coarse_weight == 0)
         found = [pixel_loss(scores.float(), truth) for scores in maps]
         if part.soft is not None and recipe.distill:

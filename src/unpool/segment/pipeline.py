@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from unpool.errors import require_known
-from unpool.recipes.presets import INSTANCES, DenseCRF
+from unpool.recipes.presets import AUTO, INSTANCES, DenseCRF
 from unpool.segment.result import Segmentation, describe_postprocessing, postprocess
 from unpool.vision.inputs import as_image
 
@@ -31,6 +31,7 @@ class Prediction(NamedTuple):
     boxes: NDArray[np.int64] = np.zeros((0, 4), np.int64)
     """The squares that were segmented, (P, 4) x0, y0, x1, y1 in pixels of the image; none for a
     whole image."""
+    temperature: float = 1.0  #: of such logits, see `Segmentation.confidence`
 
 
 class BaseSegmenter(ABC):
@@ -42,6 +43,7 @@ class BaseSegmenter(ABC):
     mode: str  #: the default mode, "whole" or "instance"
     measured_modes: tuple[str, ...]  #: the modes that an evaluation compares
     presence_threshold: float  #: the default class presence threshold, see `postprocess`
+    crf: DenseCRF | None  #: what crf="auto" stands for, or none
     separator = ", "  #: of the steps in a description
 
     @overload
@@ -56,6 +58,7 @@ class BaseSegmenter(ABC):
         *,
         crf: str | DenseCRF | None = None,
         presence_threshold: float | None = None,
+        void_below: float = 0.0,
         **options: Any,
     ) -> Segmentation | list[Segmentation]:
         """Segment one image, or each of a list; labels have the size of the image.
@@ -63,23 +66,28 @@ class BaseSegmenter(ABC):
         Args:
             image: a path, a Pillow image, an array, a tensor, or another kind that
                 `unpool.vision.inputs.as_image` takes; or a list of them.
-            crf: a dense CRF that refines the probabilities, or the name of one of `CRF_PRESETS`.
+            crf: a dense CRF that refines the probabilities, or the name of one of `CRF_PRESETS`;
+                "auto" for the one that was chosen for the weights, if any.
             presence_threshold: excludes classes that reach this probability on less than 1 % of
                 the image, see `unpool.segment.result.postprocess`; by default the segmenter's own.
+            void_below: pixels of a lower confidence get the label 255, see
+                `Segmentation.confidence`.
             **options: of `predict`.
 
         Raises:
             ImageError, ShapeError: not an image.
-            OptionError: an unknown option, mode, preset, method or CRF, a presence threshold that
-                is no probability, or a number below 1.
+            OptionError: an unknown option, mode, preset, method or CRF, a threshold that is no
+                probability, or a number below 1.
         """
         if isinstance(image, list | tuple):
-            more = {"crf": crf, "presence_threshold": presence_threshold, **options}
-            return [cast(Segmentation, self(one, **more)) for one in image]
-        require_known(options, [*OPTIONS, "crf", "presence_threshold"])
-        self.describe(crf=crf, presence_threshold=presence_threshold, **options)  # checks them
+            more = {"crf": crf, "presence_threshold": presence_threshold, "void_below": void_below}
+            return [cast(Segmentation, self(one, **more, **options)) for one in image]
+        require_known(options, [*OPTIONS, "crf", "presence_threshold", "void_below"])
+        settings: dict[str, Any] = {"crf": crf, "presence_threshold": presence_threshold}
+        settings["void_below"] = void_below
+        self.describe(**settings, **options)  # checks them
         pixels = self.preprocess(image)
-        found = self.postprocess(pixels, self.predict(pixels, **options), crf, presence_threshold)
+        found = self.postprocess(pixels, self.predict(pixels, **options), **settings)
         return replace(found, source=Path(image)) if isinstance(image, str | PathLike) else found
 
     def __repr__(self) -> str:
@@ -99,6 +107,7 @@ class BaseSegmenter(ABC):
         prediction: Prediction,
         crf: str | DenseCRF | None = None,
         presence_threshold: float | None = None,
+        void_below: float = 0.0,
     ) -> Segmentation:
         """The labels of an image from its logits; see `unpool.segment.result.postprocess`."""
         return postprocess(
@@ -107,8 +116,10 @@ class BaseSegmenter(ABC):
             self.classes,
             self.palette,
             prediction.boxes,
-            crf,
+            self.crf if crf == AUTO else crf,
             self.presence_threshold if presence_threshold is None else presence_threshold,
+            prediction.temperature,
+            void_below,
         )
 
     def describe(
@@ -117,12 +128,13 @@ class BaseSegmenter(ABC):
         *,
         crf: str | DenseCRF | None = None,
         presence_threshold: float | None = None,
+        void_below: float = 0.0,
         **options: Any,
     ) -> str:
         """Describe how images are segmented with these options; refuse unsupported modes."""
         threshold = self.presence_threshold if presence_threshold is None else presence_threshold
-        steps = [self.describe_network(mode, **options), *describe_postprocessing(threshold, crf)]
-        return self.separator.join(steps)
+        steps = describe_postprocessing(threshold, self.crf if crf == AUTO else crf, void_below)
+        return self.separator.join([self.describe_network(mode, **options), *steps])
 
     @abstractmethod
     def describe_network(self, mode: str | None = None, **options: Any) -> str:

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,7 +25,14 @@ from unpool.segment.scores import Scores, require_size, write_scores
 from unpool.vision.boxes import labels_at, reduced
 from unpool.vision.drawing import overlay
 from unpool.vision.georeference import read_georeference
-from unpool.vision.images import MAX_JPEG_SIDE, encode_png, voc_palette, write_image, write_mask
+from unpool.vision.images import (
+    MAX_JPEG_SIDE,
+    VOID,
+    encode_png,
+    voc_palette,
+    write_image,
+    write_mask,
+)
 
 if TYPE_CHECKING:
     from unpool.recipes.presets import DenseCRF
@@ -37,7 +46,7 @@ class Segmentation:
     """The labels and class probabilities of one image."""
 
     image: NDArray[np.uint8]  #: the image, (H, W, 3) RGB
-    labels: NDArray[np.uint8]  #: (H, W) class ids
+    labels: NDArray[np.uint8]  #: (H, W) class ids; 255 where the confidence is below `void_below`
     probabilities: NDArray[np.float32]
     """(K, H, W) class probabilities, 0 for excluded classes; of the `reduced` image where it has
     more than `LARGEST` pixels, see `unpool.vision.boxes`."""
@@ -48,6 +57,7 @@ class Segmentation:
     logits: NDArray[np.float32] | None = None
     """Scores of all classes before softmax and CRF, as large as `probabilities`."""
     presence_threshold: float = 0.0  #: see `postprocess`
+    temperature: float = 1.0  #: see `confidence`
     source: Path | None = None  #: the file of the image, which `save` does not overwrite
 
     def __repr__(self) -> str:
@@ -55,17 +65,40 @@ class Segmentation:
         return f"Segmentation({width} x {height}, {', '.join(self.fractions())})"
 
     def fractions(self) -> dict[str, float]:
-        """The fraction of the pixels of each class that occurs, the largest first."""
+        """The fraction of the pixels of each class that occurs, the largest first; void is one."""
         return class_fractions(np.bincount(self.labels.ravel()), self.classes)
+
+    @cached_property
+    def confidence(self) -> NDArray[np.float32]:
+        """How probable the label of each pixel is, (H, W), 0..1; of the best class where it is 255.
+
+        The probability is the softmax of `logits` divided by the temperature of the weights, which
+        makes it calibrated: of the pixels with 0.8, about eight in ten are right on images like
+        those that the temperature was fitted on. A CRF, which makes probabilities extreme, and the
+        classes that it excludes have no part in it.
+
+        Guo, Pleiss, Sun, Weinberger 2017, "On calibration of modern neural networks", section 4.2.
+
+        >>> scores = np.float32([[[2, 0]], [[0, 0]]])
+        >>> found = postprocess(np.zeros((1, 2, 3), np.uint8), scores, ["background", "cat"])
+        >>> found.confidence.round(2).tolist()
+        [[0.88, 0.5]]
+        """
+        scores = self.logits
+        if scores is None:
+            raise OptionError("got a result without logits; only those of `postprocess` have them")
+        kept = np.flatnonzero(self.probabilities.any((1, 2)))  # excluded classes have 0
+        return _confidence(scores, kept, self.labels, self.temperature)
 
     def overlay(self) -> NDArray[np.uint8]:
         """The image with its classes painted over it and a legend, (H, W, 3) RGB."""
         return overlay(self.image, self.labels, self.palette, self.classes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: `size` (width, height), and `labels`, see `fractions`."""
+        """Plain values: `size` (width, height), `labels` (`fractions`), and mean `confidence`."""
         height, width = self.labels.shape
-        return {"size": [width, height], "labels": self.fractions()}
+        known = {} if self.logits is None else {"confidence": float(self.confidence.mean())}
+        return {"size": [width, height], "labels": self.fractions(), **known}
 
     def objects(self) -> Objects:
         """The connected components of each class, with their mean probabilities as scores."""
@@ -185,11 +218,14 @@ class Segmentation:
 def class_fractions(pixels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
     """The fraction of each class that occurs, the largest first, from counts of its pixels.
 
+    Those of label 255 are called void if no class has that number.
+
     >>> class_fractions(np.array([2, 0, 6]), ["background", "cat", "dog"])
     {'dog': 0.75, 'background': 0.25}
     """
     order = [k for k in np.argsort(-pixels, kind="stable").tolist() if pixels[k]]
-    return {classes[k]: float(pixels[k] / pixels.sum()) for k in order}
+    names = dict(enumerate(classes))
+    return {names.get(k, "void"): float(pixels[k] / pixels.sum()) for k in order}
 
 
 def postprocess(
@@ -200,6 +236,8 @@ def postprocess(
     boxes: NDArray[np.int64] | None = None,
     crf: "str | DenseCRF | None" = None,
     presence_threshold: float = 0.0,
+    temperature: float = 1.0,
+    void_below: float = 0.0,
 ) -> Segmentation:
     """The most probable class of every pixel, optionally refined by a dense CRF.
 
@@ -215,9 +253,12 @@ def postprocess(
         boxes: the squares that were segmented, (P, 4).
         crf: a dense CRF, or the name of one of `CRF_PRESETS`.
         presence_threshold: see `present`.
+        temperature: by which scores are divided for `Segmentation.confidence`.
+        void_below: pixels of a lower confidence get the label 255, which stands for void.
 
     Raises:
-        OptionError: a class presence threshold that is no probability, or an unknown CRF.
+        OptionError: a threshold that is no probability, a temperature that is not above 0, or an
+            unknown CRF.
         ShapeError: scores of another size than the image's.
     """
     require_size(scores.shape, (image.shape[0], image.shape[1]))
@@ -245,7 +286,35 @@ def postprocess(
             found[kept] = probabilities.numpy()
     boxes = np.zeros((0, 4), np.int64) if boxes is None else boxes
     palette = voc_palette() if palette is None else palette
-    return Segmentation(image, labels, found, classes, palette, boxes, scores, presence_threshold)
+    result = Segmentation(
+        *(image, labels, found, classes, palette, boxes, scores, presence_threshold, temperature)
+    )
+    if void_below:
+        with timings.stage("labels"):
+            labels[result.confidence < void_below] = VOID
+    return result
+
+
+def _confidence(
+    scores: NDArray[np.float32],
+    kept: NDArray[np.int64],
+    labels: NDArray[np.uint8],
+    temperature: float,
+) -> NDArray[np.float32]:
+    """The probability (H, W) of each label among the classes that are kept; of the best for 255."""
+    logits = torch.from_numpy(scores[kept]) / temperature
+    size = labels.shape
+    if logits.shape[1:] != size:  # of a large image: labels at the size of its scores
+        small = logits.shape[2], logits.shape[1]
+        labels = np.asarray(cv2.resize(labels, small, interpolation=cv2.INTER_NEAREST_EXACT))
+    place = np.zeros(256, np.int64)
+    place[kept] = np.arange(len(kept))
+    own = logits.gather(0, torch.from_numpy(place[labels])[None])[0]
+    own = torch.where(torch.from_numpy(labels == VOID), logits.amax(0), own)
+    found = np.asarray((own - logits.logsumexp(0)).exp().numpy())
+    if found.shape != size:
+        found = cv2.resize(found, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(found, np.float32)
 
 
 def present(probabilities: NDArray[np.float32], presence_threshold: float) -> NDArray[np.int64]:
@@ -268,25 +337,30 @@ def present(probabilities: NDArray[np.float32], presence_threshold: float) -> ND
     return np.flatnonzero([True, *certain])
 
 
-def describe_postprocessing(presence_threshold: float, crf: "str | DenseCRF | None") -> list[str]:
-    """The steps after the network, for the protocol of figures.
+def describe_postprocessing(
+    presence_threshold: float, crf: "str | DenseCRF | None", void_below: float = 0.0
+) -> list[str]:
+    """The steps after the network, for the protocol of figures; refuses what cannot be done.
 
     >>> describe_postprocessing(0.75, "deeplab")
     ['only classes with a probability of 0.75 on 1 % of the image', 'dense CRF deeplab']
     """
     require_presence_threshold(presence_threshold)
+    _require_probability("void_below", void_below, "0 leaves no pixel void")
     if crf is not None:
         find_crf(crf)
     certain = f"a probability of {presence_threshold:g} on {100 * PRESENT_ON:g} % of the image"
     steps = [f"only classes with {certain}"] if presence_threshold else []
-    return steps if crf is None else [*steps, f"dense CRF {crf}"]
+    steps += [f"dense CRF {crf}"] * (crf is not None)
+    return [*steps, f"void where less sure than {void_below:g}"] if void_below else steps
 
 
 def require_presence_threshold(presence_threshold: float) -> None:
     """Refuse a class presence threshold that is no probability."""
-    number = isinstance(presence_threshold, int | float) and presence_threshold is not True
-    if not number or not 0 <= presence_threshold <= 1:
-        raise OptionError(
-            f"got presence_threshold={presence_threshold}; wanted a probability, 0 to 1; "
-            "0 keeps all"
-        )
+    _require_probability("presence_threshold", presence_threshold, "0 keeps all")
+
+
+def _require_probability(name: str, value: float, zero: str) -> None:
+    number = isinstance(value, int | float) and value is not True
+    if not number or not 0 <= value <= 1:
+        raise OptionError(f"got {name}={value}; wanted a probability, 0 to 1; {zero}")

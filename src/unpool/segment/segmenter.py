@@ -7,7 +7,7 @@ maximum or mean.
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,7 +30,8 @@ from unpool.export.runtime import Exported, is_exported
 from unpool.models import MEAN_BGR, Network, from_pretrained, prepare
 from unpool.models.fast import accelerate
 from unpool.models.tensors import require_finite_output
-from unpool.recipes.presets import METHODS, PRECISIONS, Preset
+from unpool.ops.crf import find_crf
+from unpool.recipes.presets import METHODS, PRECISIONS, DenseCRF, Preset
 from unpool.segment import timings
 from unpool.segment.aggregate import Aggregate, crop_squares, find_preset, squares
 from unpool.segment.pipeline import BaseSegmenter, Prediction
@@ -66,6 +67,9 @@ class Segmenter(BaseSegmenter):
         preset: of instance-wise mode by default, see `predict`.
         presence_threshold: excludes classes that reach this probability on less than 1 % of the
             image, see `postprocess`.
+        crf: the dense CRF that crf="auto" stands for.
+        temperature: of the logits of each mode, and of the ensemble "edeconvnet"; 1 for others.
+            See `Segmentation.confidence`.
         device: "auto", "cpu", "cuda" or "cuda:n".
         precision: "bf16", "fp32", or "auto": bf16 where the hardware has it, and not if `exact`.
         exact: use the network as it is, not its fast form (`unpool.models.fast.accelerate`).
@@ -89,6 +93,8 @@ class Segmenter(BaseSegmenter):
         aggregate: str = "max",
         preset: str | Preset = "paper",
         presence_threshold: float = 0.0,
+        crf: DenseCRF | None = None,
+        temperature: Mapping[str, float] | None = None,
         device: str = "auto",
         precision: str = "auto",
         exact: bool = False,
@@ -98,6 +104,11 @@ class Segmenter(BaseSegmenter):
         require_choice("aggregation", aggregate, AGGREGATIONS)
         find_preset(preset)
         require_presence_threshold(presence_threshold)
+        if crf is not None:
+            find_crf(crf)
+        for value in (temperature or {}).values():
+            if not 0 < value < np.inf:
+                raise OptionError(f"got temperature {temperature}; wanted numbers above 0")
         require_int("long_side", long_side)
         require_type("exact", exact, bool, "True or False")
         if len(classes) != model.classes:
@@ -114,6 +125,7 @@ class Segmenter(BaseSegmenter):
         self.classes, self.mean, self.mode = list(classes), mean, mode
         self.long_side, self.aggregate, self.preset = long_side, aggregate, preset
         self.presence_threshold = presence_threshold
+        self.crf, self.temperature = crf, dict(temperature or {})
         self.palette = voc_palette()
         if palette is not None and len(palette):
             self.palette[: len(palette)] = palette
@@ -137,7 +149,7 @@ class Segmenter(BaseSegmenter):
         Args:
             source: the name of weights that ship with the package, a folder of weights, or an
                 exported network (.onnx, .xml; see `Exported`).
-            **options: `mode`, `preset`, `presence_threshold`, `device`, `precision`, `exact` of
+            **options: `mode`, `preset`, `presence_threshold`, `device`, `precision`, `exact` ... of
                 the class.
 
         Raises:
@@ -196,7 +208,8 @@ class Segmenter(BaseSegmenter):
             full_width, image = image.shape[1], reduced(image)
         if how is None:
             view = WholeView(self.model, image, self.long_side)
-            return Prediction(view.paste(self.infer(view.batch)))
+            logits = view.paste(self.infer(view.batch))
+            return Prediction(logits, temperature=self.temperature.get("whole", 1.0))
         with timings.stage("proposals"):
             boxes = squares(image, how.preset, how.method, how.proposals)
         merged = Aggregate(len(self.classes), image.shape[:2], how.aggregate)
@@ -210,7 +223,8 @@ class Segmenter(BaseSegmenter):
             if progress is not None:
                 progress(done, len(boxes), "segmenting crops")
         scale = full_width / image.shape[1]
-        return Prediction(merged.logits, np.rint(boxes * scale).astype(np.int64))
+        boxes = np.rint(boxes * scale).astype(np.int64)
+        return Prediction(merged.logits, boxes, self.temperature.get("instance", 1.0))
 
     @torch.inference_mode()
     def infer(self, images: Pixels) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from unpool.data.datasets import DataSet, count_classes, require_objects
 from unpool.data.layouts import assumption
 from unpool.data.mixture import Part, open_parts, parse_part, validation_parts
 from unpool.data.windows import find_proposals, object_windows, proposal_windows, repeat_rare
+from unpool.devices import training_layout
 from unpool.errors import (
     DataError,
     OptionError,
@@ -124,7 +125,7 @@ class SegmentationTask(task.Task[crops.Batch]):
     def build(self, device: torch.device) -> SegmentationObjective:
         """The recipe's network, with heads for progressive growing."""
         network = learner.build(self.recipe, len(self.classes)).to(device)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=training_layout(device))  # type: ignore[call-overload]
         return SegmentationObjective(network, self.recipe, self.classes)
 
     def warm_start(self) -> None:

@@ -54,8 +54,12 @@ def confusion_matrix(
     return np.asarray(counted, dtype=np.int64)
 
 
-def scores(matrix: NDArray[Any]) -> Scores:
+def scores(matrix: NDArray[Any], among: NDArray[np.bool_] | None = None) -> Scores:
     """Compute all scores from a confusion matrix, (K, K), rows true, columns predicted.
+
+    Args:
+        matrix: the sum of those of all images.
+        among: the classes, (K,), over which the means are taken; all by default.
 
     Long, Shelhamer, Darrell 2015, section 5; absent classes are treated as in their code.
 
@@ -67,18 +71,23 @@ def scores(matrix: NDArray[Any]) -> Scores:
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ShapeError(f"got a matrix of {matrix.shape}, wanted (K, K); see confusion_matrix")
     right, union, true = matrix.diagonal(), _union(matrix), matrix.sum(axis=1)
-    iou = _ratio(right, union)
+    iou, accuracy = _ratio(right, union), _ratio(right, true)
+    counted = slice(None) if among is None else among
     return Scores(
-        miou=float(_mean(iou)),
+        miou=float(_mean(iou[counted])),
         iou=iou,
         pixel_accuracy=float(_ratio(right.sum(), true.sum())),
-        mean_accuracy=float(_mean(_ratio(right, true))),
+        mean_accuracy=float(_mean(accuracy[counted])),
         frequency_weighted_iou=float(_ratio(np.nansum(iou * true), true.sum())),
     )
 
 
 def bootstrap_interval(
-    matrices: NDArray[Any], level: float = 0.95, samples: int = 1000, seed: int = 0
+    matrices: NDArray[Any],
+    level: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+    among: NDArray[np.bool_] | None = None,
 ) -> tuple[float, float]:
     """The ends of a confidence interval of the mean IoU (percentile bootstrap over images).
 
@@ -87,6 +96,8 @@ def bootstrap_interval(
     Args:
         matrices: (N, K, K), a confusion matrix for each image.
         level: fraction of the samples inside the interval, between 0 and 1.
+        samples, seed: of the bootstrap.
+        among: as of `scores`.
 
     Raises:
         ShapeError, DataError, OptionError: an argument is wrong, or the matrices count no pixel.
@@ -108,10 +119,64 @@ def bootstrap_interval(
     images = len(matrices)
     counts = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), samples)
     # intersections and unions add up over images, and float64 holds the sums exactly
-    right, union = matrices.diagonal(axis1=1, axis2=2), _union(matrices)
+    counted = slice(None) if among is None else among
+    right = matrices.diagonal(axis1=1, axis2=2)[:, counted]
+    union = _union(matrices)[:, counted]
     miou = _mean(_ratio(*(counts.astype(np.float64) @ pixels for pixels in (right, union))))
     low, high = np.nanquantile(miou, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def in_images(matrices: NDArray[Any], least: int) -> NDArray[np.bool_]:
+    """The classes, (K,), that occur in the truth of at least so many images.
+
+    Args:
+        matrices: (N, K, K), a confusion matrix for each image, rows true.
+        least: the number of images; 0 for all classes.
+
+    >>> in_images(np.array([[[3, 0], [0, 0]], [[1, 0], [1, 2]]]), 2).tolist()
+    [True, False]
+    """
+    return np.asarray((np.asarray(matrices).sum(2) > 0).sum(0) >= least)
+
+
+def reliability(
+    confidence: NDArray[np.floating], right: NDArray[np.bool_], bins: int = 15
+) -> NDArray[np.float64]:
+    """Sums over the pixels in bins of equal width of the confidence: a reliability diagram.
+
+    Args:
+        confidence: 0..1, of any shape.
+        right: whether the label is the true one; of the same shape.
+        bins: their number.
+
+    Returns:
+        (3, bins): the number of pixels, the sum of their confidence, and the number of right ones;
+        those of images can be added.
+
+    >>> reliability(np.array([0.25, 0.75, 0.5]), np.array([False, True, False]), 2).tolist()
+    [[1.0, 2.0], [0.25, 1.25], [0.0, 1.0]]
+    """
+    if confidence.shape != right.shape:
+        raise ShapeError(f"got confidence of {confidence.shape} for labels of {right.shape}")
+    sure = confidence.ravel().astype(np.float64)
+    place = np.clip((sure * bins).astype(np.int64), 0, bins - 1)
+    weights = (np.ones_like(sure), sure, right.ravel().astype(np.float64))
+    return np.stack([np.bincount(place, w, bins) for w in weights])
+
+
+def calibration_error(diagram: NDArray[np.float64]) -> float:
+    """The expected calibration error of a `reliability` diagram, (3, bins).
+
+    The mean over the pixels of how far the accuracy of a bin is from its confidence; 0 is best.
+
+    Guo, Pleiss, Sun, Weinberger 2017, section 2.
+
+    >>> calibration_error(np.array([[1, 3], [0.25, 2.25], [0, 2]]))
+    0.125
+    """
+    pixels, confidence, right = diagram
+    return float(_ratio(np.abs(confidence - right).sum(), pixels.sum()))
 
 
 def boundary_f1(
