@@ -60,7 +60,7 @@ def test_documented_defaults_are_those_of_the_applications():
         "train": [SegmentationTask, train],
     }
     # these depend on the weights, the machine or the masks
-    left = ("mode", "aggregate", "presence_threshold", "batch", "by_color", "crowd")
+    left = ("mode", "aggregate", "presence_threshold", "batch", "by_color", "crowd", "crf")
     compared = 0
     for name, functions in homes.items():
         parameters = {}
