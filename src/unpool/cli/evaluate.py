@@ -37,7 +37,7 @@ from unpool.recipes.presets import INSTANCES
     type=options.FROM_ONE,
     metavar="N",
     help="Take the means over the classes in the truth of at least N images, as rarer ones depend "
-    "on one or two.  [default: over all in truth or prediction]",
+    "on one or two; without it, over all in truth or prediction.",
 )
 @click.option(
     "-o",
