@@ -44,8 +44,9 @@ if TYPE_CHECKING:
 @click.option(
     "--trunk-weights",
     type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Pretrained VGG weights for the trunk, which has random ones otherwise.",
+    metavar="FILE|FOLDER",
+    help="Pretrained VGG weights for the trunk, or a folder of weights whose trunk is taken; random "
+    "ones otherwise.",
 )
 @choice(
     "--trunk-inputs",

@@ -59,7 +59,8 @@ class SegmentationTask(task.Task[crops.Batch]):
         recipe: how to train.
         split: the split to train on, of the parts that name none.
         val: the split to validate on, or several, see `validation_parts`.
-        trunk_weights: VGG weights for the trunk; random without them.
+        trunk_weights: VGG weights for the trunk, or the folder of weights of a network whose trunk
+            is taken; random without them.
         trunk_inputs: the preprocessing of these weights, see `load_vgg`.
         by_color: whether masks are read by their colors, see `open_data`.
         crowd: how COCO's `iscrowd=1` is read, see `open_data`.
@@ -98,7 +99,7 @@ class SegmentationTask(task.Task[crops.Batch]):
 
     def open(self) -> None:
         """Open both splits, and read all masks, so that unusable ones are found at once."""
-        if self.trunk_weights is not None:
+        if self.trunk_weights is not None and not Path(self.trunk_weights).is_dir():
             require_regular(self.trunk_weights, WeightsError)
         if (self.soft is None) != (self.recipe.distill == 0):
             got = "no soft labels" if self.soft is None else f"soft={self.soft}"
