@@ -51,6 +51,7 @@ class Card:
     license: str | None = None
     figures: dict[str, Any] = field(default_factory=dict)  #: measured, by data and protocol
     partner: str | None = None  #: for an ensemble: a folder relative to the card's, or a name
+    ensemble_weight: float | None = None  #: of this network in the mean with its partner
     ready: bool = True  #: False if the network must be trained before use
     note: str | None = None
     exports: dict[str, Any] = field(default_factory=dict)  #: sha256, versions ... by format
@@ -284,6 +285,7 @@ def _rules(arguments: dict[str, Any]) -> dict[str, _Rule]:
         "long_side": (_is_side, _PIXELS),
         "aggregate": _one_of(AGGREGATIONS),
         "presence_threshold": (lambda v: _is_number(v) and 0 <= v <= 1, "a probability, 0 to 1"),
+        "ensemble_weight": (lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
         "crf": (_is_crf, 'an object with "kernels", such as [[3, 3], [20, 5, 3]]'),
         "temperature": (
             lambda v: _is_object(v) and _are([*v.values()], lambda t: _is_number(t) and t > 0),

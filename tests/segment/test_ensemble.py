@@ -1,5 +1,7 @@
 """The ensemble against its two formulas, written in NumPy, and against its parts."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -62,6 +64,31 @@ def test_the_mean_is_that_of_the_probabilities(scores):
     assert found.dtype == np.float32
     np.testing.assert_allclose(softmax(found), expected, atol=1e-6)
     np.testing.assert_allclose(np.exp(found), expected, atol=1e-6)  # logarithms already
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.2, 0.9, 1.0])
+def test_a_weighted_mean(scores, weight):
+    expected = weight * softmax(scores[0]) + (1 - weight) * softmax(scores[1])
+    np.testing.assert_allclose(softmax(combine(*scores, weight=weight)), expected, atol=1e-6)
+    with pytest.raises(OptionError, match=r"got weight=1\.2 of the first network; wanted 0 to 1"):
+        combine(*scores, weight=weight + 1.2 - weight)
+
+
+def test_the_weight_is_that_of_the_card(weights, parts, image):
+    card = weights / "card.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "ensemble_weight": 0.25}))
+    both = EDeconvNet.from_pretrained(weights, device="cpu", precision="fp32")
+    assert both.weight == 0.25
+    assert both.describe().startswith("EDeconvNet: 0.25 : 0.75 mean of DeconvNet (")
+    deconvnet, fcn = parts
+    first = deconvnet.predict(image, mode="instance", proposals=3).logits
+    second = fcn.predict(image).logits
+    found = both.predict(image, proposals=3).logits
+    np.testing.assert_allclose(found, combine(first, second, weight=0.25), atol=1e-5)
+    other = EDeconvNet.from_pretrained(weights, weights.parent / "fcn8s")
+    assert other.weight == 0.5  # chosen for the partner of the card
+    with pytest.raises(OptionError, match="got weight=2 of the DeconvNet; wanted 0 to 1"):
+        EDeconvNet(*parts, weight=2)
 
 
 def test_the_product_is_that_of_the_positive_scores(scores):

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     "--trunk-weights",
     type=click.Path(path_type=Path),
     metavar="FILE|FOLDER",
-    help="Pretrained VGG weights for the trunk, or a folder of weights whose trunk is taken; random "
+    help="Pretrained VGG weights for the trunk, or a folder of weights with such a trunk; random "
     "ones otherwise.",
 )
 @choice(

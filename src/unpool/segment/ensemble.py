@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unpool.cards import find_partner
+from unpool.cards import find_partner, read_card
 from unpool.errors import OptionError, ShapeError, require_choice, require_known
 from unpool.recipes.presets import EDECONVNET, ENSEMBLES, PRESETS, Preset
 from unpool.segment.pipeline import BaseSegmenter, Prediction
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def combine(
-    first: NDArray[np.float32], second: NDArray[np.float32], ensemble: str = "mean"
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    ensemble: str = "mean",
+    weight: float = 0.5,
 ) -> NDArray[np.float32]:
     """Combine the logits (K, H, W) of two networks.
 
@@ -31,6 +34,7 @@ def combine(
         second: of the other.
         ensemble: "mean" of the two class probability maps, as the paper has it; "product" of the
             logits with the negative ones set to zero, as the released code does.
+        weight: of the first network in the mean, 0 to 1; the paper's is a half.
 
     Returns:
         Logits (K, H, W) whose softmax is the probability of each class.
@@ -49,8 +53,13 @@ def combine(
         )
     if ensemble == "product":
         return np.maximum(first, 0) * np.maximum(second, 0)
-    both = [torch.from_numpy(scores).log_softmax(0) for scores in (first, second)]
-    return np.asarray((torch.logaddexp(*both) - np.log(2)).numpy())
+    if not 0 <= weight <= 1:
+        raise OptionError(f"got weight={weight} of the first network; wanted 0 to 1")
+    a, b = (torch.from_numpy(scores).log_softmax(0) for scores in (first, second))
+    if weight in (0, 1):
+        return np.asarray((a if weight else b).numpy())
+    ratio = np.log((1 - weight) / weight)
+    return np.asarray((torch.logaddexp(a, b + ratio) + np.log(weight)).numpy())
 
 
 class EDeconvNet(BaseSegmenter):
@@ -60,10 +69,11 @@ class EDeconvNet(BaseSegmenter):
         deconvnet: looks at proposals; its palette is that of the results.
         fcn: looks at the whole image; of the same classes.
         ensemble: "mean" or "product", see `combine`.
+        weight: of the DeconvNet in the mean.
 
     Raises:
-        OptionError: other classes in one than in the other, a first network without proposals, or
-            an unknown ensemble.
+        OptionError: other classes in one than in the other, a first network without proposals, an
+            unknown ensemble, or a weight that is not 0 to 1.
 
     >>> from unpool.models import FCN, DeconvNet
     >>> trunk = ((1, 4), (1, 4))
@@ -76,8 +86,12 @@ class EDeconvNet(BaseSegmenter):
     mode, separator = "instance", "; "
     measured_modes = ("instance",)
 
-    def __init__(self, deconvnet: Segmenter, fcn: Segmenter, ensemble: str = "mean") -> None:
+    def __init__(
+        self, deconvnet: Segmenter, fcn: Segmenter, ensemble: str = "mean", weight: float = 0.5
+    ) -> None:
         require_choice("ensemble", ensemble, ENSEMBLES)
+        if not 0 <= weight <= 1:
+            raise OptionError(f"got weight={weight} of the DeconvNet; wanted 0 to 1")
         if deconvnet.side is None:
             raise OptionError(
                 f"got a {type(deconvnet.model).__name__}, which segments whole images, as the "
@@ -89,7 +103,7 @@ class EDeconvNet(BaseSegmenter):
                 f"{', '.join(fcn.classes)}; wanted the same in the same order: take weights that "
                 "were trained on the same data"
             )
-        self.deconvnet, self.fcn, self.ensemble = deconvnet, fcn, ensemble
+        self.deconvnet, self.fcn, self.ensemble, self.weight = deconvnet, fcn, ensemble, weight
         self.classes, self.palette = deconvnet.classes, deconvnet.palette
         self.device, self.presence_threshold = deconvnet.device, deconvnet.presence_threshold
         self.crf = deconvnet.crf
@@ -107,7 +121,8 @@ class EDeconvNet(BaseSegmenter):
 
         Args:
             source: DeconvNet weights, by name or folder.
-            partner: FCN weights; those that the card of `source` names when not given.
+            partner: FCN weights; those that the card of `source` names when not given, with the
+                weight in the mean that it gives.
             ensemble: as of the class.
             **options: `presence_threshold`, `device`, `precision`, `exact`, as of `Segmenter`.
 
@@ -115,9 +130,11 @@ class EDeconvNet(BaseSegmenter):
             WeightsError: no such weights, or no partner.
         """
         require_known(options, ["presence_threshold", "device", "precision", "exact"])
+        own = partner is None
         partner = find_partner(source) if partner is None else partner
         first, second = (Segmenter.from_pretrained(n, **options) for n in (source, partner))
-        return cls(first, second, ensemble)
+        weight = read_card(source).ensemble_weight if own else None
+        return cls(first, second, ensemble, 0.5 if weight is None else weight)
 
     def predict(
         self,
@@ -141,7 +158,7 @@ class EDeconvNet(BaseSegmenter):
         preset = None if preset == EDECONVNET else preset
         first = self.deconvnet.predict(image, mode=mode or self.mode, preset=preset, **options)
         second = self.fcn.predict(image, mode="whole")
-        logits = combine(first.logits, second.logits, self.ensemble)
+        logits = combine(first.logits, second.logits, self.ensemble, self.weight)
         return Prediction(logits, first.boxes, self.deconvnet.temperature.get(EDECONVNET, 1.0))
 
     def describe_network(
@@ -152,7 +169,9 @@ class EDeconvNet(BaseSegmenter):
         first = self.deconvnet.describe_network(mode or self.mode, preset=preset, **options)
         kinds = [type(segmenter.model).__name__ for segmenter in (self.deconvnet, self.fcn)]
         second = f"{kinds[1]} ({self.fcn.describe_network('whole')})"
-        return f"EDeconvNet: {self.ensemble} of {kinds[0]} ({first}) and {second}"
+        weighted = self.ensemble == "mean" and self.weight != 0.5
+        how = f"{self.weight:g} : {1 - self.weight:g} mean" if weighted else self.ensemble
+        return f"EDeconvNet: {how} of {kinds[0]} ({first}) and {second}"
 
 
 def load(
