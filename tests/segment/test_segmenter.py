@@ -109,7 +109,7 @@ def test_weights_may_want_the_mean_but_the_reference_is_the_maximum(net, propose
         "max": {"aggregate": "max"},
         "mean": {"aggregate": "mean", "preset": "reference"},
     }.items():
-        scores[name], _ = segmenter.predict(image, mode="instance", **options)
+        scores[name], _ = segmenter.predict(image, mode="instance", **options)[:2]
         how = "mean" if name in ("own", "mean") else "max"
         assert f"{how} of the scores" in segmenter.describe("instance", **options)
     np.testing.assert_array_equal(scores["own"], scores["mean"])
@@ -521,7 +521,7 @@ def test_exact_takes_the_network_as_it_is(filled):
     net = filled(DeconvNet(3, ((1, 4), (1, 6)), None, 32))
     image = photo(40, 40)
     exact = Segmenter(net, ["background", "cat", "dog"], exact=True)
-    scores, _ = exact.predict(image, mode="whole")
+    scores, _ = exact.predict(image, mode="whole")[:2]
     with torch.inference_mode():
         view = WholeView(net, image, 320)
         expected = view.paste(net(prepare(torch.from_numpy(view.batch))).numpy())
