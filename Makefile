@@ -32,10 +32,9 @@ bench: .venv
 	for subject in segment crf train; do $(BIN)/unpool bench $$subject --threads 1 || exit; done
 	for script in proposals import; do $(BIN)/python benchmarks/bench_$$script.py --threads 1 || exit; done
 
-# docs/results.md: every row with the default weights, or with TRUNK=vgg16-weights trained from these;
-# STAGES=--with-stages adds the comparison of stage 1 with both stages (half an hour more).
+# docs/results.md: every row with the default weights, on DATA="FOLDER ...", about an hour for 300 images.
 results: .venv
-	$(BIN)/python -m experiments.results --data "$(DATA)" $(STAGES) $(if $(TRUNK),--trunk-weights "$(TRUNK)",--shipped)
+	$(BIN)/python -m experiments.results $(foreach part,$(DATA),--data "$(part)")
 
 clean:
 	rm -rf .venv demo dist build .pytest_cache .mypy_cache .ruff_cache

@@ -214,6 +214,7 @@ class SegmentationTask(task.Task[crops.Batch]):
             "presence_threshold": recipe.presence_threshold,
             "recipe": recipe.to_json(),
             "data": f"{data.title}, {len(data.samples)} images",
+            "class_images": dict(zip(data.classes, self.counts, strict=True)),
             "license": terms,
             "command": command,
         }
