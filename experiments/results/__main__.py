@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,29 +27,34 @@ from unpool.vision.images import read_image, write_image
 PHOTOS = ("chelsea", "astronaut", "motorcycle_left", "coffee", "camera", "rocket")
 
 
-def figure(both: EDeconvNet) -> NDArray[np.uint8]:
+def figure(both: EDeconvNet, instances: bool) -> NDArray[np.uint8]:
     """A row for each photo that scikit-image ships, a column for each row of the table."""
+    columns = 0
     tiles = []
     for name in PHOTOS:
         folder = resources.files("skimage") / "data"
         paths = [Path(str(folder / f"{name}{suffix}")) for suffix in (".png", ".jpg")]
         image = read_image(next(path for path in paths if path.exists()))
-        found = {row.name: row.labels for row in rows(image, both)}
+        found = {row.name: row.labels for row in rows(image, both, instances)}
+        shown = [row for row in TABLE if row in found]
         tiles.append((image, name))
-        tiles += [(overlay(image, found[row], both.palette, both.classes), row) for row in TABLE]
-    return contact_sheet(tiles, columns=1 + len(TABLE))
+        tiles += [(overlay(image, found[row], both.palette, both.classes), row) for row in shown]
+        columns = 1 + len(shown)
+    return contact_sheet(tiles, columns=columns)
 
 
 def describe(
     both: EDeconvNet, card: Card, data: Sequence[str], rows: dict[str, Any]
 ) -> dict[str, Any]:
     """What the page says about the measurement."""
-    one = next(iter(rows.values()))["FCN-8s"] if "all" not in rows else rows["all"]["FCN-8s"]
+    every = rows.get("all", next(iter(rows.values())))
     first = both.deconvnet
     crf = first.crf or "edeconvnet, as published"
     return {
-        "protocol": one["protocol"].replace("; FCN-8s", ""),
-        "command": f'make results DATA="{" ".join(Path(part).name for part in data)}"',
+        "protocol": every["FCN-8s"]["protocol"].replace("; FCN-8s", ""),
+        "command": f'make results DATA="{" ".join(Path(part).name for part in data)}"'
+        + " WHOLE=--whole"
+        * ("EDeconvNet" not in rows["all" if "all" in rows else next(iter(rows))]),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
         f"{str(first.dtype).removeprefix('torch.')}, no GPU",
         "weights": "`objects` and `objects-fcn8s`",
@@ -62,10 +68,11 @@ def describe(
 
 @click.command()
 @click.option("--data", multiple=True, required=True, help="FOLDER[:SPLIT]; may be repeated.")
+@click.option("--whole", is_flag=True, help="Without object proposals, in a tenth of the time.")
 @click.option("--weights", default="objects", show_default=True, help="With a partner.")
 @click.option("--runs", type=Path, default=Path("runs"), show_default=True)
 @click.option("-o", "--output", type=Path, default=Path("docs"), show_default=True)
-def main(data: Sequence[str], weights: str, runs: Path, output: Path) -> None:
+def main(data: Sequence[str], whole: bool, weights: str, runs: Path, output: Path) -> None:
     """Measure, and write the page."""
     both = EDeconvNet.from_pretrained(weights)
     parts = {}
@@ -73,25 +80,30 @@ def main(data: Sequence[str], weights: str, runs: Path, output: Path) -> None:
         part = open_parts([parse_part(text)], "val")
         parts[part.title] = part
     known = "-".join(read_card(name).sha256[:8] for name in (weights, find_partner(weights)))
-    key = " ".join([known, *parts, both.describe(crf="auto"), str(both.deconvnet.temperature)])
+    settings = [both.describe(crf="auto"), str(both.deconvnet.temperature), str(whole)]
+    key = " ".join([known, *parts, *settings])
     first = next(iter(parts.values()))
     folder = runs / "results"
+    images = folder / f"{known}-{sha256(key.encode()).hexdigest()[:8]}"
     ways: dict[str, Callable[[], dict[str, Any]]] = {
-        "rows": lambda: measure(parts, both, folder / known),
+        "rows": lambda: measure(
+            parts, both, folder / f"{known}-{sha256(key.encode()).hexdigest()[:8]}", not whole
+        ),
         "precisions": lambda: precisions(first, weights),
     }
-    found = {name: kept(folder / f"{name}.json", key, way) for name, way in ways.items()}
-    results = {**found["rows"], "precisions": found["precisions"]}
+    measured = {name: kept(folder / f"{name}.json", key, way) for name, way in ways.items()}
+    results = {**measured["rows"], "precisions": measured["precisions"]}
     about = describe(both, read_card(weights), data, results["rows"])
     write_json(output / "results.json", {"about": about, **results})
     every = results["rows"].get("all", next(iter(results["rows"].values())))
     plot_proposals(every, output / "results-proposals.png")
     plot_confidence(every, output / "results-confidence.png")
-    write_image(output / "results-figure.jpg", figure(both))
+    write_image(output / "results-figure.jpg", figure(both, not whole))
     with atomic(output / "results.md") as temporary:
         temporary.write_text(page(results, about))
     for title, summaries in results["rows"].items():
-        click.echo(f"{title}: {json.dumps({name: summaries[name]['miou'] for name in TABLE})}")
+        found = {name: summaries[name]["miou"] for name in TABLE if name in summaries}
+        click.echo(f"{title}: {json.dumps(found)}")
 
 
 if __name__ == "__main__":

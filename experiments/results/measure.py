@@ -30,7 +30,9 @@ Found = dict[str, list[Measured]]
 """The counts of each image by row."""
 
 
-def measure(parts: dict[str, DataSet], both: EDeconvNet, folder: Path) -> dict[str, Any]:
+def measure(
+    parts: dict[str, DataSet], both: EDeconvNet, folder: Path, instances: bool
+) -> dict[str, Any]:
     """Summaries of every row: of each part by its title, and of all.
 
     The counts of each image are kept in the folder, from which an interrupted run continues.
@@ -42,7 +44,7 @@ def measure(parts: dict[str, DataSet], both: EDeconvNet, folder: Path) -> dict[s
         with click.progressbar(data.samples, label=f"measuring {title}") as samples:
             for sample in samples:
                 path = folder / f"{sample.name}.json"
-                counts = kept(path, title, lambda s=sample: count(s, both))  # type: ignore[misc]
+                counts = kept(path, title, lambda s=sample: count(s, both, instances))  # type: ignore[misc]
                 for name, (matrix, f1, diagram, objects_) in counts.items():
                     arrays = np.array(matrix), np.array(diagram)
                     one = Measured(sample.name, arrays[0], f1, reliability=arrays[1])
@@ -55,15 +57,16 @@ def measure(parts: dict[str, DataSet], both: EDeconvNet, folder: Path) -> dict[s
         every = {name: [one for part in found.values() for one in part[name]] for name in names}
         whole = next(iter(parts.values()))._replace(titles=tuple(parts))
         summaries["all"] = _summaries(every, whole)
-    return {"rows": summaries, "sizes": {name: by_size(sizes[name]) for name in TABLE}}
+    own = [name for name in TABLE if name in sizes]
+    return {"rows": summaries, "sizes": {name: by_size(sizes[name]) for name in own}}
 
 
-def count(sample: Sample, both: EDeconvNet) -> dict[str, Any]:
+def count(sample: Sample, both: EDeconvNet, instances: bool) -> dict[str, Any]:
     """The counts of one image by row, as plain values: as of `Measured`, and its objects."""
     classes = len(both.classes)
     image, truth = read_sample(sample, classes)
     found = {}
-    for row in rows(image, both):
+    for row in rows(image, both, instances):
         one = compare(sample.name, row.labels, truth, classes, row.confidence)
         assert one.reliability is not None
         own = found_objects(sample, row.labels, classes) if row.name in TABLE else []

@@ -20,8 +20,11 @@ TABLE = (
     "FCN-8s",
     "FCN-8s, instance-wise",
     "DeconvNet, whole image",
+    "DeconvNet, whole image + CRF",
     "DeconvNet, instance-wise",
     "DeconvNet, instance-wise + CRF",
+    "EDeconvNet, whole image",
+    "EDeconvNet, whole image + CRF",
     "EDeconvNet",
     "EDeconvNet + CRF",
 )
@@ -34,7 +37,13 @@ CRFS: dict[str, DenseCRF | str] = {
     **{f"preset `{name}`": name for name in ("deeplab", "crfrnn", "densecrf")},
 }
 PRESENCES = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-PRESENCE_OF = ("FCN-8s", "DeconvNet, whole image", "DeconvNet, instance-wise", "EDeconvNet")
+PRESENCE_OF = {  # and the temperature of each
+    "FCN-8s": "fcn",
+    "DeconvNet, whole image": "whole",
+    "EDeconvNet, whole image": "edeconvnet",
+    "DeconvNet, instance-wise": "instance",
+    "EDeconvNet": "edeconvnet",
+}
 ENLARGED = 500  #: long side of VOC's images, for which the parameters were published
 
 Scores = NDArray[np.float32]
@@ -48,45 +57,54 @@ class Row(NamedTuple):
     confidence: NDArray[np.float32]  #: (H, W)
 
 
-def rows(image: NDArray[np.uint8], both: EDeconvNet) -> Iterator[Row]:
-    """The labels of one image by every row: those of the table, and those of the ablations."""
+def rows(image: NDArray[np.uint8], both: EDeconvNet, instances: bool = True) -> Iterator[Row]:
+    """The labels of one image by every row: those of the table, and those of the ablations.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        both: the networks and their settings.
+        instances: also segment object proposals, which takes most of the time.
+    """
     first, second = both.deconvnet, both.fcn
-    threshold, temperature = first.presence_threshold, first.temperature
+    known = {**first.temperature, "fcn": second.temperature.get("whole", 1.0)}
 
     def row(name: str, scores: Scores, crf: Any = None, **changes: Any) -> Row:
-        given = {"crf": first.crf if crf == AUTO else crf, "presence_threshold": threshold}
+        given = {"crf": crf, "presence_threshold": first.presence_threshold}
         found = postprocess(image, scores, first.classes, **{**given, **changes})
         return Row(name, found.labels, found.confidence)
 
-    whole, partner = (one.predict(image, mode="whole").logits for one in (first, second))
-    merged = dict(crops(image, both))
-    best, fcn = merged[f"{first.aggregate} of {PROPOSALS}"], merged.pop("FCN-8s")
-    for name, scores in merged.items():
-        yield row(name, scores)
-    ensemble = combine(best, partner, both.ensemble, both.weight)
-    for name, scores, kind in zip(
-        PRESENCE_OF,
-        (partner, whole, best, ensemble),
-        ("fcn", "whole", "instance", "edeconvnet"),
-        strict=True,
-    ):
-        own = second.temperature.get("whole", 1.0) if kind == "fcn" else temperature.get(kind, 1.0)
-        yield row(name, scores, temperature=own)
+    def together(scores: Scores) -> Scores:
+        return combine(scores, ways["FCN-8s"], both.ensemble, both.weight)
+
+    ways = {
+        "FCN-8s": second.predict(image, mode="whole").logits,
+        "DeconvNet, whole image": first.predict(image, mode="whole").logits,
+    }
+    best = whole = ways["DeconvNet, whole image"]
+    ways["EDeconvNet, whole image"] = together(whole)
+    if instances:
+        merged = dict(crops(image, both))
+        fcn = merged.pop("FCN-8s")
+        for name, scores in merged.items():
+            yield row(name, scores)
+        best = ways["DeconvNet, instance-wise"] = merged[f"{first.aggregate} of {PROPOSALS}"]
+        ways["EDeconvNet"] = together(best)
+        yield row("FCN-8s, instance-wise", fcn)
+        yield row("FCN-8s, instance-wise, presence 0", fcn, presence_threshold=0.0)
+    for name, scores in ways.items():
+        yield row(name, scores, temperature=known.get(PRESENCE_OF[name], 1.0))
         for p in PRESENCES:
             yield row(f"{name}, presence {p:g}", scores, presence_threshold=p)
-    yield row("FCN-8s, instance-wise", fcn)
-    yield row("FCN-8s, instance-wise, presence 0", fcn, presence_threshold=0.0)
-    for name, scores in (("DeconvNet, instance-wise + CRF", best), ("EDeconvNet + CRF", ensemble)):
-        yield row(name, scores, first.crf or "edeconvnet")
-        yield row(f"{name}, presence 0", scores, first.crf or "edeconvnet", presence_threshold=0.0)
+        if name != "FCN-8s":
+            crf = first.crf or "edeconvnet"
+            yield row(f"{name} + CRF", scores, crf)
+            yield row(f"{name} + CRF, presence 0", scores, crf, presence_threshold=0.0)
     other = {"mean": "product", "product": "mean"}[both.ensemble]
-    yield row(f"EDeconvNet, {other}", combine(best, partner, other))
-    yield row("DeconvNet, whole image + CRF", whole, first.crf or "edeconvnet")
-    yield row("EDeconvNet, whole image", combine(whole, partner, both.ensemble, both.weight))
-    for what, crf in CRFS.items():
-        if crf != AUTO or first.crf is not None:
-            yield row(f"CRF, {what}", ensemble, crf)
-    yield _at_large(image, ensemble, both)
+    yield row(f"EDeconvNet, {other}", combine(best, ways["FCN-8s"], other))
+    for what, refined in CRFS.items():
+        if refined != AUTO or first.crf is not None:
+            yield row(f"CRF, {what}", together(best), first.crf if refined == AUTO else refined)
+    yield _at_large(image, together(best), both)
 
 
 def crops(image: NDArray[np.uint8], both: EDeconvNet) -> Iterator[tuple[str, Scores]]:

@@ -134,7 +134,7 @@ def test_the_command_writes_the_page(data, weights, tmp_path, monkeypatch):
     # all is both parts together; a second run reads what the first measured
     assert results["rows"]["all"]["FCN-8s"]["images"] == 4
     monkeypatch.setattr(module, "squares", None)
-    monkeypatch.setattr(command, "figure", lambda both: photo)
+    monkeypatch.setattr(command, "figure", lambda both, instances: photo)
     (tmp_path / "runs/results/rows.json").unlink()
     assert CliRunner().invoke(command.main, given, catch_exceptions=False).exit_code == 0
     assert (tmp_path / "docs/results.md").read_text() == text

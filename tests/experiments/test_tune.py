@@ -40,7 +40,9 @@ def test_the_temperature_is_that_of_torchs_optimizer():
         return loss
 
     optimizer.step(closure)
-    assert fit_temperature(scores, truth) == pytest.approx(float(parameter.detach().exp()), rel=1e-2)
+    assert fit_temperature(scores, truth) == pytest.approx(
+        float(parameter.detach().exp()), rel=1e-2
+    )
 
 
 def test_the_search_for_a_crf_walks_to_the_best():
