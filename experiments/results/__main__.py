@@ -86,9 +86,7 @@ def main(data: Sequence[str], whole: bool, weights: str, runs: Path, output: Pat
     folder = runs / "results"
     images = folder / f"{known}-{sha256(key.encode()).hexdigest()[:8]}"
     ways: dict[str, Callable[[], dict[str, Any]]] = {
-        "rows": lambda: measure(
-            parts, both, folder / f"{known}-{sha256(key.encode()).hexdigest()[:8]}", not whole
-        ),
+        "rows": lambda: measure(parts, both, images, not whole),
         "precisions": lambda: precisions(first, weights),
     }
     measured = {name: kept(folder / f"{name}.json", key, way) for name, way in ways.items()}

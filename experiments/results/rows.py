@@ -92,7 +92,9 @@ def rows(image: NDArray[np.uint8], both: EDeconvNet, instances: bool = True) -> 
         yield row("FCN-8s, instance-wise", fcn)
         yield row("FCN-8s, instance-wise, presence 0", fcn, presence_threshold=0.0)
     for name, scores in ways.items():
-        yield row(name, scores, temperature=known.get(PRESENCE_OF[name], 1.0))
+        own = second if name == "FCN-8s" else first
+        given = {"presence_threshold": own.presence_threshold}
+        yield row(name, scores, temperature=known.get(PRESENCE_OF[name], 1.0), **given)
         for p in PRESENCES:
             yield row(f"{name}, presence {p:g}", scores, presence_threshold=p)
         if name != "FCN-8s":
