@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unpool.devices import bf16_pays, find_device, require_bf16
+from unpool.devices import bf16_pays, find_device, require_bf16, training_layout
 from unpool.errors import OptionError
 
 
@@ -20,6 +20,20 @@ def test_auto_is_the_gpu_where_there_is_one():
 def test_others_are_refused(name):
     with pytest.raises(OptionError, match=f"got device {name!r}; this machine has cpu"):
         find_device(name)
+
+
+@pytest.mark.parametrize(
+    ("has", "layout"),
+    [
+        ({"architecture": "x86_64", "avx512_f": False}, torch.contiguous_format),
+        ({"architecture": "x86_64", "avx512_f": True}, torch.channels_last),
+        ({"architecture": "arm"}, torch.channels_last),
+    ],
+)
+def test_the_layout_of_training(monkeypatch, has, layout):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert training_layout(torch.device("cpu")) == layout
+    assert training_layout(torch.device("cuda")) == torch.channels_last
 
 
 @pytest.mark.parametrize("instructions", ["amx_bf16", "avx512_bf16"])

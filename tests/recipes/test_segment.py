@@ -166,5 +166,13 @@ def test_other_impossible_recipes_are_refused():
         override(SHORT, ["phases.0.sources=[]"])
     with pytest.raises(OptionError, match=r"no 'lr', but phases have it: phases.0.lr"):
         override(SHORT, ["lr=3"])
-    with pytest.raises(OptionError, match=r"""written as \["views"\]"""):
-        override(SHORT, ["phases.0.sources=views"])
+
+
+def test_lists_are_written_with_commas():
+    found = override(SHORT, ["phases.0.sources=views,pasted", "crop_long_side=100, 300"])
+    assert found.phases[0].sources == ("views", "pasted")
+    assert found.crop_long_side == (100, 300)
+    assert override(SHORT, ["phases.0.sources=views"]).phases[0].sources == ("views",)
+    assert override(SHORT, ["distill_without="]).distill_without == ()
+    with pytest.raises(OptionError, match=r"crop_long_side=3; wanted a value of type tuple\[int"):
+        override(SHORT, ["crop_long_side=3"])

@@ -44,7 +44,8 @@ def replaced(part: T, name: str, value: object) -> T:
         part: not changed.
         name: of a field; items of tuples by number, `phases.0.steps`. If a tuple has a single
             item, `steps` is enough.
-        value: the new value; lists become tuples, integers floats where a float is wanted.
+        value: the new value; lists become tuples, integers floats where a float is wanted, and
+            text with commas a tuple where one is wanted.
     """
     name = name.strip()
     try:
@@ -113,7 +114,7 @@ def _replace(part: Any, path: list[str], value: Any, setting: str) -> Any:
     if rest:
         new = _replace(getattr(part, head), rest, value, setting)
     else:
-        new = _checked(value, hints[head], setting)
+        new = _checked(_listed(value, hints[head]), hints[head], setting)
     return dataclasses.replace(part, **{head: new})
 
 
@@ -137,8 +138,7 @@ def _checked(value: Any, kind: Any, setting: str) -> Any:
         return fitted
     if _parts(kind) or dataclasses.is_dataclass(kind):
         raise OptionError(f"got {setting}; set single values, as phases.0.steps=100")
-    example = f', written as ["{value}"]' if kind == tuple[str, ...] else ""
-    raise OptionError(f"got {setting}; wanted a value of type {_name(kind)}{example}")
+    raise OptionError(f"got {setting}; wanted a value of type {_name(kind)}")
 
 
 def _name(kind: Any) -> str:
@@ -146,6 +146,14 @@ def _name(kind: Any) -> str:
     if get_origin(kind) in (Union, UnionType):
         return " | ".join("None" if one is type(None) else _name(one) for one in get_args(kind))
     return str(kind) if get_args(kind) else str(kind.__name__)
+
+
+def _listed(value: Any, kind: Any) -> Any:
+    """Text with commas as a tuple, if one is wanted; its items are JSON, or text."""
+    if not isinstance(value, str) or get_origin(kind) is not tuple or _parts(kind):
+        return value
+    items = value.split(",") if value else []
+    return tuple(parse_setting(f"item={item}")[1] for item in items)
 
 
 def _fit(value: Any, kind: Any) -> Any:
