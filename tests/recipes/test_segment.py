@@ -160,6 +160,8 @@ def test_values_with_which_nothing_can_be_trained_are_refused(setting):
 def test_other_impossible_recipes_are_refused():
     with pytest.raises(OptionError, match="wanted the smaller one first"):
         override(SHORT, ["crop_long_side=[400, 100]"])
+    with pytest.raises(OptionError, match=r"\[3, 100\]; wanted 8 pixels or more, or \[0, 0\]"):
+        override(SHORT, ["crop_long_side=3,100"])
     with pytest.raises(OptionError, match=r"average_with_start=0\.5 without start; set start, too"):
         override(SHORT, ["average_with_start=0.5"])
     with pytest.raises(OptionError, match="a phase without sources"):

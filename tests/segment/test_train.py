@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from unpool import Segmenter, evaluate, train
-from unpool.data import check_data
+from unpool.data import check_data, open_data
 from unpool.errors import DataError, ImageError, OptionError, TrainingError, WeightsError
 from unpool.models import FCN, from_pretrained
 from unpool.recipes import SegmentationRecipe
 from unpool.recipes.segment import DECONVNET, Phase
+from unpool.segment.train import scaled_to
 from unpool.training.loop import Step
 from unpool.training.task import Preparation
 from unpool.vision.images import read_image, read_mask, write_mask
@@ -95,6 +96,22 @@ def test_a_run_writes_all_files_and_its_weights_segment(data, tmp_path):
     assert card["command"] == "unpool train …"
     found = Segmenter.from_pretrained(run / "weights")(read_image(data / "images/0.png"))
     assert found.labels.shape == (40, 52)
+
+
+def test_a_recipe_may_take_the_sizes_of_the_images(data, tmp_path, stopped_at):
+    """And the run is resumed with what it found."""
+    recipe = dataclasses.replace(TINY, long_side=0, crop_long_side=(0, 0))
+    with stopped_at(3) as report:
+        train(data, tmp_path / "run", recipe, report=report)
+    train(data, tmp_path / "run", recipe, resume=True)
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert (config["long_side"], config["crop_long_side"]) == (52, [30, 61])
+    assert json.loads((tmp_path / "run/weights/card.json").read_text())["long_side"] == 52
+    wide = dataclasses.replace(recipe, long_side=120)
+    assert scaled_to(open_data(data, "train"), wide).crop_long_side == (70, 140)
+    for path in (data / "images").iterdir():
+        Image.fromarray(np.zeros((700, 2000, 3), np.uint8)).save(path)
+    assert scaled_to(open_data(data, "train"), recipe).long_side == 640
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path, stopped_at):

@@ -21,7 +21,8 @@ from unpool.recipes.recipe import (
 
 _Side = Annotated[int, Range(32, MAX_SIDE)]
 _Pad = Annotated[int, Range(1, MAX_PAD)]
-_LongSide = Annotated[int, Range(1, MAX_SIDE)]
+_LongSide = Annotated[int, Range(0, MAX_SIDE)]
+_Enlarged = Annotated[int, Range(0, 8192)]
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,8 @@ class SegmentationRecipe(Recipe):
 
     # crops and augmentation
     batch: Batch = 16  #: crops per step
-    crop_long_side: tuple[Annotated[int, Range(8, 8192)], Annotated[int, Range(8, 8192)]] = (
-        224,
-        448,
-    )  #: range of an enlarged view's long side, pixels
+    crop_long_side: tuple[_Enlarged, _Enlarged] = (224, 448)
+    """Range of an enlarged view's long side, pixels; (0, 0): in proportion to `long_side`."""
     aspect: Fraction = 0.15  #: largest change of a view's aspect ratio, as a logarithm
     flip: bool = True
     balance: Fraction = 0.0  #: classes in a smaller fraction of the images give more crops
@@ -108,13 +107,17 @@ class SegmentationRecipe(Recipe):
     validate_every: Count | None = 80
     save_every: Count = 40
     statistics_passes: Count = 40  #: batches for the final statistics of batch norm
-    long_side: _LongSide = 320  #: long side at which whole images are segmented
+    long_side: _LongSide = 320
+    """Long side at which whole images are segmented; 0: the median of the training images'."""
     aggregate: Annotated[str, OneOf("max", "mean")] = "max"  #: of overlapping crops, on the card
     presence_threshold: Fraction = 0.0  #: on the card, see `unpool.segment.result.postprocess`
 
     def check(self) -> None:
         """Check that the recipe can be trained, see `Recipe.check`."""
         super().check()
+        if self.crop_long_side != (0, 0) and min(self.crop_long_side) < 8:
+            got = f"got crop_long_side={list(self.crop_long_side)}"
+            raise OptionError(f"{got}; wanted 8 pixels or more, or [0, 0]")
         if self.crop_long_side[0] > self.crop_long_side[1]:
             raise OptionError(
                 f"got crop_long_side={list(self.crop_long_side)}; wanted the smaller one first"
@@ -198,7 +201,8 @@ FINETUNE = SegmentationRecipe(
     batch=8,
     dropout=0.2,
     coarse_weight=0.0,
-    long_side=384,
+    long_side=0,
+    crop_long_side=(0, 0),
     validate_every=30,
     save_every=30,
     statistics_passes=20,
@@ -226,6 +230,22 @@ FCN8S = SegmentationRecipe(
     ),
 )
 """FCN-8s, the partner of `objects` in the ensemble; narrow, for few images on a CPU."""
+
+FINETUNE_FCN8S = replace(
+    FCN8S,
+    name="finetune-fcn8s",
+    start="objects-fcn8s",
+    batch=8,
+    balance=0.0,
+    dropout=0.2,
+    long_side=0,
+    crop_long_side=(0, 0),
+    presence_threshold=0.0,
+    validate_every=60,
+    save_every=60,
+    phases=(Phase("frozen", 1, 60, 1e-3), Phase("all", 1, 180, 5e-4, trunk_lr=3e-5, trunk_from=4)),
+)
+"""The same with FCN-8s, of which a step takes half the time; for whole images only."""
 
 DECONVNET = _published("deconvnet", _STAGE_1, _STAGE_2)
 """The published training: both stages, 64 crops a step. Noh, Hong, Han 2015, sections 4, 5.1."""

@@ -2,12 +2,13 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
+import numpy as np
 import torch
 
 from unpool import distributed
@@ -32,7 +33,7 @@ from unpool.segment import evaluate, learner
 from unpool.segment.fit import SegmentationObjective, estimate_statistics
 from unpool.segment.segmenter import Segmenter
 from unpool.training import task
-from unpool.vision.images import voc_palette
+from unpool.vision.images import image_size, voc_palette
 
 if TYPE_CHECKING:
     from unpool.data.outlines import Crowd
@@ -114,6 +115,7 @@ class SegmentationTask(task.Task[crops.Batch]):
         held_out = validation_parts(self.parts, val)
         self.val_data = open_parts(held_out, "val", **reading)
         self.classes = self.train_data.classes
+        self.recipe = scaled_to(self.train_data, self.recipe)
         if self.classes != self.val_data.classes:
             raise DataError(
                 f"got other classes in {self.split} than in {self.val}; write them to classes.txt"
@@ -218,6 +220,22 @@ class SegmentationTask(task.Task[crops.Batch]):
             "license": terms,
             "command": command,
         }
+
+
+def scaled_to(data: DataSet, recipe: "SegmentationRecipe") -> "SegmentationRecipe":
+    """The recipe with sizes of the images, where it leaves them open.
+
+    `long_side` becomes their median, at least the side of a crop and at most 640, as larger images
+    take too long on a CPU. Crops are enlarged to between 7/12 and 7/6 of it.
+    """
+    if recipe.long_side == 0:
+        some = data.samples[:: max(len(data.samples) // 200, 1)]
+        median = float(np.median([max(image_size(sample.image)) for sample in some]))
+        recipe = replace(recipe, long_side=round(min(max(median, recipe.size), 640)))
+    if recipe.crop_long_side == (0, 0):
+        low, high = round(recipe.long_side * 7 / 12), round(recipe.long_side * 7 / 6)
+        recipe = replace(recipe, crop_long_side=(low, high))
+    return recipe
 
 
 def sources(
