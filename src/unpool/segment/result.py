@@ -41,6 +41,9 @@ PRESENT_ON = 0.01
 """The fraction of an image on which a class must be certain, to count as present."""
 
 
+_BAND = 128  #: rows of scores at a time
+
+
 @dataclass(frozen=True)
 class Segmentation:
     """The labels and class probabilities of one image."""
@@ -302,19 +305,23 @@ def _confidence(
     temperature: float,
 ) -> NDArray[np.float32]:
     """The probability (H, W) of each label among the classes that are kept; of the best for 255."""
-    logits = torch.from_numpy(scores[kept]) / temperature
-    size = labels.shape
-    if logits.shape[1:] != size:  # of a large image: labels at the size of its scores
-        small = logits.shape[2], logits.shape[1]
-        labels = np.asarray(cv2.resize(labels, small, interpolation=cv2.INTER_NEAREST_EXACT))
+    size, (height, width) = labels.shape, scores.shape[1:]
+    if (height, width) != size:  # of a large image: labels at the size of its scores
+        exact = cv2.INTER_NEAREST_EXACT
+        labels = np.asarray(cv2.resize(labels, (width, height), interpolation=exact))
     place = np.zeros(256, np.int64)
     place[kept] = np.arange(len(kept))
-    own = logits.gather(0, torch.from_numpy(place[labels])[None])[0]
-    own = torch.where(torch.from_numpy(labels == VOID), logits.amax(0), own)
-    found = np.asarray((own - logits.logsumexp(0)).exp().numpy())
-    if found.shape != size:
-        found = cv2.resize(found, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(found, np.float32)
+    found = np.zeros((height, width), np.float32)
+    for top in range(0, height, _BAND):  # so that scores are not copied as a whole
+        rows = slice(top, top + _BAND)
+        logits = torch.from_numpy(scores[kept, rows] / np.float32(temperature))
+        own = logits.gather(0, torch.from_numpy(place[labels[rows]])[None])[0]
+        own = torch.where(torch.from_numpy(labels[rows] == VOID), logits.amax(0), own)
+        found[rows] = (own - logits.logsumexp(0)).exp().numpy()
+    if found.shape == size:
+        return found
+    large = cv2.resize(found, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(large, np.float32)
 
 
 def present(probabilities: NDArray[np.float32], presence_threshold: float) -> NDArray[np.int64]:
