@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unpool.data.crops import draw_weights
-from unpool.data.datasets import read_soft
+from unpool.data.crops import Views, draw_views, draw_weights
+from unpool.data.datasets import count_classes, objects, read_sample, read_soft
 from unpool.data.mixture import Part, open_parts, parse_part, validation_parts
 from unpool.errors import DataError, OptionError
 from unpool.vision.images import write_image, write_mask
@@ -124,3 +124,31 @@ def test_soft_labels_of_absurd_size_are_refused_unread(own, tmp_path):
     path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     with pytest.raises(DataError, match="soft labels"):
         read_soft(open_parts([Part(own)], "train", tmp_path / "soft").samples[1], 2)
+
+
+def test_unlabeled_images_have_soft_labels_only(own, tmp_path):
+    for name in ("a", "deep/b", "none"):
+        write_image(tmp_path / f"photos/{name}.jpg", np.full((12, 16, 3), 90, np.uint8))
+    for name in ("a", "deep/b", "0"):
+        (tmp_path / f"soft/{name}").parent.mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / f"soft/{name}.npy", np.ones((2, 3, 4), np.float32))
+    photos = Part(tmp_path / "photos", "unlabeled", 0.5)
+    data = open_parts([photos, Part(own)], "train", tmp_path / "soft")
+    assert [sample.name for sample in data.samples[:2]] == ["a", "deep/b"]
+    assert len(data.samples) == 5
+    assert [sample.weight for sample in data.samples] == [0.5] * 2 + [1.0] * 3
+    assert data.title == "photos unlabeled (soft labels only, weight 0.5) + own train"
+    image, labels = read_sample(data.samples[0], 2)
+    assert image.shape == (12, 16, 3)
+    assert labels.shape == (12, 16)
+    assert (labels == 255).all()
+    assert objects(data.samples[0], 2) == []
+    assert read_soft(data.samples[1], 2).shape == (2, 3, 4)
+    assert count_classes(data) == [0, 3]
+    view = draw_views(data, Views(8, (8, 16)), weights=draw_weights(data, 0.5))(0)
+    assert view.labels.shape == (8, 8)
+    assert validation_parts([photos, Part(own)], ["val"]) == [Part(own, "val")]
+    with pytest.raises(DataError, match="whose 3 images have no soft labels; pass soft=FOLDER"):
+        open_parts([photos, Part(own)], "train")
+    with pytest.raises(DataError, match="and no labeled images; add a folder with masks"):
+        open_parts([photos], "train", tmp_path / "soft")

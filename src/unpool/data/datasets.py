@@ -44,7 +44,8 @@ class Sample(NamedTuple):
 
     name: str  #: the image's id: its path below the images folder, without suffix
     image: Path
-    mask: Path | Outlines  #: an index image, SBD's .mat, or the objects of a COCO file
+    mask: Path | Outlines | None
+    """An index image, SBD's .mat, or the objects of a COCO file; None: all pixels are void."""
     instances: Path | None = None  #: an index image or SBD's .mat with the objects
     void: int = VOID  #: the id in the mask that is read as 255
     coloring: Coloring | None = None  #: how to read the colors of the mask; None reads indices
@@ -169,6 +170,8 @@ def read_labels(sample: Sample, classes: int) -> Pixels:
     Raises:
         ImageError, DataError: a file cannot be used, or has unknown ids.
     """
+    if sample.mask is None:
+        return np.full(image_size(sample.image), VOID, np.uint8)
     if isinstance(sample.mask, Outlines):
         require_size(sample.mask, image_size(sample.image))
     labels = load_labels(sample.mask, sample.void, sample.coloring)
@@ -234,6 +237,8 @@ def require_objects(data: DataSet, *, empty: bool = True) -> None:
     """
     pixels = np.zeros(VOID + 1, np.int64)
     for sample in data.samples:
+        if sample.mask is None:
+            continue
         try:
             labels = load_labels(sample.mask, sample.void, sample.coloring)
         except UnpoolError:

@@ -2,7 +2,8 @@
 
 The weight says how often the images of a part are drawn in training, relative to the others: at
 0.3, three in ten times as often. A split whose name begins with "pseudo" or "taught" has masks made
-by a network; the model card tells such parts from true masks.
+by a network; the model card tells such parts from true masks. FOLDER:unlabeled has images without
+masks, of which those with soft labels are used.
 """
 
 import math
@@ -11,10 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unpool.data.datasets import DataSet, open_data
+from unpool.data.datasets import DataSet, Sample, open_data
 from unpool.data.layouts import find_files, list_splits
+from unpool.data.layouts.listing import IMAGES, list_folder
 from unpool.errors import DataError, OptionError
 
+UNLABELED = "unlabeled"
 _TAUGHT = ("pseudo", "taught")
 _PART = re.compile(r"(.+?)(?::([^:=/\\]+))?(?:=([^:=/\\]*))?")
 
@@ -64,7 +67,7 @@ def validation_parts(parts: Sequence[Part], val: Sequence[str]) -> list[Part]:
     A name stands for that split of each training folder that has it.
     """
     found: dict[Part, None] = {}
-    roots = dict.fromkeys(part.root for part in parts)
+    roots = dict.fromkeys(part.root for part in parts if part.split != UNLABELED)
     for text in val:
         if ":" in text:
             found[parse_part(text)] = None
@@ -91,14 +94,22 @@ def open_parts(
     Raises:
         DataError: as of `open_data`, other classes, or a folder without soft labels of any image.
     """
-    sets = [open_data(part.root, part.split or split, **options) for part in parts]
-    first = sets[0]
-    for part, other in zip(parts, sets, strict=True):
+    labeled = [part for part in parts if part.split != UNLABELED]
+    if not labeled:
+        raise DataError(f"got {parts[0]} and no labeled images; add a folder with masks")
+    opened = [open_data(part.root, part.split or split, **options) for part in labeled]
+    first = opened[0]
+    for part, other in zip(labeled, opened, strict=True):
         if other.classes != first.classes:
             raise DataError(
                 f"got {part.root} with other classes than {first.root}; write the same names to "
                 "their classes.txt"
             )
+    every = iter(opened)
+    sets = [
+        _open_unlabeled(part, first, soft) if part.split == UNLABELED else next(every)
+        for part in parts
+    ]
     samples = [
         sample._replace(weight=part.weight, soft=_find_soft(soft, sample.name))
         for part, data in zip(parts, sets, strict=True)
@@ -117,6 +128,22 @@ def open_parts(
     return first._replace(samples=samples, titles=titles, **more)
 
 
+def _open_unlabeled(part: Part, labeled: DataSet, soft: Path | None) -> DataSet:
+    """The images of a folder that have soft labels, all of whose pixels are void."""
+    if not part.root.is_dir():
+        raise DataError(f"got {part.root}, which is no folder; wanted one of images")
+    files = list_folder(part.root, IMAGES).files
+    samples = [
+        Sample(name, paths[0], None)
+        for name, paths in files.items()
+        if _find_soft(soft, name) is not None
+    ]
+    if not samples:
+        got = f"got {part}, whose {len(files)} images have no soft labels"
+        raise DataError(f"{got}; pass soft=FOLDER with a NAME.npy for each, or leave the part out")
+    return DataSet(part.root, UNLABELED, samples, labeled.classes)
+
+
 def _find_soft(folder: Path | None, name: str) -> Path | None:
     path = None if folder is None else folder / f"{name}.npy"
     return path if path is not None and path.is_file() else None
@@ -125,5 +152,6 @@ def _find_soft(folder: Path | None, name: str) -> Path | None:
 def _title(part: Part, data: DataSet) -> str:
     words = [f"{data.root.name} {data.split}"]
     words += ["masks made by a network"] * data.split.startswith(_TAUGHT)
+    words += ["soft labels only"] * (data.split == UNLABELED)
     words += [f"weight {part.weight:g}"] * (part.weight != 1)
     return words[0] if len(words) == 1 else f"{words[0]} ({', '.join(words[1:])})"
