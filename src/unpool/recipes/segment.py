@@ -231,6 +231,20 @@ FCN8S = SegmentationRecipe(
 )
 """FCN-8s, the partner of `objects` in the ensemble; narrow, for few images on a CPU."""
 
+OBJECTS_FCN8S = replace(
+    FCN8S,
+    name="objects-fcn8s",
+    distill=0.7,
+    distill_without=("bottle", "bus", "chair", "pottedplant"),
+    dropout=0.3,
+    validate_every=250,
+    phases=(
+        Phase("frozen", 1, 130, 1e-3, sources=("views", "pasted")),
+        Phase("all", 1, 370, 3e-4, trunk_lr=3e-5, trunk_from=4),
+    ),
+)
+"""The default weights `objects-fcn8s`: thousands of images, and soft labels of another network."""
+
 FINETUNE_FCN8S = replace(
     FCN8S,
     name="finetune-fcn8s",
