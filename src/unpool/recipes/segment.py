@@ -164,7 +164,7 @@ OBJECTS_LONGER = replace(
     seed=1,
     phases=(Phase("all", 5, 1100, 3e-4, 3e-4, 3e-5, 4, sources=("views", "pasted", "proposals")),),
 )
-"""The default weights: `objects` continued with proposals, averaged with the weights before."""
+"""`objects` continued with proposals, averaged with the weights before."""
 
 
 def _published(name: str, *phases: Phase) -> SegmentationRecipe:
@@ -244,6 +244,22 @@ OBJECTS_FCN8S = replace(
     ),
 )
 """The default weights `objects-fcn8s`: thousands of images, and soft labels of another network."""
+
+OBJECTS_TAUGHT = replace(
+    OBJECTS_LONGER,
+    name="objects-taught",
+    start="objects",
+    average_with_start=0.0,
+    tied=False,
+    distill=0.7,
+    distill_without=OBJECTS_FCN8S.distill_without,
+    dropout=0.1,
+    validate_every=None,
+    save_every=20,
+    statistics_passes=20,
+    phases=(Phase("all", 5, 180, 4e-4, 4e-4, 2e-5, 5, sources=("views", "pasted")),),
+)
+"""The default weights `objects`, from those before and the trunk of `objects-fcn8s`; taught, too."""
 
 FINETUNE_FCN8S = replace(
     FCN8S,
