@@ -34,7 +34,8 @@ from unpool.vision.metrics import confusion_matrix
 from unpool.vision.metrics import scores as figures
 
 FOLDS = 5
-PRESENCES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+PRESENCES = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+FEW_PRESENCES = (0.0, 0.5, 0.75, 0.9)  #: with each weight of the ensemble
 WEIGHTS = (0.3, 0.4, 0.5, 0.6, 0.7)
 PIXELS = 2000  #: of each image, for the temperature
 CRF_IMAGES = 60  #: on which the CRF's parameters are searched
@@ -213,7 +214,10 @@ def ways_of(proposals: int) -> dict[str, Way]:
 def collect(stored: Stored, ways: dict[str, Way]) -> Collected:
     """Segment all images, and count."""
     k, rng = len(stored.data.classes), np.random.default_rng(0)
-    counts: dict[str, dict[float, list[Any]]] = {w: {p: [] for p in PRESENCES} for w in ways}
+    counts: dict[str, dict[float, list[Any]]] = {
+        name: {p: [] for p in (FEW_PRESENCES if name.startswith("weight") else PRESENCES)}
+        for name in ways
+    }
     samples: dict[str, list[Scores]] = {name: [] for name in ways}
     truths = []
     with click.progressbar(stored, length=len(stored.data.samples), label="segmenting") as found:
@@ -224,9 +228,9 @@ def collect(stored: Stored, ways: dict[str, Way]) -> Collected:
             for name, way in ways.items():
                 logits = way(scores)
                 samples[name].append(logits.reshape(k, -1)[:, some].T)
-                for p in PRESENCES:
+                for p, matrices in counts[name].items():
                     labels = postprocess(image, logits, stored.data.classes, presence_threshold=p)
-                    counts[name][p].append(confusion_matrix(labels.labels, truth, k, VOID))
+                    matrices.append(confusion_matrix(labels.labels, truth, k, VOID))
     return Collected(
         {name: {p: np.array(m) for p, m in own.items()} for name, own in counts.items()},
         {name: np.concatenate(own) for name, own in samples.items()},

@@ -259,7 +259,7 @@ OBJECTS_TAUGHT = replace(
     statistics_passes=20,
     phases=(Phase("all", 5, 180, 4e-4, 4e-4, 2e-5, 5, sources=("views", "pasted")),),
 )
-"""The default weights `objects`, from those before and the trunk of `objects-fcn8s`; taught, too."""
+"""The default weights `objects`: those before, continued with the trunk of `objects-fcn8s`."""
 
 FINETUNE_FCN8S = replace(
     FCN8S,
