@@ -169,8 +169,8 @@ def test_files_that_the_pages_name_exist():
             places = [ROOT / part / path for part in ("", "src/unpool", "tests")]
             assert any(place.exists() for place in places), f"{name} names {path}"
         for module in re.findall(r"python -m (experiments[.\w]*)", text):
-            path = ROOT / f"{module.replace('.', '/')}.py"
-            assert path.exists(), f"{name} names {module}"
+            path = ROOT / module.replace(".", "/")
+            assert path.is_dir() or path.with_suffix(".py").exists(), f"{name} names {module}"
 
 
 def test_names_that_the_pages_import_from_the_package_exist():

@@ -11,16 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from unpool.errors import OptionError, ShapeError, WeightsError
-from unpool.models import (
-    FCN,
-    TRUNKS,
-    DeconvNet,
-    SqueezeNet,
-    Trunk,
-    load_vgg,
-    prepare,
-    save_pretrained,
-)
+from unpool.models import FCN, TRUNKS, DeconvNet, Trunk, load_vgg, prepare
 from unpool.models.vgg import trunk_table
 
 # torchvision's `cfgs` A, B, D and E
@@ -196,27 +187,6 @@ def test_the_trunk_computes_what_vgg_computes(saved, suffix, eps):
     x = torch.randn(2, 3, 16, 20)
     assert torch.allclose(net.trunk(x)[0], vgg.features(x), rtol=1e-5, atol=1e-5)
     assert all(torch.equal(v, decoder[k]) for k, v in net.decoder.state_dict().items())
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("kind", [DeconvNet, FCN])
-def test_the_trunk_of_a_trained_network_is_taken(kind, filled, tmp_path):
-    """Also one with batch norm, which is folded."""
-    own = {"stride": 4, "pad": 1} if kind is FCN else {"size": 32}
-    trained = filled(kind(3, SMALL, None, **own)).eval()
-    folder = save_pretrained(trained, tmp_path / "net", {})
-    net = DeconvNet(5, SMALL, None, 32).eval()
-    assert load_vgg(net, folder) == ["conv1_1", "conv2_1", "conv2_2"]
-    x = torch.randn(2, 3, 16, 20)
-    wanted = trained.trunk(x)[0]
-    assert wanted.std() > 0.01
-    assert torch.allclose(net.trunk(x)[0], wanted, rtol=1e-4, atol=1e-4)
-
-
-def test_the_trunk_of_another_kind_of_network_is_refused(tmp_path):
-    folder = save_pretrained(SqueezeNet(4), tmp_path / "net", {})
-    with pytest.raises(WeightsError, match=r"weights of a SqueezeNet; wanted those of a DeconvNet"):
-        load_vgg(DeconvNet(5, SMALL, None, 32), folder)
 
 
 @torch.no_grad()

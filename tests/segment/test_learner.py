@@ -11,14 +11,15 @@ from torch.nn import functional as F
 
 from unpool import train
 from unpool.errors import OptionError, WeightsError
-from unpool.models import FCN, DeconvNet, SqueezeNet, from_pretrained, save_pretrained
+from unpool.models import FCN, DeconvNet, SqueezeNet, from_pretrained, load_vgg, save_pretrained
 from unpool.recipes import SegmentationRecipe
 from unpool.recipes.segment import OBJECTS, Phase
-from unpool.segment.learner import GrowingLearner, Learner, build
+from unpool.segment.learner import GrowingLearner, Learner, build, trunk_of
 from unpool.training.loop import Step
 from unpool.training.run import load_state, save_state
 
 TABLE = ((1, 24), (2, 48), (2, 96))
+SMALL = ((1, 4), (2, 6))
 
 
 @pytest.fixture
@@ -337,3 +338,24 @@ def test_unreadable_initial_weights_are_refused_before_any_step(
     with pytest.raises(WeightsError, match=f"{message}.*put back a copy, or start a new run"):
         train(data, tmp_path / "run", mean, resume=True, report=steps.append)
     assert not [record for record in steps if isinstance(record, Step)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [DeconvNet, FCN])
+def test_the_trunk_of_a_trained_network_is_taken(kind, filled, tmp_path):
+    """Also one with batch norm, which is folded."""
+    own = {"stride": 4, "pad": 1} if kind is FCN else {"size": 32}
+    trained = filled(kind(3, SMALL, None, **own)).eval()
+    folder = save_pretrained(trained, tmp_path / "net", {})
+    net = DeconvNet(5, SMALL, None, 32).eval()
+    assert load_vgg(net, trunk_of(folder)) == ["conv1_1", "conv2_1", "conv2_2"]
+    x = torch.randn(2, 3, 16, 20)
+    wanted = trained.trunk(x)[0]
+    assert wanted.std() > 0.01
+    assert torch.allclose(net.trunk(x)[0], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_the_trunk_of_another_kind_of_network_is_refused(tmp_path):
+    folder = save_pretrained(SqueezeNet(4), tmp_path / "net", {})
+    with pytest.raises(WeightsError, match=r"weights of a SqueezeNet; wanted those of a DeconvNet"):
+        trunk_of(folder)

@@ -131,7 +131,9 @@ def load_tensors(model: nn.Module, path: str | Path) -> None:
     model.load_state_dict(tensors)
 
 
-def load_vgg(model: Network | VGG, path: str | Path, inputs: str = "caffe") -> list[str]:
+def load_vgg(
+    model: Network | VGG, path: str | Path | Mapping[str, Tensor], inputs: str = "caffe"
+) -> list[str]:
     """Initialize the trunk, and the fully connected layers where they fit, from VGG weights.
 
     Weights without batch norm leave the trunk's as the identity, so that it computes what VGG
@@ -142,8 +144,7 @@ def load_vgg(model: Network | VGG, path: str | Path, inputs: str = "caffe") -> l
             after an error, not at all. fc6 and fc7 are set both or neither; fc8, which a `VGG` has,
             where there are as many classes.
         path: a state dict with torchvision's names (`features.0.weight` ...), as of `load_tensors`;
-            with batch norm or without. Or the folder of weights of a network that segments, whose
-            trunk is copied; its batch norm is folded.
+            with batch norm or without. Or the tensors themselves.
         inputs: what the weights were trained on: "caffe" (BGR 0..255 minus the mean, as here) or
             "torchvision" (RGB 0..1, normalized); the first filters are converted.
 
@@ -154,7 +155,8 @@ def load_vgg(model: Network | VGG, path: str | Path, inputs: str = "caffe") -> l
         WeightsError: the file is unreadable, or its convolutions do not fit the trunk.
     """
     require_choice("inputs", inputs, INPUTS)
-    state = _trunk_of(path) if Path(path).is_dir() else read_tensors(path)
+    state = dict(path) if isinstance(path, Mapping) else read_tensors(path)
+    place = "the given tensors" if isinstance(path, Mapping) else path
     sources = _numbered(state)
     trunk = model.features if isinstance(model, VGG) else model.trunk
     normalized = any("running_mean" in source for source in sources)
@@ -166,12 +168,12 @@ def load_vgg(model: Network | VGG, path: str | Path, inputs: str = "caffe") -> l
     }
     if len(sources) != len(layers):
         raise WeightsError(
-            f"got {len(sources)} VGG layers in {path}; this trunk has {len(layers)}: "
+            f"got {len(sources)} VGG layers in {place}; this trunk has {len(layers)}: "
             "pass the weights of the same configuration"
         )
     found = list(zip(layers.items(), sources, strict=True)) + _find_code(model, state)
     for (name, layer), source in found:
-        require_fit(layer, source, f"{path} ({name})")
+        require_fit(layer, source, f"{place} ({name})")
     if inputs == "torchvision":
         _to_bgr(sources[0])
     for (_, layer), source in found:
@@ -180,24 +182,6 @@ def load_vgg(model: Network | VGG, path: str | Path, inputs: str = "caffe") -> l
         if not normalized and isinstance(norm, nn.BatchNorm2d):
             norm.reset_parameters()
     return [name for (name, _), _ in found]
-
-
-def _trunk_of(folder: str | Path) -> dict[str, Tensor]:
-    """The convolutions of a saved network's trunk, with torchvision's names."""
-    from unpool.models.fast import fold
-
-    net, card = from_pretrained(folder)
-    if not isinstance(net, Network):
-        raise WeightsError(
-            f"got {folder}, weights of a {card.architecture}; wanted those of a DeconvNet or an "
-            "FCN, or a file of VGG weights"
-        )
-    layers = [layer for layer in fold(net).trunk.modules() if isinstance(layer, nn.Conv2d)]
-    return {
-        f"features.{i}.{name}": value.detach()
-        for i, layer in enumerate(layers)
-        for name, value in layer.state_dict().items()
-    }
 
 
 def _numbered(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:

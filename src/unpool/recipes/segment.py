@@ -257,7 +257,7 @@ OBJECTS_TAUGHT = replace(
     validate_every=None,
     save_every=20,
     statistics_passes=20,
-    phases=(Phase("all", 5, 180, 4e-4, 4e-4, 2e-5, 5, sources=("views", "pasted")),),
+    phases=(Phase("all", 5, 160, 2e-4, 2e-4, 2e-5, 5, sources=("views", "pasted")),),
 )
 """The default weights `objects`: those before, continued with the trunk of `objects-fcn8s`."""
 

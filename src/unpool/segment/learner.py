@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from unpool.cards import Card
 from unpool.errors import OptionError, WeightsError
 from unpool.models import FCN, DeconvNet, Network, from_pretrained, load_vgg, trunk_table
+from unpool.models.fast import fold
 from unpool.models.weights import build_network
 from unpool.ops import unpool
 from unpool.training.run import load_state, save_state
@@ -233,7 +234,7 @@ def warm_start(
         learner: its network is changed.
         recipe: its `start`, if it has one.
         classes: names by class id, of the data.
-        trunk_weights: VGG weights for the trunk.
+        trunk_weights: VGG weights for the trunk, or a folder for `trunk_of`.
         trunk_inputs: their preprocessing, see `load_vgg`.
 
     Raises:
@@ -253,10 +254,32 @@ def warm_start(
             _require_alike(learner.net, trained, card.classes or [], classes)
             start = WarmStart(card, trained.state_dict())
     if trunk_weights is not None:
-        load_vgg(learner.net, trunk_weights, trunk_inputs)
+        if Path(trunk_weights).is_dir():
+            load_vgg(learner.net, trunk_of(trunk_weights))
+        else:
+            load_vgg(learner.net, trunk_weights, trunk_inputs)
         if recipe.tied and isinstance(learner, GrowingLearner):
             learner.tie()
     return start
+
+
+def trunk_of(folder: str | Path) -> dict[str, Tensor]:
+    """The convolutions of a saved network's trunk as those of VGG, with batch norm folded.
+
+    Raises a `WeightsError` unless the network segments.
+    """
+    net, card = from_pretrained(folder)
+    if not isinstance(net, Network):
+        raise WeightsError(
+            f"got {folder}, weights of a {card.architecture}; wanted those of a DeconvNet or an "
+            "FCN, or a file of VGG weights"
+        )
+    layers = [layer for layer in fold(net).trunk.modules() if isinstance(layer, nn.Conv2d)]
+    return {
+        f"features.{i}.{name}": value.detach()
+        for i, layer in enumerate(layers)
+        for name, value in layer.state_dict().items()
+    }
 
 
 def store_start(path: Path, start: WarmStart) -> None:
