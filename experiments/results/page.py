@@ -52,7 +52,7 @@ def page(results: dict[str, Any], about: dict[str, Any]) -> str:
         "The card of the weights sets `presence_threshold`: a class is removed from an image "
         f"unless its probability reaches {about['presence_threshold']} on {100 * PRESENT_ON:g} % "
         "of the pixels. The paper keeps all classes:",
-        table({name: rows[f"{name}, presence 0"] for name in TABLE if name in rows}, list(TABLE)),
+        table(_every_class(rows), list(TABLE)),
         "Mean IoU against the threshold. In the last row it is cross-validated: each tenth of the "
         "images uses the threshold that is best on the other nine tenths.",
         _presences(rows),
@@ -60,11 +60,7 @@ def page(results: dict[str, Any], about: dict[str, Any]) -> str:
         "How the two networks are combined: the mean of the probabilities, as in the paper, or the "
         "product of the positive scores, as in the released code.",
         table(rows, [together, "EDeconvNet, product"]),
-        "## The dense CRF's parameters",
-        "The scores of EDeconvNet, refined by other CRFs. The published parameters were tuned on "
-        f"VOC, whose images have a long side of {ENLARGED} pixels; the last row enlarges images to "
-        "that.",
-        table(rows, [together, *crfs]),
+        *(_crfs(rows, crfs) if crfs else ()),
         *(_proposals(rows) if "EDeconvNet" in rows else ()),
         "## Confidence",
         "How often a label is right, by its confidence (`result.confidence`), for all pixels; the "
@@ -134,6 +130,22 @@ def _presences(rows: Summaries) -> str:
         [p, *(_percent(rows[f"{name}, presence {p}"]["miou"]) for name in names)] for p in values
     ]
     return _rows(["threshold", *names], lines)
+
+
+def _every_class(rows: Summaries) -> Summaries:
+    """The rows of the table without a class presence threshold."""
+    known = {name: f"{name}, presence 0" for name in TABLE}
+    return {name: rows[other] for name, other in known.items() if other in rows}
+
+
+def _crfs(rows: Summaries, names: list[str]) -> Iterator[str]:
+    yield "## The dense CRF's parameters"
+    yield (
+        "The scores of EDeconvNet, refined by other CRFs. The published parameters were tuned on "
+        f"VOC, whose images have a long side of {ENLARGED} pixels; the last row enlarges images to "
+        "that."
+    )
+    yield table(rows, ["EDeconvNet", *names])
 
 
 def _proposals(rows: Summaries) -> Iterator[str]:

@@ -36,7 +36,7 @@ CRFS: dict[str, DenseCRF | str] = {
     "normalized symmetrically": _PUBLISHED._replace(normalization="symmetric"),
     **{f"preset `{name}`": name for name in ("deeplab", "crfrnn", "densecrf")},
 }
-PRESENCES = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+PRESENCES = (0.0, 0.5, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 PRESENCE_OF = {  # and the temperature of each
     "FCN-8s": "fcn",
     "DeconvNet, whole image": "whole",
@@ -63,7 +63,7 @@ def rows(image: NDArray[np.uint8], both: EDeconvNet, instances: bool = True) -> 
     Args:
         image: (H, W, 3) uint8, RGB.
         both: the networks and their settings.
-        instances: also segment object proposals, which takes most of the time.
+        instances: also segment object proposals, and try other CRFs, which takes most of the time.
     """
     first, second = both.deconvnet, both.fcn
     known = {**first.temperature, "fcn": second.temperature.get("whole", 1.0)}
@@ -100,9 +100,12 @@ def rows(image: NDArray[np.uint8], both: EDeconvNet, instances: bool = True) -> 
         if name != "FCN-8s":
             crf = first.crf or "edeconvnet"
             yield row(f"{name} + CRF", scores, crf)
-            yield row(f"{name} + CRF, presence 0", scores, crf, presence_threshold=0.0)
+            if instances:
+                yield row(f"{name} + CRF, presence 0", scores, crf, presence_threshold=0.0)
     other = {"mean": "product", "product": "mean"}[both.ensemble]
     yield row(f"EDeconvNet, {other}", combine(best, ways["FCN-8s"], other))
+    if not instances:
+        return
     for what, refined in CRFS.items():
         if refined != AUTO or first.crf is not None:
             yield row(f"CRF, {what}", together(best), first.crf if refined == AUTO else refined)

@@ -164,7 +164,7 @@ OBJECTS_LONGER = replace(
     seed=1,
     phases=(Phase("all", 5, 1100, 3e-4, 3e-4, 3e-5, 4, sources=("views", "pasted", "proposals")),),
 )
-"""`objects` continued with proposals, averaged with the weights before."""
+"""The default weights: `objects` continued with proposals, averaged with the weights before."""
 
 
 def _published(name: str, *phases: Phase) -> SegmentationRecipe:
@@ -237,6 +237,7 @@ OBJECTS_FCN8S = replace(
     distill=0.7,
     distill_without=("bottle", "bus", "chair", "pottedplant"),
     dropout=0.3,
+    presence_threshold=0.85,
     validate_every=250,
     phases=(
         Phase("frozen", 1, 130, 1e-3, sources=("views", "pasted")),
@@ -244,22 +245,6 @@ OBJECTS_FCN8S = replace(
     ),
 )
 """The default weights `objects-fcn8s`: thousands of images, and soft labels of another network."""
-
-OBJECTS_TAUGHT = replace(
-    OBJECTS_LONGER,
-    name="objects-taught",
-    start="objects",
-    average_with_start=0.0,
-    tied=False,
-    distill=0.7,
-    distill_without=OBJECTS_FCN8S.distill_without,
-    dropout=0.1,
-    validate_every=None,
-    save_every=20,
-    statistics_passes=20,
-    phases=(Phase("all", 5, 160, 2e-4, 2e-4, 2e-5, 5, sources=("views", "pasted")),),
-)
-"""The default weights `objects`: those before, continued with the trunk of `objects-fcn8s`."""
 
 FINETUNE_FCN8S = replace(
     FCN8S,
