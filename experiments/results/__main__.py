@@ -43,8 +43,14 @@ def figure(both: EDeconvNet, instances: bool) -> NDArray[np.uint8]:
     return contact_sheet(tiles, columns=columns)
 
 
+CHOSEN = (
+    "Nothing of `objects-fcn8s` was chosen by these images. The steps, the presence threshold and "
+    "the aggregation of `objects` were chosen on vocmini val, which so flatters it."
+)
+
+
 def describe(
-    both: EDeconvNet, card: Card, data: Sequence[str], rows: dict[str, Any]
+    both: EDeconvNet, cards: dict[str, Card], data: Sequence[str], rows: dict[str, Any]
 ) -> dict[str, Any]:
     """What the page says about the measurement."""
     every = rows.get("all", next(iter(rows.values())))
@@ -60,9 +66,10 @@ def describe(
         "weights": "`objects` and `objects-fcn8s`",
         "settings": f"Ensemble: {both.weight:g} : {1 - both.weight:g} {both.ensemble}, dense CRF: "
         f"{crf}, {PROPOSALS} proposals, aggregation: {first.aggregate}, class presence threshold: "
-        f"{first.presence_threshold:g}",
+        f"{first.presence_threshold:g}, of the FCN alone {both.fcn.presence_threshold:g}",
         "presence_threshold": f"{first.presence_threshold:g}",
-        "class_images": card.more.get("class_images", {}),
+        "class_images": {name: card.more.get("class_images", {}) for name, card in cards.items()},
+        "chosen": CHOSEN,
     }
 
 
@@ -91,7 +98,8 @@ def main(data: Sequence[str], whole: bool, weights: str, runs: Path, output: Pat
     }
     measured = {name: kept(folder / f"{name}.json", key, way) for name, way in ways.items()}
     results = {**measured["rows"], "precisions": measured["precisions"]}
-    about = describe(both, read_card(weights), data, results["rows"])
+    cards = {"DeconvNet": read_card(weights), "FCN": read_card(find_partner(weights))}
+    about = describe(both, cards, data, results["rows"])
     write_json(output / "results.json", {"about": about, **results})
     every = results["rows"].get("all", next(iter(results["rows"].values())))
     plot_proposals(every, output / "results-proposals.png")

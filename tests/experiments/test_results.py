@@ -115,7 +115,7 @@ def test_the_command_writes_the_page(data, weights, tmp_path, monkeypatch):
     about = results.pop("about")
     text = (tmp_path / "docs/results.md").read_text()
     assert page(results, about) == text
-    assert "| cat | 7 | 4 |" in text
+    assert "| cat | 7 | - | 4 |" in text
     names = {path.name for path in (tmp_path / "docs").iterdir()}
     charts = {"results-proposals.png", "results-confidence.png", "results-figure.jpg"}
     assert names == {"results.md", "results.json", *charts}
