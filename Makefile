@@ -33,9 +33,9 @@ bench: .venv
 	for script in proposals import; do $(BIN)/python benchmarks/bench_$$script.py --threads 1 || exit; done
 
 # docs/results.md: every row with the default weights, on DATA="FOLDER ..."; about an hour for 300 images,
-# a tenth of that with WHOLE=--whole, without object proposals.
+# a tenth of that with WHOLE=1, without object proposals.
 results: .venv
-	$(BIN)/python -m experiments.results $(foreach part,$(DATA),--data "$(part)") $(WHOLE)
+	$(BIN)/python -m experiments.results $(foreach part,$(DATA),--data "$(part)") $(if $(WHOLE),--whole)
 
 clean:
 	rm -rf .venv demo dist build .pytest_cache .mypy_cache .ruff_cache
