@@ -147,7 +147,7 @@ def test_the_constants_are_within_bounds(recipe):
         "batch=0", "accumulate=0", "validate_every=0", "save_every=-1", "patience=0", "dropout=2",
         "seed=-1", "bn_eps=-1", "clip=-1", "momentum=5", "statistics_passes=-1", "warmup=-5",
         "aspect=99", "long_side=-1", "phases.0.steps=0", "phases.0.stages=0", "phases.0.lr=-1",
-        "phases.0.drop_every=0", "phases.0.trunk_from=0", "crop_long_side=[0, 50]",
+        "phases.0.drop_every=0", "phases.0.trunk_from=0", "crop_long_side=[-1, 50]",
         "average_with_start=2",
     ],
 )  # fmt: skip
