@@ -59,8 +59,7 @@ def describe(
     return {
         "protocol": every["FCN-8s"]["protocol"].replace("; FCN-8s", ""),
         "command": f'make results DATA="{" ".join(Path(part).name for part in data)}"'
-        + " WHOLE=1"
-        * ("EDeconvNet" not in rows["all" if "all" in rows else next(iter(rows))]),
+        + " WHOLE=1" * ("EDeconvNet" not in rows["all" if "all" in rows else next(iter(rows))]),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
         f"{str(first.dtype).removeprefix('torch.')}, no GPU",
         "weights": "`objects` and `objects-fcn8s`",

@@ -47,7 +47,8 @@ def test_scores_are_kept_and_refined(run, pair):
     code, out, err = run(*args)
     assert (code, err, len(out)) == (0, [], 1)
     record = json.loads(out[0])
-    assert list(record) == ["source", "mask", "size", "labels", "description", "seconds"]
+    keys = ["source", "mask", "size", "labels", "confidence", "description", "seconds"]
+    assert list(record) == keys
     assert (record["source"], record["mask"]) == ("photos/cat.png", "refined/cat.png")
     assert (record["size"], record["description"]) == (
         [40, 30],

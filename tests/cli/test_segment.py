@@ -70,7 +70,8 @@ def test_a_folder_of_good_and_broken_images(run, weights):
     assert (len(good), len(done), len(failed)) == (12, 12, 8)
     assert set(done) == {f"in/{path}" for path in good}
     for record in done.values():
-        assert list(record) == ["source", "mask", "size", "labels", "description", "seconds"]
+        keys = ["source", "mask", "size", "labels", "confidence", "description", "seconds"]
+        assert list(record) == keys
         assert record["description"].startswith("whole images, long side 64, ")
         assert record["size"] == [40, 30]
         labels = read_mask(record["mask"])

@@ -49,8 +49,8 @@ def test_validations_and_the_summary_are_printed(data, tmp_path, capsys, monkeyp
     first, *rows, protocol, last = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"step 2 of 2, all: mean IoU \d+\.\d %", first)
     titles = ["background", "square", "mean IoU", "95 % interval"]
-    titles += ["pixel accuracy", "mean accuracy", "boundary f1"]
-    assert [row[:15].rstrip() for row in rows] == titles
+    titles += ["pixel accuracy", "mean accuracy", "boundary f1", "calibration error"]
+    assert [row[:17].rstrip() for row in rows] == titles
     assert "images" in protocol
     weights = "'my run/weights'"
     assert last == f"weights in {weights}; try unpool segment PHOTOS --weights {weights}"

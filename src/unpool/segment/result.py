@@ -84,8 +84,8 @@ class Segmentation:
 
         >>> scores = np.float32([[[2, 0]], [[0, 0]]])
         >>> found = postprocess(np.zeros((1, 2, 3), np.uint8), scores, ["background", "cat"])
-        >>> found.confidence.round(2).tolist()
-        [[0.88, 0.5]]
+        >>> [round(float(p), 2) for p in found.confidence[0]]
+        [0.88, 0.5]
         """
         scores = self.logits
         if scores is None:
