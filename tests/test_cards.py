@@ -146,6 +146,7 @@ def test_azimuths_that_were_held_out():
                 {"kernels": [[3]]},
                 {"kernels": [[3, 3, 0]]},
                 {"kernels": [[3, 3]], "iterations": 1000},
+                {"kernels": [[3, 3]], "iterations": 5.0},
                 {"kernels": [[3, 3]], "normalization": "all"},
                 {"kernels": [[3, 3]], "prune": 1},
                 {"kernels": [[3, 3]], "more": 1},

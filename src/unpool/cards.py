@@ -323,6 +323,7 @@ def _is_crf(value: Any) -> bool:
         _are(kernels, lambda k: _are(k, lambda v: _is_number(v) and v >= 0) and 2 <= len(k) <= 3)
         and 1 <= len(kernels) <= 8
         and all(k[0] > 0 and (len(k) < 3 or k[2] > 0) for k in kernels)
+        and type(value.get("iterations", 10)) is int
         and value.get("iterations", 10) in range(101)
         and value.get("normalization", "none") in NORMALIZATIONS
         and _is_number(value.get("prune", 0))
