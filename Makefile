@@ -32,8 +32,8 @@ bench: .venv
 	for subject in segment crf train; do $(BIN)/unpool bench $$subject --threads 1 || exit; done
 	for script in proposals import; do $(BIN)/python benchmarks/bench_$$script.py --threads 1 || exit; done
 
-# docs/results.md: every row with the default weights, on DATA="FOLDER ..."; about an hour for 300 images,
-# a tenth of that with WHOLE=1, without object proposals.
+# docs/results.md: every row with the default weights, on DATA="FOLDER ..."; with WHOLE=1 without object proposals,
+# which takes 20 minutes for 300 images on two cores without AVX-512.
 results: .venv
 	$(BIN)/python -m experiments.results $(foreach part,$(DATA),--data "$(part)") $(if $(WHOLE),--whole)
 

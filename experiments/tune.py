@@ -39,7 +39,6 @@ FEW_PRESENCES = (0.0, 0.5, 0.75, 0.9)  #: with each weight of the ensemble
 WEIGHTS = (0.3, 0.4, 0.5, 0.6, 0.7)
 PIXELS = 2000  #: of each image, for the temperature
 CRF_IMAGES = 60  #: on which the CRF's parameters are searched
-NONE = "none"
 
 Scores = NDArray[np.float32]
 Way = Callable[[dict[str, Scores]], Scores]

@@ -74,7 +74,7 @@ def describe(
 
 @click.command()
 @click.option("--data", multiple=True, required=True, help="FOLDER[:SPLIT]; may be repeated.")
-@click.option("--whole", is_flag=True, help="Without object proposals, in a tenth of the time.")
+@click.option("--whole", is_flag=True, help="Without object proposals, which is far quicker.")
 @click.option("--weights", default="objects", show_default=True, help="With a partner.")
 @click.option("--runs", type=Path, default=Path("runs"), show_default=True)
 @click.option("-o", "--output", type=Path, default=Path("docs"), show_default=True)

@@ -128,8 +128,8 @@ class Card:
         _check({"classes": self.class_names(classes)}, {"classes": different}, self.path)
         if self.mode is not None:
             _check({"mode": self.mode}, {"mode": _one_of(MODES)}, self.path)
-        names = ["palette", "mean", "long_side", "mode", "aggregate", "presence_threshold"]
-        names.append("temperature")
+        sizes = ("palette", "mean", "long_side")
+        names = (*sizes, "mode", "aggregate", "presence_threshold", "temperature")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.crf is not None:
             kernels = tuple(Kernel(*kernel) for kernel in self.crf["kernels"])

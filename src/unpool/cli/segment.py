@@ -14,7 +14,7 @@ from unpool.cards import MODES, weights_digest
 from unpool.cli import console, images, options
 from unpool.errors import OptionError, suggest
 from unpool.files import HIDDEN, sha256
-from unpool.recipes.presets import AUTO, RESULTS
+from unpool.recipes.presets import RESULTS
 
 if TYPE_CHECKING:
     from unpool import Progress
@@ -117,9 +117,8 @@ def segment(
     With --json, each image gives a line with source, its files (mask, labelme, yolo, geojson,
     scores), size ([width, height]), labels (the fraction of the pixels of each class), confidence
     (the mean over the pixels), timings (with --timings: the seconds of each stage), description,
-    seconds, and warnings if it was read
-    by a guess; or with source and error. A video has movie, masks, frames and fps; skipped images
-    have the line of the earlier run, and skipped.
+    seconds, and warnings if it was read by a guess; or with source and error. A video has movie,
+    masks, frames and fps; skipped images have the line of the earlier run, and skipped.
 
     \b
     Example: unpool segment photos "more/*.jpg" -o out --json
@@ -143,8 +142,7 @@ def segment(
         options.make_folder(output)
         if outputs.others:
             (output / HIDDEN).mkdir(exist_ok=True)
-        crf = segmenter.crf if given.get("crf") == AUTO else given.get("crf")
-        if crf is not None:
+        if (crf := segmenter.find_crf(given.get("crf"))) is not None:
             update(1, 2, "loading the CRF")
             warm_up(crf)
     job = Job(segmenter, given, outputs, file_names(found.sources))

@@ -260,7 +260,7 @@ FINETUNE_FCN8S = replace(
     save_every=60,
     phases=(Phase("frozen", 1, 60, 1e-3), Phase("all", 1, 180, 5e-4, trunk_lr=3e-5, trunk_from=4)),
 )
-"""The same with FCN-8s, of which a step takes half the time; for whole images only."""
+"""The same with FCN-8s, of which a step is quicker; for whole images only."""
 
 DECONVNET = _published("deconvnet", _STAGE_1, _STAGE_2)
 """The published training: both stages, 64 crops a step. Noh, Hong, Han 2015, sections 4, 5.1."""

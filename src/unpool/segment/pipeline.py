@@ -93,6 +93,10 @@ class BaseSegmenter(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.classes)} classes, {self.describe()})"
 
+    def find_crf(self, crf: str | DenseCRF | None) -> str | DenseCRF | None:
+        """The dense CRF that is meant: for "auto" the one that was chosen for the weights."""
+        return self.crf if crf == AUTO else crf
+
     def preprocess(self, image: Any) -> "Pixels":
         """Read an image of any kind, upright, as (H, W, 3) uint8, RGB."""
         return as_image(image)
@@ -116,7 +120,7 @@ class BaseSegmenter(ABC):
             self.classes,
             self.palette,
             prediction.boxes,
-            self.crf if crf == AUTO else crf,
+            self.find_crf(crf),
             self.presence_threshold if presence_threshold is None else presence_threshold,
             prediction.temperature,
             void_below,
@@ -133,7 +137,7 @@ class BaseSegmenter(ABC):
     ) -> str:
         """Describe how images are segmented with these options; refuse unsupported modes."""
         threshold = self.presence_threshold if presence_threshold is None else presence_threshold
-        steps = describe_postprocessing(threshold, self.crf if crf == AUTO else crf, void_below)
+        steps = describe_postprocessing(threshold, self.find_crf(crf), void_below)
         return self.separator.join([self.describe_network(mode, **options), *steps])
 
     @abstractmethod
