@@ -76,9 +76,9 @@ class Segmentation:
         """How probable the label of each pixel is, (H, W), 0..1; of the best class where it is 255.
 
         The probability is the softmax of `logits` divided by the temperature of the weights, which
-        makes it calibrated: of the pixels with 0.8, about eight in ten are right on images like
-        those that the temperature was fitted on. A CRF, which makes probabilities extreme, and the
-        classes that it excludes have no part in it.
+        brings it closer to how often labels are right on images like those that the temperature
+        was fitted on. A CRF, which makes probabilities extreme, and classes that are excluded have
+        no part in it.
 
         Guo, Pleiss, Sun, Weinberger 2017, "On calibration of modern neural networks", section 4.2.
 
