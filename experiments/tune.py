@@ -21,11 +21,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from unpool.cards import find_weights, read_card
+from unpool.cards import AGGREGATIONS, find_weights, read_card
 from unpool.data import DataSet, read_sample
 from unpool.data.mixture import open_parts, parse_part
 from unpool.files import atomic
 from unpool.recipes.presets import CRF_PRESETS, DenseCRF, Kernel
+from unpool.segment.aggregate import Aggregate, crop_squares, squares
 from unpool.segment.ensemble import combine
 from unpool.segment.result import postprocess
 from unpool.segment.segmenter import Segmenter
@@ -101,10 +102,22 @@ def predict(
         "whole": deconvnet.predict(image, mode="whole").logits,
         "fcn": fcn.predict(image, mode="whole").logits,
     }
-    for how in ("max", "mean") if proposals else ():
-        given: dict[str, Any] = {"mode": "instance", "proposals": proposals, "aggregate": how}
-        found[how] = deconvnet.predict(image, **given).logits
-    return found
+    return {**found, **merge_crops(image, deconvnet, proposals)} if proposals else found
+
+
+def merge_crops(
+    image: NDArray[np.uint8], deconvnet: Segmenter, proposals: int
+) -> dict[str, Scores]:
+    """The scores of instance-wise segmentation by each aggregation."""
+    assert deconvnet.side is not None
+    size, boxes = image.shape[:2], squares(image, count=proposals)
+    merged = {how: Aggregate(len(deconvnet.classes), size, how) for how in AGGREGATIONS}
+    batch = deconvnet.quickest_batch()
+    for crops, images in crop_squares(image, boxes, deconvnet.side, batch):
+        for crop, scores in zip(crops, deconvnet.infer(images), strict=True):
+            for one in merged.values():
+                one.add(crop, scores)
+    return {how: one.logits for how, one in merged.items()}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from experiments.tune import Choice, choose, fit_temperature, main, search_crf
+from experiments.tune import Choice, choose, fit_temperature, main, merge_crops, search_crf
 from tests.experiments.test_results import CLASSES, data, weights  # noqa: F401 (fixtures)
 from unpool.cards import read_card
 from unpool.segment.ensemble import EDeconvNet
@@ -58,6 +58,16 @@ def test_the_search_for_a_crf_walks_to_the_best():
     best = choose(tried).value
     assert [kernel.weight for kernel in best.kernels] == [3, 40]
     assert choose(search_crf(measure, rounds=1)).value.kernels[-1].weight == 20
+
+
+def test_crops_are_merged_as_the_segmenter_does(weights):  # noqa: F811
+    segmenter = Segmenter.from_pretrained(weights)
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    found = merge_crops(image, segmenter, 5)
+    for how in ("max", "mean"):
+        own = segmenter.predict(image, mode="instance", proposals=5, aggregate=how)
+        np.testing.assert_array_equal(found[how], own.logits)
+    assert (found["max"] != found["mean"]).any()
 
 
 def test_the_choices_are_written_to_the_cards(data, weights, tmp_path, monkeypatch):  # noqa: F811
