@@ -15,6 +15,8 @@ TABLE = ((1, 4), (1, 6), (1, 8))
 SMALL = {
     "DeconvNet": {"classes": 3, "trunk": TABLE, "code": None, "size": 32},
     "FCN": {"classes": 3, "trunk": TABLE, "code": 8, "stride": 4, "pad": 1, "window": 3},
+    "SegNet": {"classes": 3, "trunk": TABLE, "dropout": 0.5},
+    "SegNetBasic": {"classes": 3, "width": 6, "kernel": 5, "stages": 3},
     "AlexNet": {"classes": 3, "widths": (4, 6, 6, 6, 6), "code": 8, "size": 67},
     "ZFNet": {"classes": 3, "widths": (4, 6, 6, 6, 6), "code": 8, "size": 64},
     "VGG": {"classes": 3, "trunk": TABLE, "code": 8, "size": 32},
@@ -26,13 +28,15 @@ SMALL = {
 PUBLISHED = {  # learned and fixed values of the network that the defaults build
     "DeconvNet": 251_805_653,
     "FCN": 134_489_759,
+    "SegNet": 29_449_355,
+    "SegNetBasic": 1_416_587,
     "AlexNet": 60_965_224,
     "ZFNet": 62_357_608,
     "VGG": 138_357_544,
     "SqueezeNet": 1_235_496,
     "GenerativeNet": 31_893_092,
 }
-ANY_SIZE = ("DeconvNet", "FCN", "SqueezeNet")
+ANY_SIZE = ("DeconvNet", "FCN", "SegNet", "SegNetBasic", "SqueezeNet")
 every_network = pytest.mark.parametrize("name", MODELS)
 
 

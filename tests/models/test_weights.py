@@ -296,6 +296,8 @@ def test_only_known_models_are_saved(tmp_path):
     assert list(MODELS) == [
         "DeconvNet",
         "FCN",
+        "SegNet",
+        "SegNetBasic",
         "AlexNet",
         "ZFNet",
         "VGG",

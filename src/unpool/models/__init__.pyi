@@ -2,6 +2,7 @@ from .classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from .deconvnet import DeconvNet
 from .fcn import FCN
 from .generator import GenerativeNet, encode_view
+from .segnet import SegNet, SegNetBasic
 from .vgg import MEAN_BGR, TRUNKS, Table, Trunk, prepare, trunk_table
 from .weights import (
     MODELS,
@@ -24,6 +25,8 @@ __all__ = [
     "DeconvNet",
     "GenerativeNet",
     "Network",
+    "SegNet",
+    "SegNetBasic",
     "SqueezeNet",
     "Table",
     "Trunk",

@@ -4,14 +4,24 @@ One table is read twice: forwards for the convolution network, and backwards, wi
 pooling and deconvolution for convolution, for the deconvolution network.
 """
 
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError, require_int
-from unpool.models.vgg import Table, Trunk, block, chain, initialize, recompute, trunk_argument
-from unpool.ops.switches import Switches, unpool
+from unpool.models.vgg import (
+    Table,
+    Trunk,
+    block,
+    chain,
+    decode,
+    initialize,
+    recompute,
+    trunk_argument,
+)
+
+if TYPE_CHECKING:
+    from unpool.ops.switches import Switches
 
 
 class DeconvNet(nn.Module):
@@ -74,7 +84,7 @@ class DeconvNet(nn.Module):
         features = self.decode(maps, switches)[-1]
         return self.score(features.to(self.score.weight.dtype))  # which may stay float32
 
-    def decode(self, maps: Tensor, switches: list[Switches]) -> list[Tensor]:
+    def decode(self, maps: Tensor, switches: list["Switches"]) -> list[Tensor]:
         """The maps after each stage of the decoder, from coarse to fine (N, C, H, W).
 
         Args:
@@ -83,14 +93,7 @@ class DeconvNet(nn.Module):
                 as many stages.
         """
         x = maps if self.code is None else self._encode(maps)  # (N, C, h, w), as maps
-        out = []
-        for stage, s in zip(self.decoder, reversed(switches), strict=False):
-            if self.trunk.recomputes:
-                x = recompute(stage, partial(_deconvolve, s.size, s.disjoint), x, s.index)
-            else:
-                x = stage(unpool(x, s))  # (N, C, h, w) -> (N, C', 2 * h, 2 * w)
-            out.append(x)
-        return out
+        return decode(self.decoder, x, switches, self.trunk.recomputes)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -141,12 +144,6 @@ class DeconvNet(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 nn.init.constant_(layer.bias, 0.001)
-
-
-def _deconvolve(
-    size: tuple[int, int], disjoint: bool, stage: nn.Module, x: Tensor, index: Tensor
-) -> Tensor:
-    return stage(unpool(x, Switches(index, size, disjoint).flat))  # the flat form is faster
 
 
 def _pooled(size: int, stages: int) -> int:

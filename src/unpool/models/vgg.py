@@ -4,8 +4,9 @@ Simonyan, Zisserman 2015, table 1, configurations A, B, D and E.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from operator import index
 from typing import Literal, TypeVar
 
@@ -16,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unpool.errors import OptionError, ShapeError, require_choice
 from unpool.limits import MAX_LAYERS, MAX_STAGES
-from unpool.ops.switches import Switches, pool
+from unpool.ops.switches import Switches, pool, unpool
 
 Result = TypeVar("Result")
 Table = tuple[tuple[int, int], ...]
@@ -94,6 +95,33 @@ def block(
     return nn.Sequential(parts)
 
 
+def decode(
+    stages: Iterable[nn.Module], x: Tensor, switches: list[Switches], recomputes: bool = False
+) -> list[Tensor]:
+    """The maps (N, C, H, W) after each stage of a decoder, each of which begins with unpooling.
+
+    Args:
+        stages: of the decoder, from coarse to fine.
+        x: the maps to begin with, (N, C, h, w).
+        switches: of the trunk, from fine to coarse; as many stages are decoded.
+        recomputes: recompute maps for the gradient, see `Trunk.checkpointing`.
+    """
+    out = []
+    for stage, s in zip(stages, reversed(switches), strict=False):
+        if recomputes:
+            x = recompute(stage, partial(_unpool, s.size, s.disjoint), x, s.index)
+        else:
+            x = stage(unpool(x, s))  # (N, C, h, w) -> (N, C', 2 * h, 2 * w)
+        out.append(x)
+    return out
+
+
+def _unpool(
+    size: tuple[int, int], disjoint: bool, stage: nn.Module, x: Tensor, index: Tensor
+) -> Tensor:
+    return stage(unpool(x, Switches(index, size, disjoint).flat))  # the flat form is faster
+
+
 def chain(blocks: list[nn.Sequential]) -> nn.Sequential:
     """Concatenate blocks into one flat `nn.Sequential`, so that layer names follow the stage."""
     return nn.Sequential(OrderedDict(item for part in blocks for item in part.named_children()))
@@ -108,7 +136,8 @@ class Trunk(nn.Module):
         table: the trunk's name ("vgg16") or its table.
         eps: of the batch norm after every convolution; None for no batch norm.
         channels: number of input channels.
-        pad: zero padding of the input; 1 keeps its size, FCN uses 100.
+        pad: zero padding of the input; by default its size stays, FCN uses 100.
+        kernel: side of the filters, odd; 7 in SegNet-Basic.
 
     >>> trunk = Trunk("vgg16")
     >>> maps, switches = trunk(torch.zeros(1, 3, 64, 64))
@@ -128,15 +157,20 @@ class Trunk(nn.Module):
         table: str | Table = "vgg16",
         eps: float | None = 1e-9,
         channels: int = 3,
-        pad: int = 1,
+        pad: int | None = None,
+        kernel: int = 3,
     ) -> None:
         super().__init__()
-        self.table, self.channels, self.pad = trunk_table(table), channels, pad
+        keep = kernel // 2
+        pad = keep if pad is None else pad
+        self.table, self.channels = trunk_table(table), channels
+        self.least = max(1, 2 ** len(self.table) - 2 * (pad - keep))  #: side of the input
         self.stages = nn.ModuleList()
         for stage, (layers, width) in enumerate(self.table, start=1):
             blocks = []
             for layer in range(1, layers + 1):
-                conv = nn.Conv2d(channels, width, 3, padding=pad if stage == layer == 1 else 1)
+                padding = pad if stage == layer == 1 else keep
+                conv = nn.Conv2d(channels, width, kernel, padding=padding)
                 blocks.append(block(conv, f"conv{stage}_{layer}", f"bn{stage}_{layer}", width, eps))
                 channels = width
             self.stages.append(chain(blocks))
@@ -174,12 +208,12 @@ class Trunk(nn.Module):
 
     def require_size(self, x: Tensor) -> None:
         """Raise a `ShapeError` for input that the trunk cannot process."""
-        least = max(1, 2 ** len(self.table) - 2 * (self.pad - 1))
         fits = x.dim() == 4 and x.shape[1] == self.channels
-        if not fits or any(side < least for side in x.shape[-2:]):
+        if not fits or any(side < self.least for side in x.shape[-2:]):
             raise ShapeError(
                 f"got input of shape {tuple(x.shape)}; this trunk takes (N, {self.channels}, H, W) "
-                f"with H and W from {least} up: enlarge the image, or use a trunk of fewer stages"
+                f"with H and W from {self.least} up: enlarge the image, or use a trunk of fewer "
+                "stages"
             )
 
 

@@ -17,10 +17,11 @@ from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNe
 from unpool.models.deconvnet import DeconvNet
 from unpool.models.fcn import FCN
 from unpool.models.generator import GenerativeNet
+from unpool.models.segnet import SegNet, SegNetBasic
 from unpool.models.tensors import quantize, read_tensors, require_finite
 from unpool.models.vgg import MEAN_BGR
 
-Network = DeconvNet | FCN
+Network = DeconvNet | FCN | SegNet | SegNetBasic
 """A network that segments."""
 
 Built = TypeVar("Built", bound=nn.Module)
@@ -30,6 +31,8 @@ _Saved = Network | Classifier | GenerativeNet
 MODELS: dict[str, type[_Saved]] = {
     "DeconvNet": DeconvNet,
     "FCN": FCN,
+    "SegNet": SegNet,
+    "SegNetBasic": SegNetBasic,
     "AlexNet": AlexNet,
     "ZFNet": ZFNet,
     "VGG": VGG,
@@ -198,7 +201,7 @@ def _find_code(
     model: Network | VGG, state: dict[str, Tensor]
 ) -> list[tuple[tuple[str, nn.Module], dict[str, Tensor]]]:
     """fc6, fc7 and fc8 from the classifier, as convolutions if need be, where they fit."""
-    code = model.classifier if isinstance(model, VGG) else model.code
+    code = model.classifier if isinstance(model, VGG) else model.fc
     layers = {} if code is None else dict(code.named_children())
     found: list[tuple[tuple[str, nn.Module], dict[str, Tensor]]] = []
     for name, source in (("fc6", "classifier.0"), ("fc7", "classifier.3"), ("fc8", "classifier.6")):
