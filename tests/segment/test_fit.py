@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -217,6 +218,21 @@ def test_a_batch_that_is_all_void_has_no_loss():
     loss.backward()
     assert loss.item() == 0
     assert not found.grad.any()
+
+
+def test_weighted_losses_are_the_golden_ones():
+    """The sum of the weighted losses by the number of pixels, not by their weights."""
+    golden = np.load(Path(__file__).parents[1] / "golden/segnet.npz")
+    y, x = np.ogrid[:45, :30]
+    truth = np.stack([(x // 5 + y // 7) % 4, (x // 6 + y // 5 + 1) % 4])
+    truth = torch.from_numpy(np.where(truth == 3, VOID, truth))
+    scores, weights = torch.from_numpy(golden["basic_scores"]), torch.tensor([0.5, 1.0, 4.0])
+    found = float(pixel_loss(scores, truth, weights))
+    assert found == pytest.approx(float(golden["loss_caffe"][0]), rel=1e-5)
+    assert found != pytest.approx(float(golden["loss_torch_mean"][0]), rel=0.1)
+    plain = float(pixel_loss(scores, truth))
+    assert plain == pytest.approx(float(golden["loss_unweighted"][0]), rel=1e-5)
+    assert float(pixel_loss(scores, truth, torch.full((3,), 2.0))) == pytest.approx(2 * plain)
 
 
 def softmax(x):

@@ -202,6 +202,19 @@ def test_without_matplotlib_only_the_curves_are_missing(data, tmp_path, monkeypa
 # ---- bad data ------------------------------------------------------------------------------------
 
 
+def test_weights_of_classes_count_in_the_loss(data, tmp_path):
+    losses = []
+    for i, changes in enumerate([{}, {"class_weights": (0.0, 4.0)}, {"median_frequency": 1.0}]):
+        records = []
+        recipe = dataclasses.replace(TINY, coarse_weight=0.0, **changes)
+        train(data, tmp_path / str(i), recipe, report=records.append)
+        losses.append(records[0].loss)
+    assert len(set(losses)) == 3
+    wrong = dataclasses.replace(TINY, class_weights=(1.0, 2.0, 3.0))
+    with pytest.raises(OptionError, match="got 3 class_weights for 2 classes; wanted as many"):
+        train(data, tmp_path / "wrong", wrong)
+
+
 def test_classes_without_training_pixels_are_noted(data, tmp_path):
     (data / "classes.txt").write_text("background\nsquare\ncircle\nstar\n")
     message = "no mask of train shows circle, star, which cannot be learned"

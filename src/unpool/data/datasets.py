@@ -280,21 +280,6 @@ def read_soft(sample: Sample, classes: int) -> NDArray[np.float32] | None:
     return soft
 
 
-def count_classes(data: DataSet) -> list[int]:
-    """The number of images that show each class. Reads every mask.
-
-    Raises:
-        ImageError, DataError: a mask cannot be used, or has another size than its image.
-    """
-    counts = np.zeros(len(data.classes), int)
-    for sample in data.samples:
-        labels = read_labels(sample, len(data.classes))
-        if image_size(sample.image) != labels.shape:
-            read_sample(sample, len(data.classes))  # raises the error
-        counts += count_ids(labels)[: len(counts)] > 0
-    return counts.tolist()
-
-
 def read_instances(sample: Sample, classes: int) -> NDArray[np.int32]:
     """Read the instance map of an image, (H, W) int32.
 

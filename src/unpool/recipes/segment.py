@@ -86,6 +86,11 @@ class SegmentationRecipe(Recipe):
     repetition: Fraction = 1.0
     """1 makes classes equally frequent among windows, 0 keeps their frequencies."""
 
+    # weights of classes in the loss
+    median_frequency: Fraction = 0.0
+    """Power of the weights of median frequency balancing: 1 as published, 0 for none."""
+    class_weights: tuple[Weight, ...] = ()  #: instead: a weight for each class, by id
+
     # soft labels of another network, if the data has any
     distill: Weight = 0.0  #: weight of the loss of distillation
     distill_temperature: Positive = 2.0
@@ -126,6 +131,8 @@ class SegmentationRecipe(Recipe):
             raise OptionError(
                 f"got average_with_start={self.average_with_start} without start; set start, too"
             )
+        if self.median_frequency and self.class_weights:
+            raise OptionError("got median_frequency and class_weights; set one of them")
         if not self.phases or not all(phase.sources for phase in self.phases):
             raise OptionError(
                 "got a recipe without phases, or a phase without sources; wanted both"

@@ -29,12 +29,17 @@ class SegmentationObjective(loop.Objective[Batch]):
     recipe: "SegmentationRecipe"
 
     def __init__(
-        self, learner: "Learner", recipe: "SegmentationRecipe", classes: Sequence[str] = ()
+        self,
+        learner: "Learner",
+        recipe: "SegmentationRecipe",
+        classes: Sequence[str] = (),
+        class_weights: Sequence[float] = (),
     ) -> None:
         super().__init__(learner, recipe)
         learner.net.trunk.checkpointing = recipe.checkpointing
         for name in recipe.distill_without:
             require_choice("distill_without", name, classes)
+        self.class_weights = torch.tensor(class_weights) if class_weights else None
         self.undistilled = [classes.index(name) for name in recipe.distill_without]
 
     @property
@@ -88,7 +93,8 @@ class SegmentationObjective(loop.Objective[Batch]):
             x = prepare(torch.from_numpy(part.images).to(self.device))
             x = x.contiguous(memory_format=training_layout(self.device))
             maps = self.network(x, stages, recipe.dropout, recipe.coarse_weight == 0)
-        found = [pixel_loss(scores.float(), truth) for scores in maps]
+        weights = None if self.class_weights is None else self.class_weights.to(self.device)
+        found = [pixel_loss(scores.float(), truth, weights) for scores in maps]
         if part.soft is not None and recipe.distill:
             soft = torch.from_numpy(part.soft).to(self.device)
             settings = soft, truth, recipe.distill_temperature, self.undistilled
@@ -159,19 +165,26 @@ def estimate_statistics(
     net.eval()
 
 
-def pixel_loss(scores: Tensor, truth: Tensor) -> Tensor:
-    """Cross entropy over the pixels that are not void.
+def pixel_loss(scores: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross entropy, the mean over the pixels that are not void.
 
     Args:
         scores: (N, classes, h, w); enlarged up to four times if they are coarser.
         truth: class ids (N, H, W).
+        weights: of the classes, (classes,). The sum of the weighted losses is divided by the number
+            of pixels, as in the Caffe of SegNet; PyTorch's mean would divide by their weights.
+
+    >>> truth = torch.zeros(1, 2, 2, dtype=torch.long)
+    >>> weights = torch.tensor([3.0, 1.0])
+    >>> round(float(pixel_loss(torch.zeros(1, 2, 2, 2), truth, weights)), 4)  # 3 log 2
+    2.0794
     """
     step = max(truth.shape[-1] // (4 * scores.shape[-1]), 1)
     truth = truth[:, step // 2 :: step, step // 2 :: step]
     if scores.shape[-2:] != truth.shape[-2:]:
         scores = F.interpolate(scores, size=truth.shape[-2:], mode="bilinear")
     valid = (truth != VOID).sum().clamp_min(1)  # a crop may be all void
-    return F.cross_entropy(scores, truth, ignore_index=VOID, reduction="sum") / valid
+    return F.cross_entropy(scores, truth, weights, ignore_index=VOID, reduction="sum") / valid
 
 
 def distillation_loss(

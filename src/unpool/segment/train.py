@@ -13,7 +13,8 @@ import torch
 
 from unpool import distributed
 from unpool.data import crops
-from unpool.data.datasets import DataSet, count_classes, require_objects
+from unpool.data.datasets import DataSet, require_objects
+from unpool.data.frequencies import count_classes, median_frequency
 from unpool.data.layouts import assumption
 from unpool.data.mixture import Part, open_parts, parse_part, validation_parts
 from unpool.data.windows import find_proposals, object_windows, proposal_windows, repeat_rare
@@ -129,7 +130,7 @@ class SegmentationTask(task.Task[crops.Batch]):
         """The recipe's network, with heads for progressive growing."""
         network = learner.build(self.recipe, len(self.classes)).to(device)
         network.to(memory_format=training_layout(device))  # type: ignore[call-overload]
-        return SegmentationObjective(network, self.recipe, self.classes)
+        return SegmentationObjective(network, self.recipe, self.classes, self._class_weights())
 
     def warm_start(self) -> None:
         """Load the recipe's `start` and the trunk's weights."""
@@ -146,9 +147,11 @@ class SegmentationTask(task.Task[crops.Batch]):
             learner.store_start(run.start_path, self.start)
         for warning in dict.fromkeys(self.train_data.warnings + self.val_data.warnings):
             run.note(warning)
-        if assumed := assumption(self.train_data.assumed, self.classes, self.counts):
+        if assumed := assumption(
+            self.train_data.assumed, self.classes, self.counts.images.tolist()
+        ):
             run.note(assumed)
-        pairs = zip(self.classes, self.counts, strict=True)
+        pairs = zip(self.classes, self.counts.images, strict=True)
         if unseen := [name for name, n in pairs if not n]:
             run.note(f"no mask of {self.split} shows {', '.join(unseen)}, which cannot be learned")
 
@@ -199,6 +202,17 @@ class SegmentationTask(task.Task[crops.Batch]):
         """The IoU of each class, and the averages."""
         return evaluate.figures(summary)
 
+    def _class_weights(self) -> list[float]:
+        """The weights of classes in the loss; none by default."""
+        given = [*self.recipe.class_weights]
+        if given and len(given) != len(self.classes):
+            raise OptionError(
+                f"got {len(given)} class_weights for {len(self.classes)} classes; wanted as many"
+            )
+        if power := self.recipe.median_frequency:
+            given = median_frequency(self.counts, power).tolist()
+        return given
+
     def _card(self, start: learner.WarmStart, command: str) -> dict[str, Any]:
         """The model card without its figures."""
         recipe, data = self.recipe, self.train_data
@@ -216,7 +230,7 @@ class SegmentationTask(task.Task[crops.Batch]):
             "presence_threshold": recipe.presence_threshold,
             "recipe": recipe.to_json(),
             "data": f"{data.title}, {len(data.samples)} images",
-            "class_images": dict(zip(data.classes, self.counts, strict=True)),
+            "class_images": dict(zip(data.classes, self.counts.images.tolist(), strict=True)),
             "license": terms,
             "command": command,
         }
