@@ -93,8 +93,11 @@ def test_brightness_norm_is_the_golden_one():
     x = golden_image()
     expected = torch.from_numpy(GOLDEN["lrn"]).double()
     torch.testing.assert_close(brightness_norm(x), expected, rtol=1e-5, atol=1e-4)
-    formula = x / (1 + 2e-5 * x.square().sum(1, keepdim=True)) ** 0.75
-    torch.testing.assert_close(brightness_norm(x), formula, rtol=1e-12, atol=1e-12)
+    theirs = F.local_response_norm(x, 5, 1e-4, 0.75, 1.0)
+    torch.testing.assert_close(brightness_norm(x), theirs, rtol=1e-12, atol=1e-12)
+    half = brightness_norm(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.double(), expected, rtol=1e-2, atol=1e-2)
 
 
 @torch.no_grad()

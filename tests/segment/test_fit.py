@@ -212,6 +212,26 @@ def test_activation_checkpointing_changes_nothing(make, bf16):
             assert value == 6, name
 
 
+@pytest.mark.parametrize(
+    ("changes", "scale", "shift"),
+    [
+        ({}, 0, 0),
+        ({"decay_norm": True}, 0.5, 0.5),
+        ({"decay_norm": True, "decay_shift": False}, 0.5, 0),
+    ],
+)
+def test_what_decays(changes, scale, shift):
+    learner = GrowingLearner(DeconvNet(2, TRUNK, None, 32))
+    recipe = dataclasses.replace(TINY, weight_decay=0.5, bias_lr=2.0, **changes)
+    found = {}
+    for group in SegmentationObjective(learner, recipe).groups():
+        found |= {id(p): (group["weight_decay"], group["lr"] / 1e-2) for p in group["params"]}
+    layers = dict(learner.net.decoder[0].named_children())
+    deconv, norm = layers["deconv2_1"], layers["debn2_1"]
+    assert [found[id(p)] for p in (deconv.weight, deconv.bias)] == [(0.5, 1), (0, 2)]
+    assert [found[id(p)] for p in (norm.weight, norm.bias)] == [(scale, 1), (shift, 1)]
+
+
 def test_a_batch_that_is_all_void_has_no_loss():
     found = torch.randn(1, 3, 4, 4, requires_grad=True)
     loss = pixel_loss(found, torch.full((1, 4, 4), VOID))

@@ -155,6 +155,41 @@ def test_an_fcn_writes_the_same_files_and_its_weights_segment(data, tmp_path, st
     assert weights(tmp_path / "plain") == weights(tmp_path / "run")
 
 
+@pytest.mark.parametrize("network", ["SegNet", "SegNetBasic"])
+def test_whole_images_train_a_segnet(data, tmp_path, stopped_at, network):
+    trunk = {"SegNet": ((2, 6), (1, 8)), "SegNetBasic": ((1, 6), (1, 6))}[network]
+    recipe = dataclasses.replace(
+        *(TINY,),
+        network=network,
+        trunk=trunk,
+        window=3,
+        phases=(Phase("all", 1, 4, 1e-2, trunk_lr=1e-2, sources=("images",)),),
+        centered=False,
+        trunk_norm=True,
+        image_size=(40, 56),
+        median_frequency=1.0,
+    )
+    train(data, tmp_path / "run", recipe)
+    net, card = from_pretrained(tmp_path / "run/weights")
+    assert type(net).__name__ == network
+    assert net.dropout == 0.2
+    assert card.mean == (0, 0, 0)
+    norms = [layer for layer in net.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    assert all((norm.running_mean != 0).any() for norm in norms)  # the trunk's, too
+    found = Segmenter.from_pretrained(tmp_path / "run/weights")(read_image(data / "images/0.png"))
+    assert found.labels.shape == (40, 52)
+    with stopped_at(3) as report:
+        train(data, tmp_path / "again", recipe, report=report)
+    train(data, tmp_path / "again", recipe, resume=True)
+    assert weights(tmp_path / "again") == weights(tmp_path / "run")
+
+
+def test_a_segnet_basic_has_one_width(data, tmp_path):
+    recipe = dataclasses.replace(TINY, network="SegNetBasic", phases=TINY.phases[:1])
+    with pytest.raises(OptionError, match="wanted one convolution a stage, all of as many maps"):
+        train(data, tmp_path / "run", recipe)
+
+
 def test_early_stopping(data, tmp_path, monkeypatch):
     found = iter([0.3, 0.5, 0.5, 0.4])
     monkeypatch.setattr("unpool.segment.evaluate.mean_iou", lambda *_: next(found))

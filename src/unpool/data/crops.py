@@ -86,6 +86,35 @@ class Views(NamedTuple):
         return _crop(image, labels, crop, self.flip, self.color, rng, soft)
 
 
+class WholeImages(NamedTuple):
+    """Settings of whole images: resize to one size, flip, change the colors."""
+
+    size: tuple[int, int] = (360, 480)  #: height and width, pixels
+    flip: bool = True
+    color: float = 0.0  #: largest relative change of brightness, contrast and saturation
+
+    def draw(
+        self,
+        image: Pixels,
+        labels: Pixels,
+        rng: np.random.Generator,
+        soft: NDArray[np.float32] | None = None,
+    ) -> View:
+        """An image (H, W, 3), its labels (H, W), and soft labels (K, h, w), resized."""
+        height, width = self.size
+        way = cv2.INTER_AREA if width < labels.shape[1] else cv2.INTER_LINEAR
+        view = np.asarray(cv2.resize(image, (width, height), interpolation=way), np.uint8)
+        seen = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        planes = None
+        if soft is not None:
+            planes = np.stack([cv2.resize(plane, (width, height)) for plane in soft])
+        if self.flip and rng.random() < 0.5:
+            view, seen = view[:, ::-1], seen[:, ::-1]
+            planes = None if planes is None else planes[:, :, ::-1]
+        inside = np.ones(self.size, np.bool_)
+        return View(_recolor(view, inside, self.color, rng), np.ascontiguousarray(seen), planes)
+
+
 class WindowCrop(NamedTuple):
     """Settings of crops from windows: resize to `enlarged`, then crop a random square.
 
@@ -209,7 +238,7 @@ def draw_weights(data: DataSet, balance: float) -> NDArray[np.float64] | None:
 
 def draw_views(
     data: DataSet,
-    views: Views,
+    views: Views | WholeImages,
     seed: int = 0,
     weights: NDArray[np.float64] | None = None,
     paster: Paster | None = None,

@@ -8,8 +8,8 @@ SegNet: several predictions with dropout left on say how sure it is.
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from unpool.errors import OptionError, require_int, require_type
 from unpool.models.vgg import Table, Trunk, block, chain, decode, initialize, trunk_argument
@@ -227,7 +227,8 @@ def brightness_norm(x: Tensor) -> Tensor:
     >>> brightness_norm(torch.full((1, 3, 1, 1), 128.0)).flatten()
     tensor([76.5969, 76.5969, 76.5969])
     """
-    return F.local_response_norm(x, 5, 1e-4, 0.75, 1.0)
+    exact = x.to(torch.promote_types(x.dtype, torch.float32))
+    return (exact / (1 + 2e-5 * exact.square().sum(1, keepdim=True)) ** 0.75).to(x.dtype)
 
 
 _WIDEST = 31  #: side of a filter

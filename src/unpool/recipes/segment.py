@@ -1,7 +1,7 @@
 """Recipes of segmentation networks: the authors' and ours."""
 
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from unpool.errors import OptionError
 from unpool.limits import MAX_PAD, MAX_SIDE
@@ -36,9 +36,9 @@ class Phase:
     older_lr: LearningRate = 0.0  #: of the decoder stages before it, and their heads
     trunk_lr: LearningRate = 0.0  #: of the trunk's convolutions; 0 freezes them
     trunk_from: Count = 1  #: the first trunk stage that is trained
-    sources: tuple[Annotated[str, OneOf("views", "pasted", "objects", "proposals")], ...] = (
-        "views",
-    )  #: of training crops, in turn
+    sources: tuple[
+        Annotated[str, OneOf("views", "pasted", "objects", "proposals", "images")], ...
+    ] = ("views",)  #: of training crops, in turn
     drop_every: Count | None = None
     """Steps between tenfold drops of the learning rate, which replace the recipe's schedule."""
 
@@ -58,16 +58,17 @@ class SegmentationRecipe(Recipe):
     _: KW_ONLY
 
     # the network
-    network: Annotated[str, OneOf("DeconvNet", "FCN")] = "DeconvNet"
+    network: Annotated[str, OneOf("DeconvNet", "FCN", "SegNet", "SegNetBasic")] = "DeconvNet"
     trunk: str | tuple[tuple[int, int], ...] = "vgg16"
     """A name, or the number of convolutions and of their maps for each stage."""
     code: Count | None = 4096  #: width of the code layers; None for a network without them
     size: _Side = 224  #: side of the training crops, and the network's design size
     bn_eps: Annotated[float, Range(0, 1)] = 1e-9  #: of batch norm
     stride: int = 8  #: of an FCN's scores: 8, 16 or 32
-    window: Count = 7  #: side of the kernel of an FCN's fc6
+    window: Count = 7  #: side of the kernel of an FCN's fc6, and of a SegNetBasic's filters
     pad: _Pad = 100  #: zeros around the image in an FCN; 1 pads fc6 instead
     at_once: bool = False  #: an FCN is trained with all its skips together
+    centered: bool = True  #: subtract the mean of ImageNet from the pixels
     start: str | None = None  #: weights of a warm start; score layers for other classes are new
     average_with_start: Fraction = 0.0  #: their weight in the finished weights, an average
     tied: bool = True  #: deconvolutions start as the trunk's transposed filters, else Gaussian
@@ -81,6 +82,8 @@ class SegmentationRecipe(Recipe):
     balance: Fraction = 0.0  #: classes in a smaller fraction of the images give more crops
     paste: Annotated[int, Range(0, 1000)] = 2  #: most objects of other images pasted into a crop
     color: Fraction = 0.2  #: largest change of brightness, contrast and saturation
+    image_size: tuple[_Side, _Side] = (360, 480)
+    """Height and width to which whole images are resized, the source "images"."""
     enlarged: _Side = 250  #: side to which the window around an object is resized before cropping
     overlap: Fraction = 0.5  #: smallest IoU with an object of a proposal to train on
     repetition: Fraction = 1.0
@@ -100,6 +103,7 @@ class SegmentationRecipe(Recipe):
     optimizer: Annotated[str, OneOf("adamw", "sgd")] = "adamw"
     weight_decay: Weight = 0.01
     decay_norm: bool = False  #: batch norm decays too
+    decay_shift: bool = True  #: then its shift as well as its scale
     warmup: Whole = 20
     schedule: Annotated[str, OneOf("constant", "linear", "cosine")] = "linear"
     clip: Positive | None = 5.0
@@ -274,3 +278,50 @@ DECONVNET = _published("deconvnet", _STAGE_1, _STAGE_2)
 
 STAGE_1 = _published("deconvnet-stage1", _STAGE_1)
 STAGE_2 = _published("deconvnet-stage2", _STAGE_2)
+
+
+def _segnet(name: str, network: str, steps: int, lr: float, **changes: Any) -> SegmentationRecipe:
+    """The solver of the authors' tutorial for CamVid, with their weights of the classes."""
+    return SegmentationRecipe(
+        name,
+        (Phase("all", 1, steps, lr, trunk_lr=lr, sources=("images",)),),
+        network=network,
+        code=None,
+        centered=False,
+        batch=4,
+        flip=False,
+        color=0.0,
+        class_weights=_CAMVID,
+        optimizer="sgd",
+        weight_decay=0.0005,
+        decay_norm=True,
+        bias_lr=2.0,
+        warmup=0,
+        schedule="constant",
+        clip=None,
+        coarse_weight=0.0,
+        trunk_norm=True,
+        validate_every=500,
+        save_every=500,
+        statistics_passes=94,
+        long_side=480,
+        **changes,
+    )
+
+
+_CAMVID = (
+    *(0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614),
+)  # sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist
+
+SEGNET = _segnet("segnet", "SegNet", 40_000, 0.001, decay_shift=False)
+"""SegNet on CamVid, from VGG-16. Badrinarayanan, Kendall, Cipolla 2017; the released tutorial."""
+
+SEGNET_BASIC = _segnet(
+    *("segnet-basic", "SegNetBasic", 10_000, 0.1), trunk=((1, 64),) * 4, window=7
+)
+"""SegNet-Basic on CamVid, from random weights; the same sources."""
+
+BAYESIAN_SEGNET = _segnet(
+    *("bayesian-segnet", "SegNet", 60_000, 0.001), decay_shift=False, dropout=0.5
+)
+"""Bayesian SegNet on CamVid. Kendall, Badrinarayanan, Cipolla 2015; the released tutorial."""

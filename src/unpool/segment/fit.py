@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from unpool.data.crops import Batch
 from unpool.devices import autocast, training_layout
 from unpool.errors import require_choice
-from unpool.models import Network, prepare
+from unpool.models import MEAN_BGR, Network, prepare
 from unpool.segment.segmenter import WholeView
 from unpool.training import loop
 from unpool.vision.images import VOID
@@ -39,6 +39,7 @@ class SegmentationObjective(loop.Objective[Batch]):
         learner.net.trunk.checkpointing = recipe.checkpointing
         for name in recipe.distill_without:
             require_choice("distill_without", name, classes)
+        self.mean = MEAN_BGR if recipe.centered else (0.0, 0.0, 0.0)
         self.class_weights = torch.tensor(class_weights) if class_weights else None
         self.undistilled = [classes.index(name) for name in recipe.distill_without]
 
@@ -90,7 +91,7 @@ class SegmentationObjective(loop.Objective[Batch]):
         recipe, stages = self.recipe, self.current.stages
         truth = torch.from_numpy(part.labels).to(self.device).long()
         with autocast(self.device, recipe.bf16):
-            x = prepare(torch.from_numpy(part.images).to(self.device))
+            x = prepare(torch.from_numpy(part.images).to(self.device), self.mean)
             x = x.contiguous(memory_format=training_layout(self.device))
             maps = self.network(x, stages, recipe.dropout, recipe.coarse_weight == 0)
         weights = None if self.class_weights is None else self.class_weights.to(self.device)
@@ -111,7 +112,7 @@ class SegmentationObjective(loop.Objective[Batch]):
         before = max(stages[: self.phase], default=stages[0])
         new = range(before, max(before, stages[self.phase]))
         for stage in new:
-            x = prepare(torch.from_numpy(first.images).to(self.device))
+            x = prepare(torch.from_numpy(first.images).to(self.device), self.mean)
             self.learner.eval().grow(stage, x)
 
     def set_mode(self) -> None:
@@ -128,7 +129,7 @@ class SegmentationObjective(loop.Objective[Batch]):
         self.learner.eval()
         view = WholeView(self.learner.net, image, self.recipe.long_side)
         with autocast(self.device, self.recipe.bf16):
-            x = prepare(torch.from_numpy(view.batch).to(self.device))
+            x = prepare(torch.from_numpy(view.batch).to(self.device), self.mean)
             maps = self.learner(x, self.current.stages, last=True)[-1].float()
         maps = F.interpolate(maps, size=view.batch.shape[1:3], mode="bilinear")
         logits = view.paste(np.ascontiguousarray(maps.cpu().numpy()))
@@ -137,7 +138,11 @@ class SegmentationObjective(loop.Objective[Batch]):
 
 @torch.no_grad()
 def estimate_statistics(
-    net: Network, stream: Iterator[Batch], passes: int, bf16: bool = True
+    net: Network,
+    stream: Iterator[Batch],
+    passes: int,
+    bf16: bool = True,
+    mean: tuple[float, float, float] = MEAN_BGR,
 ) -> None:
     """Replace batch norm's running statistics by their mean over some batches.
 
@@ -148,6 +153,7 @@ def estimate_statistics(
         stream: training batches.
         passes: number of batches.
         bf16: bfloat16 where the hardware supports it, as in training.
+        mean: subtracted from the pixels, blue, green, red.
 
     Noh, Hong, Han 2015, section 4.1; the released `BN_make_INFERENCE_script.py`.
     """
@@ -159,7 +165,7 @@ def estimate_statistics(
     device = next(net.parameters()).device
     for _ in range(passes if norms else 0):
         with autocast(device, bf16):
-            net(prepare(torch.from_numpy(next(stream).images).to(device)))
+            net(prepare(torch.from_numpy(next(stream).images).to(device), mean))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     net.eval()
@@ -239,9 +245,13 @@ def _groups(
         p.requires_grad_()
     filters = [p for p in kept if p.dim() > 1]
     biases = [p for p in kept if p.dim() < 2 and id(p) not in of_norm]
-    scales = [p for p in kept if id(p) in of_norm]
-    return [
+    shifts = {id(norm.bias) for norm in norms if not recipe.decay_shift}
+    decayed = [p for p in kept if id(p) in of_norm and id(p) not in shifts]
+    groups = [
         loop.parameter_group(filters, lr, recipe.weight_decay),
         loop.parameter_group(biases, lr * recipe.bias_lr),
-        loop.parameter_group(scales, lr, recipe.weight_decay if recipe.decay_norm else 0.0),
+        loop.parameter_group(decayed, lr, recipe.weight_decay if recipe.decay_norm else 0.0),
     ]
+    if shifts:
+        groups.append(loop.parameter_group([p for p in kept if id(p) in shifts], lr))
+    return groups

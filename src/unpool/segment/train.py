@@ -28,7 +28,6 @@ from unpool.errors import (
     require_type,
 )
 from unpool.files import require_regular
-from unpool.models import MEAN_BGR
 from unpool.models.weights import INPUTS
 from unpool.segment import evaluate, learner
 from unpool.segment.fit import SegmentationObjective, estimate_statistics
@@ -184,7 +183,7 @@ class SegmentationTask(task.Task[crops.Batch]):
             learner.average_weights(net, self.start.tensors, recipe.average_with_start)
         self.objective.phase = len(recipe.phases) - 1  # also if the run stopped early
         self.objective.set_mode()
-        estimate_statistics(net, stream, recipe.statistics_passes, recipe.bf16)
+        estimate_statistics(net, stream, recipe.statistics_passes, recipe.bf16, self.objective.mean)
         distributed.copy_from_first(run.learner)
         card = self._card(self.start, command)
         run.save_weights(net, card)
@@ -223,7 +222,7 @@ class SegmentationTask(task.Task[crops.Batch]):
         return {
             "classes": data.classes,
             "palette": voc_palette()[: len(data.classes)].tolist(),
-            "input": {"order": "BGR", "range": "0..255 minus mean", "mean": list(MEAN_BGR)},
+            "input": {"order": "BGR", "range": "0..255 minus mean", "mean": [*self.objective.mean]},
             "long_side": recipe.long_side,
             "mode": "whole",
             "aggregate": (start.card and start.card.aggregate) or recipe.aggregate,
@@ -276,6 +275,10 @@ def sources(
         known["views"] = crops.draw_views(data, views, recipe.seed, weights)
         paster = crops.find_paster(data, recipe.paste) if "pasted" in wanted else None
         known["pasted"] = crops.draw_views(data, views, recipe.seed, weights, paster)
+    if "images" in wanted:
+        weights = crops.draw_weights(data, recipe.balance)
+        whole = crops.WholeImages(recipe.image_size, recipe.flip, recipe.color)
+        known["images"] = crops.draw_views(data, whole, recipe.seed, weights)
     if "objects" in wanted:
         windows = repeat_rare(object_windows(data), recipe.repetition)
         larger = crop._replace(enlarged=max(recipe.enlarged, recipe.size))
