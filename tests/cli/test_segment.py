@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from tests.cli.files import CLASSES, hashes, photo, results, save
-from unpool.models import DeconvNet, save_pretrained
+from unpool.models import DeconvNet, SegNet, save_pretrained
 from unpool.recipes.presets import DenseCRF, Kernel
 from unpool.segment.ensemble import EDeconvNet, load
 from unpool.segment.segmenter import Segmenter
@@ -639,6 +639,19 @@ def test_a_killed_video_goes_on_at_its_frame(run, weights, clip):
     for name, written in times.items():  # those that were done are kept
         assert Path("out/clip.masks", name).stat().st_mtime_ns == written
     assert len(list(Path("out/clip.masks").iterdir())) == 6
+
+
+def test_samples_give_the_uncertainty(refused, run, filled):
+    net = filled(SegNet(3, ((1, 4), (1, 6)), dropout=0.5))
+    own = save_pretrained(net, "bayesian", {"classes": CLASSES, "long_side": 64})
+    common = ("segment", save("in/a.png"), "-o", "out", "--weights", own, "--json")
+    code, out, _ = run(*common, "--samples", "3", "--uncertainty")
+    record = json.loads(out[-1])
+    gray = np.asarray(Image.open(record["uncertainty_image"]))
+    assert (code, gray.shape, gray.max()) == (0, (30, 40, 3), 255)
+    assert 0 < record["uncertainty"] < record["largest_uncertainty"] <= 0.25
+    assert "mean of 3 passes with dropout" in record["description"]
+    assert "--uncertainty without --samples; add --samples 20" in refused(*common, "--uncertainty")
 
 
 SLOW = """

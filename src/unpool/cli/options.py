@@ -178,8 +178,14 @@ def all_of(*options: Option) -> Option:
     return decorate
 
 
+SAMPLES = click.option(
+    "--samples",
+    type=FROM_ONE,
+    help="Average so many passes with dropout left on, of whole images by a network that has "
+    "dropout, such as Bayesian SegNet.  [default: one pass without]",
+)
 SEGMENTATION = all_of(
-    *(PRESET, ENSEMBLE, CRF, PRESENCE, PROPOSALS, AGGREGATE, PRECISION, EXACT, DEVICE)
+    *(PRESET, ENSEMBLE, CRF, PRESENCE, PROPOSALS, AGGREGATE, SAMPLES, PRECISION, EXACT, DEVICE)
 )
 
 

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from unpool.vision.sources import Source
 
 
+SUFFIXES = (".png", ".overlay.jpg", ".scores.npz", ".uncertainty.png", ".overlay.mp4")
+"""Of the files that may be written for an image or a video."""
+
+_KINDS = ("overlay", "scores", "uncertainty")
+
+
 def parse_formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
     """The formats of a list with commas, in the order of `RESULTS`; Label-Studio is one, too."""
     given = [part.strip().lower().replace("-", "").replace("_", "") for part in value.split(",")]
@@ -67,6 +73,11 @@ def parse_formats(ctx: click.Context, param: click.Parameter, value: str) -> tup
     help="Leave out corners of polygons that are then at most so far from the outline.  "
     "[default: 0, each pixel is kept]",
 )
+@click.option(
+    "--uncertainty",
+    is_flag=True,
+    help="Also write how far the passes of --samples differ, as a gray image.",
+)
 @click.option("--timings", is_flag=True, help="Also report the time of each stage.")
 @options.REDO
 @options.JSON
@@ -78,6 +89,7 @@ def segment(
     overlay: bool,
     masks: bool,
     scores: bool,
+    uncertainty: bool,
     formats: tuple[str, ...],
     tolerance: float,
     timings: bool,
@@ -92,8 +104,8 @@ def segment(
 
     For a/cat.jpg in the folder photos this writes OUTPUT/a/cat.png, an index PNG with a palette
     and the size of the upright image, and OUTPUT/a/cat.overlay.jpg; with --scores also
-    OUTPUT/a/cat.scores.npz. If the results of two inputs would both be named cat, they are named
-    cat_jpg and cat_png, or cat_jpg and cat_jpg_2.
+    OUTPUT/a/cat.scores.npz, with --uncertainty OUTPUT/a/cat.uncertainty.png. If the results of two
+    inputs would both be named cat, they are named cat_jpg and cat_png, or cat_jpg and cat_jpg_2.
 
     For the video clip.mp4 this writes OUTPUT/clip.overlay.mp4, and with --masks the folder
     OUTPUT/clip.masks with an index PNG of each frame: 000001.png ... (needs unpool[video]).
@@ -115,21 +127,24 @@ def segment(
     within a video; images that failed are tried again.
 
     With --json, each image gives a line with source, its files (mask, labelme, yolo, geojson,
-    scores), size ([width, height]), labels (the fraction of the pixels of each class), confidence
-    (the mean over the pixels), timings (with --timings: the seconds of each stage), description,
-    seconds, and warnings if it was read by a guess; or with source and error. A video has movie,
-    masks, frames and fps; skipped images have the line of the earlier run, and skipped.
+    scores, uncertainty_image), size ([width, height]), labels (the fraction of the pixels of each
+    class), confidence (the mean over the pixels), with --samples uncertainty (the mean) and
+    largest_uncertainty, timings (with --timings: the seconds of each stage), description, seconds,
+    and warnings if it was read by a guess; or with source and error. A video has movie, masks,
+    frames and fps; skipped images have the line of the earlier run, and skipped.
 
     \b
     Example: unpool segment photos "more/*.jpg" -o out --json
     """
     from unpool.formats.outlines import require_tolerance
 
-    files = images.with_suffixes(".png", ".overlay.jpg", ".scores.npz", ".overlay.mp4")
+    files = images.with_suffixes(*SUFFIXES)
     found = images.find_inputs(inputs, output, files, videos=True)  # before torch is loaded
     require_tolerance(tolerance)
     spare_others(inputs, found.sources, output, formats)
-    outputs = Outputs(output, formats, tolerance, overlay, masks, scores, timings)
+    outputs = Outputs(output, formats, tolerance, overlay, masks, scores, uncertainty, timings)
+    if uncertainty and not given["samples"]:
+        raise OptionError("got --uncertainty without --samples; add --samples 20")
     outputs.require_fit(found.sources)
 
     from unpool.ops.meanfield import warm_up
@@ -163,6 +178,7 @@ class Outputs:
     overlay: bool
     masks: bool  #: of the frames of videos
     scores: bool
+    uncertainty: bool
     timings: bool
 
     @property
@@ -176,7 +192,7 @@ class Outputs:
         if video is None:
             return
         wrong = [f"--format {','.join(self.others)}"] * bool(self.others)
-        wrong += ["--scores"] * self.scores
+        wrong += ["--scores"] * self.scores + ["--uncertainty"] * self.uncertainty
         if wrong:
             raise OptionError(
                 f"got {video}, a video, with {' and '.join(wrong)}; videos give a movie and, with "
@@ -219,13 +235,15 @@ class Job:
                         name,
                     )
                     record |= write_image(*place, tolerance=outputs.tolerance)
-                kinds = {"overlay": outputs.overlay, "scores": outputs.scores}
+                kinds = {name: getattr(outputs, name) for name in _KINDS}
                 result.save(f"{stem}.png", mask="mask" in outputs.formats, **kinds)
         seconds["other"] = max(time.perf_counter() - start - sum(seconds.values()), 0.0)
         if "mask" in outputs.formats:
             record = {"mask": f"{stem}.png", **record}
         if outputs.scores:
             record["scores"] = f"{stem}.scores.npz"
+        if outputs.uncertainty:
+            record["uncertainty_image"] = f"{stem}.uncertainty.png"
         record |= result.to_dict()
         if outputs.timings:
             record["timings"] = {name: round(s, 3) for name, s in seconds.items()}

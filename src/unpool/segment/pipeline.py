@@ -18,7 +18,7 @@ from unpool.vision.inputs import as_image
 if TYPE_CHECKING:
     from unpool.vision.images import Pixels
 
-OPTIONS = ("mode", *INSTANCES, "progress")
+OPTIONS = ("mode", *INSTANCES, "samples", "progress")
 """The options of `BaseSegmenter.predict`."""
 
 
@@ -32,6 +32,8 @@ class Prediction(NamedTuple):
     """The squares that were segmented, (P, 4) x0, y0, x1, y1 in pixels of the image; none for a
     whole image."""
     temperature: float = 1.0  #: of such logits, see `Segmentation.confidence`
+    uncertainty: NDArray[np.float32] | None = None
+    """(H, W), as `logits`: how far several passes differ, see `Segmenter.sample`."""
 
 
 class BaseSegmenter(ABC):
@@ -124,6 +126,7 @@ class BaseSegmenter(ABC):
             self.presence_threshold if presence_threshold is None else presence_threshold,
             prediction.temperature,
             void_below,
+            prediction.uncertainty,
         )
 
     def describe(

@@ -61,6 +61,9 @@ class Segmentation:
     """Scores of all classes before softmax and CRF, as large as `probabilities`."""
     presence_threshold: float = 0.0  #: see `postprocess`
     temperature: float = 1.0  #: see `confidence`
+    uncertainty: NDArray[np.float32] | None = None
+    """(H, W): the variance of the class probabilities over several passes with dropout, the mean
+    over the classes, 0 to 0.25; of results with `samples`."""
     source: Path | None = None  #: the file of the image, which `save` does not overwrite
 
     def __repr__(self) -> str:
@@ -98,9 +101,13 @@ class Segmentation:
         return overlay(self.image, self.labels, self.palette, self.classes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: `size` (width, height), `labels` (`fractions`), and mean `confidence`."""
+        """Plain values: `size` (width, height), `labels` (`fractions`), and mean `confidence`;
+        with `samples` also the mean and the largest `uncertainty`."""
         height, width = self.labels.shape
         known = {} if self.logits is None else {"confidence": float(self.confidence.mean())}
+        if (found := self.uncertainty) is not None:
+            known["uncertainty"] = float(found.mean())
+            known["largest_uncertainty"] = float(found.max())
         return {"size": [width, height], "labels": self.fractions(), **known}
 
     def objects(self) -> Objects:
@@ -187,15 +194,23 @@ class Segmentation:
         return encode_png(self.overlay())
 
     def save(
-        self, path: str | Path, *, mask: bool = True, overlay: bool = True, scores: bool = False
+        self,
+        path: str | Path,
+        *,
+        mask: bool = True,
+        overlay: bool = True,
+        scores: bool = False,
+        uncertainty: bool = False,
     ) -> Path:
         """Write the labels as an index PNG with palette, and other files beside it.
 
         Args:
-            path: of the mask, ending in .png; the others get .overlay.jpg and .scores.npz for it.
+            path: of the mask, ending in .png; the others get .overlay.jpg, .scores.npz and
+                .uncertainty.png for it.
             mask: whether to write the index PNG.
             overlay: whether to write the image with its classes painted on.
             scores: whether to write the raw scores, for `unpool.segment.scores.read_scores`.
+            uncertainty: whether to write the uncertainty, gray from 0 to its largest value.
         """
         path = require_path("path", path)
         if path.suffix.lower() != ".png":
@@ -213,6 +228,11 @@ class Segmentation:
         if scores and self.logits is not None:
             known = Scores(self.logits, self.classes, self.palette, self.presence_threshold)
             write_scores(path.with_suffix(".scores.npz"), known)
+        if uncertainty:
+            if (found := self.uncertainty) is None:
+                raise OptionError("got a result without uncertainty; segment with samples=20")
+            gray = np.rint(255 * found / max(float(found.max()), 1e-12)).astype(np.uint8)
+            write_image(path.with_suffix(".uncertainty.png"), np.stack([gray] * 3, 2))
         if mask:
             write_mask(path, self.labels, self.palette)  # last: it marks all as complete
         return path
@@ -241,6 +261,7 @@ def postprocess(
     presence_threshold: float = 0.0,
     temperature: float = 1.0,
     void_below: float = 0.0,
+    uncertainty: NDArray[np.float32] | None = None,
 ) -> Segmentation:
     """The most probable class of every pixel, optionally refined by a dense CRF.
 
@@ -258,6 +279,7 @@ def postprocess(
         presence_threshold: see `present`.
         temperature: by which scores are divided for `Segmentation.confidence`.
         void_below: pixels of a lower confidence get the label 255, which stands for void.
+        uncertainty: as large as the scores, see `Segmentation.uncertainty`.
 
     Raises:
         OptionError: a threshold that is no probability, a temperature that is not above 0, or an
@@ -289,9 +311,10 @@ def postprocess(
             found[kept] = probabilities.numpy()
     boxes = np.zeros((0, 4), np.int64) if boxes is None else boxes
     palette = voc_palette() if palette is None else palette
-    result = Segmentation(
-        *(image, labels, found, classes, palette, boxes, scores, presence_threshold, temperature)
-    )
+    if uncertainty is not None and not own_size:
+        uncertainty = np.asarray(cv2.resize(uncertainty, size[::-1]), np.float32)
+    settings = scores, presence_threshold, temperature, uncertainty
+    result = Segmentation(image, labels, found, classes, palette, boxes, *settings)
     if void_below:
         with timings.stage("labels"):
             labels[result.confidence < void_below] = VOID

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.nn import functional as F
 
 from unpool.cards import AGGREGATIONS, MODES
@@ -184,9 +185,10 @@ class Segmenter(BaseSegmenter):
         proposals: int | None = None,
         aggregate: str | None = None,
         batch: int | None = None,
+        samples: int | None = None,
         progress: "Progress | None" = None,
     ) -> Prediction:
-        """The logits of one image. All options but `mode` and `progress` are of instance-wise mode.
+        """The logits of one image. Options from `preset` to `batch` are of instance-wise mode.
 
         Args:
             image: (H, W, 3) uint8, RGB, upright.
@@ -199,15 +201,22 @@ class Segmenter(BaseSegmenter):
             aggregate: "max" or "mean", see `Aggregate`; by default that of the preset, or else the
                 segmenter's own.
             batch: the number of crops at a time; by default the quickest.
-            progress: called after each batch.
+            samples: of whole images by a network with dropout: the number of passes with dropout
+                left on, whose probabilities are averaged, see `sample`; 0, the default, is one pass
+                without.
+            progress: called after each batch or sample.
         """
         check_image(image)
+        self._require_samples(mode, samples)
         given = {"preset": preset, "method": method, "proposals": proposals}
         how = self._resolve(mode, **given, aggregate=aggregate, batch=batch, progress=progress)
         with timings.stage("resizing"):
             full_width, image = image.shape[1], reduced(image)
         if how is None:
             view = WholeView(self.model, image, self.long_side)
+            if samples:
+                logits, variance = self.sample(view.batch, samples, progress=progress)
+                return Prediction(view.paste(logits), uncertainty=view.paste(variance)[0])
             logits = view.paste(self.infer(view.batch))
             return Prediction(logits, temperature=self.temperature.get("whole", 1.0))
         with timings.stage("proposals"):
@@ -241,6 +250,70 @@ class Segmenter(BaseSegmenter):
         require_finite_output("scores", logits)
         return np.ascontiguousarray(logits.numpy())
 
+    @torch.inference_mode()
+    def sample(
+        self, images: Pixels, count: int, seed: int = 0, progress: "Progress | None" = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Average the probabilities of several passes with dropout, and say how far they differ.
+
+        Args:
+            images: (N, h, w, 3) uint8, RGB.
+            count: T, the number of passes.
+            seed: of the dropout; the same seed gives the same result.
+            progress: called after each pass.
+
+        Returns:
+            Logarithms of the mean probabilities, (N, K, h, w), and the variance of the
+            probabilities over the passes, the mean over the classes, (N, 1, h, w).
+
+        Kendall, Badrinarayanan, Cipolla 2015 (arXiv 1511.02680), section 3; the released
+        `test_bayesian_segnet.py`.
+        """
+        layers = self._dropout()
+        mean = squares = torch.zeros(())
+        with timings.stage("network"), torch.random.fork_rng():
+            torch.manual_seed(seed)
+            x = prepare(torch.from_numpy(images).to(self.device), self.mean).to(self.dtype)
+            for layer in layers:
+                layer.train()
+            try:
+                for n in range(1, count + 1):
+                    p = self.model(x).float().softmax(1).cpu()
+                    apart = p - mean  # Welford's updates: no difference of large numbers
+                    mean = mean + apart / n
+                    squares = squares + apart * (p - mean)
+                    if progress is not None:
+                        progress(n, count, "sampling")
+            finally:
+                for layer in layers:
+                    layer.eval()
+        require_finite_output("scores", mean)
+        logits = mean.clamp_min(torch.finfo(torch.float32).tiny).log()
+        return logits.numpy(), (squares / count).mean(1, keepdim=True).numpy()
+
+    def _dropout(self) -> list[nn.Dropout]:
+        """The layers with dropout, which are off in evaluation."""
+        if isinstance(self.model, Exported):
+            return []
+        return [m for m in self.model.modules() if isinstance(m, nn.Dropout) and m.p > 0]
+
+    def _require_samples(self, mode: str | None, samples: int | None) -> None:
+        """Refuse samples where there is no dropout, or no whole image."""
+        if samples is None:
+            return
+        require_int("samples", samples, 0)
+        if samples and (mode or self.mode) != "whole":
+            raise OptionError(
+                f"got samples={samples} in mode='instance'; they are of whole images: pass "
+                "mode='whole', or leave samples out"
+            )
+        if samples and not self._dropout():
+            raise OptionError(
+                f"got samples={samples} for a network without dropout, whose passes would all be "
+                "alike; pass weights of a network with dropout, such as Bayesian SegNet, or leave "
+                "samples out"
+            )
+
     def quickest_batch(self) -> int:
         """As many crops as keep a map of the first stage below 32 MiB, but at least 4.
 
@@ -252,14 +325,18 @@ class Segmenter(BaseSegmenter):
         crops = 2**25 // (width * self.side**2 * self.dtype.itemsize)
         return max(crops, 4) if self.device.type == "cpu" else 32
 
-    def describe_network(self, mode: str | None = None, **options: Any) -> str:
+    def describe_network(
+        self, mode: str | None = None, samples: int | None = None, **options: Any
+    ) -> str:
         """Describe the input of the network, how crops are merged, and the precision."""
         precision = str(self.dtype).removeprefix("torch.") + (", exact" if self.exact else "")
         if isinstance(self.model, Exported):
             precision += f", {self.model.engine}"
         how = self._resolve(mode, **options)
+        self._require_samples(mode, samples)
         if how is None:
-            return f"whole images, long side {self.long_side}, {precision}"
+            passes = f", mean of {samples} passes with dropout" if samples else ""
+            return f"whole images, long side {self.long_side}, {precision}{passes}"
         crops = f"instance-wise, {how.proposals} {how.method} proposals, preset {how.preset}"
         return f"{crops}, {how.aggregate} of the scores, {precision}"
 
