@@ -33,7 +33,7 @@ class Prediction(NamedTuple):
     whole image."""
     temperature: float = 1.0  #: of such logits, see `Segmentation.confidence`
     uncertainty: NDArray[np.float32] | None = None
-    """(H, W), as `logits`: how far several passes differ, see `Segmenter.sample`."""
+    """(H, W), as `logits`: how far several passes differ, see `unpool.segment.samples`."""
 
 
 class BaseSegmenter(ABC):

@@ -37,6 +37,7 @@ from unpool.segment import timings
 from unpool.segment.aggregate import Aggregate, crop_squares, find_preset, squares
 from unpool.segment.pipeline import BaseSegmenter, Prediction
 from unpool.segment.result import require_presence_threshold
+from unpool.segment.samples import dropout_layers, sample
 from unpool.vision.boxes import Crop, reduced, resize
 from unpool.vision.images import Pixels, check_image, voc_palette
 
@@ -202,8 +203,8 @@ class Segmenter(BaseSegmenter):
                 segmenter's own.
             batch: the number of crops at a time; by default the quickest.
             samples: of whole images by a network with dropout: the number of passes with dropout
-                left on, whose probabilities are averaged, see `sample`; 0, the default, is one pass
-                without.
+                left on, whose probabilities are averaged, see `unpool.segment.samples`; 0, the
+                default, is one pass without.
             progress: called after each batch or sample.
         """
         check_image(image)
@@ -215,8 +216,7 @@ class Segmenter(BaseSegmenter):
         if how is None:
             view = WholeView(self.model, image, self.long_side)
             if samples:
-                logits, variance = self.sample(view.batch, samples, progress=progress)
-                return Prediction(view.paste(logits), uncertainty=view.paste(variance)[0])
+                return self._sample(view, samples, progress)
             logits = view.paste(self.infer(view.batch))
             return Prediction(logits, temperature=self.temperature.get("whole", 1.0))
         with timings.stage("proposals"):
@@ -250,52 +250,16 @@ class Segmenter(BaseSegmenter):
         require_finite_output("scores", logits)
         return np.ascontiguousarray(logits.numpy())
 
-    @torch.inference_mode()
-    def sample(
-        self, images: Pixels, count: int, seed: int = 0, progress: "Progress | None" = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Average the probabilities of several passes with dropout, and say how far they differ.
-
-        Args:
-            images: (N, h, w, 3) uint8, RGB.
-            count: T, the number of passes.
-            seed: of the dropout; the same seed gives the same result.
-            progress: called after each pass.
-
-        Returns:
-            Logarithms of the mean probabilities, (N, K, h, w), and the variance of the
-            probabilities over the passes, the mean over the classes, (N, 1, h, w).
-
-        Kendall, Badrinarayanan, Cipolla 2015 (arXiv 1511.02680), section 3; the released
-        `test_bayesian_segnet.py`.
-        """
-        layers = self._dropout()
-        mean = squares = torch.zeros(())
-        with timings.stage("network"), torch.random.fork_rng():
-            torch.manual_seed(seed)
-            x = prepare(torch.from_numpy(images).to(self.device), self.mean).to(self.dtype)
-            for layer in layers:
-                layer.train()
-            try:
-                for n in range(1, count + 1):
-                    p = self.model(x).float().softmax(1).cpu()
-                    apart = p - mean  # Welford's updates: no difference of large numbers
-                    mean = mean + apart / n
-                    squares = squares + apart * (p - mean)
-                    if progress is not None:
-                        progress(n, count, "sampling")
-            finally:
-                for layer in layers:
-                    layer.eval()
+    def _sample(self, view: "WholeView", samples: int, progress: "Progress | None") -> Prediction:
+        """The mean of several passes with dropout, and how far they differ."""
+        assert isinstance(self.model, nn.Module)
+        with timings.stage("network"):
+            x = prepare(torch.from_numpy(view.batch).to(self.device), self.mean).to(self.dtype)
+            mean, variance = sample(self.model, x, samples, progress=progress)
         require_finite_output("scores", mean)
         logits = mean.clamp_min(torch.finfo(torch.float32).tiny).log()
-        return logits.numpy(), (squares / count).mean(1, keepdim=True).numpy()
-
-    def _dropout(self) -> list[nn.Dropout]:
-        """The layers with dropout, which are off in evaluation."""
-        if isinstance(self.model, Exported):
-            return []
-        return [m for m in self.model.modules() if isinstance(m, nn.Dropout) and m.p > 0]
+        uncertainty = view.paste(variance.numpy())[0]
+        return Prediction(view.paste(logits.numpy()), uncertainty=uncertainty)
 
     def _require_samples(self, mode: str | None, samples: int | None) -> None:
         """Refuse samples where there is no dropout, or no whole image."""
@@ -307,7 +271,8 @@ class Segmenter(BaseSegmenter):
                 f"got samples={samples} in mode='instance'; they are of whole images: pass "
                 "mode='whole', or leave samples out"
             )
-        if samples and not self._dropout():
+        layers = [] if isinstance(self.model, Exported) else dropout_layers(self.model)
+        if samples and not layers:
             raise OptionError(
                 f"got samples={samples} for a network without dropout, whose passes would all be "
                 "alike; pass weights of a network with dropout, such as Bayesian SegNet, or leave "
