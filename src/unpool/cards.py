@@ -320,14 +320,23 @@ def _is_crf(value: Any) -> bool:
         return False
     kernels = value.get("kernels")
     return (
-        _are(kernels, lambda k: _are(k, lambda v: _is_number(v) and v >= 0) and 2 <= len(k) <= 3)
+        _are(kernels, _is_kernel)
         and 1 <= len(kernels) <= 8
-        and all(k[0] > 0 and (len(k) < 3 or k[2] > 0) for k in kernels)
         and type(value.get("iterations", 10)) is int
         and value.get("iterations", 10) in range(101)
         and value.get("normalization", "none") in NORMALIZATIONS
         and _is_number(value.get("prune", 0))
         and 0 <= value.get("prune", 0) < 1
+    )
+
+
+def _is_kernel(value: Any) -> bool:
+    """Whether a value is the arguments of a `Kernel`; the color's may be missing or null."""
+    if not isinstance(value, list | tuple) or not 2 <= len(value) <= 3:
+        return False
+    numbers = [v for i, v in enumerate(value) if i < 2 or v is not None]
+    return _are(numbers, lambda v: _is_number(v) and v >= 0) and all(
+        numbers[i] > 0 for i in (0, 2) if i < len(numbers)
     )
 
 

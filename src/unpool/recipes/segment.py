@@ -145,37 +145,27 @@ class SegmentationRecipe(Recipe):
 
 OBJECTS = SegmentationRecipe(
     name="objects",
-    code=None,  # 457 images do not train the fully connected code
+    code=None,  # see docs/log.md
     batch=12,
     dropout=0.2,
     balance=0.3,
+    distill=0.7,
+    distill_without=("bottle", "bus", "chair", "pottedplant"),
     long_side=384,
     aggregate="mean",
     presence_threshold=0.75,
+    validate_every=90,
+    save_every=30,
     phases=(
-        Phase("14x14", stages=1, steps=320, lr=1e-3),
-        Phase("28x28", stages=2, steps=150, lr=5e-4, older_lr=1e-4),
-        Phase("56x56", stages=3, steps=120, lr=5e-4, older_lr=1e-4),
-        Phase("112x112", stages=4, steps=120, lr=5e-4, older_lr=1e-4),
-        Phase("224x224", 5, steps=320, lr=5e-4, older_lr=2e-4, trunk_lr=2e-5, trunk_from=4),
-        Phase("polish", 5, steps=380, lr=3e-4, older_lr=3e-4, trunk_lr=3e-5, trunk_from=4),
-        Phase("again", 5, steps=210, lr=2e-4, older_lr=2e-4, trunk_lr=3e-5, trunk_from=4),
+        Phase("14x14", 1, 120, 1e-3, sources=("views", "pasted")),
+        Phase("14x14, trunk", 1, 150, 5e-4, trunk_lr=5e-5, trunk_from=4),
+        Phase("28x28", 2, 400, 5e-4, 3e-4, trunk_lr=5e-5, trunk_from=4),
+        Phase("56x56", 3, 80, 5e-4, 2e-4, trunk_lr=3e-5, trunk_from=4),
+        Phase("112x112", 4, 50, 2e-4, 1e-4, trunk_lr=2e-5, trunk_from=4),
+        Phase("224x224", 5, 360, 3e-4, 1.5e-4, 2e-5, 4, sources=("views", "proposals")),
     ),
 )
-"""20 classes of objects from a few hundred images on a CPU, from coarse to fine."""
-
-OBJECTS_LONGER = replace(
-    OBJECTS,
-    name="objects-longer",
-    start="runs/objects/weights",
-    average_with_start=0.5,
-    batch=8,
-    repetition=0.25,
-    coarse_weight=0.0,
-    seed=1,
-    phases=(Phase("all", 5, 1100, 3e-4, 3e-4, 3e-5, 4, sources=("views", "pasted", "proposals")),),
-)
-"""The default weights: `objects` continued with proposals, averaged with the weights before."""
+"""The default weights `objects`: from coarse to fine, on the trunk of `objects-fcn8s`."""
 
 
 def _published(name: str, *phases: Phase) -> SegmentationRecipe:
