@@ -20,12 +20,12 @@ PHOTOS = ("chelsea", "astronaut", "motorcycle_left", "coffee")
 
 def main(folder: Path) -> None:
     """Write a mask and an overlay for every photo, and a sheet of all."""
-    segmenter = unpool.load("objects")
+    segmenter = unpool.load("objects", preset="edeconvnet")  # a DeconvNet and an FCN
     table, tiles = Table("image", "classes", "seconds", title="unpool demo"), []
     for name in PHOTOS:
         image = unpool.read_image(str(resources.files("skimage") / "data" / f"{name}.png"))
         start = time.perf_counter()
-        result = segmenter(image)
+        result = segmenter(image, mode="whole", crf="auto")
         seconds = time.perf_counter() - start
         result.save(folder / f"{name}.png")
         fractions = [
