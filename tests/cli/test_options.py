@@ -74,7 +74,7 @@ def test_documented_defaults_are_those_of_the_applications():
             if stated and option.name in parameters and option.name not in left:
                 compared += 1
                 assert stated[1] == str(parameters[option.name].default), option.name
-    assert compared == 15
+    assert compared == 17
     ensemble = inspect.signature(EDeconvNet.__init__).parameters["ensemble"].default
     for name in ("segment", "evaluate"):
         (option,) = (o for o in commands.commands[name].params if o.name == "ensemble")

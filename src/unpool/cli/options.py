@@ -180,9 +180,9 @@ def all_of(*options: Option) -> Option:
 
 SAMPLES = click.option(
     "--samples",
-    type=FROM_ONE,
+    type=click.IntRange(min=0),
     help="Average so many passes with dropout left on, of whole images by a network that has "
-    "dropout, such as Bayesian SegNet.  [default: one pass without]",
+    "dropout, such as Bayesian SegNet; 0 for one pass without.  [default: 0]",
 )
 SEGMENTATION = all_of(
     *(PRESET, ENSEMBLE, CRF, PRESENCE, PROPOSALS, AGGREGATE, SAMPLES, PRECISION, EXACT, DEVICE)

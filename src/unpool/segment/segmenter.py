@@ -186,7 +186,7 @@ class Segmenter(BaseSegmenter):
         proposals: int | None = None,
         aggregate: str | None = None,
         batch: int | None = None,
-        samples: int | None = None,
+        samples: int = 0,
         progress: "Progress | None" = None,
     ) -> Prediction:
         """The logits of one image. Options from `preset` to `batch` are of instance-wise mode.
@@ -261,10 +261,8 @@ class Segmenter(BaseSegmenter):
         uncertainty = view.paste(variance.numpy())[0]
         return Prediction(view.paste(logits.numpy()), uncertainty=uncertainty)
 
-    def _require_samples(self, mode: str | None, samples: int | None) -> None:
+    def _require_samples(self, mode: str | None, samples: int) -> None:
         """Refuse samples where there is no dropout, or no whole image."""
-        if samples is None:
-            return
         require_int("samples", samples, 0)
         if samples and (mode or self.mode) != "whole":
             raise OptionError(
@@ -290,9 +288,7 @@ class Segmenter(BaseSegmenter):
         crops = 2**25 // (width * self.side**2 * self.dtype.itemsize)
         return max(crops, 4) if self.device.type == "cpu" else 32
 
-    def describe_network(
-        self, mode: str | None = None, samples: int | None = None, **options: Any
-    ) -> str:
+    def describe_network(self, mode: str | None = None, samples: int = 0, **options: Any) -> str:
         """Describe the input of the network, how crops are merged, and the precision."""
         precision = str(self.dtype).removeprefix("torch.") + (", exact" if self.exact else "")
         if isinstance(self.model, Exported):
