@@ -33,6 +33,7 @@ SIDEWAYS = {  # the only imports between rooms of one layer
 }
 WAITING: set[tuple[str, str]] = set()  # to be moved: nothing may be added
 SUBROOMS = {  # a room inside another, and who may import from it besides itself
+    "unpool.models.caffe": {"unpool.models.convert"},
     "unpool.ops.compiled": {"unpool.ops.meanfield"},
     "unpool.visualize.occlusion": {"unpool.visualize", "unpool.bench.occlusion"},
     "unpool.cli.generate": {"unpool.cli"},

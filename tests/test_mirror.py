@@ -16,6 +16,7 @@ COVERED_ELSEWHERE = {
     "data/layouts/layout.py": "data/test_datasets.py",
     "data/layouts/listing.py": "data/test_datasets.py",
     "generate/batches.py": "generate/test_train.py",
+    "models/caffe/blobs.py": "models/caffe/test_deconvnet.py",
     "ops/compiled/kernels.py": "ops/compiled/test_mean_field.py",
     "ops/compiled/lattice.py": "ops/compiled/test_mean_field.py",
     "recipes/classify.py": "classify/test_train.py",
@@ -23,6 +24,7 @@ COVERED_ELSEWHERE = {
     "recipes/overrides.py": "recipes/test_segment.py",
     "rendering/accessors.py": "rendering/test_gltf.py",
     "rendering/triangles.py": "rendering/test_meshes.py",
+    "segment/networks.py": "segment/test_learner.py",
     "segment/timings.py": "segment/test_segmenter.py",
 }
 """Modules without a test file of their own, and the one that covers them."""

@@ -103,7 +103,7 @@ def _tensors(folder: Path) -> None:
 
 
 def _caffemodel(folder: Path) -> None:
-    from unpool.models.convert import load_caffemodel
+    from unpool.models.caffe import load_caffemodel
 
     load_caffemodel(_only(folder), "folded")
 

@@ -6,7 +6,7 @@ A run stores its recipe beside its weights. Single values are overridden by name
 """
 
 from unpool.errors import OptionError, suggest
-from unpool.recipes import classify, generate, segment
+from unpool.recipes import classify, generate, relatives, segment
 from unpool.recipes.classify import ClassificationRecipe
 from unpool.recipes.generate import GenerationRecipe
 from unpool.recipes.overrides import parse_setting, replaced
@@ -31,7 +31,7 @@ KINDS: dict[str, type[Recipe]] = {
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
-    for module in (segment, classify, generate)
+    for module in (segment, relatives, classify, generate)
     for recipe in vars(module).values()
     if isinstance(recipe, Recipe)
 }

@@ -1,7 +1,7 @@
 """Recipes of segmentation networks: the authors' and ours."""
 
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from unpool.errors import OptionError
 from unpool.limits import MAX_PAD, MAX_SIDE
@@ -268,50 +268,3 @@ DECONVNET = _published("deconvnet", _STAGE_1, _STAGE_2)
 
 STAGE_1 = _published("deconvnet-stage1", _STAGE_1)
 STAGE_2 = _published("deconvnet-stage2", _STAGE_2)
-
-
-def _segnet(name: str, network: str, steps: int, lr: float, **changes: Any) -> SegmentationRecipe:
-    """The solver of the authors' tutorial for CamVid, with their weights of the classes."""
-    return SegmentationRecipe(
-        name,
-        (Phase("all", 1, steps, lr, trunk_lr=lr, sources=("images",)),),
-        network=network,
-        code=None,
-        centered=False,
-        batch=4,
-        flip=False,
-        color=0.0,
-        class_weights=_CAMVID,
-        optimizer="sgd",
-        weight_decay=0.0005,
-        decay_norm=True,
-        bias_lr=2.0,
-        warmup=0,
-        schedule="constant",
-        clip=None,
-        coarse_weight=0.0,
-        trunk_norm=True,
-        validate_every=500,
-        save_every=500,
-        statistics_passes=94,
-        long_side=480,
-        **changes,
-    )
-
-
-_CAMVID = (
-    *(0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614),
-)  # sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist
-
-SEGNET = _segnet("segnet", "SegNet", 40_000, 0.001, decay_shift=False)
-"""SegNet on CamVid, from VGG-16. Badrinarayanan, Kendall, Cipolla 2017; the released tutorial."""
-
-SEGNET_BASIC = _segnet(
-    *("segnet-basic", "SegNetBasic", 10_000, 0.1), trunk=((1, 64),) * 4, window=7
-)
-"""SegNet-Basic on CamVid, from random weights; the same sources."""
-
-BAYESIAN_SEGNET = _segnet(
-    *("bayesian-segnet", "SegNet", 60_000, 0.001), decay_shift=False, dropout=0.5
-)
-"""Bayesian SegNet on CamVid. Kendall, Badrinarayanan, Cipolla 2015; the released tutorial."""

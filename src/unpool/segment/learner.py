@@ -7,7 +7,6 @@ coarser scores through, and its remaining channels start as the transposed filte
 last head is the network's own score layer; the others are dropped at the end.
 """
 
-from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,19 +17,11 @@ from torch.nn import functional as F
 
 from unpool.cards import Card
 from unpool.errors import OptionError, WeightsError
-from unpool.models import (
-    FCN,
-    DeconvNet,
-    Network,
-    SegNet,
-    SegNetBasic,
-    from_pretrained,
-    load_vgg,
-    trunk_table,
-)
+from unpool.models import DeconvNet, Network, from_pretrained, load_vgg, trunk_table
 from unpool.models.fast import fold
 from unpool.models.weights import build_network
 from unpool.ops import unpool
+from unpool.segment.networks import WHOLE
 from unpool.training.run import load_state, save_state
 
 if TYPE_CHECKING:
@@ -199,35 +190,7 @@ def build(recipe: "SegmentationRecipe", classes: int) -> Learner:
                 f"phases.0.stages={len(net.decoder)}, or take a wider trunk"
             )
         return GrowingLearner(net)
-    return Learner(_WHOLE[recipe.network](recipe, classes))
-
-
-def _fcn(r: "SegmentationRecipe", classes: int) -> FCN:
-    sizes = classes, r.trunk, r.code, r.stride
-    return build_network(FCN, *sizes, r.pad, r.window, r.dropout, r.at_once)
-
-
-def _segnet(r: "SegmentationRecipe", classes: int) -> SegNet:
-    return build_network(SegNet, classes, r.trunk, r.bn_eps, r.dropout)
-
-
-def _segnet_basic(r: "SegmentationRecipe", classes: int) -> SegNetBasic:
-    table = trunk_table(r.trunk)
-    sizes = table[0][1], r.window, len(table)
-    if table != ((1, sizes[0]),) * len(table):
-        raise OptionError(
-            f"got the trunk {r.trunk} for a SegNetBasic; wanted one convolution a stage, all of as "
-            "many maps, such as [[1, 64], [1, 64], [1, 64], [1, 64]]"
-        )
-    return build_network(SegNetBasic, classes, *sizes, r.bn_eps, r.dropout)
-
-
-_WHOLE: dict[str, Callable[["SegmentationRecipe", int], Network]] = {
-    "FCN": _fcn,
-    "SegNet": _segnet,
-    "SegNetBasic": _segnet_basic,
-}
-"""The networks that learn as a whole, by the name in a recipe."""
+    return Learner(WHOLE[recipe.network](recipe, classes))
 
 
 def _deconvolutions(stage: nn.Module) -> list[nn.ConvTranspose2d]:

@@ -75,7 +75,7 @@ def tensors() -> list[Files]:
 
 def caffemodels() -> list[Files]:
     """A narrow DeconvNet, VGG-16 and FCN, in both of Caffe's formats."""
-    from tests.models.caffe import UnpackedNet, save
+    from tests.models.caffe.files import UnpackedNet, save
     from tests.models.test_convert import fcn_layers, narrow, vgg
 
     files = [

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.models.caffe import Net, UnpackedNet, attempt, field, same, save, small, varint
+from tests.models.caffe.files import Net, UnpackedNet, attempt, field, same, save, small, varint
 from unpool.errors import WeightsError
-from unpool.models.protobuf import read_caffemodel
+from unpool.models.caffe.protobuf import read_caffemodel
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,76 @@
+"""Networks from the Caffe files that their authors released: a module for each format."""
+
+import os
+from pathlib import Path
+
+from unpool.errors import OptionError, WeightsError
+from unpool.models.caffe.blobs import BatchNorm, Format, Imported, shorten
+from unpool.models.caffe.deconvnet import DECONVNET, VGG
+from unpool.models.caffe.fcn import FCNS
+from unpool.models.caffe.protobuf import Layer, read_caffemodel
+
+__all__ = ["FORMATS", "BatchNorm", "Format", "Imported", "load_caffemodel", "load_format"]
+
+FORMATS: tuple[Format, ...] = (VGG, FCNS, DECONVNET)
+"""What can be read. Of several formats that have all layers of a file, the first one is meant."""
+
+
+def load_caffemodel(path: str | os.PathLike[str], batch_norm: BatchNorm | None = None) -> Imported:
+    """Load a network from its authors' files, or initialize a DeconvNet with VGG-16.
+
+    Files with the layers of DeconvNet or of FCN-32s, 16s or 8s may have any widths and classes. Of
+    a file with the layers of VGG-16 (fully connected ones as such or as convolutions), conv1_1 to
+    fc7 initialize a new DeconvNet, as in the authors' first stage of training.
+
+    FCNs are built as published (pad 100, fc6 of 7 x 7), from files with the names of 2014, as in
+    `fcn-8s-pascal.caffemodel`, or the later ones. The bias of score2 in the former is added to that
+    of score_pool4, since the two are summed; dense filters of interpolation make it `learned`.
+
+    Args:
+        path: a .caffemodel file.
+        batch_norm: the meaning of the two blobs of each batch norm of a DeconvNet, which the file
+            does not state (the authors folded in place). "folded": y = scale * x + shift, as in
+            `DeconvNet_trainval_inference.caffemodel`; the network is in evaluation mode with mean
+            0, variance 1 and eps 0, and not for training. "training": gamma and beta, as in
+            `stage_2_train_result.caffemodel`; Caffe keeps no running statistics, so they must be
+            estimated before use. Other networks have no batch norm.
+
+    Raises:
+        WeightsError: the file is damaged, or its layers are not those of a known network.
+        OptionError: batch_norm is unknown, or missing for a DeconvNet.
+
+    Noh, Hong, Han 2015, and the authors' training/003_make_bn_layer_testable, which folds; Long,
+    Shelhamer, Darrell 2015, and the layers of shelhamer/fcn.berkeleyvision.org.
+    """
+    return load_format(path, batch_norm)[0]
+
+
+def load_format(
+    path: str | os.PathLike[str], batch_norm: BatchNorm | None = None
+) -> tuple[Imported, Format]:
+    """A network as by `load_caffemodel`, and the format of its file."""
+    path = Path(path)
+    if batch_norm not in (None, "folded", "training"):
+        raise OptionError(f"got batch_norm={batch_norm!r}; it is 'folded' or 'training'")
+    layers, format = _recognize(path)
+    return format.load(path, layers, batch_norm), format
+
+
+def _recognize(path: Path) -> tuple[dict[str, Layer], Format]:
+    """The layers by name, and their format.
+
+    Reading stops at the first layer that no format has beside the others, which bounds the memory.
+    """
+    layers: dict[str, Layer] = {}
+    possible = [*FORMATS]
+    for layer in read_caffemodel(path):
+        possible = [format for format in possible if format.has(layer)]
+        if not possible or layer.name in layers:
+            *others, last = [f"{f.network} ({f.examples})" for f in reversed(FORMATS)]
+            raise WeightsError(
+                f"{path} has a{' second' * (layer.name in layers)} layer {layer.name!r} after "
+                f"{shorten(list(layers)) or 'no other'}; give a file of "
+                f"{', '.join(others)} or {last}"
+            )
+        layers[layer.name] = layer
+    return layers, possible[0]

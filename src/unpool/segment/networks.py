@@ -1,0 +1,39 @@
+"""The networks that recipes name, except for DeconvNet, whose decoder grows during training."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from unpool.errors import OptionError
+from unpool.models import FCN, Network, SegNet, SegNetBasic, trunk_table
+from unpool.models.weights import build_network
+
+if TYPE_CHECKING:
+    from unpool.recipes.segment import SegmentationRecipe
+
+
+def _fcn(r: "SegmentationRecipe", classes: int) -> FCN:
+    sizes = classes, r.trunk, r.code, r.stride
+    return build_network(FCN, *sizes, r.pad, r.window, r.dropout, r.at_once)
+
+
+def _segnet(r: "SegmentationRecipe", classes: int) -> SegNet:
+    return build_network(SegNet, classes, r.trunk, r.bn_eps, r.dropout)
+
+
+def _segnet_basic(r: "SegmentationRecipe", classes: int) -> SegNetBasic:
+    table = trunk_table(r.trunk)
+    sizes = table[0][1], r.window, len(table)
+    if table != ((1, sizes[0]),) * len(table):
+        raise OptionError(
+            f"got the trunk {r.trunk} for a SegNetBasic; wanted one convolution a stage, all of as "
+            "many maps, such as [[1, 64], [1, 64], [1, 64], [1, 64]]"
+        )
+    return build_network(SegNetBasic, classes, *sizes, r.bn_eps, r.dropout)
+
+
+WHOLE: dict[str, Callable[["SegmentationRecipe", int], Network]] = {
+    "FCN": _fcn,
+    "SegNet": _segnet,
+    "SegNetBasic": _segnet_basic,
+}
+"""By the name in a recipe: what makes the network for a number of classes."""
