@@ -18,7 +18,8 @@ from unpool.cli import main
 from unpool.errors import OptionError, WeightsError
 from unpool.export import write as module
 from unpool.export.write import FORMATS, export, trace
-from unpool.models import DeconvNet, from_pretrained, save_pretrained
+from unpool.models import CRFRNN, FCN, DeconvNet, from_pretrained, save_pretrained
+from unpool.models.weights import build_empty
 from unpool.vision.images import read_mask
 
 pytest.importorskip("onnxscript")
@@ -51,6 +52,21 @@ def test_a_saved_program_computes_what_the_network_does(filled, tmp_path):
     for shape in [(1, 3, 2, 2), (2, 3, 35, 21), (1, 3, 64, 9)]:
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 50
         assert (run(x).argmax(1) == net(x).argmax(1)).float().mean() > 0.995
+
+
+@torch.no_grad()
+def test_of_a_crf_rnn_the_fcn_is_exported_and_the_card_says_so(filled, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_photos", list)
+    net = filled(CRFRNN(4, ((1, 4), (1, 8), (1, 8)), 16, stride=4, pad=1, window=3))
+    written = export(save_pretrained(net, tmp_path / "weights", CARD), tmp_path / "net.pt2")
+    card = read_card(tmp_path / "net.card.json")
+    assert written.note == card.note
+    assert written.note.startswith("the FCN of a CRF-RNN, without its CRF")
+    assert type(build_empty(card)) is FCN  # which runs the file
+    run = torch.export.load(tmp_path / "net.pt2").module(check_guards=False)
+    x = 50 * torch.randn(2, 3, 36, 44, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(run(x), net.net(x), rtol=1e-4, atol=1e-3)
+    assert not torch.allclose(run(x), net(x), atol=0.1)
 
 
 # ---- the card ------------------------------------------------------------------------------------

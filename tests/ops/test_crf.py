@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from unpool.errors import OptionError
+from unpool.errors import OptionError, ShapeError
 from unpool.ops import CRF_PRESETS, DenseCRF, Kernel, crf_filter, kernel_filter, mean_field
 from unpool.ops.crf import NORMALIZATIONS, _of_positions, find_crf
 
@@ -96,6 +96,20 @@ def test_crfs_that_cannot_be_are_refused(use):
     ):
         with pytest.raises(OptionError, match=r"wanted|choices are"):
             use(DenseCRF(KERNELS)._replace(**options))
+
+
+def test_colors_may_be_floating_point_numbers_and_their_place_matters_little():
+    """A Gaussian knows only differences; the lattice is an approximation to some percent."""
+    image, values = photo()
+    kernel = Kernel(5, 1, 30)
+    whole = kernel_filter(kernel, (9, 11), image, like=values)(values)
+    same = kernel_filter(kernel, (9, 11), image.float(), like=values)(values)
+    torch.testing.assert_close(same, whole, rtol=0, atol=0)
+    moved = kernel_filter(kernel, (9, 11), image.double().flip(-1) - 110.5, like=values)(values)
+    assert not torch.equal(moved, whole)
+    assert (moved - whole).norm() / whole.norm() < 0.05
+    with pytest.raises(ShapeError, match=r"got an image of \(9, 11, 3\) torch.int64; wanted"):
+        kernel_filter(kernel, (9, 11), image.long())
 
 
 def test_a_normalization_that_is_not_there_is_refused():

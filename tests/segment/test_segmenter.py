@@ -10,7 +10,7 @@ from PIL import Image
 
 import unpool.segment.aggregate as aggregate
 from unpool.errors import ImageError, OptionError, ShapeError, WeightsError
-from unpool.models import FCN, DeconvNet, prepare, save_pretrained
+from unpool.models import CRFRNN, FCN, DeconvNet, prepare, save_pretrained
 from unpool.ops.crf import CRF_PRESETS, DenseCRF, Kernel
 from unpool.ops.meanfield import mean_field
 from unpool.recipes.presets import Preset
@@ -409,6 +409,17 @@ def test_a_network_for_whole_images_has_one_mode(filled):
     for refused in (segmenter.describe, lambda mode: segmenter(photo(20, 30), mode=mode)):
         with pytest.raises(OptionError, match="got mode='instance' for weights of FCN"):
             refused("instance")
+
+
+def test_a_crf_rnn_sees_the_colors_in_float32(filled, bf16):
+    net = filled(CRFRNN(4, ((1, 6), (1, 8), (1, 8)), None, stride=4, pad=1))
+    segmenter = Segmenter(net, CLASSES, device="cpu", precision="bf16", long_side=48)
+    x = prepare(torch.from_numpy(photo(36, 48)[None]))
+    with torch.inference_mode():
+        scores = segmenter.model.net(x.bfloat16())
+        expected = segmenter.model.crf(scores, x, 10)
+    found = segmenter.predict(photo(36, 48)).logits
+    np.testing.assert_allclose(found, expected[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

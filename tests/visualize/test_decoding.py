@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.models import FCN, DeconvNet
+from unpool.models import CRFRNN, FCN, DeconvNet
 from unpool.visualize import decode
 
 TABLE = ((1, 6), (2, 8))
@@ -76,6 +76,9 @@ def test_the_maps_of_an_fcn(image, pad):
     assert found.figure(np.zeros((30, 33, 3), np.uint8)).shape[2] == 3
     with pytest.raises(OptionError, match="got a unit for an FCN, which has one map a class"):
         decode(net, image, label, unit=1)
+    crfrnn = CRFRNN(**{**net.arguments, "learned": False})
+    crfrnn.net.load_state_dict(net.state_dict())
+    assert decode(crfrnn.eval(), image, label).to_dict() == found.to_dict()
 
 
 def test_the_figure(filled, image):

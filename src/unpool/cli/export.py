@@ -40,8 +40,10 @@ def export(weights: str, format: str | None, output: Path, as_json: bool, quiet:
     another label than by PyTorch, on synthetic images and, if scikit-image is installed, on its
     photos.
 
+    Of a CRF-RNN, only the FCN is exported, without the CRF; the card says so.
+
     With --json, the object has file, card, format, weights, input (the shape), bytes, images,
-    pixels, and different (the number of pixels that differ).
+    pixels, different (the number of pixels that differ), and note (what is not in the file).
 
     \b
     Example: unpool export --weights objects -o objects.onnx
@@ -58,4 +60,5 @@ def export(weights: str, format: str | None, output: Path, as_json: bool, quiet:
             f"{written.file}: {written.format}, {written.bytes / 1e6:.1f} MB, for {written.input}; "
             f"labels of {written.images} images verified: {written.different} of "
             f"{written.pixels} pixels differ from PyTorch's"
+            + (f"; note: {written.note}" if written.note else "")
         )

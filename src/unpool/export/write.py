@@ -26,7 +26,7 @@ from unpool.cards import EXPORTED, Card, find_weights, read_card
 from unpool.errors import OptionError, WeightsError, require_choice
 from unpool.export.runtime import PARTS, Exported, fixed_side, least_side, require_engine
 from unpool.files import drafts, is_draft, sha256
-from unpool.models import MEAN_BGR, Network, from_pretrained, prepare
+from unpool.models import CRFRNN, MEAN_BGR, Network, from_pretrained, prepare
 from unpool.models.fast import fold
 from unpool.models.tensors import require_finite_output
 from unpool.ops.deconv import as_convolution
@@ -65,6 +65,7 @@ class Written(NamedTuple):
     images: int  #: number of images labeled by PyTorch and by the engine
     pixels: int  #: number of pixels in them
     different: int  #: number of pixels whose label differs from PyTorch's, fp32
+    note: str | None = None  #: what of the weights is not in the file
 
 
 def export(
@@ -77,7 +78,8 @@ def export(
     """Write a network and its card for another engine, verify the file, and describe it.
 
     It takes any number of images at once, of any size; a network with code layers is exported for
-    its design size only.
+    its design size only. Of a CRF-RNN, the FCN is exported, without the CRF, and the card says so:
+    its lattice has another size for each image.
 
     Args:
         weights: the name of weights that ship with the package, or a folder of weights.
@@ -105,6 +107,7 @@ def export(
     progress(0, 3, "tracing")
     model, card = from_pretrained(weights)
     _require_network(model, card, weights, format)
+    model, card, note = _without_crf(model, card)
     others = _require_target(output, format, card)
     names = [output.with_suffix(ending).name for ending in (*PARTS[format], _CARD)]
     with _drafts(output, names) as folder:
@@ -129,7 +132,9 @@ def export(
         size = sum(part.stat().st_size for part in parts)
     progress(3, 3, "done")
     beside = str(output.with_suffix(_CARD))
-    return Written(str(output), beside, format, str(weights), about["input"], size, **checked)
+    return Written(
+        str(output), beside, format, str(weights), about["input"], size, **checked, note=note
+    )
 
 
 def trace(model: Network) -> ExportedProgram:
@@ -234,6 +239,14 @@ def _require_network(model: nn.Module, card: Card, weights: object, format: str)
             f"got {weights}, of {size / 1e9:.1f} GB, for format {format}, which is made from an "
             "ONNX file, at most 2 GB; choose the format torch-export"
         )
+
+
+def _without_crf(model: Network, card: Card) -> tuple[Network, Card, str | None]:
+    """The part of a network that other engines can run, its card, and what is left out."""
+    if not isinstance(model, CRFRNN):
+        return model, card, None
+    net, note = model.net, "the FCN of a CRF-RNN, without its CRF, whose scores have other labels"
+    return net, replace(card, architecture="FCN", arguments=net.arguments, note=note), note
 
 
 def _require_target(output: Path, format: str, card: Card) -> dict[str, Any]:

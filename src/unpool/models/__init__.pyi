@@ -1,4 +1,5 @@
 from .classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
+from .crfrnn import CRFRNN
 from .deconvnet import DeconvNet
 from .fcn import FCN
 from .generator import GenerativeNet, encode_view
@@ -15,6 +16,7 @@ from .weights import (
 )
 
 __all__ = [
+    "CRFRNN",
     "FCN",
     "MEAN_BGR",
     "MODELS",

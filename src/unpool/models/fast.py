@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unpool.models.crfrnn import CRFRNN
 from unpool.ops.deconv import as_convolution
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def accelerate(net: Net, dtype: torch.dtype = torch.float32, consume: bool = Fal
     Args:
         net: a network with trained batch norm statistics, or without batch norm.
         dtype: of weights and maps, float32 or bfloat16. The layer `score` stays float32, so that
-            close scores do not become ties.
+            close scores do not become ties, and so does the CRF of a `CRFRNN`.
         consume: reuse the memory of `net`, which is then the network returned. By default `net` is
             not changed, and weights that stay as they are share its memory.
 
@@ -58,7 +59,8 @@ def accelerate(net: Net, dtype: torch.dtype = torch.float32, consume: bool = Fal
     fast = net.eval() if consume else _shallow_copy(net).eval()
     for stage in [m for m in fast.modules() if isinstance(m, nn.Sequential)]:
         _replace_layers(stage, dtype, consume)
-    for name, part in fast.named_children():
+    network = fast.net if isinstance(fast, CRFRNN) else fast  # whose CRF stays float32, too
+    for name, part in network.named_children():
         if name not in ("score", "seg-score-voc"):  # rounded scores would have more ties
             part.to(dtype)
     return fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

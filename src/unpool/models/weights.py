@@ -14,6 +14,7 @@ from unpool.errors import OptionError, WeightsError, first_line, require_choice
 from unpool.files import drafts, require_regular, sha256
 from unpool.limits import MAX_PARAMETERS, MAX_TEXT
 from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
+from unpool.models.crfrnn import CRFRNN
 from unpool.models.deconvnet import DeconvNet
 from unpool.models.fcn import FCN
 from unpool.models.generator import GenerativeNet
@@ -21,7 +22,7 @@ from unpool.models.segnet import SegNet, SegNetBasic
 from unpool.models.tensors import quantize, read_tensors, require_finite
 from unpool.models.vgg import MEAN_BGR
 
-Network = DeconvNet | FCN | SegNet | SegNetBasic
+Network = DeconvNet | FCN | SegNet | SegNetBasic | CRFRNN
 """A network that segments."""
 
 Built = TypeVar("Built", bound=nn.Module)
@@ -33,6 +34,7 @@ MODELS: dict[str, type[_Saved]] = {
     "FCN": FCN,
     "SegNet": SegNet,
     "SegNetBasic": SegNetBasic,
+    "CRFRNN": CRFRNN,
     "AlexNet": AlexNet,
     "ZFNet": ZFNet,
     "VGG": VGG,

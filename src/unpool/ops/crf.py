@@ -27,7 +27,8 @@ def crf_filter(
     Args:
         crf: kernels and normalization, or the name of one of `CRF_PRESETS`.
         size: (H, W).
-        image: (H, W, 3) uint8, RGB; may be None if no kernel uses colors.
+        image: (H, W, 3) uint8, RGB; may be None if no kernel uses colors. Or floating-point
+            colors of the same scale, in any order and from any origin, as a network takes them.
         like: a tensor with the dtype and device to use; by default float32 on the CPU.
 
     Returns:
@@ -72,7 +73,7 @@ def kernel_filter(
 def features(kernel: Kernel, size: tuple[int, int], image: Tensor | None, like: Tensor) -> Tensor:
     """Position (x, y) and color of each pixel, divided by the deviations: (N, 2) or (N, 5).
 
-    Raises a `ShapeError` if colors are used and the image is not (H, W, 3) uint8.
+    Raises a `ShapeError` if colors are used and the image is not (H, W, 3), uint8 or floating.
     """
     y, x = (torch.arange(n, dtype=like.dtype, device=like.device) / kernel.xy for n in size)
     position = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # (H, W, 2)
@@ -80,7 +81,8 @@ def features(kernel: Kernel, size: tuple[int, int], image: Tensor | None, like: 
         return position.flatten(0, 1)
     if image is None:
         raise ShapeError("got no image, but a kernel uses colors; pass (H, W, 3) uint8 RGB")
-    if tuple(image.shape) != (*size, 3) or image.dtype != torch.uint8:
+    known = image.dtype == torch.uint8 or image.is_floating_point()
+    if tuple(image.shape) != (*size, 3) or not known:
         raise ShapeError(
             f"got an image of {tuple(image.shape)} {image.dtype}; wanted {(*size, 3)} uint8 RGB, "
             "as large as the unary: resize one to the other"

@@ -49,7 +49,8 @@ def mean_field(
     Args:
         unary: energies -log p, (L, H, W), float; plus infinity for impossible labels.
             Differentiable. Computed in float64 for float64, else in float32.
-        image: the image, (H, W, 3) uint8, RGB; may be None if no kernel uses colors.
+        image: the image, (H, W, 3) uint8, RGB, or other colors, see `crf_filter`; may be None if
+            no kernel uses colors.
         crf: kernels and options, or the name of one of `CRF_PRESETS`.
         filters: the result of `crf_filter` for this image and CRF, to be shared by several
             unaries; the image is then ignored.
@@ -160,7 +161,7 @@ def _marginals(
     compiled: bool | None,
 ) -> Tensor:
     """Mean field from scores (L, N), the best of each column 0: compiled or by torch."""
-    obstacle = None if compiled is False else _obstacle(score, crf, size, filters)
+    obstacle = None if compiled is False else _obstacle(score, crf, size, image, filters)
     if compiled and obstacle:
         raise OptionError(f"got compiled=True, but {obstacle}")
     machine = None if compiled is False or obstacle else _machine()
@@ -173,11 +174,17 @@ def _marginals(
 
 
 def _obstacle(
-    score: Tensor, crf: "DenseCRF", size: tuple[int, int], filters: "Filters | None"
+    score: Tensor,
+    crf: "DenseCRF",
+    size: tuple[int, int],
+    image: Tensor | None,
+    filters: "Filters | None",
 ) -> str | None:
     """Why machine code cannot be used, and what to do about it."""
     if filters is not None:
         return "also filters, which need torch; leave one of them out"
+    if image is not None and image.is_floating_point():
+        return "an image of floating-point colors; pass uint8"
     if score.device.type != "cpu" or score.dtype != torch.float32:
         return f"a unary in {score.dtype} on {score.device}; pass float32 on the CPU"
     if score.requires_grad and torch.is_grad_enabled():

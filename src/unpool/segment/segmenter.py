@@ -28,7 +28,7 @@ from unpool.errors import (
     require_type,
 )
 from unpool.export.runtime import Exported, is_exported
-from unpool.models import MEAN_BGR, Network, from_pretrained, prepare
+from unpool.models import CRFRNN, MEAN_BGR, Network, from_pretrained, prepare
 from unpool.models.fast import accelerate
 from unpool.models.tensors import require_finite_output
 from unpool.ops.crf import find_crf
@@ -246,7 +246,7 @@ class Segmenter(BaseSegmenter):
         require_threads()
         with timings.stage("network"):
             x = prepare(torch.from_numpy(images).to(self.device), self.mean)
-            logits = self.model(x.to(self.dtype)).float().cpu()
+            logits = self.model(x.to(self.input_dtype)).float().cpu()
         require_finite_output("scores", logits)
         return np.ascontiguousarray(logits.numpy())
 
@@ -254,7 +254,8 @@ class Segmenter(BaseSegmenter):
         """The mean of several passes with dropout, and how far they differ."""
         assert isinstance(self.model, nn.Module)
         with timings.stage("network"):
-            x = prepare(torch.from_numpy(view.batch).to(self.device), self.mean).to(self.dtype)
+            x = prepare(torch.from_numpy(view.batch).to(self.device), self.mean)
+            x = x.to(self.input_dtype)
             mean, variance = sample(self.model, x, samples, progress=progress)
         require_finite_output("scores", mean)
         logits = mean.clamp_min(torch.finfo(torch.float32).tiny).log()
@@ -276,6 +277,11 @@ class Segmenter(BaseSegmenter):
                 "alike; pass weights of a network with dropout, such as Bayesian SegNet, or leave "
                 "samples out"
             )
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """The dtype of the images: that of the arithmetic, unless a CRF compares their colors."""
+        return torch.float32 if isinstance(self.model, CRFRNN) else self.dtype
 
     def quickest_batch(self) -> int:
         """As many crops as keep a map of the first stage below 32 MiB, but at least 4.

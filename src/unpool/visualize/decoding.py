@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.models import FCN, DeconvNet
+from unpool.models import CRFRNN, FCN, DeconvNet
 from unpool.ops.switches import unpool
 from unpool.vision.drawing import heat_map, to_images
 from unpool.vision.figures import contact_sheet
@@ -106,7 +106,7 @@ def decode(
     the class is predicted exceeds its mean outside by most.
 
     Args:
-        model: a DeconvNet or an FCN.
+        model: a DeconvNet, or an FCN, also that of a CRF-RNN, which is followed without the CRF.
         image: (1, 3, H, W), preprocessed; in the paper, a square around one object.
         label: the class; the largest but 0, the background, when not given.
         unit: the map of every layer to take instead; an FCN has only one for each class.
@@ -125,6 +125,8 @@ def decode(
     >>> [(b.layer, tuple(a.values.shape)) for a, b in decode(net, image, label).stages]
     [('deconv2_1', (16, 16)), ('deconv1_1', (32, 32))]
     """
+    if isinstance(model, CRFRNN):
+        model = model.net
     if not isinstance(model, DeconvNet | FCN):
         raise OptionError(
             f"got a {type(model).__name__}, in which no decoder is known; wanted a DeconvNet or an "

@@ -145,6 +145,7 @@ def test_it_says_what_it_cannot_do():
         ((unary.double(), image), "a unary in torch.float64"),
         ((unary.clone().requires_grad_(), image), "a unary that requires a gradient"),
         ((unary, image, "deeplab", filters), "also filters"),
+        ((unary, image.float()), "an image of floating-point colors; pass uint8"),
         ((unary, image, tiny), "deviations as small as"),
         ((*noise(257, 4, 5), unpruned), "257 labels; wanted at most 256"),
     ]:
