@@ -17,6 +17,9 @@ SMALL = {
     "FCN": {"classes": 3, "trunk": TABLE, "code": 8, "stride": 4, "pad": 1, "window": 3},
     "SegNet": {"classes": 3, "trunk": TABLE, "dropout": 0.5},
     "SegNetBasic": {"classes": 3, "width": 6, "kernel": 5, "stages": 3},
+    "DeepLab": {
+        "classes": 3, "trunk": TABLE, "code": 8, "dilation": 2, "fine": True, "fine_width": 6,
+    },
     "CRFRNN": {"classes": 3, "trunk": TABLE, "code": 8, "stride": 4, "pad": 1, "window": 3},
     "AlexNet": {"classes": 3, "widths": (4, 6, 6, 6, 6), "code": 8, "size": 67},
     "ZFNet": {"classes": 3, "widths": (4, 6, 6, 6, 6), "code": 8, "size": 64},
@@ -31,6 +34,7 @@ PUBLISHED = {  # learned and fixed values of the network that the defaults build
     "FCN": 134_489_759,
     "SegNet": 29_449_355,
     "SegNetBasic": 1_416_587,
+    "DeepLab": 20_505_429,
     "CRFRNN": 134_491_082,
     "AlexNet": 60_965_224,
     "ZFNet": 62_357_608,
@@ -38,7 +42,7 @@ PUBLISHED = {  # learned and fixed values of the network that the defaults build
     "SqueezeNet": 1_235_496,
     "GenerativeNet": 31_893_092,
 }
-ANY_SIZE = ("DeconvNet", "FCN", "SegNet", "SegNetBasic", "CRFRNN", "SqueezeNet")
+ANY_SIZE = ("DeconvNet", "FCN", "SegNet", "SegNetBasic", "DeepLab", "CRFRNN", "SqueezeNet")
 every_network = pytest.mark.parametrize("name", MODELS)
 
 

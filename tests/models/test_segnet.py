@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.models.golden import by_formula, by_formula_image
 from unpool.errors import OptionError, ShapeError
 from unpool.models import DeconvNet, SegNet, SegNetBasic
 from unpool.models.fast import fold
@@ -55,22 +56,9 @@ def test_sizes_on_the_way_down_and_back(net, size, sizes):
     assert [tuple(y.shape[-2:]) for y in decoded] == sizes[::-1]
 
 
-def by_formula(layer, seed):
-    """Set the weights of a layer as the golden file says."""
-    n = np.arange(layer.weight.numel(), dtype=np.uint64)
-    h = (n * 2654435761 + seed * 40503) % 2**32
-    for shift, factor in ((15, 2246822519), (13, 3266489917), (16, 1)):
-        h ^= h >> np.uint64(shift)
-        h = h * factor % 2**32
-    weight = (h / 2**32 - 0.5) * np.sqrt(24 / layer.weight[0].numel())
-    layer.weight.copy_(torch.from_numpy(weight.reshape(layer.weight.shape)))
-    layer.bias.copy_(0.1 * torch.arange(len(layer.bias), dtype=torch.float64).sin())
-
-
 def golden_image():
-    c, y, x = np.ogrid[:3, :45, :30]
-    image = (7 * x + 13 * y + 29 * c + 40 * (x // 8) + 25 * (y // 6)) % 256
-    return torch.from_numpy(np.stack([image, image[:, :, ::-1]]).astype(np.float64))
+    image = by_formula_image(45, 30)
+    return torch.stack([image, image.flip(-1)])
 
 
 @torch.no_grad()

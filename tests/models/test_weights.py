@@ -298,6 +298,8 @@ def test_only_known_models_are_saved(tmp_path):
         "FCN",
         "SegNet",
         "SegNetBasic",
+        "DeepLab",
+        "CRFRNN",
         "AlexNet",
         "ZFNet",
         "VGG",

@@ -1,6 +1,7 @@
 from .classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from .crfrnn import CRFRNN
 from .deconvnet import DeconvNet
+from .deeplab import DeepLab
 from .fcn import FCN
 from .generator import GenerativeNet, encode_view
 from .segnet import SegNet, SegNetBasic
@@ -25,6 +26,7 @@ __all__ = [
     "AlexNet",
     "Classifier",
     "DeconvNet",
+    "DeepLab",
     "GenerativeNet",
     "Network",
     "SegNet",

@@ -6,7 +6,6 @@ interpolation, itself a deconvolution. On the way up, the scores of finer pooled
 follows from the layers' windows, as in the authors' Caffe.
 """
 
-from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError, WeightsError, require_int, require_type
 from unpool.limits import MAX_PAD
-from unpool.models.vgg import Table, Trunk, initialize, recompute, trunk_argument
+from unpool.models.vgg import Table, Trunk, code_layers, initialize, recompute, trunk_argument
 from unpool.ops.deconv import bilinear_kernel
 
 
@@ -283,13 +282,9 @@ class _Map(NamedTuple):
 
 
 def _code(channels: int, width: int, window: int, pad: int, dropout: float) -> nn.Sequential:
-    """fc6 and fc7: the fully connected layers of VGG as convolutions."""
-    fc6 = nn.Conv2d(channels, width, window, padding=window // 2 if pad == 1 else 0)
-    layers = OrderedDict[str, nn.Module]()
-    for i, layer in ((6, fc6), (7, nn.Conv2d(width, width, 1))):
-        layers[f"fc{i}"], layers[f"relu{i}"] = layer, nn.ReLU(inplace=True)
-        layers[f"drop{i}"] = nn.Dropout(dropout)
-    return nn.Sequential(layers)
+    """fc6 and fc7; fc6 is padded if the image is not."""
+    pad = window // 2 if pad == 1 else 0
+    return code_layers(nn.Conv2d(channels, width, window, padding=pad), dropout)
 
 
 def _add(scores: Tensor, fine: Tensor, offset: int) -> Tensor:

@@ -95,6 +95,17 @@ def block(
     return nn.Sequential(parts)
 
 
+def code_layers(fc6: nn.Conv2d, dropout: float) -> nn.Sequential:
+    """The fully connected layers of VGG as convolutions: `fc6`, and fc7, 1 x 1 and as wide; each
+    with ReLU and dropout."""
+    fc7 = nn.Conv2d(fc6.out_channels, fc6.out_channels, 1)
+    layers = OrderedDict[str, nn.Module]()
+    for i, layer in ((6, fc6), (7, fc7)):
+        layers[f"fc{i}"], layers[f"relu{i}"] = layer, nn.ReLU(inplace=True)
+        layers[f"drop{i}"] = nn.Dropout(dropout)
+    return nn.Sequential(layers)
+
+
 def decode(
     stages: Iterable[nn.Module], x: Tensor, switches: list[Switches], recomputes: bool = False
 ) -> list[Tensor]:

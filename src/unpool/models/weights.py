@@ -16,13 +16,14 @@ from unpool.limits import MAX_PARAMETERS, MAX_TEXT
 from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from unpool.models.crfrnn import CRFRNN
 from unpool.models.deconvnet import DeconvNet
+from unpool.models.deeplab import DeepLab, decimate
 from unpool.models.fcn import FCN
 from unpool.models.generator import GenerativeNet
 from unpool.models.segnet import SegNet, SegNetBasic
 from unpool.models.tensors import quantize, read_tensors, require_finite
 from unpool.models.vgg import MEAN_BGR
 
-Network = DeconvNet | FCN | SegNet | SegNetBasic | CRFRNN
+Network = DeconvNet | FCN | SegNet | SegNetBasic | DeepLab | CRFRNN
 """A network that segments."""
 
 Built = TypeVar("Built", bound=nn.Module)
@@ -34,6 +35,7 @@ MODELS: dict[str, type[_Saved]] = {
     "FCN": FCN,
     "SegNet": SegNet,
     "SegNetBasic": SegNetBasic,
+    "DeepLab": DeepLab,
     "CRFRNN": CRFRNN,
     "AlexNet": AlexNet,
     "ZFNet": ZFNet,
@@ -146,8 +148,8 @@ def load_vgg(
 
     Args:
         model: its trunk must have as many convolutions of the same sizes. It is changed wholly or,
-            after an error, not at all. fc6 and fc7 are set both or neither; fc8, which a `VGG` has,
-            where there are as many classes.
+            after an error, not at all. fc6 and fc7 are set both or neither, in a `DeepLab` with
+            every k-th filter and tap; fc8, which a `VGG` has, where there are as many classes.
         path: a state dict with torchvision's names (`features.0.weight` ...), as of `load_tensors`;
             with batch norm or without. Or the tensors themselves.
         inputs: what the weights were trained on: "caffe" (BGR 0..255 minus the mean, as here) or
@@ -211,6 +213,8 @@ def _find_code(
         if name not in layers or weight is None or bias is None:
             break
         shape = layers[name].get_parameter("weight").shape
+        if isinstance(model, DeepLab):
+            weight, bias = decimate(weight, bias, shape)
         if weight.shape != (shape[0], shape[1:].numel()) or bias.shape != shape[:1]:
             break
         parts = {"weight": weight.reshape(shape), "bias": bias}
