@@ -109,6 +109,8 @@ def test_a_crf_on_a_card():
     assert known == DenseCRF((Kernel(3, 1), Kernel(20, 2, 5)))
     given = {"kernels": [[3, 3], [20, 5, 3]], "iterations": 10, "normalization": "none"}
     assert crf_of(**given) == CRF_PRESETS["edeconvnet"]
+    given = {"kernels": [[3, 3], [50, 5, 3]], "normalization": "after", "clip": None}
+    assert crf_of(**given) == CRF_PRESETS["deeplab1"]
 
 
 def test_classes_that_share_a_name_cannot_be_told_apart():
@@ -152,6 +154,9 @@ def test_azimuths_that_were_held_out():
                 {"kernels": [[3, 3]], "iterations": 5.0},
                 {"kernels": [[3, 3]], "normalization": "all"},
                 {"kernels": [[3, 3]], "prune": 1},
+                {"kernels": [[3, 3]], "clip": 2},
+                {"kernels": [[3, 3]], "clip": "no"},
+                {"kernels": [[3, 3]], "clip": 0},
                 {"kernels": [[3, 3]], "more": 1},
             )
         ),

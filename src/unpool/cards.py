@@ -327,6 +327,8 @@ def _is_crf(value: Any) -> bool:
         and value.get("normalization", "none") in NORMALIZATIONS
         and _is_number(value.get("prune", 0))
         and 0 <= value.get("prune", 0) < 1
+        and (value.get("clip", 1) is None or _is_number(value.get("clip", 1)))
+        and (value.get("clip") is None or 0 < value["clip"] <= 1)
     )
 
 

@@ -93,6 +93,7 @@ def test_crfs_that_cannot_be_are_refused(use):
         {"iterations": -1},
         {"normalization": "both"},
         {"prune": 1},
+        {"clip": 0},
     ):
         with pytest.raises(OptionError, match=r"wanted|choices are"):
             use(DenseCRF(KERNELS)._replace(**options))

@@ -1,6 +1,7 @@
 """The dense CRF against the exact one on tiny images, against pydensecrf, and by properties."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from unpool.ops import (
 )
 from unpool.ops.crf import NORMALIZATIONS
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 @pytest.fixture(autouse=True, params=["torch", "numba"])
 def form(request, monkeypatch):
@@ -99,6 +101,23 @@ def test_near_to_the_exact_one(normalization):
     assert (mine - true).abs().max() < 0.06
     assert (mine.argmax(0) == true.argmax(0)).float().mean() > 0.98
     assert (true - (-unary).softmax(0)).abs().mean() > 0.2  # far from where it began
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "xy", "rgb"),
+    [("q_w5_xy50_rgb3", 5, 50, 3), ("q_w4_xy49_rgb5", 4, 49, 5), ("q_w5_xy70_rgb5", 5, 70, 5)],
+)
+def test_equals_the_code_of_deeplab(name, weight, xy, rgb):
+    """Marginals by the authors' C++, whose unary is minus the score."""
+    scene, expected = np.load(GOLDEN / "crfrnn.npz"), np.load(GOLDEN / "deeplab_crf.npz")[name]
+    image, scores = torch.from_numpy(scene["image"]), torch.from_numpy(scene["logits"])
+    kernels = Kernel(3, 3), Kernel(xy, weight, rgb)
+    known = {50: CRF_PRESETS["deeplab1"], 49: CRF_PRESETS["deeplab"]}
+    crf = known.get(xy, DenseCRF(kernels, 10, "after"))
+    assert crf.kernels == kernels
+    found = mean_field(-scores, image, crf).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    assert (found.argmax(0) == expected.argmax(0)).all()
 
 
 @pytest.mark.parametrize("preset", ["densecrf", "deeplab", "edeconvnet"])

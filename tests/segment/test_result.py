@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from unpool.errors import OptionError
 from unpool.formats.coco import to_coco
@@ -13,7 +14,7 @@ from unpool.formats.labelme import to_labelme
 from unpool.formats.objects import find_objects
 from unpool.formats.yolo import to_yolo
 from unpool.models import DeconvNet
-from unpool.ops import CRF_PRESETS
+from unpool.ops import CRF_PRESETS, mean_field
 from unpool.segment.result import describe_postprocessing, postprocess, present
 from unpool.segment.scores import read_scores
 from unpool.segment.segmenter import Segmenter
@@ -93,6 +94,17 @@ def test_the_crf_knows_only_the_classes_that_are_there(crf):
     expected = postprocess(image, scores[:3], CLASSES[:3], crf=crf)
     assert (found.labels == expected.labels).all()
     np.testing.assert_allclose(found.probabilities[:3], expected.probabilities, atol=1e-6)
+
+
+@pytest.mark.parametrize("crf", ["deeplab1", "deeplab"])
+def test_the_unary_of_deeplab1_is_minus_the_score(crf):
+    """Probabilities of 1e-5 and less are as far apart as their scores; others' energy is bound."""
+    image, scores = scene()
+    scores[2] -= 40
+    found = postprocess(image, scores, CLASSES, crf=crf).probabilities
+    minus = torch.from_numpy(-scores)
+    expected = mean_field(minus, torch.from_numpy(image), crf).numpy()
+    assert np.allclose(found, expected, atol=1e-6) == (crf == "deeplab1")
 
 
 def test_large_images(monkeypatch):

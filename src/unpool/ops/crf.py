@@ -108,6 +108,8 @@ def find_crf(crf: DenseCRF | str) -> DenseCRF:
             f"got iterations={crf.iterations}, prune={crf.prune}; wanted 0 or more iterations, "
             "and prune from 0 to below 1"
         )
+    if crf.clip is not None and not 0 < crf.clip <= 1:
+        raise OptionError(f"got clip={crf.clip}; wanted more than 0 and at most 1, or None")
     return crf
 
 

@@ -50,6 +50,9 @@ class DenseCRF(NamedTuple):
     iterations: int = 10
     normalization: Normalization = "symmetric"
     prune: float = 1e-3  #: largest initial probability of all dropped labels; 0 keeps all
+    clip: float | None = 1e-5
+    """Smallest probability of a label at a pixel, which bounds its unary energy, minus its log;
+    None: the energy is minus the network's score, without a bound."""
 
     def __str__(self) -> str:
         kernels = (f"{k.xy:g}" + (f"/{k.rgb:g}" if k.rgb else "") for k in self.kernels)
@@ -62,6 +65,7 @@ CRF_PRESETS = {
     "deeplab": DenseCRF((Kernel(3, 3), Kernel(49, 4, 5)), 10, "after"),
     "crfrnn": DenseCRF((Kernel(3, 3), Kernel(160, 5, 3)), 10, "after"),
     "densecrf": DenseCRF((Kernel(3, 3), Kernel(80, 10, 13)), 5, "symmetric"),
+    "deeplab1": DenseCRF((Kernel(3, 3), Kernel(50, 5, 3)), 10, "after", clip=None),
 }
 
 

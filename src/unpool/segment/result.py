@@ -298,7 +298,11 @@ def postprocess(
             probabilities = torch.from_numpy(decisive).softmax(0)
     if crf is not None:
         with timings.stage("CRF"):
-            unary = unary_from_probabilities(probabilities)
+            crf = find_crf(crf)
+            if crf.clip is None:
+                unary = -torch.from_numpy(decisive)
+            else:
+                unary = unary_from_probabilities(probabilities, crf.clip)
             probabilities = mean_field(unary, torch.from_numpy(small.copy()), crf)
         decisive = probabilities.numpy()
     size = (image.shape[0], image.shape[1])
