@@ -416,7 +416,7 @@ def test_a_network_for_whole_images_has_one_mode(filled):
 def test_a_crf_rnn_sees_the_colors_in_float32(filled, bf16):
     net = filled(CRFRNN(4, ((1, 6), (1, 8), (1, 8)), None, stride=4, pad=1))
     segmenter = Segmenter(net, CLASSES, device="cpu", precision="bf16", long_side=48)
-    x = prepare(torch.from_numpy(photo(36, 48)[None]))
+    x = prepare(torch.from_numpy(photo(36, 48)[None].copy()))
     with torch.inference_mode():
         scores = segmenter.model.net(x.bfloat16())
         expected = segmenter.model.crf(scores, x, 10)
