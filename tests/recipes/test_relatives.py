@@ -1,6 +1,8 @@
 """The values of the authors' solvers."""
 
-from unpool.recipes.relatives import BAYESIAN_SEGNET, SEGNET, SEGNET_BASIC
+import pytest
+
+from unpool.recipes.relatives import BAYESIAN_SEGNET, CRFRNN, SEGNET, SEGNET_BASIC
 
 
 def test_the_solvers_of_segnet():
@@ -21,3 +23,15 @@ def test_the_solvers_of_segnet():
         assert len(recipe.class_weights) == 11
     assert not SEGNET.decay_shift
     assert SEGNET_BASIC.decay_shift
+
+
+def test_the_solver_of_crf_rnn():
+    """Its loss is a sum over the pixels of an image, ours their mean."""
+    phase, pixels = CRFRNN.phases[0], 500**2
+    rates = [phase.trunk_lr, phase.older_lr, phase.lr, phase.lr * CRFRNN.compatibility_lr]
+    assert rates == pytest.approx([pixels * rate for rate in (1e-13, 1e-13, 1e-9, 1e-10)])
+    assert CRFRNN.weight_decay == pytest.approx(5e-4 / pixels)
+    assert (CRFRNN.optimizer, CRFRNN.momentum, CRFRNN.schedule) == ("sgd", 0.99, "constant")
+    assert (CRFRNN.batch, CRFRNN.size, CRFRNN.crop_long_side) == (1, 500, (500, 500))
+    assert (CRFRNN.iterations, CRFRNN.bias_lr, CRFRNN.dropout) == ((5, 10), 2, 0.5)
+    assert (CRFRNN.code, CRFRNN.window, CRFRNN.pad, CRFRNN.at_once) == (4096, 7, 100, False)

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from unpool.data.crops import Batch, Views, batches, draw_views
 from unpool.data.datasets import open_data
 from unpool.errors import TrainingError
-from unpool.models import FCN, DeconvNet, prepare
-from unpool.recipes import SegmentationRecipe, override
+from unpool.models import CRFRNN, FCN, DeconvNet, prepare
+from unpool.recipes import RECIPES, SegmentationRecipe, override
 from unpool.recipes.segment import DECONVNET, Phase
 from unpool.segment.fit import (
     SegmentationObjective,
@@ -23,7 +23,7 @@ from unpool.segment.fit import (
     estimate_statistics,
     pixel_loss,
 )
-from unpool.segment.learner import GrowingLearner, Learner
+from unpool.segment.learner import GrowingLearner, Learner, MeanFieldLearner
 from unpool.training import loop
 from unpool.vision.images import VOID
 
@@ -134,6 +134,51 @@ def test_the_published_update_equals_the_authors_solver():
         found = parameter.detach().numpy()
         np.testing.assert_allclose(found, wanted[name], rtol=0, atol=1e-6, err_msg=name)
         assert not torch.equal(parameter, before[name]), name
+
+
+def labeled_batches():
+    return (batch._replace(labels=batch.labels % VOID) for batch in random_batches())
+
+
+def test_the_published_update_of_a_crf_rnn_equals_the_authors_solver():
+    """Theirs sums the loss over the pixels; the recipe has the rates of a mean over 500²."""
+    torch.manual_seed(0)
+    net = CRFRNN(3, ((1, 4), (1, 6), (1, 8)), 8, 4, pad=1, window=3, dropout=0.0).train()
+    nn.init.normal_(net.net.score["score_fr"].weight, std=0.1)
+    published, enlarge = RECIPES["crfrnn"], 1e9  # so that three steps can be seen
+    pixels = 3 * 8**2  # of a batch, of which none is void
+    rate, decay = 1e-13 * enlarge, 5e-4
+    scale = enlarge * pixels / 500**2
+    phase = published.phases[0]
+    phase = dataclasses.replace(
+        *(phase,), steps=3, lr=phase.lr * scale, older_lr=phase.older_lr * scale,
+        trunk_lr=phase.trunk_lr * scale,
+    )  # fmt: skip
+    recipe = dataclasses.replace(
+        *(published,), phases=(phase,), bf16=False, dropout=0.0,
+        weight_decay=published.weight_decay * 500**2 / pixels,
+    )  # fmt: skip
+    theirs, history = copy.deepcopy(net), {}
+    for batch in itertools.islice(labeled_batches(), 3):
+        theirs.zero_grad()
+        truth = torch.from_numpy(batch.labels).long()
+        scores = theirs(prepare(torch.from_numpy(batch.images)))
+        F.cross_entropy(scores, truth, reduction="sum").backward()
+        with torch.no_grad():
+            for name, p in theirs.named_parameters():
+                if p.requires_grad:
+                    matrix = {"crf.spatial": 1e4, "crf.bilateral": 1e4, "crf.compatibility": 1e3}
+                    mult = matrix.get(name, 2 if name.endswith("bias") else 1)
+                    filters = name.endswith("weight")
+                    diff = p.grad + (decay * p if filters else 0)
+                    history[name] = 0.99 * history.get(name, 0) + rate * mult * diff
+                    p -= history[name]
+    before = copy.deepcopy(net.state_dict())
+    list(fit(MeanFieldLearner(net), labeled_batches(), recipe))
+    for name, p in net.named_parameters():
+        moved = theirs.state_dict()[name] - before[name]
+        assert moved.any() == p.requires_grad
+        torch.testing.assert_close(p - before[name], moved, rtol=2e-3, atol=1e-7, msg=name)
 
 
 def test_parts_of_a_batch_add_up_to_the_whole():
@@ -298,6 +343,23 @@ def test_soft_labels_that_say_nothing_have_no_loss():
     loss.backward()
     assert loss.item() == 0
     assert not scores.grad.any()
+
+
+def test_the_matrices_of_a_crf_have_rates_of_their_own_and_no_decay():
+    learner = MeanFieldLearner(CRFRNN(2, ((1, 4), (1, 6), (1, 8)), 8, 4, pad=1, window=3))
+    phase = Phase("all", 1, 3, 1e-2, 1e-4, 1e-5, 2)
+    recipe = dataclasses.replace(TINY, phases=(phase,), weight_decay=0.5, bias_lr=2.0)
+    found = {}
+    for group in SegmentationObjective(learner, recipe).groups():
+        found |= {id(p): (group["weight_decay"], group["lr"]) for p in group["params"]}
+    net, crf = learner.net, learner.net.crf
+    assert [found[id(p)] for p in (crf.spatial, crf.bilateral)] == [(0, 1e-2)] * 2
+    assert found[id(crf.compatibility)] == (0, pytest.approx(1e-3))
+    filters, biases = net.fc.fc6.parameters()
+    assert (found[id(filters)], found[id(biases)]) == ((0.5, 1e-4), (0, 2e-4))
+    assert found[id(net.trunk.stages[1][0].weight)] == (0.5, 1e-5)
+    assert id(net.trunk.stages[0][0].weight) not in found
+    assert id(net.net.score["upscore4"].weight) not in found
 
 
 def test_published_recipes_equal_the_prototxts():

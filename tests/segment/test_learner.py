@@ -11,10 +11,25 @@ from torch.nn import functional as F
 
 from unpool import train
 from unpool.errors import OptionError, WeightsError
-from unpool.models import FCN, DeconvNet, SqueezeNet, from_pretrained, load_vgg, save_pretrained
+from unpool.models import (
+    CRFRNN,
+    FCN,
+    DeconvNet,
+    SqueezeNet,
+    from_pretrained,
+    load_vgg,
+    save_pretrained,
+)
 from unpool.recipes import SegmentationRecipe
 from unpool.recipes.segment import OBJECTS, Phase
-from unpool.segment.learner import GrowingLearner, Learner, build, trunk_of
+from unpool.segment.learner import (
+    GrowingLearner,
+    Learner,
+    MeanFieldLearner,
+    build,
+    transfer_weights,
+    trunk_of,
+)
 from unpool.training.loop import Step
 from unpool.training.run import load_state, save_state
 
@@ -81,6 +96,32 @@ def test_a_plain_network_learns_as_a_whole():
     assert not learning & {id(p) for p in net.trunk.parameters()}
     assert learner.fixed  # the interpolation
     assert learner.fixed < learning
+
+
+def test_of_a_crf_rnn_the_crf_is_newest_and_the_fcn_older():
+    learner = MeanFieldLearner(CRFRNN(3, TABLE, 8, stride=4, pad=1, window=3))
+    parts = learner.newest(1), learner.older(1), [learner.net.trunk]
+    newest, older, trunk = ({id(p) for m in part for p in m.parameters()} for part in parts)
+    assert newest == {id(p) for p in learner.net.crf.parameters()}
+    assert len(learner.fixed) == 1
+    assert learner.fixed < older
+    assert newest | older | trunk == {id(p) for p in learner.net.parameters()}
+    assert newest.isdisjoint(older)
+    assert trunk.isdisjoint(older)
+
+
+def test_an_fcn_starts_a_crf_rnn_whose_crf_stays(filled):
+    sizes = {"trunk": TABLE, "code": 8, "stride": 4, "pad": 1, "window": 3}
+    fcn, net = filled(FCN(3, **sizes)), CRFRNN(3, **sizes, iterations=(0, 0)).eval()
+    transfer_weights(net, fcn)
+    assert torch.equal(net(images()), fcn(images()))
+    assert torch.equal(net.crf.spatial, 3 * torch.eye(3))
+    other = CRFRNN(4, **sizes)
+    transfer_weights(other, net)
+    assert torch.equal(other.net.fc.fc6.weight, fcn.fc.fc6.weight)
+    assert torch.equal(other.crf.spatial, 3 * torch.eye(4))
+    with pytest.raises(OptionError, match=r"got CRFRNN weights to start from, .* network FCN"):
+        transfer_weights(fcn, net)
 
 
 def test_tied_filters_are_those_of_the_mirror_image(growing):

@@ -184,6 +184,36 @@ def test_whole_images_train_a_segnet(data, tmp_path, stopped_at, network):
     assert weights(tmp_path / "again") == weights(tmp_path / "run")
 
 
+def test_an_fcn_starts_a_crf_rnn_that_is_trained_through_its_crf(data, tmp_path, stopped_at):
+    train(data, tmp_path / "fcn", TINY_FCN)
+    recipe = dataclasses.replace(
+        *(TINY_FCN,),
+        network="CRFRNN",
+        phases=(Phase("all", 1, 2, 1e-2, 1e-3, 1e-3),),
+        start=str(tmp_path / "fcn/weights"),
+        iterations=(2, 3),
+    )
+    train(data, tmp_path / "run", recipe)
+    assert files(tmp_path / "run") == FILES | {"checkpoints/start.pt"}
+    (before, _), (net, card) = (from_pretrained(tmp_path / n / "weights") for n in ("fcn", "run"))
+    assert net.iterations == (2, 3)
+    assert card.recipe["network"] == "CRFRNN"
+    moved = {name: (p - q).abs().max() for (name, p), q in
+             zip(net.net.named_parameters(), before.parameters(), strict=True)}  # fmt: skip
+    assert [name for name, most in moved.items() if not 0 < most < 0.01] == [
+        "score.upscore4.weight"
+    ]
+    crf = [p.diagonal().detach().numpy() for p in net.crf.parameters()]
+    steps = [abs(p - q).max() for p, q in zip(crf, (3, 5, 1), strict=True)]
+    assert steps[0] > 5 * steps[2] > 0  # at a tenth of the rate
+    found = Segmenter.from_pretrained(tmp_path / "run/weights")(read_image(data / "images/0.png"))
+    assert found.labels.shape == (40, 52)
+    with stopped_at(1) as report:
+        train(data, tmp_path / "again", recipe, report=report)
+    train(data, tmp_path / "again", recipe, resume=True)
+    assert weights(tmp_path / "again") == weights(tmp_path / "run")
+
+
 def test_a_segnet_basic_has_one_width(data, tmp_path):
     recipe = dataclasses.replace(TINY, network="SegNetBasic", phases=TINY.phases[:1])
     with pytest.raises(OptionError, match="wanted one convolution a stage, all of as many maps"):

@@ -18,7 +18,9 @@ def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
     """A dataclass from plain values, the inverse of `dataclasses.asdict` and JSON."""
     hints = _hints(kind)
     if not isinstance(values, Mapping):
-        raise OptionError(f"got {values!r} in a recipe; wanted {', '.join(hints)} by name")
+        raise OptionError(
+            f"got {repr(values)[:200]} in a recipe; wanted {', '.join(hints)} by name"
+        )
     for name in values:
         if name not in hints:
             raise OptionError(f"got a recipe with {name!r}; {suggest(name, hints)}")

@@ -23,6 +23,10 @@ _Side = Annotated[int, Range(32, MAX_SIDE)]
 _Pad = Annotated[int, Range(1, MAX_PAD)]
 _LongSide = Annotated[int, Range(0, MAX_SIDE)]
 _Enlarged = Annotated[int, Range(0, 8192)]
+_Iterations = Annotated[int, Range(0, 100)]
+
+NETWORKS = ("DeconvNet", "FCN", "SegNet", "SegNetBasic", "CRFRNN")
+"""The networks that a recipe can name."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,9 @@ class Phase:
     name: str
     stages: Count  #: decoder stages in use, from the coarsest; the last one has the newest head
     steps: Count  #: optimizer steps
-    lr: LearningRate  #: peak learning rate of the newest stage and its head
-    older_lr: LearningRate = 0.0  #: of the decoder stages before it, and their heads
+    lr: LearningRate  #: peak learning rate of the newest stage and its head; of a CRF-RNN's CRF
+    older_lr: LearningRate = 0.0
+    """Of the decoder stages before it, and their heads; of a CRF-RNN's FCN without the trunk."""
     trunk_lr: LearningRate = 0.0  #: of the trunk's convolutions; 0 freezes them
     trunk_from: Count = 1  #: the first trunk stage that is trained
     sources: tuple[
@@ -58,7 +63,7 @@ class SegmentationRecipe(Recipe):
     _: KW_ONLY
 
     # the network
-    network: Annotated[str, OneOf("DeconvNet", "FCN", "SegNet", "SegNetBasic")] = "DeconvNet"
+    network: Annotated[str, OneOf(*NETWORKS)] = "DeconvNet"
     trunk: str | tuple[tuple[int, int], ...] = "vgg16"
     """A name, or the number of convolutions and of their maps for each stage."""
     code: Count | None = 4096  #: width of the code layers; None for a network without them
@@ -68,6 +73,8 @@ class SegmentationRecipe(Recipe):
     window: Count = 7  #: side of the kernel of an FCN's fc6, and of a SegNetBasic's filters
     pad: _Pad = 100  #: zeros around the image in an FCN; 1 pads fc6 instead
     at_once: bool = False  #: an FCN is trained with all its skips together
+    iterations: tuple[_Iterations, _Iterations] = (5, 10)
+    """Of a CRF-RNN's mean field, in training and in evaluation."""
     centered: bool = True  #: subtract the mean of ImageNet from the pixels
     start: str | None = None  #: weights of a warm start; score layers for other classes are new
     average_with_start: Fraction = 0.0  #: their weight in the finished weights, an average
@@ -109,6 +116,8 @@ class SegmentationRecipe(Recipe):
     clip: Positive | None = 5.0
     dropout: Dropout = 0.0  #: of the trunk's last maps
     coarse_weight: Weight = 0.3  #: weight of the loss at each coarser stage's head
+    compatibility_lr: Annotated[float, Range(0, 100)] = 0.1
+    """Factor of the learning rate of a CRF-RNN's compatibility matrix, relative to its kernels'."""
     trunk_norm: bool = False  #: train the trunk's batch norm, with the statistics of batches
     checkpointing: bool = False  #: recompute activations in the backward pass, to save memory
 

@@ -13,6 +13,7 @@ from unpool.data.crops import Batch
 from unpool.devices import autocast, training_layout
 from unpool.errors import require_choice
 from unpool.models import MEAN_BGR, Network, prepare
+from unpool.models.crfrnn import MeanField
 from unpool.segment.segmenter import WholeView
 from unpool.training import loop
 from unpool.vision.images import VOID
@@ -238,11 +239,21 @@ def distillation_loss(
 def _groups(
     part: nn.Module, kept: list[nn.Parameter], lr: float, recipe: "SegmentationRecipe"
 ) -> list[loop.Group]:
-    """Groups of filters, which decay, biases, and batch norm, which decays with `decay_norm`."""
+    """Groups of filters, which decay, biases, and batch norm, which decays with `decay_norm`.
+
+    The matrices of a CRF, initially multiples of the identity, do not decay.
+    """
     norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
     of_norm = {id(p) for norm in norms for p in norm.parameters()}
     for p in kept:
         p.requires_grad_()
+    if isinstance(part, MeanField):
+        kernels = [part.spatial, part.bilateral]
+        factor = recipe.compatibility_lr
+        return [
+            loop.parameter_group(kernels, lr),
+            loop.parameter_group([part.compatibility], lr * factor),
+        ]
     filters = [p for p in kept if p.dim() > 1]
     biases = [p for p in kept if p.dim() < 2 and id(p) not in of_norm]
     shifts = {id(norm.bias) for norm in norms if not recipe.decay_shift}

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from unpool.cards import Card
 from unpool.errors import OptionError, WeightsError
-from unpool.models import DeconvNet, Network, from_pretrained, load_vgg, trunk_table
+from unpool.models import CRFRNN, FCN, DeconvNet, Network, from_pretrained, load_vgg, trunk_table
 from unpool.models.fast import fold
 from unpool.models.weights import build_network
 from unpool.ops import unpool
@@ -66,6 +66,20 @@ class Learner(nn.Module):
     def grow(self, stage: int, x: Tensor) -> None:
         """Initialize stage `stage` to continue the prediction of those before it."""
         raise NotImplementedError
+
+
+class MeanFieldLearner(Learner):
+    """A `CRFRNN`, whose CRF is the newest stage, and whose FCN, without the trunk, an older one."""
+
+    net: CRFRNN
+
+    def newest(self, stages: int) -> list[nn.Module]:
+        """The CRF."""
+        return [self.net.crf]
+
+    def older(self, stages: int) -> list[nn.Module]:
+        """The layers of the FCN after its trunk."""
+        return [part for name, part in self.net.net.named_children() if name != "trunk"]
 
 
 class GrowingLearner(Learner):
@@ -190,7 +204,8 @@ def build(recipe: "SegmentationRecipe", classes: int) -> Learner:
                 f"phases.0.stages={len(net.decoder)}, or take a wider trunk"
             )
         return GrowingLearner(net)
-    return Learner(WHOLE[recipe.network](recipe, classes))
+    whole = WHOLE[recipe.network](recipe, classes)
+    return MeanFieldLearner(whole) if isinstance(whole, CRFRNN) else Learner(whole)
 
 
 def _deconvolutions(stage: nn.Module) -> list[nn.ConvTranspose2d]:
@@ -304,8 +319,11 @@ def read_start(path: Path, recipe: "SegmentationRecipe", net: Network) -> WarmSt
 def transfer_weights(net: Network, trained: object) -> None:
     """Copy the tensors of a trained network that have the same names and shapes.
 
-    Score layers of other classes stay as they are; another network or trunk is refused.
+    Score layers of other classes stay as they are; another network or trunk is refused. An FCN
+    starts that of a `CRFRNN`.
     """
+    if isinstance(net, CRFRNN) and isinstance(trained, FCN):
+        net = net.net
     if not isinstance(trained, type(net)):
         theirs, ours = type(trained).__name__, type(net).__name__
         raise OptionError(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from unpool.errors import OptionError
-from unpool.models import FCN, Network, SegNet, SegNetBasic, trunk_table
+from unpool.models import CRFRNN, FCN, Network, SegNet, SegNetBasic, trunk_table
 from unpool.models.weights import build_network
 
 if TYPE_CHECKING:
@@ -31,9 +31,16 @@ def _segnet_basic(r: "SegmentationRecipe", classes: int) -> SegNetBasic:
     return build_network(SegNetBasic, classes, *sizes, r.bn_eps, r.dropout)
 
 
+def _crfrnn(r: "SegmentationRecipe", classes: int) -> CRFRNN:
+    sizes = classes, r.trunk, r.code, r.stride
+    net = r.pad, r.window, r.dropout, r.at_once
+    return build_network(CRFRNN, *sizes, *net, iterations=r.iterations)
+
+
 WHOLE: dict[str, Callable[["SegmentationRecipe", int], Network]] = {
     "FCN": _fcn,
     "SegNet": _segnet,
     "SegNetBasic": _segnet_basic,
+    "CRFRNN": _crfrnn,
 }
 """By the name in a recipe: what makes the network for a number of classes."""
