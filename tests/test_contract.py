@@ -197,6 +197,7 @@ OPERATORS = {  # what is called, on which tensors, and the shape of what comes o
     "deconv": (lambda x, w, b: ops.deconv(x, w, b, 2, 1),
                [(2, 3, 3, 4), (3, 2, 3, 3), (2,)], (2, 2, 5, 7)),
     "fixed_unpool": (ops.fixed_unpool, [(2, 3, 2, 3)], (2, 3, 4, 6)),
+    "inverse_root": (lambda x: ops.inverse_root(x @ x.mT), [(2, 3, 3)], (2, 3, 3)),
     "kernel_filter": (filtered(lambda like: ops.kernel_filter(NEAR, (3, 4), None, like=like)),
                       [(12, 2)], (12, 2)),
     "mean_field": (lambda x: ops.mean_field(x, IMAGE, kernels(3, 5)), [(2, 3, 4)], (2, 3, 4)),

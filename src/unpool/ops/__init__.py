@@ -1,6 +1,7 @@
-"""The operators: pooling with switches, unpooling, deconvolution and dense CRFs.
+"""The operators: pooling with switches, unpooling, deconvolution, whitening and dense CRFs.
 
-They are functions of tensors and need only torch; with numba, mean field runs as machine code.
+They are functions of tensors, or layers, and need only torch; with numba, mean field runs as
+machine code.
 """
 
 from lazy_loader import attach_stub

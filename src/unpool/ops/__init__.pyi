@@ -3,10 +3,14 @@ from .deconv import as_convolution, bilinear_kernel, deconv, uconv
 from .lattice import Filters, Lattice
 from .meanfield import mean_field, messages, unary_from_probabilities
 from .switches import Switches, fixed_unpool, pool, unpool
+from .whitening import ChannelDeconv, Delinear, FastDeconv, inverse_root
 
 __all__ = [
     "CRF_PRESETS",
+    "ChannelDeconv",
+    "Delinear",
     "DenseCRF",
+    "FastDeconv",
     "Filters",
     "Kernel",
     "Lattice",
@@ -16,6 +20,7 @@ __all__ = [
     "crf_filter",
     "deconv",
     "fixed_unpool",
+    "inverse_root",
     "kernel_filter",
     "mean_field",
     "messages",
