@@ -21,6 +21,9 @@ SMALL = {
         "classes": 3, "trunk": TABLE, "code": 8, "dilation": 2, "fine": True, "fine_width": 6,
     },
     "CRFRNN": {"classes": 3, "trunk": TABLE, "code": 8, "stride": 4, "pad": 1, "window": 3},
+    "DecoupledNet": {
+        "classes": 3, "trunk": TABLE, "code": 9, "seg_code": 8, "size": 40, "window": 3, "stages": 2
+    },
     "AlexNet": {"classes": 3, "widths": (4, 6, 6, 6, 6), "code": 8, "size": 67},
     "ZFNet": {"classes": 3, "widths": (4, 6, 6, 6, 6), "code": 8, "size": 64},
     "VGG": {"classes": 3, "trunk": TABLE, "code": 8, "size": 32},
@@ -36,13 +39,23 @@ PUBLISHED = {  # learned and fixed values of the network that the defaults build
     "SegNetBasic": 1_416_587,
     "DeepLab": 20_505_429,
     "CRFRNN": 134_491_082,
+    "DecoupledNet": 134_342_484 + 173_107_906,
     "AlexNet": 60_965_224,
     "ZFNet": 62_357_608,
     "VGG": 138_357_544,
     "SqueezeNet": 1_235_496,
     "GenerativeNet": 31_893_092,
 }
-ANY_SIZE = ("DeconvNet", "FCN", "SegNet", "SegNetBasic", "DeepLab", "CRFRNN", "SqueezeNet")
+ANY_SIZE = (
+    "DeconvNet",
+    "FCN",
+    "SegNet",
+    "SegNetBasic",
+    "DeepLab",
+    "CRFRNN",
+    "DecoupledNet",
+    "SqueezeNet",
+)
 every_network = pytest.mark.parametrize("name", MODELS)
 
 

@@ -300,6 +300,7 @@ def test_only_known_models_are_saved(tmp_path):
         "SegNetBasic",
         "DeepLab",
         "CRFRNN",
+        "DecoupledNet",
         "AlexNet",
         "ZFNet",
         "VGG",

@@ -1,6 +1,7 @@
 from .classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from .crfrnn import CRFRNN
 from .deconvnet import DeconvNet
+from .decouplednet import DecoupledNet
 from .deeplab import DeepLab
 from .fcn import FCN
 from .generator import GenerativeNet, encode_view
@@ -26,6 +27,7 @@ __all__ = [
     "AlexNet",
     "Classifier",
     "DeconvNet",
+    "DecoupledNet",
     "DeepLab",
     "GenerativeNet",
     "Network",

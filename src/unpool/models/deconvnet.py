@@ -71,7 +71,7 @@ class DeconvNet(nn.Module):
         self.side = _pooled(size, len(table))  # of the last pooled map at the design size
         # not `code`: torch.export needs that name for an attribute of its own
         self.fc = None if code is None else _code(table[-1][1], code, self.side, eps)
-        self.decoder = _decoder(table, eps)
+        self.decoder = mirror(table, eps)
         self.add_module("seg-score-voc", nn.Conv2d(table[0][1], classes, 1))
         self._initialize()
 
@@ -160,8 +160,14 @@ def _code(channels: int, width: int, side: int, eps: float | None) -> nn.Sequent
     return chain([*blocks, block(back, "fc6-deconv", "fc6-deconv-bn", channels, eps)])
 
 
-def _decoder(table: Table, eps: float | None) -> nn.ModuleList:
-    """The table read backwards; the last layer of a stage narrows to the width of the next."""
+def mirror(table: Table, eps: float | None) -> nn.ModuleList:
+    """The stages of the decoder: a trunk's table read backwards, as deconvolutions.
+
+    The last layer of a stage narrows to the width of the next. `eps` is that of batch norm.
+
+    >>> [len(stage) for stage in mirror(((1, 4), (2, 8)), eps=None)]  # with a ReLU each
+    [4, 2]
+    """
     stages = nn.ModuleList()
     for stage in range(len(table), 0, -1):
         layers, width = table[stage - 1]

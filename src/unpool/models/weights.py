@@ -16,6 +16,7 @@ from unpool.limits import MAX_PARAMETERS, MAX_TEXT
 from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from unpool.models.crfrnn import CRFRNN
 from unpool.models.deconvnet import DeconvNet
+from unpool.models.decouplednet import DecoupledNet
 from unpool.models.deeplab import DeepLab, decimate
 from unpool.models.fcn import FCN
 from unpool.models.generator import GenerativeNet
@@ -23,7 +24,7 @@ from unpool.models.segnet import SegNet, SegNetBasic
 from unpool.models.tensors import quantize, read_tensors, require_finite
 from unpool.models.vgg import MEAN_BGR
 
-Network = DeconvNet | FCN | SegNet | SegNetBasic | DeepLab | CRFRNN
+Network = DeconvNet | FCN | SegNet | SegNetBasic | DeepLab | CRFRNN | DecoupledNet
 """A network that segments."""
 
 Built = TypeVar("Built", bound=nn.Module)
@@ -37,6 +38,7 @@ MODELS: dict[str, type[_Saved]] = {
     "SegNetBasic": SegNetBasic,
     "DeepLab": DeepLab,
     "CRFRNN": CRFRNN,
+    "DecoupledNet": DecoupledNet,
     "AlexNet": AlexNet,
     "ZFNet": ZFNet,
     "VGG": VGG,
@@ -205,7 +207,7 @@ def _find_code(
     model: Network | VGG, state: dict[str, Tensor]
 ) -> list[tuple[tuple[str, nn.Module], dict[str, Tensor]]]:
     """fc6, fc7 and fc8 from the classifier, as convolutions if need be, where they fit."""
-    code = model.classifier if isinstance(model, VGG) else model.fc
+    code = model.classifier if isinstance(model, VGG | DecoupledNet) else model.fc
     layers = {} if code is None else dict(code.named_children())
     found: list[tuple[tuple[str, nn.Module], dict[str, Tensor]]] = []
     for name, source in (("fc6", "classifier.0"), ("fc7", "classifier.3"), ("fc8", "classifier.6")):
