@@ -74,12 +74,15 @@ def tensors() -> list[Files]:
 
 
 def caffemodels() -> list[Files]:
-    """A narrow DeconvNet, VGG-16 and FCN, in both of Caffe's formats."""
+    """A narrow DeconvNet, VGG-16, FCN and CRF-RNN, in both of Caffe's formats."""
     from tests.models.caffe.files import UnpackedNet, save
-    from tests.models.test_convert import fcn_layers, narrow, vgg
+    from tests.models.caffe.nets import narrow, vgg
+    from tests.models.caffe.test_crfrnn import crfrnn_layers
+    from tests.models.caffe.test_fcn import fcn_layers
 
     files = [
         *(save(narrow()), save(vgg(True, 1)), save(vgg(False, 2), 2), save(fcn_layers())),
+        save(crfrnn_layers()),
         save(vgg(True, 1), net=UnpackedNet(), diff=True, double=True),
     ]
     return [{"n.caffemodel": content} for content in files]

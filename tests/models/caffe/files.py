@@ -6,6 +6,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from unpool.errors import WeightsError
 
 KINDS = {"Convolution": 4, "InnerProduct": 14, "ReLU": 18, "Deconvolution": 39, "BN": 43}
+KINDS["MultiStageMeanfield"] = 99  # not in the public format
+
 PROTO = {  # message: field: (number, type); those in brackets are repeated
     "BlobShape": {"dim": (1, "[int64]")},
     "BlobProto": {

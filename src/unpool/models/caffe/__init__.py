@@ -5,13 +5,14 @@ from pathlib import Path
 
 from unpool.errors import OptionError, WeightsError
 from unpool.models.caffe.blobs import BatchNorm, Format, Imported, shorten
+from unpool.models.caffe.crfrnn import CRFRNNS, read_port
 from unpool.models.caffe.deconvnet import DECONVNET, VGG
 from unpool.models.caffe.fcn import FCNS
 from unpool.models.caffe.protobuf import Layer, read_caffemodel
 
 __all__ = ["FORMATS", "BatchNorm", "Format", "Imported", "load_caffemodel", "load_format"]
 
-FORMATS: tuple[Format, ...] = (VGG, FCNS, DECONVNET)
+FORMATS: tuple[Format, ...] = (VGG, FCNS, CRFRNNS, DECONVNET)
 """What can be read. Of several formats that have all layers of a file, the first one is meant."""
 
 
@@ -26,8 +27,12 @@ def load_caffemodel(path: str | os.PathLike[str], batch_norm: BatchNorm | None =
     `fcn-8s-pascal.caffemodel`, or the later ones. The bias of score2 in the former is added to that
     of score_pool4, since the two are summed; dense filters of interpolation make it `learned`.
 
+    `TVG_CRFRNN_COCO_VOC.caffemodel` is an FCN-8s of 2014 and three matrices in a layer inference1,
+    the last of which is a penalty, minus the compatibility here. `crfasrnn_weights.pth`, of the
+    PyTorch port of one of its authors, has the same tensors.
+
     Args:
-        path: a .caffemodel file.
+        path: a .caffemodel file, or the port's .pth file.
         batch_norm: the meaning of the two blobs of each batch norm of a DeconvNet, which the file
             does not state (the authors folded in place). "folded": y = scale * x + shift, as in
             `DeconvNet_trainval_inference.caffemodel`; the network is in evaluation mode with mean
@@ -40,7 +45,8 @@ def load_caffemodel(path: str | os.PathLike[str], batch_norm: BatchNorm | None =
         OptionError: batch_norm is unknown, or missing for a DeconvNet.
 
     Noh, Hong, Han 2015, and the authors' training/003_make_bn_layer_testable, which folds; Long,
-    Shelhamer, Darrell 2015, and the layers of shelhamer/fcn.berkeleyvision.org.
+    Shelhamer, Darrell 2015, and the layers of shelhamer/fcn.berkeleyvision.org; Zheng et al. 2015,
+    torrvision/crfasrnn and sadeepj/crfasrnn_pytorch.
     """
     return load_format(path, batch_norm)[0]
 
@@ -52,7 +58,7 @@ def load_format(
     path = Path(path)
     if batch_norm not in (None, "folded", "training"):
         raise OptionError(f"got batch_norm={batch_norm!r}; it is 'folded' or 'training'")
-    layers, format = _recognize(path)
+    layers, format = (read_port(path), CRFRNNS) if path.suffix == ".pth" else _recognize(path)
     return format.load(path, layers, batch_norm), format
 
 
