@@ -25,6 +25,7 @@ from unpool.ops.crf import NORMALIZATIONS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
+
 @pytest.fixture(autouse=True, params=["torch", "numba"])
 def form(request, monkeypatch):
     """All of it by torch alone, and again with machine code where that is to be had."""
