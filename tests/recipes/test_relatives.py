@@ -1,8 +1,20 @@
-"""The values of the authors' solvers."""
+"""The values of the authors' solvers, and our recipes on tiny networks."""
+
+from dataclasses import replace
 
 import pytest
 
-from unpool.recipes.relatives import BAYESIAN_SEGNET, CRFRNN, SEGNET, SEGNET_BASIC
+from unpool import train
+from unpool.models import from_pretrained
+from unpool.recipes.relatives import (
+    BAYESIAN_SEGNET,
+    BAYESIAN_SEGNET_CAMVID,
+    CRFRNN,
+    DECONVNET_CAMVID,
+    SEGNET,
+    SEGNET_BASIC,
+    SEGNET_CAMVID,
+)
 
 
 def test_the_solvers_of_segnet():
@@ -12,7 +24,8 @@ def test_the_solvers_of_segnet():
     assert (BAYESIAN_SEGNET.phases[0].steps, BAYESIAN_SEGNET.dropout) == (60_000, 0.5)
     for recipe in (SEGNET, SEGNET_BASIC, BAYESIAN_SEGNET):
         phase = recipe.phases[0]
-        assert (phase.trunk_lr, phase.sources, recipe.image_size) == (
+        assert (phase.older_lr, phase.trunk_lr, phase.sources, recipe.image_size) == (
+            phase.lr,
             phase.lr,
             ("images",),
             (360, 480),
@@ -21,6 +34,8 @@ def test_the_solvers_of_segnet():
         assert (recipe.weight_decay, recipe.bias_lr, recipe.decay_norm) == (0.0005, 2, True)
         assert (recipe.flip, recipe.color, recipe.centered) == (False, 0, False)
         assert len(recipe.class_weights) == 11
+        assert not recipe.tied  # the decoder begins with random filters
+    assert (SEGNET.phases[0].stages, SEGNET_BASIC.phases[0].stages) == (5, 4)
     assert not SEGNET.decay_shift
     assert SEGNET_BASIC.decay_shift
 
@@ -35,3 +50,26 @@ def test_the_solver_of_crf_rnn():
     assert (CRFRNN.batch, CRFRNN.size, CRFRNN.crop_long_side) == (1, 500, (500, 500))
     assert (CRFRNN.iterations, CRFRNN.bias_lr, CRFRNN.dropout) == ((5, 10), 2, 0.5)
     assert (CRFRNN.code, CRFRNN.window, CRFRNN.pad, CRFRNN.at_once) == (4096, 7, 100, False)
+
+
+def tiny(recipe, **changes):
+    """With all phases of a recipe, each of a step, and five stages."""
+    sizes = {"trunk": ((1, 6),) * 5, "size": 32, "batch": 2, "crop_long_side": (32, 64)}
+    often = {"statistics_passes": 1, "validate_every": 99, "long_side": 48}
+    phases = tuple(replace(phase, steps=1) for phase in recipe.phases)
+    return replace(recipe, phases=phases, **sizes, **often, **changes)
+
+
+@pytest.mark.parametrize("recipe", [SEGNET_CAMVID, DECONVNET_CAMVID], ids=lambda r: r.name)
+def test_the_recipes_for_camvid_grow_a_network_that_can_be_used(data, tmp_path, recipe):
+    train(data, tmp_path / "run", tiny(recipe))
+    net, card = from_pretrained(tmp_path / "run/weights")
+    assert type(net).__name__ == recipe.network
+    assert (net.fc, card.mode) == (None, "whole")
+    if recipe is SEGNET_CAMVID:
+        start = str(tmp_path / "run/weights")
+        train(data, tmp_path / "second", tiny(BAYESIAN_SEGNET_CAMVID, start=start))
+        bayesian, _ = from_pretrained(tmp_path / "second/weights")
+        assert (net.dropout, bayesian.dropout) == (0, 0.5)
+        for name, filters in net.trunk.stages[2].named_parameters():  # frozen
+            assert filters.equal(bayesian.trunk.stages[2].get_parameter(name))

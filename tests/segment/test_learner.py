@@ -15,6 +15,7 @@ from unpool.models import (
     CRFRNN,
     FCN,
     DeconvNet,
+    SegNet,
     SqueezeNet,
     from_pretrained,
     load_vgg,
@@ -22,6 +23,7 @@ from unpool.models import (
 )
 from unpool.recipes import SegmentationRecipe
 from unpool.recipes.segment import OBJECTS, Phase
+from unpool.segment.fit import SegmentationObjective
 from unpool.segment.learner import (
     GrowingLearner,
     Learner,
@@ -37,10 +39,15 @@ TABLE = ((1, 24), (2, 48), (2, 96))
 SMALL = ((1, 4), (2, 6))
 
 
-@pytest.fixture
-def growing():
+def made(kind):
+    own = {"code": None, "size": 64} if kind is DeconvNet else {}
+    return kind(3, TABLE, **own)
+
+
+@pytest.fixture(params=[DeconvNet, SegNet])
+def growing(request):
     torch.manual_seed(0)
-    growing = GrowingLearner(DeconvNet(3, TABLE, code=None, size=64))
+    growing = GrowingLearner(made(request.param))
     for head in growing.heads:
         nn.init.normal_(head.weight, std=0.3)
         nn.init.normal_(head.bias)
@@ -124,6 +131,7 @@ def test_an_fcn_starts_a_crf_rnn_whose_crf_stays(filled):
         transfer_weights(fcn, net)
 
 
+@pytest.mark.parametrize("growing", [DeconvNet], indirect=True)
 def test_tied_filters_are_those_of_the_mirror_image(growing):
     growing.tie()
     net = growing.net
@@ -136,6 +144,30 @@ def test_tied_filters_are_those_of_the_mirror_image(growing):
         tied, filters = net.get_submodule(layer).weight, net.get_submodule(mirrored).weight
         assert torch.equal(tied, filters)
     assert net.get_submodule("decoder.2.deconv1_1").weight.std() > 0.01  # no mirror image: He
+
+
+@torch.no_grad()
+def test_tied_filters_of_segnet_are_the_transposes_of_those_with_the_same_name():
+    """By their effect: <conv(x), y> = <x, tied(y)>, without biases."""
+    net = SegNet(3, ((2, 4), (2, 6)), wide_head=True)
+    GrowingLearner(net).tie()
+    for name in ("2_2", "2_1", "1_2"):
+        conv = net.trunk.get_submodule(f"stages.{int(name[0]) - 1}.conv{name}")
+        tied = net.decoder.get_submodule(f"{2 - int(name[0])}.conv{name}_D")
+        x, y = torch.randn(1, conv.in_channels, 9, 8), torch.randn(1, conv.out_channels, 9, 8)
+        forth = (F.conv2d(x, conv.weight, padding=1) * y).sum()
+        back = (x * F.conv2d(y, tied.weight, padding=1)).sum()
+        torch.testing.assert_close(forth, back, rtol=1e-4, atol=1e-4)
+    last = net.decoder.get_submodule("1.conv1_1_D")  # its mirror image has three channels: He
+    assert abs(last.weight.std() / (2 / 36) ** 0.5 - 1) < 0.3
+
+
+def test_segnet_has_its_own_dropout_during_training():
+    """The recipe's is the network's, so nothing is dropped twice, or from a SegNet without."""
+    torch.manual_seed(0)
+    learner = GrowingLearner(made(SegNet)).train()
+    x = images(2)
+    torch.testing.assert_close(learner(x, 3, dropout=0.9)[-1], learner(x, 3)[-1])
 
 
 @pytest.mark.parametrize("stage", [1, 2])
@@ -156,6 +188,19 @@ def test_a_grown_stage_says_what_the_stage_before_it_says(growing, stage):
     assert difference < 0.5
     centered = (after - wanted).mean((0, 2, 3)) / wanted.std()
     assert centered.abs().max() < 0.15  # the shifts through batch norm are made good
+
+
+@pytest.mark.parametrize("trunk_norm", [False, True])
+def test_a_frozen_trunk_keeps_its_statistics_and_its_dropout(trunk_norm):
+    net = SegNet(3, TABLE, dropout=0.5)
+    phase = Phase("all", 3, 1, 1e-3)
+    recipe = SegmentationRecipe("tiny", (phase,), trunk=TABLE, trunk_norm=trunk_norm)
+    SegmentationObjective(GrowingLearner(net), recipe).set_mode()
+    kinds = {
+        kind: {m.training for m in net.trunk.modules() if isinstance(m, kind)}
+        for kind in (nn.Dropout, nn.BatchNorm2d)
+    }
+    assert kinds == {nn.Dropout: {True}, nn.BatchNorm2d: {trunk_norm}}
 
 
 def test_growing_leaves_the_coarser_stages_alone(growing):

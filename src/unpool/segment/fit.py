@@ -120,7 +120,9 @@ class SegmentationObjective(loop.Objective[Batch]):
         """Training mode, except for batch norm of a frozen trunk and of unused stages."""
         self.learner.train()
         if not self.recipe.trunk_norm:
-            self.learner.net.trunk.eval()
+            for layer in self.learner.net.trunk.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.eval()
         for part in self.learner.unused(self.current.stages):
             part.eval()
 

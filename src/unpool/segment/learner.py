@@ -4,7 +4,8 @@ Training all five decoder stages at once from random weights needs far more imag
 have. So the coarsest stage is trained first, under a head of its own; then one stage after the
 other is added, and each *starts with what the network already predicts*: its filters carry the
 coarser scores through, and its remaining channels start as the transposed filters of the trunk. The
-last head is the network's own score layer; the others are dropped at the end.
+last head is the network's own score layer; the others are dropped at the end. SegNet, whose decoder
+convolves, grows like DeconvNet.
 """
 
 from itertools import zip_longest
@@ -17,11 +18,19 @@ from torch.nn import functional as F
 
 from unpool.cards import Card
 from unpool.errors import OptionError, WeightsError
-from unpool.models import CRFRNN, FCN, DeconvNet, Network, from_pretrained, load_vgg, trunk_table
+from unpool.models import (
+    CRFRNN,
+    FCN,
+    DeconvNet,
+    Network,
+    SegNet,
+    from_pretrained,
+    load_vgg,
+    trunk_table,
+)
 from unpool.models.fast import fold
-from unpool.models.weights import build_network
-from unpool.ops import unpool
-from unpool.segment.networks import WHOLE
+from unpool.ops import as_convolution, unpool
+from unpool.segment.networks import NETWORKS
 from unpool.training.run import load_state, save_state
 
 if TYPE_CHECKING:
@@ -83,14 +92,14 @@ class MeanFieldLearner(Learner):
 
 
 class GrowingLearner(Learner):
-    """A `DeconvNet` with a 1 x 1 score layer after every stage of its decoder."""
+    """A `DeconvNet` or `SegNet` with a 1 x 1 score layer after every other stage of its decoder."""
 
-    net: DeconvNet
+    net: DeconvNet | SegNet
 
-    def __init__(self, net: DeconvNet) -> None:
+    def __init__(self, net: DeconvNet | SegNet) -> None:
         super().__init__(net)
-        widths = [_deconvolutions(stage)[-1].out_channels for stage in net.decoder]
-        self.heads = nn.ModuleList(nn.Conv2d(w, net.classes, 1) for w in widths[:-1])
+        widths = [_layers(stage)[-1][0].out_channels for stage in net.decoder[:-1]]
+        self.heads = nn.ModuleList(nn.Conv2d(w, net.classes, 1) for w in widths)
 
     def head(self, stage: int) -> nn.Conv2d:
         """The score layer after decoder stage `stage`, counted from 0, the coarsest."""
@@ -102,19 +111,20 @@ class GrowingLearner(Learner):
     ) -> list[Tensor]:
         """Scores (N, classes, h, w) after each of the first `stages` decoder stages."""
         maps, switches = self.net.trunk(x)
-        maps = F.dropout2d(maps, dropout, self.training)
+        if isinstance(self.net, DeconvNet):  # SegNet has dropout of its own
+            maps = F.dropout2d(maps, dropout, self.training)
         decoded = self.net.decode(maps, switches[-stages:])
         return [self.head(i)(decoded[i]) for i in range(stages - 1 if last else 0, stages)]
 
     def newest(self, stages: int) -> list[nn.Module]:
         """The last of the stages with its head; the code is trained with the first stage."""
-        code = [self.net.code] if stages == 1 and self.net.code is not None else []
+        code = [self.net.fc] if stages == 1 and self.net.fc is not None else []
         return [self.net.decoder[stages - 1], self.head(stages - 1), *code]
 
     def older(self, stages: int) -> list[nn.Module]:
         """The stages before it, with their heads."""
         parts = [m for i in range(stages - 1) for m in (self.net.decoder[i], self.head(i))]
-        return parts + ([self.net.code] if stages > 1 and self.net.code is not None else [])
+        return parts + ([self.net.fc] if stages > 1 and self.net.fc is not None else [])
 
     def unused(self, stages: int) -> list[nn.Module]:
         """The decoder's stages after it."""
@@ -122,20 +132,24 @@ class GrowingLearner(Learner):
 
     @torch.no_grad()
     def tie(self) -> None:
-        """Start every deconvolution as the transpose of its mirror image in the trunk.
+        """Start every layer of the decoder as the transpose of its mirror image in the trunk.
 
-        The two share their layout, so the filters are copied as they are. The last layer, whose
-        mirror image has three input channels, is He-initialized.
+        A deconvolution shares its layout, so the filters are copied as they are; those of a
+        convolution are turned. The last layer, whose mirror image has three input channels, is
+        He-initialized.
 
         Zeiler, Fergus 2014, section 2.1 ("transposed versions of the same filters").
         """
         for stage, mirror in zip(self.net.decoder, reversed(self.net.trunk.stages), strict=True):
             convolutions = [m for m in mirror.children() if isinstance(m, nn.Conv2d)]
-            for (deconv, _), conv in zip(_layers(stage), reversed(convolutions), strict=True):
-                if deconv.weight.shape == conv.weight.shape:
-                    deconv.weight.copy_(conv.weight)
+            # the last stage of a SegNet ends with its scores, a layer earlier
+            for (layer, _), conv in zip(_layers(stage), reversed(convolutions), strict=False):
+                convolves = isinstance(layer, nn.Conv2d)
+                filters = as_convolution(conv.weight) if convolves else conv.weight
+                if layer.weight.shape == filters.shape:
+                    layer.weight.copy_(filters)
                 else:
-                    nn.init.kaiming_normal_(deconv.weight, mode="fan_out")
+                    nn.init.kaiming_normal_(layer.weight, mode="fan_in" if convolves else "fan_out")
 
     @torch.no_grad()
     def grow(self, stage: int, x: Tensor) -> None:
@@ -158,13 +172,14 @@ class GrowingLearner(Learner):
         shift: Tensor = coarser.get_parameter("bias")  # (K,): their bias
         kernel = torch.full((3, 3), 4 / 9, device=x.device)
         smooth = torch.tensor([0.25, 0.5, 0.25], device=x.device)
-        for deconv, norm in _layers(net.decoder[stage]):
-            copies = max(1, min(4, deconv.out_channels // (2 * net.classes)))
+        for layer, norm in _layers(net.decoder[stage]):
+            copies = max(1, min(4, layer.out_channels // (2 * net.classes)))
             lanes = net.classes * copies
             read = carried.repeat(copies, 1)  # (lanes, C)
-            deconv.weight[:, :lanes] = read.t()[:, :, None, None] * kernel
-            deconv.get_parameter("bias")[:lanes] = 0
-            features = deconv(features)
+            weight = layer.weight if isinstance(layer, nn.Conv2d) else layer.weight.transpose(0, 1)
+            weight[:lanes] = read[:, :, None, None] * kernel
+            layer.get_parameter("bias")[:lanes] = 0
+            features = layer(features)
             variance, mean = torch.var_mean(features.float(), (0, 2, 3), correction=0)
             deviation = variance.sqrt()
             norm.get_buffer("running_mean").copy_(mean)
@@ -174,12 +189,13 @@ class GrowingLearner(Learner):
             lost = (mean - _HEADROOM * deviation)[:lanes]  # by batch norm
             shift = shift + lost.view(copies, -1).mean(0)
             features = _normalize(features, norm)
-            carried = torch.zeros(net.classes, deconv.out_channels, device=x.device)
+            carried = torch.zeros(net.classes, layer.out_channels, device=x.device)
             for copy in range(copies):
                 lane = torch.arange(net.classes)
                 carried[lane, copy * net.classes + lane] = 1 / copies
             kernel = torch.outer(smooth, smooth)
-        head.weight.copy_(carried[:, :, None, None])
+        taps = carried[:, :, None, None]
+        head.weight.copy_(taps if head.kernel_size == (1, 1) else taps * kernel)
         head.get_parameter("bias").copy_(shift)
 
 
@@ -192,30 +208,27 @@ def build(recipe: "SegmentationRecipe", classes: int) -> Learner:
                 f"got stages={phase.stages}, trunk_from={phase.trunk_from} in the phase "
                 f"{phase.name!r}; this trunk has {depth} stages"
             )
-    if recipe.network == "DeconvNet":
-        sizes = classes, recipe.trunk, recipe.code, recipe.size
-        net = build_network(DeconvNet, *sizes, recipe.bn_eps)
-        grown = net.decoder[recipe.phases[0].stages : max(p.stages for p in recipe.phases)]
-        widths = [layer.out_channels for stage in grown for layer in _deconvolutions(stage)]
-        if widths and min(widths) < classes:
-            raise OptionError(
-                f"got {classes} classes, whose scores a new stage of {min(widths)} channels cannot "
-                "carry; train all stages from the first phase on, "
-                f"phases.0.stages={len(net.decoder)}, or take a wider trunk"
-            )
-        return GrowingLearner(net)
-    whole = WHOLE[recipe.network](recipe, classes)
-    return MeanFieldLearner(whole) if isinstance(whole, CRFRNN) else Learner(whole)
+    net = NETWORKS[recipe.network](recipe, classes)
+    if isinstance(net, CRFRNN):
+        return MeanFieldLearner(net)
+    if not isinstance(net, DeconvNet | SegNet):
+        return Learner(net)
+    grown = net.decoder[recipe.phases[0].stages : max(p.stages for p in recipe.phases)]
+    widths = [layer.out_channels for stage in grown for layer, _ in _layers(stage)]
+    if widths and min(widths) < classes:
+        raise OptionError(
+            f"got {classes} classes, whose scores a new stage of {min(widths)} channels cannot "
+            "carry; train all stages from the first phase on, "
+            f"phases.0.stages={len(net.decoder)}, or take a wider trunk"
+        )
+    return GrowingLearner(net)
 
 
-def _deconvolutions(stage: nn.Module) -> list[nn.ConvTranspose2d]:
-    return [layer for layer in stage.children() if isinstance(layer, nn.ConvTranspose2d)]
-
-
-def _layers(stage: nn.Module) -> list[tuple[nn.ConvTranspose2d, nn.BatchNorm2d]]:
-    """The deconvolutions of a stage, each with its batch norm."""
-    norms = [layer for layer in stage.children() if isinstance(layer, nn.BatchNorm2d)]
-    return list(zip(_deconvolutions(stage), norms, strict=True))
+def _layers(stage: nn.Module) -> list[tuple[nn.Conv2d | nn.ConvTranspose2d, nn.BatchNorm2d]]:
+    """The convolutions or deconvolutions of a stage, each with its batch norm."""
+    layers = [m for m in stage.children() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    norms = [m for m in stage.children() if isinstance(m, nn.BatchNorm2d)]
+    return list(zip(layers, norms, strict=True))
 
 
 def _normalize(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:

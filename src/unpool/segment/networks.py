@@ -1,14 +1,18 @@
-"""The networks that recipes name, except for DeconvNet, whose decoder grows during training."""
+"""The networks that recipes name."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from unpool.errors import OptionError
-from unpool.models import CRFRNN, FCN, Network, SegNet, SegNetBasic, trunk_table
+from unpool.models import CRFRNN, FCN, DeconvNet, Network, SegNet, SegNetBasic, trunk_table
 from unpool.models.weights import build_network
 
 if TYPE_CHECKING:
     from unpool.recipes.segment import SegmentationRecipe
+
+
+def _deconvnet(r: "SegmentationRecipe", classes: int) -> DeconvNet:
+    return build_network(DeconvNet, classes, r.trunk, r.code, r.size, r.bn_eps)
 
 
 def _fcn(r: "SegmentationRecipe", classes: int) -> FCN:
@@ -37,7 +41,8 @@ def _crfrnn(r: "SegmentationRecipe", classes: int) -> CRFRNN:
     return build_network(CRFRNN, *sizes, *net, iterations=r.iterations)
 
 
-WHOLE: dict[str, Callable[["SegmentationRecipe", int], Network]] = {
+NETWORKS: dict[str, Callable[["SegmentationRecipe", int], Network]] = {
+    "DeconvNet": _deconvnet,
     "FCN": _fcn,
     "SegNet": _segnet,
     "SegNetBasic": _segnet_basic,
