@@ -10,6 +10,7 @@ from unpool import ops
 from unpool.errors import ShapeError
 from unpool.models import MODELS, from_pretrained, save_pretrained
 from unpool.models.fast import accelerate
+from unpool.ops.coding import synthesis
 
 TABLE = ((1, 4), (1, 6), (1, 8))
 SMALL = {
@@ -196,10 +197,15 @@ def kernels(*weights):
 IMAGE = (255 * values(3, 4, 3)).byte()
 SWITCHES = ops.pool(values(2, 3, 5, 8), ceil=True)[1]
 NEAR = ops.Kernel(2, 1)
+CELLS = ops.pool3(values(2, 3, 5, 8))[1]
 
 
 def filtered(make):
     return lambda x: make(like=x)(x)
+
+
+def coded(solve):
+    return lambda y, w: solve(y, synthesis(w), 0.1, steps=3, bound=9.0)
 
 
 OPERATORS = {  # what is called, on which tensors, and the shape of what comes out
@@ -209,17 +215,22 @@ OPERATORS = {  # what is called, on which tensors, and the shape of what comes o
                    [(12, 2)], (12, 2)),
     "deconv": (lambda x, w, b: ops.deconv(x, w, b, 2, 1),
                [(2, 3, 3, 4), (3, 2, 3, 3), (2,)], (2, 2, 5, 7)),
+    "fista": (coded(ops.fista), [(2, 1, 4, 5), (3, 1, 3, 3)], (2, 3, 6, 7)),
     "fixed_unpool": (ops.fixed_unpool, [(2, 3, 2, 3)], (2, 3, 4, 6)),
     "inverse_root": (lambda x: ops.inverse_root(x @ x.mT), [(2, 3, 3)], (2, 3, 3)),
+    "ista": (coded(ops.ista), [(2, 1, 4, 5), (3, 1, 3, 3)], (2, 3, 6, 7)),
     "kernel_filter": (filtered(lambda like: ops.kernel_filter(NEAR, (3, 4), None, like=like)),
                       [(12, 2)], (12, 2)),
     "mean_field": (lambda x: ops.mean_field(x, IMAGE, kernels(3, 5)), [(2, 3, 4)], (2, 3, 4)),
     "messages": (lambda q, w: ops.messages(q, [ops.kernel_filter(NEAR, (3, 4), None, like=q)], [w]),
                  [(12, 2), (2, 2)], (12, 2)),
     "pool": (lambda x: ops.pool(x, ceil=True)[0], [(2, 3, 5, 8)], (2, 3, 3, 4)),
+    "pool3": (lambda z: ops.pool3(z)[0], [(2, 3, 5, 8)], (2, 2, 2, 3)),
+    "pool_at": (lambda z: ops.pool_at(z, CELLS), [(2, 3, 5, 8)], (2, 2, 2, 3)),
     "uconv": (ops.uconv, [(2, 3, 2, 3), (3, 2, 5, 5), (2,)], (2, 2, 4, 6)),
     "unary_from_probabilities": (ops.unary_from_probabilities, [(2, 3, 4)], (2, 3, 4)),
     "unpool": (lambda y: ops.unpool(y, SWITCHES), [(2, 3, 3, 4)], (2, 3, 5, 8)),
+    "unpool3": (lambda p: ops.unpool3(p, CELLS), [(2, 2, 2, 3)], (2, 3, 5, 8)),
 }  # fmt: skip
 every_operator = pytest.mark.parametrize("name", OPERATORS)
 on_tensors = pytest.mark.parametrize("name", [name for name in OPERATORS if OPERATORS[name][1]])

@@ -1,3 +1,4 @@
+from .coding import fista, ista, pool3, pool_at, unpool3
 from .crf import CRF_PRESETS, DenseCRF, Kernel, crf_filter, kernel_filter
 from .deconv import as_convolution, bilinear_kernel, deconv, uconv
 from .lattice import Filters, Lattice
@@ -19,13 +20,18 @@ __all__ = [
     "bilinear_kernel",
     "crf_filter",
     "deconv",
+    "fista",
     "fixed_unpool",
     "inverse_root",
+    "ista",
     "kernel_filter",
     "mean_field",
     "messages",
     "pool",
+    "pool3",
+    "pool_at",
     "uconv",
     "unary_from_probabilities",
     "unpool",
+    "unpool3",
 ]
