@@ -176,13 +176,13 @@ _MOST_ITERATIONS = 100
 
 
 def _require(iterations: Sequence[int], theta: Sequence[float], pad_to: int | None) -> None:
-    if len(iterations) != 2 or not max(iterations) <= _MOST_ITERATIONS:
+    for count in iterations:
+        require_int("iterations", count, 0)
+    if len(iterations) != 2 or max(iterations) > _MOST_ITERATIONS:
         raise OptionError(
             f"got iterations={iterations!r}; wanted two numbers up to {_MOST_ITERATIONS}, of "
             "iterations in training and in evaluation"
         )
-    for count in iterations:
-        require_int("iterations", count, 0)
     if len(theta) != 3 or not all(0 < value < torch.inf for value in theta):
         raise OptionError(
             f"got theta={theta!r}; wanted three standard deviations above 0: 160, 3, 3 as published"
