@@ -38,7 +38,8 @@ def convert(
         source: a .caffemodel file, see `load_caffemodel`, or a source of `from_pretrained`.
         target: a folder, new or empty.
         batch_norm: the meaning of batch norm in a .caffemodel, see `load_caffemodel`; by default
-            "training" for names with "train_result" (the solver's), and "folded" for others.
+            "training" for names with "train_result" or "_iter_" (the solver's), and "folded" for
+            others.
         int8: store filters as int8, a quarter of the size.
         command: the command line, for the card.
 
@@ -51,7 +52,8 @@ def convert(
     if target.exists() and not (target.is_dir() and _is_free(target)):
         raise OptionError(f"got {target}, which exists already; name a new folder")
     if source.is_file():
-        guess: BatchNorm = "training" if "train_result" in source.name else "folded"
+        solver = "train_result" in source.name or "_iter_" in source.name
+        guess: BatchNorm = "training" if solver else "folded"
         model, entries = _import(source, batch_norm or guess)
         entries["command"] = command
     elif batch_norm is not None:
@@ -76,9 +78,14 @@ def _import(path: Path, batch_norm: BatchNorm) -> tuple[Network, dict[str, Any]]
     """The network in a Caffe file, and the entries of its card."""
     (model, ready, note), format = load_format(path, batch_norm)
     k = model.classes
+    classes, palette = [f"class {i}" for i in range(k)], voc_palette()[:k].tolist()
+    if k == len(VOC_CLASSES):
+        classes = VOC_CLASSES
+    elif k == len(format.labels):
+        classes, palette = [name for name, _ in format.labels], [list(c) for _, c in format.labels]
     return model, {
-        "classes": VOC_CLASSES if k == len(VOC_CLASSES) else [f"class {i}" for i in range(k)],
-        "palette": voc_palette()[:k].tolist(),
+        "classes": classes,
+        "palette": palette,
         "input": {"order": "BGR", "range": "0..255 minus mean", "mean": list(MEAN_BGR)},
         "mode": "instance" if isinstance(model, DeconvNet) else "whole",
         "ready": ready,

@@ -74,15 +74,16 @@ def tensors() -> list[Files]:
 
 
 def caffemodels() -> list[Files]:
-    """A narrow DeconvNet, VGG-16, FCN and CRF-RNN, in both of Caffe's formats."""
+    """Narrow networks of each format, in both of Caffe's."""
     from tests.models.caffe.files import UnpackedNet, save
     from tests.models.caffe.nets import narrow, vgg
     from tests.models.caffe.test_crfrnn import crfrnn_layers
     from tests.models.caffe.test_fcn import fcn_layers
+    from tests.models.caffe.test_segnet import basic_layers, segnet_layers
 
     files = [
         *(save(narrow()), save(vgg(True, 1)), save(vgg(False, 2), 2), save(fcn_layers())),
-        save(crfrnn_layers()),
+        *(save(crfrnn_layers()), save(segnet_layers(), 2), save(basic_layers(), 2)),
         save(vgg(True, 1), net=UnpackedNet(), diff=True, double=True),
     ]
     return [{"n.caffemodel": content} for content in files]

@@ -9,10 +9,11 @@ from unpool.models.caffe.crfrnn import CRFRNNS, read_port
 from unpool.models.caffe.deconvnet import DECONVNET, VGG
 from unpool.models.caffe.fcn import FCNS
 from unpool.models.caffe.protobuf import Layer, read_caffemodel
+from unpool.models.caffe.segnet import SEGNETS, SEGNETS_BASIC
 
 __all__ = ["FORMATS", "BatchNorm", "Format", "Imported", "load_caffemodel", "load_format"]
 
-FORMATS: tuple[Format, ...] = (VGG, FCNS, CRFRNNS, DECONVNET)
+FORMATS: tuple[Format, ...] = (VGG, FCNS, CRFRNNS, SEGNETS_BASIC, SEGNETS, DECONVNET)
 """What can be read. Of several formats that have all layers of a file, the first one is meant."""
 
 
@@ -31,22 +32,28 @@ def load_caffemodel(path: str | os.PathLike[str], batch_norm: BatchNorm | None =
     the last of which is a penalty, minus the compatibility here. `crfasrnn_weights.pth`, of the
     PyTorch port of one of its authors, has the same tensors.
 
+    Files of SegNet and SegNet-Basic may have any widths and classes, too, and batch norm folded, of
+    the solver, or absorbed by the convolutions. Dropout has no weights: a network has that of
+    Bayesian SegNet if the file's name has "bayesian", or if it has the layer `camvid`; with 21
+    classes in every stage, as the one for VOC. Images must not be centered, `mean=(0, 0, 0)`.
+
     Args:
         path: a .caffemodel file, or the port's .pth file.
-        batch_norm: the meaning of the two blobs of each batch norm of a DeconvNet, which the file
-            does not state (the authors folded in place). "folded": y = scale * x + shift, as in
-            `DeconvNet_trainval_inference.caffemodel`; the network is in evaluation mode with mean
-            0, variance 1 and eps 0, and not for training. "training": gamma and beta, as in
+        batch_norm: the meaning of the two blobs of each batch norm of a DeconvNet or SegNet, which
+            the file does not state (the authors folded in place). "folded": y = scale * x + shift,
+            as in `DeconvNet_trainval_inference.caffemodel`; the network is in evaluation mode with
+            mean 0, variance 1 and eps 0, and not for training. "training": gamma and beta, as in
             `stage_2_train_result.caffemodel`; Caffe keeps no running statistics, so they must be
             estimated before use. Other networks have no batch norm.
 
     Raises:
         WeightsError: the file is damaged, or its layers are not those of a known network.
-        OptionError: batch_norm is unknown, or missing for a DeconvNet.
+        OptionError: batch_norm is unknown, or missing for a DeconvNet or SegNet.
 
     Noh, Hong, Han 2015, and the authors' training/003_make_bn_layer_testable, which folds; Long,
     Shelhamer, Darrell 2015, and the layers of shelhamer/fcn.berkeleyvision.org; Zheng et al. 2015,
-    torrvision/crfasrnn and sadeepj/crfasrnn_pytorch.
+    torrvision/crfasrnn and sadeepj/crfasrnn_pytorch; Badrinarayanan, Kendall, Cipolla 2017, and
+    alexgkendall/SegNet-Tutorial.
     """
     return load_format(path, batch_norm)[0]
 

@@ -45,6 +45,8 @@ class Format(NamedTuple):
     card: Mapping[str, Any] = MappingProxyType(
         {}
     )  #: entries of the model card, such as `input`, beside the usual ones
+    labels: tuple[tuple[str, tuple[int, int, int]], ...] = ()
+    """The authors' classes and their colors, for networks with as many; else those of VOC."""
 
 
 def sizes(path: Path, layers: dict[str, "Layer"], names: list[str]) -> tuple["Table", int, int]:
