@@ -94,6 +94,25 @@ def test_half_of_the_views_are_flipped_and_none_without_flip():
         assert low <= sum(seen[0, 0] == 1 for _, seen, _ in found) <= high
 
 
+@pytest.mark.parametrize("size", [(50, 70), (20, 70), (20, 10)])
+def test_views_without_a_long_side_are_parts_of_the_image(size):
+    """And of a padded one if it is smaller, as in the released DeepLab."""
+    rng = np.random.default_rng(0)
+    image, labels = rng.integers(0, 256, (*size, 3), np.uint8), rng.integers(0, 9, size, np.uint8)
+    views = Views(32, None, flip=False, color=0, fill=(1, 2, 3))
+    padded = np.full((max(size[0], 32), max(size[1], 32), 4), (1, 2, 3, VOID), np.uint8)
+    padded[: size[0], : size[1]] = np.dstack([image, labels])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (32, 32), (0, 1))
+    seen = set()
+    for seed in range(40):
+        found = np.dstack(views.draw(image, labels, np.random.default_rng(seed))[:2])
+        equal = (windows == found.transpose(2, 0, 1)).all((2, 3, 4))
+        assert equal.sum() == 1
+        seen.add(tuple(np.argwhere(equal)[0]))
+    places = equal.size
+    assert len(seen) == 1 if places == 1 else len(seen) > 10
+
+
 @pytest.mark.parametrize("color", [0, 0.5])
 def test_outside_the_image_is_0_and_void(color):
     image, labels = np.full((20, 10, 3), 150, np.uint8), np.full((20, 10), 3, np.uint8)

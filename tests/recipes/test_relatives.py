@@ -11,6 +11,8 @@ from unpool.recipes.relatives import (
     BAYESIAN_SEGNET_CAMVID,
     CRFRNN,
     DECONVNET_CAMVID,
+    DEEPLAB,
+    DEEPLAB_LARGEFOV,
     SEGNET,
     SEGNET_BASIC,
     SEGNET_CAMVID,
@@ -73,3 +75,18 @@ def test_the_recipes_for_camvid_grow_a_network_that_can_be_used(data, tmp_path, 
         assert (net.dropout, bayesian.dropout) == (0, 0.5)
         for name, filters in net.trunk.stages[2].named_parameters():  # frozen
             assert filters.equal(bayesian.trunk.stages[2].get_parameter(name))
+
+
+def test_the_solvers_of_deeplab():
+    """Values of the released solvers and networks."""
+    assert (DEEPLAB.size, DEEPLAB.batch, DEEPLAB.code) == (306, 20, 4096)
+    assert (DEEPLAB.window, DEEPLAB.dilation, DEEPLAB.pool_kernel) == (4, 4, 2)
+    assert (DEEPLAB_LARGEFOV.size, DEEPLAB_LARGEFOV.batch, DEEPLAB_LARGEFOV.code) == (321, 30, 1024)
+    assert (DEEPLAB_LARGEFOV.window, DEEPLAB_LARGEFOV.dilation) == (3, 12)
+    assert (DEEPLAB.pool_average, DEEPLAB_LARGEFOV.pool_average) == (False, True)
+    for recipe in (DEEPLAB, DEEPLAB_LARGEFOV):
+        (phase,) = recipe.phases
+        assert (phase.steps, phase.drop_every, phase.sources) == (6_000, 2_000, ("crops",))
+        assert (phase.lr, phase.older_lr, phase.trunk_lr) == (0.01, 0.001, 0.001)
+        assert (recipe.optimizer, recipe.momentum, recipe.weight_decay) == ("sgd", 0.9, 0.0005)
+        assert (recipe.bias_lr, recipe.flip, recipe.color, recipe.dropout) == (2, True, 0, 0.5)

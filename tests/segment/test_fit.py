@@ -300,6 +300,29 @@ def test_weighted_losses_are_the_golden_ones():
     assert float(pixel_loss(scores, truth, torch.full((3,), 2.0))) == pytest.approx(2 * plain)
 
 
+@pytest.mark.parametrize("size", [(33, 41), (33, 33)])
+def test_scores_on_a_grid_are_compared_at_its_pixels(size):
+    """DeepLab's, of every eighth pixel. The authors interpolate labels, which on this grid is the
+    same."""
+    truth = torch.randint(0, 4, (2, *size)).masked_fill(torch.rand(2, *size) < 0.2, VOID)
+    truth = truth.masked_fill(truth == 3, VOID)
+    scores = torch.randn(2, 3, (size[0] + 7) // 8, (size[1] + 7) // 8)
+    expected = F.cross_entropy(scores, truth[:, ::8, ::8], ignore_index=VOID)
+    torch.testing.assert_close(pixel_loss(scores, truth), expected)
+    theirs = F.interpolate(
+        truth[:, None].double(), scores.shape[2:], mode="bilinear", align_corners=True
+    )
+    assert torch.equal(theirs[:, 0].long(), truth[:, ::8, ::8])
+
+
+def test_scores_of_cells_are_not_on_a_grid():
+    """64 - 1 = 9 * (8 - 1), but each of the 8 scores is that of 8 pixels, not of every ninth."""
+    truth, scores = torch.randint(0, 3, (2, 64, 64)), torch.randn(2, 3, 8, 8)
+    large = F.interpolate(scores, (32, 32), mode="bilinear")
+    expected = F.cross_entropy(large, truth[:, 1::2, 1::2])
+    torch.testing.assert_close(pixel_loss(scores, truth), expected)
+
+
 def softmax(x):
     e = np.exp(x - x.max())
     return e / e.sum()

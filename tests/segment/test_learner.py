@@ -15,6 +15,7 @@ from unpool.models import (
     CRFRNN,
     FCN,
     DeconvNet,
+    DeepLab,
     SegNet,
     SqueezeNet,
     from_pretrained,
@@ -22,9 +23,11 @@ from unpool.models import (
     save_pretrained,
 )
 from unpool.recipes import SegmentationRecipe
+from unpool.recipes.relatives import DEEPLAB, DEEPLAB_LARGEFOV
 from unpool.recipes.segment import OBJECTS, Phase
 from unpool.segment.fit import SegmentationObjective
 from unpool.segment.learner import (
+    GridLearner,
     GrowingLearner,
     Learner,
     MeanFieldLearner,
@@ -74,6 +77,32 @@ def test_every_stage_has_scores_and_the_last_head_is_the_networks_own(growing):
     torch.testing.assert_close(growing(x, 3)[-1], growing.net(x))
     (finest,) = growing(x, 3, last=True)
     torch.testing.assert_close(finest, growing.net(x))
+
+
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_a_deeplab_learns_the_labels_of_its_grid(kernel, filled):
+    net = filled(DeepLab(3, SMALL[:1] * 5, 8, kernel=kernel))
+    learner, side = GridLearner(net).train(), 41 + net.first
+    x = 50 * torch.randn(2, 3, side, side)
+    truth = torch.arange(side).expand(2, side, side)
+    (scores,) = learner(x, 1)
+    assert scores.shape == (2, 3, 6, 6)
+    seen = learner.targets(truth)[:, ::8, ::8]
+    assert seen[0, 0].tolist() == [net.first + 8 * i for i in range(6)]
+    (whole,) = learner.eval()(x[..., :30], 1)
+    torch.testing.assert_close(whole, net(x[..., :30]))
+
+
+def test_the_scores_of_a_deeplab_learn_ten_times_as_fast():
+    for recipe in (DEEPLAB, DEEPLAB_LARGEFOV):
+        small = dataclasses.replace(recipe, trunk=((1, 4),) * 5, code=8)
+        learner = build(small, 3)
+        groups = SegmentationObjective(learner, small).groups()
+        found = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+        for name, parameter in learner.net.named_parameters():
+            lr = 0.01 if "fc8" in name else 0.001
+            expected = (lr, 0.0005) if parameter.dim() > 1 else (2 * lr, 0)
+            assert found[id(parameter)] == pytest.approx(expected), name
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3])

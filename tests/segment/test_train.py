@@ -52,6 +52,14 @@ TINY_FCN = dataclasses.replace(
     at_once=True,
     checkpointing=True,
 )
+TINY_DEEPLAB = dataclasses.replace(
+    TINY_FCN,
+    name="tiny-deeplab",
+    network="DeepLab",
+    phases=(Phase("all", 1, 2, 1e-2, 1e-3, trunk_lr=1e-3, sources=("crops",)),),
+    size=33,
+    dilation=2,
+)
 FILES = {
     "config.json",
     "arguments.json",
@@ -212,6 +220,37 @@ def test_an_fcn_starts_a_crf_rnn_that_is_trained_through_its_crf(data, tmp_path,
         train(data, tmp_path / "again", recipe, report=report)
     train(data, tmp_path / "again", recipe, resume=True)
     assert weights(tmp_path / "again") == weights(tmp_path / "run")
+
+
+@pytest.mark.parametrize("changes", [{}, {"pool_kernel": 2, "size": 34}, {"multi_scale": True}])
+def test_a_deeplab_is_trained_on_its_grid(data, tmp_path, stopped_at, changes):
+    recipe = dataclasses.replace(TINY_DEEPLAB, **changes)
+    train(data, tmp_path / "run", recipe)
+    net, card = from_pretrained(tmp_path / "run/weights")
+    assert type(net).__name__ == card.recipe["network"] == "DeepLab"
+    assert net.kernel == recipe.pool_kernel
+    assert bool(net.branches) == recipe.multi_scale
+    found = Segmenter.from_pretrained(tmp_path / "run/weights")(read_image(data / "images/0.png"))
+    assert found.labels.shape == (40, 52)
+    with stopped_at(1) as report:
+        train(data, tmp_path / "again", recipe, report=report)
+    train(data, tmp_path / "again", recipe, resume=True)
+    assert weights(tmp_path / "again") == weights(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": 34}, r"got size=34 for a DeepLab, .* of 2n \+ 1 pixels; set size=33 or size=35"),
+        ({"pool_kernel": 2}, r"got size=33 .* of 2n \+ 2 pixels; set size=32 or size=34"),
+        ({"image_size": (41, 60), "phases": (Phase("all", 1, 2, 1e-2, sources=("images",)),)},
+         r"got image_size\.1=60 .* set image_size\.1=59 or image_size\.1=61"),
+        ({"code": None}, "code"),
+    ],
+)  # fmt: skip
+def test_crops_beside_the_grid_of_a_deeplab_are_refused(data, tmp_path, changes, message):
+    with pytest.raises(OptionError, match=message):
+        train(data, tmp_path / "run", dataclasses.replace(TINY_DEEPLAB, **changes))
 
 
 def test_a_segnet_basic_has_one_width(data, tmp_path):

@@ -51,7 +51,7 @@ _SMALL = 400  # pixels; smaller objects would be blurred when they are enlarged 
 class Batch(NamedTuple):
     """The input of one forward pass in training."""
 
-    images: Pixels  #: (N, S, S, 3) RGB; 0 outside the image
+    images: Pixels  #: (N, S, S, 3) RGB; outside the image 0, or `Views.fill`
     labels: Labels  #: (N, S, S) class ids, 255 where void or outside the image; or (N,) of images
     soft: NDArray[np.float32] | None = None
     """(N, K, s, s) logits of another network, at every eighth pixel; NaN where it says nothing."""
@@ -61,10 +61,12 @@ class Views(NamedTuple):
     """Settings of random views: enlarge the image, crop a square, flip it, change its colors."""
 
     side: int = 224  #: S, of the square in pixels
-    long_side: tuple[int, int] = (224, 448)  #: range of the enlarged image's long side
+    long_side: tuple[int, int] | None = (224, 448)
+    """Range of the enlarged image's long side; None: none, and small ones are at the top left."""
     aspect: float = 0.15  #: largest change of the aspect ratio, as a logarithm
     flip: bool = True
     color: float = 0.2  #: largest relative change of brightness, contrast and saturation
+    fill: Sequence[int] = (0, 0, 0)  #: the color outside the image, RGB
 
     def draw(
         self,
@@ -76,14 +78,18 @@ class Views(NamedTuple):
         """A random view of an image (H, W, 3), its labels (H, W), and soft labels (K, h, w)."""
         # the box of the image that becomes the square: enlarging and cropping in one step
         height, width = labels.shape
-        scale = np.exp(rng.uniform(*np.log(self.long_side))) / max(height, width)
-        stretch = np.exp(rng.uniform(-self.aspect, self.aspect) / 2)
-        w = max(round(self.side / (scale * stretch)), 1)
-        h = max(round(self.side * stretch / scale), 1)
+        if self.long_side is None:
+            w = h = self.side
+            height, width = max(height, h), max(width, w)  # padded
+        else:
+            scale = np.exp(rng.uniform(*np.log(self.long_side))) / max(height, width)
+            stretch = np.exp(rng.uniform(-self.aspect, self.aspect) / 2)
+            w = max(round(self.side / (scale * stretch)), 1)
+            h = max(round(self.side * stretch / scale), 1)
         x = int(rng.integers(min(0, width - w), max(0, width - w) + 1))
         y = int(rng.integers(min(0, height - h), max(0, height - h) + 1))
         crop = Crop((x, y, x + w, y + h), self.side)
-        return _crop(image, labels, crop, self.flip, self.color, rng, soft)
+        return _crop(image, labels, crop, self.flip, self.color, rng, soft, self.fill)
 
 
 class WholeImages(NamedTuple):
@@ -351,6 +357,7 @@ def _crop(
     color: float,
     rng: np.random.Generator,
     soft: NDArray[np.float32] | None = None,
+    fill: Sequence[int] = (0, 0, 0),
 ) -> View:
     """Crop image and labels, flip them half of the time, and change the colors."""
     view, seen = crop.take(image, antialias=False), crop.take_labels(labels, VOID)
@@ -359,7 +366,9 @@ def _crop(
     if flip and rng.random() < 0.5:
         view, seen, inside = view[:, ::-1], seen[:, ::-1], inside[:, ::-1]
         logits = None if logits is None else logits[:, :, ::-1]
-    return View(_recolor(view, inside, color, rng), np.ascontiguousarray(seen), logits)
+    view = _recolor(view, inside, color, rng)
+    view[~inside] = fill
+    return View(view, np.ascontiguousarray(seen), logits)
 
 
 def _crop_soft(

@@ -139,3 +139,49 @@ BAYESIAN_SEGNET_CAMVID = _camvid(
     coarse_weight=0.0,
 )
 """Dropout for a SegNet that was trained without, given as `start`; as published, in six places."""
+
+
+def _deeplab(name: str, batch: int, size: int, **changes: Any) -> SegmentationRecipe:
+    """The authors' solver for PASCAL VOC: the last layer learns ten times as fast."""
+    phase = Phase(
+        "all", 1, 6_000, 0.01, 0.001, trunk_lr=0.001, sources=("crops",), drop_every=2_000
+    )
+    return SegmentationRecipe(
+        name,
+        (phase,),
+        network="DeepLab",
+        batch=batch,
+        size=size,
+        color=0.0,
+        dropout=0.5,
+        optimizer="sgd",
+        weight_decay=0.0005,
+        bias_lr=2.0,
+        warmup=0,
+        schedule="constant",
+        clip=None,
+        validate_every=500,
+        save_every=500,
+        long_side=500,
+        **changes,
+    )
+
+
+DEEPLAB = _deeplab(*("deeplab", 20, 306), window=4, dilation=4, pool_kernel=2, pool_average=False)
+"""DeepLab with 4 x 4 taps ("vgg128_noup"), from VGG-16. Chen et al. 2015; the released solver."""
+
+DEEPLAB_LARGEFOV = _deeplab(*("deeplab-largefov", 30, 321), code=1024, window=3)
+"""DeepLab-LargeFOV, the same; from VGG-16 with every fourth filter of fc6 and fc7."""
+
+DEEPLAB_SMALL = replace(
+    FCN8S,
+    name="deeplab-small",
+    network="DeepLab",
+    dilation=6,
+    size=225,
+    phases=(
+        Phase("frozen", 1, 400, 1e-3, 1e-3, sources=("views", "pasted")),
+        Phase("all", 1, 200, 2e-4, 2e-4, trunk_lr=1e-5, trunk_from=4),
+    ),
+)
+"""A narrow DeepLab-LargeFOV, for few images on a CPU."""

@@ -25,7 +25,7 @@ _LongSide = Annotated[int, Range(0, MAX_SIDE)]
 _Enlarged = Annotated[int, Range(0, 8192)]
 _Iterations = Annotated[int, Range(0, 100)]
 
-NETWORKS = ("DeconvNet", "FCN", "SegNet", "SegNetBasic", "CRFRNN")
+NETWORKS = ("DeconvNet", "FCN", "SegNet", "SegNetBasic", "DeepLab", "CRFRNN")
 """The networks that a recipe can name."""
 
 
@@ -36,13 +36,16 @@ class Phase:
     name: str
     stages: Count  #: decoder stages in use, from the coarsest; the last one has the newest head
     steps: Count  #: optimizer steps
-    lr: LearningRate  #: peak learning rate of the newest stage and its head; of a CRF-RNN's CRF
+    lr: LearningRate
+    """Peak learning rate of the newest stage and its head; of a CRF-RNN's CRF, or of the scores of a
+    DeepLab and its finer maps."""
     older_lr: LearningRate = 0.0
-    """Of the decoder stages before it, and their heads; of a CRF-RNN's FCN without the trunk."""
+    """Of the decoder stages before it, and their heads; of a CRF-RNN's FCN without the trunk, or a
+    DeepLab's fc6 and fc7."""
     trunk_lr: LearningRate = 0.0  #: of the trunk's convolutions; 0 freezes them
     trunk_from: Count = 1  #: the first trunk stage that is trained
     sources: tuple[
-        Annotated[str, OneOf("views", "pasted", "objects", "proposals", "images")], ...
+        Annotated[str, OneOf("views", "pasted", "objects", "proposals", "images", "crops")], ...
     ] = ("views",)  #: of training crops, in turn
     drop_every: Count | None = None
     """Steps between tenfold drops of the learning rate, which replace the recipe's schedule."""
@@ -70,7 +73,12 @@ class SegmentationRecipe(Recipe):
     size: _Side = 224  #: side of the training crops, and the network's design size
     bn_eps: Annotated[float, Range(0, 1)] = 1e-9  #: of batch norm
     stride: int = 8  #: of an FCN's scores: 8, 16 or 32
-    window: Count = 7  #: side of the kernel of an FCN's fc6, and of a SegNetBasic's filters
+    window: Count = 7
+    """Side of the kernel of fc6 in an FCN or DeepLab, and of a SegNetBasic's filters."""
+    dilation: Count = 12  #: of fc6 in a DeepLab
+    pool_kernel: Annotated[int, Range(2, 3)] = 3  #: side of the pooling windows of a DeepLab
+    pool_average: bool = True  #: a DeepLab has an average pooling before fc6
+    multi_scale: bool = False  #: a DeepLab adds scores of finer maps
     pad: _Pad = 100  #: zeros around the image in an FCN; 1 pads fc6 instead
     at_once: bool = False  #: an FCN is trained with all its skips together
     iterations: tuple[_Iterations, _Iterations] = (5, 10)

@@ -96,7 +96,8 @@ class SegmentationObjective(loop.Objective[Batch]):
             x = x.contiguous(memory_format=training_layout(self.device))
             maps = self.network(x, stages, recipe.dropout, recipe.coarse_weight == 0)
         weights = None if self.class_weights is None else self.class_weights.to(self.device)
-        found = [pixel_loss(scores.float(), truth, weights) for scores in maps]
+        seen = self.learner.targets(truth)
+        found = [pixel_loss(scores.float(), seen, weights) for scores in maps]
         if part.soft is not None and recipe.distill:
             soft = torch.from_numpy(part.soft).to(self.device)
             settings = soft, truth, recipe.distill_temperature, self.undistilled
@@ -178,7 +179,9 @@ def pixel_loss(scores: Tensor, truth: Tensor, weights: Tensor | None = None) -> 
     """Cross entropy, the mean over the pixels that are not void.
 
     Args:
-        scores: (N, classes, h, w); enlarged up to four times if they are coarser.
+        scores: (N, classes, h, w); enlarged up to four times if they are coarser. If they are
+            those of every s-th pixel from the first to the last, with s a power of two as in
+            DeepLab, they are compared at these pixels.
         truth: class ids (N, H, W).
         weights: of the classes, (classes,). The sum of the weighted losses is divided by the number
             of pixels, as in the Caffe of SegNet; PyTorch's mean would divide by their weights.
@@ -188,12 +191,24 @@ def pixel_loss(scores: Tensor, truth: Tensor, weights: Tensor | None = None) -> 
     >>> round(float(pixel_loss(torch.zeros(1, 2, 2, 2), truth, weights)), 4)  # 3 log 2
     2.0794
     """
+    grid = _grid_step(scores.shape[2:], truth.shape[1:])
+    truth = truth[:, ::grid, ::grid]
     step = max(truth.shape[-1] // (4 * scores.shape[-1]), 1)
     truth = truth[:, step // 2 :: step, step // 2 :: step]
     if scores.shape[-2:] != truth.shape[-2:]:
         scores = F.interpolate(scores, size=truth.shape[-2:], mode="bilinear")
     valid = (truth != VOID).sum().clamp_min(1)  # a crop may be all void
     return F.cross_entropy(scores, truth, weights, ignore_index=VOID, reduction="sum") / valid
+
+
+def _grid_step(scores: torch.Size, truth: torch.Size) -> int:
+    """The distance, a power of two, of the pixels that scores stand for; 1 if they lie elsewhere.
+
+    Not any number: 8 scores, each of 8 of 64 pixels, are not 9 pixels apart.
+    """
+    step = (truth[1] - 1) // max(scores[1] - 1, 1)
+    aligned = all(s > 1 and t - 1 == step * (s - 1) for s, t in zip(scores, truth, strict=True))
+    return step if aligned and step.bit_count() == 1 else 1
 
 
 def distillation_loss(

@@ -8,9 +8,10 @@ last head is the network's own score layer; the others are dropped at the end. S
 convolves, grows like DeconvNet.
 """
 
+from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from unpool.models import (
     CRFRNN,
     FCN,
     DeconvNet,
+    DeepLab,
     Network,
     SegNet,
     from_pretrained,
@@ -75,6 +77,37 @@ class Learner(nn.Module):
     def grow(self, stage: int, x: Tensor) -> None:
         """Initialize stage `stage` to continue the prediction of those before it."""
         raise NotImplementedError
+
+    def targets(self, truth: Tensor) -> Tensor:
+        """The labels (N, H', W') from the first pixel on that a score stands for, of (N, H, W)."""
+        return truth
+
+
+class GridLearner(Learner):
+    """A `DeepLab`, trained on the scores at every eighth pixel.
+
+    The newest are the score layers: the authors train the last one ten times as fast as the others.
+    """
+
+    net: DeepLab
+
+    def forward(
+        self, x: Tensor, stages: int, dropout: float = 0.0, last: bool = False
+    ) -> list[Tensor]:
+        """Scores (N, classes, h, w), on the grid in training, of all pixels in evaluation."""
+        return [self.net.coarse(x) if self.training else self.net(x)]
+
+    def newest(self, stages: int) -> list[nn.Module]:
+        """The score layers, and the layers before those of finer maps."""
+        return [self.net.score, self.net.fine]
+
+    def older(self, stages: int) -> list[nn.Module]:
+        """fc6 and fc7."""
+        return [self.net.fc]
+
+    def targets(self, truth: Tensor) -> Tensor:
+        """The labels without a first row and column that have no score."""
+        return truth[:, self.net.first :, self.net.first :]
 
 
 class MeanFieldLearner(Learner):
@@ -209,19 +242,25 @@ def build(recipe: "SegmentationRecipe", classes: int) -> Learner:
                 f"{phase.name!r}; this trunk has {depth} stages"
             )
     net = NETWORKS[recipe.network](recipe, classes)
-    if isinstance(net, CRFRNN):
-        return MeanFieldLearner(net)
-    if not isinstance(net, DeconvNet | SegNet):
-        return Learner(net)
-    grown = net.decoder[recipe.phases[0].stages : max(p.stages for p in recipe.phases)]
-    widths = [layer.out_channels for stage in grown for layer, _ in _layers(stage)]
-    if widths and min(widths) < classes:
-        raise OptionError(
-            f"got {classes} classes, whose scores a new stage of {min(widths)} channels cannot "
-            "carry; train all stages from the first phase on, "
-            f"phases.0.stages={len(net.decoder)}, or take a wider trunk"
-        )
-    return GrowingLearner(net)
+    if isinstance(net, DeconvNet | SegNet):
+        grown = net.decoder[recipe.phases[0].stages : max(p.stages for p in recipe.phases)]
+        widths = [layer.out_channels for stage in grown for layer, _ in _layers(stage)]
+        if widths and min(widths) < classes:
+            raise OptionError(
+                f"got {classes} classes, whose scores a new stage of {min(widths)} channels cannot "
+                "carry; train all stages from the first phase on, "
+                f"phases.0.stages={len(net.decoder)}, or take a wider trunk"
+            )
+    return LEARNERS.get(type(net), Learner)(net)
+
+
+LEARNERS: dict[type[Network], Callable[[Any], Learner]] = {
+    DeconvNet: GrowingLearner,
+    SegNet: GrowingLearner,
+    DeepLab: GridLearner,
+    CRFRNN: MeanFieldLearner,
+}
+"""What trains a network that is not trained as a whole, on its own scores."""
 
 
 def _layers(stage: nn.Module) -> list[tuple[nn.Conv2d | nn.ConvTranspose2d, nn.BatchNorm2d]]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from unpool.errors import OptionError
-from unpool.models import CRFRNN, FCN, DeconvNet, Network, SegNet, SegNetBasic, trunk_table
+from unpool.models import CRFRNN, FCN, DeconvNet, DeepLab, Network, SegNet, SegNetBasic, trunk_table
 from unpool.models.weights import build_network
 
 if TYPE_CHECKING:
@@ -41,11 +41,29 @@ def _crfrnn(r: "SegmentationRecipe", classes: int) -> CRFRNN:
     return build_network(CRFRNN, *sizes, *net, iterations=r.iterations)
 
 
+def _deeplab(r: "SegmentationRecipe", classes: int) -> DeepLab:
+    pooling = r.pool_kernel, r.pool_average, r.multi_scale
+    sizes = classes, r.trunk, r.code, r.window, r.dilation
+    net = build_network(DeepLab, *sizes, *pooling, dropout=r.dropout)
+    whole = {f"image_size.{i}": side for i, side in enumerate(r.image_size)}
+    used = {name for phase in r.phases for name in phase.sources}
+    sides = ({"size": r.size} if used - {"images"} else {}) | (whole if "images" in used else {})
+    for name, side in sides.items():
+        if not net.fits(side):
+            below = side - (side - 1 - net.first) % net.stride
+            raise OptionError(
+                f"got {name}={side} for a DeepLab, whose labels lie on a grid of {net.stride}n + "
+                f"{net.first + 1} pixels; set {name}={below} or {name}={below + net.stride}"
+            )
+    return net
+
+
 NETWORKS: dict[str, Callable[["SegmentationRecipe", int], Network]] = {
     "DeconvNet": _deconvnet,
     "FCN": _fcn,
     "SegNet": _segnet,
     "SegNetBasic": _segnet_basic,
     "CRFRNN": _crfrnn,
+    "DeepLab": _deeplab,
 }
 """By the name in a recipe: what makes the network for a number of classes."""

@@ -28,6 +28,7 @@ from unpool.errors import (
     require_type,
 )
 from unpool.files import require_regular
+from unpool.models.vgg import MEAN_BGR
 from unpool.models.weights import INPUTS
 from unpool.segment import evaluate, learner
 from unpool.segment.fit import SegmentationObjective, estimate_statistics
@@ -275,6 +276,11 @@ def sources(
         known["views"] = crops.draw_views(data, views, recipe.seed, weights)
         paster = crops.find_paster(data, recipe.paste) if "pasted" in wanted else None
         known["pasted"] = crops.draw_views(data, views, recipe.seed, weights, paster)
+    if "crops" in wanted:
+        fill = [round(v) if recipe.centered else 0 for v in reversed(MEAN_BGR)]  # the mean, RGB
+        plain = crops.Views(recipe.size, None, 0.0, recipe.flip, recipe.color, fill)
+        weights = crops.draw_weights(data, recipe.balance)
+        known["crops"] = crops.draw_views(data, plain, recipe.seed, weights)
     if "images" in wanted:
         weights = crops.draw_weights(data, recipe.balance)
         whole = crops.WholeImages(recipe.image_size, recipe.flip, recipe.color)
