@@ -37,7 +37,7 @@ class Phase:
     stages: Count  #: decoder stages in use, from the coarsest; the last one has the newest head
     steps: Count  #: optimizer steps
     lr: LearningRate
-    """Peak learning rate of the newest stage and its head; of a CRF-RNN's CRF, or of the scores of a
+    """Peak learning rate of the newest stage and its head; of a CRF-RNN's CRF, or the scores of a
     DeepLab and its finer maps."""
     older_lr: LearningRate = 0.0
     """Of the decoder stages before it, and their heads; of a CRF-RNN's FCN without the trunk, or a
