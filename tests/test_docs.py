@@ -141,6 +141,7 @@ def test_options_in_running_text_exist():
     [
         ("paper-deconvnet", 6, 20),
         ("paper-fcn", 5, 7),
+        ("paper-deeplab", 5, 18),
         ("paper-crfrnn", 5, 15),
         ("paper-densecrf", 5, 5),
         ("paper-visualize", 5, 20),
