@@ -10,6 +10,7 @@ from unpool import ops
 from unpool.errors import ShapeError
 from unpool.models import MODELS, from_pretrained, save_pretrained
 from unpool.models.fast import accelerate
+from unpool.ops import blur, inversion
 from unpool.ops.coding import synthesis
 
 TABLE = ((1, 4), (1, 6), (1, 8))
@@ -211,6 +212,8 @@ def coded(solve):
 OPERATORS = {  # what is called, on which tensors, and the shape of what comes out
     "as_convolution": (ops.as_convolution, [(3, 4, 5, 5)], (4, 3, 5, 5)),
     "bilinear_kernel": (lambda: ops.bilinear_kernel(3, 4), [], (3, 3, 4, 4)),
+    "blur": (blur.blur, [(2, 2, 5, 6), (3, 5)], (2, 2, 5, 6)),
+    "blur_adjoint": (blur.blur_adjoint, [(2, 2, 5, 6), (3, 5)], (2, 2, 5, 6)),
     "crf_filter": (filtered(lambda like: ops.crf_filter(kernels(3, 5), (3, 4), IMAGE, like)),
                    [(12, 2)], (12, 2)),
     "deconv": (lambda x, w, b: ops.deconv(x, w, b, 2, 1),
@@ -224,13 +227,23 @@ OPERATORS = {  # what is called, on which tensors, and the shape of what comes o
     "mean_field": (lambda x: ops.mean_field(x, IMAGE, kernels(3, 5)), [(2, 3, 4)], (2, 3, 4)),
     "messages": (lambda q, w: ops.messages(q, [ops.kernel_filter(NEAR, (3, 4), None, like=q)], [w]),
                  [(12, 2), (2, 2)], (12, 2)),
+    "noise_level": (inversion.noise_level, [(2, 3, 5, 6)], (2, 3)),
     "pool": (lambda x: ops.pool(x, ceil=True)[0], [(2, 3, 5, 8)], (2, 3, 3, 4)),
     "pool3": (lambda z: ops.pool3(z)[0], [(2, 3, 5, 8)], (2, 2, 2, 3)),
     "pool_at": (lambda z: ops.pool_at(z, CELLS), [(2, 3, 5, 8)], (2, 2, 2, 3)),
+    "residuals": (lambda y, k: inversion.residuals(y, k / 8, [1, 9]), [(2, 2, 4, 5), (3, 3)],
+                  (2, 2, 2, 4, 5)),
+    "richardson_lucy": (lambda y, k: inversion.richardson_lucy(y, k / k.sum(), 3),
+                        [(2, 2, 4, 5), (3, 3)], (2, 2, 4, 5)),
+    "tikhonov": (lambda y, k: inversion.tikhonov(y, k, 0.1), [(2, 2, 4, 5), (3, 3)], (2, 2, 4, 5)),
+    "total_variation": (lambda y, k: inversion.total_variation(y, k, 0.1, 3),
+                        [(2, 2, 4, 5), (3, 3)], (2, 2, 4, 5)),
     "uconv": (ops.uconv, [(2, 3, 2, 3), (3, 2, 5, 5), (2,)], (2, 2, 4, 6)),
     "unary_from_probabilities": (ops.unary_from_probabilities, [(2, 3, 4)], (2, 3, 4)),
     "unpool": (lambda y: ops.unpool(y, SWITCHES), [(2, 3, 3, 4)], (2, 3, 5, 8)),
     "unpool3": (lambda p: ops.unpool3(p, CELLS), [(2, 2, 2, 3)], (2, 3, 5, 8)),
+    "wiener": (lambda y, k: inversion.wiener(y, k, 0.1), [(2, 1, 3, 4, 5), (1, 3, 3)],
+               (2, 1, 3, 4, 5)),
 }  # fmt: skip
 every_operator = pytest.mark.parametrize("name", OPERATORS)
 on_tensors = pytest.mark.parametrize("name", [name for name in OPERATORS if OPERATORS[name][1]])
@@ -242,7 +255,13 @@ def operator(name):
 
 
 def test_every_operator_is_tested():
-    assert [name for name in ops.__all__ if inspect.isfunction(getattr(ops, name))] == [*OPERATORS]
+    shared = {"fast_length", "outside", "require_fit", "require_room", "transfer_function"}
+    exported = [name for name in ops.__all__ if inspect.isfunction(getattr(ops, name))]
+    for module in (blur, inversion):
+        functions = inspect.getmembers(module, inspect.isfunction)
+        own = [name for name, f in functions if f.__module__ == module.__name__]
+        exported += [name for name in own if not name.startswith("_") and name not in shared]
+    assert sorted(exported) == [*OPERATORS]
 
 
 @every_operator

@@ -1,4 +1,4 @@
-"""The operators: pooling with switches, unpooling, deconvolution, whitening and dense CRFs.
+"""The operators: pooling with switches, unpooling, deconvolution, whitening, blur, dense CRFs.
 
 They are functions of tensors, or layers, and need only torch; with numba, mean field runs as
 machine code.

@@ -1,0 +1,237 @@
+"""Point spread functions by formula: (h, w) float32, odd sides, sum 1, the centroid in the middle.
+
+Lengths are in pixels, angles in degrees, counterclockwise from the horizontal.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unpool.errors import OptionError
+
+Kernel = NDArray[np.float32]
+
+ENERGY = 0.995
+"""The fraction of the sum of a PSF that is kept; of one from a file, the rest is mostly dust."""
+
+MAX_SIDE = 1023
+"""Pixels of a side of a PSF. Blurs of photos have some 30; wider ones leave nothing to restore."""
+
+_OVERSAMPLING = 8
+_BESSEL_STEPS = 256
+
+
+def gaussian(sigma: float, other: float | None = None, angle: float = 0) -> Kernel:
+    """A Gaussian; with another deviation along the second axis, turned by an angle.
+
+    Args:
+        sigma: deviation in pixels, along the horizontal axis at angle 0.
+        other: deviation across it; the same by default.
+        angle: degrees, counterclockwise.
+
+    >>> gaussian(1.6).shape
+    (13, 13)
+    """
+    other = sigma if other is None else other
+    _require_positive(sigma=sigma, other=other)
+    along, across = _turned(math.ceil(4 * max(sigma, other) - 0.5), angle)
+    return _normalized(np.exp(-0.5 * ((along / sigma) ** 2 + (across / other) ** 2)))
+
+
+def disk(radius: float) -> Kernel:
+    """A uniform disk, as of a lens out of focus; the radius is in pixels.
+
+    >>> disk(3.5).shape
+    (7, 7)
+    """
+    _require_positive(radius=radius)
+    reach = math.ceil(radius + 0.5 - 1e-9)
+    along, across = _turned(reach, 0, _OVERSAMPLING)
+    return _normalized(_averaged(along**2 + across**2 <= radius**2))
+
+
+def motion(length: float, angle: float = 0) -> Kernel:
+    """A straight motion of the camera at even speed.
+
+    Args:
+        length: pixels that a point passes over.
+        angle: degrees, counterclockwise; 0 is horizontal.
+
+    >>> motion(5).round(2).tolist()[0][:2], motion(5, 90).shape
+    ([0.20000000298023224, 0.20000000298023224], (5, 1))
+    """
+    _require_positive(length=length)
+    reach = math.ceil(length / 2 + 1)
+    along, across = _turned(reach, angle, _OVERSAMPLING)
+    inside = (abs(along) <= length / 2) & (abs(across) <= 0.5)
+    return _normalized(_averaged(inside))
+
+
+def moffat(fwhm: float, beta: float = 3) -> Kernel:
+    """A star through the atmosphere (Moffat 1969): (1 + (r / alpha)^2)^-beta.
+
+    Args:
+        fwhm: full width at half maximum, in pixels.
+        beta: how steep its wings fall, above 1; 2 to 5 for telescopes.
+
+    >>> kernel = moffat(4)
+    >>> round(float(kernel[kernel.shape[0] // 2, kernel.shape[1] // 2 + 2] / kernel.max()), 2)
+    0.5
+    """
+    _require_positive(fwhm=fwhm, beta=beta - 1)
+    alpha = fwhm / 2 / math.sqrt(2 ** (1 / beta) - 1)
+    # the energy outside of r is (1 + (r / alpha)^2)^(1 - beta)
+    reach = alpha * math.sqrt((1 - ENERGY) ** (1 / (1 - beta)) - 1)
+    along, across = _turned(math.ceil(reach), 0)
+    return _normalized((1 + (along**2 + across**2) / alpha**2) ** -beta)
+
+
+def airy(radius: float) -> Kernel:
+    """A point through a round aperture without aberration (Airy 1835): (2 J1(v) / v)^2.
+
+    Args:
+        radius: pixels from the center to the first dark ring: 0.61 wavelengths divided by the
+            numerical aperture of a microscope, or 1.22 wavelengths times the f-number of a lens.
+
+    >>> kernel = airy(4)
+    >>> bool(kernel[kernel.shape[0] // 2, kernel.shape[1] // 2 + 4] < 1e-4 * kernel.max())
+    True
+    """
+    _require_positive(radius=radius)
+    along, across = _turned(math.ceil(5 * radius), 0)
+    v = 3.8317059702 / radius * np.hypot(along, across)
+    return _normalized(_jinc(v) ** 2)
+
+
+def _jinc(v: NDArray[np.float64]) -> NDArray[np.float64]:
+    """2 J1(v) / v, by Poisson's integral: J1(v) / v is the mean of cos(v cos t) sin(t)^2."""
+    t = (np.arange(_BESSEL_STEPS) + 0.5) * (math.pi / _BESSEL_STEPS)
+    found = np.zeros_like(v)
+    for cosine, weight in zip(np.cos(t), np.sin(t) ** 2, strict=True):
+        found += weight * np.cos(v * cosine)
+    return found * (2 / _BESSEL_STEPS)
+
+
+def shake(seed: int, side: int = 21) -> Kernel:
+    """A random camera shake: the path of a particle with inertia during the exposure.
+
+    200 steps of unit speed, whose direction drifts and sometimes reverses; the path fills 35 to
+    95 % of the side.
+
+    Args:
+        seed: of the path.
+        side: pixels, odd.
+
+    >>> shake(2).shape
+    (21, 21)
+    """
+    random = np.random.default_rng(int(seed))
+    inertia = random.uniform(0.7, 1)
+    place, velocity = np.zeros(2), _unit(random.normal(size=2))
+    path = []
+    for _ in range(200):
+        velocity = velocity + inertia * random.normal(0, 0.12, 2) - 0.02 * place
+        if random.random() < 0.01:
+            velocity = -velocity
+        velocity = _unit(velocity)
+        place = place + velocity
+        path.append(place)
+    points = np.array(path)
+    extent = np.ptp(points, axis=0).max()
+    points *= random.uniform(0.35, 0.95) * (side - 1) / extent
+    points -= (points.max(0) + points.min(0)) / 2
+    return _normalized(_splat(points, side))
+
+
+def _unit(v: NDArray[np.float64]) -> NDArray[np.float64]:
+    return v / max(float(np.hypot(*v)), 1e-9)
+
+
+def _splat(points: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+    """Points (x, y) around the center of a square, each spread over four pixels."""
+    kernel = np.zeros((side, side))
+    low = np.floor(points).astype(int)
+    part = points - low
+    for dx, dy in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        weight = abs(1 - dx - part[:, 0]) * abs(1 - dy - part[:, 1])
+        rows, columns = (low[:, 1] + dy + side // 2), (low[:, 0] + dx + side // 2)
+        inside = (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
+        np.add.at(kernel, (rows[inside], columns[inside]), weight[inside])
+    return kernel
+
+
+def _turned(
+    reach: int, angle: float, fine: int = 1
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Distances along and across a direction, on a square around the origin, rows downward."""
+    line = (np.arange((2 * reach + 1) * fine) + 0.5) / fine - reach - 0.5
+    y, x = np.meshgrid(line, line, indexing="ij")
+    cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    return x * cosine - y * sine, x * sine + y * cosine
+
+
+def _averaged(values: NDArray[Any]) -> NDArray[np.float64]:
+    """The means over the parts of each pixel."""
+    fine = _OVERSAMPLING
+    side = len(values) // fine
+    return np.asarray(values.reshape(side, fine, side, fine).mean((1, 3)))
+
+
+def _normalized(kernel: NDArray[Any]) -> Kernel:
+    """A kernel by formula, centered, without a margin of zeros, of sum 1."""
+    kernel, _ = centered(np.asarray(kernel, np.float64))
+    kernel = cropped(kernel, 1 - 1e-9)
+    if max(kernel.shape) > MAX_SIDE:
+        got = f"got a PSF of {kernel.shape[1]} x {kernel.shape[0]} pixels"
+        raise OptionError(f"{got}; wanted {MAX_SIDE} a side at most: scale the image down")
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def _require_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise OptionError(f"got a PSF with {name} {value:g}; wanted a finite number above 0")
+
+
+FAMILIES: Mapping[str, tuple[Callable[..., Kernel], int, int, str]] = MappingProxyType(
+    {
+        "gaussian": (gaussian, 1, 3, "gaussian:1.6 or gaussian:1.6,2.2,30"),
+        "disk": (disk, 1, 1, "disk:3.5"),
+        "motion": (motion, 1, 2, "motion:13,30"),
+        "moffat": (moffat, 1, 2, "moffat:4,3"),
+        "airy": (airy, 1, 1, "airy:4"),
+        "shake": (shake, 1, 2, "shake:7 or shake:7,31"),
+    }
+)
+"""PSFs by formula: the function, its fewest and most numbers, and an example."""
+
+
+def centered(kernel: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[float]]:
+    """A kernel with zeros added so that its centroid is on the center pixel; how far it moved."""
+    total, pads, moved = kernel.sum(), [], []
+    for axis, length in enumerate(kernel.shape):
+        others = tuple(i for i in range(kernel.ndim) if i != axis)
+        centroid = float(kernel.sum(others) @ np.arange(length) / total)
+        center = math.floor(centroid + 0.5)
+        reach = max(center, length - 1 - center)
+        pads.append((reach - center, reach - (length - 1 - center)))
+        moved.append(center - (length - 1) / 2)
+    return np.pad(kernel, pads), moved
+
+
+def cropped(kernel: NDArray[np.float64], energy: float) -> NDArray[np.float64]:
+    """The smallest part around the center with so much of the sum, along each axis."""
+    lost, parts = (1 - energy) / kernel.ndim, []
+    for axis, length in enumerate(kernel.shape):
+        others = tuple(i for i in range(kernel.ndim) if i != axis)
+        line, center = kernel.sum(others), length // 2
+        rings = line[center:].copy()
+        rings[1:] += line[:center][::-1]
+        outside = 1 - np.cumsum(rings) / rings.sum()
+        reach = int(np.argmax(outside <= lost + 1e-12))
+        parts.append(slice(center - reach, center + reach + 1))
+    return kernel[tuple(parts)]
