@@ -27,8 +27,8 @@ def convert(
 ) -> None:
     """Convert weights into the new folder TARGET, for use as --weights TARGET.
 
-    SOURCE is a .caffemodel of DeconvNet, FCN, SegNet, CRF-RNN or VGG-16, crfasrnn_weights.pth, or
-    weights of this package to store again.
+    SOURCE is a .caffemodel of DeconvNet, FCN, SegNet, DeepLab, CRF-RNN or VGG-16,
+    crfasrnn_weights.pth, or weights of this package to store again.
 
     Caffe files do not record the form of their batch norm. In the authors' inference files it is
     folded; files named *train_result* or *_iter_*, written by the solver, are read as in training.

@@ -7,13 +7,14 @@ from unpool.errors import OptionError, WeightsError
 from unpool.models.caffe.blobs import BatchNorm, Format, Imported, shorten
 from unpool.models.caffe.crfrnn import CRFRNNS, read_port
 from unpool.models.caffe.deconvnet import DECONVNET, VGG
+from unpool.models.caffe.deeplab import DEEPLABS
 from unpool.models.caffe.fcn import FCNS
 from unpool.models.caffe.protobuf import Layer, read_caffemodel
 from unpool.models.caffe.segnet import SEGNETS, SEGNETS_BASIC
 
 __all__ = ["FORMATS", "BatchNorm", "Format", "Imported", "load_caffemodel", "load_format"]
 
-FORMATS: tuple[Format, ...] = (VGG, FCNS, CRFRNNS, SEGNETS_BASIC, SEGNETS, DECONVNET)
+FORMATS: tuple[Format, ...] = (VGG, FCNS, DEEPLABS, CRFRNNS, SEGNETS_BASIC, SEGNETS, DECONVNET)
 """What can be read. Of several formats that have all layers of a file, the first one is meant."""
 
 
@@ -27,6 +28,10 @@ def load_caffemodel(path: str | os.PathLike[str], batch_norm: BatchNorm | None =
     FCNs are built as published (pad 100, fc6 of 7 x 7), from files with the names of 2014, as in
     `fcn-8s-pascal.caffemodel`, or the later ones. The bias of score2 in the former is added to that
     of score_pool4, since the two are summed; dense filters of interpolation make it `learned`.
+
+    A file of DeepLab v1 may have any widths and classes, too. It holds neither the dilation of fc6
+    nor the poolings; they are as published with fc6's window: 3 x 3, LargeFOV; 4 x 4, dilation 4
+    ("vgg128_noup"); 7 x 7; and MSc where there are the layers data_conv ... pool4_ms.
 
     `TVG_CRFRNN_COCO_VOC.caffemodel` is an FCN-8s of 2014 and three matrices in a layer inference1,
     the last of which is a penalty, minus the compatibility here. `crfasrnn_weights.pth`, of the
@@ -53,7 +58,7 @@ def load_caffemodel(path: str | os.PathLike[str], batch_norm: BatchNorm | None =
     Noh, Hong, Han 2015, and the authors' training/003_make_bn_layer_testable, which folds; Long,
     Shelhamer, Darrell 2015, and the layers of shelhamer/fcn.berkeleyvision.org; Zheng et al. 2015,
     torrvision/crfasrnn and sadeepj/crfasrnn_pytorch; Badrinarayanan, Kendall, Cipolla 2017, and
-    alexgkendall/SegNet-Tutorial.
+    alexgkendall/SegNet-Tutorial; Chen et al. 2015, and the mirror TheLegendAli/DeepLab-Context.
     """
     return load_format(path, batch_norm)[0]
 

@@ -1,0 +1,69 @@
+"""DeepLab v1 in the authors' files: LargeFOV, 4 x 4 and 7 x 7, each also with scores of finer maps.
+
+Layers are known by their names alone: the numbers of kinds in the authors' Caffe are not those of
+others.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from unpool.errors import WeightsError
+from unpool.models import DeepLab
+from unpool.models.caffe import blobs
+from unpool.models.caffe.blobs import VGG16, BatchNorm, Format, Imported
+from unpool.recipes.presets import CRF_PRESETS
+
+if TYPE_CHECKING:
+    from unpool.models.caffe.protobuf import Layer
+
+_MAPS = ("data", "pool1", "pool2", "pool3", "pool4")
+_FINE = [f"{name}_{part}" for name in _MAPS for part in ("conv", "fc", "ms")]
+_NETWORKS = {3: ("DeepLab-LargeFOV", 12), 4: ("DeepLab", 4), 7: ("DeepLab-7x7", 4)}
+"""By the side of fc6's window: the network and fc6's dilation."""
+
+
+def _is_score(layer: "Layer") -> bool:
+    """Whether a layer gives the scores; its name has that of the experiment, as in fc8_voc12."""
+    return layer.name.startswith("fc8_") and layer.type != "InnerProduct"
+
+
+def load_deeplab(path: Path, layers: dict[str, "Layer"], _: BatchNorm | None = None) -> Imported:
+    """The DeepLab of some layers: dilation and poolings, of which a file has nothing, as published
+    with the window of its fc6."""
+    scores = [layer for layer in layers.values() if _is_score(layer)]
+    if len(scores) != 1:
+        found = blobs.shorten([layer.name for layer in scores]) or "none"
+        raise WeightsError(f"{path} has {found} of fc8_pascal, fc8_voc12 ...; wanted one of them")
+    given = {**layers, "fc8": scores[0]}
+    trunk, code, size = blobs.sizes(path, given, [*VGG16, "fc8"])
+    fine = not layers.keys().isdisjoint(_FINE)
+    blobs.require_both(path, given, _FINE if fine else [])
+    window = size // 2 ** len(trunk)
+    if window not in _NETWORKS:
+        raise WeightsError(
+            f"{path} has a window of {window} x {window} in fc6; DeepLab's are 3 x 3, 4 x 4 and "
+            "7 x 7: give a file of the authors' layers"
+        )
+    name, dilation = _NETWORKS[window]
+    large = window == 3
+    classes = max(2, given["fc8"].blobs[1].size)  # one class is refused below
+    width = given["data_conv"].blobs[1].size if fine else 128
+    sizes = classes, trunk, code, window, dilation
+    with torch.device("meta"):
+        model = DeepLab(*sizes, 3 if large or fine else 2, large, fine, width)
+    model.load_state_dict(blobs.fit(path, given, model), assign=True)
+    name = name.replace("DeepLab", "DeepLab-MSc") if fine else name
+    return Imported(model.eval(), True, f"{name} for {classes} classes: for use")
+
+
+_CRF = CRF_PRESETS["deeplab1"]._asdict()
+
+DEEPLABS = Format(
+    "DeepLab",
+    "conv1_1, ... fc7, fc8_voc12",
+    lambda layer: layer.name in (*VGG16, *_FINE) or _is_score(layer),
+    load_deeplab,
+    {"long_side": 500, "crf": {**_CRF, "kernels": [[*kernel] for kernel in _CRF["kernels"]]}},
+)
