@@ -143,6 +143,7 @@ def test_options_in_running_text_exist():
         ("paper-fcn", 5, 7),
         ("paper-deeplab", 5, 18),
         ("paper-crfrnn", 5, 15),
+        ("paper-segnet", 5, 20),
         ("paper-densecrf", 5, 5),
         ("paper-visualize", 5, 20),
         ("paper-generate", 5, 20),

@@ -15,16 +15,14 @@ IMAGES = [366, 365, 366, 367, 349, 319, 351, 173, 360, 317, 201, 367]
 CAMVID = Frequencies(np.array(IMAGES), np.array(PIXELS), 360 * 480 * np.array(IMAGES))
 
 
-@pytest.mark.parametrize(
-    ("classes", "expected"),
-    [
-        (11, [0.2793, 0.2017, 4.7865, 0.1490, 1, 0.4217, 3.8467, 1.9736, 0.7889, 6.3747, 8.8587]),
-        (12, [0.2565, 0.1853, 4.3963, 0.1369, 0.9185, 0.3873, 3.5331, 1.8127, 0.7246, 5.8550]),
-    ],
-)
+WITHOUT_VOID = [0.2793, 0.2017, 4.7865, 0.1490, 1, 0.4217, 3.8467, 1.9736, 0.7889, 6.3747, 8.8587]
+WITH_VOID = [0.2565, 0.1853, 4.3963, 0.1369, 0.9185, 0.3873, 3.5331, 1.8127, 0.7246, 5.855, 8.1365]
+
+
+@pytest.mark.parametrize(("classes", "expected"), [(11, WITHOUT_VOID), (12, WITH_VOID)])
 def test_weights_of_camvid(classes, expected):
     found = median_frequency(Frequencies(*(counts[:classes] for counts in CAMVID)))
-    np.testing.assert_allclose(found[: len(expected)], expected, atol=5e-5)
+    np.testing.assert_allclose(found[:11], expected, atol=5e-5)
 
 
 def test_counts_are_those_of_the_masks(data):

@@ -13,10 +13,10 @@ from unpool.models import save_pretrained
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory, filled) -> dict[str, Path]:
-    """Folders of weights, by the names of networks."""
+    """Folders of weights, by the names of networks; those of SegNet-Basic are stored as int8."""
     root = tmp_path_factory.mktemp("weights")
     return {
-        name: save_pretrained(filled(net(), seed), root / name, CARD)
+        name: save_pretrained(filled(net(), seed), root / name, CARD, int8=name == "segnet-basic")
         for seed, (name, net) in enumerate(NETS.items(), start=1)
     }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unpool.models import FCN, DeconvNet
+from unpool.models import FCN, DeconvNet, SegNet, SegNetBasic
 
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 CARD = {
@@ -22,6 +22,8 @@ NETS = {
     "free": lambda: DeconvNet(4, ((1, 4), (1, 6)), None, 32),
     "code": lambda: DeconvNet(4, ((1, 4), (2, 6)), 8, 16),
     "fcn": lambda: FCN(4, ((1, 4), (1, 8), (1, 8)), 16, stride=4, pad=1, window=3),
+    "segnet": lambda: SegNet(4, ((1, 4), (2, 6)), dropout=0.5),
+    "segnet-basic": lambda: SegNetBasic(4, 6, 7, 2),
 }
 
 

@@ -26,9 +26,13 @@ PAIRS = [
     ("free", "onnx"),
     ("code", "openvino"),
     ("fcn", "onnx"),
+    ("segnet", "openvino"),
+    ("segnet-basic", "onnx"),
     pytest.param("free", "openvino", marks=pytest.mark.slow),
     pytest.param("code", "onnx", marks=pytest.mark.slow),
     pytest.param("fcn", "openvino", marks=pytest.mark.slow),
+    pytest.param("segnet", "onnx", marks=pytest.mark.slow),
+    pytest.param("segnet-basic", "openvino", marks=pytest.mark.slow),
 ]
 
 

@@ -13,7 +13,7 @@ from unpool.errors import OptionError, ShapeError
 from unpool.models import DeconvNet, SegNet, SegNetBasic
 from unpool.models.fast import fold
 from unpool.models.segnet import brightness_norm
-from unpool.ops import as_convolution
+from unpool.ops import as_convolution, unpool
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden/segnet.npz")
 TABLE = ((1, 4), (2, 6), (2, 8))
@@ -118,6 +118,21 @@ def test_without_its_head_it_is_deconvnet_without_a_code(filled):
 def unpooled(y, switches):
     size = switches.size
     return F.max_unpool2d(y, switches.flat.index, 2, output_size=size)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(45, 30), (48, 64), (17, 33)])
+def test_each_window_has_one_unpooled_value(filled, size):
+    """Also at odd sides, where the last windows are cut."""
+    net = filled(SegNet(3, TABLE))
+    maps, switches = net.trunk(50 * torch.randn(2, 3, *size))
+    for s in switches:
+        marked = unpooled(torch.ones(s.flat.index.shape), s)
+        assert marked.shape[-2:] == s.size
+        in_windows = F.avg_pool2d(marked, 2, ceil_mode=True, divisor_override=1)
+        assert (in_windows == 1).all()
+    again = F.max_pool2d(unpool(maps, switches[-1]), 2, ceil_mode=True)
+    torch.testing.assert_close(again, maps)  # after ReLU nothing is below zero
 
 
 @pytest.mark.parametrize(

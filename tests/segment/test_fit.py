@@ -297,7 +297,9 @@ def test_weighted_losses_are_the_golden_ones():
     assert found != pytest.approx(float(golden["loss_torch_mean"][0]), rel=0.1)
     plain = float(pixel_loss(scores, truth))
     assert plain == pytest.approx(float(golden["loss_unweighted"][0]), rel=1e-5)
-    assert float(pixel_loss(scores, truth, torch.full((3,), 2.0))) == pytest.approx(2 * plain)
+    for weight in (1.0, 2.0):
+        found = float(pixel_loss(scores, truth, torch.full((3,), weight)))
+        assert found == pytest.approx(weight * plain)
 
 
 @pytest.mark.parametrize("size", [(33, 41), (33, 33)])

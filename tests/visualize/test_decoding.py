@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.models import CRFRNN, FCN, DeconvNet
+from unpool.models import CRFRNN, FCN, DeconvNet, SegNet, SegNetBasic
+from unpool.models.segnet import brightness_norm
 from unpool.visualize import decode
 
 TABLE = ((1, 6), (2, 8))
@@ -48,6 +49,35 @@ def test_the_maps_of_a_deconvnet(filled, image, code):
     named = decode(net, image, label, unit=1)
     assert [one.unit for pair in named.stages for one in pair] == [1, 1, 1, 1]
     assert torch.equal(named.stages[0][1].values, after[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("make", "layers"),
+    [
+        (
+            lambda: SegNet(4, ((2, 6), (2, 8)), dropout=0.5),
+            ["unpool2", "conv2_1_D", "unpool1", "conv1_2_D"],
+        ),
+        (lambda: SegNet(4, TABLE), ["unpool2", "conv2_1_D", "unpool1", "unpool1"]),
+        (lambda: SegNetBasic(4, 6, 3, 2), ["unpool2", "conv_decode2", "unpool1", "conv_decode1"]),
+    ],
+    ids=["SegNet", "a stage without layers", "SegNet-Basic"],
+)
+def test_the_maps_of_a_segnet(filled, image, make, layers):
+    """By its own parts; unpooling leaves three of four values, or more at odd sides, at zero."""
+    net = filled(make()).eval()
+    maps, switches = net.trunk(image if isinstance(net, SegNet) else brightness_norm(image))
+    after = net.decode(maps, switches)
+    found = decode(net, image)
+    assert [one.layer for pair in found.stages for one in pair] == layers
+    assert found.label == largest_region(net, image)[0]
+    for (above, below), y, s in zip(found.stages, after, reversed(switches), strict=True):
+        assert torch.equal(below.values, y[0, below.unit].detach())
+        assert above.values.shape == s.size
+        places = torch.zeros(s.size).flatten()
+        places[s.flat.index[0, above.unit].flatten()] = 1
+        assert not above.values[places.view(s.size) == 0].any()
+        assert above.values.any()
 
 
 @pytest.mark.parametrize("pad", [1, 9])

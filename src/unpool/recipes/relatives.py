@@ -127,7 +127,7 @@ _FROM_COARSE_TO_FINE = (
 )
 
 SEGNET_CAMVID = _camvid("segnet-camvid", *_FROM_COARSE_TO_FINE, network="SegNet")
-"""SegNet on CamVid in four hours on two cores: from VGG-16, grown from coarse to fine."""
+"""SegNet on CamVid, from VGG-16, grown from coarse to fine; for a few hours on a CPU."""
 
 DECONVNET_CAMVID = _camvid("deconvnet-camvid", *_FROM_COARSE_TO_FINE, dropout=0.2)
 """DeconvNet without a code on CamVid, likewise."""

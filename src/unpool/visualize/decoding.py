@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.models import CRFRNN, FCN, DeconvNet
-from unpool.ops.switches import unpool
+from unpool.models import CRFRNN, FCN, DeconvNet, SegNet, SegNetBasic
 from unpool.vision.drawing import heat_map, to_images
 from unpool.vision.figures import contact_sheet
 from unpool.visualize.activations import ActivationRecorder
@@ -41,9 +40,9 @@ class DecoderMap(NamedTuple):
 class DecoderTrace:
     """The result of `decode`: for each stage, a map before and a map after its own layers.
 
-    For a DeconvNet, these are after unpooling and after deconvolution. For an FCN, they are the
-    upsampled scores of the stage before (None in the first) and the scores of the stage itself, cut
-    to the part where the network adds them.
+    For a DeconvNet or SegNet, these are after unpooling and after the layers of the decoder. For an
+    FCN, they are the upsampled scores of the stage before (None in the first) and the scores of the
+    stage itself, cut to the part where the network adds them.
     """
 
     label: int  #: the class
@@ -106,7 +105,8 @@ def decode(
     the class is predicted exceeds its mean outside by most.
 
     Args:
-        model: a DeconvNet, or an FCN, also that of a CRF-RNN, which is followed without the CRF.
+        model: a DeconvNet, a SegNet, or an FCN, also that of a CRF-RNN, which is followed without
+            the CRF.
         image: (1, 3, H, W), preprocessed; in the paper, a square around one object.
         label: the class; the largest but 0, the background, when not given.
         unit: the map of every layer to take instead; an FCN has only one for each class.
@@ -127,10 +127,10 @@ def decode(
     """
     if isinstance(model, CRFRNN):
         model = model.net
-    if not isinstance(model, DeconvNet | FCN):
+    if not isinstance(model, DeconvNet | SegNet | SegNetBasic | FCN):
         raise OptionError(
-            f"got a {type(model).__name__}, in which no decoder is known; wanted a DeconvNet or an "
-            "FCN: for the units of other models, use project or top_activations"
+            f"got a {type(model).__name__}, in which no decoder is known; wanted a DeconvNet, a "
+            "SegNet or an FCN: for the units of other models, use project or top_activations"
         )
     if len(image) != 1:
         raise ShapeError(f"got {len(image)} images; wanted one, (1, 3, H, W)")
@@ -142,7 +142,7 @@ def decode(
             "as the class, pass a crop around an object, or another image"
         )
     region = find_region(labels, label, names)
-    if isinstance(model, DeconvNet):
+    if not isinstance(model, FCN):
         return DecoderTrace(label, region, _stages(model, image, region, unit), scores[label])
     if unit is not None:
         raise OptionError("got a unit for an FCN, which has one map a class; name the class")
@@ -151,19 +151,21 @@ def decode(
 
 @torch.no_grad()
 def _stages(
-    model: DeconvNet, image: Tensor, region: Tensor, unit: int | None
+    model: DeconvNet | SegNet | SegNetBasic, image: Tensor, region: Tensor, unit: int | None
 ) -> tuple[tuple[DecoderMap, DecoderMap], ...]:
     net = shadow_copy(model)
-    assert isinstance(net, DeconvNet)
-    maps, switches = net.trunk(image)
-    decoded = net.decode(maps, switches)
-    before = [maps if net.code is None else net.code(maps), *decoded[:-1]]
-    table, stages = net.trunk.table, []
-    numbers = range(len(table), 0, -1)
-    for number, x, s, y in zip(numbers, before, reversed(switches), decoded, strict=True):
-        above = _choose(f"unpool{number}", unpool(x, s), region, unit)
-        last = f"deconv{number}_{table[number - 1][0]}"
-        stages.append((above, _choose(last, y, region, unit)))
+    assert isinstance(net, DeconvNet | SegNet | SegNetBasic)
+    seen: list[tuple[Tensor, Tensor]] = []
+    for stage in net.decoder:
+        stage.register_forward_hook(lambda _, given, found: seen.append((given[0], found)))
+    net(image)
+    stages = []
+    for number, stage, (x, y) in zip(range(len(seen), 0, -1), net.decoder, seen, strict=True):
+        above = _choose(f"unpool{number}", x, region, unit)
+        layers = [
+            n for n, m in stage.named_children() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)
+        ]
+        stages.append((above, _choose([f"unpool{number}", *layers][-1], y, region, unit)))
     return tuple(stages)
 
 
