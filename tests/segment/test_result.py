@@ -15,7 +15,7 @@ from unpool.formats.objects import find_objects
 from unpool.formats.yolo import to_yolo
 from unpool.models import DeconvNet
 from unpool.ops import CRF_PRESETS, mean_field
-from unpool.segment.result import describe_postprocessing, postprocess, present
+from unpool.segment.result import EXCLUDED, describe_postprocessing, postprocess, present
 from unpool.segment.scores import read_scores
 from unpool.segment.segmenter import Segmenter
 from unpool.vision.boxes import reduced_size
@@ -195,12 +195,18 @@ def test_the_confidence_is_the_probability_of_the_label():
     assert warm.to_dict()["confidence"] == pytest.approx(shares.max(0).mean())
 
 
-def test_the_confidence_is_among_the_classes_that_are_present():
+def test_a_class_that_is_excluded_may_be_there_after_all():
     image, scores = scene()
     found = postprocess(image, scores, CLASSES, presence_threshold=0.9)
-    kept = np.unique(found.labels)
-    assert 3 not in kept
-    np.testing.assert_allclose(found.confidence, softmax(scores[:3]).max(0), atol=1e-6)
+    assert 3 not in np.unique(found.labels)
+    weight = np.exp(scores) * np.float32([1, 1, 1, EXCLUDED])[:, None, None]
+    expected = np.exp(scores[:3]).max(0) / weight.sum(0)
+    np.testing.assert_allclose(found.confidence, expected, atol=1e-6)
+    less = softmax(scores[:3]).max(0)
+    more = np.take_along_axis(softmax(scores), found.labels[None].astype(int), 0)[0]
+    assert (more <= found.confidence + 1e-6).all()
+    assert (found.confidence <= less + 1e-6).all()
+    assert (found.confidence < less - 0.01).any()
 
 
 def test_the_confidence_with_a_crf_is_the_networks():

@@ -1,5 +1,6 @@
 """The result of segmenting an image, and how it follows from the logits of a network."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,6 +41,11 @@ if TYPE_CHECKING:
 PRESENT_ON = 0.01
 """The fraction of an image on which a class must be certain, to count as present."""
 
+EXCLUDED = 0.25
+"""What the probability of a class counts in the confidence when it was excluded as absent.
+
+1 and 0 are too little and too much: chosen by likelihood on images that were not learned from, see
+docs/log.md."""
 
 _BAND = 128  #: rows of scores at a time
 
@@ -80,8 +86,8 @@ class Segmentation:
 
         The probability is the softmax of `logits` divided by the temperature of the weights, which
         brings it closer to how often labels are right on images like those that the temperature
-        was fitted on. A CRF, which makes probabilities extreme, and classes that are excluded have
-        no part in it.
+        was fitted on. A class that was excluded as absent keeps `EXCLUDED` of its weight, as it may
+        be there after all. A CRF, which makes probabilities extreme, has no part in it.
 
         Guo, Pleiss, Sun, Weinberger 2017, "On calibration of modern neural networks", section 4.2.
 
@@ -331,19 +337,21 @@ def _confidence(
     labels: NDArray[np.uint8],
     temperature: float,
 ) -> NDArray[np.float32]:
-    """The probability (H, W) of each label among the classes that are kept; of the best for 255."""
+    """The probability (H, W) of each label; for 255 that of the best class that is kept."""
     size, (height, width) = labels.shape, scores.shape[1:]
     if (height, width) != size:  # of a large image: labels at the size of its scores
         exact = cv2.INTER_NEAREST_EXACT
         labels = np.asarray(cv2.resize(labels, (width, height), interpolation=exact))
-    place = np.zeros(256, np.int64)
-    place[kept] = np.arange(len(kept))
+    k = len(scores)
+    place = np.where(labels < k, labels, 0)  # where the label is void, the best class counts
+    absent = np.setdiff1d(np.arange(k), kept)
     found = np.zeros((height, width), np.float32)
     for top in range(0, height, _BAND):  # so that scores are not copied as a whole
         rows = slice(top, top + _BAND)
-        logits = torch.from_numpy(scores[kept, rows] / np.float32(temperature))
-        own = logits.gather(0, torch.from_numpy(place[labels[rows]])[None])[0]
-        own = torch.where(torch.from_numpy(labels[rows] == VOID), logits.amax(0), own)
+        logits = torch.from_numpy(scores[:, rows] / np.float32(temperature))
+        own = logits.gather(0, torch.from_numpy(place[rows].astype(np.int64))[None])[0]
+        own = torch.where(torch.from_numpy(labels[rows] == VOID), logits[kept].amax(0), own)
+        logits[absent] += math.log(EXCLUDED)
         found[rows] = (own - logits.logsumexp(0)).exp().numpy()
     if found.shape == size:
         return found
