@@ -31,6 +31,7 @@ from unpool.files import require_regular
 from unpool.models.vgg import MEAN_BGR
 from unpool.models.weights import INPUTS
 from unpool.segment import evaluate, learner
+from unpool.segment import start as initial
 from unpool.segment.fit import SegmentationObjective, estimate_statistics
 from unpool.segment.segmenter import Segmenter
 from unpool.training import task
@@ -97,7 +98,7 @@ class SegmentationTask(task.Task[crops.Batch]):
         if self.by_color is not None:
             require_type("by_color", self.by_color, bool, "True or False")
         require_choice("trunk_inputs", self.trunk_inputs, INPUTS)
-        self.start: learner.WarmStart | None = None  # of a resumed run: None until it is read
+        self.start: initial.WarmStart | None = None  # of a resumed run: None until it is read
 
     def open(self) -> None:
         """Open both splits, and read all masks, so that unusable ones are found at once."""
@@ -134,7 +135,7 @@ class SegmentationTask(task.Task[crops.Batch]):
 
     def warm_start(self) -> None:
         """Load the recipe's `start` and the trunk's weights."""
-        self.start = learner.warm_start(
+        self.start = initial.warm_start(
             *(self.objective.learner, self.recipe, self.classes),
             *(self.trunk_weights, self.trunk_inputs),
         )
@@ -142,9 +143,9 @@ class SegmentationTask(task.Task[crops.Batch]):
     def prepare(self, run: "Run") -> None:
         """Store the initial weights for averaging; note classes without training images."""
         if self.start is None:
-            self.start = learner.read_start(run.start_path, self.recipe, self.objective.learner.net)
+            self.start = initial.read_start(run.start_path, self.recipe, self.objective.learner.net)
         elif run.is_main:
-            learner.store_start(run.start_path, self.start)
+            initial.store_start(run.start_path, self.start)
         for warning in dict.fromkeys(self.train_data.warnings + self.val_data.warnings):
             run.note(warning)
         if assumed := assumption(
@@ -181,7 +182,7 @@ class SegmentationTask(task.Task[crops.Batch]):
         assert self.start is not None
         net, recipe = self.objective.learner.net, self.recipe
         if recipe.average_with_start:
-            learner.average_weights(net, self.start.tensors, recipe.average_with_start)
+            initial.average_weights(net, self.start.tensors, recipe.average_with_start)
         self.objective.phase = len(recipe.phases) - 1  # also if the run stopped early
         self.objective.set_mode()
         estimate_statistics(net, stream, recipe.statistics_passes, recipe.bf16, self.objective.mean)
@@ -213,7 +214,7 @@ class SegmentationTask(task.Task[crops.Batch]):
             given = median_frequency(self.counts, power).tolist()
         return given
 
-    def _card(self, start: learner.WarmStart, command: str) -> dict[str, Any]:
+    def _card(self, start: initial.WarmStart, command: str) -> dict[str, Any]:
         """The model card without its figures."""
         recipe, data = self.recipe, self.train_data
         terms = "the terms of the data and of the trunk's weights apply"

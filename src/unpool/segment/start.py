@@ -1,0 +1,165 @@
+"""The initial weights of a training run, and weight averaging with them."""
+
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unpool.cards import Card
+from unpool.errors import OptionError, WeightsError
+from unpool.models import CRFRNN, FCN, Network, from_pretrained, load_vgg
+from unpool.models.fast import fold
+from unpool.segment.learner import GrowingLearner, Learner
+from unpool.training.run import load_state, save_state
+
+if TYPE_CHECKING:
+    from unpool.recipes.segment import SegmentationRecipe
+
+
+class WarmStart(NamedTuple):
+    """The initial weights as far as the end of a run needs them."""
+
+    card: Card | None  #: their card; None without a warm start
+    tensors: dict[str, Tensor]  #: by name; empty without weight averaging
+
+
+def warm_start(
+    learner: Learner,
+    recipe: "SegmentationRecipe",
+    classes: list[str],
+    trunk_weights: str | Path | None,
+    trunk_inputs: str,
+) -> WarmStart:
+    """Load the initial weights into a new network.
+
+    Args:
+        learner: its network is changed.
+        recipe: its `start`, if it has one.
+        classes: names by class id, of the data.
+        trunk_weights: VGG weights for the trunk, or a folder for `trunk_of`.
+        trunk_inputs: their preprocessing, see `load_vgg`.
+
+    Raises:
+        OptionError, WeightsError: weights that do not fit, cannot be averaged, or cannot be read.
+    """
+    start = WarmStart(None, {})
+    if recipe.start is not None:
+        trained, card = from_pretrained(recipe.start)
+        transfer_weights(learner.net, trained)
+        start = WarmStart(card, {})
+        if recipe.average_with_start:
+            if trunk_weights is not None:
+                raise OptionError(
+                    "got weights for the trunk, but the result is averaged with those of start; "
+                    "leave trunk_weights out, or set average_with_start=0"
+                )
+            _require_alike(learner.net, trained, card.classes or [], classes)
+            start = WarmStart(card, trained.state_dict())
+    if trunk_weights is not None:
+        if Path(trunk_weights).is_dir():
+            load_vgg(learner.net, trunk_of(trunk_weights))
+        else:
+            load_vgg(learner.net, trunk_weights, trunk_inputs)
+        if recipe.tied and isinstance(learner, GrowingLearner):
+            learner.tie()
+    return start
+
+
+def trunk_of(folder: str | Path) -> dict[str, Tensor]:
+    """The convolutions of a saved network's trunk as those of VGG, with batch norm folded.
+
+    Raises a `WeightsError` unless the network segments.
+    """
+    net, card = from_pretrained(folder)
+    if not isinstance(net, Network):
+        raise WeightsError(
+            f"got {folder}, weights of a {card.architecture}; wanted those of a DeconvNet or an "
+            "FCN, or a file of VGG weights"
+        )
+    layers = [layer for layer in fold(net).trunk.modules() if isinstance(layer, nn.Conv2d)]
+    return {
+        f"features.{i}.{name}": value.detach()
+        for i, layer in enumerate(layers)
+        for name, value in layer.state_dict().items()
+    }
+
+
+def store_start(path: Path, start: WarmStart) -> None:
+    """Store the initial weights in the run folder, for `read_start`."""
+    if start.card is not None:
+        save_state(path, {"model": start.tensors, "card": start.card.to_dict()})
+
+
+def read_start(path: Path, recipe: "SegmentationRecipe", net: Network) -> WarmStart:
+    """The initial weights of a resumed run, as `store_start` wrote them."""
+    if recipe.start is None:
+        return WarmStart(None, {})
+    cure = "put back a copy, or start a new run in another folder"
+    if not path.exists():
+        raise WeightsError(f"{path} is missing, the initial weights of the run; {cure}")
+    state = load_state(path)
+    wanted = _shapes(net.state_dict()) if recipe.average_with_start else {}
+    if "card" not in state or _shapes(state["model"]) != wanted:
+        raise WeightsError(f"{path} does not hold the initial weights of the run; {cure}")
+    return WarmStart(Card.from_dict(state["card"], path), state["model"])
+
+
+def transfer_weights(net: Network, trained: object) -> None:
+    """Copy the tensors of a trained network that have the same names and shapes.
+
+    Score layers of other classes stay as they are; another network or trunk is refused. An FCN
+    starts that of a `CRFRNN`.
+    """
+    if isinstance(net, CRFRNN) and isinstance(trained, FCN):
+        net = net.net
+    if not isinstance(trained, type(net)):
+        theirs, ours = type(trained).__name__, type(net).__name__
+        raise OptionError(
+            f"got {theirs} weights to start from, and a recipe that trains a network {ours}; set "
+            f"start to {ours} weights"
+        )
+    if net.trunk.table != trained.trunk.table:
+        raise OptionError("got weights to start from with another trunk; set trunk to theirs")
+    own, other = net.state_dict(), trained.state_dict()
+    fits = {k: v for k, v in other.items() if k in own and own[k].shape == v.shape}
+    net.load_state_dict(fits, strict=False)
+
+
+@torch.no_grad()
+def average_weights(net: Network, other: dict[str, Tensor], fraction: float) -> None:
+    """Interpolate a network's tensors with those of another one.
+
+    When one network was fine-tuned from the other, the loss between them is often lower than at
+    either. Wortsman et al. 2022, "Robust fine-tuning of zero-shot models".
+
+    Args:
+        net: changed in place.
+        other: tensors by name, of the same architecture and the same classes in the same order.
+        fraction: 0..1, the weight of `other`.
+    """
+    for name, tensor in net.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.lerp_(other[name].to(tensor), fraction)
+
+
+def _require_alike(net: Network, trained: Network, names: list[str], classes: list[str]) -> None:
+    """Refuse to average networks of other classes or architectures."""
+    for i, (theirs, ours) in enumerate(zip_longest(names, classes, fillvalue="not named")):
+        if theirs != ours:
+            raise OptionError(
+                f"got weights to start from whose class {i} is {theirs}, and data whose class {i} "
+                f"is {ours}; averaging needs the same classes in the same order: write the same "
+                "names into the weights' card or the data's classes.txt, or set "
+                "average_with_start=0"
+            )
+    if _shapes(net.state_dict()) != _shapes(trained.state_dict()):
+        raise OptionError(
+            "got weights to start from of another architecture, which cannot be averaged; set "
+            "average_with_start=0"
+        )
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
