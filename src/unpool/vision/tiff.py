@@ -37,7 +37,7 @@ _READ = _NAMED | {*_STRIPS, *_TILES}
 
 _TOGETHER = 2**22  # bytes of strips or tiles that are decompressed at a time
 
-_LOSSLESS = {1, 5, 8, 32773, 32946, 34925, 50000}  # none, LZW, deflate, PackBits, LZMA, Zstandard
+LOSSLESS = {1, 5, 8, 32773, 32946, 34925, 50000}  # none, LZW, deflate, PackBits, LZMA, Zstandard
 _MODES = {  # photometric interpretation, samples of colors and alpha -> the modes of Pillow
     (0, 1): "L", (0, 2): "LA", (1, 1): "L", (1, 2): "LA", (2, 3): "RGB", (2, 4): "RGBA",
     (5, 4): "CMYK",
@@ -78,7 +78,7 @@ def open_tiff(file: IO[bytes], animated: bool = False) -> Image.Image:
     Raises:
         ImageError: there are several pages, or the samples are of a kind that is not read.
     """
-    pages = _pages(file)
+    pages = read_pages(file)
     if pages[0].head[:4] == b"MM\0+":  # which Pillow takes for another kind
         raise ImageError("is a big-endian BigTIFF, which is not read; save it as TIFF")
     full = [number for number, page in enumerate(pages) if not page.reduced]
@@ -93,7 +93,7 @@ def open_tiff(file: IO[bytes], animated: bool = False) -> Image.Image:
         return DeepImage(file, page)
     file.seek(0)
     try:
-        im = _SilentTiff(file)
+        im = SilentTiff(file)
         im.seek(number)
     except SyntaxError:
         raise ImageError(_unknown(page)) from None
@@ -105,7 +105,7 @@ def deepened(im: Image.Image) -> Image.Image:
     if im.format != "TIFF" or not getattr(im, "tile", None):
         return im
     file: IO[bytes] = im.fp  # type: ignore[attr-defined]
-    page = _pages(file)[im.tell()]
+    page = read_pages(file)[im.tell()]
     return DeepImage(file, page) if _is_deep(page) else im
 
 
@@ -130,7 +130,7 @@ def _unknown(page: Page) -> str:
     return f"is a TIFF of a kind that is not read ({got}); save it as 8-bit RGB"
 
 
-class _SilentTiff(TiffImageFile):
+class SilentTiff(TiffImageFile):
     """Pillow's reader, without what libtiff prints."""
 
     def load(self) -> Any:
@@ -172,7 +172,7 @@ class DeepImage(ImageFile.ImageFile):
     def cost(self) -> int:
         """Bytes of memory for a pixel, measured, to decode it."""
         assert self._page
-        found = _segments(self._page)
+        found = find_segments(self._page)
         pixels = self.width * self.height
         unpacked = 4 if self._page.bits == 16 else 2 * self._page.bits
         segment = found.rows * found.row_bytes * unpacked
@@ -187,7 +187,7 @@ class DeepImage(ImageFile.ImageFile):
         return super().load()
 
 
-def _pages(file: IO[bytes]) -> list[Page]:
+def read_pages(file: IO[bytes]) -> list[Page]:
     """The pages of a file; all of them unless they have too many tags together."""
     file.seek(0)
     head = file.read(16)
@@ -264,7 +264,7 @@ def _mode(page: Page) -> str:
     photometric, compression = page.get(_PHOTOMETRIC, 1), page.get(_COMPRESSION, 1)
     alpha = _alpha(page) if photometric != 5 else 0
     mode = _MODES.get((photometric, _COLORS.get(photometric, 0) + bool(alpha)))
-    if mode is None or compression not in _LOSSLESS or page.get(_PREDICTOR, 1) > 2:
+    if mode is None or compression not in LOSSLESS or page.get(_PREDICTOR, 1) > 2:
         raise ImageError(_unknown(page))
     if alpha == 1:
         mode = mode.replace("A", "a")
@@ -288,7 +288,7 @@ def _decode(file: IO[bytes], page: Page, size: tuple[int, int], mode: str) -> Im
     return Image.frombuffer(mode, size, pixels, "raw", mode, 0, 1)
 
 
-class _Segments(NamedTuple):
+class Segments(NamedTuple):
     """The strips or tiles of a page."""
 
     tiled: bool
@@ -300,7 +300,8 @@ class _Segments(NamedTuple):
     lengths: Sequence[int]
 
 
-def _segments(page: Page) -> _Segments:
+def find_segments(page: Page) -> Segments:
+    """Where the strips or tiles of a page are; of a single large strip, parts."""
     height, width = page.get(_HEIGHT, 0), page.get(_WIDTH, 0)
     if tiled := _TILES[0] in page.tags:
         rows, columns = page.get(_TILE_HEIGHT, 0), page.get(_TILE_WIDTH, 0)
@@ -323,13 +324,13 @@ def _segments(page: Page) -> _Segments:
     if rows * row_bytes > MAX_PIXELS:  # of bytes, which are the pixels of the gray image
         got = f"has strips or tiles of {rows * row_bytes} bytes, at most {MAX_PIXELS} are read"
         raise ImageError(f"{got}; save it in smaller ones, or uncompressed")
-    return _Segments(tiled, rows, columns, depth, row_bytes, offsets, lengths)
+    return Segments(tiled, rows, columns, depth, row_bytes, offsets, lengths)
 
 
 def _blocks(file: IO[bytes], page: Page, bands: int) -> Iterator[tuple[int, int, int, Words]]:
     """The decoded strips or tiles: row, column and band where each begins, and its samples."""
     height, width = page.get(_HEIGHT, 0), page.get(_WIDTH, 0)
-    tiled, rows, columns, depth, row_bytes, offsets, lengths = _segments(page)
+    tiled, rows, columns, depth, row_bytes, offsets, lengths = find_segments(page)
     places = [(y, x) for y in range(0, height, rows) for x in range(0, width, columns)]
     together = max(1, _TOGETHER // (rows * row_bytes))  # many strips have a single row
     planes = page.get(_SAMPLES, 1) // depth
@@ -342,7 +343,7 @@ def _blocks(file: IO[bytes], page: Page, bands: int) -> Iterator[tuple[int, int,
                 number += plane * len(places)
                 file.seek(offsets[number])
                 data.append(file.read(min(lengths[number], 2 * rows * row_bytes + 65536)))
-            raw = _decompressed(data, page, row_bytes, rows, sum(sizes))
+            raw = decompressed(data, page, row_bytes, rows, sum(sizes))
             words = _words(raw, page, columns * depth).reshape(len(raw), columns, depth)
             if page.get(_PREDICTOR, 1) == 2:  # samples are differences from those to the left
                 words = np.cumsum(words, axis=1, dtype=np.uint16)
@@ -353,7 +354,7 @@ def _blocks(file: IO[bytes], page: Page, bands: int) -> Iterator[tuple[int, int,
                 top += size
 
 
-def _decompressed(
+def decompressed(
     segments: list[bytes], page: Page, row_bytes: int, rows: int, height: int
 ) -> NDArray[np.uint8]:
     """The bytes of strips or tiles, (height, row_bytes), read as a gray image of strips."""
@@ -373,7 +374,7 @@ def _decompressed(
         entries += struct.pack("<HHI", tag, 4, len(values)) + packed
     head = struct.pack("<2sHI", b"II", 42, ends[-1])
     file = b"".join([head, *segments, struct.pack("<H", len(tags)), entries, bytes(4), more])
-    with _SilentTiff(io.BytesIO(file)) as im:
+    with SilentTiff(io.BytesIO(file)) as im:
         return np.asarray(im)
 
 

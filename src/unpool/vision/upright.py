@@ -14,7 +14,7 @@ from unpool.limits import MAX_IMAGE_MEMORY, MAX_JPEG_WORK, MIB
 from unpool.vision.depths import significant_bits, to_bytes
 from unpool.vision.tiff import DeepImage, deepened, is_signed
 
-_TURNS = {  # EXIF orientation -> axes exchanged, rows reversed, columns reversed, as stored
+TURNS = {  # EXIF orientation -> axes exchanged, rows reversed, columns reversed, as stored
     2: (False, False, True),
     3: (False, True, True),
     4: (False, True, False),
@@ -57,7 +57,7 @@ def orientation(im: Image.Image) -> int:
         value = Image.Image.getexif(im).get(ExifTags.Base.Orientation)
     except Exception:  # viewers ignore broken EXIF
         return 1
-    return value if value in _TURNS else 1
+    return value if value in TURNS else 1
 
 
 def stored_numbers(im: Image.Image) -> NDArray[Any]:
@@ -100,7 +100,7 @@ def to_rgb(im: Image.Image, bits: int = 16) -> Image.Image:
 
 def _turn(im: Image.Image) -> tuple[bool, bool, bool]:
     """How the upright image is stored; a TIFF is turned by Pillow."""
-    return _UPRIGHT if im.format == "TIFF" else _TURNS.get(orientation(im), _UPRIGHT)
+    return _UPRIGHT if im.format == "TIFF" else TURNS.get(orientation(im), _UPRIGHT)
 
 
 def _storage(im: Image.Image) -> tuple[Any, str, str, int]:

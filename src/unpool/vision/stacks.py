@@ -1,0 +1,384 @@
+"""Images of any number type, and TIFF stacks, read to be restored and written as they were.
+
+Pixels keep their type, their bits and their number, and files their tags; the images are upright.
+TIFF pages are read one at a time. PNG keeps 8 and 16 bits, JPEG its 8; other formats are read as
+8-bit RGB and written as PNG.
+"""
+
+import io
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unpool.errors import ImageError
+from unpool.files import require_regular, write_bytes
+from unpool.limits import MAX_IMAGE_MEMORY, MAX_IMAGE_STREAM, MAX_PIXELS
+from unpool.vision.arrays import read_header, read_values
+from unpool.vision.images import read_image
+from unpool.vision.opening import open_image
+from unpool.vision.samples import (
+    Layout,
+    Samples,
+    Tags,
+    decoded,
+    read_samples,
+    read_tags,
+    sample_type,
+    write_tiff,
+)
+from unpool.vision.tiff import LOSSLESS, MAGIC, Page, read_pages
+from unpool.vision.upright import TURNS, orientation
+
+_KEPT_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"pHYs", b"tEXt", b"zTXt", b"iTXt")
+_UNITS = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "micron": 1.0, "microns": 1.0, "mm": 1e3, "cm": 1e4}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How an image, or a page, is stored."""
+
+    shape: tuple[int, ...]  #: (H, W, C), upright
+    dtype: np.dtype[Any]
+    bits: int  #: significant bits of a sample
+    alpha: int = 0  #: whether the last channel is opacity, as in TIFF: 1 multiplied in, 2 not
+    tags: Tags = field(default_factory=dict)
+    inverted: bool = False  #: whether 0 is white in the file
+    compressed: bool = True
+
+    @property
+    def colors(self) -> int:
+        """Channels besides opacity."""
+        return self.shape[2] - bool(self.alpha)
+
+    @property
+    def largest(self) -> float:
+        """The largest value that a sample can have; 1 for floating point."""
+        if self.dtype.kind == "f":
+            return 1.0
+        return float(2 ** (self.bits - (self.dtype.kind == "i")) - 1)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """An image, or the pages of a TIFF: `stack[i]` gives the samples of one, (H, W, C)."""
+
+    frames: tuple[Frame, ...]
+    suffix: str  #: of the file to write: .tif, .png or .jpg
+    voxel: tuple[float, float, float] | None  #: depth, height and width of a pixel in micrometers
+    source: Any  #: the file, or the samples of the only image
+    pages: tuple[tuple[int, Page], ...] = ()
+    extras: Mapping[str, Any] = field(default_factory=dict)  #: metadata of PNG and JPEG
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __iter__(self) -> Iterator[Samples]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, i: int) -> Samples:
+        if not self.pages:
+            return np.asarray(self.source[i])
+        with _stream(self.source) as file, _explained(self.source):
+            return _read_page(file, *self.pages[i], self.frames[i])
+
+    @property
+    def bytes(self) -> int:
+        """Of all samples."""
+        return sum(int(np.prod(f.shape)) * f.dtype.itemsize for f in self.frames)
+
+    def write(self, path: str | os.PathLike[str], pages: Iterable[Samples]) -> None:
+        """Write other samples with the tags and the metadata of this stack, atomically.
+
+        Args:
+            path: the file, with the `suffix` of the stack, or .tif.
+            pages: samples of the shapes of the frames, and their type or float32.
+        """
+        if Path(path).suffix.lower() in (".tif", ".tiff"):
+            pages, sizes = self._checked(pages), [self._layout(frame) for frame in self.frames]
+            write_tiff(path, pages, sizes, self.bytes)
+        else:
+            (values,) = self._checked(pages)
+            write_bytes(path, _encoded(values, self.suffix, self.extras))
+
+    def _checked(self, pages: Iterable[Samples]) -> Iterator[Samples]:
+        for values, frame in zip(pages, self.frames, strict=True):
+            assert values.shape == frame.shape, (values.shape, frame.shape)
+            back = values.dtype == frame.dtype and frame.inverted
+            yield frame.dtype.type(frame.largest) - values if back else values
+
+    def _layout(self, frame: Frame) -> Layout:
+        bits = frame.bits if frame.bits % 8 and frame.bits > 8 else 8 * frame.dtype.itemsize
+        photometric = 0 if frame.inverted else 2 if frame.colors == 3 else 1
+        return Layout(frame.tags, bits, photometric, frame.alpha, frame.compressed)
+
+    def as_float(self) -> "Stack":
+        """The stack to write float32 samples with, as a TIFF."""
+        kind = np.dtype(np.float32)
+        frames = [replace(f, dtype=kind, bits=32, inverted=False) for f in self.frames]
+        return replace(self, frames=tuple(frames), suffix=".tif")
+
+
+def read_stack(source: str | os.PathLike[str] | bytes) -> Stack:
+    """Read an image, or open the pages of a TIFF.
+
+    Args:
+        source: a path, or the bytes of a file.
+
+    Raises:
+        ImageError: the file is missing, broken, too large, or of a kind whose values cannot be
+            kept.
+
+    >>> file = io.BytesIO()
+    >>> Image.fromarray(np.full((2, 3), 40000, np.uint16)).save(file, "PNG")
+    >>> stack = read_stack(file.getvalue())
+    >>> stack[0][..., 0].tolist(), stack.frames[0].largest
+    ([[40000, 40000, 40000], [40000, 40000, 40000]], 65535.0)
+    """
+    with _stream(source) as file, _explained(source):
+        head = file.read(32)
+        if head.startswith(MAGIC):
+            return _open_tiff(file, source)
+    name = _name(source)
+    with open_image(source, MAX_PIXELS, animated=False) as im:
+        kind, turn = im.format, orientation(im)
+        deep = im.mode.startswith(("I", "F")) or (im.format == "PNG" and head[24] == 16)
+        # that of a PPM has its largest value
+        args = next((tile.args for tile in getattr(im, "tile", ())), ())
+        deep = deep or (im.format == "PPM" and isinstance(args, tuple) and args[1] != 255)
+        if kind == "PNG":
+            values, alpha = _read_png(source, im, deep)
+            extras: dict[str, Any] = {"chunks": _chunks(_content(source))}
+        elif kind in ("JPEG", "MPO") and im.mode in ("L", "RGB"):
+            values, alpha = np.array(im), 0
+            exif = im.getexif()
+            exif.pop(274, None)  # the orientation
+            extras = {"exif": exif.tobytes(), "icc_profile": im.info.get("icc_profile")}
+        elif deep:
+            raise ImageError("holds more than 8 bits, which are kept of TIFF and PNG; convert it")
+        else:
+            values, alpha, turn, extras = read_image(source), 0, 1, {}
+    values = turned(values if values.ndim == 3 else values[..., None], turn)
+    frame = Frame(values.shape, values.dtype, 8 * values.dtype.itemsize, alpha)
+    suffix = ".jpg" if kind in ("JPEG", "MPO") and extras else ".png"
+    if not values.size:
+        raise ImageError(f"{name}: is empty; copy or download it again")
+    return Stack((frame,), suffix, None, (values,), extras=extras)
+
+
+def read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """The numbers of a .npy file, within the memory of the largest image.
+
+    Raises:
+        ImageError: it is damaged, too large, or holds something else.
+    """
+    name = require_regular(path, ImageError)
+    try:
+        with name.open("rb") as file:
+            header = read_header(file)
+            size = int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize
+            if size > MAX_IMAGE_MEMORY or header.dtype.kind not in "uifb":
+                raise ValueError(f"{header.shape} of {header.dtype}")
+            return read_values(file, header, header.dtype)
+    except Exception as error:
+        raise ImageError(
+            f"{path}: is no array of numbers ({error}); save it by numpy.save"
+        ) from None
+
+
+def turned(values: Samples, orientation: int) -> Samples:
+    """An image, (H, W, C), as its EXIF orientation says it is to be shown."""
+    exchanged, *flipped = TURNS.get(orientation, (False, False, False))
+    values = values[tuple(slice(None, None, -1 if flip else 1) for flip in flipped)]
+    return np.ascontiguousarray(values.swapaxes(0, 1) if exchanged else values)
+
+
+# ---- TIFF ----------------------------------------------------------------------------------------
+
+
+def _open_tiff(file: IO[bytes], source: Any) -> Stack:
+    found = [(number, page) for number, page in enumerate(read_pages(file)) if not page.reduced]
+    if not found:
+        raise ImageError("holds previews only, as a raw file does; develop it")
+    frames = [_frame(file, page) for _, page in found]
+    if sum(f.shape[0] * f.shape[1] > MAX_PIXELS for f in frames):
+        raise ImageError(f"has a page of more than {MAX_PIXELS} pixels; cut it into parts")
+    text = _description(frames[0])
+    if (more := re.search(r"^images=(\d+)", text, re.MULTILINE)) and int(more[1]) > len(frames):
+        raise ImageError(
+            f"holds {more[1]} images in {len(frames)} pages, as ImageJ writes beyond 4 GiB; save "
+            "it as OME-TIFF or BigTIFF"
+        )
+    return Stack(tuple(frames), ".tif", _voxel(text, frames[0]), source, tuple(found))
+
+
+def _frame(file: IO[bytes], page: Page) -> Frame:
+    photometric, bands = page.get(262, 1), page.get(277, 1)
+    size = page.get(257, 0), page.get(256, 0)
+    if page.get(274, 1) >= 5:
+        size = size[::-1]
+    tags, inverted, packing = read_tags(file, page), photometric == 0, page.get(259, 1) != 1
+    if _by_pillow(page):
+        if page.bits > 8 or photometric not in (0, 1, 2, 3, 6):
+            raise ImageError(
+                f"holds samples that are not kept (photometric {photometric}, compression "
+                f"{page.get(259, 1)}, {page.bits} bits); save gray or RGB of 8 or 16 bits"
+            )
+        bands = 1 if photometric < 2 else 3  # Pillow inverts
+        return Frame((*size, bands), np.dtype(np.uint8), 8, 0, tags)
+    dtype = sample_type(page).newbyteorder("=")
+    if photometric not in (0, 1, 2):
+        raise ImageError(f"has photometric interpretation {photometric}; save gray or RGB")
+    colors = 3 if photometric == 2 else 1
+    extra = page.tags.get(338, (2,) if bands == colors + 1 else (0,))[-1]
+    alpha = extra if bands > colors and extra in (1, 2) else 0
+    bits, largest = page.bits, page.get(281, 0)
+    if bits == 16 and dtype.kind == "u" and 255 < largest < 65535:  # 12 in 16, say
+        bits = largest.bit_length()
+    inverted = inverted and dtype.kind == "u"
+    return Frame((*size, bands), dtype, bits, alpha, tags, inverted, packing)
+
+
+def _by_pillow(page: Page) -> bool:
+    return page.get(259, 1) not in LOSSLESS or page.get(262, 1) in (3, 6)
+
+
+def _read_page(file: IO[bytes], number: int, page: Page, frame: Frame) -> Samples:
+    if _by_pillow(page):
+        return decoded(file, number, "L" if frame.shape[2] == 1 else "RGB")  # turned upright
+    values = turned(read_samples(file, page), page.get(274, 1))
+    return frame.dtype.type(frame.largest) - values if frame.inverted else values
+
+
+def _description(frame: Frame) -> str:
+    tag = frame.tags.get(270)
+    return tag.data.rstrip(b"\0").decode("utf-8", "replace") if tag else ""
+
+
+def _voxel(text: str, frame: Frame) -> tuple[float, float, float] | None:
+    """The size of a voxel in micrometers, as ImageJ and OME-TIFF state it."""
+    if sizes := re.findall(r'\bPhysicalSize([XYZ])="([\d.eE+-]+)"', text):
+        found = {axis: _number(value) for axis, value in sizes}
+        units = dict(re.findall(r'\bPhysicalSize([XYZ])Unit="([^"]+)"', text))
+        scaled = {axis: v * _UNITS.get(units.get(axis, "um"), 0) for axis, v in found.items()}
+        if scaled.get("X") and scaled.get("Y"):
+            return scaled.get("Z", 0.0), scaled["Y"], scaled["X"]
+    unit = re.search(r"^unit=(.+)$", text, re.MULTILINE)
+    scale = _UNITS.get(unit[1].strip().replace("\\u00B5", "µ"), 0) if unit else 0
+    across = [_ratio(frame.tags.get(tag)) for tag in (283, 282)]
+    if not scale or not all(across):
+        return None
+    spacing = re.search(r"^spacing=([\d.eE+-]+)$", text, re.MULTILINE)
+    depth = _number(spacing[1]) if spacing else 0.0
+    return depth * scale, scale / across[0], scale / across[1]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _ratio(tag: Any) -> float:
+    """The value of a tag that is a rational number; 0 if there is none."""
+    if tag is None or tag.kind != 5 or len(tag.data) < 8:
+        return 0.0
+    above, below = struct.unpack("<II", tag.data[:8])
+    return above / below if below else 0.0
+
+
+# ---- PNG and JPEG --------------------------------------------------------------------------------
+
+
+def _read_png(source: Any, im: Image.Image, deep: bool) -> tuple[Samples, int]:
+    """The samples of a PNG, and whether the last channel is opacity (2) or not (0)."""
+    if not deep:
+        clear = im.has_transparency_data
+        gray = im.mode in ("L", "LA", "1")
+        mode = ("LA" if gray else "RGBA") if clear else ("L" if gray else "RGB")
+        return np.array(im.convert(mode)), 2 * clear
+    values = cv2.imdecode(np.frombuffer(_content(source), np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16:
+        raise ImageError("is a PNG of 16 bits that cannot be decoded; save it anew")
+    if values.ndim == 3:
+        values = values[..., [2, 1, 0, 3][: values.shape[2]]]
+    return values, 2 * (values.ndim == 3 and values.shape[2] == 4)
+
+
+def _chunks(content: bytes) -> bytes:
+    """The chunks of a PNG that say what its colors and its size mean, and its texts."""
+    kept, at = b"", 8
+    while at + 12 <= len(content):
+        (length,) = struct.unpack_from(">I", content, at)
+        if content[at + 4 : at + 8] in _KEPT_CHUNKS:
+            kept += content[at : at + 12 + length]
+        at += 12 + length
+    return kept
+
+
+def _encoded(values: Samples, suffix: str, extras: Mapping[str, Any]) -> bytes:
+    values = values[..., 0] if values.shape[2] == 1 else values
+    file = io.BytesIO()
+    if suffix == ".jpg":
+        more = {key: value for key, value in extras.items() if value}
+        Image.fromarray(values).save(file, "JPEG", quality=95, subsampling=0, **more)
+        return file.getvalue()
+    if values.dtype == np.uint16:
+        if values.ndim == 3:
+            values = values[..., [2, 1, 0, 3][: values.shape[2]]]
+        _, found = cv2.imencode(".png", values)
+        content = found.tobytes()
+    else:
+        Image.fromarray(values).save(file, "PNG")
+        content = file.getvalue()
+    header = 8 + 25  # the signature and the first chunk
+    return content[:header] + extras.get("chunks", b"") + content[header:]
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def _name(source: Any) -> str:
+    return "image" if isinstance(source, bytes) else str(source)
+
+
+@contextmanager
+def _stream(source: Any) -> Iterator[IO[bytes]]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+    else:
+        with require_regular(source, ImageError).open("rb") as file:
+            yield file
+
+
+def _content(source: Any) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    content = Path(source).read_bytes()
+    if len(content) > MAX_IMAGE_STREAM:
+        raise ImageError(f"has more than {MAX_IMAGE_STREAM} bytes; save it as TIFF")
+    return content
+
+
+@contextmanager
+def _explained(source: Any) -> Iterator[None]:
+    """Make all that decoders raise for a broken file an `ImageError`."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{_name(source)}: {error}") from None
+    except Warning:
+        raise
+    except Exception as error:
+        cure = f"is broken or cut short ({error}); copy or download it again"
+        raise ImageError(f"{_name(source)}: {cure}") from error
