@@ -8,7 +8,7 @@ from torch import nn
 from unpool.bench import segment
 from unpool.bench.harness import yardsticks
 from unpool.errors import OptionError
-from unpool.models import FCN, TRUNKS, DeconvNet, save_pretrained
+from unpool.models import TRUNKS, DeconvNet, SegNet, SqueezeNet, save_pretrained
 
 
 def test_the_work_of_the_published_network():
@@ -99,10 +99,28 @@ def test_memory_is_measured_before_and_after_segmenting(weights, monkeypatch, va
     assert calls == [(dtype, 3 if variant == "as written" else 5)]
 
 
-def test_only_networks_that_take_crops(tmp_path):
-    net = FCN(3, ((1, 4), (1, 8)), None, stride=4, pad=1)
-    folder = save_pretrained(net, tmp_path / "fcn", {"classes": ["a", "b", "c"]})
-    with pytest.raises(OptionError, match="weights of FCN, which does not take crops"):
+def test_networks_for_whole_images_get_crops_of_224_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr(segment.harness, "yardsticks", partial(yardsticks, shrink=32))
+    monkeypatch.setattr(segment, "bf16_pays", lambda device: False)
+    net = SegNet(3, ((1, 4), (1, 8)))
+    folder = save_pretrained(net, tmp_path / "segnet", {"classes": ["a", "b", "c"]})
+    found = segment.measure(2, str(folder), 1, memory=False)
+    # conv1_1, conv2_1 at half the side, conv2_1_D, the scores
+    work = 224**2 * (27 * 4 + 9 * 4 * 3) + 112**2 * (36 * 8 + 72 * 4)
+    assert found["gflop_per_crop"] == round(2 * work / 1e9, 2)
+    assert found["ratio"] > 0
+    calls = []
+    monkeypatch.setattr(
+        segment.Segmenter, "__call__", lambda self, image, **options: calls.append(options)
+    )
+    assert len(list(segment.segment_once("fp32", str(folder), 2))) == 1
+    assert calls == [{}]
+
+
+def test_only_networks_that_segment(tmp_path):
+    net = SqueezeNet(3, width=4, stages=(((4, 8),),), size=64)
+    folder = save_pretrained(net, tmp_path / "squeeze", {"classes": ["a", "b", "c"]})
+    with pytest.raises(OptionError, match="weights of SqueezeNet, which does not segment"):
         segment.measure(1, str(folder), 1, memory=False)
 
 

@@ -18,7 +18,7 @@ from unpool.bench import harness
 from unpool.bench.memory import alone, gigabytes
 from unpool.devices import bf16_pays
 from unpool.errors import OptionError
-from unpool.models import DeconvNet, from_pretrained, prepare
+from unpool.models import DeconvNet, Network, from_pretrained, prepare
 from unpool.segment.aggregate import crop_squares
 from unpool.segment.segmenter import Segmenter
 from unpool.segment.timings import measuring
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 AS_WRITTEN = "as written"
 
 _SIZE = (375, 500)  # of the image
+_SIDE = 224  # of a crop for networks without a size of their own, which segment whole images
 _SLOWLY = 3  # crops per round for the network as written
 
 
@@ -49,7 +50,8 @@ def measure(
 
     Args:
         crops: per round.
-        weights: of a DeconvNet, by name or folder; by default random ones of the published network.
+        weights: by name or folder; by default random ones of the published DeconvNet. Networks that
+            take any size get crops of 224 pixels.
         memory: also measure the peak memory of segmenting an image, in a process per variant.
 
     Returns:
@@ -59,7 +61,7 @@ def measure(
         threads ran all the time, and less if other processes used the cores or threads waited.
 
     Raises:
-        OptionError: a number below 1, or weights of a network that does not take crops.
+        OptionError: a number below 1, or weights of a network that does not segment.
     """
     harness.require_positive(crops=crops, rounds=rounds)
     names = ["fp32", "bf16"] if bf16_pays(torch.device("cpu")) else ["fp32"]
@@ -86,41 +88,43 @@ def measure(
     }
 
 
-def operations(net: DeconvNet) -> int:
+def operations(net: Network) -> int:
     """The floating-point operations of all layers for one crop; a multiply-add counts as two."""
     with torch.device("meta"):  # shapes only
-        copy, crop = type(net)(**net.arguments).eval(), torch.empty(1, 3, net.size, net.size)
+        copy, crop = type(net)(**net.arguments).eval(), torch.empty(1, 3, *[_side(net)] * 2)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         copy(crop)
     return counter.get_total_flops()
 
 
 def segment_once(variant: str, weights: str | None, crops: int) -> Iterator[None]:
-    """Load, then segment a photo instance-wise, to measure the memory of both."""
+    """Load, then segment a photo, in crops if the network can, to measure the memory of both."""
     image, net = next(iter(harness.photos(_SIZE).values())), _network(weights)
     if variant == AS_WRITTEN:
         segmenter = _segmenter(net, exact=True, consume=True)
         crops, batch = min(crops, _SLOWLY), 1
     else:
         segmenter, batch = _segmenter(net, precision=variant, consume=True), None
+    by_crops = isinstance(net, DeconvNet)
     del net
     yield
-    segmenter(image, mode="instance", proposals=crops, batch=batch)
+    if by_crops:
+        segmenter(image, mode="instance", proposals=crops, batch=batch)
+    else:
+        segmenter(image)
 
 
-def _works(net: DeconvNet, names: list[str], crops: int) -> dict[str, harness.Work]:
+def _works(net: Network, names: list[str], crops: int) -> dict[str, harness.Work]:
     """A work for each variant, which returns the seconds per crop."""
     image, squares = next(iter(harness.photos(_SIZE).values())), _squares(crops)
     works = {AS_WRITTEN: _as_written(net, image, squares[:_SLOWLY])}
     for name in names:
-        works[name] = _fast(_segmenter(net, precision=name), image, squares)
+        works[name] = _fast(_segmenter(net, precision=name), _side(net), image, squares)
     return works
 
 
-def _as_written(
-    net: DeconvNet, image: NDArray[np.uint8], squares: NDArray[np.int64]
-) -> harness.Work:
-    ((_, crops),) = crop_squares(image, squares, net.size, len(squares))
+def _as_written(net: Network, image: NDArray[np.uint8], squares: NDArray[np.int64]) -> harness.Work:
+    ((_, crops),) = crop_squares(image, squares, _side(net), len(squares))
     x = prepare(torch.from_numpy(crops)).contiguous()
 
     @torch.inference_mode()
@@ -132,14 +136,11 @@ def _as_written(
 
 
 def _fast(
-    segmenter: Segmenter, image: NDArray[np.uint8], squares: NDArray[np.int64]
+    segmenter: Segmenter, side: int, image: NDArray[np.uint8], squares: NDArray[np.int64]
 ) -> harness.Work:
-    side = segmenter.side
-    assert side is not None  # a DeconvNet takes crops
-
     def run() -> float:
         with measuring() as spent:
-            for _, images in crop_squares(image, squares, side, segmenter.quickest_batch()):
+            for _, images in crop_squares(image, squares, side, segmenter.quickest_batch(side)):
                 segmenter.infer(images)
         return spent["network"] / len(squares)
 
@@ -147,7 +148,7 @@ def _fast(
 
 
 def _compare(
-    net: DeconvNet, seconds: dict[str, list[float]], peak: dict[str, dict[str, Any]]
+    net: Network, seconds: dict[str, list[float]], peak: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     work = operations(net)
     variants = {name: seconds[name] for name in (AS_WRITTEN, *harness.DTYPES) if name in seconds}
@@ -170,20 +171,25 @@ def _compare(
     }
 
 
-def _network(weights: str | None) -> DeconvNet:
+def _side(net: Network) -> int:
+    return net.size or _SIDE
+
+
+def _network(weights: str | None) -> Network:
     if weights is None:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             return DeconvNet().eval()
     net, _ = from_pretrained(weights)
-    if not isinstance(net, DeconvNet):
+    if not isinstance(net, Network):
         raise OptionError(
-            f"got weights of {type(net).__name__}, which does not take crops; wanted a DeconvNet"
+            f"got weights of {type(net).__name__}, which does not segment; wanted a DeconvNet or "
+            "another network that does"
         )
     return net
 
 
-def _segmenter(net: DeconvNet, **options: Any) -> Segmenter:
+def _segmenter(net: Network, **options: Any) -> Segmenter:
     return Segmenter(net, [str(i) for i in range(net.classes)], device="cpu", **options)
 
 

@@ -41,7 +41,7 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--weights",
     metavar="NAME|FOLDER",
-    help="Weights of a DeconvNet.  [default: the published network with random weights]",
+    help="Weights to measure.  [default: the published DeconvNet with random weights]",
 )
 @click.option("--memory/--no-memory", default=None, help="Measure the memory.  [default: memory]")
 @_shared

@@ -283,15 +283,17 @@ class Segmenter(BaseSegmenter):
         """The dtype of the images: that of the arithmetic, unless a CRF compares their colors."""
         return torch.float32 if isinstance(self.model, CRFRNN) else self.dtype
 
-    def quickest_batch(self) -> int:
+    def quickest_batch(self, side: int | None = None) -> int:
         """As many crops as keep a map of the first stage below 32 MiB, but at least 4.
 
+        The side of the crops is the network's by default.
         Larger blocks of memory are requested from the system for each layer again, which costs more
         than batching gains; smaller batches read the weights of the code layers too often.
         """
-        assert self.side is not None
+        side = side or self.side
+        assert side is not None
         width = self.model.trunk.table[0][1]
-        crops = 2**25 // (width * self.side**2 * self.dtype.itemsize)
+        crops = 2**25 // (width * side**2 * self.dtype.itemsize)
         return max(crops, 4) if self.device.type == "cpu" else 32
 
     def describe_network(self, mode: str | None = None, samples: int = 0, **options: Any) -> str:

@@ -47,7 +47,7 @@ def decode(
     unit: int | None = None,
     crop: tuple[float, ...] | None = None,
 ) -> int:
-    """Follow a class through the decoder of a DeconvNet or an FCN, from coarse to fine.
+    """Follow a class through the decoder of a DeconvNet, a SegNet or an FCN, from coarse to fine.
 
     INPUTS are images, folders, patterns, lists of paths (.txt), or - for the standard input.
 
