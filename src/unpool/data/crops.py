@@ -1,11 +1,6 @@
 """Training crops: random views and windows, exact on image and labels together, in batches."""
 
-import itertools
-import os
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -21,6 +16,7 @@ from unpool.data.datasets import (
     read_sample,
     read_soft,
 )
+from unpool.data.loading import load_ahead
 from unpool.distributed import sample_index
 from unpool.errors import DataError
 from unpool.vision.boxes import Crop
@@ -301,7 +297,7 @@ def interleave(draws: Sequence[Draw]) -> Draw:
 def batches(
     draw: Draw, size: int, start: int = 0, rank: int = 0, world: int = 1
 ) -> Iterator[Batch]:
-    """Endless batches of crops, loaded in threads while the network learns.
+    """Endless batches of crops, see `load_ahead`.
 
     Batch n holds the crops at positions n * size and following, and depends on nothing else: a
     resumed run sees the same batches as an uninterrupted one, and the processes of a distributed
@@ -312,9 +308,6 @@ def batches(
         size: N, of the batch.
         start: number of the first batch.
         rank, world: number of this process and of all, which take turns.
-
-    Raises:
-        ImageError, DataError: an image or mask cannot be used; raised when its batch is due.
     """
 
     def make(n: int) -> Batch:
@@ -323,19 +316,7 @@ def batches(
         labels = np.stack([view.labels for view in views])
         return Batch(images, labels, _stack_soft(views))
 
-    own: set[int] = set()  # threads
-    count = 2 if (os.cpu_count() or 1) > 2 else 1  # the network needs cores
-    workers = ThreadPoolExecutor(count, initializer=lambda: own.add(threading.get_ident()))
-    numbers = itertools.count(start + rank, world)
-    try:
-        pending = deque(workers.submit(make, next(numbers)) for _ in range(3))
-        while True:
-            batch = pending.popleft().result()
-            pending.append(workers.submit(make, next(numbers)))
-            yield batch
-    finally:  # an error, or the caller is done: cancel the pending batches
-        # the garbage collector may close the generator in a worker, which cannot wait for itself
-        workers.shutdown(wait=threading.get_ident() not in own, cancel_futures=True)
+    return load_ahead(make, start, rank, world)
 
 
 def _stack_soft(views: Sequence[View]) -> NDArray[np.float32] | None:

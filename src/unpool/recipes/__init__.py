@@ -6,8 +6,9 @@ A run stores its recipe beside its weights. Single values are overridden by name
 """
 
 from unpool.errors import OptionError, suggest
-from unpool.recipes import classify, generate, relatives, segment
+from unpool.recipes import classify, decoupled, generate, relatives, segment
 from unpool.recipes.classify import ClassificationRecipe
+from unpool.recipes.decoupled import DecoupledRecipe
 from unpool.recipes.generate import GenerationRecipe
 from unpool.recipes.overrides import parse_setting, replaced
 from unpool.recipes.recipe import AnyRecipe, Recipe
@@ -17,6 +18,7 @@ __all__ = [
     "KINDS",
     "RECIPES",
     "ClassificationRecipe",
+    "DecoupledRecipe",
     "GenerationRecipe",
     "Recipe",
     "SegmentationRecipe",
@@ -25,13 +27,14 @@ __all__ = [
 ]
 
 KINDS: dict[str, type[Recipe]] = {
-    kind.kind: kind for kind in (SegmentationRecipe, ClassificationRecipe, GenerationRecipe)
+    kind.kind: kind
+    for kind in (SegmentationRecipe, DecoupledRecipe, ClassificationRecipe, GenerationRecipe)
 }
 """The classes of recipes, one for each application, by `Recipe.kind`."""
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
-    for module in (segment, relatives, classify, generate)
+    for module in (segment, relatives, decoupled, classify, generate)
     for recipe in vars(module).values()
     if isinstance(recipe, Recipe)
 }

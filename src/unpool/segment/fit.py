@@ -1,6 +1,7 @@
 """The objective of a segmentation network, and its final batch norm statistics."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from unpool.training import loop
 from unpool.vision.images import VOID
 
 if TYPE_CHECKING:
+    from unpool.recipes.decoupled import DecoupledRecipe
     from unpool.recipes.segment import Phase, SegmentationRecipe
     from unpool.segment.learner import Learner
 
@@ -77,7 +79,7 @@ class SegmentationObjective(loop.Objective[Batch]):
         for part, lr in parts:
             if lr > 0:
                 kept = [p for p in part.parameters() if id(p) not in learner.fixed]
-                groups += _groups(part, kept, lr, self.recipe)
+                groups += groups_of(part, kept, lr, self.recipe)
         return groups
 
     def rate(self, n: int) -> loop.RateFactor:
@@ -161,15 +163,25 @@ def estimate_statistics(
 
     Noh, Hong, Han 2015, section 4.1; the released `BN_make_INFERENCE_script.py`.
     """
+    device = next(net.parameters()).device
+    with cumulative_statistics(net) as norms, autocast(device, bf16):
+        for _ in range(passes if norms else 0):
+            net(prepare(torch.from_numpy(next(stream).images).to(device), mean))
+
+
+@contextmanager
+def cumulative_statistics(net: nn.Module) -> Iterator[list[nn.BatchNorm2d]]:
+    """Estimate the statistics of batch norm by all passes inside, see `estimate_statistics`.
+
+    Gives the layers concerned, those in training mode. Afterwards the whole network is in
+    evaluation mode.
+    """
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # cumulative mean
-    device = next(net.parameters()).device
-    for _ in range(passes if norms else 0):
-        with autocast(device, bf16):
-            net(prepare(torch.from_numpy(next(stream).images).to(device), mean))
+    yield norms
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     net.eval()
@@ -256,21 +268,37 @@ def distillation_loss(
 def _groups(
     part: nn.Module, kept: list[nn.Parameter], lr: float, recipe: "SegmentationRecipe"
 ) -> list[loop.Group]:
+    """As `groups_of`, but the matrices of a CRF, at first the identity, do not decay."""
+    if not isinstance(part, MeanField):
+        return groups_of(part, kept, lr, recipe)
+    for p in kept:
+        p.requires_grad_()
+    kernels = [part.spatial, part.bilateral]
+    factor = recipe.compatibility_lr
+    return [
+        loop.parameter_group(kernels, lr),
+        loop.parameter_group([part.compatibility], lr * factor),
+    ]
+
+
+def groups_of(
+    part: nn.Module,
+    kept: list[nn.Parameter],
+    lr: float,
+    recipe: "SegmentationRecipe | DecoupledRecipe",
+) -> list[loop.Group]:
     """Groups of filters, which decay, biases, and batch norm, which decays with `decay_norm`.
 
-    The matrices of a CRF, initially multiples of the identity, do not decay.
+    Args:
+        part: of the network.
+        kept: those of its parameters that are to be trained; others stay as they are.
+        lr: peak learning rate.
+        recipe: with the decays.
     """
     norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
     of_norm = {id(p) for norm in norms for p in norm.parameters()}
     for p in kept:
         p.requires_grad_()
-    if isinstance(part, MeanField):
-        kernels = [part.spatial, part.bilateral]
-        factor = recipe.compatibility_lr
-        return [
-            loop.parameter_group(kernels, lr),
-            loop.parameter_group([part.compatibility], lr * factor),
-        ]
     filters = [p for p in kept if p.dim() > 1]
     biases = [p for p in kept if p.dim() < 2 and id(p) not in of_norm]
     shifts = {id(norm.bias) for norm in norms if not recipe.decay_shift}

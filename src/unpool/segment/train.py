@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cv2
 import numpy as np
 import torch
+from torch import nn
 
 from unpool import distributed
 from unpool.data import crops
@@ -187,17 +188,7 @@ class SegmentationTask(task.Task[crops.Batch]):
         self.objective.set_mode()
         estimate_statistics(net, stream, recipe.statistics_passes, recipe.bf16, self.objective.mean)
         distributed.copy_from_first(run.learner)
-        card = self._card(self.start, command)
-        run.save_weights(net, card)
-        weights, device = run.folder / "weights", str(self.objective.device)
-        segmenter = Segmenter.from_pretrained(weights, device=device)
-        summary = {**evaluate.evaluate(segmenter, self.val_data), "notes": run.notes}
-        name = f"{self.val_data.title}, whole"
-        card["figures"] = {name: {figure: summary[figure] for figure in _ON_CARD}}
-        run.save_weights(net, card)
-        if run.is_main:
-            run.save_image("plots/predictions.png", evaluate.sheet(segmenter, self.val_data))
-        return summary
+        return save_evaluated(run, net, self._card(self.start, command), self.val_data)
 
     def figures(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         """The IoU of each class, and the averages."""
@@ -235,6 +226,31 @@ class SegmentationTask(task.Task[crops.Batch]):
             "license": terms,
             "command": command,
         }
+
+
+def save_evaluated(
+    run: "Run", net: nn.Module, card: dict[str, Any], data: DataSet
+) -> dict[str, Any]:
+    """Write weights, evaluate them as stored, and add the figures to their card.
+
+    Args:
+        run: gets the weights, and an image of predictions.
+        net: one of `MODELS`.
+        card: without figures.
+        data: to evaluate on.
+
+    Returns:
+        The summary of the evaluation, with the notes of the run.
+    """
+    run.save_weights(net, card)
+    weights, device = run.folder / "weights", str(next(net.parameters()).device)
+    segmenter = Segmenter.from_pretrained(weights, device=device)
+    summary = {**evaluate.evaluate(segmenter, data), "notes": run.notes}
+    figures = {figure: summary[figure] for figure in _ON_CARD}
+    run.save_weights(net, {**card, "figures": {f"{data.title}, whole": figures}})
+    if run.is_main:
+        run.save_image("plots/predictions.png", evaluate.sheet(segmenter, data))
+    return summary
 
 
 def scaled_to(data: DataSet, recipe: "SegmentationRecipe") -> "SegmentationRecipe":
