@@ -146,7 +146,8 @@ class DecoupledNet(nn.Module):
         images, values = _passes(shown, strength)
         parts = Classification(*(tensor[images] for tensor in found))
         of_passes = [s._replace(index=s.index[images]) for s in switches[-self.stages :]]
-        scores = self.segment(maps[images], of_passes, self.bridge(parts, values)).float()
+        scores = self.segment(maps[images], of_passes, self.bridge(parts, values))
+        scores = scores.to(_exact(scores.dtype))
         if self.stages < len(self.trunk.table):
             scores = F.interpolate(scores, size=[self.input_size] * 2, mode="bilinear")
         p = _merge(scores.softmax(1), shown)  # (N, classes, 320, 320) as published
@@ -245,7 +246,8 @@ class DecoupledNet(nn.Module):
         if side == self.input_size:
             return x
         size = [self.input_size] * 2
-        return F.interpolate(x.float(), size=size, mode="bilinear", antialias=True).to(x.dtype)
+        exact = x.to(_exact(x.dtype))
+        return F.interpolate(exact, size=size, mode="bilinear", antialias=True).to(x.dtype)
 
     def _require_arguments(self) -> None:
         require_int("classes", self.classes, 2)
@@ -288,6 +290,11 @@ def _code(channels: int, width: int, window: int, eps: float | None) -> nn.Seque
         block(back, "fc6-deconv", "fc6-deconv-bn", channels, eps),
     ]
     return chain(blocks)
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    """At least single precision, for probabilities and sizes."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _passes(shown: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:

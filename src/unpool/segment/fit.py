@@ -79,7 +79,7 @@ class SegmentationObjective(loop.Objective[Batch]):
         for part, lr in parts:
             if lr > 0:
                 kept = [p for p in part.parameters() if id(p) not in learner.fixed]
-                groups += groups_of(part, kept, lr, self.recipe)
+                groups += _groups(part, kept, lr, self.recipe)
         return groups
 
     def rate(self, n: int) -> loop.RateFactor:

@@ -7,6 +7,7 @@ from unpool.errors import OptionError, WeightsError
 from unpool.models.caffe.blobs import BatchNorm, Format, Imported, shorten
 from unpool.models.caffe.crfrnn import CRFRNNS, read_port
 from unpool.models.caffe.deconvnet import DECONVNET, VGG
+from unpool.models.caffe.decouplednet import DECOUPLEDNET
 from unpool.models.caffe.deeplab import DEEPLABS
 from unpool.models.caffe.fcn import FCNS
 from unpool.models.caffe.protobuf import Layer, read_caffemodel
@@ -14,7 +15,9 @@ from unpool.models.caffe.segnet import SEGNETS, SEGNETS_BASIC
 
 __all__ = ["FORMATS", "BatchNorm", "Format", "Imported", "load_caffemodel", "load_format"]
 
-FORMATS: tuple[Format, ...] = (VGG, FCNS, DEEPLABS, CRFRNNS, SEGNETS_BASIC, SEGNETS, DECONVNET)
+FORMATS: tuple[Format, ...] = (
+    *(VGG, FCNS, DEEPLABS, CRFRNNS, SEGNETS_BASIC, SEGNETS, DECOUPLEDNET, DECONVNET),
+)
 """What can be read. Of several formats that have all layers of a file, the first one is meant."""
 
 
@@ -42,23 +45,27 @@ def load_caffemodel(path: str | os.PathLike[str], batch_norm: BatchNorm | None =
     Bayesian SegNet if the file's name has "bayesian", or if it has the layer `camvid`; with 21
     classes in every stage, as the one for VOC. Images must not be centered, `mean=(0, 0, 0)`.
 
+    Files of DecoupledNet hold copies of the classifier for the bridge, which are compared with it
+    and dropped. Their batch norm is folded in `DecoupledNet_*_anno_inference.caffemodel`.
+
     Args:
         path: a .caffemodel file, or the port's .pth file.
-        batch_norm: the meaning of the two blobs of each batch norm of a DeconvNet or SegNet, which
-            the file does not state (the authors folded in place). "folded": y = scale * x + shift,
-            as in `DeconvNet_trainval_inference.caffemodel`; the network is in evaluation mode with
-            mean 0, variance 1 and eps 0, and not for training. "training": gamma and beta, as in
+        batch_norm: the meaning of the two blobs of each batch norm, which the file does not state
+            (the authors folded in place). "folded": y = scale * x + shift, as in
+            `DeconvNet_trainval_inference.caffemodel`; the network is in evaluation mode with mean
+            0, variance 1 and eps 0, and not for training. "training": gamma and beta, as in
             `stage_2_train_result.caffemodel`; Caffe keeps no running statistics, so they must be
-            estimated before use. Other networks have no batch norm.
+            estimated before use. FCNs and CRF-RNNs have no batch norm.
 
     Raises:
         WeightsError: the file is damaged, or its layers are not those of a known network.
-        OptionError: batch_norm is unknown, or missing for a DeconvNet or SegNet.
+        OptionError: batch_norm is unknown, or missing for a network that has it.
 
     Noh, Hong, Han 2015, and the authors' training/003_make_bn_layer_testable, which folds; Long,
     Shelhamer, Darrell 2015, and the layers of shelhamer/fcn.berkeleyvision.org; Zheng et al. 2015,
     torrvision/crfasrnn and sadeepj/crfasrnn_pytorch; Badrinarayanan, Kendall, Cipolla 2017, and
-    alexgkendall/SegNet-Tutorial; Chen et al. 2015, and the mirror TheLegendAli/DeepLab-Context.
+    alexgkendall/SegNet-Tutorial; Chen et al. 2015, and the mirror TheLegendAli/DeepLab-Context;
+    Hong, Noh, Han 2015, and HyeonwooNoh/DecoupledNet.
     """
     return load_format(path, batch_norm)[0]
 

@@ -1,0 +1,76 @@
+"""DecoupledNet in the authors' files, whose bridge is a copy of the classifier."""
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from unpool.models import DecoupledNet
+from unpool.models.caffe import blobs
+from unpool.models.caffe.blobs import BatchNorm, Format, Imported
+
+if TYPE_CHECKING:
+    from unpool.models.caffe.protobuf import Layer
+
+_SIZE = 320  #: to which the released script resizes images; files do not say
+_COPIES = {"cls-score-voc-bp": "cls-score-voc", "fc7-bp": "fc7", "fc6-bp": "fc6"}
+"""The layers of the bridge, and those that they are tied to: the first is transposed, since it is a
+convolution, the others are deconvolutions and the same."""
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    """The names of the layers, which are those of the authors, without the bridge."""
+    with torch.device("meta"):  # names and shapes, no memory
+        return tuple(dict.fromkeys(key.split(".")[-2] for key in DecoupledNet().state_dict()))
+
+
+def load_decouplednet(
+    path: Path, layers: dict[str, "Layer"], batch_norm: BatchNorm | None
+) -> Imported:
+    """The DecoupledNet of some layers; its bridge must be the classifier backwards."""
+    trunk, code, size = blobs.sizes(path, layers, [*_names()])
+    blobs.require_batch_norm(path, batch_norm)
+    window, depth = size // 2 ** len(trunk), 2 ** len(trunk)
+    classes = layers["cls-score-voc"].blobs[1].size + 1
+    sizes = code, layers["fc6-seg"].blobs[1].size, max(_SIZE, window * depth), window
+    with torch.device("meta"):
+        eps = 0.0 if batch_norm == "folded" else 1e-9
+        model = DecoupledNet(classes, trunk, *sizes, eps=eps)
+    state = blobs.fit(path, layers, model)
+    blobs.refuse(path, _untied(layers), model)
+    blobs.add_statistics(state, model)
+    model.load_state_dict(state, assign=True)
+    note = f"DecoupledNet for {classes} classes"
+    if batch_norm == "folded":
+        note += ", batch norm folded: for use, not for training"
+        return Imported(model.eval(), True, note)
+    return Imported(model, False, f"{note}: estimate the statistics of batch norm before use")
+
+
+def _untied(layers: dict[str, "Layer"]) -> list[str]:
+    """Layers of the bridge that are missing, or other than the classifier's."""
+    faults = []
+    for name, origin in _COPIES.items():
+        if name not in layers or not layers[name].blobs:
+            faults.append(f"{name} is missing")
+            continue
+        weight, *biases = layers[name].blobs
+        tied = layers[origin].blobs[0]
+        tied = tied.swapaxes(0, 1) if name.startswith("cls") else tied
+        if not np.array_equal(weight, tied):
+            faults.append(f"{name} is not tied to {origin}")
+        elif any(bias.any() for bias in biases):
+            faults.append(f"{name} has a bias")
+    return faults
+
+
+DECOUPLEDNET = Format(
+    "DecoupledNet",
+    "conv1_1, ... cls-score-voc, ... seg-score-voc",
+    lambda layer: layer.name in _names() or layer.name in _COPIES,
+    load_decouplednet,
+    {"long_side": _SIZE},
+)
