@@ -33,6 +33,9 @@ SMALL = {
     "GenerativeNet": {
         "styles": 5, "size": 16, "code": 8, "shared": 8, "widths": (6,), "mask_widths": (4,),
     },
+    "SparseCoder": {
+        "maps": (4, 6), "kernel": 5, "channels": 3, "lam": (0.5, 0.5), "steps": 5,
+    },
 }  # fmt: skip
 PUBLISHED = {  # learned and fixed values of the network that the defaults build
     "DeconvNet": 251_805_653,
@@ -47,6 +50,7 @@ PUBLISHED = {  # learned and fixed values of the network that the defaults build
     "VGG": 138_357_544,
     "SqueezeNet": 1_235_496,
     "GenerativeNet": 31_893_092,
+    "SparseCoder": 510_384,
 }
 ANY_SIZE = (
     "DeconvNet",
@@ -57,6 +61,7 @@ ANY_SIZE = (
     "CRFRNN",
     "DecoupledNet",
     "SqueezeNet",
+    "SparseCoder",
 )
 every_network = pytest.mark.parametrize("name", MODELS)
 

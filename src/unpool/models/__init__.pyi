@@ -1,4 +1,5 @@
 from .classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
+from .coder import SparseCoder
 from .crfrnn import CRFRNN
 from .deconvnet import DeconvNet
 from .decouplednet import DecoupledNet
@@ -33,6 +34,7 @@ __all__ = [
     "Network",
     "SegNet",
     "SegNetBasic",
+    "SparseCoder",
     "SqueezeNet",
     "Table",
     "Trunk",

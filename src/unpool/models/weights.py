@@ -14,6 +14,7 @@ from unpool.errors import OptionError, WeightsError, first_line, require_choice
 from unpool.files import drafts, require_regular, sha256
 from unpool.limits import MAX_PARAMETERS, MAX_TEXT
 from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
+from unpool.models.coder import SparseCoder
 from unpool.models.crfrnn import CRFRNN
 from unpool.models.deconvnet import DeconvNet
 from unpool.models.decouplednet import DecoupledNet
@@ -29,7 +30,7 @@ Network = DeconvNet | FCN | SegNet | SegNetBasic | DeepLab | CRFRNN | DecoupledN
 
 Built = TypeVar("Built", bound=nn.Module)
 
-_Saved = Network | Classifier | GenerativeNet
+_Saved = Network | Classifier | GenerativeNet | SparseCoder
 
 MODELS: dict[str, type[_Saved]] = {
     "DeconvNet": DeconvNet,
@@ -44,6 +45,7 @@ MODELS: dict[str, type[_Saved]] = {
     "VGG": VGG,
     "SqueezeNet": SqueezeNet,
     "GenerativeNet": GenerativeNet,
+    "SparseCoder": SparseCoder,
 }
 """The networks that are saved and rebuilt, by the names in their cards."""
 
