@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unpool.models import FCN, DeconvNet, SegNet, SegNetBasic
+from unpool.models import FCN, DeconvNet, DeepLab, SegNet, SegNetBasic
 
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 CARD = {
@@ -24,6 +24,8 @@ NETS = {
     "fcn": lambda: FCN(4, ((1, 4), (1, 8), (1, 8)), 16, stride=4, pad=1, window=3),
     "segnet": lambda: SegNet(4, ((1, 4), (2, 6)), dropout=0.5),
     "segnet-basic": lambda: SegNetBasic(4, 6, 7, 2),
+    "deeplab": lambda: DeepLab(4, ((1, 4), (1, 8), (1, 8)), 16, dilation=2, fine=True),
+    "deeplab-noup": lambda: DeepLab(4, ((1, 4),) * 4, 16, 4, 4, kernel=2, average=False),
 }
 
 

@@ -28,11 +28,15 @@ PAIRS = [
     ("fcn", "onnx"),
     ("segnet", "openvino"),
     ("segnet-basic", "onnx"),
+    ("deeplab", "onnx"),
+    ("deeplab-noup", "openvino"),
     pytest.param("free", "openvino", marks=pytest.mark.slow),
     pytest.param("code", "onnx", marks=pytest.mark.slow),
     pytest.param("fcn", "openvino", marks=pytest.mark.slow),
     pytest.param("segnet", "onnx", marks=pytest.mark.slow),
     pytest.param("segnet-basic", "openvino", marks=pytest.mark.slow),
+    pytest.param("deeplab", "openvino", marks=pytest.mark.slow),
+    pytest.param("deeplab-noup", "onnx", marks=pytest.mark.slow),
 ]
 
 

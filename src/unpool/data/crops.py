@@ -324,10 +324,9 @@ def _stack_soft(views: Sequence[View]) -> NDArray[np.float32] | None:
     known = [view.soft for view in views if view.soft is not None]
     if not known:
         return None
-    unknown = np.full_like(known[0], np.nan)
-    first, step = SOFT_STEP // 2, SOFT_STEP
+    unknown, at = np.full_like(known[0], np.nan), slice(SOFT_STEP // 2, None, SOFT_STEP)
     every = (unknown if view.soft is None else view.soft for view in views)
-    return np.stack([soft[:, first::step, first::step] for soft in every])
+    return np.stack([soft[:, at, at] for soft in every])
 
 
 def _crop(
