@@ -26,6 +26,7 @@ COVERED_ELSEWHERE = {
     "rendering/triangles.py": "rendering/test_meshes.py",
     "segment/networks.py": "segment/test_learner.py",
     "segment/timings.py": "segment/test_segmenter.py",
+    "segment/whole.py": "segment/test_segmenter.py",
 }
 """Modules without a test file of their own, and the one that covers them."""
 

@@ -18,9 +18,11 @@ from unpool.files import read_json, require_regular, write_json
 from unpool.limits import MAX_DEPTH, MAX_SIDE
 from unpool.recipes.presets import NORMALIZATIONS, DenseCRF, Kernel
 
-MODES = ("whole", "instance")
-AGGREGATIONS = ("max", "mean")
+MODES = ("whole", "instance", "tiles")
 """How an image can be segmented; see `unpool.segment.segmenter`."""
+
+AGGREGATIONS = ("max", "mean")
+"""How overlapping crops can be merged; see `unpool.segment.aggregate.Aggregate`."""
 
 EXPORTED = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch-export"}
 """The endings of exported networks, and their formats; see `unpool.export.write`."""

@@ -9,6 +9,7 @@ from unpool.cli import commands
 from unpool.segment.ensemble import EDeconvNet
 from unpool.segment.evaluate import evaluate
 from unpool.segment.segmenter import Segmenter
+from unpool.segment.tiles import plan_tiles
 from unpool.segment.train import SegmentationTask
 from unpool.training.task import train
 
@@ -53,6 +54,7 @@ def test_documented_defaults_are_those_of_the_applications():
         Segmenter._instances,
         Segmenter.__init__,
         Segmenter.from_pretrained,
+        plan_tiles,
     ]
     homes = {
         "segment": segmenter,
@@ -61,6 +63,7 @@ def test_documented_defaults_are_those_of_the_applications():
     }
     # these depend on the weights, the machine or the masks
     left = ("mode", "aggregate", "presence_threshold", "batch", "by_color", "crowd", "crf")
+    left += ("tile", "overlap")
     compared = 0
     for name, functions in homes.items():
         parameters = {}
@@ -74,7 +77,7 @@ def test_documented_defaults_are_those_of_the_applications():
             if stated and option.name in parameters and option.name not in left:
                 compared += 1
                 assert stated[1] == str(parameters[option.name].default), option.name
-    assert compared == 17
+    assert compared == 19
     ensemble = inspect.signature(EDeconvNet.__init__).parameters["ensemble"].default
     for name in ("segment", "evaluate"):
         (option,) = (o for o in commands.commands[name].params if o.name == "ensemble")

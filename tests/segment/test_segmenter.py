@@ -17,8 +17,9 @@ from unpool.recipes.presets import Preset
 from unpool.segment.aggregate import squares
 from unpool.segment.result import Segmentation, postprocess
 from unpool.segment.scores import read_scores
-from unpool.segment.segmenter import Segmenter, WholeView
+from unpool.segment.segmenter import Segmenter
 from unpool.segment.timings import measuring
+from unpool.segment.whole import WholeView
 from unpool.vision.boxes import reduced
 from unpool.vision.images import read_mask, voc_palette
 from unpool.vision.proposals import Proposals

@@ -28,8 +28,9 @@ from unpool.recipes.presets import INSTANCES
 @options.choice(
     "--mode",
     [*MODES, "both"],
-    "How to segment: whole images, instance-wise, or both in turn.  [default: both; instance with "
-    "--preset edeconvnet; whole for an FCN]",
+    "How to segment: whole images, instance-wise, both in turn, or large images by tiles.  "
+    "[default: both; instance with --preset edeconvnet; whole for an FCN; tiles if the weights are "
+    "for tiles]",
 )
 @options.SEGMENTATION
 @click.option(
@@ -85,7 +86,8 @@ def evaluate(
     labeled = open_parts(parts, split, missing=missing, by_color=by_color, crowd=crowd)
     given["device"] = distributed.local(given["device"] or "auto")
     segmenter = load(weights, given["preset"], **options.network_options(given))
-    chosen = segmenter.measured_modes if mode is None else MODES if mode == "both" else (mode,)
+    both = ("whole", "instance")
+    chosen = segmenter.measured_modes if mode is None else both if mode == "both" else (mode,)
     given = options.typed(given)
     whole = {name: value for name, value in given.items() if name not in INSTANCES}
     settings = {name: whole if name == "whole" and len(chosen) > 1 else given for name in chosen}

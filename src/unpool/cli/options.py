@@ -115,6 +115,26 @@ BATCH = click.option(
     type=FROM_ONE,
     help="Squares per batch in mode instance; more need more memory.  [default: the fastest]",
 )
+TILE = click.option(
+    "--tile",
+    type=FROM_ONE,
+    metavar="SIDE",
+    help="Side of the windows in mode tiles, in pixels of the network's input.  [default: 512, or "
+    "the only size that the network takes]",
+)
+OVERLAP = click.option(
+    "--overlap",
+    type=click.IntRange(min=0),
+    metavar="PIXELS",
+    help="Overlap of neighboring windows in mode tiles, at least.  [default: a quarter of --tile]",
+)
+SCALE = click.option(
+    "--scale",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="FACTOR",
+    help="Scale at which the network sees the image in mode tiles; 0.5 halves its sides, 1 is "
+    "native resolution.  [default: 1.0]",
+)
 DATA = click.option(
     "--data",
     multiple=True,
@@ -185,7 +205,8 @@ SAMPLES = click.option(
     "dropout, such as Bayesian SegNet; 0 for one pass without.  [default: 0]",
 )
 SEGMENTATION = all_of(
-    *(PRESET, ENSEMBLE, CRF, PRESENCE, PROPOSALS, AGGREGATE, SAMPLES, PRECISION, EXACT, DEVICE)
+    *(PRESET, ENSEMBLE, CRF, PRESENCE, PROPOSALS, AGGREGATE, TILE, OVERLAP, SCALE, SAMPLES),
+    *(PRECISION, EXACT, DEVICE),
 )
 
 

@@ -4,7 +4,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,8 @@ def parse_formats(ctx: click.Context, param: click.Parameter, value: str) -> tup
 @options.choice(
     "--mode",
     MODES,
-    "whole: each image in one pass; instance: object proposals one by one, as in the paper.  "
+    "whole: each image in one pass; instance: object proposals one by one, as in the paper; tiles: "
+    "overlapping windows at native resolution, for large images.  "
     "[default: the mode of the weights; instance with --preset edeconvnet]",
 )
 @options.SEGMENTATION
@@ -86,13 +87,6 @@ def segment(
     inputs: tuple[str, ...],
     output: Path,
     weights: str,
-    overlay: bool,
-    masks: bool,
-    scores: bool,
-    uncertainty: bool,
-    formats: tuple[str, ...],
-    tolerance: float,
-    timings: bool,
     redo: bool,
     as_json: bool,
     quiet: bool,
@@ -140,10 +134,10 @@ def segment(
 
     files = images.with_suffixes(*SUFFIXES)
     found = images.find_inputs(inputs, output, files, videos=True)  # before torch is loaded
-    require_tolerance(tolerance)
-    spare_others(inputs, found.sources, output, formats)
-    outputs = Outputs(output, formats, tolerance, overlay, masks, scores, uncertainty, timings)
-    if uncertainty and not given["samples"]:
+    outputs = Outputs(output, **{name: given.pop(name) for name in Outputs.options()})
+    require_tolerance(outputs.tolerance)
+    spare_others(inputs, found.sources, output, outputs.formats)
+    if outputs.uncertainty and not given["samples"]:
         raise OptionError("got --uncertainty without --samples; add --samples 20")
     outputs.require_fit(found.sources)
 
@@ -180,6 +174,11 @@ class Outputs:
     scores: bool
     uncertainty: bool
     timings: bool
+
+    @classmethod
+    def options(cls) -> list[str]:
+        """The names of the command's options that say what to write."""
+        return [field.name for field in fields(cls) if field.name != "output"]
 
     @property
     def others(self) -> list[str]:
@@ -222,6 +221,8 @@ class Job:
         with measuring() as seconds:
             with stage("reading"):
                 image = source.read()
+            if outputs.scores:
+                self.segmenter.require_scores(image, self.options.get("mode"))
             result = self.segmenter(image, progress=progress, **self.options)
             with stage("writing"):
                 if outputs.others:

@@ -129,7 +129,7 @@ class Exported:
             raise OptionError(f"got exact {got}, whose arithmetic is that of {self.engine}; {cure}")
 
 
-def fixed_side(model: Network) -> int | None:
+def fixed_side(model: Network | Exported) -> int | None:
     """The only image side that a network with code layers is exported for; None if any will do.
 
     It could decode larger images, but was never trained on them.
@@ -137,7 +137,7 @@ def fixed_side(model: Network) -> int | None:
     return model.size if model.fc is not None else None
 
 
-def least_side(model: Network) -> int:
+def least_side(model: Network | Exported) -> int:
     """The smallest image side: one cell of the last pooled map."""
     return int(2 ** len(model.trunk.table))
 

@@ -78,7 +78,8 @@ def find_objects(
     Args:
         labels: (H, W) class ids; 255 is void.
         classes: names by class id; a first class named background has no objects.
-        probabilities: (K, h, w) class probabilities for the scores, of any size.
+        probabilities: for the scores: of all classes, (K, h, w), or of the labels, (h, w); of any
+            size.
         scores: the scores themselves, (N,), known from an earlier call.
         connectivity: 8, or 4 for pixels that touch at an edge.
 
@@ -137,14 +138,15 @@ def _mean_probabilities(
     objects: Objects, probabilities: NDArray[np.floating]
 ) -> NDArray[np.float64]:
     """The mean probability of its class over each object, (N,)."""
-    if probabilities.ndim != 3 or len(probabilities) != len(objects.classes):
+    of_labels = probabilities.ndim == 2
+    if not of_labels and (probabilities.ndim, len(probabilities)) != (3, len(objects.classes)):
         got = f"got probabilities of {probabilities.shape} for {len(objects.classes)} classes"
-        raise ShapeError(f"{got}; wanted (K, h, w)")
+        raise ShapeError(f"{got}; wanted (K, h, w), or those of the labels, (h, w)")
     height, width = objects.size
     sums = np.zeros(len(objects.labels))
     for k in np.unique(objects.labels):
         own = np.flatnonzero(objects.labels == k)
-        scores: NDArray[Any] = probabilities[k]
+        scores: NDArray[Any] = probabilities if of_labels else probabilities[k]
         if scores.shape != objects.size:
             scores = cv2.resize(
                 scores.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR

@@ -13,6 +13,9 @@ LOADING = ("ensemble", "device", "precision", "exact")
 INSTANCES = ("preset", "method", "proposals", "aggregate", "batch")
 """Options of instance-wise segmentation; see `unpool.segment.segmenter.Segmenter.predict`."""
 
+TILES = ("tile", "overlap", "scale")
+"""Options of segmentation by tiles; see `unpool.segment.tiles.plan_tiles`."""
+
 RESULTS = ("mask", "coco", "labelme", "yolo", "geojson", "labelstudio")
 """What results of segmentation are written as; see `unpool.formats.write`."""
 

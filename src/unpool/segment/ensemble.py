@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from unpool.cards import find_partner, read_card
 from unpool.errors import OptionError, ShapeError, require_choice, require_known
 from unpool.recipes.presets import EDECONVNET, ENSEMBLES, PRESETS, Preset
-from unpool.segment.pipeline import BaseSegmenter, Prediction
+from unpool.segment.pipeline import BaseSegmenter, Prediction, predict_tiles
 from unpool.segment.segmenter import Segmenter
 
 if TYPE_CHECKING:
+    from unpool import Progress
+    from unpool.segment.tiles import TiledPrediction
     from unpool.vision.images import Pixels
 
 
@@ -142,33 +144,51 @@ class EDeconvNet(BaseSegmenter):
         *,
         mode: str | None = None,
         preset: str | Preset | None = None,
+        samples: int = 0,
+        progress: "Progress | None" = None,
         **options: Any,
-    ) -> Prediction:
+    ) -> "Prediction | TiledPrediction":
         """The combined logits of both networks for one image.
 
         Args:
             image: (H, W, 3) uint8, RGB, upright.
-            mode: of the DeconvNet; "instance" by default.
+            mode: of the DeconvNet; "instance" by default. By tiles, both see the same windows.
             preset: of its proposals, as of `Segmenter.predict`; "edeconvnet" is the default.
-            **options: of the DeconvNet, see `Segmenter.predict`.
+            samples, progress, **options: of the DeconvNet, see `Segmenter.predict`.
 
         Returns:
             Logits whose softmax is the probability of each class, and the squares of the DeconvNet.
         """
-        preset = None if preset == EDECONVNET else preset
-        first = self.deconvnet.predict(image, mode=mode or self.mode, preset=preset, **options)
+        mode, preset = mode or self.mode, None if preset == EDECONVNET else preset
+        temperature = self.deconvnet.temperature.get(EDECONVNET, 1.0)
+        options = {"mode": mode, "preset": preset, "progress": progress, **options}
+        if mode == "tiles":
+            self.deconvnet.require_samples(mode, samples)
+            tiling = self.deconvnet.resolve(partners=[self.fcn.model], **options)
+            how = self.infer, tiling, len(self.classes), temperature, progress
+            return predict_tiles(image, *how)
+        first = self.deconvnet.predict(image, samples=samples, **options)
         second = self.fcn.predict(image, mode="whole")
+        assert isinstance(first, Prediction)
         logits = combine(first.logits, second.logits, self.ensemble, self.weight)
-        return Prediction(logits, first.boxes, self.deconvnet.temperature.get(EDECONVNET, 1.0))
+        return Prediction(logits, first.boxes, temperature)
+
+    def infer(self, images: "Pixels") -> NDArray[np.float32]:
+        """The combined logits (N, K, h, w) of a batch of images (N, h, w, 3) uint8, RGB."""
+        both = zip(self.deconvnet.infer(images), self.fcn.infer(images), strict=True)
+        return np.stack([combine(*pair, self.ensemble, self.weight) for pair in both])
 
     def describe_network(
         self, mode: str | None = None, preset: str | Preset | None = None, **options: Any
     ) -> str:
         """Describe both networks."""
-        preset = None if preset == EDECONVNET else preset
-        first = self.deconvnet.describe_network(mode or self.mode, preset=preset, **options)
+        mode, preset = mode or self.mode, None if preset == EDECONVNET else preset
+        if mode == "tiles":
+            options["partners"] = [self.fcn.model]
+        first = self.deconvnet.describe_network(mode, preset=preset, **options)
         kinds = [type(segmenter.model).__name__ for segmenter in (self.deconvnet, self.fcn)]
-        second = f"{kinds[1]} ({self.fcn.describe_network('whole')})"
+        same = mode == "tiles"
+        second = f"{kinds[1]} ({'the same' if same else self.fcn.describe_network('whole')})"
         weighted = self.ensemble == "mean" and self.weight != 0.5
         how = f"{self.weight:g} : {1 - self.weight:g} mean" if weighted else self.ensemble
         return f"EDeconvNet: {how} of {kinds[0]} ({first}) and {second}"

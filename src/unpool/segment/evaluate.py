@@ -99,7 +99,7 @@ def measure(segmenter: "BaseSegmenter", data: DataSet, **options: Any) -> Iterat
             yield _dropped(sample.name, str(error), k)
             continue
         found = segmenter(image, **options)
-        sure = None if found.logits is None else found.confidence
+        sure = found.confidence if found.has_confidence else None
         yield compare(sample.name, found.labels, truth, k, sure)
 
 

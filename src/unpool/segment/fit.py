@@ -15,7 +15,7 @@ from unpool.devices import autocast, training_layout
 from unpool.errors import require_choice
 from unpool.models import MEAN_BGR, Network, prepare
 from unpool.models.crfrnn import MeanField
-from unpool.segment.segmenter import WholeView
+from unpool.segment.whole import WholeView
 from unpool.training import loop
 from unpool.vision.images import VOID
 

@@ -1,6 +1,7 @@
 """What every segmenter does: `postprocess(predict(preprocess(image)))`."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -10,15 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unpool.errors import require_known
-from unpool.recipes.presets import AUTO, INSTANCES, DenseCRF
+from unpool.errors import OptionError, require_known
+from unpool.recipes.presets import AUTO, INSTANCES, TILES, DenseCRF
 from unpool.segment.result import Segmentation, describe_postprocessing, postprocess
+from unpool.segment.tiles import TiledPrediction, is_large, megapixels, segment_bands
 from unpool.vision.inputs import as_image
 
 if TYPE_CHECKING:
     from unpool.vision.images import Pixels
 
-OPTIONS = ("mode", *INSTANCES, "samples", "progress")
+OPTIONS = ("mode", *INSTANCES, *TILES, "samples", "progress")
 """The options of `BaseSegmenter.predict`."""
 
 
@@ -42,7 +44,7 @@ class BaseSegmenter(ABC):
     classes: list[str]  #: names by class id, the background first
     palette: NDArray[np.uint8]  #: (256, 3) RGB by class id
     device: torch.device
-    mode: str  #: the default mode, "whole" or "instance"
+    mode: str  #: the default mode, one of `unpool.cards.MODES`
     measured_modes: tuple[str, ...]  #: the modes that an evaluation compares
     presence_threshold: float  #: the default class presence threshold, see `postprocess`
     crf: DenseCRF | None  #: what crf="auto" stands for, or none
@@ -103,27 +105,40 @@ class BaseSegmenter(ABC):
         """Read an image of any kind, upright, as (H, W, 3) uint8, RGB."""
         return as_image(image)
 
+    def require_scores(self, image: "Pixels", mode: str | None = None) -> None:
+        """Refuse an image whose class scores would not be kept: a large one by tiles."""
+        if (mode or self.mode) == "tiles" and is_large(image):
+            raise OptionError(
+                f"got scores=True for {megapixels(image)} by tiles, whose class scores are not "
+                "kept; leave scores out, cut the image into parts, or pass mode='whole'"
+            )
+
     @abstractmethod
-    def predict(self, image: "Pixels", *args: Any, **options: Any) -> Prediction:
-        """The logits of one image, (H, W, 3) uint8, RGB."""
+    def predict(self, image: "Pixels", *args: Any, **options: Any) -> Prediction | TiledPrediction:
+        """The logits of one image, (H, W, 3) uint8, RGB; of a large one by tiles, band by band."""
 
     def postprocess(
         self,
         image: "Pixels",
-        prediction: Prediction,
+        prediction: Prediction | TiledPrediction,
         crf: str | DenseCRF | None = None,
         presence_threshold: float | None = None,
         void_below: float = 0.0,
     ) -> Segmentation:
         """The labels of an image from its logits; see `unpool.segment.result.postprocess`."""
+        crf, own = self.find_crf(crf), self.presence_threshold
+        threshold = own if presence_threshold is None else presence_threshold
+        if isinstance(prediction, TiledPrediction):
+            settings = crf, threshold, void_below
+            return segment_bands(prediction, self.classes, self.palette, *settings)
         return postprocess(
             image,
             prediction.logits,
             self.classes,
             self.palette,
             prediction.boxes,
-            self.find_crf(crf),
-            self.presence_threshold if presence_threshold is None else presence_threshold,
+            crf,
+            threshold,
             prediction.temperature,
             void_below,
             prediction.uncertainty,
@@ -146,3 +161,25 @@ class BaseSegmenter(ABC):
     @abstractmethod
     def describe_network(self, mode: str | None = None, **options: Any) -> str:
         """Describe the steps of `predict` with these options; refuse unsupported modes."""
+
+
+def require_fitting(mode: str, options: Mapping[str, Any], own: str = "") -> None:
+    """Refuse options of another mode than the one in use; `own` says where that comes from.
+
+    >>> require_fitting("tiles", {"tile": 512})
+    """
+    for kind, names, what in (("instance", INSTANCES, "proposals"), ("tiles", TILES, "tiles")):
+        idle = " and ".join(f"{name}={options[name]!r}" for name in options if name in names)
+        if idle and mode != kind:
+            raise OptionError(
+                f"got {idle} in mode={mode!r}{own}, where there are no {what}; pass mode={kind!r}, "
+                "or leave that option out"
+            )
+
+
+def predict_tiles(image: "Pixels", *how: Any) -> Prediction | TiledPrediction:
+    """The logits of an image by tiles; `how` are the other arguments of `TiledPrediction`."""
+    tiles = TiledPrediction(image, *how)
+    if is_large(image):
+        return tiles
+    return Prediction(tiles.logits, temperature=tiles.temperature)

@@ -1,6 +1,5 @@
 """The result of segmenting an image, and how it follows from the logits of a network."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +21,7 @@ from unpool.formats.yolo import to_yolo
 from unpool.ops.crf import find_crf
 from unpool.ops.meanfield import mean_field, unary_from_probabilities
 from unpool.segment import timings
+from unpool.segment.confidence import label_confidence
 from unpool.segment.scores import Scores, require_size, write_scores
 from unpool.vision.boxes import labels_at, reduced
 from unpool.vision.drawing import overlay
@@ -41,13 +41,9 @@ if TYPE_CHECKING:
 PRESENT_ON = 0.01
 """The fraction of an image on which a class must be certain, to count as present."""
 
-EXCLUDED = 0.25
-"""What the probability of a class counts in the confidence when it was excluded as absent.
+_BAND = 256  #: rows at a time
 
-1 and 0 are too little and too much: chosen by likelihood on images that were not learned from, see
-docs/log.md."""
-
-_BAND = 128  #: rows of scores at a time
+_USE = "use `labels` and `confidence`, smaller images, or mode='whole'"
 
 
 @dataclass(frozen=True)
@@ -56,9 +52,7 @@ class Segmentation:
 
     image: NDArray[np.uint8]  #: the image, (H, W, 3) RGB
     labels: NDArray[np.uint8]  #: (H, W) class ids; 255 where the confidence is below `void_below`
-    probabilities: NDArray[np.float32]
-    """(K, H, W) class probabilities, 0 for excluded classes; of the `reduced` image where it has
-    more than `LARGEST` pixels, see `unpool.vision.boxes`."""
+    class_probabilities: NDArray[np.float32] | None  #: see `probabilities`; None if not kept
     classes: list[str]  #: names by class id
     palette: NDArray[np.uint8]  #: (256, 3) RGB by class id
     boxes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
@@ -71,6 +65,8 @@ class Segmentation:
     """(H, W): the variance of the class probabilities over several passes with dropout, the mean
     over the classes, 0 to 0.25; of results with `samples`."""
     source: Path | None = None  #: the file of the image, which `save` does not overwrite
+    known_confidence: NDArray[np.float32] | None = None
+    """The `confidence`, if it was found together with the labels, as in a large image by tiles."""
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
@@ -78,7 +74,27 @@ class Segmentation:
 
     def fractions(self) -> dict[str, float]:
         """The fraction of the pixels of each class that occurs, the largest first; void is one."""
-        return class_fractions(np.bincount(self.labels.ravel()), self.classes)
+        rows = np.array_split(self.labels, -(-len(self.labels) // _BAND))  # bincount takes int64
+        pixels = sum(np.bincount(part.ravel(), minlength=256) for part in rows)
+        return class_fractions(np.asarray(pixels), self.classes)
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """Class probabilities (K, H, W), 0 for excluded classes; of the `reduced` image where it
+        has more than `LARGEST` pixels, see `unpool.vision.boxes`.
+
+        Raises an `OptionError` for such an image by tiles, whose probabilities are not kept.
+        """
+        if self.class_probabilities is None:
+            raise OptionError(
+                f"got a large image by tiles, whose probabilities are not kept; {_USE}"
+            )
+        return self.class_probabilities
+
+    @property
+    def has_confidence(self) -> bool:
+        """Whether the `confidence` is known, as in every result of a segmenter."""
+        return self.logits is not None or self.known_confidence is not None
 
     @cached_property
     def confidence(self) -> NDArray[np.float32]:
@@ -86,7 +102,7 @@ class Segmentation:
 
         The probability is the softmax of `logits` divided by the temperature of the weights, which
         brings it closer to how often labels are right on images like those that the temperature
-        was fitted on. A class that was excluded as absent keeps `EXCLUDED` of its weight, as it may
+        was fitted on. A class that was excluded as absent keeps a quarter of its weight, as it may
         be there after all. A CRF, which makes probabilities extreme, has no part in it.
 
         Guo, Pleiss, Sun, Weinberger 2017, "On calibration of modern neural networks", section 4.2.
@@ -96,11 +112,13 @@ class Segmentation:
         >>> [round(float(p), 2) for p in found.confidence[0]]
         [0.88, 0.5]
         """
+        if self.known_confidence is not None:
+            return self.known_confidence
         scores = self.logits
         if scores is None:
             raise OptionError("got a result without logits; only those of `postprocess` have them")
         kept = np.flatnonzero(self.probabilities.any((1, 2)))  # excluded classes have 0
-        return _confidence(scores, kept, self.labels, self.temperature)
+        return label_confidence(scores, kept, self.labels, self.temperature)
 
     def overlay(self) -> NDArray[np.uint8]:
         """The image with its classes painted over it and a legend, (H, W, 3) RGB."""
@@ -110,15 +128,19 @@ class Segmentation:
         """Plain values: `size` (width, height), `labels` (`fractions`), and mean `confidence`;
         with `samples` also the mean and the largest `uncertainty`."""
         height, width = self.labels.shape
-        known = {} if self.logits is None else {"confidence": float(self.confidence.mean())}
+        known = {"confidence": float(self.confidence.mean())} if self.has_confidence else {}
         if (found := self.uncertainty) is not None:
             known["uncertainty"] = float(found.mean())
             known["largest_uncertainty"] = float(found.max())
         return {"size": [width, height], "labels": self.fractions(), **known}
 
     def objects(self) -> Objects:
-        """The connected components of each class, with their mean probabilities as scores."""
-        return find_objects(self.labels, self.classes, self.probabilities)
+        """The connected components of each class, with their mean probabilities as scores.
+
+        Where probabilities are not kept, the scores are the mean confidence.
+        """
+        known = self.class_probabilities
+        return find_objects(self.labels, self.classes, self.confidence if known is None else known)
 
     def to_coco(self, file_name: str | None = None) -> dict[str, Any]:
         """The contents of a COCO file with this image; run-length codes keep each pixel.
@@ -231,7 +253,9 @@ class Segmentation:
                 raise OptionError(f"got the path {path}, but {file} is the image; choose another")
         if overlay:
             write_image(painted, self.overlay())
-        if scores and self.logits is not None:
+        if scores:
+            if self.logits is None:
+                raise OptionError(f"got scores=True for a result that has none; {_USE}")
             known = Scores(self.logits, self.classes, self.palette, self.presence_threshold)
             write_scores(path.with_suffix(".scores.npz"), known)
         if uncertainty:
@@ -329,34 +353,6 @@ def postprocess(
         with timings.stage("labels"):
             labels[result.confidence < void_below] = VOID
     return result
-
-
-def _confidence(
-    scores: NDArray[np.float32],
-    kept: NDArray[np.int64],
-    labels: NDArray[np.uint8],
-    temperature: float,
-) -> NDArray[np.float32]:
-    """The probability (H, W) of each label; for 255 that of the best class that is kept."""
-    size, (height, width) = labels.shape, scores.shape[1:]
-    if (height, width) != size:  # of a large image: labels at the size of its scores
-        exact = cv2.INTER_NEAREST_EXACT
-        labels = np.asarray(cv2.resize(labels, (width, height), interpolation=exact))
-    k = len(scores)
-    place = np.where(labels < k, labels, 0)  # where the label is void, the best class counts
-    absent = np.setdiff1d(np.arange(k), kept)
-    found = np.zeros((height, width), np.float32)
-    for top in range(0, height, _BAND):  # so that scores are not copied as a whole
-        rows = slice(top, top + _BAND)
-        logits = torch.from_numpy(scores[:, rows] / np.float32(temperature))
-        own = logits.gather(0, torch.from_numpy(place[rows].astype(np.int64))[None])[0]
-        own = torch.where(torch.from_numpy(labels[rows] == VOID), logits[kept].amax(0), own)
-        logits[absent] += math.log(EXCLUDED)
-        found[rows] = (own - logits.logsumexp(0)).exp().numpy()
-    if found.shape == size:
-        return found
-    large = cv2.resize(found, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(large, np.float32)
 
 
 def present(probabilities: NDArray[np.float32], presence_threshold: float) -> NDArray[np.int64]:

@@ -1,8 +1,8 @@
 """Segment an image: a class for every pixel (Noh, Hong, Han 2015).
 
-Two ways to use one network. *Whole*: the image in one pass. *Instance-wise*, as in the paper:
+Three ways to use one network. *Whole*: the image in one pass. *Instance-wise*, as in the paper:
 object proposals are cut out, enlarged, segmented one by one, and pasted back by the pixelwise
-maximum or mean.
+maximum or mean. *Tiles*: large images at native resolution, window by window.
 """
 
 import copy
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional as F
 
 from unpool.cards import AGGREGATIONS, MODES
 from unpool.devices import bf16_pays, find_device, require_bf16, require_threads
@@ -32,13 +31,15 @@ from unpool.models import CRFRNN, MEAN_BGR, Network, from_pretrained, prepare
 from unpool.models.fast import accelerate
 from unpool.models.tensors import require_finite_output
 from unpool.ops.crf import find_crf
-from unpool.recipes.presets import METHODS, PRECISIONS, DenseCRF, Preset
+from unpool.recipes.presets import METHODS, PRECISIONS, TILES, DenseCRF, Preset
 from unpool.segment import timings
 from unpool.segment.aggregate import Aggregate, crop_squares, find_preset, squares
-from unpool.segment.pipeline import BaseSegmenter, Prediction
+from unpool.segment.pipeline import BaseSegmenter, Prediction, predict_tiles, require_fitting
 from unpool.segment.result import require_presence_threshold
 from unpool.segment.samples import dropout_layers, sample
-from unpool.vision.boxes import Crop, reduced, resize
+from unpool.segment.tiles import TiledPrediction, Tiling, plan_tiles
+from unpool.segment.whole import WholeView
+from unpool.vision.boxes import reduced
 from unpool.vision.images import Pixels, check_image, voc_palette
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Segmenter(BaseSegmenter):
         palette: colors by class id, RGB, 0 to 255; the VOC palette when not given.
         mean: subtracted from the pixels: blue, green, red.
         long_side: long side to which whole images are resized.
-        mode: the default mode, "whole" or "instance".
+        mode: the default mode, "whole", "instance" or "tiles".
         aggregate: how crops are merged by default, "max" or "mean", see `Aggregate`.
         preset: of instance-wise mode by default, see `predict`.
         presence_threshold: excludes classes that reach this probability on less than 1 % of the
@@ -132,7 +133,8 @@ class Segmenter(BaseSegmenter):
         if palette is not None and len(palette):
             self.palette[: len(palette)] = palette
         self.side = model.size  #: of the square crops; None for a network without them
-        self.measured_modes = ("whole",) if self.side is None else MODES  #: of an evaluation
+        both = ("whole",) if self.side is None else ("whole", "instance")
+        self.measured_modes = ("tiles",) if mode == "tiles" else both  #: of an evaluation
         self.exact, self.model = exact, model
         require_threads()
         if isinstance(model, Exported):
@@ -186,14 +188,19 @@ class Segmenter(BaseSegmenter):
         proposals: int | None = None,
         aggregate: str | None = None,
         batch: int | None = None,
+        tile: int | None = None,
+        overlap: int | None = None,
+        scale: float | None = None,
         samples: int = 0,
         progress: "Progress | None" = None,
-    ) -> Prediction:
-        """The logits of one image. Options from `preset` to `batch` are of instance-wise mode.
+    ) -> Prediction | TiledPrediction:
+        """The logits of one image.
+
+        Options from `preset` to `batch` are of instance-wise mode, from `tile` to `scale` of tiles.
 
         Args:
             image: (H, W, 3) uint8, RGB, upright.
-            mode: "whole" or "instance"; by default the segmenter's own.
+            mode: "whole", "instance" or "tiles"; by default the segmenter's own.
             preset: "paper", "reference" (squares under 112 pixels are skipped, the others merged
                 by their maximum, as in the released script), or a `Preset`; by default the
                 segmenter's own.
@@ -202,27 +209,44 @@ class Segmenter(BaseSegmenter):
             aggregate: "max" or "mean", see `Aggregate`; by default that of the preset, or else the
                 segmenter's own.
             batch: the number of crops at a time; by default the quickest.
+            tile, overlap, scale: see `unpool.segment.tiles.plan_tiles`.
             samples: of whole images by a network with dropout: the number of passes with dropout
                 left on, whose probabilities are averaged, see `unpool.segment.samples`; 0, the
                 default, is one pass without.
-            progress: called after each batch or sample.
+            progress: called after each batch, tile or sample.
+
+        Returns:
+            The logits; for a large image by tiles, an object that computes them in bands.
         """
         check_image(image)
-        self._require_samples(mode, samples)
-        given = {"preset": preset, "method": method, "proposals": proposals}
-        how = self._resolve(mode, **given, aggregate=aggregate, batch=batch, progress=progress)
+        self.require_samples(mode, samples)
+        given: dict[str, Any] = {"preset": preset, "method": method, "proposals": proposals}
+        given |= {"aggregate": aggregate, "batch": batch}
+        given |= {"tile": tile, "overlap": overlap, "scale": scale}
+        how = self.resolve(mode, progress=progress, **given)
+        if isinstance(how, Tiling):
+            own = self.temperature.get("tiles", 1.0)
+            return predict_tiles(image, self.infer, how, len(self.classes), own, progress)
+        if how is not None:
+            return self._predict_instances(image, how, progress)
+        with timings.stage("resizing"):
+            image = reduced(image)
+        view = WholeView(self.model, image, self.long_side)
+        if samples:
+            return self._sample(view, samples, progress)
+        logits = view.paste(self.infer(view.batch))
+        return Prediction(logits, temperature=self.temperature.get("whole", 1.0))
+
+    def _predict_instances(
+        self, image: Pixels, how: _Instances, progress: "Progress | None"
+    ) -> Prediction:
+        """The logits of an image from those of its proposals."""
         with timings.stage("resizing"):
             full_width, image = image.shape[1], reduced(image)
-        if how is None:
-            view = WholeView(self.model, image, self.long_side)
-            if samples:
-                return self._sample(view, samples, progress)
-            logits = view.paste(self.infer(view.batch))
-            return Prediction(logits, temperature=self.temperature.get("whole", 1.0))
         with timings.stage("proposals"):
             boxes = squares(image, how.preset, how.method, how.proposals)
         merged = Aggregate(len(self.classes), image.shape[:2], how.aggregate)
-        assert self.side is not None  # `_resolve` refused networks without crops
+        assert self.side is not None  # `resolve` refused networks without crops
         done = 0
         batch = how.batch or self.quickest_batch()
         for crops, images in crop_squares(image, boxes, self.side, batch):
@@ -250,7 +274,7 @@ class Segmenter(BaseSegmenter):
         require_finite_output("scores", logits)
         return np.ascontiguousarray(logits.numpy())
 
-    def _sample(self, view: "WholeView", samples: int, progress: "Progress | None") -> Prediction:
+    def _sample(self, view: WholeView, samples: int, progress: "Progress | None") -> Prediction:
         """The mean of several passes with dropout, and how far they differ."""
         assert isinstance(self.model, nn.Module)
         with timings.stage("network"):
@@ -262,13 +286,13 @@ class Segmenter(BaseSegmenter):
         uncertainty = view.paste(variance.numpy())[0]
         return Prediction(view.paste(logits.numpy()), uncertainty=uncertainty)
 
-    def _require_samples(self, mode: str | None, samples: int) -> None:
+    def require_samples(self, mode: str | None, samples: int) -> None:
         """Refuse samples where there is no dropout, or no whole image."""
         require_int("samples", samples, 0)
         if samples and (mode or self.mode) != "whole":
             raise OptionError(
-                f"got samples={samples} in mode='instance'; they are of whole images: pass "
-                "mode='whole', or leave samples out"
+                f"got samples={samples} in mode={mode or self.mode!r}; they are of whole images: "
+                "pass mode='whole', or leave samples out"
             )
         layers = [] if isinstance(self.model, Exported) else dropout_layers(self.model)
         if samples and not layers:
@@ -301,31 +325,37 @@ class Segmenter(BaseSegmenter):
         precision = str(self.dtype).removeprefix("torch.") + (", exact" if self.exact else "")
         if isinstance(self.model, Exported):
             precision += f", {self.model.engine}"
-        how = self._resolve(mode, **options)
-        self._require_samples(mode, samples)
+        how = self.resolve(mode, **options)
+        self.require_samples(mode, samples)
+        if isinstance(how, Tiling):
+            return f"{how}, {precision}"
         if how is None:
             passes = f", mean of {samples} passes with dropout" if samples else ""
             return f"whole images, long side {self.long_side}, {precision}{passes}"
         crops = f"instance-wise, {how.proposals} {how.method} proposals, preset {how.preset}"
         return f"{crops}, {how.aggregate} of the scores, {precision}"
 
-    def _resolve(
-        self, mode: str | None, progress: "Progress | None" = None, **options: Any
-    ) -> _Instances | None:
-        """Check the options of `predict`, and add the defaults; None for whole images."""
+    def resolve(
+        self,
+        mode: str | None,
+        partners: Sequence[Network | Exported] = (),
+        progress: "Progress | None" = None,
+        **options: Any,
+    ) -> _Instances | Tiling | None:
+        """Check the options of `predict`, and add the defaults; None for whole images.
+
+        Partners are other networks that see the same tiles.
+        """
         own = ", which is that of the weights" if mode is None else ""
         mode = self.mode if mode is None else mode
         require_choice("mode", mode, MODES)
         if progress is not None:
             require_type("progress", progress, Callable, "a function")
         given = {name: value for name, value in options.items() if value is not None}
-        how = self._instances(**given)
-        if mode == "whole" and given:
-            idle = " and ".join(f"{name}={value!r}" for name, value in given.items())
-            raise OptionError(
-                f"got {idle} in mode='whole'{own}, where there are no proposals; pass "
-                "mode='instance', or leave that option out"
-            )
+        how = self._instances(**{name: given[name] for name in given if name not in TILES})
+        require_fitting(mode, given, own)
+        if mode == "tiles":
+            return plan_tiles([self.model, *partners], **given)
         if mode == "instance" and self.side is None:
             model = self.model
             kind = model.architecture if isinstance(model, Exported) else type(model).__name__
@@ -351,42 +381,6 @@ class Segmenter(BaseSegmenter):
         if batch is not None:
             require_int("batch", batch)
         return _Instances(preset, method, proposals, aggregate, batch)
-
-
-class WholeView:
-    """A whole image as a single input of a network.
-
-    A network with a code (fully connected layers) is made for one input size and sees the square
-    around the image; any other sees the image resized to `long_side`.
-
-    Args:
-        model: gives the kind and size of the input.
-        image: (H, W, 3) uint8, RGB.
-        long_side: in pixels.
-    """
-
-    def __init__(self, model: Network | Exported, image: Pixels, long_side: int) -> None:
-        self.size = height, width = image.shape[:2]
-        self._crop: Crop | None = None
-        with timings.stage("resizing"):
-            if model.size is not None and model.fc is not None:
-                side = max(height, width)
-                x, y = (width - side) // 2, (height - side) // 2
-                self._crop = Crop((x, y, x + side, y + side), model.size)
-                self.batch = self._crop.take(image)[None]  #: (1, h, w, 3)
-            else:
-                self.batch = resize(image, long_side, least=2 ** len(model.trunk.table))[None]
-
-    def paste(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bring logits (1, K, h, w) of `batch` to the size of the image, (K, H, W)."""
-        with timings.stage("resizing"):
-            if self._crop is not None:
-                whole = np.full((logits.shape[1], *self.size), -np.inf, np.float32)
-                self._crop.paste(logits[0], whole)
-                return whole
-            small = torch.from_numpy(logits)
-            large = F.interpolate(small, size=self.size, mode="bilinear", antialias=True)
-            return np.asarray(large[0].numpy())
 
 
 def _dtype(precision: str, exact: bool, device: torch.device) -> torch.dtype:
