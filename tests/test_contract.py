@@ -3,15 +3,17 @@
 import inspect
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from unpool import ops
 from unpool.errors import ShapeError
-from unpool.models import MODELS, from_pretrained, save_pretrained
+from unpool.models import MODELS, Network, from_pretrained, save_pretrained
 from unpool.models.fast import accelerate
 from unpool.ops import blur, inversion
 from unpool.ops.coding import synthesis
+from unpool.segment.segmenter import Segmenter
 
 TABLE = ((1, 4), (1, 6), (1, 8))
 SMALL = {
@@ -151,6 +153,17 @@ def test_odd_sizes_are_taken_or_refused(net, name):
     else:
         with pytest.raises(ShapeError, match=r"\(2, 3, 47, 61\).*: resize or crop"):
             net(*batch)
+
+
+@pytest.mark.parametrize("name", [name for name, net in MODELS.items() if issubclass(net, Network)])
+def test_tiles_are_for_every_network_that_segments(net, name):
+    """An image in one tile has the scores of a pass; a larger one has labels of its size."""
+    segmenter = Segmenter(net, ["a", "b", "c"], mode="tiles", exact=True, device="cpu")
+    image = np.random.default_rng(0).integers(0, 256, (90, 40, 3), np.uint8)
+    one = segmenter.predict(image[:30]).logits
+    np.testing.assert_allclose(one, segmenter.infer(image[None, :30])[0], rtol=1e-5, atol=1e-5)
+    options = {} if name == "DecoupledNet" else {"tile": 32, "overlap": 8}
+    assert segmenter(image, **options).labels.shape == (90, 40)
 
 
 @every_network

@@ -131,3 +131,17 @@ def test_undefined_figures_are_null(run, weights, labeled, monkeypatch):
     monkeypatch.setattr("unpool.segment.evaluate.evaluate", lambda *_, **__: figures)
     out = run("evaluate", "--weights", weights, "--data", labeled, "--split", "all", "--json")[1]
     assert json.loads(out[0], parse_constant=pytest.fail)["miou"] is None
+
+
+def test_tiles_are_measured(run, refused, weights, labeled):
+    args = ["evaluate", "--weights", weights, "--data", labeled, "--split", "all"]
+    options = ["--mode=tiles", "--tile=16", "--overlap=4", "--scale=0.5"]
+    code, out, err = run(*args, *options, "--json")
+    assert (code, err) == (0, [])
+    summary = json.loads(out[0])
+    assert list(summary["modes"]) == ["tiles"]
+    assert summary["mode"] == "tiles"
+    assert "tiles of 16 x 16, overlap 4, scale 0.5" in summary["protocol"]
+    assert summary["calibration_error"] is not None
+    message = refused(*args, "--mode=both", "--tile=16")
+    assert "got --tile 16 in --mode whole, where there are no tiles; pass --mode tiles" in message

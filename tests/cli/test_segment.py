@@ -268,7 +268,7 @@ def test_an_option_without_effect_leaves_no_folder(refused, weights):
         ({"presence_threshold": 2}, "presence_threshold 2 in .* wanted a probability, 0 to 1"),
         ({"presence_threshold": "much"}, "presence_threshold"),
         ({"long_side": True}, "long_side"),
-        ({"mode": "both"}, "mode both in .* wanted whole or instance: correct card.json, or copy"),
+        ({"mode": "both"}, "mode both in .* wanted whole or instance or tiles: correct card.json"),
         ({"mode": ["whole"]}, "mode"),
     ],
 )
@@ -685,3 +685,49 @@ def other_files(run, common):
     assert code == 3
     assert Path("out/clip.masks/holiday.png").exists()
     return err[0]
+
+
+# ---- tiles ---------------------------------------------------------------------------------------
+
+
+def test_large_images_by_tiles(run, refused, weights, monkeypatch):
+    """Masks, formats and JSON as of other images; scores are refused, image by image."""
+    monkeypatch.setattr("unpool.vision.boxes.reduced_size.__defaults__", (3000,))
+    save("in/large.png", photo(90, 70))
+    save("in/small.png", photo(40, 30))
+    args = ["segment", "in", "--weights", weights, "--mode", "tiles", "--tile", "32", "--json"]
+    code, out, err = run(*args, "-o", "out", "--overlap", "8", "--format", "mask,coco,geojson")
+    assert (code, err) == (0, [])
+    large, small = map(json.loads, out)
+    assert [large["size"], small["size"]] == [[90, 70], [40, 30]]
+    assert large["description"].startswith(
+        "tiles of 32 x 32, overlap 8, native resolution, float32"
+    )
+    segmenter = Segmenter.from_pretrained(weights)
+    for record in (large, small):
+        found = segmenter(record["source"], mode="tiles", tile=32, overlap=8)
+        np.testing.assert_array_equal(read_mask(record["mask"]), found.labels)
+        assert record["confidence"] == pytest.approx(found.confidence.mean(), abs=1e-5)
+    assert len(json.loads(Path("out/annotations.coco.json").read_text())["images"]) == 2
+    assert Path("out/large.overlay.jpg").exists()
+    code, out, err = run(*args, "-o", "scores", "--scores")
+    assert (code, len(out)) == (3, 2)
+    assert json.loads(out[0])["error"] == (
+        "got --scores for an image of 0.0 megapixels by tiles, whose class scores are not kept; "
+        "leave scores out, cut the image into parts, or pass --mode whole"
+    )
+    assert Path("scores/small.scores.npz").exists()
+    assert not Path("scores/large.png").exists()
+    assert refused("segment", "in", "--weights", weights, "--mode", "whole", "--tile", "32") == (
+        "unpool: got --tile 32 in --mode whole, where there are no tiles; pass --mode tiles, or "
+        "leave that option out"
+    )
+    assert "wanted a multiple of 4" in refused(*args[:-3], "--tile", "30")
+
+
+def test_an_ensemble_by_tiles(run, pair):
+    save("cat.png", photo(90, 70))
+    args = ["segment", "cat.png", "-o", "out", "--weights", pair, "--preset", "edeconvnet"]
+    code, out, err = run(*args, "--mode", "tiles", "--tile", "32", "--crf", "deeplab", "--json")
+    assert (code, err) == (0, [])
+    assert "FCN (the same); dense CRF deeplab" in json.loads(out[0])["description"]

@@ -122,6 +122,24 @@ def test_unsupported_options_are_refused(exported, weights):
         from_pretrained(exported("free", "onnx"))
 
 
+@pytest.mark.parametrize(("name", "kind", "tile"), [("free", "onnx", 32), ("code", "openvino", 16)])
+def test_tiles_are_those_of_pytorch(weights, exported, name, kind, tile):
+    """Of one size where the network has a code; of any otherwise."""
+    image = photo(45, 61)
+    expected = Segmenter.from_pretrained(weights[name], precision="fp32").predict(
+        image, mode="tiles", tile=tile
+    )
+    own = Segmenter.from_pretrained(exported(name, kind))
+    found = own.predict(image, mode="tiles", tile=tile)
+    assert found.logits.shape == (4, 45, 61)
+    near = np.isclose(found.logits, expected.logits, atol=1e-2 * expected.logits.std())
+    assert near.mean() > 0.99
+    assert f"native resolution, float32, {own.model.engine}" in own.describe("tiles")
+    if name == "code":
+        with pytest.raises(OptionError, match="got tile=32 for a network that is made for 16 x 16"):
+            own(image, mode="tiles", tile=32)
+
+
 def test_pt2_is_written_and_not_read(exported):
     """Reading one can run code; PyTorch itself runs what was written."""
     path = exported("fcn", "torch-export")

@@ -83,7 +83,8 @@ def plan_tiles(
     """Choose the windows for a network, or for several that see the same windows.
 
     Args:
-        models: one with code layers fixes the size of windows, and they have no grid.
+        models: one with code layers, and a DecoupledNet, which resizes other images, fix the size
+            of windows, which then have no grid.
         tile: side of the network's input, a multiple of its stride: 2 for each pooling.
         overlap: of neighboring windows in its input, at least; a quarter of the tile by default.
         scale: of the image that the network sees; 1 is native resolution.
@@ -94,7 +95,8 @@ def plan_tiles(
     >>> str(plan_tiles([FCN(2, ((1, 4), (1, 4)), None, stride=4, pad=1)], tile=64))
     'tiles of 64 x 64, overlap 16, native resolution'
     """
-    fixed = {side for model in models if (side := fixed_side(model)) is not None}
+    sides = [fixed_side(model) or getattr(model, "input_size", None) for model in models]
+    fixed = {side for side in sides if side is not None}
     grid = max(least_side(model) for model in models)
     if len(fixed) > 1:
         raise OptionError(f"got networks for images of {sorted(fixed)}; tiles need one size")
@@ -104,8 +106,8 @@ def plan_tiles(
         (chosen,) = fixed
         if tile not in (None, chosen):
             raise OptionError(
-                f"got tile={tile} for a network with code layers, which takes {chosen} x {chosen} "
-                "pixels; leave tile out, or pass scale to let it see larger windows"
+                f"got tile={tile} for a network that is made for {chosen} x {chosen} pixels; leave "
+                "tile out, or pass scale to let it see larger windows"
             )
     elif chosen % grid or chosen > MAX_SIDE:
         near = min(max(round(chosen / grid), 1) * grid, MAX_SIDE // grid * grid)
@@ -226,9 +228,10 @@ class TiledPrediction:
                 ready = merged[:, band.start - row.start : band.stop - row.start]
                 side = slice(0, image.shape[1])
                 yield ((side, band), ready.swapaxes(1, 2)) if wide else ((band, side), ready)
-            ahead = merged.shape[1] - (end - row.start)  # rows that the next windows share
-            merged[:, :ahead] = merged[:, end - row.start :]
-            merged[:, ahead:] = 0
+            with timings.stage("blending"):
+                ahead = merged.shape[1] - (end - row.start)  # rows that the next windows share
+                merged[:, :ahead] = merged[:, end - row.start :]
+                merged[:, ahead:] = 0
 
     def _window(self, part: Pixels) -> NDArray[np.float32]:
         """The logits (K, h, w) of a window (h, w, 3)."""
