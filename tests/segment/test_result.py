@@ -15,7 +15,8 @@ from unpool.formats.objects import find_objects
 from unpool.formats.yolo import to_yolo
 from unpool.models import DeconvNet
 from unpool.ops import CRF_PRESETS, mean_field
-from unpool.segment.result import EXCLUDED, describe_postprocessing, postprocess, present
+from unpool.segment.confidence import EXCLUDED
+from unpool.segment.result import describe_postprocessing, postprocess, present
 from unpool.segment.scores import read_scores
 from unpool.segment.segmenter import Segmenter
 from unpool.vision.boxes import reduced_size
