@@ -26,9 +26,9 @@ from unpool.models import MEAN_BGR, DecoupledNet, load_vgg, prepare
 from unpool.models.weights import INPUTS, build_network
 from unpool.segment import evaluate
 from unpool.segment.fit import cumulative_statistics, groups_of, pixel_loss
-from unpool.segment.segmenter import WholeView
 from unpool.segment.start import trunk_of
 from unpool.segment.train import Validation, save_evaluated
+from unpool.segment.whole import WholeView
 from unpool.training import loop, task
 from unpool.vision.images import voc_palette
 
