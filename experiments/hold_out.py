@@ -9,7 +9,7 @@ are the sets that the default weights were trained on and tuned by.
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -55,16 +55,21 @@ def split(data: Path, output: Path, count: int, most: float, generator: random.R
         labels = read_sample(sample, len(found.classes))[1]
         classes[sample.name] = set(np.unique(labels).tolist()) - {0, VOID}
     held = hold_out(classes, count, most, generator)
+    fit = [name for name in classes if name not in set(held)]
+    link_data(data, output, {"tune": held, "fit": fit})
+    click.echo(f"{len(held)} of {len(classes)} images held out, in {output}")
+
+
+def link_data(data: Path, output: Path, lists: Mapping[str, Sequence[str]]) -> None:
+    """Make a folder of links to a data set in VOC's layout, with its lists and more of them."""
     (output / LISTS).mkdir(parents=True)
     for path in data.iterdir():
         if path.name != LISTS.parts[0]:
             (output / path.name).symlink_to(path.resolve())
     for path in (data / LISTS).glob("*.txt"):
         (output / LISTS / path.name).write_text(path.read_text())
-    fit = [name for name in classes if name not in set(held)]
-    for title, names in (("tune", held), ("fit", fit)):
+    for title, names in lists.items():
         (output / LISTS / f"{title}.txt").write_text("\n".join(names) + "\n")
-    click.echo(f"{len(held)} of {len(classes)} images held out, in {output}")
 
 
 @click.command()

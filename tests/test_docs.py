@@ -144,6 +144,7 @@ def test_options_in_running_text_exist():
         ("paper-deeplab", 5, 18),
         ("paper-crfrnn", 5, 15),
         ("paper-segnet", 5, 20),
+        ("paper-decouplednet", 5, 20),
         ("paper-densecrf", 5, 5),
         ("paper-visualize", 5, 20),
         ("paper-generate", 5, 20),

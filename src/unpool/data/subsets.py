@@ -2,7 +2,7 @@
 
 From an image with several classes follow binary masks, one for each subset of its classes, and from
 each of these, crops. So a few images with masks become many examples for a network that segments
-whatever classes it is asked for. Hong, Noh, Han 2015, section 3.3.
+whatever classes it is asked for. Hong, Noh, Han 2015.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -79,8 +79,7 @@ class DecoupledNet(nn.Module):
         eps: of batch norm, 1e-9 as in the authors' Caffe; None omits it, but for the two layers at
             the input of the segmentation network.
 
-    Hong, Noh, Han 2015 (arXiv 1506.04924), section 3 and figure 2; layers from the released
-    prototxts.
+    Hong, Noh, Han 2015 (arXiv 1506.04924); layers from the released prototxts.
 
     >>> net = DecoupledNet(3, ((1, 4), (1, 8)), code=8, seg_code=8, size=32, window=3).eval()
     >>> net(torch.zeros(2, 3, 30, 45)).exp().sum(1).shape
@@ -135,7 +134,7 @@ class DecoupledNet(nn.Module):
         background, and once for each of them. Everything up to the bridge is computed once. Classes
         that it does not show have a probability of 1e-6.
 
-        Hong, Noh, Han 2015, section 3.4; the released `DecoupledNet_inference.m`.
+        Hong, Noh, Han 2015; the released `DecoupledNet_inference.m`.
         """
         height, width = x.shape[-2:]
         self.trunk.require_size(x)
@@ -182,7 +181,7 @@ class DecoupledNet(nn.Module):
         Returns:
             As the trunk's maps, (N, C, h, w).
 
-        Hong, Noh, Han 2015, section 3.2; Simonyan, Vedaldi, Zisserman 2014.
+        Hong, Noh, Han 2015 ("bridging layers"); Simonyan, Vedaldi, Zisserman 2014.
         """
         flat = found.scores.flatten(2)  # (N, K, h * w)
         here = torch.arange(flat.shape[2], device=flat.device) == flat.argmax(2, keepdim=True)

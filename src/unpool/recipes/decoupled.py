@@ -101,7 +101,7 @@ DECOUPLEDNET = DecoupledRecipe(
     bias_lr=2.0,
     drop_every=10_000,
 )
-"""The published training with all masks. Hong, Noh, Han 2015, section 4.2; the released solver.
+"""The published training with all masks. Hong, Noh, Han 2015; the released solver.
 
 Their Caffe adds the decay before it divides by `iter_size`. The authors released no training of the
 classifier; its steps and rates are ours.
