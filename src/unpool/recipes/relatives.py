@@ -111,7 +111,7 @@ def _camvid(name: str, *phases: Phase, **changes: Any) -> SegmentationRecipe:
         crop_long_side=(360, 640),
         median_frequency=0.5,
         long_side=480,
-        validate_every=160,
+        validate_every=200,
         save_every=20,
         **changes,
     )
@@ -123,7 +123,7 @@ _FROM_COARSE_TO_FINE = (
     Phase("1/8", 2, 150, 2e-4, 2e-4, 5e-5, 4),
     Phase("1/4", 3, 100, 2e-4, 2e-4, 3e-5, 4),
     Phase("1/2", 4, 100, 2e-4, 2e-4, 3e-5, 4),
-    Phase("1/1", 5, 450, 3e-4, 2e-4, 3e-5, 4),
+    Phase("1/1", 5, 900, 3e-4, 2e-4, 3e-5, 4),
 )
 
 SEGNET_CAMVID = _camvid("segnet-camvid", *_FROM_COARSE_TO_FINE, network="SegNet")
