@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test test-slow fuzz lint bench results clean
+.PHONY: demo test test-slow fuzz lint bench results compare clean
 
 # Segment the photos that scikit-image ships, into demo/.
 demo: .venv
@@ -36,6 +36,10 @@ bench: .venv
 # which takes 20 minutes for 300 images on two cores without AVX-512.
 results: .venv
 	$(BIN)/python -m experiments.results $(foreach part,$(DATA),--data "$(part)") $(if $(WHOLE),--whole)
+
+# docs/compare.md: trains every network for about twenty minutes on DATA, from the VGG-16 in VGG; may be interrupted.
+compare: .venv
+	$(BIN)/python -m experiments.compare $(foreach part,$(DATA),--data "$(part)") --trunk-weights "$(VGG)"
 
 clean:
 	rm -rf .venv demo dist build .pytest_cache .mypy_cache .ruff_cache
