@@ -14,7 +14,6 @@ from unpool.data.crops import (
     WindowCrop,
     _recolor,
     batches,
-    class_balance,
     draw_views,
     draw_windows,
     find_paster,
@@ -241,17 +240,6 @@ def test_sequences_are_interleaved():
 def test_no_windows_are_an_error():
     with pytest.raises(DataError, match="got no window to learn from"):
         draw_windows([], 8, WindowCrop())
-
-
-# balance
-
-
-def test_an_image_with_a_rare_class_weighs_more(tmp_path):
-    data = data_set(tmp_path, 4)
-    for sample, ids in zip(data.samples, [(0, 0), (0, 1), (0, 255), (0, 1)], strict=True):
-        write_mask(sample.mask, np.resize(ids, (9, 12 - int(sample.name))))
-    np.testing.assert_allclose(class_balance(data, 0.75), [1, 1.5**0.5, 1, 1.5**0.5])
-    np.testing.assert_array_equal(class_balance(data, 0), np.ones(4))
 
 
 # pasted objects

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from unpool.data import open_data
+from unpool.data import DataSet, Sample, open_data
 from unpool.data.datasets import read_sample
-from unpool.data.frequencies import Frequencies, count_classes, median_frequency
+from unpool.data.frequencies import Frequencies, class_balance, count_classes, median_frequency
 from unpool.errors import OptionError
+from unpool.vision.images import write_image, write_mask
 
 # CamVid's training part: 367 images of 360 x 480, void last
 PIXELS = [10682767, 14750079, 623349, 20076880, 2845085, 6166762, 743859, 714595, 3719877]
@@ -47,3 +48,14 @@ def test_classes_without_pixels_have_no_weight():
     assert median_frequency(counts).tolist() == pytest.approx([5 / 6, 0, 1.25])
     with pytest.raises(OptionError, match="without a labeled pixel"):
         median_frequency(Frequencies(*np.zeros((3, 2), int)))
+
+
+def test_an_image_with_a_rare_class_weighs_more(tmp_path):
+    samples = []
+    for i, ids in enumerate([(0, 0), (0, 1), (0, 255), (0, 1)]):
+        samples.append(Sample(str(i), tmp_path / f"images/{i}.png", tmp_path / f"masks/{i}.png"))
+        write_image(samples[-1].image, np.zeros((9, 12, 3), np.uint8))
+        write_mask(samples[-1].mask, np.resize(ids, (9, 12)))
+    data = DataSet(tmp_path, "train", samples, ["ground", "cat"])
+    np.testing.assert_allclose(class_balance(data, 0.75), [1, 1.5**0.5, 1, 1.5**0.5])
+    np.testing.assert_array_equal(class_balance(data, 0), np.ones(4))

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unpool.data.crops import Views, draw_views, draw_weights
+from unpool.data.crops import Views, draw_views
 from unpool.data.datasets import objects, read_sample, read_soft
-from unpool.data.frequencies import count_classes
+from unpool.data.frequencies import count_classes, draw_weights
 from unpool.data.mixture import Part, open_parts, parse_part, validation_parts
 from unpool.errors import DataError, OptionError
 from unpool.vision.images import write_image, write_mask

@@ -1,6 +1,7 @@
 from .check import ClassCount, Report, check_data
-from .crops import Batch, Views, batches, class_balance
+from .crops import Batch, Views, batches
 from .datasets import VOID, DataSet, Object, Sample, objects, open_data, read_instances, read_sample
+from .frequencies import class_balance
 from .inspect import Finding
 from .layouts import VOC_CLASSES
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from unpool.data.colors import count_ids
 from unpool.data.datasets import DataSet, read_labels, read_sample
 from unpool.errors import OptionError
-from unpool.vision.images import image_size
+from unpool.vision.images import VOID, image_size
 
 
 class Frequencies(NamedTuple):
@@ -63,3 +63,29 @@ def median_frequency(found: Frequencies, power: float = 1.0) -> NDArray[np.float
     weights = np.zeros(len(seen))
     weights[seen] = (np.median(frequency) / frequency) ** power
     return weights
+
+
+def class_balance(data: DataSet, common: float) -> NDArray[np.float64]:
+    """Sampling weights, (images,), 1 or more, by which rare classes are seen more often.
+
+    A class found in a fraction f < `common` of the images asks for them sqrt(common / f) times as
+    often, and an image follows its rarest class. Reads all masks.
+
+    Noh, Hong, Han 2015, section 5.1 ("adding redundant examples for the classes with limited
+    number of examples"); the square root as in Gupta, Dollar, Girshick 2019 (LVIS).
+    """
+    present = np.zeros((len(data.samples), len(data.classes)), bool)
+    for row, sample in zip(present, data.samples, strict=True):
+        labels = read_sample(sample, len(data.classes))[1]
+        row[labels[labels != VOID]] = True
+    fraction = present.mean(0).clip(1 / len(present))
+    wanted = np.sqrt(np.maximum(common / fraction, 1))
+    return np.asarray(np.where(present, wanted, 1).max(1))
+
+
+def draw_weights(data: DataSet, balance: float) -> NDArray[np.float64] | None:
+    """How often to draw each image: its own weight times that of `class_balance`; None if alike."""
+    weights = np.array([sample.weight for sample in data.samples])
+    if balance:
+        weights = weights * class_balance(data, balance)
+    return weights if (weights != weights[0]).any() else None

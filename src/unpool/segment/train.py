@@ -15,7 +15,7 @@ from torch import nn
 from unpool import distributed
 from unpool.data import crops
 from unpool.data.datasets import DataSet, require_objects
-from unpool.data.frequencies import count_classes, median_frequency
+from unpool.data.frequencies import count_classes, draw_weights, median_frequency
 from unpool.data.layouts import assumption
 from unpool.data.mixture import Part, open_parts, parse_part, validation_parts
 from unpool.data.windows import find_proposals, object_windows, proposal_windows, repeat_rare
@@ -289,17 +289,17 @@ def sources(
         views = crops.Views(
             recipe.size, recipe.crop_long_side, recipe.aspect, recipe.flip, recipe.color
         )
-        weights = crops.draw_weights(data, recipe.balance)
+        weights = draw_weights(data, recipe.balance)
         known["views"] = crops.draw_views(data, views, recipe.seed, weights)
         paster = crops.find_paster(data, recipe.paste) if "pasted" in wanted else None
         known["pasted"] = crops.draw_views(data, views, recipe.seed, weights, paster)
     if "crops" in wanted:
         fill = [round(v) if recipe.centered else 0 for v in reversed(MEAN_BGR)]  # the mean, RGB
         plain = crops.Views(recipe.size, None, 0.0, recipe.flip, recipe.color, fill)
-        weights = crops.draw_weights(data, recipe.balance)
+        weights = draw_weights(data, recipe.balance)
         known["crops"] = crops.draw_views(data, plain, recipe.seed, weights)
     if "images" in wanted:
-        weights = crops.draw_weights(data, recipe.balance)
+        weights = draw_weights(data, recipe.balance)
         whole = crops.WholeImages(recipe.image_size, recipe.flip, recipe.color)
         known["images"] = crops.draw_views(data, whole, recipe.seed, weights)
     if "objects" in wanted:
