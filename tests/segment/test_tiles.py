@@ -13,7 +13,7 @@ from PIL import Image
 
 from unpool.errors import OptionError
 from unpool.formats.objects import find_objects
-from unpool.models import FCN, DeconvNet, SegNet, SegNetBasic, prepare, save_pretrained
+from unpool.models import FCN, DeconvNet, DeepLab, SegNet, SegNetBasic, prepare, save_pretrained
 from unpool.segment.ensemble import EDeconvNet, combine
 from unpool.segment.pipeline import Prediction
 from unpool.segment.segmenter import Segmenter
@@ -27,6 +27,7 @@ NETS = {
     "DeconvNet": lambda: DeconvNet(3, TRUNK, None, 32),
     "FCN": lambda: FCN(3, TRUNK, 8, stride=4, pad=1, window=3),
     "FCN that pads": lambda: FCN(3, TRUNK, 8, stride=4, pad=25, window=3),
+    "DeepLab": lambda: DeepLab(3, ((1, 4), (1, 6), (1, 8)), code=8, dilation=1),
     "SegNet": lambda: SegNet(3, TRUNK),
     "SegNetBasic": lambda: SegNetBasic(3, width=6, kernel=3, stages=2),
 }

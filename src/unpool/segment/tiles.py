@@ -279,7 +279,8 @@ def segment_bands(
         kept = _present(tiles, presence_threshold)
     for where, logits in tiles.bands(passes - 1, passes):
         with timings.stage("labels"):
-            labels[where] = kept.astype(np.uint8)[logits[kept].argmax(0)]
+            chosen = logits if len(kept) == len(logits) else logits[kept]
+            labels[where] = kept.astype(np.uint8)[chosen.argmax(0)]
             sure = label_confidence(logits, kept, labels[where], tiles.temperature)
             labels[where][sure < void_below] = VOID
             confidence[where] = sure
