@@ -17,8 +17,9 @@ from unpool.cards import find_partner, read_card
 from unpool.cli import main
 from unpool.errors import OptionError, WeightsError
 from unpool.export import write as module
+from unpool.export.runtime import Exported
 from unpool.export.write import FORMATS, export, trace
-from unpool.models import CRFRNN, FCN, DeconvNet, from_pretrained, save_pretrained
+from unpool.models import CRFRNN, FCN, DeconvNet, DecoupledNet, from_pretrained, save_pretrained
 from unpool.models.weights import build_empty
 from unpool.vision.images import read_mask
 
@@ -67,6 +68,24 @@ def test_of_a_crf_rnn_the_fcn_is_exported_and_the_card_says_so(filled, tmp_path,
     x = 50 * torch.randn(2, 3, 36, 44, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(run(x), net.net(x), rtol=1e-4, atol=1e-3)
     assert not torch.allclose(run(x), net(x), atol=0.1)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+@torch.no_grad()
+def test_a_decoupled_net_has_a_pass_for_every_class(filled, tmp_path, monkeypatch, kind):
+    """In PyTorch there is one for every class that an image shows; images of the net's own size."""
+    monkeypatch.setattr(module, "_photos", list)
+    net = filled(DecoupledNet(4, ((1, 4), (1, 8)), 7, 8, 32, 3))
+    score = net.classifier["cls-score-voc"]
+    score.weight.div_(1000)
+    score.bias.copy_(torch.tensor([1.0, -1.0, 1.0]))
+    weights = save_pretrained(net, tmp_path / "weights", {**CARD, "long_side": 32})
+    path = tmp_path / f"net{ENDINGS[kind]}"
+    export(weights, path)
+    run = Exported(path)
+    for size in ((32, 32), (32, 21)):
+        x = 50 * torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(run(x).exp(), net(x).exp(), rtol=1e-3, atol=1e-4)
 
 
 # ---- the card ------------------------------------------------------------------------------------
