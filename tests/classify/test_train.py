@@ -23,6 +23,7 @@ from unpool.cli import main
 from unpool.data.crops import Batch
 from unpool.errors import DataError, ImageError, OptionError, TrainingError, WeightsError
 from unpool.models import AlexNet, ZFNet, from_pretrained, load_tensors, prepare
+from unpool.ops import FastDeconv
 from unpool.recipes import RECIPES, ClassificationRecipe, override
 from unpool.recipes.classify import ZFNET, ZFNET_SMALL
 from unpool.training.loop import Step, fit
@@ -339,6 +340,29 @@ def test_the_network_may_be_an_alexnet_and_no_other():
     assert isinstance(build(recipe, 4), AlexNet)
     with pytest.raises(OptionError, match="got network=FCN in a recipe; the choices are ZFNet, Al"):
         override(TINY, ["network=FCN"])
+
+
+def test_normalization_is_an_option(shapes, tmp_path, stopped_at):
+    recipe = override(TINY, ["norm=deconv", "widths=4,4,4,4,4", "epochs=2", "keep=[]"])
+    summary = train(shapes, tmp_path / "whole", recipe)
+    with stopped_at(4) as report:
+        train(shapes, tmp_path / "stopped", recipe, report=report)
+    train(shapes, tmp_path / "stopped", recipe, resume=True)  # the statistics, too
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+    net, card = from_pretrained(tmp_path / "whole/weights")
+    assert (card.arguments["norm"], type(net.features.conv1)) == ("deconv", FastDeconv)
+    assert summary["images"] == 15
+    with pytest.raises(OptionError, match="got norm=layer in a recipe; the choices are batch, dec"):
+        override(TINY, ["norm=layer"])
+
+
+def test_runs_from_before_there_was_normalization_go_on(shapes, tmp_path, stopped_at):
+    with stopped_at(3) as report:
+        train(shapes, tmp_path, TINY, report=report)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config.pop("norm") is None
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert train(shapes, tmp_path, TINY, resume=True)["images"] == 15
 
 
 # ---- what cannot be used -------------------------------------------------------------------------

@@ -369,6 +369,17 @@ def test_statistics_are_exact_under_autocast():
     torch.testing.assert_close(other.whitening.root, layer.whitening.root)
 
 
+@pytest.mark.parametrize("name", ["conv", "groups"])
+@torch.no_grad()
+def test_strides_do_not_matter(name):
+    layer, other = fill(LAYERS[name]()), fill(LAYERS[name]())
+    other.to(memory_format=torch.channels_last)
+    x = batch(name)
+    y = layer(x)
+    torch.testing.assert_close(other(x.contiguous(memory_format=torch.channels_last)), y)
+    assert layer.to("meta")(x.to("meta")).shape == y.shape  # which has no autocast
+
+
 # ---- messages ------------------------------------------------------------------------------------
 
 

@@ -41,7 +41,7 @@ def build(recipe: "ClassificationRecipe", classes: int) -> Classifier:
     """The recipe's network, with random weights."""
     kind = {"ZFNet": ZFNet, "AlexNet": AlexNet}[recipe.network]
     sizes = recipe.widths, recipe.code, recipe.size
-    net: Classifier = build_network(kind, classes, *sizes, recipe.dropout)
+    net: Classifier = build_network(kind, classes, *sizes, recipe.dropout, recipe.norm)
     if recipe.deviation != 0.01:  # the constructors' own
         initialize(net, recipe.deviation)
     return net

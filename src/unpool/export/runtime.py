@@ -74,7 +74,7 @@ class Exported:
                 "not segment; export a DeconvNet or an FCN"
             )
         _require_whole(path, self.card, self.format)
-        self._plan, self.architecture = plan, self.card.architecture
+        self._plan, self.architecture = plan.eval(), self.card.architecture
         self.classes, self.size, self.trunk, self.fc = plan.classes, plan.size, plan.trunk, plan.fc
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         require_engine(self.engine, path)

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
 from unpool.limits import MAX_LAYERS, MAX_SIDE, MAX_STAGES
+from unpool.models.norms import add_norm
 from unpool.models.vgg import MEAN_BGR, Table, trunk_argument, trunk_table
+from unpool.ops.whitening import FastDeconv
 
 
 class Classifier(nn.Module):
@@ -23,7 +25,7 @@ class Classifier(nn.Module):
 
     Args:
         arguments: of the constructor, plain values; among them `classes`, the number of scores,
-            and `size`, the side of images in pixels.
+            `size`, the side of images in pixels, and `norm`, see `add_norm`.
         features: convolutions and pooling.
         classifier: the layers from their maps to the scores.
         fixed: whether it takes only images of that size.
@@ -43,6 +45,8 @@ class Classifier(nn.Module):
         self.features, self.classifier, self.fixed = features, classifier, fixed
         self.classes: int = arguments["classes"]
         self.size: int = arguments["size"]
+        self.norm: str | None = arguments["norm"]
+        add_norm(features, classifier, self.norm)
         self._arguments = arguments
         sides = range(1, 2 * MAX_SIDE)
         self.least = 1 + bisect_left(sides, True, key=lambda n: _side(features, n) > 0)
@@ -70,7 +74,8 @@ class Classifier(nn.Module):
     @property
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments that build this network again, as plain values."""
-        return dict(self._arguments)
+        own = {name: value for name, value in self._arguments.items() if name != "norm"}
+        return {**own, "norm": self.norm} if self.norm is not None else own
 
 
 _Table = tuple[tuple[int, int, int, int, tuple[str, ...]], ...]
@@ -107,6 +112,8 @@ class AlexNet(Classifier):
         size: side of images in pixels. 227, as in the authors' code, gives the map sizes stated in
             the paper; its 224 would not.
         dropout: dropout of fc6 and fc7 in training.
+        norm: "batch" for batch norm after each convolution, "deconv" for network deconvolution
+            (`FastDeconv`, `Delinear`) in every layer; None, as published, for neither.
 
     Krizhevsky, Sutskever, Hinton 2012, section 3 and figure 2; initialized as in section 5.
 
@@ -122,8 +129,10 @@ class AlexNet(Classifier):
         code: int | None = 4096,
         size: int = 227,
         dropout: float = 0.5,
+        norm: str | None = None,
     ) -> None:
-        arguments = _check(classes=classes, widths=[*widths], code=code, size=size, dropout=dropout)
+        sizes = {"classes": classes, "widths": [*widths], "code": code, "size": size}
+        arguments = _check(**sizes, dropout=dropout, norm=norm)
         if any(width % 2 for width in widths):
             raise OptionError(f"got widths {list(widths)}; those of an AlexNet are even numbers")
         super().__init__(arguments, *_stages(_ALEXNET, arguments))
@@ -142,7 +151,7 @@ class ZFNet(Classifier):
     parameters, so these are Krizhevsky's.
 
     Args:
-        classes, code, dropout: as of `AlexNet`.
+        classes, code, dropout, norm: as of `AlexNet`.
         widths: number of maps of conv1 to conv5; (96, 256, 512, 1024, 512) is the paper's larger
             network.
         size: side of images in pixels, from 47 up.
@@ -161,8 +170,10 @@ class ZFNet(Classifier):
         code: int | None = 4096,
         size: int = 224,
         dropout: float = 0.5,
+        norm: str | None = None,
     ) -> None:
-        arguments = _check(classes=classes, widths=[*widths], code=code, size=size, dropout=dropout)
+        sizes = {"classes": classes, "widths": [*widths], "code": code, "size": size}
+        arguments = _check(**sizes, dropout=dropout, norm=norm)
         super().__init__(arguments, *_stages(_ZFNET, arguments))
         initialize(self, 0.01)
 
@@ -173,7 +184,7 @@ class VGG(Classifier):
     `load_vgg` loads trained weights.
 
     Args:
-        classes, code, dropout: as of `AlexNet`.
+        classes, code, dropout, norm: as of `AlexNet`.
         trunk: "vgg11" to "vgg19", or a table of (layers, channels) rows.
         size: side of images in pixels.
 
@@ -191,9 +202,10 @@ class VGG(Classifier):
         code: int | None = 4096,
         size: int = 224,
         dropout: float = 0.5,
+        norm: str | None = None,
     ) -> None:
         table = trunk_table(trunk)
-        arguments = _check(classes=classes, code=code, size=size, dropout=dropout)
+        arguments = _check(classes=classes, code=code, size=size, dropout=dropout, norm=norm)
         arguments["trunk"] = trunk_argument(table)
         features, channels = OrderedDict[str, nn.Module](), 3
         for stage, (layers, width) in enumerate(table, 1):
@@ -221,9 +233,15 @@ class Fire(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, 2 * expand, H, W) from (N, channels, H, W)."""
-        x = self.squeeze_activation(self.squeeze(x))  # (N, squeeze, H, W)
-        small = self.expand1x1_activation(self.expand1x1(x))
-        return torch.cat([small, self.expand3x3_activation(self.expand3x3(x))], 1)
+        x = self._rectified("squeeze", x)  # (N, squeeze, H, W)
+        return torch.cat([self._rectified(name, x) for name in ("expand1x1", "expand3x3")], 1)
+
+    def _rectified(self, name: str, x: Tensor) -> Tensor:
+        """A convolution, the normalization of `add_norm` if there is one, and ReLU."""
+        for part in (name, f"{name}_norm", f"{name}_activation"):
+            if part in self._modules:
+                x = self.get_submodule(part)(x)
+        return x
 
 
 class SqueezeNet(Classifier):
@@ -237,6 +255,7 @@ class SqueezeNet(Classifier):
         stages: a row per pooling: the (squeeze, expand) widths of the Fire modules after it.
         size: side of images in pixels; others are possible.
         dropout: dropout of the last maps in training.
+        norm: as of `AlexNet`; not of the last convolution, which gives the scores.
 
     Iandola et al. 2016, and the authors' release 1.1.
 
@@ -258,6 +277,7 @@ class SqueezeNet(Classifier):
         ),
         size: int = 227,
         dropout: float = 0.5,
+        norm: str | None = None,
     ) -> None:
         rows = [[[int(n) for n in fire] for fire in stage] for stage in stages]
         fires = [fire for stage in rows for fire in stage]
@@ -267,7 +287,8 @@ class SqueezeNet(Classifier):
                 f"got the stages {str(rows)[:60]}; wanted at most {MAX_STAGES}, each one or more "
                 f"(squeeze, expand) pairs of widths, at most {MAX_LAYERS} in all"
             )
-        arguments = _check(classes=classes, width=width, stages=rows, size=size, dropout=dropout)
+        sizes = {"classes": classes, "width": width, "stages": rows, "size": size}
+        arguments = _check(**sizes, dropout=dropout, norm=norm)
         features: list[nn.Module] = [nn.Conv2d(3, width, 3, stride=2), nn.ReLU()]
         channels = width
         for stage in rows:
@@ -292,9 +313,10 @@ def initialize(net: Classifier, deviation: float | None) -> None:
     for layer in layers:
         if layer.weight.is_meta:  # nothing to fill, but PyTorch takes seconds
             continue
-        # the inputs of the first layer are pixels, with values in the tens
+        # the inputs of the first layer are pixels, with values in the tens, unless whitened
         he = math.sqrt(2 / layer.weight[0].numel())
-        own = 0.01 if layer in (layers[0], layers[-1]) else he
+        ends = [*layers[isinstance(layers[0], FastDeconv) : 1], layers[-1]]
+        own = 0.01 if layer in ends else he
         nn.init.normal_(layer.weight, std=own if deviation is None else deviation)
         nn.init.zeros_(layer.get_parameter("bias"))
 
@@ -316,7 +338,8 @@ def renormalize(filters: Tensor, rms: float = 0.1) -> None:
 
 def _check(**arguments: Any) -> dict[str, Any]:
     """The arguments of a constructor; raises an `OptionError` for those out of range."""
-    sizes = [v for name, v in arguments.items() if name != "dropout" and v is not None]
+    fields = [name for name in arguments if name not in ("dropout", "norm")]
+    sizes = [arguments[name] for name in fields if arguments[name] is not None]
     if min(_numbers(sizes)) < 1 or not 0 <= arguments["dropout"] < 1:
         raise OptionError(
             f"got {', '.join(f'{name}={value}' for name, value in arguments.items())}; wanted "

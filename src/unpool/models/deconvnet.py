@@ -41,6 +41,7 @@ class DeconvNet(nn.Module):
             the last pooled maps directly.
         size: design size in pixels, from 32 up for five stages.
         eps: of batch norm, 1e-9 as in the authors' Caffe; None omits batch norm.
+        norm: "deconv" for network deconvolution in the trunk, see `Trunk`.
 
     Noh, Hong, Han 2015, section 3 and figure 2; layer widths from the released prototxt. For other
     engines, see `unpool.export.write.export`.
@@ -57,9 +58,10 @@ class DeconvNet(nn.Module):
         code: int | None = 4096,
         size: int = 224,
         eps: float | None = 1e-9,
+        norm: str | None = None,
     ) -> None:
         super().__init__()
-        self.trunk = Trunk(trunk, eps)
+        self.trunk, self.norm = Trunk(trunk, eps, norm=norm), norm
         table = self.trunk.table
         self.classes, self.code_width, self.size, self.eps = classes, code, size, eps
         require_int("classes", classes, 2)
@@ -99,7 +101,8 @@ class DeconvNet(nn.Module):
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments that build this network again, as plain values."""
         trunk = {"trunk": trunk_argument(self.trunk.table), "code": self.code_width}
-        return {"classes": self.classes, **trunk, "size": self.size, "eps": self.eps}
+        values = {"classes": self.classes, **trunk, "size": self.size, "eps": self.eps}
+        return {**values, "norm": self.norm} if self.norm is not None else values
 
     @property
     def code(self) -> nn.Sequential | None:

@@ -49,6 +49,7 @@ class DeepLab(nn.Module):
         fine: add scores of the image and of all pooled maps but the last ("MSc", multi-scale).
         fine_width: maps of the two layers before each of these scores.
         dropout: of fc6, fc7 and the layers of `fine` in training, from 0 to below 1.
+        norm: "deconv" for network deconvolution in the trunk, see `Trunk`.
 
     Chen, Papandreou, Kokkinos, Murphy, Yuille 2015 (arXiv 1412.7062), sections 3 and 4; layers from
     the released prototxts.
@@ -73,9 +74,10 @@ class DeepLab(nn.Module):
         fine: bool = False,
         fine_width: int = 128,
         dropout: float = 0.5,
+        norm: str | None = None,
     ) -> None:
         super().__init__()
-        self.trunk = Trunk(trunk, None)
+        self.trunk, self.norm = Trunk(trunk, None, norm=norm), norm
         self.trunk.least = 1  # smaller images are padded
         self.classes, self.code_width, self.window = classes, code, window
         self.dilation, self.kernel, self.average = dilation, kernel, average
@@ -162,7 +164,7 @@ class DeepLab(nn.Module):
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments that build this network again, as plain values."""
         names = ("window", "dilation", "kernel", "average")
-        return {
+        values = {
             "classes": self.classes,
             "trunk": trunk_argument(self.trunk.table),
             "code": self.code_width,
@@ -171,6 +173,7 @@ class DeepLab(nn.Module):
             "fine_width": self.fine_width,
             "dropout": self.dropout,
         }
+        return {**values, "norm": self.norm} if self.norm is not None else values
 
     def _maps(self, x: Tensor, padded: bool) -> list[Tensor]:
         """The images, and the pooled maps of all stages."""

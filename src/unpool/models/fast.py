@@ -1,9 +1,9 @@
 """The fast form of a trained network: the same function with less work.
 
-Batch norm is folded into the layer before it, ReLU is fused with it, a deconvolution becomes the
-convolution with rotated filters, and a layer whose window is the whole map becomes a matrix
-product. Weights are stored channels-last. One mechanism serves all networks: it replaces layers in
-`nn.Sequential`, of which all stages consist.
+Network deconvolution is folded, and batch norm into the layer before it; ReLU is fused with that, a
+deconvolution becomes the convolution with rotated filters, and a layer whose window is the whole
+map becomes a matrix product. Weights are stored channels-last. One mechanism serves all networks:
+it replaces layers in `nn.Sequential`, of which all stages consist.
 """
 
 import copy
@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unpool.models.classifiers import Fire
 from unpool.models.crfrnn import CRFRNN
+from unpool.models.norms import fold_whitening
 from unpool.ops.deconv import as_convolution
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def accelerate(net: Net, dtype: torch.dtype = torch.float32, consume: bool = Fal
     True
     """
     fast = net.eval() if consume else _shallow_copy(net).eval()
+    fold_whitening(fast)
     for stage in [m for m in fast.modules() if isinstance(m, nn.Sequential)]:
         _replace_layers(stage, dtype, consume)
     network = fast.net if isinstance(fast, CRFRNN) else fast  # whose CRF stays float32, too
@@ -70,8 +73,8 @@ def accelerate(net: Net, dtype: torch.dtype = torch.float32, consume: bool = Fal
 def fold(net: Net) -> Net:
     """A copy of a network with batch norm folded into the layers before it.
 
-    It is in evaluation mode and channels-last layout, and its scores equal those of `net.eval()` up
-    to rounding.
+    Network deconvolution is folded, too: its layers become plain ones. The copy is in evaluation
+    mode and channels-last layout, and its scores equal those of `net.eval()` up to rounding.
 
     >>> from unpool.models import DeconvNet
     >>> net = DeconvNet(2, trunk=((1, 4),), code=None, size=32).eval()
@@ -80,7 +83,9 @@ def fold(net: Net) -> Net:
     True
     """
     folded = copy.deepcopy(net).eval()
-    for stage in [m for m in folded.modules() if isinstance(m, nn.Sequential)]:
+    fold_whitening(folded)
+    vars(folded)["norm"] = None  # for its `arguments`
+    for stage in [m for m in folded.modules() if isinstance(m, nn.Sequential | Fire)]:
         for _, layer, norm, _ in list(_groups(stage)):
             if norm is not None:
                 parts = _folded(layer, stage.get_submodule(norm))
@@ -318,7 +323,7 @@ def _warn(layer: nn.Module) -> None:
 
 
 def _groups(
-    stage: nn.Sequential,
+    stage: nn.Module,
 ) -> Iterator[tuple[str, nn.Conv2d | nn.ConvTranspose2d, str | None, str | None]]:
     """The layers of a stage with their names and those of their batch norm and ReLU."""
     children = list(stage.named_children())

@@ -15,6 +15,7 @@ from unpool.errors import OptionError, ShapeError, WeightsError, require_int, re
 from unpool.limits import MAX_PAD
 from unpool.models.vgg import Table, Trunk, code_layers, initialize, recompute, trunk_argument
 from unpool.ops.deconv import bilinear_kernel
+from unpool.ops.whitening import Whitening
 
 
 class FCN(nn.Module):
@@ -46,6 +47,7 @@ class FCN(nn.Module):
         learned: also train the dense filters of the interpolation. The released networks keep them
             fixed; the paper fixes the last and learns the others (freeze it with
             `net.score["upscore8"].requires_grad_(False)`); the networks of 2014 learned all.
+        norm: "deconv" for network deconvolution in the trunk, see `Trunk`.
 
     Long, Shelhamer, Darrell 2015, section 4 and figure 3; layers from the released prototxts.
 
@@ -68,9 +70,10 @@ class FCN(nn.Module):
         dropout: float = 0.5,
         at_once: bool = False,
         learned: bool = False,
+        norm: str | None = None,
     ) -> None:
         super().__init__()
-        self.trunk = Trunk(trunk, None, pad=pad)
+        self.trunk, self.norm = Trunk(trunk, None, pad=pad, norm=norm), norm
         self.classes, self.code_width, self.stride = classes, code, stride
         self.pad, self.window, self.dropout = pad, window, dropout
         self.at_once, self.learned = at_once, learned
@@ -130,9 +133,10 @@ class FCN(nn.Module):
         >>> FCN(2, table, None, stride=4, pad=1).take(FCN(2, table, None, stride=8, pad=1))
         ['conv1_1', 'conv2_1', 'conv3_1', 'score_fr']
         """
-        if any(isinstance(layer, nn.BatchNorm2d) for layer in other.modules()):
+        if any(isinstance(layer, nn.BatchNorm2d | Whitening) for layer in other.modules()):
             raise WeightsError(
-                f"got a {type(other).__name__} with batch norm, which an FCN does not have; "
+                f"got a {type(other).__name__} with normalization, whose filters are not those of "
+                "an FCN; "
                 "fold it first: take(unpool.models.fast.fold(net))"
             )
         source, taken = other.state_dict(), []
@@ -155,7 +159,9 @@ class FCN(nn.Module):
         """The constructor's arguments that build this network again, as plain values."""
         names = ("stride", "pad", "window", "dropout", "at_once", "learned")
         trunk = {"trunk": trunk_argument(self.trunk.table), "code": self.code_width}
-        return {"classes": self.classes, **trunk, **{name: getattr(self, name) for name in names}}
+        own = {name: getattr(self, name) for name in names}
+        values = {"classes": self.classes, **trunk, **own}
+        return {**values, "norm": self.norm} if self.norm is not None else values
 
     @property
     def code(self) -> nn.Sequential | None:

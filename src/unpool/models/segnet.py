@@ -36,6 +36,7 @@ class SegNet(nn.Module):
             last one, and after every stage of the decoder, as in the network released for VOC.
         wide_head: one more layer before the scores, as in the Bayesian network released for
             CamVid, of 29,486,411 parameters: `conv1_1_D` has as many maps as `conv1_2_D`.
+        norm: "deconv" for network deconvolution in the trunk, see `Trunk`.
 
     Badrinarayanan, Kendall, Cipolla 2017 (arXiv 1511.00561), section 3 and figure 2; Kendall,
     Badrinarayanan, Cipolla 2015 (arXiv 1511.02680), section 3; layers from the released prototxts.
@@ -59,9 +60,10 @@ class SegNet(nn.Module):
         dropout: float = 0.0,
         dropout_everywhere: bool = False,
         wide_head: bool = False,
+        norm: str | None = None,
     ) -> None:
         super().__init__()
-        self.trunk = Trunk(trunk, eps)
+        self.trunk, self.norm = Trunk(trunk, eps, norm=norm), norm
         self.classes, self.eps, self.dropout = classes, eps, dropout
         self.dropout_everywhere, self.wide_head = dropout_everywhere, wide_head
         _require(classes, dropout)
@@ -109,7 +111,7 @@ class SegNet(nn.Module):
     @property
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments that build this network again, as plain values."""
-        return {
+        values = {
             "classes": self.classes,
             "trunk": trunk_argument(self.trunk.table),
             "eps": self.eps,
@@ -117,6 +119,7 @@ class SegNet(nn.Module):
             "dropout_everywhere": self.dropout_everywhere,
             "wide_head": self.wide_head,
         }
+        return {**values, "norm": self.norm} if self.norm is not None else values
 
 
 class SegNetBasic(nn.Module):
@@ -134,6 +137,7 @@ class SegNetBasic(nn.Module):
         eps: of batch norm; None omits batch norm.
         dropout: of single values, 0.5 in Bayesian SegNet-Basic: after the two deepest poolings, and
             after the two deepest layers of the decoder.
+        norm: "deconv" for network deconvolution in the trunk, see `Trunk`.
 
     Badrinarayanan, Kendall, Cipolla 2017 (arXiv 1511.00561), section 3.1; layers from the released
     prototxts.
@@ -157,6 +161,7 @@ class SegNetBasic(nn.Module):
         stages: int = 4,
         eps: float | None = 1e-9,
         dropout: float = 0.0,
+        norm: str | None = None,
     ) -> None:
         super().__init__()
         _require(classes, dropout)
@@ -164,7 +169,7 @@ class SegNetBasic(nn.Module):
             require_int(name, value)
         if kernel % 2 == 0 or kernel > _WIDEST:
             raise OptionError(f"got kernel={kernel}; wanted an odd number up to {_WIDEST}")
-        self.trunk = Trunk(((1, width),) * stages, eps, kernel=kernel)
+        self.trunk, self.norm = Trunk(((1, width),) * stages, eps, kernel=kernel, norm=norm), norm
         self.classes, self.width, self.kernel = classes, width, kernel
         self.eps, self.dropout = eps, dropout
         deep = range(max(stages - 1, 1), stages + 1) if dropout else range(0)
@@ -203,7 +208,7 @@ class SegNetBasic(nn.Module):
     @property
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments that build this network again, as plain values."""
-        return {
+        values = {
             "classes": self.classes,
             "width": self.width,
             "kernel": self.kernel,
@@ -211,6 +216,7 @@ class SegNetBasic(nn.Module):
             "eps": self.eps,
             "dropout": self.dropout,
         }
+        return {**values, "norm": self.norm} if self.norm is not None else values
 
 
 def brightness_norm(x: Tensor) -> Tensor:

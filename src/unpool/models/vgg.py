@@ -17,7 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from unpool.errors import OptionError, ShapeError, require_choice
 from unpool.limits import MAX_LAYERS, MAX_STAGES
+from unpool.models.norms import deconvolve
 from unpool.ops.switches import Switches, pool, unpool
+from unpool.ops.whitening import Whitening
 
 Result = TypeVar("Result")
 Table = tuple[tuple[int, int], ...]
@@ -149,6 +151,7 @@ class Trunk(nn.Module):
         channels: number of input channels.
         pad: zero padding of the input; by default its size stays, FCN uses 100.
         kernel: side of the filters, odd; 7 in SegNet-Basic.
+        norm: "deconv" for network deconvolution (`FastDeconv`), in place of batch norm.
 
     >>> trunk = Trunk("vgg16")
     >>> maps, switches = trunk(torch.zeros(1, 3, 64, 64))
@@ -170,8 +173,12 @@ class Trunk(nn.Module):
         channels: int = 3,
         pad: int | None = None,
         kernel: int = 3,
+        norm: str | None = None,
     ) -> None:
         super().__init__()
+        if norm is not None:
+            require_choice("norm", norm, ["deconv"])
+            eps = 1e-5  # of a batch norm that is replaced
         keep = kernel // 2
         pad = keep if pad is None else pad
         self.table, self.channels = trunk_table(table), channels
@@ -185,6 +192,8 @@ class Trunk(nn.Module):
                 blocks.append(block(conv, f"conv{stage}_{layer}", f"bn{stage}_{layer}", width, eps))
                 channels = width
             self.stages.append(chain(blocks))
+        if norm is not None:
+            deconvolve(self.stages)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Switches]]:
         """The pooled maps (N, C, h, w) of the last stage, and the switches of all stages in order.
@@ -248,12 +257,14 @@ def recompute(part: nn.Module, apply: Callable[..., Result], *inputs: Tensor) ->
 
 @contextmanager
 def _no_statistics(part: nn.Module) -> Iterator[None]:
-    """Let batch norm use batch statistics as in training, but not update its running ones."""
-    norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
+    """Let normalization use batch statistics as in training, but not update its running ones."""
+    norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d | Whitening)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
         for norm in norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
+            norm.momentum = 0.0
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.num_batches_tracked = None
         yield
     finally:
         for norm, (momentum, count) in zip(norms, before, strict=True):

@@ -12,6 +12,7 @@ Ye, Evanusa, He, Mitrokhin, Goldstein, Yorke, Fermüller, Aloimonos 2020 (arXiv 
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -119,7 +120,7 @@ class Whitening(nn.Module):
             self.num_batches_tracked += 1
         if not self.training or self._is_frozen():
             return self.mean, self.root
-        with torch.autocast(self.mean.device.type, enabled=False):
+        with _full_precision(self.mean):
             samples = draw()
             samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
             count, size = samples.shape[1:]
@@ -147,8 +148,8 @@ class Whitening(nn.Module):
             The same shapes: `W D`, and `b - W D mean`.
         """
         mean, root = (self.mean, self.root) if draw is None else self(draw)
-        with torch.autocast(weight.device.type, enabled=False):
-            rows = weight.to(mean.dtype).view(len(mean), -1, weight[0].numel())
+        with _full_precision(weight):
+            rows = weight.to(mean.dtype).reshape(len(mean), -1, weight[0].numel())
             blocks = self.split(rows) @ root[:, None]  # (A, O / A, G, d)
             shift = (blocks * mean[:, None, None]).sum((2, 3)).flatten()
             shifted = -shift if bias is None else bias - shift
@@ -182,10 +183,6 @@ class Whitening(nn.Module):
         self.num_batches_tracked.zero_()
         self.mean.zero_()
         self.root.copy_(torch.eye(self.root.shape[-1]))
-
-    def extra_repr(self) -> str:
-        """The sizes, for printing."""
-        return f"{', '.join(map(str, self.mean.shape))}, eps={self.eps}, steps={self.steps}"
 
     def _is_frozen(self) -> bool:
         freeze = self.freeze or 0
@@ -366,10 +363,8 @@ class ChannelDeconv(nn.Module):
         """The same shape, (N, C, H, W) or (N, C)."""
         channels = x.shape[1] // self.block * self.block if x.dim() in (2, 4) else 0
         if not channels:
-            raise ShapeError(
-                f"got values of {tuple(x.shape)}; wanted (N, C, H, W) or (N, C) with at least "
-                f"{self.block} channels: choose a smaller block"
-            )
+            wanted = f"(N, C, H, W) or (N, C) with at least {self.block} channels"
+            raise ShapeError(f"got {tuple(x.shape)}; wanted {wanted}: choose a smaller block")
         large = x.dim() == 4 and min(x.shape[2:]) >= self.sampling
         step = self.sampling**2 if large else 1
         kept, rest = x[:, :channels].transpose(0, 1), x[:, channels:]
@@ -388,6 +383,11 @@ class ChannelDeconv(nn.Module):
         return (x - mean) / (var + self.eps).sqrt()
 
 
+def _full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """A context without autocast, which the meta device does not have."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
 def _block(block: int, channels: int) -> int:
     require_int("block", block)
     return channels if block >= channels else math.gcd(block, channels)
@@ -397,4 +397,4 @@ def _fill(plain: Layer, weight: Tensor, bias: Tensor) -> Layer:
     """Give a layer on the meta device its weights."""
     for name, value in (("weight", weight), ("bias", bias)):
         setattr(plain, name, nn.Parameter(value.clone()))
-    return plain
+    return plain.eval()

@@ -25,6 +25,8 @@ class ClassificationRecipe(Recipe):
     code: Count | None = 4096  #: width of fc6 and fc7; None for a network without them
     size: _Side = 224  #: side of the input crops
     dropout: Dropout = 0.5  #: of fc6 and fc7
+    norm: Annotated[str, OneOf("batch", "deconv")] | None = None
+    """Batch norm, or network deconvolution, which learns most in the first epochs."""
     deviation: Annotated[float, Range(0, 1)] | None = 0.01
     """Standard deviation of the initial filters; None for He initialization."""
 

@@ -136,7 +136,7 @@ def check_fields(part: Any, prefix: str = "") -> None:
                     if bounds.high > 1e4:  # a limit of what is sane, no choice
                         wanted = f"{low} or more" if item < bounds.low else f"at most {high}"
                     raise OptionError(f"got {prefix}{name}={value} in a recipe; wanted {wanted}")
-            elif isinstance(bounds, OneOf) and item not in bounds:
+            elif isinstance(bounds, OneOf) and item is not None and item not in bounds:
                 raise OptionError(f"got {prefix}{name}={item} in a recipe; {suggest(item, bounds)}")
 
 

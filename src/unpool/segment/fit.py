@@ -15,6 +15,7 @@ from unpool.devices import autocast, training_layout
 from unpool.errors import require_choice
 from unpool.models import MEAN_BGR, Network, prepare
 from unpool.models.crfrnn import MeanField
+from unpool.ops.whitening import Whitening
 from unpool.segment.whole import WholeView
 from unpool.training import loop
 from unpool.vision.images import VOID
@@ -150,7 +151,7 @@ def estimate_statistics(
     bf16: bool = True,
     mean: tuple[float, float, float] = MEAN_BGR,
 ) -> None:
-    """Replace batch norm's running statistics by their mean over some batches.
+    """Replace running statistics (of batch norm, whitening) by their mean over some batches.
 
     Layers in evaluation mode keep theirs; afterwards the whole network is in evaluation mode.
 
@@ -170,13 +171,14 @@ def estimate_statistics(
 
 
 @contextmanager
-def cumulative_statistics(net: nn.Module) -> Iterator[list[nn.BatchNorm2d]]:
-    """Estimate the statistics of batch norm by all passes inside, see `estimate_statistics`.
+def cumulative_statistics(net: nn.Module) -> Iterator[list[nn.BatchNorm2d | Whitening]]:
+    """Estimate running statistics by all passes inside, see `estimate_statistics`.
 
     Gives the layers concerned, those in training mode. Afterwards the whole network is in
     evaluation mode.
     """
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    kinds = nn.BatchNorm2d | Whitening
+    norms = [m for m in net.modules() if isinstance(m, kinds) and m.training]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

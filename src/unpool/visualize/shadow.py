@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from unpool.errors import OptionError
+from unpool.models.norms import fold_whitening
 
 
 def shadow_copy(model: nn.Module) -> nn.Module:
     """Copy the modules of a model, in evaluation mode and without `torch.compile`.
 
     Weights share their memory with the model's but need no gradient, so that autograd saves no
-    maps for them; buffers are copied. The model is not changed.
+    maps for them; buffers are copied. Network deconvolution is folded: the copy has the filters
+    that images meet. The model is not changed.
 
     Raises:
         OptionError: the model, or a part of it, is TorchScript.
@@ -41,7 +43,7 @@ def shadow_copy(model: nn.Module) -> nn.Module:
     tensors: dict[int, Tensor] = {}
     for m in originals.values():
         shells[id(m)].__dict__ = _state(m, shadows, tensors)
-    return shells[id(model)]
+    return fold_whitening(shells[id(model)]).requires_grad_(False)
 
 
 def _uncompiled(module: nn.Module) -> nn.Module:
