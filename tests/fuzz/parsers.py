@@ -178,6 +178,13 @@ def _list(folder: Path) -> None:
     assert all(".." not in source.name.parts for source in found.sources)
 
 
+def _image_classes(folder: Path) -> None:
+    from unpool.data.weak import FILE, read_image_classes
+
+    found = read_image_classes(folder / FILE, ["background", "cat", "dog"])
+    assert all(set(shown) <= {1, 2} for shown in found.values())
+
+
 def _map(folder: Path) -> None:
     from unpool.vision.georeference import read_georeference
 
@@ -275,6 +282,7 @@ PARSERS: dict[str, Parser] = {
     "label-studio": Parser(lambda: others.examples("Label Studio"), _data, (".json",), count=60),
     "yolo": Parser(lambda: others.examples("YOLO"), _data, (".txt", ".yaml"), count=60),
     "list": Parser(others.lists, _list, (".txt",)),
+    "image-classes": Parser(others.image_classes, _image_classes, (".txt",)),
     "map": Parser(others.maps, _map, ("",)),
     "video": Parser(others.videos, _video, ("",), count=100),
     "views": Parser(others.views, _views, ("",), count=100),

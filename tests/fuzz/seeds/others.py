@@ -18,6 +18,11 @@ def lists() -> list[Files]:
     return [{"list.txt": text, "a.jpg": JPG, "sub/b.jpg": JPG}]
 
 
+def image_classes() -> list[Files]:
+    """The classes of images without masks."""
+    return [{"image_classes.txt": b"a: dog, cat\nsub/b: cat\nc:\n"}]
+
+
 def maps() -> list[Files]:
     """Images with a world file or with GeoTIFF tags."""
     world = b"2\n0\n0\n-2\n101\n499\n"
