@@ -306,6 +306,7 @@ def test_only_known_models_are_saved(tmp_path):
         "VGG",
         "SqueezeNet",
         "GenerativeNet",
+        "SparseCoder",
     ]
 
 
