@@ -329,7 +329,7 @@ def test_errors_say_what_to_do():
             mean_field(bad, image)
     with pytest.raises(ShapeError, match="which clips"):
         mean_field(torch.full((3, 4, 5), math.inf), image)
-    for wrong in (image[:3], image.float(), image[..., 0]):
+    for wrong in (image[:3], image.long(), image[..., 0]):
         with pytest.raises(ShapeError, match="as large as the unary"):
             mean_field(unary, wrong)
     with pytest.raises(ShapeError, match="a kernel uses colors"):
