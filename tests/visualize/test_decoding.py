@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.models import CRFRNN, FCN, DeconvNet, SegNet, SegNetBasic
+from unpool.models import CRFRNN, FCN, DeconvNet, DecoupledNet, SegNet, SegNetBasic
 from unpool.models.segnet import brightness_norm
 from unpool.visualize import decode
 
@@ -135,6 +135,32 @@ def test_the_model_is_not_changed(filled, image):
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name][0])
         assert value._version == before[name][1]
+
+
+@torch.no_grad()
+def test_the_maps_of_a_class_in_a_decoupled_net(filled, image):
+    """Those of the pass in which it alone enters the bridge."""
+    net = filled(DecoupledNet(4, TABLE, 7, 8, 36, 3, stages=1))
+    net.classifier["cls-score-voc"].weight.div_(1000)
+    net.classifier["cls-score-voc"].bias.copy_(torch.tensor([2.0, -2.0, 2.0]))
+    assert net.shows(image).tolist() == [[True, False, True]]
+    maps, switches = net.trunk(net._square(image))
+    found = net.classify(maps)
+    p = net(image).exp()[0]
+    for label in {1, 3} & {*p.argmax(0).flatten().tolist()}:
+        values = found.probabilities() * (torch.arange(3) == label - 1)
+        seen = []
+        hook = net.decoder[0].register_forward_hook(lambda m, i, o, to=seen: to.append(o.clone()))
+        net.segment(maps, switches, net.bridge(found, values))
+        hook.remove()
+        trace = decode(net, image, label)
+        ((above, below),) = trace.stages
+        assert (above.layer, below.layer) == ("unpool2", "deconv2_2")
+        torch.testing.assert_close(below.values, seen[0][0, below.unit], rtol=1e-3, atol=1e-3)
+        assert below.values.shape == (18, 18)  # of the image as a square of 36 x 36
+        assert trace.region.shape == (30, 33)
+    assert {1, 3} & {*p.argmax(0).flatten().tolist()}
+    assert decode(net, image, 0).label == 0
 
 
 def test_messages(filled, image):

@@ -156,6 +156,11 @@ class DecoupledNet(nn.Module):
         p = p[..., :height, :width].clamp_min(_NEVER)
         return (p / p.sum(1, keepdim=True)).log()
 
+    def shows(self, x: Tensor) -> Tensor:
+        """Whether images (N, 3, H, W) show each class but the background, (N, K) bool."""
+        self.trunk.require_size(x)
+        return self.classify(self.trunk.pooled(self._square(x))[-1]).probabilities() > 0.5
+
     def classify(self, maps: Tensor) -> Classification:
         """Score the classes without the background.
 

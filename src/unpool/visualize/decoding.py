@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError
-from unpool.models import CRFRNN, FCN, DeconvNet, SegNet, SegNetBasic
+from unpool.models import CRFRNN, FCN, DeconvNet, DecoupledNet, SegNet, SegNetBasic
 from unpool.vision.drawing import heat_map, to_images
 from unpool.vision.figures import contact_sheet
 from unpool.visualize.activations import ActivationRecorder
@@ -40,9 +40,10 @@ class DecoderMap(NamedTuple):
 class DecoderTrace:
     """The result of `decode`: for each stage, a map before and a map after its own layers.
 
-    For a DeconvNet or SegNet, these are after unpooling and after the layers of the decoder. For an
-    FCN, they are the upsampled scores of the stage before (None in the first) and the scores of the
-    stage itself, cut to the part where the network adds them.
+    For a DeconvNet, SegNet or DecoupledNet, these are after unpooling and after the layers of the
+    decoder; a DecoupledNet has a pass for each class, whose maps are those of the image padded to a
+    square. For an FCN, they are the upsampled scores of the stage before (None in the first) and
+    the scores of the stage itself, cut to the part where the network adds them.
     """
 
     label: int  #: the class
@@ -105,8 +106,8 @@ def decode(
     the class is predicted exceeds its mean outside by most.
 
     Args:
-        model: a DeconvNet, a SegNet, or an FCN, also that of a CRF-RNN, which is followed without
-            the CRF.
+        model: a DeconvNet, a SegNet, a DecoupledNet, or an FCN, also that of a CRF-RNN, which is
+            followed without the CRF.
         image: (1, 3, H, W), preprocessed; in the paper, a square around one object.
         label: the class; the largest but 0, the background, when not given.
         unit: the map of every layer to take instead; an FCN has only one for each class.
@@ -127,10 +128,11 @@ def decode(
     """
     if isinstance(model, CRFRNN):
         model = model.net
-    if not isinstance(model, DeconvNet | SegNet | SegNetBasic | FCN):
+    if not isinstance(model, DeconvNet | SegNet | SegNetBasic | DecoupledNet | FCN):
         raise OptionError(
             f"got a {type(model).__name__}, in which no decoder is known; wanted a DeconvNet, a "
-            "SegNet or an FCN: for the units of other models, use project or top_activations"
+            "SegNet, a DecoupledNet or an FCN: for the units of other models, use project or "
+            "top_activations"
         )
     if len(image) != 1:
         raise ShapeError(f"got {len(image)} images; wanted one, (1, 3, H, W)")
@@ -143,7 +145,8 @@ def decode(
         )
     region = find_region(labels, label, names)
     if not isinstance(model, FCN):
-        return DecoderTrace(label, region, _stages(model, image, region, unit), scores[label])
+        stages = _stages(model, image, label, region, unit)
+        return DecoderTrace(label, region, stages, scores[label])
     if unit is not None:
         raise OptionError("got a unit for an FCN, which has one map a class; name the class")
     return DecoderTrace(label, region, _score_stages(model, image, label), scores[label])
@@ -151,16 +154,28 @@ def decode(
 
 @torch.no_grad()
 def _stages(
-    model: DeconvNet | SegNet | SegNetBasic, image: Tensor, region: Tensor, unit: int | None
+    model: DeconvNet | SegNet | SegNetBasic | DecoupledNet,
+    image: Tensor,
+    label: int,
+    region: Tensor,
+    unit: int | None,
 ) -> tuple[tuple[DecoderMap, DecoderMap], ...]:
     net = shadow_copy(model)
-    assert isinstance(net, DeconvNet | SegNet | SegNetBasic)
+    assert isinstance(net, DeconvNet | SegNet | SegNetBasic | DecoupledNet)
     seen: list[tuple[Tensor, Tensor]] = []
     for stage in net.decoder:
         stage.register_forward_hook(lambda _, given, found: seen.append((given[0], found)))
     net(image)
+    row = 0
+    if isinstance(net, DecoupledNet):  # a pass for all classes, and one for each; of a square
+        row = int(net.shows(image)[0, : label - 1].sum()) + 1 if label else 0
+        height, width = region.shape
+        region = F.pad(region, (0, max(height - width, 0), 0, max(width - height, 0)))
+    seen = [(x[row : row + 1], y[row : row + 1]) for x, y in seen]
     stages = []
-    for number, stage, (x, y) in zip(range(len(seen), 0, -1), net.decoder, seen, strict=True):
+    depth = len(net.trunk.table)
+    numbers = range(depth, depth - len(seen), -1)
+    for number, stage, (x, y) in zip(numbers, net.decoder, seen, strict=True):
         above = _choose(f"unpool{number}", x, region, unit)
         layers = [
             n for n, m in stage.named_children() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)
