@@ -21,7 +21,7 @@ LAYERS = [
     "formats",
     "models data rendering",
     "training export",
-    "segment classify generate visualize restore",
+    "segment classify generate coding visualize restore",
     "bench batch serve",
     "cli __init__ __main__",
 ]

@@ -20,6 +20,7 @@ COVERED_ELSEWHERE = {
     "ops/compiled/kernels.py": "ops/compiled/test_mean_field.py",
     "ops/compiled/lattice.py": "ops/compiled/test_mean_field.py",
     "recipes/classify.py": "classify/test_train.py",
+    "recipes/coder.py": "coding/test_train.py",
     "recipes/generate.py": "generate/test_train.py",
     "recipes/overrides.py": "recipes/test_segment.py",
     "rendering/accessors.py": "rendering/test_gltf.py",

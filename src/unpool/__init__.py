@@ -115,7 +115,7 @@ def train(
     Args:
         data: labeled images in a layout that `unpool check` knows, or several such folders, such as
             `["own", "others:pseudo=0.3"]`; a folder for each class for a classifier; rendered views
-            for a generator.
+            for a generator; any images for a sparse coder.
         output: the run folder, which `load`, `evaluate` and `--weights` understand.
         recipe: a name (`unpool info` lists them), or a recipe.
         resume: the run folder of an interrupted run, `train(resume="runs/mine")`, which needs

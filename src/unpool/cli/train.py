@@ -94,7 +94,8 @@ def train(
 
     Most recipes train segmentation. zfnet and zfnet-small train a classifier, on a folder with a
     subfolder for each class (train/cat, val/cat ..., or cat, dog ...). Those whose names begin with
-    chairs train a generator, on rendered views, which unpool render makes.
+    chairs train a generator, on rendered views, which unpool render makes. coder and coder-deep
+    learn the filters of a sparse coder from any folder of images.
 
     With --json, each validation prints a line, and the last line is the summary of the evaluation.
 
@@ -104,6 +105,7 @@ def train(
     Example: unpool train objects --data VOC2012 -o runs/first --set batch=8
     Example: unpool train zfnet-small --data FOLDER -o runs/second
     Example: unpool train chairs --data RENDERS -o runs/third
+    Example: unpool train coder --data PHOTOS -o runs/parts
     Example: unpool train --resume runs/first
     """
     from unpool.recipes import find_recipe

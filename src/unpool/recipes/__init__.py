@@ -6,8 +6,9 @@ A run stores its recipe beside its weights. Single values are overridden by name
 """
 
 from unpool.errors import OptionError, suggest
-from unpool.recipes import classify, decoupled, generate, relatives, segment
+from unpool.recipes import classify, coder, decoupled, generate, relatives, segment
 from unpool.recipes.classify import ClassificationRecipe
+from unpool.recipes.coder import CodingRecipe
 from unpool.recipes.decoupled import DecoupledRecipe
 from unpool.recipes.generate import GenerationRecipe
 from unpool.recipes.overrides import parse_setting, replaced
@@ -18,6 +19,7 @@ __all__ = [
     "KINDS",
     "RECIPES",
     "ClassificationRecipe",
+    "CodingRecipe",
     "DecoupledRecipe",
     "GenerationRecipe",
     "Recipe",
@@ -28,13 +30,16 @@ __all__ = [
 
 KINDS: dict[str, type[Recipe]] = {
     kind.kind: kind
-    for kind in (SegmentationRecipe, DecoupledRecipe, ClassificationRecipe, GenerationRecipe)
+    for kind in (
+        *(SegmentationRecipe, DecoupledRecipe, ClassificationRecipe, GenerationRecipe),
+        CodingRecipe,
+    )
 }
 """The classes of recipes, one for each application, by `Recipe.kind`."""
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
-    for module in (segment, relatives, decoupled, classify, generate)
+    for module in (segment, relatives, decoupled, classify, generate, coder)
     for recipe in vars(module).values()
     if isinstance(recipe, Recipe)
 }

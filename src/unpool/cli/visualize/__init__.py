@@ -4,7 +4,10 @@ import click
 
 from unpool.cli.lazy import LazyCommands
 
-NAMES = ("correspond", "decode", "evolve", "filters", "invariance", "occlude", "project", "top")
+NAMES = (
+    *("correspond", "decode", "evolve", "filters", "invariance", "occlude", "parts", "project"),
+    "top",
+)
 
 
 @click.group(commands=LazyCommands("unpool.cli.visualize", {name: name for name in NAMES}))

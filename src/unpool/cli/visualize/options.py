@@ -260,6 +260,7 @@ def _checkpoints(options: dict[str, Any]) -> "list[Checkpoint]":
 def command(
     output: str,
     *options: Option,
+    model: tuple[Option, ...] = MODEL,
     checkpoints: Callable[[dict[str, Any]], "list[Checkpoint]"] = _checkpoints,
 ) -> Callable[[Callable[..., int]], click.Command]:
     """Make a command of a function `(job, **options)`, which returns the exit code.
@@ -269,10 +270,11 @@ def command(
     Args:
         output: the default output folder.
         options: besides those that all commands have.
+        model: the options that name the model.
         checkpoints: finds the checkpoints, and removes the options that it uses.
     """
     inputs = click.argument("inputs", nargs=-1)
-    decorators = (inputs, *options, *MODEL, output_option(output), DEVICE, JSON, QUIET)
+    decorators = (inputs, *options, *model, output_option(output), DEVICE, JSON, QUIET)
 
     def decorate(function: Callable[..., int]) -> click.Command:
         @wraps(function)

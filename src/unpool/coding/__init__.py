@@ -1,0 +1,1 @@
+"""Sparse coding: train an adaptive deconvolutional network, and take images apart with it."""

@@ -1,0 +1,123 @@
+"""Images as a sparse coder takes them: gray, reduced, with normalized contrast."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unpool import distributed
+from unpool.errors import DataError, ImageError
+from unpool.models.coder import normalize_contrast
+from unpool.vision.images import Pixels, image_size, read_image
+from unpool.vision.sources import find_images
+
+
+def reduced(image: Pixels, long_side: int) -> Pixels:
+    """An image (H, W, 3), its longer side reduced to `long_side` if it is longer.
+
+    >>> reduced(np.zeros((20, 30, 3), np.uint8), 15).shape
+    (10, 15, 3)
+    """
+    height, width = _size(image.shape[:2], long_side)
+    if (height, width) == image.shape[:2]:
+        return image
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
+
+
+def prepare(image: Pixels) -> Tensor:
+    """An image, (H, W, 3) uint8 RGB, as input of a coder: gray, (1, 1, H, W).
+
+    See `unpool.models.coder.normalize_contrast`.
+
+    >>> prepare(np.zeros((20, 30, 3), np.uint8)).shape
+    torch.Size([1, 1, 20, 30])
+    """
+    gray = np.array(Image.fromarray(image).convert("L"))
+    return normalize_contrast(torch.from_numpy(gray)[None, None] / 255)
+
+
+def find_training_images(folder: Path, side: int, long_side: int) -> list[Path]:
+    """The images in a folder, sorted; their headers are read.
+
+    Args:
+        folder: searched recursively.
+        side: that each image must have in both directions, when it is reduced.
+        long_side: see `reduced`.
+
+    Raises:
+        DataError: no folder, or an image that is too small or unreadable.
+    """
+    if not folder.is_dir():
+        raise DataError(f"got data {folder}, which is not a folder; wanted a folder of images")
+    try:
+        found = [source.path for source in find_images([str(folder)]).sources if source.path]
+        for path in found:
+            height, width = image_size(path)
+            if min(_size((height, width), long_side)) < side:
+                raise DataError(
+                    f"got {path} of {width} x {height} pixels; crops need {side} in both "
+                    "directions: remove it, or set a smaller crop"
+                )
+    except ImageError as error:
+        raise DataError(str(error)) from None
+    return found
+
+
+def _size(shape: Sequence[int], long_side: int) -> tuple[int, int]:
+    scale = min(1.0, long_side / max(shape))
+    height, width = (max(round(side * scale), 1) for side in shape)
+    return height, width
+
+
+def draw_crops(
+    images: Sequence[Path],
+    batch: int,
+    side: int,
+    *,
+    each: int = 4,
+    long_side: int = 480,
+    seed: int = 0,
+    start: int = 0,
+) -> Iterator[Tensor]:
+    """Endless batches of random crops, (batch, 1, side, side).
+
+    Batch n depends on its number alone, so that a resumed run sees those of an uninterrupted one.
+
+    Args:
+        images: files, in a new order in each pass over them.
+        batch: crops in a batch.
+        side: of a crop.
+        each: crops that are cut from an image before the next is read.
+        long_side: see `reduced`.
+        seed: of the order and the places.
+        start: number of the first batch.
+    """
+    count, number = -(-batch // each), start
+    while True:
+        crops: list[Tensor] = []
+        for place in range(number * count, (number + 1) * count):
+            path = images[distributed.sample_index(place, len(images), seed)]
+            image, rng = read(path, long_side), np.random.default_rng([seed, place])
+            for _ in range(min(each, batch - len(crops))):
+                y, x = (int(rng.integers(s - side + 1)) for s in image.shape[-2:])
+                crops.append(image[..., y : y + side, x : x + side])
+        yield torch.cat(crops)
+        number += 1
+
+
+def read(path: Path, long_side: int) -> Tensor:
+    """Read an image file as input of a coder, (1, 1, H, W)."""
+    return prepare(reduced(read_image(path), long_side))
+
+
+def center_crops(images: Sequence[Path], side: int, long_side: int) -> Tensor:
+    """The squares in the middle of images, (N, 1, side, side)."""
+    crops = []
+    for path in images:
+        image = read(path, long_side)
+        y, x = ((s - side) // 2 for s in image.shape[-2:])
+        crops.append(image[..., y : y + side, x : x + side])
+    return torch.cat(crops)
