@@ -50,8 +50,8 @@ def parts(
     layers: the means of snr, in dB, and nonzeros, the fraction of the values of the maps.
 
     \b
-    Example: unpool train coder --data photos -o runs/parts
-             unpool visualize parts cat.jpg dog.jpg --weights runs/parts -o out
+    Example: unpool visualize parts cat.jpg dog.jpg --weights runs/parts -o out
+    after:   unpool train coder --data photos -o runs/parts
     """
     from unpool.coding.parts import load_coder, take_apart
 
