@@ -102,6 +102,19 @@ def test_an_id_without_image(root):
     assert "found no file for 'train/7.png'" in message
 
 
+def test_images_whose_classes_alone_are_known(root):
+    (root / "masks/train/0.png").unlink()
+    assert only(root, "missing-mask")[1] == "masks/train/0"
+    (root / "image_classes.txt").write_text("train/0: dog\nval/5: cat\n")
+    report = check_data(root)
+    assert report.findings == []
+    assert report.notes == ("1 images have no mask, but classes in image_classes.txt",)
+    (root / "image_classes.txt").write_text("train/0: cow")
+    found = {finding.kind: finding for finding in check_data(root).findings}
+    assert found.keys() == {"missing-mask", "image-classes"}
+    assert found["image-classes"].where == "image_classes.txt"
+
+
 def test_an_empty_split(root):
     (root / "images/test").mkdir()
     level, where, message = only(root, "empty-split")

@@ -196,3 +196,23 @@ def test_what_cannot_be_learned_is_noted_or_refused(data, tmp_path):
     assert summary["notes"] == ["no image of train shows ring, which cannot be learned"]
     with pytest.raises(DataError, match="with a mask to learn from"):
         train(other, tmp_path / "other", TINY, strong_split="val", split="rest")
+
+
+@pytest.mark.slow
+def test_a_few_masks_are_enough(tmp_path):
+    """Three of each of two classes, and the classes of 45 images; half a minute."""
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        image, labels = scene(i, rng)
+        write_image(tmp_path / f"data/images/{i}.png", image)
+        write_mask(tmp_path / f"data/masks/{i}.png", labels)
+    (tmp_path / "data/classes.txt").write_text("\n".join(CLASSES))
+    for split, names in (("train", range(45)), ("val", range(45, 60))):
+        (tmp_path / f"data/{split}.txt").write_text("\n".join(map(str, names)))
+    recipe = dataclasses.replace(
+        *(TINY,), strong=3, trunk=((2, 8), (2, 16)), code=16, seg_code=16, stages=2, batch=8,
+        classify_steps=150, classify_trunk_lr=1e-2, segment_steps=150, optimizer="adamw",
+        warmup=10, schedule="linear", clip=5.0, color=0.0, dropout=0.0, statistics_passes=10,
+        validate_every=50,
+    )  # fmt: skip
+    assert train(tmp_path / "data", tmp_path / "run", recipe, report=False)["miou"] > 0.7

@@ -28,6 +28,7 @@ from unpool.data.layouts import (
     why_empty,
 )
 from unpool.data.palettes import describe, find_coloring, find_conflict
+from unpool.data.weak import FILE, read_image_classes
 from unpool.errors import DataError, few, one_line
 from unpool.vision.images import VOID
 
@@ -141,10 +142,15 @@ def check_data(
     highest = int(_total(images)[:VOID].nonzero()[0].max(initial=0))
     classes = known.classes if known else numbered_classes(highest)
     counts = [_count(i, layout, name, members, images) for i, name in enumerate(classes)]
+    weak: set[str] = set()  # images without a mask whose classes are known
+    try:
+        weak = {*read_image_classes(layout.root / FILE, classes)} - {*layout.masks.files}
+    except DataError as error:
+        findings.append(Finding("error", "image-classes", FILE, str(error)))
     findings += itertools.chain(
         _check_lists(layout, listed),
         _check_palettes(layout, known) if by_color is None else (),
-        *(seen.findings for seen in images.values()),
+        *(_of_image(seen, name in weak) for name, seen in images.items()),
         _check_ids(layout, images, len(classes), known),
         _check_classes(layout, images, members, counts, unnamed=not known and not findings),
         _check_copies(layout, images, members),
@@ -156,11 +162,18 @@ def check_data(
         for each in sorted(findings, key=lambda finding: finding.level)  # errors come first
     ]
     notes = describe(coloring)
+    if few_masks := len(weak & {*names}):
+        notes = (*notes, f"{few_masks} images have no mask, but classes in {FILE}")
     shown = [sum(count.images.values()) for count in counts]
     if known and (assumed := assumption(known.assumed, classes, shown)):
         notes = (*notes, assumed)
     sizes = {split: len(ids) for split, ids in members.items()}
     return Report(sizes, counts, findings, notes, layout.format)
+
+
+def _of_image(seen: Inspection, weak: bool) -> Iterator[Finding]:
+    """The findings of an image; `weak` if it needs no mask."""
+    return (each for each in seen.findings if each.kind != "missing-mask" or not weak)
 
 
 def _listed(layout: Layout, splits: Sequence[str] | None) -> dict[str, list[str]]:
