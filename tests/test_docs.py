@@ -146,6 +146,7 @@ def test_options_in_running_text_exist():
         ("paper-segnet", 5, 20),
         ("paper-decouplednet", 5, 20),
         ("paper-densecrf", 5, 5),
+        ("paper-whitening", 5, 15),
         ("paper-visualize", 5, 20),
         ("paper-generate", 5, 20),
     ],
