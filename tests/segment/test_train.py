@@ -171,7 +171,7 @@ def test_whole_images_train_a_segnet(data, tmp_path, stopped_at, network):
         network=network,
         trunk=trunk,
         window=3,
-        phases=(Phase("all", 1, 4, 1e-2, trunk_lr=1e-2, sources=("images",)),),
+        phases=(Phase("all", 2, 4, 1e-2, trunk_lr=1e-2, sources=("images",)),),
         centered=False,
         trunk_norm=True,
         image_size=(40, 56),
