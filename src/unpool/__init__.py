@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from unpool.generate import Generator
     from unpool.recipes import Recipe
+    from unpool.restore.restorer import Restorer
+    from unpool.restore.result import Restored
     from unpool.segment.ensemble import EDeconvNet
     from unpool.segment.segmenter import Segmenter
     from unpool.vision.images import Pixels
@@ -33,6 +35,8 @@ Progress = Callable[[int, int, str], None]
 _HOME = {
     "EDeconvNet": "segment.ensemble",
     "Generator": "generate",
+    "Restored": "restore.result",
+    "Restorer": "restore.restorer",
     "Segmentation": "segment.result",
     "Segmenter": "segment.segmenter",
 }
@@ -44,6 +48,8 @@ __all__ = [
     "ImageError",
     "OptionError",
     "Progress",
+    "Restored",
+    "Restorer",
     "Segmentation",
     "Segmenter",
     "ShapeError",

@@ -175,6 +175,33 @@ def read_stack(source: str | os.PathLike[str] | bytes) -> Stack:
     return Stack((frame,), suffix, None, (values,), extras=extras)
 
 
+def stack_of(values: NDArray[Any], suffix: str = ".tif") -> Stack:
+    """An image in memory as a stack, to be written.
+
+    Args:
+        values: (H, W), (H, W, C) with at most 4 channels, or a volume (D, H, W).
+        suffix: .tif, .png or .jpg.
+
+    Raises:
+        ImageError: the format does not hold such samples.
+
+    >>> len(stack_of(np.zeros((40, 8, 9), np.float32)))
+    40
+    """
+    several = values.ndim == 3 and values.shape[2] > 4
+    pages = tuple(values[..., None]) if several else (np.atleast_3d(values),)
+    suffix = {".tiff": ".tif", ".jpeg": ".jpg"}.get(suffix, suffix)
+    fits = {".tif": "uif", ".png": "u", ".jpg": "u"}.get(suffix, "")
+    deepest = {".tif": 8, ".png": 2, ".jpg": 1}.get(suffix, 0)
+    kind = values.dtype
+    if kind.kind not in fits or kind.itemsize > deepest or (several and suffix != ".tif"):
+        got = f"got an image of {values.shape} and {kind} for {suffix or 'no suffix'!r}"
+        raise ImageError(f"{got}; PNG holds 8 or 16 bits, JPEG 8: write .tif")
+    alpha = 2 * (pages[0].shape[2] in (2, 4))
+    frames = [Frame(page.shape, kind, 8 * kind.itemsize, alpha) for page in pages]
+    return Stack(tuple(frames), suffix, None, pages)
+
+
 def read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
     """The numbers of a .npy file, within the memory of the largest image.
 

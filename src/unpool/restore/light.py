@@ -1,0 +1,52 @@
+"""Light: blur happens in it, but photos store it by a curve, which is undone before restoring."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from unpool.errors import OptionError
+
+if TYPE_CHECKING:
+    from unpool.restore.tiles import Plane
+
+
+class Gamma(NamedTuple):
+    """How stored values stand for light; each is odd, for values below 0."""
+
+    decode: Callable[["Plane"], "Plane"]
+    encode: Callable[["Plane"], "Plane"]
+
+
+def _from_srgb(v: "Plane") -> "Plane":
+    size = abs(v)
+    light = np.where(size <= 0.04045, size / 12.92, ((size + 0.055) / 1.055) ** 2.4)
+    return np.copysign(light, v).astype(np.float32)
+
+
+def _to_srgb(light: "Plane") -> "Plane":
+    size = abs(light)
+    v = np.where(size <= 0.0031308, 12.92 * size, 1.055 * size ** (1 / 2.4) - 0.055)
+    return np.copysign(v, light).astype(np.float32)
+
+
+def parse_gamma(gamma: str | float | None) -> Gamma:
+    """The functions for "srgb", an exponent, or None for values that are light already.
+
+    >>> round(float(parse_gamma(2.2).decode(np.float32(0.5))), 3)
+    0.218
+    """
+    if gamma in (None, "none", 1):
+        return Gamma(lambda v: v, lambda v: v)
+    if gamma == "srgb":
+        return Gamma(_from_srgb, _to_srgb)
+    try:
+        power = float(gamma or 0)
+    except (TypeError, ValueError):
+        power = 0
+    if not 0.1 <= power <= 10:
+        raise OptionError(f"got gamma={gamma!r}; wanted 'srgb', or an exponent such as 2.2")
+    return Gamma(
+        lambda v: (np.sign(v) * abs(v) ** power).astype(np.float32),
+        lambda v: (np.sign(v) * abs(v) ** (1 / power)).astype(np.float32),
+    )

@@ -1,0 +1,319 @@
+"""`Restorer`: blurred images in, restored ones of the same type and size out."""
+
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from unpool.devices import find_device
+from unpool.errors import ImageError, OptionError, ShapeError, require_choice, require_int
+from unpool.ops.blur import blur
+from unpool.ops.inversion import EDGES, Edges, noise_level
+from unpool.restore.estimate import PREFIX, estimate_psf
+from unpool.restore.light import parse_gamma
+from unpool.restore.methods import CHOICES, METHODS, Method, choose, require_value
+from unpool.restore.result import Restored
+from unpool.restore.tiles import Plan, Plane, plan_tiles, run_tiles
+from unpool.vision.psf import PSF, find_psf
+from unpool.vision.stacks import Frame, read_stack, stack_of
+
+if TYPE_CHECKING:
+    from unpool import Progress
+
+_LUMA = 0.299, 0.587, 0.114
+_SOME = 1_000_000  # values that a quantile is taken of
+_SEEN = 1024  # pixels of a side of the part that the residual is measured on
+_VALUES = ("balance", "lam", "steps")
+
+
+class Restorer:
+    """Restores images that a PSF blurred.
+
+    Args:
+        method: "wiener", "tikhonov", "tv", "rl", "rl-fast" or "auto"; see `docs/restore.md`.
+        noise: standard deviation of the noise as a fraction of the largest value of the type, of
+            1 for floating point; estimated by default. With `gamma`, of linear light.
+        balance, lam, steps: the value of the method; by default the best one for the noise. All
+            are for images whose brightest parts are scaled to 1.
+        edges: how the borders are continued: "ramp", "reflect", "zero" or "none".
+        gamma: undo this before and redo it after: "srgb", or an exponent such as 2.2. Blur happens
+            in linear light, and photos are stored in sRGB.
+        luma: restore the luminance of color images only, three times as fast.
+        tile: side of tiles in pixels, 0 for none, "auto" for tiles beyond 2 GiB.
+        as_float: return float32, neither rounded nor clipped.
+        device: "auto", "cpu", "cuda" ...
+
+    >>> restorer = Restorer("tikhonov")
+    >>> image = np.full((32, 40), 100, np.uint16)
+    >>> result = restorer(image, "gaussian:1.6")
+    >>> result.image.dtype, result.image.shape, int(result.image[0, 0])
+    (dtype('uint16'), (32, 40), 100)
+    """
+
+    def __init__(
+        self,
+        method: str = "auto",
+        *,
+        noise: float | None = None,
+        balance: float | None = None,
+        lam: float | None = None,
+        steps: int | None = None,
+        edges: Edges = "ramp",
+        gamma: str | float | None = None,
+        luma: bool = False,
+        tile: int | str = "auto",
+        as_float: bool = False,
+        device: str = "auto",
+    ) -> None:
+        require_choice("method", method, CHOICES)
+        require_choice("edges", edges, EDGES)
+        if noise is not None and not 0 <= noise < math.inf:
+            raise OptionError(f"got noise={noise}; wanted a fraction of the largest value, or None")
+        given = {"balance": balance, "lam": lam, "steps": steps}
+        self.values = {
+            name: require_value(name, value) for name, value in given.items() if value is not None
+        }
+        wrong = [name for name in self.values if method in METHODS
+                 and name != METHODS[method].parameter]  # fmt: skip
+        if wrong:
+            raise OptionError(
+                f"got {wrong[0]}={self.values[wrong[0]]:g} for method {method!r}, whose value is "
+                f"{METHODS[method].parameter}; leave it out"
+            )
+        if tile != "auto":
+            require_int("tile", tile, 0)
+        self.method, self.noise, self.edges = method, noise, edges
+        self.gamma, self.luma, self.tile = parse_gamma(gamma), luma, tile
+        self.as_float, self.device = as_float, find_device(device)
+
+    def __call__(
+        self,
+        image: Any,
+        psf: Any,
+        *,
+        background: float | None = None,
+        progress: "Progress | None" = None,
+    ) -> Restored:
+        """Restore an image.
+
+        Args:
+            image: (H, W), (H, W, C) or with a PSF (d, h, w) a volume (D, H, W), of any type of
+                numbers; a Pillow image, or the path of an image. The last of 2 or 4 channels is
+                opacity, and is kept.
+            psf: what `unpool.vision.psf.find_psf` takes, or "estimate:" and a family.
+            background: of a PSF from a file, see there.
+            progress: called for each tile.
+
+        Raises:
+            ImageError, ShapeError, OptionError: an image, a PSF or a value that cannot be used.
+        """
+        values, frame = _samples(image)
+        return self.restore(values, frame, self.psf_for(values, frame, psf, background), progress)
+
+    def psf_for(
+        self, values: NDArray[Any], frame: Frame, psf: Any, background: float | None = None
+    ) -> PSF:
+        """The PSF for an image, found in it if that is asked for."""
+        if not (isinstance(psf, str) and psf.startswith(PREFIX)):
+            return find_psf(psf, background)
+        return self.estimates(values, frame, psf.removeprefix(PREFIX), 1)[0]
+
+    def estimates(self, values: NDArray[Any], frame: Frame, family: str, count: int) -> list[PSF]:
+        """The most likely PSFs of a family for an image."""
+        planes = values.reshape(*frame.shape)[..., : frame.colors]
+        gray = np.mean([self._linear(planes[..., i], frame) for i in range(frame.colors)], 0)
+        return estimate_psf(gray, family, count)
+
+    def plan(self, shape: tuple[int, ...], psf: PSF) -> Plan:
+        """The tiles of an image (H, W) or (D, H, W), and the memory that they take."""
+        volume = psf.kernel.ndim == 3
+        name = self.method if self.method != "auto" else "rl-fast" if volume else "tv"
+        return plan_tiles(shape, psf.kernel.shape, METHODS[name].memory, self.tile)
+
+    def restore(
+        self, values: NDArray[Any], frame: Frame, psf: PSF, progress: "Progress | None" = None
+    ) -> Restored:
+        """Restore samples that are described by a frame; `__call__` is for images of other kinds.
+
+        Args:
+            values: (H, W, C), or a volume (D, H, W).
+            frame: their type, their largest value and whether the last channel is opacity.
+            psf: see `psf_for`.
+            progress: called for each tile.
+        """
+        volume = psf.kernel.ndim == 3
+        _require_fit(values, frame, volume)
+        planes = values[..., None] if volume else values.reshape(*values.shape[:2], -1)
+        count = 1 if volume else frame.colors
+        _require_finite(planes[..., :count])
+        linear = [self._linear(planes[..., i], frame) for i in range(count)]
+        known = self.noise is not None
+        sigma = self.noise if known else float(np.mean([_noise(plane) for plane in linear]))
+        assert sigma is not None
+        bright = max(float(np.mean([_brightest(plane) for plane in linear])), 1e-12)
+        name, reason = choose(self.method, volume=volume, counts=_low(linear) >= 0)
+        method = METHODS[name]
+        if method.counts and _low(linear) < 0:
+            raise ImageError(
+                f"got values down to {_low(linear) * frame.largest:.4g}; method {name!r} restores "
+                "counts, wanted 0 or more: choose method='tikhonov' or method='tv'"
+            )
+        value = self.values.get(method.parameter)
+        chosen = value is None
+        value = method.value_for(sigma / bright) if value is None else value
+        plan = plan_tiles(planes.shape[:-1], psf.kernel.shape, method.memory, self.tile)
+        job = _Job(method, value, torch.from_numpy(psf.kernel), self.edges, bright, self.device)
+        restored = self._planes(linear, job, plan, progress)
+        residual = _residual(linear[0], restored[0], psf.kernel, sigma)
+        found, clipped = self._back(planes, restored, frame)
+        return Restored(
+            found.reshape(values.shape), values, psf, name, reason, method.parameter, value, chosen,
+            sigma, not known, residual, clipped, frame.largest, plan.parts, plan.memory,
+        )  # fmt: skip
+
+    def _planes(
+        self, linear: list[Plane], job: "_Job", plan: Plan, progress: "Progress | None"
+    ) -> list[Plane]:
+        """Each channel restored, or with `luma` all changed by what the luminance changes."""
+        gray = self.luma and len(linear) == 3
+        planes = linear
+        if gray:
+            planes = [np.tensordot(np.array(_LUMA, np.float32), np.stack(linear), 1)]
+        total, found = plan.parts * len(planes), list[Plane]()
+        for i, plane in enumerate(planes):
+
+            def report(done: int, start: int = i * plan.parts) -> None:
+                if progress is not None:
+                    progress(start + done, total, plan.text)
+
+            found.append(run_tiles(job, plane, plan, report))
+        if gray:
+            return [plane + (found[0] - planes[0]) for plane in linear]
+        return found
+
+    def _linear(self, plane: NDArray[Any], frame: Frame) -> Plane:
+        """A channel as fractions of the largest value, in linear light."""
+        scaled = plane.astype(np.float32) / np.float32(frame.largest)
+        return self.gamma.decode(scaled)
+
+    def _back(
+        self, planes: NDArray[Any], restored: list[Plane], frame: Frame
+    ) -> tuple[NDArray[Any], float]:
+        """The restored channels and those that are kept, in their type; the clipped fraction."""
+        kind = np.dtype(np.float32) if self.as_float else planes.dtype
+        found = planes.astype(kind, copy=True)
+        clipped = 0
+        for i, plane in enumerate(restored):
+            values = self.gamma.encode(plane) * np.float32(frame.largest)
+            if kind.kind != "f":
+                low = -frame.largest - 1 if kind.kind == "i" else 0.0
+                clipped += int(((values < low - 0.5) | (values > frame.largest + 0.5)).sum())
+                values = np.clip(np.rint(values, dtype=np.float64), low, frame.largest)
+            found[..., i] = values.astype(kind)
+        return found, clipped / sum(plane.size for plane in restored)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A method with all that it needs, for images or tiles (H, W) or (D, H, W)."""
+
+    method: Method
+    value: float
+    kernel: Tensor
+    edges: Edges
+    bright: float
+    device: torch.device
+
+    def __call__(self, plane: Plane) -> Plane:
+        y = torch.from_numpy(np.ascontiguousarray(plane)).to(self.device)[None, None]
+        kernel = self.kernel.to(self.device)
+        with torch.inference_mode():
+            x = self.method.run(y / self.bright, kernel, self.value, self.edges) * self.bright
+        return x[0, 0].cpu().numpy()
+
+
+# ---- images --------------------------------------------------------------------------------------
+
+
+def _samples(image: Any) -> tuple[NDArray[Any], Frame]:
+    """The samples of an image of any kind, and their description."""
+    if isinstance(image, str | os.PathLike | bytes):
+        stack = read_stack(image)
+        if len(stack) > 1:
+            raise ImageError(
+                f"got a stack of {len(stack)} pages; restore them one by one, as images of "
+                "unpool.vision.stacks.read_stack, or stack them for a volume"
+            )
+        values = stack[0]
+        return (values[..., 0] if values.shape[2] == 1 else values), stack.frames[0]
+    if isinstance(image, Image.Image):
+        if image.mode not in ("L", "LA", "RGB", "RGBA", "I;16", "F"):
+            image = image.convert("RGB")
+        image = np.array(image)
+    elif hasattr(image, "detach"):
+        image = image.detach().cpu().numpy()
+    values = np.asarray(image)
+    if values.ndim not in (2, 3) or not values.size or values.dtype.kind not in "uif":
+        raise ShapeError(
+            f"got an image of {values.shape} and {values.dtype}; wanted numbers (H, W), "
+            "(H, W, C), or a volume (D, H, W)"
+        )
+    (frame, *_) = stack_of(values).frames
+    return values, frame
+
+
+def _require_fit(values: NDArray[Any], frame: Frame, volume: bool) -> None:
+    if volume and values.ndim != 3:
+        raise ShapeError(
+            f"got an image of {values.shape} for a PSF of three dimensions; wanted a volume "
+            "(D, H, W): choose one page of the PSF"
+        )
+    if not volume and values.ndim == 3 and values.shape[2] != frame.shape[2]:
+        raise ShapeError(
+            f"got a volume of {values.shape} for a PSF of two dimensions; wanted one (d, h, w), or "
+            "the slices one by one"
+        )
+    if frame.dtype.kind == "f" or frame.dtype.itemsize <= 4:
+        return
+    raise ImageError(f"got {frame.dtype}; wanted integers of 32 bits or less, or floating point")
+
+
+def _require_finite(planes: NDArray[Any]) -> None:
+    if planes.dtype.kind == "f" and (bad := planes.size - int(np.isfinite(planes).sum())):
+        raise ImageError(f"got {bad} values that are not finite; replace them before, as by 0")
+
+
+def _low(planes: list[Plane]) -> float:
+    return min(float(plane.min()) for plane in planes)
+
+
+def _noise(plane: Plane) -> float:
+    if min(plane.shape[-2:]) < 2:
+        return 0.0
+    return float(noise_level(torch.from_numpy(plane)[None, None]))
+
+
+def _brightest(plane: Plane) -> float:
+    """What is brighter than 99.9 % of a channel."""
+    return float(np.quantile(abs(plane.ravel()[:: max(1, plane.size // _SOME)]), 0.999))
+
+
+def _residual(before: Plane, after: Plane, kernel: Plane, sigma: float) -> float | None:
+    """See `Restored.residual`; of the middle of a large image."""
+    places = []
+    for n, side in zip(before.shape, kernel.shape, strict=True):
+        if n < 2 * side or sigma == 0:
+            return None
+        start = max(0, (n - _SEEN) // 2)
+        places.append(slice(start, min(n, start + _SEEN)))
+    y, x = (torch.from_numpy(np.ascontiguousarray(p[tuple(places)])) for p in (before, after))
+    again = blur(x[None, None], torch.from_numpy(kernel), "valid")[0, 0]
+    for axis, side in enumerate(kernel.shape):
+        y = y.narrow(axis, side // 2, again.shape[axis])
+    return float((again - y).std() / sigma)

@@ -1,0 +1,130 @@
+"""What comes back from a restoration: the image in its own type, and how it was made."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unpool.errors import OptionError
+from unpool.vision.figures import Tile, add_caption, contact_sheet, join
+from unpool.vision.images import Pixels, encode_png, write_image
+from unpool.vision.stacks import stack_of
+
+if TYPE_CHECKING:
+    from unpool.vision.psf import PSF
+
+_LONGEST = 1600  # pixels of a side of a comparison
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A restored image."""
+
+    image: NDArray[Any]  #: of the shape and type of the input, or float32
+    before: NDArray[Any]  #: the input
+    psf: "PSF"
+    method: str
+    reason: str  #: why this method
+    parameter: str  #: the name of the method's value: "balance", "lam" or "steps"
+    value: float
+    chosen: bool  #: whether the value was chosen by the noise
+    noise: float  #: standard deviation, as a fraction of the largest value of the type
+    estimated: bool  #: whether the noise was
+    residual: float | None
+    """The deviation of the restored image, blurred again, from the input, over that of the noise:
+    about 1 if just the noise is left; far below 1, noise was restored. It does not find a wrong
+    PSF."""
+    clipped: float  #: fraction of the values that were beyond those of the type
+    largest: float  #: the largest value of the type; 1 for floating point
+    tiles: int
+    memory: int  #: bytes, the estimate
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the pixels, as plain values."""
+        return {
+            **self.psf.to_dict(),
+            "method": self.method,
+            "reason": self.reason,
+            self.parameter: self.value,
+            "chosen_by_noise": self.chosen,
+            "noise": self.noise,
+            "noise_estimated": self.estimated,
+            "residual": self.residual,
+            "clipped": self.clipped,
+            "tiles": self.tiles,
+            "memory": self.memory,
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the image in its own type as .tif, .png or .jpg; gives the path.
+
+        PNG holds 8 or 16 bits, JPEG 8. `unpool restore` copies tags and metadata, too.
+        """
+        path = Path(path)
+        stack = stack_of(self.image, path.suffix.lower())
+        stack.write(path, iter(stack))
+        return path
+
+    def comparison(self) -> Pixels:
+        """The left half before, and the right half after, with captions; of a volume its middle."""
+        before, after = (shown(self._slice(image), self.before) for image in self._both())
+        half = before.shape[1] // 2
+        caption = f"{self.method}, {self.parameter} {self.value:.3g}, {self.psf.name}"
+        left, right = before[:, :half], after[:, half:]
+        parts = [add_caption(left, "before"), add_caption(right, caption)]
+        return join(parts, 1, 4)
+
+    def save_comparison(self, path: str | os.PathLike[str]) -> None:
+        """Write `comparison`, with a long side of 1600 pixels at most."""
+        write_image(path, reduced(self.comparison()))
+
+    def tile(self) -> Tile:
+        """The image with its method, value and PSF, for a contact sheet."""
+        after = shown(self._slice(self.image), self.before)
+        return after, f"{self.psf.name}: {self.method}, {self.parameter} {self.value:.3g}"
+
+    def _both(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        return self.before, self.image
+
+    def _slice(self, image: NDArray[Any]) -> NDArray[Any]:
+        volume = self.psf.kernel.ndim == 3
+        return image[len(image) // 2] if volume else image
+
+    def _repr_png_(self) -> bytes:
+        return encode_png(reduced(self.comparison()))
+
+
+def shown(image: NDArray[Any], like: NDArray[Any]) -> Pixels:
+    """An image, (H, W) or (H, W, C), for the screen: (H, W, 3) uint8.
+
+    Full range for 8 bits; others from 0, or their lowest value, to the value that is brighter than
+    99.9 % of the pixels of `like`.
+    """
+    planes = image if image.ndim == 3 else image[..., None]
+    planes = planes[..., :3] if planes.shape[2] >= 3 else planes[..., :1]
+    low, high = 0.0, 255.0
+    if image.dtype != np.uint8:
+        some = like.ravel()[:: max(1, like.size // 1_000_000)].astype(np.float64)
+        low, high = min(0.0, float(np.quantile(some, 0.001))), float(np.quantile(some, 0.999))
+    scaled = (planes.astype(np.float32) - low) * (255 / max(high - low, 1e-12))
+    pixels = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return np.repeat(pixels, 3, 2) if pixels.shape[2] == 1 else pixels
+
+
+def reduced(image: Pixels) -> Pixels:
+    """An image of at most 1600 pixels a side."""
+    step = -(-max(image.shape[:2]) // _LONGEST)
+    return np.ascontiguousarray(image[::step, ::step])
+
+
+def sheet(results: list[Restored]) -> Pixels:
+    """A contact sheet: the input and several restorations of it."""
+    if not results:
+        raise OptionError("got no results for a contact sheet; give one or more")
+    first = results[0]
+    before = shown(first._slice(first.before), first.before), "before"
+    tiles = [before, *(result.tile() for result in results)]
+    return contact_sheet([(reduced(image), text) for image, text in tiles], min(len(tiles), 3))

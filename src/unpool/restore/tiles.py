@@ -1,0 +1,140 @@
+"""Tiles: large images in bounded memory, part by part, with cross-faded overlaps.
+
+Restoration by FFT sees the whole image, so tiles do not give exactly what the whole would. With an
+overlap of twice the PSF they differ by some thousandths.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unpool.errors import OptionError
+from unpool.limits import GIB, MIB
+
+MEMORY = 2 * GIB
+"""Bytes that an image may take before it is restored in tiles."""
+
+_SIDE = 512  # pixels of a tile
+_PLANES = 16  # bytes for a pixel of a channel outside of the method: as stored, linear, restored
+
+Plane = NDArray[np.float32]
+
+
+class Plan(NamedTuple):
+    """How an image is cut into tiles."""
+
+    side: int  #: of a tile with its overlap, in rows and columns; 0 for the whole image
+    overlap: int
+    parts: int  #: the number of tiles
+    memory: int  #: bytes, an estimate
+
+    @property
+    def text(self) -> str:
+        """The number of the tiles, and the memory."""
+        size = f"{self.memory / GIB:.1f} GiB" if self.memory > GIB else f"{self.memory // MIB} MiB"
+        return f"restoring{f' in {self.parts} tiles' if self.parts > 1 else ''}, {size}"
+
+
+def plan_tiles(
+    shape: Sequence[int], sides: Sequence[int], memory: int, tile: int | str = "auto"
+) -> Plan:
+    """Plan the tiles of an image, (H, W) or (D, H, W); only rows and columns are cut.
+
+    Args:
+        shape: of the image.
+        sides: of the PSF.
+        memory: bytes that the method takes for a pixel.
+        tile: side of a tile, 0 for the whole image, or "auto": the whole image up to `MEMORY`.
+
+    >>> plan_tiles((8000, 8000), (21, 21), 80).parts
+    324
+    >>> plan_tiles((1000, 1000), (21, 21), 80).parts
+    1
+    """
+    depth = math.prod(shape[:-2])
+    overlap = max(2 * max(sides[-2:]), 64)
+    padded = math.prod(n + side for n, side in zip(shape, sides, strict=True))
+    whole = padded * memory + math.prod(shape) * _PLANES
+    height, width = shape[-2:]
+    if tile == "auto":
+        side = 0 if whole <= MEMORY else max(_SIDE, 4 * overlap)
+    else:
+        side = int(tile)
+        if side and side <= overlap + 32:
+            raise OptionError(
+                f"got tile={side} for a PSF of {max(sides[-2:])} pixels; tiles overlap by "
+                f"{overlap}: set tile={2 * overlap} or more"
+            )
+    if not side or (side >= height and side >= width):
+        return Plan(0, 0, 1, whole)
+    count = math.prod(len(_starts(n, side, overlap)) for n in (height, width))
+    cut = zip((height, width), sides[-2:], strict=True)
+    part = depth * math.prod(min(n, side) + k for n, k in cut)
+    return Plan(side, overlap, count, part * memory + math.prod(shape) * (_PLANES + 4))
+
+
+def run_tiles(
+    work: Callable[[Plane], Plane], plane: Plane, plan: Plan, report: Callable[[int], None]
+) -> Plane:
+    """Restore a channel, (H, W) or (D, H, W), tile by tile.
+
+    Args:
+        work: restores a tile.
+        plane: the channel.
+        plan: its tiles.
+        report: called with the number of tiles that are done.
+    """
+    report(0)
+    if not plan.side:
+        found = work(plane)
+        report(1)
+        return found
+    height, width = plane.shape[-2:]
+    rows, columns = (_starts(n, plan.side, plan.overlap) for n in (height, width))
+    total = np.zeros_like(plane)
+    for done, (y, x) in enumerate(itertools.product(rows, columns), 1):
+        place = ..., slice(y, y + plan.side), slice(x, x + plan.side)
+        found = work(plane[place])
+        fade = np.outer(
+            _fade(y, found.shape[-2], height, plan.overlap, rows),
+            _fade(x, found.shape[-1], width, plan.overlap, columns),
+        )
+        total[place] += found * fade.astype(np.float32)
+        report(done)
+    return total
+
+
+def _starts(length: int, side: int, overlap: int) -> list[int]:
+    """Where tiles begin, evenly spread so that neighbors overlap by at least `overlap`."""
+    if length <= side:
+        return [0]
+    count = math.ceil((length - overlap) / (side - overlap))
+    return [round(i * (length - side) / (count - 1)) for i in range(count)]
+
+
+def _fade(
+    start: int, side: int, length: int, overlap: int, starts: Sequence[int]
+) -> NDArray[np.float64]:
+    """Weights of the lines of a tile; those of all tiles add up to 1 at each line.
+
+    They rise in the middle half of the overlap with the tile before, which may be longer than
+    `overlap`, and fall where the next one rises.
+    """
+    place = np.arange(start, min(start + side, length))
+
+    def risen(i: int) -> NDArray[np.float64]:
+        """How much of the lines tiles from the i-th on have."""
+        if i == 0:
+            return np.ones(len(place))
+        if i == len(starts):
+            return np.zeros(len(place))
+        low, high = starts[i], starts[i - 1] + side
+        quarter = (high - low) / 4
+        return np.clip((place + 0.5 - low - quarter) / (high - low - 2 * quarter), 0, 1)
+
+    own = starts.index(start)
+    return risen(own) - risen(own + 1)

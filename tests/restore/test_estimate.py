@@ -1,0 +1,60 @@
+"""PSFs are found again in blurred photos; scikit-image has the photos."""
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+from unpool.errors import ImageError, OptionError
+from unpool.ops.blur import blur
+from unpool.restore import estimate_psf
+from unpool.vision.psf import find_psf
+
+
+def photos():
+    """Parts of 256 x 256 pixels and more of gray photos, 0 to 1."""
+    color = data.astronaut()[:280, 100:380].mean(2), data.chelsea()[:280, 60:340].mean(2)
+    return [
+        part / 255 for part in (data.camera()[60:340, 100:380], data.moon()[:280, :280], *color)
+    ]
+
+
+def blurred(photo, psf, sigma=0.01, seed=0):
+    noise = np.random.default_rng(seed).normal(0, sigma, photo.shape)
+    x = torch.from_numpy(photo)[None, None]
+    kernel = torch.from_numpy(find_psf(psf).kernel.astype(np.float64))
+    return blur(x, kernel)[0, 0].numpy() + noise
+
+
+def numbers(psf):
+    return [float(value) for value in psf.name.partition(":")[2].split(",")]
+
+
+def test_motions():
+    right = 0
+    for photo in photos():
+        length, angle = numbers(estimate_psf(blurred(photo, "motion:13,30"), "motion")[0])
+        right += abs(length - 13) <= 2 and abs(angle - 30) <= 15
+    assert right >= 3
+
+
+@pytest.mark.parametrize(("psf", "near"), [("disk:3.5", 0.8), ("gaussian:1.6", 0.5)])
+def test_disks_and_gaussians(psf, near):
+    found = [estimate_psf(blurred(p, psf), psf.partition(":")[0])[0] for p in photos()[:3]]
+    true = float(psf.partition(":")[2])
+    assert abs(np.median([numbers(f)[0] for f in found]) - true) < near
+    assert "nothing else tells whether it is right" in found[0].changes[0]
+
+
+def test_several_are_different():
+    found = estimate_psf(blurred(photos()[0], "motion:13,30"), "motion", 3)
+    assert len({psf.name for psf in found}) == 3
+
+
+def test_mistakes():
+    with pytest.raises(OptionError, match=r"family 'shake'.*gaussian, disk, motion"):
+        estimate_psf(np.zeros((128, 128)), "shake")
+    with pytest.raises(ImageError, match=r"of \(20, 128\) to estimate .*: name the PSF"):
+        estimate_psf(np.zeros((20, 128)), "disk")
+    with pytest.raises(ImageError, match="without detail"):
+        estimate_psf(np.ones((128, 128)), "disk")
