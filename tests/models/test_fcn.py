@@ -396,7 +396,7 @@ def test_takes_what_fits_whole_layers(filled):
 def test_takes_a_folded_deconvnet(filled):
     deconvnet = filled(DeconvNet(2, THIN, 4, 96))
     net = FCN(2, THIN, 4, pad=1, window=3)
-    with pytest.raises(WeightsError, match=r"got a DeconvNet with batch norm.*fold\(net\)"):
+    with pytest.raises(WeightsError, match=r"got a DeconvNet with normalization.*fold\(net\)"):
         net.take(deconvnet)
     folded = fold(deconvnet)
     assert net.take(folded) == [*(f"conv{i}_1" for i in range(1, 6)), "fc6", "fc7"]
