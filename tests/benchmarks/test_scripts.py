@@ -49,6 +49,7 @@ def small(script, monkeypatch):
         ("bench_generate", {"weights": "random", "batch": 2}),
         ("bench_proposals", {}),
         ("bench_import", {}),
+        ("bench_restore", {"side": 64, "steps": 2}),
     ],
 )
 def test_each_script(name, options, small, capsys):

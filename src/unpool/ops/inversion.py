@@ -149,12 +149,12 @@ def total_variation(
     spectrum = data * scale
     dual = y.new_zeros(())
     for _ in range(steps):
-        slope = _gradient(grid.invert(spectrum), grid.axes) + dual
+        slope = _gradient(grid.invert(spectrum), grid.axes).add_(dual)
         # the next dual variable is cut to a length of lam / rho; the rest is the sparse gradient
-        length = torch.linalg.vector_norm(slope, dim=0)
+        length = _length(slope)
         dual = slope * (lam / rho / length.clamp_min(lam / rho))
         target = grid.transform(_gradient_adjoint(slope - 2 * dual, grid.axes))
-        spectrum = (data + rho * target) * scale
+        spectrum = target.mul_(rho).add_(data).mul_(scale)
     return grid.crop(grid.invert(spectrum))
 
 
@@ -215,7 +215,8 @@ def richardson_lucy(
         factor = grid.invert(grid.transform(ratio).mul_(turned)).clamp_min_(0)
         if tv:
             factor = factor / _smoothness(guess, grid.axes, tv)
-        before, x = x, guess * factor if inside is None else guess * factor * inside
+        factor = factor if inside is None else factor.mul_(inside)
+        before, x = x, guess * factor
         if accelerate:
             last, change = change, x - guess
             ahead = _extrapolation(change, last, grid.axes)
@@ -231,7 +232,7 @@ def _extrapolation(change: Tensor, last: Tensor, axes: list[int]) -> Tensor:
 def _smoothness(x: Tensor, axes: list[int], tv: float) -> Tensor:
     """1 - tv div(grad x / |grad x|), by which a step of Richardson-Lucy is divided."""
     slope = _gradient(x, axes)
-    length = torch.linalg.vector_norm(slope, dim=0)
+    length = _length(slope)
     unit = slope / length.clamp_min(torch.finfo(x.dtype).eps)
     return (1 + tv * _gradient_adjoint(unit, axes)).clamp_min(0.1)
 
@@ -239,6 +240,11 @@ def _smoothness(x: Tensor, axes: list[int], tv: float) -> Tensor:
 def _gradient(x: Tensor, axes: Sequence[int]) -> Tensor:
     """Differences to the next pixel along each axis, periodic: (axes, *x.shape)."""
     return torch.stack([x.roll(-1, axis) - x for axis in axes])
+
+
+def _length(slope: Tensor) -> Tensor:
+    """Of gradients; its own derivative is finite where they are 0."""
+    return slope.square().sum(0).add_(torch.finfo(slope.dtype).tiny).sqrt()
 
 
 def _gradient_adjoint(slope: Tensor, axes: Sequence[int]) -> Tensor:

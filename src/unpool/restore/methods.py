@@ -24,7 +24,7 @@ class Method(NamedTuple):
     parameter: str  #: the name of its value
     curve: Sequence[tuple[float, float]]
     """Best values for deviations of the noise, as fractions of the brightest parts."""
-    memory: int  #: bytes for a pixel of a channel, with the image itself, measured
+    memory: int  #: bytes for a pixel of a channel, measured
     counts: bool = False  #: whether it needs values of 0 or more
 
     def value_for(self, sigma: float) -> float:
@@ -47,19 +47,19 @@ class Method(NamedTuple):
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "wiener": Method(wiener, "balance", ((0.002, 2.5e-3), (0.01, 1.8e-2), (0.03, 4e-2)), 40),
-        "tikhonov": Method(tikhonov, "balance", ((0.002, 4.6e-4), (0.01, 1.4e-2), (0.03, 0.1)), 40),
+        "wiener": Method(wiener, "balance", ((0.002, 2.5e-3), (0.01, 1.8e-2), (0.03, 4e-2)), 20),
+        "tikhonov": Method(tikhonov, "balance", ((0.002, 4.6e-4), (0.01, 1.4e-2), (0.03, 0.1)), 20),
         "tv": Method(
             lambda y, psf, value, edges: total_variation(y, psf, value, edges=edges),
             "lam",
             ((0.002, 8e-5), (0.01, 9.5e-4), (0.03, 4e-3)),
-            80,
+            120,
         ),
         "rl": Method(
             lambda y, psf, value, edges: richardson_lucy(y, psf, int(value), edges),
             "steps",
             ((0.002, 300), (0.01, 30), (0.03, 8)),
-            50,
+            60,
             counts=True,
         ),
         "rl-fast": Method(
@@ -68,7 +68,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             ),
             "steps",
             ((0.002, 40), (0.01, 10), (0.03, 4)),
-            70,
+            65,
             counts=True,
         ),
     }

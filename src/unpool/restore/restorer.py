@@ -214,7 +214,8 @@ class Restorer:
             if kind.kind != "f":
                 low = -frame.largest - 1 if kind.kind == "i" else 0.0
                 clipped += int(((values < low - 0.5) | (values > frame.largest + 0.5)).sum())
-                values = np.clip(np.rint(values, dtype=np.float64), low, frame.largest)
+                exact = values if kind.itemsize <= 2 else values.astype(np.float64)
+                values = np.clip(np.rint(exact), low, frame.largest)
             found[..., i] = values.astype(kind)
         return found, clipped / sum(plane.size for plane in restored)
 

@@ -1,0 +1,364 @@
+"""`unpool restore`: blurred images in, sharp ones out; and a look at a PSF."""
+
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unpool.cli import console, images, options
+from unpool.errors import OptionError
+
+if TYPE_CHECKING:
+    from unpool import Progress
+    from unpool.restore import Restored, Restorer
+    from unpool.vision.psf import PSF
+    from unpool.vision.samples import Samples
+    from unpool.vision.sources import Source
+    from unpool.vision.stacks import Stack
+
+SUFFIXES = (".tif", ".png", ".jpg", ".compare.jpg", ".sheet.jpg")
+"""Of the files that may be written for an image."""
+
+METHODS = ("auto", "wiener", "tikhonov", "tv", "rl", "rl-fast")
+EDGES = ("ramp", "reflect", "zero", "none")
+
+PSFS = click.option(
+    "--psf",
+    "psfs",
+    multiple=True,
+    required=True,
+    metavar="FILE|NAME:NUMBERS",
+    help="The PSF: an image, a TIFF stack or a .npy file; gaussian:SIGMA, disk:RADIUS, "
+    "motion:LENGTH,ANGLE, airy:RADIUS, moffat:FWHM,BETA, shake:SEED; or estimate:motion, "
+    "estimate:disk or estimate:gaussian. Repeated, a contact sheet of all is written.",
+)
+BACKGROUND = click.option(
+    "--background",
+    type=click.FloatRange(0, 1, max_open=True),
+    metavar="QUANTILE",
+    help="Subtract this quantile of a PSF from a file, such as 0.5.  [default: nothing]",
+)
+
+
+class WithPsf(click.Command):
+    """A command for images, which has another one for PSFs below it: `psf`."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> click.Context:
+        """The context of this command, or of `psf` if that is the first argument."""
+        if args[:1] == ["psf"] and not Path("psf").exists():
+            return psf.make_context(f"{info_name} psf", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+def parse_steps(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """Whole numbers with commas between them."""
+    found = options.numbers("30 or 5,10,20")(ctx, param, value) or ()
+    if any(number != int(number) or number < 1 for number in found):
+        raise click.BadParameter(f"got {value!r}; wanted whole numbers above 0.", ctx, param)
+    return tuple(int(number) for number in found)
+
+
+def parse_tile(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
+    """A number of pixels, or auto."""
+    if value == "auto" or value.isdecimal():
+        return value if value == "auto" else int(value)
+    raise click.BadParameter(f"got {value!r}; wanted auto, 0 or pixels, such as 512.", ctx, param)
+
+
+@click.command(cls=WithPsf)
+@click.argument("inputs", nargs=-1, required=True)
+@images.output_option("restored")
+@PSFS
+@BACKGROUND
+@options.choice("--method", METHODS, "How to restore; auto chooses, and says why.  [default: auto]")
+@click.option(
+    "--noise",
+    type=click.FloatRange(min=0),
+    help="Standard deviation of the noise, as a fraction of the largest value of the type.  "
+    "[default: estimated]",
+)
+@click.option("--balance", type=click.FloatRange(min=0), help="The value of wiener and tikhonov.")
+@click.option("--lam", type=click.FloatRange(min=0), help="The value of tv.")
+@click.option(
+    "--steps",
+    callback=parse_steps,
+    metavar="N[,N...]",
+    help="The value of rl and rl-fast; several give a contact sheet.",
+)
+@options.choice("--edges", EDGES, "How borders are continued.  [default: ramp]")
+@click.option(
+    "--gamma",
+    metavar="srgb|NUMBER",
+    help="Restore in linear light: undo this curve before, and redo it after.  [default: none]",
+)
+@click.option("--luma", is_flag=True, help="Of color images restore the luminance only.")
+@click.option(
+    "--tile",
+    default="auto",
+    metavar="auto|PIXELS",
+    callback=parse_tile,
+    help="Side of tiles; 0 for none, auto for tiles beyond 2 GiB.  [default: auto]",
+)
+@click.option("--volume", is_flag=True, help="The pages of a TIFF are the slices of a volume.")
+@click.option("--float", "as_float", is_flag=True, help="Write float32 TIFFs, not clipped.")
+@click.option(
+    "--truth",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="FILE|FOLDER",
+    help="Sharp images of the same names: report PSNR and SSIM before and after.",
+)
+@click.option(
+    "--compare/--no-compare",
+    default=True,
+    help="Write images with the left half before and the right half after.  [default: compare]",
+)
+@options.DEVICE
+@options.REDO
+@options.JSON
+@options.QUIET
+def restore(
+    inputs: tuple[str, ...],
+    output: Path,
+    psfs: tuple[str, ...],
+    background: float | None,
+    steps: tuple[int, ...],
+    volume: bool,
+    truth: Path | None,
+    compare: bool,
+    redo: bool,
+    as_json: bool,
+    quiet: bool,
+    **given: Any,
+) -> int:
+    """Undo a blur whose point spread function (PSF) is known, or of a known kind.
+
+    INPUTS are images, folders, patterns, lists of paths (.txt), or - for standard input.
+
+    For a/cat.tif in the folder photos this writes OUTPUT/a/cat.tif, of the same type, size, pages
+    and tags, and OUTPUT/a/cat.compare.jpg. TIFF, PNG and JPEG stay such; other formats become PNG.
+    Values are not rescaled, but clipped at the ends of their type. With several --psf or --steps,
+    only a contact sheet is written, OUTPUT/a/cat.sheet.jpg, to choose from. Unreadable images are
+    reported and skipped (exit code 3).
+
+    With --json, each image gives a line with source, image, comparison, psf, psf_changes, method,
+    reason, its value (balance, lam or steps), noise, residual (about 1 if just the noise is left;
+    it does not find a wrong PSF), clipped (the fraction of the values), tiles, memory (bytes) and
+    seconds, with --truth also psnr, psnr_before, ssim and ssim_before; or with source and error.
+    Of several pages, these are those of the first, with pages (their number).
+
+    `unpool restore psf` shows a PSF.
+
+    \b
+    Example: unpool restore blurred.jpg --psf motion:13,30 --gamma srgb -o out
+             unpool restore stack.tif --psf bead.tif --volume --method rl --steps 30
+    """
+    found = images.find_inputs(inputs, output, images.with_suffixes(*SUFFIXES))
+
+    from unpool.restore import Restorer
+    from unpool.restore.estimate import PREFIX
+    from unpool.vision.psf import find_psf
+
+    with console.progress("loading the PSF", quiet):
+        given = {k: v for k, v in options.typed(given).items() if v is not False}
+        restorers = [Restorer(**given, steps=count) for count in steps or (None,)]
+        kernels = [p if p.startswith(PREFIX) else find_psf(p, background) for p in psfs]
+    _require_dimensions(kernels, volume)
+    job = Job(restorers, kernels, volume, truth, compare)
+    text = (_text, "restoring", as_json, quiet, f"restored, into {output}")
+    return images.each_image(found, output, job.image, *text, redo=redo, also=job.also)
+
+
+def _require_dimensions(kernels: "Sequence[PSF | str]", volume: bool) -> None:
+    for kernel in kernels:
+        deep = not isinstance(kernel, str) and kernel.kernel.ndim == 3
+        name = kernel if isinstance(kernel, str) else kernel.name
+        if volume and not deep:
+            raise OptionError(f"got --volume with the PSF {name} of two dimensions; name a stack")
+        if deep and not volume:
+            raise OptionError(f"got the PSF {name} of three dimensions; add --volume")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Restores images, and writes the results."""
+
+    restorers: "list[Restorer]"  #: one for each value
+    psfs: "list[PSF | str]"  #: those to be estimated as texts
+    volume: bool
+    truth: Path | None
+    compare: bool
+
+    def image(self, source: "Source", stem: Path, progress: "Progress") -> images.Record:
+        """Restore the pages of an image, or write a contact sheet."""
+        from unpool.restore.result import reduced, sheet
+        from unpool.vision.images import write_image
+        from unpool.vision.stacks import read_stack
+
+        truth = self._truth_of(source)
+        stack = read_stack(sys.stdin.buffer.read() if source.path is None else source.path)
+        self._require_voxels(stack)
+        if len(self.restorers) * len(self.psfs) > 1:
+            results = list(self._variants(stack, progress))
+            path = Path(f"{stem}.sheet.jpg")
+            write_image(path, reduced(sheet(results)))
+            return {"sheet": str(path), "results": [result.to_dict() for result in results]}
+        kept: list[Restored] = []
+        target = stack.as_float() if self.restorers[0].as_float else stack
+        path = Path(f"{stem}{target.suffix}")
+        target.write(path, self._pages(stack, kept, progress))
+        record = {"image": str(path)}
+        if self.compare:
+            record["comparison"] = f"{stem}.compare.jpg"
+            kept[0].save_comparison(record["comparison"])
+        return {**record, **kept[0].to_dict(), "pages": len(stack), **self._figures(truth, kept[0])}
+
+    def also(self, source: "Source") -> object:
+        """The content of the files that results depend on besides the image."""
+        from unpool.files import sha256
+
+        kernels = [p.kernel.tobytes() for p in self.psfs if not isinstance(p, str)]
+        truth = self._truth_of(source)
+        return [hashlib.sha256(b"".join(kernels)).hexdigest(), truth and sha256(truth)]
+
+    def _pages(
+        self, stack: "Stack", kept: "list[Restored]", progress: "Progress"
+    ) -> "Iterator[Samples]":
+        """The restored pages, one at a time; the first result, or the last one, is kept."""
+        restorer, psf = self.restorers[0], self.psfs[0]
+        if self.volume:
+            result = self._restored(restorer, stack, psf, progress)
+            kept.append(result)
+            yield from result.image[..., None]
+            return
+        for i, values in enumerate(stack):
+
+            def within(done: int, total: int, what: str, i: int = i) -> None:
+                progress(i * total + done, len(stack) * total, what)
+
+            frame = stack.frames[i]
+            found = restorer.psf_for(values, frame, psf)
+            result = restorer.restore(values, frame, found, within)
+            if not kept:
+                kept.append(result)
+            yield result.image
+
+    def _restored(
+        self, restorer: "Restorer", stack: "Stack", psf: "PSF | str", progress: "Progress"
+    ) -> "Restored":
+        """The first page, or the volume, restored."""
+        import numpy as np
+
+        frame = stack.frames[0]
+        if not self.volume:
+            values = stack[0]
+            return restorer.restore(values, frame, restorer.psf_for(values, frame, psf), progress)
+        if {f.shape[:2] for f in stack.frames} != {frame.shape[:2]} or frame.shape[2] > 1:
+            raise OptionError("got pages of several sizes, or in color, for a volume")
+        values = np.stack([page[..., 0] for page in stack])
+        return restorer.restore(values, frame, restorer.psf_for(values, frame, psf), progress)
+
+    def _variants(self, stack: "Stack", progress: "Progress") -> "Iterator[Restored]":
+        for psf in self.psfs:
+            for restorer in self.restorers:
+                yield self._restored(restorer, stack, psf, progress)
+
+    def _require_voxels(self, stack: "Stack") -> None:
+        """Refuse a PSF whose voxels have another size than those of the image."""
+        for psf in self.psfs:
+            known = None if isinstance(psf, str) else psf.voxel
+            pairs = list(zip(known or (), stack.voxel or (), strict=False))
+            if any(a and b and abs(a / b - 1) > 0.01 for a, b in pairs):
+                raise OptionError(
+                    f"got voxels of {known} micrometers in the PSF and of {stack.voxel} in the "
+                    "image (depth, height, width); resample the PSF"
+                )
+
+    def _truth_of(self, source: "Source") -> Path | None:
+        """The sharp image for a source: the file, or the one of its name in the folder."""
+        if self.truth is None or self.truth.is_file():
+            return self.truth
+        found = sorted(self.truth.glob(f"{source.name}.*"))
+        if not found:
+            raise OptionError(f"got no image {source.name} in {self.truth}; leave out --truth")
+        return found[0]
+
+    def _figures(self, path: Path | None, result: "Restored") -> dict[str, float]:
+        import numpy as np
+
+        from unpool.restore import compare
+        from unpool.vision.stacks import read_stack
+
+        if path is None:
+            return {}
+        truth = read_stack(path)
+        values = np.stack([page[..., 0] for page in truth]) if self.volume else truth[0]
+        return compare(values, result.before, result.image, result.largest, self.volume)
+
+
+def _text(record: images.Record) -> str:
+    source, seconds = record["source"], f"({record['seconds']:.1f} s)"
+    if "sheet" in record:
+        return f"{source}: {len(record['results'])} variants, {record['sheet']} {seconds}"
+    name = next(name for name in ("balance", "lam", "steps") if name in record)
+    estimated = "estimated " if record["noise_estimated"] else ""
+    lines = [
+        f"{source}: {record['method']} ({record['reason']}), {name} {record[name]:.3g}, "
+        f"{estimated}noise {record['noise']:.2g}, {record['image']} {seconds}"
+    ]
+    lines += [f"  PSF {record['psf']}: {change}" for change in record["psf_changes"]]
+    if record["clipped"] >= 0.001:
+        lines.append(f"  {record['clipped']:.1%} of the values clipped; --float keeps them")
+    if record["tiles"] > 1:
+        lines.append(f"  {record['tiles']} tiles, {record['memory'] / 2**30:.1f} GiB")
+    if "psnr" in record:
+        change = [f"{k.upper()} {record[k + '_before']:.4g} -> {record[k]:.4g}"
+                  for k in ("psnr", "ssim") if k in record]  # fmt: skip
+        lines.append("  " + ", ".join(change))
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--psf", "name", required=True, metavar="FILE|NAME:NUMBERS", help="The PSF.")
+@BACKGROUND
+@click.option(
+    *("-o", "--output"),
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.png",
+    help="Write the PSF, enlarged, and its transfer function.  [default: only figures]",
+)
+@options.JSON
+def psf(name: str, background: float | None, output: Path | None, as_json: bool) -> int:
+    """Look at a PSF: its size, its width, what was changed, and what it leaves of each frequency.
+
+    \b
+    Example: unpool restore psf --psf motion:13,30 -o psf.png
+    """
+    from unpool.vision.psf import describe, find_psf
+
+    found = find_psf(name, background)
+    facts = describe(found)
+    if output is not None:
+        import numpy as np
+
+        from unpool.vision.drawing import heat_map
+        from unpool.vision.figures import contact_sheet, scale_to
+        from unpool.vision.images import write_image
+        from unpool.vision.psf import transfer
+
+        plane = found.kernel if found.kernel.ndim == 2 else found.kernel.sum(0)
+        left = np.log10(np.maximum(transfer(found), 1e-4))
+        tiles = [(scale_to(heat_map(plane), 512), found.name),
+                 (scale_to(heat_map(left), 512), "transfer, 1e-4 (dark) to 1")]  # fmt: skip
+        write_image(output, contact_sheet(tiles, 2))
+        facts["figure"] = str(output)
+    if as_json:
+        console.print_json(facts)
+    else:
+        console.print_facts(facts)
+    return 0

@@ -1,0 +1,195 @@
+"""`unpool restore`: what is written and said; images keep their type, pages and tags."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from skimage import data
+
+from tests.cli.files import results
+from unpool.ops.blur import blur
+from unpool.vision.images import read_image
+from unpool.vision.psf import find_psf
+from unpool.vision.stacks import read_stack
+
+RNG = np.random.default_rng(0)
+PSF = "motion:7,30"
+
+
+def scene(psf=PSF, sigma=0.005):
+    """A photo of 80 x 100 pixels, and the same blurred; 0 to 1."""
+    sharp = data.camera()[100:180, 150:250] / 255
+    kernel = torch.from_numpy(find_psf(psf).kernel.astype(np.float64))
+    y = blur(torch.from_numpy(sharp)[None, None], kernel)[0, 0].numpy()
+    return sharp, np.clip(y + RNG.normal(0, sigma, y.shape), 0, 1)
+
+
+def save(path, values, dtype=np.uint8):
+    Image.fromarray(np.rint(values * np.iinfo(dtype).max).astype(dtype)).save(path)
+
+
+def test_a_photo(run):
+    sharp, y = scene()
+    save("cat.png", y)
+    code, out, err = run("restore", "cat.png", "--psf", PSF, "-o", "out")
+    assert (code, err) == (0, [])
+    assert out[0].startswith("cat.png: tv (auto: the best of the methods without training")
+    assert out[-1] == "1 of 1 restored, into out"
+    assert results("out") == {"cat.png", "cat.compare.jpg"}
+    restored = read_image("out/cat.png")[..., 0] / 255
+    assert np.mean((restored - sharp) ** 2) < 0.4 * np.mean((y - sharp) ** 2)
+    assert run("restore", "cat.png", "--psf", PSF, "-o", "out")[1][0].startswith("(skipped) ")
+
+
+def test_the_record_says_how_it_was_made(run, tmp_path):
+    sharp, y = scene()
+    (tmp_path / "sharp").mkdir()
+    save("cat.png", y)
+    save("sharp/cat.png", sharp)
+    args = ["restore", "cat.png", "--psf", PSF, "--method", "rl", "--truth", "sharp", "--json"]
+    code, out, err = run(*args, "--no-compare", "-o", "out")
+    assert (code, err) == (0, [])
+    record = json.loads(out[0])
+    assert list(record) == [
+        *("source", "image", "psf", "psf_size", "psf_changes", "method", "reason", "steps"),
+        *("chosen_by_noise", "noise", "noise_estimated", "residual", "clipped", "tiles", "memory"),
+        *("pages", "psnr", "ssim", "psnr_before", "ssim_before", "seconds"),
+    ]
+    assert record["psnr"] > record["psnr_before"] + 2
+    assert (record["reason"], record["method"]) == ("as asked for", "rl")
+    assert 0.003 < record["noise"] < 0.009
+
+
+def test_a_stack_keeps_its_type_pages_and_tags(run):
+    _, y = scene()
+    pages = np.stack([y * (i + 1) for i in range(3)]).astype(np.float32)
+    about = {"spacing": 0.5, "unit": "um", "axes": "ZYX"}
+    tifffile.imwrite("a.tif", pages, imagej=True, resolution=(10.0, 10.0), metadata=about)
+    code, out, _ = run("restore", "a.tif", "--psf", PSF, "--method=tikhonov", "-o", "out", "--json")
+    assert (code, json.loads(out[0])["pages"]) == (0, 3)
+    found = read_stack("out/a.tif")
+    assert (len(found), found.frames[0].dtype, found.voxel) == (3, np.float32, (0.5, 0.1, 0.1))
+    np.testing.assert_allclose(found[2], 3 * found[0], rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize(("dtype", "bands"), [(np.uint16, 3), (np.uint8, 4)])
+def test_color_tiffs(dtype, bands, run):
+    _, y = scene()
+    image = np.repeat(y[..., None] * np.iinfo(dtype).max, bands, 2).astype(dtype)
+    extra = ["unassalpha"] if bands == 4 else None
+    options = {"description": "night", "resolution": (300, 300), "extrasamples": extra}
+    tifffile.imwrite("a.tif", image, photometric="rgb", metadata=None, **options)
+    assert run("restore", "a.tif", "--psf", PSF, "--luma", "-o", "out")[0] == 0
+    with tifffile.TiffFile("out/a.tif") as file:
+        found = file.pages[0].asarray()
+        assert file.pages[0].tags[270].value == "night"
+    assert (found.dtype, found.shape) == (dtype, image.shape)
+    if bands == 4:
+        np.testing.assert_array_equal(found[..., 3], image[..., 3])
+
+
+def test_a_volume(run):
+    _, y = scene()
+    volume = np.stack([y * 1000] * 9).astype(np.uint16)
+    tifffile.imwrite("a.tif", volume)
+    line = np.array([0.25, 0.5, 0.25])[:, None, None]
+    psf = (1000 * line * find_psf(PSF).kernel).astype(np.float32)
+    tifffile.imwrite("psf.tif", psf, photometric="minisblack")
+    args = ["restore", "a.tif", "--psf", "psf.tif", "-o", "out"]
+    assert run(*args, "--volume", "--method=rl", "--steps=5")[0] == 0
+    found = tifffile.imread("out/a.tif")
+    assert (found.shape, found.dtype) == (volume.shape, np.uint16)
+    code, _, err = run(*args)
+    assert (code, "of three dimensions; add --volume" in err[0]) == (2, True)
+
+
+def test_voxels_must_agree(run):
+    for name, size in (("a.tif", 10.0), ("psf.tif", 20.0)):
+        about = {"imagej": True, "metadata": {"spacing": 0.5, "unit": "um", "axes": "ZYX"}}
+        spot = np.zeros((5, 21, 21), np.float32)
+        spot[2, 8:13, 8:13] = 1
+        tifffile.imwrite(name, spot, resolution=(size, size), **about)
+    code, _, err = run("restore", "a.tif", "--psf", "psf.tif", "--volume")
+    assert (code, "resample the PSF" in err[-1]) == (3, True)
+
+
+def test_a_contact_sheet_of_steps_and_psfs(run):
+    save("cat.png", scene()[1])
+    args = ["restore", "cat.png", "--psf", PSF, "--psf", "disk:3", "-o", "out", "--json"]
+    code, out, _ = run(*args, "--method", "rl", "--steps", "2,5")
+    record = json.loads(out[0])
+    assert (code, record["sheet"]) == (0, "out/cat.sheet.jpg")
+    assert [result["steps"] for result in record["results"]] == [2, 5, 2, 5]
+    assert results("out") == {"cat.sheet.jpg"}
+
+
+def test_an_estimated_psf_and_floats(run):
+    save("cat.png", scene("disk:2")[1])
+    args = ["restore", "cat.png", "--psf", "estimate:disk", "--float", "--json", "-o", "out"]
+    code, out, _ = run(*args)
+    record = json.loads(out[0])
+    assert (code, record["image"]) == (0, "out/cat.tif")
+    assert record["psf"].startswith("disk:")
+    assert read_stack("out/cat.tif").frames[0].dtype == np.float32
+
+
+def test_other_psf_files_are_other_results(run):
+    save("cat.png", scene()[1])
+    args = ["restore", "cat.png", "--psf", "psf.npy", "-o", "out", "--json"]
+    for radius, skipped in ((2, False), (2, True), (3, False)):
+        np.save("psf.npy", find_psf(f"disk:{radius}").kernel)
+        assert ("skipped" in json.loads(run(*args)[1][0])) == skipped
+
+
+def test_failures_are_reported_and_the_rest_is_done(run):
+    save("a.png", scene()[1])
+    tifffile.imwrite("b.tif", np.full((20, 20), np.nan, np.float32))
+    code, out, err = run("restore", "a.png", "b.tif", "--psf", "disk:2", "-o", "out")
+    assert code == 3
+    assert err == [
+        "unpool: b.tif: got 400 values that are not finite; replace them before, as by 0"
+    ]
+    assert out[-1] == "1 of 2 restored, into out"
+    code, _, err = run("restore", "a.png", "--psf", "disk:2", "--truth", ".", "-o", "out2/c")
+    assert code == 0
+    save("c.png", scene()[1])
+    (code, _, err), _ = run("restore", "c.png", "--psf", "disk:2", "--truth", "out"), None
+    assert (code, "no image c in out; leave out --truth" in err[-1]) == (3, True)
+
+
+def test_a_look_at_a_psf(run):
+    code, out, err = run("restore", "psf", "--psf", PSF, "-o", "psf.png")
+    assert (code, err, out[0]) == (0, [], f"psf: {PSF}")
+    assert read_image("psf.png").shape[1] == 1200
+    facts = json.loads(run("restore", "psf", "--psf", "disk:3", "--json")[1][0])
+    assert facts["psf_size"] == [7, 7]
+    assert "Look at a PSF" in "\n".join(run("restore", "psf", "--help")[1])
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "Missing option '--psf'"),
+        (["--psf", "gausian:2"], "did you mean 'gaussian'"),
+        (["--psf", "nowhere.tif"], "nowhere.tif, which does not exist"),
+        (["--psf", PSF, "--method", "tv", "--balance", "1"], "got --balance 1 for method 'tv'"),
+        (["--psf", PSF, "--steps", "2.5", "--method", "rl"], "wanted whole numbers above 0"),
+        (["--psf", PSF, "--tile", "x"], "wanted auto, 0 or pixels"),
+        (["--psf", PSF, "--gamma", "film"], "got --gamma film; wanted 'srgb', or an exponent"),
+        (["--psf", PSF, "--volume"], f"--volume with the PSF {PSF} of two dimensions"),
+    ],
+)
+def test_mistakes(args, message, refused):
+    save("cat.png", scene()[1])
+    assert message in refused("restore", "cat.png", *args)
+
+
+def test_the_methods_are_those_of_the_library():
+    from unpool.cli.restore import EDGES, METHODS
+    from unpool.ops.inversion import EDGES as rules
+    from unpool.restore.methods import CHOICES
+
+    assert (CHOICES, rules) == (METHODS, EDGES)
