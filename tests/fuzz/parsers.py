@@ -68,6 +68,17 @@ def _image(folder: Path) -> None:
     assert image_size(path) == image.shape[:2]
 
 
+def _stack(folder: Path) -> None:
+    from unpool.vision.psf import find_psf
+    from unpool.vision.stacks import read_stack
+
+    stack = read_stack(_only(folder))
+    for values, frame in zip(stack, stack.frames, strict=True):
+        assert values.shape == frame.shape
+        assert values.dtype == frame.dtype
+    find_psf(_only(folder))
+
+
 def _mask(folder: Path) -> None:
     from unpool.vision.images import read_mask, read_orientation
 
@@ -265,6 +276,7 @@ _PAIRS = ("VOC", "plain", "ADE20K", "mmseg", "FiftyOne", "CamVid", "brush")
 PARSERS: dict[str, Parser] = {
     "image": Parser(images.images, _image, ("",)),
     "mask": Parser(images.masks, _mask, ("",)),
+    "stack": Parser(images.images, _stack, ("",)),
     "caffemodel": Parser(weights.caffemodels, _caffemodel, (".caffemodel",), count=60),
     "safetensors": Parser(weights.tensors, _tensors, ("",), count=100),
     "weights": Parser(weights.weights, _weights, (".safetensors",), _right_digests, count=60),

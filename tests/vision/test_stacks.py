@@ -106,7 +106,8 @@ def test_white_may_be_zero(tmp_path):
     stack = read_stack(tiff(array, tags={262: [0]}))
     np.testing.assert_array_equal(stack[0], 65535 - array)
     copy = rewritten(stack, tmp_path)
-    assert tifffile.TiffFile(copy).pages[0].photometric == 0
+    with tifffile.TiffFile(copy) as file:
+        assert file.pages[0].photometric == 0
     np.testing.assert_array_equal(read_stack(copy)[0], 65535 - array)
 
 

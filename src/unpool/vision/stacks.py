@@ -26,6 +26,7 @@ from unpool.limits import MAX_IMAGE_MEMORY, MAX_IMAGE_STREAM, MAX_PIXELS
 from unpool.vision.arrays import read_header, read_values
 from unpool.vision.images import read_image
 from unpool.vision.opening import open_image
+from unpool.vision.quiet import without_stderr, without_warnings
 from unpool.vision.samples import (
     Layout,
     Samples,
@@ -88,7 +89,7 @@ class Stack:
     def __getitem__(self, i: int) -> Samples:
         if not self.pages:
             return np.asarray(self.source[i])
-        with _stream(self.source) as file, _explained(self.source):
+        with without_warnings(), _stream(self.source) as file, _explained(self.source):
             return _read_page(file, *self.pages[i], self.frames[i])
 
     @property
@@ -144,7 +145,7 @@ def read_stack(source: str | os.PathLike[str] | bytes) -> Stack:
     >>> stack[0][..., 0].tolist(), stack.frames[0].largest
     ([[40000, 40000, 40000], [40000, 40000, 40000]], 65535.0)
     """
-    with _stream(source) as file, _explained(source):
+    with without_warnings(), _stream(source) as file, _explained(source):
         head = file.read(32)
         if head.startswith(MAGIC):
             return _open_tiff(file, source)
@@ -334,7 +335,9 @@ def _read_png(source: Any, im: Image.Image, deep: bool) -> tuple[Samples, int]:
         gray = im.mode in ("L", "LA", "1")
         mode = ("LA" if gray else "RGBA") if clear else ("L" if gray else "RGB")
         return np.array(im.convert(mode)), 2 * clear
-    values = cv2.imdecode(np.frombuffer(_content(source), np.uint8), cv2.IMREAD_UNCHANGED)
+    im.load()  # Pillow is strict, where OpenCV prints and goes on
+    with without_stderr():
+        values = cv2.imdecode(np.frombuffer(_content(source), np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16:
         raise ImageError("is a PNG of 16 bits that cannot be decoded; save it anew")
     if values.ndim == 3:
