@@ -69,11 +69,14 @@ def estimate_psf(gray: NDArray[np.floating], family: str, count: int = 1) -> lis
         return float(min(costs))
 
     sizes, angles = _GRIDS[family]
-    grid = _points(sizes, angles)
-    ranked = sorted((cost(values), values) for values in grid)
+    costs = {values: cost(values) for values in _points(sizes, angles)}
+    # failures lie at the end of the grid: minima inside come first
+    ranked = sorted(
+        (not _is_minimum(values, sizes, costs), costs[values], values) for values in costs
+    )
     found: list[PSF] = []
     kept: list[tuple[float, ...]] = []
-    for _, values in ranked:
+    for *_, values in ranked:
         if len(found) == count:
             break
         if all(_apart(values, other) for other in kept):
@@ -87,6 +90,15 @@ def _points(sizes: Sequence[float], angles: Sequence[float]) -> list[tuple[float
     several = len(angles) > 1
     pairs = itertools.product(sizes, angles)
     return [(float(s), float(a)) if several else (float(s),) for s, a in pairs]
+
+
+def _is_minimum(
+    values: tuple[float, ...], sizes: Sequence[float], costs: Mapping[tuple[float, ...], float]
+) -> bool:
+    """Whether both neighbors in size cost no less, and are there."""
+    place = list(sizes).index(values[0])
+    near = [(float(size), *values[1:]) for size in sizes[max(place - 1, 0) : place + 2]]
+    return len(near) == 3 and costs[values] == min(costs[other] for other in near)
 
 
 def _apart(values: Sequence[float], other: Sequence[float]) -> bool:
