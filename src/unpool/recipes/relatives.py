@@ -42,16 +42,22 @@ _CAMVID = (
     *(0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614),
 )  # sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist
 
-SEGNET = _segnet("segnet", "SegNet", 5, 40_000, 0.001, decay_shift=False)
+SEGNET = _segnet("segnet", "SegNet", stages=5, steps=40_000, lr=0.001, decay_shift=False)
 """SegNet on CamVid, from VGG-16. Badrinarayanan, Kendall, Cipolla 2017; the released tutorial."""
 
 SEGNET_BASIC = _segnet(
-    *("segnet-basic", "SegNetBasic", 4, 10_000, 0.1), trunk=((1, 64),) * 4, window=7
+    "segnet-basic", "SegNetBasic", stages=4, steps=10_000, lr=0.1, trunk=((1, 64),) * 4, window=7
 )
 """SegNet-Basic on CamVid, from random weights; the same sources."""
 
 BAYESIAN_SEGNET = _segnet(
-    *("bayesian-segnet", "SegNet", 5, 60_000, 0.001), decay_shift=False, dropout=0.5
+    name="bayesian-segnet",
+    network="SegNet",
+    stages=5,
+    steps=60_000,
+    lr=0.001,
+    decay_shift=False,
+    dropout=0.5,
 )
 """Bayesian SegNet on CamVid. Kendall, Badrinarayanan, Cipolla 2015; the released tutorial."""
 
@@ -133,7 +139,8 @@ DECONVNET_CAMVID = _camvid("deconvnet-camvid", *_FROM_COARSE_TO_FINE, dropout=0.
 """DeconvNet without a code on CamVid, likewise."""
 
 BAYESIAN_SEGNET_CAMVID = _camvid(
-    *("bayesian-segnet-camvid", Phase("all", 5, 250, 2e-4, 2e-4, 2e-5, 4)),
+    "bayesian-segnet-camvid",
+    Phase("all", 5, 250, 2e-4, 2e-4, 2e-5, 4),
     network="SegNet",
     dropout=0.5,
     coarse_weight=0.0,
@@ -167,10 +174,12 @@ def _deeplab(name: str, batch: int, size: int, **changes: Any) -> SegmentationRe
     )
 
 
-DEEPLAB = _deeplab(*("deeplab", 20, 306), window=4, dilation=4, pool_kernel=2, pool_average=False)
+DEEPLAB = _deeplab(
+    "deeplab", batch=20, size=306, window=4, dilation=4, pool_kernel=2, pool_average=False
+)
 """DeepLab with 4 x 4 taps ("vgg128_noup"), from VGG-16. Chen et al. 2015; the released solver."""
 
-DEEPLAB_LARGEFOV = _deeplab(*("deeplab-largefov", 30, 321), code=1024, window=3)
+DEEPLAB_LARGEFOV = _deeplab("deeplab-largefov", batch=30, size=321, code=1024, window=3)
 """DeepLab-LargeFOV, the same; from VGG-16 with every fourth filter of fc6 and fc7."""
 
 DEEPLAB_SMALL = replace(
