@@ -27,7 +27,7 @@ def convert(
 ) -> None:
     """Convert weights into the new folder TARGET, for use as --weights TARGET.
 
-    SOURCE is a .caffemodel of DeconvNet, FCN, SegNet, DeepLab, CRF-RNN or VGG-16,
+    SOURCE is a .caffemodel of DeconvNet, FCN, SegNet, DeepLab, CRF-RNN, DecoupledNet or VGG-16,
     crfasrnn_weights.pth, or weights of this package to store again.
 
     Caffe files do not record the form of their batch norm. In the authors' inference files it is

@@ -35,7 +35,7 @@ def convert(
     """Write a folder of weights.
 
     Args:
-        source: a .caffemodel file, see `load_caffemodel`, or a source of `from_pretrained`.
+        source: a .caffemodel or .pth file, see `load_caffemodel`, or a source of `from_pretrained`.
         target: a folder, new or empty.
         batch_norm: the meaning of batch norm in a .caffemodel, see `load_caffemodel`; by default
             "training" for names with "train_result" or "_iter_" (the solver's), and "folded" for
