@@ -246,6 +246,8 @@ def test_the_fast_form_in_bfloat16_keeps_colors_and_crf(filled, bf16):
         ({"iterations": (5, 10, 10)}, "two numbers up to 100"),
         ({"iterations": (5, 101)}, "two numbers up to 100"),
         ({"iterations": (-1, 5)}, "got iterations=-1; wanted 0 or more"),
+        ({"theta": 80}, "got theta=80; wanted three standard deviations"),
+        ({"iterations": 5}, "got iterations=5; wanted a pair, for training"),
         ({"theta": (160, 3)}, "three standard deviations above 0"),
         ({"theta": (160, 0, 3)}, "three standard deviations above 0"),
         ({"pad_to": 0}, "got pad_to=0; wanted 1 or more"),

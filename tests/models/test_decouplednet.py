@@ -287,8 +287,8 @@ def test_an_image_without_classes_is_background(filled):
         ({"size": 7}, "size"),
         ({"code": 0}, "code"),
         ({"bridge": "sum"}, "bridge"),
-        ({"window": 5}, r"got window=5, stages=3; at size=32 the last map of this trunk is 4 x 4"),
-        ({"stages": 4}, "got window=3, stages=4"),
+        ({"window": 5}, r"got window=5 and stages=3; the last map .* is 4 x 4 at size=32"),
+        ({"stages": 4}, "got window=3 and stages=4"),
         ({"eps": -1}, "got eps=-1; wanted a number from 0 to 1, or None"),
     ],
 )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unpool.errors import OptionError, require_int
+from unpool.errors import OptionError, require_int, require_type
 from unpool.limits import MAX_SIDE
 from unpool.models.fcn import FCN, Interpolation
 from unpool.ops.crf import Kernel, kernel_filter
@@ -176,6 +176,8 @@ _MOST_ITERATIONS = 100
 
 
 def _require(iterations: Sequence[int], theta: Sequence[float], pad_to: int | None) -> None:
+    require_type("iterations", iterations, list | tuple, "a pair, for training and evaluation")
+    require_type("theta", theta, list | tuple, "three standard deviations")
     for count in iterations:
         require_int("iterations", count, 0)
     if len(iterations) != 2 or max(iterations) > _MOST_ITERATIONS:

@@ -265,9 +265,9 @@ class DecoupledNet(nn.Module):
         side = -(-self.input_size // 2**depth)
         if self.window > side or self.stages > depth:
             raise OptionError(
-                f"got window={self.window}, stages={self.stages}; at size={self.input_size} the "
-                f"last map of this trunk is {side} x {side}, after {depth} stages: choose at most "
-                "as many"
+                f"got window={self.window} and stages={self.stages}; the last map of this trunk is "
+                f"{side} x {side} at size={self.input_size}, after {depth} stages: choose a window "
+                f"up to {side} and stages up to {depth}, or enlarge size"
             )
         if self.eps is not None and not (isinstance(self.eps, int | float) and 0 <= self.eps <= 1):
             raise OptionError(f"got eps={self.eps!r}; wanted a number from 0 to 1, or None")
