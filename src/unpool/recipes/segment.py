@@ -153,7 +153,9 @@ class SegmentationRecipe(Recipe):
                 f"got average_with_start={self.average_with_start} without start; set start, too"
             )
         if self.median_frequency and self.class_weights:
-            raise OptionError("got median_frequency and class_weights; set one of them")
+            raise OptionError(
+                "got median_frequency and class_weights; set class_weights=[] or median_frequency=0"
+            )
         if not self.phases or not all(phase.sources for phase in self.phases):
             raise OptionError(
                 "got a recipe without phases, or a phase without sources; wanted both"

@@ -199,7 +199,8 @@ class SegmentationTask(task.Task[crops.Batch]):
         given = [*self.recipe.class_weights]
         if given and len(given) != len(self.classes):
             raise OptionError(
-                f"got {len(given)} class_weights for {len(self.classes)} classes; wanted as many"
+                f"got {len(given)} class_weights for {len(self.classes)} classes; wanted as many: "
+                "set class_weights=[] for none"
             )
         if power := self.recipe.median_frequency:
             given = median_frequency(self.counts, power).tolist()
