@@ -451,7 +451,7 @@ def test_a_run_is_reported_as_json(run, shapes):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--trunk-weights", "vgg.pth"], "vgg.pth for the recipe tiny, which takes split and val"),
+        (["--trunk-weights", "vgg.pth"], "vgg.pth for the recipe tiny, which takes split, val"),
         (["--val", "test"], r"got split 'test' of .*, which has train, val; pass one of these"),
         (["--set", "size=20"], "got --set size=20 in a recipe; wanted 32 to 4096"),
         (["--set", "size=40"], "size=40, too small for the last pooling"),

@@ -138,9 +138,7 @@ def test_refused_plans(options, message):
 
 def test_a_network_with_a_code_has_its_own_size():
     code, other = (DeconvNet(3, TRUNK, 8, size) for size in (32, 64))
-    with pytest.raises(
-        OptionError, match=r"got tile=64 .* made for 32 x 32 pixels; leave tile out"
-    ):
+    with pytest.raises(OptionError, match=r"got tile=64 .* made for 32 x 32 pixels; leave it out"):
         plan_tiles([code], 64)
     with pytest.raises(OptionError, match=r"images of \[32, 64\]; tiles need one size"):
         plan_tiles([code, other])

@@ -71,7 +71,7 @@ class Exported:
         if not isinstance(plan, Network):
             raise WeightsError(
                 f"the card of {path} names the architecture {self.card.architecture!r}, which does "
-                "not segment; export a DeconvNet or an FCN"
+                "not segment; export a network that does, such as a DeconvNet"
             )
         _require_whole(path, self.card, self.format)
         self._plan, self.architecture = plan.eval(), self.card.architecture

@@ -229,7 +229,7 @@ def _require_network(model: nn.Module, card: Card, weights: object, format: str)
     if not isinstance(model, Network):
         raise WeightsError(
             f"got {weights}, a {type(model).__name__}, which does not segment; give the weights of "
-            "a DeconvNet or an FCN"
+            "a network that does, such as a DeconvNet"
         )
     if not card.ready:
         raise WeightsError(f"got {weights}, a {card.note or 'network still to be trained'}")
@@ -245,7 +245,7 @@ def _without_crf(model: Network, card: Card) -> tuple[Network, Card, str | None]
     """The part of a network that other engines can run, its card, and what is left out."""
     if not isinstance(model, CRFRNN):
         return model, card, None
-    net, note = model.net, "the FCN of a CRF-RNN, without its CRF, whose scores have other labels"
+    net, note = model.net, "the FCN of a CRF-RNN, without its CRF: labels differ"
     return net, replace(card, architecture="FCN", arguments=net.arguments, note=note), note
 
 

@@ -90,7 +90,7 @@ class Recipe:
             if name not in self.options:
                 raise OptionError(
                     f"got {name}={value} for the recipe {self.name}, which takes "
-                    f"{' and '.join(self.options) or 'no such options'}; leave it out"
+                    f"{', '.join(self.options) or 'no such options'}; leave it out"
                 )
         if not isinstance(data, str | Path):
             if len(data) > 1 and not self.mixes:

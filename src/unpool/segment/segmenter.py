@@ -172,7 +172,7 @@ class Segmenter(BaseSegmenter):
         if not isinstance(model, Network):
             raise WeightsError(
                 f"got {source}, weights of a {card.architecture}; wanted weights that segment "
-                "images, those of a DeconvNet or an FCN"
+                "images, such as those of a DeconvNet"
             )
         if not card.ready:
             raise WeightsError(f"got {source}, a {card.note or 'network still to be trained'}")

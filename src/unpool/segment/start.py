@@ -75,8 +75,8 @@ def trunk_of(folder: str | Path) -> dict[str, Tensor]:
     net, card = from_pretrained(folder)
     if not isinstance(net, Network):
         raise WeightsError(
-            f"got {folder}, weights of a {card.architecture}; wanted those of a DeconvNet or an "
-            "FCN, or a file of VGG weights"
+            f"got {folder}, weights of a {card.architecture}; wanted those of a network that "
+            "segments, such as a DeconvNet, or a file of VGG weights"
         )
     layers = [layer for layer in fold(net).trunk.modules() if isinstance(layer, nn.Conv2d)]
     return {

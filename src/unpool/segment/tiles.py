@@ -107,7 +107,7 @@ def plan_tiles(
         if tile not in (None, chosen):
             raise OptionError(
                 f"got tile={tile} for a network that is made for {chosen} x {chosen} pixels; leave "
-                "tile out, or pass scale to let it see larger windows"
+                "it out, or pass scale=0.5 for windows twice as large"
             )
     elif chosen % grid or chosen > MAX_SIDE:
         near = min(max(round(chosen / grid), 1) * grid, MAX_SIDE // grid * grid)
