@@ -22,11 +22,11 @@ from unpool.data.windows import find_proposals
 from unpool.devices import autocast, training_layout
 from unpool.errors import DataError, WeightsError, require_choice, require_path, require_type
 from unpool.files import require_regular
-from unpool.models import MEAN_BGR, DecoupledNet, load_vgg, prepare
+from unpool.models import MEAN_BGR, DecoupledNet, prepare
 from unpool.models.weights import INPUTS, build_network
 from unpool.segment import evaluate
 from unpool.segment.fit import cumulative_statistics, groups_of, pixel_loss
-from unpool.segment.start import trunk_of
+from unpool.segment.start import load_trunk
 from unpool.segment.train import Validation, save_evaluated
 from unpool.segment.whole import WholeView
 from unpool.training import loop, task
@@ -201,11 +201,8 @@ class DecoupledTask(task.Task[Examples]):
 
     def warm_start(self) -> None:
         """Load the trunk's weights, and those of fc6 and fc7 where they fit."""
-        net = self.objective.learner.net
-        if self.trunk_weights is not None and Path(self.trunk_weights).is_dir():
-            load_vgg(net, trunk_of(self.trunk_weights))
-        elif self.trunk_weights is not None:
-            load_vgg(net, self.trunk_weights, self.trunk_inputs)
+        if self.trunk_weights is not None:
+            load_trunk(self.objective.learner.net, self.trunk_weights, self.trunk_inputs)
 
     def prepare(self, run: "Run") -> None:
         """Note what the data lacks."""

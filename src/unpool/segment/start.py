@@ -58,13 +58,24 @@ def warm_start(
             _require_alike(learner.net, trained, card.classes or [], classes)
             start = WarmStart(card, trained.state_dict())
     if trunk_weights is not None:
-        if Path(trunk_weights).is_dir():
-            load_vgg(learner.net, trunk_of(trunk_weights))
-        else:
-            load_vgg(learner.net, trunk_weights, trunk_inputs)
+        load_trunk(learner.net, trunk_weights, trunk_inputs)
         if recipe.tied and isinstance(learner, GrowingLearner):
             learner.tie()
     return start
+
+
+def load_trunk(net: Network, weights: str | Path, inputs: str = "caffe") -> None:
+    """Load the trunk's weights, and those of fc6 and fc7 where they fit.
+
+    Args:
+        net: changed in place.
+        weights: a file of VGG weights, or a folder for `trunk_of`.
+        inputs: the preprocessing of those in a file, see `load_vgg`.
+    """
+    if Path(weights).is_dir():
+        load_vgg(net, trunk_of(weights))
+    else:
+        load_vgg(net, weights, inputs)
 
 
 def trunk_of(folder: str | Path) -> dict[str, Tensor]:
