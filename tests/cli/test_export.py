@@ -31,6 +31,7 @@ def test_files_are_reported_and_not_overwritten(run, refused, weights):
         "images": 2,
         "pixels": 500,
         "different": 1,
+        "note": None,
     }
     chosen = [*command, "--format", "torch-export", "-o", "new/net.pt2"]
     assert run(*chosen)[:2] == (

@@ -215,7 +215,7 @@ def read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
             header = read_header(file)
             size = int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize
             if size > MAX_IMAGE_MEMORY or header.dtype.kind not in "uifb":
-                raise ValueError(f"{header.shape} of {header.dtype}")
+                raise ImageError(f"{header.shape} of {header.dtype}")
             return read_values(file, header, header.dtype)
     except Exception as error:
         raise ImageError(
