@@ -25,6 +25,7 @@ COVERED_ELSEWHERE = {
     "recipes/overrides.py": "recipes/test_segment.py",
     "rendering/accessors.py": "rendering/test_gltf.py",
     "rendering/triangles.py": "rendering/test_meshes.py",
+    "vision/png.py": "vision/test_stacks.py",
     "segment/networks.py": "segment/test_learner.py",
     "segment/timings.py": "segment/test_segmenter.py",
     "segment/whole.py": "segment/test_segmenter.py",

@@ -15,10 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from unpool.errors import ImageError
 from unpool.files import require_regular, write_bytes
@@ -26,7 +24,8 @@ from unpool.limits import MAX_IMAGE_MEMORY, MAX_IMAGE_STREAM, MAX_PIXELS
 from unpool.vision.arrays import read_header, read_values
 from unpool.vision.images import read_image
 from unpool.vision.opening import open_image
-from unpool.vision.quiet import without_stderr, without_warnings
+from unpool.vision.png import encoded, meaning_chunks, read_png
+from unpool.vision.quiet import without_warnings
 from unpool.vision.samples import (
     Layout,
     Samples,
@@ -40,7 +39,6 @@ from unpool.vision.samples import (
 from unpool.vision.tiff import LOSSLESS, MAGIC, Page, read_pages
 from unpool.vision.upright import TURNS, orientation
 
-_KEPT_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"pHYs", b"tEXt", b"zTXt", b"iTXt")
 _UNITS = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "micron": 1.0, "microns": 1.0, "mm": 1e3, "cm": 1e4}
 
 
@@ -109,7 +107,7 @@ class Stack:
             write_tiff(path, pages, sizes, self.bytes)
         else:
             (values,) = self._checked(pages)
-            write_bytes(path, _encoded(values, self.suffix, self.extras))
+            write_bytes(path, encoded(values, self.suffix, self.extras))
 
     def _checked(self, pages: Iterable[Samples]) -> Iterator[Samples]:
         for values, frame in zip(pages, self.frames, strict=True):
@@ -157,8 +155,8 @@ def read_stack(source: str | os.PathLike[str] | bytes) -> Stack:
         args = next((tile.args for tile in getattr(im, "tile", ())), ())
         deep = deep or (im.format == "PPM" and isinstance(args, tuple) and args[1] != 255)
         if kind == "PNG":
-            values, alpha = _read_png(source, im, deep)
-            extras: dict[str, Any] = {"chunks": _chunks(_content(source))}
+            values, alpha = read_png(_content(source), im, deep)
+            extras: dict[str, Any] = {"chunks": meaning_chunks(_content(source))}
         elif kind in ("JPEG", "MPO") and im.mode in ("L", "RGB"):
             values, alpha = np.array(im), 0
             exif = im.getexif()
@@ -323,56 +321,6 @@ def _ratio(tag: Any) -> float:
         return 0.0
     above, below = struct.unpack("<II", tag.data[:8])
     return above / below if below else 0.0
-
-
-# ---- PNG and JPEG --------------------------------------------------------------------------------
-
-
-def _read_png(source: Any, im: Image.Image, deep: bool) -> tuple[Samples, int]:
-    """The samples of a PNG, and whether the last channel is opacity (2) or not (0)."""
-    if not deep:
-        clear = im.has_transparency_data
-        gray = im.mode in ("L", "LA", "1")
-        mode = ("LA" if gray else "RGBA") if clear else ("L" if gray else "RGB")
-        return np.array(im.convert(mode)), 2 * clear
-    im.load()  # Pillow is strict, where OpenCV prints and goes on
-    with without_stderr():
-        values = cv2.imdecode(np.frombuffer(_content(source), np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None or values.dtype != np.uint16:
-        raise ImageError("is a PNG of 16 bits that cannot be decoded; save it anew")
-    if values.ndim == 3:
-        values = values[..., [2, 1, 0, 3][: values.shape[2]]]
-    return values, 2 * (values.ndim == 3 and values.shape[2] == 4)
-
-
-def _chunks(content: bytes) -> bytes:
-    """The chunks of a PNG that say what its colors and its size mean, and its texts."""
-    kept, at = b"", 8
-    while at + 12 <= len(content):
-        (length,) = struct.unpack_from(">I", content, at)
-        if content[at + 4 : at + 8] in _KEPT_CHUNKS:
-            kept += content[at : at + 12 + length]
-        at += 12 + length
-    return kept
-
-
-def _encoded(values: Samples, suffix: str, extras: Mapping[str, Any]) -> bytes:
-    values = values[..., 0] if values.shape[2] == 1 else values
-    file = io.BytesIO()
-    if suffix == ".jpg":
-        more = {key: value for key, value in extras.items() if value}
-        Image.fromarray(values).save(file, "JPEG", quality=95, subsampling=0, **more)
-        return file.getvalue()
-    if values.dtype == np.uint16:
-        if values.ndim == 3:
-            values = values[..., [2, 1, 0, 3][: values.shape[2]]]
-        _, found = cv2.imencode(".png", values)
-        content = found.tobytes()
-    else:
-        Image.fromarray(values).save(file, "PNG")
-        content = file.getvalue()
-    header = 8 + 25  # the signature and the first chunk
-    return content[:header] + extras.get("chunks", b"") + content[header:]
 
 
 # ---- files ---------------------------------------------------------------------------------------
