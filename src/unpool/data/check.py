@@ -142,11 +142,8 @@ def check_data(
     highest = int(_total(images)[:VOID].nonzero()[0].max(initial=0))
     classes = known.classes if known else numbered_classes(highest)
     counts = [_count(i, layout, name, members, images) for i, name in enumerate(classes)]
-    weak: set[str] = set()  # images without a mask whose classes are known
-    try:
-        weak = {*read_image_classes(layout.root / FILE, classes)} - {*layout.masks.files}
-    except DataError as error:
-        findings.append(Finding("error", "image-classes", FILE, str(error)))
+    weak, wrong = _weak_images(layout, classes)
+    findings += wrong
     findings += itertools.chain(
         _check_lists(layout, listed),
         _check_palettes(layout, known) if by_color is None else (),
@@ -161,14 +158,28 @@ def check_data(
         each._replace(where=one_line(each.where), message=one_line(each.message))
         for each in sorted(findings, key=lambda finding: finding.level)  # errors come first
     ]
-    notes = describe(coloring)
-    if few_masks := len(weak & {*names}):
-        notes = (*notes, f"{few_masks} images have no mask, but classes in {FILE}")
-    shown = [sum(count.images.values()) for count in counts]
-    if known and (assumed := assumption(known.assumed, classes, shown)):
-        notes = (*notes, assumed)
+    notes = (*describe(coloring), *_notes(known, classes, counts, len(weak & {*names})))
     sizes = {split: len(ids) for split, ids in members.items()}
     return Report(sizes, counts, findings, notes, layout.format)
+
+
+def _weak_images(layout: Layout, classes: list[str]) -> tuple[set[str], list[Finding]]:
+    """The images without a mask whose classes are listed, and what is wrong with the list."""
+    try:
+        return {*read_image_classes(layout.root / FILE, classes)} - {*layout.masks.files}, []
+    except DataError as error:
+        return set(), [Finding("error", "image-classes", FILE, str(error))]
+
+
+def _notes(
+    known: Names | None, classes: list[str], counts: Sequence[ClassCount], without: int
+) -> Iterator[str]:
+    """How many images have classes without a mask, and which class names were assumed."""
+    if without:
+        yield f"{without} images have no mask, but classes in {FILE}"
+    shown = [sum(count.images.values()) for count in counts]
+    if known and (assumed := assumption(known.assumed, classes, shown)):
+        yield assumed
 
 
 def _of_image(seen: Inspection, weak: bool) -> Iterator[Finding]:
