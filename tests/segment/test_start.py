@@ -13,6 +13,7 @@ from unpool.models import (
     CRFRNN,
     FCN,
     DeconvNet,
+    SegNet,
     SqueezeNet,
     from_pretrained,
     load_vgg,
@@ -272,3 +273,5 @@ def test_an_fcn_starts_a_crf_rnn_whose_crf_stays(filled):
     assert torch.equal(other.crf.spatial, 3 * torch.eye(4))
     with pytest.raises(OptionError, match=r"got CRFRNN weights to start from, .* network FCN"):
         transfer_weights(fcn, net)
+    with pytest.raises(OptionError, match=r"got SegNet .*; set start to CRFRNN or FCN weights"):
+        transfer_weights(net, SegNet(3, sizes["trunk"]))

@@ -127,9 +127,10 @@ def transfer_weights(net: Network, trained: object) -> None:
         net = net.net
     if not isinstance(trained, type(net)):
         theirs, ours = type(trained).__name__, type(net).__name__
+        fitting = f"{ours} or FCN" if isinstance(net, CRFRNN) else ours
         raise OptionError(
             f"got {theirs} weights to start from, and a recipe that trains a network {ours}; set "
-            f"start to {ours} weights"
+            f"start to {fitting} weights"
         )
     if net.trunk.table != trained.trunk.table:
         raise OptionError("got weights to start from with another trunk; set trunk to theirs")
