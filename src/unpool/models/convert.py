@@ -56,10 +56,12 @@ def convert(
         guess: BatchNorm = "training" if solver else "folded"
         model, entries = _import(source, batch_norm or guess)
         entries["command"] = command
-    elif batch_norm is not None:
-        raise OptionError(f"got batch_norm for {source}; it is for .caffemodel files: leave it out")
     else:
         model, card = from_pretrained(source)
+        if batch_norm is not None:
+            raise OptionError(
+                f"got batch_norm for {source}; it is for .caffemodel files: leave it out"
+            )
         entries = card.to_dict()
     storage = "int8" if int8 else "fp32"
     save_pretrained(model, target, {**entries, "storage": storage}, int8=int8)

@@ -55,7 +55,7 @@ def load_caffemodel(path: str | os.PathLike[str], batch_norm: BatchNorm | None =
             `DeconvNet_trainval_inference.caffemodel`; the network is in evaluation mode with mean
             0, variance 1 and eps 0, and not for training. "training": gamma and beta, as in
             `stage_2_train_result.caffemodel`; Caffe keeps no running statistics, so they must be
-            estimated before use. FCNs and CRF-RNNs have no batch norm.
+            estimated before use. FCNs, DeepLabs and CRF-RNNs have none.
 
     Raises:
         WeightsError: the file is damaged, or its layers are not those of a known network.
