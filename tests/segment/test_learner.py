@@ -11,9 +11,11 @@ from unpool.errors import OptionError
 from unpool.models import CRFRNN, FCN, DeconvNet, DeepLab, SegNet
 from unpool.recipes import SegmentationRecipe
 from unpool.recipes.relatives import DEEPLAB, DEEPLAB_LARGEFOV
+from unpool.recipes.segment import NETWORKS as NAMES
 from unpool.recipes.segment import OBJECTS, Phase
 from unpool.segment.fit import SegmentationObjective
 from unpool.segment.learner import GridLearner, GrowingLearner, Learner, MeanFieldLearner, build
+from unpool.segment.networks import NETWORKS
 
 TABLE = ((1, 24), (2, 48), (2, 96))
 SMALL = ((1, 4), (2, 6))
@@ -32,6 +34,10 @@ def growing(request):
         nn.init.normal_(head.weight, std=0.3)
         nn.init.normal_(head.bias)
     return growing.eval()
+
+
+def test_every_network_that_recipes_name_can_be_made():
+    assert {*NETWORKS} == {*NAMES}
 
 
 def images(count=4, side=64):
