@@ -77,7 +77,7 @@ def describe(
 @click.option("-o", "--output", type=Path, default=Path("docs"), show_default=True)
 def main(data: Sequence[str], whole: bool, weights: str, runs: Path, output: Path) -> None:
     """Measure, and write the page."""
-    both = EDeconvNet.from_pretrained(weights)
+    both = EDeconvNet.from_pretrained(weights, precision="fp32")  # the same on all machines
     parts = {}
     for text in data:
         part = open_parts([parse_part(text)], "val")
