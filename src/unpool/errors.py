@@ -97,16 +97,20 @@ def first_line(error: Exception) -> str:
 def suggest(name: object, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the most similar known one, and all of them.
 
-    Of long lists, such as the layers of a network, only the first names are given.
+    Names that have the unknown one as a word between underscores are the most similar. Of long
+    lists, such as the layers of a network, only the first names are given.
 
     >>> suggest("edgeboxs", ["edgeboxes", "grid"])
     "did you mean 'edgeboxes'? The choices are edgeboxes, grid"
     >>> suggest("conv9", [f"conv{i}" for i in range(1, 40)])[-36:]
     'conv1, conv2, conv3, ... (39 in all)'
+    >>> suggest("steps", ["eps", "classify_steps", "segment_steps"])[:48]
+    "did you mean 'classify_steps' or 'segment_steps'"
     """
     names = list(known)
-    near = difflib.get_close_matches(str(name), names, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = [word for word in names if str(name) in word.split("_")][:3]
+    near = near or difflib.get_close_matches(str(name), names, 1)
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     listed = names if len(names) <= _LISTED else [*names[:3], f"... ({len(names)} in all)"]
     return f"{hint}{'The' if near else 'the'} choices are {', '.join(listed) or 'none'}"
 
