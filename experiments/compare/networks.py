@@ -14,7 +14,9 @@ from unpool.models import prepare
 from unpool.recipes import Recipe, find_recipe
 from unpool.segment.ensemble import EDeconvNet
 from unpool.segment.pipeline import BaseSegmenter
-from unpool.segment.segmenter import Segmenter, WholeView
+from unpool.segment.segmenter import Segmenter
+from unpool.segment.whole import WholeView
+from unpool.training.run import has_checkpoint
 
 SIZE = 375, 500  #: height and width of the images whose time and operations are given
 
@@ -86,8 +88,7 @@ def train(
         recipe, options = recipe_of(entry, runs, steps), {}
         if entry.start is None and trunk_weights is not None:
             options["trunk_weights"] = trunk_weights
-        begun = (run / "checkpoints").exists()
-        unpool.train([*data], run, recipe, resume=begun, **options)
+        unpool.train([*data], run, recipe, resume=has_checkpoint(run), **options)
     return run / "weights"
 
 
