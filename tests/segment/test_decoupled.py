@@ -210,7 +210,7 @@ def test_a_few_masks_are_enough(tmp_path):
     for split, names in (("train", range(45)), ("val", range(45, 60))):
         (tmp_path / f"data/{split}.txt").write_text("\n".join(map(str, names)))
     recipe = dataclasses.replace(
-        *(TINY,), strong=3, trunk=((2, 8), (2, 16)), code=16, seg_code=16, stages=2, batch=8,
+        TINY, strong=3, trunk=((2, 8), (2, 16)), code=16, seg_code=16, stages=2, batch=8,
         classify_steps=150, classify_trunk_lr=1e-2, segment_steps=150, optimizer="adamw",
         warmup=10, schedule="linear", clip=5.0, color=0.0, dropout=0.0, statistics_passes=10,
         validate_every=50,
