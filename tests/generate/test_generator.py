@@ -110,7 +110,7 @@ def test_fractions_that_do_not_add_up_to_one_are_noted(generator):
     ("style", "message"),
     [
         ("stol", r"got style 'stol'; did you mean 'stool'\? The choices are armchair, bar_stool"),
-        ("chair", "did you mean 'armchair'"),
+        ("chair", "did you mean 'folding_chair'"),
         ("xyzzy", "got style 'xyzzy'; the choices are armchair"),
         (4, "got style 4; wanted an index, 0 to 3"),
         (-1, "got style -1"),
