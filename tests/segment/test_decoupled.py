@@ -173,7 +173,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(data, tmp_path, stopp
 
 
 def test_statistics_are_those_of_training_crops(data, tmp_path):
-    """The first norm's mean is that of the trunk's maps over the last batches."""
+    """Both norms at the input of the segmentation network saw two batches, and nothing else."""
     train(data, tmp_path / "run", dataclasses.replace(TINY, dropout=0.0), report=False)
     net, _ = from_pretrained(tmp_path / "run/weights")
     assert all(int(norm.num_batches_tracked) == 2 for norm in net.norms.values())

@@ -574,6 +574,6 @@ def test_the_presence_threshold_is_on_the_card(data, tmp_path):
 @pytest.mark.parametrize("deep", [{"stages": 3}, {"trunk_from": 3}])
 def test_more_stages_than_the_trunk_has_are_refused(data, tmp_path, deep):
     phase = dataclasses.replace(TINY.phases[0], **deep)
-    with pytest.raises(OptionError, match="in the phase 'coarse'; this trunk has 2 stages"):
+    with pytest.raises(OptionError, match=r"phase 'coarse'\); this trunk has 2 stages"):
         train(data, tmp_path / "run", dataclasses.replace(TINY, phases=(phase,)))
     assert not (tmp_path / "run").exists()

@@ -220,11 +220,11 @@ class GrowingLearner(Learner):
 def build(recipe: "SegmentationRecipe", classes: int) -> Learner:
     """The recipe's network, with heads for its training."""
     depth = len(trunk_table(recipe.trunk))
-    for phase in recipe.phases:
+    for i, phase in enumerate(recipe.phases):
         if max(phase.stages, phase.trunk_from) > depth:
             raise OptionError(
-                f"got stages={phase.stages}, trunk_from={phase.trunk_from} in the phase "
-                f"{phase.name!r}; this trunk has {depth} stages"
+                f"got phases.{i}.stages={phase.stages} and phases.{i}.trunk_from="
+                f"{phase.trunk_from} (the phase {phase.name!r}); this trunk has {depth} stages"
             )
     net = NETWORKS[recipe.network](recipe, classes)
     if isinstance(net, DeconvNet | SegNet):
