@@ -9,7 +9,7 @@ import torch
 
 from unpool import ops
 from unpool.errors import ShapeError
-from unpool.models import MODELS, Network, from_pretrained, save_pretrained
+from unpool.models import MODELS, Deblur, Network, from_pretrained, save_pretrained
 from unpool.models.fast import accelerate
 from unpool.ops import blur, inversion
 from unpool.ops.coding import synthesis
@@ -38,6 +38,10 @@ SMALL = {
     "SparseCoder": {
         "maps": (4, 6), "kernel": 5, "channels": 3, "lam": (0.5, 0.5), "steps": 5,
     },
+    "CRCNet": {"units": 2, "width": 4, "kernel": 5, "widths": (4,)},
+    "IRDNet": {"width": 8, "blocks": 1, "steps": (1, 16)},
+    "MSResNet": {"scales": 2, "width": 6, "blocks": 1},
+    "SRN": {"scales": 2, "width": 4, "blocks": 1, "lstm": True},
 }  # fmt: skip
 PUBLISHED = {  # learned and fixed values of the network that the defaults build
     "DeconvNet": 251_805_653,
@@ -53,6 +57,10 @@ PUBLISHED = {  # learned and fixed values of the network that the defaults build
     "SqueezeNet": 1_235_496,
     "GenerativeNet": 31_893_092,
     "SparseCoder": 510_384,
+    "CRCNet": 421_733,
+    "IRDNet": 155_971,
+    "MSResNet": 11_721_321,
+    "SRN": 6_881_251,
 }
 ANY_SIZE = (
     "DeconvNet",
@@ -64,6 +72,10 @@ ANY_SIZE = (
     "DecoupledNet",
     "SqueezeNet",
     "SparseCoder",
+    "CRCNet",
+    "IRDNet",
+    "MSResNet",
+    "SRN",
 )
 every_network = pytest.mark.parametrize("name", MODELS)
 
@@ -80,6 +92,10 @@ def inputs(net, count, size=None, seed=0):
         widths = net.styles, 4, net.numbers
         return tuple(torch.rand(count, width, generator=generator) for width in widths)
     height, width = size or [net.size or 40] * 2
+    if isinstance(net, Deblur):  # from 0 to 1; with the PSF if it is known
+        images = torch.rand(count, 3, height, width, generator=generator)
+        psf = torch.full((count, 1, 3, 5), 1 / 15)
+        return (images, psf) if type(net).__name__ == "IRDNet" else (images,)
     return (50 * torch.randn(count, 3, height, width, generator=generator),)
 
 

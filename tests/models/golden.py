@@ -1,4 +1,4 @@
-"""Weights and images by formula, with which golden values of networks were made."""
+"""Weights and images by formulas, with which golden values of networks were made."""
 
 import numpy as np
 import torch
@@ -21,3 +21,28 @@ def by_formula_image(height, width):
     c, y, x = np.ogrid[:3, :height, :width]
     image = (7 * x + 13 * y + 29 * c + 40 * (x // 8) + 25 * (y // 6)) % 256
     return torch.from_numpy(image.astype(np.float64))
+
+
+def wave(*shape):
+    """Values by another formula."""
+    i = np.arange(np.prod(shape))
+    return torch.from_numpy(np.sin(0.7 * i + 0.3 * (i % 7) ** 2)).float().view(shape)
+
+
+def wavy_image(channels, height, width):
+    """An image (1, C, H, W), around 0."""
+    c, y, x = np.ogrid[:channels, :height, :width]
+    smooth = np.cos(0.21 * y + 0.5 * c) * np.sin(0.17 * x) + 0.4 * c / channels
+    return torch.from_numpy(smooth[None]).float() + 0.3 * wave(1, channels, height, width)
+
+
+@torch.no_grad()
+def fill_with_waves(net):
+    """Set all filters and biases of a network; slopes stay as they are."""
+    for name, parameter in net.named_parameters():
+        if parameter.numel() > 1:
+            scale = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.1
+            parameter.copy_(scale * wave(*parameter.shape))
+        elif name.endswith("bias"):
+            parameter.fill_(0.05)
+    return net

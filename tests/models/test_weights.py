@@ -307,6 +307,10 @@ def test_only_known_models_are_saved(tmp_path):
         "SqueezeNet",
         "GenerativeNet",
         "SparseCoder",
+        "CRCNet",
+        "IRDNet",
+        "MSResNet",
+        "SRN",
     ]
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from unpool.errors import OptionError, WeightsError
 from unpool.models import DeconvNet, GenerativeNet, ZFNet, prepare, save_pretrained
+from unpool.models.deblur import IRDNet
 from unpool.visualize.preprocessing import PREPROCESSINGS, LoadedModel, Preprocessing, load_model
 
 FACTORIES = """
@@ -171,6 +172,12 @@ def test_generators_take_no_images(tmp_path):
     save_pretrained(net, tmp_path / "drawer", {"mode": "generate"})
     with pytest.raises(WeightsError, match="generates images and takes none; pass weights"):
         load_model(tmp_path / "drawer")
+
+
+def test_networks_that_restore_have_no_classes(tmp_path):
+    save_pretrained(IRDNet(width=4, blocks=1), tmp_path / "sharp", {})
+    with pytest.raises(WeightsError, match="restores blurred images, which has no classes; pass"):
+        load_model(tmp_path / "sharp")
 
 
 def test_classes_by_name_and_number(tmp_path, nets):

@@ -1,6 +1,7 @@
 from .classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from .coder import SparseCoder
 from .crfrnn import CRFRNN
+from .deblur import Deblur
 from .deconvnet import DeconvNet
 from .decouplednet import DecoupledNet
 from .deeplab import DeepLab
@@ -27,6 +28,7 @@ __all__ = [
     "VGG",
     "AlexNet",
     "Classifier",
+    "Deblur",
     "DeconvNet",
     "DecoupledNet",
     "DeepLab",

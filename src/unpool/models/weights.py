@@ -16,11 +16,13 @@ from unpool.limits import MAX_PARAMETERS, MAX_TEXT
 from unpool.models.classifiers import VGG, AlexNet, Classifier, SqueezeNet, ZFNet
 from unpool.models.coder import SparseCoder
 from unpool.models.crfrnn import CRFRNN
+from unpool.models.deblur import CRCNet, Deblur, IRDNet
 from unpool.models.deconvnet import DeconvNet
 from unpool.models.decouplednet import DecoupledNet
 from unpool.models.deeplab import DeepLab, decimate
 from unpool.models.fcn import FCN
 from unpool.models.generator import GenerativeNet
+from unpool.models.multiscale import SRN, MSResNet
 from unpool.models.segnet import SegNet, SegNetBasic
 from unpool.models.tensors import quantize, read_tensors, require_finite
 from unpool.models.vgg import MEAN_BGR
@@ -30,7 +32,7 @@ Network = DeconvNet | FCN | SegNet | SegNetBasic | DeepLab | CRFRNN | DecoupledN
 
 Built = TypeVar("Built", bound=nn.Module)
 
-_Saved = Network | Classifier | GenerativeNet | SparseCoder
+_Saved = Network | Classifier | GenerativeNet | SparseCoder | Deblur
 
 MODELS: dict[str, type[_Saved]] = {
     "DeconvNet": DeconvNet,
@@ -46,6 +48,10 @@ MODELS: dict[str, type[_Saved]] = {
     "SqueezeNet": SqueezeNet,
     "GenerativeNet": GenerativeNet,
     "SparseCoder": SparseCoder,
+    "CRCNet": CRCNet,
+    "IRDNet": IRDNet,
+    "MSResNet": MSResNet,
+    "SRN": SRN,
 }
 """The networks that are saved and rebuilt, by the names in their cards."""
 

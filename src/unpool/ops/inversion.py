@@ -87,7 +87,7 @@ def residuals(
     Returns:
         (S, N, C, H, W), one for each of `steps`.
 
-    Li, Wang, Chan, Chan 2018, section 3.
+    Li Si-Yao et al. 2018 (arXiv 1804.06042).
 
     >>> y = torch.rand(1, 1, 8, 8)
     >>> residuals(y, torch.ones(1, 1), [1, 4]).shape

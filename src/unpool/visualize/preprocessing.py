@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from unpool.devices import find_device
 from unpool.errors import ImageError, OptionError, WeightsError, suggest
-from unpool.models import MEAN_BGR, Classifier, GenerativeNet, SparseCoder, from_pretrained
+from unpool.models import MEAN_BGR, Classifier, Deblur, GenerativeNet, SparseCoder, from_pretrained
 from unpool.vision.boxes import Crops
 from unpool.vision.images import Pixels, read_image
 
@@ -255,6 +255,11 @@ def _from_weights(source: str | Path) -> tuple[nn.Module, Preprocessing, tuple[s
         raise WeightsError(
             f"got {source}, a sparse coder, whose filters are learned for gray images; use unpool "
             "visualize parts, or take_apart of unpool.coding.parts"
+        )
+    if isinstance(model, Deblur):
+        raise WeightsError(
+            f"got {source}, a network that restores blurred images, which has no classes; pass "
+            "weights that classify or segment, such as 'objects'"
         )
     size = card.input.get("size") or getattr(model, "size", None) or 224
     # a segmentation network sees the whole square
