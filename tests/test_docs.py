@@ -149,6 +149,7 @@ def test_options_in_running_text_exist():
         ("paper-whitening", 5, 15),
         ("paper-visualize", 5, 20),
         ("paper-generate", 5, 20),
+        ("paper-restore", 5, 20),
     ],
 )
 def test_the_parity_pages_point_to_code_and_tests(name, columns, least):
