@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from unpool import train
 from unpool.models import from_pretrained
@@ -17,6 +18,7 @@ from unpool.recipes.relatives import (
     SEGNET_BASIC,
     SEGNET_CAMVID,
 )
+from unpool.segment.networks import NETWORKS
 
 
 def test_the_solvers_of_segnet():
@@ -40,6 +42,18 @@ def test_the_solvers_of_segnet():
     assert (SEGNET.phases[0].stages, SEGNET_BASIC.phases[0].stages) == (5, 4)
     assert not SEGNET.decay_shift
     assert SEGNET_BASIC.decay_shift
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parameters"),
+    [(SEGNET, 29_449_355), (SEGNET_BASIC, 1_416_587), (BAYESIAN_SEGNET, 29_486_411)],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_the_networks_of_segnets_authors(recipe, parameters):
+    """Parameters of the released networks for the eleven classes of CamVid."""
+    with torch.device("meta"):
+        net = NETWORKS[recipe.network](recipe, 11)
+    assert sum(parameter.numel() for parameter in net.parameters()) == parameters
 
 
 def test_the_solver_of_crf_rnn():

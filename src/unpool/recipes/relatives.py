@@ -58,6 +58,7 @@ BAYESIAN_SEGNET = _segnet(
     lr=0.001,
     decay_shift=False,
     dropout=0.5,
+    wide_head=True,
 )
 """Bayesian SegNet on CamVid. Kendall, Badrinarayanan, Cipolla 2015; the released tutorial."""
 

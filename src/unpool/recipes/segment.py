@@ -79,6 +79,7 @@ class SegmentationRecipe(Recipe):
     pool_kernel: Annotated[int, Range(2, 3)] = 3  #: side of the pooling windows of a DeepLab
     pool_average: bool = True  #: a DeepLab has an average pooling before fc6
     multi_scale: bool = False  #: a DeepLab adds scores of finer maps
+    wide_head: bool = False  #: a SegNet has one more layer before the scores
     pad: _Pad = 100  #: zeros around the image in an FCN; 1 pads fc6 instead
     at_once: bool = False  #: an FCN is trained with all its skips together
     iterations: tuple[_Iterations, _Iterations] = (5, 10)

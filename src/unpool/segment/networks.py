@@ -21,7 +21,8 @@ def _fcn(r: "SegmentationRecipe", classes: int) -> FCN:
 
 
 def _segnet(r: "SegmentationRecipe", classes: int) -> SegNet:
-    return build_network(SegNet, classes, r.trunk, r.bn_eps, r.dropout)
+    sizes = classes, r.trunk, r.bn_eps
+    return build_network(SegNet, *sizes, r.dropout, wide_head=r.wide_head)
 
 
 def _segnet_basic(r: "SegmentationRecipe", classes: int) -> SegNetBasic:
