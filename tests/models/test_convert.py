@@ -112,6 +112,7 @@ def test_a_file_of_fcn(tmp_path, int8):
     assert (facts.ready, facts.note) == (True, "FCN-16s for 21 classes: for use")
     model, card = from_pretrained(tmp_path / "new")
     assert (card.architecture, card.mode) == ("FCN", "whole")
+    assert card.license == "that of the file's authors"
     assert card.arguments == net.arguments
     assert card.classes == VOC_CLASSES
     assert same(model, net) != int8

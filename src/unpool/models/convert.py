@@ -93,7 +93,6 @@ def _import(path: Path, batch_norm: BatchNorm) -> tuple[Network, dict[str, Any]]
         "ready": ready,
         "note": note,
         "source": {"file": path.name, "sha256": sha256(path)},
-        "license": "that of the file's authors; of DeconvNet's: individual research use only, "
-        "no redistribution",
+        "license": "that of the file's authors",
         **format.card,
     }

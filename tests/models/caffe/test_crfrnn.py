@@ -89,6 +89,7 @@ def test_converted_weights_segment_at_500_pixels(tmp_path):
     convert(path, tmp_path / "weights")
     card = read_card(tmp_path / "weights")
     assert (card.architecture, card.long_side, card.mode) == ("CRFRNN", 500, "whole")
+    assert card.license == "that of the file's authors, CRF-RNN's or the port's"
     net, _ = from_pretrained(tmp_path / "weights")
     np.testing.assert_array_equal(net.crf.compatibility.detach(), -CRF[2][0, 0])
 

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from tests.models.caffe.files import save
 from tests.models.caffe.nets import STAGES, ones, values
+from unpool.cards import read_card
 from unpool.errors import OptionError, WeightsError
 from unpool.models import DecoupledNet
 from unpool.models.convert import convert
@@ -154,7 +155,9 @@ def test_it_converts_to_a_folder_of_weights(tmp_path):
     path.write_bytes(save(layers()))
     done = convert(path, tmp_path / "weights")
     assert done.ready
-    assert '"long_side": 320' in (tmp_path / "weights/card.json").read_text()
+    card = read_card(tmp_path / "weights")
+    assert card.long_side == 320
+    assert card.license.endswith("DecoupledNet's (POSTECH): individual research use only")
 
 
 def blobs_of(name):

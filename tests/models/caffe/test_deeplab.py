@@ -129,6 +129,7 @@ def test_converted_weights_segment_with_the_crf_of_the_authors(tmp_path):
     convert(path, tmp_path / "weights")
     card = read_card(tmp_path / "weights")
     assert (card.architecture, card.long_side, card.mode) == ("DeepLab", 500, "whole")
+    assert card.license == "that of the file's authors; of DeepLab's: research use"
     segmenter = Segmenter.from_pretrained(tmp_path / "weights")
     assert segmenter.find_crf("auto") == CRF_PRESETS["deeplab1"]
     assert from_pretrained(tmp_path / "weights")[0].average

@@ -82,5 +82,5 @@ CRFRNNS = Format(
     "conv1_1, ... score-fr, inference1",
     lambda layer: layer.name == _CRF or layer.name in fcn.NAMES,
     load_crfrnn,
-    {"long_side": 500},
+    {"long_side": 500, "license": "that of the file's authors, CRF-RNN's or the port's"},
 )

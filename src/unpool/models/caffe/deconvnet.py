@@ -60,5 +60,9 @@ DECONVNET = Format(
     "conv1_1, bn1_1, ... seg-score-voc",
     lambda layer: layer.name in _names(),
     _load_deconvnet,
+    {
+        "license": "that of the file's authors; of DeconvNet's: individual research use only, no "
+        "redistribution"
+    },
 )
 VGG = Format("VGG-16", "conv1_1, ... fc7", _has_vgg, _load_vgg)

@@ -72,5 +72,9 @@ DECOUPLEDNET = Format(
     "conv1_1, ... cls-score-voc, ... seg-score-voc",
     lambda layer: layer.name in _names() or layer.name in _COPIES,
     load_decouplednet,
-    {"long_side": _SIZE},
+    {
+        "long_side": _SIZE,
+        "license": "that of the file's authors; of DecoupledNet's (POSTECH): individual research "
+        "use only",
+    },
 )

@@ -65,5 +65,9 @@ DEEPLABS = Format(
     "conv1_1, ... fc7, fc8_voc12",
     lambda layer: layer.name in (*VGG16, *_FINE) or _is_score(layer),
     load_deeplab,
-    {"long_side": 500, "crf": {**_CRF, "kernels": [[*kernel] for kernel in _CRF["kernels"]]}},
+    {
+        "long_side": 500,
+        "crf": {**_CRF, "kernels": [[*kernel] for kernel in _CRF["kernels"]]},
+        "license": "that of the file's authors; of DeepLab's: research use",
+    },
 )
