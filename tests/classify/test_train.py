@@ -322,7 +322,7 @@ def test_the_published_recipe_is_that_of_the_paper():
         ("bach=3", "there is no 'bach': did you mean 'batch'"),
         ("phases.0.lr=1", "there is no 'phases'"),
         ("widths=[1, 0, 1, 1, 1]", "got widths="),
-        ("widths=5", "wanted a value of type tuple"),
+        ("widths=5", r"wanted a list \[int, ...\]"),
         ("enlarged=40", "got enlarged=40 and size=96"),
         ("epochs=0", "got epochs=0 in a recipe; wanted 1 or more"),
         ("lr=11", "got lr=11"),

@@ -101,11 +101,14 @@ def test_later_settings_win_and_the_recipe_stays():
         ("aspect=true", "wanted a value of type float"),
         ("aspect=NaN", "wanted a value of type float"),
         ("aspect=Infinity", "wanted a value of type float"),
-        ("trunk=16", "wanted a value of type str"),
+        ("trunk=16", r"wanted a value of type str \| \[\[int, int\], \.\.\.\]$"),
+        ("crop_long_side=null", r"=None; wanted a list \[int, int\]$"),
+        ("class_weights=5", r"wanted a list \[float, \.\.\.\]$"),
+        ("class_weights=null", r"class_weights=None; wanted a list \[float, ...\], \[\] for none$"),
         ("code=64.5", r"wanted a value of type int \| None"),
-        ("crop_long_side=5", r"wanted a value of type tuple\[int, int\]"),
-        ("crop_long_side=[1, 2, 3]", r"wanted a value of type tuple\[int, int\]"),
-        ('crop_long_side=["a", "b"]', r"wanted a value of type tuple\[int, int\]"),
+        ("crop_long_side=5", r"wanted a list \[int, int\]$"),
+        ("crop_long_side=[1, 2, 3]", r"wanted a list \[int, int\]$"),
+        ('crop_long_side=["a", "b"]', r"wanted a list \[int, int\]$"),
         ("phases=[]", r"set single values, as phases\.0\.steps=100"),
         ("phases=5", r"set single values, as phases\.0\.steps=100"),
         ("phases.0=5", r"set single values, as phases\.0\.steps=100"),
@@ -178,5 +181,5 @@ def test_lists_are_written_with_commas():
     assert found.crop_long_side == (100, 300)
     assert override(SHORT, ["phases.0.sources=views"]).phases[0].sources == ("views",)
     assert override(SHORT, ["distill_without="]).distill_without == ()
-    with pytest.raises(OptionError, match=r"crop_long_side=3; wanted a value of type tuple\[int"):
+    with pytest.raises(OptionError, match=r"crop_long_side=3; wanted a list \[int, int\]$"):
         override(SHORT, ["crop_long_side=3"])

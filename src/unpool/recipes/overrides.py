@@ -140,14 +140,20 @@ def _checked(value: Any, kind: Any, setting: str) -> Any:
         return fitted
     if _parts(kind) or dataclasses.is_dataclass(kind):
         raise OptionError(f"got {setting}; set single values, as phases.0.steps=100")
+    if get_origin(kind) is tuple:
+        none = ", [] for none" if value is None and ... in get_args(kind) else ""
+        raise OptionError(f"got {setting}; wanted a list {_name(kind)}{none}")
     raise OptionError(f"got {setting}; wanted a value of type {_name(kind)}")
 
 
 def _name(kind: Any) -> str:
-    """The name of a type, such as `int | None`."""
-    if get_origin(kind) in (Union, UnionType):
-        return " | ".join("None" if one is type(None) else _name(one) for one in get_args(kind))
-    return str(kind) if get_args(kind) else str(kind.__name__)
+    """The name of a type, such as `int | None`; that of a list as it is written, `[float, ...]`."""
+    if kind in (None, type(None), ...):
+        return "..." if kind is ... else "None"
+    names = [_name(one) for one in get_args(kind)]
+    if get_origin(kind) is tuple:
+        return f"[{', '.join(names)}]"
+    return " | ".join(names) or str(kind.__name__)
 
 
 def _listed(value: Any, kind: Any) -> Any:
