@@ -17,6 +17,7 @@ def command(name: str) -> click.Command:
     [
         ("train", "pass resume=True, or name a new folder", "pass --resume, or name a new folder"),
         ("train", "not finite; set lr=1e-4", "not finite; --set lr=1e-4"),
+        ("train", "set trunk=[[1,6],[2,8]]", "--set trunk=[[1,6],[2,8]]"),
         ("train", "set phases.0.steps=20 or batch=8.", "--set phases.0.steps=20 or --set batch=8."),
         ("train", """set teachers=["FOLDER"]""", """--set 'teachers=["FOLDER"]'"""),
         ("train", "got bach=2; there is no", "got --set bach=2; there is no"),

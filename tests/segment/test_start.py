@@ -142,7 +142,7 @@ def test_a_warm_start_of_an_fcn_from_a_trunk_with_batch_norm_is_refused(data, st
 def test_a_warm_start_from_another_trunk_is_refused(data, start, tmp_path, trunk):
     phase = Phase("all", len(trunk), 1, 1e-3)
     recipe = dataclasses.replace(TINY, start=str(start), trunk=trunk, phases=(phase,))
-    refused(data, tmp_path, recipe, OptionError, "another trunk")
+    refused(data, tmp_path, recipe, OptionError, r"another trunk; set trunk=\[\[1,6\],\[1,8\]\]$")
 
 
 def test_a_warm_start_from_missing_weights_is_refused(data, tmp_path):

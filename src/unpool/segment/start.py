@@ -11,6 +11,7 @@ from unpool.cards import Card
 from unpool.errors import OptionError, WeightsError
 from unpool.models import CRFRNN, FCN, Network, from_pretrained, load_vgg
 from unpool.models.fast import fold
+from unpool.models.vgg import trunk_argument
 from unpool.segment.learner import GrowingLearner, Learner
 from unpool.training.run import load_state, save_state
 
@@ -133,7 +134,8 @@ def transfer_weights(net: Network, trained: object) -> None:
             f"start to {fitting} weights"
         )
     if net.trunk.table != trained.trunk.table:
-        raise OptionError("got weights to start from with another trunk; set trunk to theirs")
+        theirs = str(trunk_argument(trained.trunk.table)).replace(" ", "")  # for a shell, too
+        raise OptionError(f"got weights to start from with another trunk; set trunk={theirs}")
     own, other = net.state_dict(), trained.state_dict()
     fits = {k: v for k, v in other.items() if k in own and own[k].shape == v.shape}
     net.load_state_dict(fits, strict=False)
