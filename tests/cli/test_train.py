@@ -125,6 +125,8 @@ def test_other_values_are_named(data, tmp_path, capsys):
         ("--set", "batch=4"): "got --set batch=4 to resume",
         ("--split", "val"): "got --split val to resume",
         ("--data", str(tmp_path)): "got --data",
+        ("objects",): "got the recipe objects to resume",
+        ("finetune",): "with --set batch=2, not the recipe's 8; leave the recipe out",
     }
     for arguments, message in wrong.items():
         assert main(["train", "--resume", str(run), *arguments]) == 2

@@ -266,7 +266,9 @@ def resumed_task(
         WeightsError: its files are damaged.
     """
     stored, arguments = read_arguments(run)
-    wanted = find_recipe(stored if recipe is None else recipe, **values)
+    if recipe is not None:
+        _require_recipe(run, stored, find_recipe(recipe), values)
+    wanted = find_recipe(stored, **values)
     options = {name: value for name, value in given.items() if value is not None}
     output = Path(options.pop("output", run))
     task: Task[Any] = stored.make_task(**{**arguments, **options})
@@ -278,6 +280,17 @@ def resumed_task(
             "out, or start a new run"
         )
     return task
+
+
+def _require_recipe(run: Path, stored: Recipe, given: Recipe, values: Mapping[str, Any]) -> None:
+    """Refuse a recipe that is not that of the run; `values` replace those of both."""
+    name = f"got the recipe {given.name} to resume {run}, which was started with"
+    cure = "leave the recipe out, or start a new run"
+    if given.name != stored.name:
+        raise OptionError(f"{name} the recipe {stored.name}; {cure}")
+    before, now = (find_recipe(r, **values).to_json() for r in (stored, given))
+    for field, value, own in differences(before, now):
+        raise OptionError(f"{name} {field}={value}, not the recipe's {own}; {cure}")
 
 
 def _arguments(task: Task[Part]) -> dict[str, Any]:
