@@ -39,6 +39,7 @@ def test_no_python_shows_through(lines):
             **{"share": 0.123456, "rate": 2e-05, "yes": True, "nothing": None, "few": [], "no": {}},
             "data": [{"part": "coco", "terms": ["a", "b"]}, {"part": "voc", "more": {"n": 3}}],
             "arguments": {"code": None, "trunk": [[2, 64], [3, 128]]},
+            "crf": {"kernels": [[3, 3.5], [10, 60, 20]]},
         }
     )
     assert lines() == [
@@ -51,7 +52,9 @@ def test_no_python_shows_through(lines):
         "  part: coco; terms: a, b",
         "  part: voc; more: n: 3",
         "arguments:",
-        "  trunk: 2, 64, 3, 128",
+        "  trunk: 2 x 64, 3 x 128",
+        "crf:",
+        "  kernels: (3, 3.5), (10, 60, 20)",
     ]
 
 

@@ -95,10 +95,23 @@ def _text(value: object) -> str:
             return f"{value:.4g}"
         case dict():
             return "; ".join(f"{k}: {_text(v)}" for k, v in value.items()) or "none"
+        case [[_, *_], *_]:
+            return ", ".join(_row(item) for item in value)
         case list():
             return ", ".join(map(_text, value)) or "none"
         case _:
             return str(value)
+
+
+def _row(item: object) -> str:
+    """A row of a table as text: 2 x 64, of a trunk; others in parentheses."""
+    match item:
+        case [int() as number, int() as width]:
+            return f"{number} x {width}"
+        case list():
+            return f"({_text(item)})"
+        case _:
+            return _text(item)
 
 
 def _print_wrapped(text: str, indent: str) -> None:
