@@ -7,6 +7,8 @@ import unpool
 from unpool import recipes
 from unpool.cards import Card, read_card
 from unpool.models import list_pretrained
+from unpool.recipes.generate import CHAIRS
+from unpool.recipes.segment import FINETUNE
 
 
 def test_versions_weights_and_recipes(run, weights, monkeypatch):
@@ -14,20 +16,21 @@ def test_versions_weights_and_recipes(run, weights, monkeypatch):
     card = Card("VGG", {}, "0", figures=figures, license="none", palette=[[0, 0, 0]])
     monkeypatch.setattr("unpool.cli.info.list_pretrained", lambda: ["cats"])
     monkeypatch.setattr("unpool.cli.info.read_card", {"cats": card}.__getitem__)
-    monkeypatch.setattr(recipes, "RECIPES", {"short": None})
+    monkeypatch.setattr(recipes, "RECIPES", {"short": FINETUNE, "chairs": CHAIRS})
     code, out, err = run("info", "--json")
     assert (code, err, len(out)) == (0, [], 1)
     facts = json.loads(out[0])
     assert facts["unpool"] == unpool.__version__
     assert facts["torch"] == torch.__version__
     assert facts["weights"] == {"cats": {"figures": figures, "license": "none"}}
-    assert facts["recipes"] == ["short"]
+    assert facts["recipes"] == ["short", "chairs"]
     assert "devices" not in facts
     facts = json.loads(run("info", "--devices", "--json")[1][0])
     assert (facts["devices"][0], set(facts["bf16"]) <= set(facts["devices"])) == ("cpu", True)
     lines = run("info")[1]
     assert {f"unpool: {unpool.__version__}", "devices: shown with --devices"} <= set(lines)
     assert {"  cats:", "        miou: 44.2 %", "    license: none"} <= set(lines)
+    assert {"  short: segmentation, DeconvNet", "  chairs: generation"} <= set(lines)
     assert json.loads(run("info", "--weights", "cats", "--json")[1][0]) == card.to_dict()
     lines = run("info", "--weights", "cats")[1]
     shown = ["license: none", "figures:", "  val:", "    miou: 44.2 %", "    images: 80"]

@@ -1,7 +1,7 @@
 """`unpool info`: versions, weights, recipes, devices, and the card of weights."""
 
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +9,9 @@ import unpool
 from unpool.cards import list_pretrained, read_card
 from unpool.cli import console
 from unpool.cli.options import JSON
+
+if TYPE_CHECKING:
+    from unpool.recipes import Recipe
 
 
 @click.command()
@@ -37,7 +40,8 @@ def info(weights: str | None, devices: bool, as_json: bool) -> None:
         facts["weights"] = {
             name: {"figures": card.figures, "license": card.license} for name, card in cards.items()
         }
-        facts["recipes"] = list(RECIPES)
+        trained = {name: _trained(recipe) for name, recipe in RECIPES.items()}
+        facts["recipes"] = list(RECIPES) if as_json else trained
     if as_json:
         console.print_json(facts)
     elif weights is not None:
@@ -45,6 +49,12 @@ def info(weights: str | None, devices: bool, as_json: bool) -> None:
     else:
         facts["weights"] = console.in_percent(facts["weights"])
         console.print_facts(facts)
+
+
+def _trained(recipe: "Recipe") -> str:
+    """What a recipe trains: the kind, and the network if the recipe chooses one."""
+    network = getattr(recipe, "network", None)
+    return f"{recipe.kind}, {network}" if network else recipe.kind
 
 
 def _versions() -> dict[str, Any]:
