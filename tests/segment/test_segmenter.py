@@ -425,6 +425,13 @@ def test_a_crf_rnn_sees_the_colors_in_float32(filled, bf16):
     np.testing.assert_allclose(found, expected[0], rtol=1e-4, atol=1e-4)
 
 
+def test_a_second_crf_after_that_of_a_crf_rnn_is_described():
+    net = CRFRNN(4, ((1, 6), (1, 8), (1, 8)), None, stride=4, pad=1)
+    segmenter = Segmenter(net, CLASSES, device="cpu", precision="fp32", long_side=48)
+    assert segmenter.describe() == "whole images, long side 48, float32, CRF in the network"
+    assert segmenter.describe(crf="deeplab1") == f"{segmenter.describe()}, dense CRF deeplab1"
+
+
 @pytest.mark.parametrize(
     "image",
     [

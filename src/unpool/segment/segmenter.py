@@ -325,6 +325,7 @@ class Segmenter(BaseSegmenter):
         precision = str(self.dtype).removeprefix("torch.") + (", exact" if self.exact else "")
         if isinstance(self.model, Exported):
             precision += f", {self.model.engine}"
+        precision += ", CRF in the network" * isinstance(self.model, CRFRNN)  # crf= is a second one
         how = self.resolve(mode, **options)
         self.require_samples(mode, samples)
         if isinstance(how, Tiling):
