@@ -91,6 +91,14 @@ def test_the_recipes_for_camvid_grow_a_network_that_can_be_used(data, tmp_path, 
             assert filters.equal(bayesian.trunk.stages[2].get_parameter(name))
 
 
+def test_a_bayesian_segnet_is_trained_with_its_wide_head(data, tmp_path):
+    recipe = tiny(BAYESIAN_SEGNET, class_weights=(), image_size=(32, 32))
+    train(data, tmp_path / "run", recipe)
+    net, _ = from_pretrained(tmp_path / "run/weights")
+    assert (net.wide_head, net.dropout) == (True, 0.5)
+    assert next(iter(net.decoder[-1].state_dict())) == "conv1_1_D.weight"
+
+
 def test_the_solvers_of_deeplab():
     """Values of the released solvers and networks."""
     assert (DEEPLAB.size, DEEPLAB.batch, DEEPLAB.code) == (306, 20, 4096)
