@@ -78,7 +78,7 @@ def test_with_json_each_validation_is_a_line(data, tmp_path, capsys):
         (["finetune", "--device", "tpu"], r"tpu.*this machine has cpu"),
         (["finetune", "--trunk-inputs", "bgr"], r"'bgr' is not one of 'caffe', 'torchvision'"),
         (["chairs", "--val", "test"], r"got --val test for the recipe chairs, which takes no such"),
-        (["zfnet", "--trunk-weights", "x"], r"got --trunk-weights x .* takes split and val; leave"),
+        (["zfnet", "--trunk-weights", "x"], r"got --trunk-weights x .* takes split, val; leave"),
     ],
 )
 def test_wrong_options_are_refused(arguments, message, data, tmp_path, capsys):
