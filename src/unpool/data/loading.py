@@ -14,18 +14,18 @@ Loaded = TypeVar("Loaded")
 def load_ahead(
     make: Callable[[int], Loaded], start: int = 0, rank: int = 0, world: int = 1
 ) -> Iterator[Loaded]:
-    """Endless batches, loaded in threads while the network learns.
+    """Yield batches without end, loaded in threads while the network trains.
 
     Args:
-        make: loads the batch of a number.
+        make: loads the batch with a given number.
         start: number of the first batch.
-        rank, world: number of this process and of all, which take turns.
+        rank, world: the number of this process, and of all processes, which take batches in turn.
 
     Raises:
         ImageError, DataError: an image or mask cannot be used; raised when its batch is due.
     """
     own: set[int] = set()  # threads
-    count = 2 if (os.cpu_count() or 1) > 2 else 1  # the network needs cores
+    count = 2 if (os.cpu_count() or 1) > 2 else 1  # leave cores to the network
     workers = ThreadPoolExecutor(count, initializer=lambda: own.add(threading.get_ident()))
     numbers = itertools.count(start + rank, world)
     try:

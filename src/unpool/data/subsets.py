@@ -1,8 +1,8 @@
-"""Combinatorial cropping: training examples of one or several classes against all the rest.
+"""Combinatorial cropping: training examples that separate a subset of classes from all others.
 
-From an image with several classes follow binary masks, one for each subset of its classes, and from
-each of these, crops. So a few images with masks become many examples for a network that segments
-whatever classes it is asked for. Hong, Noh, Han 2015.
+An image with several classes gives one binary mask for each subset of its classes, and each binary
+mask gives several crops. So a few images with masks become many examples for a network that
+segments any given classes. Hong, Noh, Han 2015.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,15 +34,15 @@ class SubsetWindow(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A crop with the classes that it is to show."""
+    """A training crop and its foreground classes."""
 
     image: Pixels  #: (S, S, 3) RGB
-    shown: NDArray[np.float32]  #: (K - 1,), 1 for these classes; the background has no entry
-    labels: Labels | None = None  #: (S, S), 1 where one of them is; 255 where void; None: not known
+    shown: NDArray[np.float32]  #: (K - 1,), 1 for the foreground classes; no background entry
+    labels: Labels | None = None  #: (S, S): 1 foreground, 0 others, 255 void; None without a mask
 
 
 class Examples(NamedTuple):
-    """A batch of them."""
+    """A batch of training examples."""
 
     images: Pixels  #: (N, S, S, 3)
     shown: NDArray[np.float32]  #: (N, K - 1)
@@ -50,14 +50,14 @@ class Examples(NamedTuple):
 
 
 def stack(examples: Sequence[Example]) -> Examples:
-    """A batch of examples, all with labels or all without."""
+    """Stack examples into a batch; either all have labels, or none has."""
     images, shown, labels = zip(*examples, strict=True)
     known = None if labels[0] is None else np.stack(labels)
     return Examples(np.stack(images), np.stack(shown), known)
 
 
 def subsets(labels: Labels, largest: int = 3) -> Iterator[tuple[int, ...]]:
-    """The subsets of the classes in a mask (H, W), up to a size, small ones first.
+    """The subsets of the classes in a mask (H, W), up to `largest` classes, small ones first.
 
     >>> list(subsets(np.array([[0, 3, 7, 255]], np.uint8)))
     [(3,), (7,), (3, 7)]
@@ -68,7 +68,7 @@ def subsets(labels: Labels, largest: int = 3) -> Iterator[tuple[int, ...]]:
 
 
 def binary_labels(labels: Labels, subset: Sequence[int]) -> Labels:
-    """1 where a mask (H, W) has one of some classes, 0 for other classes, 255 where it is void.
+    """Binarize a mask (H, W): 1 for the classes of `subset`, 0 for others, 255 where it is void.
 
     >>> binary_labels(np.array([[0, 3, 7, 255]], np.uint8), [7]).tolist()
     [[0, 0, 1, 255]]
@@ -86,18 +86,18 @@ def subset_windows(
     threshold: float = 0.5,
     enlarge: float = 1.2,
 ) -> list[SubsetWindow]:
-    """The windows of all subsets of classes of all images.
+    """The windows to crop for all subsets of the classes in each image.
 
-    For each subset these are the whole image, padded to a square, and squares around the best
+    The windows of a subset are the whole image, padded to a square, and squares around the best
     proposals that overlap its mask: by their IoU with its bounding box, or by the fraction of the
     mask that they cover. The paper says only that proposals overlap the foreground.
 
     Args:
-        data: its masks are read.
+        data: images and masks; the masks are read.
         proposals: boxes (P, 4) for each image, best first, see `find_proposals`.
-        most: proposals for a subset.
-        largest: number of classes in a subset.
-        threshold: smallest IoU or fraction.
+        most: largest number of proposals for each subset.
+        largest: largest number of classes in a subset.
+        threshold: smallest IoU, or smallest fraction of the mask.
         enlarge: side of a square, relative to the long side of its proposal.
 
     Raises:
@@ -119,7 +119,7 @@ def subset_windows(
 
 
 def whole_square(size: tuple[int, ...]) -> "Box":
-    """The square that an image of a size (H, W) is padded to, at the right and lower border.
+    """The square to which an image of size (H, W) is padded, at the right and at the bottom.
 
     >>> whole_square((300, 400))
     (0, 0, 400, 400)
@@ -130,13 +130,13 @@ def whole_square(size: tuple[int, ...]) -> "Box":
 def draw_subsets(
     windows: Sequence[SubsetWindow], classes: int, crop: "WindowCrop", seed: int = 0
 ) -> Callable[[int], Example]:
-    """Crops with binary labels, in a new order in each epoch.
+    """Draw crops with binary labels, in a new order in each epoch.
 
     Args:
-        windows: to draw from.
+        windows: the windows to draw from.
         classes: number of classes, background included.
-        crop: how a window becomes a crop.
-        seed: of order and crops.
+        crop: turns a window into a crop.
+        seed: of the order and of the crops.
     """
 
     def draw(place: int) -> Example:
@@ -151,7 +151,7 @@ def draw_subsets(
 def draw_weak(
     images: Sequence["WeakImage"], classes: int, crop: "WindowCrop", seed: int = 0
 ) -> Callable[[int], Example]:
-    """Crops of whole images, padded to a square, with their classes alone; as `draw_subsets`."""
+    """As `draw_subsets`, but whole images padded to squares, with their classes and no labels."""
 
     def draw(place: int) -> Example:
         found = images[sample_index(place, len(images), seed)]
@@ -165,7 +165,7 @@ def draw_weak(
 
 
 def flags(shown: Sequence[int], classes: int) -> NDArray[np.float32]:
-    """1 for each of some class ids, (classes - 1,): the background has no entry.
+    """Class ids as an array of zeros and ones, (classes - 1,); the background has no entry.
 
     >>> flags([1, 3], classes=4).tolist()
     [1.0, 0.0, 1.0]

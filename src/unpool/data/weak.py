@@ -1,8 +1,8 @@
-"""Strong and weak labels in one data set: masks of some images, only the classes of the others.
+"""Strong and weak labels in one data set: masks for some images, only class names for the others.
 
-What a data set offers as strong labels are its masks. Images without one are listed in
-`image_classes.txt` at its root, a line for each: the id of the image, a colon, and the names of the
-classes that it shows, with commas in between.
+Masks are the strong labels. Images without a mask are listed in `image_classes.txt` at the root of
+the data, one on each line: the id of the image, a colon, and the names of the classes that it
+shows, separated by commas.
 
     2007_000032: aeroplane, person
 """
@@ -27,16 +27,16 @@ FILE = "image_classes.txt"
 class WeakImage(NamedTuple):
     """An image and the classes that it shows."""
 
-    name: str  #: its id, as in `Sample`
+    name: str  #: the id of the image, as in `Sample`
     image: Path
     shown: tuple[int, ...]  #: class ids in order, without the background
 
 
 class WeakData(NamedTuple):
-    """One split of images, all with their classes, and some with masks."""
+    """A split whose images all have classes, and some of them masks."""
 
     strong: DataSet  #: the images whose masks are used
-    images: list[WeakImage]  #: all images of the split, these included
+    images: list[WeakImage]  #: all images of the split, including those of `strong`
 
 
 def open_weak(
@@ -53,10 +53,11 @@ def open_weak(
 
     Args:
         root: a folder that `open_data` understands.
-        split: of the images.
-        strong_split: a split of the folder; only masks of its images are used. By default all are.
-        per_class: of these, only so many images for each class are used, see `draw_strong`.
-        seed: of the drawing.
+        split: the split to open.
+        strong_split: a split of the folder; only the masks of its images are used. By default all
+            masks are used.
+        per_class: use only the masks of this many images for each class, see `draw_strong`.
+        seed: of the random choice.
         **reading: options of `open_data`.
 
     Raises:
@@ -92,17 +93,17 @@ def open_weak(
 def draw_strong(
     samples: Sequence[Sample], images: Sequence[WeakImage], classes: int, count: int, seed: int = 0
 ) -> list[Sample]:
-    """Draw so many images for each class at random, in their order; all of a class with fewer.
+    """Draw `count` images for each class at random; rarer classes give all their images.
 
-    Class by class, images are drawn from those that show it and have not been drawn yet. They may
-    show other classes, too.
+    Class by class, images are drawn from those that show the class and have not been drawn yet.
+    They may show other classes, too. The result keeps the order of `samples`.
 
     Args:
-        samples: to draw from.
-        images: these and others, with the classes that they show.
+        samples: the images to draw from, all with masks.
+        images: the classes of these images, and possibly of others.
         classes: number of classes, background included.
-        count: for each class.
-        seed: of the drawing.
+        count: number of images for each class.
+        seed: of the random choice.
     """
     shown, chosen = {image.name: image.shown for image in images}, set[str]()
     rng = np.random.default_rng([seed, 3])
@@ -113,10 +114,10 @@ def draw_strong(
 
 
 def read_image_classes(path: Path, classes: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """The class ids of images by their names; empty if there is no such file.
+    """Read the class ids of images, by image id; empty if the file does not exist.
 
     Raises:
-        DataError: a line of another form, a class that is unknown, or an image that is there twice.
+        DataError: a malformed line, an unknown class, or an image that is listed twice.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), FILE)

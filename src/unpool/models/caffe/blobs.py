@@ -1,4 +1,4 @@
-"""From the blobs of Caffe's layers to the tensors of a network."""
+"""Convert the blobs of Caffe layers to the tensors of a network."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -23,11 +23,11 @@ VGG16 = (
     *(f"conv{s}_{i}" for s, n in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, n + 1)),
     *CODE,
 )
-"""The names of VGG-16's layers, in order, without its classifier."""
+"""The names of the layers of VGG-16, in order, without its classifier."""
 
 
 class Imported(NamedTuple):
-    """A network from a Caffe file; its input comes from `prepare`."""
+    """A network loaded from a Caffe file. Prepare its input with `prepare`."""
 
     model: "Network"
     ready: bool  #: False if it must be trained, or its statistics estimated, before use
@@ -35,22 +35,22 @@ class Imported(NamedTuple):
 
 
 class Format(NamedTuple):
-    """A network in the authors' files, recognized by the names of its layers."""
+    """A file format of one kind of network, recognized by the names of its layers."""
 
     network: str
-    examples: str  #: some of its layers, for messages
-    has: Callable[["Layer"], bool]  #: whether such a file may have the layer
+    examples: str  #: some of the layers, for messages
+    has: Callable[["Layer"], bool]  #: whether a file of this format may contain the layer
     load: Callable[[Path, dict[str, "Layer"], BatchNorm | None], Imported]
-    """Makes the network of the layers of `path`, by name; raises a `WeightsError` for others."""
+    """Builds the network from the layers of `path`, by name; raises a `WeightsError` otherwise."""
     card: Mapping[str, Any] = MappingProxyType(
         {}
-    )  #: entries of the model card, such as `input`, beside the usual ones
+    )  #: additional entries of the model card, such as `input`
     labels: tuple[tuple[str, tuple[int, int, int]], ...] = ()
-    """The authors' classes and their colors, for networks with as many; else those of VOC."""
+    """The authors' classes and their colors, if their number matches; otherwise those of VOC."""
 
 
 def sizes(path: Path, layers: dict[str, "Layer"], names: list[str]) -> tuple["Table", int, int]:
-    """The arguments trunk, code and size of a network on VGG-16; raises if a layer is missing."""
+    """The arguments trunk, code and size of a VGG-16 network; raises if a layer is missing."""
     require_both(path, layers, names)
     width = {name: layers[name].blobs[1].size for name in names}  # number of outputs
     trunk = tuple((n, width[f"conv{i}_1"]) for i, n in enumerate((2, 2, 3, 3, 3), 1))  # VGG-16
@@ -59,7 +59,7 @@ def sizes(path: Path, layers: dict[str, "Layer"], names: list[str]) -> tuple["Ta
 
 
 def require_both(path: Path, layers: dict[str, "Layer"], names: list[str]) -> None:
-    """Refuse layers that are missing, or do not have weights and biases."""
+    """Refuse missing layers, and layers without both weights and biases."""
     if bad := [name for name in names if name not in layers or len(layers[name].blobs) != 2]:
         raise WeightsError(
             f"{path} lacks weights and biases of {shorten(bad)}; give a complete file"
@@ -67,9 +67,9 @@ def require_both(path: Path, layers: dict[str, "Layer"], names: list[str]) -> No
 
 
 def fit(path: Path, layers: dict[str, "Layer"], model: "Network") -> dict[str, Tensor]:
-    """The blobs, not copied, with the keys and shapes of the network.
+    """The blobs, without copying, under the keys and in the shapes of the network.
 
-    Layers are found by the last part but one of a key, `fc.fc6.weight`.
+    The second-last part of a key names the layer: `fc.fc6.weight` belongs to fc6.
     """
     state, faults = {}, []
     for key, value in model.state_dict().items():
@@ -95,7 +95,7 @@ def add_statistics(state: dict[str, Tensor], model: "Network") -> None:
 
 
 def require_batch_norm(path: Path, batch_norm: BatchNorm | None) -> None:
-    """Refuse to guess what the two blobs of batch norm mean."""
+    """Raise an `OptionError` unless the meaning of batch norm's blobs is given."""
     if batch_norm is None:
         raise OptionError(
             f"{path} does not say what its batch norm means; pass batch_norm='folded' for a file "
@@ -122,7 +122,7 @@ def shorten(words: list[str], most: int = 4) -> str:
 
 
 def _same(blob: tuple[int, ...], wanted: tuple[int, ...], kind: str) -> bool:
-    """Whether shapes agree, up to Caffe's leading ones and flattened maps."""
+    """Whether shapes agree, apart from Caffe's leading ones and flattened maps."""
     if len(wanted) == 1:
         return math.prod(blob) == max(blob, default=1) == wanted[0]
     if kind == "InnerProduct":  # flattened as channel, row, column

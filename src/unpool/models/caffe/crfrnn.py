@@ -1,4 +1,4 @@
-"""CRF-RNN in the authors' file, and in that of the PyTorch port of one of them."""
+"""Load CRF-RNN from the authors' file, or from that of a PyTorch port by one of them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_CRF = "inference1"  #: the layer of mean field; its kind has no number in the public format
+_CRF = "inference1"  #: the mean-field layer; its type has no number in the public format
 _PORT = ("spatial_ker_weights", "bilateral_ker_weights", "compatibility_matrix")
 
 
 def load_crfrnn(path: Path, layers: dict[str, Layer], _: BatchNorm | None = None) -> Imported:
-    """The CRF-RNN of some layers, built as published."""
+    """Build a CRF-RNN as published, and load its layers."""
     given = dict(layers)
     matrices = given.pop(_CRF).blobs
     net = fcn.load_fcn(path, given).model
@@ -41,9 +41,9 @@ def load_crfrnn(path: Path, layers: dict[str, Layer], _: BatchNorm | None = None
 
 
 def read_port(path: Path) -> dict[str, Layer]:
-    """The layers of the port's file, `crfasrnn_weights.pth`, as Caffe's file has them.
+    """Read the port's file, `crfasrnn_weights.pth`, as the layers of the Caffe file.
 
-    Raises a `WeightsError` for other tensors, or a file with anything but tensors.
+    Raises a `WeightsError` for other tensors, or for anything that is not a tensor.
     """
     state = read_tensors(path)
     matrices = [state.pop(f"crfrnn.{name}", None) for name in _PORT]

@@ -1,4 +1,4 @@
-"""DeconvNet in the authors' files, and VGG-16, with which its training starts."""
+"""Load DeconvNet from the authors' files, or VGG-16 to initialize one."""
 
 from functools import cache
 from pathlib import Path
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 @cache
 def _names() -> tuple[str, ...]:
-    """The names of the layers, which are those of the authors."""
-    with torch.device("meta"):  # names and shapes, no memory
+    """The names of the layers, which are the authors' names."""
+    with torch.device("meta"):  # names and shapes only, without memory
         return tuple(dict.fromkeys(key.split(".")[-2] for key in DeconvNet().state_dict()))
 
 
@@ -26,7 +26,7 @@ def _load_deconvnet(
 ) -> Imported:
     sizes = blobs.sizes(path, layers, [*_names()])
     blobs.require_batch_norm(path, batch_norm)
-    classes = max(2, layers["seg-score-voc"].blobs[1].size)  # one class is refused below
+    classes = max(2, layers["seg-score-voc"].blobs[1].size)  # a single class is refused below
     with torch.device("meta"):
         model = DeconvNet(classes, *sizes, eps=0.0 if batch_norm == "folded" else 1e-9)
     state = blobs.fit(path, layers, model)
@@ -40,7 +40,7 @@ def _load_deconvnet(
 
 
 def _has_vgg(layer: "Layer") -> bool:
-    """Whether VGG-16 has a layer. Its own classifier, fc8, is not needed."""
+    """Whether VGG-16 has a layer. Its classifier, fc8, is not needed."""
     own = layer.name == "fc8" or (layer.name.startswith("fc8") and layer.type == "InnerProduct")
     return own or layer.name in VGG16
 

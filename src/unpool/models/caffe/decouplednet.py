@@ -1,4 +1,4 @@
-"""DecoupledNet in the authors' files, whose bridge is a copy of the classifier."""
+"""Load DecoupledNet from the authors' files, where the bridge is a copy of the classifier."""
 
 from functools import cache
 from pathlib import Path
@@ -14,23 +14,23 @@ from unpool.models.caffe.blobs import BatchNorm, Format, Imported
 if TYPE_CHECKING:
     from unpool.models.caffe.protobuf import Layer
 
-_SIZE = 320  #: to which the released script resizes images; files do not say
+_SIZE = 320  #: side to which the released script resizes images; files do not state it
 _COPIES = {"cls-score-voc-bp": "cls-score-voc", "fc7-bp": "fc7", "fc6-bp": "fc6"}
-"""The layers of the bridge, and those that they are tied to: the first is transposed, since it is a
-convolution, the others are deconvolutions and the same."""
+"""The layers of the bridge, and the layers that they copy. The first one is a convolution, so its
+copy is transposed; the others are deconvolutions with the same weights."""
 
 
 @cache
 def _names() -> tuple[str, ...]:
-    """The names of the layers, which are those of the authors, without the bridge."""
-    with torch.device("meta"):  # names and shapes, no memory
+    """The names of the layers without the bridge, which are the authors' names."""
+    with torch.device("meta"):  # names and shapes only, without memory
         return tuple(dict.fromkeys(key.split(".")[-2] for key in DecoupledNet().state_dict()))
 
 
 def load_decouplednet(
     path: Path, layers: dict[str, "Layer"], batch_norm: BatchNorm | None
 ) -> Imported:
-    """The DecoupledNet of some layers; its bridge must be the classifier backwards."""
+    """Build a DecoupledNet and load its layers; the bridge must be a copy of the classifier."""
     trunk, code, size = blobs.sizes(path, layers, [*_names()])
     blobs.require_batch_norm(path, batch_norm)
     window, depth = size // 2 ** len(trunk), 2 ** len(trunk)
@@ -51,7 +51,7 @@ def load_decouplednet(
 
 
 def _untied(layers: dict[str, "Layer"]) -> list[str]:
-    """Layers of the bridge that are missing, or other than the classifier's."""
+    """Layers of the bridge that are missing, or differ from the classifier's."""
     faults = []
     for name, origin in _COPIES.items():
         if name not in layers or not layers[name].blobs:

@@ -1,7 +1,7 @@
-"""DeepLab v1 in the authors' files: LargeFOV, 4 x 4 and 7 x 7, each also with scores of finer maps.
+"""Load DeepLab v1 from the authors' files: LargeFOV, 4 x 4 and 7 x 7, also multi-scale (MSc).
 
-Layers are known by their names alone: the numbers of kinds in the authors' Caffe are not those of
-others.
+Layers are recognized by their names only, since the authors' Caffe numbers layer types differently
+from other versions.
 """
 
 from pathlib import Path
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 _MAPS = ("data", "pool1", "pool2", "pool3", "pool4")
 _FINE = [f"{name}_{part}" for name in _MAPS for part in ("conv", "fc", "ms")]
 _NETWORKS = {3: ("DeepLab-LargeFOV", 12), 4: ("DeepLab", 4), 7: ("DeepLab-7x7", 4)}
-"""By the side of fc6's window: the network and fc6's dilation."""
+"""The network and the dilation of fc6, by the side of fc6's window."""
 
 
 def _is_score(layer: "Layer") -> bool:
-    """Whether a layer gives the scores; its name has that of the experiment, as in fc8_voc12."""
+    """Whether a layer computes the scores; its name ends in the experiment's: fc8_voc12."""
     return layer.name.startswith("fc8_") and layer.type != "InnerProduct"
 
 
 def load_deeplab(path: Path, layers: dict[str, "Layer"], _: BatchNorm | None = None) -> Imported:
-    """The DeepLab of some layers: dilation and poolings, of which a file has nothing, as published
-    with the window of its fc6."""
+    """Build a DeepLab and load its layers. The file does not store dilation and pooling; they are
+    those published with the window of its fc6."""
     scores = [layer for layer in layers.values() if _is_score(layer)]
     if len(scores) != 1:
         found = blobs.shorten([layer.name for layer in scores]) or "none"
@@ -48,7 +48,7 @@ def load_deeplab(path: Path, layers: dict[str, "Layer"], _: BatchNorm | None = N
         )
     name, dilation = _NETWORKS[window]
     large = window == 3
-    classes = max(2, given["fc8"].blobs[1].size)  # one class is refused below
+    classes = max(2, given["fc8"].blobs[1].size)  # a single class is refused below
     width = given["data_conv"].blobs[1].size if fine else 128
     sizes = classes, trunk, code, window, dilation
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""FCN in the authors' files, with the names of 2014 or the later ones."""
+"""Load FCNs from the authors' files, with the layer names of 2014 or the later ones."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,27 +15,27 @@ from unpool.ops import bilinear_kernel
 if TYPE_CHECKING:
     from unpool.models.caffe.protobuf import Layer
 
-_NAMES_OF_2014 = {  # as in the Model Zoo's first FCNs: as they are today
+_NAMES_OF_2014 = {  # name in the Model Zoo's first FCNs: name today
     "score-fr": "score_fr",
     "score2": "upscore2",
     "score-pool4": "score_pool4",
     "score4": "upscore_pool4",
     "score-pool3": "score_pool3",
 }
-_LAST = {"upsample", "upscore", "upscore16", "upscore8"}  #: the names of the last layer
+_LAST = {"upsample", "upscore", "upscore16", "upscore8"}  #: names of the last layer
 NAMES = {*VGG16, *_NAMES_OF_2014, *_NAMES_OF_2014.values(), *_LAST, *("scale_pool4", "scale_pool3")}
 """The names of all layers that an FCN may have."""
 
 
 def load_fcn(path: Path, layers: dict[str, "Layer"], _: BatchNorm | None = None) -> Imported:
-    """The FCN-32s, 16s or 8s of some layers, built as published."""
+    """Build an FCN-32s, 16s or 8s as published, and load its layers."""
     pools = {name[-5:] for name in layers if name.startswith("score")}
     stride = 8 if "pool3" in pools else 16 if "pool4" in pools else 32
     last = "upscore" if stride == 32 else f"upscore{stride}"
     today = {**_NAMES_OF_2014, **dict.fromkeys(_LAST, last)}
     given = {today.get(name, name): layer for name, layer in layers.items()}
     trunk, code, _side = blobs.sizes(path, given, [*VGG16, "score_fr"])
-    classes = max(2, given["score_fr"].blobs[1].size)  # one class is refused below
+    classes = max(2, given["score_fr"].blobs[1].size)  # a single class is refused below
     with torch.device("meta"):
         model = FCN(classes, trunk, code, stride, at_once="scale_pool4" in given)
     wanted = {*VGG16, *model.score, *(f"scale_pool{skip}" for skip in model.skips if model.at_once)}
@@ -58,7 +58,7 @@ def load_fcn(path: Path, layers: dict[str, "Layer"], _: BatchNorm | None = None)
 
 
 def _merge(path: Path, layers: dict[str, "Layer"], model: FCN) -> None:
-    """Add the bias of score2 to that of the scores it is added to; refuse any other loss."""
+    """Merge the bias of score2 into that of score_pool4; refuse biases that do not fit."""
     blobs.require_both(path, layers, [f"score_pool{skip}" for skip in model.skips])
     faults = []
     *enlarging, last = model.factors

@@ -23,7 +23,7 @@ from unpool.limits import MAX_FIELDS
 Blob = NDArray[np.float32]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types; Caffe writes no groups, 3 and 4
-_LENGTHS = {_VARINT: 0, _FIXED64: 8, _BYTES: 0, _FIXED32: 4}  # 0: given before or by the value
+_LENGTHS = {_VARINT: 0, _FIXED64: 8, _BYTES: 0, _FIXED32: 4}  # 0: stored before the value, or in it
 _NAME_TYPE_BLOBS = {2: (4, 5, 6), 100: (1, 2, 7)}  # the fields of `layers` and of `layer`
 _KINDS = {4: "Convolution", 14: "InnerProduct", 39: "Deconvolution", 43: "BN"}  # with weights
 _OLD_SHAPE, _DATA, _SHAPE, _DOUBLE_DATA = (1, 2, 3, 4), 5, 7, 8  # the fields of a blob
@@ -159,7 +159,7 @@ def _layer(wire: _Wire, message: _Field) -> Layer:
         elif field.number == of_type:
             kind = wire.text(field)
         elif field.number == of_blobs:
-            if len(blobs) == 64:  # an array takes more memory than a tiny blob takes on disk
+            if len(blobs) == 64:  # a tiny blob needs more memory as an array than on disk
                 raise wire.broken(field.start, "more than 64 blobs in a layer")
             blobs.append(_blob(wire, field))
     return Layer(name, kind, blobs)
@@ -180,7 +180,7 @@ def _blob(wire: _Wire, message: _Field) -> Blob:
         elif field.number == _SHAPE:
             for dimension in _dimensions(wire, field):
                 new_shape.append(dimension)
-                if len(new_shape) > 32:  # before there are too many for the memory
+                if len(new_shape) > 32:  # stop before they exceed the memory
                     raise wire.broken(field.start, "a blob of more than 32 dimensions")
     source = _DOUBLE_DATA if sizes[_DOUBLE_DATA] else _DATA  # as Caffe prefers
     shape = tuple(old_shape.get(i, 0) for i in _OLD_SHAPE) if old_shape else tuple(new_shape)

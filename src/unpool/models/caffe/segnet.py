@@ -1,6 +1,7 @@
-"""SegNet and SegNet-Basic in the authors' files, also the Bayesian ones.
+"""Load SegNet, SegNet-Basic and their Bayesian versions from the authors' files.
 
-Dropout has no weights, so a file does not show it. What the authors call Bayesian gets theirs.
+Dropout has no weights, so a file does not show it. Networks that the authors call Bayesian get the
+published dropout.
 """
 
 from collections.abc import Callable
@@ -22,13 +23,13 @@ _STAGES = (2, 2, 3, 3, 3)
 _TRUNK = [f"conv{s}_{i}" for s, n in enumerate(_STAGES, 1) for i in range(1, n + 1)]
 _DECODER = [f"{name}_D" for name in reversed(_TRUNK)]
 _LAYERS = [*_TRUNK, *_DECODER]
-_WIDE_HEAD = "camvid"  #: after a conv1_1_D with batch norm, of the Bayesian network for CamVid
-_BASIC = {f"conv{i}": f"conv{i}_1" for i in range(1, 5)}  #: names in files, and here
+_WIDE_HEAD = "camvid"  #: the last layer of the Bayesian network for CamVid, after conv1_1_D
+_BASIC = {f"conv{i}": f"conv{i}_1" for i in range(1, 5)}  #: name in the file: name here
 _BASIC |= {f"conv_decode{i}": f"conv_decode{i}" for i in range(4, 0, -1)}
 _BASIC_NORMS = {f"conv{i}_bn": f"bn{i}_1" for i in range(1, 5)}
 _BASIC_NORMS |= {f"conv_decode{i}_bn": f"conv_decode{i}_bn" for i in range(4, 0, -1)}
 _HEADS = ("conv_classifier", "dense_softmax_inner_prod")  #: of SegNet-Basic
-_EVERYWHERE = 21  #: classes of the Bayesian network for VOC, which drops values in every stage
+_EVERYWHERE = 21  #: classes of the Bayesian network for VOC, which has dropout in every stage
 _COLORS = (
     *((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0)),
     *((192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)),
@@ -38,7 +39,7 @@ _COLORS = (
 def load_segnet(
     path: Path, layers: dict[str, "Layer"], batch_norm: BatchNorm | None = None
 ) -> Imported:
-    """The SegNet of some layers, with dropout if the name of the file has "bayesian"."""
+    """Build a SegNet and load its layers; with dropout if the file name has "bayesian"."""
     wide = _WIDE_HEAD in layers
     keys = {name: name for name in _LAYERS}
     keys[_WIDE_HEAD if wide else _LAYERS[-1]] = "score"
@@ -56,7 +57,7 @@ def load_segnet(
 def load_segnet_basic(
     path: Path, layers: dict[str, "Layer"], batch_norm: BatchNorm | None = None
 ) -> Imported:
-    """The SegNet-Basic of some layers, with dropout if the name of the file has "bayesian"."""
+    """Build a SegNet-Basic and load its layers; with dropout if the file name has "bayesian"."""
     keys = {**_BASIC, next((name for name in _HEADS if name in layers), _HEADS[0]): "score"}
 
     def build(classes: int, eps: float | None, dropout: float) -> SegNetBasic:
@@ -73,9 +74,17 @@ def _load(
     batch_norm: BatchNorm | None,
     build: Callable[[int, float | None, float], SegNet | SegNetBasic],
 ) -> Imported:
-    """A network of layers and their batch norm, by their names in the file and here.
+    """Load layers and their batch norm into a network.
 
-    Files whose batch norm was absorbed by the convolutions have none.
+    Files whose batch norm was absorbed by the convolutions have no batch norm layers.
+
+    Args:
+        path: the file, for messages.
+        layers: the layers of the file, by name.
+        keys: names of layers in the file, and in the network.
+        norms: names of batch norm layers in the file, and in the network.
+        batch_norm: see `load_caffemodel`.
+        build: makes the network for a number of classes, eps and dropout.
     """
     normalized = any(name.endswith("_bn") for name in layers)
     eps = None
@@ -90,7 +99,7 @@ def _load(
             "the authors' layers"
         )
     given = {keys[name]: layer for name, layer in layers.items()}
-    classes = max(2, given["score"].blobs[1].size)  # one class is refused below
+    classes = max(2, given["score"].blobs[1].size)  # a single class is refused below
     dropout = 0.5 if "bayesian" in path.name.lower() or _WIDE_HEAD in layers else 0.0
     with torch.device("meta"):
         model = build(classes, eps, dropout)
