@@ -1,8 +1,8 @@
 """Adaptive deconvolutional networks: layers of sparse codes, joined by 3-D switches.
 
-A layer's filters are learned from images alone. Coding an image finds its sparse feature maps and,
-for each layer below, the switches of pooling over space and neighboring maps; decoding follows
-these switches down to pixels, so that every activation stands for a part of the image.
+Filters are learned from images without labels. Coding an image finds its sparse feature maps and,
+for each lower layer, the switches of pooling over space and neighboring maps. Decoding follows
+these switches down to pixels, so every activation can be shown as a part of the image.
 """
 
 from collections.abc import Sequence
@@ -30,25 +30,25 @@ from unpool.ops.coding import (
 )
 from unpool.ops.deconv import deconv
 
-_UNUSED = 1e-4  #: of the magnitude of all maps, below which a filter is replaced
-_SIGMA, _RADIUS = 3.0, 9  #: of the window of contrast normalization
+_UNUSED = 1e-4  #: fraction of the magnitude of all maps below which a filter counts as unused
+_SIGMA, _RADIUS = 3.0, 9  #: the window of contrast normalization
 
 
 class Code(NamedTuple):
     """The sparse code of images at one layer, see `SparseCoder.encode`."""
 
     maps: Tensor  #: (N, K, h, w), signed; most values are zero
-    switches: tuple[Switches3, ...]  #: of the layers below it, from the first
+    switches: tuple[Switches3, ...]  #: switches of the lower layers, from the first
 
 
 class SparseCoder(nn.Module):
     """An adaptive deconvolutional network; the defaults are the sizes of the paper's four layers.
 
-    Layer l rebuilds images from sparse maps z through the layers below it, whose switches are those
-    of these images: R z = F_1 U_1 F_2 U_2 ... F_l z, with F the sum of all maps convolved with
-    their filters and U the unpooling. Its code minimizes 0.5 ||R z - y||^2 + lam |z|_1.
+    Layer l reconstructs images y from sparse maps z through the lower layers and their switches:
+    R z = F_1 U_1 F_2 U_2 ... F_l z, where F sums all maps convolved with their filters, and U is
+    the unpooling. The code z minimizes 0.5 ||R z - y||^2 + lam |z|_1.
 
-    The paper's first layer has 15 maps, which do not make pairs; it has 16 here. 510,384
+    The paper's first layer has 15 maps, which cannot be paired; it has 16 here. 510,384
     parameters.
 
     Args:
@@ -56,9 +56,9 @@ class SparseCoder(nn.Module):
         kernel: side of the filters.
         pool: side of the pooling cells between the layers.
         pair: number of neighboring maps in a cell.
-        channels: of the images.
+        channels: number of channels of the images.
         lam: weight of sparsity of each layer, for images of variance 1.
-        steps: iterations to code a layer.
+        steps: number of iterations to code a layer.
         switches: "once" finds the maps of a layer by FISTA and then pools them; "every" pools after
             every step of ISTA, as in the paper, which may raise the cost.
 
@@ -104,16 +104,16 @@ class SparseCoder(nn.Module):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """The constructor's arguments, as plain values, to rebuild this network."""
         names = "maps", "kernel", "pool", "pair", "channels", "lam", "steps", "switches"
         return {name: getattr(self, name) for name in names}
 
     def forward(self, y: Tensor) -> Tensor:
-        """Rebuild images (N, C, H, W) from their codes at the last layer."""
+        """Code images (N, C, H, W) at the last layer, and reconstruct them."""
         return self.decode(self.encode(y))
 
     def filters(self, layer: int) -> nn.Parameter:
-        """The filters of a layer, counted from 1: (K, C, k, k), C being the pooled maps below."""
+        """The filters of a layer, from 1: (K, C, k, k), with C the number of pooled maps below."""
         if not 1 <= layer <= len(self.layers):
             raise OptionError(f"got layer {layer}; wanted 1 to {len(self.layers)}")
         return self.layers[layer - 1].get_parameter("weight")
@@ -126,18 +126,18 @@ class SparseCoder(nn.Module):
         lam: float | None = None,
         steps: int | None = None,
     ) -> Code:
-        """Find the sparse maps of a layer, and the switches of those below.
+        """Find the sparse maps of a layer, and the switches of the layers below.
 
         Args:
             y: images, (N, C, H, W), see `normalize_contrast`.
-            layer: from 1; by default the last.
-            lam: the weight of sparsity of this layer, in place of the network's.
-            steps: iterations for this layer, likewise.
+            layer: number of the layer, from 1; by default the last.
+            lam: weight of sparsity for this layer; by default the network's.
+            steps: number of iterations for this layer; by default the network's.
         """
         if y.dim() != 4 or y.shape[1] != self.channels or 0 in y.shape[2:]:
             raise ShapeError(f"got images of {tuple(y.shape)}; wanted (N, {self.channels}, H, W)")
         layer = len(self.layers) if layer is None else layer
-        self.filters(layer)  # refuses a layer that there is not
+        self.filters(layer)  # refuses layers that do not exist
         switches: tuple[Switches3, ...] = ()
         for below in range(1, layer):
             maps = self._code(y, switches, self.lam[below - 1], self.steps)
@@ -147,11 +147,11 @@ class SparseCoder(nn.Module):
         return Code(maps, switches)
 
     def decode(self, code: Code) -> Tensor:
-        """Rebuild images (N, C, H, W) from a code of any layer."""
+        """Reconstruct images (N, C, H, W) from a code at any layer."""
         return self.operator(code.switches).forward(code.maps)
 
     def project(self, code: Code, unit: int) -> Tensor:
-        """What the strongest activation of one map stands for, (N, C, H, W).
+        """Project the strongest activation of one map to the image, (N, C, H, W).
 
         Zeiler, Taylor, Fergus 2011, figure 1.
         """
@@ -164,15 +164,15 @@ class SparseCoder(nn.Module):
     def part(
         self, code: Code, place: tuple[int, int, int, int]
     ) -> tuple[Tensor, tuple[int, int, int, int]]:
-        """What one activation stands for, cut to the pixels that it reaches.
+        """Project one activation to the image, cropped to its receptive field.
 
         Args:
-            code: of a layer.
-            place: of the activation: sample, map, row and column.
+            code: the code at a layer.
+            place: sample, map, row and column of the activation.
 
         Returns:
-            (C, S, S) and its box x0, y0, x1, y1 in the image, beyond whose border it may reach: 7
-            pixels for a first layer of 7 x 7, and 27 for the second.
+            The part (C, S, S), and its box x0, y0, x1, y1 in the image, which may extend beyond the
+            border. S is 7 for a first layer of 7 x 7, and 27 for the second.
         """
         sample, unit, row, column = place
         layer, edge = len(code.switches) + 1, self.kernel - 1
@@ -188,7 +188,7 @@ class SparseCoder(nn.Module):
         return x, (left, top, left + x.shape[-1], top + x.shape[-2])
 
     def below(self, switches: tuple[Switches3, ...]) -> LinearMap:
-        """The map from the pooled maps that a layer rebuilds to images, by switches."""
+        """The linear map from the pooled maps below a layer to images, given the switches."""
         parts = [
             part
             for layer, found in enumerate(switches, start=1)
@@ -197,7 +197,7 @@ class SparseCoder(nn.Module):
         return chain(*parts)
 
     def operator(self, switches: tuple[Switches3, ...]) -> LinearMap:
-        """The map R of the layer above those with switches, from its maps to images."""
+        """The linear map R from the maps of a layer to images, given the switches below it."""
         return chain(self.below(switches), synthesis(self.filters(len(switches) + 1)))
 
     def _code(self, y: Tensor, switches: tuple[Switches3, ...], lam: float, steps: int) -> Tensor:
@@ -219,7 +219,7 @@ class SparseCoder(nn.Module):
 
 
 def _window(x: Tensor, index: Tensor, top: int, left: int) -> tuple[Tensor, Tensor]:
-    """The values of x (G, S, S) that lie on the map of switches, and the switches below them."""
+    """The values of x (G, S, S) that lie inside the switches' map, and their switches."""
     rows, columns = (
         torch.arange(first, first + x.shape[-1], device=x.device) for first in (top, left)
     )
@@ -230,7 +230,7 @@ def _window(x: Tensor, index: Tensor, top: int, left: int) -> tuple[Tensor, Tens
 
 
 def strongest(code: Code, count: int) -> Code:
-    """The code with only the strongest activations of each image, of all maps; the rest is zero.
+    """Keep only the strongest activations of each image, over all maps; the rest becomes zero.
 
     >>> maps = torch.tensor([3.0, -4.0, 1.0, 0.0]).view(1, 1, 2, 2)
     >>> strongest(Code(maps, ()), 2).maps.flatten().tolist()
@@ -244,7 +244,7 @@ def strongest(code: Code, count: int) -> Code:
 
 @torch.no_grad()
 def initialize(coder: SparseCoder, layer: int) -> None:
-    """Give a layer, from 1, random filters of norm 1."""
+    """Initialize a layer, counted from 1, with random filters of norm 1."""
     weight = coder.filters(layer)
     if not weight.is_meta:
         weight.copy_(_unit(torch.randn_like(weight))[0])
@@ -254,16 +254,16 @@ def initialize(coder: SparseCoder, layer: int) -> None:
 def learn_filters(coder: SparseCoder, y: Tensor, code: Code, steps: int) -> Code:
     """Fit the filters of a layer, in place, to images by conjugate gradients, for fixed codes.
 
-    The filters get norm 1, and the maps the norms that they had. A filter that the code hardly uses
-    is replaced by the part of the images that is rebuilt worst.
+    Filters are normalized to norm 1, and the maps are scaled to compensate. A filter that the code
+    hardly uses is replaced by the worst reconstructed part of the images.
 
     Args:
         y: images, (N, C, H, W).
-        code: of these images, at the layer to learn.
-        steps: of `conjugate_gradients`, which begins with the present filters.
+        code: the code of these images, at the layer to learn.
+        steps: number of steps of `conjugate_gradients`, which starts from the current filters.
 
     Returns:
-        The code, with maps for the new filters.
+        The code, with its maps scaled for the new filters.
 
     Zeiler, Taylor, Fergus 2011, section 2.4.
     """
@@ -276,7 +276,7 @@ def learn_filters(coder: SparseCoder, y: Tensor, code: Code, steps: int) -> Code
     strength = code.maps.abs().sum((0, 2, 3))
     unused = (strength < _UNUSED * strength.sum()).nonzero().flatten().tolist()
     if unused:
-        rest = below.adjoint(y - coder.decode(code))  # in the maps that the filters rebuild
+        rest = below.adjoint(y - coder.decode(code))  # as seen by the filters
         _replace(weight, unused, rest)
     return code
 
@@ -294,11 +294,11 @@ def _replace(weight: Tensor, units: list[int], rest: Tensor) -> None:
         patch = rest[n, :, row : row + kernel, column : column + kernel]
         if patch.any():
             weight[unit] = patch / patch.norm()
-            patch.zero_()  # the next filter gets another
+            patch.zero_()  # the next filter gets another patch
 
 
 def _unit(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Filters of norm 1, and the norms that they had, (K, 1, 1, 1)."""
+    """Normalize filters to norm 1; also return their previous norms, (K, 1, 1, 1)."""
     norm = weight.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
     return weight / norm, norm
 
@@ -306,11 +306,11 @@ def _unit(weight: Tensor) -> tuple[Tensor, Tensor]:
 def coherence(weight: Tensor) -> Tensor:
     """How much one orientation dominates in each filter: 1 for an edge or bar, 0 for a spot.
 
-    It is (a - b) / (a + b), with the eigenvalues a and b of the structure tensor, summed over the
-    filter and its channels.
+    It is (a - b) / (a + b), where a and b are the eigenvalues of the structure tensor, summed over
+    the filter and its channels.
 
     Args:
-        weight: filters, (K, C, k, k), k from 2 up.
+        weight: filters, (K, C, k, k), with k of 2 or more.
 
     Returns:
         (K,), from 0 to 1; 0 for filters without structure.
@@ -328,11 +328,11 @@ def coherence(weight: Tensor) -> Tensor:
 def normalize_contrast(x: Tensor) -> Tensor:
     """Subtract the local mean of images, divide by the local contrast, and scale to variance 1.
 
-    The window is Gaussian, of standard deviation 3. Where the contrast is below the image's mean
-    contrast, that divides instead, so that flat regions stay flat; flat images are nearly zero.
+    The window is a Gaussian of standard deviation 3. The divisor is at least the mean contrast of
+    the image, so that flat regions stay flat; flat images become nearly zero.
 
     Args:
-        x: images, (N, C, H, W) floating-point, 0 to 1; each side has 10 pixels or more.
+        x: images, (N, C, H, W) floating-point, 0 to 1, with sides of 10 pixels or more.
 
     Returns:
         (N, C, H, W), around zero.

@@ -1,10 +1,10 @@
 """CRF-RNN: an FCN-8s with mean-field inference as its last layer (Zheng et al. 2015).
 
-Some iterations of mean field in a dense CRF are written as a recurrent layer, so the network, the
-weights of the CRF's kernels and the compatibility of its labels are trained together. The filters
-run on the permutohedral lattice, whose transpose is their gradient.
+Mean-field iterations in a dense CRF form a recurrent layer, so that the network, the weights of the
+CRF's kernels and the compatibility of its labels are trained together. The filters run on the
+permutohedral lattice; their gradient is the transposed filter.
 
-Letters: N images, L labels, H W their size, P = H * W pixels.
+Letters: N images, L labels, H and W the image size, P = H * W pixels.
 """
 
 from collections.abc import Sequence
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 class CRFRNN(nn.Module):
     """CRF-RNN; the defaults are the published network.
 
-    134,491,082 parameters with 21 classes: those of an FCN-8s and 3 * 21² of the CRF. The released
-    file has 134,491,103, because its score2 has a bias; it is added to a score, whose bias does the
-    same. The FCN is `net`, the CRF `crf`.
+    134,491,082 parameters with 21 classes: those of an FCN-8s, and 3 * 21² of the CRF. The released
+    file has 134,491,103, because its score2 has a bias, which is redundant: its output is added to
+    a score that has one. The FCN is `net`, the CRF is `crf`.
 
-    The CRF sees the colors of its input, the image minus the mean in the order BGR, as the authors'
-    programs feed it: the lattice is an approximation, which depends on the origin of the features
-    and on their order. It is computed in float32 or float64, also under autocast.
+    The CRF sees the colors of the network's input, in BGR order and minus the mean, as in the
+    authors' programs: the lattice is an approximation that depends on the origin and the order of
+    the features. It is computed in float32 or float64, also under autocast.
 
     Args:
         classes: number of score maps, background included.
-        trunk, code, stride, pad, window, dropout, at_once: of the `FCN`.
-        learned: train the upsampling filters of the FCN, too, except the last one's.
-        iterations: of mean field, in training and in evaluation.
-        theta: standard deviations of the CRF's kernels: position where colors count, in pixels, and
-            color, 0 to 255; position where they do not.
+        trunk, code, stride, pad, window, dropout, at_once: see `FCN`.
+        learned: train the upsampling filters of the FCN, too, except the last.
+        iterations: number of mean-field iterations, in training and in evaluation.
+        theta: standard deviations of the CRF's kernels: position in pixels and color (0 to 255) of
+            the bilateral kernel; position of the spatial kernel.
         pad_to: pad images with zeros, the mean color, at the right and the bottom to this side, as
-            the authors' programs do; the CRF sees the padding. Larger sides stay.
+            the authors' programs do; the CRF sees the padding. Larger sides are not changed.
 
     Zheng, Jayasumana, Romera-Paredes, Vineet, Su, Du, Huang, Torr 2015 (arXiv 1502.03240), sections
     4 to 6; layers from the released prototxts.
@@ -87,13 +87,13 @@ class CRFRNN(nn.Module):
         height, width = x.shape[-2:]
         if self.pad_to is not None:
             x = F.pad(x, (0, max(self.pad_to - width, 0), 0, max(self.pad_to - height, 0)))
-        weight = next(self.trunk.parameters())  # which may be bfloat16, unlike the colors
+        weight = next(self.trunk.parameters())  # may be bfloat16, while the colors are not
         y = self.crf(self.net(x.to(weight.dtype)), x, self.iterations[0 if self.training else 1])
         return y[..., :height, :width]
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments that build this network again, as plain values."""
+        """The constructor's arguments, as plain values, to rebuild this network."""
         own = {"iterations": list(self.iterations), "theta": list(self.crf.theta)}
         return {**self.net.arguments, **own, "pad_to": self.pad_to}
 
@@ -114,20 +114,20 @@ class CRFRNN(nn.Module):
 
 
 class MeanField(nn.Module):
-    """Some iterations of mean field in a dense CRF with learned weights, as a layer.
+    """Mean-field inference in a dense CRF with learned weights, as a layer.
 
-    From scores U, (P, L), each iteration computes Q = softmax(U'), filters Q with the two kernels,
-    each normalized by its sum, S and B, and gives U' = U + (S Wsᵀ + B Wbᵀ) Cᵀ; at first U' = U.
-    The result is U', not normalized.
+    Starting from scores U' = U, (P, L), each iteration computes Q = softmax(U'), filters Q with the
+    two normalized kernels, which gives S and B, and sets U' = U + (S Wsᵀ + B Wbᵀ) Cᵀ. The result is
+    U', without softmax.
 
     Args:
-        labels: L; an FCN's classes.
-        theta: standard deviations, see `CRFRNN`.
+        labels: number L of labels, the classes of the FCN.
+        theta: standard deviations of the kernels, see `CRFRNN`.
 
     Attributes:
         spatial, bilateral: Ws and Wb, (L, L), initially 3 and 5 times the identity.
         compatibility: C, (L, L), how much a label (row) gains from another one (column) nearby;
-            initially the identity. That of the authors' Caffe is a penalty, -C.
+            initially the identity. The authors' Caffe stores a penalty, -C.
 
     Zheng et al. 2015, sections 4.1 and 4.2; the initial values are those of the released files
     `spatial.par` and `bilateral.par`.

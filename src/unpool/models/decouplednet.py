@@ -1,9 +1,9 @@
 """DecoupledNet: classification says which classes, segmentation says where (Hong, Noh, Han 2015).
 
-Two networks share a trunk. The first finds the classes of an image; it learns from weak labels, the
-names of classes. The second finds the pixels of *one* class; all classes share its weights, so that
-a few masks are enough. In between is the bridge, which turns the score of a class into maps of
-where in the image that score comes from.
+Two networks share a trunk. The first one classifies an image, and learns from weak labels, the
+names of classes. The second one segments a single class; all classes share its weights, so that a
+few masks are enough. The bridge connects them: it turns the score of a class into maps that show
+where in the image the score comes from.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from unpool.ops.switches import Switches
 
 POOLINGS = ("average", "maximum")
-"""How the scores of a class on the last maps become one score."""
+"""Reductions of the score map of a class to one score."""
 
-_NEVER = 1e-6  #: the probability of classes that the image does not show
+_NEVER = 1e-6  #: probability of classes that the image does not show
 
 
 class Classification(NamedTuple):
-    """What the classifier finds, as far as the bridge needs it; K is without the background."""
+    """The classifier's activations and scores, for the bridge; K does not count the background."""
 
     fc6: Tensor  #: (N, C, h, w), after ReLU
     fc7: Tensor  #: (N, C, h, w), after ReLU
     scores: Tensor  #: (N, K, h, w) before the sigmoid
 
     def pooled(self, pooling: str) -> Tensor:
-        """A score for each class, (N, K): its average or maximum over the maps."""
+        """A score for each class, (N, K): the average or maximum of its score map."""
         flat = self.scores.flatten(2)
         return flat.mean(2) if pooling == "average" else flat.amax(2)
 
@@ -55,13 +55,13 @@ class DecoupledNet(nn.Module):
     """The decoupled network for semi-supervised segmentation; the defaults are the published one.
 
     134,342,484 parameters for classification and 173,107,906 for segmentation. The bridge has none
-    of its own: it is the classifier, backwards. (The released file holds copies for it, which makes
+    of its own: it is the classifier, backwards. (With its copies in the released file, there are
     427,078,678.) Layers carry the authors' names: the state dict's keys end in `conv1_1.weight`,
     `fc6.weight`, `cls-score-voc.weight`, `pool5-bn.weight`, `fc6-seg.weight`, `bnfc6-seg.weight`,
     `fc6-deconv.weight`, `deconv5_1.weight`, `debn5_1.weight`, `seg-score-voc.weight` ...
 
     Images of any size are padded to a square and resized to the design size; the result is resized
-    and cut back.
+    and cropped to the image.
 
     Args:
         classes: number of score maps of the result, background included.
@@ -69,15 +69,15 @@ class DecoupledNet(nn.Module):
         code: width of the classifier's fc6 and fc7.
         seg_code: width of the segmentation network's fc6-seg and fc7-seg.
         size: design size in pixels, to which images are resized.
-        window: side of the kernels of fc6, fc6-seg and fc6-deconv; the last pooled map must be as
-            large at the design size.
-        stages: of the decoder, from the coarsest; with fewer than the trunk has, its scores are
-            enlarged bilinearly. All by default.
+        window: side of the kernels of fc6, fc6-seg and fc6-deconv; at the design size, the last
+            pooled map must be at least as large.
+        stages: number of decoder stages, from the coarsest, by default as many as the trunk has.
+            With fewer, the scores are upsampled bilinearly.
         bridge: the pooling whose probability enters the bridge when images are segmented,
             "average", as in the released script, or "maximum", as in training. Which classes an
             image shows is always decided by the average.
-        eps: of batch norm, 1e-9 as in the authors' Caffe; None omits it, but for the two layers at
-            the input of the segmentation network.
+        eps: of batch norm, 1e-9 as in the authors' Caffe; None omits batch norm, except for the two
+            layers at the input of the segmentation network.
 
     Hong, Noh, Han 2015 (arXiv 1506.04924); layers from the released prototxts.
 
@@ -87,7 +87,7 @@ class DecoupledNet(nn.Module):
     """
 
     size: int | None = None
-    """The side of square crops: there are none, since images of any size are taken whole."""
+    """There are no square crops; the network takes whole images of any size."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class DecoupledNet(nn.Module):
         self.bridge_pooling, self.eps = bridge, eps
         self._require_arguments()
         width = table[-1][1]
-        # no `nn.Sequential`: the bridge needs the layers and their maps, not the fast form
+        # no `nn.Sequential`, which the fast form fuses: the bridge needs the layers and their maps
         self.classifier = nn.ModuleDict(
             {
                 "fc6": nn.Conv2d(width, code, window),
@@ -118,7 +118,7 @@ class DecoupledNet(nn.Module):
                 "cls-score-voc": nn.Conv2d(code, classes - 1, 1),
             }
         )
-        own = 1e-9 if eps is None else eps  # to fold them, fc6-seg would have to change
+        own = 1e-9 if eps is None else eps  # folding these into fc6-seg would change its filters
         names = "pool5-bn", "pool5-bp-bn"
         self.norms = nn.ModuleDict({name: nn.BatchNorm2d(width, eps=own) for name in names})
         self.fc = _code(width, seg_code, window, eps)
@@ -130,9 +130,9 @@ class DecoupledNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Log-probabilities (N, classes, H, W) for images (N, 3, H, W) made by `prepare`.
 
-        The image is segmented once for all classes that it shows together, which gives the
-        background, and once for each of them. Everything up to the bridge is computed once. Classes
-        that it does not show have a probability of 1e-6.
+        The image is segmented once with all the classes that it shows, which gives the background,
+        and once for each of these classes. Everything up to the bridge is computed once. Other
+        classes have a probability of 1e-6.
 
         Hong, Noh, Han 2015; the released `DecoupledNet_inference.m`.
         """
@@ -151,18 +151,18 @@ class DecoupledNet(nn.Module):
             scores = F.interpolate(scores, size=[self.input_size] * 2, mode="bilinear")
         p = _merge(scores.softmax(1), shown)  # (N, classes, 320, 320) as published
         side = max(height, width)
-        if side != self.input_size:  # as MATLAB's imresize, which can overshoot
+        if side != self.input_size:  # like MATLAB's imresize, which can overshoot
             p = F.interpolate(p, size=[side, side], mode="bicubic", antialias=True)
         p = p[..., :height, :width].clamp_min(_NEVER)
         return (p / p.sum(1, keepdim=True)).log()
 
     def shows(self, x: Tensor) -> Tensor:
-        """Whether images (N, 3, H, W) show each class but the background, (N, K) bool."""
+        """Which classes images (N, 3, H, W) show, without the background, (N, K) bool."""
         self.trunk.require_size(x)
         return self.classify(self.trunk.pooled(self._square(x))[-1]).probabilities() > 0.5
 
     def classify(self, maps: Tensor) -> Classification:
-        """Score the classes without the background.
+        """Score all classes except the background.
 
         Args:
             maps: the trunk's last pooled maps, (N, C, h, w).
@@ -172,19 +172,19 @@ class DecoupledNet(nn.Module):
         return Classification(fc6, fc7, self.classifier["cls-score-voc"](fc7))
 
     def bridge(self, found: Classification, values: Tensor) -> Tensor:
-        """Where on the trunk's last maps the scores of classes come from.
+        """Locate, on the trunk's last maps, where the scores of classes come from.
 
-        Each value starts at the maximum of its class' score map, and goes backwards through the
-        transposed filters of the classifier; ReLUs pass it on where they were positive. So this is
-        the gradient of the maxima, weighted with the values, with respect to the maps, in explicit
-        form: it needs no autograd, and can be exported.
+        Each value enters at the maximum of its class' score map, and is propagated back through the
+        transposed filters of the classifier, and through ReLUs where they were active. This is the
+        gradient, with respect to the maps, of the maxima weighted with the values. The explicit
+        form needs no autograd, so it can be exported.
 
         Args:
-            found: of `classify`.
-            values: for each class, (N, K): its probability, or 0 to leave it out.
+            found: the result of `classify`.
+            values: a value for each class, (N, K): its probability, or 0 to exclude it.
 
         Returns:
-            As the trunk's maps, (N, C, h, w).
+            Maps of the same shape as the trunk's, (N, C, h, w).
 
         Hong, Noh, Han 2015 ("bridging layers"); Simonyan, Vedaldi, Zisserman 2014.
         """
@@ -198,13 +198,13 @@ class DecoupledNet(nn.Module):
         return F.conv_transpose2d(y, fc6)
 
     def bridge_by_autograd(self, maps: Tensor, values: Tensor) -> Tensor:
-        """The same as `bridge`, by its definition as a gradient.
+        """Compute `bridge` by its definition, as a gradient.
 
         Does not work in `torch.inference_mode`.
 
         Args:
             maps: the trunk's last pooled maps, (N, C, h, w).
-            values: for each class, (N, K).
+            values: a value for each class, (N, K).
         """
         with torch.enable_grad():
             maps = maps.detach().requires_grad_()
@@ -213,21 +213,21 @@ class DecoupledNet(nn.Module):
         return gradient
 
     def segment(self, maps: Tensor, switches: list["Switches"], bridged: Tensor) -> Tensor:
-        """Scores (N, 2, H, W) of the background and the classes that entered the bridge.
+        """Scores (N, 2, H, W): background, and foreground, the classes that entered the bridge.
 
         Args:
             maps: the trunk's last pooled maps, (N, C, h, w).
-            switches: of the trunk; only the last ones are used if the decoder has fewer `stages`.
+            switches: the trunk's switches; a decoder with fewer `stages` uses only the last ones.
             bridged: the result of `bridge`, (N, C, h, w).
         """
         parts = self.norms["pool5-bn"](maps), self.norms["pool5-bp-bn"](bridged)
-        y = self.fc(torch.cat(parts, 1))  # (N, C, h, w) again
+        y = self.fc(torch.cat(parts, 1))  # again (N, C, h, w)
         y = decode(self.decoder, y, switches[-self.stages :], self.trunk.recomputes)[-1]
-        return self.score(y.to(self.score.weight.dtype))  # which may stay float32
+        return self.score(y.to(self.score.weight.dtype))  # may stay float32
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments that build this network again, as plain values."""
+        """The constructor's arguments, as plain values, to rebuild this network."""
         trunk = {"trunk": trunk_argument(self.trunk.table), "code": self.code_width}
         sizes = {"seg_code": self.seg_code, "size": self.input_size, "window": self.window}
         more = {"stages": self.stages, "bridge": self.bridge_pooling, "eps": self.eps}
@@ -241,7 +241,7 @@ class DecoupledNet(nn.Module):
         return layer
 
     def _square(self, x: Tensor) -> Tensor:
-        """Pad with black at the right and lower border, and resize to the design size."""
+        """Pad with black at the right and at the bottom, and resize to the design size."""
         height, width = x.shape[-2:]
         side = max(height, width)
         pad = 0, side - width, 0, side - height
@@ -273,8 +273,8 @@ class DecoupledNet(nn.Module):
             raise OptionError(f"got eps={self.eps!r}; wanted a number from 0 to 1, or None")
 
     def _initialize(self) -> None:
-        """Initialize as the authors: new layers Gaussian 0.01, batch norm scale 1 and shift 0.001;
-        trunk and classifier by He, to be replaced by VGG weights (`load_vgg`)."""
+        """Initialize as the authors do: new layers Gaussian 0.01, batch norm scale 1 and shift
+        0.001; trunk and classifier by He, to be replaced by VGG weights (`load_vgg`)."""
         initialize(self, lambda w: nn.init.normal_(w, std=0.01))
         initialize(self.trunk)
         for name in ("fc6", "fc7"):
@@ -285,7 +285,7 @@ class DecoupledNet(nn.Module):
 
 
 def _code(channels: int, width: int, window: int, eps: float | None) -> nn.Sequential:
-    """fc6-seg, fc7-seg and fc6-deconv: from maps of trunk and bridge to those of the decoder."""
+    """fc6-seg, fc7-seg and fc6-deconv, from the maps of trunk and bridge to the decoder."""
     fc6, fc7 = nn.Conv2d(2 * channels, width, window), nn.Conv2d(width, width, 1)
     back = nn.ConvTranspose2d(width, channels, window)
     blocks = [
@@ -297,14 +297,14 @@ def _code(channels: int, width: int, window: int, eps: float | None) -> nn.Seque
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:
-    """At least single precision, for probabilities and sizes."""
+    """The dtype, or float32 if that is more precise; for probabilities and resizing."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def _passes(shown: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
-    """The passes through the segmentation network: the image of each, (P,), and its values, (P, K).
+    """The image index (P,) and the bridge values (P, K) of each pass of the segmentation network.
 
-    First one for each image, with all the classes that it shows; then one for each of these.
+    Each image has a pass with all the classes that it shows; then follows one for each class.
     """
     count, classes = shown.shape
     every = torch.arange(count, device=shown.device)
@@ -318,7 +318,7 @@ def _passes(shown: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _merge(p: Tensor, shown: Tensor) -> Tensor:
-    """The probabilities (N, classes, h, w) of all passes (P, 2, h, w), normalized."""
+    """Merge the probabilities of all passes (P, 2, h, w) into normalized (N, classes, h, w)."""
     count, classes = shown.shape
     ground, objects = p[:count, :1], p[count:, 1]
     if _all_classes(shown):
@@ -331,6 +331,6 @@ def _merge(p: Tensor, shown: Tensor) -> Tensor:
 
 
 def _all_classes(shown: Tensor) -> bool:
-    """Whether there is a pass for every class of every image: the size of a traced graph must not
-    depend on what images show."""
+    """Whether to run a pass for every class of every image: the size of a traced graph must not
+    depend on the content of images."""
     return torch.compiler.is_compiling() or shown.is_meta

@@ -1,8 +1,8 @@
 """DeepLab v1: VGG with dilated filters in place of its last strides (Chen et al. 2015).
 
 Two poolings keep the size of their maps, and the filters after them have zeros between their taps
-("holes"), so that scores stand at every eighth pixel. They are upsampled bilinearly, and a dense
-CRF sharpens them (the preset `deeplab1`).
+("holes"), so that there is a score at every eighth pixel. Scores are upsampled bilinearly, and a
+dense CRF sharpens the result (the preset `deeplab1`).
 """
 
 import math
@@ -34,21 +34,21 @@ class DeepLab(nn.Module):
     `data_ms.weight`, `pool1_conv.weight` ... `pool4_ms.weight`.
 
     The last two poolings of the trunk have stride 1, and the filters of its last stage are dilated
-    by two. The last pooling's windows are not, as in the released networks, so that the function is
-    not exactly that of VGG at every shift of the image.
+    by two. As in the released networks, the windows of the last pooling are not dilated, so the
+    network does not exactly equal VGG evaluated at every shift of the image.
 
     Args:
         classes: number of score maps, background included.
         trunk: a VGG name ("vgg11" to "vgg19") or a table of (layers, channels) rows.
         code: width of fc6 and fc7.
         window: side of fc6's window.
-        dilation: of fc6: the distance of its taps on the map.
+        dilation: of fc6, the distance between its taps on the map.
         kernel: side of the windows of all poolings but the last, 2 or 3. With 2, the second-last
-            pooling is padded in `forward` only, as by the authors ("noup").
-        average: an average pooling before fc6 ("pool5a").
-        fine: add scores of the image and of all pooled maps but the last ("MSc", multi-scale).
-        fine_width: maps of the two layers before each of these scores.
-        dropout: of fc6, fc7 and the layers of `fine` in training, from 0 to below 1.
+            pooling is padded in `forward` only, as in the authors' network ("noup").
+        average: add an average pooling before fc6 ("pool5a").
+        fine: add scores from the image and from all pooled maps but the last ("MSc", multi-scale).
+        fine_width: number of maps in the two layers before each of these scores.
+        dropout: probability for fc6, fc7 and the layers of `fine` in training, from 0 to below 1.
         norm: "deconv" for network deconvolution in the trunk, see `Trunk`.
 
     Chen, Papandreou, Kokkinos, Murphy, Yuille 2015 (arXiv 1412.7062), sections 3 and 4; layers from
@@ -83,7 +83,7 @@ class DeepLab(nn.Module):
         self.dilation, self.kernel, self.average = dilation, kernel, average
         self.fine_width, self.dropout = fine_width, dropout
         table = self.trunk.table
-        self.stride = 2 ** (len(table) - 2)  #: of the scores in pixels, 8 with five stages
+        self.stride = 2 ** (len(table) - 2)  #: distance of the scores in pixels, 8 with five stages
         self._require_arguments(fine)
         for layer in self.trunk.stages[-1].children():
             if isinstance(layer, nn.Conv2d):
@@ -94,7 +94,7 @@ class DeepLab(nn.Module):
         self.score = nn.ModuleDict({"fc8": nn.Conv2d(code, classes, 1)})
         self.fine, self.drop = nn.ModuleDict(), nn.Dropout(dropout)
         maps = {"data": 3} | {f"pool{i}": width for i, (_, width) in enumerate(table[:-1], 1)}
-        self.branches = list(maps) if fine else []  #: the maps with scores of their own
+        self.branches = list(maps) if fine else []  #: the maps with separate score layers
         for name in self.branches:
             self.fine[f"{name}_conv"] = nn.Conv2d(maps[name], fine_width, 3, padding=1)
             self.fine[f"{name}_fc"] = nn.Conv2d(fine_width, fine_width, 1)
@@ -105,8 +105,8 @@ class DeepLab(nn.Module):
         """Logits (N, classes, H, W) for images (N, 3, H, W) made by `prepare`.
 
         Images are padded with the mean at the right and at the bottom, to a size that `coarse`
-        takes. Scores are upsampled from the grid; those of `fine` are computed at all positions of
-        their maps.
+        accepts. Scores are upsampled from the grid; the branches of `fine` are computed at all
+        positions of their maps.
         """
         self.trunk.require_size(x)
         height, width = x.shape[-2:]
@@ -121,16 +121,16 @@ class DeepLab(nn.Module):
         return y[..., :height, :width]
 
     def coarse(self, x: Tensor, padded: bool = False) -> Tensor:
-        """The scores (N, classes, h, w) that are trained: at every eighth pixel of (N, 3, H, W).
+        """The scores (N, classes, h, w) for training, at every eighth pixel of images (N, 3, H, W).
 
-        Score (i, j) stands for the pixel (8i, 8j), in a network with `kernel=2` for (8i + 1,
-        8j + 1), so that H is 8h - 7, or 8h - 6.
+        Score (i, j) belongs to pixel (8i, 8j), or to pixel (8i + 1, 8j + 1) in a network with
+        `kernel=2`. So H is 8h - 7, or 8h - 6.
 
         Args:
-            x: images made by `prepare`, of such a size; a `ShapeError` for others, whose labels
-                would not lie on the grid.
-            padded: pad the second-last pooling of a network with `kernel=2`, as `forward` does: one
-                more score on every side.
+            x: images made by `prepare`. Other sizes raise a `ShapeError`, since their labels would
+                not lie on the grid.
+            padded: pad the second-last pooling of a network with `kernel=2`, as `forward` does,
+                which gives one more score on every side.
         """
         self.trunk.require_size(x)
         if not all(self.fits(side) for side in x.shape[-2:]):
@@ -148,11 +148,11 @@ class DeepLab(nn.Module):
 
     @property
     def first(self) -> int:
-        """The row and column of a training crop for which the first score stands."""
+        """The row and column of a training crop to which the first score belongs."""
         return 3 - self.kernel
 
     def fits(self, side: int) -> bool:
-        """Whether images of this side can be trained on, see `coarse`.
+        """Whether `coarse` accepts square images of this side for training.
 
         >>> net = DeepLab(2, ((1, 4),) * 5, 8)
         >>> net.fits(321), net.fits(320)
@@ -162,7 +162,7 @@ class DeepLab(nn.Module):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments that build this network again, as plain values."""
+        """The constructor's arguments, as plain values, to rebuild this network."""
         names = ("window", "dilation", "kernel", "average")
         values = {
             "classes": self.classes,
@@ -185,7 +185,7 @@ class DeepLab(nn.Module):
             again = self.trunk.recomputes
             maps.append(recompute(stage, pool, maps[-1]) if again else pool(stage, maps[-1]))
         if self.average:
-            maps[-1] = F.avg_pool2d(maps[-1], 3, 1, 1)  # of 9, at the border, too
+            maps[-1] = F.avg_pool2d(maps[-1], 3, 1, 1)  # divide by 9 at the border, too
         return maps
 
     def _encode(self, maps: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ class DeepLab(nn.Module):
         return self._score("fc8", y)
 
     def _branch(self, name: str, maps: Tensor, step: int = 1) -> Tensor:
-        """The scores of one map at every `step`-th position."""
+        """The scores of a branch at every `step`-th position."""
         conv, fc = self.fine[f"{name}_conv"], self.fine[f"{name}_fc"]
         if step == 1:
             y = conv(maps)
@@ -236,8 +236,8 @@ class DeepLab(nn.Module):
             raise OptionError(f"got dropout={self.dropout}; wanted a number from 0 to below 1")
 
     def _initialize(self) -> None:
-        """Initialize scores and branches as the authors, Gaussian; trunk, fc6 and fc7 by He, to be
-        replaced by VGG."""
+        """Initialize score layers and branches as the authors do, Gaussian; trunk, fc6 and fc7 by
+        He initialization, to be replaced by VGG weights."""
         initialize(self.trunk)
         initialize(self.fc)
         initialize(self.score, partial(nn.init.normal_, std=0.01))
@@ -248,15 +248,16 @@ class DeepLab(nn.Module):
 
 
 def decimate(weight: Tensor, bias: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-    """fc6 or fc7 of VGG with fewer filters, and fewer taps: every k-th, from the first.
+    """Subsample fc6 or fc7 of VGG: keep every k-th filter and every k-th tap, from the first.
 
-    The authors started LargeFOV from such a network but did not say which filters and taps it kept;
-    this is our definition. 3 of 7 taps are 0, 3 and 6; 4 are 0, 2, 4 and 6.
+    The authors initialized LargeFOV like this, but did not say which filters and taps they kept;
+    this choice is ours. Three of seven taps are 0, 3 and 6; four are 0, 2, 4 and 6.
 
     Args:
-        weight: (O, I * k * k), of a fully connected layer.
-        bias: (O,).
-        shape: (o, i, j, j) of the convolution that is wanted; what does not fit stays as it is.
+        weight: (O, I * k * k), the weight of the fully connected layer.
+        bias: (O,), its bias.
+        shape: (o, i, j, j), the shape of the target convolution; dimensions that do not fit are
+            kept.
 
     Returns:
         Weight (o, i * j * j) and bias (o,).

@@ -1,4 +1,4 @@
-"""Normalization as an option of networks: batch norm or network deconvolution, and folding it."""
+"""Add batch norm or network deconvolution to networks, and fold network deconvolution."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -15,30 +15,30 @@ Net = TypeVar("Net", bound=nn.Module)
 Norm = Literal["batch", "deconv"]
 NORMS: tuple[Norm, ...] = ("batch", "deconv")
 
-BLOCK, LINEAR = 16, 64  #: values of a block of convolutions and of fully connected layers
+BLOCK, LINEAR = 16, 64  #: size of a block, in convolutions and in fully connected layers
 
 _FIRST_STEPS, _FIRST_UPDATES = 15, 100  # of a network's first layer, as released
-_MOMENTUM = 0.3  # running roots follow changing filters more closely than with the released 0.1
+_MOMENTUM = 0.3  # higher than the released 0.1, so that running roots follow the changing network
 
 
 @torch.no_grad()
 def deconvolve(module: nn.Module, block: int = BLOCK, linear: int | None = None) -> list[str]:
-    """Replace every convolution with batch norm of a module by a `FastDeconv`, in place.
+    """Replace every convolution that has batch norm by a `FastDeconv`, in place.
 
-    Batch norm must be registered right after its convolution. The weights stay, as the initial
-    ones; batch norm is removed from a `nn.Sequential`, and elsewhere becomes the identity. The
-    first layer takes 15 steps to its root, but only in the first 100 of every 1000 training steps.
+    Batch norm must be registered right after its convolution. The filters are kept as initial
+    weights. Batch norm is removed from a `nn.Sequential`, and becomes the identity elsewhere. The
+    first layer computes its root in 15 steps, in the first 100 of every 1000 training steps.
 
     Args:
         module: any network, to be trained.
-        block: of each `FastDeconv`.
-        linear: of the `Delinear` that replaces each `nn.Linear`; None keeps these.
+        block: the block of each `FastDeconv`.
+        linear: the block of the `Delinear` that replaces each `nn.Linear`; None keeps `nn.Linear`.
 
     Returns:
         The names of the layers that were replaced.
 
     Raises:
-        OptionError: batch norm without a convolution before it; nothing has been changed.
+        OptionError: batch norm does not follow a convolution; nothing has been changed.
 
     Ye et al. 2020 (arXiv 1905.11926); the released networks.
 
@@ -79,11 +79,11 @@ def deconvolve(module: nn.Module, block: int = BLOCK, linear: int | None = None)
 def fold_whitening(module: nn.Module) -> nn.Module:
     """Replace each `FastDeconv` and `Delinear` of a module by its plain form, in place.
 
-    That is the convolution or fully connected layer that it is in evaluation. `ChannelDeconv`
-    stays, which multiplies by a constant matrix then.
+    The plain form is the convolution or fully connected layer that computes the same in evaluation.
+    `ChannelDeconv` is kept; in evaluation it multiplies by a constant matrix.
 
     Returns:
-        The module; its plain form if it is such a layer itself.
+        The module, or its plain form if the module itself is such a layer.
 
     >>> net = nn.Sequential(FastDeconv(3, 4, 3), nn.ReLU())
     >>> type(fold_whitening(net)[0]) is nn.Conv2d
@@ -98,12 +98,12 @@ def fold_whitening(module: nn.Module) -> nn.Module:
 
 
 def add_norm(features: nn.Module, classifier: nn.Module, norm: str | None) -> None:
-    """Normalize a classifier in place: its convolutions, and with "deconv" all layers.
+    """Add normalization to a classifier in place: to convolutions, with "deconv" to all layers.
 
     Args:
         features: the convolutions.
-        classifier: the layers after them; their convolutions stay.
-        norm: one of `NORMS`, or None for nothing.
+        classifier: the layers after them; convolutions among these are not changed.
+        norm: one of `NORMS`, or None for no normalization.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), nn.Sequential(nn.Linear(4, 2))
     >>> add_norm(*net, "deconv")
@@ -138,13 +138,13 @@ def add_batch_norm(module: nn.Module) -> None:
             later = list(module.named_children())
             later = later[[own for own, _ in later].index(name) + 1 :]
             module.add_module(norm, nn.BatchNorm2d(layer.out_channels))
-            for own, part in later:  # behind it
+            for own, part in later:  # move behind it
                 delattr(module, own)
                 module.add_module(own, part)
 
 
 def _pairs(module: nn.Module) -> Iterator[tuple[str, nn.Conv2d, str]]:
-    """Convolutions that batch norm follows, with both names."""
+    """Convolutions that are followed by batch norm, with the names of both."""
     for path, parent in module.named_modules():
         children = list(parent.named_children())
         prefix = f"{path}." if path else ""
@@ -161,7 +161,7 @@ def _whitening_form(layer: nn.Conv2d, **settings: Any) -> FastDeconv:
 
 
 def _take(new: Net, layer: nn.Conv2d | nn.Linear) -> Net:
-    """Move the weights of a layer to another, which has a bias in any case."""
+    """Move the weights of a layer to another one, which always has a bias."""
     new.to(layer.weight)
     weights = dict(layer.named_parameters())
     if layer.bias is None:

@@ -1,11 +1,11 @@
 """Blur: convolution with a point spread function (PSF), and its adjoint.
 
-The model is y = k * x + n, a true convolution: the kernel is turned by 180 degrees, unlike in
+The model is y = k * x + n with a true convolution: the kernel is rotated by 180 degrees, unlike in
 `conv2d`. The origin of the PSF is its center, so its sides are odd.
 
-Letters: N batch, C channels; images are (N, C, H, W), volumes (N, C, D, H, W). A PSF has the
-dimensions of the image, (h, w) or (d, h, w), or is one for each image or channel, (N, C, h, w) with
-1 for N or C where they share it.
+Letters: N batch, C channels; images are (N, C, H, W), volumes (N, C, D, H, W). A PSF
+has the dimensions of the image, (h, w) or (d, h, w). Different PSFs for images or channels are
+(N, C, h, w), where N or C is 1 if they share a PSF.
 """
 
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ def blur(x: Tensor, psf: Tensor, border: Borders = "reflect") -> Tensor:
     Args:
         x: (N, C, H, W) or (N, C, D, H, W), floating-point.
         psf: (h, w), odd; see the module.
-        border: what is outside of the image: its mirror image, zeros, or its opposite side;
-            `"valid"` leaves out the pixels that would need it, (h - 1, w - 1) in all.
+        border: what lies outside of the image: its mirror image, zeros, or its opposite side;
+            `"valid"` omits the pixels that would need it, (h - 1, w - 1) in total.
 
     >>> x = torch.zeros(1, 1, 4, 4)
     >>> x[..., 1, 1] = 1
@@ -52,8 +52,8 @@ def blur_adjoint(y: Tensor, psf: Tensor, border: Borders = "reflect") -> Tensor:
     """The adjoint of `blur`: `(blur(x, psf) * y).sum() == (x * blur_adjoint(y, psf)).sum()`.
 
     Args:
-        y: a blurred image, or a difference of such; with border "valid" the smaller one.
-        psf, border: as of `blur`.
+        y: a blurred image, or a difference of blurred images; smaller if the border is "valid".
+        psf, border: as in `blur`.
 
     >>> y = torch.zeros(1, 1, 4, 4)
     >>> y[..., 1, 1] = 1
@@ -72,7 +72,7 @@ def blur_adjoint(y: Tensor, psf: Tensor, border: Borders = "reflect") -> Tensor:
 
 
 def _convolve(x: Tensor, psf: Tensor, size: Sequence[int]) -> Tensor:
-    """The first values, `size`, of the full convolution, or of a periodic one of that size."""
+    """The first `size` values of the full convolution, or the periodic one of that size."""
     axes = list(range(2, x.dim()))
     fast = [fast_length(n) for n in size]
     ends = [axis - x.dim() for axis in axes]
@@ -100,7 +100,7 @@ def _fold(x: Tensor, axis: int, reach: int, border: str) -> Tensor:
 
 
 def outside(x: Tensor, length: int, reach: int, border: str, after: int | None = None) -> Tensor:
-    """The positions, 0 to length - 1, that those from -reach to length + after stand for."""
+    """The positions, 0 to length - 1, that positions from -reach to length + after map to."""
     after = reach if after is None else after
     place = torch.arange(-reach, length + after, device=x.device)
     if border == "periodic":
@@ -120,7 +120,7 @@ def transfer_function(psf: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def fast_length(n: int) -> int:
-    """The next length without prime factors above 5, for which the FFT is fast.
+    """The next larger length without prime factors above 5, for which the FFT is fast.
 
     >>> fast_length(1031)
     1080
@@ -136,7 +136,7 @@ def fast_length(n: int) -> int:
 
 
 def require_fit(x: Tensor, psf: Tensor) -> tuple[int, ...]:
-    """The sides of a PSF that fits images; a `ShapeError` for others."""
+    """The sides of a PSF; raises a `ShapeError` if it does not fit the images."""
     dims = x.dim() - 2
     if dims not in (2, 3) or x.dtype not in (torch.float32, torch.float64) or not x.numel():
         got = f"got images of {tuple(x.shape)} and {x.dtype}".replace("torch.", "")
@@ -160,7 +160,7 @@ def require_fit(x: Tensor, psf: Tensor) -> tuple[int, ...]:
 
 
 def require_room(size: Sequence[int], sides: Sequence[int]) -> None:
-    """Raise a `ShapeError` for a PSF that is larger than the image."""
+    """Raise a `ShapeError` if a PSF is larger than the image."""
     if any(n < side for n, side in zip(size, sides, strict=True)):
         got = f"got a PSF of {tuple(sides)} for images of {tuple(size)}"
         raise ShapeError(f"{got}; wanted a smaller one: crop it, or choose edges='ramp'")

@@ -1,10 +1,10 @@
-"""Convolutional sparse coding: an image as a sum of filters, each placed where it is needed.
+"""Convolutional sparse coding: write an image as a sum of filters, placed where needed.
 
 The synthesis F maps sparse feature maps z to an image, F z = sum over k of w_k * z_k. Coding finds
 the maps: it minimizes 0.5 ||F z - y||^2 + lam |z|_1. In place of F there may be several layers,
-joined by pooling over space and features whose switches are fixed: such a map is still linear.
+joined by pooling over space and features. With fixed switches, such a map is still linear.
 
-Letters: N batch, C channels, K maps, H W image, k side of the filters.
+Letters: N batch, C channels, K maps, H and W image size, k side of the filters.
 """
 
 import math
@@ -19,7 +19,7 @@ from torch import Tensor
 from unpool.errors import OptionError, ShapeError
 from unpool.ops.deconv import deconv
 
-_TINY = 1e-30  #: in place of zero where the sum of squares of a tensor of zeros divides
+_TINY = 1e-30  #: replaces a zero divisor: the sum of squares of a tensor of zeros
 
 
 class LinearMap(NamedTuple):
@@ -43,9 +43,9 @@ def chain(*maps: LinearMap) -> LinearMap:
 
 
 def synthesis(weight: Tensor) -> LinearMap:
-    """The synthesis with filters: maps (N, K, H + k - 1, W + k - 1) to images (N, C, H, W).
+    """Synthesize images (N, C, H, W) from maps (N, K, H + k - 1, W + k - 1) with filters.
 
-    Every pixel is covered by all positions of the filters, so that there is no border effect.
+    All positions of the filters cover every pixel, so there are no border effects.
 
     Args:
         weight: filters, (K, C, k, k). The adjoint is the convolution with the same tensor.
@@ -63,16 +63,16 @@ def synthesis(weight: Tensor) -> LinearMap:
 
 
 def unpooling(switches: "Switches3") -> LinearMap:
-    """The unpooling by `unpool3` with fixed switches; its adjoint is `pool_at`."""
+    """Unpooling by `unpool3` with fixed switches; its adjoint is `pool_at`."""
     return LinearMap(lambda p: unpool3(p, switches), lambda z: pool_at(z, switches))
 
 
 def differentiated(function: Callable[[Tensor], Tensor], like: Tensor) -> LinearMap:
-    """A function that is linear in its argument, with the adjoint by automatic differentiation.
+    """A linear function as a `LinearMap`, whose adjoint is computed by autograd.
 
     Args:
-        function: for example the image as a function of the filters, for fixed maps.
-        like: a tensor with the shape, dtype and device of its argument.
+        function: a linear function, for example of the filters for fixed maps.
+        like: a tensor of the shape, dtype and device of the argument.
 
     >>> x = torch.arange(3.0)
     >>> differentiated(lambda scale: scale * x, torch.zeros(())).adjoint(torch.ones(3))
@@ -98,8 +98,9 @@ class Switches3(NamedTuple):
 def pool3(z: Tensor, kernel: int = 3, maps: int = 2) -> tuple[Tensor, Switches3]:
     """Max pooling of magnitudes over space and neighboring feature maps, with switches.
 
-    Each cell of `maps` maps, `kernel` rows and columns keeps its signed value of largest magnitude;
-    of equal ones the first by map, row and column. Incomplete cells are filled with zeros.
+    Each cell of `maps` maps, `kernel` rows and `kernel` columns keeps its signed value of largest
+    magnitude, and of equal values the first by map, row and column. Incomplete cells are padded
+    with zeros.
 
     Args:
         z: signed maps, (N, K, H, W).
@@ -130,10 +131,10 @@ def unpool3(p: Tensor, switches: Switches3) -> Tensor:
     """Put pooled values back at their switches; all other positions are zero.
 
     Args:
-        p: of the shape that `pool3` returned with these switches.
+        p: pooled maps, of the shape that `pool3` returned with these switches.
 
     Returns:
-        Maps of (N, *switches.size).
+        Maps, (N, *switches.size).
 
     >>> z = torch.randn(2, 5, 8, 7)
     >>> pooled, switches = pool3(z)
@@ -155,10 +156,10 @@ def unpool3(p: Tensor, switches: Switches3) -> Tensor:
 
 
 def pool_at(z: Tensor, switches: Switches3) -> Tensor:
-    """Pool with given switches, whatever the maxima are: the adjoint of `unpool3`.
+    """Take the values at given switches, wherever the maxima are: the adjoint of `unpool3`.
 
     Args:
-        z: maps of (N, *switches.size).
+        z: maps, (N, *switches.size).
 
     >>> z = torch.randn(2, 5, 8, 7)
     >>> pooled, switches = pool3(z)
@@ -173,7 +174,7 @@ def pool_at(z: Tensor, switches: Switches3) -> Tensor:
 
 
 def _cells(z: Tensor, kernel: int, maps: int) -> Tensor:
-    """Maps (N, K, H, W) as cells, (N, G, h, w, maps * kernel * kernel)."""
+    """Reshape maps (N, K, H, W) to cells, (N, G, h, w, maps * kernel * kernel)."""
     n, count, height, width = z.shape
     spare = -count % maps, -height % kernel, -width % kernel
     z = F.pad(z, (0, spare[2], 0, spare[1], 0, spare[0]))
@@ -196,16 +197,16 @@ def ista(
 ) -> Tensor:
     """Code by iterative shrinkage: a gradient step, then soft thresholding.
 
-    Each step lowers 0.5 ||operator(z) - y||^2 + lam |z|_1, if `bound` is one.
+    Each step lowers 0.5 ||operator(z) - y||^2 + lam |z|_1, provided that `bound` is a true bound.
 
     Args:
-        y: what is coded, such as images (N, C, H, W).
-        operator: the linear map from a code to what it stands for.
-        lam: the weight of sparsity; from the maximum of |adjoint(y)| on, the code is zero.
+        y: the signals to code, such as images (N, C, H, W).
+        operator: the linear map from codes to signals.
+        lam: weight of sparsity; the code is zero if it is at least the maximum of |adjoint(y)|.
         steps: number of iterations.
-        bound: of the largest eigenvalue of adjoint(forward), see `synthesis_bound` and
-            `power_bound`: a number, or (N, 1, 1, 1). The step size is 1 / bound.
-        start: the code to begin with; by default zero.
+        bound: upper bound of the largest eigenvalue of adjoint(forward), a number or (N, 1, 1, 1),
+            see `synthesis_bound` and `power_bound`. The step size is 1 / bound.
+        start: the initial code, by default zero.
 
     Returns:
         The code z, of the shape of operator.adjoint(y).
@@ -233,7 +234,8 @@ def fista(
 ) -> Tensor:
     """Code as `ista` does, accelerated: each step starts from an extrapolation of the last two.
 
-    The cost falls with the square of the number of steps, though not in each of them.
+    The distance from the smallest cost falls with the inverse square of the number of steps, but
+    single steps may raise the cost.
 
     Beck, Teboulle 2009.
 
@@ -252,7 +254,7 @@ def fista(
 
 
 def coding_cost(y: Tensor, operator: LinearMap, z: Tensor, lam: float) -> Tensor:
-    """What coding minimizes, 0.5 ||operator(z) - y||^2 + lam |z|_1, a number."""
+    """The cost that coding minimizes, 0.5 ||operator(z) - y||^2 + lam |z|_1, a scalar."""
     return 0.5 * (operator.forward(z) - y).square().sum() + lam * z.abs().sum()
 
 
@@ -265,14 +267,14 @@ def _descend(
 
 
 def synthesis_bound(weight: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-    """A bound of the largest eigenvalue of F^T F for the synthesis with filters, a number.
+    """An upper bound of the largest eigenvalue of F^T F for the synthesis F, a scalar.
 
-    It is the largest energy of all filters at one frequency: for one channel the eigenvalue for
-    images without a border, and for C channels at most C times that.
+    It is the largest energy of all filters together at one frequency. For one channel, this is the
+    eigenvalue for periodic images; for C channels, it is at most C times the eigenvalue.
 
     Args:
         weight: filters, (K, C, k, k).
-        size: (H, W) of the grid of frequencies; by default 64 or, if that is more, 8 k.
+        size: (H, W) of the grid of frequencies; by default the larger of 64 and 8 k.
 
     >>> synthesis_bound(torch.ones(2, 1, 3, 3))
     tensor(162.)
@@ -286,8 +288,8 @@ def power_bound(operator: LinearMap, start: Tensor, steps: int = 8) -> Tensor:
     """An estimate of the largest eigenvalue of adjoint(forward), by power iterations, plus 5 %.
 
     Args:
-        operator: it must not mix the samples of a batch.
-        start: codes, (N, K, H, W), to begin with, such as operator.adjoint(images).
+        operator: a linear map that does not mix the samples of a batch.
+        start: initial codes, (N, K, H, W), such as operator.adjoint(images).
         steps: number of iterations.
 
     Returns:
@@ -308,7 +310,7 @@ def _length(z: Tensor) -> Tensor:
 
 
 def conjugate_gradients(y: Tensor, operator: LinearMap, x: Tensor, steps: int) -> Tensor:
-    """Lower ||operator(x) - y||^2 by some conjugate gradient steps, beginning with x.
+    """Lower ||operator(x) - y||^2 by conjugate gradient steps, starting from x.
 
     Hestenes, Stiefel 1952, on the normal equations.
 

@@ -1,13 +1,13 @@
-"""Restoration of images that a known PSF blurred: linear filters and iterations, by FFT.
+"""Restore images that were blurred by a known PSF: linear filters and iterative methods, by FFT.
 
-Images and PSFs are as in `unpool.ops.blur`. An FFT takes an image for periodic, so that its
-opposite borders meet and ring; `EDGES` are the ways to continue it:
+Images and PSFs are as in `unpool.ops.blur`. An FFT treats an image as periodic, so that its opposite
+borders meet and cause ringing. `EDGES` lists the ways to extend the image:
 
-- `"ramp"`: as many more pixels as the PSF has, on the right and below, linear from the last to the
-  first: the best for every method here, and the smallest;
-- `"reflect"`: as many of its mirror image, on all sides;
-- `"zero"`: black;
-- `"none"`: nothing.
+- `"ramp"`: on the right and below, by the size of the PSF, with a linear ramp from the last line to
+  the first; the best and smallest extension for every method here;
+- `"reflect"`: on all sides, by its mirror image;
+- `"zero"`: by black;
+- `"none"`: not at all.
 """
 
 import math
@@ -54,11 +54,11 @@ def wiener(y: Tensor, psf: Tensor, balance: float | Tensor, edges: Edges = "ramp
 def tikhonov(y: Tensor, psf: Tensor, balance: float | Tensor, edges: Edges = "ramp") -> Tensor:
     """Restore images by regularized inversion: conj(H) Y / (|H|^2 + balance |L|^2).
 
-    L is the Laplacian, so that fine detail, where images are weak, is damped most; with
+    L is the Laplacian: fine detail, where images have little energy, is damped most. With
     `edges="none"` this is `skimage.restoration.wiener`.
 
     Args:
-        y, psf, edges: as of `wiener`.
+        y, psf, edges: as in `wiener`.
         balance: the weight of the Laplacian.
 
     Hunt 1973; Orieux, Giovannelli, Rodet 2010, equation 1.
@@ -76,16 +76,16 @@ def residuals(
 ) -> Tensor:
     """Iterative residual deconvolution: x_n = rate H^T sum_{i < n} (I - rate H H^T)^i y.
 
-    Each step adds the restored residual of the one before. All are linear in y, so any number of
-    steps costs one inverse FFT.
+    Each step adds the restored residual of the step before. All steps are linear in y, so any
+    number of them costs one inverse FFT.
 
     Args:
-        y, psf, edges: as of `wiener`.
-        steps: the numbers of steps n to give.
-        rate: of the iteration, below 2 / max |H|^2; 1 for a PSF of sum 1.
+        y, psf, edges: as in `wiener`.
+        steps: the numbers of steps n after which to return x_n.
+        rate: step size of the iteration, below 2 / max |H|^2; 1 for a PSF of sum 1.
 
     Returns:
-        (S, N, C, H, W), one for each of `steps`.
+        (S, N, C, H, W), one result for each of `steps`.
 
     Li Si-Yao et al. 2018 (arXiv 1804.06042).
 
@@ -99,7 +99,7 @@ def residuals(
     found = []
     for n in steps:
         require_int("steps", n)
-        # 1 - (1 - P)^n cancels where P is small
+        # 1 - (1 - P)^n loses precision where P is small
         gain = torch.where(
             power < 0.5,
             -torch.expm1(n * torch.log1p(-few)) / few,
@@ -124,13 +124,13 @@ def total_variation(
 ) -> Tensor:
     """Restore images with sparse gradients: minimize 1/2 |k * x - y|^2 + lam sum |grad x|.
 
-    Alternating directions (ADMM) with penalty 10 lam; every step costs two FFTs. The gradient has a
+    Solved by ADMM with penalty 10 lam; every step costs two FFTs. The gradient has a
     component for each axis, and |grad x| is its length.
 
     Args:
-        y, psf, edges: as of `wiener`.
+        y, psf, edges: as in `wiener`.
         lam: weight of the total variation, in the unit of y; 0 gives the inverse filter.
-        steps: of the iteration; 25 are enough.
+        steps: number of iterations; 25 are enough.
 
     Rudin, Osher, Fatemi 1992; Wang, Yang, Yin, Zhang 2008.
 
@@ -168,20 +168,20 @@ def richardson_lucy(
     accelerate: bool = False,
     tv: float = 0.0,
 ) -> Tensor:
-    """Restore images of counts: the most likely image under Poisson noise, non-negative.
+    """Restore images of counts: the most likely non-negative image under Poisson noise.
 
-    Each step is x <- x (k~ * (y / (k * x))), where k~ is the turned kernel; more steps restore
-    finer detail, and then noise. With `edges="zero"` and `start=0.5` this is
+    Each step is x <- x (k~ * (y / (k * x))), where k~ is the kernel rotated by 180 degrees. More
+    steps restore finer detail, and finally amplify noise. With `edges="zero"` and `start=0.5` this is
     `skimage.restoration.richardson_lucy`.
 
     Args:
         y: blurred images, non-negative; see `wiener`.
         psf: non-negative, of sum 1.
-        steps: of the iteration.
+        steps: number of iterations.
         edges: see the module.
-        start: a constant to begin with; by default y.
-        accelerate: extrapolate from the last two steps, which saves some two thirds of them.
-        tv: weight of a term for sparse gradients, such as 0.002.
+        start: a constant initial image; by default y.
+        accelerate: extrapolate from the last two steps, which saves about two thirds of the steps.
+        tv: weight of the total variation, such as 0.002.
 
     Raises:
         ShapeError, OptionError: an image has values below 0, or an argument does not fit.
@@ -203,14 +203,14 @@ def richardson_lucy(
     inside = grid.mask() if edges == "zero" else None
     x = grid.y if start is None else torch.full_like(grid.y, start)
     x = x if inside is None else x * inside
-    # rounding makes values near 0 negative, and their quotients huge
+    # rounding can make values near 0 negative, and their quotients huge
     limits = torch.finfo(y.dtype)
     floor = max(limits.eps * float(y.detach().amax()), limits.tiny)
     otf, turned = grid.otf, grid.otf.conj().resolve_conj()
     before, change, ahead = x, torch.zeros_like(x), y.new_zeros(())
     for _ in range(steps):
         guess = (x + ahead * (x - before)).clamp_min(0) if accelerate else x
-        # in place, since new memory costs as much as the arithmetic
+        # in place, since allocating memory costs as much as the arithmetic
         ratio = grid.y / grid.invert(grid.transform(guess).mul_(otf)).clamp_min_(floor)
         factor = grid.invert(grid.transform(ratio).mul_(turned)).clamp_min_(0)
         if tv:
@@ -224,7 +224,7 @@ def richardson_lucy(
 
 
 def _extrapolation(change: Tensor, last: Tensor, axes: list[int]) -> Tensor:
-    """How far to go on in the direction of the last steps, 0 to 1 (Biggs, Andrews 1997)."""
+    """How far to extrapolate along the last steps, 0 to 1 (Biggs, Andrews 1997)."""
     both, alone = ((change * last).sum(axes, keepdim=True), last.square().sum(axes, keepdim=True))
     return (both / alone.clamp_min(torch.finfo(last.dtype).tiny)).clamp(0, 1)
 
@@ -243,7 +243,7 @@ def _gradient(x: Tensor, axes: Sequence[int]) -> Tensor:
 
 
 def _length(slope: Tensor) -> Tensor:
-    """Of gradients; its own derivative is finite where they are 0."""
+    """The length of gradients, with a finite derivative where they are 0."""
     return slope.square().sum(0).add_(torch.finfo(slope.dtype).tiny).sqrt()
 
 
@@ -258,9 +258,9 @@ def _gradient_adjoint(slope: Tensor, axes: Sequence[int]) -> Tensor:
 def noise_level(y: Tensor) -> Tensor:
     """Estimate the standard deviation of white noise in each channel, (N, C).
 
-    1.4826 times the median of the absolute diagonal details of 2 x 2 pixels (the Haar wavelet),
-    where images, and blurred ones above all, have little but noise. Of volumes (N, C, D, H, W) the
-    details of all slices count.
+    This is 1.4826 times the median absolute diagonal detail of 2 x 2 pixels (the Haar wavelet),
+    which in images, and especially in blurred ones, is mostly noise. For volumes (N, C, D, H, W),
+    the median is over all slices.
 
     Donoho, Johnstone 1994.
 
@@ -284,15 +284,15 @@ def noise_level(y: Tensor) -> Tensor:
 class _Grid(NamedTuple):
     """An image on a periodic grid, the transfer function of the PSF, and its squared Laplacian."""
 
-    y: Tensor  #: the image with its borders continued
-    otf: Tensor  #: of the PSF, as of `rfftn`
-    laplacian: Tensor  #: 4 - 2 cos u - 2 cos v, real: the transfer function of the Laplacian
+    y: Tensor  #: the image with extended borders
+    otf: Tensor  #: transfer function of the PSF, as from `rfftn`
+    laplacian: Tensor  #: transfer function of the Laplacian, 4 - 2 cos u - 2 cos v
     before: tuple[int, ...]  #: pixels in front of the image, along each axis
     size: tuple[int, ...]  #: of the image
 
     @classmethod
     def of(cls, y: Tensor, psf: Tensor, edges: str) -> "_Grid":
-        """Continue an image by a rule of `EDGES`."""
+        """Extend an image by one of `EDGES`."""
         sides = require_fit(y, psf)
         require_choice("edges", edges, EDGES)
         size, before = tuple(y.shape[2:]), [0] * len(sides)
@@ -322,11 +322,11 @@ class _Grid(NamedTuple):
         return torch.fft.irfftn(spectrum, self.y.shape[2:], self.axes)
 
     def restore(self, transfer: Tensor) -> Tensor:
-        """The image after a linear filter."""
+        """Apply a linear filter, and crop the image."""
         return self.crop(self.invert(self.transform(self.y) * transfer))
 
     def crop(self, x: Tensor) -> Tensor:
-        """The part of a grid that is the image."""
+        """Crop a grid to the image."""
         for axis, (start, length) in enumerate(zip(self.before, self.size, strict=True), 2):
             x = x.narrow(axis, start, length)
         return x
@@ -339,7 +339,7 @@ class _Grid(NamedTuple):
 
 
 def _ramp(y: Tensor, axis: int, more: int) -> Tensor:
-    """Add pixels at the end of an axis, linear from the last to the first."""
+    """Add pixels at the end of an axis, a linear ramp from the last to the first."""
     first, last = y.narrow(axis, 0, 1), y.narrow(axis, y.shape[axis] - 1, 1)
     weight = torch.arange(1, more + 1, dtype=y.dtype, device=y.device) / (more + 1)
     weight = weight.reshape([more if i == axis else 1 for i in range(y.dim())])

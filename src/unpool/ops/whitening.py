@@ -1,9 +1,9 @@
-"""Network deconvolution: layers that whiten their input, in place of batch norm.
+"""Network deconvolution: layers that whiten their input, as an alternative to batch norm.
 
 A convolution sees patches whose pixels and channels are correlated. Network deconvolution
-estimates the mean and covariance of these patches, and multiplies the filters by the inverse root
-of the covariance, so that the layer computes what it would on uncorrelated input. In evaluation
-the result is one plain convolution; `unpool.models.norms` puts these layers into networks.
+estimates the mean and covariance of these patches, and multiplies the filters by the inverse square
+root of the covariance, so that the layer acts as if its input were uncorrelated. In evaluation it
+is a plain convolution. `unpool.models.norms` adds these layers to networks.
 
 Letters: N batch, C channels, k kernel; n samples of d values, G blocks of channels.
 
@@ -25,19 +25,19 @@ from unpool.errors import OptionError, ShapeError, require_int
 Layer = TypeVar("Layer", bound=nn.Module)
 
 Start = Literal["mean", "first", "identity"]
-"""How running statistics begin: as the mean of the first batches, until that of `momentum` moves
-slower; as a copy of the first batch's; or as zero mean and the identity."""
+"""The start of running statistics: the mean of the first batches, until the moving average with
+`momentum` is slower; a copy of those of the first batch; or zero mean and the identity."""
 
 
 def inverse_root(matrix: Tensor, steps: int = 5) -> Tensor:
     """The inverse square root of symmetric positive definite matrices, by Newton-Schulz iteration.
 
-    After few steps small eigenvalues count less than in the exact root, which regularizes; 20 steps
-    are exact for condition numbers up to ten thousand.
+    With few steps, small eigenvalues are amplified less than by the exact root, which regularizes;
+    20 steps are exact for condition numbers up to ten thousand.
 
     Args:
         matrix: (..., d, d).
-        steps: of the iteration.
+        steps: number of iterations.
 
     Returns:
         (..., d, d), symmetric up to rounding.
@@ -50,7 +50,7 @@ def inverse_root(matrix: Tensor, steps: int = 5) -> Tensor:
     """
     if matrix.dim() < 2 or matrix.shape[-1] != matrix.shape[-2]:
         raise ShapeError(f"got {tuple(matrix.shape)}; wanted square matrices (..., d, d)")
-    size = torch.linalg.matrix_norm(matrix, keepdim=True)  # of Frobenius
+    size = torch.linalg.matrix_norm(matrix, keepdim=True)  # Frobenius norm
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     y, z = matrix / size, identity.expand_as(matrix)
     for _ in range(steps):
@@ -60,21 +60,23 @@ def inverse_root(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 class Whitening(nn.Module):
-    """Mean and inverse root covariance of samples, and filters multiplied by that root.
+    """Estimate the mean and inverse root covariance of samples, and whiten with them.
 
-    In training they are those of the batch, in evaluation running ones; before the first batch
-    zero and the identity, as of batch norm. Computed in float32 or better, also under autocast.
+    As in batch norm, training uses the statistics of the batch, and evaluation running statistics,
+    which are zero and the identity before the first batch. They are computed in float32 or better,
+    also under autocast.
 
     Args:
         matrices: number A of independent estimates.
-        size: number d of values of a sample.
-        eps, steps: added to the variances, and of `inverse_root`.
+        size: number d of values in a sample.
+        eps: added to the variances.
+        steps: number of steps of `inverse_root`.
         momentum: of the running statistics; None for their mean over all batches, 0 to keep them.
-        freeze: of every `10 * freeze` training steps, only the first `freeze` estimate anew; the
-            others use the running statistics.
-        start: of the running statistics.
-        centered: subtract the mean before the covariance.
-        interleaved: a block of G d values has every G-th of them, not d in a row.
+        freeze: of every `10 * freeze` training steps, only the first `freeze` update the
+            statistics; the others use the running statistics.
+        start: the start of the running statistics.
+        centered: subtract the mean before computing the covariance.
+        interleaved: of G d values, a block has every G-th, in place of d contiguous values.
 
     >>> whitening = Whitening(1, 2, eps=0, steps=20)
     >>> samples = torch.randn(1, 500, 2) @ torch.tensor([[2.0, 1.0], [0.0, 0.5]])
@@ -114,7 +116,7 @@ class Whitening(nn.Module):
     def forward(self, draw: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
         """The mean (A, d) and inverse root covariance (A, d, d) of samples (A, n, d).
 
-        `draw` gives the samples; it is called only if they are needed.
+        `draw` returns the samples; it is called only if they are needed.
         """
         if self.training and self.momentum != 0:
             self.num_batches_tracked += 1
@@ -137,15 +139,16 @@ class Whitening(nn.Module):
     def filters(
         self, weight: Tensor, bias: Tensor | None, draw: Callable[[], Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Filters and biases that whiten the input of a layer, then do what the given ones do.
+        """Combine whitening with the filters W and biases b of a layer.
 
         Args:
-            weight: (O, ...), of each output G d values, the A-th part of outputs for each estimate.
+            weight: (O, ...), with G d values for each output; each of the A estimates applies to
+                O / A outputs.
             bias: (O,), or None.
-            draw: samples, see `forward`; None for the running statistics.
+            draw: returns the samples, see `forward`; None for the running statistics.
 
         Returns:
-            The same shapes: `W D`, and `b - W D mean`.
+            `W D` and `b - W D mean`, of the same shapes.
         """
         mean, root = (self.mean, self.root) if draw is None else self(draw)
         with _full_precision(weight):
@@ -157,7 +160,7 @@ class Whitening(nn.Module):
         return whitened.to(weight.dtype), shifted.to(weight.dtype)
 
     def split(self, values: Tensor) -> Tensor:
-        """Blocks (..., G, d) of values (..., G d)."""
+        """Split values (..., G d) into blocks (..., G, d)."""
         *rest, length, size = *values.shape, self.mean.shape[1]
         if self.interleaved:
             return values.reshape(*rest, size, length // size).transpose(-1, -2)
@@ -179,7 +182,7 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def reset_running_stats(self) -> None:
-        """Forget all batches."""
+        """Reset the running statistics, as before the first batch."""
         self.num_batches_tracked.zero_()
         self.mean.zero_()
         self.root.copy_(torch.eye(self.root.shape[-1]))
@@ -190,23 +193,23 @@ class Whitening(nn.Module):
 
 
 class FastDeconv(nn.Conv2d):
-    """A convolution that whitens its input patches; in place of a convolution with batch norm.
+    """A convolution that whitens its input patches; it replaces a convolution with batch norm.
 
-    Channels are divided into G blocks. A sample has the k² pixels of one block, d = k² C / G
-    values, and all blocks share one mean and one covariance; with `groups`, each group is a block
-    that has its own. Patches reach over the border, and zero padding is part of them.
+    Channels are divided into G blocks. A sample consists of the k² pixels of one block, d = k² C /
+    G values, and all blocks share one mean and one covariance; with `groups`, each group is a block
+    with separate statistics. Patches extend over the border and include the zero padding.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as of
-            `nn.Conv2d`, with padding in numbers.
-        block: channels of a block; the greatest common divisor if they do not divide the channels.
-            The cost of a step grows with the cube of d: 16 is fast on a CPU.
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as in
+            `nn.Conv2d`; padding must be numeric.
+        block: number of channels in a block; if it does not divide the channels, the greatest
+            common divisor is used. The cost of a step grows with d³: 16 is fast on a CPU.
         eps, steps, momentum: see `Whitening`.
-        sampling: the statistics use one of so many patches along each axis.
+        sampling: the statistics use every `sampling`-th patch along each axis.
         freeze: see `Whitening`; 100 for the first layer of the released networks.
-        released: as the authors' code: a block has every G-th value of all channels, not the values
-            of C / G channels; and running statistics begin with the identity, of which they keep
-            more than a percent for some fifty steps.
+        released: follow the authors' code: a block has every G-th value of all channels, not the
+            values of C / G channels; and running statistics start from the identity, which keeps
+            a weight of more than a percent for some fifty steps.
 
     Ye et al. 2020; the released `FastDeconv`.
 
@@ -249,13 +252,13 @@ class FastDeconv(nn.Conv2d):
         self.whitening = Whitening(groups, *settings, start=start, interleaved=released)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, O, H', W') from (N, C, H, W), as of `nn.Conv2d`."""
+        """Maps (N, O, H', W') from (N, C, H, W), as in `nn.Conv2d`."""
         parts = self.whitening.filters(self.weight, self.bias, partial(self._samples, x))
         return F.conv2d(x, *parts, self.stride, self.padding, self.dilation, self.groups)
 
     @torch.no_grad()
     def folded(self) -> nn.Conv2d:
-        """The plain convolution that this layer is in evaluation."""
+        """The plain convolution that computes the same as this layer in evaluation."""
         geometry: Any = self.kernel_size, self.stride, self.padding, self.dilation, self.groups
         with torch.device("meta"):
             plain = nn.Conv2d(self.in_channels, self.out_channels, *geometry)
@@ -278,9 +281,10 @@ class Delinear(nn.Linear):
     """A fully connected layer that whitens its input.
 
     Args:
-        in_features, out_features, bias: as of `nn.Linear`.
-        block: values of a block, as of `FastDeconv`; in the released code contiguous, too.
-        eps, steps, momentum, released: as of `FastDeconv`.
+        in_features, out_features, bias: as in `nn.Linear`.
+        block: number of values in a block, see `FastDeconv`; blocks are contiguous in the released
+            code, too.
+        eps, steps, momentum, released: as in `FastDeconv`.
 
     Ye et al. 2020; the released `Delinear`.
 
@@ -313,24 +317,25 @@ class Delinear(nn.Linear):
 
     @torch.no_grad()
     def folded(self) -> nn.Linear:
-        """The plain layer that this one is in evaluation."""
+        """The plain layer that computes the same as this one in evaluation."""
         plain = nn.Linear(self.in_features, self.out_features, device="meta")
         return _fill(plain, *self.whitening.filters(self.weight, self.bias))
 
 
 class ChannelDeconv(nn.Module):
-    """Whiten channels, in front of a classifier, for example.
+    """Whiten channels, for example in front of a classifier.
 
-    A pixel has C / B samples of B channels each, C / B apart; all share one mean and covariance. If
-    B does not divide the channels, those left at the end are normalized by one mean and variance.
+    A pixel gives C / B samples of B channels each, which are C / B apart; all share one mean and
+    covariance. If B does not divide C, the channels left at the end are normalized by one mean and
+    variance.
 
     Args:
-        block: number B of values of a sample.
+        block: number B of values in a sample.
         eps, steps, momentum: see `Whitening`.
-        sampling: the statistics use one of `sampling²` pixels, if maps have as many rows and
-            columns.
-        released: as the authors' code: the mean is not subtracted before the covariance, and
-            running statistics begin as a copy of the first batch's.
+        sampling: the statistics use one pixel in `sampling²`, if maps have at least `sampling` rows
+            and columns.
+        released: follow the authors' code: the mean is not subtracted before computing the
+            covariance, and running statistics start as a copy of those of the first batch.
 
     Ye et al. 2020; the released `ChannelDeconv`.
 
@@ -360,7 +365,7 @@ class ChannelDeconv(nn.Module):
         self.register_buffer("rest_var", torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same shape, (N, C, H, W) or (N, C)."""
+        """Whiten (N, C, H, W) or (N, C); the shape does not change."""
         channels = x.shape[1] // self.block * self.block if x.dim() in (2, 4) else 0
         if not channels:
             wanted = f"(N, C, H, W) or (N, C) with at least {self.block} channels"
@@ -384,7 +389,7 @@ class ChannelDeconv(nn.Module):
 
 
 def _full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """A context without autocast, which the meta device does not have."""
+    """A context without autocast; the meta device has none."""
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
@@ -394,7 +399,7 @@ def _block(block: int, channels: int) -> int:
 
 
 def _fill(plain: Layer, weight: Tensor, bias: Tensor) -> Layer:
-    """Give a layer on the meta device its weights."""
+    """Assign weights to a layer on the meta device."""
     for name, value in (("weight", weight), ("bias", bias)):
         setattr(plain, name, nn.Parameter(value.clone()))
     return plain.eval()

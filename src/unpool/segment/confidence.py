@@ -1,4 +1,4 @@
-"""How probable the labels of an image are, from the logits of a network."""
+"""The confidence of labels: their probability, computed from the logits."""
 
 import math
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from unpool.vision.images import VOID
 
 EXCLUDED = 0.25
-"""What the probability of a class counts in the confidence when it was excluded as absent.
+"""Factor of the probability of a class that was excluded as absent, in the confidence.
 
-1 and 0 are too little and too much: chosen by likelihood on images that were not learned from, see
+Chosen by likelihood on images that were not trained on, where it is better than 0 and 1; see
 docs/log.md."""
 
-_BAND = 128  #: rows of scores at a time
+_BAND = 128  #: rows of scores that are processed at a time
 
 
 def label_confidence(
@@ -24,27 +24,27 @@ def label_confidence(
     labels: NDArray[np.uint8],
     temperature: float = 1.0,
 ) -> NDArray[np.float32]:
-    """The probability (H, W) of each label; for 255 that of the best class that is kept.
+    """The probability (H, W) of each label; for void, that of the best class that is kept.
 
     Args:
         logits: of all classes, (K, h, w), of the size of the labels or smaller.
         kept: ids of the classes that were not excluded as absent, in order.
         labels: (H, W), each one of `kept`, or 255.
-        temperature: by which logits are divided.
+        temperature: divisor of the logits.
 
     >>> found = label_confidence(np.float32([[[2, 0]], [[0, 0]]]), np.arange(2), np.uint8([[0, 1]]))
     >>> [round(float(p), 2) for p in found[0]]
     [0.88, 0.5]
     """
     size, (height, width) = labels.shape, logits.shape[1:]
-    if (height, width) != size:  # of a large image: labels at the size of its scores
+    if (height, width) != size:  # a large image: reduce labels to the size of its scores
         exact = cv2.INTER_NEAREST_EXACT
         labels = np.asarray(cv2.resize(labels, (width, height), interpolation=exact))
     k = len(logits)
-    place = np.where(labels < k, labels, 0)  # where the label is void, the best class counts
+    place = np.where(labels < k, labels, 0)  # void is replaced by the best class below
     absent = np.setdiff1d(np.arange(k), kept)
     found = np.zeros((height, width), np.float32)
-    for top in range(0, height, _BAND):  # so that scores are not copied as a whole
+    for top in range(0, height, _BAND):  # in bands, to avoid copying all scores at once
         rows = slice(top, top + _BAND)
         scores = torch.from_numpy(logits[:, rows] / np.float32(temperature))
         own = scores.gather(0, torch.from_numpy(place[rows].astype(np.int64))[None])[0]

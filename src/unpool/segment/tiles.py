@@ -1,13 +1,13 @@
 """Segment large images by tiles: overlapping windows at native resolution, in bounded memory.
 
-The network sees one window after the other. Where windows overlap, their logits are averaged with
+The network sees one window at a time. Where windows overlap, their logits are averaged with
 weights that fall linearly towards the edge of each window. Windows start on the grid of the deepest
 pooling, so that a pixel whose receptive field lies inside every window that covers it has the
 logits of a single pass over the whole image.
 
 Logits are held for one row of windows (along the shorter side of the image), 4 bytes x classes x
-window side x shorter side. Of an image beyond `unpool.vision.boxes.LARGEST` pixels only labels and
-confidence are kept, which are found band by band: 5 bytes a pixel, however many classes there are.
+window side x shorter side. For images beyond `unpool.vision.boxes.LARGEST` pixels, only labels and
+confidence are kept, computed band by band: 5 bytes per pixel for any number of classes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -37,25 +37,25 @@ if TYPE_CHECKING:
     from unpool.recipes.presets import DenseCRF
 
 TILE = 512
-"""Side of the windows of a network that takes any size: VGG-16 sees 212 pixels at a time."""
+"""Default side of windows; VGG-16 has a receptive field of 212 pixels."""
 
 MAX_SCALE = 16
-"""By how much images may be enlarged, or reduced; windows of 512 then see 32 or 8192 pixels."""
+"""Largest factor of enlarging or reducing images; windows of 512 then see 32 or 8192 pixels."""
 
-_BAND = 64  #: rows of logits that become labels at a time
+_BAND = 64  #: rows of logits that are converted to labels at a time
 
 
 class Tiling(NamedTuple):
-    """How windows cover an image; lengths are in its pixels unless said otherwise.
+    """How windows cover an image; lengths are in pixels of the image unless stated otherwise.
 
     >>> Tiling(tile=64, side=64, overlap=16, grid=32, least=32).windows(150)
     [slice(0, 64, None), slice(32, 96, None), slice(64, 128, None), slice(96, 150, None)]
     """
 
-    tile: int  #: side of the network's input for a full window, in its pixels
+    tile: int  #: side of the network's input for a full window, in pixels of the input
     side: int  #: side of a window
-    overlap: int  #: of neighboring windows, at least
-    grid: int  #: windows start at its multiples
+    overlap: int  #: smallest overlap of neighboring windows
+    grid: int  #: windows start at multiples of this
     least: int  #: smallest side of the network's input; smaller images are padded with zeros
 
     def windows(self, length: int) -> list[slice]:
@@ -80,16 +80,17 @@ def plan_tiles(
     overlap: int | None = None,
     scale: float = 1.0,
 ) -> Tiling:
-    """Choose the windows for a network, or for several that see the same windows.
+    """Choose the windows for one network, or for several networks that share them.
 
     Args:
-        models: one with code layers, and a DecoupledNet, which resizes other images, fix the size
-            of windows, which then have no grid.
+        models: the networks. A network with code layers, and a DecoupledNet, fix the size of the
+            windows, which then have no grid.
         tile: side of the network's input, a multiple of its stride: 2 for each pooling.
-        overlap: of neighboring windows in its input, at least; a quarter of the tile by default.
-        scale: of the image that the network sees; 1 is native resolution.
+        overlap: smallest overlap of neighboring windows, in pixels of the input; by default a
+            quarter of the tile.
+        scale: scale at which the network sees the image; 1 is native resolution.
 
-    Raises an `OptionError` for values that do not fit.
+    Raises an `OptionError` for values that do not fit the networks.
 
     >>> from unpool.models import FCN
     >>> str(plan_tiles([FCN(2, ((1, 4), (1, 4)), None, stride=4, pad=1)], tile=64))
@@ -129,9 +130,9 @@ def plan_tiles(
 
 
 def blend_weights(windows: Sequence[slice]) -> list[NDArray[np.float32]]:
-    """The weight of each window along an axis; at every pixel, those of all windows sum up to 1.
+    """The weights of each window along an axis; at every pixel, the windows' weights add up to 1.
 
-    It falls linearly where a window overlaps with its neighbor, and not at the image's border.
+    Weights fall linearly where a window overlaps its neighbor, but not at the image's border.
 
     >>> [w.tolist() for w in blend_weights([slice(0, 3), slice(1, 4)])]
     [[1.0, 0.75, 0.25], [0.25, 0.75, 1.0]]
@@ -156,14 +157,14 @@ def blend_weights(windows: Sequence[slice]) -> list[NDArray[np.float32]]:
 
 @dataclass(frozen=True)
 class TiledPrediction:
-    """What a network gives for an image by tiles: a `Prediction` that is computed when it is used.
+    """The prediction for an image by tiles: a `Prediction` that is computed on first use.
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        infer: logits (1, K, h, w) of images (1, h, w, 3).
+        infer: computes logits (1, K, h, w) for images (1, h, w, 3).
         tiling: the windows.
-        classes: K.
-        temperature: of the logits, see `Segmentation.confidence`.
+        classes: number of classes K.
+        temperature: divisor of the logits, see `Segmentation.confidence`.
         progress: called after each window.
 
     >>> tiling = Tiling(tile=4, side=4, overlap=2, grid=2, least=2)
@@ -182,7 +183,7 @@ class TiledPrediction:
 
     @cached_property
     def logits(self) -> NDArray[np.float32]:
-        """The blended logits (K, H, W); an `OptionError` for large images, see `is_large`."""
+        """The blended logits (K, H, W); raises an `OptionError` for large images, see `is_large`."""
         if is_large(self.image):
             raise OptionError(
                 f"got {megapixels(self.image)} by tiles, whose logits are not kept; use the "
@@ -196,17 +197,17 @@ class TiledPrediction:
     def bands(
         self, first: int = 0, passes: int = 1
     ) -> Iterator[tuple[tuple[slice, slice], NDArray[np.float32]]]:
-        """The logits band by band, across the shorter side of the image.
+        """Yield the logits band by band; bands run along the shorter side of the image.
 
         Args:
-            first: the number of earlier passes over the image, for the progress.
-            passes: of all passes.
+            first: number of earlier passes over the image, for the progress.
+            passes: number of all passes, for the progress.
 
         Yields:
-            Rows and columns of the image, and their logits (K, h, w), which the next step changes.
+            Rows and columns of the image, and their logits (K, h, w), whose memory is reused afterwards.
         """
         wide = self.image.shape[1] > self.image.shape[0]
-        image = self.image.swapaxes(0, 1) if wide else self.image  # so that bands are rows
+        image = self.image.swapaxes(0, 1) if wide else self.image  # bands are now rows
         rows, columns = (self.tiling.windows(length) for length in image.shape[:2])
         down, across = blend_weights(rows), blend_weights(columns)
         count = len(rows) * len(columns)
@@ -260,11 +261,12 @@ def segment_bands(
     presence_threshold: float = 0.0,
     void_below: float = 0.0,
 ) -> Segmentation:
-    """The labels of a large image, band by band; as `unpool.segment.result.postprocess`.
+    """Label a large image band by band, as `unpool.segment.result.postprocess` does.
 
-    With a presence threshold the image is segmented twice: first to find the classes present.
+    With a presence threshold, the image is segmented twice; the first pass finds the classes
+    present.
 
-    Raises an `OptionError` if there is a CRF, which needs the probabilities of all pixels at once.
+    Raises an `OptionError` if a CRF is given, which needs the probabilities of all pixels at once.
     """
     if crf is not None:
         raise OptionError(
@@ -290,7 +292,7 @@ def segment_bands(
 
 
 def _present(tiles: TiledPrediction, presence_threshold: float) -> NDArray[np.int64]:
-    """The classes present, as of `unpool.segment.result.present`."""
+    """The classes present, as defined by `unpool.segment.result.present`."""
     certain, pixels = np.zeros(tiles.classes), tiles.image.shape[0] * tiles.image.shape[1]
     for _, logits in tiles.bands(0, 2):
         probabilities = torch.from_numpy(logits).softmax(0)

@@ -1,4 +1,4 @@
-"""A whole image as a single input of a network, and the way back to its size."""
+"""Convert a whole image to a single network input, and logits back to the size of the image."""
 
 from typing import TYPE_CHECKING
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 class WholeView:
     """A whole image as a single input of a network.
 
-    A network with a code (fully connected layers) is made for one input size and sees the square
-    around the image; any other sees the image resized to `long_side`.
+    A network with code layers (fully connected layers) has a fixed input size and sees the square
+    around the image; any other network sees the image resized to `long_side`.
 
     Args:
-        model: gives the kind and size of the input.
+        model: determines the kind and size of the input.
         image: (H, W, 3) uint8, RGB.
-        long_side: in pixels.
+        long_side: length of the longer side in pixels.
     """
 
     def __init__(self, model: "Network | Exported", image: "Pixels", long_side: int) -> None:
@@ -41,7 +41,7 @@ class WholeView:
                 self.batch = resize(image, long_side, least=2 ** len(model.trunk.table))[None]
 
     def paste(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bring logits (1, K, h, w) of `batch` to the size of the image, (K, H, W)."""
+        """Resize logits (1, K, h, w) of `batch` to the image, (K, H, W)."""
         with timings.stage("resizing"):
             if self._crop is not None:
                 whole = np.full((logits.shape[1], *self.size), -np.inf, np.float32)

@@ -65,9 +65,9 @@ def load_caffemodel(path: str | os.PathLike[str], batch_norm: BatchNorm | None =
 
     Noh, Hong, Han 2015, and the authors' training/003_make_bn_layer_testable, which folds batch
     norm; Long, Shelhamer, Darrell 2015, and the layers of shelhamer/fcn.berkeleyvision.org; Zheng
-    et al. 2015, torrvision/crfasrnn and sadeepj/crfasrnn_pytorch; Badrinarayanan, Kendall, Cipolla 2017, and
-    alexgkendall/SegNet-Tutorial; Chen et al. 2015, and the mirror TheLegendAli/DeepLab-Context;
-    Hong, Noh, Han 2015, and HyeonwooNoh/DecoupledNet.
+    et al. 2015, torrvision/crfasrnn and sadeepj/crfasrnn_pytorch; Badrinarayanan, Kendall,
+    Cipolla 2017, and alexgkendall/SegNet-Tutorial; Chen et al. 2015, and the mirror
+    TheLegendAli/DeepLab-Context; Hong, Noh, Han 2015, and HyeonwooNoh/DecoupledNet.
     """
     return load_format(path, batch_norm)[0]
 
