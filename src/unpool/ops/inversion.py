@@ -1,7 +1,7 @@
 """Restore images that were blurred by a known PSF: linear filters and iterative methods, by FFT.
 
-Images and PSFs are as in `unpool.ops.blur`. An FFT treats an image as periodic, so that its opposite
-borders meet and cause ringing. `EDGES` lists the ways to extend the image:
+Images and PSFs are as in `unpool.ops.blur`. An FFT treats an image as periodic, so that
+opposite borders meet and cause ringing. `EDGES` lists the ways to extend the image:
 
 - `"ramp"`: on the right and below, by the size of the PSF, with a linear ramp from the last line to
   the first; the best and smallest extension for every method here;
@@ -171,8 +171,8 @@ def richardson_lucy(
     """Restore images of counts: the most likely non-negative image under Poisson noise.
 
     Each step is x <- x (k~ * (y / (k * x))), where k~ is the kernel rotated by 180 degrees. More
-    steps restore finer detail, and finally amplify noise. With `edges="zero"` and `start=0.5` this is
-    `skimage.restoration.richardson_lucy`.
+    steps restore finer detail, and finally amplify noise. With `edges="zero"` and `start=0.5` this
+    is `skimage.restoration.richardson_lucy`.
 
     Args:
         y: blurred images, non-negative; see `wiener`.

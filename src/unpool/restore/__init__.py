@@ -1,8 +1,8 @@
-"""Restore images that were blurred: by a known PSF, or one that is estimated.
+"""Restore blurred images, with a known or an estimated PSF.
 
 - `Restorer` takes an image and a PSF, and returns a `Restored`.
 - `METHODS` is the table of the methods; `estimate_psf` finds a PSF in an image.
-- `psnr`, `ssim` and `compare` measure the result where the truth is known.
+- `psnr`, `ssim` and `compare` measure the result if the sharp image is known.
 
 Names are loaded when they are first used.
 """

@@ -1,9 +1,9 @@
-"""Estimate a PSF from the blurred image alone, within a family that is named.
+"""Estimate a PSF of a given family from the blurred image alone.
 
 Natural images have a power spectrum of about a / f^2; a blur multiplies it by its squared transfer
-function, and noise adds a constant. The parameters of the family are those under which the observed
-spectrum is most likely (Whittle 1953). The spectrum of one image cannot name the family, and does
-not see the phase: it finds no direction of a shake, and nothing says that the answer is wrong.
+function, and noise adds a constant. The estimated parameters are those under which the observed
+spectrum is most likely (Whittle 1953). The spectrum of one image does not reveal the family, and it
+has no phase: the direction of a shake is not found, and wrong estimates are not detected.
 """
 
 import itertools
@@ -17,15 +17,15 @@ from unpool.vision.kernels import FAMILIES
 from unpool.vision.psf import PSF
 
 PREFIX = "estimate:"
-"""How an estimated PSF is asked for: this and the family."""
+"""The prefix of a request for an estimated PSF; the family follows."""
 
 GAUSSIAN_BIAS = 1.37
-"""How much too wide Gaussians are found, since images fall faster than 1 / f; measured."""
+"""Measured factor by which Gaussians are overestimated: image spectra fall faster than 1 / f."""
 
 _WINDOW = 256
-_LEAST = 64  # pixels of a side
+_LEAST = 64  # smallest side in pixels
 _MOST_WINDOWS = 16
-_FREQUENCIES = 0.02, 0.5  # cycles per pixel that count
+_FREQUENCIES = 0.02, 0.5  # range of frequencies used, in cycles per pixel
 _NOISE = np.geomspace(1e-6, 1e-2, 9)  # powers at frequency 1, as fractions of the signal's
 
 _GRIDS: Mapping[str, tuple[Sequence[float], Sequence[float]]] = {
@@ -43,7 +43,7 @@ def estimate_psf(gray: NDArray[np.floating], family: str, count: int = 1) -> lis
     Args:
         gray: (H, W), in linear light, 64 pixels or more a side.
         family: "gaussian", "disk" or "motion".
-        count: how many to give, none near a better one.
+        count: number of PSFs to return; those near a better one are left out.
 
     Raises:
         OptionError, ImageError: another family, or an image that is too small.
@@ -70,7 +70,7 @@ def estimate_psf(gray: NDArray[np.floating], family: str, count: int = 1) -> lis
 
     sizes, angles = _GRIDS[family]
     costs = {values: cost(values) for values in _points(sizes, angles)}
-    # failures lie at the end of the grid: minima inside come first
+    # wrong estimates lie at the ends of the grid, so inner minima come first
     ranked = sorted(
         (not _is_minimum(values, sizes, costs), costs[values], values) for values in costs
     )
@@ -95,7 +95,7 @@ def _points(sizes: Sequence[float], angles: Sequence[float]) -> list[tuple[float
 def _is_minimum(
     values: tuple[float, ...], sizes: Sequence[float], costs: Mapping[tuple[float, ...], float]
 ) -> bool:
-    """Whether both neighbors in size cost no less, and are there."""
+    """Whether both neighbors in size exist and do not cost less."""
     place = list(sizes).index(values[0])
     near = [(float(size), *values[1:]) for size in sizes[max(place - 1, 0) : place + 2]]
     return len(near) == 3 and costs[values] == min(costs[other] for other in near)
@@ -129,7 +129,7 @@ def _window_of(shape: Sequence[int]) -> int:
 
 
 def _spectrum(gray: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The mean power spectrum over windows of an image, and the frequencies, as of `rfft2`."""
+    """The mean power spectrum over windows of an image, and the frequencies, as in `rfft2`."""
     if gray.ndim != 2 or min(gray.shape) < _LEAST:
         raise ImageError(
             f"got an image of {gray.shape} to estimate a PSF from; wanted (H, W) of {_LEAST} "

@@ -1,4 +1,4 @@
-"""How near a restored image is to the true one: PSNR and SSIM, before and after."""
+"""Compare a restored image with the sharp one: PSNR and SSIM, before and after."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ def psnr(found: NDArray[Any], truth: NDArray[Any], largest: float = 1.0) -> floa
     """The peak signal-to-noise ratio in decibels, of values clipped to 0..`largest`.
 
     Args:
-        found, truth: images of one shape; of color images all channels count.
-        largest: the largest value that there can be.
+        found, truth: images of the same shape; for color images, over all channels.
+        largest: the largest possible value.
 
     >>> round(psnr(np.zeros((8, 8)), np.full((8, 8), 0.1)), 6)
     20.0
@@ -31,12 +31,12 @@ def psnr(found: NDArray[Any], truth: NDArray[Any], largest: float = 1.0) -> floa
 def ssim(found: NDArray[Any], truth: NDArray[Any], largest: float = 1.0) -> float:
     """The structural similarity (Wang et al. 2004), the mean over pixels and channels.
 
-    With a Gaussian window of deviation 1.5 and 11 pixels, without the border where it does not fit:
-    as scikit-image with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`.
+    The window is a Gaussian of standard deviation 1.5 and 11 pixels; the border, where it does not
+    fit, is left out. This equals scikit-image with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`.
 
     Args:
-        found, truth: (H, W) or (H, W, C), of one shape, 11 pixels or more a side.
-        largest: the largest value that there can be.
+        found, truth: (H, W) or (H, W, C), of the same shape, with sides of 11 pixels or more.
+        largest: the largest possible value.
 
     >>> round(ssim(np.eye(16), np.eye(16)), 6)
     1.0
@@ -66,11 +66,11 @@ def compare(
 
     Args:
         truth, before, after: (H, W) or (H, W, C), or volumes (D, H, W).
-        largest: the largest value that there can be.
-        volume: whether they are volumes, whose SSIM is the mean over the slices.
+        largest: the largest possible value.
+        volume: whether the images are volumes, whose SSIM is the mean over the slices.
 
     Returns:
-        `psnr`, `psnr_before`, and for 11 pixels or more a side `ssim`, `ssim_before`.
+        `psnr`, `psnr_before`, and if both sides have 11 pixels or more `ssim`, `ssim_before`.
     """
     found = {}
     for name, image in (("", after), ("_before", before)):

@@ -1,4 +1,4 @@
-"""Light: blur happens in it, but photos store it by a curve, which is undone before restoring."""
+"""Gamma: blur happens in linear light, but photos are stored with a gamma curve."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Gamma(NamedTuple):
-    """How stored values stand for light; each is odd, for values below 0."""
+    """Conversions between stored values and linear light; both are odd functions."""
 
     decode: Callable[["Plane"], "Plane"]
     encode: Callable[["Plane"], "Plane"]
@@ -31,7 +31,7 @@ def _to_srgb(light: "Plane") -> "Plane":
 
 
 def parse_gamma(gamma: str | float | None) -> Gamma:
-    """The functions for "srgb", an exponent, or None for values that are light already.
+    """The conversions for "srgb", for an exponent, or None for linear values.
 
     >>> round(float(parse_gamma(2.2).decode(np.float32(0.5))), 3)
     0.218

@@ -1,6 +1,6 @@
-"""The methods of restoration as a table: how each is run, and its value for a level of noise.
+"""The table of restoration methods: how each runs, and its best parameter for a noise level.
 
-Images here are tensors (N, C, H, W), or (N, C, D, H, W), whose brightest parts are about 1.
+Images are tensors (N, C, H, W) or (N, C, D, H, W), whose brightest parts are about 1.
 """
 
 import math
@@ -14,21 +14,21 @@ from unpool.errors import OptionError, require_choice
 from unpool.ops.inversion import Edges, richardson_lucy, tikhonov, total_variation, wiener
 
 Run: TypeAlias = Callable[[Tensor, Tensor, float, Edges], Tensor]
-"""Restores an image, given the PSF, a value and the rule for the edges."""
+"""Restores an image, given the PSF, the parameter and how to extend the borders."""
 
 
 class Method(NamedTuple):
     """A row of the table."""
 
     run: Run
-    parameter: str  #: the name of its value
+    parameter: str  #: the name of its parameter
     curve: Sequence[tuple[float, float]]
-    """Best values for deviations of the noise, as fractions of the brightest parts."""
-    memory: int  #: bytes for a pixel of a channel, measured
-    counts: bool = False  #: whether it needs values of 0 or more
+    """Points of noise level, as a fraction of the brightest parts, and best parameter."""
+    memory: int  #: measured bytes per pixel of a channel
+    counts: bool = False  #: whether it needs non-negative values
 
     def value_for(self, sigma: float) -> float:
-        """The value for a level of noise, log-linear between the points of the curve.
+        """The parameter for a noise level, log-linear between the points of the curve.
 
         >>> METHODS["tv"].value_for(0.0) == METHODS["tv"].curve[0][1]
         True
@@ -73,18 +73,18 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         ),
     }
 )
-"""By name; a trained network would be a row like these."""
+"""All methods, by name; a trained network would be another row."""
 
 CHOICES = ("auto", *METHODS)
 
 
 def choose(method: str, *, volume: bool, counts: bool) -> tuple[str, str]:
-    """The method to use, and why.
+    """Choose the method to use; also return the reason.
 
     Args:
         method: a name of `METHODS`, or "auto".
-        volume: whether the image is one.
-        counts: whether no value of it is below 0.
+        volume: whether the image is a volume.
+        counts: whether all values are non-negative.
 
     >>> choose("tv", volume=False, counts=True)
     ('tv', 'as asked for')
@@ -100,7 +100,7 @@ def choose(method: str, *, volume: bool, counts: bool) -> tuple[str, str]:
 
 
 def require_value(parameter: str, value: float) -> float:
-    """The value of a method if it can be one; an `OptionError` for others."""
+    """Validate the parameter of a method; raises an `OptionError`."""
     if parameter == "steps":
         if value != int(value) or not 1 <= value <= 10_000:
             raise OptionError(f"got steps={value}; wanted a whole number, 1 to 10000")

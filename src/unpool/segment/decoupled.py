@@ -1,4 +1,4 @@
-"""Train a `DecoupledNet`: classification by weak labels, segmentation by a few strong ones."""
+"""Train a `DecoupledNet`: classification on weak labels, segmentation on a few strong labels."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,20 +41,20 @@ PHASES = "classification", "segmentation"
 
 
 class DecoupledLearner(nn.Module):
-    """Both networks during training, each for itself."""
+    """Runs one of the two networks at a time, for training."""
 
     def __init__(self, net: DecoupledNet, dropout: float = 0.0) -> None:
         super().__init__()
         self.net, self.dropout = net, dropout
 
     def forward(self, x: Tensor, shown: Tensor | None = None) -> Tensor:
-        """Scores of the classes, (N, K - 1); or of the pixels of given classes, (N, 2, h, w).
+        """Compute class scores (N, K - 1), or with `shown` pixel scores (N, 2, h, w).
 
-        The probability that enters the bridge is that of the maximum, as by the authors.
+        The probability that enters the bridge is that of the maximum, as in the authors' code.
 
         Args:
             x: images (N, 3, S, S), see `prepare`.
-            shown: 1 for each of the classes that are foreground together, (N, K - 1).
+            shown: 1 for each foreground class, (N, K - 1).
         """
         maps, switches = self.net.trunk(x)
         dropped = F.dropout2d(maps, self.dropout, self.training)
@@ -66,13 +66,13 @@ class DecoupledLearner(nn.Module):
 
 
 class DecoupledObjective(loop.Objective[Examples]):
-    """Binary cross entropy of each class, then cross entropy of foreground and background."""
+    """First binary cross entropy of each class, then cross entropy of foreground and background."""
 
     learner: DecoupledLearner
     recipe: "DecoupledRecipe"
 
     def steps(self) -> list[int]:
-        """The number of steps of both parts."""
+        """The number of steps of each part."""
         return [self.recipe.classify_steps, self.recipe.segment_steps]
 
     def name(self, step: int) -> str:
@@ -80,12 +80,12 @@ class DecoupledObjective(loop.Objective[Examples]):
         return PHASES[self.phase]
 
     def lower_rate(self) -> str:
-        """A lower learning rate of the current part."""
+        """Suggest a lower learning rate for the current part."""
         name = ("classify_lr", "segment_lr")[self.phase]
         return f"{name}={getattr(self.recipe, name) / 10:.2g}"
 
     def groups(self) -> list[loop.Group]:
-        """A group for each learning rate and kind; what the part does not train is frozen."""
+        """Parameter groups by learning rate and kind; other parameters are frozen."""
         net, recipe = self.learner.net, self.recipe
         net.requires_grad_(False)
         parts: list[tuple[nn.Module, float]] = [
@@ -102,14 +102,14 @@ class DecoupledObjective(loop.Objective[Examples]):
         return groups
 
     def rate(self, n: int) -> loop.RateFactor:
-        """Warmup, then the recipe's schedule, or drops where the second part has them."""
+        """Warmup, then the recipe's schedule, or the drops of the second part."""
         if not self.phase or self.recipe.drop_every is None:
             return super().rate(n)
         factor, drop = loop.dropped(n, self.recipe.drop_every)
         return loop.RateFactor(loop.warmup(n, self.recipe.warmup) * factor, drop)
 
     def losses(self, part: Examples) -> tuple[Tensor, Tensor]:
-        """The loss of the current part, as both losses."""
+        """The loss of the current part, returned as both losses."""
         scores = self.scores(part)
         if part.labels is None:
             shown = torch.from_numpy(part.shown).to(self.device)
@@ -119,7 +119,7 @@ class DecoupledObjective(loop.Objective[Examples]):
         return loss, loss
 
     def scores(self, part: Examples) -> Tensor:
-        """The learner's scores, of classes or of pixels, as the examples have labels of."""
+        """Scores of classes, or of pixels if the examples have masks."""
         shown = None if part.labels is None else torch.from_numpy(part.shown).to(self.device)
         with autocast(self.device, self.recipe.bf16):
             x = prepare(torch.from_numpy(part.images).to(self.device))
@@ -139,15 +139,15 @@ class DecoupledObjective(loop.Objective[Examples]):
 
 @dataclass(eq=False)
 class DecoupledTask(task.Task[Examples]):
-    """Train on images of which some have masks; keep the network with the best mean IoU.
+    """Train on images, some of which have masks; keep the network with the best mean IoU.
 
     Args:
         data: a folder that `open_weak` understands.
         recipe: how to train, and which masks to use.
         split: the split to train on.
         val: the split to validate on, with masks.
-        trunk_weights: VGG weights for the trunk, or the folder of weights of a network whose trunk
-            is taken; random without them.
+        trunk_weights: VGG weights for the trunk, or a folder of weights of a network whose trunk to
+            use; by default random.
         trunk_inputs: the preprocessing of these weights, see `load_vgg`.
         by_color: whether masks are read by their colors, see `open_data`.
         crowd: how COCO's `iscrowd=1` is read, see `open_data`.
@@ -176,7 +176,7 @@ class DecoupledTask(task.Task[Examples]):
         require_choice("trunk_inputs", self.trunk_inputs, INPUTS)
 
     def open(self) -> None:
-        """Open both splits, and read all masks, so that unusable ones are found at once."""
+        """Open both splits, and read all masks to find unusable ones early."""
         if self.trunk_weights is not None and not Path(self.trunk_weights).is_dir():
             require_regular(self.trunk_weights, WeightsError)
         reading: dict[str, Any] = {"by_color": self.by_color, "crowd": self.crowd}
@@ -192,7 +192,7 @@ class DecoupledTask(task.Task[Examples]):
         require_objects(self.val_data)
 
     def build(self, device: torch.device) -> DecoupledObjective:
-        """The recipe's network, with random weights."""
+        """Build the recipe's network, with random weights."""
         r = self.recipe
         sizes = r.trunk, r.code, r.seg_code, r.size, r.window, r.stages, r.bridge, r.bn_eps
         net = build_network(DecoupledNet, len(self.classes), *sizes).to(device)
@@ -205,7 +205,7 @@ class DecoupledTask(task.Task[Examples]):
             load_trunk(self.objective.learner.net, self.trunk_weights, self.trunk_inputs)
 
     def prepare(self, run: "Run") -> None:
-        """Note what the data lacks."""
+        """Report what the data lacks."""
         strong = self.labeled.strong
         for warning in dict.fromkeys(strong.warnings + self.val_data.warnings):
             run.note(warning)
@@ -219,8 +219,8 @@ class DecoupledTask(task.Task[Examples]):
         return f"classes of {images} images, masks of {strong} of them: {self.steps} steps"
 
     def batches(self, run: "Run", start: int, size: int) -> Iterator[Examples]:
-        """Crops of all images with their classes; then those of subsets of the classes in masks."""
-        cv2.setNumThreads(1)  # the network needs the cores
+        """Crops of all images with their classes, then crops with binary masks."""
+        cv2.setNumThreads(1)  # leave the cores to the network
         r, classes, strong = self.recipe, len(self.classes), self.labeled.strong
 
         def show(done: int, total: int, *_: str) -> None:
@@ -242,7 +242,7 @@ class DecoupledTask(task.Task[Examples]):
         return load_ahead(make, start, distributed.rank(), distributed.world())
 
     def due(self, n: int) -> bool:
-        """As usual, but not before the second part."""
+        """Validate as usual, but not before the second part."""
         return n > self.recipe.classify_steps and super().due(n)
 
     def validate(self, run: "Run", n: int) -> Validation:

@@ -1,4 +1,4 @@
-"""The networks that recipes name."""
+"""Build the networks that recipes name."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -67,4 +67,4 @@ NETWORKS: dict[str, Callable[["SegmentationRecipe", int], Network]] = {
     "CRFRNN": _crfrnn,
     "DeepLab": _deeplab,
 }
-"""By the name in a recipe: what makes the network for a number of classes."""
+"""Functions that build the network of a recipe for a number of classes, by name."""

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class WarmStart(NamedTuple):
-    """The initial weights as far as the end of a run needs them."""
+    """The initial weights, as needed at the end of a run."""
 
-    card: Card | None  #: their card; None without a warm start
-    tensors: dict[str, Tensor]  #: by name; empty without weight averaging
+    card: Card | None  #: the card of the weights; None without a warm start
+    tensors: dict[str, Tensor]  #: tensors by name; empty without weight averaging
 
 
 def warm_start(
@@ -36,11 +36,11 @@ def warm_start(
     """Load the initial weights into a new network.
 
     Args:
-        learner: its network is changed.
-        recipe: its `start`, if it has one.
-        classes: names by class id, of the data.
+        learner: its network is changed in place.
+        recipe: the recipe, with or without `start`.
+        classes: names of the classes of the data, by class id.
         trunk_weights: VGG weights for the trunk, or a folder for `trunk_of`.
-        trunk_inputs: their preprocessing, see `load_vgg`.
+        trunk_inputs: the preprocessing of `trunk_weights`, see `load_vgg`.
 
     Raises:
         OptionError, WeightsError: weights that do not fit, cannot be averaged, or cannot be read.
@@ -66,12 +66,12 @@ def warm_start(
 
 
 def load_trunk(net: Network, weights: str | Path, inputs: str = "caffe") -> None:
-    """Load the trunk's weights, and those of fc6 and fc7 where they fit.
+    """Load weights into the trunk, and into fc6 and fc7 where they fit.
 
     Args:
         net: changed in place.
         weights: a file of VGG weights, or a folder for `trunk_of`.
-        inputs: the preprocessing of those in a file, see `load_vgg`.
+        inputs: the preprocessing of the weights in a file, see `load_vgg`.
     """
     if Path(weights).is_dir():
         load_vgg(net, trunk_of(weights))
@@ -80,9 +80,9 @@ def load_trunk(net: Network, weights: str | Path, inputs: str = "caffe") -> None
 
 
 def trunk_of(folder: str | Path) -> dict[str, Tensor]:
-    """The convolutions of a saved network's trunk as those of VGG, with batch norm folded.
+    """The convolutions of a saved network's trunk, in the form of VGG weights, batch norm folded.
 
-    Raises a `WeightsError` unless the network segments.
+    Raises a `WeightsError` unless it is a segmentation network.
     """
     net, card = from_pretrained(folder)
     if not isinstance(net, Network):
@@ -121,8 +121,8 @@ def read_start(path: Path, recipe: "SegmentationRecipe", net: Network) -> WarmSt
 def transfer_weights(net: Network, trained: object) -> None:
     """Copy the tensors of a trained network that have the same names and shapes.
 
-    Score layers of other classes stay as they are; another network or trunk is refused. An FCN
-    starts that of a `CRFRNN`.
+    Score layers for other classes keep their weights; other networks or trunks are refused. An
+    FCN's weights are loaded into the FCN of a `CRFRNN`.
     """
     if isinstance(net, CRFRNN) and isinstance(trained, FCN):
         net = net.net
@@ -143,10 +143,10 @@ def transfer_weights(net: Network, trained: object) -> None:
 
 @torch.no_grad()
 def average_weights(net: Network, other: dict[str, Tensor], fraction: float) -> None:
-    """Interpolate a network's tensors with those of another one.
+    """Average a network's tensors with those of another network.
 
-    When one network was fine-tuned from the other, the loss between them is often lower than at
-    either. Wortsman et al. 2022, "Robust fine-tuning of zero-shot models".
+    If one network was fine-tuned from the other, the loss of an average is often lower than that
+    of either network. Wortsman et al. 2022, "Robust fine-tuning of zero-shot models".
 
     Args:
         net: changed in place.
@@ -159,7 +159,7 @@ def average_weights(net: Network, other: dict[str, Tensor], fraction: float) -> 
 
 
 def _require_alike(net: Network, trained: Network, names: list[str], classes: list[str]) -> None:
-    """Refuse to average networks of other classes or architectures."""
+    """Refuse to average networks with different classes or architectures."""
     for i, (theirs, ours) in enumerate(zip_longest(names, classes, fillvalue="not named")):
         if theirs != ours:
             raise OptionError(

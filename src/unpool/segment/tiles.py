@@ -183,7 +183,7 @@ class TiledPrediction:
 
     @cached_property
     def logits(self) -> NDArray[np.float32]:
-        """The blended logits (K, H, W); raises an `OptionError` for large images, see `is_large`."""
+        """The blended logits (K, H, W); an `OptionError` for large images, see `is_large`."""
         if is_large(self.image):
             raise OptionError(
                 f"got {megapixels(self.image)} by tiles, whose logits are not kept; use the "
@@ -204,7 +204,8 @@ class TiledPrediction:
             passes: number of all passes, for the progress.
 
         Yields:
-            Rows and columns of the image, and their logits (K, h, w), whose memory is reused afterwards.
+            Rows and columns of the image, and their logits (K, h, w), whose memory is
+            reused by the next step.
         """
         wide = self.image.shape[1] > self.image.shape[0]
         image = self.image.swapaxes(0, 1) if wide else self.image  # bands are now rows
