@@ -32,7 +32,8 @@ def ssim(found: NDArray[Any], truth: NDArray[Any], largest: float = 1.0) -> floa
     """The structural similarity (Wang et al. 2004), the mean over pixels and channels.
 
     The window is a Gaussian of standard deviation 1.5 and 11 pixels; the border, where it does not
-    fit, is left out. This equals scikit-image with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`.
+    fit, is left out. This equals scikit-image with
+    `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`.
 
     Args:
         found, truth: (H, W) or (H, W, C), of the same shape, with sides of 11 pixels or more.
