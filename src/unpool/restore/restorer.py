@@ -1,4 +1,4 @@
-"""`Restorer`: blurred images in, restored ones of the same type and size out."""
+"""`Restorer` restores blurred images, and keeps their type and size."""
 
 import math
 import os
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
     from unpool import Progress
 
 _LUMA = 0.299, 0.587, 0.114
-_SOME = 1_000_000  # values that a quantile is taken of
-_SEEN = 1024  # pixels of a side of the part that the residual is measured on
+_SOME = 1_000_000  # number of values from which quantiles are computed
+_SEEN = 1024  # side in pixels of the part on which the residual is measured
 _VALUES = ("balance", "lam", "steps")
 
 
 class Restorer:
-    """Restores images that a PSF blurred.
+    """Restores images that were blurred by a PSF.
 
     Args:
         method: "wiener", "tikhonov", "tv", "rl", "rl-fast" or "auto"; see `docs/restore.md`.
-        noise: standard deviation of the noise as a fraction of the largest value of the type, of
-            1 for floating point; estimated by default. With `gamma`, of linear light.
-        balance, lam, steps: the value of the method; by default the best one for the noise. All
-            are for images whose brightest parts are scaled to 1.
-        edges: how the borders are continued: "ramp", "reflect", "zero" or "none".
-        gamma: undo this before and redo it after: "srgb", or an exponent such as 2.2. Blur happens
-            in linear light, and photos are stored in sRGB.
-        luma: restore the luminance of color images only, three times as fast.
-        tile: side of tiles in pixels, 0 for none, "auto" for tiles beyond 2 GiB.
+        noise: standard deviation of the noise, as a fraction of the largest value of the type (1
+            for floating point); by default estimated. With `gamma`, in linear light.
+        balance, lam, steps: the parameter of the method; by default the best one for the noise.
+            They refer to images whose brightest parts are scaled to 1.
+        edges: how to extend the borders: "ramp", "reflect", "zero" or "none".
+        gamma: the gamma curve to undo before restoring and to apply afterwards: "srgb", or an
+            exponent such as 2.2. Blur happens in linear light, but photos are stored in sRGB.
+        luma: restore only the luminance of color images, which is three times as fast.
+        tile: side of tiles in pixels; 0 for no tiles, "auto" for tiles beyond 2 GiB of memory.
         as_float: return float32, neither rounded nor clipped.
         device: "auto", "cpu", "cuda" ...
 
@@ -103,15 +103,15 @@ class Restorer:
         """Restore an image.
 
         Args:
-            image: (H, W), (H, W, C) or with a PSF (d, h, w) a volume (D, H, W), of any type of
-                numbers; a Pillow image, or the path of an image. The last of 2 or 4 channels is
-                opacity, and is kept.
-            psf: what `unpool.vision.psf.find_psf` takes, or "estimate:" and a family.
-            background: of a PSF from a file, see there.
+            image: (H, W), (H, W, C), or with a PSF (d, h, w) a volume (D, H, W), of any numeric
+                type; a Pillow image; or the path of an image. The last of 2 or 4 channels is
+                opacity, which is not changed.
+            psf: a source for `unpool.vision.psf.find_psf`, or "estimate:" and a family.
+            background: quantile to subtract from a PSF, see `unpool.vision.psf.find_psf`.
             progress: called for each tile.
 
         Raises:
-            ImageError, ShapeError, OptionError: an image, a PSF or a value that cannot be used.
+            ImageError, ShapeError, OptionError: the image, the PSF or a parameter cannot be used.
         """
         values, frame = _samples(image)
         return self.restore(values, frame, self.psf_for(values, frame, psf, background), progress)
@@ -119,7 +119,7 @@ class Restorer:
     def psf_for(
         self, values: NDArray[Any], frame: Frame, psf: Any, background: float | None = None
     ) -> PSF:
-        """The PSF for an image, found in it if that is asked for."""
+        """Make the PSF for an image; "estimate:" sources are estimated from it."""
         if not (isinstance(psf, str) and psf.startswith(PREFIX)):
             return find_psf(psf, background)
         return self.estimates(values, frame, psf.removeprefix(PREFIX), 1)[0]
@@ -131,7 +131,7 @@ class Restorer:
         return estimate_psf(gray, family, count)
 
     def plan(self, shape: tuple[int, ...], psf: PSF) -> Plan:
-        """The tiles of an image (H, W) or (D, H, W), and the memory that they take."""
+        """Plan the tiles of an image (H, W) or (D, H, W), and estimate the memory."""
         volume = psf.kernel.ndim == 3
         name = self.method if self.method != "auto" else "rl-fast" if volume else "tv"
         return plan_tiles(shape, psf.kernel.shape, METHODS[name].memory, self.tile)
@@ -139,11 +139,11 @@ class Restorer:
     def restore(
         self, values: NDArray[Any], frame: Frame, psf: PSF, progress: "Progress | None" = None
     ) -> Restored:
-        """Restore samples that are described by a frame; `__call__` is for images of other kinds.
+        """Restore samples that a frame describes; `__call__` accepts other kinds of images.
 
         Args:
             values: (H, W, C), or a volume (D, H, W).
-            frame: their type, their largest value and whether the last channel is opacity.
+            frame: the type and the largest value, and whether the last channel is opacity.
             psf: see `psf_for`.
             progress: called for each tile.
         """
@@ -180,7 +180,7 @@ class Restorer:
     def _planes(
         self, linear: list[Plane], job: "_Job", plan: Plan, progress: "Progress | None"
     ) -> list[Plane]:
-        """Each channel restored, or with `luma` all changed by what the luminance changes."""
+        """Restore each channel, or with `luma` add the change of the luminance to all channels."""
         gray = self.luma and len(linear) == 3
         planes = linear
         if gray:
@@ -198,14 +198,14 @@ class Restorer:
         return found
 
     def _linear(self, plane: NDArray[Any], frame: Frame) -> Plane:
-        """A channel as fractions of the largest value, in linear light."""
+        """Convert a channel to linear light, as fractions of the largest value."""
         scaled = plane.astype(np.float32) / np.float32(frame.largest)
         return self.gamma.decode(scaled)
 
     def _back(
         self, planes: NDArray[Any], restored: list[Plane], frame: Frame
     ) -> tuple[NDArray[Any], float]:
-        """The restored channels and those that are kept, in their type; the clipped fraction."""
+        """Convert restored channels to the original type; also return the clipped fraction."""
         kind = np.dtype(np.float32) if self.as_float else planes.dtype
         found = planes.astype(kind, copy=True)
         clipped = 0
@@ -222,7 +222,7 @@ class Restorer:
 
 @dataclass(frozen=True)
 class _Job:
-    """A method with all that it needs, for images or tiles (H, W) or (D, H, W)."""
+    """A method with its arguments, to restore images or tiles (H, W) or (D, H, W)."""
 
     method: Method
     value: float
@@ -243,7 +243,7 @@ class _Job:
 
 
 def _samples(image: Any) -> tuple[NDArray[Any], Frame]:
-    """The samples of an image of any kind, and their description."""
+    """The samples of any kind of image, and their frame."""
     if isinstance(image, str | os.PathLike | bytes):
         stack = read_stack(image)
         if len(stack) > 1:
@@ -301,12 +301,12 @@ def _noise(plane: Plane) -> float:
 
 
 def _brightest(plane: Plane) -> float:
-    """What is brighter than 99.9 % of a channel."""
+    """The value that is brighter than 99.9 % of a channel."""
     return float(np.quantile(abs(plane.ravel()[:: max(1, plane.size // _SOME)]), 0.999))
 
 
 def _residual(before: Plane, after: Plane, kernel: Plane, sigma: float) -> float | None:
-    """See `Restored.residual`; of the middle of a large image."""
+    """Compute `Restored.residual`; for large images, on the middle part."""
     places = []
     for n, side in zip(before.shape, kernel.shape, strict=True):
         if n < 2 * side or sigma == 0:

@@ -1,4 +1,4 @@
-"""What comes back from a restoration: the image in its own type, and how it was made."""
+"""The result of a restoration: the image in its original type, and how it was computed."""
 
 import os
 from dataclasses import dataclass
@@ -16,31 +16,31 @@ from unpool.vision.stacks import stack_of
 if TYPE_CHECKING:
     from unpool.vision.psf import PSF
 
-_LONGEST = 1600  # pixels of a side of a comparison
+_LONGEST = 1600  # long side of a comparison in pixels
 
 
 @dataclass(frozen=True)
 class Restored:
     """A restored image."""
 
-    image: NDArray[Any]  #: of the shape and type of the input, or float32
+    image: NDArray[Any]  #: the restored image, in the shape and type of the input, or float32
     before: NDArray[Any]  #: the input
     psf: "PSF"
     method: str
-    reason: str  #: why this method
-    parameter: str  #: the name of the method's value: "balance", "lam" or "steps"
+    reason: str  #: why this method was chosen
+    parameter: str  #: the name of the method's parameter: "balance", "lam" or "steps"
     value: float
-    chosen: bool  #: whether the value was chosen by the noise
+    chosen: bool  #: whether the parameter was chosen from the noise
     noise: float  #: standard deviation, as a fraction of the largest value of the type
-    estimated: bool  #: whether the noise was
+    estimated: bool  #: whether the noise was estimated
     residual: float | None
-    """The deviation of the restored image, blurred again, from the input, over that of the noise:
-    about 1 if just the noise is left; far below 1, noise was restored. It does not find a wrong
-    PSF."""
-    clipped: float  #: fraction of the values that were beyond those of the type
+    """The deviation of the restored image, blurred again, from the input, divided by that of the
+    noise: about 1 if only noise is left, far below 1 if noise was amplified. It does not detect a
+    wrong PSF."""
+    clipped: float  #: fraction of the values that were out of the range of the type
     largest: float  #: the largest value of the type; 1 for floating point
     tiles: int
-    memory: int  #: bytes, the estimate
+    memory: int  #: estimated memory in bytes
 
     def to_dict(self) -> dict[str, Any]:
         """All but the pixels, as plain values."""
@@ -59,7 +59,7 @@ class Restored:
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the image in its own type as .tif, .png or .jpg; gives the path.
+        """Write the image in its type as .tif, .png or .jpg; returns the path.
 
         PNG holds 8 or 16 bits, JPEG 8. `unpool restore` copies tags and metadata, too.
         """
@@ -69,7 +69,7 @@ class Restored:
         return path
 
     def comparison(self) -> Pixels:
-        """The left half before, and the right half after, with captions; of a volume its middle."""
+        """Left half before and right half after, with captions; volumes show the middle slice."""
         before, after = (shown(self._slice(image), self.before) for image in self._both())
         half = before.shape[1] // 2
         caption = f"{self.method}, {self.parameter} {self.value:.3g}, {self.psf.name}"
@@ -98,10 +98,10 @@ class Restored:
 
 
 def shown(image: NDArray[Any], like: NDArray[Any]) -> Pixels:
-    """An image, (H, W) or (H, W, C), for the screen: (H, W, 3) uint8.
+    """Convert an image, (H, W) or (H, W, C), for display: (H, W, 3) uint8.
 
-    Full range for 8 bits; others from 0, or their lowest value, to the value that is brighter than
-    99.9 % of the pixels of `like`.
+    8-bit images keep their range. For other types, black is 0 or the lowest value, and white is
+    the 99.9 % quantile of `like`.
     """
     planes = image if image.ndim == 3 else image[..., None]
     planes = planes[..., :3] if planes.shape[2] >= 3 else planes[..., :1]
@@ -115,7 +115,7 @@ def shown(image: NDArray[Any], like: NDArray[Any]) -> Pixels:
 
 
 def reduced(image: Pixels) -> Pixels:
-    """An image of at most 1600 pixels a side."""
+    """Reduce an image to sides of at most 1600 pixels."""
     step = -(-max(image.shape[:2]) // _LONGEST)
     return np.ascontiguousarray(image[::step, ::step])
 

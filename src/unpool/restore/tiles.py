@@ -1,7 +1,7 @@
-"""Tiles: large images in bounded memory, part by part, with cross-faded overlaps.
+"""Restore large images tile by tile, in bounded memory, with cross-faded overlaps.
 
-Restoration by FFT sees the whole image, so tiles do not give exactly what the whole would. With an
-overlap of twice the PSF they differ by some thousandths.
+Restoration by FFT uses the whole image, so tiles do not give exactly the same result. With an
+overlap of twice the PSF, the difference is some thousandths of the range.
 """
 
 import itertools
@@ -18,8 +18,8 @@ from unpool.limits import GIB, MIB
 MEMORY = 2 * GIB
 """Bytes that an image may take before it is restored in tiles."""
 
-_SIDE = 512  # pixels of a tile
-_PLANES = 16  # bytes for a pixel of a channel outside of the method: as stored, linear, restored
+_SIDE = 512  # side of a tile in pixels
+_PLANES = 16  # bytes per pixel of a channel outside of the method: stored, linear, restored
 
 Plane = NDArray[np.float32]
 
@@ -27,10 +27,10 @@ Plane = NDArray[np.float32]
 class Plan(NamedTuple):
     """How an image is cut into tiles."""
 
-    side: int  #: of a tile with its overlap, in rows and columns; 0 for the whole image
+    side: int  #: side of a tile with its overlap; 0 for the whole image
     overlap: int
-    parts: int  #: the number of tiles
-    memory: int  #: bytes, an estimate
+    parts: int  #: number of tiles
+    memory: int  #: estimated memory in bytes
 
     @property
     def text(self) -> str:
@@ -45,10 +45,10 @@ def plan_tiles(
     """Plan the tiles of an image, (H, W) or (D, H, W); only rows and columns are cut.
 
     Args:
-        shape: of the image.
-        sides: of the PSF.
-        memory: bytes that the method takes for a pixel.
-        tile: side of a tile, 0 for the whole image, or "auto": the whole image up to `MEMORY`.
+        shape: shape of the image.
+        sides: sides of the PSF.
+        memory: bytes that the method needs for each pixel.
+        tile: side of a tile; 0 for the whole image; "auto" for the whole image up to `MEMORY`.
 
     >>> plan_tiles((8000, 8000), (21, 21), 80).parts
     324
@@ -86,7 +86,7 @@ def run_tiles(
         work: restores a tile.
         plane: the channel.
         plan: its tiles.
-        report: called with the number of tiles that are done.
+        report: called with the number of finished tiles.
     """
     report(0)
     if not plan.side:
@@ -119,15 +119,15 @@ def _starts(length: int, side: int, overlap: int) -> list[int]:
 def _fade(
     start: int, side: int, length: int, overlap: int, starts: Sequence[int]
 ) -> NDArray[np.float64]:
-    """Weights of the lines of a tile; those of all tiles add up to 1 at each line.
+    """The weights of the lines of a tile; at each line, the weights of all tiles add up to 1.
 
-    They rise in the middle half of the overlap with the tile before, which may be longer than
-    `overlap`, and fall where the next one rises.
+    Weights rise in the middle half of the overlap with the previous tile, which may be longer than
+    `overlap`, and fall where those of the next tile rise.
     """
     place = np.arange(start, min(start + side, length))
 
     def risen(i: int) -> NDArray[np.float64]:
-        """How much of the lines tiles from the i-th on have."""
+        """The total weight of tiles from the i-th on, by line."""
         if i == 0:
             return np.ones(len(place))
         if i == len(starts):

@@ -1,7 +1,7 @@
-"""Point spread functions: the image of a point of light, by formula, from an array, or from a file.
+"""Point spread functions (PSFs), images of a point of light: by formula, from arrays or files.
 
-A PSF is non-negative, of sum 1, with odd sides and its centroid on the center pixel; then a
-restored image is neither brighter nor shifted. What had to be changed for that is listed.
+A PSF is non-negative, has sum 1, odd sides and its centroid on the center pixel, so that restored
+images are neither brighter nor shifted. Changes that are necessary for this are recorded.
 """
 
 import math
@@ -21,8 +21,8 @@ class PSF:
     """A point spread function, ready for use."""
 
     kernel: Kernel  #: (h, w) or (d, h, w), odd sides, non-negative, sum 1
-    name: str  #: how it was asked for, such as "motion:13,30", or the name of a file
-    changes: tuple[str, ...] = ()  #: what was done to the given values
+    name: str  #: the request, such as "motion:13,30", or the name of a file
+    changes: tuple[str, ...] = ()  #: changes to the original values
     voxel: tuple[float, ...] | None = None  #: the size of a pixel along each axis, if known
 
     def to_dict(self) -> dict[str, Any]:
@@ -34,15 +34,15 @@ class PSF:
 
 
 def find_psf(source: Any, background: float | None = None) -> PSF:
-    """A PSF by its formula, such as "motion:13,30", from a file, or from an array.
+    """Make a PSF by formula, such as "motion:13,30", from a file, or from an array.
 
     Args:
-        source: a text, the path of an image, a TIFF stack or a .npy file, an array or a PSF.
-        background: of files and arrays, the quantile of the values to subtract, such as 0.5.
+        source: a formula; the path of an image, a TIFF stack or a .npy file; an array; or a PSF.
+        background: for files and arrays, the quantile of the values to subtract, such as 0.5.
 
     Raises:
-        OptionError: no such family, or numbers that do not fit it.
-        ImageError, ShapeError: a file or an array that is no PSF.
+        OptionError: the family is unknown, or its numbers are invalid.
+        ImageError, ShapeError: a file or an array is not a PSF.
 
     >>> find_psf("disk:2").kernel.shape
     (5, 5)
@@ -96,10 +96,10 @@ def _read(path: Path, background: float | None) -> PSF:
 
 
 def make_psf(values: ArrayLike, name: str = "array", background: float | None = None) -> PSF:
-    """Make a PSF of an array: no background, nothing negative, centered, odd, of sum 1.
+    """Make a PSF from an array: subtract background, remove negatives, center, normalize.
 
     Args:
-        values: (h, w) or (d, h, w), of any type of numbers.
+        values: (h, w) or (d, h, w), of any numeric type.
         name: see `PSF`.
         background: see `find_psf`.
 
@@ -167,7 +167,7 @@ def _require_spot(kernel: NDArray[np.float64], background: float | None) -> None
 
 
 def _doubts(kernel: NDArray[np.float64]) -> list[str]:
-    """What looks like a background, which would count as blur all over the image."""
+    """Describe an apparent background, which would act as blur over the whole image."""
     border, top = float(np.median(_border(kernel))), float(kernel.max())
     if min(kernel.shape[-2:]) < 7 or border < 0.02 * top:
         return []
@@ -178,7 +178,7 @@ def _doubts(kernel: NDArray[np.float64]) -> list[str]:
 
 
 def transfer(psf: PSF, size: int = 256) -> NDArray[np.float64]:
-    """How much of each spatial frequency a 2-D PSF leaves, (size, size), frequency 0 in the middle.
+    """The gain of a 2-D PSF at each spatial frequency, (size, size), frequency 0 in the middle.
 
     >>> float(transfer(find_psf("disk:3")).max().round(3))
     1.0
@@ -189,7 +189,7 @@ def transfer(psf: PSF, size: int = 256) -> NDArray[np.float64]:
 
 
 def describe(psf: PSF) -> dict[str, Any]:
-    """Figures of a PSF: its width along each axis, its peak, and its weakest transfer.
+    """Measure a PSF: its width along each axis, its peak, and its smallest gain.
 
     >>> round(describe(find_psf("gaussian:1.6"))["deviation"][0], 2)
     1.6

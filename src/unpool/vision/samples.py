@@ -1,6 +1,7 @@
-"""The samples of TIFF pages in their own type and with their tags, to be changed and written back.
+"""Read and write the samples and tags of TIFF pages without loss.
 
-`unpool.vision.images` reads images as a viewer shows them, with 8 bits. Here nothing is rounded.
+Unlike `unpool.vision.images`, which reads images with 8 bits, as a viewer shows them, nothing is
+rounded here.
 """
 
 import os
@@ -19,14 +20,14 @@ from unpool.limits import GIB, MAX_TEXT
 from unpool.vision.tiff import LOSSLESS, Page, SilentTiff, decompressed, find_segments
 
 Samples: TypeAlias = NDArray[Any]
-"""The samples of a page, (H, W, C), of any type of numbers."""
+"""The samples of a page, (H, W, C), of any numeric type."""
 
 
 class Tag(NamedTuple):
-    """A tag as it is in a file, little-endian."""
+    """A tag as stored in a file, little-endian."""
 
-    kind: int  #: of the values, see `_SIZES`
-    length: int  #: their number
+    kind: int  #: type of the values, see `_SIZES`
+    length: int  #: number of values
     data: bytes
 
 
@@ -34,12 +35,12 @@ Tags: TypeAlias = Mapping[int, Tag]
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 16: 8, 17: 8}
 _PAIRS = (5, 10)  # rational numbers
-_STORAGE = {  # what says how pixels are stored, or where other directories are
+_STORAGE = {  # tags on the storage of pixels, and offsets of other directories
     *range(254, 260), 262, 266, 273, 274, *range(277, 280), 280, 284, 288, 289, 292, 293, 317,
     320, *range(322, 326), 330, 332, 333, 336, 338, 339, 340, 341, 347, *range(512, 533),
     34665, 34853, 40965,
 }  # fmt: skip
-_STRIP = 2**18  # bytes of a strip that is written
+_STRIP = 2**18  # bytes of a written strip
 _KINDS = {1: "u", 2: "i", 3: "f"}
 
 
@@ -50,7 +51,7 @@ def read_samples(file: IO[bytes], page: Page) -> Samples:
     """The samples of a page, (H, W, C); packed ones of 9 to 15 bits become uint16.
 
     Raises:
-        ImageError: they are compressed with losses and not of 8 bits, or of another kind.
+        ImageError: lossy compression of other than 8 bits, or an unsupported type.
     """
     dtype = sample_type(page)
     bands, bits = page.get(277, 1), page.bits
@@ -75,7 +76,7 @@ def read_samples(file: IO[bytes], page: Page) -> Samples:
 
 
 def sample_type(page: Page) -> np.dtype[Any]:
-    """The type of the samples of a page, in its order of bytes; `ImageError` if it is not kept."""
+    """The dtype of a page, in its byte order; raises an `ImageError` for unsupported types."""
     bits, kind = page.bits, _KINDS.get(page.get(339, 1), "")
     if len(set(page.tags.get(258, (1,)))) > 1 or page.get(259, 1) not in LOSSLESS or not kind:
         raise ImageError(f"holds samples of a kind that is not kept ({_about(page)}); {_CURE}")
@@ -98,10 +99,10 @@ def _about(page: Page) -> str:
 def _unpacked(
     raw: NDArray[np.uint8], page: Page, dtype: np.dtype[Any], bits: int, columns: int, depth: int
 ) -> Samples:
-    """The samples, (rows, columns, depth), of the bytes of a strip or tile."""
+    """Convert the bytes of a strip or tile to samples, (rows, columns, depth)."""
     rows, count = len(raw), columns * depth
     predictor = page.get(317, 1)
-    if predictor == 3:  # of floating point: the bytes of each place together, as differences
+    if predictor == 3:  # floating point: bytes are grouped by significance, as differences
         size = dtype.itemsize
         raw = np.cumsum(raw[:, : count * size].reshape(rows, -1, depth), 1, np.uint8)
         planes = raw.reshape(rows, size, count).transpose(0, 2, 1)
@@ -118,7 +119,7 @@ def _unpacked(
 
 
 def decoded(file: IO[bytes], number: int, mode: str) -> Samples:
-    """The samples of a page of 8 bits in a mode of Pillow, which decodes JPEG and palettes."""
+    """Decode an 8-bit page by Pillow, which handles JPEG and palettes, in one of its modes."""
     file.seek(0)
     with SilentTiff(file) as im:
         im.seek(number)
@@ -127,7 +128,7 @@ def decoded(file: IO[bytes], number: int, mode: str) -> Samples:
 
 
 def read_tags(file: IO[bytes], page: Page) -> dict[int, Tag]:
-    """All tags of a page that do not say how it is stored."""
+    """Read all tags of a page that do not describe its storage."""
     big = len(page.head) == 16
     order, (entry, field) = page.order, ("HHQ8s", 8) if big else ("HHI4s", 4)
     file.seek(page.offset)
@@ -156,29 +157,29 @@ def read_tags(file: IO[bytes], page: Page) -> dict[int, Tag]:
 class Layout(NamedTuple):
     """How the samples of a page are written."""
 
-    tags: Tags  #: to be copied
-    bits: int  #: of a sample; packed if it is no multiple of 8
+    tags: Tags  #: tags to copy
+    bits: int  #: bits of a sample; packed if not a multiple of 8
     photometric: int  #: 1 gray, 2 RGB
-    alpha: int  #: what the last sample is: 0 a color, 1 alpha multiplied in, 2 alpha
+    alpha: int  #: the last sample: 0 a color, 1 premultiplied alpha, 2 alpha
     compressed: bool
 
 
 def write_tiff(
     path: str | os.PathLike[str], pages: Iterable[Samples], layouts: Sequence[Layout], size: int
 ) -> None:
-    """Write pages, (H, W, C) each, atomically and one after the other.
+    """Write pages, (H, W, C) each, one at a time and atomically.
 
     Args:
-        path: the file.
-        pages: their samples.
-        layouts: how each is written.
-        size: bytes of all samples; from 4 GiB the file is a BigTIFF.
+        path: the file to write.
+        pages: the samples of the pages.
+        layouts: the layout of each page.
+        size: bytes of all samples; from 4 GiB, the file is a BigTIFF.
     """
     big = size > 4 * GIB - 2**26
     offset = "<Q" if big else "<I"
     with atomic(path) as temporary, Path(temporary).open("wb") as file:
         file.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if big else b"II*\0\0\0\0\0")
-        link = 8 if big else 4  # where the offset of the next page is to be written
+        link = 8 if big else 4  # position at which to write the offset of the next page
         for values, layout in zip(pages, layouts, strict=True):
             tags = {**layout.tags, **_storage(file, values, layout, "QI"[not big])}
             at = file.tell() + file.tell() % 2
@@ -190,7 +191,7 @@ def write_tiff(
 
 
 def _storage(file: IO[bytes], values: Samples, layout: Layout, code: str) -> dict[int, Tag]:
-    """Write the strips of a page; the tags that say where and how."""
+    """Write the strips of a page; return the tags that describe their storage."""
     height, width, bands = values.shape
     row = _packed(values[:1], layout.bits)
     rows = max(1, _STRIP // max(len(row), 1))
@@ -214,7 +215,7 @@ def _storage(file: IO[bytes], values: Samples, layout: Layout, code: str) -> dic
 
 
 def _packed(values: Samples, bits: int) -> bytes:
-    """Samples as bytes; each row begins with a new one."""
+    """Pack samples to bytes; each row starts at a byte boundary."""
     if bits % 8 == 0:
         return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
     ones = values.reshape(len(values), -1, 1) >> np.arange(bits, dtype=np.uint16)[::-1] & 1
@@ -227,7 +228,7 @@ def _tag(code: str, *values: int) -> Tag:
 
 
 def _write_directory(file: IO[bytes], tags: Tags, big: bool) -> int:
-    """Write the tags of a page; the place of the offset of the next page."""
+    """Write the tags of a page; return the position of the offset of the next page."""
     field, count, entry = (8, "<Q", "<HHQ") if big else (4, "<H", "<HHI")
     start = file.tell() + struct.calcsize(count)
     end = start + len(tags) * (struct.calcsize(entry) + field) + field

@@ -1,8 +1,8 @@
-"""Images of any number type, and TIFF stacks, read to be restored and written as they were.
+"""Read and write images of any numeric type, and TIFF stacks, without loss.
 
-Pixels keep their type, their bits and their number, and files their tags; the images are upright.
-TIFF pages are read one at a time. PNG keeps 8 and 16 bits, JPEG its 8; other formats are read as
-8-bit RGB and written as PNG.
+The type, bit depth and size of images and the tags of files are preserved; images are rotated
+upright. TIFF pages are read one at a time. PNG keeps 8 and 16 bits, JPEG 8 bits; other formats are
+read as 8-bit RGB and written as PNG.
 """
 
 import io
@@ -49,14 +49,14 @@ class Frame:
     shape: tuple[int, ...]  #: (H, W, C), upright
     dtype: np.dtype[Any]
     bits: int  #: significant bits of a sample
-    alpha: int = 0  #: whether the last channel is opacity, as in TIFF: 1 multiplied in, 2 not
+    alpha: int = 0  #: opacity in the last channel, as in TIFF: 1 premultiplied, 2 not
     tags: Tags = field(default_factory=dict)
     inverted: bool = False  #: whether 0 is white in the file
     compressed: bool = True
 
     @property
     def colors(self) -> int:
-        """Channels besides opacity."""
+        """The number of channels without opacity."""
         return self.shape[2] - bool(self.alpha)
 
     @property
@@ -69,10 +69,10 @@ class Frame:
 
 @dataclass(frozen=True)
 class Stack:
-    """An image, or the pages of a TIFF: `stack[i]` gives the samples of one, (H, W, C)."""
+    """An image, or the pages of a TIFF: `stack[i]` reads the samples of a page, (H, W, C)."""
 
     frames: tuple[Frame, ...]
-    suffix: str  #: of the file to write: .tif, .png or .jpg
+    suffix: str  #: suffix of the file to write: .tif, .png or .jpg
     voxel: tuple[float, float, float] | None  #: depth, height and width of a pixel in micrometers
     source: Any  #: the file, or the samples of the only image
     pages: tuple[tuple[int, Page], ...] = ()
@@ -92,15 +92,15 @@ class Stack:
 
     @property
     def bytes(self) -> int:
-        """Of all samples."""
+        """The size of all samples in bytes."""
         return sum(int(np.prod(f.shape)) * f.dtype.itemsize for f in self.frames)
 
     def write(self, path: str | os.PathLike[str], pages: Iterable[Samples]) -> None:
-        """Write other samples with the tags and the metadata of this stack, atomically.
+        """Write new samples with the tags and metadata of this stack, atomically.
 
         Args:
-            path: the file, with the `suffix` of the stack, or .tif.
-            pages: samples of the shapes of the frames, and their type or float32.
+            path: the file to write; its suffix is that of the stack, or .tif.
+            pages: samples in the shapes of the frames, in their type or float32.
         """
         if Path(path).suffix.lower() in (".tif", ".tiff"):
             pages, sizes = self._checked(pages), [self._layout(frame) for frame in self.frames]
@@ -121,7 +121,7 @@ class Stack:
         return Layout(frame.tags, bits, photometric, frame.alpha, frame.compressed)
 
     def as_float(self) -> "Stack":
-        """The stack to write float32 samples with, as a TIFF."""
+        """A copy of this stack for writing float32 samples as a TIFF."""
         kind = np.dtype(np.float32)
         frames = [replace(f, dtype=kind, bits=32, inverted=False) for f in self.frames]
         return replace(self, frames=tuple(frames), suffix=".tif")
@@ -134,9 +134,9 @@ def read_stack(source: str | os.PathLike[str] | bytes) -> Stack:
         source: a path, or the bytes of a file.
 
     Raises:
-        ImageError: the file is missing, broken, too large, or of a kind whose values cannot be
-            kept.
+        ImageError: the file is missing, damaged or too large, or its values cannot be preserved.
 
+    >>> from PIL import Image
     >>> file = io.BytesIO()
     >>> Image.fromarray(np.full((2, 3), 40000, np.uint16)).save(file, "PNG")
     >>> stack = read_stack(file.getvalue())
@@ -151,7 +151,7 @@ def read_stack(source: str | os.PathLike[str] | bytes) -> Stack:
     with open_image(source, MAX_PIXELS, animated=False) as im:
         kind, turn = im.format, orientation(im)
         deep = im.mode.startswith(("I", "F")) or (im.format == "PNG" and head[24] == 16)
-        # that of a PPM has its largest value
+        # the decoder arguments of a PPM state its largest value
         args = next((tile.args for tile in getattr(im, "tile", ())), ())
         deep = deep or (im.format == "PPM" and isinstance(args, tuple) and args[1] != 255)
         if kind == "PNG":
@@ -175,14 +175,14 @@ def read_stack(source: str | os.PathLike[str] | bytes) -> Stack:
 
 
 def stack_of(values: NDArray[Any], suffix: str = ".tif") -> Stack:
-    """An image in memory as a stack, to be written.
+    """Wrap an array as a stack, for writing.
 
     Args:
         values: (H, W), (H, W, C) with at most 4 channels, or a volume (D, H, W).
         suffix: .tif, .png or .jpg.
 
     Raises:
-        ImageError: the format does not hold such samples.
+        ImageError: the format cannot store such samples.
 
     >>> len(stack_of(np.zeros((40, 8, 9), np.float32)))
     40
@@ -202,7 +202,7 @@ def stack_of(values: NDArray[Any], suffix: str = ".tif") -> Stack:
 
 
 def read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """The numbers of a .npy file, within the memory of the largest image.
+    """Read a .npy file, no larger than the largest allowed image.
 
     Raises:
         ImageError: it is damaged, too large, or holds something else.
@@ -222,7 +222,7 @@ def read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
 
 
 def turned(values: Samples, orientation: int) -> Samples:
-    """An image, (H, W, C), as its EXIF orientation says it is to be shown."""
+    """Rotate or flip an image, (H, W, C), by its EXIF orientation."""
     exchanged, *flipped = TURNS.get(orientation, (False, False, False))
     values = values[tuple(slice(None, None, -1 if flip else 1) for flip in flipped)]
     return np.ascontiguousarray(values.swapaxes(0, 1) if exchanged else values)
@@ -259,7 +259,7 @@ def _frame(file: IO[bytes], page: Page) -> Frame:
                 f"holds samples that are not kept (photometric {photometric}, compression "
                 f"{page.get(259, 1)}, {page.bits} bits); save gray or RGB of 8 or 16 bits"
             )
-        bands = 1 if photometric < 2 else 3  # Pillow inverts
+        bands = 1 if photometric < 2 else 3  # Pillow inverts these
         return Frame((*size, bands), np.dtype(np.uint8), 8, 0, tags)
     dtype = sample_type(page).newbyteorder("=")
     if photometric not in (0, 1, 2):
@@ -268,7 +268,7 @@ def _frame(file: IO[bytes], page: Page) -> Frame:
     extra = page.tags.get(338, (2,) if bands == colors + 1 else (0,))[-1]
     alpha = extra if bands > colors and extra in (1, 2) else 0
     bits, largest = page.bits, page.get(281, 0)
-    if bits == 16 and dtype.kind == "u" and 255 < largest < 65535:  # 12 in 16, say
+    if bits == 16 and dtype.kind == "u" and 255 < largest < 65535:  # for example 12 bits in 16
         bits = largest.bit_length()
     inverted = inverted and dtype.kind == "u"
     return Frame((*size, bands), dtype, bits, alpha, tags, inverted, packing)
@@ -316,7 +316,7 @@ def _number(text: str) -> float:
 
 
 def _ratio(tag: Any) -> float:
-    """The value of a tag that is a rational number; 0 if there is none."""
+    """The value of a rational tag; 0 if there is none."""
     if tag is None or tag.kind != 5 or len(tag.data) < 8:
         return 0.0
     above, below = struct.unpack("<II", tag.data[:8])
@@ -350,7 +350,7 @@ def _content(source: Any) -> bytes:
 
 @contextmanager
 def _explained(source: Any) -> Iterator[None]:
-    """Make all that decoders raise for a broken file an `ImageError`."""
+    """Convert the exceptions of decoders for damaged files to `ImageError`."""
     try:
         yield
     except ImageError as error:
