@@ -1,1 +1,1 @@
-"""Sparse coding: train an adaptive deconvolutional network, and take images apart with it."""
+"""Sparse coding: train adaptive deconvolutional networks, and decompose images with them."""

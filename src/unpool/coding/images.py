@@ -1,4 +1,4 @@
-"""Images as a sparse coder takes them: gray, reduced, with normalized contrast."""
+"""Prepare images for a sparse coder: gray, reduced, with normalized contrast."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from unpool.vision.sources import find_images
 
 
 def reduced(image: Pixels, long_side: int) -> Pixels:
-    """An image (H, W, 3), its longer side reduced to `long_side` if it is longer.
+    """Reduce an image (H, W, 3) so that its longer side has at most `long_side` pixels.
 
     >>> reduced(np.zeros((20, 30, 3), np.uint8), 15).shape
     (10, 15, 3)
@@ -28,7 +28,7 @@ def reduced(image: Pixels, long_side: int) -> Pixels:
 
 
 def prepare(image: Pixels) -> Tensor:
-    """An image, (H, W, 3) uint8 RGB, as input of a coder: gray, (1, 1, H, W).
+    """Convert an image, (H, W, 3) uint8 RGB, to the input of a coder: gray, (1, 1, H, W).
 
     See `unpool.models.coder.normalize_contrast`.
 
@@ -40,15 +40,15 @@ def prepare(image: Pixels) -> Tensor:
 
 
 def find_training_images(folder: Path, side: int, long_side: int) -> list[Path]:
-    """The images in a folder, sorted; their headers are read.
+    """Find the images in a folder, sorted, and read their headers.
 
     Args:
         folder: searched recursively.
-        side: that each image must have in both directions, when it is reduced.
+        side: smallest height and width that images must have after reduction.
         long_side: see `reduced`.
 
     Raises:
-        DataError: no folder, or an image that is too small or unreadable.
+        DataError: the folder does not exist, or an image is too small or unreadable.
     """
     if not folder.is_dir():
         raise DataError(f"got data {folder}, which is not a folder; wanted a folder of images")
@@ -82,17 +82,18 @@ def draw_crops(
     seed: int = 0,
     start: int = 0,
 ) -> Iterator[Tensor]:
-    """Endless batches of random crops, (batch, 1, side, side).
+    """Yield batches of random crops, (batch, 1, side, side), without end.
 
-    Batch n depends on its number alone, so that a resumed run sees those of an uninterrupted one.
+    Batch n depends only on its number, so a resumed run sees the same batches as an uninterrupted
+    run.
 
     Args:
-        images: files, in a new order in each pass over them.
-        batch: crops in a batch.
-        side: of a crop.
-        each: crops that are cut from an image before the next is read.
+        images: image files, which are shuffled in each pass.
+        batch: number of crops in a batch.
+        side: side of a crop.
+        each: number of crops from an image before the next is read.
         long_side: see `reduced`.
-        seed: of the order and the places.
+        seed: seed of the order and positions.
         start: number of the first batch.
     """
     count, number = -(-batch // each), start
@@ -114,7 +115,7 @@ def read(path: Path, long_side: int) -> Tensor:
 
 
 def center_crops(images: Sequence[Path], side: int, long_side: int) -> Tensor:
-    """The squares in the middle of images, (N, 1, side, side)."""
+    """Center crops of images, (N, 1, side, side)."""
     crops = []
     for path in images:
         image = read(path, long_side)

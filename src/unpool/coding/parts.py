@@ -1,4 +1,4 @@
-"""Take images apart with a sparse coder: its filters, the strongest parts, and images rebuilt."""
+"""Decompose images with a sparse coder: filters, strongest parts, reconstructions."""
 
 import math
 from collections.abc import Sequence
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from unpool.vision.images import Pixels
 
 STRONGEST = (5, 25, 125)
-"""Numbers of activations that an image is rebuilt from, as in figure 1 of the paper."""
+"""Numbers of activations from which images are reconstructed, as in figure 1 of the paper."""
 
-_TILE, _FILTER = 63, 56  # pixels of a part and of a filter in sheets
+_TILE, _FILTER = 63, 56  # sides of a part and of a filter in sheets, in pixels
 
 
 def load_coder(source: str | Path, device: str = "auto") -> tuple[SparseCoder, "Card"]:
-    """A trained coder and its card.
+    """Load a trained coder and its card.
 
     Args:
-        source: a folder of weights, or of a run.
+        source: a folder of weights, or a run folder.
         device: "auto", "cpu", "cuda" or "cuda:n".
 
     Raises:
-        WeightsError: no weights, or those of another kind of network.
+        WeightsError: there are no weights, or they belong to another kind of network.
     """
     coder, card = from_pretrained(source)
     if not isinstance(coder, SparseCoder):
@@ -52,14 +52,14 @@ def load_coder(source: str | Path, device: str = "auto") -> tuple[SparseCoder, "
 
 
 class Quality(NamedTuple):
-    """How well images are rebuilt, and from how much."""
+    """The quality of a reconstruction, and the sparsity of its code."""
 
-    snr: float  #: signal-to-noise ratio in dB: the energy of the images by that of the rest
-    nonzeros: float  #: fraction of the values of the maps
+    snr: float  #: signal-to-noise ratio in dB: energy of the images over that of the error
+    nonzeros: float  #: fraction of nonzero values in the maps
 
 
 class Rebuilt(NamedTuple):
-    """Images rebuilt from their code at one layer."""
+    """Images reconstructed from their code at one layer."""
 
     code: Code
     images: Tensor  #: (N, C, H, W)
@@ -67,13 +67,13 @@ class Rebuilt(NamedTuple):
 
 
 class Part(NamedTuple):
-    """An activation and what it stands for."""
+    """An activation, and the part of an image that it stands for."""
 
     image: str
     value: float
-    box: tuple[int, int, int, int]  #: x0, y0, x1, y1 in the reduced image, or beyond its border
+    box: tuple[int, int, int, int]  #: x0, y0, x1, y1 in the reduced image; may cross its border
     shown: "Pixels"  #: the part, (S, S, 3); mid-gray is zero
-    patch: "Pixels"  #: the image there, (S, S, 3)
+    patch: "Pixels"  #: the image inside the box, (S, S, 3)
 
     def to_dict(self) -> dict[str, Any]:
         """All but the images, as plain values."""
@@ -85,10 +85,10 @@ class PartsReport:
     """The result of `take_apart`."""
 
     rebuilt: list[dict[str, Any]] = field(default_factory=list)
-    """For each image its name, and `snr` and `nonzeros` by layer."""
+    """For each image, its name and the `snr` and `nonzeros` of each layer."""
     tops: list[list[list[Part]]] = field(default_factory=list)
     """The strongest parts by layer and unit, strongest first."""
-    failed: dict[str, str] = field(default_factory=dict)  #: unreadable images, with the reasons
+    failed: dict[str, str] = field(default_factory=dict)  #: unreadable images, and the reasons
 
     def to_dict(self) -> dict[str, Any]:
         """All but the figures, as plain values."""
@@ -103,7 +103,7 @@ class PartsReport:
 
 @torch.no_grad()
 def rebuild(coder: SparseCoder, y: Tensor, layer: int) -> Rebuilt:
-    """Code images (N, C, H, W) at a layer, from 1, and rebuild them.
+    """Code images (N, C, H, W) at a layer, counted from 1, and reconstruct them.
 
     >>> coder = SparseCoder((4,), 5, lam=(0.01,), steps=30)
     >>> rebuild(coder, torch.randn(1, 1, 16, 16), 1).quality.snr > 10
@@ -119,11 +119,11 @@ def rebuild(coder: SparseCoder, y: Tensor, layer: int) -> Rebuilt:
 
 @torch.no_grad()
 def filter_sheet(coder: SparseCoder, y: Tensor, layers: int | None = None) -> "Pixels":
-    """The filters of layers: above the first, as the strongest part that each stands for.
+    """Draw the filters of layers; above the first layer, as the strongest part of each map.
 
     Args:
-        y: images, (N, C, H, W), whose switches are followed.
-        layers: the number of layers shown; by default all.
+        y: images, (N, C, H, W), whose switches are used.
+        layers: number of layers to show; by default all.
     """
     panels = []
     for layer in range(1, (len(coder.layers) if layers is None else layers) + 1):
@@ -142,7 +142,7 @@ def filter_sheet(coder: SparseCoder, y: Tensor, layers: int | None = None) -> "P
 def strongest_place(coder: SparseCoder, code: Code, unit: int) -> tuple[int, int, int, int]:
     """Sample, map, row and column of the strongest activation of a map.
 
-    Those of which the border cuts off a part are left out, unless the whole map is.
+    Activations whose part crosses the border are left out, unless all of the map do.
     """
     maps, edge = code.maps[:, unit].abs(), coder.kernel - 1
     if min(maps.shape[1:]) > 2 * edge:
@@ -160,19 +160,19 @@ def take_apart(
     count: int = 9,
     progress: "Progress | None" = None,
 ) -> PartsReport:
-    """Code images at every layer; show how they are rebuilt, and the strongest parts of each map.
+    """Code images at every layer; show their reconstructions and the strongest parts of each map.
 
-    It writes `filters.png`, `layerN.png` with the strongest parts of each map beside the patches
+    Writes `filters.png`, `layerN.png` with the strongest parts of each map beside the patches
     they come from, `rebuilt/NAME.png` and `parts.json`.
 
     Args:
-        images: files; unreadable ones are skipped.
-        output: the folder.
-        long_side: larger images are reduced to it.
-        count: parts kept of each map, one of each image.
+        images: image files; unreadable ones are skipped.
+        output: the folder to write to.
+        long_side: longer sides are reduced to this.
+        count: number of parts to keep for each map, at most one from each image.
 
     Raises:
-        ImageError: none of the images can be read.
+        ImageError: no image can be read.
 
     Zeiler, Taylor, Fergus 2011, figures 1 and 3.
     """
@@ -211,11 +211,11 @@ def take_apart(
 
 @torch.no_grad()
 def rebuilt_sheet(coder: SparseCoder, y: Tensor, found: Sequence[Rebuilt]) -> "Pixels":
-    """An image, rebuilt by each layer, and from the strongest activations of the last.
+    """Draw an image, its reconstructions by layer, and from the strongest activations of the last.
 
     Args:
         y: the image, (1, C, H, W).
-        found: its codes, by layer.
+        found: the reconstructions, by layer.
     """
     panels = [("contrast-normalized", y)]
     for layer, one in enumerate(found, start=1):
@@ -229,7 +229,7 @@ def rebuilt_sheet(coder: SparseCoder, y: Tensor, found: Sequence[Rebuilt]) -> "P
 
 
 def parts_sheet(units: Sequence[Sequence[Part]]) -> "Pixels":
-    """The strongest parts of each map, beside the patches they come from; empty maps are left out.
+    """Draw the strongest parts of each map beside their image patches; skip empty maps.
 
     Args:
         units: parts by unit, as in `PartsReport.tops`.
@@ -250,7 +250,7 @@ def parts_sheet(units: Sequence[Sequence[Part]]) -> "Pixels":
 def _keep(
     coder: SparseCoder, code: Code, units: list[list[Part]], image: "Pixels", name: str, count: int
 ) -> None:
-    """Add an image's strongest activation of each map to the ranking, if it is among the first."""
+    """Add the strongest activation of each map to its ranking, if it is among the top `count`."""
     for unit, parts in enumerate(units):
         place = strongest_place(coder, code, unit)
         value = float(code.maps[place])
@@ -266,7 +266,7 @@ def _keep(
 
 
 def _filters(coder: SparseCoder, report: PartsReport) -> "Pixels":
-    """The filters of the first layer, and the strongest part of each map of the others."""
+    """Draw the filters of the first layer, and the strongest part of each map of the others."""
     panels = [_panel("layer 1", [*coder.filters(1).detach()])]
     for layer, units in enumerate(report.tops[1:], start=2):
         shown = [scale_to(parts[0].shown, _FILTER) for parts in units if parts]

@@ -26,17 +26,17 @@ ORIENTED = 0.5  #: `coherence` from which a filter counts as oriented
 
 
 class CodingScores(NamedTuple):
-    """A record of one validation of a coder."""
+    """The record of a validation of a coder."""
 
-    n: int  #: steps done
-    layer: int  #: the layer that is learned, from 1
-    snr: float  #: of images rebuilt from its codes, in dB
-    nonzeros: float  #: fraction of the values of its maps
-    oriented: int  #: filters of the first layer with a `coherence` above `ORIENTED`
+    n: int  #: number of finished steps
+    layer: int  #: the layer in training, from 1
+    snr: float  #: signal-to-noise ratio of reconstructed images in dB
+    nonzeros: float  #: fraction of nonzero values in its maps
+    oriented: int  #: number of first-layer filters with a `coherence` above `ORIENTED`
 
 
 def build(recipe: "CodingRecipe") -> SparseCoder:
-    """The recipe's network, with random filters."""
+    """Build the recipe's network, with random filters."""
     maps = [layer.maps for layer in recipe.layers]
     cells, lam = (recipe.kernel, recipe.pool, recipe.pair), [recipe.lam] * len(maps)
     return build_network(SparseCoder, maps, *cells, lam=lam, steps=recipe.iterations)
@@ -45,13 +45,13 @@ def build(recipe: "CodingRecipe") -> SparseCoder:
 class CodingObjective(loop.Objective[Tensor]):
     """The cost of sparse codes, with two phases for each layer: learning and settling.
 
-    A step codes a batch by the present filters, and then fits the filters of the layer to it by
-    conjugate gradients, in place of a gradient step: the learning rate is zero.
+    A step codes a batch with the current filters, and then fits the filters of the layer by
+    conjugate gradients. This replaces the gradient step: the learning rate is zero.
     """
 
     learner: SparseCoder
     recipe: "CodingRecipe"
-    coded: "tuple[Tensor, Code]"  #: images of the present step, and their code
+    coded: "tuple[Tensor, Code]"  #: images of the current step, and their code
 
     @property
     def layer(self) -> int:
@@ -64,19 +64,19 @@ class CodingObjective(loop.Objective[Tensor]):
         return self.recipe.lam if self.phase % 2 else self.recipe.layers[self.layer - 1].lam
 
     def steps(self) -> list[int]:
-        """The steps of each phase."""
+        """The number of steps of each phase."""
         return [n for layer in self.recipe.layers for n in (layer.steps, layer.settling)]
 
     def name(self, step: int) -> str:
-        """The layer that is learned."""
+        """The name of the layer in training."""
         return f"layer {self.layer} of {len(self.recipe.layers)}"
 
     def groups(self) -> list[loop.Group]:
-        """The filters of the layer, which the optimizer leaves as they are."""
+        """The filters of the layer, which the optimizer does not change."""
         return [loop.parameter_group([self.learner.filters(self.layer)], 0.0)]
 
     def losses(self, part: Tensor) -> tuple[Tensor, Tensor]:
-        """The cost of the codes of images (N, 1, H, W), per image, as both losses."""
+        """The coding cost per image of images (N, 1, H, W), returned as both losses."""
         y, steps = part.to(self.device), self.recipe.learning_iterations
         with torch.no_grad():
             code = self.learner.encode(y, self.layer, lam=self.lam, steps=steps)
@@ -94,7 +94,7 @@ class CodingObjective(loop.Objective[Tensor]):
 class CodingTask(task.Task[Tensor]):
     """Learn filters from a folder of images, searched recursively; labels are not needed.
 
-    The filters after the last step are kept; held-out images do not choose any.
+    The filters of the last step are kept; held-out images are not used to choose a step.
     """
 
     data: str | Path
@@ -125,7 +125,7 @@ class CodingTask(task.Task[Tensor]):
         return CodingObjective(build(self.recipe).to(device), self.recipe)
 
     def prepare(self, run: "Run") -> None:
-        """Read the crops to validate on; training images if none are held out."""
+        """Read the validation crops, from training images if none are held out."""
         if not self.val_images:
             run.note("no image is held out; training images are evaluated")
         images = self.val_images or self.images[:8]
@@ -143,13 +143,13 @@ class CodingTask(task.Task[Tensor]):
         return draw_crops(self.images, size, recipe.crop, **cuts, seed=recipe.seed, start=start)
 
     def validate(self, run: "Run", n: int) -> CodingScores:
-        """Code held-out crops at the layer that is learned, and show the filters."""
+        """Code held-out crops at the layer in training, and draw the filters."""
         layer = self.objective.layer
         self._write_sheet(run, layer)
         return CodingScores(n, layer, *self._measure(layer), self._oriented())
 
     def describe(self, record: CodingScores) -> str:
-        """The step, and how well images are rebuilt."""
+        """The step, and the quality of reconstructions."""
         rebuilt = f"{record.snr:.1f} dB from {record.nonzeros:.1%} nonzeros"
         oriented = f"{record.oriented} oriented filters in layer 1"
         return f"step {record.n} of {self.steps}, layer {record.layer}: {rebuilt}, {oriented}"

@@ -15,19 +15,20 @@ _WITHOUT_EFFECT = (
 
 @dataclass(frozen=True)
 class CoderLayer:
-    """One layer, which is learned after those below it."""
+    """One layer, which is trained after the layers below it."""
 
     maps: Count  #: feature maps, one for each filter
-    steps: Count  #: batches of crops that its filters are learned from
-    lam: Positive = 3.0  #: weight of sparsity in these steps, in which structure appears
-    settling: Whole = 4  #: more steps, at the weight of the trained network
+    steps: Count  #: batches of crops from which its filters are learned
+    lam: Positive = 3.0  #: weight of sparsity in these steps, high enough for structure to appear
+    settling: Whole = 4  #: further steps, at the sparsity weight of the trained network
 
 
 @dataclass(frozen=True)
 class CodingRecipe(Recipe):
     """Hyperparameters of a sparse coder's training.
 
-    Conjugate gradients set the filters. The fields of optimizers have no effect and are refused.
+    Filters are fitted by conjugate gradients. Fields of the optimizer have no effect and are
+    refused.
     """
 
     kind: ClassVar[str] = "coding"
@@ -41,17 +42,17 @@ class CodingRecipe(Recipe):
     pool: Annotated[int, Range(1, 64)] = 3  #: side of the pooling cells
     pair: Count = 2  #: neighboring maps in a cell
     lam: Positive = 0.5  #: weight of sparsity of the trained network
-    iterations: Count = 60  #: to code a layer with the trained network
+    iterations: Count = 60  #: iterations of coding in the trained network
 
     # data
     crop: Annotated[int, Range(16, 1024)] = 64  #: side of the training crops
-    crops: Count = 4  #: that are cut from an image at a time
+    crops: Count = 4  #: number of crops from an image before the next is read
     long_side: Annotated[int, Range(16, MAX_SIDE)] = 480  #: larger images are reduced to it
     held_out: Whole = 8  #: images to validate on, a quarter of the data at most
 
     # a step
     batch: Batch = 32
-    learning_iterations: Count = 10  #: to code a layer while it learns
+    learning_iterations: Count = 10  #: iterations of coding during training
     gradients: Count = 3  #: conjugate gradient steps for the filters
     bf16: bool = False
     validate_every: Count | None = 10
@@ -72,7 +73,7 @@ class CodingRecipe(Recipe):
 
 
 CODER = CodingRecipe("coder", (CoderLayer(16, 20),))
-"""One layer from any folder of images, in two minutes on a CPU."""
+"""One layer, from any folder of images, in two minutes on a CPU."""
 
 CODER_DEEP = replace(CODER, name="coder-deep", layers=(CoderLayer(16, 20), CoderLayer(32, 8)))
-"""`CODER` with a second layer, whose steps take some five times as long."""
+"""`CODER` with a second layer, whose steps take about five times as long."""

@@ -1,4 +1,4 @@
-"""Recipes of DecoupledNet, which learns from masks of some images and the classes of the others."""
+"""Recipes of DecoupledNet, trained on masks of some images and the classes of all others."""
 
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, ClassVar
@@ -24,9 +24,9 @@ _Side = Annotated[int, Range(32, MAX_SIDE)]
 
 @dataclass(frozen=True)
 class DecoupledRecipe(Recipe):
-    """Hyperparameters of the two parts: classification by all images, segmentation by some masks.
+    """Hyperparameters of both parts: classification on all images, segmentation on some masks.
 
-    In the second part, the trunk and the classifier stay as they are.
+    The second part freezes the trunk and the classifier.
     """
 
     kind: ClassVar[str] = "decoupled"
@@ -39,49 +39,49 @@ class DecoupledRecipe(Recipe):
 
     # strong labels
     strong: Count | None = None
-    """Images for each class whose masks are used, drawn by the seed; None: all that have masks."""
+    """Number of images for each class whose masks are used, drawn by the seed; None: all."""
     strong_split: str | None = None  #: only masks of this split of the data are used
 
     # the network
     trunk: str | tuple[tuple[int, int], ...] = "vgg16"
     """A name, or the number of convolutions and of their maps for each stage."""
     code: Count = 4096  #: width of the classifier's fc6 and fc7
-    seg_code: Count = 2048  #: width of the segmentation network's
-    size: _Side = 320  #: side of the crops, and the network's design size
+    seg_code: Count = 2048  #: width of fc6-seg and fc7-seg
+    size: _Side = 320  #: side of the crops, and design size of the network
     window: Count = 7  #: side of the kernels of fc6, fc6-seg and fc6-deconv
-    stages: Count | None = None  #: of the decoder, from the coarsest; None for all
+    stages: Count | None = None  #: number of decoder stages, from the coarsest; None for all
     bridge: Annotated[str, OneOf("average", "maximum")] = "average"
     """The pooling whose probability enters the bridge when images are segmented."""
-    bn_eps: Annotated[float, Range(0, 1)] = 1e-9  #: of batch norm
+    bn_eps: Annotated[float, Range(0, 1)] = 1e-9  #: eps of batch norm
 
     # the first part: classification
     classify_steps: Count = 6_000
     classify_lr: LearningRate = 0.001  #: peak learning rate of the classifier
-    classify_trunk_lr: LearningRate = 0.001  #: of the trunk's convolutions; 0 freezes them
+    classify_trunk_lr: LearningRate = 0.001  #: learning rate of the trunk; 0 freezes it
 
     # the second part: segmentation
     segment_steps: Count = 17_500
     segment_lr: LearningRate = 0.01  #: peak learning rate
     drop_every: Count | None = None
-    """Steps between tenfold drops of the learning rate of the second part, which replace the
-    recipe's schedule."""
+    """Steps between tenfold drops of the learning rate in the second part, in place of the recipe's
+    schedule."""
 
     # crops and augmentation
     batch: Batch = 64  #: crops per step
     enlarged: _Side = 350  #: side to which the window of an image is resized before cropping
     flip: bool = True
     color: Fraction = 0.0  #: largest change of brightness, contrast and saturation
-    subset: Count = 3  #: most classes that are foreground together
+    subset: Count = 3  #: largest number of classes that are foreground together
     proposals: Whole = 16  #: proposals for each subset of the classes in an image
     overlap: Fraction = 0.5  #: smallest overlap of a proposal with the foreground
 
     # optimization
     weight_decay: Weight = 0.0
     decay_norm: bool = False  #: batch norm decays too
-    decay_shift: bool = True  #: then its shift as well as its scale
+    decay_shift: bool = True  #: with decay_norm, its shift as well as its scale
     clip: Positive | None = None
-    dropout: Dropout = 0.0  #: of the trunk's last maps where they enter either network
-    statistics_passes: Count = 101  #: batches for the final statistics of batch norm
+    dropout: Dropout = 0.0  #: of the trunk's last maps at the input of either network
+    statistics_passes: Count = 101  #: number of batches for the final statistics of batch norm
 
     def check(self) -> None:
         """Check that the recipe can be trained, see `Recipe.check`."""
@@ -101,10 +101,10 @@ DECOUPLEDNET = DecoupledRecipe(
     bias_lr=2.0,
     drop_every=10_000,
 )
-"""The published training with all masks. Hong, Noh, Han 2015; the released solver.
+"""The published training run with all masks. Hong, Noh, Han 2015; the released solver.
 
-Their Caffe adds the decay before it divides by `iter_size`. The authors released no training of the
-classifier; its steps and rates are ours.
+Their Caffe adds the weight decay before dividing by `iter_size`. The authors did not release how
+they trained the classifier; its steps and learning rates are ours.
 """
 
 DECOUPLEDNET_SMALL = DecoupledRecipe(

@@ -1,4 +1,4 @@
-"""Recipes of the networks beside DeconvNet and FCN, by their authors and ours."""
+"""Recipes of SegNet, CRF-RNN and DeepLab: the authors' and ours."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,7 +9,7 @@ from unpool.recipes.segment import FCN8S, Phase, SegmentationRecipe
 def _segnet(
     name: str, network: str, stages: int, steps: int, lr: float, **changes: Any
 ) -> SegmentationRecipe:
-    """The solver of the authors' tutorial for CamVid, with their weights of the classes."""
+    """The solver of the authors' tutorial for CamVid, with their class weights."""
     return SegmentationRecipe(
         name,
         (Phase("all", stages, steps, lr, lr, lr, sources=("images",)),),
@@ -85,9 +85,11 @@ CRFRNN = SegmentationRecipe(
     save_every=1000,
     long_side=500,
 )
-"""CRF-RNN on whole images, to be started from an FCN-8s, `start=`. Zheng et al. 2015; the released
-solver, whose loss is a sum over 500² pixels: times its rates of 1e-13, 1e-9 for the kernels and
-1e-10 for the compatibility, by its decay of 5e-4. The number of steps is ours."""
+"""CRF-RNN on whole images; set `start` to an FCN-8s. Zheng et al. 2015; the released solver.
+
+Its loss is a sum over 500² pixels, with learning rates of 1e-13, 1e-9 for the kernels and 1e-10 for
+the compatibility, and a weight decay of 5e-4. Here the loss is a mean, so rates are multiplied by
+500² and the decay is divided by it. The number of steps is ours."""
 
 CRFRNN_SMALL = replace(
     FCN8S,
@@ -105,11 +107,11 @@ CRFRNN_SMALL = replace(
     save_every=25,
     phases=(Phase("all", 1, 150, 1e-2, 1e-5, 1e-5, 4),),
 )
-"""The same from the weights `objects-fcn8s`, narrow, on crops, with AdamW: minutes on a CPU."""
+"""A narrow CRF-RNN from the weights `objects-fcn8s`, on crops, with AdamW: minutes on a CPU."""
 
 
 def _camvid(name: str, *phases: Phase, **changes: Any) -> SegmentationRecipe:
-    """Networks for the road scenes of CamVid, from its 367 training images in hours on a CPU."""
+    """Networks for the road scenes of CamVid, trained on 367 images in hours on a CPU."""
     return SegmentationRecipe(
         name,
         phases,
@@ -134,10 +136,10 @@ _FROM_COARSE_TO_FINE = (
 )
 
 SEGNET_CAMVID = _camvid("segnet-camvid", *_FROM_COARSE_TO_FINE, network="SegNet")
-"""SegNet on CamVid, from VGG-16, grown from coarse to fine; for a few hours on a CPU."""
+"""SegNet on CamVid, from VGG-16, trained from coarse to fine in a few hours on a CPU."""
 
 DECONVNET_CAMVID = _camvid("deconvnet-camvid", *_FROM_COARSE_TO_FINE, dropout=0.2)
-"""DeconvNet without a code on CamVid, likewise."""
+"""DeconvNet without code layers on CamVid, trained in the same way."""
 
 BAYESIAN_SEGNET_CAMVID = _camvid(
     "bayesian-segnet-camvid",
@@ -146,7 +148,7 @@ BAYESIAN_SEGNET_CAMVID = _camvid(
     dropout=0.5,
     coarse_weight=0.0,
 )
-"""Dropout for a SegNet that was trained without, given as `start`; as published, in six places."""
+"""Adds dropout, in six places as published, to a SegNet trained without it, given as `start`."""
 
 
 def _deeplab(name: str, batch: int, size: int, **changes: Any) -> SegmentationRecipe:
@@ -181,7 +183,7 @@ DEEPLAB = _deeplab(
 """DeepLab with 4 x 4 taps ("vgg128_noup"), from VGG-16. Chen et al. 2015; the released solver."""
 
 DEEPLAB_LARGEFOV = _deeplab("deeplab-largefov", batch=30, size=321, code=1024, window=3)
-"""DeepLab-LargeFOV, the same; from VGG-16 with every fourth filter of fc6 and fc7."""
+"""DeepLab-LargeFOV, with the same solver; from VGG-16 with every fourth filter of fc6 and fc7."""
 
 DEEPLAB_SMALL = replace(
     FCN8S,

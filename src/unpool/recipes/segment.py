@@ -34,21 +34,21 @@ class Phase:
     """A part of a training run: decoder depth, steps, learning rates, crops."""
 
     name: str
-    stages: Count  #: decoder stages in use, from the coarsest; the last one has the newest head
+    stages: Count  #: number of decoder stages in use, from the coarsest
     steps: Count  #: optimizer steps
     lr: LearningRate
-    """Peak learning rate of the newest stage and its head; of a CRF-RNN's CRF, or the scores of a
-    DeepLab and its finer maps."""
+    """Peak learning rate of the newest stage and its head, of the CRF in a CRF-RNN, or of score
+    layers and branches in a DeepLab."""
     older_lr: LearningRate = 0.0
-    """Of the decoder stages before it, and their heads; of a CRF-RNN's FCN without the trunk, or a
-    DeepLab's fc6 and fc7."""
+    """Peak learning rate of earlier decoder stages and their heads, of the FCN (without trunk) in a
+    CRF-RNN, or of fc6 and fc7 in a DeepLab."""
     trunk_lr: LearningRate = 0.0  #: of the trunk's convolutions; 0 freezes them
     trunk_from: Count = 1  #: the first trunk stage that is trained
     sources: tuple[
         Annotated[str, OneOf("views", "pasted", "objects", "proposals", "images", "crops")], ...
     ] = ("views",)  #: of training crops, in turn
     drop_every: Count | None = None
-    """Steps between tenfold drops of the learning rate, which replace the recipe's schedule."""
+    """Steps between tenfold drops of the learning rate, in place of the recipe's schedule."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ class SegmentationRecipe(Recipe):
     multi_scale: bool = False  #: a DeepLab adds scores of finer maps
     wide_head: bool = False  #: a SegNet has one more layer before the scores
     pad: _Pad = 100  #: zeros around the image in an FCN; 1 pads fc6 instead
-    at_once: bool = False  #: an FCN is trained with all its skips together
+    at_once: bool = False  #: train all skips of an FCN together
     iterations: tuple[_Iterations, _Iterations] = (5, 10)
-    """Of a CRF-RNN's mean field, in training and in evaluation."""
+    """Mean-field iterations of a CRF-RNN, in training and in evaluation."""
     centered: bool = True  #: subtract the mean of ImageNet from the pixels
     start: str | None = None  #: weights of a warm start; score layers for other classes are new
-    average_with_start: Fraction = 0.0  #: their weight in the finished weights, an average
+    average_with_start: Fraction = 0.0  #: weight of `start` in the averaged final weights
     tied: bool = True  #: deconvolutions start as the trunk's transposed filters, else Gaussian
 
     # crops and augmentation
@@ -113,13 +113,13 @@ class SegmentationRecipe(Recipe):
     # soft labels of another network, if the data has any
     distill: Weight = 0.0  #: weight of the loss of distillation
     distill_temperature: Positive = 2.0
-    distill_without: tuple[str, ...] = ()  #: classes that the other network knows badly
+    distill_without: tuple[str, ...] = ()  #: classes on which the other network is poor
 
     # optimization
     optimizer: Annotated[str, OneOf("adamw", "sgd")] = "adamw"
     weight_decay: Weight = 0.01
     decay_norm: bool = False  #: batch norm decays too
-    decay_shift: bool = True  #: then its shift as well as its scale
+    decay_shift: bool = True  #: with decay_norm, its shift as well as its scale
     warmup: Whole = 20
     schedule: Annotated[str, OneOf("constant", "linear", "cosine")] = "linear"
     clip: Positive | None = 5.0
@@ -229,7 +229,7 @@ FINETUNE = SegmentationRecipe(
     statistics_passes=20,
     phases=(Phase("all", 5, 150, 5e-4, 2e-4, 2e-5, 4),),
 )
-"""Other classes than those of `objects`, from a few dozen images, in minutes on a CPU."""
+"""For classes other than those of `objects`, from a few dozen images, in minutes on a CPU."""
 
 FCN8S = SegmentationRecipe(
     name="fcn8s",
@@ -281,7 +281,7 @@ FINETUNE_FCN8S = replace(
     save_every=60,
     phases=(Phase("frozen", 1, 60, 1e-3), Phase("all", 1, 180, 5e-4, trunk_lr=3e-5, trunk_from=4)),
 )
-"""The same with FCN-8s, of which a step is quicker; for whole images only."""
+"""`FINETUNE` with an FCN-8s, whose steps are faster; for whole images only."""
 
 DECONVNET = _published("deconvnet", _STAGE_1, _STAGE_2)
 """The published training: both stages, 64 crops a step. Noh, Hong, Han 2015, sections 4, 5.1."""

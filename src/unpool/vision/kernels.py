@@ -1,4 +1,4 @@
-"""Point spread functions by formula: (h, w) float32, odd sides, sum 1, the centroid in the middle.
+"""Point spread functions by formula: (h, w) float32, odd sides, sum 1, centroid at the center.
 
 Lengths are in pixels, angles in degrees, counterclockwise from the horizontal.
 """
@@ -16,21 +16,21 @@ from unpool.errors import OptionError
 Kernel = NDArray[np.float32]
 
 ENERGY = 0.995
-"""The fraction of the sum of a PSF that is kept; of one from a file, the rest is mostly dust."""
+"""Fraction of the sum of a PSF that is kept; in PSFs from files, the rest is mostly noise."""
 
 MAX_SIDE = 1023
-"""Pixels of a side of a PSF. Blurs of photos have some 30; wider ones leave nothing to restore."""
+"""Largest side of a PSF in pixels. Blurs of photos have about 30; wider ones cannot be undone."""
 
 _OVERSAMPLING = 8
 _BESSEL_STEPS = 256
 
 
 def gaussian(sigma: float, other: float | None = None, angle: float = 0) -> Kernel:
-    """A Gaussian; with another deviation along the second axis, turned by an angle.
+    """A Gaussian, optionally anisotropic and rotated.
 
     Args:
-        sigma: deviation in pixels, along the horizontal axis at angle 0.
-        other: deviation across it; the same by default.
+        sigma: standard deviation in pixels, along the horizontal axis at angle 0.
+        other: standard deviation along the second axis; the same by default.
         angle: degrees, counterclockwise.
 
     >>> gaussian(1.6).shape
@@ -43,7 +43,7 @@ def gaussian(sigma: float, other: float | None = None, angle: float = 0) -> Kern
 
 
 def disk(radius: float) -> Kernel:
-    """A uniform disk, as of a lens out of focus; the radius is in pixels.
+    """A uniform disk, the blur of a lens out of focus; the radius is in pixels.
 
     >>> disk(3.5).shape
     (7, 7)
@@ -55,10 +55,10 @@ def disk(radius: float) -> Kernel:
 
 
 def motion(length: float, angle: float = 0) -> Kernel:
-    """A straight motion of the camera at even speed.
+    """A straight motion of the camera at constant speed.
 
     Args:
-        length: pixels that a point passes over.
+        length: length of the path of a point in pixels.
         angle: degrees, counterclockwise; 0 is horizontal.
 
     >>> motion(5).round(2).tolist()[0][:2], motion(5, 90).shape
@@ -72,11 +72,11 @@ def motion(length: float, angle: float = 0) -> Kernel:
 
 
 def moffat(fwhm: float, beta: float = 3) -> Kernel:
-    """A star through the atmosphere (Moffat 1969): (1 + (r / alpha)^2)^-beta.
+    """A star seen through the atmosphere (Moffat 1969): (1 + (r / alpha)^2)^-beta.
 
     Args:
         fwhm: full width at half maximum, in pixels.
-        beta: how steep its wings fall, above 1; 2 to 5 for telescopes.
+        beta: steepness of the wings, above 1; 2 to 5 for telescopes.
 
     >>> kernel = moffat(4)
     >>> round(float(kernel[kernel.shape[0] // 2, kernel.shape[1] // 2 + 2] / kernel.max()), 2)
@@ -91,7 +91,7 @@ def moffat(fwhm: float, beta: float = 3) -> Kernel:
 
 
 def airy(radius: float) -> Kernel:
-    """A point through a round aperture without aberration (Airy 1835): (2 J1(v) / v)^2.
+    """A point seen through a circular aperture without aberration (Airy 1835): (2 J1(v) / v)^2.
 
     Args:
         radius: pixels from the center to the first dark ring: 0.61 wavelengths divided by the
@@ -119,12 +119,12 @@ def _jinc(v: NDArray[np.float64]) -> NDArray[np.float64]:
 def shake(seed: int, side: int = 21) -> Kernel:
     """A random camera shake: the path of a particle with inertia during the exposure.
 
-    200 steps of unit speed, whose direction drifts and sometimes reverses; the path fills 35 to
-    95 % of the side.
+    The path has 200 steps at unit speed; its direction drifts and sometimes reverses. It fills 35
+    to 95 % of the side.
 
     Args:
-        seed: of the path.
-        side: pixels, odd.
+        seed: seed of the path.
+        side: side in pixels, odd.
 
     >>> shake(2).shape
     (21, 21)
@@ -152,7 +152,7 @@ def _unit(v: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _splat(points: NDArray[np.float64], side: int) -> NDArray[np.float64]:
-    """Points (x, y) around the center of a square, each spread over four pixels."""
+    """Draw points (x, y) around the center of a square, each spread over four pixels."""
     kernel = np.zeros((side, side))
     low = np.floor(points).astype(int)
     part = points - low
@@ -175,14 +175,14 @@ def _turned(
 
 
 def _averaged(values: NDArray[Any]) -> NDArray[np.float64]:
-    """The means over the parts of each pixel."""
+    """Average the subpixels of each pixel."""
     fine = _OVERSAMPLING
     side = len(values) // fine
     return np.asarray(values.reshape(side, fine, side, fine).mean((1, 3)))
 
 
 def _normalized(kernel: NDArray[Any]) -> Kernel:
-    """A kernel by formula, centered, without a margin of zeros, of sum 1."""
+    """Center a kernel, remove its margin of zeros, and normalize it to sum 1."""
     kernel, _ = centered(np.asarray(kernel, np.float64))
     kernel = cropped(kernel, 1 - 1e-9)
     if max(kernel.shape) > MAX_SIDE:
@@ -207,11 +207,11 @@ FAMILIES: Mapping[str, tuple[Callable[..., Kernel], int, int, str]] = MappingPro
         "shake": (shake, 1, 2, "shake:7 or shake:7,31"),
     }
 )
-"""PSFs by formula: the function, its fewest and most numbers, and an example."""
+"""PSFs by formula: the function, its smallest and largest number of arguments, an example."""
 
 
 def centered(kernel: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[float]]:
-    """A kernel with zeros added so that its centroid is on the center pixel; how far it moved."""
+    """Pad a kernel so that its centroid is on the center pixel; also return the shift."""
     total, pads, moved = kernel.sum(), [], []
     for axis, length in enumerate(kernel.shape):
         others = tuple(i for i in range(kernel.ndim) if i != axis)
@@ -224,7 +224,7 @@ def centered(kernel: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[flo
 
 
 def cropped(kernel: NDArray[np.float64], energy: float) -> NDArray[np.float64]:
-    """The smallest part around the center with so much of the sum, along each axis."""
+    """Crop to the smallest part around the center with this fraction of the sum, on each axis."""
     lost, parts = (1 - energy) / kernel.ndim, []
     for axis, length in enumerate(kernel.shape):
         others = tuple(i for i in range(kernel.ndim) if i != axis)

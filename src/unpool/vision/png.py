@@ -1,4 +1,4 @@
-"""The samples and the metadata of PNG and JPEG files, 8 and 16 bits."""
+"""Read and write the samples and metadata of PNG (8 and 16 bits) and JPEG files."""
 
 import io
 import struct
@@ -19,13 +19,13 @@ _KEPT_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"pHYs", b"tEXt", b
 
 
 def read_png(content: bytes, im: Image.Image, deep: bool) -> tuple["Samples", int]:
-    """The samples of a PNG, and whether the last channel is opacity (2) or not (0)."""
+    """Read the samples of a PNG, and whether the last channel is opacity (2) or not (0)."""
     if not deep:
         clear = im.has_transparency_data
         gray = im.mode in ("L", "LA", "1")
         mode = ("LA" if gray else "RGBA") if clear else ("L" if gray else "RGB")
         return np.array(im.convert(mode)), 2 * clear
-    im.load()  # Pillow is strict, where OpenCV prints and goes on
+    im.load()  # Pillow raises errors where OpenCV only prints them
     with without_stderr():
         values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16:
@@ -36,7 +36,7 @@ def read_png(content: bytes, im: Image.Image, deep: bool) -> tuple["Samples", in
 
 
 def meaning_chunks(content: bytes) -> bytes:
-    """The chunks of a PNG that say what its colors and its size mean, and its texts."""
+    """The chunks of a PNG that describe its color space and resolution, and its texts."""
     kept, at = b"", 8
     while at + 12 <= len(content):
         (length,) = struct.unpack_from(">I", content, at)
@@ -47,7 +47,7 @@ def meaning_chunks(content: bytes) -> bytes:
 
 
 def encoded(values: "Samples", suffix: str, extras: Mapping[str, Any]) -> bytes:
-    """A PNG with the `chunks` of `extras`, or a JPEG with what Pillow calls them."""
+    """Encode a PNG with the `chunks` of `extras`, or a JPEG with `extras` as Pillow options."""
     values = values[..., 0] if values.shape[2] == 1 else values
     file = io.BytesIO()
     if suffix == ".jpg":
