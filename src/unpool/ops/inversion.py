@@ -288,7 +288,7 @@ class _Grid(NamedTuple):
     otf: Tensor  #: transfer function of the PSF, as from `rfftn`
     laplacian: Tensor  #: transfer function of the Laplacian, 4 - 2 cos u - 2 cos v
     before: tuple[int, ...]  #: pixels in front of the image, along each axis
-    size: tuple[int, ...]  #: of the image
+    size: tuple[int, ...]  #: size of the image
 
     @classmethod
     def of(cls, y: Tensor, psf: Tensor, edges: str) -> "_Grid":

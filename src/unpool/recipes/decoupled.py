@@ -80,7 +80,7 @@ class DecoupledRecipe(Recipe):
     decay_norm: bool = False  #: batch norm decays too
     decay_shift: bool = True  #: with decay_norm, its shift as well as its scale
     clip: Positive | None = None
-    dropout: Dropout = 0.0  #: of the trunk's last maps at the input of either network
+    dropout: Dropout = 0.0  #: dropout of the trunk's last maps at the input of either network
     statistics_passes: Count = 101  #: number of batches for the final statistics of batch norm
 
     def check(self) -> None:

@@ -82,7 +82,7 @@ class Preset(NamedTuple):
     The shift of the score map by one pixel in the released script is an error and is left out.
     """
 
-    enlarge: float = 1.2  #: of the square around a proposal
+    enlarge: float = 1.2  #: factor of the square around a proposal
     least_side: int = 1  #: smaller squares are skipped, before the proposals are counted
     candidates: int = 2000  #: number of proposals asked for
     aggregate: str | None = None  #: "max" or "mean"; None: the default of the weights

@@ -34,7 +34,7 @@ class OneOf(tuple[str, ...]):
 
 Count = Annotated[int, Range(1, 10**9)]
 Whole = Annotated[int, Range(0, 10**9)]
-Weight = Annotated[float, Range(0, 1e9)]  #: of a loss, or a decay
+Weight = Annotated[float, Range(0, 1e9)]  #: weight of a loss, or weight decay
 Fraction = Annotated[float, Range(0, 1)]
 Batch = Annotated[int, Range(1, 2**16)]  #: beyond the largest that networks are trained with
 Dropout = Annotated[float, Range(0, 0.999)]
@@ -65,8 +65,8 @@ class Recipe:
 
     # the optimizer
     optimizer: Annotated[str, OneOf("adamw", "sgd")] = "sgd"
-    momentum: Annotated[float, Range(0, 0.999)] = 0.9  #: of SGD
-    eps: Annotated[float, Range(1e-16, 1)] = 1e-8  #: of AdamW
+    momentum: Annotated[float, Range(0, 0.999)] = 0.9  #: momentum of SGD
+    eps: Annotated[float, Range(1e-16, 1)] = 1e-8  #: eps of AdamW
     weight_decay: Weight = 0.0  #: of filters; biases do not decay
     bias_lr: Annotated[float, Range(0, 100)] = 1.0  #: factor of the learning rate of biases
     clip: Positive | None = None  #: largest norm of the gradient

@@ -42,11 +42,11 @@ class Phase:
     older_lr: LearningRate = 0.0
     """Peak learning rate of earlier decoder stages and their heads, of the FCN (without trunk) in a
     CRF-RNN, or of fc6 and fc7 in a DeepLab."""
-    trunk_lr: LearningRate = 0.0  #: of the trunk's convolutions; 0 freezes them
+    trunk_lr: LearningRate = 0.0  #: learning rate of the trunk's convolutions; 0 freezes them
     trunk_from: Count = 1  #: the first trunk stage that is trained
     sources: tuple[
         Annotated[str, OneOf("views", "pasted", "objects", "proposals", "images", "crops")], ...
-    ] = ("views",)  #: of training crops, in turn
+    ] = ("views",)  #: sources of the training crops, in turn
     drop_every: Count | None = None
     """Steps between tenfold drops of the learning rate, in place of the recipe's schedule."""
 
@@ -71,11 +71,11 @@ class SegmentationRecipe(Recipe):
     """A name, or the number of convolutions and of their maps for each stage."""
     code: Count | None = 4096  #: width of the code layers; None for a network without them
     size: _Side = 224  #: side of the training crops, and the network's design size
-    bn_eps: Annotated[float, Range(0, 1)] = 1e-9  #: of batch norm
-    stride: int = 8  #: of an FCN's scores: 8, 16 or 32
+    bn_eps: Annotated[float, Range(0, 1)] = 1e-9  #: eps of batch norm
+    stride: int = 8  #: stride of an FCN's scores: 8, 16 or 32
     window: Count = 7
     """Side of the kernel of fc6 in an FCN or DeepLab, and of a SegNetBasic's filters."""
-    dilation: Count = 12  #: of fc6 in a DeepLab
+    dilation: Count = 12  #: dilation of fc6 in a DeepLab
     pool_kernel: Annotated[int, Range(2, 3)] = 3  #: side of the pooling windows of a DeepLab
     pool_average: bool = True  #: a DeepLab has an average pooling before fc6
     multi_scale: bool = False  #: a DeepLab adds scores of finer maps
@@ -123,7 +123,7 @@ class SegmentationRecipe(Recipe):
     warmup: Whole = 20
     schedule: Annotated[str, OneOf("constant", "linear", "cosine")] = "linear"
     clip: Positive | None = 5.0
-    dropout: Dropout = 0.0  #: of the trunk's last maps
+    dropout: Dropout = 0.0  #: dropout of the trunk's last maps
     coarse_weight: Weight = 0.3  #: weight of the loss at each coarser stage's head
     compatibility_lr: Annotated[float, Range(0, 100)] = 0.1
     """Factor of the learning rate of a CRF-RNN's compatibility matrix, relative to its kernels'."""

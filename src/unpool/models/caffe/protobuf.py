@@ -80,7 +80,7 @@ class _Field(NamedTuple):
     wire: int
     start: int
     stop: int
-    value: int = 0  #: of a varint
+    value: int = 0  #: the value of a varint
 
 
 class _Wire:
