@@ -28,7 +28,7 @@ _BASIC = {f"conv{i}": f"conv{i}_1" for i in range(1, 5)}  #: name in the file: n
 _BASIC |= {f"conv_decode{i}": f"conv_decode{i}" for i in range(4, 0, -1)}
 _BASIC_NORMS = {f"conv{i}_bn": f"bn{i}_1" for i in range(1, 5)}
 _BASIC_NORMS |= {f"conv_decode{i}_bn": f"conv_decode{i}_bn" for i in range(4, 0, -1)}
-_HEADS = ("conv_classifier", "dense_softmax_inner_prod")  #: names of the score layer of SegNet-Basic
+_HEADS = ("conv_classifier", "dense_softmax_inner_prod")  #: score layers of SegNet-Basic
 _EVERYWHERE = 21  #: classes of the Bayesian network for VOC, which has dropout in every stage
 _COLORS = (
     *((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0)),
