@@ -5,9 +5,11 @@ import json
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from unpool.errors import OptionError
-from unpool.recipes import RECIPES, SegmentationRecipe, override
+from unpool.recipes import RECIPES, SegmentationRecipe, find_recipe, override
 from unpool.recipes.segment import Phase
 
 OURS = [recipe for recipe in RECIPES.values() if isinstance(recipe, SegmentationRecipe)]
@@ -183,3 +185,23 @@ def test_lists_are_written_with_commas():
     assert override(SHORT, ["distill_without="]).distill_without == ()
     with pytest.raises(OptionError, match=r"crop_long_side=3; wanted a list \[int, int\]$"):
         override(SHORT, ["crop_long_side=3"])
+
+
+@given(st.data())
+def test_steps_of_several_phases_are_divided_in_proportion(data):
+    steps = data.draw(st.lists(st.integers(1, 500), min_size=2, max_size=6))
+    phases = tuple(dataclasses.replace(SHORT.phases[0], steps=n) for n in steps)
+    recipe = dataclasses.replace(SHORT, phases=phases)
+    total = data.draw(st.integers(len(steps), 2000))
+    found = [phase.steps for phase in find_recipe(recipe, steps=total).phases]
+    assert sum(found) == total
+    assert min(found) >= 1
+    if total >= sum(steps):  # then no phase needs more than its part
+        for own, n in zip(found, steps, strict=True):
+            assert abs(own - total * n / sum(steps)) <= 1
+    assert override(recipe, [f"steps={total}"]) == find_recipe(recipe, steps=total)
+
+
+def test_too_few_steps_for_all_phases():
+    with pytest.raises(OptionError, match=r"got steps=1; wanted .*2"):
+        find_recipe(SHORT, steps=1)

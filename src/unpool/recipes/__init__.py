@@ -5,7 +5,7 @@ A run stores its recipe beside its weights. Single values are overridden by name
 `presets` holds the published settings of CRFs and proposals.
 """
 
-from unpool.errors import OptionError, suggest
+from unpool.errors import OptionError, require_int, suggest
 from unpool.recipes import classify, coder, decoupled, generate, relatives, segment
 from unpool.recipes.classify import ClassificationRecipe
 from unpool.recipes.coder import CodingRecipe
@@ -51,8 +51,8 @@ def find_recipe(recipe: str | Recipe, **values: object) -> Recipe:
 
     Args:
         recipe: a name in `RECIPES`, or a recipe, which is not changed.
-        **values: by name; those of phases by number, `**{"phases.0.steps": 100}`, or `steps=100`
-            if there is a single phase.
+        **values: by name; those of phases by number, `**{"phases.0.lr": 1e-4}`, or `lr=1e-4` if
+            there is a single phase. `steps=100` is the total of all phases, of each in proportion.
 
     Raises:
         OptionError: an unknown name, or a value of another type or out of bounds.
@@ -70,7 +70,7 @@ def find_recipe(recipe: str | Recipe, **values: object) -> Recipe:
             f"{', '.join(RECIPES)}"
         )
     for name, value in values.items():
-        recipe = replaced(recipe, name, value)
+        recipe = _replaced(recipe, name, value)
     recipe.check()
     return recipe
 
@@ -86,6 +86,22 @@ def override(recipe: AnyRecipe, settings: list[str]) -> AnyRecipe:
     5
     """
     for setting in settings:
-        recipe = replaced(recipe, *parse_setting(setting))
+        recipe = _replaced(recipe, *parse_setting(setting))
     recipe.check()
+    return recipe
+
+
+def _replaced(recipe: AnyRecipe, name: str, value: object) -> AnyRecipe:
+    """`replaced`, but `steps` of a recipe with several phases are divided among them."""
+    phases = getattr(recipe, "phases", ())
+    if name.strip() != "steps" or len(phases) < 2:
+        return replaced(recipe, name, value)
+    require_int("steps", value, len(phases))
+    assert isinstance(value, int)
+    total, done, end = sum(phase.steps for phase in phases), 0, 0
+    for i, phase in enumerate(phases):
+        start, done = end, done + phase.steps
+        left = len(phases) - 1 - i  # one step for each at least
+        end = min(max(round(value * done / total), start + 1), value - left)
+        recipe = replaced(recipe, f"phases.{i}.steps", end - start)
     return recipe
