@@ -128,8 +128,8 @@ def train(
             nothing else; or True, with all that the run was started with.
         **values: of `unpool.training.task.train`: `device`, `tensorboard`, `report`; of the task,
             by the recipe's `options`: `split`, `val`, `trunk_weights`, `trunk_inputs`, `by_color`,
-            `crowd`, `soft`; all others are values of the recipe: `batch=8`, `steps=300` of all phases
-            together, `**{"phases.0.lr": 1e-4}`.
+            `crowd`, `soft`; all others are values of the recipe: `batch=8`, `steps=300` of all
+            phases together, `**{"phases.0.lr": 1e-4}`.
 
     Returns:
         The summary of the final evaluation, as in `eval/summary.json`.
