@@ -97,7 +97,7 @@ def _replaced(recipe: AnyRecipe, name: str, value: object) -> AnyRecipe:
     if name.strip() != "steps" or len(phases) < 2:
         return replaced(recipe, name, value)
     require_int("steps", value, len(phases))
-    assert isinstance(value, int)
+    value = int(str(value))  # NumPy's integers, too
     total, done, end = sum(phase.steps for phase in phases), 0, 0
     for i, phase in enumerate(phases):
         start, done = end, done + phase.steps

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from unpool.recipes.segment import FCN8S, Phase, SegmentationRecipe
+from unpool.recipes.segment import CAFFE, FCN8S, Phase, SegmentationRecipe
 
 
 def _segnet(
@@ -19,21 +19,16 @@ def _segnet(
         centered=False,
         batch=4,
         flip=False,
-        color=0.0,
         class_weights=_CAMVID,
-        optimizer="sgd",
         weight_decay=0.0005,
         decay_norm=True,
-        bias_lr=2.0,
-        warmup=0,
-        schedule="constant",
-        clip=None,
         coarse_weight=0.0,
         trunk_norm=True,
         validate_every=500,
         save_every=500,
         statistics_passes=94,
         long_side=480,
+        **CAFFE,
         **changes,
     )
 
@@ -71,19 +66,14 @@ CRFRNN = SegmentationRecipe(
     crop_long_side=(500, 500),
     aspect=0.0,
     flip=False,
-    color=0.0,
     batch=1,
-    optimizer="sgd",
     momentum=0.99,
     weight_decay=2e-9,
-    bias_lr=2.0,
-    warmup=0,
-    schedule="constant",
-    clip=None,
     coarse_weight=0.0,
     validate_every=4000,
     save_every=1000,
     long_side=500,
+    **CAFFE,
 )
 """CRF-RNN on whole images; set `start` to an FCN-8s. Zheng et al. 2015; the released solver.
 
@@ -162,17 +152,12 @@ def _deeplab(name: str, batch: int, size: int, **changes: Any) -> SegmentationRe
         network="DeepLab",
         batch=batch,
         size=size,
-        color=0.0,
         dropout=0.5,
-        optimizer="sgd",
         weight_decay=0.0005,
-        bias_lr=2.0,
-        warmup=0,
-        schedule="constant",
-        clip=None,
         validate_every=500,
         save_every=500,
         long_side=500,
+        **CAFFE,
         **changes,
     )
 

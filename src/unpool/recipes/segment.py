@@ -1,7 +1,7 @@
 """Recipes of segmentation networks: the authors' and ours."""
 
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from unpool.errors import OptionError
 from unpool.limits import MAX_PAD, MAX_SIDE
@@ -188,6 +188,17 @@ OBJECTS = SegmentationRecipe(
 """The default weights `objects`: from coarse to fine, on the trunk of `objects-fcn8s`."""
 
 
+CAFFE: dict[str, Any] = {
+    "optimizer": "sgd",
+    "bias_lr": 2.0,
+    "warmup": 0,
+    "schedule": "constant",
+    "clip": None,
+    "color": 0.0,
+}
+"""What the authors' Caffe solvers share: plain SGD, no changes of color."""
+
+
 def _published(name: str, *phases: Phase) -> SegmentationRecipe:
     """The authors' solver; their Caffe adds the decay before it divides by `iter_size`."""
     return SegmentationRecipe(
@@ -196,19 +207,14 @@ def _published(name: str, *phases: Phase) -> SegmentationRecipe:
         tied=False,
         batch=64,
         accumulate=8,
-        color=0.0,
-        optimizer="sgd",
         weight_decay=0.0005 / 8,
         decay_norm=True,
-        bias_lr=2.0,
-        warmup=0,
-        schedule="constant",
-        clip=None,
         coarse_weight=0.0,
         trunk_norm=True,
         validate_every=500,
         save_every=500,
         statistics_passes=501,
+        **CAFFE,
     )
 
 

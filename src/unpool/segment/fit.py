@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from unpool.recipes.segment import Phase, SegmentationRecipe
     from unpool.segment.learner import Learner
 
+_NORMS = (nn.BatchNorm2d, Whitening)  #: the layers with running statistics
+
 
 class SegmentationObjective(loop.Objective[Batch]):
     """Cross entropy at every head of a learner, phase by phase; the decoder grows in between."""
@@ -121,11 +123,11 @@ class SegmentationObjective(loop.Objective[Batch]):
             self.learner.eval().grow(stage, x)
 
     def set_mode(self) -> None:
-        """Training mode, except for batch norm of a frozen trunk and of unused stages."""
+        """Training mode, except for the statistics of a frozen trunk, and for unused stages."""
         self.learner.train()
         if not self.recipe.trunk_norm:
             for layer in self.learner.net.trunk.modules():
-                if isinstance(layer, nn.BatchNorm2d):
+                if isinstance(layer, _NORMS):
                     layer.eval()
         for part in self.learner.unused(self.current.stages):
             part.eval()
@@ -177,8 +179,7 @@ def cumulative_statistics(net: nn.Module) -> Iterator[list[nn.BatchNorm2d | Whit
     Gives the layers concerned, those in training mode. Afterwards the whole network is in
     evaluation mode.
     """
-    kinds = nn.BatchNorm2d | Whitening
-    norms = [m for m in net.modules() if isinstance(m, kinds) and m.training]
+    norms = [m for m in net.modules() if isinstance(m, _NORMS) and m.training]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

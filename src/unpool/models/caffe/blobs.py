@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unpool.errors import OptionError, WeightsError
 from unpool.limits import MAX_WEIGHT
@@ -47,6 +48,13 @@ class Format(NamedTuple):
     )  #: additional entries of the model card, such as `input`
     labels: tuple[tuple[str, tuple[int, int, int]], ...] = ()
     """The authors' classes and their colors, if their number matches; otherwise those of VOC."""
+
+
+@cache
+def layer_names(network: type[nn.Module]) -> tuple[str, ...]:
+    """The names of a network's layers that have weights, as in the keys of its state dict."""
+    with torch.device("meta"):  # names and shapes only, without memory
+        return tuple(dict.fromkeys(key.split(".")[-2] for key in network().state_dict()))
 
 
 def sizes(path: Path, layers: dict[str, "Layer"], names: list[str]) -> tuple["Table", int, int]:

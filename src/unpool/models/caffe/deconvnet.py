@@ -1,6 +1,5 @@
 """Load DeconvNet from the authors' files, or VGG-16 to initialize one."""
 
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,17 +13,10 @@ if TYPE_CHECKING:
     from unpool.models.caffe.protobuf import Layer
 
 
-@cache
-def _names() -> tuple[str, ...]:
-    """The names of the layers, which are the authors' names."""
-    with torch.device("meta"):  # names and shapes only, without memory
-        return tuple(dict.fromkeys(key.split(".")[-2] for key in DeconvNet().state_dict()))
-
-
 def _load_deconvnet(
     path: Path, layers: dict[str, "Layer"], batch_norm: BatchNorm | None
 ) -> Imported:
-    sizes = blobs.sizes(path, layers, [*_names()])
+    sizes = blobs.sizes(path, layers, [*blobs.layer_names(DeconvNet)])
     blobs.require_batch_norm(path, batch_norm)
     classes = max(2, layers["seg-score-voc"].blobs[1].size)  # a single class is refused below
     with torch.device("meta"):
@@ -58,7 +50,7 @@ def _load_vgg(path: Path, layers: dict[str, "Layer"], _: BatchNorm | None) -> Im
 DECONVNET = Format(
     "DeconvNet",
     "conv1_1, bn1_1, ... seg-score-voc",
-    lambda layer: layer.name in _names(),
+    lambda layer: layer.name in blobs.layer_names(DeconvNet),
     _load_deconvnet,
     {
         "license": "that of the file's authors; of DeconvNet's: individual research use only, no "

@@ -1,6 +1,5 @@
 """Load DecoupledNet from the authors' files, where the bridge is a copy of the classifier."""
 
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,18 +19,11 @@ _COPIES = {"cls-score-voc-bp": "cls-score-voc", "fc7-bp": "fc7", "fc6-bp": "fc6"
 copy is transposed; the others are deconvolutions with the same weights."""
 
 
-@cache
-def _names() -> tuple[str, ...]:
-    """The names of the layers without the bridge, which are the authors' names."""
-    with torch.device("meta"):  # names and shapes only, without memory
-        return tuple(dict.fromkeys(key.split(".")[-2] for key in DecoupledNet().state_dict()))
-
-
 def load_decouplednet(
     path: Path, layers: dict[str, "Layer"], batch_norm: BatchNorm | None
 ) -> Imported:
     """Build a DecoupledNet and load its layers; the bridge must be a copy of the classifier."""
-    trunk, code, size = blobs.sizes(path, layers, [*_names()])
+    trunk, code, size = blobs.sizes(path, layers, [*blobs.layer_names(DecoupledNet)])
     blobs.require_batch_norm(path, batch_norm)
     window, depth = size // 2 ** len(trunk), 2 ** len(trunk)
     classes = layers["cls-score-voc"].blobs[1].size + 1
@@ -70,7 +62,7 @@ def _untied(layers: dict[str, "Layer"]) -> list[str]:
 DECOUPLEDNET = Format(
     "DecoupledNet",
     "conv1_1, ... cls-score-voc, ... seg-score-voc",
-    lambda layer: layer.name in _names() or layer.name in _COPIES,
+    lambda layer: layer.name in blobs.layer_names(DecoupledNet) or layer.name in _COPIES,
     load_decouplednet,
     {
         "long_side": _SIZE,
