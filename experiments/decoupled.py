@@ -17,19 +17,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 import click
 
 from experiments.hold_out import link_data
-from unpool import train
+from experiments.train_once import train_once
 from unpool.data.weak import open_weak
-from unpool.errors import WeightsError
-from unpool.files import read_json, write_json
-from unpool.recipes import Recipe, SegmentationRecipe, override
+from unpool.files import write_json
+from unpool.recipes import SegmentationRecipe, override
 from unpool.recipes.decoupled import DECOUPLEDNET_SMALL
 from unpool.recipes.segment import Phase
-from unpool.training.run import has_checkpoint
 
 OURS = DECOUPLEDNET_SMALL
 ALONE = SegmentationRecipe(
@@ -54,14 +51,6 @@ ALONE = SegmentationRecipe(
     statistics_passes=OURS.statistics_passes,
 )
 """500 steps on a frozen trunk; the network takes squares, as DecoupledNet does."""
-
-
-def run(recipe: Recipe, output: Path, data: Path, **options: Any) -> float:
-    """Train, or resume, or read the result: the mean IoU on val."""
-    summary = output / "eval/summary.json"
-    if not summary.exists():
-        train(data, output, recipe, resume=has_checkpoint(output), **options)
-    return float(read_json(summary, WeightsError)["miou"])
 
 
 def table(found: Mapping[int, Mapping[str, Sequence[float]]]) -> str:
@@ -115,15 +104,14 @@ def main(
             folder = output / "data" / name
             if not folder.exists():
                 link_data(data, folder, {name: [sample.name for sample in chosen]})
-            more = {"trunk_weights": trunk_weights}
-            mine = replace(ours, strong=masks, seed=seed)
-            rows["DecoupledNet"].append(
-                run(mine, output / f"decoupled-{masks}-{seed}", data, **more)
+            runs = (
+                (f"decoupled-{masks}-{seed}", data, "train", replace(ours, strong=masks)),
+                (f"alone-{masks}-{seed}", folder, name, alone),
             )
-            theirs = replace(alone, seed=seed)
-            rows["the masks alone"].append(
-                run(theirs, output / f"alone-{masks}-{seed}", folder, split=name, **more)
-            )
+            for values, (title, images, split, recipe) in zip(rows.values(), runs, strict=True):
+                options = {"split": split, "trunk_weights": trunk_weights}
+                summary = train_once(images, output / title, replace(recipe, seed=seed), **options)
+                values.append(float(summary["miou"]))
             (output / "table.md").write_text(table(found) + "\n")
             write_json(output / "table.json", found)
     click.echo(table(found))

@@ -9,6 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import unpool
+from experiments.train_once import train_once
 from unpool.bench import harness
 from unpool.models import prepare
 from unpool.recipes import Recipe, find_recipe
@@ -16,7 +17,6 @@ from unpool.segment.ensemble import EDeconvNet
 from unpool.segment.pipeline import BaseSegmenter
 from unpool.segment.segmenter import Segmenter
 from unpool.segment.whole import WholeView
-from unpool.training.run import has_checkpoint
 
 SIZE = 375, 500  #: height and width of the images whose time and operations are given
 
@@ -84,11 +84,8 @@ def train(
 ) -> Path:
     """Train a network, or go on with its run; returns its weights."""
     run, entry = runs / folder_name(name), NETWORKS[name]
-    if not (run / "eval/summary.json").exists():
-        recipe, options = recipe_of(entry, runs, steps), {}
-        if entry.start is None and trunk_weights is not None:
-            options["trunk_weights"] = trunk_weights
-        unpool.train([*data], run, recipe, resume=has_checkpoint(run), **options)
+    trunk = trunk_weights if entry.start is None else None
+    train_once([*data], run, recipe_of(entry, runs, steps), trunk_weights=trunk)
     return run / "weights"
 
 

@@ -1,6 +1,6 @@
 """Train a `DecoupledNet`: classification on weak labels, segmentation on a few strong labels."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,22 +18,17 @@ from unpool.data.datasets import open_data, require_objects
 from unpool.data.loading import load_ahead
 from unpool.data.subsets import Examples, draw_subsets, draw_weak, stack, subset_windows
 from unpool.data.weak import open_weak
-from unpool.data.windows import find_proposals
 from unpool.devices import autocast, training_layout
-from unpool.errors import DataError, WeightsError, require_choice, require_path, require_type
-from unpool.files import require_regular
+from unpool.errors import require_type
 from unpool.models import MEAN_BGR, DecoupledNet, prepare
-from unpool.models.weights import INPUTS, build_network
-from unpool.segment import evaluate
+from unpool.models.weights import build_network
 from unpool.segment.fit import cumulative_statistics, groups_of, pixel_loss
 from unpool.segment.start import load_trunk
-from unpool.segment.train import Validation, save_evaluated
+from unpool.segment.task import BaseSegmentationTask, Validation, proposals
 from unpool.segment.whole import WholeView
-from unpool.training import loop, task
-from unpool.vision.images import voc_palette
+from unpool.training import loop
 
 if TYPE_CHECKING:
-    from unpool.data.outlines import Crowd
     from unpool.recipes.decoupled import DecoupledRecipe
     from unpool.training.run import Run
 
@@ -138,7 +133,7 @@ class DecoupledObjective(loop.Objective[Examples]):
 
 
 @dataclass(eq=False)
-class DecoupledTask(task.Task[Examples]):
+class DecoupledTask(BaseSegmentationTask[Examples]):
     """Train on images, some of which have masks; keep the network with the best mean IoU.
 
     Args:
@@ -155,39 +150,22 @@ class DecoupledTask(task.Task[Examples]):
 
     data: str | Path
     recipe: "DecoupledRecipe"
-    split: str = "train"
     val: str = "val"
-    trunk_weights: str | Path | None = None
-    trunk_inputs: str = "caffe"
-    by_color: bool | None = None
-    crowd: "Crowd | None" = None
     objective: DecoupledObjective = field(init=False)
-
-    panels = ({"miou": "mean IoU on val"},)
-    usage = "unpool segment PHOTOS --weights"
 
     def __post_init__(self) -> None:
         self.data = Path(self.data)
-        if self.trunk_weights is not None:
-            self.trunk_weights = require_path("trunk_weights", self.trunk_weights)
-        if self.by_color is not None:
-            require_type("by_color", self.by_color, bool, "True or False")
+        self.check_options()
         require_type("val", self.val, str, "the name of a split")
-        require_choice("trunk_inputs", self.trunk_inputs, INPUTS)
 
     def open(self) -> None:
         """Open both splits, and read all masks to find unusable ones early."""
-        if self.trunk_weights is not None and not Path(self.trunk_weights).is_dir():
-            require_regular(self.trunk_weights, WeightsError)
-        reading: dict[str, Any] = {"by_color": self.by_color, "crowd": self.crowd}
+        self.require_trunk()
         which = self.recipe.strong_split, self.recipe.strong, self.recipe.seed
-        self.labeled = open_weak(self.data, self.split, *which, **reading)
-        self.val_data = open_data(self.data, self.val, **reading)
+        self.labeled = open_weak(self.data, self.split, *which, **self.reading)
+        self.val_data = open_data(self.data, self.val, **self.reading)
         self.classes = self.labeled.strong.classes
-        if self.classes != self.val_data.classes:
-            raise DataError(
-                f"got other classes in {self.split} than in {self.val}; write them to classes.txt"
-            )
+        self.require_same_classes()
         require_objects(self.labeled.strong, empty=False)
         require_objects(self.val_data)
 
@@ -206,12 +184,10 @@ class DecoupledTask(task.Task[Examples]):
 
     def prepare(self, run: "Run") -> None:
         """Report what the data lacks."""
-        strong = self.labeled.strong
-        for warning in dict.fromkeys(strong.warnings + self.val_data.warnings):
-            run.note(warning)
+        self.note_warnings(run, self.labeled.strong)
         weak = {label for image in self.labeled.images for label in image.shown}
-        if unseen := [name for i, name in enumerate(self.classes) if i and i not in weak]:
-            run.note(f"no image of {self.split} shows {', '.join(unseen)}, which cannot be learned")
+        unseen = [name for i, name in enumerate(self.classes) if i and i not in weak]
+        self.note_unseen(run, "image", unseen)
 
     def plan(self) -> str:
         """The size of the data and of the run."""
@@ -222,13 +198,7 @@ class DecoupledTask(task.Task[Examples]):
         """Crops of all images with their classes, then crops with binary masks."""
         cv2.setNumThreads(1)  # leave the cores to the network
         r, classes, strong = self.recipe, len(self.classes), self.labeled.strong
-
-        def show(done: int, total: int, *_: str) -> None:
-            if self.report is not None:
-                self.report(task.Preparation(done, total, "finding proposals"))
-
-        with distributed.first_before_others():
-            boxes = find_proposals(strong, cache=run.folder / "proposals.npz", progress=show)
+        boxes = proposals(strong, run.folder, self.report)
         windows = subset_windows(strong, boxes, r.proposals, r.subset, r.overlap)
         crop = WindowCrop(r.size, r.enlarged, r.flip, r.color)
         draw = draw_subsets(windows, classes, crop, r.seed)
@@ -244,11 +214,6 @@ class DecoupledTask(task.Task[Examples]):
     def due(self, n: int) -> bool:
         """Validate as usual, but not before the second part."""
         return n > self.recipe.classify_steps and super().due(n)
-
-    def validate(self, run: "Run", n: int) -> Validation:
-        """Mean IoU of whole images."""
-        miou = evaluate.mean_iou(self.objective.segment, self.val_data)
-        return Validation(n, PHASES[self.objective.phase], miou)
 
     def describe(self, record: Validation) -> str:
         """The step and the mean IoU, in percent."""
@@ -267,26 +232,6 @@ class DecoupledTask(task.Task[Examples]):
             for _ in range(self.recipe.statistics_passes):
                 objective.scores(next(stream))
         distributed.copy_from_first(run.learner)
-        return save_evaluated(run, net, self._card(command), self.val_data)
-
-    def figures(self, summary: Mapping[str, Any]) -> dict[str, Any]:
-        """The IoU of each class, and the averages."""
-        return evaluate.figures(summary)
-
-    def _card(self, command: str) -> dict[str, Any]:
-        """The model card without its figures."""
         strong, images = self.labeled.strong, len(self.labeled.images)
-        return {
-            "classes": self.classes,
-            "palette": voc_palette()[: len(self.classes)].tolist(),
-            "input": {"order": "BGR", "range": "0..255 minus mean", "mean": [*MEAN_BGR]},
-            "long_side": self.recipe.size,
-            "mode": "whole",
-            "recipe": self.recipe.to_json(),
-            "data": (
-                f"{strong.title}: classes of {images} images, masks of {len(strong.samples)} of "
-                "them"
-            ),
-            "license": "the terms of the data and of the trunk's weights apply",
-            "command": command,
-        }
+        data = f"{strong.title}: classes of {images} images, masks of {len(strong.samples)} of them"
+        return self.save_evaluated(run, net, self.card(command, data, self.recipe.size, MEAN_BGR))

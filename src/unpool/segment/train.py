@@ -1,16 +1,15 @@
 """Train a segmentation network on labeled images."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import torch
-from torch import nn
 
 from unpool import distributed
 from unpool.data import crops
@@ -18,44 +17,24 @@ from unpool.data.datasets import DataSet, require_objects
 from unpool.data.frequencies import count_classes, draw_weights, median_frequency
 from unpool.data.layouts import assumption
 from unpool.data.mixture import Part, open_parts, parse_part, validation_parts
-from unpool.data.windows import find_proposals, object_windows, proposal_windows, repeat_rare
+from unpool.data.windows import object_windows, proposal_windows, repeat_rare
 from unpool.devices import training_layout
-from unpool.errors import (
-    DataError,
-    OptionError,
-    WeightsError,
-    require_choice,
-    require_path,
-    require_type,
-)
-from unpool.files import require_regular
+from unpool.errors import OptionError, require_path
 from unpool.models.vgg import MEAN_BGR
-from unpool.models.weights import INPUTS
-from unpool.segment import evaluate, learner
+from unpool.segment import learner
 from unpool.segment import start as initial
 from unpool.segment.fit import SegmentationObjective, estimate_statistics
-from unpool.segment.segmenter import Segmenter
-from unpool.training import task
-from unpool.vision.images import image_size, voc_palette
+from unpool.segment.task import BaseSegmentationTask, Validation, proposals
+from unpool.vision.images import image_size
 
 if TYPE_CHECKING:
-    from unpool.data.outlines import Crowd
     from unpool.recipes.segment import SegmentationRecipe
+    from unpool.training import task
     from unpool.training.run import Run
-
-_ON_CARD = ("miou", "miou_interval", "pixel_accuracy", "mean_accuracy", "boundary_f1", "protocol")
-
-
-class Validation(NamedTuple):
-    """A record of one validation."""
-
-    n: int  #: steps done
-    phase: str
-    miou: float
 
 
 @dataclass(eq=False)
-class SegmentationTask(task.Task[crops.Batch]):
+class SegmentationTask(BaseSegmentationTask[crops.Batch]):
     """Train on labeled images; keep the network with the best mean IoU.
 
     Args:
@@ -71,19 +50,9 @@ class SegmentationTask(task.Task[crops.Batch]):
         soft: a folder of soft labels to distill from, see `open_parts`.
     """
 
-    data: str | Path | Sequence[str]
     recipe: "SegmentationRecipe"
-    split: str = "train"
-    val: str | Sequence[str] = "val"
-    trunk_weights: str | Path | None = None
-    trunk_inputs: str = "caffe"
-    by_color: bool | None = None
-    crowd: "Crowd | None" = None
     soft: str | Path | None = None
     objective: SegmentationObjective = field(init=False)
-
-    panels = ({"miou": "mean IoU on val"},)
-    usage = "unpool segment PHOTOS --weights"
 
     def __post_init__(self) -> None:
         given = [self.data] if isinstance(self.data, str | Path) else [*self.data]
@@ -94,35 +63,26 @@ class SegmentationTask(task.Task[crops.Batch]):
         self.val = self.val if isinstance(self.val, str) else [*self.val]
         if self.soft is not None:
             self.soft = require_path("soft", self.soft)
-        if self.trunk_weights is not None:
-            self.trunk_weights = require_path("trunk_weights", self.trunk_weights)
-        if self.by_color is not None:
-            require_type("by_color", self.by_color, bool, "True or False")
-        require_choice("trunk_inputs", self.trunk_inputs, INPUTS)
+        self.check_options()
         self.start: initial.WarmStart | None = None  # of a resumed run: None until it is read
 
     def open(self) -> None:
         """Open both splits, and read all masks, so that unusable ones are found at once."""
-        if self.trunk_weights is not None and not Path(self.trunk_weights).is_dir():
-            require_regular(self.trunk_weights, WeightsError)
+        self.require_trunk()
         if (self.soft is None) != (self.recipe.distill == 0):
             got = "no soft labels" if self.soft is None else f"soft={self.soft}"
             raise OptionError(
                 f"got distill={self.recipe.distill:g} and {got}; wanted both, the weight of the "
                 "loss and the folder, or neither"
             )
-        reading: dict[str, Any] = {"by_color": self.by_color, "crowd": self.crowd}
         soft = None if self.soft is None else Path(self.soft)
-        self.train_data = open_parts(self.parts, self.split, soft, **reading)
+        self.train_data = open_parts(self.parts, self.split, soft, **self.reading)
         val = [self.val] if isinstance(self.val, str) else self.val
         held_out = validation_parts(self.parts, val)
-        self.val_data = open_parts(held_out, "val", **reading)
+        self.val_data = open_parts(held_out, "val", **self.reading)
         self.classes = self.train_data.classes
         self.recipe = scaled_to(self.train_data, self.recipe)
-        if self.classes != self.val_data.classes:
-            raise DataError(
-                f"got other classes in {self.split} than in {self.val}; write them to classes.txt"
-            )
+        self.require_same_classes()
         self.counts = count_classes(self.train_data)
         count_classes(self.val_data)
         require_objects(self.train_data, empty=False)
@@ -147,25 +107,18 @@ class SegmentationTask(task.Task[crops.Batch]):
             self.start = initial.read_start(run.start_path, self.recipe, self.objective.learner.net)
         elif run.is_main:
             initial.store_start(run.start_path, self.start)
-        for warning in dict.fromkeys(self.train_data.warnings + self.val_data.warnings):
-            run.note(warning)
+        self.note_warnings(run, self.train_data)
         if assumed := assumption(
             self.train_data.assumed, self.classes, self.counts.images.tolist()
         ):
             run.note(assumed)
         pairs = zip(self.classes, self.counts.images, strict=True)
-        if unseen := [name for name, n in pairs if not n]:
-            run.note(f"no mask of {self.split} shows {', '.join(unseen)}, which cannot be learned")
+        self.note_unseen(run, "mask", [name for name, n in pairs if not n])
 
     def batches(self, run: "Run", start: int, size: int) -> Iterator[crops.Batch]:
         """Crops from the sources of each phase."""
         draw = sources(self.recipe, self.train_data, run.folder, self.report)
         return crops.batches(draw, size, start, distributed.rank(), distributed.world())
-
-    def validate(self, run: "Run", n: int) -> Validation:
-        """Mean IoU of whole images."""
-        miou = evaluate.mean_iou(self.objective.segment, self.val_data)
-        return Validation(n, self.objective.current.name, miou)
 
     def describe(self, record: Validation) -> str:
         """The step and the mean IoU, in percent."""
@@ -188,11 +141,7 @@ class SegmentationTask(task.Task[crops.Batch]):
         self.objective.set_mode()
         estimate_statistics(net, stream, recipe.statistics_passes, recipe.bf16, self.objective.mean)
         distributed.copy_from_first(run.learner)
-        return save_evaluated(run, net, self._card(self.start, command), self.val_data)
-
-    def figures(self, summary: Mapping[str, Any]) -> dict[str, Any]:
-        """The IoU of each class, and the averages."""
-        return evaluate.figures(summary)
+        return self.save_evaluated(run, net, self._card(self.start, command))
 
     def _class_weights(self) -> list[float]:
         """The weights of classes in the loss; none by default."""
@@ -213,45 +162,16 @@ class SegmentationTask(task.Task[crops.Batch]):
         if start.card is not None:
             own = start.card.license or "terms unknown"
             terms = f"{terms}; initialized from {recipe.start}: {own}"
-        return {
-            "classes": data.classes,
-            "palette": voc_palette()[: len(data.classes)].tolist(),
-            "input": {"order": "BGR", "range": "0..255 minus mean", "mean": [*self.objective.mean]},
-            "long_side": recipe.long_side,
-            "mode": "whole",
-            "aggregate": (start.card and start.card.aggregate) or recipe.aggregate,
-            "presence_threshold": recipe.presence_threshold,
-            "recipe": recipe.to_json(),
-            "data": f"{data.title}, {len(data.samples)} images",
-            "class_images": dict(zip(data.classes, self.counts.images.tolist(), strict=True)),
-            "license": terms,
-            "command": command,
-        }
-
-
-def save_evaluated(
-    run: "Run", net: nn.Module, card: dict[str, Any], data: DataSet
-) -> dict[str, Any]:
-    """Write weights, evaluate them as stored, and add the figures to their card.
-
-    Args:
-        run: gets the weights, and an image of predictions.
-        net: one of `MODELS`.
-        card: without figures.
-        data: to evaluate on.
-
-    Returns:
-        The summary of the evaluation, with the notes of the run.
-    """
-    run.save_weights(net, card)
-    weights, device = run.folder / "weights", str(next(net.parameters()).device)
-    segmenter = Segmenter.from_pretrained(weights, device=device)
-    summary = {**evaluate.evaluate(segmenter, data), "notes": run.notes}
-    figures = {figure: summary[figure] for figure in _ON_CARD}
-    run.save_weights(net, {**card, "figures": {f"{data.title}, whole": figures}})
-    if run.is_main:
-        run.save_image("plots/predictions.png", evaluate.sheet(segmenter, data))
-    return summary
+        return self.card(
+            command,
+            f"{data.title}, {len(data.samples)} images",
+            recipe.long_side,
+            self.objective.mean,
+            aggregate=(start.card and start.card.aggregate) or recipe.aggregate,
+            presence_threshold=recipe.presence_threshold,
+            class_images=dict(zip(data.classes, self.counts.images.tolist(), strict=True)),
+            license=terms,
+        )
 
 
 def scaled_to(data: DataSet, recipe: "SegmentationRecipe") -> "SegmentationRecipe":
@@ -271,7 +191,7 @@ def scaled_to(data: DataSet, recipe: "SegmentationRecipe") -> "SegmentationRecip
 
 
 def sources(
-    recipe: "SegmentationRecipe", data: DataSet, folder: Path, report: task.Report | None = None
+    recipe: "SegmentationRecipe", data: DataSet, folder: Path, report: "task.Report | None" = None
 ) -> crops.Draw:
     """Training crops of the whole run, at each position those of its phase.
 
@@ -308,13 +228,7 @@ def sources(
         larger = crop._replace(enlarged=max(recipe.enlarged, recipe.size))
         known["objects"] = crops.draw_windows(windows, k, larger, recipe.seed)
     if "proposals" in wanted:
-
-        def show(done: int, total: int, *_: str) -> None:
-            if report is not None:
-                report(task.Preparation(done, total, "finding proposals"))
-
-        with distributed.first_before_others():
-            boxes = find_proposals(data, cache=folder / "proposals.npz", progress=show)
+        boxes = proposals(data, folder, report)
         windows = repeat_rare(proposal_windows(data, boxes, recipe.overlap), recipe.repetition)
         known["proposals"] = crops.draw_windows(windows, k, crop, recipe.seed)
     draws = [crops.interleave([known[name] for name in phase.sources]) for phase in recipe.phases]
