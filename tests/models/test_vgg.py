@@ -305,3 +305,26 @@ def test_refuses_other_configurations_and_inputs(saved):
         load_vgg(DeconvNet(3, SMALL, None, 32), path, "rgb")
     with pytest.raises(WeightsError, match=r"none\.pth, which does not exist"):
         load_vgg(DeconvNet(3, SMALL, None, 32), path.with_name("none.pth"))
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize(
+    ("own", "other", "first"),
+    [
+        # as printed in notebooks that load vgg16-397923af.pth, and in VGG_ILSVRC_16_layers
+        ("torchvision", "caffe", [0.4034, 0.3778, 0.4644, -0.3228, 0.3940, -0.3953]),
+        ("caffe", "torchvision", [0.7344, 0.0934, 0.0677, 0.8862, 0.2600, 0.6641]),
+    ],
+)
+def test_well_known_weights_for_other_inputs_are_refused(saved, own, other, first, half):
+    """Their filters are alike, so that nobody would notice before the figures are bad."""
+    state, net = torchvisions([6, "M"]).state_dict(), DeconvNet(3, ((1, 6),), None, 32)
+    state["features.0.bias"][:6] = torch.tensor(first)
+    path = saved({k: v.half() for k, v in state.items()} if half else state)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with pytest.raises(OptionError, match=rf"vgg\.pth, .* pass trunk_inputs={own}, or inputs="):
+        load_vgg(net, path, other)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    load_vgg(net, path, own)
+    state["features.0.bias"][3] += 0.01  # of a network of its own
+    load_vgg(net, saved(state), other)

@@ -58,6 +58,12 @@ MODELS: dict[str, type[_Saved]] = {
 INPUTS = ("caffe", "torchvision")
 """What the weights of `load_vgg` were trained on."""
 
+_FIRST_BIASES = {
+    "caffe": (0.7344, 0.0934, 0.0677, 0.8862, 0.2600, 0.6641),
+    "torchvision": (0.4034, 0.3778, 0.4644, -0.3228, 0.3940, -0.3953),
+}
+"""By which the two well-known VGG-16 are told apart; their filters are of the same magnitude."""
+
 _TENSORS = "model.safetensors"
 FILES = (_TENSORS, "card.json")
 """The files of saved weights, as they are written."""
@@ -170,6 +176,8 @@ def load_vgg(
 
     Raises:
         WeightsError: the file is unreadable, or its convolutions do not fit the trunk.
+        OptionError: unknown inputs, or the weights are the VGG-16 of the authors or of torchvision
+            and were trained on other ones.
     """
     require_choice("inputs", inputs, INPUTS)
     state = dict(path) if isinstance(path, Mapping) else read_tensors(path)
@@ -191,6 +199,7 @@ def load_vgg(
     found = list(zip(layers.items(), sources, strict=True)) + _find_code(model, state)
     for (name, layer), source in found:
         require_fit(layer, source, f"{place} ({name})")
+    _require_inputs(sources[0]["bias"], inputs, place)
     if inputs == "torchvision":
         _to_bgr(sources[0])
     for (_, layer), source in found:
@@ -230,6 +239,18 @@ def _find_code(
         parts = {"weight": weight.reshape(shape), "bias": bias}
         found.append(((name, layers[name]), parts))
     return found if len(found) > 1 else []
+
+
+def _require_inputs(bias: Tensor, inputs: str, place: object) -> None:
+    """Refuse a VGG-16, known by its first biases, that was trained on other inputs."""
+    for own, values in _FIRST_BIASES.items():
+        first = bias[: len(values)].float()
+        same = len(first) == len(values) and torch.allclose(first, torch.tensor(values), 0, 2e-3)
+        if same and own != inputs:
+            raise OptionError(
+                f"got {place}, the VGG-16 that was trained on the inputs of {own}, for those of "
+                f"{inputs}; pass trunk_inputs={own}, or inputs={own} to load_vgg"
+            )
 
 
 def _to_bgr(first: dict[str, Tensor]) -> None:
