@@ -40,6 +40,7 @@ SMALL = {
     },
     "CRCNet": {"units": 2, "width": 4, "kernel": 5, "widths": (4,)},
     "IRDNet": {"width": 8, "blocks": 1, "steps": (1, 16)},
+    "BlindNet": {"width": 4, "blocks": 1, "outer": 1},
     "MSResNet": {"scales": 2, "width": 6, "blocks": 1},
     "SRN": {"scales": 2, "width": 4, "blocks": 1, "lstm": True},
 }  # fmt: skip
@@ -59,6 +60,7 @@ PUBLISHED = {  # learned and fixed values of the network that the defaults build
     "SparseCoder": 510_384,
     "CRCNet": 421_733,
     "IRDNet": 155_971,
+    "BlindNet": 498_052,
     "MSResNet": 11_721_321,
     "SRN": 6_881_251,
 }
@@ -74,6 +76,7 @@ ANY_SIZE = (
     "SparseCoder",
     "CRCNet",
     "IRDNet",
+    "BlindNet",
     "MSResNet",
     "SRN",
 )

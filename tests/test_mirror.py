@@ -23,6 +23,7 @@ COVERED_ELSEWHERE = {
     "recipes/coder.py": "coding/test_train.py",
     "recipes/generate.py": "generate/test_train.py",
     "recipes/overrides.py": "recipes/test_segment.py",
+    "recipes/restore.py": "restore/test_train.py",
     "rendering/accessors.py": "rendering/test_gltf.py",
     "rendering/triangles.py": "rendering/test_meshes.py",
     "vision/png.py": "vision/test_stacks.py",

@@ -5,15 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from unpool.coding.images import (
-    center_crops,
-    draw_crops,
-    find_training_images,
-    prepare,
-    read,
-    reduced,
-)
-from unpool.errors import DataError
+from unpool.coding.images import center_crops, draw_crops, prepare, read, reduced
+from unpool.data.unlabeled import find_training_images
 
 
 def test_larger_images_are_reduced_by_averaging():
@@ -58,15 +51,3 @@ def test_crops_are_cut_from_the_images(photos):
     expected = read(images[1], 60)
     y, x = ((side - 24) // 2 for side in expected.shape[2:])
     assert torch.equal(middle[1:], expected[..., y : y + 24, x : x + 24])
-
-
-def test_unusable_data(photos, tmp_path):
-    with pytest.raises(DataError, match="which is not a folder"):
-        find_training_images(tmp_path / "none", 24, 60)
-    with pytest.raises(DataError, match="holds no images"):
-        find_training_images(tmp_path, 24, 60)
-    with pytest.raises(DataError, match=r"0\.png of 80 x 45 pixels; crops need 40 in both"):
-        find_training_images(photos, 40, 60)
-    (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"broken\.png"):
-        find_training_images(tmp_path, 24, 60)

@@ -12,9 +12,10 @@ from PIL import Image
 from unpool import distributed, train
 from unpool.cards import read_card
 from unpool.cli import main
-from unpool.coding.images import center_crops, draw_crops, find_training_images
+from unpool.coding.images import center_crops, draw_crops
 from unpool.coding.parts import rebuild
 from unpool.coding.train import CodingObjective, CodingScores, build
+from unpool.data.unlabeled import find_training_images
 from unpool.errors import DataError, OptionError
 from unpool.models import from_pretrained
 from unpool.recipes import RECIPES, CodingRecipe

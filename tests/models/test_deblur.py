@@ -11,7 +11,7 @@ from tests.models.golden import fill_with_waves, wavy_image
 from unpool.errors import OptionError, ShapeError
 from unpool.models.deblur import CRCNet, IRDNet, IRUnit
 from unpool.ops.blur import blur
-from unpool.ops.inversion import residuals
+from unpool.ops.inversion import residuals, total_variation
 from unpool.vision.psf import find_psf
 
 GOLDEN = {
@@ -165,6 +165,35 @@ def test_it_learns_what_the_components_lack():
         loss.backward()
         adam.step()
     assert errors[-1] < 0.7 * errors[0]
+
+
+@torch.no_grad()
+def test_with_variation_an_untrained_net_gives_least_total_variation():
+    """With the weight sigma ** 1.5, for each image its own, and the edges that are wanted."""
+    y, sigma = image(2, 3, 24, 30), torch.tensor([0.003, 0.02])
+    net = ird(variation=True)
+    for edges in ("ramp", "reflect"):
+        found = net(y, SHAKE, sigma, edges)
+        for n in range(2):
+            expected = total_variation(y[n : n + 1], SHAKE, float(sigma[n]) ** 1.5, edges=edges)
+            torch.testing.assert_close(found[n : n + 1], expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(net(y, SHAKE, 0.02)[1], net(y, SHAKE, sigma)[1])
+
+
+@torch.no_grad()
+def test_a_net_with_variation_sees_the_level_of_the_noise():
+    net = ird(variation=True)
+    net.body[-1].weight.fill_(0.1)
+    net.mix.zero_()
+    psf, y = torch.ones(1, 1), torch.full((1, 1, 16, 16), 0.5)  # all components are 0
+    found = [net(y, psf, sigma) for sigma in (0.01, 0.1)]
+    assert not torch.allclose(*found)
+    assert torch.isfinite(net(y, psf, 0.0)).all()
+
+
+def test_the_level_of_the_noise_must_be_known():
+    with pytest.raises(OptionError, match="got no sigma; wanted the standard deviation"):
+        ird(variation=True)(image(1, 1, 20, 20), SHAKE)
 
 
 # ---- refusals ------------------------------------------------------------------------------------

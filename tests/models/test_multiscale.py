@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.models.golden import fill_with_waves
 from unpool.errors import OptionError, ShapeError
-from unpool.models.multiscale import SRN, ConvLSTM, MSResNet, pyramid
+from unpool.models.multiscale import SRN, BlindNet, ConvLSTM, MSResNet, pyramid
 
 GOLDEN = {
     name: torch.from_numpy(value)
@@ -183,6 +183,48 @@ def test_a_cell_remembers():
 
 
 # ---- pyramids ------------------------------------------------------------------------------------
+
+
+# ---- BlindNet ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_an_untrained_blind_net_changes_nothing():
+    y = image(2, 3, 21, 30)
+    torch.testing.assert_close(BlindNet(width=4, blocks=1, outer=1)(y), y, rtol=0, atol=0)
+    assert count(BlindNet()) == 498_052
+
+
+@torch.no_grad()
+def test_a_blind_net_is_its_definition():
+    """Both scales written out, with the sides of 2 x 2 blocks as channels by slices."""
+    net = fill_with_waves(BlindNet(width=4, blocks=1, outer=1))
+    images = pyramid(image(2, 1, 16, 24), 2)
+
+    def fold(x):
+        return torch.stack([x[:, i, a::2, b::2] for i in range(x.shape[1]) for a in (0, 1)
+                            for b in (0, 1)], 1)  # fmt: skip
+
+    before, expected = images[1], []
+    for y in images[::-1]:
+        x = net.encoder(torch.cat([fold(y), fold(before)], 1) - 0.5)
+        x = net.decoder(x + net.middle(x))
+        found = y.clone()
+        for i, (a, b) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+            found[:, 0, a::2, b::2] += x[:, i]
+        expected.insert(0, found)
+        before = F.interpolate(found, scale_factor=2, mode="bilinear")
+    for a, b in zip(net(images), expected, strict=True):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(net(images[0]), expected[0])
+
+
+@pytest.mark.parametrize("net", [MSResNet(2, 4, 1, channels=1), srn(channels=1, scales=2)])
+def test_of_a_pyramid_all_scales_are_returned(net):
+    images = pyramid(image(1, 1, 16, 16), 2)
+    found = net(images)
+    assert [x.shape for x in found] == [x.shape for x in images]
+    torch.testing.assert_close(found[0], net(images[0]))
 
 
 def test_a_pyramid_is_that_of_skimage():

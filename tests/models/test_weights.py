@@ -309,6 +309,7 @@ def test_only_known_models_are_saved(tmp_path):
         "SparseCoder",
         "CRCNet",
         "IRDNet",
+        "BlindNet",
         "MSResNet",
         "SRN",
     ]

@@ -144,6 +144,14 @@ def test_total_variation_reaches_the_smallest_cost():
             assert cost(near, PSF, lam) > best
 
 
+def test_images_may_have_their_own_weight_of_the_variation():
+    y, lam = torch.cat([Y, Y.flip(3)]), torch.tensor([1e-3, 1e-2], dtype=Y.dtype)
+    found = inversion.total_variation(y, PSF, lam[:, None, None, None])
+    for i in range(2):
+        alone = inversion.total_variation(y[i : i + 1], PSF, float(lam[i]))
+        torch.testing.assert_close(found[i : i + 1], alone)
+
+
 def test_total_variation_between_the_inverse_and_a_constant():
     psf = torch.tensor([[0.1, 0.8, 0.1]], dtype=torch.float64)  # no zero in its transfer function
     inverse = inversion.total_variation(blur(Y, psf, "periodic"), psf, 0.0, edges="none")

@@ -95,7 +95,8 @@ def train(
     Most recipes train segmentation. zfnet and zfnet-small train a classifier, on a folder with a
     subfolder for each class (train/cat, val/cat ..., or cat, dog ...). Those whose names begin with
     chairs train a generator, on rendered views, which unpool render makes. coder and coder-deep
-    learn the filters of a sparse coder from any folder of images.
+    learn the filters of a sparse coder from any folder of images. deblur-given, deblur-blind,
+    crcnet, msresnet and srn train networks that deblur, on any folder of sharp images.
 
     With --json, each validation prints a line, and the last line is the summary of the evaluation.
 
@@ -106,6 +107,7 @@ def train(
     Example: unpool train zfnet-small --data FOLDER -o runs/second
     Example: unpool train chairs --data RENDERS -o runs/third
     Example: unpool train coder --data PHOTOS -o runs/parts
+    Example: unpool train deblur-given --data PHOTOS -o runs/sharp
     Example: unpool train --resume runs/first
     """
     from unpool.recipes import find_recipe

@@ -9,10 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from unpool import distributed
-from unpool.errors import DataError, ImageError
+from unpool.data.unlabeled import reduced_size
 from unpool.models.coder import normalize_contrast
-from unpool.vision.images import Pixels, image_size, read_image
-from unpool.vision.sources import find_images
+from unpool.vision.images import Pixels, read_image
 
 
 def reduced(image: Pixels, long_side: int) -> Pixels:
@@ -21,7 +20,7 @@ def reduced(image: Pixels, long_side: int) -> Pixels:
     >>> reduced(np.zeros((20, 30, 3), np.uint8), 15).shape
     (10, 15, 3)
     """
-    height, width = _size(image.shape[:2], long_side)
+    height, width = reduced_size(image.shape[:2], long_side)
     if (height, width) == image.shape[:2]:
         return image
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
@@ -37,39 +36,6 @@ def prepare(image: Pixels) -> Tensor:
     """
     gray = np.array(Image.fromarray(image).convert("L"))
     return normalize_contrast(torch.from_numpy(gray)[None, None] / 255)
-
-
-def find_training_images(folder: Path, side: int, long_side: int) -> list[Path]:
-    """Find the images in a folder, sorted, and read their headers.
-
-    Args:
-        folder: searched recursively.
-        side: smallest height and width that images must have after reduction.
-        long_side: see `reduced`.
-
-    Raises:
-        DataError: the folder does not exist, or an image is too small or unreadable.
-    """
-    if not folder.is_dir():
-        raise DataError(f"got data {folder}, which is not a folder; wanted a folder of images")
-    try:
-        found = [source.path for source in find_images([str(folder)]).sources if source.path]
-        for path in found:
-            height, width = image_size(path)
-            if min(_size((height, width), long_side)) < side:
-                raise DataError(
-                    f"got {path} of {width} x {height} pixels; crops need {side} in both "
-                    "directions: remove it, or set a smaller crop"
-                )
-    except ImageError as error:
-        raise DataError(str(error)) from None
-    return found
-
-
-def _size(shape: Sequence[int], long_side: int) -> tuple[int, int]:
-    scale = min(1.0, long_side / max(shape))
-    height, width = (max(round(side * scale), 1) for side in shape)
-    return height, width
 
 
 def draw_crops(

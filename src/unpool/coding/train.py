@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from unpool import distributed
-from unpool.coding.images import center_crops, draw_crops, find_training_images
+from unpool.coding.images import center_crops, draw_crops
 from unpool.coding.parts import Quality, filter_sheet, rebuild
+from unpool.data.unlabeled import find_training_images, hold_out
 from unpool.errors import OptionError
 from unpool.models.coder import SparseCoder, coherence, learn_filters
 from unpool.models.weights import build_network
@@ -110,10 +111,7 @@ class CodingTask(task.Task[Tensor]):
         """List the images, read their headers, and hold some out."""
         recipe, self.classes = self.recipe, []
         images = find_training_images(Path(self.data), recipe.crop, recipe.long_side)
-        count = min(recipe.held_out, len(images) // 4)
-        held = {i * len(images) // count for i in range(count)}
-        self.images = [path for i, path in enumerate(images) if i not in held]
-        self.val_images = [images[i] for i in sorted(held)]
+        self.images, self.val_images = hold_out(images, recipe.held_out)
 
     def build(self, device: torch.device) -> CodingObjective:
         """The recipe's network."""

@@ -13,11 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unpool.errors import OptionError, ShapeError, require_int
+from unpool.errors import OptionError, ShapeError, require_int, require_type
 from unpool.ops.blur import require_fit
-from unpool.ops.inversion import residuals
+from unpool.ops.inversion import Edges, residuals, total_variation
 
 _FIRST_STEPS = 16  #: the steps of `residuals` with which an untrained `IRDNet` restores
+_POWER = 1.5  #: of the noise, which gives nearly the best weight of the total variation
+_LEAST_NOISE = 5e-4  #: below which the weight falls no more
 
 
 class Deblur(nn.Module):
@@ -182,11 +184,15 @@ class IRDNet(Deblur):
     begins as the image after 16 steps. It works at half the resolution, with 2 x 2 pixels as
     channels. 155,971 parameters.
 
+    With `variation`, two more inputs are the image that `total_variation` restores, with which
+    `mix` begins, and the level of the noise, which must be known then.
+
     Args:
         width: number of channels.
         blocks: number of residual blocks.
         kernel: side of the filters, odd.
         steps: numbers of steps of `residuals`, increasing.
+        variation: whether the image of least total variation is an input, too.
 
     This library's own; components after Li Si-Yao et al. 2018 (arXiv 1804.06042).
 
@@ -204,20 +210,27 @@ class IRDNet(Deblur):
         blocks: int = 5,
         kernel: int = 3,
         steps: Sequence[int] = (1, 4, 16, 64, 256, 1024),
+        variation: bool = False,
     ) -> None:
         super().__init__()
-        self.steps = list(steps)
-        self.arguments = {"width": width, "blocks": blocks, "kernel": kernel, "steps": self.steps}
+        self.steps, self.variation = list(steps), variation
+        self.arguments = {
+            "width": width, "blocks": blocks, "kernel": kernel, "steps": self.steps,
+            "variation": variation,
+        }  # fmt: skip
         require_counts(
             width=width, blocks=blocks, **{f"steps[{i}]": n for i, n in enumerate(steps)}
         )
         require_odd(kernel)
+        require_type("variation", variation, bool, "True or False")
         if not steps or self.steps != sorted(set(steps)):
             raise OptionError(f"got steps={self.steps}; wanted one or more, increasing")
-        components = 1 + len(self.steps)
-        self.body = resnet(4 * components, 4, width, blocks, kernel)
+        components = 1 + len(self.steps) + variation
+        self.body = resnet(4 * (components + variation), 4, width, blocks, kernel)
         first = max(sum(n <= _FIRST_STEPS for n in self.steps), 1)
         mix = [float(0 < i <= first) for i in range(components)]
+        if variation:
+            mix = [0.0] * (components - 1) + [1.0]
         self.mix = nn.Parameter(torch.tensor(mix))
         for block in self.body:
             if isinstance(block, Residual):
@@ -227,37 +240,59 @@ class IRDNet(Deblur):
         for parameter in self.body[-1].parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, y: Tensor, psf: Tensor) -> Tensor:
+    def forward(
+        self, y: Tensor, psf: Tensor, sigma: Tensor | float | None = None, edges: Edges = "ramp"
+    ) -> Tensor:
         """Restore images that a PSF blurred.
 
         Args:
             y: (N, C, H, W), 0 to 1.
             psf: (h, w), or (N, C, h, w) with 1 for N or C where they share it; of sum 1, odd.
+            sigma: standard deviation of the noise, or (N,); a network with `variation` needs it.
+            edges: how the borders are extended, one of `unpool.ops.inversion.EDGES`.
         """
+        if self.variation and sigma is None:
+            raise OptionError("got no sigma; wanted the standard deviation of the noise, see "
+                              "unpool.ops.noise_level")  # fmt: skip
 
         def restore(planes: Tensor) -> Tensor:
-            return self._integrate(self.components(planes, _for_planes(psf, y)))
+            levels = None if sigma is None else _levels(sigma, y)
+            parts = self.components(planes, _for_planes(psf, y), levels, edges)
+            return self._integrate(parts, levels)
 
         return self._restore(y, 2, restore)
 
-    def components(self, y: Tensor, psf: Tensor) -> Tensor:
-        """What is integrated, (N, 1 + steps, H, W), for gray images (N, 1, H, W).
+    def components(
+        self, y: Tensor, psf: Tensor, sigma: Tensor | None = None, edges: Edges = "ramp"
+    ) -> Tensor:
+        """What is integrated, (N, components, H, W), for gray images (N, 1, H, W).
 
-        The blurred image and the first of `residuals`, both minus 0.5, and then the differences
-        from one number of steps to the next.
+        The blurred image and the first of `residuals`, both minus 0.5, the differences from one
+        number of steps to the next, and with `variation` the image of least variation minus 0.5.
 
         Args:
             y: images.
             psf: (h, w), or (N, 1, h, w), one for each.
+            sigma: standard deviations of the noise, (N, 1, 1, 1).
+            edges: see `forward`.
         """
         y = y.to(torch.promote_types(y.dtype, torch.float32))  # as the FFT wants it
-        x = residuals(y, psf.to(y.dtype), self.steps)[:, :, 0]  # (S, N, H, W)
+        psf = psf.to(y.dtype)
+        x = residuals(y, psf, self.steps, edges=edges)[:, :, 0]  # (S, N, H, W)
         parts = [y[:, 0] - 0.5, x[0] - 0.5, *(x[1:] - x[:-1])]
+        if self.variation and sigma is not None:
+            lam = sigma.to(y.dtype) ** _POWER
+            parts.append(total_variation(y, psf, lam, edges=edges)[:, 0] - 0.5)
         return torch.stack(parts, 1)
 
-    def _integrate(self, components: Tensor) -> Tensor:
+    def _integrate(self, components: Tensor, sigma: Tensor | None) -> Tensor:
+        weights = self.mix.to(components.dtype)[:, None, None]  # no product of matrices: fp32
+        mixed = (components * weights).sum(1)
+        if self.variation and sigma is not None:
+            level = (sigma.log10() / 2 + 1).to(components.dtype)  # 0 at 0.01
+            plane = level.expand(len(components), 1, *components.shape[2:])
+            components = torch.cat([components, plane], 1)
         folded = F.pixel_unshuffle(components, 2).to(self.body[-1].get_parameter("weight").dtype)
-        mixed = torch.einsum("nchw,c->nhw", components, self.mix.to(components.dtype))
         added: Tensor = F.pixel_shuffle(self.body(folded), 2)
         return 0.5 + mixed[:, None] + added
 
@@ -266,3 +301,9 @@ def _for_planes(psf: Tensor, y: Tensor) -> Tensor:
     """The PSF of images (N, C, h, w) as that of their channels, (N * C, 1, h, w)."""
     require_fit(y.float(), psf.float())
     return psf if psf.dim() == 2 else psf.expand(*y.shape[:2], -1, -1).flatten(0, 1)[:, None]
+
+
+def _levels(sigma: Tensor | float, y: Tensor) -> Tensor:
+    """The noise of images (N, C, h, w) as that of their channels, (N * C, 1, 1, 1)."""
+    levels = torch.as_tensor(sigma, dtype=torch.float32, device=y.device).clamp_min(_LEAST_NOISE)
+    return levels.reshape(-1, 1).expand(*y.shape[:2]).reshape(-1, 1, 1, 1)

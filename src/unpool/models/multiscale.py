@@ -8,6 +8,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,8 +64,10 @@ class MSResNet(Deblur):
                 uppath = nn.Sequential(enlarge, nn.PixelShuffle(2))
                 self.conv_end_models.append(nn.Sequential(OrderedDict(uppath=uppath)))
 
-    def forward(self, y: Tensor) -> Tensor:
-        """Restore blurred images (N, channels, H, W), 0 to 1."""
+    def forward(self, y: Tensor | Sequence[Tensor]) -> Any:
+        """Restore blurred images (N, channels, H, W), 0 to 1; of a pyramid, all, as `restore`."""
+        if not isinstance(y, Tensor):
+            return self.restore(y)
         multiple = 2 ** (self.scales - 1)
         return self._restore(y, multiple, lambda y: self.restore(pyramid(y, self.scales))[0])
 
@@ -136,8 +139,10 @@ class SRN(Deblur):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.get_parameter("bias"))
 
-    def forward(self, y: Tensor) -> Tensor:
-        """Restore blurred images (N, channels, H, W), 0 to 1."""
+    def forward(self, y: Tensor | Sequence[Tensor]) -> Any:
+        """Restore blurred images (N, channels, H, W), 0 to 1; of a pyramid, all, as `restore`."""
+        if not isinstance(y, Tensor):
+            return self.restore(y)
         multiple = 4 * 2 ** (self.scales - 1)
         return self._restore(y, multiple, lambda y: self.restore(self.pyramid(y))[0])
 
@@ -169,6 +174,70 @@ class SRN(Deblur):
                 x = stage(x)
                 x = x + maps.pop() if len(maps) > 1 else x
             found.insert(0, x)
+        return found
+
+
+class BlindNet(Deblur):
+    """A small blind network after SRN: one encoder-decoder for two scales, at half the resolution.
+
+    2 x 2 pixels are channels, filters are 3 x 3, and what the layers give is added to the blurred
+    image, so that an untrained network changes nothing. 498,052 parameters.
+
+    Args:
+        width: number of channels; it is doubled in the middle.
+        blocks: number of residual blocks in the middle.
+        outer: number of residual blocks before and after it, each.
+        scales: number of images in the pyramid.
+
+    This library's own; recurrence over the scales after Tao et al. 2018.
+
+    >>> net = BlindNet(width=8, blocks=1, outer=1)
+    >>> net(torch.rand(2, 3, 21, 30)).shape
+    torch.Size([2, 3, 21, 30])
+    """
+
+    channels = 1
+
+    def __init__(self, width: int = 32, blocks: int = 5, outer: int = 2, scales: int = 2) -> None:
+        super().__init__()
+        self.arguments = {"width": width, "blocks": blocks, "outer": outer, "scales": scales}
+        require_counts(width=width, blocks=blocks, outer=outer, scales=scales)
+        self.scales = scales
+        self.encoder = nn.Sequential(
+            nn.Conv2d(8, width, 3, padding=1), *(Residual(width, 3) for _ in range(outer))
+        )
+        self.middle = nn.Sequential(
+            nn.Conv2d(width, 2 * width, 3, 2, 1),
+            nn.ReLU(),
+            *(Residual(2 * width, 3) for _ in range(blocks)),
+            nn.ConvTranspose2d(2 * width, width, 4, 2, 1),
+        )
+        self.decoder = nn.Sequential(
+            *(Residual(width, 3) for _ in range(outer)), nn.Conv2d(width, 4, 3, padding=1)
+        )
+        for parameter in self.decoder[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, y: Tensor | Sequence[Tensor]) -> Any:
+        """Restore blurred images (N, C, H, W), 0 to 1; of a pyramid, all, as `restore`."""
+        if not isinstance(y, Tensor):
+            return self.restore(y)
+        multiple = 4 * 2 ** (self.scales - 1)
+        return self._restore(y, multiple, lambda y: self.restore(pyramid(y, self.scales))[0])
+
+    def restore(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """Restore a pyramid of images (N, 1, H, W), 0 to 1, the finest first.
+
+        The sides of the coarsest are multiples of 4.
+        """
+        _require_pyramid(images, self.scales, 4)
+        found: list[Tensor] = []
+        for image in reversed(images):
+            before = _enlarge(found[0].detach()) if found else image
+            folded = F.pixel_unshuffle(torch.cat([image, before], 1) - 0.5, 2)
+            x = self.encoder(folded)
+            x = self.decoder(x + self.middle(x))
+            found.insert(0, image + F.pixel_shuffle(x, 2))
         return found
 
 

@@ -22,7 +22,7 @@ from unpool.models.decouplednet import DecoupledNet
 from unpool.models.deeplab import DeepLab, decimate
 from unpool.models.fcn import FCN
 from unpool.models.generator import GenerativeNet
-from unpool.models.multiscale import SRN, MSResNet
+from unpool.models.multiscale import SRN, BlindNet, MSResNet
 from unpool.models.segnet import SegNet, SegNetBasic
 from unpool.models.tensors import quantize, read_tensors, require_finite
 from unpool.models.vgg import MEAN_BGR
@@ -50,6 +50,7 @@ MODELS: dict[str, type[_Saved]] = {
     "SparseCoder": SparseCoder,
     "CRCNet": CRCNet,
     "IRDNet": IRDNet,
+    "BlindNet": BlindNet,
     "MSResNet": MSResNet,
     "SRN": SRN,
 }

@@ -120,7 +120,7 @@ def _regularized(grid: "_Grid", balance: float | Tensor, prior: float | Tensor) 
 
 
 def total_variation(
-    y: Tensor, psf: Tensor, lam: float, steps: int = 25, edges: Edges = "ramp"
+    y: Tensor, psf: Tensor, lam: float | Tensor, steps: int = 25, edges: Edges = "ramp"
 ) -> Tensor:
     """Restore images with sparse gradients: minimize 1/2 |k * x - y|^2 + lam sum |grad x|.
 
@@ -129,7 +129,8 @@ def total_variation(
 
     Args:
         y, psf, edges: as in `wiener`.
-        lam: weight of the total variation, in the unit of y; 0 gives the inverse filter.
+        lam: weight of the total variation, in the unit of y; 0 gives the inverse filter. A tensor
+            (N, 1, 1, 1) above 0 has one for each image.
         steps: number of iterations; 25 are enough.
 
     Rudin, Osher, Fatemi 1992; Wang, Yang, Yin, Zhang 2008.
@@ -138,10 +139,11 @@ def total_variation(
     >>> torch.allclose(total_variation(y, torch.ones(1, 1), 0.1), y, atol=1e-6)
     True
     """
-    _require_weight("lam", lam)
     require_int("steps", steps)
-    if not lam:
-        return wiener(y, psf, 0.0, edges)
+    if not isinstance(lam, Tensor):
+        _require_weight("lam", lam)
+        if not lam:
+            return wiener(y, psf, 0.0, edges)
     grid = _Grid.of(y, psf, edges)
     rho = 10 * lam
     data = grid.otf.conj() * grid.transform(grid.y)

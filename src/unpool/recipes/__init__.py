@@ -6,13 +6,14 @@ A run stores its recipe beside its weights. Single values are overridden by name
 """
 
 from unpool.errors import OptionError, require_int, suggest
-from unpool.recipes import classify, coder, decoupled, generate, relatives, segment
+from unpool.recipes import classify, coder, decoupled, generate, relatives, restore, segment
 from unpool.recipes.classify import ClassificationRecipe
 from unpool.recipes.coder import CodingRecipe
 from unpool.recipes.decoupled import DecoupledRecipe
 from unpool.recipes.generate import GenerationRecipe
 from unpool.recipes.overrides import parse_setting, replaced
 from unpool.recipes.recipe import AnyRecipe, Recipe
+from unpool.recipes.restore import RestorationRecipe
 from unpool.recipes.segment import SegmentationRecipe
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "DecoupledRecipe",
     "GenerationRecipe",
     "Recipe",
+    "RestorationRecipe",
     "SegmentationRecipe",
     "find_recipe",
     "override",
@@ -32,14 +34,14 @@ KINDS: dict[str, type[Recipe]] = {
     kind.kind: kind
     for kind in (
         *(SegmentationRecipe, DecoupledRecipe, ClassificationRecipe, GenerationRecipe),
-        CodingRecipe,
+        *(CodingRecipe, RestorationRecipe),
     )
 }
 """The classes of recipes, one for each application, by `Recipe.kind`."""
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
-    for module in (segment, relatives, decoupled, classify, generate, coder)
+    for module in (segment, relatives, decoupled, classify, generate, coder, restore)
     for recipe in vars(module).values()
     if isinstance(recipe, Recipe)
 }
