@@ -85,6 +85,7 @@ class SegmentationTask(BaseSegmentationTask[crops.Batch]):
         self.require_same_classes()
         self.counts = count_classes(self.train_data)
         count_classes(self.val_data)
+        self.class_weights = self._class_weights()
         require_objects(self.train_data, empty=False)
         require_objects(self.val_data)
 
@@ -92,7 +93,7 @@ class SegmentationTask(BaseSegmentationTask[crops.Batch]):
         """The recipe's network, with heads for progressive growing."""
         network = learner.build(self.recipe, len(self.classes)).to(device)
         network.to(memory_format=training_layout(device))  # type: ignore[call-overload]
-        return SegmentationObjective(network, self.recipe, self.classes, self._class_weights())
+        return SegmentationObjective(network, self.recipe, self.classes, self.class_weights)
 
     def warm_start(self) -> None:
         """Load the recipe's `start` and the trunk's weights."""

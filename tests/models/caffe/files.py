@@ -88,6 +88,28 @@ def save(layers, version=1, net=None, diff=False, double=False) -> bytes:
     return net.SerializeToString()
 
 
+def save_large(layer, version=1) -> bytes:
+    """A file of one layer (name, kind, blobs); files that follow each other are one of all layers.
+
+    As `save`, but without a Python number for each of a blob's.
+    """
+    name, kind, arrays = layer
+    net = Net()
+    blobs = (
+        (net.layers if version == 1 else net.layer)
+        .add(name=name, type=KINDS[kind] if version == 1 else kind)
+        .blobs
+    )
+    for array in arrays:
+        blob = blobs.add()
+        if version == 1:
+            blob.num, blob.channels, blob.height, blob.width = array.shape
+        else:
+            blob.shape.dim.extend(array.shape)
+        blob.MergeFromString(field(5, 2, np.ascontiguousarray(array, "<f4").tobytes()))
+    return net.SerializeToString()
+
+
 def small():
     """Three layers, the one in the middle without blobs."""
     numbers = np.arange(24, dtype=np.float32) / 8

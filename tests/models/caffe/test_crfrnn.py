@@ -39,14 +39,14 @@ def port(path, **changes):
     return path
 
 
-def mean_field(scores, image, iterations):
+def mean_field(scores, image, iterations, matrices=None):
     """Caffe's layer written out: labels by pixels, and a penalty that is subtracted."""
     size = scores.shape[1:]
     near, alike = (
         kernel_filter(kernel, size, image.movedim(0, -1), like=scores)
         for kernel in (Kernel(3, 1), Kernel(160, 1, 3))
     )
-    spatial, bilateral, penalty = (torch.from_numpy(m[0, 0]).double() for m in CRF)
+    spatial, bilateral, penalty = (torch.from_numpy(m[0, 0]).double() for m in matrices or CRF)
     unary = current = scores.flatten(1)
     for _ in range(iterations):
         q = current.softmax(0).t().contiguous()
@@ -75,8 +75,9 @@ def test_crf_rnn_is_the_net_of_caffe(load):
     assert (expected - scores).abs().max() > 0.5
 
 
-def test_the_file_of_the_port_gives_the_same(load, tmp_path):
-    model, _, note = load_caffemodel(port(tmp_path / "crfasrnn_weights.pth"))
+@pytest.mark.parametrize("name", ["crfasrnn_weights.pth", "CRF.PTH", "weights.pt"])
+def test_the_file_of_the_port_gives_the_same(load, tmp_path, name):
+    model, _, note = load_caffemodel(port(tmp_path / name))
     expected = load(crfrnn_layers(), version=1)
     assert note == expected.note
     for name, value in expected.model.state_dict().items():
@@ -120,6 +121,7 @@ def test_refuses_layers_of_another_network(load, layers, message):
         ({"fc7__weight": None}, "lacks fc7.weight; of .pth files, that of the PyTorch port of CRF"),
         ({"fc7__bias": None}, "lacks weights and biases of fc7"),
         ({"fc8__weight": torch.ones(2, 2)}, "has fc8.weight; of .pth files"),
+        ({"features__0__weight": torch.ones(2, 2)}, r"VGG weights \(features.* as trunk_weights$"),
         ({"fc7__running_mean": torch.ones(2)}, "has fc7.running_mean; of .pth files"),
         ({"fc7__weight": torch.ones(0, 9, 1, 1)}, "has fc7.weight; of .pth files"),
         ({"fc7__weight": torch.ones(())}, "has fc7.weight; of .pth files"),

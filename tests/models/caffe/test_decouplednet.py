@@ -49,19 +49,22 @@ def decouplednet(widths, code, seg_code, side, classes):
     return net
 
 
-def layers(more=(), **changes):
+def layers(more=(), sizes=NARROW, **changes):
     """A narrow file; a change replaces a layer's blobs, None removes it."""
     found = {
         name: (kind, values(name, kind, *shapes))
-        for name, (kind, *shapes) in decouplednet(**NARROW).items()
+        for name, (kind, *shapes) in decouplednet(**sizes).items()
     }
     score, fc7, fc6 = (found[name][1][0] for name in ("cls-score-voc", "fc7", "fc6"))
-    found["cls-score-voc"][1][1][:] = [1, -1, 2, -2]  # some classes are there, some are not
+    bias = found["cls-score-voc"][1][1]
+    bias[:] = -2
+    bias[..., :4] = [1, -1, 2, -2]  # two classes are there, the others are not
     score /= 50
-    zero = np.zeros
-    found[BP] = ("Convolution", [score.transpose(1, 0, 2, 3), zero((1, 1, 1, 9), np.float32)])
-    found["fc7-bp"] = ("Deconvolution", [fc7, zero((1, 1, 1, 9), np.float32)])
-    found["fc6-bp"] = ("Deconvolution", [fc6, zero((1, 1, 1, 8), np.float32)])
+    code, below = fc6.shape[:2]
+    zero = np.zeros((1, 1, 1, code), np.float32)
+    found[BP] = ("Convolution", [score.transpose(1, 0, 2, 3), zero])
+    found["fc7-bp"] = ("Deconvolution", [fc7, zero])
+    found["fc6-bp"] = ("Deconvolution", [fc6, np.zeros((1, 1, 1, below), np.float32)])
     result = []
     for name, (kind, blobs) in found.items():
         blobs = changes.get(name.replace("-", "_"), blobs)
@@ -118,7 +121,8 @@ def evaluate(blobs, x):
     for c in range(s.shape[1]):
         alone = torch.zeros_like(s)
         alone[:, c] = s[:, c]
-        p.append(run(alone)[:, 1:] * (s[:, c : c + 1] > 0.5))
+        shown = s[:, c : c + 1] > 0.5
+        p.append(run(alone)[:, 1:] * shown if shown.any() else torch.zeros_like(p[0]))
     p = torch.cat(p, 1)
     return p / p.sum(1, keepdim=True)
 

@@ -24,14 +24,14 @@ NETWORKS = {  # window of fc6, and whether there are finer maps
 }
 
 
-def deeplab_layers(window=3, fine=False, score="fc8_voc12", without=(), **changes):
+def deeplab_layers(window=3, fine=False, score="fc8_voc12", without=(), sizes=NARROW, **changes):
     """The layers of a file, in order; a change replaces the blobs of a layer."""
-    full = deconvnet(**{**NARROW, "side": window})
+    full = deconvnet(**{**sizes, "side": window})
     names = [name for name in full if name.startswith("conv") or name in ("fc6", "fc7")]
     net = {name: full[name][1:] for name in names}
-    classes, code = NARROW["classes"], NARROW["code"]
+    classes, code = sizes["classes"], sizes["code"]
     net[score] = (classes, code, 1, 1), (1, 1, 1, classes)
-    for name, inputs in zip(MAPS, (3, *NARROW["widths"][:4]), strict=True):
+    for name, inputs in zip(MAPS, (3, *sizes["widths"][:4]), strict=True):
         if fine:
             net[f"{name}_conv"] = (6, inputs, 3, 3), (1, 1, 1, 6)
             net[f"{name}_fc"] = (6, 6, 1, 1), (1, 1, 1, 6)
@@ -82,7 +82,8 @@ def evaluate(layers, x, window, fine):
         y = F.max_pool2d(y, 3 if stage == 5 else kernel, 2 if stage < 4 else 1, 1, ceil_mode=True)
         maps.append(y)
     if window == 3:
-        y = F.conv2d(F.pad(y, [1] * 4), torch.full((8, 1, 3, 3), 1 / 9).double(), groups=8)
+        n = y.shape[1]
+        y = F.conv2d(F.pad(y, [1] * 4), torch.full((n, 1, 3, 3), 1 / 9).double(), groups=n)
     pad, step = {3: (12, 12), 4: (6, 4), 7: (12, 4)}[window]
     y = conv(conv(conv(y, "fc6", pad, step).relu(), "fc7").relu(), score)
     y = zoom(y, 8)
@@ -161,7 +162,7 @@ WRONG = {
     ),
     "one class": (
         deeplab_layers(fc8_voc12=[ones(1, 9, 1, 1), ones(1, 1, 1, 1)]),
-        r"the weight of fc8 is \(1, 9, 1, 1\)",
+        r"the weight of fc8_voc12 is \(1, 9, 1, 1\)",
     ),
     "an unknown layer": (
         [*deeplab_layers(), ("fc9", "Convolution", [ones(1, 1, 1, 1)])],

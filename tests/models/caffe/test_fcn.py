@@ -184,11 +184,11 @@ WRONG_FCN = {
     ),
     "not finite": (
         changed({"score2": [ones(5, 5, 4, 4), np.inf * ones(1, 1, 1, 5)]}),
-        "the bias of score_pool4 is not finite",
+        "the bias of score-pool4 is not finite",
     ),
     "of other kernel": (
         changed({"score4": [ones(5, 5, 6, 6)]}),
-        r"the weight of upscore_pool4 is \(5, 5, 6, 6\), not \(5, 5, 4, 4\)",
+        r"the weight of score4 is \(5, 5, 6, 6\), not \(5, 5, 4, 4\)",
     ),
     "of channels": (changed({"upsample": [ones(5, 1, 16, 16)]}), r"\(5, 1, 16, 16\), not"),
     "of other fc6": (
@@ -197,7 +197,7 @@ WRONG_FCN = {
     ),
     "of one class": (
         changed({"score-fr": [ones(1, 9, 1, 1), ones(1, 1, 1, 1)]}),
-        r"does not fit FCN: the weight of score_fr is \(1, 9, 1, 1\), not \(2",
+        r"does not fit FCN: the weight of score-fr is \(1, 9, 1, 1\), not \(2",
     ),
     "of other scale": (
         changed({"scale_pool3": [ones(6)]}, old=False, at_once=True),
@@ -222,7 +222,7 @@ def test_every_cut_between_layers_of_an_fcn_is_noticed(load):
 def test_a_kernel_that_would_fill_the_memory(load):
     """It is compared with a bilinear one only after its shape has been."""
     layers = changed({"upsample": [ones(1, 1, 1, 10**5)]})
-    with pytest.raises(WeightsError, match=r"upscore8 is \(1, 1, 1, 100000\), not"):
+    with pytest.raises(WeightsError, match=r"upsample is \(1, 1, 1, 100000\), not"):
         load(layers, version=2)
 
 

@@ -227,16 +227,16 @@ WRONG = {
     ),
     "of other kernel": (
         changed(BASIC, "conv2", ones(4, 4, 3, 3), ones(1, 1, 1, 4)),
-        r"the weight of conv2_1 is \(4, 4, 3, 3\), not \(4, 4, 7, 7\)",
+        r"the weight of conv2 is \(4, 4, 3, 3\), not \(4, 4, 7, 7\)",
     ),
     "of one class": (
         changed(BASIC, "conv_classifier", ones(1, 4, 1, 1), ones(1, 1, 1, 1)),
-        r"the weight of score is \(1, 4, 1, 1\), not \(2, 4, 1, 1\)",
+        r"the weight of conv_classifier is \(1, 4, 1, 1\), not \(2, 4, 1, 1\)",
     ),
     "statistics": (changed(BASIC, "conv1_bn", *[ones(1, 4, 1, 1)] * 4), "biases of conv1_bn"),
     "not finite": (
         changed(WHOLE, "conv2_1_bn", ones(1, 5, 1, 1), np.inf * ones(1, 5, 1, 1)),
-        "the bias of bn2_1 is not finite",
+        "the bias of conv2_1_bn is not finite",
     ),
 }
 

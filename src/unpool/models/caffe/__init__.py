@@ -79,7 +79,8 @@ def load_format(
     path = Path(path)
     if batch_norm not in (None, "folded", "training"):
         raise OptionError(f"got batch_norm={batch_norm!r}; it is 'folded' or 'training'")
-    layers, format = (read_port(path), CRFRNNS) if path.suffix == ".pth" else _recognize(path)
+    of_torch = path.suffix.lower() in (".pth", ".pt")
+    layers, format = (read_port(path), CRFRNNS) if of_torch else _recognize(path)
     return format.load(path, layers, batch_norm), format
 
 

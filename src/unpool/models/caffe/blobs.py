@@ -84,10 +84,11 @@ def fit(path: Path, layers: dict[str, "Layer"], model: "Network") -> dict[str, T
         name, part = key.split(".")[-2:]
         if name in layers and part in ("weight", "bias"):
             blob, wanted = layers[name].blobs[part == "bias"], tuple(value.shape)
+            own = layers[name].name  # in the file
             if not _same(blob.shape, wanted, layers[name].type):
-                faults.append(f"the {part} of {name} is {blob.shape}, not {wanted}")
+                faults.append(f"the {part} of {own} is {blob.shape}, not {wanted}")
             elif not max(-blob.min(), blob.max()) < MAX_WEIGHT:  # or NaN
-                faults.append(f"the {part} of {name} is not finite")
+                faults.append(f"the {part} of {own} is not finite")
             else:
                 state[key] = torch.from_numpy(blob.reshape(wanted))
     refuse(path, faults, model)

@@ -57,7 +57,8 @@ def read_port(path: Path) -> dict[str, Layer]:
         fault = f"has {blobs.shorten(odd)}" if odd else f"lacks {blobs.shorten(lacking)}"
         raise WeightsError(
             f"{path} {fault}; of .pth files, that of the PyTorch port of CRF-RNN is imported "
-            "(conv1_1.weight, ... crfrnn.compatibility_matrix)"
+            "(conv1_1.weight, ... crfrnn.compatibility_matrix); VGG weights (features.0.weight, "
+            "...) are given to training, as trunk_weights"
         )
     layers = {}
     for name in names:
