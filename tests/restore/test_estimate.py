@@ -31,18 +31,18 @@ def numbers(psf):
 
 
 def test_motions():
-    right = 0
     for photo in photos():
         length, angle = numbers(estimate_psf(blurred(photo, "motion:13,30"), "motion")[0])
-        right += abs(length - 13) <= 2 and abs(angle - 30) <= 15
-    assert right >= 3
+        assert abs(length - 13) <= 2
+        assert abs(angle - 30) <= 15
 
 
-@pytest.mark.parametrize(("psf", "near"), [("disk:3.5", 0.8), ("gaussian:1.6", 0.5)])
-def test_disks_and_gaussians(psf, near):
-    found = [estimate_psf(blurred(p, psf), psf.partition(":")[0])[0] for p in photos()[:3]]
-    true = float(psf.partition(":")[2])
-    assert abs(np.median([numbers(f)[0] for f in found]) - true) < near
+@pytest.mark.parametrize("psf", ["disk:3.5", "gaussian:1.6"])
+def test_disks_and_gaussians(psf):
+    """The moon, too, which has little fine detail."""
+    family, _, true = psf.partition(":")
+    found = [estimate_psf(blurred(p, psf), family)[0] for p in photos()]
+    assert [numbers(f)[0] for f in found] == pytest.approx([float(true)] * 4, rel=0.25)
     assert "nothing else tells whether it is right" in found[0].changes[0]
 
 
