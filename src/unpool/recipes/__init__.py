@@ -59,8 +59,8 @@ def find_recipe(recipe: str | Recipe, **values: object) -> Recipe:
     Raises:
         OptionError: an unknown name, or a value of another type or out of bounds.
 
-    >>> find_recipe("finetune", steps=300, batch=4).phases[0].steps
-    300
+    >>> [phase.steps for phase in find_recipe("finetune", steps=480, batch=4).phases]
+    [120, 120, 80, 60, 100]
     """
     if isinstance(recipe, str):
         if recipe not in RECIPES:
@@ -104,6 +104,6 @@ def _replaced(recipe: AnyRecipe, name: str, value: object) -> AnyRecipe:
     for i, phase in enumerate(phases):
         start, done = end, done + phase.steps
         left = len(phases) - 1 - i  # one step for each at least
-        end = min(max(round(value * done / total), start + 1), value - left)
+        end = min(max((value * done + total // 2) // total, start + 1), value - left)
         recipe = replaced(recipe, f"phases.{i}.steps", end - start)
     return recipe

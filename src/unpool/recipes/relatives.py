@@ -122,7 +122,7 @@ _FROM_COARSE_TO_FINE = (
     Phase("1/8", 2, 150, 2e-4, 2e-4, 5e-5, 4),
     Phase("1/4", 3, 100, 2e-4, 2e-4, 3e-5, 4),
     Phase("1/2", 4, 100, 2e-4, 2e-4, 3e-5, 4),
-    Phase("1/1", 5, 900, 3e-4, 2e-4, 3e-5, 4),
+    Phase("1/1", 5, 290, 3e-4, 2e-4, 3e-5, 4),
 )
 
 SEGNET_CAMVID = _camvid("segnet-camvid", *_FROM_COARSE_TO_FINE, network="SegNet")

@@ -228,12 +228,20 @@ FINETUNE = SegmentationRecipe(
     batch=8,
     dropout=0.2,
     coarse_weight=0.0,
+    median_frequency=0.5,
+    warmup=10,
     long_side=0,
     crop_long_side=(0, 0),
     validate_every=30,
     save_every=30,
     statistics_passes=20,
-    phases=(Phase("all", 5, 150, 5e-4, 2e-4, 2e-5, 4),),
+    phases=(
+        Phase("14 x 14", 1, 60, 1e-3, trunk_lr=5e-5, trunk_from=4),
+        Phase("28 x 28", 2, 60, 2e-4, 2e-4, 5e-5, 4),
+        Phase("56 x 56", 3, 40, 2e-4, 2e-4, 5e-5, 4),
+        Phase("112 x 112", 4, 30, 2e-4, 1e-4, 3e-5, 4),
+        Phase("224 x 224", 5, 50, 2e-4, 1e-4, 3e-5, 4),
+    ),
 )
 """For classes other than those of `objects`, from a few dozen images, in minutes on a CPU."""
 
