@@ -28,7 +28,7 @@ from unpool.files import atomic
 from unpool.recipes.presets import CRF_PRESETS, DenseCRF, Kernel
 from unpool.segment.aggregate import Aggregate, crop_squares, squares
 from unpool.segment.ensemble import combine
-from unpool.segment.result import postprocess
+from unpool.segment.postprocessing import postprocess
 from unpool.segment.segmenter import Segmenter
 from unpool.vision.images import VOID
 from unpool.vision.metrics import confusion_matrix

@@ -12,7 +12,7 @@ import unpool
 from experiments.train_once import train_once
 from unpool.bench import harness
 from unpool.models import prepare
-from unpool.recipes import Recipe, find_recipe
+from unpool.recipes import Recipe, find_recipe, step_counts
 from unpool.segment.ensemble import EDeconvNet
 from unpool.segment.pipeline import BaseSegmenter
 from unpool.segment.segmenter import Segmenter
@@ -64,9 +64,7 @@ def recipe_of(entry: Entry, runs: Path, steps: float = 1.0) -> Recipe:
     if entry.start is not None:
         changes["start"] = str(runs / folder_name(entry.start) / "weights")
     recipe = find_recipe(entry.recipe, **changes)
-    counts = {f"phases.{i}.steps": p.steps for i, p in enumerate(getattr(recipe, "phases", ()))}
-    own = [name for name in vars(recipe) if name.endswith("_steps")]
-    counts |= {name: getattr(recipe, name) for name in own}
+    counts = step_counts(recipe)
     return find_recipe(recipe, **{n: max(round(count * steps), 1) for n, count in counts.items()})
 
 

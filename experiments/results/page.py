@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.results.measure import FREQUENT, SIZES
 from experiments.results.rows import COUNTS, ENLARGED, PRESENCE_OF, PRESENCES, TABLE
-from unpool.segment.result import PRESENT_ON
+from unpool.segment.postprocessing import PRESENT_ON
 from unpool.vision.figures import plot
 
 HEAD = f"""| | mean IoU | 95 % interval | of classes in {FREQUENT} images or more | 95 % interval \

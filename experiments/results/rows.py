@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from unpool.recipes.presets import AUTO, CRF_PRESETS, DenseCRF, Kernel
 from unpool.segment.aggregate import Aggregate, crop_squares, squares
 from unpool.segment.ensemble import EDeconvNet, combine
-from unpool.segment.result import postprocess
+from unpool.segment.postprocessing import postprocess
 from unpool.vision.boxes import resize
 
 COUNTS = (1, 2, 5, 10, 20, 30, 50)

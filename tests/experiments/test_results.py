@@ -120,7 +120,7 @@ def test_the_command_writes_the_page(data, weights, tmp_path, monkeypatch):
     charts = {"results-proposals.png", "results-confidence.png", "results-figure.jpg"}
     assert names == {"results.md", "results.json", *charts}
     # the same figures as of the package
-    both = EDeconvNet.from_pretrained(weights)
+    both = EDeconvNet.from_pretrained(weights, precision="fp32")
     of_val = results["rows"]["tiny val"]
     for name, segmenter, mode in (
         ("DeconvNet, whole image", both.deconvnet, "whole"),

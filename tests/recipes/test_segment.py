@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unpool.errors import OptionError
-from unpool.recipes import RECIPES, SegmentationRecipe, find_recipe, override
+from unpool.recipes import RECIPES, SegmentationRecipe, find_recipe, override, step_counts
 from unpool.recipes.segment import Phase
 
 OURS = [recipe for recipe in RECIPES.values() if isinstance(recipe, SegmentationRecipe)]
@@ -200,6 +200,22 @@ def test_steps_of_several_phases_are_divided_in_proportion(data):
         for own, n in zip(found, steps, strict=True):
             assert abs(own - total * n / sum(steps)) <= 1
     assert override(recipe, [f"steps={total}"]) == find_recipe(recipe, steps=total)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("decouplednet-small", {"classify_steps": 2, "segment_steps": 3}),
+        ("coder", {"layers.0.steps": 5}),
+    ],
+)
+def test_steps_of_other_recipes_are_divided_too(name, parts):
+    assert step_counts(find_recipe(name, steps=5)) == parts
+
+
+def test_every_recipe_has_steps_or_epochs():
+    without = {name for name, recipe in RECIPES.items() if not step_counts(recipe)}
+    assert without == {"zfnet", "zfnet-small"}
 
 
 def test_too_few_steps_for_all_phases():

@@ -9,7 +9,7 @@ from PIL import Image
 from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.models import FCN, DeconvNet, save_pretrained
 from unpool.segment.ensemble import EDECONVNET, ENSEMBLES, EDeconvNet, combine, load
-from unpool.segment.result import postprocess
+from unpool.segment.postprocessing import postprocess
 from unpool.segment.segmenter import Segmenter
 from unpool.vision.images import voc_palette
 

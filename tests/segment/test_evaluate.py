@@ -389,7 +389,7 @@ def test_the_calibration_error_is_of_all_pixels(root, pairs):
         def __call__(self, image, **options):
             found = super().__call__(image, **options)
             scores = np.where(found.labels == np.arange(4)[:, None, None], np.log(3), 0)
-            return replace(found, class_probabilities=scores + 1, logits=scores.astype(np.float32))
+            return replace(found, stored_probabilities=scores + 1, logits=scores.astype(np.float32))
 
     summary = evaluate(Sure(), open_data(root, "all"))
     prediction, truth = pooled(pairs)

@@ -15,7 +15,8 @@ from unpool.ops.crf import CRF_PRESETS, DenseCRF, Kernel
 from unpool.ops.meanfield import mean_field
 from unpool.recipes.presets import Preset
 from unpool.segment.aggregate import squares
-from unpool.segment.result import Segmentation, postprocess
+from unpool.segment.postprocessing import postprocess
+from unpool.segment.result import Segmentation
 from unpool.segment.scores import read_scores
 from unpool.segment.segmenter import Segmenter
 from unpool.segment.timings import measuring

@@ -51,7 +51,7 @@ def crf(
     found = images.find_inputs([image], output, images.with_suffixes(".png", ".overlay.jpg"))
 
     from unpool.ops.meanfield import warm_up
-    from unpool.segment.result import describe_postprocessing, postprocess
+    from unpool.segment.postprocessing import describe_postprocessing, postprocess
     from unpool.segment.scores import read_scores
 
     size = _size(found.sources)

@@ -28,6 +28,7 @@ __all__ = [
     "SegmentationRecipe",
     "find_recipe",
     "override",
+    "step_counts",
 ]
 
 KINDS: dict[str, type[Recipe]] = {
@@ -54,7 +55,7 @@ def find_recipe(recipe: str | Recipe, **values: object) -> Recipe:
     Args:
         recipe: a name in `RECIPES`, or a recipe, which is not changed.
         **values: by name; those of phases by number, `**{"phases.0.lr": 1e-4}`, or `lr=1e-4` if
-            there is a single phase. `steps=100` is the total of all phases, of each in proportion.
+            there is a single phase. `steps=100` is the total of all parts, of each in proportion.
 
     Raises:
         OptionError: an unknown name, or a value of another type or out of bounds.
@@ -93,17 +94,33 @@ def override(recipe: AnyRecipe, settings: list[str]) -> AnyRecipe:
     return recipe
 
 
+def step_counts(recipe: Recipe) -> dict[str, int]:
+    """The numbers of steps of a recipe's parts, in order, by the names of their fields.
+
+    >>> step_counts(RECIPES["decouplednet-small"])
+    {'classify_steps': 200, 'segment_steps': 300}
+    """
+    counts: dict[str, int] = {}
+    for name, value in vars(recipe).items():
+        if isinstance(value, tuple):
+            parts = [getattr(part, "steps", None) for part in value]
+            counts |= {f"{name}.{i}.steps": n for i, n in enumerate(parts) if isinstance(n, int)}
+        elif name == "steps" or name.endswith("_steps"):
+            counts[name] = value
+    return counts
+
+
 def _replaced(recipe: AnyRecipe, name: str, value: object) -> AnyRecipe:
-    """`replaced`, but `steps` of a recipe with several phases are divided among them."""
-    phases = getattr(recipe, "phases", ())
-    if name.strip() != "steps" or len(phases) < 2:
+    """`replaced`, but `steps` of a recipe with several parts are divided among them."""
+    counts = step_counts(recipe)
+    if name.strip() != "steps" or len(counts) < 2:
         return replaced(recipe, name, value)
-    require_int("steps", value, len(phases))
+    require_int("steps", value, len(counts))
     value = int(str(value))  # NumPy's integers, too
-    total, done, end = sum(phase.steps for phase in phases), 0, 0
-    for i, phase in enumerate(phases):
-        start, done = end, done + phase.steps
-        left = len(phases) - 1 - i  # one step for each at least
+    total, done, end = sum(counts.values()), 0, 0
+    for i, (part, count) in enumerate(counts.items()):
+        start, done = end, done + count
+        left = len(counts) - 1 - i  # one step for each at least
         end = min(max((value * done + total // 2) // total, start + 1), value - left)
-        recipe = replaced(recipe, f"phases.{i}.steps", end - start)
+        recipe = replaced(recipe, part, end - start)
     return recipe

@@ -137,7 +137,7 @@ class SegmentationRecipe(Recipe):
     long_side: _LongSide = 320
     """Long side at which whole images are segmented; 0: the median of the training images'."""
     aggregate: Annotated[str, OneOf("max", "mean")] = "max"  #: of overlapping crops, on the card
-    presence_threshold: Fraction = 0.0  #: on the card, see `unpool.segment.result.postprocess`
+    presence_threshold: Fraction = 0.0  #: on the card, see `unpool.segment.postprocessing`
 
     def check(self) -> None:
         """Check that the recipe can be trained, see `Recipe.check`."""

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from unpool.errors import OptionError, require_known
 from unpool.recipes.presets import AUTO, INSTANCES, TILES, DenseCRF
-from unpool.segment.result import Segmentation, describe_postprocessing, postprocess
+from unpool.segment.postprocessing import describe_postprocessing, postprocess
+from unpool.segment.result import Segmentation
 from unpool.segment.tiles import TiledPrediction, is_large, megapixels, segment_bands
 from unpool.vision.inputs import as_image
 
@@ -73,7 +74,7 @@ class BaseSegmenter(ABC):
             crf: a dense CRF that refines the probabilities, or the name of one of `CRF_PRESETS`;
                 "auto" for the one that was chosen for the weights, if any.
             presence_threshold: excludes classes that reach this probability on less than 1 % of
-                the image, see `unpool.segment.result.postprocess`; by default the segmenter's own.
+                the image, see `postprocess`; by default the segmenter's own.
             void_below: pixels of a lower confidence get the label 255, see
                 `Segmentation.confidence`.
             **options: of `predict`.
@@ -125,7 +126,7 @@ class BaseSegmenter(ABC):
         presence_threshold: float | None = None,
         void_below: float = 0.0,
     ) -> Segmentation:
-        """The labels of an image from its logits; see `unpool.segment.result.postprocess`."""
+        """The labels of an image from its logits, see `postprocess`."""
         crf, own = self.find_crf(crf), self.presence_threshold
         threshold = own if presence_threshold is None else presence_threshold
         if isinstance(prediction, TiledPrediction):

@@ -1,14 +1,12 @@
-"""The result of segmenting an image, and how it follows from the logits of a network."""
+"""The result of segmenting an image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,28 +17,11 @@ from unpool.formats.label_studio import local_file, to_label_studio
 from unpool.formats.labelme import to_labelme
 from unpool.formats.objects import Objects, find_objects
 from unpool.formats.yolo import to_yolo
-from unpool.ops.crf import find_crf
-from unpool.ops.meanfield import mean_field, unary_from_probabilities
-from unpool.segment import timings
 from unpool.segment.confidence import label_confidence
-from unpool.segment.scores import Scores, require_size, write_scores
-from unpool.vision.boxes import labels_at, reduced
+from unpool.segment.scores import Scores, write_scores
 from unpool.vision.drawing import overlay
 from unpool.vision.georeference import read_georeference
-from unpool.vision.images import (
-    MAX_JPEG_SIDE,
-    VOID,
-    encode_png,
-    voc_palette,
-    write_image,
-    write_mask,
-)
-
-if TYPE_CHECKING:
-    from unpool.recipes.presets import DenseCRF
-
-PRESENT_ON = 0.01
-"""The fraction of an image on which a class must be certain, to count as present."""
+from unpool.vision.images import MAX_JPEG_SIDE, encode_png, write_image, write_mask
 
 _USE = "use `labels` and `confidence`, smaller images, or mode='whole'"
 
@@ -51,7 +32,8 @@ class Segmentation:
 
     image: NDArray[np.uint8]  #: the image, (H, W, 3) RGB
     labels: NDArray[np.uint8]  #: (H, W) class ids; 255 where the confidence is below `void_below`
-    class_probabilities: NDArray[np.float32] | None  #: see `probabilities`; None if not kept
+    stored_probabilities: NDArray[np.float32] | None
+    """What `probabilities` returns; None for a large image by tiles, where they are not kept."""
     classes: list[str]  #: names by class id
     palette: NDArray[np.uint8]  #: (256, 3) RGB by class id
     boxes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
@@ -64,8 +46,9 @@ class Segmentation:
     """(H, W): the variance of the class probabilities over several passes with dropout, the mean
     over the classes, 0 to 0.25; of results with `samples`."""
     source: Path | None = None  #: the file of the image, which `save` does not overwrite
-    known_confidence: NDArray[np.float32] | None = None
-    """The `confidence`, if it was found together with the labels, as in a large image by tiles."""
+    stored_confidence: NDArray[np.float32] | None = None
+    """What `confidence` returns; None if it is to be computed from `logits`. Of a large image by
+    tiles, whose logits are not kept, it is computed with the labels."""
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
@@ -83,16 +66,16 @@ class Segmentation:
 
         Raises an `OptionError` for such an image by tiles, whose probabilities are not kept.
         """
-        if self.class_probabilities is None:
+        if self.stored_probabilities is None:
             raise OptionError(
                 f"got a large image by tiles, whose probabilities are not kept; {_USE}"
             )
-        return self.class_probabilities
+        return self.stored_probabilities
 
     @property
     def has_confidence(self) -> bool:
         """Whether the `confidence` is known, as in every result of a segmenter."""
-        return self.logits is not None or self.known_confidence is not None
+        return self.logits is not None or self.stored_confidence is not None
 
     @cached_property
     def confidence(self) -> NDArray[np.float32]:
@@ -106,12 +89,13 @@ class Segmentation:
         Guo, Pleiss, Sun, Weinberger 2017, "On calibration of modern neural networks", section 4.2.
 
         >>> scores = np.float32([[[2, 0]], [[0, 0]]])
+        >>> from unpool.segment.postprocessing import postprocess
         >>> found = postprocess(np.zeros((1, 2, 3), np.uint8), scores, ["background", "cat"])
         >>> [round(float(p), 2) for p in found.confidence[0]]
         [0.88, 0.5]
         """
-        if self.known_confidence is not None:
-            return self.known_confidence
+        if self.stored_confidence is not None:
+            return self.stored_confidence
         scores = self.logits
         if scores is None:
             raise OptionError("got a result without logits; only those of `postprocess` have them")
@@ -135,7 +119,7 @@ class Segmentation:
     def objects(self) -> Objects:
         """The connected components of each class, with their mean probabilities as scores; with
         their mean confidence if probabilities are not kept."""
-        known = self.class_probabilities
+        known = self.stored_probabilities
         return find_objects(self.labels, self.classes, self.confidence if known is None else known)
 
     def to_coco(self, file_name: str | None = None) -> dict[str, Any]:
@@ -145,6 +129,7 @@ class Segmentation:
             file_name: of the image in it; that of `source` when not given.
 
         >>> scores = np.float32([[[9, 0, 0]], [[0, 9, 9]]])
+        >>> from unpool.segment.postprocessing import postprocess
         >>> found = postprocess(np.zeros((1, 3, 3), np.uint8), scores, ["background", "cat"])
         >>> found.to_coco("cat.jpg")["annotations"][0]["bbox"]
         [1, 0, 2, 1]
@@ -161,6 +146,7 @@ class Segmentation:
             tolerance: by how many pixels polygons may be simplified, see `simplify`.
 
         >>> scores = np.float32([[[9, 0, 0]], [[0, 9, 9]]])
+        >>> from unpool.segment.postprocessing import postprocess
         >>> found = postprocess(np.zeros((1, 3, 3), np.uint8), scores, ["background", "cat"])
         >>> found.to_labelme("cat.jpg")["shapes"][0]["points"]
         [[1, 0], [3, 0], [3, 1], [1, 1]]
@@ -174,6 +160,7 @@ class Segmentation:
             tolerance: by how many pixels polygons may be simplified, see `simplify`.
 
         >>> scores = np.float32([[[9, 0]], [[0, 9]]])
+        >>> from unpool.segment.postprocessing import postprocess
         >>> found = postprocess(np.zeros((1, 2, 3), np.uint8), scores, ["background", "cat"])
         >>> found.to_yolo()[:19]
         '0 0.500000 0.000000'
@@ -187,6 +174,7 @@ class Segmentation:
             tolerance: by how many pixels polygons may be simplified, see `simplify`.
 
         >>> scores = np.float32([[[9, 0]], [[0, 9]]])
+        >>> from unpool.segment.postprocessing import postprocess
         >>> found = postprocess(np.zeros((1, 2, 3), np.uint8), scores, ["background", "cat"])
         >>> found.to_geojson()["features"][0]["geometry"]["coordinates"]
         [[[1, 0], [1, -1], [2, -1], [2, 0], [1, 0]]]
@@ -201,6 +189,7 @@ class Segmentation:
                 local file, by the last two parts of the path of `source`.
 
         >>> scores = np.float32([[[9, 0]], [[0, 9]]])
+        >>> from unpool.segment.postprocessing import postprocess
         >>> found = postprocess(np.zeros((1, 2, 3), np.uint8), scores, ["background", "cat"])
         >>> found.to_label_studio("https://example.com/cat.jpg")["predictions"][0]["score"]
         0.9999
@@ -275,126 +264,3 @@ def class_fractions(pixels: NDArray[np.int64], classes: Sequence[str]) -> dict[s
     order = [k for k in np.argsort(-pixels, kind="stable").tolist() if pixels[k]]
     names = dict(enumerate(classes))
     return {names.get(k, "void"): float(pixels[k] / pixels.sum()) for k in order}
-
-
-def postprocess(
-    image: NDArray[np.uint8],
-    scores: NDArray[np.float32],
-    classes: list[str],
-    palette: NDArray[np.uint8] | None = None,
-    boxes: NDArray[np.int64] | None = None,
-    crf: "str | DenseCRF | None" = None,
-    presence_threshold: float = 0.0,
-    temperature: float = 1.0,
-    void_below: float = 0.0,
-    uncertainty: NDArray[np.float32] | None = None,
-) -> Segmentation:
-    """The most probable class of every pixel, optionally refined by a dense CRF.
-
-    Where a class wins only a few pixels of an image, the network is often wrong about all of them.
-    `presence_threshold` excludes classes that hardly reach it; their pixels go to the others.
-
-    Args:
-        image: (H, W, 3) uint8, RGB.
-        scores: logits (K, H, W), whose softmax is the probability of each class; for an image of
-            more than `LARGEST` pixels also of its `reduced_size`, at which probabilities stay.
-        classes: names by class id.
-        palette: (256, 3) RGB by class id; the VOC palette when not given.
-        boxes: the squares that were segmented, (P, 4).
-        crf: a dense CRF, or the name of one of `CRF_PRESETS`.
-        presence_threshold: see `present`.
-        temperature: by which scores are divided for `Segmentation.confidence`.
-        void_below: pixels of a lower confidence get the label 255, which stands for void.
-        uncertainty: as large as the scores, see `Segmentation.uncertainty`.
-
-    Raises:
-        OptionError: a threshold that is no probability, a temperature that is not above 0, or an
-            unknown CRF.
-        ShapeError: scores of another size than the image's.
-    """
-    require_size(scores.shape, (image.shape[0], image.shape[1]))
-    own_size = scores.shape[1:] == image.shape[:2]
-    small = image if own_size else reduced(image)
-    with timings.stage("labels"):
-        probabilities = torch.from_numpy(scores).softmax(0)
-        kept = present(probabilities.numpy(), presence_threshold)
-        decisive = scores  # softmax could round different logits to equal probabilities
-        if len(kept) < len(scores):
-            decisive = scores[kept]
-            probabilities = torch.from_numpy(decisive).softmax(0)
-    if crf is not None:
-        with timings.stage("CRF"):
-            crf = find_crf(crf)
-            if crf.clip is None:
-                unary = -torch.from_numpy(decisive)
-            else:
-                unary = unary_from_probabilities(probabilities, crf.clip)
-            probabilities = mean_field(unary, torch.from_numpy(small.copy()), crf)
-        decisive = probabilities.numpy()
-    size = (image.shape[0], image.shape[1])
-    with timings.stage("labels"):
-        best = decisive.argmax(0) if own_size else labels_at(decisive, size)
-        labels = kept.astype(np.uint8)[best]
-        found = probabilities.numpy()
-        if len(kept) < len(scores):
-            found = np.zeros(scores.shape, np.float32)
-            found[kept] = probabilities.numpy()
-    boxes = np.zeros((0, 4), np.int64) if boxes is None else boxes
-    palette = voc_palette() if palette is None else palette
-    if uncertainty is not None and not own_size:
-        uncertainty = np.asarray(cv2.resize(uncertainty, size[::-1]), np.float32)
-    settings = scores, presence_threshold, temperature, uncertainty
-    result = Segmentation(image, labels, found, classes, palette, boxes, *settings)
-    if void_below:
-        with timings.stage("labels"):
-            labels[result.confidence < void_below] = VOID
-    return result
-
-
-def present(probabilities: NDArray[np.float32], presence_threshold: float) -> NDArray[np.int64]:
-    """The classes present in an image: class 0, the background, and those certain somewhere.
-
-    Args:
-        probabilities: (K, H, W), the background first.
-        presence_threshold: the probability that a class must reach on `PRESENT_ON` of the pixels,
-            0..1; 0 keeps every class.
-
-    Returns:
-        Class ids in order.
-
-    >>> found = np.float32([[[0.1, 0.3]], [[0.1, 0.6]], [[0.8, 0.1]]])  # three classes
-    >>> present(found, 0.75).tolist()
-    [0, 2]
-    """
-    require_presence_threshold(presence_threshold)
-    certain = [float((p >= presence_threshold).mean()) >= PRESENT_ON for p in probabilities[1:]]
-    return np.flatnonzero([True, *certain])
-
-
-def describe_postprocessing(
-    presence_threshold: float, crf: "str | DenseCRF | None", void_below: float = 0.0
-) -> list[str]:
-    """The steps after the network, for the protocol of figures; refuses what cannot be done.
-
-    >>> describe_postprocessing(0.75, "deeplab")
-    ['only classes with a probability of 0.75 on 1 % of the image', 'dense CRF deeplab']
-    """
-    require_presence_threshold(presence_threshold)
-    _require_probability("void_below", void_below, "0 leaves no pixel void")
-    if crf is not None:
-        find_crf(crf)
-    certain = f"a probability of {presence_threshold:g} on {100 * PRESENT_ON:g} % of the image"
-    steps = [f"only classes with {certain}"] if presence_threshold else []
-    steps += [f"dense CRF {crf}"] * (crf is not None)
-    return [*steps, f"void where less sure than {void_below:g}"] if void_below else steps
-
-
-def require_presence_threshold(presence_threshold: float) -> None:
-    """Refuse a class presence threshold that is no probability."""
-    _require_probability("presence_threshold", presence_threshold, "0 keeps all")
-
-
-def _require_probability(name: str, value: float, zero: str) -> None:
-    number = isinstance(value, int | float) and value is not True
-    if not number or not 0 <= value <= 1:
-        raise OptionError(f"got {name}={value}; wanted a probability, 0 to 1; {zero}")

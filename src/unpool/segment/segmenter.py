@@ -35,7 +35,7 @@ from unpool.recipes.presets import METHODS, PRECISIONS, TILES, DenseCRF, Preset
 from unpool.segment import timings
 from unpool.segment.aggregate import Aggregate, crop_squares, find_preset, squares
 from unpool.segment.pipeline import BaseSegmenter, Prediction, predict_tiles, require_fitting
-from unpool.segment.result import require_presence_threshold
+from unpool.segment.postprocessing import require_presence_threshold
 from unpool.segment.samples import dropout_layers, sample
 from unpool.segment.tiles import TiledPrediction, Tiling, plan_tiles
 from unpool.segment.whole import WholeView

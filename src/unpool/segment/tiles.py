@@ -26,7 +26,8 @@ from unpool.export.runtime import fixed_side, least_side
 from unpool.limits import MAX_SIDE
 from unpool.segment import timings
 from unpool.segment.confidence import label_confidence
-from unpool.segment.result import PRESENT_ON, Segmentation
+from unpool.segment.postprocessing import PRESENT_ON
+from unpool.segment.result import Segmentation
 from unpool.vision.boxes import reduced_size
 from unpool.vision.images import VOID, Pixels
 
@@ -262,7 +263,7 @@ def segment_bands(
     presence_threshold: float = 0.0,
     void_below: float = 0.0,
 ) -> Segmentation:
-    """Label a large image band by band, as `unpool.segment.result.postprocess` does.
+    """Label a large image band by band, as `unpool.segment.postprocessing.postprocess` does.
 
     With a presence threshold, the image is segmented twice; the first pass finds the classes
     present.
@@ -288,12 +289,12 @@ def segment_bands(
             labels[where][sure < void_below] = VOID
             confidence[where] = sure
     settings: dict[str, Any] = {"presence_threshold": presence_threshold}
-    settings |= {"temperature": tiles.temperature, "known_confidence": confidence}
+    settings |= {"temperature": tiles.temperature, "stored_confidence": confidence}
     return Segmentation(tiles.image, labels, None, classes, palette, **settings)
 
 
 def _present(tiles: TiledPrediction, presence_threshold: float) -> NDArray[np.int64]:
-    """The classes present, as defined by `unpool.segment.result.present`."""
+    """The classes present, as defined by `unpool.segment.postprocessing.present`."""
     certain, pixels = np.zeros(tiles.classes), tiles.image.shape[0] * tiles.image.shape[1]
     for _, logits in tiles.bands(0, 2):
         probabilities = torch.from_numpy(logits).softmax(0)
