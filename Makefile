@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test test-slow fuzz lint bench results compare clean
+.PHONY: demo test test-slow test-ray fuzz lint bench results compare clean
 
 # Segment the photos that scikit-image ships, into demo/.
 demo: .venv
@@ -15,6 +15,16 @@ test: .venv
 # Tests at full size: conversion of a 1 GB file, export, longer training runs.
 test-slow: .venv
 	$(BIN)/python -m pytest -m slow
+
+# The Ray engine, in an environment of its own, since Ray and what it needs take some 600 MB.
+test-ray: .venv-ray/installed
+	.venv-ray/bin/python -m pytest -m ray tests/batch/test_ray.py
+
+.venv-ray/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet --constraint constraints.txt torch
+	.venv-ray/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,ray]"
+	touch $@
 
 # Damaged files for every parser, SECONDS each; docs/trust.md has the figures.
 SECONDS ?= 120

@@ -57,6 +57,12 @@ MAX_IMAGE_MEMORY = 1400 * MIB
 MAX_IMAGE_STREAM = 256 * MIB
 """Bytes of an image that is read as a whole, as from standard input, which may never end."""
 
+MAX_TAR_MEMBERS = 1_000_000
+"""Images in a tar file, some 500 bytes of memory each; shards of WebDataset have some 10,000."""
+
+MAX_LIST = 256 * MIB
+"""Bytes of a list of images, which has some 5 million of usual paths."""
+
 MAX_JPEG_WORK = 4 * 10**9
 """Pixels times scans of a JPEG, about 6 seconds: a file of 100 kB can hold thousands of scans."""
 

@@ -146,7 +146,7 @@ KEY = b'{"name": "a", "content": "one", "procedure": "P", '
 def test_lines_of_another_kind_are_passed_over(tmp_path, line):
     ledger = Ledger(tmp_path, PROCEDURE)
     write(tmp_path / ".unpool/ledger/x.jsonl").write_bytes(
-        line.replace(b'"P"', json.dumps(ledger._procedure).encode())
+        line.replace(b'"P"', json.dumps(ledger.procedure).encode())
     )
     assert Ledger(tmp_path, PROCEDURE).find("a", "one") is None
 

@@ -27,6 +27,7 @@ def hashes(folder: str) -> dict[str, str]:
 
 
 def results(folder: str) -> set[str]:
-    """All files, the hidden ones too, but the ledger."""
+    """All files, the hidden ones too, but the ledger and the manifest."""
     files = {p.relative_to(folder) for p in Path(folder).rglob("*") if not p.is_dir()}
-    return {str(p) for p in files if not p.is_relative_to(".unpool/ledger")}
+    notes = (".unpool/ledger", ".unpool/manifest")
+    return {str(p) for p in files if not any(map(p.is_relative_to, notes))}

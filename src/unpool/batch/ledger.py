@@ -10,13 +10,18 @@ An item is known by three things: the name of its results, the digest of its con
 the procedure, which is all that determines the results: options, weights, version. It is finished
 if its last line says so and its files are still as they were written; what has failed is tried
 again.
+
+While an item is worked on, `OUTPUT/.unpool/begun/` has a file for it. What is left there after the
+end of its process names the item that may have caused it.
 """
 
 import errno
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -43,14 +48,37 @@ class Ledger:
     """
 
     def __init__(self, output: Path, procedure: Mapping[str, Any]) -> None:
-        self.output, self._folder = output, output / HIDDEN / "ledger"
-        self._procedure = _digest(json.dumps(procedure, sort_keys=True, default=str))
-        self._path = self._folder / f"{process_name()}.jsonl"
-        self._last: dict[str, tuple[Path, int]] = {}  # where the last line of a name begins
-        for path in self._files():
+        self.output = output
+        self.procedure = _digest(json.dumps(procedure, sort_keys=True, default=str))
+        self._folder, self._begun = output / HIDDEN / "ledger", output / HIDDEN / "begun"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was read: processes that only work on items need none of it."""
+        return {name: value for name, value in vars(self).items() if name != "_last"}
+
+    @cached_property
+    def _last(self) -> dict[str, tuple[Path, int]]:
+        """Where the last line of each name begins."""
+        found = {}
+        for path in _files(self._folder):
             for start, line in _lines(path):
-                if line["procedure"] == self._procedure:
-                    self._last[line["name"]] = path, start
+                if line["procedure"] == self.procedure:
+                    found[line["name"]] = path, start
+        return found
+
+    # ---- what is known of an item ----------------------------------------------------------------
+
+    def last(self, name: str) -> dict[str, Any] | None:
+        """The last line of an item with this name, whatever its content was; None without one."""
+        for _ in range(2):
+            path, start = self._last.get(name, (None, 0))
+            if path is None:
+                return None
+            line = next((line for _, line in _lines(path, start)), {})
+            if (line.get("name"), line.get("procedure")) == (name, self.procedure):
+                return line
+            del self._last  # another process has gathered the lines in the meantime
+        return None
 
     def find(self, name: str, content: str) -> dict[str, Any] | None:
         """The record of a finished item whose files are still as they were written.
@@ -61,10 +89,15 @@ class Ledger:
             name: of the results, relative to the output folder.
             content: the digest of what they are made from.
         """
-        path, start = self._last.get(name, (None, 0))
-        line = next((line for _, line in _lines(path, start)), {}) if path else {}
+        return self.check(self.last(name), name, content)
+
+    def check(
+        self, line: Mapping[str, Any] | None, name: str, content: str
+    ) -> dict[str, Any] | None:
+        """As `find`, given the last line of the item."""
+        line = line or {}
         known = (line.get("name"), line.get("content"), line.get("procedure"))
-        if known != (name, content, self._procedure) or not isinstance(line.get("record"), dict):
+        if known != (name, content, self.procedure) or not isinstance(line.get("record"), dict):
             return None
         try:
             names = [PurePath(file) for file in line["files"]]
@@ -77,8 +110,20 @@ class Ledger:
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
+    # ---- lines -----------------------------------------------------------------------------------
+
     def add(self, name: str, content: str, record: Mapping[str, Any], files: list[Path]) -> None:
-        """Note that an item is finished.
+        """Note that an item is finished; see `done`."""
+        self.append(self.done(name, content, record, files))
+
+    def fail(self, name: str, content: str, error: str) -> None:
+        """Note that an item has failed, and why."""
+        self.append(self.failed(name, content, error))
+
+    def done(
+        self, name: str, content: str, record: Mapping[str, Any], files: list[Path]
+    ) -> dict[str, Any]:
+        """The line of a finished item.
 
         Args:
             name: as of `find`.
@@ -88,19 +133,74 @@ class Ledger:
         """
         known = list(dict.fromkeys(file.relative_to(self.output).as_posix() for file in files))
         digest = _digest_of_files(self.output / file for file in known)
-        self._append(name, content, output=str(self.output), files=known, digest=digest,
-                     record=dict(record))  # fmt: skip
+        facts = {"output": str(self.output), "files": known, "digest": digest}
+        return self._line(name, content, **facts, record=dict(record))
 
-    def fail(self, name: str, content: str, error: str) -> None:
-        """Note that an item has failed, and why."""
-        self._append(name, content, error=error)
+    def failed(self, name: str, content: str, error: str, attempts: int = 0) -> dict[str, Any]:
+        """The line of an item that has failed.
+
+        Args:
+            name: as of `find`.
+            content: as of `find`.
+            error: why.
+            attempts: how many processes it has ended, if it is given up for that.
+        """
+        return self._line(
+            name, content, error=error, **({"attempts": attempts} if attempts else {})
+        )
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Append a line to the file of this process, with the time."""
+        data = f"{json_line({**line, 'time': round(time.time(), 3)})}\n".encode()
+        path = self._path()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            if os.write(file, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            error.filename = str(path)
+            raise
+        finally:
+            os.close(file)
+
+    # ---- items that are worked on ----------------------------------------------------------------
+
+    def begin(self, name: str, run: str) -> int:
+        """Note that an item is worked on, until `end`.
+
+        Returns:
+            How often it was begun in the same run before and not ended. As the run goes on, these
+            are the processes that have died over it.
+        """
+        path = self._begun / self._key(name)
+        self._begun.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            earlier = os.read(file, 2**16).decode("ascii", "replace").split()
+            os.write(file, f"{run}\n".encode())
+        finally:
+            os.close(file)
+        return earlier.count(run)
+
+    def end(self, name: str) -> None:
+        """Note that an item is no longer worked on, whatever came of it."""
+        (self._begun / self._key(name)).unlink(missing_ok=True)
+
+    def unended(self, names: Iterable[str]) -> set[str]:
+        """The names that were begun and not ended: a process has them, or died over them."""
+        try:
+            keys = set(os.listdir(self._begun))
+        except OSError:
+            return set()
+        return {name for name in names if self._key(name) in keys} if keys else set()
 
     def work_folder(self, name: str, content: str) -> Path:
         """A folder for the parts of one item that are done, such as the frames of a video.
 
         It is not made here; whoever finishes the item removes it.
         """
-        key = _digest(json.dumps([name, content, self._procedure]))
+        key = _digest(json.dumps([name, content, self.procedure]))
         return self.output / HIDDEN / "unfinished" / key
 
     def close(self) -> None:
@@ -108,38 +208,42 @@ class Ledger:
 
         Of the lines of one name and procedure the last is kept.
         """
-        ended = [path for path in self._files() if path == self._path or is_gone(path.stem)]
+        own = self._path()
+        ended = [path for path in _files(self._folder) if path == own or is_gone(path.stem)]
         if len(ended) < 2:
             return
-        last = {_key(line): (path, start) for path in ended for start, line in _lines(path)}
-        with atomic(self._path) as temporary, temporary.open("wb") as file:
+        last = {_item(line): (path, start) for path in ended for start, line in _lines(path)}
+        with atomic(own) as temporary, temporary.open("wb") as file:
             for path in ended:
                 for start, line in _lines(path):
-                    if last[_key(line)] == (path, start):
+                    if last[_item(line)] == (path, start):
                         file.write(f"{json_line(line)}\n".encode())
         for path in ended:
-            if path != self._path:
+            if path != own:
                 path.unlink(missing_ok=True)  # another process may have done the same
 
-    def _files(self) -> list[Path]:
-        """The files of all processes; that of this one, or else the newest, is the last."""
-        found = [path for path in self._folder.glob("*.jsonl") if not path.name.startswith(".")]
-        times = {path: _modified(path) for path in found}
-        return sorted(found, key=lambda path: (path == self._path, times[path], path))
+    def _path(self) -> Path:
+        return self._folder / f"{process_name()}.jsonl"
 
-    def _append(self, name: str, content: str, **facts: Any) -> None:
-        line = {"name": name, "content": content, "procedure": self._procedure, **facts}
-        data = f"{json_line(line)}\n".encode()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            if os.write(file, data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            error.filename = str(self._path)
-            raise
-        finally:
-            os.close(file)
+    def _line(self, name: str, content: str, **facts: Any) -> dict[str, Any]:
+        return {"name": name, "content": content, "procedure": self.procedure, **facts}
+
+    def _key(self, name: str) -> str:
+        return _digest(json.dumps([name, self.procedure]))
+
+
+def lines(output: Path, procedure: str) -> Iterator[dict[str, Any]]:
+    """The lines of all processes in an output folder; of an item, the last one counts."""
+    for path in _files(output / HIDDEN / "ledger"):
+        yield from (line for _, line in _lines(path) if line["procedure"] == procedure)
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of all processes; that of this one, or else the newest, is the last."""
+    own = f"{process_name()}.jsonl"
+    found = [path for path in folder.glob("*.jsonl") if not path.name.startswith(".")]
+    times = {path: _modified(path) for path in found}
+    return sorted(found, key=lambda path: (path.name == own, times[path], path))
 
 
 def _lines(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -152,7 +256,7 @@ def _lines(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
         return  # gathered by another process in the meantime: its items are done again
 
 
-def _key(line: Mapping[str, Any]) -> tuple[str, str]:
+def _item(line: Mapping[str, Any]) -> tuple[str, str]:
     return line["name"], line["procedure"]
 
 

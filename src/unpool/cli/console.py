@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import click
 
 from unpool.cli.messages import with_flags
-from unpool.errors import ImageWarning, one_line
+from unpool.errors import one_line
 from unpool.files import json_line
 from unpool.training.progress import Lines
 
@@ -180,23 +180,6 @@ def plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = before
-
-
-@contextmanager
-def noted_warnings() -> Iterator[list[str]]:
-    """List the warnings about images, which are also shown, within the context."""
-    noted: list[str] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", ImageWarning)  # for every image
-        show = warnings.showwarning
-
-        def note(message: Warning | str, category: type[Warning], *place: Any, **_: Any) -> None:
-            if issubclass(category, ImageWarning):
-                noted.append(str(message))
-            show(message, category, *place)
-
-        warnings.showwarning = note
-        yield noted
 
 
 @contextmanager

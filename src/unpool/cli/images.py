@@ -1,33 +1,36 @@
 """What commands share that work image by image: the option `-o`, the inputs and the loop."""
 
-import hashlib
-import json
-import shutil
-import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import unpool
+from unpool.batch.engines import processes, serial
 from unpool.batch.ledger import Ledger
+from unpool.batch.status import write_manifest
+from unpool.batch.work import Item, Outcome, Work
+from unpool.batch.work import Record as Record
 from unpool.cli import console, options
 from unpool.cli.messages import disk_is_full, error_message
-from unpool.errors import ImageError, OptionError, UnpoolError
-from unpool.files import fingerprint, written_files
+from unpool.errors import ImageWarning, OptionError
+from unpool.files import fingerprint
 
 if TYPE_CHECKING:
     from unpool import Progress
-    from unpool.vision.sources import Found, Source
-
-Record = dict[str, Any]
-"""The result for an image, as plain values."""
+    from unpool.vision.sources import Found, Shard, Source
 
 _WITHOUT_EFFECT = {  # parameters of commands that do not change the results
     *("inputs", "image", "output", "weights", "device", "batch"),
-    *("as_json", "quiet", "redo", "list_layers"),
+    *("as_json", "quiet", "redo", "list_layers", "workers", "engine", "shard"),
 }
 
 
@@ -49,6 +52,7 @@ def find_inputs(
     output: Path,
     files: Callable[[Path], Iterable[Path]],
     videos: bool = False,
+    scale: "Scale | None" = None,
 ) -> "Found":
     """Find the images that inputs name, report others, and refuse to overwrite one of them.
 
@@ -57,14 +61,82 @@ def find_inputs(
         output: the folder for the results.
         files: all files that may be written for OUTPUT/NAME, where NAME stands for an image.
         videos: find videos, too.
+        scale: of commands that have the options `SCALE`; they find images in tar files, too.
     """
     from unpool.vision.sources import find_images, spare_inputs
 
-    found = find_images(inputs, output, videos=videos)
+    shard = scale.shard if scale else None
+    found = find_images(inputs, output, videos=videos, archives=scale is not None, shard=shard)
     for unread in found.unread:
         console.print_error(str(unread))
-    spare_inputs(found.sources, [f for s in found.sources for f in files(output / s.name)])
+    if output.exists():
+        spare_inputs(found.sources, [f for s in found.sources for f in files(output / s.name)])
     return found
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Who works on the images, and on which."""
+
+    workers: int | None = None  #: processes; None: this one
+    engine: str | None = None
+    shard: "Shard | None" = None
+
+    @classmethod
+    def taken(cls, given: dict[str, Any]) -> "Scale":
+        """Take the options `SCALE` out of those of a command."""
+        workers, engine, shard = (given.pop(name) for name in ("workers", "engine", "shard"))
+        if engine and not workers:
+            raise OptionError(f"got engine={engine!r} without workers; add workers=2")
+        return cls(workers, engine, shard)
+
+    def outcomes(
+        self, work: Work, items: Iterable[Item], progress: "Progress"
+    ) -> Iterator[Outcome]:
+        """Work on items, see `unpool.batch.engines`."""
+        if self.engine == "ray":
+            from unpool.batch.ray import ray_data
+
+            device = str(click.get_current_context().params.get("device"))
+            return ray_data(work, items, self.workers or 1, gpu=device.startswith("cuda"))
+        return (
+            processes(work, items, self.workers) if self.workers else serial(work, items, progress)
+        )
+
+
+def parse_shard(ctx: click.Context, param: click.Parameter, value: str | None) -> "Shard | None":
+    """A part of several, as 3/16."""
+    if value is None:
+        return None
+    from unpool.vision.sources import Shard
+
+    number, _, count = value.partition("/")
+    if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+        return Shard(int(number), int(count))
+    raise click.BadParameter(f"got {value!r}; wanted 1/16 to 16/16.", ctx, param)
+
+
+SCALE = options.all_of(
+    click.option(
+        "--workers",
+        type=options.FROM_ONE,
+        help="Work on so many images at a time, in as many processes, which share the cores.  "
+        "[default: one at a time]",
+    ),
+    options.choice(
+        "--engine",
+        ("processes", "ray"),
+        "Where the workers are: on this machine, or on a Ray cluster, whose address is in "
+        "RAY_ADDRESS.  [default: processes]",
+    ),
+    click.option(
+        "--shard",
+        metavar="I/N",
+        callback=parse_shard,
+        help="Work on the I-th of N parts of the inputs, such as 1/16, so that other processes or "
+        "machines can work on the others at the same time.  [default: all]",
+    ),
+)
 
 
 def each_image(
@@ -78,11 +150,12 @@ def each_image(
     summary: str = "",
     *,
     network: str = "",
-    also: Callable[["Source"], object] = lambda _: None,
     redo: bool = False,
-    video: Callable[["Source", Path, Path, "Progress"], Record] | None = None,
+    scale: Scale | None = None,
+    finish: Callable[[Ledger], None] | None = None,
+    **more: Any,
 ) -> int:
-    """Process images one by one, print a record of each, and report those that fail.
+    """Process images, print a record of each, and report those that fail.
 
     An image that cannot be read or processed, or that needs too much memory, is reported and
     skipped. A full disk and a bug end the loop. Records get `source` and `seconds`; those of failed
@@ -95,80 +168,95 @@ def each_image(
     Args:
         found: the result of `find_inputs`.
         output: the folder for the results; created if missing.
-        make: reads an image, writes its results under the given path, to which it appends suffixes,
-            and returns its record; it may report progress.
+        make: see `unpool.batch.work.Work`.
         text: formats a record as text.
         what: the description of the progress, such as "segmenting".
         as_json: print records as JSON, one per line.
         quiet: print failures only.
         summary: the end of a last line of text, after "3 of 4 ".
         network: a digest of the network, as of `unpool.cards.weights_digest`.
-        also: what the results for an image depend on besides its content, plain values; not called
-            for standard input.
         redo: do all images again.
-        video: as `make`, for videos; its third argument is a folder for the frames that are done,
-            which an interrupted run leaves to the next.
+        scale: who works on the images; `make` and the others are then picklable, and images that
+            end their process are given up.
+        finish: called at the end, with the ledger that has all that was done.
+        **more: see `unpool.batch.work.Work`.
 
     Returns:
         The exit code: 0, or 3 if an image failed.
     """
     options.make_folder(output)
+    command = click.get_current_context().command
     ledger = Ledger(output, _procedure(network))
-    failed, skipped = len(found.unusable), 0
+    run = os.urandom(8).hex() if scale else ""
+    work = Work(ledger, run, make, Explain(command), redo=redo, **more)
+    names = [str(source.name) for source in found.sources if not source.is_stdin]
+    write_manifest(ledger, command.name or "", names, scale.shard if scale else None)
+    suspects = ledger.unended(names) if scale else set()
+    total, failed, skipped, done = len(found.sources), len(found.unusable), 0, 0
     for unusable in found.unusable:
         _print(unusable._asdict(), text, as_json, quiet)
-    with console.progress(what, quiet) as update, console.noted_warnings() as noted:
-        for i, source in enumerate(found.sources):
 
-            def within(done: int, total: int, _: str = "", i: int = i) -> None:
-                update(i + done / total, len(found.sources), what)
+    def items(these: bool) -> Iterator[Item]:
+        for source in found.sources:
+            if (str(source.name) in suspects) is these:
+                yield Item(source, None if source.is_stdin else ledger.last(str(source.name)))
 
-            within(0, 1)
-            noted.clear()
-            name, content = str(source.name), _content(source, also)
-            earlier = ledger.find(name, content) if content and not redo else None
-            if earlier is not None:
-                record = {"source": str(source), **earlier, "skipped": True}
-            else:
-                work = partial(make, source, output / source.name, within)
-                if video is not None and source.is_video:
-                    frames = ledger.work_folder(name, content)
-                    if redo:
-                        shutil.rmtree(frames, ignore_errors=True)
-                    work = partial(video, source, output / source.name, frames, within)
-                done = _record(ledger, name, content, work, noted)
-                record = {"source": str(source), **done}
+    with console.progress(what, quiet) as update, _warn_of_all():
+
+        def within(part: int, parts: int, _: str = "") -> None:
+            update(done + part / parts, total, what)
+
+        scale = scale or Scale()
+        outcomes = scale.outcomes(work, items(False), within)
+        if suspects:  # the last, and not in this process
+            apart = Scale(scale.workers or 1, scale.engine)
+            outcomes = chain(outcomes, apart.outcomes(work, items(True), within))
+        for outcome in outcomes:
             within(1, 1)
+            record = outcome.record
+            for warning in [] if "skipped" in record else record.get("warnings", []):
+                warnings.warn(warning, ImageWarning, stacklevel=2)
+            if outcome.line is not None:
+                ledger.append(outcome.line)
             _print(record, text, as_json, quiet)
+            done += 1
             failed += "error" in record
             skipped += "skipped" in record
+    if finish:
+        finish(copy(ledger))  # which reads again what is there
     ledger.close()
     if not (as_json or quiet):
-        _print_summary(len(found.sources) + len(found.unusable), failed, skipped, summary)
+        _print_summary(total + len(found.unusable), failed, skipped, summary)
     return 3 if failed else 0
 
 
-def _record(
-    ledger: Ledger, name: str, content: str, work: Callable[[], Record], noted: list[str]
-) -> Record:
-    """Work on an image; its record, which the ledger gets, too."""
-    start = time.perf_counter()
-    try:
-        with written_files() as files:
-            record = work()
-        record["seconds"] = round(time.perf_counter() - start, 3)
-    except Exception as error:
-        message = error_message(error, click.get_current_context().command)
-        if disk_is_full(error) or not message:
-            raise
-        record = {"error": message}
-    if noted:
-        record["warnings"] = [*noted]
-    if content and "error" in record:
-        ledger.fail(name, content, record["error"])
-    elif content:
-        ledger.add(name, content, record, [file for file in files if file.exists()])
-    return record
+@contextmanager
+def _warn_of_all() -> Iterator[None]:
+    """Show each warning about an image; `console.plain_warnings` leaves out what was shown."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ImageWarning)
+        yield
+
+
+class Explain:
+    """The message of an error that concerns one image; can be sent to other processes."""
+
+    def __init__(self, command: click.Command) -> None:
+        self.command = command
+
+    def __call__(self, error: Exception) -> str:
+        """The message, or "" if the error ends the run."""
+        return "" if disk_is_full(error) else error_message(error, self.command)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        module = getattr(self.command.callback, "__module__", __name__)
+        return _explain, (module, self.command.name)
+
+
+def _explain(module: str, name: str) -> Explain:
+    """As it was in another process; commands themselves are not picklable."""
+    command = getattr(import_module(module), name, None)
+    return Explain(command if isinstance(command, click.Command) else click.Command(name))
 
 
 def _print(record: Record, text: Callable[[Record], str], as_json: bool, quiet: bool) -> None:
@@ -197,16 +285,3 @@ def _procedure(network: str) -> Record:
             chosen[name] = fingerprint(value, OptionError)
     about = {"version": unpool.__version__, "command": context.command.name}
     return {**about, "options": chosen, "network": network}
-
-
-def _content(source: "Source", also: Callable[["Source"], object]) -> str:
-    """The digest of what goes in; "" for an unreadable image, and for standard input."""
-    if source.path is None:
-        return ""
-    try:
-        content, more = fingerprint(source.path, ImageError), also(source)
-    except (OSError, UnpoolError):
-        return ""
-    if more is None:
-        return content
-    return hashlib.sha256(json.dumps([content, more]).encode()).hexdigest()

@@ -1,9 +1,9 @@
 """`unpool restore`: blurred images in, sharp ones out; and a look at a PSF."""
 
 import hashlib
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +119,7 @@ def parse_tile(ctx: click.Context, param: click.Parameter, value: str) -> int | 
     help="Write images with the left half before and the right half after.  [default: compare]",
 )
 @options.DEVICE
+@images.SCALE
 @options.REDO
 @options.JSON
 @options.QUIET
@@ -138,7 +139,8 @@ def restore(
 ) -> int:
     """Undo a blur whose point spread function (PSF) is known, or of a known kind.
 
-    INPUTS are images, folders, patterns, lists of paths (.txt), or - for standard input.
+    INPUTS are images, folders, patterns, lists of paths (.txt), tar files (as of WebDataset),
+    URLs that fsspec knows (s3://...), or - for standard input.
 
     For a/cat.tif in the folder photos this writes OUTPUT/a/cat.tif, of the same type, size, pages
     and tags, and OUTPUT/a/cat.compare.jpg. TIFF, PNG and JPEG stay such; other formats become PNG.
@@ -158,20 +160,21 @@ def restore(
     Example: unpool restore blurred.jpg --psf motion:13,30 --gamma srgb -o out
              unpool restore stack.tif --psf bead.tif --volume --method rl --steps 30
     """
-    found = images.find_inputs(inputs, output, images.with_suffixes(*SUFFIXES))
+    scale = images.Scale.taken(given)
+    found = images.find_inputs(inputs, output, images.with_suffixes(*SUFFIXES), scale=scale)
 
-    from unpool.restore import Restorer
     from unpool.restore.estimate import PREFIX
     from unpool.vision.psf import find_psf
 
     with console.progress("loading the PSF", quiet):
         given = {k: v for k, v in options.typed(given).items() if v is not False}
-        restorers = [Restorer(**given, steps=count) for count in steps or (None,)]
         kernels = [p if p.startswith(PREFIX) else find_psf(p, background) for p in psfs]
+        job = Job(given, steps or (None,), kernels, volume, truth, compare)
+        job.prepare()
     _require_dimensions(kernels, volume)
-    job = Job(restorers, kernels, volume, truth, compare)
     text = (_text, "restoring", as_json, quiet, f"restored, into {output}")
-    return images.each_image(found, output, job.image, *text, redo=redo, also=job.also)
+    more: dict[str, Any] = {"also": job.also, "prepare": job.prepare, "redo": redo}
+    return images.each_image(found, output, job.image, *text, scale=scale, **more)
 
 
 def _require_dimensions(kernels: "Sequence[PSF | str]", volume: bool) -> None:
@@ -186,13 +189,28 @@ def _require_dimensions(kernels: "Sequence[PSF | str]", volume: bool) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """Restores images, and writes the results."""
+    """Restores images, and writes the results; each process makes its restorers."""
 
-    restorers: "list[Restorer]"  #: one for each value
+    options: dict[str, Any]  #: of the restorers
+    steps: Sequence[int | None]
     psfs: "list[PSF | str]"  #: those to be estimated as texts
     volume: bool
     truth: Path | None
     compare: bool
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "restorers"}
+
+    @cached_property
+    def restorers(self) -> "list[Restorer]":
+        """The restorers of this process, one for each number of steps."""
+        from unpool.restore import Restorer
+
+        return [Restorer(**self.options, steps=count) for count in self.steps]
+
+    def prepare(self) -> None:
+        """Make the restorers before the first image."""
+        _ = self.restorers
 
     def image(self, source: "Source", stem: Path, progress: "Progress") -> images.Record:
         """Restore the pages of an image, or write a contact sheet."""
@@ -201,7 +219,7 @@ class Job:
         from unpool.vision.stacks import read_stack
 
         truth = self._truth_of(source)
-        stack = read_stack(sys.stdin.buffer.read() if source.path is None else source.path)
+        stack = read_stack(source.content())
         self._require_voxels(stack)
         if len(self.restorers) * len(self.psfs) > 1:
             results = list(self._variants(stack, progress))

@@ -2,9 +2,9 @@
 
 import os
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -18,23 +18,26 @@ from unpool.recipes.presets import RESULTS
 
 if TYPE_CHECKING:
     from unpool import Progress
+    from unpool.batch.ledger import Ledger
     from unpool.segment.pipeline import BaseSegmenter
-    from unpool.vision.sources import Source
+    from unpool.vision.sources import Shard, Source
 
 
 SUFFIXES = (".png", ".overlay.jpg", ".scores.npz", ".uncertainty.png", ".overlay.mp4")
 """Of the files that may be written for an image or a video."""
 
+FORMATS = (*RESULTS, "parquet")
+
 _KINDS = ("overlay", "scores", "uncertainty")
 
 
 def parse_formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
-    """The formats of a list with commas, in the order of `RESULTS`; Label-Studio is one, too."""
+    """The formats of a list with commas, in the order of `FORMATS`; Label-Studio is one, too."""
     given = [part.strip().lower().replace("-", "").replace("_", "") for part in value.split(",")]
     for name in given:
-        if name not in RESULTS:
-            raise click.BadParameter(f"got {name!r}; {suggest(name, RESULTS)}.", ctx, param)
-    return tuple(name for name in RESULTS if name in given)
+        if name not in FORMATS:
+            raise click.BadParameter(f"got {name!r}; {suggest(name, FORMATS)}.", ctx, param)
+    return tuple(name for name in FORMATS if name in given)
 
 
 @click.command()
@@ -63,8 +66,8 @@ def parse_formats(ctx: click.Context, param: click.Parameter, value: str) -> tup
     default="mask",
     metavar="NAME,...",
     callback=parse_formats,
-    help="What to write, with commas: mask, coco, labelme, yolo, geojson, labelstudio.  "
-    "[default: mask]",
+    help="What to write, with commas: mask, coco, labelme, yolo, geojson, labelstudio, "
+    "parquet.  [default: mask]",
 )
 @click.option(
     "--tolerance",
@@ -80,6 +83,7 @@ def parse_formats(ctx: click.Context, param: click.Parameter, value: str) -> tup
     help="Also write how far the passes of --samples differ, as a gray image.",
 )
 @click.option("--timings", is_flag=True, help="Also report the time of each stage.")
+@images.SCALE
 @options.REDO
 @options.JSON
 @options.QUIET
@@ -94,7 +98,8 @@ def segment(
 ) -> int:
     """Assign a class to every pixel of images and videos.
 
-    INPUTS are images, videos, folders, patterns, lists of paths (.txt), or - for standard input.
+    INPUTS are images, videos, folders, patterns, lists of paths (.txt), tar files (as of
+    WebDataset), URLs that fsspec knows (s3://...), or - for standard input.
 
     For a/cat.jpg in the folder photos this writes OUTPUT/a/cat.png, an index PNG with a palette
     and the size of the upright image, and OUTPUT/a/cat.overlay.jpg; with --scores also
@@ -113,6 +118,7 @@ def segment(
       yolo         OUTPUT/a/cat.txt, OUTPUT/data.yaml with the names
       geojson      OUTPUT/a/cat.geojson: on the map, if the image says where
       labelstudio  OUTPUT/label_studio.json, of all images, and .xml: config
+      parquet      OUTPUT/segments.parquet: a row an image, run-length codes
 
     Inputs are never overwritten. Folders and patterns skip the files in OUTPUT, the results of
     earlier runs; files given by name or in a list are always used. Unreadable images are reported
@@ -131,9 +137,12 @@ def segment(
     Example: unpool segment photos "more/*.jpg" -o out --json
     """
     from unpool.formats.outlines import require_tolerance
+    from unpool.formats.parquet import require_pyarrow
+    from unpool.vision.sources import with_file_names
 
+    scale = images.Scale.taken(given)
     files = images.with_suffixes(*SUFFIXES)
-    found = images.find_inputs(inputs, output, files, videos=True)  # before torch is loaded
+    found = images.find_inputs(inputs, output, files, True, scale)  # before torch is loaded
     outputs = Outputs(output, **{name: given.pop(name) for name in Outputs.options()})
     require_tolerance(outputs.tolerance)
     spare_others(inputs, found.sources, output, outputs.formats)
@@ -141,25 +150,35 @@ def segment(
         raise OptionError("got --uncertainty without --samples; add --samples 20")
     outputs.require_fit(found.sources)
 
-    from unpool.ops.meanfield import warm_up
-    from unpool.segment.ensemble import load
-
+    if "parquet" in outputs.formats:
+        require_pyarrow()
+    loading, given = options.network_options(given), options.typed(given)
+    job = Job(weights, loading, given, outputs)
     with console.progress("loading the weights", quiet) as update:
-        segmenter = load(weights, given["preset"], **options.network_options(given))
-        given = options.typed(given)
-        segmenter.describe(**given)  # refuses modes that the network does not have
+        job.segmenter.describe(**given)  # refuses modes that the network does not have
         options.make_folder(output)
-        if outputs.others:
+        if outputs.formats != ("mask",):
             (output / HIDDEN).mkdir(exist_ok=True)
-        if (crf := segmenter.find_crf(given.get("crf"))) is not None:
-            update(1, 2, "loading the CRF")
-            warm_up(crf)
-    job = Job(segmenter, given, outputs, file_names(found.sources))
+            found = found._replace(sources=with_file_names(found.sources))
+        update(1, 2, "loading the CRF")
+        job.prepare()
     shown = (console.segmentation_text, "segmenting", as_json, quiet, f"segmented, into {output}")
-    more: dict[str, Any] = {"network": weights_digest(weights), "also": job.also, "redo": redo}
-    code = images.each_image(found, output, job.image, *shown, **more, video=job.video)
-    job.write_folder(found.sources)
-    return code
+    more: dict[str, Any] = {
+        "also": job.also,
+        "video": job.video,
+        "prepare": job.prepare,
+        "redo": redo,
+    }
+    return images.each_image(
+        found,
+        output,
+        job.image,
+        *shown,
+        network=weights_digest(weights),
+        scale=scale,
+        finish=partial(job.finish, found.sources, scale.shard),
+        **more,
+    )
 
 
 @dataclass(frozen=True)
@@ -182,8 +201,8 @@ class Outputs:
 
     @property
     def others(self) -> list[str]:
-        """The formats besides index masks."""
-        return [name for name in self.formats if name != "mask"]
+        """The formats of labeling tools."""
+        return [name for name in self.formats if name not in ("mask", "parquet")]
 
     def require_fit(self, sources: Sequence["Source"]) -> None:
         """Refuse options that videos do not have."""
@@ -203,15 +222,33 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Job:
-    """Segments images and videos, and writes the results."""
+    """Segments images and videos, and writes the results; each process loads the network."""
 
-    segmenter: "BaseSegmenter"
+    weights: str
+    loading: dict[str, Any]  #: options of `unpool.segment.ensemble.load`
     options: dict[str, Any]  #: of the segmenter
     outputs: Outputs
-    names: dict[PurePosixPath, str]  #: of the images in files about many, see `file_names`
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "segmenter"}
+
+    @cached_property
+    def segmenter(self) -> "BaseSegmenter":
+        """The network of this process."""
+        from unpool.segment.ensemble import load
+
+        return load(self.weights, self.options.get("preset"), **self.loading)
+
+    def prepare(self) -> None:
+        """Load all that the first image needs."""
+        from unpool.ops.meanfield import warm_up
+
+        if (crf := self.segmenter.find_crf(self.options.get("crf"))) is not None:
+            warm_up(crf)
 
     def image(self, source: "Source", stem: Path, progress: "Progress") -> images.Record:
         """Segment an image."""
+        from unpool.formats.parquet import to_row
         from unpool.formats.write import forget_image, write_image
         from unpool.segment.timings import measuring, stage
 
@@ -226,16 +263,17 @@ class Job:
             result = self.segmenter(image, progress=progress, **self.options)
             with stage("writing"):
                 if outputs.others:
-                    objects, name = result.objects(), self.names[source.name]
-                    place = (
+                    record |= write_image(
                         outputs.output,
                         source.name,
                         outputs.others,
-                        objects,
+                        result.objects(),
                         source.path,
-                        name,
+                        source.file_name,
+                        tolerance=outputs.tolerance,
                     )
-                    record |= write_image(*place, tolerance=outputs.tolerance)
+                if "parquet" in outputs.formats:
+                    record |= to_row(result.objects(), source.file_name)
                 kinds = {name: getattr(outputs, name) for name in _KINDS}
                 result.save(f"{stem}.png", mask="mask" in outputs.formats, **kinds)
         seconds["other"] = max(time.perf_counter() - start - sum(seconds.values()), 0.0)
@@ -267,16 +305,25 @@ class Job:
         """What files in other formats say about an image besides its content."""
         from unpool.vision.georeference import find_world_file
 
-        if source.path is None or not self.outputs.others:
-            return None
+        if not self.outputs.others:
+            return source.file_name or None
+        if source.path is None:
+            return source.file_name
         world = find_world_file(source.path)
-        return [self.names[source.name], str(source.path.absolute()), world and sha256(world)]
+        return [source.file_name, str(source.path.absolute()), world and sha256(world)]
 
-    def write_folder(self, sources: Sequence["Source"]) -> None:
-        """Write the files about all images."""
+    def finish(self, sources: Sequence["Source"], shard: "Shard | None", ledger: "Ledger") -> None:
+        """Write the files about all images; of a shard, only its Parquet."""
+        from unpool.formats.parquet import write_parquet
         from unpool.formats.write import write_folder
 
-        names, network = [source.name for source in sources], self.segmenter
+        network = self.segmenter
+        if "parquet" in self.outputs.formats:
+            rows = _rows(sources, ledger)
+            write_parquet(_parquet(self.outputs.output, shard), rows, network.classes)
+        if shard is not None:
+            return
+        names = [source.name for source in sources]
         folder, formats = self.outputs.output, self.outputs.others
         write_folder(folder, names, formats, network.classes, network.palette)
 
@@ -308,11 +355,15 @@ def spare_others(
         )
 
 
-def file_names(sources: Sequence["Source"]) -> dict[PurePosixPath, str]:
-    """The names of images in files about many, by those of their results: relative, if unique."""
-    names = [s.name.parent / s.path.name if s.path else s.name for s in sources]
-    count = Counter(names)
-    return {
-        s.name: s.path.as_posix() if s.path and count[name] > 1 else str(name)
-        for s, name in zip(sources, names, strict=True)
-    }
+def _parquet(output: Path, shard: "Shard | None") -> Path:
+    name = f"-{shard.number:05}-of-{shard.of:05}" if shard else ""
+    return output / f"segments{name}.parquet"
+
+
+def _rows(sources: Sequence["Source"], ledger: "Ledger") -> Iterator[dict[str, Any]]:
+    """The rows of the images that are done, in order."""
+    for source in sources:
+        line = ledger.last(str(source.name)) or {}
+        if "annotations" in (record := line.get("record", {})):
+            known = {"name": line["name"], "source": str(source), "content": line["content"]}
+            yield record | known

@@ -12,6 +12,8 @@ from typing import NamedTuple, TypeAlias
 
 from unpool.errors import ImageError, OptionError, one_line
 from unpool.files import fold_name, read_text
+from unpool.limits import MAX_LIST
+from unpool.vision.archives import TAR, Place, find_members, find_urls, is_url
 from unpool.vision.images import SUFFIXES, Pixels, read_image
 from unpool.vision.video import VIDEOS
 
@@ -34,20 +36,33 @@ _UNREAD = {*(_CAMERAS + _PROGRAMS + _SCIENCE).split(), *VIDEOS}
 class Source(NamedTuple):
     """An image to read, and the name of its results in the output folder."""
 
-    path: Path | None  #: None for standard input
+    path: Path | None  #: None for standard input, and for an image at a `place`
     name: PurePosixPath  #: relative, without suffix; append suffixes, since it may contain dots
+    place: Place | None = None  #: in a tar file, or behind a URL
+    file_name: str = ""  #: in files about many images, see `with_file_names`
 
     def __str__(self) -> str:
-        return "-" if self.path is None else str(self.path)
+        return "-" if self.is_stdin else str(self.path or self.place)
+
+    @property
+    def is_stdin(self) -> bool:
+        """Whether it is standard input."""
+        return self.path is None and self.place is None
 
     @property
     def is_video(self) -> bool:
         """Whether it is a video by its suffix."""
         return self.path is not None and self.path.suffix.lower() in VIDEOS
 
+    def content(self) -> Path | bytes:
+        """The file of the image, or its bytes if it has none; those of standard input once."""
+        if self.path is not None:
+            return self.path
+        return sys.stdin.buffer.read() if self.place is None else self.place.read()
+
     def read(self) -> Pixels:
         """The upright image, (H, W, 3) uint8 RGB, or an `ImageError`."""
-        return read_image(sys.stdin.buffer if self.path is None else self.path)
+        return read_image(sys.stdin.buffer if self.is_stdin else self.content())
 
 
 class Unusable(NamedTuple):
@@ -76,12 +91,27 @@ class Found(NamedTuple):
     unread: Sequence[Unread] = ()
 
 
-# an image and the folder its name is relative to
-_Item: TypeAlias = tuple[Path, Path] | Unusable | Unread
+class Shard(NamedTuple):
+    """A part of the images, of several that are worked on apart."""
+
+    number: int  #: from 1
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}-of-{self.of}"
+
+
+# an image and the folder its name is relative to; or what is behind a URL, and its name
+_Item: TypeAlias = tuple[Path, Path] | tuple[Place, PurePosixPath] | Unusable | Unread
 
 
 def find_images(
-    inputs: Sequence[str], output: Path | None = None, *, videos: bool = False
+    inputs: Sequence[str],
+    output: Path | None = None,
+    *,
+    videos: bool = False,
+    archives: bool = False,
+    shard: Shard | None = None,
 ) -> Found:
     """Find the images named by files, folders, patterns, list files or `-`, each once.
 
@@ -92,6 +122,12 @@ def find_images(
     else to the current one; blank lines and lines with `#` are skipped. Images are not opened, so
     broken ones are found, too. Images of formats that are not read, such as HEIC, are counted.
     With `videos`, folders and patterns give videos, too, which `Source.read` does not read.
+
+    With `archives`, the images in tar files are found, and URLs. Names in shards/1.tar begin with
+    `1/`. A folder gives its tar files if it has no images.
+
+    With a `shard`, every n-th image or tar file is taken, so that the shards of the same inputs
+    are all of them, each once, under the same names.
 
     Names differ even if case is ignored, so results never overwrite one another: two images named
     `cat` become `cat_jpg` and `cat_png`, and then `cat_jpg_2`.
@@ -109,31 +145,82 @@ def find_images(
     if not inputs:
         raise OptionError("got no input; name files, folders, patterns, list files, or -")
     suffixes = {*SUFFIXES, *(VIDEOS if videos else ())}
-    found: dict[str, tuple[Path | None, PurePosixPath]] = {}
+    found: dict[str, tuple[Path | Place | None, PurePosixPath]] = {}
     unusable: dict[Unusable, None] = {}
     unread: dict[Unread, None] = {}
     for text in inputs:
         if text == "-":
             found.setdefault(text, (None, PurePosixPath("stdin")))
             continue
-        for item in _expand(text, output, suffixes):
-            if isinstance(item, Unusable):
-                unusable[item._replace(error=one_line(item.error))] = None
-                continue
-            if isinstance(item, Unread):
-                unread[item] = None
-                continue
-            path, root = item
-            # without "..", so that no name leaves the output folder
-            parts = [part for part in path.relative_to(root).parts if part != ".."]
-            found.setdefault(os.path.abspath(path), (path, PurePosixPath(*parts)))
+        for item in _expand(text, output, suffixes, archives):
+            match item:
+                case Unusable():
+                    unusable[item._replace(error=one_line(item.error))] = None
+                case Unread():
+                    unread[item] = None
+                case Place() as place, PurePosixPath() as name:
+                    found.setdefault(str(place), (place, name))
+                case Path() as path, Path() as root:
+                    # without "..", so that no name leaves the output folder
+                    parts = [part for part in path.relative_to(root).parts if part != ".."]
+                    found.setdefault(os.path.abspath(path), (path, PurePosixPath(*parts)))
     if not found:
         first, *others = unusable
         more = f" ({len(others)} more cannot be used)" if others else ""
         raise ImageError(first.error + more)
-    names = _names([file for _, file in found.values()])
-    sources = [Source(path, name) for (path, _), name in zip(found.values(), names, strict=True)]
+    named = list(zip(found.values(), _names([file for _, file in found.values()]), strict=True))
+    sources = []
+    tars = {fold_name(n): n for (_, f), n in named if archives and f.suffix.lower() == TAR}
+    for _, name in named if tars else []:
+        if inside := next((p for p in name.parents if fold_name(p) in tars), None):
+            raise OptionError(f"got {inside}{TAR} and a folder {inside}; rename one of them")
+    for (at, file), name in named[shard.number - 1 :: shard.of] if shard else named:
+        if archives and file.suffix.lower() == TAR:
+            for one in _members(str(at), name):
+                if isinstance(one, Unusable):
+                    unusable[one._replace(error=one_line(one.error))] = None
+                else:
+                    sources.append(one)
+        elif isinstance(at, Place):
+            sources.append(Source(None, name, at))
+        else:
+            sources.append(Source(at, name))
     return Found(sources, list(unusable), list(unread))
+
+
+def _members(file: str, name: PurePosixPath) -> Iterator[Source | Unusable]:
+    """The images in a tar file."""
+    places, files = list[Place](), list[PurePosixPath]()
+    for found in find_members(file):
+        if isinstance(found, str):
+            yield Unusable(file, found)
+        else:
+            places.append(found[0])
+            files.append(found[1])
+    if not places:
+        yield Unusable(file, f"{file}: holds no images ({' '.join(SUFFIXES)}); check the path")
+    for place, inside in zip(places, _names(files), strict=True):
+        yield Source(None, name / inside, place)
+
+
+def with_file_names(sources: Sequence[Source]) -> list[Source]:
+    """The same with the names of images in files about many: relative, or paths if not unique.
+
+    >>> sources = [Source(Path("in/cat.jpg"), PurePosixPath("cat"))]
+    >>> with_file_names(sources)[0].file_name
+    'cat.jpg'
+    """
+    files = [s.path or (s.place and PurePosixPath(s.place.member or s.place.file)) for s in sources]
+    names = [
+        str(s.name.parent / f.name if f else s.name) for s, f in zip(sources, files, strict=True)
+    ]
+    count = Counter(names)
+    return [
+        source._replace(
+            file_name=source.path.as_posix() if source.path and count[name] > 1 else name
+        )
+        for source, name in zip(sources, names, strict=True)
+    ]
 
 
 def spare_inputs(sources: Sequence[Source], results: Sequence[Path]) -> None:
@@ -151,36 +238,60 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def _expand(text: str, output: Path | None, suffixes: set[str]) -> Iterator[_Item]:
+def _expand(text: str, output: Path | None, suffixes: set[str], archives: bool) -> Iterator[_Item]:
     """Each image of an input, with the folder its name is relative to."""
     path = Path(text)
-    if os.path.isdir(text):
-        yield from _images(text, path, _walk(path), output, suffixes)
+    if archives and is_url(text):
+        yield from _remote(text)
+    elif os.path.isdir(text):
+        yield from _images(text, path, _walk(path), output, suffixes, archives)
     elif os.path.exists(text) and path.suffix.lower() == ".txt":
-        yield from _listed(path)
+        yield from _listed(path, archives)
     elif os.path.exists(text):  # before patterns: a file may be called cat[1].jpg
         yield path, path.parent
     elif glob.has_magic(text):
         matches = (Path(match) for match in glob.iglob(text, recursive=True))
         fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
         files = (match for match in matches if not match.is_dir())
-        yield from _images(text, Path(*fixed), files, output, suffixes)
+        yield from _images(text, Path(*fixed), files, output, suffixes, archives)
     else:
         yield Unusable(text, f"{text}: does not exist; check the path")
 
 
+def _remote(text: str) -> Iterator[_Item]:
+    """The images and tar files behind a URL."""
+    try:
+        found = find_urls(text)
+    except OptionError as error:
+        yield Unusable(text, str(error))
+        return
+    if not found:
+        yield Unusable(text, f"{text}: holds no images ({' '.join(SUFFIXES)}); check the address")
+    yield from ((Place(url), name) for url, name in found)
+
+
 def _images(
-    text: str, root: Path, files: Iterator[Path | Unusable], output: Path | None, suffixes: set[str]
+    text: str,
+    root: Path,
+    files: Iterator[Path | Unusable],
+    output: Path | None,
+    suffixes: set[str],
+    archives: bool,
 ) -> Iterator[_Item]:
     """The images of a search below a folder, and the folders that could not be read."""
     unusable, images, others = list[Unusable](), list[Path](), list[Path]()
+    tars = list[Path]()
     for file in files:
         if isinstance(file, Unusable):
             unusable.append(file)
         elif file.suffix.lower() in suffixes:
             images.append(file)
+        elif file.suffix.lower() == TAR:
+            tars.append(file)
         elif file.suffix.lower() in _UNREAD:
             others.append(file)
+    if archives and not images:
+        images = tars
     taken = _outside(images, root, output)
     counts = Counter(file.suffix.lower() for file in _outside(others, root, output))
     unread = Unread(text, tuple(sorted(counts.items())))
@@ -217,11 +328,11 @@ def _walk(folder: Path) -> Iterator[Path | Unusable]:
         yield Unusable(name, f"{name}: cannot be listed; change its permissions")
 
 
-def _listed(path: Path) -> Iterator[_Item]:
+def _listed(path: Path, archives: bool) -> Iterator[_Item]:
     """The files of a list, and the lines that name none."""
     got, folders = f"got {path}, read as a list of images", f"{path.parent} or the current folder"
     try:
-        lines = read_text(path, ImageError).splitlines()
+        lines = read_text(path, ImageError, MAX_LIST).splitlines()
     except ImageError as error:
         yield Unusable(str(path), str(error))
         return
@@ -230,6 +341,10 @@ def _listed(path: Path) -> Iterator[_Item]:
     known = False
     missing = []
     for i, line in entries:
+        if archives and is_url(line):
+            known = True
+            yield from _remote(line)
+            continue
         for root in (path.parent, Path()):
             if os.path.isfile(file := root / line):
                 known = True
