@@ -62,3 +62,18 @@ def test_command_refuses(option, capsys):
     assert out == ""
     assert "0 is not in the range x>=1" in err
     assert err.count("\n") == 1
+
+
+def test_scale_by_the_number_of_workers(monkeypatch, capsys):
+    def run(command, output):
+        count = int(command[command.index("--workers") + 1]) if "--workers" in command else 1
+        return {"rate": 2.0 * count, "start": 3.0, "cpu": 10.0, "memory_gb": 0.5, "failed": 1}
+
+    monkeypatch.setattr("unpool.bench.scale.run_once", run)
+    args = ["bench", "scale", "--workers", "0,4", "--images", "3", "--rounds", "2"]
+    assert main([*args, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ratio"]["4 workers"] == {"median": 4.0, "low": 4.0, "high": 4.0}
+    assert found["failed"] == {"plain loop": [1, 1], "4 workers": [1, 1]}
+    assert main(args) == 0
+    assert capsys.readouterr().out.splitlines()[2].split()[:4] == ["4", "workers", "8", "8"]

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from unpool.cli import console
-from unpool.cli.options import FROM_ONE, JSON, QUIET, typed
+from unpool.cli.options import FROM_ONE, JSON, PRECISION, QUIET, numbers, typed
 
 _FACTS = (
     *("network", "crops", "gflop_per_crop", "gflop_per_view", "parameters", "size", "images"),
@@ -122,6 +122,39 @@ def occlusion(**options: Any) -> None:
     _run("occlusion", measure, _of_occlusion, options)
 
 
+@bench.command()
+@click.option("--images", type=click.IntRange(min=3), help="Images.  [default: 40]")
+@click.option(
+    "--workers",
+    callback=numbers("0,1,2"),
+    metavar="N,...",
+    help="Numbers of processes; 0 is the plain loop.  [default: 0,1,2]",
+)
+@click.option("--engine", type=click.Choice(["processes", "ray"]), help="[default: processes]")
+@click.option("--weights", metavar="NAME|FOLDER", help="Weights.  [default: objects]")
+@PRECISION
+@click.option(
+    "--broken",
+    type=click.FloatRange(0, 0.5),
+    help="Fraction of the images that cannot be read.  [default: 0.03]",
+)
+@click.option("--rounds", type=FROM_ONE, help="Rounds that count.  [default: 3]")
+@JSON
+@QUIET
+def scale(workers: tuple[float, ...] | None, **options: Any) -> None:
+    """Images a second of `unpool segment` by the number of workers; time to start, and memory.
+
+    With --json, rate, start, cpu and memory_gb by variant, and the ratio of the rates to the first.
+
+    \b
+    Example: unpool bench scale --workers 0,1,2 --json
+    """
+    from unpool.bench.scale import measure
+
+    chosen = workers and [int(count) for count in workers]
+    _run("scale", measure, _of_scale, {**options, "workers": chosen, "threads": None})
+
+
 def _run(
     subject: str,
     measure: Callable[..., dict[str, Any]],
@@ -187,6 +220,15 @@ def _of_train(found: dict[str, Any]) -> list[list[str]]:
         if check:
             row += [_number(check[name]["computed"]), _number(check[name]["process"])]
         rows.append(row)
+    return rows
+
+
+def _of_scale(found: dict[str, Any]) -> list[list[str]]:
+    rows = [["", "images/s", "range", "times as fast", "s to start", "CPU s", "GB"]]
+    for name, rate in found["rate"].items():
+        others = [f"{found[kind][name]['median']:.3g}" for kind in ("start", "cpu", "memory_gb")]
+        ratio = found["ratio"].get(name, {}).get("median")
+        rows.append([name, *seconds_cells(rate), _number(ratio), *others])
     return rows
 
 
