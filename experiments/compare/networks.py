@@ -48,9 +48,7 @@ NETWORKS: dict[str, Entry] = {
     "DeepLab-LargeFOV": Entry("deeplab-small", crf="deeplab1"),
     "CRF-RNN": Entry("crfrnn-small", start="FCN-8s"),
     "SegNet": Entry("segnet-camvid", {**_AS_OBJECTS, **_SHORTER}),
-    "DeconvNet": Entry(
-        "objects", {"distill": 0.0, "distill_without": (), **_SHORTER}, crf="edeconvnet"
-    ),
+    "DeconvNet": Entry("objects", {"distill": 0.0, **_SHORTER}, crf="edeconvnet"),
     "DecoupledNet, 5 masks a class": Entry("decouplednet-small", {"strong": 5}),
     "DecoupledNet, 25 masks a class": Entry("decouplednet-small", {"strong": 25}),
 }

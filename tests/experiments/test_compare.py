@@ -22,7 +22,7 @@ TINY = {
 }
 SMALL = {
     "FCN-8s": Entry("fcn8s", {**TINY, "code": 8}),
-    "DeconvNet": Entry("objects", {**TINY, "distill": 0.0, "distill_without": ()}, crf="deeplab"),
+    "DeconvNet": Entry("objects", {**TINY, "distill": 0.0}, crf="deeplab"),
 }
 
 

@@ -319,6 +319,18 @@ def test_weights_of_classes_count_in_the_loss(data, tmp_path):
         train(data, tmp_path / "wrong", wrong)
 
 
+def test_classes_that_are_not_distilled_are_known_or_do_not_matter(data, tmp_path):
+    recipe = dataclasses.replace(TINY, distill_without=("squares",))
+    train(data, tmp_path / "run", dataclasses.replace(recipe, phases=TINY.phases[1:]))
+    (tmp_path / "soft").mkdir()
+    np.save(tmp_path / "soft/1.npy", np.zeros((2, 5, 6), np.float32))
+    distilled = dataclasses.replace(recipe, distill=1.0)
+    message = r"got distill_without with 'squares'; did you mean 'square'\?.* set distill_without="
+    with pytest.raises(OptionError, match=message):
+        train(data, tmp_path / "other", distilled, soft=tmp_path / "soft")
+    assert not (tmp_path / "other").exists()
+
+
 def test_classes_without_training_pixels_are_noted(data, tmp_path):
     (data / "classes.txt").write_text("background\nsquare\ncircle\nstar\n")
     message = "no mask of train shows circle, star, which cannot be learned"

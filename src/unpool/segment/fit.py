@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from unpool.data.crops import Batch
 from unpool.devices import autocast, training_layout
-from unpool.errors import require_choice
+from unpool.errors import OptionError, suggest
 from unpool.models import MEAN_BGR, Network, prepare
 from unpool.models.crfrnn import MeanField
 from unpool.ops.whitening import Whitening
@@ -43,11 +43,9 @@ class SegmentationObjective(loop.Objective[Batch]):
     ) -> None:
         super().__init__(learner, recipe)
         learner.net.trunk.checkpointing = recipe.checkpointing
-        for name in recipe.distill_without:
-            require_choice("distill_without", name, classes)
         self.mean = MEAN_BGR if recipe.centered else (0.0, 0.0, 0.0)
         self.class_weights = torch.tensor(class_weights) if class_weights else None
-        self.undistilled = [classes.index(name) for name in recipe.distill_without]
+        self.undistilled = _undistilled(recipe, classes)
 
     @property
     def current(self) -> "Phase":
@@ -188,6 +186,18 @@ def cumulative_statistics(net: nn.Module) -> Iterator[list[nn.BatchNorm2d | Whit
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     net.eval()
+
+
+def _undistilled(recipe: "SegmentationRecipe", classes: Sequence[str]) -> list[int]:
+    """The ids of the classes that take no part in distillation; none without it."""
+    names = recipe.distill_without if recipe.distill else ()
+    for name in names:
+        if name not in classes:
+            raise OptionError(
+                f"got distill_without with {name!r}; {suggest(name, classes)}, or set "
+                "distill_without=[] for none"
+            )
+    return [classes.index(name) for name in names]
 
 
 def pixel_loss(scores: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
