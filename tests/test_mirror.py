@@ -28,6 +28,7 @@ COVERED_ELSEWHERE = {
     "rendering/triangles.py": "rendering/test_meshes.py",
     "vision/png.py": "vision/test_stacks.py",
     "segment/networks.py": "segment/test_learner.py",
+    "segment/task.py": "segment/test_train.py",
     "segment/timings.py": "segment/test_segmenter.py",
     "segment/whole.py": "segment/test_segmenter.py",
 }
@@ -40,6 +41,7 @@ WIDER_THAN_A_MODULE = {
     "data/test_sbd.py": "a format, from its files to objects; it needs SciPy",
     "fuzz/test_fuzz.py": "all that reads files",
     "formats/test_round_trip.py": "each format, written and read again",
+    "models/caffe/test_released.py": "files of all formats, at full size",
     "test_contract.py": "every network and operator",
     "test_docs.py": "the pages",
     "test_front_door.py": "the package itself",
