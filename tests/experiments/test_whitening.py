@@ -39,9 +39,9 @@ def test_a_table_is_continued_and_printed(tiny, tmp_path, monkeypatch):
     runner, args = CliRunner(), ["--seeds", "2", "-o", str(tmp_path)]
     first = runner.invoke(main, args, catch_exceptions=False)
     rows = [line for line in first.output.splitlines() if line.startswith("| digits")]
-    assert [row.split(",")[1] for row in rows] == [" nothing", " batch", " deconv"]
+    assert [row.split(",")[1] for row in rows] == [" nothing", " batch", " deconv"] * 2
     stored = (tmp_path / "whitening.json").read_text()
-    assert len(json.loads(stored)["results"]) == 6
+    assert len(json.loads(stored)["results"]) == 12
     monkeypatch.setattr(whitening, "run", None)  # nothing is trained twice
     again = runner.invoke(main, args, catch_exceptions=False)
     assert [line for line in again.output.splitlines() if line in rows] == rows

@@ -172,7 +172,7 @@ GRAY = np.full((20, 30), 0.5)
         (np.zeros((20, 20), np.uint64), "disk:2", ImageError, "uint64; wanted integers of 32"),
         (np.zeros((9, 20, 20)), "disk:2", ShapeError, r"a volume of .* or the slices one by one"),
         (GRAY, np.ones((3, 3, 3)), ShapeError, "three dimensions; .* choose one page of the PSF"),
-        (GRAY, "estimate:shake", OptionError, "family 'shake'"),
+        (GRAY, "estimate:shake", OptionError, "wanted one of estimate:gaussian"),
     ],
 )
 def test_images_that_cannot_be_restored(image, psf, error, message):
@@ -201,3 +201,18 @@ def test_a_stack_is_restored_page_by_page(tmp_path):
 def test_options_that_do_not_fit(options, message):
     with pytest.raises(OptionError, match=message):
         Restorer(**options)
+
+
+def test_a_psf_is_smaller_than_the_image():
+    with pytest.raises(ShapeError, match=r"9 x 31 pixels for an image of 20 x 30"):
+        Restorer()(np.ones((20, 30)), np.ones((9, 31)))
+
+
+def test_a_value_chooses_the_method():
+    image = np.random.default_rng(0).random((20, 30))
+    for given, method in (({"steps": 2}, "rl"), ({"lam": 0.1}, "tv"), ({"balance": 1}, "tikhonov")):
+        found = Restorer(**given)(image, "disk:2")
+        assert (found.method, found.value) == (method, next(iter(given.values())))
+        assert found.reason == f"auto: the method for {found.parameter}"
+    with pytest.raises(OptionError, match=r"lam and steps, the values of several methods"):
+        Restorer(lam=0.1, steps=5)

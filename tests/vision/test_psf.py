@@ -61,7 +61,7 @@ def test_it_is_centered_odd_and_cropped():
     wide = np.zeros((60, 80))
     wide[10:23, 50:63] = gaussian(1.6)
     psf = make_psf(wide)
-    assert psf.changes[0] == "centered: its centroid was -13.5 x 16.5 pixels from the middle"
+    assert psf.changes[0].endswith("at its centroid was -13.5 x 16.5 pixels from the middle")
     assert psf.changes[1].startswith("cropped to")
     assert all(side % 2 for side in psf.kernel.shape)
     assert np.unravel_index(psf.kernel.argmax(), psf.kernel.shape) == tuple(
@@ -114,3 +114,22 @@ def test_mistakes(source, error, message):
 def test_a_background_that_is_no_quantile():
     with pytest.raises(OptionError, match="background=2; wanted a quantile"):
         make_psf(np.eye(3), background=2)
+
+
+def test_even_sides_shift_the_result_by_half_a_pixel():
+    """No pixel is in the middle of 2 x 2."""
+    found = find_psf(np.ones((2, 2)))
+    assert found.changes[1] == (
+        "its centroid lies between pixels: the result is shifted by 0.5 x 0.5 pixels"
+    )
+    assert not any("between" in change for change in find_psf(np.ones((3, 5))).changes)
+
+
+def test_channels_that_differ_are_said(tmp_path):
+    image = np.zeros((9, 9, 3), np.uint8)
+    image[3:6, 3:6] = 200
+    Image.fromarray(image).save(tmp_path / "gray.png")
+    image[4, 4] = 255, 0, 0
+    Image.fromarray(image).save(tmp_path / "color.png")
+    assert find_psf(tmp_path / "gray.png").changes == ("sum 1800 to 1",)
+    assert find_psf(tmp_path / "color.png").changes[0] == "the mean of its 3 channels, which differ"

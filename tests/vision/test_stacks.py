@@ -79,11 +79,14 @@ def test_voxels_of_ome(tmp_path):
 
 def test_12_bits_in_12_and_in_16(tmp_path):
     array = RNG.integers(0, 4096, (9, 13, 1)).astype(np.uint16)
-    for data in (tiff(array, bits=12), tiff(array, tags={281: [4095]})):
+    for data, stored in ((tiff(array, bits=12), 12), (tiff(array, tags={281: [4095]}), 16)):
         stack = read_stack(data)
         assert (stack.frames[0].bits, stack.frames[0].largest) == (12, 4095)
-        copy = read_stack(rewritten(stack, tmp_path))
+        path = rewritten(stack, tmp_path)
+        copy = read_stack(path)
         assert copy.frames[0].bits == 12
+        with tifffile.TiffFile(path) as file:
+            assert file.pages[0].bitspersample == stored
         np.testing.assert_array_equal(copy[0], array)
     assert read_stack(tiff(array)).frames[0].largest == 65535  # nothing says so
 

@@ -13,12 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from unpool.errors import ImageError, require_choice
+from unpool.errors import ImageError, OptionError, require_choice
 from unpool.vision.kernels import FAMILIES
 from unpool.vision.psf import PSF
-
-PREFIX = "estimate:"
-"""The prefix of a request for an estimated PSF; the family follows."""
 
 _WINDOW = 256
 _LEAST = 64  # smallest side in pixels
@@ -36,6 +33,24 @@ _GRIDS: Mapping[str, tuple[Sequence[float], Sequence[float]]] = {
 }
 _FINE = {"gaussian": 0.1, "disk": 0.25, "motion": 1.0}
 ESTIMATED = tuple(_GRIDS)
+
+
+def family_to_estimate(psf: object) -> str | None:
+    """The family that a request such as "estimate:motion" names; None for any other PSF.
+
+    Raises:
+        OptionError: the family cannot be estimated.
+
+    >>> family_to_estimate("estimate:disk"), family_to_estimate("disk:3")
+    ('disk', None)
+    """
+    name, _, family = psf.partition(":") if isinstance(psf, str) else ("", "", "")
+    if name != "estimate":
+        return None
+    if family not in ESTIMATED:
+        wanted = ", ".join(f"estimate:{known}" for known in ESTIMATED)
+        raise OptionError(f"got psf {psf!r}; wanted one of {wanted}")
+    return family
 
 
 def estimate_psf(gray: NDArray[np.floating], family: str, count: int = 1) -> list[PSF]:

@@ -4,7 +4,7 @@ Images are tensors (N, C, H, W) or (N, C, D, H, W), whose brightest parts are ab
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
@@ -78,20 +78,30 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 CHOICES = ("auto", *METHODS)
 
 
-def choose(method: str, *, volume: bool, counts: bool) -> tuple[str, str]:
+_FOR_VALUE = MappingProxyType({"balance": "tikhonov", "lam": "tv", "steps": "rl"})
+
+
+def choose(
+    method: str, *, volume: bool, counts: bool, given: Iterable[str] = ()
+) -> tuple[str, str]:
     """Choose the method to use; also return the reason.
 
     Args:
         method: a name of `METHODS`, or "auto".
         volume: whether the image is a volume.
         counts: whether all values are non-negative.
+        given: the names of the parameters that are given, at most one.
 
+    >>> choose("auto", volume=False, counts=True, given=["steps"])
+    ('rl', 'auto: the method for steps')
     >>> choose("tv", volume=False, counts=True)
     ('tv', 'as asked for')
     """
     require_choice("method", method, CHOICES)
     if method != "auto":
         return method, "as asked for"
+    for parameter in given:
+        return _FOR_VALUE[parameter], f"auto: the method for {parameter}"
     if not volume:
         return "tv", "auto: the best of the methods without training on images"
     if counts:

@@ -15,7 +15,7 @@ from unpool.devices import find_device
 from unpool.errors import ImageError, OptionError, ShapeError, require_choice, require_int
 from unpool.ops.blur import blur
 from unpool.ops.inversion import EDGES, Edges, noise_level
-from unpool.restore.estimate import PREFIX, estimate_psf
+from unpool.restore.estimate import estimate_psf, family_to_estimate
 from unpool.restore.light import parse_gamma
 from unpool.restore.methods import CHOICES, METHODS, Method, choose, require_value
 from unpool.restore.result import Restored
@@ -40,7 +40,8 @@ class Restorer:
         noise: standard deviation of the noise, as a fraction of the largest value of the type (1
             for floating point); by default estimated. With `gamma`, in linear light.
         balance, lam, steps: the parameter of the method; by default the best one for the noise.
-            They refer to images whose brightest parts are scaled to 1.
+            They refer to images whose brightest parts are scaled to 1. With "auto", they choose
+            "tikhonov", "tv" or "rl".
         edges: how to extend the borders: "ramp", "reflect", "zero" or "none".
         gamma: the gamma curve to undo before restoring and to apply afterwards: "srgb", or an
             exponent such as 2.2. Blur happens in linear light, but photos are stored in sRGB.
@@ -86,6 +87,9 @@ class Restorer:
                 f"got {wrong[0]}={self.values[wrong[0]]:g} for method {method!r}, whose value is "
                 f"{METHODS[method].parameter}; leave it out"
             )
+        if len(self.values) > 1:
+            names = " and ".join(self.values)
+            raise OptionError(f"got {names}, the values of several methods; give one of them")
         if tile != "auto":
             require_int("tile", tile, 0)
         self.method, self.noise, self.edges = method, noise, edges
@@ -120,21 +124,16 @@ class Restorer:
         self, values: NDArray[Any], frame: Frame, psf: Any, background: float | None = None
     ) -> PSF:
         """Make the PSF for an image; "estimate:" sources are estimated from it."""
-        if not (isinstance(psf, str) and psf.startswith(PREFIX)):
+        family = family_to_estimate(psf)
+        if family is None:
             return find_psf(psf, background)
-        return self.estimates(values, frame, psf.removeprefix(PREFIX), 1)[0]
+        return self.estimates(values, frame, family, 1)[0]
 
     def estimates(self, values: NDArray[Any], frame: Frame, family: str, count: int) -> list[PSF]:
         """The most likely PSFs of a family for an image."""
         planes = values.reshape(*frame.shape)[..., : frame.colors]
         gray = np.mean([self._linear(planes[..., i], frame) for i in range(frame.colors)], 0)
         return estimate_psf(gray, family, count)
-
-    def plan(self, shape: tuple[int, ...], psf: PSF) -> Plan:
-        """Plan the tiles of an image (H, W) or (D, H, W), and estimate the memory."""
-        volume = psf.kernel.ndim == 3
-        name = self.method if self.method != "auto" else "rl-fast" if volume else "tv"
-        return plan_tiles(shape, psf.kernel.shape, METHODS[name].memory, self.tile)
 
     def restore(
         self, values: NDArray[Any], frame: Frame, psf: PSF, progress: "Progress | None" = None
@@ -152,12 +151,15 @@ class Restorer:
         planes = values[..., None] if volume else values.reshape(*values.shape[:2], -1)
         count = 1 if volume else frame.colors
         _require_finite(planes[..., :count])
+        _require_room(planes.shape, psf)
         linear = [self._linear(planes[..., i], frame) for i in range(count)]
         known = self.noise is not None
         sigma = self.noise if known else float(np.mean([_noise(plane) for plane in linear]))
         assert sigma is not None
         bright = max(float(np.mean([_brightest(plane) for plane in linear])), 1e-12)
-        name, reason = choose(self.method, volume=volume, counts=_low(linear) >= 0)
+        name, reason = choose(
+            self.method, volume=volume, counts=_low(linear) >= 0, given=self.values
+        )
         method = METHODS[name]
         if method.counts and _low(linear) < 0:
             raise ImageError(
@@ -288,6 +290,14 @@ def _require_fit(values: NDArray[Any], frame: Frame, volume: bool) -> None:
 def _require_finite(planes: NDArray[Any]) -> None:
     if planes.dtype.kind == "f" and (bad := planes.size - int(np.isfinite(planes).sum())):
         raise ImageError(f"got {bad} values that are not finite; replace them before, as by 0")
+
+
+def _require_room(shape: tuple[int, ...], psf: PSF) -> None:
+    """Refuse a PSF wider or higher than the image, of which nothing would be right."""
+    size, sides = shape[-3:-1], psf.kernel.shape[-2:]
+    if any(side > n for side, n in zip(sides, size, strict=True)):
+        got = f"got a PSF of {sides[0]} x {sides[1]} pixels for an image of {size[0]} x {size[1]}"
+        raise ShapeError(f"{got}; wanted a smaller one: cut the spot out")
 
 
 def _low(planes: list[Plane]) -> float:

@@ -235,3 +235,17 @@ def cropped(kernel: NDArray[np.float64], energy: float) -> NDArray[np.float64]:
         reach = int(np.argmax(outside <= lost + 1e-12))
         parts.append(slice(center - reach, center + reach + 1))
     return kernel[tuple(parts)]
+
+
+def offsets(kernel: NDArray[np.float64]) -> list[float]:
+    """How far the centroid is from the center pixel, along each axis.
+
+    >>> offsets(np.array([[0.0, 1.0, 1.0]]))
+    [0.0, 0.5]
+    """
+    found = []
+    for axis, length in enumerate(kernel.shape):
+        others = tuple(i for i in range(kernel.ndim) if i != axis)
+        place = np.arange(length) - length // 2
+        found.append(float(kernel.sum(others) @ place / kernel.sum()))
+    return found

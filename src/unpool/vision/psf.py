@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unpool.errors import ImageError, OptionError, ShapeError, suggest
-from unpool.vision.kernels import ENERGY, FAMILIES, MAX_SIDE, Kernel, centered, cropped
+from unpool.vision.kernels import ENERGY, FAMILIES, MAX_SIDE, Kernel, centered, cropped, offsets
+
+_SHIFT = 0.25  # pixels by which a result may be shifted without a word
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ def find_psf(source: Any, background: float | None = None) -> PSF:
 
     >>> find_psf("disk:2").kernel.shape
     (5, 5)
-    >>> find_psf([[0, 1], [0, 1]]).changes
-    ('centered: its centroid was 0.5 x 0.5 pixels from the middle', 'sum 2 to 1')
+    >>> find_psf([[0, 1, 0]]).changes, find_psf([[0, 2, 0]]).changes
+    ((), ('sum 2 to 1',))
     """
     if isinstance(source, PSF):
         return source
@@ -58,6 +60,11 @@ def find_psf(source: Any, background: float | None = None) -> PSF:
 
 def _named(source: str | Path, background: float | None) -> PSF:
     family, colon, values = str(source).partition(":")
+    if family == "estimate":
+        raise OptionError(
+            f"got psf {str(source)!r}, which needs an image to estimate it from; name a file, or "
+            "numbers such as motion:13,30"
+        )
     if family not in FAMILIES or Path(source).exists():
         if not Path(source).exists() and (colon or not Path(source).suffix):
             known = suggest(family, FAMILIES)
@@ -78,19 +85,23 @@ def _named(source: str | Path, background: float | None) -> PSF:
 def _read(path: Path, background: float | None) -> PSF:
     from unpool.vision.stacks import read_array, read_stack
 
-    voxel = None
+    voxel, changes = None, list[str]()
     if path.suffix.lower() == ".npy":
         values = read_array(path)
     else:
         stack = read_stack(path)
         voxel = stack.voxel
         colors = [frame.colors for frame in stack.frames]
-        pages = [page[..., :n].mean(2) for page, n in zip(stack, colors, strict=True)]
+        channels = [page[..., :n] for page, n in zip(stack, colors, strict=True)]
+        if any((page != page[..., :1]).any() for page in channels):
+            changes.append(f"the mean of its {max(colors)} channels, which differ")
+        pages = [page.mean(2) for page in channels]
         if len({page.shape for page in pages}) > 1:
             raise ImageError(f"{path}: has pages of several sizes; wanted a PSF: save it as one")
         values = np.stack(pages) if len(pages) > 1 else pages[0]
     try:
-        return replace(make_psf(values, path.name, background), voxel=voxel)
+        found = make_psf(values, path.name, background)
+        return replace(found, voxel=voxel, changes=(*changes, *found.changes))
     except (ImageError, ShapeError) as error:
         raise type(error)(f"{path}: {error}") from None
 
@@ -130,7 +141,11 @@ def make_psf(values: ArrayLike, name: str = "array", background: float | None = 
     kernel, moved = centered(kernel)
     if any(moved):
         by = " x ".join(f"{shift:g}" for shift in moved)
-        changes.append(f"centered: its centroid was {by} pixels from the middle")
+        changes.append(f"centered: the pixel at its centroid was {by} pixels from the middle")
+    beside = offsets(kernel)
+    if max(map(abs, beside)) > _SHIFT:
+        by = " x ".join(f"{abs(rest):.1f}" for rest in beside)
+        changes.append(f"its centroid lies between pixels: the result is shifted by {by} pixels")
     part = cropped(kernel, ENERGY)
     if kernel.sum() - part.sum() > 1e-6 * total:
         sides = " x ".join(map(str, part.shape))

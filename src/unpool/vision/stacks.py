@@ -53,6 +53,7 @@ class Frame:
     tags: Tags = field(default_factory=dict)
     inverted: bool = False  #: whether 0 is white in the file
     compressed: bool = True
+    packed: bool = False  #: whether samples of 9 to 15 bits are stored without gaps
 
     @property
     def colors(self) -> int:
@@ -116,14 +117,16 @@ class Stack:
             yield frame.dtype.type(frame.largest) - values if back else values
 
     def _layout(self, frame: Frame) -> Layout:
-        bits = frame.bits if frame.bits % 8 and frame.bits > 8 else 8 * frame.dtype.itemsize
+        bits = frame.bits if frame.packed else 8 * frame.dtype.itemsize
         photometric = 0 if frame.inverted else 2 if frame.colors == 3 else 1
         return Layout(frame.tags, bits, photometric, frame.alpha, frame.compressed)
 
     def as_float(self) -> "Stack":
         """A copy of this stack for writing float32 samples as a TIFF."""
         kind = np.dtype(np.float32)
-        frames = [replace(f, dtype=kind, bits=32, inverted=False) for f in self.frames]
+        frames = [
+            replace(f, dtype=kind, bits=32, inverted=False, packed=False) for f in self.frames
+        ]
         return replace(self, frames=tuple(frames), suffix=".tif")
 
 
@@ -271,7 +274,8 @@ def _frame(file: IO[bytes], page: Page) -> Frame:
     if bits == 16 and dtype.kind == "u" and 255 < largest < 65535:  # for example 12 bits in 16
         bits = largest.bit_length()
     inverted = inverted and dtype.kind == "u"
-    return Frame((*size, bands), dtype, bits, alpha, tags, inverted, packing)
+    packed = page.bits % 8 > 0
+    return Frame((*size, bands), dtype, bits, alpha, tags, inverted, packing, packed)
 
 
 def _by_pillow(page: Page) -> bool:

@@ -126,6 +126,14 @@ def test_a_contact_sheet_of_steps_and_psfs(run):
     assert results("out") == {"cat.sheet.jpg"}
 
 
+def test_steps_choose_richardson_lucy(run):
+    save("cat.png", scene()[1])
+    out = run("restore", "cat.png", "--psf", PSF, "--steps", "2,5", "-o", "out", "--json")[1]
+    assert [(r["method"], r["steps"], r["reason"]) for r in json.loads(out[0])["results"]] == [
+        ("rl", steps, "auto: the method for steps") for steps in (2, 5)
+    ]
+
+
 def test_an_estimated_psf_and_floats(run):
     save("cat.png", scene("disk:2")[1])
     args = ["restore", "cat.png", "--psf", "estimate:disk", "--float", "--json", "-o", "out"]
@@ -133,6 +141,13 @@ def test_an_estimated_psf_and_floats(run):
     record = json.loads(out[0])
     assert (code, record["image"]) == (0, "out/cat.tif")
     assert record["psf"].startswith("disk:")
+    assert (len(record["estimates"]), record["estimates"][0]) == (3, record["psf"])
+    assert results("out") == {"cat.tif", "cat.compare.jpg", "cat.sheet.jpg"}
+    assert read_image(record["sheet"]).shape[1] == 1200  # the input and three
+    text = "\n".join(run(*args[:-3], "-o", "out2")[1])
+    others = ", ".join(record["estimates"][1:])
+    assert f"  other estimates: {others}; compare out2/cat.sheet.jpg, choose by --psf" in text
+    assert "sheet" not in json.loads(run(*args[:-1], "out3", "--no-compare")[1][0])
     assert read_stack("out/cat.tif").frames[0].dtype == np.float32
 
 
@@ -157,22 +172,31 @@ def test_failures_are_reported_and_the_rest_is_done(run):
     assert code == 0
     save("c.png", scene()[1])
     (code, _, err), _ = run("restore", "c.png", "--psf", "disk:2", "--truth", "out"), None
-    assert (code, "no image c in out; leave out --truth" in err[-1]) == (3, True)
+    assert (code, "no image c in out; give the sharp image the name of" in err[-1]) == (3, True)
 
 
-def test_a_look_at_a_psf(run):
-    code, out, err = run("restore", "psf", "--psf", PSF, "-o", "psf.png")
-    assert (code, err, out[0]) == (0, [], f"psf: {PSF}")
-    assert read_image("psf.png").shape[1] == 1200
-    facts = json.loads(run("restore", "psf", "--psf", "disk:3", "--json")[1][0])
-    assert facts["psf_size"] == [7, 7]
-    assert "Look at a PSF" in "\n".join(run("restore", "psf", "--help")[1])
+def test_truths_are_found_by_the_name_of_the_image(run, tmp_path):
+    """Results of cat.png and cat.tif are called cat_png and cat_tif."""
+    sharp, y = scene()
+    (tmp_path / "sharp").mkdir()
+    save("cat.png", y)
+    save("cat.tif", y)
+    save("sharp/cat.compare.png", y)
+    save("sharp/cat.png", sharp)
+    (tmp_path / "sharp" / "cat.json").touch()
+    args = ["restore", "cat.png", "cat.tif", "--psf", PSF, "--truth", "sharp", "--json"]
+    code, out, _ = run(*args, "-o", "out")
+    assert (code, len(out)) == (0, 2)
+    assert all(json.loads(line)["psnr_before"] < 60 for line in out[:2])
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "Missing option '--psf'"),
+        ([], "got no PSF; say what blurred the image: --psf motion:13,30"),
+        (["--psf", "estimate:shake"], "'estimate:shake'; wanted one of estimate:gaussian, "),
+        (["--psf", "estimate"], "got psf 'estimate'; wanted one of estimate:gaussian, "),
+        (["--psf", PSF, "--steps", "5", "--lam", "1"], "values of several methods; give one"),
         (["--psf", "gausian:2"], "did you mean 'gaussian'"),
         (["--psf", "nowhere.tif"], "nowhere.tif, which does not exist"),
         (["--psf", PSF, "--method", "tv", "--balance", "1"], "got --balance 1 for method 'tv'"),

@@ -1,4 +1,4 @@
-"""`unpool restore`: blurred images in, sharp ones out; and a look at a PSF."""
+"""`unpool restore`: blurred images in, sharp ones out."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unpool.cli import console, images, options
+from unpool.cli.restore.psf import BACKGROUND
+from unpool.cli.restore.psf import psf as show_psf
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
@@ -20,27 +22,23 @@ if TYPE_CHECKING:
     from unpool.vision.sources import Source
     from unpool.vision.stacks import Stack
 
+_HOW = "--psf motion:13,30, --psf bead.tif, or --psf estimate:motion"
+
 SUFFIXES = (".tif", ".png", ".jpg", ".compare.jpg", ".sheet.jpg")
 """Of the files that may be written for an image."""
 
 METHODS = ("auto", "wiener", "tikhonov", "tv", "rl", "rl-fast")
 EDGES = ("ramp", "reflect", "zero", "none")
+CANDIDATES, MIDDLE = 3, 768  # estimates on a contact sheet, and the side of the part it shows
 
 PSFS = click.option(
     "--psf",
     "psfs",
     multiple=True,
-    required=True,
     metavar="FILE|NAME:NUMBERS",
     help="The PSF: an image, a TIFF stack or a .npy file; gaussian:SIGMA, disk:RADIUS, "
     "motion:LENGTH,ANGLE, airy:RADIUS, moffat:FWHM,BETA, shake:SEED; or estimate:motion, "
-    "estimate:disk or estimate:gaussian. Repeated, a contact sheet of all is written.",
-)
-BACKGROUND = click.option(
-    "--background",
-    type=click.FloatRange(0, 1, max_open=True),
-    metavar="QUANTILE",
-    help="Subtract this quantile of a PSF from a file, such as 0.5.  [default: nothing]",
+    "estimate:disk or estimate:gaussian. Repeated, a contact sheet of all is written.  [required]",
 )
 
 
@@ -52,7 +50,7 @@ class WithPsf(click.Command):
     ) -> click.Context:
         """The context of this command, or of `psf` if that is the first argument."""
         if args[:1] == ["psf"] and not Path("psf").exists():
-            return psf.make_context(f"{info_name} psf", args[1:], parent, **extra)
+            return show_psf.make_context(f"{info_name} psf", args[1:], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
 
 
@@ -160,15 +158,17 @@ def restore(
     Example: unpool restore blurred.jpg --psf motion:13,30 --gamma srgb -o out
              unpool restore stack.tif --psf bead.tif --volume --method rl --steps 30
     """
+    if not psfs:
+        raise click.UsageError(f"got no PSF; say what blurred the image: {_HOW}")
     scale = images.Scale.taken(given)
     found = images.find_inputs(inputs, output, images.with_suffixes(*SUFFIXES), scale=scale)
 
-    from unpool.restore.estimate import PREFIX
+    from unpool.restore.estimate import family_to_estimate
     from unpool.vision.psf import find_psf
 
     with console.progress("loading the PSF", quiet):
         given = {k: v for k, v in options.typed(given).items() if v is not False}
-        kernels = [p if p.startswith(PREFIX) else find_psf(p, background) for p in psfs]
+        kernels = [p if family_to_estimate(p) else find_psf(p, background) for p in psfs]
         job = Job(given, steps or (None,), kernels, volume, truth, compare)
         job.prepare()
     _require_dimensions(kernels, volume)
@@ -226,6 +226,7 @@ class Job:
             path = Path(f"{stem}.sheet.jpg")
             write_image(path, reduced(sheet(results)))
             return {"sheet": str(path), "results": [result.to_dict() for result in results]}
+        others = self._write_estimates(stack, stem) if self.compare else {}
         kept: list[Restored] = []
         target = stack.as_float() if self.restorers[0].as_float else stack
         path = Path(f"{stem}{target.suffix}")
@@ -234,7 +235,24 @@ class Job:
         if self.compare:
             record["comparison"] = f"{stem}.compare.jpg"
             kept[0].save_comparison(record["comparison"])
-        return {**record, **kept[0].to_dict(), "pages": len(stack), **self._figures(truth, kept[0])}
+        about = {**kept[0].to_dict(), **others, "pages": len(stack)}
+        return {**record, **about, **self._figures(truth, kept[0])}
+
+    def _write_estimates(self, stack: "Stack", stem: Path) -> dict[str, Any]:
+        """Write a contact sheet of the middle of the first page for the best estimates."""
+        from unpool.restore.estimate import family_to_estimate
+        from unpool.restore.result import reduced, sheet
+        from unpool.vision.images import write_image
+
+        if (family := family_to_estimate(self.psfs[0])) is None:
+            return {}
+        restorer, frame, values = self.restorers[0], stack.frames[0], stack[0]
+        found = restorer.estimates(values, frame, family, CANDIDATES)
+        starts = [max(0, (n - MIDDLE) // 2) for n in values.shape[:2]]
+        part = values[tuple(slice(start, start + MIDDLE) for start in starts)]
+        path = Path(f"{stem}.sheet.jpg")
+        write_image(path, reduced(sheet([restorer.restore(part, frame, psf) for psf in found])))
+        return {"estimates": [psf.name for psf in found], "sheet": str(path)}
 
     def also(self, source: "Source") -> object:
         """The content of the files that results depend on besides the image."""
@@ -301,10 +319,19 @@ class Job:
         """The sharp image for a source: the file, or the one of its name in the folder."""
         if self.truth is None or self.truth.is_file():
             return self.truth
-        found = sorted(self.truth.glob(f"{source.name}.*"))
+        from unpool.vision.images import SUFFIXES as READ
+
+        # names of results have a suffix where two images have the same
+        stem = source.name.name if source.path is None else source.path.stem
+        folder = self.truth / source.name.parent
+        found = [f for f in sorted(folder.glob("*")) if f.stem == stem and f.suffix.lower() in READ]
         if not found:
-            raise OptionError(f"got no image {source.name} in {self.truth}; leave out --truth")
-        return found[0]
+            raise OptionError(
+                f"got no image {source.name.parent / stem} in {self.truth}; give the sharp image "
+                "the name of the blurred one, or leave out --truth"
+            )
+        same = [f for f in found if source.path and f.suffix == source.path.suffix]
+        return (same or found)[0]
 
     def _figures(self, path: Path | None, result: "Restored") -> dict[str, float]:
         import numpy as np
@@ -321,7 +348,7 @@ class Job:
 
 def _text(record: images.Record) -> str:
     source, seconds = record["source"], f"({record['seconds']:.1f} s)"
-    if "sheet" in record:
+    if "results" in record:
         return f"{source}: {len(record['results'])} variants, {record['sheet']} {seconds}"
     name = next(name for name in ("balance", "lam", "steps") if name in record)
     estimated = "estimated " if record["noise_estimated"] else ""
@@ -330,6 +357,9 @@ def _text(record: images.Record) -> str:
         f"{estimated}noise {record['noise']:.2g}, {record['image']} {seconds}"
     ]
     lines += [f"  PSF {record['psf']}: {change}" for change in record["psf_changes"]]
+    if "estimates" in record:
+        others = ", ".join(record["estimates"][1:]) or "none"
+        lines.append(f"  other estimates: {others}; compare {record['sheet']}, choose by --psf")
     if record["clipped"] >= 0.001:
         lines.append(f"  {record['clipped']:.1%} of the values clipped; --float keeps them")
     if record["tiles"] > 1:
@@ -339,44 +369,3 @@ def _text(record: images.Record) -> str:
                   for k in ("psnr", "ssim") if k in record]  # fmt: skip
         lines.append("  " + ", ".join(change))
     return "\n".join(lines)
-
-
-@click.command()
-@click.option("--psf", "name", required=True, metavar="FILE|NAME:NUMBERS", help="The PSF.")
-@BACKGROUND
-@click.option(
-    *("-o", "--output"),
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE.png",
-    help="Write the PSF, enlarged, and its transfer function.  [default: only figures]",
-)
-@options.JSON
-def psf(name: str, background: float | None, output: Path | None, as_json: bool) -> int:
-    """Look at a PSF: its size, its width, what was changed, and what it leaves of each frequency.
-
-    \b
-    Example: unpool restore psf --psf motion:13,30 -o psf.png
-    """
-    from unpool.vision.psf import describe, find_psf
-
-    found = find_psf(name, background)
-    facts = describe(found)
-    if output is not None:
-        import numpy as np
-
-        from unpool.vision.drawing import heat_map
-        from unpool.vision.figures import contact_sheet, scale_to
-        from unpool.vision.images import write_image
-        from unpool.vision.psf import transfer
-
-        plane = found.kernel if found.kernel.ndim == 2 else found.kernel.sum(0)
-        left = np.log10(np.maximum(transfer(found), 1e-4))
-        tiles = [(scale_to(heat_map(plane), 512), found.name),
-                 (scale_to(heat_map(left), 512), "transfer, 1e-4 (dark) to 1")]  # fmt: skip
-        write_image(output, contact_sheet(tiles, 2))
-        facts["figure"] = str(output)
-    if as_json:
-        console.print_json(facts)
-    else:
-        console.print_facts(facts)
-    return 0
