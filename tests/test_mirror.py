@@ -27,10 +27,7 @@ COVERED_ELSEWHERE = {
     "rendering/accessors.py": "rendering/test_gltf.py",
     "rendering/triangles.py": "rendering/test_meshes.py",
     "vision/png.py": "vision/test_stacks.py",
-    "segment/networks.py": "segment/test_learner.py",
     "segment/task.py": "segment/test_train.py",
-    "segment/timings.py": "segment/test_segmenter.py",
-    "segment/whole.py": "segment/test_segmenter.py",
 }
 """Modules without a test file of their own, and the one that covers them."""
 

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from unpool.errors import OptionError
+from tests.segment.tiny import CLASSES, photo
+from unpool.errors import OptionError, ShapeError
 from unpool.models import DeconvNet
 from unpool.ops import CRF_PRESETS, mean_field
 from unpool.segment.postprocessing import describe_postprocessing, postprocess, present
 from unpool.segment.scores import read_scores
 from unpool.segment.segmenter import Segmenter
-
-CLASSES = ["background", "cat", "dog", "cow"]
 
 
 def softmax(scores):
@@ -159,3 +158,29 @@ def test_unsure_pixels_become_void():
     assert describe_postprocessing(0, None, 0.6) == ["void where less sure than 0.6"]
     with pytest.raises(OptionError, match=r"void_below=1\.5; wanted a probability"):
         describe_postprocessing(0, None, 1.5)
+
+
+def drawn(seed=0):
+    """A disk of another color than the ground, and scores that know it only roughly."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:60, :80]
+    labels = ((y - 30) ** 2 + (x - 40) ** 2 < 20**2).astype(np.uint8)
+    colors = np.array([[40, 90, 30], [200, 150, 60]])[labels]
+    image = np.clip(colors + random.normal(0, 4, colors.shape), 0, 255).astype(np.uint8)
+    shifted = np.roll(labels, 4, 1)
+    scores = np.eye(4, dtype=np.float32)[shifted].transpose(2, 0, 1) * 2
+    return image, labels, scores + random.normal(0, 1, scores.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("crf", CRF_PRESETS)
+def test_a_crf_finds_the_outline_in_noise(crf):
+    image, labels, scores = drawn()
+    before, after = (postprocess(image, scores, CLASSES, crf=c).labels for c in (None, crf))
+    assert (before == labels).mean() < 0.9
+    assert (after == labels).mean() > 0.98
+
+
+@pytest.mark.parametrize("shape", [(4, 30, 24), (4, 24, 29), (24, 30), (24, 30, 4)])
+def test_scores_of_another_image_are_refused(shape):
+    with pytest.raises(ShapeError, match=r"got scores of .* for an image of \(24, 30\) \(H, W\)"):
+        postprocess(photo(24, 30), np.zeros(shape, np.float32), CLASSES)

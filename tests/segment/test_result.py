@@ -1,12 +1,15 @@
 """The confidence of results, and their files in the formats of other tools."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.segment.test_postprocessing import CLASSES, scene, softmax
-from unpool.errors import OptionError
+from tests.segment.test_postprocessing import scene, softmax
+from tests.segment.tiny import CLASSES, photo
+from unpool.errors import ImageError, OptionError
 from unpool.formats.coco import to_coco
 from unpool.formats.geojson import to_geojson
 from unpool.formats.label_studio import to_label_studio
@@ -15,8 +18,10 @@ from unpool.formats.objects import find_objects
 from unpool.formats.yolo import to_yolo
 from unpool.segment.confidence import EXCLUDED
 from unpool.segment.postprocessing import postprocess
+from unpool.segment.result import Segmentation
+from unpool.segment.scores import read_scores
 from unpool.vision.boxes import reduced_size
-from unpool.vision.images import write_image
+from unpool.vision.images import read_mask, voc_palette, write_image
 
 
 def test_the_formats_of_other_tools_are_those_of_the_labels(tmp_path):
@@ -102,3 +107,64 @@ def test_a_result_without_logits_has_no_confidence():
     assert "confidence" not in found.to_dict()
     with pytest.raises(OptionError, match="without logits"):
         _ = found.confidence
+
+
+@pytest.fixture
+def result():
+    labels = np.zeros((10, 20), np.uint8)
+    labels[:, :5], labels[0, 19] = 2, 1
+    scores = np.eye(4, dtype=np.float32)[labels].transpose(2, 0, 1)
+    return Segmentation(photo(10, 20), labels, scores, CLASSES, voc_palette())
+
+
+def test_shares(result):
+    assert result.fractions() == {"background": 149 / 200, "dog": 50 / 200, "cat": 1 / 200}
+    assert list(result.fractions()) == ["background", "dog", "cat"]
+    assert json.dumps(result.fractions())
+
+
+def test_save(result, tmp_path):
+    path = result.save(tmp_path / "new" / "a.b.png")
+    assert sorted(p.name for p in path.parent.iterdir()) == ["a.b.overlay.jpg", "a.b.png"]
+    with Image.open(path) as mask:
+        assert mask.mode == "P"
+        assert (np.asarray(mask) == result.labels).all()
+        colors = np.array(mask.getpalette()).reshape(-1, 3)
+        assert (colors[:4] == voc_palette()[:4]).all()
+    assert (read_mask(path) == result.labels).all()
+    with Image.open(path.with_name("a.b.overlay.jpg")) as overlay:
+        assert overlay.format == "JPEG"
+        assert overlay.size[0] >= 20
+    result.save(tmp_path / "b.png", overlay=False)
+    assert not (tmp_path / "b.overlay.jpg").exists()
+    with pytest.raises(OptionError, match=r"got the path .*a\.jpg; masks are written as \.png"):
+        result.save(tmp_path / "a.jpg")
+
+
+def test_an_overlay_too_long_for_a_jpeg_is_refused_with_the_cure(tmp_path):
+    labels = np.zeros((1, 65_501), np.uint8)
+    image, probabilities = np.zeros((1, 65_501, 3), np.uint8), np.ones((4, 1, 1), np.float32)
+    long = Segmentation(image, labels, probabilities, CLASSES, voc_palette())
+    with pytest.raises(ImageError, match=r"65501 x 1 pixels; overlays .*: pass overlay=False"):
+        long.save(tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+    assert (read_mask(long.save(tmp_path / "a.png", overlay=False)) == labels).all()
+
+
+def test_scores_are_saved_beside_the_mask(segmenter, tmp_path):
+    result = segmenter(photo(20, 30), mode="whole")
+    path = result.save(tmp_path / "a.b.png", overlay=False, scores=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"a.b.png", "a.b.scores.npz"}
+    found = read_scores(path.with_name("a.b.scores.npz"))
+    np.testing.assert_allclose(found.values, result.logits, rtol=1e-3, atol=1e-3)
+    assert found.classes == CLASSES
+    again = postprocess(result.image, found.values, found.classes, found.palette)
+    assert (again.labels == result.labels).mean() > 0.99
+
+
+def test_overlay_leaves_the_image_alone(result):
+    before = result.image.copy()
+    painted = result.overlay()
+    assert painted.dtype == np.uint8
+    assert painted.ndim == 3
+    assert (result.image == before).all()

@@ -1,50 +1,22 @@
 """Segmentation against the authors' procedure, written out slowly."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 import unpool.segment.aggregate as aggregate
+from tests.segment.tiny import CLASSES, MEAN, SIDE, photo
 from unpool.errors import ImageError, OptionError, ShapeError, WeightsError
 from unpool.models import CRFRNN, FCN, DeconvNet, prepare, save_pretrained
 from unpool.ops.crf import CRF_PRESETS, DenseCRF, Kernel
 from unpool.ops.meanfield import mean_field
 from unpool.recipes.presets import Preset
 from unpool.segment.aggregate import squares
-from unpool.segment.postprocessing import postprocess
-from unpool.segment.result import Segmentation
-from unpool.segment.scores import read_scores
 from unpool.segment.segmenter import Segmenter
-from unpool.segment.timings import measuring
 from unpool.segment.whole import WholeView
-from unpool.vision.boxes import reduced
-from unpool.vision.images import read_mask, voc_palette
+from unpool.vision.images import voc_palette
 from unpool.vision.proposals import Proposals
-
-SIDE = 32
-CLASSES = ["background", "cat", "dog", "tree"]
-MEAN = np.array([104.00698793, 116.66876762, 122.67891434])
-
-
-@pytest.fixture
-def net(filled):
-    return filled(DeconvNet(4, ((1, 6), (1, 8)), None, SIDE), seed=3)
-
-
-@pytest.fixture
-def segmenter(net):
-    return Segmenter(net, CLASSES, device="cpu", precision="fp32", mode="instance")
-
-
-def photo(height, width, seed=0, cell=5):
-    """Colored cells with soft edges."""
-    random = np.random.default_rng(seed)
-    small = random.integers(0, 256, (-(-height // cell), -(-width // cell), 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR))
 
 
 @pytest.fixture
@@ -220,70 +192,6 @@ def test_progress_is_reported_after_each_batch(segmenter):
     assert reports == [(3, 7), (6, 7), (7, 7)]
 
 
-# ---- whole images ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def seen(segmenter):
-    """The sizes of what goes into the network."""
-    sizes = []
-    segmenter.model.register_forward_pre_hook(lambda m, x: sizes.append(tuple(x[0].shape)))
-    return sizes
-
-
-@pytest.mark.parametrize(
-    ("size", "inner"),
-    [((60, 80), (72, 96)), ((80, 60), (96, 72)), ((96, 96), (96, 96)), ((300, 400), (72, 96)),
-     ((3, 400), (4, 96)), ((1, 1), (96, 96)), ((400, 2), (96, 4))],
-)  # fmt: skip
-def test_whole_images_keep_their_size(segmenter, seen, size, inner):
-    segmenter.long_side = 96
-    result = segmenter(photo(*size), mode="whole")
-    assert seen == [(1, 3, *inner)]
-    assert result.labels.shape == size
-    assert result.labels.dtype == np.uint8
-    assert result.probabilities.shape == (4, *size)
-    assert np.allclose(result.probabilities.sum(0), 1, atol=1e-5)
-    assert result.boxes.shape == (0, 4)
-
-
-def test_a_whole_image_at_its_own_scale_is_the_network(net, segmenter):
-    segmenter.long_side = 80
-    image = photo(60, 80)
-    x = torch.from_numpy(image.astype(np.float32)[..., ::-1] - MEAN).permute(2, 0, 1)[None].float()
-    with torch.no_grad():
-        expected = net(x)[0].softmax(0).numpy()
-    result = segmenter(image, mode="whole")
-    # a few switches move
-    assert np.isclose(result.probabilities, expected, atol=1e-4).mean() > 0.99
-    assert (result.labels == expected.argmax(0)).mean() > 0.99
-
-
-def test_a_network_with_a_code_sees_the_square_around_the_image(filled):
-    net = filled(DeconvNet(4, ((1, 6), (1, 8)), 8, SIDE), seed=2)
-    segmenter = Segmenter(net, CLASSES, device="cpu", precision="fp32")
-    image = photo(20, 32)
-    result = segmenter(image)
-    square = np.zeros((32, 32, 3), np.float32)
-    square[6:26] = image
-    x = torch.from_numpy(square[..., ::-1] - MEAN).permute(2, 0, 1)[None].float()
-    with torch.no_grad():
-        expected = net(x)[0].softmax(0).numpy()[:, 6:26]
-    assert result.labels.shape == (20, 32)
-    assert np.isclose(result.probabilities, expected, atol=1e-4).mean() > 0.999
-
-
-def test_images_may_be_views_and_are_not_changed(segmenter):
-    base = photo(60, 80)
-    before = base.copy()
-    for view in (base[:, ::-1], base[::2, ::3], base[..., ::-1]):
-        view.flags.writeable = False
-        for options in ({"mode": "whole"}, {"method": "grid", "proposals": 3}):
-            a, b = segmenter(view, **options), segmenter(view.copy(), **options)
-            assert (a.labels == b.labels).all()
-    assert (base == before).all()
-
-
 # ---- the dense CRF -------------------------------------------------------------------------------
 
 
@@ -302,26 +210,6 @@ def test_the_crf_is_mean_field_on_the_probabilities(segmenter, mode, crf):
     assert (refined.logits == plain.logits).all()
 
 
-def drawn(seed=0):
-    """A disk of another color than the ground, and scores that know it only roughly."""
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[:60, :80]
-    labels = ((y - 30) ** 2 + (x - 40) ** 2 < 20**2).astype(np.uint8)
-    colors = np.array([[40, 90, 30], [200, 150, 60]])[labels]
-    image = np.clip(colors + random.normal(0, 4, colors.shape), 0, 255).astype(np.uint8)
-    shifted = np.roll(labels, 4, 1)
-    scores = np.eye(4, dtype=np.float32)[shifted].transpose(2, 0, 1) * 2
-    return image, labels, scores + random.normal(0, 1, scores.shape).astype(np.float32)
-
-
-@pytest.mark.parametrize("crf", CRF_PRESETS)
-def test_a_crf_finds_the_outline_in_noise(crf):
-    image, labels, scores = drawn()
-    before, after = (postprocess(image, scores, CLASSES, crf=c).labels for c in (None, crf))
-    assert (before == labels).mean() < 0.9
-    assert (after == labels).mean() > 0.98
-
-
 def test_a_crf_takes_images_that_may_not_be_written(segmenter):
     view = photo(24, 30)[:, ::-1]
     view.flags.writeable = False
@@ -337,12 +225,6 @@ def test_a_crf_is_part_of_the_procedure(segmenter):
 def test_refuses_crfs(segmenter):
     with pytest.raises(OptionError, match="got CRF preset 'best'; the choices are edeconvnet, "):
         segmenter(photo(20, 20), mode="whole", crf="best")
-
-
-@pytest.mark.parametrize("shape", [(4, 30, 24), (4, 24, 29), (24, 30), (24, 30, 4)])
-def test_scores_of_another_image_are_refused(shape):
-    with pytest.raises(ShapeError, match=r"got scores of .* for an image of \(24, 30\) \(H, W\)"):
-        postprocess(photo(24, 30), np.zeros(shape, np.float32), CLASSES)
 
 
 # ---- the segmenter itself ------------------------------------------------------------------------
@@ -465,70 +347,6 @@ def test_refuses_ways(segmenter, options, message):
         segmenter(photo(40, 40), **options)
 
 
-# ---- what comes out ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def result():
-    labels = np.zeros((10, 20), np.uint8)
-    labels[:, :5], labels[0, 19] = 2, 1
-    scores = np.eye(4, dtype=np.float32)[labels].transpose(2, 0, 1)
-    return Segmentation(photo(10, 20), labels, scores, CLASSES, voc_palette())
-
-
-def test_shares(result):
-    assert result.fractions() == {"background": 149 / 200, "dog": 50 / 200, "cat": 1 / 200}
-    assert list(result.fractions()) == ["background", "dog", "cat"]
-    assert json.dumps(result.fractions())
-
-
-def test_save(result, tmp_path):
-    path = result.save(tmp_path / "new" / "a.b.png")
-    assert sorted(p.name for p in path.parent.iterdir()) == ["a.b.overlay.jpg", "a.b.png"]
-    with Image.open(path) as mask:
-        assert mask.mode == "P"
-        assert (np.asarray(mask) == result.labels).all()
-        colors = np.array(mask.getpalette()).reshape(-1, 3)
-        assert (colors[:4] == voc_palette()[:4]).all()
-    assert (read_mask(path) == result.labels).all()
-    with Image.open(path.with_name("a.b.overlay.jpg")) as overlay:
-        assert overlay.format == "JPEG"
-        assert overlay.size[0] >= 20
-    result.save(tmp_path / "b.png", overlay=False)
-    assert not (tmp_path / "b.overlay.jpg").exists()
-    with pytest.raises(OptionError, match=r"got the path .*a\.jpg; masks are written as \.png"):
-        result.save(tmp_path / "a.jpg")
-
-
-def test_an_overlay_too_long_for_a_jpeg_is_refused_with_the_cure(tmp_path):
-    labels = np.zeros((1, 65_501), np.uint8)
-    image, probabilities = np.zeros((1, 65_501, 3), np.uint8), np.ones((4, 1, 1), np.float32)
-    long = Segmentation(image, labels, probabilities, CLASSES, voc_palette())
-    with pytest.raises(ImageError, match=r"65501 x 1 pixels; overlays .*: pass overlay=False"):
-        long.save(tmp_path / "a.png")
-    assert not list(tmp_path.iterdir())
-    assert (read_mask(long.save(tmp_path / "a.png", overlay=False)) == labels).all()
-
-
-def test_scores_are_saved_beside_the_mask(segmenter, tmp_path):
-    result = segmenter(photo(20, 30), mode="whole")
-    path = result.save(tmp_path / "a.b.png", overlay=False, scores=True)
-    assert {p.name for p in tmp_path.iterdir()} == {"a.b.png", "a.b.scores.npz"}
-    found = read_scores(path.with_name("a.b.scores.npz"))
-    np.testing.assert_allclose(found.values, result.logits, rtol=1e-3, atol=1e-3)
-    assert found.classes == CLASSES
-    again = postprocess(result.image, found.values, found.classes, found.palette)
-    assert (again.labels == result.labels).mean() > 0.99
-
-
-def test_overlay_leaves_the_image_alone(result):
-    before = result.image.copy()
-    painted = result.overlay()
-    assert painted.dtype == np.uint8
-    assert painted.ndim == 3
-    assert (result.image == before).all()
-
-
 def test_a_missing_file_is_named_and_a_segmentation_is_one_line(filled):
     segmenter = Segmenter(filled(DeconvNet(2, ((1, 4),), None, 32)), ["ground", "cat"])
     with pytest.raises(ImageError, match=r"cat\.jpg"):
@@ -552,35 +370,6 @@ def test_exact_takes_the_network_as_it_is(filled):
     assert any(isinstance(m, torch.nn.BatchNorm2d) for m in exact.model.modules())
     with pytest.raises(OptionError, match="got precision bf16 and exact"):
         Segmenter(net, ["background", "cat", "dog"], exact=True, precision="bf16")
-
-
-def test_stages_are_timed(segmenter):
-    with measuring() as seconds:
-        segmenter(photo(40, 40), mode="instance", proposals=3, crf="deeplab")
-    stages = ["resizing", "proposals", "crops", "network", "pasting", "labels", "CRF"]
-    assert list(seconds) == stages
-    assert min(seconds.values()) > 0
-    with measuring() as none:
-        pass
-    assert none == {}
-
-
-def test_large_images_are_segmented_reduced(monkeypatch, segmenter):
-    """The labels are those of the reduced image's scores, interpolated; squares are in place."""
-    monkeypatch.setattr("unpool.vision.boxes.reduced.__defaults__", (900,))
-    monkeypatch.setattr("unpool.vision.boxes.reduced_size.__defaults__", (900,))
-    image = photo(90, 120)
-    for options in ({"mode": "whole"}, {"mode": "instance", "proposals": 4}, {"crf": "deeplab"}):
-        found = segmenter(image, **options)
-        assert found.labels.shape == (90, 120)
-        assert found.probabilities.shape == (4, 25, 34)
-        if len(found.boxes):
-            assert found.boxes[:, 2:].max() > 60
-        crf = options.pop("crf", None)
-        small = postprocess(
-            reduced(image), segmenter.predict(image, **options)[0], CLASSES, crf=crf
-        )
-        assert np.array_equal(found.probabilities, small.probabilities)
 
 
 @pytest.mark.parametrize("exact", [True, False])

@@ -3,6 +3,7 @@ import functools
 import json
 import math
 import os
+import shutil
 import warnings
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from tests.segment.test_train import FILES, TINY, files, weights
+from unpool import train
 from unpool.errors import DataError, OptionError, TrainingError, WeightsError
 from unpool.recipes.segment import FINETUNE
 from unpool.training.run import (
@@ -211,3 +214,100 @@ def test_a_note_is_a_warning_at_the_callers_line(tmp_path):
         run.note("no matplotlib")
     assert [(str(w.message), w.filename) for w in caught] == [("no matplotlib", __file__)]
     assert run.notes == ["no matplotlib"]
+
+
+def flip(path):
+    """Change a byte of the largest tensor."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+def test_a_corrupt_checkpoint_is_refused(data, tmp_path):
+    run = tmp_path / "run"
+    train(data, run, TINY)
+    shutil.copytree(run, tmp_path / "copy")
+    last, best = run / "checkpoints/last.pt", run / "checkpoints/best.pt"
+
+    def restore(path):
+        shutil.copy(tmp_path / "copy" / path.relative_to(run), path)
+
+    for path in (last, best):
+        for spoil in (flip, lambda path: path.write_bytes(path.read_bytes()[:-100])):
+            spoil(path)
+            message = rf"cannot read the checkpoint .*{path.name} .*; put back a copy, or start"
+            with pytest.raises(WeightsError, match=message):
+                train(data, run, TINY, resume=True)
+            restore(path)
+    shutil.copy(best, last)
+    with pytest.raises(WeightsError, match=r"last\.pt holds a network without its optimizer"):
+        train(data, run, TINY, resume=True)
+    restore(last)
+    state = torch.load(last, weights_only=True)
+    del state["since_best"]
+    torch.save(state, last)
+    with pytest.raises(WeightsError, match=r"last\.pt holds a network without its since_best"):
+        train(data, run, TINY, resume=True)
+    restore(last)
+    before = weights(run)
+    train(data, run, TINY, resume=True)
+    assert weights(run) == before
+
+
+def test_leftovers_of_a_run_without_checkpoint_are_removed(data, tmp_path):
+    """One that was killed before its first checkpoint, but after a validation."""
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints/best.pt").write_bytes(b"of another run")
+    name = ".unpool-0123456789ab-4711-99-abcdef01"  # of another host
+    leftovers = [f"checkpoints/{name}.pt", f"{name}.jsonl"]
+    others = [".note", "checkpoints/.keep.txt"]
+    for name in leftovers + others:
+        (run / name).write_bytes(b"half")
+    train(data, run, TINY)
+    assert files(run) == FILES | set(others)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(data, tmp_path, monkeypatch):
+    train(data, tmp_path / "run", TINY)
+    before = (tmp_path / "run/checkpoints/last.pt").read_bytes()
+
+    def fail(state, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    message = r"cannot write .*best\.pt: No space left on device; .* make room and resume"
+    with pytest.raises(TrainingError, match=message):
+        train(data, tmp_path / "new", dataclasses.replace(TINY, phases=(TINY.phases[0],)))
+    assert list((tmp_path / "new/checkpoints").iterdir()) == []
+    assert (tmp_path / "run/checkpoints/last.pt").read_bytes() == before
+
+
+def test_a_run_resumes_once_there_is_room(data, tmp_path):
+    """The system refuses to write more than some bytes; a checkpoint, then the weights."""
+    resource = pytest.importorskip("resource", reason="limits of files are those of Unix")
+    train(data, tmp_path / "whole", TINY)
+    run, (soft, hard) = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+
+        def fill(record):
+            if record.n == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+
+        with pytest.raises(TrainingError, match=r"cannot write .*last\.pt: File too large"):
+            train(data, run, TINY, report=fill)
+        assert files(run / "checkpoints") == {"best.pt", "last.pt"}
+        assert torch.load(run / "checkpoints/last.pt")["step"] == 2
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        train(data, run, TINY, resume=True)
+        assert weights(run) == weights(tmp_path / "whole")
+        shutil.rmtree(run / "weights")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, hard))
+        with pytest.raises(TrainingError, match=r"cannot write .*weights: .*nothing is lost up to"):
+            train(data, run, TINY, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    train(data, run, TINY, resume=True)
+    assert weights(run) == weights(tmp_path / "whole")
+    assert files(run) == FILES
