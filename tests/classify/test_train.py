@@ -9,14 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from tests.classify.shapes import make
 from unpool import Segmenter, recipes, train
 from unpool.classify.train import Accuracy, ClassificationObjective, build
 from unpool.cli import main
@@ -25,7 +24,6 @@ from unpool.errors import DataError, ImageError, OptionError, TrainingError, Wei
 from unpool.models import AlexNet, ZFNet, from_pretrained, load_tensors, prepare
 from unpool.ops import FastDeconv
 from unpool.recipes import RECIPES, ClassificationRecipe, override
-from unpool.recipes.classify import ZFNET, ZFNET_SMALL
 from unpool.training.loop import Step, fit
 from unpool.training.run import load_state
 from unpool.training.task import Plan
@@ -65,36 +63,6 @@ FILES = {
     "plots/curves.png",
     "plots/confusion.png",
 }
-
-
-def draw(kind, rng):
-    """A bright disk, square or cross on dark ground."""
-    image = rng.integers(0, 60, (44, 56, 3), dtype=np.uint8)
-    color = rng.integers(150, 256, 3).tolist()
-    x, y, r = int(rng.integers(20, 36)), int(rng.integers(16, 28)), int(rng.integers(9, 14))
-    if kind == "disk":
-        cv2.circle(image, (x, y), r, color, -1)
-    elif kind == "square":
-        cv2.rectangle(image, (x - r, y - r), (x + r, y + r), color, -1)
-    else:
-        cv2.drawMarker(image, (x, y), color, cv2.MARKER_CROSS, 2 * r, 3)
-    return image
-
-
-def make(root, train, val):
-    """So many images of each shape."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", train), ("val", val)):
-        for kind in ("cross", "disk", "square"):
-            (root / split / kind).mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(draw(kind, rng)).save(root / split / kind / f"{i}.png")
-    return root
-
-
-@pytest.fixture(scope="session")
-def shapes(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("shapes"), 10, 5)
 
 
 def files(folder):
@@ -179,9 +147,6 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(shapes, tmp_path):
     torch.save(state, tmp_path / "run/checkpoints/last.pt")
     with pytest.raises(OptionError, match="started with another recipe"):
         train(shapes, tmp_path / "run", TINY, resume=True)
-
-
-# ---- the update ----------------------------------------------------------------------------------
 
 
 def random_batches(size=4, side=48, classes=3):
@@ -292,47 +257,6 @@ def test_two_processes_learn_what_one_does(shapes, tmp_path):
     )
     for name, tensor in alone.items():
         torch.testing.assert_close(shared[name], tensor, rtol=1e-5, atol=1e-6)
-
-
-# ---- recipes -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("recipe", [ZFNET, ZFNET_SMALL], ids=lambda recipe: recipe.name)
-def test_recipes_are_plain_values_that_can_be_built(recipe):
-    recipe.check()
-    again = ClassificationRecipe.from_json(json.loads(json.dumps(recipe.to_json())))
-    assert again == recipe
-    with torch.device("meta"):
-        assert build(recipe, 10).arguments["widths"] == list(recipe.widths)
-
-
-def test_the_published_recipe_is_that_of_the_paper():
-    """Zeiler, Fergus 2014, sections 3 and 4.1."""
-    assert (ZFNET.batch, ZFNET.lr, ZFNET.momentum, ZFNET.dropout) == (128, 1e-2, 0.9, 0.5)
-    assert (ZFNET.optimizer, ZFNET.epochs, ZFNET.rms, ZFNET.deviation) == ("sgd", 70, 0.1, 0.01)
-    assert (ZFNET.size, ZFNET.enlarged, ZFNET.corners, ZFNET.flip) == (224, 256, True, True)
-    assert ZFNET.keep == (1, 2, 5, 10, 20, 30, 40, 64)
-    with torch.device("meta"):
-        assert sum(p.numel() for p in build(ZFNET, 1000).parameters()) == 62_357_608
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("bach=3", "there is no 'bach': did you mean 'batch'"),
-        ("phases.0.lr=1", "there is no 'phases'"),
-        ("widths=[1, 0, 1, 1, 1]", "got widths="),
-        ("widths=5", r"wanted a list \[int, ...\]"),
-        ("enlarged=40", "got enlarged=40 and size=96"),
-        ("epochs=0", "got epochs=0 in a recipe; wanted 1 or more"),
-        ("lr=11", "got lr=11"),
-        ("dropout=1", "got dropout=1"),
-        ("keep=[0]", r"got keep=\(0,\)"),
-    ],
-)
-def test_values_with_which_nothing_can_be_trained_are_refused(setting, message):
-    with pytest.raises(OptionError, match=message):
-        override(ZFNET_SMALL, [setting])
 
 
 def test_the_network_may_be_an_alexnet_and_no_other():

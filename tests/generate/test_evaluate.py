@@ -6,6 +6,7 @@ import torch
 
 from unpool.generate.batches import Views
 from unpool.generate.evaluate import compare, measure
+from unpool.generate.train import generation_loss
 from unpool.models import GenerativeNet
 
 
@@ -60,3 +61,20 @@ def test_the_sheet_shows_rendered_above_generated_views():
     assert sheet[0, 0].tolist() == [255] * 3  # empty, on white
     assert sheet[0, -1].tolist() == [10, 20, 30]
     assert sheet[-1, 0].tolist() == [round((0.2 * 0.5 + 0.5) * 255)] * 3
+
+
+def test_overlap_by_hand():
+    """Of hard masks it is the IoU; of soft ones, products and sums."""
+    targets, mask = torch.zeros(2, 4, 2, 2), torch.zeros(2, 1, 2, 2)
+    targets[0, 3, 0] = 1  # two pixels, of which one is drawn, and one beside
+    mask[0, 0, :, 0] = 1
+    targets[1, 3], mask[1] = 0.5, 0.5  # 4 * 0.25 of 4 * 0.75
+    found = generation_loss(torch.zeros(2, 3, 2, 2), mask, targets, 0, 0, overlap_weight=6)
+    assert float(found) == pytest.approx(6 * (1 - 1 / 3 + 1 - 1 / 3) / 4)
+
+
+def test_overlap_of_nothing_is_finite():
+    mask = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    nothing = torch.zeros(1, 4, 2, 2)
+    generation_loss(nothing[:, :3], mask, nothing, overlap_weight=1).backward()
+    assert mask.grad.isfinite().all()

@@ -13,15 +13,14 @@ from PIL import Image
 from unpool import train
 from unpool.cards import read_card
 from unpool.cli import main
-from unpool.errors import DataError, OptionError, TrainingError
+from unpool.errors import DataError, TrainingError
 from unpool.generate import batches as module
 from unpool.generate.batches import Views, as_targets, codes, load_views, split_views, view_batches
 from unpool.generate.evaluate import measure
 from unpool.generate.train import GenerationErrors, GenerationObjective, build, generation_loss
-from unpool.generate.transformations import spread_at
 from unpool.models import from_pretrained, save_pretrained
-from unpool.recipes import RECIPES, GenerationRecipe, override
-from unpool.recipes.generate import CHAIRS, CHAIRS_STAGE_1, Rate
+from unpool.recipes import RECIPES, GenerationRecipe
+from unpool.recipes.generate import Rate
 from unpool.rendering.dataset import AZIMUTHS, open_chairs, view_name
 from unpool.training.loop import LoopState, Step, fit
 
@@ -88,16 +87,6 @@ def run(data, tmp_path_factory):
     return folder, summary, events
 
 
-def some_views(count=6, side=16, seed=0):
-    rng = np.random.default_rng(seed)
-    return Views(
-        rng.integers(0, 256, (count, side, side, 4), dtype=np.uint8),
-        np.arange(count) % 2,
-        np.array(AZIMUTHS[:count]),
-        np.full(count, 20.0),
-    )
-
-
 def last_model(folder):
     return torch.load(folder / "checkpoints/last.pt", weights_only=True)
 
@@ -127,39 +116,6 @@ def test_background_counts_less():
     assert float(found) == pytest.approx(0.1 * inside)
 
 
-def test_overlap_by_hand():
-    """Of hard masks it is the IoU; of soft ones, products and sums."""
-    targets, mask = torch.zeros(2, 4, 2, 2), torch.zeros(2, 1, 2, 2)
-    targets[0, 3, 0] = 1  # two pixels, of which one is drawn, and one beside
-    mask[0, 0, :, 0] = 1
-    targets[1, 3], mask[1] = 0.5, 0.5  # 4 * 0.25 of 4 * 0.75
-    found = generation_loss(torch.zeros(2, 3, 2, 2), mask, targets, 0, 0, overlap_weight=6)
-    assert float(found) == pytest.approx(6 * (1 - 1 / 3 + 1 - 1 / 3) / 4)
-
-
-def test_overlap_of_nothing_is_finite():
-    mask = torch.zeros(1, 1, 2, 2, requires_grad=True)
-    nothing = torch.zeros(1, 4, 2, 2)
-    generation_loss(nothing[:, :3], mask, nothing, overlap_weight=1).backward()
-    assert mask.grad.isfinite().all()
-
-
-def test_split(data):
-    chairs = open_chairs(data)
-    learned, held = split_views(chairs, (1, 3))
-    assert sorted([*learned, *held]) == list(range(12))
-    assert {chairs.views[i].azimuth for i in held} == {AZIMUTHS[1], AZIMUTHS[3]}
-    assert len(held) == 4
-    with pytest.raises(DataError, match=r"with 0 of 12 views at held-out azimuths"):
-        split_views(chairs, (30,))
-    with pytest.raises(DataError, match=r"wanted some of these and some others"):
-        split_views(chairs, tuple(range(6)))
-
-
-def test_the_default_holds_out_every_fifth_azimuth():
-    assert CHAIRS.held_out == tuple(range(4, 31, 5))
-
-
 def test_held_out_views_are_never_seen(data, tmp_path, monkeypatch):
     """The weights do not depend on a single value of the held-out images."""
     seen = []
@@ -181,56 +137,6 @@ def test_held_out_views_are_never_seen(data, tmp_path, monkeypatch):
     lines = [(tmp_path / n / "metrics.jsonl").read_text().splitlines() for n in "ab"]
     mse = [[json.loads(x)["mse"] for x in found if "mse" in x] for found in lines]
     assert mse[0] != mse[1]
-
-
-def test_lessons_cover_all_that_is_learned():
-    views, learned = some_views(6), np.array([0, 2, 4, 5])
-    stream = view_batches(views, learned, dataclasses.replace(TINY, batch=4), 4)
-    for _ in range(3):
-        part = next(stream).views
-        assert sorted(part.azimuths) == sorted(views.azimuths[learned])
-
-
-def test_lessons_depend_on_their_number_alone():
-    views, learned = some_views(6), np.arange(6)
-    stream = view_batches(views, learned, TINY, 4)
-    first = [next(stream) for _ in range(5)]
-    later = next(view_batches(views, learned, TINY, 4, start=4))
-    assert torch.equal(later.vectors, first[4].vectors)
-    assert np.array_equal(later.views.images, first[4].views.images)
-    assert not torch.equal(first[3].vectors, first[4].vectors)
-
-
-@pytest.mark.parametrize("size", [1, 2])
-def test_parts_are_together_what_a_whole_batch_is(size, monkeypatch):
-    """Passed one after the other, and shared by two processes."""
-    views, learned = some_views(6), np.arange(6)
-    whole = view_batches(views, learned, TINY, 4)
-    monkeypatch.setattr(module.distributed, "world", lambda: 2)
-    ranks = []
-    for rank in range(2):
-        monkeypatch.setattr(module.distributed, "rank", lambda rank=rank: rank)
-        ranks.append(view_batches(views, learned, TINY, size))
-        ranks[-1] = [next(ranks[-1]) for _ in range(3 * 4 // size // 2)]
-    monkeypatch.undo()
-    parts = [part for both in zip(*ranks, strict=True) for part in both]
-    for _ in range(3):
-        some, parts = parts[: 4 // size], parts[4 // size :]
-        wanted = next(whole)
-        assert torch.equal(torch.cat([p.vectors for p in some]), wanted.vectors)
-        found = np.concatenate([p.views.images for p in some])
-        assert np.array_equal(found, wanted.views.images)
-
-
-def test_spread_grows_and_some_stay_plain():
-    recipe = dataclasses.replace(TINY, batch=64, plain=0.5, inside=False, gamma=0.05)
-    stream = view_batches(some_views(6), np.arange(6), recipe, 64)
-    for step in range(40):
-        vectors = next(stream).vectors
-        most = 1.5 * spread_at(step, 0.0, 1.0, 0.05)
-        assert float(vectors.abs().max()) <= most + 1e-6
-    assert float(vectors.abs().max()) > 0.8 * most
-    assert 15 < int((~vectors.any(1)).sum()) < 50
 
 
 def test_what_a_run_leaves(run, data):
@@ -426,40 +332,6 @@ def test_other_styles_are_no_continuation(data, run, tmp_path):
         train(other, run[0], TINY, device="cpu", resume=True)
 
 
-def test_published_recipes():
-    assert {n: r.steps for n, r in RECIPES.items() if n.startswith("chairs")} == {
-        "chairs": 12_000,
-        "chairs-longer": 6_000,
-        "chairs-ranges": 10_000,
-        "chairs-one-stream": 14_000,
-        "chairs-distilled": 12_000,
-        "chairs-stage1": 300_000,
-        "chairs-stage2": 100,
-        "chairs-stage3": 50_000,
-        "chairs-128": 900_000,
-        "chairs-deep": 500_000,
-    }
-    assert (CHAIRS_STAGE_1.momentum, CHAIRS_STAGE_1.bias_lr) == (0.9, 2)
-    published = ("chairs-stage1", "chairs-stage2", "chairs-stage3", "chairs-128", "chairs-deep")
-    for recipe in map(RECIPES.__getitem__, published):
-        assert recipe.rgb_weight / recipe.mask_weight == 10
-        assert (recipe.background, recipe.overlap_weight, recipe.teachers) == (1, 0, ())
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("held_out=[31]", r"held_out=\(31,\) in a recipe; wanted 0 to 30"),
-        ("rates.0.steps=0", r"rates.0.steps=0 in a recipe; wanted 1 or more"),
-        ("plain=2", r"wanted 0 to 1"),
-        ("speed=1", r"there is no 'speed'"),
-    ],
-)
-def test_refused_settings(setting, message):
-    with pytest.raises(OptionError, match=message):
-        override(CHAIRS, [setting])
-
-
 def test_command(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(RECIPES, "tiny", TINY)
     arguments = ["train", "tiny", "--data", str(data), "-o", str(tmp_path / "run")]
@@ -475,4 +347,26 @@ def test_command(data, tmp_path, monkeypatch, capsys):
     assert main([*arguments, "--resume", "--split", "val"]) == 2
     assert "got --split val for the recipe tiny, which takes no such options" in (
         capsys.readouterr().err
+    )
+
+
+def test_split(data):
+    chairs = open_chairs(data)
+    learned, held = split_views(chairs, (1, 3))
+    assert sorted([*learned, *held]) == list(range(12))
+    assert {chairs.views[i].azimuth for i in held} == {AZIMUTHS[1], AZIMUTHS[3]}
+    assert len(held) == 4
+    with pytest.raises(DataError, match=r"with 0 of 12 views at held-out azimuths"):
+        split_views(chairs, (30,))
+    with pytest.raises(DataError, match=r"wanted some of these and some others"):
+        split_views(chairs, tuple(range(6)))
+
+
+def some_views(count=6, side=16, seed=0):
+    rng = np.random.default_rng(seed)
+    return Views(
+        rng.integers(0, 256, (count, side, side, 4), dtype=np.uint8),
+        np.arange(count) % 2,
+        np.array(AZIMUTHS[:count]),
+        np.full(count, 20.0),
     )

@@ -1,7 +1,9 @@
 """Files of tensors: what is read is finite and not larger than the file."""
 
 import json
+import math
 import os
+import pickle
 import random
 import zipfile
 from contextlib import suppress
@@ -9,8 +11,11 @@ from contextlib import suppress
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
+from tests.models.saved import CARD, TABLE, rewrite
 from unpool.errors import WeightsError
+from unpool.models import DeconvNet, from_pretrained, load_vgg, save_pretrained
 from unpool.models.tensors import load_torch, read_tensors
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.count": torch.tensor([5, 6])}
@@ -158,3 +163,174 @@ def test_nested_tuples_do_not_crash_python(tmp_path, legacy):
             archive.writestr("a/version", "3")
     with pytest.raises(WeightsError, match="with too many objects; save its state_dict"):
         read_tensors(path)
+
+
+def by_output(key, weight):
+    """Rows of one output channel each; deconvolutions have theirs on axis 1."""
+    rows = weight.transpose(0, 1) if "deconv" in key else weight
+    return rows.reshape(rows.shape[0], -1)
+
+
+def test_int8_is_within_half_a_step_of_each_output_channel(net, tmp_path):
+    with torch.no_grad():  # channels of very different sizes
+        for layer in net.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.weight *= torch.logspace(-3, 2, layer.out_channels).view(-1, 1, 1, 1)
+            if isinstance(layer, nn.ConvTranspose2d):
+                layer.weight *= torch.logspace(-3, 2, layer.out_channels).view(1, -1, 1, 1)
+    again, _ = from_pretrained(save_pretrained(net, tmp_path, CARD, int8=True))
+    filters = 0
+    for key, value in net.state_dict().items():
+        got = again.state_dict()[key]
+        if value.dim() != 4:
+            assert torch.equal(got, value), key
+            continue
+        filters += 1
+        rows = by_output(key, value)
+        error = (by_output(key, got) - rows).abs().amax(1)
+        half_step = rows.abs().amax(1) / 127 / 2
+        assert (error <= half_step * (1 + 1e-4)).all(), key
+        assert (error > 0).any(), key
+    assert filters == 10
+    stored = load_file(tmp_path / "model.safetensors")
+    assert {v.dtype for v in stored.values() if v.dim() == 4 and v.numel() > 50} == {torch.int8}
+
+
+def test_int8_is_a_quarter(filled, tmp_path):
+    net = filled(DeconvNet(3, ((1, 32), (1, 64)), None, 32))
+    sizes = [
+        (save_pretrained(net, tmp_path / str(int8), CARD, int8=int8) / "model.safetensors")
+        .stat().st_size for int8 in (False, True)
+    ]  # fmt: skip
+    assert sizes[1] < 0.4 * sizes[0]
+
+
+def test_int8_stores_again_without_loss(net, tmp_path):
+    once, _ = from_pretrained(save_pretrained(net, tmp_path / "1", CARD, int8=True))
+    twice, _ = from_pretrained(save_pretrained(once, tmp_path / "2", CARD, int8=True))
+    for key, value in once.state_dict().items():
+        assert torch.allclose(twice.state_dict()[key], value, rtol=1e-5, atol=0)
+
+
+def test_int8_of_a_silent_channel_is_silent(net, tmp_path):
+    with torch.no_grad():
+        net.score.weight[1] = 0
+    again, _ = from_pretrained(save_pretrained(net, tmp_path, CARD, int8=True))
+    assert not again.score.weight[1].any()
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+@pytest.mark.parametrize("way", ["torch", "torch-legacy", "pickle", "nested"])
+def test_nothing_is_executed(tmp_path, way):
+    path, trace = tmp_path / "vgg.pth", tmp_path / "executed"
+    if way == "pickle":
+        path.write_bytes(pickle.dumps(Bomb(trace)))
+    else:
+        state = {"features.0.weight": torch.zeros(4, 3, 3, 3), "features.0.bias": Bomb(trace)}
+        if way == "nested":
+            state = {"state": state}
+        torch.save(state, path, _use_new_zipfile_serialization=way != "torch-legacy")
+    with pytest.raises(
+        WeightsError, match=r"cannot read .*vgg\.pth: it holds other things than tensors"
+    ):
+        load_vgg(DeconvNet(2, TABLE, None, 32), path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [[torch.zeros(2)], {"state_dict": {"a": torch.zeros(2)}}, {"epoch": 3}, {0: torch.zeros(2)}, 5],
+)
+def test_only_named_tensors_are_taken(tmp_path, state):
+    torch.save(state, tmp_path / "vgg.pth")
+    with pytest.raises(WeightsError, match=r"more than named tensors; save its state_dict\(\)"):
+        load_vgg(DeconvNet(2, TABLE, None, 32), tmp_path / "vgg.pth")
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80", b"garbage", b"PK\x03\x04", b"\x80\x02}q\x00."])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_damaged_files_are_refused(tmp_path, data, suffix):
+    path = tmp_path / f"vgg{suffix}"
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=r"vgg\.(pth|safetensors)"):
+        load_vgg(DeconvNet(2, TABLE, None, 32), path)
+
+
+@pytest.mark.parametrize("cut", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_truncated_torch_files_are_refused(tmp_path, cut, legacy):
+    path = tmp_path / "vgg.pth"
+    state = {f"features.{i}.weight": torch.zeros(4, 3, 3, 3) for i in range(3)}
+    torch.save(state, path, _use_new_zipfile_serialization=not legacy)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * cut)])
+    with pytest.raises(WeightsError, match=r"cannot read .*vgg\.pth: \S"):
+        load_vgg(DeconvNet(2, TABLE, None, 32), path)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(WeightsError, match="which is a folder; wanted a regular file"):
+        load_vgg(DeconvNet(2, TABLE, None, 32), tmp_path)
+
+
+@pytest.mark.parametrize("place", [0, 200, -1])
+def test_altered_tensors_are_refused(folder, place):
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(
+        WeightsError, match=r"has sha256 .*… but its card says .*damaged or belongs"
+    ):
+        from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "scale", [torch.ones(2), torch.ones(9, 3, 4, 1, 1), torch.ones(7, 4, 1, 1)]
+)
+def test_scales_must_fit_their_filters(folder, scale):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["seg-score-voc.weight::scale"] = scale
+    with pytest.raises(WeightsError, match=r"cannot read .*expand"):
+        from_pretrained(rewrite(folder, tensors=tensors))
+
+
+@pytest.mark.parametrize("length", [0, 7, 8, 100, 3000, -1])
+def test_truncated_tensors_are_refused(folder, length):
+    data = (folder / "model.safetensors").read_bytes()[:length]
+    with pytest.raises(WeightsError, match=r"cannot read .*model\.safetensors"):
+        from_pretrained(rewrite(folder, tensors=data))
+
+
+def test_headers_that_promise_too_much_are_refused(folder):
+    header = b'{"a":{"dtype":"F32","shape":[1000000000,1000000000],"data_offsets":[0,4]}}'
+    for size in (len(header), 2**62):
+        data = size.to_bytes(8, "little") + header + b"\0\0\0\0"
+        with pytest.raises(WeightsError, match="cannot read"):
+            from_pretrained(rewrite(folder, tensors=data))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("int8", [False, True])
+def test_weights_that_are_not_finite_are_refused(net, tmp_path, value, int8):
+    folder = save_pretrained(net, tmp_path, CARD, int8=int8)
+    tensors = load_file(folder / "model.safetensors")
+    name = "seg-score-voc.weight::scale" if int8 else "seg-score-voc.weight"
+    tensors[name][1, 0] = value
+    with pytest.raises(WeightsError, match=r"where seg-score-voc\.weight is not finite"):
+        from_pretrained(rewrite(folder, tensors=tensors))
+
+
+def test_networks_that_diverged_are_not_saved(net, tmp_path):
+    with torch.no_grad():
+        net.score.weight[0] = math.nan
+    with pytest.raises(WeightsError, match=r"seg-score-voc\.weight is not finite"):
+        save_pretrained(net, tmp_path / "new", CARD)
+    assert not (tmp_path / "new").exists()
