@@ -63,8 +63,7 @@ class Whitening(nn.Module):
     """Estimate the mean and inverse root covariance of samples, and whiten with them.
 
     As in batch norm, training uses the statistics of the batch, and evaluation running statistics,
-    which are zero and the identity before the first batch. They are computed in float32 or better,
-    also under autocast.
+    which are zero and the identity before the first batch. All are in float32 or better.
 
     Args:
         matrices: number A of independent estimates.
@@ -208,8 +207,7 @@ class FastDeconv(nn.Conv2d):
         sampling: the statistics use every `sampling`-th patch along each axis.
         freeze: see `Whitening`; 100 for the first layer of the released networks.
         released: follow the authors' code: a block has every G-th value of all channels, not the
-            values of C / G channels; and running statistics start from the identity, which keeps
-            a weight of more than a percent for some fifty steps.
+            values of C / G channels; and running statistics start from the identity.
 
     Ye et al. 2020; the released `FastDeconv`.
 
@@ -239,9 +237,9 @@ class FastDeconv(nn.Conv2d):
         freeze: int | None = None,
         released: bool = False,
     ) -> None:
+        require_int("sampling", sampling)
         if isinstance(padding, str):
             raise OptionError(f"got padding={padding!r}; wanted it in numbers, such as padding=1")
-        require_int("sampling", sampling)
         geometry: Any = (kernel_size, stride, padding, dilation, groups, bias)
         super().__init__(in_channels, out_channels, *geometry)
         self.block = _block(block, in_channels) if groups == 1 else in_channels // groups
@@ -260,18 +258,16 @@ class FastDeconv(nn.Conv2d):
     def folded(self) -> nn.Conv2d:
         """The plain convolution that computes the same as this layer in evaluation."""
         geometry: Any = self.kernel_size, self.stride, self.padding, self.dilation, self.groups
-        with torch.device("meta"):
-            plain = nn.Conv2d(self.in_channels, self.out_channels, *geometry)
+        plain = nn.Conv2d(self.in_channels, self.out_channels, *geometry, device="meta")
         return _fill(plain, *self.whitening.filters(self.weight, self.bias))
 
     def _samples(self, x: Tensor) -> Tensor:
         """The samples (groups, n G, d) of maps (N, C, H, W)."""
-        step = tuple(stride * self.sampling for stride in self.stride)
+        step: Any = tuple(stride * self.sampling for stride in self.stride)
         if self.kernel_size == (1, 1):
             rows = x.transpose(0, 1).flatten(1)[:, :: math.prod(step)].T  # (n, C)
         else:
-            geometry: Any = self.kernel_size, self.dilation, self.padding, step
-            patches = F.unfold(x, *geometry)
+            patches = F.unfold(x, self.kernel_size, self.dilation, self.padding, step)
             rows = patches.transpose(1, 2).flatten(0, 1)  # (n, C k²)
         grouped = rows.view(len(rows), self.groups, rows.shape[1] // self.groups).transpose(0, 1)
         return self.whitening.split(grouped).flatten(1, 2)
@@ -370,8 +366,7 @@ class ChannelDeconv(nn.Module):
         if not channels:
             wanted = f"(N, C, H, W) or (N, C) with at least {self.block} channels"
             raise ShapeError(f"got {tuple(x.shape)}; wanted {wanted}: choose a smaller block")
-        large = x.dim() == 4 and min(x.shape[2:]) >= self.sampling
-        step = self.sampling**2 if large else 1
+        step = self.sampling**2 if min(x.shape[2:], default=0) >= self.sampling else 1
         kept, rest = x[:, :channels].transpose(0, 1), x[:, channels:]
         rows = kept.reshape(self.block, -1)
         mean, root = self.whitening(lambda: rows[:, ::step].T[None])

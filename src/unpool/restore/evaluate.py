@@ -1,5 +1,6 @@
 """Compare a restored image with the sharp one: PSNR and SSIM, before and after."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ def psnr(found: NDArray[Any], truth: NDArray[Any], largest: float = 1.0) -> floa
     >>> round(psnr(np.zeros((8, 8)), np.full((8, 8), 0.1)), 6)
     20.0
     """
-    _require_same(found, truth)
+    require_same(found.shape, truth.shape)
     gap = np.clip(found.astype(np.float64), 0, largest) - truth.astype(np.float64)
     error = float(np.mean(gap**2))
     return float("inf") if error == 0 else 10 * float(np.log10(largest**2 / error))
@@ -42,7 +43,7 @@ def ssim(found: NDArray[Any], truth: NDArray[Any], largest: float = 1.0) -> floa
     >>> round(ssim(np.eye(16), np.eye(16)), 6)
     1.0
     """
-    _require_same(found, truth)
+    require_same(found.shape, truth.shape)
     if min(found.shape[:2]) <= 2 * _REACH or found.ndim not in (2, 3):
         raise ShapeError(f"got images of {found.shape}; wanted 11 pixels or more a side")
     pair = []
@@ -82,9 +83,12 @@ def compare(
     return found
 
 
-def _require_same(found: NDArray[Any], truth: NDArray[Any]) -> None:
-    if found.shape != truth.shape:
-        raise ShapeError(
-            f"got an image of {found.shape} for a truth of {truth.shape}; wanted one size: give "
-            "the sharp image of the same scene, uncropped"
-        )
+def require_same(found: Sequence[int], truth: Sequence[int]) -> None:
+    """Raise a `ShapeError` if an image and the sharp one differ in shape."""
+    if tuple(found) == tuple(truth):
+        return
+    cure = "the sharp image of the same scene, uncropped"
+    if tuple(found[:2]) == tuple(truth[:2]):
+        cure = "both in gray or both in color"
+    got = f"got an image of {tuple(found)} for a truth of {tuple(truth)}"
+    raise ShapeError(f"{got}; wanted one size: give {cure}")

@@ -127,4 +127,5 @@ def sheet(results: list[Restored]) -> Pixels:
     first = results[0]
     before = shown(first._slice(first.before), first.before), "before"
     tiles = [before, *(result.tile() for result in results)]
-    return contact_sheet([(reduced(image), text) for image, text in tiles], min(len(tiles), 3))
+    columns = 2 if len(tiles) == 4 else min(len(tiles), 3)
+    return contact_sheet([(reduced(image), text) for image, text in tiles], columns)

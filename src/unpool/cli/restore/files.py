@@ -214,12 +214,15 @@ class Job:
 
     def image(self, source: "Source", stem: Path, progress: "Progress") -> images.Record:
         """Restore the pages of an image, or write a contact sheet."""
+        from unpool.restore.evaluate import require_same
         from unpool.restore.result import reduced, sheet
         from unpool.vision.images import write_image
         from unpool.vision.stacks import read_stack
 
-        truth = self._truth_of(source)
-        stack = read_stack(source.content())
+        stack, path = read_stack(source.content()), self._truth_of(source)
+        truth = read_stack(path) if path else None
+        if truth is not None:
+            require_same(stack.frames[0].shape, truth.frames[0].shape)
         self._require_voxels(stack)
         if len(self.restorers) * len(self.psfs) > 1:
             results = list(self._variants(stack, progress))
@@ -333,17 +336,18 @@ class Job:
         same = [f for f in found if source.path and f.suffix == source.path.suffix]
         return (same or found)[0]
 
-    def _figures(self, path: Path | None, result: "Restored") -> dict[str, float]:
+    def _figures(self, truth: "Stack | None", result: "Restored") -> dict[str, float]:
+        """PSNR and SSIM; for floating point beyond 1, the range ends at the largest true value."""
         import numpy as np
 
         from unpool.restore import compare
-        from unpool.vision.stacks import read_stack
 
-        if path is None:
+        if truth is None:
             return {}
-        truth = read_stack(path)
         values = np.stack([page[..., 0] for page in truth]) if self.volume else truth[0]
-        return compare(values, result.before, result.image, result.largest, self.volume)
+        values = values * (result.largest / truth.frames[0].largest)
+        largest = max(1.0, float(values.max())) if result.largest == 1 else result.largest
+        return compare(values, result.before, result.image, largest, self.volume)
 
 
 def _text(record: images.Record) -> str:
