@@ -258,17 +258,18 @@ class FastDeconv(nn.Conv2d):
     def folded(self) -> nn.Conv2d:
         """The plain convolution that computes the same as this layer in evaluation."""
         geometry: Any = self.kernel_size, self.stride, self.padding, self.dilation, self.groups
-        plain = nn.Conv2d(self.in_channels, self.out_channels, *geometry, device="meta")
+        with torch.device("meta"):
+            plain = nn.Conv2d(self.in_channels, self.out_channels, *geometry)
         return _fill(plain, *self.whitening.filters(self.weight, self.bias))
 
     def _samples(self, x: Tensor) -> Tensor:
         """The samples (groups, n G, d) of maps (N, C, H, W)."""
-        step: Any = tuple(stride * self.sampling for stride in self.stride)
+        step = tuple(stride * self.sampling for stride in self.stride)
         if self.kernel_size == (1, 1):
             rows = x.transpose(0, 1).flatten(1)[:, :: math.prod(step)].T  # (n, C)
         else:
-            patches = F.unfold(x, self.kernel_size, self.dilation, self.padding, step)
-            rows = patches.transpose(1, 2).flatten(0, 1)  # (n, C k²)
+            geometry: Any = self.kernel_size, self.dilation, self.padding, step
+            rows = F.unfold(x, *geometry).transpose(1, 2).flatten(0, 1)  # (n, C k²)
         grouped = rows.view(len(rows), self.groups, rows.shape[1] // self.groups).transpose(0, 1)
         return self.whitening.split(grouped).flatten(1, 2)
 
@@ -364,11 +365,11 @@ class ChannelDeconv(nn.Module):
         """Whiten (N, C, H, W) or (N, C); the shape does not change."""
         channels = x.shape[1] // self.block * self.block if x.dim() in (2, 4) else 0
         if not channels:
-            wanted = f"(N, C, H, W) or (N, C) with at least {self.block} channels"
+            wanted = f"(N, C, H, W) or (N, C) with {self.block} channels or more"
             raise ShapeError(f"got {tuple(x.shape)}; wanted {wanted}: choose a smaller block")
         step = self.sampling**2 if min(x.shape[2:], default=0) >= self.sampling else 1
-        kept, rest = x[:, :channels].transpose(0, 1), x[:, channels:]
-        rows = kept.reshape(self.block, -1)
+        kept = x[:, :channels].transpose(0, 1)
+        rows, rest = kept.reshape(self.block, -1), x[:, channels:]
         mean, root = self.whitening(lambda: rows[:, ::step].T[None])
         y = (root[0] @ (rows - mean[0, :, None])).view_as(kept).transpose(0, 1)
         return torch.cat([y, self._normalized(rest, step)], 1) if rest.numel() else y
@@ -395,6 +396,5 @@ def _block(block: int, channels: int) -> int:
 
 def _fill(plain: Layer, weight: Tensor, bias: Tensor) -> Layer:
     """Assign weights to a layer on the meta device."""
-    for name, value in (("weight", weight), ("bias", bias)):
-        setattr(plain, name, nn.Parameter(value.clone()))
+    plain.weight, plain.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
     return plain.eval()
