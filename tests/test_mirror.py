@@ -14,7 +14,6 @@ PACKAGE = TESTS.parent / "src/unpool"
 COVERED_ELSEWHERE = {
     "data/layouts/drawn.py": "data/layouts/test_coco.py",
     "data/layouts/layout.py": "data/test_datasets.py",
-    "data/layouts/listing.py": "data/test_datasets.py",
     "models/caffe/blobs.py": "models/caffe/test_deconvnet.py",
     "ops/compiled/kernels.py": "ops/compiled/test_mean_field.py",
     "ops/compiled/lattice.py": "ops/compiled/test_mean_field.py",
@@ -31,10 +30,13 @@ COVERED_ELSEWHERE = {
 WIDER_THAN_A_MODULE = {
     "cli/test_layouts.py": "training and evaluating on folders of every layout",
     "cli/test_cli.py": "the program: usage, help, interrupts",
+    "cli/test_formats.py": "`unpool segment --format` and the files of other tools",
+    "cli/test_videos.py": "`unpool segment` and videos",
     "cli/test_killed.py": "a folder of images whose run is killed and resumed",
     "data/test_sbd.py": "a format, from its files to objects; it needs SciPy",
     "fuzz/test_fuzz.py": "all that reads files",
     "formats/test_round_trip.py": "each format, written and read again",
+    "export/test_networks.py": "networks exported by torch alone",
     "models/caffe/test_released.py": "files of all formats, at full size",
     "test_contract.py": "every network and operator",
     "test_docs.py": "the pages",

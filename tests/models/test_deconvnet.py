@@ -1,6 +1,5 @@
 """DeconvNet against the table of the released prototxt, and against plain functions."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -270,49 +269,6 @@ def test_the_gradient_reaches_every_parameter(code, eps):
             assert parameter.grad.any(), name
 
 
-def kept_for_the_gradient(net, x):
-    """Bytes by dtype that a pass keeps besides the parameters, and the network's gradients."""
-    own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = tensor.dtype, storage.nbytes(), tensor  # held: no reuse
-        return tensor
-
-    net.zero_grad()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = net(x).square().mean()
-    total = Counter()
-    for dtype, size, _ in kept.values():
-        total[dtype] += size
-    loss.backward(retain_graph=True)
-    loss.backward()  # a third computation of the maps
-    return total, {name: p.grad for name, p in net.named_parameters()}
-
-
-def test_checkpointing_keeps_a_quarter_of_the_maps_and_an_eighth_of_the_switches():
-    torch.manual_seed(0)
-    table = tuple((layers, width // 8) for layers, width in TRUNKS["vgg16"])
-    net = DeconvNet(21, table, 64, 64).train()
-    x = torch.randn(2, 3, 64, 64)
-    kept, gradients = kept_for_the_gradient(net, x)
-    before = {k: v.clone() for k, v in net.named_buffers()}
-    net.trunk.checkpointing = True
-    kept_again, gradients_again = kept_for_the_gradient(net, x)
-    assert sum(kept_again.values()) < sum(kept.values()) / 4
-    assert kept_again[torch.int64] == 0
-    assert kept_again[torch.uint8] == kept[torch.int64] / 8 > 0
-    assert all(torch.equal(gradients_again[name], g) for name, g in gradients.items())
-    for name, buffer in net.named_buffers():
-        if name.endswith("num_batches_tracked"):
-            assert (before[name], buffer) == (1, 2), name
-    assert not net.eval()(x).isnan().any()
-    with torch.no_grad():
-        assert net.trunk(x)[1][0].index.dtype == torch.int64  # nothing is to be remembered
-
-
 # ---- sizes and arguments -------------------------------------------------------------------------
 
 
@@ -430,91 +386,3 @@ def test_refuses_images(shape):
 def test_refuses_arguments(arguments, message):
     with pytest.raises(OptionError, match=message):
         published(**arguments)
-
-
-# ---- export --------------------------------------------------------------------------------------
-
-ours_not = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-
-@torch.no_grad()
-def test_torch_export_with_any_batch_and_size(filled):
-    net = filled(DeconvNet(4, ((1, 4), (2, 6)), None, 32))
-    free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
-    program = torch.export.export(net, (torch.randn(2, 3, 20, 24),), dynamic_shapes=(free,))
-    for shape in [(1, 3, 33, 18), (3, 3, 16, 40)]:
-        x = torch.randn(shape)
-        assert torch.allclose(program.module()(x), net(x), rtol=1e-4, atol=1e-5)
-
-
-def require_same_labels(path, net, shapes):
-    """The label maps are equal, but where rounding has moved a switch and two scores are close."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    for seed, shape in enumerate(shapes):
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 50
-        expected = net(x)
-        (scores,) = session.run(None, {"image": x.numpy()})
-        assert scores.shape == expected.shape
-        best = expected.topk(2, 1).values
-        clear = (best[:, 0] - best[:, 1]).numpy() > 1e-2 * float(expected.std())
-        labels = expected.argmax(1).numpy()
-        assert (np.bincount(labels.ravel()) > labels.size / 50).sum() > 1  # more than one class
-        same = labels == scores.argmax(1)
-        assert same[clear].all()
-        assert same.mean() > 0.999
-
-
-def export_onnx(path, net, size, free):
-    torch.onnx.export(
-        net,
-        (torch.randn(2, 3, *size),),
-        path,
-        dynamo=True,
-        input_names=["image"],
-        output_names=["scores"],
-        dynamic_shapes=(dict.fromkeys(free, torch.export.Dim.DYNAMIC),),
-        verbose=False,
-    )
-
-
-@ours_not
-@torch.no_grad()
-def test_onnx_with_any_batch_and_size(filled, tmp_path):
-    pytest.importorskip("onnxruntime")
-    net = filled(DeconvNet(4, ((1, 4), (2, 6)), None, 32), seed=3)
-    export_onnx(tmp_path / "net.onnx", net, (40, 56), (0, 2, 3))
-    shapes = [(n, 3, *size) for n in (1, 2) for size in ((40, 56), (37, 61), (8, 17))]
-    require_same_labels(tmp_path / "net.onnx", net, shapes)
-
-
-@ours_not
-@torch.no_grad()
-def test_onnx_with_a_code_and_any_batch(filled, tmp_path):
-    pytest.importorskip("onnxruntime")
-    net = filled(DeconvNet(4, ((1, 4), (2, 6)), 8, 16), seed=1)
-    export_onnx(tmp_path / "net.onnx", net, (16, 16), (0,))
-    require_same_labels(tmp_path / "net.onnx", net, [(1, 3, 16, 16), (3, 3, 16, 16)])
-
-
-@pytest.mark.slow
-@ours_not
-@torch.no_grad()
-@pytest.mark.parametrize("code", [4096, None])
-def test_onnx_of_the_published_network(tmp_path, code):
-    """As published, at two batch sizes; without the code, at two sizes, too."""
-    pytest.importorskip("onnxruntime")
-    torch.manual_seed(0)
-    net = DeconvNet(code=code).eval()
-    for layer in layers(net).values():
-        nn.init.kaiming_normal_(layer.weight)
-    size = (64, 96) if code is None else (224, 224)
-    sizes = [size, (125, 90)] if code is None else [size]
-    export_onnx(tmp_path / "net.onnx", net, size, (0, 2, 3) if code is None else (0,))
-    try:
-        shapes = [(n, 3, *size) for n in (1, 3) for size in sizes]
-        require_same_labels(tmp_path / "net.onnx", net, shapes)
-    finally:
-        for file in tmp_path.iterdir():  # a gigabyte
-            file.unlink()

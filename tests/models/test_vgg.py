@@ -1,7 +1,7 @@
 """VGG's tables against the paper, and its weights against torchvision's layout, spelled out."""
 
 import json
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 import numpy as np
 import pytest
@@ -328,3 +328,46 @@ def test_well_known_weights_for_other_inputs_are_refused(saved, own, other, firs
     load_vgg(net, path, own)
     state["features.0.bias"][3] += 0.01  # of a network of its own
     load_vgg(net, saved(state), other)
+
+
+def kept_for_the_gradient(net, x):
+    """Bytes by dtype that a pass keeps besides the parameters, and the network's gradients."""
+    own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = tensor.dtype, storage.nbytes(), tensor  # held: no reuse
+        return tensor
+
+    net.zero_grad()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = net(x).square().mean()
+    total = Counter()
+    for dtype, size, _ in kept.values():
+        total[dtype] += size
+    loss.backward(retain_graph=True)
+    loss.backward()  # a third computation of the maps
+    return total, {name: p.grad for name, p in net.named_parameters()}
+
+
+def test_checkpointing_keeps_a_quarter_of_the_maps_and_an_eighth_of_the_switches():
+    torch.manual_seed(0)
+    table = tuple((layers, width // 8) for layers, width in TRUNKS["vgg16"])
+    net = DeconvNet(21, table, 64, 64).train()
+    x = torch.randn(2, 3, 64, 64)
+    kept, gradients = kept_for_the_gradient(net, x)
+    before = {k: v.clone() for k, v in net.named_buffers()}
+    net.trunk.checkpointing = True
+    kept_again, gradients_again = kept_for_the_gradient(net, x)
+    assert sum(kept_again.values()) < sum(kept.values()) / 4
+    assert kept_again[torch.int64] == 0
+    assert kept_again[torch.uint8] == kept[torch.int64] / 8 > 0
+    assert all(torch.equal(gradients_again[name], g) for name, g in gradients.items())
+    for name, buffer in net.named_buffers():
+        if name.endswith("num_batches_tracked"):
+            assert (before[name], buffer) == (1, 2), name
+    assert not net.eval()(x).isnan().any()
+    with torch.no_grad():
+        assert net.trunk(x)[1][0].index.dtype == torch.int64  # nothing is to be remembered
