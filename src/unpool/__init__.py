@@ -76,7 +76,9 @@ def read_image(source: Any) -> "Pixels":
     return as_image(source)
 
 
-def load(source: str | Path = "objects", **options: Any) -> "Segmenter | EDeconvNet | Generator":
+def load(
+    source: str | Path = "objects", **options: Any
+) -> "Segmenter | EDeconvNet | Generator | Restorer":
     """Load trained weights, ready for use.
 
     Args:
@@ -84,7 +86,7 @@ def load(source: str | Path = "objects", **options: Any) -> "Segmenter | EDeconv
             of weights, a run folder, or an exported network (.onnx, .xml).
         **options: of a segmenter `mode`, `preset`, `ensemble`, `device`, `precision`, `exact` and
             `presence_threshold`; `preset="edeconvnet"` gives the ensemble. Of a generator
-            `device`.
+            `device`. Of a network that deblurs those of `Restorer` besides `method`.
 
     Raises:
         WeightsError: no such weights, or damaged ones.
@@ -93,14 +95,24 @@ def load(source: str | Path = "objects", **options: Any) -> "Segmenter | EDeconv
     >>> load("objects").classes[:3]
     ['background', 'aeroplane', 'bicycle']
     """
+    import inspect
+
     from unpool.cards import read_card
     from unpool.errors import require_known
+    from unpool.recipes.restore import NETWORKS
 
-    if read_card(source).architecture == "GenerativeNet":
+    architecture = read_card(source).architecture
+    if architecture == "GenerativeNet":
         from unpool.generate import Generator
 
         require_known(options, ["device"])
         return Generator.from_pretrained(source, **options)
+    if architecture in NETWORKS:
+        from unpool.restore.restorer import Restorer
+
+        own = [*inspect.signature(Restorer).parameters]
+        require_known(options, [name for name in own if name not in ("method", "weights")])
+        return Restorer(weights=source, **options)
     from unpool.segment.ensemble import load as load_segmenter
 
     return load_segmenter(source, **options)
@@ -121,7 +133,7 @@ def train(
     Args:
         data: labeled images in a layout that `unpool check` knows, or several such folders, such as
             `["own", "others:pseudo=0.3"]`; a folder for each class for a classifier; rendered views
-            for a generator; any images for a sparse coder.
+            for a generator; any images for a sparse coder, sharp ones for a network that deblurs.
         output: the run folder, which `load`, `evaluate` and `--weights` understand.
         recipe: a name (`unpool info` lists them), or a recipe.
         resume: the run folder of an interrupted run, `train(resume="runs/mine")`, which needs

@@ -169,13 +169,14 @@ def test_it_learns_what_the_components_lack():
 
 @torch.no_grad()
 def test_with_variation_an_untrained_net_gives_least_total_variation():
-    """With the weight sigma ** 1.5, for each image its own, and the edges that are wanted."""
+    """With the weight 0.7 sigma ** 1.5, for each image its own, and the edges that are wanted."""
     y, sigma = image(2, 3, 24, 30), torch.tensor([0.003, 0.02])
     net = ird(variation=True)
     for edges in ("ramp", "reflect"):
         found = net(y, SHAKE, sigma, edges)
         for n in range(2):
-            expected = total_variation(y[n : n + 1], SHAKE, float(sigma[n]) ** 1.5, edges=edges)
+            lam = 0.7 * float(sigma[n]) ** 1.5
+            expected = total_variation(y[n : n + 1], SHAKE, lam, edges=edges)
             torch.testing.assert_close(found[n : n + 1], expected, rtol=0, atol=1e-4)
     torch.testing.assert_close(net(y, SHAKE, 0.02)[1], net(y, SHAKE, sigma)[1])
 
@@ -189,6 +190,19 @@ def test_a_net_with_variation_sees_the_level_of_the_noise():
     found = [net(y, psf, sigma) for sigma in (0.01, 0.1)]
     assert not torch.allclose(*found)
     assert torch.isfinite(net(y, psf, 0.0)).all()
+
+
+@torch.no_grad()
+def test_a_margin_is_left_out():
+    """Of the components, so that layers do not see it; those themselves are of the whole."""
+    net, y, psf = fill_with_waves(ird(variation=True)), image(2, 3, 25, 30), SHAKE[6:15, 6:15]
+    found = net(y, psf, 0.01, margin=4)
+    assert found.shape == (2, 3, 17, 22)
+    even = torch.cat([y, y[..., -1:, :]], 2).flatten(0, 1)[:, None]
+    levels = torch.full((6, 1, 1, 1), 0.01)
+    parts = net.components(even, psf, levels)[..., 4:-4, 4:-4]
+    expected = net._integrate(parts, levels)[..., :17, :]
+    torch.testing.assert_close(found.flatten(0, 1)[:, None], expected)
 
 
 def test_the_level_of_the_noise_must_be_known():

@@ -17,6 +17,7 @@ TINY = dataclasses.replace(
     blocks=1,
     components=(1, 16),
     patch=24,
+    margin=2,
     psf_side=9,
     batch=3,
     held_out=2,

@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from unpool.errors import OptionError
-from unpool.restore import METHODS
-from unpool.restore.methods import choose, require_value
+from unpool.restore import METHODS, methods
+from unpool.restore.methods import Facts, choose, require_value
+
+CLASSICAL = [name for name, method in METHODS.items() if method.run is not None]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CLASSICAL)
 def test_more_noise_is_restored_less(name):
     method = METHODS[name]
     values = [method.value_for(sigma) for sigma in (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.2)]
@@ -20,7 +22,7 @@ def test_more_noise_is_restored_less(name):
     assert method.value_for(1) == method.curve[-1][1]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CLASSICAL)
 @pytest.mark.parametrize("shape", [(1, 1, 12, 14), (1, 1, 6, 12, 14)])
 def test_every_method_runs_on_images_and_volumes(name, shape):
     method, psf = METHODS[name], torch.ones([1, 3, 3][-(len(shape) - 2) :]) / 9
@@ -28,13 +30,63 @@ def test_every_method_runs_on_images_and_volumes(name, shape):
     assert found.shape == shape
 
 
-def test_choices():
-    assert choose("rl", volume=False, counts=True) == ("rl", "as asked for")
-    assert choose("auto", volume=False, counts=True)[0] == "tv"
-    assert choose("auto", volume=True, counts=True)[0] == "rl-fast"
-    assert choose("auto", volume=True, counts=False)[0] == "tikhonov"
+def test_a_network_is_given_the_noise():
+    assert [METHODS["given"].value_for(sigma) for sigma in (0.0, 0.013)] == [0.0, 0.013]
+
+
+@pytest.fixture
+def shipped(monkeypatch):
+    """As if there were weights of both networks; the function sets others."""
+
+    def ship(*names):
+        monkeypatch.setattr(methods, "list_pretrained", lambda: names)
+
+    ship("deblur-given", "deblur-blind")
+    return ship
+
+
+def test_choices(shipped):
+    assert choose("rl", Facts()) == ("rl", "as asked for")
+    loud = Facts(sigma=methods.GIVEN_NOISE + 0.01)
+    assert choose("auto", loud) == ("given", "auto: the best for images with a known PSF")
+    assert choose("auto", Facts(volume=True))[0] == "rl-fast"
+    assert choose("auto", Facts(volume=True, counts=False))[0] == "tikhonov"
+    assert choose("auto", Facts(psf_side=0)) == ("blind", "auto: there is no PSF")
+    assert choose("auto", loud._replace(psf_side=99))[0] == "tv"
+    for value, name in (("lam", "tv"), ("balance", "tikhonov"), ("steps", "rl")):
+        assert choose("auto", loud._replace(values=[value])) == (
+            name, f"auto: the method for {value}"
+        )  # fmt: skip
     with pytest.raises(OptionError, match="got method 'weiner'; did you mean 'wiener'"):
-        choose("weiner", volume=False, counts=True)
+        choose("weiner", Facts())
+
+
+def test_below_some_noise_auto_takes_total_variation(shipped, monkeypatch):
+    monkeypatch.setattr(methods, "GIVEN_NOISE", 0.005)
+    name, reason = choose("auto", Facts(sigma=0.004))
+    assert (name, reason) == ("tv", "auto: better than the network below a noise of 0.005")
+    assert choose("auto", Facts(sigma=0.005))[0] == "given"
+
+
+def test_without_weights(shipped):
+    shipped()
+    assert choose("auto", Facts(sigma=0.02))[0] == "tv"
+    with pytest.raises(OptionError, match="got no PSF, and no weights of a blind network"):
+        choose("auto", Facts(psf_side=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "message"),
+    [
+        ("given", Facts(volume=True), "got a volume for method 'given'"),
+        ("blind", Facts(), "got a PSF for method 'blind', which takes none; set psf='none'"),
+        ("tv", Facts(psf_side=0), "got no PSF for method 'tv'; name one"),
+        ("given", Facts(psf_side=0), "got no PSF for method 'given'"),
+    ],
+)
+def test_methods_that_do_not_fit(name, facts, message):
+    with pytest.raises(OptionError, match=message):
+        choose(name, facts)
 
 
 @pytest.mark.parametrize(("name", "value"), [("steps", 0), ("steps", 2.5), ("lam", -1)])

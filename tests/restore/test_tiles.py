@@ -26,15 +26,15 @@ def test_seams_are_far_from_the_ends_of_tiles():
     plane = RNG.random((400, 500), dtype=np.float32)
     plan = plan_tiles(plane.shape, (21, 21), 40, 200)
     assert plan.overlap == 64
-    starts = iter([(y, x) for y in (0, 100, 200) for x in (0, 100, 200, 300)])
+    starts = iter([(y, x) for y in (0, 112, 208) for x in (0, 112, 208, 304)])
 
     def spoil(part):
         (y, x), part = next(starts), part.copy()
         margin = plan.overlap // 4
         part[:margin] *= y == 0
-        part[-margin:] *= y == 200
+        part[-margin:] *= y == 208
         part[:, :margin] *= x == 0
-        part[:, -margin:] *= x == 300
+        part[:, -margin:] *= x == 304
         return part
 
     np.testing.assert_allclose(run_tiles(spoil, plane, plan, lambda _: None), plane, atol=1e-6)

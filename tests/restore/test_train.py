@@ -11,7 +11,7 @@ from PIL import Image
 from unpool import train
 from unpool.cards import read_card
 from unpool.cli import main
-from unpool.errors import DataError, OptionError
+from unpool.errors import DataError, OptionError, WeightsError
 from unpool.models import from_pretrained
 from unpool.recipes import RECIPES, RestorationRecipe
 from unpool.recipes.restore import CRCNET, DEBLUR_GIVEN, MSRESNET, SRN
@@ -91,6 +91,19 @@ def test_it_learns(photos, tiny):
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_a_warm_start(trained, photos, tiny):
+    recipe = dataclasses.replace(tiny, start=str(trained[0]))
+    task = recipe.make_task(photos)
+    task.objective = task.build(torch.device("cpu"))
+    task.warm_start()
+    expected = from_pretrained(trained[0])[0].state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in task.objective.learner.state_dict().items())
+    other = dataclasses.replace(recipe, width=8).make_task(photos)
+    other.objective = other.build(torch.device("cpu"))
+    with pytest.raises(WeightsError, match="weights of another network; pass those of IRDNet"):
+        other.warm_start()
+
+
 @pytest.mark.parametrize("name", ["deblur-blind", "crcnet", "msresnet", "srn"])
 def test_the_other_networks_train(name, photos, tiny, tmp_path):
     recipe = small(name, tiny)
@@ -116,6 +129,9 @@ def test_losses_by_hand():
     assert restoration_loss("mse", found, truth) == 7.5
     # slopes: down 2, 2; right 1, 1
     expected = 2500 * 7.5 + 100 * (8**0.5 + 2**0.5)
+    assert restoration_loss("psnr", 0.1 * torch.ones(2, 1, 20, 20), torch.zeros(2, 1, 20, 20)) == (
+        pytest.approx(np.log10(0.011 + 1e-7))
+    )
     assert restoration_loss("crcnet", found, truth) == pytest.approx(expected)
 
 
@@ -138,6 +154,7 @@ def test_published_rates(tiny):
         ("deblur-given", {"channels": 3}, "channels=3 for IRDNet in a recipe; wanted 1"),
         ("msresnet", {"channels": 2}, "channels=2 for MSResNet in a recipe; wanted 1 or 3"),
         ("deblur-blind", {"patch": 81}, "patch=81 for BlindNet in a recipe; wanted a multiple"),
+        ("deblur-given", {"margin": 68}, "margin=68 for patch=136 in a recipe; wanted an even"),
         ("deblur-given", {"lstm": True}, "got lstm for IRDNet"),
         ("deblur-given", {"network": "IRDNe"}, "IRDNet"),
         ("deblur-given", {"psf": "shook:1"}, "got psf 'shook:1'"),
@@ -150,7 +167,7 @@ def test_refused_values(photos, tmp_path, recipe, values, message):
 
 
 def test_images_that_are_too_small(photos, tmp_path):
-    with pytest.raises(DataError, match="crops need 116"):
+    with pytest.raises(DataError, match="crops need 156"):
         train(photos, tmp_path / "run", DEBLUR_GIVEN)
 
 

@@ -5,6 +5,7 @@ networks that are blind. Images are (N, C, H, W) from 0 to 1, of any size; resul
 Networks for gray images, `channels=1`, restore the channels of others one by one.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +19,8 @@ from unpool.ops.blur import require_fit
 from unpool.ops.inversion import Edges, residuals, total_variation
 
 _FIRST_STEPS = 16  #: the steps of `residuals` with which an untrained `IRDNet` restores
-_POWER = 1.5  #: of the noise, which gives nearly the best weight of the total variation
+_WEIGHT, _POWER = 0.7, 1.5  #: lam = 0.7 sigma ** 1.5 is nearly the best weight of the variation
+_CALM = 10  #: how strongly components that are mostly noise are reduced
 _LEAST_NOISE = 5e-4  #: below which the weight falls no more
 
 
@@ -47,7 +49,8 @@ class Deblur(nn.Module):
         height, width = y.shape[2:]
         planes = y.reshape(-1, self.channels, height, width)
         padded = F.pad(planes, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-        return restore(padded)[..., :height, :width].reshape(y.shape)
+        found = restore(padded)[..., :height, :width]
+        return found.reshape(*y.shape[:2], *found.shape[2:])
 
 
 class Residual(nn.Module):
@@ -241,7 +244,12 @@ class IRDNet(Deblur):
             nn.init.zeros_(parameter)
 
     def forward(
-        self, y: Tensor, psf: Tensor, sigma: Tensor | float | None = None, edges: Edges = "ramp"
+        self,
+        y: Tensor,
+        psf: Tensor,
+        sigma: Tensor | float | None = None,
+        edges: Edges = "ramp",
+        margin: int = 0,
     ) -> Tensor:
         """Restore images that a PSF blurred.
 
@@ -250,6 +258,7 @@ class IRDNet(Deblur):
             psf: (h, w), or (N, C, h, w) with 1 for N or C where they share it; of sum 1, odd.
             sigma: standard deviation of the noise, or (N,); a network with `variation` needs it.
             edges: how the borders are extended, one of `unpool.ops.inversion.EDGES`.
+            margin: width of the border to leave out; the result is smaller by twice as much.
         """
         if self.variation and sigma is None:
             raise OptionError("got no sigma; wanted the standard deviation of the noise, see "
@@ -258,9 +267,12 @@ class IRDNet(Deblur):
         def restore(planes: Tensor) -> Tensor:
             levels = None if sigma is None else _levels(sigma, y)
             parts = self.components(planes, _for_planes(psf, y), levels, edges)
-            return self._integrate(parts, levels)
+            height, width = parts.shape[2:]
+            inside = slice(margin, height - margin), slice(margin, width - margin)
+            return self._integrate(parts[..., inside[0], inside[1]], levels)
 
-        return self._restore(y, 2, restore)
+        found = self._restore(y, 2, restore)
+        return found[..., : y.shape[-2] - 2 * margin, : y.shape[-1] - 2 * margin]
 
     def components(
         self, y: Tensor, psf: Tensor, sigma: Tensor | None = None, edges: Edges = "ramp"
@@ -281,7 +293,10 @@ class IRDNet(Deblur):
         x = residuals(y, psf, self.steps, edges=edges)[:, :, 0]  # (S, N, H, W)
         parts = [y[:, 0] - 0.5, x[0] - 0.5, *(x[1:] - x[:-1])]
         if self.variation and sigma is not None:
-            lam = sigma.to(y.dtype) ** _POWER
+            sigma = sigma.to(y.dtype)
+            for i, n in enumerate(self.steps[1:], 2):  # n steps amplify noise by sqrt(n) at most
+                parts[i] = parts[i] / (1 + _CALM * math.sqrt(n) * sigma[:, 0])
+            lam = _WEIGHT * sigma**_POWER
             parts.append(total_variation(y, psf, lam, edges=edges)[:, 0] - 0.5)
         return torch.stack(parts, 1)
 

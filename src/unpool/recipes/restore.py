@@ -48,9 +48,13 @@ class RestorationRecipe(Recipe):
     components: tuple[Count, ...] = (1, 4, 16, 64, 256, 1024)  #: steps of `IRDNet`
     variation: bool = False  #: whether `IRDNet` also takes the image of least total variation
     lstm: bool = False  #: of `SRN`
+    start: str | None = None  #: weights of a warm start, of the same network
 
     # data
     patch: Annotated[int, Range(16, 1024)] = 80  #: side of the training crops
+    margin: Annotated[int, Range(0, 512)] = 0
+    """Width of the border of crops that three batches of four leave out, of `IRDNet`: crops have
+    more border than images."""
     crops: Count = 2  #: number of crops from an image before the next is read
     halved: Fraction = 0.4  #: fraction of crops of twice the side, halved by averaging
     psf_side: Annotated[int, Range(3, 127)] = 21  #: largest side of the PSFs, odd
@@ -66,7 +70,7 @@ class RestorationRecipe(Recipe):
     # optimization
     batch: Batch = 8
     optimizer: Annotated[str, OneOf("adamw", "sgd")] = "adamw"
-    loss: Annotated[str, OneOf("l1", "mse", "crcnet")] = "l1"
+    loss: Annotated[str, OneOf("l1", "mse", "psnr", "crcnet")] = "l1"
     scale_weight: Weight = 1.0  #: of the loss at each coarser scale, for networks of several
     drops: tuple[Count, ...] = ()  #: steps at which the learning rate is multiplied by `drop`
     drop: Fraction = 0.5
@@ -95,27 +99,31 @@ class RestorationRecipe(Recipe):
                 f"got patch={self.patch} for {self.network} in a recipe; wanted a multiple of "
                 f"{multiple}"
             )
+        if 2 * self.margin >= self.patch or self.margin % 2:
+            raise OptionError(
+                f"got margin={self.margin} for patch={self.patch} in a recipe; wanted an even "
+                "number below half of it"
+            )
         if self.lstm and self.network != "SRN":
             raise OptionError(f"got lstm for {self.network} in a recipe, which has none")
 
 
 DEBLUR_GIVEN = RestorationRecipe(
     "deblur-given",
-    14_000,
-    2e-3,
-    width=48,
-    blocks=6,
+    3_000,
+    1e-3,
     components=(1, 4, 16, 64, 256, 1024, 4096, 16384),
     variation=True,
-    patch=96,
-    batch=6,
+    patch=136,
+    margin=20,
+    batch=4,
+    crops=1,
     noise=(0.001, 0.03),
     rounded=0.3,
     weight_decay=1e-4,
     warmup=30,
     clip=1.0,
     schedule="cosine",
-    validate_every=2000,
 )
 """For known PSFs up to 21 pixels; half of the noise is below 0.0055. Under an hour on one core."""
 

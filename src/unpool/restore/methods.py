@@ -4,12 +4,13 @@ Images are tensors (N, C, H, W) or (N, C, D, H, W), whose brightest parts are ab
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
+from unpool.cards import list_pretrained
 from unpool.errors import OptionError, require_choice
 from unpool.ops.inversion import Edges, richardson_lucy, tikhonov, total_variation, wiener
 
@@ -20,19 +21,24 @@ Run: TypeAlias = Callable[[Tensor, Tensor, float, Edges], Tensor]
 class Method(NamedTuple):
     """A row of the table."""
 
-    run: Run
-    parameter: str  #: the name of its parameter
+    run: Run | None  #: None: a network, see `unpool.restore.networks`
+    parameter: str  #: the name of its parameter; of networks, there is none
     curve: Sequence[tuple[float, float]]
     """Points of noise level, as a fraction of the brightest parts, and best parameter."""
     memory: int  #: measured bytes per pixel of a channel
     counts: bool = False  #: whether it needs non-negative values
+    weights: str = ""  #: the name of the weights that ship with the package
 
     def value_for(self, sigma: float) -> float:
         """The parameter for a noise level, log-linear between the points of the curve.
 
+        Networks are given the noise level itself.
+
         >>> METHODS["tv"].value_for(0.0) == METHODS["tv"].curve[0][1]
         True
         """
+        if not self.curve:
+            return sigma
         (low, first), *others = self.curve
         if sigma <= low:
             return first
@@ -71,42 +77,87 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             65,
             counts=True,
         ),
+        "given": Method(None, "", (), 400, weights="deblur-given"),
+        "blind": Method(None, "", (), 400, weights="deblur-blind"),
     }
 )
-"""All methods, by name; a trained network would be another row."""
+"""All methods, by name; the last two are networks, with a PSF and without."""
 
 CHOICES = ("auto", *METHODS)
 
+GIVEN_NOISE = 0.0
+"""The lowest noise at which `given` was better than `tv` in validation."""
+
+GIVEN_SIDE = 31
+"""The largest PSF, in pixels, for which it was."""
 
 _FOR_VALUE = MappingProxyType({"balance": "tikhonov", "lam": "tv", "steps": "rl"})
 
 
-def choose(
-    method: str, *, volume: bool, counts: bool, given: Iterable[str] = ()
-) -> tuple[str, str]:
+class Facts(NamedTuple):
+    """What the choice of a method depends on."""
+
+    volume: bool = False  #: whether the image is a volume
+    counts: bool = True  #: whether all values are non-negative
+    sigma: float = 0.0  #: the noise, as a fraction of the brightest parts
+    psf_side: int = 1  #: the longest side of the PSF in pixels; 0 if there is no PSF
+    values: Sequence[str] = ()  #: names of the parameters that are set
+
+
+def choose(method: str, facts: Facts) -> tuple[str, str]:
     """Choose the method to use; also return the reason.
 
     Args:
         method: a name of `METHODS`, or "auto".
-        volume: whether the image is a volume.
-        counts: whether all values are non-negative.
-        given: the names of the parameters that are given, at most one.
+        facts: about the image.
 
-    >>> choose("auto", volume=False, counts=True, given=["steps"])
-    ('rl', 'auto: the method for steps')
-    >>> choose("tv", volume=False, counts=True)
+    Raises:
+        OptionError: the method does not fit them.
+
+    >>> choose("tv", Facts())
     ('tv', 'as asked for')
     """
     require_choice("method", method, CHOICES)
-    if method != "auto":
-        return method, "as asked for"
-    for parameter in given:
+    name, reason = (method, "as asked for") if method != "auto" else _best(facts)
+    if METHODS[name].run is None and facts.volume:
+        raise OptionError(f"got a volume for method {name!r}, a network for images; choose another")
+    if name == "blind" and facts.psf_side:
+        raise OptionError("got a PSF for method 'blind', which takes none; set psf='none'")
+    if name != "blind" and not facts.psf_side:
+        raise OptionError(f"got no PSF for method {name!r}; name one, such as psf='motion:13,30'")
+    return name, reason
+
+
+def _best(facts: Facts) -> tuple[str, str]:
+    """The method for "auto", and the reason."""
+    if not facts.psf_side:
+        if METHODS["blind"].weights not in list_pretrained():
+            raise OptionError(
+                "got no PSF, and no weights of a blind network ship with this version; name the "
+                "PSF, estimate it (psf='estimate:motion'), or train a network by the recipe "
+                "deblur-blind and pass its weights"
+            )
+        return "blind", "auto: there is no PSF"
+    for parameter in facts.values:
         return _FOR_VALUE[parameter], f"auto: the method for {parameter}"
-    if not volume:
+    if facts.volume:
+        if facts.counts:
+            return "rl-fast", "auto: for volumes, values stay above 0"
+        return "tikhonov", "auto: for volumes with values below 0"
+    if METHODS["given"].weights not in list_pretrained():
         return "tv", "auto: the best of the methods without training on images"
-    if counts:
-        return "rl-fast", "auto: for volumes, values stay above 0"
-    return "tikhonov", "auto: for volumes with values below 0"
+    if facts.psf_side > GIVEN_SIDE:
+        return "tv", f"auto: the network is for PSFs up to {GIVEN_SIDE} pixels"
+    if facts.sigma < GIVEN_NOISE:
+        return "tv", f"auto: better than the network below a noise of {GIVEN_NOISE}"
+    return "given", "auto: the best for images with a known PSF"
+
+
+def require_noise(noise: float) -> float:
+    """Validate a level of noise; raises an `OptionError`."""
+    if not 0 <= noise < math.inf:
+        raise OptionError(f"got noise={noise}; wanted a fraction of the largest value, or None")
+    return noise
 
 
 def require_value(parameter: str, value: float) -> float:

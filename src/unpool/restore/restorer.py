@@ -1,8 +1,8 @@
 """`Restorer` restores blurred images, and keeps their type and size."""
 
-import math
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,16 @@ from unpool.ops.blur import blur
 from unpool.ops.inversion import EDGES, Edges, noise_level
 from unpool.restore.estimate import estimate_psf, family_to_estimate
 from unpool.restore.light import parse_gamma
-from unpool.restore.methods import CHOICES, METHODS, Method, choose, require_value
+from unpool.restore.methods import (
+    CHOICES,
+    METHODS,
+    Facts,
+    Run,
+    choose,
+    require_noise,
+    require_value,
+)
+from unpool.restore.networks import Network
 from unpool.restore.result import Restored
 from unpool.restore.tiles import Plan, Plane, plan_tiles, run_tiles
 from unpool.vision.psf import PSF, find_psf
@@ -36,7 +45,9 @@ class Restorer:
     """Restores images that were blurred by a PSF.
 
     Args:
-        method: "wiener", "tikhonov", "tv", "rl", "rl-fast" or "auto"; see `docs/restore.md`.
+        method: "wiener", "tikhonov", "tv", "rl", "rl-fast", or a network: "given" with the PSF,
+            "blind" without; or "auto"; see `docs/restore.md`.
+        weights: of a network, by name or folder; it is the method then.
         noise: standard deviation of the noise, as a fraction of the largest value of the type (1
             for floating point); by default estimated. With `gamma`, in linear light.
         balance, lam, steps: the parameter of the method; by default the best one for the noise.
@@ -61,6 +72,7 @@ class Restorer:
         self,
         method: str = "auto",
         *,
+        weights: str | Path | None = None,
         noise: float | None = None,
         balance: float | None = None,
         lam: float | None = None,
@@ -74,8 +86,8 @@ class Restorer:
     ) -> None:
         require_choice("method", method, CHOICES)
         require_choice("edges", edges, EDGES)
-        if noise is not None and not 0 <= noise < math.inf:
-            raise OptionError(f"got noise={noise}; wanted a fraction of the largest value, or None")
+        if noise is not None:
+            require_noise(noise)
         given = {"balance": balance, "lam": lam, "steps": steps}
         self.values = {
             name: require_value(name, value) for name, value in given.items() if value is not None
@@ -83,9 +95,10 @@ class Restorer:
         wrong = [name for name in self.values if method in METHODS
                  and name != METHODS[method].parameter]  # fmt: skip
         if wrong:
+            own = METHODS[method].parameter
             raise OptionError(
-                f"got {wrong[0]}={self.values[wrong[0]]:g} for method {method!r}, whose value is "
-                f"{METHODS[method].parameter}; leave it out"
+                f"got {wrong[0]}={self.values[wrong[0]]:g} for method {method!r}, "
+                f"{f'whose value is {own}' if own else 'which has no value'}; leave it out"
             )
         if len(self.values) > 1:
             names = " and ".join(self.values)
@@ -95,12 +108,24 @@ class Restorer:
         self.method, self.noise, self.edges = method, noise, edges
         self.gamma, self.luma, self.tile = parse_gamma(gamma), luma, tile
         self.as_float, self.device = as_float, find_device(device)
+        self.weights, self._networks = weights, dict[str, Network]()
+        if weights is not None:
+            network = Network.load(weights, self.device)
+            if method not in ("auto", network.method) or self.values:
+                got = f"method {method!r}" if method != "auto" else next(iter(self.values))
+                raise OptionError(
+                    f"got {got} with weights {str(weights)!r}, whose method is "
+                    f"{network.method!r}; leave it out"
+                )
+            self.method = network.method
+            self._networks[network.method] = network
 
     def __call__(
         self,
         image: Any,
-        psf: Any,
+        psf: Any = "none",
         *,
+        noise: float | None = None,
         background: float | None = None,
         progress: "Progress | None" = None,
     ) -> Restored:
@@ -110,7 +135,9 @@ class Restorer:
             image: (H, W), (H, W, C), or with a PSF (d, h, w) a volume (D, H, W), of any numeric
                 type; a Pillow image; or the path of an image. The last of 2 or 4 channels is
                 opacity, which is not changed.
-            psf: a source for `unpool.vision.psf.find_psf`, or "estimate:" and a family.
+            psf: a source for `unpool.vision.psf.find_psf`, or "estimate:" and a family; "none" for
+                a blind network.
+            noise: as for the class, for this image.
             background: quantile to subtract from a PSF, see `unpool.vision.psf.find_psf`.
             progress: called for each tile.
 
@@ -118,7 +145,8 @@ class Restorer:
             ImageError, ShapeError, OptionError: the image, the PSF or a parameter cannot be used.
         """
         values, frame = _samples(image)
-        return self.restore(values, frame, self.psf_for(values, frame, psf, background), progress)
+        found = self.psf_for(values, frame, psf, background)
+        return self.restore(values, frame, found, progress, noise)
 
     def psf_for(
         self, values: NDArray[Any], frame: Frame, psf: Any, background: float | None = None
@@ -136,7 +164,12 @@ class Restorer:
         return estimate_psf(gray, family, count)
 
     def restore(
-        self, values: NDArray[Any], frame: Frame, psf: PSF, progress: "Progress | None" = None
+        self,
+        values: NDArray[Any],
+        frame: Frame,
+        psf: PSF,
+        progress: "Progress | None" = None,
+        noise: float | None = None,
     ) -> Restored:
         """Restore samples that a frame describes; `__call__` accepts other kinds of images.
 
@@ -145,7 +178,9 @@ class Restorer:
             frame: the type and the largest value, and whether the last channel is opacity.
             psf: see `psf_for`.
             progress: called for each tile.
+            noise: see `__call__`.
         """
+        noise = self.noise if noise is None else require_noise(noise)
         volume = psf.kernel.ndim == 3
         _require_fit(values, frame, volume)
         planes = values[..., None] if volume else values.reshape(*values.shape[:2], -1)
@@ -153,13 +188,12 @@ class Restorer:
         _require_finite(planes[..., :count])
         _require_room(planes.shape, psf)
         linear = [self._linear(planes[..., i], frame) for i in range(count)]
-        known = self.noise is not None
-        sigma = self.noise if known else float(np.mean([_noise(plane) for plane in linear]))
-        assert sigma is not None
+        estimated = noise is None
+        sigma = float(np.mean([_noise(plane) for plane in linear])) if noise is None else noise
         bright = max(float(np.mean([_brightest(plane) for plane in linear])), 1e-12)
-        name, reason = choose(
-            self.method, volume=volume, counts=_low(linear) >= 0, given=self.values
-        )
+        side = max(psf.kernel.shape) if psf.known else 0
+        facts = Facts(volume, _low(linear) >= 0, sigma / bright, side, [*self.values])
+        name, reason = choose(self.method, facts)
         method = METHODS[name]
         if method.counts and _low(linear) < 0:
             raise ImageError(
@@ -170,14 +204,23 @@ class Restorer:
         chosen = value is None
         value = method.value_for(sigma / bright) if value is None else value
         plan = plan_tiles(planes.shape[:-1], psf.kernel.shape, method.memory, self.tile)
-        job = _Job(method, value, torch.from_numpy(psf.kernel), self.edges, bright, self.device)
+        run = method.run or self._network(name)
+        job = _Job(run, value, torch.from_numpy(psf.kernel), self.edges, bright, self.device)
         restored = self._planes(linear, job, plan, progress)
-        residual = _residual(linear[0], restored[0], psf.kernel, sigma)
+        residual = None
+        if psf.known:
+            residual = _residual(linear[0], restored[0], psf.kernel, sigma)
         found, clipped = self._back(planes, restored, frame)
         return Restored(
             found.reshape(values.shape), values, psf, name, reason, method.parameter, value, chosen,
-            sigma, not known, residual, clipped, frame.largest, plan.parts, plan.memory,
+            sigma, estimated, residual, clipped, frame.largest, plan.parts, plan.memory,
         )  # fmt: skip
+
+    def _network(self, method: str) -> Network:
+        """The network of a method, loaded once."""
+        if method not in self._networks:
+            self._networks[method] = Network.load(METHODS[method].weights, self.device)
+        return self._networks[method]
 
     def _planes(
         self, linear: list[Plane], job: "_Job", plan: Plan, progress: "Progress | None"
@@ -187,6 +230,8 @@ class Restorer:
         planes = linear
         if gray:
             planes = [np.tensordot(np.array(_LUMA, np.float32), np.stack(linear), 1)]
+        elif job.takes_colors and len(linear) == 3:
+            planes = [np.stack(linear)]
         total, found = plan.parts * len(planes), list[Plane]()
         for i, plane in enumerate(planes):
 
@@ -197,7 +242,7 @@ class Restorer:
             found.append(run_tiles(job, plane, plan, report))
         if gray:
             return [plane + (found[0] - planes[0]) for plane in linear]
-        return found
+        return found if len(found) == len(linear) else [*found[0]]
 
     def _linear(self, plane: NDArray[Any], frame: Frame) -> Plane:
         """Convert a channel to linear light, as fractions of the largest value."""
@@ -226,19 +271,25 @@ class Restorer:
 class _Job:
     """A method with its arguments, to restore images or tiles (H, W) or (D, H, W)."""
 
-    method: Method
+    run: Run
     value: float
     kernel: Tensor
     edges: Edges
     bright: float
     device: torch.device
 
+    @property
+    def takes_colors(self) -> bool:
+        """Whether it restores the channels of color images together, as (3, H, W)."""
+        return isinstance(self.run, Network) and self.run.net.channels == 3
+
     def __call__(self, plane: Plane) -> Plane:
-        y = torch.from_numpy(np.ascontiguousarray(plane)).to(self.device)[None, None]
+        y = torch.from_numpy(np.ascontiguousarray(plane)).to(self.device)[None]
+        y = y if self.takes_colors and y.dim() == 4 else y[None]
         kernel = self.kernel.to(self.device)
         with torch.inference_mode():
-            x = self.method.run(y / self.bright, kernel, self.value, self.edges) * self.bright
-        return x[0, 0].cpu().numpy()
+            x = self.run(y / self.bright, kernel, self.value, self.edges) * self.bright
+        return x.reshape(plane.shape).cpu().numpy()
 
 
 # ---- images --------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ class Restored:
     psf: "PSF"
     method: str
     reason: str  #: why this method was chosen
-    parameter: str  #: the name of the method's parameter: "balance", "lam" or "steps"
+    parameter: str  #: the name of the method's parameter: "balance", "lam" or "steps"; or none
     value: float
     chosen: bool  #: whether the parameter was chosen from the noise
     noise: float  #: standard deviation, as a fraction of the largest value of the type
@@ -48,7 +48,7 @@ class Restored:
             **self.psf.to_dict(),
             "method": self.method,
             "reason": self.reason,
-            self.parameter: self.value,
+            **({self.parameter: self.value} if self.parameter else {}),
             "chosen_by_noise": self.chosen,
             "noise": self.noise,
             "noise_estimated": self.estimated,
@@ -72,7 +72,7 @@ class Restored:
         """Left half before and right half after, with captions; volumes show the middle slice."""
         before, after = (shown(self._slice(image), self.before) for image in self._both())
         half = before.shape[1] // 2
-        caption = f"{self.method}, {self.parameter} {self.value:.3g}, {self.psf.name}"
+        caption = f"{self._how}, {self.psf.name}"
         left, right = before[:, :half], after[:, half:]
         parts = [add_caption(left, "before"), add_caption(right, caption)]
         return join(parts, 1, 4)
@@ -84,7 +84,13 @@ class Restored:
     def tile(self) -> Tile:
         """The image with its method, value and PSF, for a contact sheet."""
         after = shown(self._slice(self.image), self.before)
-        return after, f"{self.psf.name}: {self.method}, {self.parameter} {self.value:.3g}"
+        return after, f"{self.psf.name}: {self._how}"
+
+    @property
+    def _how(self) -> str:
+        """The method, and its value if it has one."""
+        value = f", {self.parameter} {self.value:.3g}" if self.parameter else ""
+        return f"{self.method}{value}"
 
     def _both(self) -> tuple[NDArray[Any], NDArray[Any]]:
         return self.before, self.image

@@ -19,6 +19,7 @@ MEMORY = 2 * GIB
 """Bytes that an image may take before it is restored in tiles."""
 
 _SIDE = 512  # side of a tile in pixels
+_MULTIPLE = 16  # of the places where tiles begin
 _PLANES = 16  # bytes per pixel of a channel outside of the method: stored, linear, restored
 
 Plane = NDArray[np.float32]
@@ -51,7 +52,7 @@ def plan_tiles(
         tile: side of a tile; 0 for the whole image; "auto" for the whole image up to `MEMORY`.
 
     >>> plan_tiles((8000, 8000), (21, 21), 80).parts
-    324
+    361
     >>> plan_tiles((1000, 1000), (21, 21), 80).parts
     1
     """
@@ -99,30 +100,29 @@ def run_tiles(
     for done, (y, x) in enumerate(itertools.product(rows, columns), 1):
         place = ..., slice(y, y + plan.side), slice(x, x + plan.side)
         found = work(plane[place])
-        fade = np.outer(
-            _fade(y, found.shape[-2], height, plan.overlap, rows),
-            _fade(x, found.shape[-1], width, plan.overlap, columns),
-        )
+        fade = np.outer(_fade(y, plan.side, height, rows), _fade(x, plan.side, width, columns))
         total[place] += found * fade.astype(np.float32)
         report(done)
     return total
 
 
 def _starts(length: int, side: int, overlap: int) -> list[int]:
-    """Where tiles begin, evenly spread so that neighbors overlap by at least `overlap`."""
+    """Where tiles begin, evenly spread so that neighbors overlap by at least `overlap`.
+
+    Networks halve images, and so see the same only from multiples; the last tile may be shorter.
+    """
     if length <= side:
         return [0]
-    count = math.ceil((length - overlap) / (side - overlap))
-    return [round(i * (length - side) / (count - 1)) for i in range(count)]
+    count = math.ceil((length - overlap) / (side - overlap - _MULTIPLE + 1))
+    places = (i * (length - side) / (count - 1) for i in range(count))
+    return [math.ceil(place / _MULTIPLE) * _MULTIPLE for place in places]
 
 
-def _fade(
-    start: int, side: int, length: int, overlap: int, starts: Sequence[int]
-) -> NDArray[np.float64]:
+def _fade(start: int, side: int, length: int, starts: Sequence[int]) -> NDArray[np.float64]:
     """The weights of the lines of a tile; at each line, the weights of all tiles add up to 1.
 
-    Weights rise in the middle half of the overlap with the previous tile, which may be longer than
-    `overlap`, and fall where those of the next tile rise.
+    Weights rise in the middle half of the overlap with the previous tile, and fall where those of
+    the next tile rise.
     """
     place = np.arange(start, min(start + side, length))
 

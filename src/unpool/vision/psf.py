@@ -27,6 +27,11 @@ class PSF:
     changes: tuple[str, ...] = ()  #: changes to the original values
     voxel: tuple[float, ...] | None = None  #: the size of a pixel along each axis, if known
 
+    @property
+    def known(self) -> bool:
+        """Whether this is a PSF, and not `UNKNOWN`."""
+        return (self.name, self.kernel.shape) != ("none", (1, 1))
+
     def to_dict(self) -> dict[str, Any]:
         """The name, the size and the changes as plain values."""
         return {"psf": self.name, "psf_size": [*self.kernel.shape], "psf_changes": [*self.changes]}
@@ -35,11 +40,16 @@ class PSF:
 # ---- from arrays and files -----------------------------------------------------------------------
 
 
+UNKNOWN = PSF(np.ones((1, 1), np.float32), "none")
+"""What stands for a PSF that is not known: a point, which blurs nothing."""
+
+
 def find_psf(source: Any, background: float | None = None) -> PSF:
     """Make a PSF by formula, such as "motion:13,30", from a file, or from an array.
 
     Args:
         source: a formula; the path of an image, a TIFF stack or a .npy file; an array; or a PSF.
+            None or "none" stands for `UNKNOWN`.
         background: for files and arrays, the quantile of the values to subtract, such as 0.5.
 
     Raises:
@@ -53,6 +63,8 @@ def find_psf(source: Any, background: float | None = None) -> PSF:
     """
     if isinstance(source, PSF):
         return source
+    if source is None or str(source) == "none":
+        return UNKNOWN
     if isinstance(source, str | Path):
         return _named(source, background)
     return make_psf(source, "array", background)

@@ -27,7 +27,7 @@ _HOW = "--psf motion:13,30, --psf bead.tif, or --psf estimate:motion"
 SUFFIXES = (".tif", ".png", ".jpg", ".compare.jpg", ".sheet.jpg")
 """Of the files that may be written for an image."""
 
-METHODS = ("auto", "wiener", "tikhonov", "tv", "rl", "rl-fast")
+METHODS = ("auto", "given", "blind", "wiener", "tikhonov", "tv", "rl", "rl-fast")
 EDGES = ("ramp", "reflect", "zero", "none")
 CANDIDATES, MIDDLE = 3, 768  # estimates on a contact sheet, and the side of the part it shows
 
@@ -38,7 +38,8 @@ PSFS = click.option(
     metavar="FILE|NAME:NUMBERS",
     help="The PSF: an image, a TIFF stack or a .npy file; gaussian:SIGMA, disk:RADIUS, "
     "motion:LENGTH,ANGLE, airy:RADIUS, moffat:FWHM,BETA, shake:SEED; or estimate:motion, "
-    "estimate:disk or estimate:gaussian. Repeated, a contact sheet of all is written.  [required]",
+    "estimate:disk or estimate:gaussian; or none, for a blind network. Repeated, a contact sheet "
+    "of all is written.  [required]",
 )
 
 
@@ -75,6 +76,12 @@ def parse_tile(ctx: click.Context, param: click.Parameter, value: str) -> int | 
 @PSFS
 @BACKGROUND
 @options.choice("--method", METHODS, "How to restore; auto chooses, and says why.  [default: auto]")
+@click.option(
+    "--weights",
+    metavar="NAME|FOLDER",
+    help="A network to restore with, such as a run folder of unpool train deblur-given.  "
+    "[default: those that ship with the package]",
+)
 @click.option(
     "--noise",
     type=click.FloatRange(min=0),
@@ -137,6 +144,8 @@ def restore(
 ) -> int:
     """Undo a blur whose point spread function (PSF) is known, or of a known kind.
 
+    With --psf none, a network restores without it; only mild blur can be undone that way.
+
     INPUTS are images, folders, patterns, lists of paths (.txt), tar files (as of WebDataset),
     URLs that fsspec knows (s3://...), or - for standard input.
 
@@ -147,10 +156,10 @@ def restore(
     reported and skipped (exit code 3).
 
     With --json, each image gives a line with source, image, comparison, psf, psf_changes, method,
-    reason, its value (balance, lam or steps), noise, residual (about 1 if just the noise is left;
-    it does not find a wrong PSF), clipped (the fraction of the values), tiles, memory (bytes) and
-    seconds, with --truth also psnr, psnr_before, ssim and ssim_before; or with source and error.
-    Of several pages, these are those of the first, with pages (their number).
+    reason, its value if it has one (balance, lam or steps), noise, residual (about 1 if just the
+    noise is left; it does not find a wrong PSF), clipped (the fraction of the values), tiles,
+    memory (bytes) and seconds, with --truth also psnr, psnr_before, ssim and ssim_before; or with
+    source and error. Of several pages, these are those of the first, with pages (their number).
 
     `unpool restore psf` shows a PSF.
 
@@ -259,11 +268,13 @@ class Job:
 
     def also(self, source: "Source") -> object:
         """The content of the files that results depend on besides the image."""
+        from unpool.cards import weights_digest
         from unpool.files import sha256
 
         kernels = [p.kernel.tobytes() for p in self.psfs if not isinstance(p, str)]
-        truth = self._truth_of(source)
-        return [hashlib.sha256(b"".join(kernels)).hexdigest(), truth and sha256(truth)]
+        truth, weights = self._truth_of(source), self.restorers[0].weights
+        found = [hashlib.sha256(b"".join(kernels)).hexdigest(), truth and sha256(truth)]
+        return found if weights is None else [*found, weights_digest(weights)]
 
     def _pages(
         self, stack: "Stack", kept: "list[Restored]", progress: "Progress"
@@ -354,10 +365,10 @@ def _text(record: images.Record) -> str:
     source, seconds = record["source"], f"({record['seconds']:.1f} s)"
     if "results" in record:
         return f"{source}: {len(record['results'])} variants, {record['sheet']} {seconds}"
-    name = next(name for name in ("balance", "lam", "steps") if name in record)
+    values = [f"{n} {record[n]:.3g}, " for n in ("balance", "lam", "steps") if n in record]
     estimated = "estimated " if record["noise_estimated"] else ""
     lines = [
-        f"{source}: {record['method']} ({record['reason']}), {name} {record[name]:.3g}, "
+        f"{source}: {record['method']} ({record['reason']}), {''.join(values)}"
         f"{estimated}noise {record['noise']:.2g}, {record['image']} {seconds}"
     ]
     lines += [f"  PSF {record['psf']}: {change}" for change in record["psf_changes"]]
