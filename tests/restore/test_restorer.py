@@ -1,5 +1,7 @@
 """The restorer: types, sizes and channels are kept, values follow the noise, mistakes are named."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import tifffile
@@ -174,7 +176,7 @@ GRAY = np.full((20, 30), 0.5)
         (np.array(["a"]), "disk:2", ShapeError, r"image of \(1,\) and <U1"),
         (np.zeros((20, 20), np.uint64), "disk:2", ImageError, "uint64; wanted integers of 32"),
         (np.zeros((9, 20, 20)), "disk:2", ShapeError, r"a volume of .* or the slices one by one"),
-        (GRAY, np.ones((3, 3, 3)), ShapeError, "three dimensions; .* choose one page of the PSF"),
+        (GRAY, np.ones((3, 3, 3)), ShapeError, "three dimensions; .* one page or channel of the"),
         (GRAY, "estimate:shake", OptionError, "wanted one of estimate:gaussian"),
     ],
 )
@@ -219,3 +221,32 @@ def test_a_value_chooses_the_method():
         assert found.reason == f"auto: the method for {found.parameter}"
     with pytest.raises(OptionError, match=r"lam and steps, the values of several methods"):
         Restorer(lam=0.1, steps=5)
+
+
+def test_memory_outside_of_the_method_is_bounded():
+    """Rounding and clipping take no further copies of the image."""
+    image = np.random.default_rng(0).integers(0, 65536, (1500, 1500), dtype=np.uint16)
+    restorer = Restorer("wiener", gamma="srgb")
+    restorer(image[:64, :64], "disk:2")  # what is imported
+    tracemalloc.start()
+    restorer(image, "disk:2")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * image.size
+
+
+@pytest.mark.parametrize("mode", ["I", "I;16", "I;16B"])
+def test_pillow_images_of_more_than_8_bits(mode):
+    values = np.linspace(0, 60000, 32 * 40).reshape(32, 40).astype(np.uint16)
+    image = Image.frombytes(mode, (40, 32), values.astype(
+        {"I": "<i4", "I;16": "<u2", "I;16B": ">u2"}[mode]
+    ).tobytes())  # fmt: skip
+    found = Restorer("wiener", balance=0)(image, np.ones((1, 1))).image
+    np.testing.assert_allclose(found, values, atol=1)
+
+
+@pytest.mark.parametrize("given", [{"noise": "auto"}, {"lam": "auto"}, {"steps": True}])
+def test_parameters_are_numbers(given):
+    ((name, value),) = given.items()
+    with pytest.raises(OptionError, match=rf"got {name}={value!r}; wanted a"):
+        Restorer(**given)

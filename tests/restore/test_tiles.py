@@ -52,3 +52,8 @@ def test_plans():
     assert plan_tiles((8000, 8000), (21, 21), 80, 0).parts == 1
     with pytest.raises(OptionError, match=r"tile=80 for a PSF of 21 pixels; .* set tile=128"):
         plan_tiles((1000, 1000), (21, 21), 80, 80)
+
+
+def test_memory_counts_the_channels():
+    gray, color = (plan_tiles((8000, 8000), (21, 21), 40, channels=n).memory for n in (1, 3))
+    assert color - gray == 2 * 16 * 8000**2

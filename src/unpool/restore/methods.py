@@ -5,6 +5,7 @@ Images are tensors (N, C, H, W) or (N, C, D, H, W), whose brightest parts are ab
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
@@ -155,15 +156,26 @@ def _best(facts: Facts) -> tuple[str, str]:
 
 def require_noise(noise: float) -> float:
     """Validate a level of noise; raises an `OptionError`."""
-    if not 0 <= noise < math.inf:
-        raise OptionError(f"got noise={noise}; wanted a fraction of the largest value, or None")
+    if not (is_number(noise) and 0 <= noise < math.inf):
+        raise OptionError(f"got noise={noise!r}; wanted a fraction of the largest value, or None")
     return noise
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a real number, of Python or NumPy.
+
+    >>> is_number(2.5), is_number("auto"), is_number(True)
+    (True, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def require_value(parameter: str, value: float) -> float:
     """Validate the parameter of a method; raises an `OptionError`."""
+    if not is_number(value):
+        raise OptionError(f"got {parameter}={value!r}; wanted a number")
     if parameter == "steps":
-        if value != int(value) or not 1 <= value <= 10_000:
+        if not 1 <= value <= 10_000 or value != int(value):
             raise OptionError(f"got steps={value}; wanted a whole number, 1 to 10000")
     elif not 0 <= value < math.inf:
         raise OptionError(f"got {parameter}={value}; wanted a finite number of 0 or more")

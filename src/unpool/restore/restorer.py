@@ -1,5 +1,6 @@
 """`Restorer` restores blurred images, and keeps their type and size."""
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
 
 _LUMA = 0.299, 0.587, 0.114
 _SOME = 1_000_000  # number of values from which quantiles are computed
+_STRIP = 2**18  # number of values that are converted at a time
 _SEEN = 1024  # side in pixels of the part on which the residual is measured
-_VALUES = ("balance", "lam", "steps")
+_DEEP = "I", "I;16", "I;16B", "I;16L"  # modes of Pillow with more than 8 bits
 
 
 class Restorer:
@@ -203,7 +205,7 @@ class Restorer:
         value = self.values.get(method.parameter)
         chosen = value is None
         value = method.value_for(sigma / bright) if value is None else value
-        plan = plan_tiles(planes.shape[:-1], psf.kernel.shape, method.memory, self.tile)
+        plan = plan_tiles(planes.shape[:-1], psf.kernel.shape, method.memory, self.tile, count)
         run = method.run or self._network(name)
         job = _Job(run, value, torch.from_numpy(psf.kernel), self.edges, bright, self.device)
         restored = self._planes(linear, job, plan, progress)
@@ -246,8 +248,10 @@ class Restorer:
 
     def _linear(self, plane: NDArray[Any], frame: Frame) -> Plane:
         """Convert a channel to linear light, as fractions of the largest value."""
-        scaled = plane.astype(np.float32) / np.float32(frame.largest)
-        return self.gamma.decode(scaled)
+        found, largest = np.empty(plane.shape, np.float32), np.float32(frame.largest)
+        for strip in _strips(plane):
+            found[strip] = self.gamma.decode(plane[strip].astype(np.float32) / largest)
+        return found
 
     def _back(
         self, planes: NDArray[Any], restored: list[Plane], frame: Frame
@@ -257,13 +261,14 @@ class Restorer:
         found = planes.astype(kind, copy=True)
         clipped = 0
         for i, plane in enumerate(restored):
-            values = self.gamma.encode(plane) * np.float32(frame.largest)
-            if kind.kind != "f":
-                low = -frame.largest - 1 if kind.kind == "i" else 0.0
-                clipped += int(((values < low - 0.5) | (values > frame.largest + 0.5)).sum())
-                exact = values if kind.itemsize <= 2 else values.astype(np.float64)
-                values = np.clip(np.rint(exact), low, frame.largest)
-            found[..., i] = values.astype(kind)
+            for strip in _strips(plane):
+                values = self.gamma.encode(plane[strip]) * np.float32(frame.largest)
+                if kind.kind != "f":
+                    low = -frame.largest - 1 if kind.kind == "i" else 0.0
+                    clipped += int(((values < low - 0.5) | (values > frame.largest + 0.5)).sum())
+                    exact = values if kind.itemsize <= 2 else values.astype(np.float64)
+                    values = np.clip(np.rint(exact), low, frame.largest)
+                found[strip, ..., i] = values.astype(kind)
         return found, clipped / sum(plane.size for plane in restored)
 
 
@@ -307,7 +312,7 @@ def _samples(image: Any) -> tuple[NDArray[Any], Frame]:
         values = stack[0]
         return (values[..., 0] if values.shape[2] == 1 else values), stack.frames[0]
     if isinstance(image, Image.Image):
-        if image.mode not in ("L", "LA", "RGB", "RGBA", "I;16", "F"):
+        if image.mode not in ("L", "LA", "RGB", "RGBA", "F", *_DEEP):
             image = image.convert("RGB")
         image = np.array(image)
     elif hasattr(image, "detach"):
@@ -326,16 +331,22 @@ def _require_fit(values: NDArray[Any], frame: Frame, volume: bool) -> None:
     if volume and values.ndim != 3:
         raise ShapeError(
             f"got an image of {values.shape} for a PSF of three dimensions; wanted a volume "
-            "(D, H, W): choose one page of the PSF"
+            "(D, H, W): choose one page or channel of the PSF"
         )
     if not volume and values.ndim == 3 and values.shape[2] != frame.shape[2]:
         raise ShapeError(
             f"got a volume of {values.shape} for a PSF of two dimensions; wanted one (d, h, w), or "
-            "the slices one by one"
+            "the slices one by one; colors come last, (H, W, C)"
         )
     if frame.dtype.kind == "f" or frame.dtype.itemsize <= 4:
         return
     raise ImageError(f"got {frame.dtype}; wanted integers of 32 bits or less, or floating point")
+
+
+def _strips(plane: NDArray[Any]) -> list[slice]:
+    """Parts along the first axis, so that temporary arrays are small."""
+    step = max(1, _STRIP // max(1, math.prod(plane.shape[1:])))
+    return [slice(start, start + step) for start in range(0, len(plane), step)]
 
 
 def _require_finite(planes: NDArray[Any]) -> None:

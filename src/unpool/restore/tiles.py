@@ -41,7 +41,11 @@ class Plan(NamedTuple):
 
 
 def plan_tiles(
-    shape: Sequence[int], sides: Sequence[int], memory: int, tile: int | str = "auto"
+    shape: Sequence[int],
+    sides: Sequence[int],
+    memory: int,
+    tile: int | str = "auto",
+    channels: int = 1,
 ) -> Plan:
     """Plan the tiles of an image, (H, W) or (D, H, W); only rows and columns are cut.
 
@@ -50,6 +54,7 @@ def plan_tiles(
         sides: sides of the PSF.
         memory: bytes that the method needs for each pixel.
         tile: side of a tile; 0 for the whole image; "auto" for the whole image up to `MEMORY`.
+        channels: number of channels, which are restored one by one.
 
     >>> plan_tiles((8000, 8000), (21, 21), 80).parts
     361
@@ -59,7 +64,7 @@ def plan_tiles(
     depth = math.prod(shape[:-2])
     overlap = max(2 * max(sides[-2:]), 64)
     padded = math.prod(n + side for n, side in zip(shape, sides, strict=True))
-    whole = padded * memory + math.prod(shape) * _PLANES
+    whole = padded * memory + math.prod(shape) * channels * _PLANES
     height, width = shape[-2:]
     if tile == "auto":
         side = 0 if whole <= MEMORY else max(_SIDE, 4 * overlap)
@@ -75,7 +80,7 @@ def plan_tiles(
     count = math.prod(len(_starts(n, side, overlap)) for n in (height, width))
     cut = zip((height, width), sides[-2:], strict=True)
     part = depth * math.prod(min(n, side) + k for n, k in cut)
-    return Plan(side, overlap, count, part * memory + math.prod(shape) * (_PLANES + 4))
+    return Plan(side, overlap, count, part * memory + math.prod(shape) * (channels * _PLANES + 4))
 
 
 def run_tiles(

@@ -27,7 +27,7 @@ _HOW = "--psf motion:13,30, --psf bead.tif, or --psf estimate:motion"
 SUFFIXES = (".tif", ".png", ".jpg", ".compare.jpg", ".sheet.jpg")
 """Of the files that may be written for an image."""
 
-METHODS = ("auto", "given", "blind", "wiener", "tikhonov", "tv", "rl", "rl-fast")
+METHODS = ("auto", "wiener", "tikhonov", "tv", "rl", "rl-fast", "given", "blind")
 EDGES = ("ramp", "reflect", "zero", "none")
 CANDIDATES, MIDDLE = 3, 768  # estimates on a contact sheet, and the side of the part it shows
 
