@@ -20,6 +20,7 @@ from skimage import data
 
 from experiments.results_file import ResultsFile
 from unpool.bench.harness import threads
+from unpool.cards import list_pretrained
 from unpool.ops.blur import blur
 from unpool.ops.inversion import wiener
 from unpool.restore import METHODS, Restorer, psnr, ssim
@@ -46,6 +47,12 @@ class Case(NamedTuple):
     def label(self) -> str:
         """The name of its result."""
         return f"{self.row}: {self.image}"
+
+
+def columns() -> list[str]:
+    """The blurred image, and the methods; of networks, those whose weights ship."""
+    ready = [n for n, m in METHODS.items() if m.run is not None or m.weights in list_pretrained()]
+    return ["blurred", *ready]
 
 
 def gray(image: NDArray[np.uint8]) -> Image:
@@ -99,12 +106,13 @@ def run(case: Case, known: dict[str, Any]) -> dict[str, Any]:
     y, truth = blurred(case)
     inside = (slice(BORDER, -BORDER),) * 2
     found = dict(known)
-    for name in ("blurred", *METHODS):
+    for name in columns():
         if name not in found:
             image = y
             if name != "blurred":
                 low = 0 if METHODS[name].counts else -np.inf
-                image = Restorer(name)(np.maximum(y, low), case.psf).image
+                psf = "none" if name == "blind" else case.psf
+                image = Restorer(name)(np.maximum(y, low), psf).image
             pair = image[inside], truth[inside]
             found[name] = [round(psnr(*pair), 4), round(ssim(*pair), 5)]
     return found
@@ -129,10 +137,10 @@ def run_edges(case: Case) -> dict[str, Any]:
 
 def table(results: dict[str, dict[str, Any]], rows: dict[str, list[str]]) -> list[str]:
     """A row for each PSF: means over its images."""
-    lines = ["| PSF | cases | " + " | ".join(("blurred", *METHODS)) + " |"]
-    lines += ["|---" * (len(METHODS) + 3) + "|"]
+    lines = ["| PSF | cases | " + " | ".join(columns()) + " |"]
+    lines += ["|---" * (len(columns()) + 2) + "|"]
     for row, labels in rows.items():
-        means = [np.mean([results[i][name] for i in labels], 0) for name in ("blurred", *METHODS)]
+        means = [np.mean([results[i][name] for i in labels], 0) for name in columns()]
         cells = " | ".join(f"{mean[0]:.2f} / {mean[1]:.3f}" for mean in means)
         lines.append(f"| {row} | {len(labels)} | {cells} |")
     return lines
@@ -152,7 +160,7 @@ def measure(every: list[Case], stored: ResultsFile) -> dict[str, list[str]]:
     rows: dict[str, list[str]] = {}
     for case in every:
         known = stored.results.get(case.label, {})
-        if set(known) < {"blurred", *METHODS}:
+        if set(columns()) - set(known):
             stored.add(case.label, run(case, known))
         rows.setdefault(case.row, []).append(case.label)
     return rows

@@ -8,8 +8,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from experiments import restore
-from experiments.restore import Case, blurred, main
-from unpool.restore import METHODS
+from experiments.restore import Case, blurred, columns, main
 from unpool.vision.psf import find_psf
 
 
@@ -40,7 +39,7 @@ def test_tables_are_continued_and_printed(folder, monkeypatch):
     assert {"shake, 0.002", "disk:3.5, 0.01", "a1", "a2", "all of a", "tv", "rl"} <= rows
     stored = json.loads((folder / "out" / "restore.json").read_text())["results"]
     assert len(stored) == 6 * 4 + 2 * 2
-    assert set(stored["a1: im_1"]) == {"blurred", *METHODS}
+    assert set(stored["a1: im_1"]) == set(columns())
     both = [stored[f"a1: im_{i}"]["tv"][0] for i in (1, 2)]
     assert f"{np.mean(both):.2f} / " in next(li for li in first.splitlines() if "| a1 |" in li)
     monkeypatch.setattr(restore, "run", None)  # nothing is restored twice
