@@ -146,7 +146,8 @@ def kill_and_resume(
     total = len(images) + 1
 
     def done() -> int:
-        return len({row["name"] for row in rows(output)})
+        ledgers = output.glob(".unpool/ledger/*.jsonl")
+        return sum(path.read_bytes().count(b"\n") for path in ledgers if path.exists())
 
     def start() -> list[subprocess.Popen[bytes]]:
         options = {"env": variables, "cwd": folder, "stdout": subprocess.DEVNULL}
@@ -161,7 +162,7 @@ def kill_and_resume(
         while done() < goal and any(process.poll() is None for process in running):
             if time.monotonic() > end:
                 raise TimeoutError(f"{done()} of {total} done, {goal} expected")
-            time.sleep(0.1)
+            time.sleep(0.2)
 
     running: list[subprocess.Popen[bytes]] = []
     for kill in range(kills):
@@ -179,7 +180,7 @@ def kill_and_resume(
             if process.poll() is None:
                 (os.killpg if kind == "group" else os.kill)(process.pid, signal.SIGKILL)
             process.wait()
-        end = time.monotonic() + 60  # of Ray, whose workers notice it after some seconds
+        end = time.monotonic() + 300  # a worker that is just starting notices it at the end of that
         while any(alive(worker) for worker in workers):
             assert time.monotonic() < end, "a worker outlived the run"
             time.sleep(0.05)

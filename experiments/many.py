@@ -1,4 +1,4 @@
-"""Time and memory of a run by its number of images: 10 to 10,000 small ones; linear, without a leak.
+"""Time and memory of runs over 10 to 10,000 small images: linear, and without a leak.
 
 Restores images of 24 x 32 pixels by Wiener's method, in a plain loop and with two workers, and once
 more when all is done, which skips all. Prints a line of JSON for each run, and at the end the

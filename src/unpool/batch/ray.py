@@ -5,9 +5,12 @@ whose machine has. It does an item at least once; that it is noted once is up to
 reads the outcomes. Only names and records travel; images are read where they are worked on.
 """
 
+import logging
 import os
 import pickle
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from unpool.batch.engines import portable, use_threads
@@ -60,13 +63,20 @@ def ray_data(
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
             **needs,
         )
-        for row in dataset.iter_rows():
+        rows_done = iter(dataset.iter_rows())
+        while row := _next(rows_done):
             answer = pickle.loads(row["outcome"])
             if isinstance(answer, Exception):
                 raise answer
             yield answer
     finally:
         ray.shutdown()
+
+
+def _next(rows: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
+    """The next row, while what Ray prints goes to standard error; ours is for results."""
+    with redirect_stdout(sys.stderr):
+        return next(rows, None)
 
 
 class _Actor:
@@ -105,6 +115,8 @@ def _start(workers: int) -> Any:
             configure_logging=False,
             runtime_env={"env_vars": {**variables, "OMP_NUM_THREADS": "1"}},
         )
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = 0  # with -1, Ray waits for ever for an actor that has died
