@@ -448,9 +448,7 @@ def test_large_images_by_tiles(run, refused, weights, monkeypatch):
     assert (code, err) == (0, [])
     large, small = map(json.loads, out)
     assert [large["size"], small["size"]] == [[90, 70], [40, 30]]
-    assert large["description"].startswith(
-        "tiles of 32 x 32, overlap 8, native resolution, float32"
-    )
+    assert large["description"].startswith("tiles of 32 x 32, overlap 8, native resolution, ")
     segmenter = Segmenter.from_pretrained(weights)
     for record in (large, small):
         found = segmenter(record["source"], mode="tiles", tile=32, overlap=8)

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from tests.segment.test_networks import TINY_FCN
 from unpool import train
 from unpool.errors import OptionError, WeightsError
 from unpool.models import (
@@ -136,6 +137,22 @@ def test_a_warm_start_of_an_fcn_from_a_trunk_with_batch_norm_is_refused(data, st
     recipe = dataclasses.replace(TINY, network="FCN", stride=4, code=8, start=str(start))
     message = "got DeconvNet weights to start from, .*; set start to FCN weights"
     refused(data, tmp_path, recipe, OptionError, message)
+
+
+def test_layers_that_the_start_does_not_fit_are_noted(data, tmp_path):
+    card = {"classes": ["background", "square"]}
+    recipe = dataclasses.replace(TINY_FCN, phases=(Phase("all", 1, 1, 1e-9),))
+    for code in (recipe.code, 5):
+        net = FCN(2, recipe.trunk, code, recipe.stride, recipe.pad, recipe.window, at_once=True)
+        given = dataclasses.replace(
+            recipe, start=str(save_pretrained(net, tmp_path / f"{code}", card))
+        )
+        if code == recipe.code:
+            assert train(data, tmp_path / "fitting", given)["notes"] == []
+            continue
+        with pytest.warns(UserWarning, match="does not fit fc6, fc7, which keep their first weig"):
+            notes = train(data, tmp_path / "run", given)["notes"]
+        assert len(notes) == 1
 
 
 @pytest.mark.parametrize("trunk", [((1, 6), (1, 9)), ((1, 6),)])

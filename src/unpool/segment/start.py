@@ -24,6 +24,7 @@ class WarmStart(NamedTuple):
 
     card: Card | None  #: the card of the weights; None without a warm start
     tensors: dict[str, Tensor]  #: tensors by name; empty without weight averaging
+    left: tuple[str, ...] = ()  #: layers that the weights do not fit, see `transfer_weights`
 
 
 def warm_start(
@@ -48,8 +49,8 @@ def warm_start(
     start = WarmStart(None, {})
     if recipe.start is not None:
         trained, card = from_pretrained(recipe.start)
-        transfer_weights(learner.net, trained)
-        start = WarmStart(card, {})
+        left = transfer_weights(learner.net, trained)
+        start = WarmStart(card, {}, left)
         if recipe.average_with_start:
             if trunk_weights is not None:
                 raise OptionError(
@@ -118,11 +119,14 @@ def read_start(path: Path, recipe: "SegmentationRecipe", net: Network) -> WarmSt
     return WarmStart(Card.from_dict(state["card"], path), state["model"])
 
 
-def transfer_weights(net: Network, trained: object) -> None:
+def transfer_weights(net: Network, trained: object) -> tuple[str, ...]:
     """Copy the tensors of a trained network that have the same names and shapes.
 
     Score layers for other classes keep their weights; other networks or trunks are refused. An
     FCN's weights are loaded into the FCN of a `CRFRNN`.
+
+    Returns:
+        The names of other layers that keep their weights, such as fc6 of another width.
     """
     if isinstance(net, CRFRNN) and isinstance(trained, FCN):
         net = net.net
@@ -139,6 +143,9 @@ def transfer_weights(net: Network, trained: object) -> None:
     own, other = net.state_dict(), trained.state_dict()
     fits = {k: v for k, v in other.items() if k in own and own[k].shape == v.shape}
     net.load_state_dict(fits, strict=False)
+    learned = {name for name, _ in net.named_parameters()} - fits.keys()
+    paths = [name.split(".")[:-1] for name in own if name in learned]
+    return tuple(dict.fromkeys(path[-1] for path in paths if "score" not in ".".join(path)))
 
 
 @torch.no_grad()

@@ -108,6 +108,8 @@ class SegmentationTask(BaseSegmentationTask[crops.Batch]):
             self.start = initial.read_start(run.start_path, self.recipe, self.objective.learner.net)
         elif run.is_main:
             initial.store_start(run.start_path, self.start)
+        if layers := ", ".join(self.start.left):
+            run.note(f"{self.recipe.start} does not fit {layers}, which keep their first weights")
         self.note_warnings(run, self.train_data)
         if assumed := assumption(
             self.train_data.assumed, self.classes, self.counts.images.tolist()
