@@ -26,6 +26,7 @@ def test_figures(run):
         ([], "got no PSF; name one: unpool restore psf motion:13,30"),
         (["disk:2", "--psf", "disk:3"], "got two PSFs; name one"),
         (["estimate:motion"], "which needs an image to estimate it from"),
+        (["none"], "got none, which is no PSF to look at"),
         (["motoin:3"], "did you mean 'motion'"),
     ],
 )

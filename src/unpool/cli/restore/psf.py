@@ -43,6 +43,8 @@ def psf(
         count = "no PSF" if name is None else "two PSFs"
         raise click.UsageError(f"got {count}; name one: unpool restore psf motion:13,30")
     found = find_psf(given or name, background)
+    if not found.known:
+        raise click.UsageError(f"got {found.name}, which is no PSF to look at; name one")
     facts = describe(found)
     if output is not None:
         import numpy as np
