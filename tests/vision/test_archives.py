@@ -56,7 +56,7 @@ def test_members_are_those_of_the_tar_file():
     with tarfile.open("in/a.tar") as archive:
         members = archive.getmembers()
     offsets = {m.name: (m.offset_data, m.size) for m in members}
-    assert all(offsets[s.place.member] == s.place[2:] for s in sources.values())
+    assert all(offsets[s.place.member] == s.place[2:4] for s in sources.values())
 
 
 def test_a_folder_gives_its_tar_files_if_it_has_no_images():
@@ -111,6 +111,17 @@ def test_damage_is_named_and_what_is_before_is_read():
     pack("in/a.tar", {"notes.md": b""})
     _, unusable, _ = find_images(["in/a.tar"], archives=True)
     assert "holds no images" in unusable[0].error
+
+
+def test_what_is_held_is_not_read_again():
+    pack("a.tar", SHARD)
+    (source, *_) = found("a.tar").values()
+    held = source.held()
+    Path("a.tar").unlink()
+    assert (held.read() == 1).all()
+    assert str(held) == str(source) == "a.tar/0001.png"
+    with pytest.raises(ImageError, match="cannot be read"):
+        source.held()
 
 
 def test_links_are_passed_over():

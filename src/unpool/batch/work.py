@@ -11,7 +11,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -92,6 +92,8 @@ class Work:
             Exception: one that concerns not only this item, such as a full disk, or a bug.
         """
         source, name = item.source, str(item.source.name)
+        with suppress(ImageError):  # reported when it is read again
+            source = source.held()
         content = self._content(source)
         earlier = self._earlier(item.line, name, content)
         if earlier is not None:

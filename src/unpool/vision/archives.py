@@ -27,12 +27,15 @@ class Place(NamedTuple):
     member: str = ""  #: its name in a tar file
     offset: int = 0
     size: int | None = None  #: None: up to the end
+    held: bytes | None = None  #: what is there, if it has been read
 
     def __str__(self) -> str:
         return f"{self.file}/{self.member}" if self.member else self.file
 
     def read(self) -> bytes:
         """The bytes of the image, or an `ImageError`."""
+        if self.held is not None:
+            return self.held
         if (self.size or 0) > MAX_IMAGE_STREAM:
             raise ImageError(f"has more than {MAX_IMAGE_STREAM} bytes; wanted an image")
         with _opened(self.file) as file:

@@ -60,6 +60,12 @@ class Source(NamedTuple):
             return self.path
         return sys.stdin.buffer.read() if self.place is None else self.place.read()
 
+    def held(self) -> "Source":
+        """The same with the bytes of its place in memory, which are then read once."""
+        if self.place is None:
+            return self
+        return self._replace(place=self.place._replace(held=self.place.read()))
+
     def read(self) -> Pixels:
         """The upright image, (H, W, 3) uint8 RGB, or an `ImageError`."""
         return read_image(sys.stdin.buffer if self.is_stdin else self.content())
