@@ -63,7 +63,7 @@ _FIRST_BIASES = {
     "caffe": (0.7344, 0.0934, 0.0677, 0.8862, 0.2600, 0.6641),
     "torchvision": (0.4034, 0.3778, 0.4644, -0.3228, 0.3940, -0.3953),
 }
-"""By which the two well-known VGG-16 are told apart; their filters are of the same magnitude."""
+"""They identify the two well-known VGG-16, whose filters are of the same magnitude."""
 
 _TENSORS = "model.safetensors"
 FILES = (_TENSORS, "card.json")

@@ -32,7 +32,7 @@ class Network:
         if not isinstance(net, Deblur):
             raise WeightsError(
                 f"got weights {str(weights)!r} of a {card.architecture}, which does not restore "
-                "images; pass those of a training by a recipe such as deblur-given"
+                "images; pass those of a training run by a recipe such as deblur-given"
             )
         return cls(net.to(device))
 
