@@ -126,6 +126,20 @@ def test_a_contact_sheet_of_steps_and_psfs(run):
     assert results("out") == {"cat.sheet.jpg"}
 
 
+def test_the_variants_of_a_contact_sheet_are_compared_with_the_truth(run):
+    sharp, y = scene()
+    save("cat.png", y)
+    save("sharp.png", sharp)
+    args = ["restore", "cat.png", "--psf", PSF, "--psf", "disk:3", "--method=wiener"]
+    out = run(*args, "--truth", "sharp.png", "-o", "out")[1]
+    right, wrong = (float(line.split(" -> ")[1].split(",")[0]) for line in out[1:3])
+    assert right > wrong
+    assert out[2].startswith("  disk:3: wiener, balance ")
+    plain = run(*args, "-o", "out2")[1][1]
+    assert plain.startswith(f"  {PSF}: wiener, balance ")
+    assert plain[-1].isdecimal()
+
+
 def test_steps_choose_richardson_lucy(run):
     save("cat.png", scene()[1])
     out = run("restore", "cat.png", "--psf", PSF, "--steps", "2,5", "-o", "out", "--json")[1]

@@ -237,7 +237,10 @@ class Job:
             results = list(self._variants(stack, progress))
             path = Path(f"{stem}.sheet.jpg")
             write_image(path, reduced(sheet(results)))
-            return {"sheet": str(path), "results": [result.to_dict() for result in results]}
+            return {
+                "sheet": str(path),
+                "results": [{**r.to_dict(), **self._figures(truth, r)} for r in results],
+            }
         others = self._write_estimates(stack, stem) if self.compare else {}
         kept: list[Restored] = []
         target = stack.as_float() if self.restorers[0].as_float else stack
@@ -364,11 +367,11 @@ class Job:
 def _text(record: images.Record) -> str:
     source, seconds = record["source"], f"({record['seconds']:.1f} s)"
     if "results" in record:
-        return f"{source}: {len(record['results'])} variants, {record['sheet']} {seconds}"
-    values = [f"{n} {record[n]:.3g}, " for n in ("balance", "lam", "steps") if n in record]
+        first = f"{source}: {len(record['results'])} variants, {record['sheet']} {seconds}"
+        return "\n".join([first, *map(_variant_text, record["results"])])
     estimated = "estimated " if record["noise_estimated"] else ""
     lines = [
-        f"{source}: {record['method']} ({record['reason']}), {''.join(values)}"
+        f"{source}: {record['method']} ({record['reason']}), {_value(record)}"
         f"{estimated}noise {record['noise']:.2g}, {record['image']} {seconds}"
     ]
     lines += [f"  PSF {record['psf']}: {change}" for change in record["psf_changes"]]
@@ -380,7 +383,18 @@ def _text(record: images.Record) -> str:
     if record["tiles"] > 1:
         lines.append(f"  {record['tiles']} tiles, {record['memory'] / 2**30:.1f} GiB")
     if "psnr" in record:
-        change = [f"{k.upper()} {record[k + '_before']:.4g} -> {record[k]:.4g}"
-                  for k in ("psnr", "ssim") if k in record]  # fmt: skip
-        lines.append("  " + ", ".join(change))
+        lines.append(f"  {_figures_text(record)}")
     return "\n".join(lines)
+
+
+def _value(record: images.Record) -> str:
+    return "".join(f"{n} {record[n]:.3g}, " for n in ("balance", "lam", "steps") if n in record)
+
+
+def _figures_text(record: images.Record) -> str:
+    names = (name for name in ("psnr", "ssim") if name in record)
+    return ", ".join(f"{n.upper()} {record[n + '_before']:.4g} -> {record[n]:.4g}" for n in names)
+
+
+def _variant_text(one: images.Record) -> str:
+    return f"  {one['psf']}: {one['method']}, {_value(one)}{_figures_text(one)}".rstrip(", ")
