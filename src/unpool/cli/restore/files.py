@@ -152,8 +152,8 @@ def restore(
     For a/cat.tif in the folder photos this writes OUTPUT/a/cat.tif, of the same type, size, pages
     and tags, and OUTPUT/a/cat.compare.jpg. TIFF, PNG and JPEG stay such; other formats become PNG.
     Values are not rescaled, but clipped at the ends of their type. With several --psf or --steps,
-    only a contact sheet is written, OUTPUT/a/cat.sheet.jpg, to choose from. Unreadable images are
-    reported and skipped (exit code 3).
+    only a contact sheet is written, OUTPUT/a/cat.sheet.jpg; for an estimated PSF, it shows the best
+    three beside the result. Unreadable images are reported and skipped (exit code 3).
 
     With --json, each image gives a line with source, image, comparison, psf, psf_changes, method,
     reason, its value if it has one (balance, lam or steps), noise, residual (about 1 if just the
