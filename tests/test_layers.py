@@ -22,7 +22,8 @@ LAYERS = [
     "models data rendering",
     "training export",
     "segment classify generate coding visualize restore",
-    "bench batch serve",
+    "batch",
+    "bench serve",
     "cli __init__ __main__",
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms.split()}
