@@ -114,3 +114,11 @@ def test_killed_runs_go_on(tmp_path, options):
     found = kill_and_resume([[*COMMAND, *more] for more in options], tmp_path, 3, seed)
     assert (found["images"], found["failed"]) == (60, 4)
     assert len(texts(tmp_path / "out")) == found["done"] == 56
+
+
+def test_cores(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {2, 3, 5, 7}, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    for allowed, count in (("1", 1), ("3", 3), ("16", 4), ("", 4), ("2,4", 4), ("0", 4)):
+        monkeypatch.setenv("OMP_NUM_THREADS", allowed)
+        assert engines.cores() == count

@@ -51,7 +51,7 @@ def processes(work: Work, items: Iterable[Item], workers: int) -> Iterator[Outco
         UnpoolError: processes die before they work on anything.
         Exception: an error that ends the run, from `work`.
     """
-    data, threads = pickle.dumps(work), max((os.cpu_count() or 1) // workers, 1)
+    data, threads = pickle.dumps(work), max(cores() // workers, 1)
     waiting, again = iter(items), deque[Item]()
     unready = 0  # processes that were started since the last one said that it is ready
     idle: list[tuple[BaseProcess, Connection]] = []
@@ -117,12 +117,12 @@ def _start(data: bytes, threads: int) -> tuple[BaseProcess, Connection]:
 def _serve(data: bytes, pipe: Connection, threads: int) -> None:
     """Work on the items that come through the pipe, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the other process ends us
-    inbox: SimpleQueue[Item] = SimpleQueue()
+    inbox: SimpleQueue[bytes] = SimpleQueue()
 
     def receive() -> None:
         try:
             while True:
-                inbox.put(pipe.recv())
+                inbox.put(pipe.recv_bytes())  # to be read, which imports, by one thread only
         except (EOFError, OSError):
             os._exit(1)  # at once, so that nobody works on what the next run begins
 
@@ -134,15 +134,22 @@ def _serve(data: bytes, pipe: Connection, threads: int) -> None:
         use_threads(threads)
         pipe.send(None)  # ready
         while True:
-            pipe.send(work(inbox.get()))
+            pipe.send(work(pickle.loads(inbox.get())))
     except Exception as error:
         pipe.send(portable(error))
         inbox.get()  # until the pipe is closed
 
 
+def cores() -> int:
+    """The cores that this process may use, and no more than OMP_NUM_THREADS allows."""
+    own = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    return min(own, int(allowed)) if allowed.isdecimal() and int(allowed) else own
+
+
 def use_threads(count: int) -> None:
     """Let the libraries of this process, loaded or not, compute with so many threads."""
-    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
         os.environ[name] = str(count)
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(count)

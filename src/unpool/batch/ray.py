@@ -58,7 +58,7 @@ def ray_data(
         needs = {"num_gpus": 1} if gpu else {"num_cpus": 1}
         dataset = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
             _Actor,
-            fn_constructor_args=(pickle.dumps(work),),
+            fn_constructor_args=(pickle.dumps(work), os.getcwd()),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
             **needs,
@@ -82,7 +82,8 @@ def _next(rows: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
 class _Actor:
     """A worker of Ray."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, folder: str) -> None:
+        os.chdir(folder)  # paths are relative to that of the run, wherever the cluster was started
         use_threads(1)
         self._work: Work = pickle.loads(data)
         self._work.prepare()
