@@ -4,11 +4,14 @@ Protocol: gray images, a crop of 288 x 288 from the middle, blurred without bord
 PSF, Gaussian noise; the PSF is known, the noise is estimated, and the value of each method is the
 one that `Restorer` chooses. 8 pixels of the border are not counted. Means over the images.
 
-usage: python -m experiments.restore FOLDER [--kernels FOLDER] [--edges] [-o runs/restore]
+With --tuned, the value of a classical method is the best one for the images of a row, which favors
+it: the true noise is known, and six values around the one for it are tried.
+
+usage: python -m experiments.restore FOLDER [--kernels FOLDER] [--edges] [--tuned] [-o runs/restore]
 writes restore.json, from which an interrupted run continues, and prints the tables
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +23,7 @@ from skimage import data
 
 from experiments.results_file import ResultsFile
 from unpool.bench.harness import threads
-from unpool.cards import list_pretrained
+from unpool.cards import list_pretrained, weights_digest
 from unpool.ops.blur import blur
 from unpool.ops.inversion import wiener
 from unpool.restore import METHODS, Restorer, psnr, ssim
@@ -30,7 +33,10 @@ from unpool.vision.psf import PSF, find_psf, make_psf
 SIDE, BORDER = 288, 8
 OWN = ("camera", "coins", "moon", "page", "astronaut", "coffee", "chelsea", "rocket")
 EDGES = ("none", "reflect", "ramp")
+FACTORS = (0.35, 0.5, 0.7, 1, 1.4, 2)  # of the value, with --tuned
+CLASSICAL = [name for name, method in METHODS.items() if method.run is not None]
 Image = NDArray[np.float64]
+Restorers = dict[str, Restorer | None]
 
 
 class Case(NamedTuple):
@@ -47,12 +53,6 @@ class Case(NamedTuple):
     def label(self) -> str:
         """The name of its result."""
         return f"{self.row}: {self.image}"
-
-
-def columns() -> list[str]:
-    """The blurred image, and the methods; of networks, those whose weights ship."""
-    ready = [n for n, m in METHODS.items() if m.run is not None or m.weights in list_pretrained()]
-    return ["blurred", *ready]
 
 
 def gray(image: NDArray[np.uint8]) -> Image:
@@ -101,21 +101,59 @@ def blurred(case: Case) -> tuple[Image, Image]:
     return y + np.random.default_rng(case.seed).normal(0, case.sigma, y.shape), truth
 
 
-def run(case: Case, known: dict[str, Any]) -> dict[str, Any]:
-    """PSNR and SSIM of the blurred image, and of those methods that have none yet."""
+def run(case: Case, known: dict[str, Any], restorers: Restorers) -> dict[str, Any]:
+    """PSNR and SSIM of those restorers that have none yet; None stands for the blurred image."""
     y, truth = blurred(case)
     inside = (slice(BORDER, -BORDER),) * 2
     found = dict(known)
-    for name in columns():
-        if name not in found:
-            image = y
-            if name != "blurred":
-                low = 0 if METHODS[name].counts else -np.inf
-                psf = "none" if name == "blind" else case.psf
-                image = Restorer(name)(np.maximum(y, low), psf).image
-            pair = image[inside], truth[inside]
-            found[name] = [round(psnr(*pair), 4), round(ssim(*pair), 5)]
+    for name in restorers.keys() - known.keys():
+        image, restorer = y, restorers[name]
+        if restorer is not None:
+            counts = restorer.method in METHODS and METHODS[restorer.method].counts
+            image = restorer(np.maximum(y, 0 if counts else -np.inf), case.psf).image
+        pair = image[inside], truth[inside]
+        found[name] = [round(psnr(*pair), 4), round(ssim(*pair), 5)]
     return found
+
+
+def choices(only: Sequence[str], weights: str | None) -> tuple[Restorers, dict[str, str]]:
+    """What restores, by the names of results, and the titles of those: methods, and a network."""
+    restorers: Restorers = {"blurred": None}
+    restorers |= {name: Restorer(name) for name in CLASSICAL if name in only or not only}
+    titles = {name: name for name in restorers}
+    if weights is not None:
+        name = f"given {weights_digest(weights)[:8]}"
+        restorers[name], titles[name] = Restorer(weights=weights), "given"
+    return restorers, titles
+
+
+def tuned(name: str, sigma: float) -> Restorers:
+    """Restorers of a method with several values, by the value."""
+    parameter, middle = METHODS[name].parameter, METHODS[name].value_for(sigma)
+    values = [factor * middle for factor in FACTORS]
+    if parameter == "steps":
+        values = sorted({max(1.0, round(value)) for value in values})
+    return {
+        f"{name}, {parameter} {value:.3g}": Restorer(name, **{parameter: value})  # type: ignore[arg-type]
+        for value in values
+    }
+
+
+def tuned_table(every: list[Case], only: Sequence[str], stored: ResultsFile) -> list[str]:
+    """A row for each PSF, with the best value of each classical method for its images."""
+    names = [name for name in CLASSICAL if name in only or not only]
+    lines = ["| PSF | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    cells: dict[str, list[str]] = {}
+    for name in names:
+        for sigma in sorted({case.sigma for case in every}):
+            cases = [case for case in every if case.sigma == sigma]
+            restorers = tuned(name, sigma)
+            for row, labels in measure(cases, stored, restorers).items():
+                means = {k: np.mean([stored.results[i][k] for i in labels], 0) for k in restorers}
+                best = max(means, key=lambda k: means[k][0])
+                score = f"{means[best][0]:.2f} / {means[best][1]:.3f}"
+                cells.setdefault(row, []).append(f"{score} ({best.rpartition(' ')[2]})")
+    return [*lines, *(f"| {row} | {' | '.join(texts)} |" for row, texts in cells.items())]
 
 
 def run_edges(case: Case) -> dict[str, Any]:
@@ -135,12 +173,14 @@ def run_edges(case: Case) -> dict[str, Any]:
     return {name: [round(psnr(f(e), truth), 4) for e in EDGES] for name, f in methods.items()}
 
 
-def table(results: dict[str, dict[str, Any]], rows: dict[str, list[str]]) -> list[str]:
+def table(
+    results: dict[str, dict[str, Any]], rows: dict[str, list[str]], titles: dict[str, str]
+) -> list[str]:
     """A row for each PSF: means over its images."""
-    lines = ["| PSF | cases | " + " | ".join(columns()) + " |"]
-    lines += ["|---" * (len(columns()) + 2) + "|"]
+    lines = ["| PSF | cases | " + " | ".join(titles.values()) + " |"]
+    lines += ["|---" * (len(titles) + 2) + "|"]
     for row, labels in rows.items():
-        means = [np.mean([results[i][name] for i in labels], 0) for name in columns()]
+        means = [np.mean([results[i][name] for i in labels], 0) for name in titles]
         cells = " | ".join(f"{mean[0]:.2f} / {mean[1]:.3f}" for mean in means)
         lines.append(f"| {row} | {len(labels)} | {cells} |")
     return lines
@@ -155,13 +195,13 @@ def edges_table(results: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def measure(every: list[Case], stored: ResultsFile) -> dict[str, list[str]]:
+def measure(every: list[Case], stored: ResultsFile, restorers: Restorers) -> dict[str, list[str]]:
     """Restore every image that has no result yet; returns the labels of each row."""
     rows: dict[str, list[str]] = {}
     for case in every:
         known = stored.results.get(case.label, {})
-        if set(columns()) - set(known):
-            stored.add(case.label, run(case, known))
+        if not restorers.keys() <= known.keys():
+            stored.add(case.label, run(case, known, restorers))
         rows.setdefault(case.row, []).append(case.label)
     return rows
 
@@ -170,18 +210,35 @@ def measure(every: list[Case], stored: ResultsFile) -> dict[str, list[str]]:
 @click.argument("folder", type=click.Path(exists=True, path_type=Path))
 @click.option("--kernels", type=Path, help="A folder of images with kernels.npz: a second table.")
 @click.option("--edges", is_flag=True, help="Also compare ways to extend borders.")
+@click.option("--tuned", "with_tuned", is_flag=True, help="A table of tuned values, too.")
+@click.option("--only", multiple=True, type=click.Choice(CLASSICAL), help="Of these methods.")
+@click.option("--weights", help="The network to compare.  [default: deblur-given, if it ships]")
 @click.option("-o", "--output", type=Path, default=Path("runs/restore"), show_default=True)
-def main(folder: Path, kernels: Path | None, edges: bool, output: Path) -> None:
+def main(
+    folder: Path,
+    kernels: Path | None,
+    edges: bool,
+    with_tuned: bool,
+    only: tuple[str, ...],
+    weights: str | None,
+    output: Path,
+) -> None:
     """Measure all methods on images of FOLDER, and print the tables."""
     images = photos(folder)
+    if weights is None and "deblur-given" in list_pretrained():
+        weights = "deblur-given"
     with threads(1):
+        restorers, titles = choices(only, weights)
         stored = ResultsFile(output / "restore.json", {"images": sorted(images)})
-        click.echo("\n".join(table(stored.results, measure(list(cases(images)), stored))))
+        rows = measure(list(cases(images)), stored, restorers)
+        click.echo("\n".join(table(stored.results, rows, titles)))
+        if with_tuned:
+            click.echo("\n".join(["", *tuned_table(list(cases(images)), only, stored)]))
         if kernels is not None:
-            rows = measure(list(recorded(kernels)), stored)
+            rows = measure(list(recorded(kernels)), stored, restorers)
             for row, labels in list(rows.items()):
                 rows.setdefault(f"all of {row.rstrip('0123456789')}", []).extend(labels)
-            click.echo("\n".join(["", *table(stored.results, rows)]))
+            click.echo("\n".join(["", *table(stored.results, rows, titles)]))
         if edges:
             shakes = [case for case in cases(images) if case.row == "shake, 0.01"]
             found = [run_edges(case) for case in shakes]

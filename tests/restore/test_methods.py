@@ -64,7 +64,7 @@ def test_choices(shipped):
 def test_below_some_noise_auto_takes_total_variation(shipped, monkeypatch):
     monkeypatch.setattr(methods, "GIVEN_NOISE", 0.005)
     name, reason = choose("auto", Facts(sigma=0.004))
-    assert (name, reason) == ("tv", "auto: better than the network below a noise of 0.005")
+    assert (name, reason) == ("tv", "auto: the network is for a noise of 0.005 or more")
     assert choose("auto", Facts(sigma=0.005))[0] == "given"
 
 

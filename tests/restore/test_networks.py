@@ -8,7 +8,7 @@ from skimage import data
 import unpool
 from unpool import Restorer
 from unpool.errors import OptionError, WeightsError
-from unpool.models import from_pretrained, save_pretrained
+from unpool.models import from_pretrained, list_pretrained, save_pretrained
 from unpool.models.fcn import FCN
 from unpool.models.multiscale import SRN, BlindNet
 from unpool.ops.blur import blur
@@ -148,6 +148,19 @@ def test_networks_for_colors_take_them_together(tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-5)
     gray = unpool.load(folder)(image[..., 0]).image
     assert gray.shape == (32, 48)
+
+
+@pytest.mark.skipif("deblur-given" not in list_pretrained(), reason="the weights are missing")
+def test_the_weights_that_ship(photo):
+    """Better than total variation, and far worse with a turned PSF (C11); auto takes them."""
+    y, kernel = blurred(photo), find_psf(PSF).kernel
+    restorer = unpool.load("deblur-given")
+    found = psnr(restorer(y, psf=kernel, noise=0.01).image, photo)
+    assert found > psnr(Restorer("tv", noise=0.01)(y, kernel).image, photo) + 0.1
+    assert found > psnr(restorer(y, kernel[::-1, ::-1], noise=0.01).image, photo) + 4
+    result = Restorer(noise=0.01)(y, kernel)
+    assert (result.method, result.reason) == ("given", "auto: the best for images with a known PSF")
+    np.testing.assert_array_equal(result.image, restorer(y, psf=kernel, noise=0.01).image)
 
 
 def test_refusals(weights, blind, tmp_path):

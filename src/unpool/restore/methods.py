@@ -78,18 +78,18 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             65,
             counts=True,
         ),
-        "given": Method(None, "", (), 400, weights="deblur-given"),
-        "blind": Method(None, "", (), 400, weights="deblur-blind"),
+        "given": Method(None, "", (), 500, weights="deblur-given"),
+        "blind": Method(None, "", (), 320, weights="deblur-blind"),
     }
 )
 """All methods, by name; the last two are networks, with a PSF and without."""
 
 CHOICES = ("auto", *METHODS)
 
-GIVEN_NOISE = 0.0
-"""The lowest noise at which `given` was better than `tv` in validation."""
+GIVEN_NOISE = 0.0005
+"""The lowest noise at which `given` was compared with `tv` in validation, and better."""
 
-GIVEN_SIDE = 31
+GIVEN_SIDE = 41
 """The largest PSF, in pixels, for which it was."""
 
 _FOR_VALUE = MappingProxyType({"balance": "tikhonov", "lam": "tv", "steps": "rl"})
@@ -150,7 +150,7 @@ def _best(facts: Facts) -> tuple[str, str]:
     if facts.psf_side > GIVEN_SIDE:
         return "tv", f"auto: the network is for PSFs up to {GIVEN_SIDE} pixels"
     if facts.sigma < GIVEN_NOISE:
-        return "tv", f"auto: better than the network below a noise of {GIVEN_NOISE}"
+        return "tv", f"auto: the network is for a noise of {GIVEN_NOISE} or more"
     return "given", "auto: the best for images with a known PSF"
 
 

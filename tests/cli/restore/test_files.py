@@ -36,7 +36,7 @@ def test_a_photo(run):
     save("cat.png", y)
     code, out, err = run("restore", "cat.png", "--psf", PSF, "-o", "out")
     assert (code, err) == (0, [])
-    assert out[0].startswith("cat.png: tv (auto: the best of the methods without training")
+    assert out[0].startswith("cat.png: given (auto: the best for images with a known PSF")
     assert out[-1] == "1 of 1 restored, into out"
     assert results("out") == {"cat.png", "cat.compare.jpg"}
     restored = read_image("out/cat.png")[..., 0] / 255
