@@ -189,6 +189,20 @@ def _list(folder: Path) -> None:
     assert all(".." not in source.name.parts for source in found.sources)
 
 
+def _tar(folder: Path) -> None:
+    from unpool.errors import ImageError
+    from unpool.vision.sources import find_images
+
+    found = find_images([str(folder / "a.tar")], folder / "out", archives=True)
+    for entry in found.unusable:
+        require_line(entry.error)
+    for source in found.sources:
+        assert not {"..", "/"} & {*source.name.parts}
+        source.read()
+    if found.unusable:
+        raise ImageError(found.unusable[0].error)
+
+
 def _image_classes(folder: Path) -> None:
     from unpool.data.weak import FILE, read_image_classes
 
@@ -294,6 +308,7 @@ PARSERS: dict[str, Parser] = {
     "label-studio": Parser(lambda: others.examples("Label Studio"), _data, (".json",), count=60),
     "yolo": Parser(lambda: others.examples("YOLO"), _data, (".txt", ".yaml"), count=60),
     "list": Parser(others.lists, _list, (".txt",)),
+    "tar": Parser(others.tars, _tar, (".tar",), count=60),
     "image-classes": Parser(others.image_classes, _image_classes, (".txt",)),
     "map": Parser(others.maps, _map, ("",)),
     "video": Parser(others.videos, _video, ("",), count=100),

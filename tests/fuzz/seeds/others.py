@@ -1,6 +1,7 @@
 """Other valid files: lists, world files, videos, rendered views, archives of models."""
 
 import io
+import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -16,6 +17,21 @@ def lists() -> list[Files]:
     """A list of images, one of them missing."""
     text = b"# images\na.jpg\n\nsub/b.jpg\nmissing.jpg\n"
     return [{"list.txt": text, "a.jpg": JPG, "sub/b.jpg": JPG}]
+
+
+def tars() -> list[Files]:
+    """Tar files of images, in the formats that Python writes, one with a long name."""
+    found = []
+    for kind in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        file = io.BytesIO()
+        long = "" if kind == tarfile.USTAR_FORMAT else "/".join(["folder"] * 30) + "/"
+        with tarfile.open(fileobj=file, mode="w", format=kind) as archive:
+            for name, content in (("a.jpg", JPG), ("a.cls", b"7"), (f"{long}b.jpg", JPG)):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+        found.append({"a.tar": file.getvalue()})
+    return found
 
 
 def image_classes() -> list[Files]:
