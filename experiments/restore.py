@@ -23,7 +23,7 @@ from skimage import data
 
 from experiments.results_file import ResultsFile
 from unpool.bench.harness import threads
-from unpool.cards import list_pretrained, weights_digest
+from unpool.cards import list_pretrained, read_card
 from unpool.ops.blur import blur
 from unpool.ops.inversion import wiener
 from unpool.restore import METHODS, Restorer, psnr, ssim
@@ -122,7 +122,7 @@ def choices(only: Sequence[str], weights: str | None) -> tuple[Restorers, dict[s
     restorers |= {name: Restorer(name) for name in CLASSICAL if name in only or not only}
     titles = {name: name for name in restorers}
     if weights is not None:
-        name = f"given {weights_digest(weights)[:8]}"
+        name = f"given {read_card(weights).sha256[:8]}"
         restorers[name], titles[name] = Restorer(weights=weights), "given"
     return restorers, titles
 
