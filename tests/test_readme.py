@@ -23,7 +23,7 @@ def test_the_code_blocks_run(data, tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) >= 3
     names: dict[str, object] = {}
-    short = "steps=2, batch=2, statistics_passes=1, validate_every=2"
+    short = "steps=5, batch=2, statistics_passes=1, validate_every=5"
     for block in blocks:
         block = block.replace("steps=300", short)
         exec(compile(block, "README.md", "exec"), names)
