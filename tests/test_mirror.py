@@ -22,6 +22,7 @@ COVERED_ELSEWHERE = {
     "recipes/restore.py": "restore/test_train.py",
     "rendering/accessors.py": "rendering/test_gltf.py",
     "rendering/triangles.py": "rendering/test_meshes.py",
+    "serve/refusals.py": "serve/test_guard.py",
     "vision/png.py": "vision/test_stacks.py",
     "segment/task.py": "segment/test_train.py",
 }

@@ -186,3 +186,33 @@ MAX_TEXTURE_BYTES = 256 * MIB
 
 MAX_VIEW_PIXELS = 4096**2
 """Pixels of a rendered view; `unpool render` writes at most 2048 x 2048."""
+
+# ---- the service ---------------------------------------------------------------------------------
+
+MAX_BODY = 20 * MIB
+"""Bytes of the body of a request; a photo of 40 million pixels has some 15 MB as a JPEG."""
+
+MAX_BODIES = 256 * MIB
+"""Bytes of all bodies in memory at a time, a dozen of the largest, or some hundred usual photos."""
+
+MAX_SERVED_PIXELS = 40_000_000
+"""Pixels of an image in a request, those of a large camera, which take 120 MB."""
+
+MAX_SERVED_BYTES = 256 * MIB
+"""Bytes of the samples of an image to restore, all pages of a TIFF together."""
+
+MAX_SERVED_PSF = 100
+"""Pixels of a length of a PSF in a request; to compute one of this size takes up to 3 seconds."""
+
+MAX_FIELD = 64 * KIB
+"""Bytes of an option in a form; the longest real ones are mixtures of styles, with some hundred."""
+
+MAX_FIELDS = 40
+"""Options in a form, twice as many as `unpool segment` has."""
+
+MAX_HEADER = 4 * KIB
+"""Bytes of what the header of an answer says about a result; proxies accept 8 kB together."""
+
+MAX_CONNECTIONS = 64
+"""Connections to the service at a time. It bounds those that never send a whole header, since
+uvicorn does not."""

@@ -136,3 +136,21 @@ def test_every_family_takes_its_example(name):
 def test_mistakes(make, values, message):
     with pytest.raises(OptionError, match=message):
         make(*values)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "message"),
+    [
+        ("gaussian", (1e9,), "reaches 4e"),
+        ("disk", (1e5,), "reaches 1e"),
+        ("motion", (1e300,), "reaches 5e"),
+        ("airy", (500,), "reaches 2500 pixels"),
+        ("moffat", (4, 1.0000001), "reaches"),
+        ("shake", (-1,), "a seed of 0 or more"),
+        ("shake", (1, 10**9), "a side of 1 to 1023"),
+        ("shake", (1, 0), "a side of 1 to 1023"),
+    ],
+)
+def test_what_is_too_large_is_refused_before_it_is_computed(name, numbers, message):
+    with pytest.raises(OptionError, match=message):
+        FAMILIES[name][0](*numbers)

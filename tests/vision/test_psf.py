@@ -6,8 +6,8 @@ import tifffile
 from PIL import Image
 
 from unpool.errors import ImageError, OptionError, ShapeError
-from unpool.vision.kernels import FAMILIES, gaussian, motion
-from unpool.vision.psf import PSF, describe, find_psf, make_psf, transfer
+from unpool.vision.kernels import FAMILIES, gaussian, motion, shake
+from unpool.vision.psf import PSF, describe, find_psf, make_psf, parse_psf, transfer
 
 
 def test_every_family_by_its_name():
@@ -133,3 +133,16 @@ def test_channels_that_differ_are_said(tmp_path):
     Image.fromarray(image).save(tmp_path / "color.png")
     assert find_psf(tmp_path / "gray.png").changes == ("sum 1800 to 1",)
     assert find_psf(tmp_path / "color.png").changes[0] == "the mean of its 3 channels, which differ"
+
+
+def test_formulas_without_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("bead.npy", np.ones((3, 3)))
+    with pytest.raises(OptionError, match=r"got psf 'bead\.npy', which is no known PSF"):
+        parse_psf("bead.npy")
+    assert np.array_equal(parse_psf("motion:13,170").kernel, find_psf("motion:13,170").kernel)
+    assert parse_psf("motion:13,170", largest=13).name == "motion:13,170"
+    for text in ("motion:14,30", "gaussian:1,14", "shake:99,15", "airy:13.5"):
+        with pytest.raises(OptionError, match="lengths of 13 pixels at most"):
+            parse_psf(text, largest=13)
+    assert parse_psf("shake:99", largest=13).kernel.shape == shake(99).shape

@@ -83,7 +83,7 @@ def _called(args: Sequence[str]) -> click.Command:
 
 NAMES = (
     *("bench", "check", "convert", "crf", "evaluate", "export", "generate", "info", "render"),
-    *("restore", "segment", "status", "train", "visualize"),
+    *("restore", "segment", "serve", "status", "train", "visualize"),
 )
 
 

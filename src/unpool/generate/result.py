@@ -69,12 +69,21 @@ class GeneratedImage:
         path = require_path("path", path)
         if path.suffix.lower() not in _IMAGES:
             raise OptionError(f"got the path {path}; images end in {', '.join(_IMAGES)}")
-        if background is None and path.suffix.lower() != ".png":
+        write_bytes(path, self.encode(path.suffix, background, scale=scale))
+        return path
+
+    def encode(
+        self, suffix: str = ".png", background: str | Sequence[int] | None = None, scale: int = 1
+    ) -> bytes:
+        """The bytes of the file that `save` writes; the suffix is .png, .jpg or .jpeg.
+
+        >>> GeneratedImage(np.zeros((1, 1, 4), np.uint8)).encode()[1:4]
+        b'PNG'
+        """
+        if background is None and suffix.lower() != ".png":
             background = "white"
         pixels = self.rgba if background is None else self.on(background)
-        enlarged = Image.fromarray(enlarge(pixels, scale))
-        write_bytes(path, encode_image(enlarged, path.suffix))
-        return path
+        return encode_image(Image.fromarray(enlarge(pixels, scale)), suffix)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: the size, the fraction of the image inside the mask, and the note."""

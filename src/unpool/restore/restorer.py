@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from unpool.restore.networks import Network
 from unpool.restore.result import Restored
 from unpool.restore.tiles import Plan, Plane, plan_tiles, run_tiles
 from unpool.vision.psf import PSF, find_psf
-from unpool.vision.stacks import Frame, read_stack, stack_of
+from unpool.vision.stacks import Frame, Stack, read_stack, stack_of
 
 if TYPE_CHECKING:
     from unpool import Progress
@@ -164,6 +165,25 @@ class Restorer:
         planes = values.reshape(*frame.shape)[..., : frame.colors]
         gray = np.mean([self._linear(planes[..., i], frame) for i in range(frame.colors)], 0)
         return estimate_psf(gray, family, count)
+
+    def pages(
+        self, stack: Stack, psf: Any, progress: "Progress | None" = None
+    ) -> Iterator[Restored]:
+        """Restore the pages of a stack one by one; each gets its own estimate of the PSF.
+
+        Args:
+            stack: see `unpool.vision.stacks.read_stack`.
+            psf: as for `__call__`.
+            progress: called for each tile.
+        """
+        for i, values in enumerate(stack):
+
+            def within(done: int, total: int, what: str, i: int = i) -> None:
+                if progress is not None:
+                    progress(i * total + done, len(stack) * total, what)
+
+            frame = stack.frames[i]
+            yield self.restore(values, frame, self.psf_for(values, frame, psf), within)
 
     def restore(
         self,

@@ -186,7 +186,16 @@ def write_mask(path: str | os.PathLike[str], labels: Labels, palette: Pixels | N
     [[0, 255]]
     """
     _check_suffix(path, ".png")
-    write_bytes(path, encode_image(indexed_image(labels, palette)))
+    write_bytes(path, encode_mask(labels, palette))
+
+
+def encode_mask(labels: Labels, palette: Pixels | None = None) -> bytes:
+    """The bytes of the file that `write_mask` writes.
+
+    >>> read_mask(encode_mask(np.array([[0, 255]]))).tolist()
+    [[0, 255]]
+    """
+    return encode_image(indexed_image(labels, palette))
 
 
 def write_image(path: str | os.PathLike[str], image: Pixels) -> None:

@@ -38,7 +38,7 @@ def gaussian(sigma: float, other: float | None = None, angle: float = 0) -> Kern
     """
     other = sigma if other is None else other
     _require_positive(sigma=sigma, other=other)
-    along, across = _turned(math.ceil(4 * max(sigma, other) - 0.5), angle)
+    along, across = _turned(4 * max(sigma, other) - 0.5, angle)
     return _normalized(np.exp(-0.5 * ((along / sigma) ** 2 + (across / other) ** 2)))
 
 
@@ -49,7 +49,7 @@ def disk(radius: float) -> Kernel:
     (7, 7)
     """
     _require_positive(radius=radius)
-    reach = math.ceil(radius + 0.5 - 1e-9)
+    reach = radius + 0.5 - 1e-9
     along, across = _turned(reach, 0, _OVERSAMPLING)
     return _normalized(_averaged(along**2 + across**2 <= radius**2))
 
@@ -65,7 +65,7 @@ def motion(length: float, angle: float = 0) -> Kernel:
     ([0.20000000298023224, 0.20000000298023224], (5, 1))
     """
     _require_positive(length=length)
-    reach = math.ceil(length / 2 + 1)
+    reach = length / 2 + 1
     along, across = _turned(reach, angle, _OVERSAMPLING)
     inside = (abs(along) <= length / 2) & (abs(across) <= 0.5)
     return _normalized(_averaged(inside))
@@ -85,8 +85,8 @@ def moffat(fwhm: float, beta: float = 3) -> Kernel:
     _require_positive(fwhm=fwhm, beta=beta - 1)
     alpha = fwhm / 2 / math.sqrt(2 ** (1 / beta) - 1)
     # the energy outside of r is (1 + (r / alpha)^2)^(1 - beta)
-    reach = alpha * math.sqrt((1 - ENERGY) ** (1 / (1 - beta)) - 1)
-    along, across = _turned(math.ceil(reach), 0)
+    far = math.exp(min(math.log(1 - ENERGY) / (1 - beta), 700))  # not beyond the largest number
+    along, across = _turned(alpha * math.sqrt(far - 1), 0)
     return _normalized((1 + (along**2 + across**2) / alpha**2) ** -beta)
 
 
@@ -102,7 +102,7 @@ def airy(radius: float) -> Kernel:
     True
     """
     _require_positive(radius=radius)
-    along, across = _turned(math.ceil(5 * radius), 0)
+    along, across = _turned(5 * radius, 0)
     v = 3.8317059702 / radius * np.hypot(along, across)
     return _normalized(_jinc(v) ** 2)
 
@@ -129,6 +129,10 @@ def shake(seed: int, side: int = 21) -> Kernel:
     >>> shake(2).shape
     (21, 21)
     """
+    if seed < 0 or not 1 <= side <= MAX_SIDE:
+        raise OptionError(
+            f"got shake:{seed},{side}; wanted a seed of 0 or more, and a side of 1 to {MAX_SIDE}"
+        )
     random = np.random.default_rng(int(seed))
     inertia = random.uniform(0.7, 1)
     place, velocity = np.zeros(2), _unit(random.normal(size=2))
@@ -165,9 +169,16 @@ def _splat(points: NDArray[np.float64], side: int) -> NDArray[np.float64]:
 
 
 def _turned(
-    reach: int, angle: float, fine: int = 1
+    reach: float, angle: float, fine: int = 1
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distances along and across a direction, on a square around the origin, rows downward."""
+    """Distances along and across a direction, on a square around the origin, rows downward.
+
+    The square reaches so many pixels from its center; a larger one than any PSF is refused.
+    """
+    if not reach <= 0.75 * MAX_SIDE:  # those that are narrow and diagonal are cropped
+        wanted = f"wanted {MAX_SIDE} a side at most: scale the image down"
+        raise OptionError(f"got a PSF that reaches {reach:.4g} pixels from its center; {wanted}")
+    reach = math.ceil(reach)
     line = (np.arange((2 * reach + 1) * fine) + 0.5) / fine - reach - 0.5
     y, x = np.meshgrid(line, line, indexing="ij")
     cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))

@@ -71,7 +71,7 @@ def find_psf(source: Any, background: float | None = None) -> PSF:
 
 
 def _named(source: str | Path, background: float | None) -> PSF:
-    family, colon, values = str(source).partition(":")
+    family, colon, _ = str(source).partition(":")
     if family == "estimate":
         raise OptionError(
             f"got psf {str(source)!r}, which needs an image to estimate it from; name a file, or "
@@ -82,16 +82,38 @@ def _named(source: str | Path, background: float | None) -> PSF:
             known = suggest(family, FAMILIES)
             raise OptionError(f"got psf {str(source)!r}, neither a file nor a known PSF; {known}")
         return _read(Path(source), background)
+    return parse_psf(str(source))
+
+
+def parse_psf(text: str, largest: float = math.inf) -> PSF:
+    """Make a PSF by formula; files are not looked for.
+
+    Args:
+        text: such as "motion:13,30".
+        largest: the largest length in pixels that its numbers may state.
+
+    Raises:
+        OptionError: the family is unknown, or its numbers are invalid.
+
+    >>> parse_psf("disk:2").kernel.shape
+    (5, 5)
+    """
+    family, _, values = text.partition(":")
+    if family not in FAMILIES:
+        raise OptionError(f"got psf {text!r}, which is no known PSF; {suggest(family, FAMILIES)}")
     make, least, most, example = FAMILIES[family]
     try:
         numbers = [float(value) for value in values.split(",")]
     except ValueError:
         numbers = []
     if not least <= len(numbers) <= most or not all(map(math.isfinite, numbers)):
-        raise OptionError(f"got psf {str(source)!r}; wanted numbers, such as {example}")
+        raise OptionError(f"got psf {text!r}; wanted numbers, such as {example}")
+    lengths = {"gaussian": numbers[:2], "shake": numbers[1:]}.get(family, numbers[:1])
+    if max(lengths, default=0) > largest:
+        raise OptionError(f"got psf {text!r}; wanted lengths of {largest:g} pixels at most")
     if family == "shake":
         numbers = [int(number) for number in numbers]
-    return PSF(make(*numbers), str(source))
+    return PSF(make(*numbers), text)
 
 
 def _read(path: Path, background: float | None) -> PSF:

@@ -167,27 +167,34 @@ class Layout(NamedTuple):
 def write_tiff(
     path: str | os.PathLike[str], pages: Iterable[Samples], layouts: Sequence[Layout], size: int
 ) -> None:
-    """Write pages, (H, W, C) each, one at a time and atomically.
+    """Write pages, (H, W, C) each, one at a time and atomically; see `write_pages`."""
+    with atomic(path) as temporary, Path(temporary).open("wb") as file:
+        write_pages(file, pages, layouts, size)
+
+
+def write_pages(
+    file: IO[bytes], pages: Iterable[Samples], layouts: Sequence[Layout], size: int
+) -> None:
+    """Write a TIFF, page by page.
 
     Args:
-        path: the file to write.
-        pages: the samples of the pages.
+        file: an empty binary file.
+        pages: the samples of the pages, (H, W, C) each.
         layouts: the layout of each page.
         size: bytes of all samples; from 4 GiB, the file is a BigTIFF.
     """
     big = size > 4 * GIB - 2**26
     offset = "<Q" if big else "<I"
-    with atomic(path) as temporary, Path(temporary).open("wb") as file:
-        file.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if big else b"II*\0\0\0\0\0")
-        link = 8 if big else 4  # position at which to write the offset of the next page
-        for values, layout in zip(pages, layouts, strict=True):
-            tags = {**layout.tags, **_storage(file, values, layout, "QI"[not big])}
-            at = file.tell() + file.tell() % 2
-            file.seek(link)
-            file.write(struct.pack(offset, at))
-            file.seek(at)
-            link = _write_directory(file, tags, big)
-            file.seek(0, os.SEEK_END)
+    file.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if big else b"II*\0\0\0\0\0")
+    link = 8 if big else 4  # position at which to write the offset of the next page
+    for values, layout in zip(pages, layouts, strict=True):
+        tags = {**layout.tags, **_storage(file, values, layout, "QI"[not big])}
+        at = file.tell() + file.tell() % 2
+        file.seek(link)
+        file.write(struct.pack(offset, at))
+        file.seek(at)
+        link = _write_directory(file, tags, big)
+        file.seek(0, os.SEEK_END)
 
 
 def _storage(file: IO[bytes], values: Samples, layout: Layout, code: str) -> dict[int, Tag]:

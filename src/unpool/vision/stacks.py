@@ -34,6 +34,7 @@ from unpool.vision.samples import (
     read_samples,
     read_tags,
     sample_type,
+    write_pages,
     write_tiff,
 )
 from unpool.vision.tiff import LOSSLESS, MAGIC, Page, read_pages
@@ -175,6 +176,22 @@ def read_stack(source: str | os.PathLike[str] | bytes) -> Stack:
     if not values.size:
         raise ImageError(f"{name}: is empty; copy or download it again")
     return Stack((frame,), suffix, None, (values,), extras=extras)
+
+
+def encode_stack(stack: Stack, pages: Iterable[Samples]) -> bytes:
+    """The bytes of the file that `Stack.write` writes, in the format of the stack's suffix.
+
+    >>> stack = stack_of(np.zeros((2, 3), np.uint16), ".png")
+    >>> encode_stack(stack, stack)[1:4]
+    b'PNG'
+    """
+    checked = stack._checked(pages)
+    if stack.suffix != ".tif":
+        (values,) = checked
+        return encoded(values, stack.suffix, stack.extras)
+    file = io.BytesIO()
+    write_pages(file, checked, [stack._layout(frame) for frame in stack.frames], stack.bytes)
+    return file.getvalue()
 
 
 def stack_of(values: NDArray[Any], suffix: str = ".tif") -> Stack:

@@ -36,6 +36,19 @@ class _Writer(ABC):
         """All files that `write` may write."""
         return [_named(stem, ending) for ending in ("input.png", *self._endings(), "json")]
 
+    def project(self, image: Pixels) -> tuple[Pixels, list[tuple[str, Pixels, dict[str, Any]]]]:
+        """The square of an image that the network sees, and its projections; see `write`.
+
+        Args:
+            image: (H, W, 3) uint8, RGB.
+
+        Returns:
+            The square, (S, S, 3) uint8, RGB, and for each projection the ending of its file, the
+            image, as large as the square, and its record, without `file`.
+        """
+        crop = self.loaded.preprocessing.crop(image)
+        return crop, [*self._project(self.loaded.prepare([crop]))]
+
     def write(self, image: Pixels, stem: Path) -> dict[str, Any]:
         """Write the projections of an image, what the network saw of it, and a description.
 
@@ -52,10 +65,9 @@ class _Writer(ABC):
         Raises:
             OptionError: a class that is predicted nowhere here, or values that are not finite.
         """
-        crop = self.loaded.preprocessing.crop(image)
         source, shown = _named(stem, "input.png"), []
-        # all are computed before the first is written
-        for ending, projection, facts in [*self._project(self.loaded.prepare([crop]))]:
+        crop, projections = self.project(image)
+        for ending, projection, facts in projections:
             write_image(file := _named(stem, ending), projection)
             shown.append({**facts, "file": str(file)})
         write_image(source, crop)

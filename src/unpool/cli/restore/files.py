@@ -289,14 +289,7 @@ class Job:
             kept.append(result)
             yield from result.image[..., None]
             return
-        for i, values in enumerate(stack):
-
-            def within(done: int, total: int, what: str, i: int = i) -> None:
-                progress(i * total + done, len(stack) * total, what)
-
-            frame = stack.frames[i]
-            found = restorer.psf_for(values, frame, psf)
-            result = restorer.restore(values, frame, found, within)
+        for result in restorer.pages(stack, psf, progress):
             if not kept:
                 kept.append(result)
             yield result.image

@@ -1,0 +1,126 @@
+"""`unpool serve`: the networks as an HTTP service."""
+
+from typing import Any
+
+import click
+
+from unpool.cli import options
+from unpool.errors import OptionError
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
+              help="Port to listen on; 0 for any that is free.")  # fmt: skip
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS",
+              help="Address to listen on; other ones than loopback need --key.")  # fmt: skip
+@options.WEIGHTS
+@click.option(
+    "--generator",
+    default="chairs",
+    show_default=True,
+    metavar="NAME|FOLDER",
+    help="Weights of the network that generates images.",
+)
+@click.option(
+    "--key",
+    envvar="UNPOOL_KEY",
+    metavar="TEXT",
+    help="What requests must have in the header 'Authorization: Bearer TEXT'; may also be in the "
+    "environment variable UNPOOL_KEY, which other users of the machine do not see.",
+)
+@click.option("--no-key", is_flag=True, help="Listen on any address without a key.")
+@click.option(
+    "--allow-host",
+    "allowed",
+    multiple=True,
+    metavar="NAME",
+    help="Another name by which the service is called, such as that of its proxy; repeatable.  "
+    "[default: loopback and --host]",
+)
+@click.option("--waiting", type=click.IntRange(min=0), default=8, show_default=True,
+              help="Requests that may wait; others get 429.")  # fmt: skip
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0,
+              show_default=True, metavar="SECONDS",
+              help="Time of a request, waiting included; then 504.")  # fmt: skip
+@options.PRECISION
+@options.EXACT
+@options.DEVICE
+@options.QUIET
+def serve(
+    port: int,
+    host: str,
+    weights: str,
+    generator: str,
+    key: str | None,
+    no_key: bool,
+    allowed: tuple[str, ...],
+    waiting: int,
+    timeout: float,
+    quiet: bool,
+    **given: Any,
+) -> int:
+    """Segment, restore, project and generate images for HTTP clients.
+
+    POST an image to /v1/segment, /v1/restore or /v1/project, as the body or as the field "file" of
+    a form; options are in the query or in the form, with the names of `unpool segment`, `unpool
+    restore` and `unpool visualize project`. POST to /v1/generate has the options of `unpool
+    generate view`. The answers are the files that these commands write.
+
+    /livez, /readyz and /metrics are for operators. Requests beyond the limits are refused with
+    their codes, see docs/serve.md. SIGTERM or Ctrl-C finish the requests that have begun.
+
+    Needs unpool[serve].
+
+    \b
+    Example: unpool serve --port 8000
+             curl --data-binary @cat.jpg localhost:8000/v1/segment -o mask.png
+    """
+    require_serve()
+    from unpool.cards import read_card
+    from unpool.serve.app import App, make_app
+    from unpool.serve.applications import Models
+    from unpool.serve.guard import LOOPBACK
+    from unpool.serve.server import open_port, run
+
+    if host not in LOOPBACK and not key and not no_key:
+        raise OptionError(
+            f"got host={host} without a key, so that everyone who reaches this machine could use "
+            "it; add --key TEXT, or --no-key if something else keeps others out"
+        )
+    if key and no_key:
+        raise OptionError("got --key and --no-key; leave one of them out")
+    if key and not (key.isascii() and key.isprintable() and key == key.strip()):
+        raise OptionError("got a key that no header can hold; wanted printable ASCII characters")
+    models = Models(weights, generator, **options.typed(given))
+    read_card(generator)
+    hosts = [*LOOPBACK, host, *allowed]
+
+    def make(end: Any) -> App:
+        return make_app(
+            models,
+            hosts=hosts,
+            key=key or None,
+            waiting=waiting,
+            seconds=timeout,
+            failed=end,
+            log=(lambda line: None) if quiet else lambda line: click.echo(line, err=True),
+        )
+
+    with open_port(host, port) as listening:
+        name = f"[{host}]" if ":" in host else host
+        if not quiet:
+            click.echo(f"http://{name}:{listening.getsockname()[1]}")
+        run(listening, make)
+    return 0
+
+
+def require_serve() -> None:
+    """Raise an `OptionError` without the packages of the service."""
+    try:
+        import python_multipart  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise OptionError(
+            f"got no {error.name}, which the service needs: pip install 'unpool[serve]'"
+        ) from None

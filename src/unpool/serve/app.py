@@ -1,0 +1,239 @@
+"""The ASGI application: routes, and errors as JSON with their status codes."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from unpool.errors import DataError, ImageError, OptionError, ShapeError
+from unpool.files import strict
+from unpool.limits import MAX_HEADER
+from unpool.serve import metrics
+from unpool.serve.applications import ENDPOINTS, Answer, Models
+from unpool.serve.engine import Engine, Job
+from unpool.serve.guard import LOOPBACK, Guard
+from unpool.serve.intake import Intake
+from unpool.serve.options import parse
+from unpool.serve.refusals import Refusal
+
+T = TypeVar("T")
+
+Log = Callable[[str], None]
+
+STATUSES: dict[type[Exception], int] = {
+    ImageError: 415,
+    OptionError: 422,
+    ShapeError: 422,
+    DataError: 400,
+    MemoryError: 503,
+    ClientDisconnect: 499,
+}
+"""The errors that a request can cause, and their codes; a `Refusal` has its own."""
+
+_QUIET = ("/livez", "/readyz", "/metrics")  # are not logged
+
+
+class Service:
+    """What the routes share.
+
+    Args:
+        models: the networks.
+        engine: the thread that computes.
+        intake: reads bodies.
+    """
+
+    def __init__(self, models: Models, engine: Engine, intake: Intake) -> None:
+        self.models, self.engine, self.intake = models, engine, intake
+        self.metrics = metrics.Metrics()
+
+    async def run(self, request: Request, work: Callable[[Job], T]) -> T:
+        """Compute something for a request; given up when its client leaves."""
+        leaving = asyncio.ensure_future(_left(request))
+        try:
+            return await self.engine.run(work, leaving)
+        finally:
+            leaving.cancel()
+
+    async def apply(self, request: Request) -> Response:
+        """Answer a request by the application of its path."""
+        application, options, check, accepted = ENDPOINTS[request.scope["path"]]
+        self.engine.require_room()
+        async with self.intake.upload(request) as upload:
+            given = parse(upload.options, options)
+            if check is not None:
+                if not upload.data:
+                    raise Refusal(400, "got no image; send it as the body, or as the field 'file'")
+                await asyncio.to_thread(check, upload.data)
+            if wanted := accepted.get(request.headers.get("accept", "")):
+                given.setdefault("format", wanted)
+            answer = await self.run(
+                request, lambda job: application(self.models, upload, given, job)
+            )
+        return _response(answer)
+
+    async def ready(self, request: Request) -> Response:
+        """`/readyz`: 200 when requests are accepted, 503 before and while stopping."""
+        if self.engine.ready:
+            return PlainTextResponse("ok")
+        return PlainTextResponse("loading", 503, {"retry-after": "5"})
+
+    async def live(self, request: Request) -> Response:
+        """`/livez`: 200 as long as the process answers."""
+        return PlainTextResponse("ok")
+
+    async def measure(self, request: Request) -> Response:
+        """`/metrics`: for Prometheus."""
+        text = self.metrics.text(self.engine)
+        return PlainTextResponse(text, media_type=metrics.MEDIA_TYPE)
+
+
+async def _left(request: Request) -> None:
+    """Return when the client has left; the body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _response(answer: Answer) -> Response:
+    """The content, with the facts in a header if they are not in it."""
+    headers = {}
+    facts = json.dumps(strict(answer.facts))  # ASCII
+    if answer.facts and len(facts) <= MAX_HEADER:
+        headers["x-unpool-facts"] = facts
+    return Response(answer.content, 200, headers, answer.media_type)
+
+
+def explain(error: Exception) -> tuple[int, str, dict[str, str]]:
+    """The status code of an error, its message, and headers.
+
+    >>> explain(OptionError("got mode 'x'"))
+    (422, "got mode 'x'", {})
+    """
+    if isinstance(error, Refusal):
+        return error.status, str(error), error.headers
+    if isinstance(error, HTTPException):
+        return error.status_code, error.detail, dict(error.headers or {})
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        return 503, "out of memory; send a smaller image", {}
+    for kind, status in STATUSES.items():
+        if isinstance(error, kind):
+            return status, str(error), {}
+    return 500, "a fault of the service; its log says more", {}
+
+
+async def _explained(request: Request, error: Exception) -> Response:
+    status, message, headers = explain(error)
+    return JSONResponse({"error": message}, status, headers)
+
+
+class _Counted:
+    """Counts and logs the answers of an application."""
+
+    def __init__(self, app: ASGIApp, service: Service, routes: Collection[str], log: Log) -> None:
+        self.app, self.service, self.routes, self.log = app, service, routes, log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        start, status = time.perf_counter(), 499  # of a client that left before the answer
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, counted)
+        finally:
+            route = scope["path"] if scope["path"] in self.routes else "other"
+            seconds = time.perf_counter() - start
+            self.service.metrics.count(route, status, seconds)
+            if route not in _QUIET:
+                self.log(f"{scope['method'][:10]} {route} {status} {1000 * seconds:.0f} ms")
+
+
+def make_app(
+    models: Models,
+    *,
+    hosts: Collection[str] = LOOPBACK,
+    key: str | None = None,
+    waiting: int = 8,
+    seconds: float = 60.0,
+    body_seconds: float = 20.0,
+    failed: Callable[[], object] = lambda: None,
+    log: Log = lambda line: None,
+    load: Callable[[], object] | None = None,
+) -> "App":
+    """Make the ASGI application.
+
+    Args:
+        models: the networks, loaded when the application starts, after the port is open.
+        hosts: names and addresses by which it may be called.
+        key: that requests must have; None for none.
+        waiting: the largest number of requests that wait; others get 429.
+        seconds: the longest time of a request, waiting included; then 504.
+        body_seconds: in which a body must arrive; then 408.
+        failed: called if the weights cannot be loaded; the error is in `service.engine.error`.
+        log: called with a line for each answer.
+        load: in place of `models.load`.
+    """
+    engine = Engine(load or models.load, waiting=waiting, seconds=seconds, failed=failed)
+    service = Service(models, engine, Intake(body_seconds))
+    routes = [
+        Route("/livez", service.live),
+        Route("/readyz", service.ready),
+        Route("/metrics", service.measure),
+        *(Route(path, service.apply, methods=["POST"]) for path in ENDPOINTS),
+    ]
+    return App(service, routes, hosts, key, log)
+
+
+class App:
+    """The ASGI application: what `make_app` makes.
+
+    Args:
+        service: what the routes share.
+        routes: of Starlette.
+        hosts: names and addresses by which it may be called.
+        key: that requests must have; None for none.
+        log: called with a line for each answer.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        routes: list[Route],
+        hosts: Collection[str],
+        key: str | None,
+        log: Log,
+    ) -> None:
+        self.service = service
+        kinds: tuple[type[Exception], ...] = (Refusal, HTTPException, *STATUSES, Exception)
+        handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]]
+        handlers = dict.fromkeys(kinds, _explained)
+        inner = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
+        inner.router.redirect_slashes = False
+        paths = [route.path for route in routes]
+        self._app = _Counted(Guard(inner, hosts, key), service, paths, log)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        await self._app(scope, receive, send)
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        self.service.engine.start()
+        try:
+            yield
+        finally:
+            with suppress(asyncio.CancelledError):
+                await asyncio.to_thread(self.service.engine.close)

@@ -1,0 +1,48 @@
+"""A service with a small network, called in this process."""
+
+import time
+
+import pytest
+import torch
+from starlette.testclient import TestClient
+
+from tests.cli.files import CLASSES
+from unpool.models import DeconvNet, save_pretrained
+from unpool.serve.app import make_app
+from unpool.serve.applications import Models
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory, filled) -> str:
+    net = filled(DeconvNet(len(CLASSES), ((1, 4), (1, 6)), None, 32), seed=3)
+    card = {"classes": CLASSES, "long_side": 64, "license": "none"}
+    return str(save_pretrained(net, tmp_path_factory.mktemp("weights") / "tiny", card))
+
+
+@pytest.fixture(scope="session")
+def models(weights) -> Models:
+    return Models(weights, precision="fp32")
+
+
+def wait_until(condition, seconds: float = 30.0) -> None:
+    end = time.perf_counter() + seconds
+    while not condition():
+        assert time.perf_counter() < end, "not in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def waits():
+    """Wait for a condition, for at most half a minute."""
+    return wait_until
+
+
+@pytest.fixture(scope="session")
+def calls(models):
+    """A client of a service that is ready."""
+    torch.set_num_threads(1)
+    app = make_app(models, load=models.segmenter)  # the CRF is compiled by the test that needs it
+    with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as client:
+        wait_until(lambda: app.service.engine.ready or app.service.engine.error)
+        assert app.service.engine.error is None
+        yield client
