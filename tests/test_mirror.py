@@ -22,7 +22,9 @@ COVERED_ELSEWHERE = {
     "recipes/restore.py": "restore/test_train.py",
     "rendering/accessors.py": "rendering/test_gltf.py",
     "rendering/triangles.py": "rendering/test_meshes.py",
+    "serve/protocols/messages.py": "serve/protocols/test_hugging_face.py",
     "serve/refusals.py": "serve/test_guard.py",
+    "serve/service.py": "serve/test_app.py",
     "vision/png.py": "vision/test_stacks.py",
     "segment/task.py": "segment/test_train.py",
 }

@@ -210,6 +210,9 @@ MAX_FIELD = 64 * KIB
 MAX_FIELDS = 40
 """Options in a form, twice as many as `unpool segment` has."""
 
+MAX_CONFIG = MIB
+"""Characters of a labeling config of Label Studio; one of a thousand classes has some 50,000."""
+
 MAX_HEADER = 4 * KIB
 """Bytes of what the header of an answer says about a result; proxies accept 8 kB together."""
 

@@ -1,5 +1,6 @@
 """`unpool serve`: the networks as an HTTP service."""
 
+import os
 from typing import Any
 
 import click
@@ -42,6 +43,20 @@ from unpool.errors import OptionError
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0,
               show_default=True, metavar="SECONDS",
               help="Time of a request, waiting included; then 504.")  # fmt: skip
+@click.option(
+    "--label-studio",
+    "origin",
+    metavar="ADDRESS",
+    help="Address of the Label Studio whose uploads are read, such as http://localhost:8080; its "
+    "token is in the environment variable LABEL_STUDIO_API_KEY.",
+)
+@click.option(
+    "--images",
+    "folder",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="FOLDER",
+    help="Folder of the local storage of Label Studio, whose images are read.",
+)
 @options.PRECISION
 @options.EXACT
 @options.DEVICE
@@ -56,6 +71,8 @@ def serve(
     allowed: tuple[str, ...],
     waiting: int,
     timeout: float,
+    origin: str | None,
+    folder: str | None,
     quiet: bool,
     **given: Any,
 ) -> int:
@@ -65,6 +82,9 @@ def serve(
     a form; options are in the query or in the form, with the names of `unpool segment`, `unpool
     restore` and `unpool visualize project`. POST to /v1/generate has the options of `unpool
     generate view`. The answers are the files that these commands write.
+
+    Label Studio takes http://HOST:PORT/label-studio as a backend, and huggingface_hub
+    http://HOST:PORT/models/NAME as a model.
 
     /livez, /readyz and /metrics are for operators. Requests beyond the limits are refused with
     their codes, see docs/serve.md. SIGTERM or Ctrl-C finish the requests that have begun.
@@ -80,6 +100,7 @@ def serve(
     from unpool.serve.app import App, make_app
     from unpool.serve.applications import Models
     from unpool.serve.guard import LOOPBACK
+    from unpool.serve.protocols.label_studio import Images
     from unpool.serve.server import open_port, run
 
     if host not in LOOPBACK and not key and not no_key:
@@ -91,6 +112,7 @@ def serve(
         raise OptionError("got --key and --no-key; leave one of them out")
     if key and not (key.isascii() and key.isprintable() and key == key.strip()):
         raise OptionError("got a key that no header can hold; wanted printable ASCII characters")
+    images = Images(origin, os.environ.get("LABEL_STUDIO_API_KEY", ""), folder)
     models = Models(weights, generator, **options.typed(given))
     read_card(generator)
     hosts = [*LOOPBACK, host, *allowed]
@@ -103,6 +125,7 @@ def serve(
             waiting=waiting,
             seconds=timeout,
             failed=end,
+            images=images,
             log=(lambda line: None) if quiet else lambda line: click.echo(line, err=True),
         )
 

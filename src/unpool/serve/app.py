@@ -1,7 +1,6 @@
 """The ASGI application: routes, and errors as JSON with their status codes."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
@@ -10,24 +9,20 @@ from typing import Any, TypeVar
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unpool.errors import DataError, ImageError, OptionError, ShapeError
-from unpool.files import strict
-from unpool.limits import MAX_HEADER
-from unpool.serve import metrics
-from unpool.serve.applications import ENDPOINTS, Answer, Models
-from unpool.serve.engine import Engine, Job
+from unpool.serve.applications import ENDPOINTS, Models
+from unpool.serve.engine import Engine
 from unpool.serve.guard import LOOPBACK, Guard
 from unpool.serve.intake import Intake
-from unpool.serve.options import parse
+from unpool.serve.protocols import hugging_face, label_studio
 from unpool.serve.refusals import Refusal
+from unpool.serve.service import Log, Service
 
 T = TypeVar("T")
-
-Log = Callable[[str], None]
 
 STATUSES: dict[type[Exception], int] = {
     ImageError: 415,
@@ -40,75 +35,6 @@ STATUSES: dict[type[Exception], int] = {
 """The errors that a request can cause, and their codes; a `Refusal` has its own."""
 
 _QUIET = ("/livez", "/readyz", "/metrics")  # are not logged
-
-
-class Service:
-    """What the routes share.
-
-    Args:
-        models: the networks.
-        engine: the thread that computes.
-        intake: reads bodies.
-    """
-
-    def __init__(self, models: Models, engine: Engine, intake: Intake) -> None:
-        self.models, self.engine, self.intake = models, engine, intake
-        self.metrics = metrics.Metrics()
-
-    async def run(self, request: Request, work: Callable[[Job], T]) -> T:
-        """Compute something for a request; given up when its client leaves."""
-        leaving = asyncio.ensure_future(_left(request))
-        try:
-            return await self.engine.run(work, leaving)
-        finally:
-            leaving.cancel()
-
-    async def apply(self, request: Request) -> Response:
-        """Answer a request by the application of its path."""
-        application, options, check, accepted = ENDPOINTS[request.scope["path"]]
-        self.engine.require_room()
-        async with self.intake.upload(request) as upload:
-            given = parse(upload.options, options)
-            if check is not None:
-                if not upload.data:
-                    raise Refusal(400, "got no image; send it as the body, or as the field 'file'")
-                await asyncio.to_thread(check, upload.data)
-            if wanted := accepted.get(request.headers.get("accept", "")):
-                given.setdefault("format", wanted)
-            answer = await self.run(
-                request, lambda job: application(self.models, upload, given, job)
-            )
-        return _response(answer)
-
-    async def ready(self, request: Request) -> Response:
-        """`/readyz`: 200 when requests are accepted, 503 before and while stopping."""
-        if self.engine.ready:
-            return PlainTextResponse("ok")
-        return PlainTextResponse("loading", 503, {"retry-after": "5"})
-
-    async def live(self, request: Request) -> Response:
-        """`/livez`: 200 as long as the process answers."""
-        return PlainTextResponse("ok")
-
-    async def measure(self, request: Request) -> Response:
-        """`/metrics`: for Prometheus."""
-        text = self.metrics.text(self.engine)
-        return PlainTextResponse(text, media_type=metrics.MEDIA_TYPE)
-
-
-async def _left(request: Request) -> None:
-    """Return when the client has left; the body has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _response(answer: Answer) -> Response:
-    """The content, with the facts in a header if they are not in it."""
-    headers = {}
-    facts = json.dumps(strict(answer.facts))  # ASCII
-    if answer.facts and len(facts) <= MAX_HEADER:
-        headers["x-unpool-facts"] = facts
-    return Response(answer.content, 200, headers, answer.media_type)
 
 
 def explain(error: Exception) -> tuple[int, str, dict[str, str]]:
@@ -137,8 +63,8 @@ async def _explained(request: Request, error: Exception) -> Response:
 class _Counted:
     """Counts and logs the answers of an application."""
 
-    def __init__(self, app: ASGIApp, service: Service, routes: Collection[str], log: Log) -> None:
-        self.app, self.service, self.routes, self.log = app, service, routes, log
+    def __init__(self, app: ASGIApp, service: Service, routes: Collection[str]) -> None:
+        self.app, self.service, self.routes = app, service, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -158,7 +84,7 @@ class _Counted:
             seconds = time.perf_counter() - start
             self.service.metrics.count(route, status, seconds)
             if route not in _QUIET:
-                self.log(f"{scope['method'][:10]} {route} {status} {1000 * seconds:.0f} ms")
+                self.service.log(f"{scope['method'][:10]} {route} {status} {1000 * seconds:.0f} ms")
 
 
 def make_app(
@@ -172,6 +98,7 @@ def make_app(
     failed: Callable[[], object] = lambda: None,
     log: Log = lambda line: None,
     load: Callable[[], object] | None = None,
+    images: label_studio.Images | None = None,
 ) -> "App":
     """Make the ASGI application.
 
@@ -185,16 +112,19 @@ def make_app(
         failed: called if the weights cannot be loaded; the error is in `service.engine.error`.
         log: called with a line for each answer.
         load: in place of `models.load`.
+        images: what tasks of Label Studio may name; without, images within the request only.
     """
     engine = Engine(load or models.load, waiting=waiting, seconds=seconds, failed=failed)
-    service = Service(models, engine, Intake(body_seconds))
+    service = Service(models, engine, Intake(body_seconds), log)
     routes = [
         Route("/livez", service.live),
         Route("/readyz", service.ready),
         Route("/metrics", service.measure),
         *(Route(path, service.apply, methods=["POST"]) for path in ENDPOINTS),
+        *hugging_face.routes(service),
+        *label_studio.routes(service, images or label_studio.Images()),
     ]
-    return App(service, routes, hosts, key, log)
+    return App(service, routes, hosts, key)
 
 
 class App:
@@ -205,16 +135,10 @@ class App:
         routes: of Starlette.
         hosts: names and addresses by which it may be called.
         key: that requests must have; None for none.
-        log: called with a line for each answer.
     """
 
     def __init__(
-        self,
-        service: Service,
-        routes: list[Route],
-        hosts: Collection[str],
-        key: str | None,
-        log: Log,
+        self, service: Service, routes: list[Route], hosts: Collection[str], key: str | None
     ) -> None:
         self.service = service
         kinds: tuple[type[Exception], ...] = (Refusal, HTTPException, *STATUSES, Exception)
@@ -223,7 +147,7 @@ class App:
         inner = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
         inner.router.redirect_slashes = False
         paths = [route.path for route in routes]
-        self._app = _Counted(Guard(inner, hosts, key), service, paths, log)
+        self._app = _Counted(Guard(inner, hosts, key), service, paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from unpool.cards import read_card, weights_digest
+from unpool.cards import list_pretrained, read_card, weights_digest
 from unpool.errors import OptionError, ShapeError, require_choice
 from unpool.files import json_line
 from unpool.limits import MAX_SERVED_PIXELS, MAX_SERVED_PSF
@@ -184,7 +184,7 @@ def _mask_facts(models: Models, result: "Segmentation") -> dict[str, Any]:
 
 def restore(models: Models, upload: Upload, given: dict[str, Any], job: Job) -> Answer:
     """`/v1/restore`: the restored image, in its type and format, with its tags."""
-    from unpool.restore import Restored, Restorer
+    from unpool.restore import METHODS, Restored, Restorer
     from unpool.restore.estimate import family_to_estimate
     from unpool.vision.psf import parse_psf
     from unpool.vision.stacks import encode_stack, read_stack
@@ -197,6 +197,11 @@ def restore(models: Models, upload: Upload, given: dict[str, Any], job: Job) -> 
     where = {k: v for k, v in models.loading.items() if k == "device"}
     restorer = Restorer(**{name: v for name, v in given.items() if v is not False}, **where)
     stack = read_stack(upload.data)
+    network = METHODS[restorer.method].weights if restorer.method in METHODS else ""
+    if network and network not in list_pretrained():
+        raise OptionError(
+            f"got method {restorer.method!r}, whose weights are not installed here; choose another"
+        )
     first = list[Restored]()
     target = stack.as_float() if restorer.as_float else stack
 

@@ -114,10 +114,14 @@ class Engine:
             job.stopped = True
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def require_room(self) -> None:
-        """Refuse a request before its body is read: 503 while loading, 429 if the queue is full."""
+    def require_ready(self) -> None:
+        """Refuse a request with 503 while the weights are loaded."""
         if not self.ready:
             raise Refusal(503, "the weights are being loaded; try again", {"retry-after": "5"})
+
+    def require_room(self) -> None:
+        """Refuse a request before its body is read: 503 while loading, 429 if the queue is full."""
+        self.require_ready()
         if self.jobs >= self.most:
             seconds = max(1, math.ceil(self.mean * self.jobs))
             raise Refusal(429, f"busy; try again in {seconds} s", {"retry-after": str(seconds)})

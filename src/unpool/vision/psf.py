@@ -99,6 +99,8 @@ def parse_psf(text: str, largest: float = math.inf) -> PSF:
     (5, 5)
     """
     family, _, values = text.partition(":")
+    if text == "none":
+        return UNKNOWN
     if family not in FAMILIES:
         raise OptionError(f"got psf {text!r}, which is no known PSF; {suggest(family, FAMILIES)}")
     make, least, most, example = FAMILIES[family]

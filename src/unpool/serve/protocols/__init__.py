@@ -1,0 +1,1 @@
+"""Protocols of other programs, so that they use the service as it is."""
