@@ -153,6 +153,13 @@ def test_project(calls, weights, image, tmp_path, options, name):
     assert json.loads(answer.headers["x-unpool-facts"]) == record
 
 
+def test_fields_are_measured_once(calls, models, image, monkeypatch):
+    post(calls, "/v1/project", image, layer="trunk.stages.1")
+    assert "trunk.stages.1" in models.fields
+    monkeypatch.setattr("unpool.visualize.projection.measure_field", None)
+    post(calls, "/v1/project", image, layer="trunk.stages.1", unit=2)
+
+
 def test_project_a_class(calls, weights, image, tmp_path):
     found = post(calls, "/v1/segment", image, format="json").json()
     names = list(found["labels"])

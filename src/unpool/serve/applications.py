@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from unpool.segment.pipeline import BaseSegmenter
     from unpool.segment.result import Segmentation
     from unpool.vision.images import Pixels
+    from unpool.visualize.fields import Field
     from unpool.visualize.preprocessing import LoadedModel
 
 JSON, PNG, JPEG, TIFF = "application/json", "image/png", "image/jpeg", "image/tiff"
@@ -53,6 +54,7 @@ class Models:
         self.weights, self.chairs, self.loading = weights, generator, loading
         self.name = Path(weights).name  #: without the path, which answers do not show
         self.digest = weights_digest(weights)
+        self.fields: dict[str, Field] = {}  #: receptive fields by layer, measured once
         self._segmenters: dict[tuple[str | None, str | None], BaseSegmenter] = {}
 
     def load(self) -> None:
@@ -239,7 +241,8 @@ def project(models: Models, upload: Upload, given: dict[str, Any], job: Job) -> 
     elif layer is None:
         raise OptionError("got no layer; name one, such as layer=trunk.stages.4, or a class")
     else:
-        writer = ProjectionWriter(models.loaded, [layer], [] if unit is None else [unit], **given)
+        units = [] if unit is None else [unit]
+        writer = ProjectionWriter(models.loaded, [layer], units, fields=models.fields, **given)
     _, found = writer.project(image)
     (_, shown, facts), *_ = found
     return _image(encode_image(Image.fromarray(shown)), PNG, facts, kind == "json")

@@ -270,6 +270,7 @@ def choose_units(
     names: Sequence[str],
     units: Sequence[int],
     default: Callable[[int], list[int]],
+    fields: dict[str, Field] | None = None,
     **options: Any,
 ) -> list[LayerUnits]:
     """Look up layers and their units, and check that they can be projected.
@@ -278,6 +279,7 @@ def choose_units(
         trial: an image, (1, C, H, W), to run the model on.
         names: of layers, as in `list_layers`; those of `stage_ends` when empty.
         units: of each layer; when empty, `default` chooses them, given their number.
+        fields: the receptive fields of this model's layers that are known; others are added.
         options: of `project`.
 
     Raises:
@@ -285,6 +287,7 @@ def choose_units(
             (N, C).
     """
     known = {layer.name: layer for layer in layers.list_layers(model, trial)}
+    measured = {} if fields is None else fields
     names = list(dict.fromkeys(names)) or layers.stage_ends(list(known.values()))
     if not names:
         raise OptionError(
@@ -301,5 +304,7 @@ def choose_units(
                 "choose another of list_layers"
             )
         own = list(dict.fromkeys(units)) or default(layer.shape[0])
-        chosen.append(LayerUnits(layer, measure_field(model, trial, name), own))
+        if name not in measured:
+            measured[name] = measure_field(model, trial, name)
+        chosen.append(LayerUnits(layer, measured[name], own))
     return chosen

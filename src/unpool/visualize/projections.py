@@ -15,6 +15,7 @@ from unpool.visualize.class_scores import project_scores, score_maps
 from unpool.visualize.projection import choose_units, project
 
 if TYPE_CHECKING:
+    from unpool.visualize.fields import Field
     from unpool.visualize.preprocessing import LoadedModel
 
 
@@ -82,6 +83,7 @@ class ProjectionWriter(_Writer):
     Args:
         layers: names from `list_layers`; the last of each stage when not given.
         units: of every layer; the strongest of each image when not given.
+        fields: see `choose_units`.
         options: `place`, `rule`, `start`, `overlap`, `lrn` and `activations` of `project`.
 
     Raises:
@@ -94,11 +96,14 @@ class ProjectionWriter(_Writer):
         layers: Sequence[str] = (),
         units: Sequence[int] = (),
         color: bool = True,
+        fields: "dict[str, Field] | None" = None,
         **options: Any,
     ) -> None:
         super().__init__(loaded, color, options)
         trial = loaded.trial_image()
-        self._layers = choose_units(loaded.model, trial, layers, units, lambda _: [], **options)
+        self._layers = choose_units(
+            loaded.model, trial, layers, units, lambda _: [], fields, **options
+        )
 
     def _endings(self) -> list[str]:
         named = [(layer.name, (*units,) or (None,)) for layer, _, units in self._layers]
