@@ -11,7 +11,7 @@ from PIL import Image
 from unpool import train
 from unpool.cards import read_card
 from unpool.cli import main
-from unpool.errors import DataError, OptionError, WeightsError
+from unpool.errors import DataError, OptionError, ShapeError, WeightsError
 from unpool.models import from_pretrained
 from unpool.recipes import RECIPES, RestorationRecipe
 from unpool.recipes.restore import CRCNET, DEBLUR_GIVEN, MSRESNET, SRN
@@ -158,12 +158,37 @@ def test_published_rates(tiny):
         ("deblur-given", {"lstm": True}, "got lstm for IRDNet"),
         ("deblur-given", {"network": "IRDNe"}, "IRDNet"),
         ("deblur-given", {"psf": "shook:1"}, "got psf 'shook:1'"),
+        ("deblur-given", {"psf": "none"}, "psf='none' in a recipe; leave it out"),
+        ("deblur-given", {"psf": "disk:20"}, "psf='disk:20' of 41 x 41 pixels for psf_side=21"),
     ],
 )
 def test_refused_values(photos, tmp_path, recipe, values, message):
     with pytest.raises(OptionError, match=message):
         train(photos, tmp_path / "run", recipe, **values, report=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_volume_as_the_psf(photos, tmp_path):
+    """It is said before the run starts; networks restore images."""
+    bead = tmp_path / "bead.npy"
+    np.save(bead, np.ones((3, 5, 5)))
+    with pytest.raises(ShapeError, match=r"psf=.bead\.npy. of 3 x 5 x 5 .* choose one page"):
+        train(photos, tmp_path / "run", "deblur-given", psf=str(bead), report=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "psf"),
+    [
+        ("deblur-given", {}, "motion:13,30"),
+        ("deblur-given", {"psf": "my bead.tif"}, "'my bead.tif'"),
+        ("deblur-blind", {}, "none"),
+        ("crcnet", {}, "none"),  # it has learned its PSF, and takes none
+    ],
+)
+def test_the_command_that_is_advised(photos, name, values, psf):
+    task = dataclasses.replace(RECIPES[name], **values).make_task(photos)
+    assert task.usage == f"unpool restore blurred.png --psf {psf} --weights"
 
 
 def test_images_that_are_too_small(photos, tmp_path):

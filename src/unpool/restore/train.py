@@ -1,5 +1,6 @@
 """Train a network that deblurs on a folder of sharp images, which are blurred here."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from unpool.data.unlabeled import find_training_images, hold_out
 from unpool.devices import autocast, training_layout
-from unpool.errors import WeightsError
+from unpool.errors import OptionError, ShapeError, WeightsError
 from unpool.models.deblur import CRCNet, Deblur, IRDNet
 from unpool.models.multiscale import SRN, BlindNet, MSResNet, pyramid
 from unpool.models.weights import build_network, from_pretrained
@@ -20,7 +21,7 @@ from unpool.restore.evaluate import psnr, ssim
 from unpool.restore.examples import VALIDATED, BlurBatch, draw_examples, validation_cases
 from unpool.training import loop, task
 from unpool.vision.figures import contact_sheet
-from unpool.vision.psf import find_psf
+from unpool.vision.psf import PSF, find_psf
 
 if TYPE_CHECKING:
     from unpool.recipes.restore import RestorationRecipe
@@ -131,6 +132,23 @@ def _either(sigma: Tensor, y: Tensor) -> Tensor:
     return torch.where(torch.rand_like(sigma) < 0.5, sigma, noise_level(y).mean(1))
 
 
+def require_trainable(psf: PSF, side: int) -> None:
+    """Raise an error if a recipe's only PSF is none, a volume, or larger than its `psf_side`."""
+    if not psf.known:
+        raise OptionError("got psf='none' in a recipe; leave it out for random PSFs")
+    size = " x ".join(map(str, psf.kernel.shape))
+    if psf.kernel.ndim == 3:
+        raise ShapeError(
+            f"got psf={psf.name!r} of {size} in a recipe; networks restore images, not volumes: "
+            "choose one page of the PSF"
+        )
+    if max(psf.kernel.shape) > side:
+        raise OptionError(
+            f"got psf={psf.name!r} of {size} pixels for psf_side={side} in a recipe; "
+            f"set psf_side={max(psf.kernel.shape)}"
+        )
+
+
 @dataclass(eq=False)
 class RestorationTask(task.Task[BlurBatch]):
     """Train on a folder of sharp images, searched recursively; the best weights are kept.
@@ -143,16 +161,18 @@ class RestorationTask(task.Task[BlurBatch]):
     objective: RestorationObjective = field(init=False)
 
     panels = ({"psnr": "PSNR of held-out images, dB", "blurred": "blurred"},)
-    usage = "unpool restore blurred.png --psf motion:13,30 --weights"
 
     def __post_init__(self) -> None:
         self.data = Path(self.data)
+        given = self.recipe.network == "IRDNet"
+        psf = shlex.quote(self.recipe.psf or "motion:13,30") if given else "none"
+        self.usage = f"unpool restore blurred.png --psf {psf} --weights"
 
     def open(self) -> None:
         """List the images, read their headers, and hold some out."""
         recipe, self.classes = self.recipe, []
         if recipe.psf is not None:
-            find_psf(recipe.psf)
+            require_trainable(find_psf(recipe.psf), recipe.psf_side)
         images = find_training_images(Path(self.data), recipe.patch + recipe.psf_side - 1)
         self.images, self.val_images = hold_out(images, recipe.held_out)
 
