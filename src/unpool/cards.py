@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from unpool.errors import WeightsError
+from unpool.errors import WeightsError, suggest
 from unpool.files import read_json, require_regular, write_json
 from unpool.limits import MAX_DEPTH, MAX_SIDE
 from unpool.recipes.presets import NORMALIZATIONS, DenseCRF, Kernel
@@ -162,10 +162,9 @@ def find_weights(source: str | Path) -> Path:
         raise WeightsError(f"got {folder}; convert it first: unpool convert {folder} FOLDER")
     if folder.suffix == ".caffemodel":
         raise WeightsError(f"got {folder}, which does not exist; check the path")
-    known = ", ".join(list_pretrained()) or "none"
     raise WeightsError(
         f"got weights {str(source)!r}; wanted a folder with card.json and model.safetensors, or "
-        f"the name of weights that ship with the package ({known})"
+        f"the name of weights that ship with the package: {suggest(source, list_pretrained())}"
     )
 
 

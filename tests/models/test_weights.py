@@ -26,6 +26,7 @@ from unpool.models import (
     list_pretrained,
     save_pretrained,
 )
+from unpool.models.deblur import Deblur
 
 # ---- there and back ------------------------------------------------------------------------------
 
@@ -233,11 +234,12 @@ def test_only_known_models_are_saved(tmp_path):
 def test_unknown_names_list_the_known_ones(monkeypatch, tmp_path):
     monkeypatch.setattr(cards, "list_pretrained", lambda: ["cars", "objects"])
     with pytest.raises(
-        WeightsError, match=r"got weights 'object'; wanted a folder .*package \(cars, objects\)"
+        WeightsError,
+        match=r"got weights 'object'; wanted a folder .* mean 'objects'\? .* cars, objects",
     ):
         from_pretrained("object")
     monkeypatch.setattr(cards, "list_pretrained", list)
-    with pytest.raises(WeightsError, match=r"\(none\)"):
+    with pytest.raises(WeightsError, match="choices are none"):
         from_pretrained(tmp_path)
     path = tmp_path / "net.caffemodel"
     with pytest.raises(
@@ -254,6 +256,8 @@ def test_every_shipped_name_loads():
         net, card = from_pretrained(name)
         if isinstance(net, GenerativeNet):
             assert len(card.styles) == len(card.more["attribution"]) == net.styles
+        elif isinstance(net, Deblur):
+            assert (card.mode, card.classes) == ("restore", None)
         else:
             assert len(card.classes) == net.classes
 
