@@ -207,7 +207,7 @@ MAX_SERVED_PSF = 100
 MAX_FIELD = 64 * KIB
 """Bytes of an option in a form; the longest real ones are mixtures of styles, with some hundred."""
 
-MAX_FIELDS = 40
+MAX_OPTIONS = 40
 """Options in a form, twice as many as `unpool segment` has."""
 
 MAX_CONFIG = MIB

@@ -17,7 +17,8 @@ from unpool.cli import main
 
 TINY = (
     "start=null trunk=vgg11 size=32 crop_long_side=[32,64] batch=2 bf16=false long_side=48 "
-    "statistics_passes=1 validate_every=20 phases.0.steps=8 phases.0.stages=1"
+    "statistics_passes=1 validate_every=20 "
+    'phases=[{"name":"all","stages":1,"steps":8,"lr":5e-4}]'
 )
 SETTINGS = [word for setting in TINY.split() for word in ("--set", setting)]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from unpool.coding.images import find_training_images, read, reduced
+from unpool.coding.images import read, reduced
 from unpool.coding.parts import (
     filter_sheet,
     load_coder,
@@ -15,6 +15,7 @@ from unpool.coding.parts import (
     strongest_place,
     take_apart,
 )
+from unpool.data.unlabeled import find_training_images
 from unpool.errors import ImageError, WeightsError
 from unpool.models import SparseCoder
 from unpool.models.coder import Code

@@ -49,7 +49,7 @@ def _duration(seconds: int) -> str:
     """A time in words.
 
     >>> _duration(50), _duration(4000), _duration(200_000)
-    ('50 s', '1 h 7 min', '2 d 8 h')
+    ('50 s', '1 h 7 min', '2 d 7 h')
     """
     minutes, hours, days = round(seconds / 60), seconds // 3600, seconds // 86400
     if seconds < 120:

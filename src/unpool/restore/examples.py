@@ -175,7 +175,7 @@ def _compressed(y: Values, quality: int) -> Values:
         Image.fromarray(pixels[..., 0] if len(y) == 1 else pixels).save(
             file, "JPEG", quality=quality
         )
-        found = np.array(Image.open(file), np.float32) / 255
+        found = np.array(Image.open(file, formats=("JPEG",)), np.float32) / 255
     return found.reshape(pixels.shape).transpose(2, 0, 1)
 
 

@@ -16,7 +16,7 @@ from unpool.limits import (
     MAX_BODIES,
     MAX_BODY,
     MAX_FIELD,
-    MAX_FIELDS,
+    MAX_OPTIONS,
     MAX_SERVED_BYTES,
     MAX_SERVED_PIXELS,
     MIB,
@@ -119,7 +119,7 @@ async def _form(request: Request, body: bytes) -> AsyncIterator[list[tuple[str, 
     async def stream() -> AsyncIterator[bytes]:
         yield body
 
-    limits = {"max_files": 1, "max_fields": MAX_FIELDS, "max_part_size": MAX_FIELD}
+    limits = {"max_files": 1, "max_fields": MAX_OPTIONS, "max_part_size": MAX_FIELD}
     parser = _InMemory(request.headers, stream(), **limits)  # type: ignore[arg-type]
     try:
         form = await parser.parse()

@@ -188,8 +188,8 @@ def find_tags(config: object) -> Tags:
             labels = {value.strip().casefold(): value for value in values}
             return Tags(name, image, images[image].removeprefix("$"), labels)
     raise OptionError(
-        "got a labeling config without BrushLabels for an Image; add them: unpool segment --format "
-        "labelstudio writes a config"
+        "got a labeling config without BrushLabels for an Image; add them: unpool segment "
+        "writes a config with the format labelstudio"
     )
 
 
