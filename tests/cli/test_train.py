@@ -17,8 +17,8 @@ from unpool.cli import main
 
 TINY = (
     "start=null trunk=vgg11 size=32 crop_long_side=[32,64] batch=2 bf16=false long_side=48 "
-    "statistics_passes=1 validate_every=20 "
-    'phases=[{"name":"all","stages":1,"steps":8,"lr":5e-4}]'
+    "statistics_passes=1 validate_every=20 phases.0.steps=8 "
+    + " ".join(f"phases.{i}.steps=1 phases.{i}.stages=1" for i in range(1, 5))
 )
 SETTINGS = [word for setting in TINY.split() for word in ("--set", setting)]
 
@@ -48,7 +48,7 @@ def test_validations_and_the_summary_are_printed(data, tmp_path, capsys, monkeyp
     arguments += ["--set", "phases.0.steps=2"]
     assert main(arguments) == 0
     first, *rows, protocol, last = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"step 2 of 2, all: mean IoU \d+\.\d %", first)
+    assert re.fullmatch(r"step 6 of 6, 224 x 224: mean IoU \d+\.\d %", first)
     titles = ["background", "square", "mean IoU", "95 % interval"]
     titles += ["pixel accuracy", "mean accuracy", "boundary f1", "calibration error"]
     assert [row[:17].rstrip() for row in rows] == titles

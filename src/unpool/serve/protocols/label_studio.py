@@ -92,7 +92,7 @@ class Images:
         if not ours or not where.startswith("/data/") or ".." in where.split("/"):
             raise ImageError(
                 "got an address that is not of Label Studio's own files; import the images into "
-                "Label Studio, or use local storage with --images"
+                "Label Studio, or use local storage, whose folder the server is given"
             )
         if self.origin is None:
             raise ImageError("got an upload of Label Studio; start with --label-studio ADDRESS")
