@@ -159,12 +159,12 @@ def test_local_storage(tmp_path):
     images = Images(folder=folder)
     assert images.read("/data/local-files/?d=sub/a%20b.png") == IMAGE
     for name in ("../secret.png", "link.png", "%2Fetc%2Fpasswd", "", "sub", "nowhere.png", "a%00"):
-        with pytest.raises(ImageError, match="not in the folder of --images") as error:
+        with pytest.raises(ImageError, match="not in the server's folder of images") as error:
             images.read(f"/data/local-files/?d={name}")
         assert str(tmp_path) not in str(error.value)
-    with pytest.raises(ImageError, match="start with --label-studio"):
+    with pytest.raises(ImageError, match="start the server with Label Studio"):
         images.read("/data/upload/1/a.png")
-    with pytest.raises(ImageError, match="start with --label-studio"):
+    with pytest.raises(ImageError, match="start the server with Label Studio"):
         Images().read("/data/local-files/?d=sub/a%20b.png")
 
 

@@ -95,7 +95,7 @@ class Images:
                 "Label Studio, or use local storage, whose folder the server is given"
             )
         if self.origin is None:
-            raise ImageError("got an upload of Label Studio; start with --label-studio ADDRESS")
+            raise ImageError("got an upload; start the server with Label Studio's address")
         query = f"?{parts.query}" if parts.query else ""
         base = f"{self.origin.scheme}://{self.origin.netloc}{self.origin.path.rstrip('/')}"
         return self._fetched(f"{base}{parts.path}{query}")
@@ -107,7 +107,7 @@ class Images:
         except (OSError, ValueError, RuntimeError):
             path = self.folder
         if not path.is_relative_to(self.folder) or not path.is_file():
-            raise ImageError(f"got {name[:200]!r}, which is not in the folder of --images")
+            raise ImageError(f"got {name[:200]!r}, which is not in the server's folder of images")
         with require_regular(path, ImageError).open("rb") as file:
             return _bounded(file.read(MAX_BODY + 1))
 
