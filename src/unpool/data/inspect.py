@@ -18,7 +18,15 @@ from unpool.data.datasets import Object, instance_objects, load_labels, load_obj
 from unpool.data.outlines import Outlines, rasterize, require_size
 from unpool.errors import DataError, ImageError, few
 from unpool.limits import MAX_AT_ONCE
-from unpool.vision.images import VOID, Pixels, image_size, read_image, read_orientation, voc_palette
+from unpool.vision.images import (
+    LUMA,
+    VOID,
+    Pixels,
+    image_size,
+    read_image,
+    read_orientation,
+    voc_palette,
+)
 
 if TYPE_CHECKING:
     from unpool.data.colors import Coloring
@@ -257,7 +265,7 @@ def _digest(array: Pixels) -> str:
 def _thumbnail(image: Pixels) -> NDArray[np.float32]:
     """A unit vector of 16 x 16 gray values minus their mean; zeros for a flat image."""
     small = cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32)
-    values = (small @ np.array([0.299, 0.587, 0.114], np.float32)).ravel()
+    values = (small @ np.array(LUMA, np.float32)).ravel()
     values = values - values.mean()
     length = np.linalg.norm(values)
     return values / length if length > 32 else np.zeros_like(values)  # 32: a deviation of 2

@@ -15,14 +15,13 @@ from torch import Tensor
 
 from unpool import distributed
 from unpool.ops.blur import blur
-from unpool.vision.images import Pixels, read_image
+from unpool.vision.images import LUMA, Pixels, read_image
 from unpool.vision.kernels import Kernel, disk, gaussian, motion, shake
 from unpool.vision.psf import find_psf
 
 if TYPE_CHECKING:
     from unpool.recipes.restore import RestorationRecipe
 
-_LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 _RESERVED = 2**20
 """Seeds below are not used for shakes in training, so that `shake:0` ... can be tested on."""
 
@@ -100,7 +99,7 @@ def _scaled(image: Pixels) -> Values:
 
 def _planes(image: Values, channels: int) -> Values:
     """An image (H, W, 3) as (channels, H, W), gray for one channel."""
-    values = (image @ _LUMA)[..., None] if channels == 1 else image
+    values = (image @ np.array(LUMA, np.float32))[..., None] if channels == 1 else image
     return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 

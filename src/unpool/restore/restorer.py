@@ -1,7 +1,5 @@
 """`Restorer` restores blurred images, and keeps their type and size."""
 
-import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from unpool.devices import find_device
-from unpool.errors import ImageError, OptionError, ShapeError, require_choice, require_int
-from unpool.ops.blur import blur
-from unpool.ops.inversion import EDGES, Edges, noise_level
+from unpool.errors import ImageError, OptionError, require_choice, require_int
+from unpool.ops.inversion import EDGES, Edges
 from unpool.restore.estimate import estimate_psf, family_to_estimate
 from unpool.restore.light import parse_gamma
 from unpool.restore.methods import (
@@ -30,18 +26,24 @@ from unpool.restore.methods import (
 )
 from unpool.restore.networks import Network
 from unpool.restore.result import Restored
+from unpool.restore.samples import (
+    as_samples,
+    brightest,
+    lowest,
+    noise_of,
+    require_finite,
+    require_fit,
+    require_room,
+    residual_of,
+    strips,
+)
 from unpool.restore.tiles import Plan, Plane, plan_tiles, run_tiles
+from unpool.vision.images import LUMA
 from unpool.vision.psf import PSF, find_psf
-from unpool.vision.stacks import Frame, Stack, read_stack, stack_of
 
 if TYPE_CHECKING:
     from unpool import Progress
-
-_LUMA = 0.299, 0.587, 0.114
-_SOME = 1_000_000  # number of values from which quantiles are computed
-_STRIP = 2**18  # number of values that are converted at a time
-_SEEN = 1024  # side in pixels of the part on which the residual is measured
-_DEEP = "I", "I;16", "I;16B", "I;16L"  # modes of Pillow with more than 8 bits
+    from unpool.vision.stacks import Frame, Stack
 
 
 class Restorer:
@@ -147,12 +149,12 @@ class Restorer:
         Raises:
             ImageError, ShapeError, OptionError: the image, the PSF or a parameter cannot be used.
         """
-        values, frame = _samples(image)
+        values, frame = as_samples(image)
         found = self.psf_for(values, frame, psf, background)
         return self.restore(values, frame, found, progress, noise)
 
     def psf_for(
-        self, values: NDArray[Any], frame: Frame, psf: Any, background: float | None = None
+        self, values: NDArray[Any], frame: "Frame", psf: Any, background: float | None = None
     ) -> PSF:
         """Make the PSF for an image; "estimate:" sources are estimated from it."""
         family = family_to_estimate(psf)
@@ -160,14 +162,14 @@ class Restorer:
             return find_psf(psf, background)
         return self.estimates(values, frame, family, 1)[0]
 
-    def estimates(self, values: NDArray[Any], frame: Frame, family: str, count: int) -> list[PSF]:
+    def estimates(self, values: NDArray[Any], frame: "Frame", family: str, count: int) -> list[PSF]:
         """The most likely PSFs of a family for an image."""
         planes = values.reshape(*frame.shape)[..., : frame.colors]
         gray = np.mean([self._linear(planes[..., i], frame) for i in range(frame.colors)], 0)
         return estimate_psf(gray, family, count)
 
     def pages(
-        self, stack: Stack, psf: Any, progress: "Progress | None" = None
+        self, stack: "Stack", psf: Any, progress: "Progress | None" = None
     ) -> Iterator[Restored]:
         """Restore the pages of a stack one by one; each gets its own estimate of the PSF.
 
@@ -188,7 +190,7 @@ class Restorer:
     def restore(
         self,
         values: NDArray[Any],
-        frame: Frame,
+        frame: "Frame",
         psf: PSF,
         progress: "Progress | None" = None,
         noise: float | None = None,
@@ -204,23 +206,23 @@ class Restorer:
         """
         noise = self.noise if noise is None else require_noise(noise)
         volume = psf.kernel.ndim == 3
-        _require_fit(values, frame, volume)
+        require_fit(values, frame, volume)
         planes = values[..., None] if volume else values.reshape(*values.shape[:2], -1)
         count = 1 if volume else frame.colors
-        _require_finite(planes[..., :count])
-        _require_room(planes.shape, psf)
+        require_finite(planes[..., :count])
+        require_room(planes.shape, psf)
         linear = [self._linear(planes[..., i], frame) for i in range(count)]
         estimated = noise is None
-        sigma = float(np.mean([_noise(plane) for plane in linear])) if noise is None else noise
-        bright = max(float(np.mean([_brightest(plane) for plane in linear])), 1e-12)
+        sigma = float(np.mean([noise_of(plane) for plane in linear])) if noise is None else noise
+        bright = max(float(np.mean([brightest(plane) for plane in linear])), 1e-12)
         side = max(psf.kernel.shape) if psf.known else 0
-        facts = Facts(volume, _low(linear) >= 0, sigma / bright, side, [*self.values])
+        facts = Facts(volume, lowest(linear) >= 0, sigma / bright, side, [*self.values])
         name, reason = choose(self.method, facts)
         method = METHODS[name]
-        if method.counts and _low(linear) < 0:
+        if method.counts and lowest(linear) < 0:
             raise ImageError(
-                f"got values down to {_low(linear) * frame.largest:.4g}; method {name!r} restores "
-                "counts, wanted 0 or more: choose method='tikhonov' or method='tv'"
+                f"got values down to {lowest(linear) * frame.largest:.4g}; method {name!r} "
+                "restores counts, wanted 0 or more: choose method='tikhonov' or method='tv'"
             )
         value = self.values.get(method.parameter)
         chosen = value is None
@@ -231,7 +233,7 @@ class Restorer:
         restored = self._planes(linear, job, plan, progress)
         residual = None
         if psf.known:
-            residual = _residual(linear[0], restored[0], psf.kernel, sigma)
+            residual = residual_of(linear[0], restored[0], psf.kernel, sigma)
         found, clipped = self._back(planes, restored, frame)
         return Restored(
             found.reshape(values.shape), values, psf, name, reason, method.parameter, value, chosen,
@@ -251,7 +253,7 @@ class Restorer:
         gray = self.luma and len(linear) == 3
         planes = linear
         if gray:
-            planes = [np.tensordot(np.array(_LUMA, np.float32), np.stack(linear), 1)]
+            planes = [np.tensordot(np.array(LUMA, np.float32), np.stack(linear), 1)]
         elif job.takes_colors and len(linear) == 3:
             planes = [np.stack(linear)]
         total, found = plan.parts * len(planes), list[Plane]()
@@ -266,22 +268,22 @@ class Restorer:
             return [plane + (found[0] - planes[0]) for plane in linear]
         return found if len(found) == len(linear) else [*found[0]]
 
-    def _linear(self, plane: NDArray[Any], frame: Frame) -> Plane:
+    def _linear(self, plane: NDArray[Any], frame: "Frame") -> Plane:
         """Convert a channel to linear light, as fractions of the largest value."""
         found, largest = np.empty(plane.shape, np.float32), np.float32(frame.largest)
-        for strip in _strips(plane):
+        for strip in strips(plane):
             found[strip] = self.gamma.decode(plane[strip].astype(np.float32) / largest)
         return found
 
     def _back(
-        self, planes: NDArray[Any], restored: list[Plane], frame: Frame
+        self, planes: NDArray[Any], restored: list[Plane], frame: "Frame"
     ) -> tuple[NDArray[Any], float]:
         """Convert restored channels to the original type; also return the clipped fraction."""
         kind = np.dtype(np.float32) if self.as_float else planes.dtype
         found = planes.astype(kind, copy=True)
         clipped = 0
         for i, plane in enumerate(restored):
-            for strip in _strips(plane):
+            for strip in strips(plane):
                 values = self.gamma.encode(plane[strip]) * np.float32(frame.largest)
                 if kind.kind != "f":
                     low = -frame.largest - 1 if kind.kind == "i" else 0.0
@@ -315,98 +317,3 @@ class _Job:
         with torch.inference_mode():
             x = self.run(y / self.bright, kernel, self.value, self.edges) * self.bright
         return x.reshape(plane.shape).cpu().numpy()
-
-
-# ---- images --------------------------------------------------------------------------------------
-
-
-def _samples(image: Any) -> tuple[NDArray[Any], Frame]:
-    """The samples of any kind of image, and their frame."""
-    if isinstance(image, str | os.PathLike | bytes):
-        stack = read_stack(image)
-        if len(stack) > 1:
-            raise ImageError(
-                f"got a stack of {len(stack)} pages; restore them one by one, as images of "
-                "unpool.vision.stacks.read_stack, or stack them for a volume"
-            )
-        values = stack[0]
-        return (values[..., 0] if values.shape[2] == 1 else values), stack.frames[0]
-    if isinstance(image, Image.Image):
-        if image.mode not in ("L", "LA", "RGB", "RGBA", "F", *_DEEP):
-            image = image.convert("RGB")
-        image = np.array(image)
-    elif hasattr(image, "detach"):
-        image = image.detach().cpu().numpy()
-    values = np.asarray(image)
-    if values.ndim not in (2, 3) or not values.size or values.dtype.kind not in "uif":
-        raise ShapeError(
-            f"got an image of {values.shape} and {values.dtype}; wanted numbers (H, W), "
-            "(H, W, C), or a volume (D, H, W)"
-        )
-    (frame, *_) = stack_of(values).frames
-    return values, frame
-
-
-def _require_fit(values: NDArray[Any], frame: Frame, volume: bool) -> None:
-    if volume and values.ndim != 3:
-        raise ShapeError(
-            f"got an image of {values.shape} for a PSF of three dimensions; wanted a volume "
-            "(D, H, W): choose one page or channel of the PSF"
-        )
-    if not volume and values.ndim == 3 and values.shape[2] != frame.shape[2]:
-        raise ShapeError(
-            f"got a volume of {values.shape} for a PSF of two dimensions; wanted one (d, h, w), or "
-            "the slices one by one; colors come last, (H, W, C)"
-        )
-    if frame.dtype.kind == "f" or frame.dtype.itemsize <= 4:
-        return
-    raise ImageError(f"got {frame.dtype}; wanted integers of 32 bits or less, or floating point")
-
-
-def _strips(plane: NDArray[Any]) -> list[slice]:
-    """Parts along the first axis, so that temporary arrays are small."""
-    step = max(1, _STRIP // max(1, math.prod(plane.shape[1:])))
-    return [slice(start, start + step) for start in range(0, len(plane), step)]
-
-
-def _require_finite(planes: NDArray[Any]) -> None:
-    if planes.dtype.kind == "f" and (bad := planes.size - int(np.isfinite(planes).sum())):
-        raise ImageError(f"got {bad} values that are not finite; replace them before, as by 0")
-
-
-def _require_room(shape: tuple[int, ...], psf: PSF) -> None:
-    """Refuse a PSF wider or higher than the image, of which nothing would be right."""
-    size, sides = shape[-3:-1], psf.kernel.shape[-2:]
-    if any(side > n for side, n in zip(sides, size, strict=True)):
-        got = f"got a PSF of {sides[0]} x {sides[1]} pixels for an image of {size[0]} x {size[1]}"
-        raise ShapeError(f"{got}; wanted a smaller one: cut the spot out")
-
-
-def _low(planes: list[Plane]) -> float:
-    return min(float(plane.min()) for plane in planes)
-
-
-def _noise(plane: Plane) -> float:
-    if min(plane.shape[-2:]) < 2:
-        return 0.0
-    return float(noise_level(torch.from_numpy(plane)[None, None]))
-
-
-def _brightest(plane: Plane) -> float:
-    """The value that is brighter than 99.9 % of a channel."""
-    return float(np.quantile(abs(plane.ravel()[:: max(1, plane.size // _SOME)]), 0.999))
-
-
-def _residual(before: Plane, after: Plane, kernel: Plane, sigma: float) -> float | None:
-    """Compute `Restored.residual`; for large images, on the middle part."""
-    places = []
-    for n, side in zip(before.shape, kernel.shape, strict=True):
-        if n < 2 * side or sigma == 0:
-            return None
-        start = max(0, (n - _SEEN) // 2)
-        places.append(slice(start, min(n, start + _SEEN)))
-    y, x = (torch.from_numpy(np.ascontiguousarray(p[tuple(places)])) for p in (before, after))
-    again = blur(x[None, None], torch.from_numpy(kernel), "valid")[0, 0]
-    for axis, side in enumerate(kernel.shape):
-        y = y.narrow(axis, side // 2, again.shape[axis])
-    return float((again - y).std() / sigma)

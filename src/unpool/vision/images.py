@@ -33,6 +33,9 @@ Labels: TypeAlias = NDArray[np.integer]
 MAX_JPEG_SIDE = 65_500
 """Pixels of a side of a JPEG, at most, by libjpeg."""
 
+LUMA = 0.299, 0.587, 0.114
+"""The weights of red, green and blue in the luminance of a color."""
+
 VOID = 255
 """The id of pixels that training and evaluation ignore."""
 

@@ -12,6 +12,7 @@ import click
 from unpool.cli import console, images, options
 from unpool.cli.restore.psf import BACKGROUND
 from unpool.cli.restore.psf import psf as show_psf
+from unpool.cli.restore.text import text
 from unpool.errors import OptionError
 
 if TYPE_CHECKING:
@@ -181,9 +182,9 @@ def restore(
         job = Job(given, steps or (None,), kernels, volume, truth, compare)
         job.prepare()
     _require_dimensions(kernels, volume)
-    text = (_text, "restoring", as_json, quiet, f"restored, into {output}")
+    shown = (text, "restoring", as_json, quiet, f"restored, into {output}")
     more: dict[str, Any] = {"also": job.also, "prepare": job.prepare, "redo": redo}
-    return images.each_image(found, output, job.image, *text, scale=scale, **more)
+    return images.each_image(found, output, job.image, *shown, scale=scale, **more)
 
 
 def _require_dimensions(kernels: "Sequence[PSF | str]", volume: bool) -> None:
@@ -355,39 +356,3 @@ class Job:
         values = values * (result.largest / truth.frames[0].largest)
         largest = max(1.0, float(values.max())) if result.largest == 1 else result.largest
         return compare(values, result.before, result.image, largest, self.volume)
-
-
-def _text(record: images.Record) -> str:
-    source, seconds = record["source"], f"({record['seconds']:.1f} s)"
-    if "results" in record:
-        first = f"{source}: {len(record['results'])} variants, {record['sheet']} {seconds}"
-        return "\n".join([first, *map(_variant_text, record["results"])])
-    estimated = "estimated " if record["noise_estimated"] else ""
-    lines = [
-        f"{source}: {record['method']} ({record['reason']}), {_value(record)}"
-        f"{estimated}noise {record['noise']:.2g}, {record['image']} {seconds}"
-    ]
-    lines += [f"  PSF {record['psf']}: {change}" for change in record["psf_changes"]]
-    if "estimates" in record:
-        others = ", ".join(record["estimates"][1:]) or "none"
-        lines.append(f"  other estimates: {others}; compare {record['sheet']}, choose by --psf")
-    if record["clipped"] >= 0.001:
-        lines.append(f"  {record['clipped']:.1%} of the values clipped; --float keeps them")
-    if record["tiles"] > 1:
-        lines.append(f"  {record['tiles']} tiles, {record['memory'] / 2**30:.1f} GiB")
-    if "psnr" in record:
-        lines.append(f"  {_figures_text(record)}")
-    return "\n".join(lines)
-
-
-def _value(record: images.Record) -> str:
-    return "".join(f"{n} {record[n]:.3g}, " for n in ("balance", "lam", "steps") if n in record)
-
-
-def _figures_text(record: images.Record) -> str:
-    names = (name for name in ("psnr", "ssim") if name in record)
-    return ", ".join(f"{n.upper()} {record[n + '_before']:.4g} -> {record[n]:.4g}" for n in names)
-
-
-def _variant_text(one: images.Record) -> str:
-    return f"  {one['psf']}: {one['method']}, {_value(one)}{_figures_text(one)}".rstrip(", ")
