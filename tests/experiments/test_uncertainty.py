@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
+from scipy.stats import rankdata
 
 import unpool
 from experiments.uncertainty import auroc, bins, main
@@ -38,4 +40,12 @@ def test_the_figures_are_those_of_single_passes_and_of_samples(data, filled, tmp
     for name, samples in (("single", 0), ("mean", 3)):
         wanted = unpool.evaluate(segmenter, data, split="val", mode="whole", samples=samples)
         assert found[name] == pytest.approx(wanted["miou"])
-    assert 0 <= found["auroc"] <= 1
+    wrong, right = list[float](), list[float]()
+    for n in (4, 9):  # every fifth image is held out
+        truth = np.array(Image.open(data / f"masks/{n}.png"))
+        result = segmenter(data / f"images/{n}.png", mode="whole", samples=3)
+        wrong += result.uncertainty[result.labels != truth].tolist()
+        right += result.uncertainty[result.labels == truth].tolist()
+    ranks = rankdata(wrong + right)[: len(wrong)]
+    exact = (ranks.sum() - len(wrong) * (len(wrong) + 1) / 2) / (len(wrong) * len(right))
+    assert found["auroc"] == pytest.approx(exact, abs=0.01)
