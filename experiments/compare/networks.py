@@ -18,6 +18,7 @@ from unpool.segment.pipeline import BaseSegmenter
 from unpool.segment.segmenter import Segmenter
 from unpool.segment.whole import WholeView
 
+FIGURES = "miou", "pixel_accuracy", "boundary_f1"  #: each with its interval
 SIZE = 375, 500  #: height and width of the images whose time and operations are given
 
 
@@ -117,8 +118,10 @@ def measure(
 ) -> dict[str, Any]:
     """The figures of whole images of the validation part."""
     found = unpool.evaluate(segmenter, [*data], mode="whole", crf=crf)
-    kept = ("miou", "miou_interval", "pixel_accuracy", "boundary_f1", "iou", "protocol")
-    return {key: found[key] for key in kept}
+    return {
+        **{f"{name}{of}": found[name + of] for name in FIGURES for of in ("", "_interval")},
+        **{key: found[key] for key in ("iou", "protocol")},
+    }
 
 
 def describe(name: str, weights: Path) -> dict[str, Any]:

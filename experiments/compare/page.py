@@ -5,14 +5,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from experiments.compare.networks import SIZE
+from experiments.compare.networks import FIGURES, SIZE
 from unpool.segment.pipeline import BaseSegmenter
 from unpool.vision.drawing import overlay
 from unpool.vision.figures import Tile, contact_sheet
 
-HEAD = """| | parameters | GFLOP | seconds an image | training, minutes | mean IoU | 95 % interval \
+HEAD = """| | parameters | GFLOP | seconds an image | training, minutes | mean IoU \
 | pixel accuracy | boundary F1 |
-|---|---|---|---|---|---|---|---|---|"""
+|---|---|---|---|---|---|---|---|"""
 
 
 def page(rows: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> str:
@@ -35,8 +35,8 @@ def page(rows: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> str
         "\n".join([HEAD, *(_line(name, row) for name, row in rows.items())]),
         f"Operations and seconds are those of an image of {SIZE[1]} x {SIZE[0]} pixels, segmented "
         "as a whole in the network's fast form (operations of the network alone; a multiply-add "
-        "counts as two), measured in turn. Intervals are bootstrapped over images: rows whose "
-        "intervals overlap much are not told apart by these images.",
+        "counts as two), measured in turn. In brackets are 95 % intervals, bootstrapped over "
+        "images: rows whose intervals overlap much are not told apart by these images.",
         "![Images and the labels of each network](compare.jpg)",
         "## Choosing",
         f"Here **{best}** has the highest mean IoU, and **{quick}** is the quickest.",
@@ -46,19 +46,20 @@ def page(rows: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> str
 
 
 def _line(name: str, row: Mapping[str, Any]) -> str:
-    low, high = row["miou_interval"]
     cells = [
         name,
         f"{row['parameters'] / 1e6:.1f} M" if "parameters" in row else "",
         f"{row['gflop']:.0f}" if "gflop" in row else "",
         f"{row['seconds']:.2f}" if row.get("seconds") else "",
         f"{row['minutes']:.0f}" if "minutes" in row else "",
-        f"{100 * row['miou']:.1f}",
-        f"{100 * low:.1f} to {100 * high:.1f}",
-        f"{100 * row['pixel_accuracy']:.1f}",
-        f"{100 * row['boundary_f1']:.1f}",
+        *(_percent(row[figure], row[f"{figure}_interval"]) for figure in FIGURES),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _percent(value: float, interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"{100 * value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def figure(

@@ -149,7 +149,8 @@ def test_the_summary_is_plain_json(root):
     text = json.dumps(evaluate(Fake(), data), allow_nan=False)
     summary = json.loads(text)
     assert set(summary) == {
-        "mode", "miou", "miou_interval", "iou", "pixel_accuracy", "mean_accuracy", "boundary_f1",
+        "mode", "miou", "miou_interval", "iou", "pixel_accuracy", "pixel_accuracy_interval",
+        "mean_accuracy", "boundary_f1", "boundary_f1_interval",
         "calibration_error", "images", "class_images", "dropped", "protocol",
     }  # fmt: skip
     for name in data.samples:

@@ -15,6 +15,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 from unpool.errors import DataError, OptionError, ShapeError
 from unpool.vision.metrics import (
     bootstrap_interval,
+    bootstrap_ratio,
     boundary_f1,
     calibration_error,
     confusion_matrix,
@@ -139,6 +140,24 @@ def test_bootstrap_is_the_same_for_the_same_seed_and_wider_for_a_higher_level():
     wide = bootstrap_interval(matrices, level=0.99)
     assert wide[0] <= low
     assert wide[1] >= high
+
+
+def test_bootstrap_of_a_ratio_is_a_loop_over_samples_of_images():
+    rng = np.random.default_rng(7)
+    right, pixels = rng.integers(0, 50, 12), rng.integers(50, 90, 12)
+    drawn = rng.integers(0, 12, (3000, 12))
+    expected = np.quantile(right[drawn].sum(1) / pixels[drawn].sum(1), [0.1, 0.9])
+    found = bootstrap_ratio(right, pixels, level=0.8, samples=20000)
+    np.testing.assert_allclose(found, expected, atol=0.006)
+
+
+def test_bootstrap_of_a_mean_is_as_wide_as_its_standard_error():
+    values = np.random.default_rng(8).random(400)
+    low, high = bootstrap_ratio(values, np.ones(400), samples=5000)
+    error = 1.96 * values.std() / 20
+    np.testing.assert_allclose(
+        [low, high], [values.mean() - error, values.mean() + error], atol=2e-3
+    )
 
 
 def test_bootstrap_with_images_that_hold_nothing():

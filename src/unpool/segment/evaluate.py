@@ -17,6 +17,7 @@ from unpool.vision.figures import contact_sheet
 from unpool.vision.images import VOID
 from unpool.vision.metrics import (
     bootstrap_interval,
+    bootstrap_ratio,
     boundary_f1,
     calibration_error,
     confusion_matrix,
@@ -138,11 +139,12 @@ def summarize(
             one or two images.
 
     Returns:
-        `miou`, `miou_interval` (95 %, bootstrap over images; None for a single one), `iou` by class
-        (None where a class occurs neither in the truth nor in the prediction), `pixel_accuracy`,
-        `mean_accuracy`, `boundary_f1`, `calibration_error` (see `unpool.vision.metrics`; None where
-        the confidence is not known), `images`, `class_images` (whose truth shows a class),
-        `dropped` (names and reasons), `protocol`. All but the counts are fractions from 0 to 1.
+        `miou`, `pixel_accuracy` and `boundary_f1`, each with `_interval` (95 %, bootstrap over
+        images; None for a single one), `mean_accuracy`, `iou` by class (None where a class occurs
+        neither in the truth nor in the prediction), `calibration_error` (see
+        `unpool.vision.metrics`; None where the confidence is not known), `images`, `class_images`
+        (whose truth shows a class), `dropped` (names and reasons), `protocol`. All but the counts
+        are fractions from 0 to 1.
     """
     kept = [m for m in measured if not m.error]
     if not kept or not any(m.matrix.any() for m in kept):
@@ -162,7 +164,8 @@ def summarize(
         if min_images
         else "classes present in truth or prediction"
     )
-    outlines = [m.boundary_f1 for m in kept if np.isfinite(m.boundary_f1)]
+    outlines = np.array([m.boundary_f1 for m in kept if np.isfinite(m.boundary_f1)])
+    right, pixels = matrices.trace(axis1=1, axis2=2), matrices.sum((1, 2))
     return {
         "miou": float(total.miou),
         "miou_interval": list(bootstrap_interval(matrices, among=among)) if len(kept) > 1 else None,
@@ -171,8 +174,12 @@ def summarize(
             for name, value in zip(data.classes, total.iou, strict=True)
         },
         "pixel_accuracy": float(total.pixel_accuracy),
+        "pixel_accuracy_interval": list(bootstrap_ratio(right, pixels)) if len(kept) > 1 else None,
         "mean_accuracy": float(total.mean_accuracy),
-        "boundary_f1": float(np.mean(outlines)) if outlines else None,
+        "boundary_f1": float(outlines.mean()) if len(outlines) else None,
+        "boundary_f1_interval": (
+            list(bootstrap_ratio(outlines, np.ones(len(outlines)))) if len(outlines) > 1 else None
+        ),
         "calibration_error": calibration_error(np.sum(diagrams, 0)) if diagrams else None,
         "images": len(kept),
         "class_images": dict(zip(data.classes, (matrices.sum(2) > 0).sum(0).tolist(), strict=True)),

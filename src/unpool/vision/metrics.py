@@ -116,14 +116,44 @@ def bootstrap_interval(
     if not (0 < level < 1 and samples >= 1):
         got = f"got level {level}, samples {samples}"
         raise OptionError(f"{got}; wanted 0 < level < 1, samples >= 1")
-    images = len(matrices)
-    counts = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), samples)
+    counts = _resampled(len(matrices), samples, seed)
     # intersections and unions add up over images, and float64 holds the sums exactly
     counted = slice(None) if among is None else among
     right = matrices.diagonal(axis1=1, axis2=2)[:, counted]
     union = _union(matrices)[:, counted]
-    miou = _mean(_ratio(*(counts.astype(np.float64) @ pixels for pixels in (right, union))))
-    low, high = np.nanquantile(miou, [(1 - level) / 2, (1 + level) / 2])
+    return _quantiles(_mean(_ratio(counts @ right, counts @ union)), level)
+
+
+def bootstrap_ratio(
+    numerators: NDArray[Any],
+    denominators: NDArray[Any],
+    level: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The ends of a confidence interval of a ratio of sums over images, as `bootstrap_interval`.
+
+    With ones as denominators it is the interval of a mean.
+
+    Args:
+        numerators, denominators: (N,), of each image.
+        level, samples, seed: see `bootstrap_interval`.
+
+    >>> bootstrap_ratio(np.array([3, 3]), np.array([4, 4]))
+    (0.75, 0.75)
+    """
+    counts = _resampled(len(numerators), samples, seed)
+    return _quantiles(_ratio(counts @ numerators, counts @ denominators), level)
+
+
+def _resampled(images: int, samples: int, seed: int) -> NDArray[np.float64]:
+    """(samples, N): how often each image is drawn, with replacement."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(images, np.full(images, 1 / images), samples).astype(np.float64)
+
+
+def _quantiles(values: NDArray[Any], level: float) -> tuple[float, float]:
+    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
