@@ -15,7 +15,7 @@ from torch import nn
 
 from unpool.devices import require_bf16
 from unpool.errors import OptionError
-from unpool.models import DeconvNet
+from unpool.models import FCN, DeconvNet, save_pretrained
 from unpool.rendering.dataset import AZIMUTHS, view_name
 from unpool.training.loop import Step
 from unpool.vision.images import write_mask
@@ -47,6 +47,16 @@ def _filled(net: DeconvNet, seed: int = 0) -> DeconvNet:
 def filled():
     """Fill a network with weights and statistics of some variety."""
     return torch.no_grad()(_filled)
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory, filled) -> str:
+    """Weights of a small DeconvNet whose card names an FCN as their partner."""
+    root, trunk = tmp_path_factory.mktemp("pair"), ((1, 4), (1, 6))
+    card = {"classes": ["background", "cat", "dog"], "long_side": 64}
+    save_pretrained(filled(FCN(3, trunk, None, stride=4, pad=1), seed=1), root / "fcn8s", card)
+    net = filled(DeconvNet(3, trunk, None, 32), seed=2)
+    return str(save_pretrained(net, root / "net", {**card, "partner": "../fcn8s"}))
 
 
 @pytest.fixture(scope="session")

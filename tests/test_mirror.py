@@ -50,6 +50,7 @@ WIDER_THAN_A_MODULE = {
     "test_names.py": "all public names",
     "test_prose.py": "the words of code and pages",
     "test_readme.py": "the front page",
+    "serve/test_one_truth.py": "command line, Python and service, byte for byte",
     "training/test_killed.py": "a run that is killed and resumed",
     "training/test_processes.py": "training by two processes",
     "visualize/test_foreign.py": "networks from a user's file",

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.cli.files import CLASSES, photo, save
 from unpool.cli import main
-from unpool.models import FCN, DeconvNet, save_pretrained
+from unpool.models import DeconvNet, save_pretrained
 
 
 @pytest.fixture(scope="session")
@@ -19,16 +19,6 @@ def weights(tmp_path_factory) -> str:
     net = DeconvNet(len(CLASSES), ((1, 4), (1, 6)), None, 32)
     card = {"classes": CLASSES, "long_side": 64, "license": "none"}
     return str(save_pretrained(net, tmp_path_factory.mktemp("weights") / "tiny", card))
-
-
-@pytest.fixture(scope="session")
-def pair(tmp_path_factory, filled) -> str:
-    """Weights of a small DeconvNet whose card names an FCN as their partner."""
-    root, trunk = tmp_path_factory.mktemp("pair"), ((1, 4), (1, 6))
-    card = {"classes": CLASSES, "long_side": 64}
-    save_pretrained(filled(FCN(3, trunk, None, stride=4, pad=1), seed=1), root / "fcn8s", card)
-    net = filled(DeconvNet(3, trunk, None, 32), seed=2)
-    return str(save_pretrained(net, root / "net", {**card, "partner": "../fcn8s"}))
 
 
 @pytest.fixture

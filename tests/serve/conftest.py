@@ -31,7 +31,7 @@ def wait_until(condition, seconds: float = 30.0) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def waits():
     """Wait for a condition, for at most half a minute."""
     return wait_until
