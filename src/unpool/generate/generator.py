@@ -238,8 +238,12 @@ class Generator:
         return "; ".join(notes)
 
 
-def parse_style(text: str) -> Style:
+def parse_style(text: str, styles: Sequence[str] = ()) -> Style:
     """Parse a style: a name or an index, or fractions of several such as "A=1,B=-1,C=1".
+
+    Args:
+        text: what was typed.
+        styles: known names, which may have a "=" in them.
 
     Raises:
         OptionError: a fraction that is not a number.
@@ -247,7 +251,7 @@ def parse_style(text: str) -> Style:
     >>> parse_style("stool"), parse_style("stool=0.5,armchair=0.5")
     ('stool', {'stool': 0.5, 'armchair': 0.5})
     """
-    if "=" not in text:
+    if "=" not in text or text in styles:
         return text
     mixture: dict[Any, float] = {}
     for part in text.split(","):

@@ -149,22 +149,39 @@ def write_animation(
     path = require_path("path", path)
     if path.suffix.lower() not in _ANIMATIONS:
         raise OptionError(f"got the path {path}; animations end in {', '.join(_ANIMATIONS)}")
+    if path.suffix.lower() == ".mp4":
+        enlarged = _checked(frames, fps, scale)
+        with write_video(path, fps) as write:
+            for frame in enlarged:
+                write(frame)
+    else:
+        write_bytes(path, encode_animation(path.suffix, frames, fps=fps, scale=scale))
+    return path
+
+
+def encode_animation(
+    suffix: str, frames: Sequence[Pixels], *, fps: float = 15.0, scale: int = 1
+) -> bytes:
+    """The bytes of the GIF or WebP file that `write_animation` writes.
+
+    >>> frames = [np.full((16, 16, 3), v, np.uint8) for v in (0, 255)]
+    >>> encode_animation(".gif", frames)[:6]
+    b'GIF89a'
+    """
+    images = [Image.fromarray(frame) for frame in _checked(frames, fps, scale)]
+    content = io.BytesIO()
+    (_write_gif if suffix.lower() == ".gif" else _write_webp)(content, images, fps)
+    return content.getvalue()
+
+
+def _checked(frames: Sequence[Pixels], fps: float, scale: int) -> list[Pixels]:
+    """The frames, enlarged."""
     if not 0 < fps <= 50:
         raise OptionError(f"got fps={fps:g}; wanted more than 0, at most 50")
     shapes = sorted({frame.shape for frame in frames})
     if len(frames) < 2 or len(shapes) > 1 or len(shapes[0]) != 3 or shapes[0][2] != 3:
         raise ShapeError(f"got {len(frames)} frames of {shapes}; wanted two or more, all (H, W, 3)")
-    enlarged = [enlarge(frame, scale) for frame in frames]
-    if path.suffix.lower() == ".mp4":
-        with write_video(path, fps) as write:
-            for frame in enlarged:
-                write(frame)
-        return path
-    images = [Image.fromarray(frame) for frame in enlarged]
-    content = io.BytesIO()
-    (_write_gif if path.suffix.lower() == ".gif" else _write_webp)(content, images, fps)
-    write_bytes(path, content.getvalue())
-    return path
+    return [enlarge(frame, scale) for frame in frames]
 
 
 def enlarge(image: Pixels, scale: int) -> Pixels:

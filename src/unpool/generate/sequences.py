@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from unpool.generate.transformations import LENGTH
 if TYPE_CHECKING:
     from unpool.generate.generator import Generator, Style
     from unpool.generate.result import GeneratedImage
+
+T = TypeVar("T")
 
 MORPH_FRACTIONS = (1.0, 0.65, 0.57, 0.5, 0.43, 0.35, 0.0)
 """The authors' fractions of the first style: near the middle, small steps change much."""
@@ -42,12 +44,16 @@ CHANGES = {
 """The authors' transformations, in encoded units: fractions of the side, radians, logarithms."""
 
 
-def encode_changes(amounts: Sequence[tuple[str, float]]) -> Tensor:
+def encode_changes(amounts: Sequence[tuple[str, float]]) -> Tensor | None:
     """The sum of several `CHANGES`, in encoded units, as the network takes it, (28,).
+
+    None for no changes, which fits networks that take another number of values, too.
 
     >>> encode_changes([("angle", 0.2), ("translate-x", -0.1)])[[1, 3]]
     tensor([-0.1000,  0.2000])
     """
+    if not amounts:
+        return None
     encoded = torch.zeros(LENGTH)
     for name, amount in amounts:
         for index, factor in _find(name).factors:
@@ -61,6 +67,8 @@ def interpolate(
     azimuths: tuple[float, float] = (0.0, 0.0),
     elevations: tuple[float, float] = (20.0, 20.0),
     count: int = 7,
+    *,
+    transformation: Any = None,
 ) -> list["GeneratedImage"]:
     """Generate `count` views from one to another, both included.
 
@@ -68,6 +76,7 @@ def interpolate(
         azimuths: of the first and the last view, in degrees: 350 to 370 is the short way, 350 to 10
             the long one.
         elevations: likewise; they may lie between or beyond those of training.
+        transformation: of all views, see `Generator.view`.
 
     Raises:
         OptionError: no such style, or fewer than two images.
@@ -79,15 +88,21 @@ def interpolate(
         [first + i / (count - 1) * (last - first) for i in range(count)]
         for first, last in (azimuths, elevations)
     )
-    return generator.generate(style, around, above)
+    return generator.generate(style, around, above, transformation)
 
 
 def turntable(
-    generator: "Generator", style: "Style", elevation: float = 20.0, count: int = 62
+    generator: "Generator",
+    style: "Style",
+    elevation: float = 20.0,
+    count: int = 62,
+    *,
+    transformation: Any = None,
 ) -> list["GeneratedImage"]:
     """Generate one full turn of an object, to be looped: the first view is not repeated."""
     _require_two(count)
-    return generator.generate(style, [360 * i / count for i in range(count)], elevation)
+    azimuths = [360 * i / count for i in range(count)]
+    return generator.generate(style, azimuths, elevation, transformation)
 
 
 def morph(
@@ -98,12 +113,14 @@ def morph(
     *,
     azimuth: float = 301.0,
     elevation: float = 20.0,
+    transformation: Any = None,
 ) -> list["GeneratedImage"]:
     """Generate mixtures of two styles.
 
     Args:
         fractions: of the first style, one per image; the rest is the last style.
         azimuth, elevation: of the view, in degrees; the authors' by default.
+        transformation: of all images, see `Generator.view`.
 
     Raises:
         OptionError: no such style.
@@ -112,7 +129,16 @@ def morph(
     """
     ends = generator.style_code(first), generator.style_code(last)
     mixed = [fraction * ends[0] + (1 - fraction) * ends[1] for fraction in fractions]
-    return generator.generate(mixed, azimuth, elevation)
+    return generator.generate(mixed, azimuth, elevation, transformation)
+
+
+def there_and_back(images: list[T]) -> list[T]:
+    """The images forward and then backward, so that they loop; neither end is repeated.
+
+    >>> there_and_back([1, 2, 3])
+    [1, 2, 3, 2]
+    """
+    return images + images[-2:0:-1]
 
 
 def morph_fractions(count: int) -> list[float]:

@@ -53,6 +53,7 @@ class Models:
     def __init__(self, weights: str = "objects", generator: str = "chairs", **loading: Any) -> None:
         self.weights, self.chairs, self.loading = weights, generator, loading
         self.name = Path(weights).name  #: without the path, which answers do not show
+        self.chairs_name = Path(generator).name
         self.digest = weights_digest(weights)
         self.fields: dict[str, Field] = {}  #: receptive fields by layer, measured once
         self._segmenters: dict[tuple[str | None, str | None], BaseSegmenter] = {}
@@ -258,11 +259,10 @@ def generate(models: Models, upload: Upload, given: dict[str, Any], job: Job) ->
     if not (text := given.pop("style", "")):
         raise OptionError("got no style; name one, such as style=0")
     generator = models.generator
-    style = text if text in generator.styles else parse_style(text)
-    changes = given.pop("changes", [])
+    style = parse_style(text, generator.styles)
+    change = encode_changes(given.pop("changes", []))
     look = {"background": given.pop("background", None), "scale": given.pop("scale", 1)}
     view = {"azimuth": 0.0, "elevation": 20.0, **given}
-    change = encode_changes(changes) if changes else None
     image = generator.view(style, **view, transformation=change)
     suffix = ".jpg" if kind == "jpg" else ".png"
     facts = {"style": text, **view, "notes": [image.note] if image.note else []}

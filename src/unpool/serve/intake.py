@@ -88,9 +88,7 @@ class Intake:
             Refusal: as `read`; 400 for a damaged form.
         """
         async with self.read(request) as body:
-            options = dict[str, list[str]]()
-            for name, value in request.query_params.multi_items():
-                options.setdefault(name, []).append(value)
+            options = query_options(request)
             if not request.headers.get("content-type", "").startswith("multipart/form-data"):
                 yield Upload(body, "", options)
                 return
@@ -104,6 +102,14 @@ class Intake:
                     else:
                         raise Refusal(400, f"got a file in the field {name!r}; wanted it in 'file'")
             yield Upload(data, file_name, options)
+
+
+def query_options(request: Request) -> dict[str, list[str]]:
+    """The options in the query of a request, by name."""
+    options = dict[str, list[str]]()
+    for name, value in request.query_params.multi_items():
+        options.setdefault(name, []).append(value)
+    return options
 
 
 class _InMemory(MultiPartParser):

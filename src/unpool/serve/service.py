@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from starlette.requests import Request
@@ -61,7 +61,7 @@ class Service:
             answer = await self.run(
                 request, lambda job: application(self.models, upload, given, job)
             )
-        return _response(answer)
+        return response(answer)
 
     async def ready(self, request: Request) -> Response:
         """`/readyz`: 200 when requests are accepted, 503 before and while stopping."""
@@ -85,9 +85,9 @@ async def _left(request: Request) -> None:
         pass
 
 
-def _response(answer: Answer) -> Response:
-    """The content, with the facts in a header if they are not in it."""
-    headers = {}
+def response(answer: Answer, more: Mapping[str, str] | None = None) -> Response:
+    """The content, with the facts in a header if they are not in it, and with more headers."""
+    headers = dict(more or {})
     facts = json.dumps(strict(answer.facts))  # ASCII
     if answer.facts and len(facts) <= MAX_HEADER:
         headers["x-unpool-facts"] = facts

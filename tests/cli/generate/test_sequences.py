@@ -24,6 +24,19 @@ def test_interpolate(printed):
     assert size("row.png") == (3 * 34 - 2, 32)
 
 
+def test_changes_apply_to_all_views(printed):
+    change = ["--change", "hue=1", "--change", "zoom=0.2"]
+    printed("view", "--style", 0, "--azimuth", 90, *change, "--background", "white")
+    printed(
+        "interpolate", "--style", 0, "--azimuth", "90,180", "--count", 2, *change, "-o", "a.png"
+    )
+    printed("morph", "--from", 0, "--to", 1, "--azimuth", 90, "--elevation", 20, "--count", 2,
+            *change, "-o", "b.png")  # fmt: skip
+    view, turned, morphed = (cv2.imread(f"{name}.png").astype(int) for name in ("view", "a", "b"))
+    assert abs(turned[:, :32] - view).max() <= 1
+    assert abs(morphed[:, :32] - view).max() <= 1
+
+
 def test_morph(printed):
     record = printed(
         "morph", "--from", "armchair", "--to", "stool", "--count", 5, "-o", "morph.gif"

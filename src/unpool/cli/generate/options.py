@@ -1,7 +1,9 @@
 """The shape that all commands of `unpool generate` share: options, generator, output file."""
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -32,6 +34,30 @@ ENDS: tuple[Option, ...] = (
 )
 BACKGROUND = click.option(
     "--background", metavar="COLOR", help="A name or #rrggbb.  [default: white]"
+)
+
+
+def _amounts(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> Any:
+    pairs = []
+    for value in values:
+        name, _, amount = value.partition("=")
+        with suppress(ValueError):
+            pairs.append((name.strip(), float(amount)))
+            if math.isfinite(pairs[-1][1]):
+                continue
+        message = f"got {value!r}; wanted NAME=AMOUNT, such as zoom=0.3."
+        raise click.BadParameter(message, ctx, param)
+    return pairs
+
+
+CHANGES = click.option(
+    "--change",
+    "changes",
+    callback=_amounts,
+    multiple=True,
+    metavar="NAME=AMOUNT",
+    help="A transformation: translate-x or translate-y, in fractions of the side; angle or "
+    "hue, in radians; zoom, stretch, saturation or brightness, in logarithms. Repeatable.",
 )
 COUNT = click.option("--count", type=click.IntRange(2, 1000), help="Number of images.")
 
@@ -83,11 +109,13 @@ class Job:
         """A style as it was typed."""
         from unpool.generate import parse_style
 
-        return text if text in self.generator.styles else parse_style(text)
+        return parse_style(text, self.generator.styles)
 
     def sequence(self, images: "list[GeneratedImage]") -> "list[GeneratedImage]":
         """The images; in an animation, forward and then backward, so that it loops."""
-        return images + images[-2:0:-1] if self.animated else images
+        from unpool.generate.sequences import there_and_back
+
+        return there_and_back(images) if self.animated else images
 
     def save(
         self,

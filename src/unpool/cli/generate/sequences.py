@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from unpool.cli.generate.options import BACKGROUND, COUNT, ENDS, STYLE, Job, command
+from unpool.cli.generate.options import BACKGROUND, CHANGES, COUNT, ENDS, STYLE, Job, command
 from unpool.cli.options import FROM_ONE, numbers
 
 
@@ -27,6 +27,7 @@ from unpool.cli.options import FROM_ONE, numbers
         help="Degrees above the object.  [default: 20]",
     ),
     COUNT,
+    CHANGES,
     BACKGROUND,
     animations=True,
 )
@@ -35,6 +36,7 @@ def interpolate(
     style: str,
     azimuth: tuple[float, float],
     elevation: tuple[float, ...],
+    changes: list[tuple[str, float]],
     count: int | None = None,
 ) -> None:
     """Generate the views from one to another, between and beyond those of the training.
@@ -49,19 +51,29 @@ def interpolate(
              unpool generate interpolate --style 3 --azimuth 30,30 --elevation 0,60 -o above.png
     """
     from unpool.generate import interpolate, turntable
+    from unpool.generate.sequences import encode_changes
 
+    change: dict[str, Any] = {"transformation": encode_changes(changes)}
     count = count or (62 if job.animated else 8)
     low, high = elevation[0], elevation[-1]
     if abs(azimuth[1] - azimuth[0]) == 360 and low == high:
-        images = shown = turntable(job.generator, job.style(style), low, count)
+        images = shown = turntable(job.generator, job.style(style), low, count, **change)
     else:
-        images = interpolate(job.generator, job.style(style), azimuth, (low, high), count)
+        ends = azimuth, (low, high)
+        images = interpolate(job.generator, job.style(style), *ends, count, **change)
         shown = job.sequence(images)
     job.write(shown, len(images), {"style": style, "images": len(shown)})
 
 
-@command("morph.gif", *ENDS, COUNT, BACKGROUND, view=(301, 20), animations=True)
-def morph(job: Job, first: str, last: str, count: int | None = None, **view: float) -> None:
+@command("morph.gif", *ENDS, COUNT, CHANGES, BACKGROUND, view=(301, 20), animations=True)
+def morph(
+    job: Job,
+    first: str,
+    last: str,
+    changes: list[tuple[str, float]],
+    count: int | None = None,
+    **view: float,
+) -> None:
     """Morph one style into another.
 
     An animation takes 32 steps, or --count, forward and backward. A sheet has the authors' seven
@@ -74,12 +86,15 @@ def morph(job: Job, first: str, last: str, count: int | None = None, **view: flo
     Example: unpool generate morph --from 0 --to 1 -o morph.gif
     """
     from unpool.generate import MORPH_FRACTIONS, morph, morph_fractions
+    from unpool.generate.sequences import encode_changes
 
+    change = encode_changes(changes)
     if job.animated:
         fractions = morph_fractions(count or 32)
     else:
         fractions = [1 - i / (count - 1) for i in range(count)] if count else [*MORPH_FRACTIONS]
-    images = morph(job.generator, job.style(first), job.style(last), fractions, **view)
+    ends = job.style(first), job.style(last)
+    images = morph(job.generator, ends[0], ends[1], fractions, transformation=change, **view)
     shown = job.sequence(images)
     job.write(shown, len(images), {"fractions": fractions, "images": len(shown)})
 

@@ -1,16 +1,12 @@
 """`unpool generate list`, `view`, `grid` and `compare`: the styles, and views of them."""
 
-import math
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from unpool.cli.console import print_json, print_table, progress
-from unpool.cli.generate.options import BACKGROUND, STYLE, STYLES, Job, command
+from unpool.cli.generate.options import BACKGROUND, CHANGES, STYLE, STYLES, Job, command
 from unpool.cli.options import FROM_ONE
 from unpool.errors import OptionError
 
@@ -40,31 +36,10 @@ def list_(job: Job, **view: float) -> None:
         click.echo(f"{job.output}: their images")
 
 
-def _amounts(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> Any:
-    pairs = []
-    for value in values:
-        name, _, amount = value.partition("=")
-        with suppress(ValueError):
-            pairs.append((name.strip(), float(amount)))
-            if math.isfinite(pairs[-1][1]):
-                continue
-        message = f"got {value!r}; wanted NAME=AMOUNT, such as zoom=0.3."
-        raise click.BadParameter(message, ctx, param)
-    return pairs
-
-
 @command(
     "view.png",
     STYLE,
-    click.option(
-        "--change",
-        "changes",
-        callback=_amounts,
-        multiple=True,
-        metavar="NAME=AMOUNT",
-        help="A transformation: translate-x or translate-y, in fractions of the side; angle or "
-        "hue, in radians; zoom, stretch, saturation or brightness, in logarithms. Repeatable.",
-    ),
+    CHANGES,
     click.option(
         "--background",
         metavar="COLOR",
@@ -84,8 +59,7 @@ def view(job: Job, style: str, changes: list[tuple[str, float]], **angles: float
     from unpool.generate.sequences import encode_changes
 
     place = {"azimuth": 0.0, "elevation": 20.0, **angles}
-    change = encode_changes(changes) if changes else None
-    image = job.generator.view(job.style(style), **place, transformation=change)
+    image = job.generator.view(job.style(style), **place, transformation=encode_changes(changes))
     image.save(job.output, job.background, scale=job.scale)
     job.report({"style": style, **place}, [image.note])
 
