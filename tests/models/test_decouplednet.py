@@ -272,6 +272,33 @@ def test_classes_are_normalized_together():
         torch.testing.assert_close(net.values, torch.cat([alone.sum(0, True), alone]))
 
 
+@pytest.mark.parametrize(
+    ("shown", "scores", "expected"),
+    [
+        ([False] * 3, [300.0], 0),  # foreground everywhere, but of no class
+        ([True, False, True], [300.0, -200.0, -150.0], 3),
+        ([True, False, True], [140.0, -200.0, -150.0], 0),
+    ],
+)
+@torch.no_grad()
+def test_certain_scores_have_probabilities(monkeypatch, shown, scores, expected):
+    """The scores of a short training run can be so large that all softmaxes give 0."""
+    net = Fake(4, TABLE, code=7, seg_code=8, size=32, window=3)
+
+    def segment(maps, switches, bridged):
+        maps = torch.zeros(len(scores), 2, 32, 32)
+        maps[:, 1] = torch.tensor(scores)[:, None, None]
+        return maps
+
+    monkeypatch.setattr(net, "segment", segment)
+    net.classifier["cls-score-voc"].weight.zero_()
+    net.classifier["cls-score-voc"].bias.copy_(torch.where(torch.tensor(shown), 1.0, -1.0))
+    log_p = net(torch.zeros(1, 3, 32, 32))
+    assert log_p.isfinite().all()
+    assert (log_p.argmax(1) == expected).all()
+    torch.testing.assert_close(log_p.exp().sum(1), torch.ones(1, 32, 32))
+
+
 @torch.no_grad()
 def test_an_image_without_classes_is_background(filled):
     net = gentle(small(), filled)

@@ -6,6 +6,7 @@ few masks are enough. The bridge connects them: it turns the score of a class in
 where in the image the score comes from.
 """
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -149,7 +150,7 @@ class DecoupledNet(nn.Module):
         scores = scores.to(_exact(scores.dtype))
         if self.stages < len(self.trunk.table):
             scores = F.interpolate(scores, size=[self.input_size] * 2, mode="bilinear")
-        p = _merge(scores.softmax(1), shown)  # (N, classes, 320, 320) as published
+        p = _merge(scores.log_softmax(1), shown)  # (N, classes, 320, 320) as published
         side = max(height, width)
         if side != self.input_size:  # like MATLAB's imresize, which can overshoot
             p = F.interpolate(p, size=[side, side], mode="bicubic", antialias=True)
@@ -317,17 +318,21 @@ def _passes(shown: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([every, images]), torch.cat([strength, single.to(strength.dtype)])
 
 
-def _merge(p: Tensor, shown: Tensor) -> Tensor:
-    """Merge the probabilities of all passes (P, 2, h, w) into normalized (N, classes, h, w)."""
+def _merge(log_p: Tensor, shown: Tensor) -> Tensor:
+    """Merge the log-probabilities of all passes (P, 2, h, w) into probabilities (N, classes, h, w).
+
+    They are normalized as logarithms: where one pass is certain of an object, and no other one of
+    its class, all probabilities can be 0 in float32.
+    """
     count, classes = shown.shape
-    ground, objects = p[:count, :1], p[count:, 1]
+    ground, objects = log_p[:count, :1], log_p[count:, 1]
     if _all_classes(shown):
-        single = objects.view(count, classes, *p.shape[2:]) * shown[:, :, None, None]
+        every = objects.view(count, classes, *log_p.shape[2:])
+        single = every.masked_fill(~shown[:, :, None, None], -math.inf)
     else:
-        single = p.new_zeros(count, classes, *p.shape[2:])
+        single = log_p.new_full((count, classes, *log_p.shape[2:]), -math.inf)
         single = single.index_put(shown.nonzero(as_tuple=True), objects)
-    merged = torch.cat([ground, single], 1)
-    return merged / merged.sum(1, keepdim=True)
+    return torch.cat([ground, single], 1).softmax(1)
 
 
 def _all_classes(shown: Tensor) -> bool:
