@@ -58,7 +58,7 @@ class Intake:
         """
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > MAX_BODY:
-            raise _too_large()
+            raise _too_large(close=int(length[:20]) > 4 * MAX_BODY)
         parts, size = list[bytes](), 0
         try:
             try:
@@ -67,7 +67,7 @@ class Intake:
                         size += len(part)
                         self.held += len(part)
                         if size > MAX_BODY:
-                            raise _too_large()
+                            raise _too_large(close=True)
                         if self.held > MAX_BODIES:
                             raise Refusal(
                                 429, "busy; try again in 2 s", {"retry-after": "2", **_CLOSE}
@@ -173,6 +173,7 @@ def require_samples(data: bytes) -> None:
         )
 
 
-def _too_large() -> Refusal:
+def _too_large(close: bool) -> Refusal:
+    # many clients read no answer before they have sent all, which uvicorn then passes over
     message = f"got a body of more than {MAX_BODY // MIB} MiB; scale the image down"
-    return Refusal(413, message, _CLOSE)
+    return Refusal(413, message, _CLOSE if close else {})
