@@ -55,7 +55,16 @@ def test_the_record_says_how_it_was_made(run, tmp_path):
     record = json.loads(out[0])
     assert list(record) == [
         *("source", "image", "psf", "psf_size", "psf_changes", "method", "reason", "steps"),
-        *("chosen_by_noise", "noise", "noise_estimated", "residual", "clipped", "tiles", "memory"),
+        *(
+            "chosen_by_noise",
+            "noise",
+            "noise_estimated",
+            "residual",
+            "noise_to_try",
+            "clipped",
+            "tiles",
+            "memory",
+        ),
         *("pages", "psnr", "ssim", "psnr_before", "ssim_before", "seconds"),
     ]
     assert record["psnr"] > record["psnr_before"] + 2

@@ -3,10 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-_HIGH = 1.4
-"""A residual that the estimated noise does not explain: with the true PSF it was 0.8 to 1.1 for PNG
-and JPEG of quality 95, and 1.6 to 1.9 for quality 80, where three times the noise is better."""
-
 
 def text(record: Mapping[str, Any]) -> str:
     """The lines that `unpool restore` prints for a file."""
@@ -23,8 +19,7 @@ def text(record: Mapping[str, Any]) -> str:
     if "estimates" in record:
         others = ", ".join(record["estimates"][1:]) or "none"
         lines.append(f"  other estimates: {others}; compare {record['sheet']}, choose by --psf")
-    if record["noise_estimated"] and (record["residual"] or 0) > _HIGH:
-        more = record["noise"] * max(3.0, record["residual"])
+    if more := record.get("noise_to_try"):
         lines.append(
             f"  residual {record['residual']:.2g}: the noise is larger than estimated, as in JPEG "
             f"files, or the PSF is wrong; try a larger one, as --noise {more:.2g}"
