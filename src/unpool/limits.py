@@ -210,6 +210,9 @@ MAX_FIELD = 64 * KIB
 MAX_OPTIONS = 40
 """Options in a form, twice as many as `unpool segment` has."""
 
+MAX_LISTED = 100_000
+"""Images of a folder of results that the studio lists, some 500 bytes of memory each."""
+
 MAX_CONFIG = MIB
 """Characters of a labeling config of Label Studio; one of a thousand classes has some 50,000."""
 

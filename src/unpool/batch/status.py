@@ -94,6 +94,15 @@ def status(output: Path) -> dict[str, Any]:
     }
 
 
+def newest(output: Path) -> dict[str, Any]:
+    """The newest run into a folder: its `command`, `procedure`, `shard` and `time`.
+
+    Raises:
+        DataError: no run has written into the folder.
+    """
+    return _manifests(output)[0][1]
+
+
 def _manifests(output: Path) -> list[tuple[Path, dict[str, Any]]]:
     """The newest manifest with its first line, and those of the other shards of its run."""
     found = []
