@@ -22,6 +22,7 @@ from unpool.serve.intake import Upload, require_samples, require_size
 
 if TYPE_CHECKING:
     from unpool.generate import Generator
+    from unpool.restore import Restored
     from unpool.segment.pipeline import BaseSegmenter
     from unpool.segment.result import Segmentation
     from unpool.vision.images import Pixels
@@ -187,19 +188,25 @@ def _mask_facts(models: Models, result: "Segmentation") -> dict[str, Any]:
 
 def restore(models: Models, upload: Upload, given: dict[str, Any], job: Job) -> Answer:
     """`/v1/restore`: the restored image, in its type and format, with its tags."""
+    kind = given.pop("format", "image")
+    require_choice("format", kind, ("image", "json"))
+    answer, _ = restore_stack(models, upload.data, job, **given)
+    return _image(*answer, kind == "json")
+
+
+def restore_stack(models: Models, data: bytes, job: Job, **given: Any) -> tuple[Answer, "Restored"]:
+    """A restored image or stack, and the result for its first page."""
     from unpool.restore import METHODS, Restored, Restorer
     from unpool.restore.estimate import family_to_estimate
     from unpool.vision.psf import parse_psf
     from unpool.vision.stacks import encode_stack, read_stack
 
-    kind = given.pop("format", "image")
-    require_choice("format", kind, ("image", "json"))
     if not (text := given.pop("psf", "")):
         raise OptionError("got no psf; say what blurred the image, such as psf=motion:13,30")
     psf = text if family_to_estimate(text) else parse_psf(text, MAX_SERVED_PSF)
     where = {k: v for k, v in models.loading.items() if k == "device"}
     restorer = Restorer(**{name: v for name, v in given.items() if v is not False}, **where)
-    stack = read_stack(upload.data)
+    stack = read_stack(data)
     network = METHODS[restorer.method].weights if restorer.method in METHODS else ""
     if network and network not in list_pretrained():
         raise OptionError(
@@ -215,7 +222,7 @@ def restore(models: Models, upload: Upload, given: dict[str, Any], job: Job) -> 
 
     content = encode_stack(target, pages())
     facts = {**first[0].to_dict(), "pages": len(stack)}
-    return _image(content, _SUFFIXES[target.suffix], facts, kind == "json")
+    return Answer(content, _SUFFIXES[target.suffix], facts), first[0]
 
 
 def project(models: Models, upload: Upload, given: dict[str, Any], job: Job) -> Answer:

@@ -1,0 +1,92 @@
+"""The API of the page Restore gives the bytes of the command line."""
+
+import io
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from skimage import data
+
+from unpool import Restorer
+from unpool.cli import main
+from unpool.errors import ImageError, OptionError
+from unpool.serve.applications import Models
+from unpool.serve.engine import Job
+from unpool.serve.studio import restore
+from unpool.vision.psf import find_psf
+
+
+@pytest.fixture(scope="module")
+def sharp():
+    """A photo as a PNG, (120, 160) RGB."""
+    file = io.BytesIO()
+    Image.fromarray(data.astronaut()[40:160, 130:290]).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def models(weights):
+    return Models(weights)
+
+
+def pixels(content):
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_restored_as_by_the_command_line(models, sharp, tmp_path, suffix):
+    Image.open(io.BytesIO(restore.blurred_image(sharp, "disk:2"))).save(tmp_path / f"a{suffix}")
+    content = (tmp_path / f"a{suffix}").read_bytes()
+    given = {"psf": "disk:2", "method": "tv", "noise": 0.004}
+    found = restore.restore_image(models, content, dict(given), Job())
+    args = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    command = ["restore", str(tmp_path / f"a{suffix}"), "-o", str(tmp_path / "out"), "--quiet"]
+    assert main([*command, *args]) == 0
+    assert found.file == (tmp_path / f"out/a{suffix}").read_bytes()
+    result = Restorer("tv", noise=0.004)(tmp_path / f"a{suffix}", "disk:2")
+    assert np.array_equal(pixels(found.after), result.image)
+    assert np.array_equal(pixels(found.before), Image.open(tmp_path / f"a{suffix}"))
+    assert found.facts == {**result.to_dict(), "pages": 1}
+
+
+def test_sixteen_bits_are_shown_in_one_brightness(models, tmp_path):
+    values = (data.camera()[:64, :80].astype(np.uint16)) * 16  # 12 bits
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack")
+    content = (tmp_path / "a.tif").read_bytes()
+    found = restore.restore_image(models, content, {"psf": "gaussian:0.8", "method": "tv"}, Job())
+    assert tifffile.imread(io.BytesIO(found.file)).dtype == np.uint16
+    before, after = pixels(found.before), pixels(found.after)
+    assert before.max() == 255
+    assert abs(before.mean() - after.mean()) < 2
+
+
+def test_the_psf_is_shown_as_it_is(sharp):
+    shown = pixels(restore.psf_image("motion:9,0"))
+    side = shown.shape[0] // 11
+    assert shown.shape == (11 * side, 11 * side, 3)
+    cells = shown[side // 2 :: side, side // 2 :: side].astype(int).sum(2)
+    wanted = np.zeros((11, 11), bool)
+    wanted[5, 1:10] = find_psf("motion:9,0").kernel > 0
+    assert np.array_equal(cells > cells.min(), wanted)
+    with pytest.raises(OptionError, match="wanted lengths of 100 pixels at most"):
+        restore.psf_image("gaussian:500")
+
+
+def test_a_blurred_sample_is_undone_by_its_psf(models, sharp):
+    y = restore.blurred_image(sharp, "motion:7,20", 0.002)
+    kernel = find_psf("motion:7,20").kernel
+    image = pixels(sharp).astype(float)
+    top, left = (n // 2 for n in kernel.shape)
+    by_hand = sum(
+        kernel[i, j] * image[2 * top - i : image.shape[0] - i, 2 * left - j : image.shape[1] - j]
+        for i, j in np.argwhere(kernel > 0)
+    )
+    assert abs(pixels(y) - by_hand).mean() < 1
+    truth = image[top : image.shape[0] - top, left : image.shape[1] - left]
+    found = restore.restore_image(models, y, {"psf": "motion:7,20"}, Job())
+    errors = [((pixels(content) - truth) ** 2).mean() for content in (found.before, found.after)]
+    assert errors[1] < errors[0] / 2
+    assert found.facts["reason"].startswith("auto: ")
+    with pytest.raises(ImageError, match="blur a larger image"):
+        restore.blurred_image(sharp, "disk:40")
