@@ -2,11 +2,16 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-ray fuzz lint bench results compare clean
+.PHONY: demo studio test test-slow test-ray fuzz lint bench results compare clean
 
 # Segment the photos that scikit-image ships, into demo/.
 demo: .venv
 	$(BIN)/python examples/demo.py demo
+
+# The pages in a browser, with sample images; PORT=0 takes any port that is free.
+PORT ?= 8000
+studio: .venv
+	$(BIN)/unpool studio --port $(PORT)
 
 # Tests and docstring examples, under ten minutes on two cores.
 test: .venv

@@ -222,3 +222,15 @@ MAX_HEADER = 4 * KIB
 MAX_CONNECTIONS = 64
 """Connections to the service at a time. It bounds those that never send a whole header, since
 uvicorn does not."""
+
+MAX_STORED = 256 * MIB
+"""Bytes of the images and results that the studio keeps, some hundred of usual photos."""
+
+STORED_SECONDS = 1800
+"""Seconds for which the studio keeps an image or a result that is not used."""
+
+MAX_JOBS = 64
+"""Jobs whose last event the studio keeps for pages that connect again."""
+
+JOB_SECONDS = 600
+"""Seconds of a job of the studio, which shows its progress and can be cancelled at any time."""

@@ -83,12 +83,15 @@ def _called(args: Sequence[str]) -> click.Command:
 
 NAMES = (
     *("bench", "check", "convert", "crf", "evaluate", "export", "generate", "info", "render"),
-    *("restore", "segment", "serve", "status", "train", "visualize"),
+    *("restore", "segment", "serve", "status", "studio", "train", "visualize"),
 )
+
+MODULES = {"studio": "serve"}
+"""Of commands that share the module of another."""
 
 
 @click.group(
-    commands=LazyCommands("unpool.cli", {name: name for name in NAMES}),
+    commands=LazyCommands("unpool.cli", {name: MODULES.get(name, name) for name in NAMES}),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(unpool.__version__, message="%(prog)s %(version)s")

@@ -5,5 +5,6 @@
 - `intake` reads bodies and options within their limits.
 - `engine` has the one thread that computes, and the bounded queue before it.
 - `applications` has what is computed: the same functions as in Python and on the command line.
+- `studio` has the pages in a browser.
 - `protocols` has what labeling tools and clients of Hugging Face speak.
 """

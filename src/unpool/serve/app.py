@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unpool.errors import DataError, ImageError, OptionError, ShapeError
@@ -21,6 +21,8 @@ from unpool.serve.intake import Intake
 from unpool.serve.protocols import hugging_face, label_studio
 from unpool.serve.refusals import Refusal
 from unpool.serve.service import Log, Service
+from unpool.serve.studio import pages
+from unpool.serve.studio.studio import Settings, Studio
 
 T = TypeVar("T")
 
@@ -80,11 +82,19 @@ class _Counted:
         try:
             await self.app(scope, receive, counted)
         finally:
-            route = scope["path"] if scope["path"] in self.routes else "other"
+            route = _template(scope) if _template(scope) in self.routes else "other"
             seconds = time.perf_counter() - start
             self.service.metrics.count(route, status, seconds)
             if route not in _QUIET:
                 self.service.log(f"{scope['method'][:10]} {route} {status} {1000 * seconds:.0f} ms")
+
+
+def _template(scope: Scope) -> str:
+    """The path of a request with the names of its parameters, which may be ids, in their place."""
+    path: str = scope["path"]
+    for name, value in scope.get("path_params", {}).items():
+        path = path.replace(f"/{value}", f"/{{{name}}}")
+    return path
 
 
 def make_app(
@@ -99,6 +109,7 @@ def make_app(
     log: Log = lambda line: None,
     load: Callable[[], object] | None = None,
     images: label_studio.Images | None = None,
+    studio: Settings | None = None,
 ) -> "App":
     """Make the ASGI application.
 
@@ -113,10 +124,11 @@ def make_app(
         log: called with a line for each answer.
         load: in place of `models.load`.
         images: what tasks of Label Studio may name; without, images within the request only.
+        studio: settings of the studio, whose pages are added; without, there are none.
     """
     engine = Engine(load or models.load, waiting=waiting, seconds=seconds, failed=failed)
     service = Service(models, engine, Intake(body_seconds), log)
-    routes = [
+    routes: list[Route | Mount] = [
         Route("/livez", service.live),
         Route("/readyz", service.ready),
         Route("/metrics", service.measure),
@@ -124,6 +136,8 @@ def make_app(
         *hugging_face.routes(service),
         *label_studio.routes(service, images or label_studio.Images()),
     ]
+    if studio is not None:
+        routes += pages.routes(Studio(service, studio, lambda error: explain(error)[1]))
     return App(service, routes, hosts, key)
 
 
@@ -138,7 +152,11 @@ class App:
     """
 
     def __init__(
-        self, service: Service, routes: list[Route], hosts: Collection[str], key: str | None
+        self,
+        service: Service,
+        routes: Sequence[Route | Mount],
+        hosts: Collection[str],
+        key: str | None,
     ) -> None:
         self.service = service
         kinds: tuple[type[Exception], ...] = (Refusal, HTTPException, *STATUSES, Exception)

@@ -160,11 +160,11 @@ def segment(models: Models, upload: Upload, given: dict[str, Any], job: Job) -> 
         content = "".join(coco.merged(parts, result.classes))
         return Answer(content.encode(), JSON, facts)
     seconds = round(time.perf_counter() - start, 3)
-    about = {**_mask_facts(models, result), **facts, "seconds": seconds}
+    about = {**mask_facts(models, result), **facts, "seconds": seconds}
     return Answer(json_line(about).encode(), JSON, {})
 
 
-def _mask_facts(models: Models, result: "Segmentation") -> dict[str, Any]:
+def mask_facts(models: Models, result: "Segmentation") -> dict[str, Any]:
     """The mask in JSON, with the keys that readers of Roboflow's answers know."""
     from PIL import Image
 

@@ -25,11 +25,16 @@ class StoppedError(Exception):
     """The job was given up, since its client left or its time is over."""
 
 
+Report = Callable[[str, object], None]
+"""Takes the name of an event of a job, and plain values."""
+
+
 class Job:
     """A piece of work, as seen from within: it calls `check` or `progress` now and then."""
 
     def __init__(self) -> None:
         self.stopped = False
+        self.report: Report = lambda event, values: None  #: for those who watch the job
 
     def check(self) -> None:
         """Raise a `StoppedError` if the job was given up."""
@@ -37,8 +42,9 @@ class Job:
             raise StoppedError
 
     def progress(self, done: int, total: int, what: str = "") -> None:
-        """Check, as an `unpool.Progress`."""
+        """Check and report, as an `unpool.Progress`."""
         self.check()
+        self.report("progress", {"done": done, "total": total, "stage": what})
 
     def stopping(self) -> AbstractContextManager[Any]:
         """A context in which each function of PyTorch checks first, in this thread.
@@ -126,24 +132,28 @@ class Engine:
             seconds = max(1, math.ceil(self.mean * self.jobs))
             raise Refusal(429, f"busy; try again in {seconds} s", {"retry-after": str(seconds)})
 
-    async def run(self, work: Callable[[Job], T], leaving: "asyncio.Future[Any]") -> T:
+    async def run(
+        self, work: Callable[[Job], T], leaving: "asyncio.Future[Any]", seconds: float | None = None
+    ) -> T:
         """The result of a function, computed in the thread when its turn comes.
 
         Args:
             work: gets its job, and checks it now and then.
             leaving: done when nobody waits for the result any more.
+            seconds: the longest time of this job, where it is another one.
 
         Raises:
             Refusal: 429 and 503, see `require_room`; 504 if the time is over, 499 if the client
                 left. Then the job does not start, or is stopped.
         """
         self.require_room()
+        seconds = self.seconds if seconds is None else seconds
         job = Job()
         future = self._submit(job, work)
         task = asyncio.wrap_future(future)
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            await asyncio.wait({task, leaving}, timeout=self.seconds, return_when="FIRST_COMPLETED")
+            await asyncio.wait({task, leaving}, timeout=seconds, return_when="FIRST_COMPLETED")
             if task.done():
                 return task.result()
         finally:
@@ -152,7 +162,7 @@ class Engine:
                 future.cancel()
         if leaving.done():
             raise Refusal(499, "the client left")
-        raise Refusal(504, f"not done within {self.seconds:g} s; ask for less, or try again later")
+        raise Refusal(504, f"not done within {seconds:g} s; ask for less, or try again later")
 
     def _submit(self, job: Job, work: Callable[[Job], T]) -> "Future[T]":
         def timed() -> T:
