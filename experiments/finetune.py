@@ -26,7 +26,7 @@ from unpool.files import atomic
 from unpool.recipes import find_recipe
 from unpool.vision.images import write_mask
 
-STEPS_A_MINUTE = {"finetune": 40, "finetune-fcn8s": 75}
+STEPS_A_MINUTE = {"finetune": 40, "finetune-fcn8s": 100}
 MINUTES = 2, 5, 10, 30
 IMAGES = 10, 30, 100, 0  #: 0 for all
 
