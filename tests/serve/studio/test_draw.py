@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
+from tests.serve.conftest import wait_until
 from unpool.cli import main
 from unpool.generate import (
     GeneratedImage,
@@ -20,13 +21,9 @@ from unpool.generate import (
 )
 from unpool.generate.sequences import encode_changes
 from unpool.models import GenerativeNet, save_pretrained
-from unpool.serve.app import App
+from unpool.serve.app import make_app
 from unpool.serve.applications import Models
-from unpool.serve.engine import Engine
-from unpool.serve.guard import LOOPBACK
-from unpool.serve.intake import Intake
-from unpool.serve.service import Service
-from unpool.serve.studio import draw
+from unpool.serve.studio.studio import Settings
 
 NAMES = ["armchair", "bar=stool", "stool"]
 
@@ -45,12 +42,9 @@ def chairs(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def api(chairs, weights):
     """A client of the routes of the page."""
-    engine = Engine()
-    service = Service(Models(weights, chairs), engine, Intake(), lambda line: None)
-    app = App(service, draw.routes(service), LOOPBACK, None)
+    app = make_app(Models(weights, chairs), load=lambda: None, studio=Settings())
     with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as client:
-        while not engine.ready:
-            pass
+        wait_until(lambda: app.service.engine.ready)
         yield client
 
 
@@ -153,6 +147,12 @@ def test_films_are_the_files_of_the_commands(api, address, chairs, tmp_path):
     assert Image.open(io.BytesIO(answer.content)).n_frames == 6
 
 
+def test_all_styles_on_one_sheet(api, address, generator):
+    found, _ = frames(api.get(f"{address}/styles.webp?elevation=30"))
+    images = generator.generate(NAMES, 301, 30)
+    assert np.array_equal(shown(found), [image.on() for image in images])
+
+
 @pytest.mark.parametrize(("layer", "units"), [("shared.fc4", range(12)), ("rgb.stages.0", [2, 3])])
 def test_units(api, address, generator, layer, units):
     query = {"layer": layer, "first": units[0], "count": len(units)}
@@ -182,7 +182,7 @@ def test_units(api, address, generator, layer, units):
         ("{}/units.webp?layer=fc9", 422, "got layer 'fc9'"),
         ("{}/units.webp?first=12", 422, "got unit 12"),
         ("{}/other.png", 404, "load the page again"),
-        ("/api/0-1234/chairs/view.png?style=0", 404, "load the page again"),
+        ("/api/chairs/0-1234/view.png?style=0", 404, "load the page again"),
     ],
 )
 def test_refusals(api, address, address_of, status, message):

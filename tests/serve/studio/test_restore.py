@@ -1,6 +1,7 @@
 """The API of the page Restore gives the bytes of the command line."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from skimage import data
 from unpool import Restorer
 from unpool.cli import main
 from unpool.errors import ImageError, OptionError
-from unpool.serve.applications import Models
 from unpool.serve.engine import Job
 from unpool.serve.studio import restore
 from unpool.vision.psf import find_psf
@@ -23,11 +23,6 @@ def sharp():
     file = io.BytesIO()
     Image.fromarray(data.astronaut()[40:160, 130:290]).save(file, "PNG")
     return file.getvalue()
-
-
-@pytest.fixture
-def models(weights):
-    return Models(weights)
 
 
 def pixels(content):
@@ -90,3 +85,52 @@ def test_a_blurred_sample_is_undone_by_its_psf(models, sharp):
     assert found.facts["reason"].startswith("auto: ")
     with pytest.raises(ImageError, match="blur a larger image"):
         restore.blurred_image(sharp, "disk:40")
+
+
+def restored(studio, image, **options):
+    """The last event of a job, and what it says."""
+    answer = studio.post(f"/api/images/{image}/restore", params=options)
+    assert answer.status_code == 202, answer.text
+    events = studio.get(f"/api/jobs/{answer.json()['job']}/events").text.split("\n\n")
+    last = events[-2]  # after the last one there is nothing
+    return last.split("\n")[1].removeprefix("event: "), json.loads(last.partition("data: ")[2])
+
+
+def test_a_sample_is_blurred_and_restored(studio, tmp_path):
+    blurred = studio.post("/api/images/chelsea/blur?psf=disk:2&noise=0.004").json()
+    assert blurred["name"] == "A cat-blurred.png"
+    cat = studio.get("/static/samples/chelsea.jpg").content
+    (tmp_path / "cat.png").write_bytes(restore.blurred_image(cat, "disk:2", 0.004))
+    event, facts = restored(studio, blurred["id"], psf="disk:2", method="wiener")
+    assert event == "done"
+    command = ["restore", str(tmp_path / "cat.png"), "-o", str(tmp_path / "out"), "--quiet"]
+    assert main([*command, "--psf", "disk:2", "--method", "wiener"]) == 0
+    saved = studio.get(facts["file"])
+    assert saved.content == (tmp_path / "out/cat.png").read_bytes()
+    assert (saved.headers["content-type"], facts["suffix"]) == ("image/png", ".png")
+    assert np.array_equal(pixels(studio.get(facts["after"]).content), pixels(saved.content))
+    view = studio.get(f"/api/images/{blurred['id']}/view.jpg").content
+    assert pixels(studio.get(facts["before"]).content).shape == pixels(view).shape
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "got no psf"),
+        ({"psf": "/etc/passwd"}, "is no known PSF"),
+        ({"psf": "disk:2", "method": "magic"}, "got method 'magic'"),
+        ({"psf": "none"}, "no weights of a blind network"),
+    ],
+)
+def test_what_cannot_be_restored_is_explained(studio, options, message):
+    event, found = restored(studio, "chelsea", **options)
+    assert event == "failed"
+    assert message in found["error"]
+
+
+def test_the_psf_over_http(studio):
+    answer = studio.get("/api/psf.png?psf=motion:5,10")
+    assert answer.content == restore.psf_image("motion:5,10")
+    assert answer.headers["content-type"] == "image/png"
+    refused = studio.get("/api/psf.png?psf=disk:9999")
+    assert (refused.status_code, "100 pixels" in refused.json()["error"]) == (422, True)

@@ -12,13 +12,9 @@ from starlette.testclient import TestClient
 from tests.cli.files import photo
 from unpool.cli import main
 from unpool.files import write_json
-from unpool.serve.app import App
+from unpool.serve.app import make_app
 from unpool.serve.applications import Models
-from unpool.serve.engine import Engine
-from unpool.serve.guard import LOOPBACK
-from unpool.serve.intake import Intake
-from unpool.serve.service import Service
-from unpool.serve.studio import results
+from unpool.serve.studio.studio import Settings
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +55,7 @@ def api(weights):
     clients = []
 
     def api(folder):
-        service = Service(Models(weights), Engine(), Intake(), lambda line: None)
-        app = App(service, results.routes(folder), LOOPBACK, None)
+        app = make_app(Models(weights), load=lambda: None, studio=Settings(results=folder))
         clients.append(TestClient(app, "http://127.0.0.1", raise_server_exceptions=False))
         return clients[-1].__enter__()
 

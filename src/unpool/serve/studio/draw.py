@@ -22,10 +22,11 @@ from unpool.serve.applications import Answer, Models, generate
 from unpool.serve.engine import Job
 from unpool.serve.intake import Upload, query_options
 from unpool.serve.refusals import Refusal
-from unpool.serve.service import Service, response
+from unpool.serve.service import response
 
 if TYPE_CHECKING:
     from unpool.generate import GeneratedImage
+    from unpool.serve.studio.studio import Studio
     from unpool.vision.images import Pixels
 
 WEBP, GIF = "image/webp", "image/gif"
@@ -33,9 +34,12 @@ WEBP, GIF = "image/webp", "image/gif"
 COLUMNS = 8
 """Images in a row of a sprite sheet."""
 
+_STYLES = 256  # on a sheet
+
 _KEPT = {"cache-control": "private, max-age=31536000, immutable"}
 
 _VIEW = tuple(option for option in options.GENERATE if option.name != "format")
+_ANGLES = tuple(option for option in _VIEW if option.name in ("azimuth", "elevation"))
 _MOVING = (
     options.Option("from", options.text),
     options.Option("to", options.text),
@@ -67,37 +71,37 @@ class Draw:
     """The routes of the page Draw.
 
     Args:
-        service: what all routes share.
+        studio: what all pages share.
     """
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    def __init__(self, studio: "Studio") -> None:
+        self.studio, self.models = studio, studio.models
 
     @cached_property
     def version(self) -> str:
         """The part of all addresses that stands for the weights and the version."""
-        return f"{__version__}-{weights_digest(self.service.models.chairs)[:16]}"
+        return f"{__version__}-{weights_digest(self.models.chairs)[:16]}"
 
     async def describe(self, request: Request) -> Response:
         """`/api/chairs`: the styles, ranges and layers, and the address of the images."""
-        about = await self.service.run(request, lambda job: describe(self.service.models))
-        return JSONResponse({**about, "address": f"/api/{self.version}/chairs"})
+        about = await self.studio.run(request, lambda job: describe(self.models))
+        return JSONResponse({**about, "address": f"/api/chairs/{self.version}"})
 
     async def image(self, request: Request) -> Response:
-        """`/api/VERSION/chairs/NAME`: an image, see `DRAWINGS`."""
+        """`/api/chairs/VERSION/NAME`: an image, see `DRAWINGS`."""
         version, name = request.path_params["version"], request.path_params["name"]
         if version != await asyncio.to_thread(lambda: self.version) or name not in DRAWINGS:
             raise Refusal(404, "got an address of other weights or no image; load the page again")
         draw, known = DRAWINGS[name]
         given = options.parse(query_options(request), known)
-        answer = await self.service.run(request, lambda job: draw(self.service.models, given))
+        answer = await self.studio.run(request, lambda job: draw(self.models, given))
         return response(answer, _KEPT)
 
 
-def routes(service: Service) -> list[Route]:
-    """The routes of the page Draw."""
-    draw = Draw(service)
-    return [Route("/api/chairs", draw.describe), Route("/api/{version}/chairs/{name}", draw.image)]
+def routes(studio: "Studio") -> list[Route]:
+    """The routes of the page."""
+    draw = Draw(studio)
+    return [Route("/api/chairs", draw.describe), Route("/api/chairs/{version}/{name}", draw.image)]
 
 
 def describe(models: Models) -> dict[str, Any]:
@@ -157,6 +161,14 @@ def draw_film(models: Models, given: dict[str, Any]) -> Answer:
     images, _ = moving_images(models, given)
     shown = there_and_back(images) if morphs else images
     return Answer(encode_animation(".gif", [i.on(background) for i in shown], **how), GIF, {})
+
+
+def draw_styles(models: Models, given: dict[str, Any]) -> Answer:
+    """All styles from one side, up to 256, as a sprite sheet."""
+    generator = models.generator
+    images = generator.generate(generator.styles[:_STYLES], **{"azimuth": 301.0, **given})
+    facts = {"frames": len(images), "columns": min(COLUMNS, len(images))}
+    return Answer(_webp(tiled([image.rgba for image in images])), WEBP, facts)
 
 
 def draw_units(models: Models, given: dict[str, Any]) -> Answer:
@@ -228,6 +240,7 @@ DRAWINGS = {
     "view.png": Drawing(draw_view, _VIEW),
     "sheet.webp": Drawing(draw_sheet, _MOVING),
     "film.gif": Drawing(draw_film, _FILM),
+    "styles.webp": Drawing(draw_styles, _ANGLES),
     "units.webp": Drawing(draw_units, _UNITS),
 }
 """By the last part of the address."""

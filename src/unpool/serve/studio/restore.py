@@ -1,12 +1,21 @@
 """The API of the page Restore: an image of the store restored, its PSF, and a blurred sample."""
 
+import asyncio
 import io
+import time
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from unpool.errors import ImageError
 from unpool.limits import MAX_SERVED_PSF
 from unpool.serve import options
-from unpool.serve.applications import Models, read, restore_stack
+from unpool.serve.applications import JPEG, PNG, TIFF, Models, read, restore_stack
+from unpool.serve.intake import query_options, require_samples
+from unpool.serve.studio.studio import Image, Studio, file_response
 
 if TYPE_CHECKING:
     from unpool.serve.engine import Job
@@ -15,7 +24,58 @@ if TYPE_CHECKING:
 RESTORE = tuple(option for option in options.RESTORE if option.name != "format")
 BLUR = (options.Option("psf", options.text), options.Option("noise", options.number(0, 0.2)))
 
+SUFFIXES = {PNG: ".png", JPEG: ".jpg", TIFF: ".tif"}
+
 _SHOWN = 256  # long side of the image of a PSF
+
+
+def routes(studio: Studio) -> list[Route]:
+    """The routes of the page."""
+    page = _Page(studio)
+    return [
+        Route("/api/psf.png", page.psf),
+        Route("/api/images/{id}/blur", page.blur, methods=["POST"]),
+        Route("/api/images/{id}/restore", page.restore, methods=["POST"]),
+    ]
+
+
+class _Page:
+    """Answers requests."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+
+    async def psf(self, request: Request) -> Response:
+        """`/api/psf.png`: a PSF by formula as an image."""
+        text = options.parse(query_options(request), BLUR[:1]).get("psf", "")
+        return file_response(await self.studio.run(request, lambda job: psf_image(text)), PNG)
+
+    async def blur(self, request: Request) -> Response:
+        """`POST /api/images/ID/blur`: a blurred copy of an image, which is kept."""
+        image, given = self.studio.image(request), options.parse(query_options(request), BLUR)
+        data = await self.studio.run(request, lambda job: blurred_image(image.data, **given))
+        blurred = Image.open(data, f"{PurePath(image.name).stem}-blurred.png")
+        return JSONResponse(blurred.facts(self.studio.store.add(blurred, len(data))), 201)
+
+    async def restore(self, request: Request) -> Response:
+        """`POST /api/images/ID/restore`: a job that restores it."""
+        studio, image = self.studio, self.studio.image(request)
+        given = options.parse(query_options(request), RESTORE)
+        await asyncio.to_thread(require_samples, image.data)
+
+        def work(job: "Job") -> dict[str, Any]:
+            start = time.perf_counter()
+            found = restore_image(studio.models, image.data, dict(given), job)
+            return {
+                **found.facts,
+                "seconds": round(time.perf_counter() - start, 3),
+                "suffix": SUFFIXES[found.media_type],
+                "file": studio.keep(found.file, found.media_type),
+                "before": studio.keep(found.before),
+                "after": studio.keep(found.after),
+            }
+
+        return JSONResponse({"job": await studio.jobs.start(work)}, 202)
 
 
 class Restoration(NamedTuple):
@@ -81,8 +141,8 @@ def blurred_image(data: bytes, psf: str = "motion:13,30", noise: float = 0.005) 
 
 
 def _png(image: "Pixels") -> bytes:
-    from PIL import Image
+    from PIL import Image as Pillow
 
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG", compress_level=1)  # a fifth of the default's time
+    Pillow.fromarray(image).save(file, "PNG", compress_level=1)  # a fifth of the default's time
     return file.getvalue()

@@ -23,6 +23,7 @@ from unpool.serve.intake import query_options
 from unpool.serve.refusals import Refusal
 
 if TYPE_CHECKING:
+    from unpool.serve.studio.studio import Studio
     from unpool.vision.images import Pixels
 
 _POINTS = 400  # of a curve
@@ -51,11 +52,11 @@ class Results:
     """The routes of the page Results.
 
     Args:
-        folder: of a training run, or of results; None: there is none, and all is refused.
+        studio: what all pages share.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+    def __init__(self, studio: "Studio") -> None:
+        self.folder = studio.settings.results
         self._known: tuple[Any, dict[str, Item]] = None, {}
 
     async def describe(self, request: Request) -> Response:
@@ -107,9 +108,9 @@ class Results:
         return path.read_bytes(), _TYPES[path.suffix]
 
 
-def routes(folder: Path | None) -> list[Route]:
-    """The routes of the page Results."""
-    results = Results(folder)
+def routes(studio: "Studio") -> list[Route]:
+    """The routes of the page."""
+    results = Results(studio)
     return [
         Route("/api/folder", results.describe),
         Route("/api/folder/items", results.matching),
