@@ -9,7 +9,7 @@ from random import Random
 from typing import NamedTuple
 
 from tests.fuzz.containers import FORMATS, mutate
-from tests.fuzz.seeds import data, images, models, others, weights
+from tests.fuzz.seeds import data, images, models, others, requests, weights
 from tests.fuzz.seeds.common import PHOTO, Files
 
 
@@ -256,6 +256,13 @@ def _archive(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {"m.zip"}
 
 
+def _request(folder: Path) -> None:
+    from tests.fuzz.service import ask
+
+    bodies = [path.read_bytes() for path in folder.glob("body.*")]
+    ask((folder / "head.txt").read_bytes(), b"".join(bodies))
+
+
 def _mesh(folder: Path) -> None:
     from unpool.rendering.meshes import read_mesh
     from unpool.rendering.render import render_views
@@ -318,5 +325,6 @@ PARSERS: dict[str, Parser] = {
     "obj": Parser(models.objs, _mesh, ("",)),
     "glb": Parser(models.glbs, _mesh, ("",)),
     "ply": Parser(models.plys, _mesh, ("",)),
+    "http": Parser(requests.requests, _request, ("",), count=150),
 }
 """All parsers, by name."""

@@ -13,7 +13,13 @@ from tests.fuzz.parsers import PARSERS, valid_files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read in /proc")
 
-NEEDS = {"video": "av", "onnx": "onnxruntime", "sbd": "scipy", "caffemodel": "google.protobuf"}
+NEEDS = {
+    "http": "starlette",
+    "video": "av",
+    "onnx": "onnxruntime",
+    "sbd": "scipy",
+    "caffemodel": "google.protobuf",
+}
 """What the valid files are made or read with, besides what the package needs."""
 
 NAMES = [name for name in PARSERS if name != "faulty"]

@@ -1,6 +1,7 @@
 """The ASGI application: routes, and errors as JSON with their status codes."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -126,6 +127,7 @@ def make_app(
         images: what tasks of Label Studio may name; without, images within the request only.
         studio: settings of the studio, whose pages are added; without, there are none.
     """
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # damaged forms are answered
     engine = Engine(load or models.load, waiting=waiting, seconds=seconds, failed=failed)
     service = Service(models, engine, Intake(body_seconds), log)
     routes: list[Route | Mount] = [
