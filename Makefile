@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo studio test test-slow test-ray fuzz lint bench results compare clean
+.PHONY: demo studio test test-slow test-ray test-label-studio fuzz lint bench results compare clean
 
 # Segment the photos that scikit-image ships, into demo/.
 demo: .venv
@@ -29,6 +29,15 @@ test-ray: .venv-ray/installed
 	$(PYTHON) -m venv .venv-ray
 	.venv-ray/bin/python -m pip install --quiet --constraint constraints.txt torch
 	.venv-ray/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,ray]"
+	touch $@
+
+# Predictions for Label Studio, checked by its SDK, which takes some 500 MB and other versions of NumPy and OpenCV.
+test-label-studio: .venv .venv-label-studio/installed
+	$(BIN)/python -m pytest tests/serve/protocols/test_label_studio.py
+
+.venv-label-studio/installed:
+	$(PYTHON) -m venv .venv-label-studio
+	.venv-label-studio/bin/python -m pip install --quiet label-studio-sdk==2.1.2
 	touch $@
 
 # Damaged files for every parser, SECONDS each; docs/trust.md has the figures.

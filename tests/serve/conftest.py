@@ -1,5 +1,8 @@
-"""A service with a small network, called in this process."""
+"""A service with a small network, called in this process or on a port."""
 
+import http.client
+import socket
+import threading
 import time
 
 import pytest
@@ -10,6 +13,7 @@ from tests.cli.files import CLASSES
 from unpool.models import DeconvNet, save_pretrained
 from unpool.serve.app import make_app
 from unpool.serve.applications import Models
+from unpool.serve.server import open_port, run
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +50,54 @@ def calls(models):
         wait_until(lambda: app.service.engine.ready or app.service.engine.error)
         assert app.service.engine.error is None
         yield client
+
+
+class Running:
+    """A server in a thread, and requests to it."""
+
+    def __init__(self, models, waits, **options):
+        self.waits = waits
+        self.listening = open_port("127.0.0.1", 0)
+        self.port = self.listening.getsockname()[1]
+
+        def make(end):
+            self.end = end
+            self.app = make_app(models, load=models.segmenter, **options)
+            return self.app
+
+        self.thread = threading.Thread(target=run, args=(self.listening, make))
+        self.thread.start()
+        waits(lambda: hasattr(self, "app") and self.app.service.engine.ready)
+
+    def connect(self, data=b""):
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        connection.sendall(data)
+        return connection
+
+    def ask(self, data, path="/v1/segment", method="POST"):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.request(method, path, data)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, dict(answer.getheaders()), content
+
+    def stop(self):
+        self.end()
+        self.thread.join(60)
+        assert not self.thread.is_alive()
+        self.listening.close()
+
+
+@pytest.fixture
+def running(models, waits):
+    started = []
+
+    def start(**options):
+        started.append(Running(models, waits, **options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        if server.thread.is_alive():
+            server.stop()

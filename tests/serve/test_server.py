@@ -1,7 +1,5 @@
 """A real server on a free port: what only sockets show."""
 
-import http.client
-import socket
 import threading
 import time
 
@@ -9,61 +7,9 @@ import pytest
 
 from tests.serve.test_app import IMAGE, png
 from unpool.errors import OptionError
-from unpool.serve.app import make_app
-from unpool.serve.server import open_port, run
+from unpool.serve.server import open_port
 
 HEAD = b"POST /v1/segment HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-
-
-class Running:
-    """A server in a thread, and requests to it."""
-
-    def __init__(self, models, waits, **options):
-        self.waits = waits
-        self.listening = open_port("127.0.0.1", 0)
-        self.port = self.listening.getsockname()[1]
-
-        def make(end):
-            self.end = end
-            self.app = make_app(models, load=models.segmenter, **options)
-            return self.app
-
-        self.thread = threading.Thread(target=run, args=(self.listening, make))
-        self.thread.start()
-        waits(lambda: hasattr(self, "app") and self.app.service.engine.ready)
-
-    def connect(self, data=b""):
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
-        connection.sendall(data)
-        return connection
-
-    def ask(self, data, path="/v1/segment", method="POST"):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        connection.request(method, path, data)
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
-        return answer.status, dict(answer.getheaders()), content
-
-    def stop(self):
-        self.end()
-        self.thread.join(60)
-        assert not self.thread.is_alive()
-        self.listening.close()
-
-
-@pytest.fixture
-def running(models, waits):
-    started = []
-
-    def start(**options):
-        started.append(Running(models, waits, **options))
-        return started[-1]
-
-    yield start
-    for server in started:
-        if server.thread.is_alive():
-            server.stop()
 
 
 def status(connection):

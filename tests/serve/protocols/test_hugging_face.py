@@ -31,6 +31,22 @@ def test_masks_are_those_of_the_segmenter(calls, models):
         assert score == pytest.approx(result.confidence[there].mean(), abs=1e-4)
 
 
+def test_the_client_of_huggingface_hub(running, models, monkeypatch):
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub import InferenceClient
+
+    result = models.segmenter()(IMAGE)
+    client = InferenceClient(model=f"http://127.0.0.1:{running().port}{ROUTE}")
+    found = client.image_segmentation(IMAGE)
+    assert [one.label for one in found] == list(result.fractions())
+    for one in found:
+        there = result.labels == result.classes.index(one.label)
+        assert np.array_equal(np.asarray(one.mask), there * 255)
+        assert one.score == pytest.approx(result.confidence[there].mean(), abs=1e-4)
+    best = max(one.score for one in found)
+    assert [one.score for one in client.image_segmentation(IMAGE, threshold=best)] == [best]
+
+
 def test_json_with_parameters(calls):
     body = {"inputs": base64.b64encode(IMAGE).decode()}
     every = calls.post(ROUTE, content=IMAGE).json()

@@ -2,8 +2,11 @@
 
 import base64
 import http.server
+import json
+import subprocess
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from unpool.serve.protocols import label_studio
 from unpool.serve.protocols.label_studio import Images, find_tags
 
 CONFIG = labeling_config(["background", "cat", "dog"]).replace("dog", "Background")
+SDK = Path(__file__).parents[3] / ".venv-label-studio/bin/python"
 DATA = "data:image/png;base64," + base64.b64encode(IMAGE).decode()
 
 
@@ -44,6 +48,29 @@ def test_predictions_are_those_of_the_segmenter(calls, models):
         assert np.array_equal(mask, result.labels == result.classes.index(name))
     scores = [one["score"] for one in found["result"]]
     assert found["score"] == pytest.approx(np.mean(scores), abs=1e-4)
+
+
+@pytest.mark.skipif(not SDK.exists(), reason="make test-label-studio installs Label Studio's SDK")
+def test_label_studio_accepts_the_predictions(calls, models):
+    result = models.segmenter()(IMAGE)
+    predictions = ask(calls, DATA, "data:,x").json()["results"]
+    found = check(CONFIG, predictions)
+    assert found["errors"] == []
+    classes = [one["value"]["brushlabels"][0].casefold() for one in predictions[0]["result"]]
+    assert len(classes) == len(found["masks"]) > 0
+    for name, mask in zip(classes, found["masks"], strict=True):
+        there = result.labels == result.classes.index(name)
+        assert np.array_equal(np.reshape(mask, there.shape), there)
+    assert check(CONFIG.replace('"cat"', '"cow"'), predictions)["errors"]  # the checker checks
+
+
+def check(config, predictions):
+    """What Label Studio's SDK finds, see `check_predictions`."""
+    script = Path(__file__).with_name("check_predictions.py")
+    given = json.dumps({"config": config, "predictions": predictions})
+    done = subprocess.run([SDK, script], input=given, text=True, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def test_one_result_for_each_task_in_order(calls):
