@@ -23,6 +23,15 @@ def test_srgb_is_that_of_the_standard():
     np.testing.assert_allclose(parse_gamma(2.2).decode(np.float32([0.5])), [0.5**2.2], rtol=1e-6)
 
 
+@pytest.mark.parametrize("gamma", [None, "srgb", 2.2])
+def test_noise_in_linear_light_is_the_measured_one(gamma):
+    rng, found = np.random.default_rng(0), parse_gamma(gamma)
+    stored = rng.uniform(0.1, 0.9, 100_000).astype(np.float32)
+    noisy = stored + rng.normal(0, 0.01, stored.shape).astype(np.float32)
+    light = found.decode(stored)
+    assert found.noise(light, 0.01) == pytest.approx((found.decode(noisy) - light).std(), rel=0.02)
+
+
 @pytest.mark.parametrize("gamma", ["rec709", 0, -2.2, 100, float("nan")])
 def test_mistakes(gamma):
     with pytest.raises(OptionError, match=r"wanted 'srgb', or an exponent such as 2\.2"):

@@ -158,6 +158,24 @@ def test_an_estimated_psf():
     assert result.psf.changes[0].startswith("estimated")
 
 
+@pytest.mark.parametrize(("quality", "gain"), [(50, 2), (80, 1), (95, 0.1)])
+@pytest.mark.parametrize("method", ["tv", "given"])
+def test_jpegs_are_restored_for_the_noise_of_their_compression(method, quality, gain, tmp_path):
+    y, truth = blurred(sharp(180), "motion:13,30")
+    pixels = np.rint(np.clip(y, 0, 1) * 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=quality)
+    restorer = Restorer(method)
+    found = restorer(tmp_path / "a.jpg", "motion:13,30")
+    decoded = Image.open(tmp_path / "a.jpg")
+    plain = restorer(np.array(decoded), "motion:13,30")
+    assert plain.compression == 0 < found.compression < found.noise
+    assert found.noise == pytest.approx(np.hypot(plain.noise, found.compression))
+    assert found.noise == pytest.approx((found.before / 255 - y).std(), rel=0.3)
+    assert psnr(found.image / 255, truth) > psnr(plain.image / 255, truth) + gain
+    again = restorer(decoded, "motion:13,30")  # an open file has its tables, too
+    assert np.array_equal(again.image, found.image)
+
+
 def test_the_residual_tells_noise_that_was_restored():
     y, _ = blurred(sharp(), sigma=0.02)
     assert Restorer("wiener", balance=1e-5)(y, LOPSIDED).residual < 0.6

@@ -1,5 +1,6 @@
 """`Restorer` restores blurred images, and keeps their type and size."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from unpool.restore.result import Restored
 from unpool.restore.samples import (
     as_samples,
     brightest,
+    compression_in,
     lowest,
     noise_of,
     require_finite,
@@ -212,8 +214,11 @@ class Restorer:
         require_finite(planes[..., :count])
         require_room(planes.shape, psf)
         linear = [self._linear(planes[..., i], frame) for i in range(count)]
-        estimated = noise is None
-        sigma = float(np.mean([noise_of(plane) for plane in linear])) if noise is None else noise
+        estimated, floor = noise is None, 0.0
+        if noise is None:
+            floor = compression_in(linear, frame, self.gamma)
+            noise = math.hypot(np.mean([noise_of(plane) for plane in linear]), floor)
+        sigma = noise
         bright = max(float(np.mean([brightest(plane) for plane in linear])), 1e-12)
         side = max(psf.kernel.shape) if psf.known else 0
         facts = Facts(volume, lowest(linear) >= 0, sigma / bright, side, [*self.values])
@@ -237,7 +242,7 @@ class Restorer:
         found, clipped = self._back(planes, restored, frame)
         return Restored(
             found.reshape(values.shape), values, psf, name, reason, method.parameter, value, chosen,
-            sigma, estimated, residual, clipped, frame.largest, plan.parts, plan.memory,
+            sigma, estimated, floor, residual, clipped, frame.largest, plan.parts, plan.memory,
         )  # fmt: skip
 
     def _network(self, method: str) -> Network:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 _LONGEST = 1600  # long side of a comparison in pixels
 
 _HIGH = 1.4
-"""A residual that the estimated noise does not explain: with the true PSF it was 0.8 to 1.1 for PNG
-and JPEG of quality 95, and 1.6 to 1.9 for quality 80, where three times the noise is better."""
+"""A residual that the estimated noise does not explain: with the true PSF it was 0.7 to 1.1 for PNG
+and JPEG, and 1.6 to 1.9 for the pixels of JPEGs of quality 80 without their quantization tables,
+for which three times the noise is better."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Restored:
     chosen: bool  #: whether the parameter was chosen from the noise
     noise: float  #: standard deviation, as a fraction of the largest value of the type
     estimated: bool  #: whether the noise was estimated
+    compression: float  #: the part of an estimated noise that is the error of JPEG compression
     residual: float | None
     """The deviation of the restored image, blurred again, from the input, divided by that of the
     noise: about 1 if only noise is left, far below 1 if noise was amplified. It does not detect a
@@ -63,6 +65,7 @@ class Restored:
             "chosen_by_noise": self.chosen,
             "noise": self.noise,
             "noise_estimated": self.estimated,
+            "noise_of_compression": self.compression,
             "residual": self.residual,
             "noise_to_try": self.noise_to_try,
             "clipped": self.clipped,

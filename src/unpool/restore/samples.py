@@ -2,6 +2,7 @@
 
 import math
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from PIL import Image
 from unpool.errors import ImageError, ShapeError
 from unpool.ops.blur import blur
 from unpool.ops.inversion import noise_level
+from unpool.vision.jpeg import compression_of
 from unpool.vision.stacks import Frame, read_stack, stack_of
 
 if TYPE_CHECKING:
+    from unpool.restore.light import Gamma
     from unpool.restore.tiles import Plane
     from unpool.vision.psf import PSF
 
@@ -35,7 +38,10 @@ def as_samples(image: Any) -> tuple[NDArray[Any], Frame]:
             )
         values = stack[0]
         return (values[..., 0] if values.shape[2] == 1 else values), stack.frames[0]
+    error = 0.0
     if isinstance(image, Image.Image):
+        if image.mode in ("L", "RGB"):
+            error = compression_of(image, np.array(image))
         if image.mode not in ("L", "LA", "RGB", "RGBA", "F", *_DEEP):
             image = image.convert("RGB")
         image = np.array(image)
@@ -48,7 +54,7 @@ def as_samples(image: Any) -> tuple[NDArray[Any], Frame]:
             "(H, W, C), or a volume (D, H, W)"
         )
     (frame, *_) = stack_of(values).frames
-    return values, frame
+    return values, replace(frame, compression=error)
 
 
 def require_fit(values: NDArray[Any], frame: Frame, volume: bool) -> None:
@@ -98,6 +104,14 @@ def noise_of(plane: "Plane") -> float:
     if min(plane.shape[-2:]) < 2:
         return 0.0
     return float(noise_level(torch.from_numpy(plane)[None, None]))
+
+
+def compression_in(planes: list["Plane"], frame: Frame, gamma: "Gamma") -> float:
+    """The standard deviation of the error of JPEG compression, in linear light."""
+    if not frame.compression:
+        return 0.0
+    some = [plane.ravel()[:: max(1, plane.size // _SOME)] for plane in planes]
+    return gamma.noise(np.concatenate(some), frame.compression)
 
 
 def brightest(plane: "Plane") -> float:

@@ -23,6 +23,7 @@ from unpool.files import require_regular, write_bytes
 from unpool.limits import MAX_IMAGE_MEMORY, MAX_IMAGE_STREAM, MAX_PIXELS
 from unpool.vision.arrays import read_header, read_values
 from unpool.vision.images import read_image
+from unpool.vision.jpeg import compression_of
 from unpool.vision.opening import open_image
 from unpool.vision.png import encoded, meaning_chunks, read_png
 from unpool.vision.quiet import without_warnings
@@ -55,6 +56,7 @@ class Frame:
     inverted: bool = False  #: whether 0 is white in the file
     compressed: bool = True
     packed: bool = False  #: whether samples of 9 to 15 bits are stored without gaps
+    compression: float = 0.0  #: deviation of the error of JPEG compression, of the largest value
 
     @property
     def colors(self) -> int:
@@ -153,7 +155,7 @@ def read_stack(source: str | os.PathLike[str] | bytes) -> Stack:
             return _open_tiff(file, source)
     name = _name(source)
     with open_image(source, MAX_PIXELS, animated=False) as im:
-        kind, turn = im.format, orientation(im)
+        kind, turn, error = im.format, orientation(im), 0.0
         deep = im.mode.startswith(("I", "F")) or (im.format == "PNG" and head[24] == 16)
         # the decoder arguments of a PPM state its largest value
         args = next((tile.args for tile in getattr(im, "tile", ())), ())
@@ -163,6 +165,7 @@ def read_stack(source: str | os.PathLike[str] | bytes) -> Stack:
             extras: dict[str, Any] = {"chunks": meaning_chunks(_content(source))}
         elif kind in ("JPEG", "MPO") and im.mode in ("L", "RGB"):
             values, alpha = np.array(im), 0
+            error = compression_of(im, values)
             exif = im.getexif()
             exif.pop(274, None)  # the orientation
             extras = {"exif": exif.tobytes(), "icc_profile": im.info.get("icc_profile")}
@@ -171,7 +174,7 @@ def read_stack(source: str | os.PathLike[str] | bytes) -> Stack:
         else:
             values, alpha, turn, extras = read_image(source), 0, 1, {}
     values = turned(values if values.ndim == 3 else values[..., None], turn)
-    frame = Frame(values.shape, values.dtype, 8 * values.dtype.itemsize, alpha)
+    frame = Frame(values.shape, values.dtype, 8 * values.dtype.itemsize, alpha, compression=error)
     suffix = ".jpg" if kind in ("JPEG", "MPO") and extras else ".png"
     if not values.size:
         raise ImageError(f"{name}: is empty; copy or download it again")

@@ -59,6 +59,7 @@ def test_the_record_says_how_it_was_made(run, tmp_path):
             "chosen_by_noise",
             "noise",
             "noise_estimated",
+            "noise_of_compression",
             "residual",
             "noise_to_try",
             "clipped",

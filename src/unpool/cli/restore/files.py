@@ -157,11 +157,12 @@ def restore(
     three beside the result. Unreadable images are reported and skipped (exit code 3).
 
     With --json, each image gives a line with source, image, comparison, psf, psf_changes, method,
-    reason, its value if it has one (balance, lam or steps), noise, residual (about 1 if just the
-    noise is left; it does not find a wrong PSF), noise_to_try (a larger noise, if the residual asks
-    for it), clipped (the fraction of the values), tiles, memory (bytes) and seconds, with --truth
-    also psnr, psnr_before, ssim and ssim_before; or with source and error. Of several pages, these
-    are those of the first, with pages (their number).
+    reason, its value if it has one (balance, lam or steps), noise, noise_of_compression (the part
+    of an estimated noise that is due to JPEG), residual (about 1 if just the noise is left; it does
+    not find a wrong PSF), noise_to_try (a larger noise, if the residual asks for it), clipped (the
+    fraction of the values), tiles, memory (bytes) and seconds, with --truth also psnr, psnr_before,
+    ssim and ssim_before; or with source and error. Of several pages, these are those of the first,
+    with pages (their number).
 
     `unpool restore psf` shows a PSF.
 

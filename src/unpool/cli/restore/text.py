@@ -11,9 +11,11 @@ def text(record: Mapping[str, Any]) -> str:
         first = f"{source}: {len(record['results'])} variants, {record['sheet']} {seconds}"
         return "\n".join([first, *map(_variant_text, record["results"])])
     estimated = "estimated " if record["noise_estimated"] else ""
+    jpeg = record["noise_of_compression"]
+    part = f" (JPEG compression {jpeg:.2g})" if jpeg else ""
     lines = [
         f"{source}: {record['method']} ({record['reason']}), {_value(record)}"
-        f"{estimated}noise {record['noise']:.2g}, {record['image']} {seconds}"
+        f"{estimated}noise {record['noise']:.2g}{part}, {record['image']} {seconds}"
     ]
     lines += [f"  PSF {record['psf']}: {change}" for change in record["psf_changes"]]
     if "estimates" in record:
@@ -21,8 +23,8 @@ def text(record: Mapping[str, Any]) -> str:
         lines.append(f"  other estimates: {others}; compare {record['sheet']}, choose by --psf")
     if more := record.get("noise_to_try"):
         lines.append(
-            f"  residual {record['residual']:.2g}: the noise is larger than estimated, as in JPEG "
-            f"files, or the PSF is wrong; try a larger one, as --noise {more:.2g}"
+            f"  residual {record['residual']:.2g}: the noise is larger than estimated, as in "
+            f"a PNG made of a JPEG, or the PSF is wrong; try a larger one, as --noise {more:.2g}"
         )
     if record["clipped"] >= 0.001:
         lines.append(f"  {record['clipped']:.1%} of the values clipped; --float keeps them")
