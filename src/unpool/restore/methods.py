@@ -129,6 +129,16 @@ def choose(method: str, facts: Facts) -> tuple[str, str]:
     return name, reason
 
 
+def shipped_for(method: str) -> list[str]:
+    """The names of the weights in the package that a method, or "auto", may load.
+
+    >>> shipped_for("tv"), shipped_for("auto")
+    ([], ['deblur-given'])
+    """
+    names = METHODS if method == "auto" else (method,)
+    return [METHODS[name].weights for name in names if METHODS[name].weights in list_pretrained()]
+
+
 def _best(facts: Facts) -> tuple[str, str]:
     """The method for "auto", and the reason."""
     if not facts.psf_side:

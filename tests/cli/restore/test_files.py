@@ -264,3 +264,15 @@ def test_the_methods_are_those_of_the_library():
     from unpool.restore.methods import CHOICES
 
     assert (CHOICES, rules) == (METHODS, EDGES)
+
+
+def test_other_weights_in_the_package_are_other_results(run, monkeypatch):
+    """Also those that nobody named, and only for methods that use them."""
+    save("cat.png", scene()[1])
+    for method, again in (("auto", True), ("tv", False)):
+        args = ["restore", "cat.png", "--psf", PSF, "--method", method, "-o", method]
+        run(*args)
+        assert run(*args)[1][0].startswith("(skipped) ")
+        with monkeypatch.context() as other:
+            other.setattr("unpool.cards.weights_digest", lambda source: "of another version")
+            assert run(*args)[1][0].startswith("(skipped) ") is not again

@@ -186,6 +186,7 @@ def restore(
     _require_dimensions(kernels, volume)
     shown = (text, "restoring", as_json, quiet, f"restored, into {output}")
     more: dict[str, Any] = {"also": job.also, "prepare": job.prepare, "redo": redo}
+    more["network"] = job.network()
     return images.each_image(found, output, job.image, *shown, scale=scale, **more)
 
 
@@ -223,6 +224,16 @@ class Job:
     def prepare(self) -> None:
         """Make the restorers before the first image."""
         _ = self.restorers
+
+    def network(self) -> str:
+        """A digest of the weights that may be used: those that were named, or that ship."""
+        from unpool.cards import weights_digest
+        from unpool.restore.methods import shipped_for
+
+        restorer = self.restorers[0]
+        given = restorer.weights
+        names = [given] if given is not None else shipped_for(restorer.method)
+        return " ".join(map(weights_digest, names))
 
     def image(self, source: "Source", stem: Path, progress: "Progress") -> images.Record:
         """Restore the pages of an image, or write a contact sheet."""
@@ -273,14 +284,12 @@ class Job:
         return {"estimates": [psf.name for psf in found], "sheet": str(path)}
 
     def also(self, source: "Source") -> object:
-        """The content of the files that results depend on besides the image."""
-        from unpool.cards import weights_digest
+        """The content of the files that results depend on besides the image and the weights."""
         from unpool.files import sha256
 
         kernels = [p.kernel.tobytes() for p in self.psfs if not isinstance(p, str)]
-        truth, weights = self._truth_of(source), self.restorers[0].weights
-        found = [hashlib.sha256(b"".join(kernels)).hexdigest(), truth and sha256(truth)]
-        return found if weights is None else [*found, weights_digest(weights)]
+        truth = self._truth_of(source)
+        return [hashlib.sha256(b"".join(kernels)).hexdigest(), truth and sha256(truth)]
 
     def _pages(
         self, stack: "Stack", kept: "list[Restored]", progress: "Progress"
