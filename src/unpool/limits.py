@@ -216,6 +216,9 @@ MAX_LISTED = 100_000
 MAX_CONFIG = MIB
 """Characters of a labeling config of Label Studio; one of a thousand classes has some 50,000."""
 
+MAX_JSON_LABELS = 2**22
+"""Labels of an image as numbers in JSON, some 12 MB; of larger images they are binary data."""
+
 MAX_HEADER = 4 * KIB
 """Bytes of what the header of an answer says about a result; proxies accept 8 kB together."""
 

@@ -107,8 +107,8 @@ def serve(**given: Any) -> int:
     restore` and `unpool visualize project`. POST to /v1/generate has the options of `unpool
     generate view`. The answers are the files that these commands write.
 
-    Label Studio takes http://HOST:PORT/label-studio as a backend, and huggingface_hub
-    http://HOST:PORT/models/NAME as a model.
+    Label Studio takes http://HOST:PORT/label-studio as a backend, huggingface_hub
+    http://HOST:PORT/models/NAME as a model, and clients of Open Inference v2 http://HOST:PORT/v2.
 
     /livez, /readyz and /metrics are for operators. Requests beyond the limits are refused with
     their codes, see docs/serve.md. SIGTERM or Ctrl-C finish the requests that have begun.

@@ -19,7 +19,7 @@ from unpool.serve.applications import ENDPOINTS, Models
 from unpool.serve.engine import Engine
 from unpool.serve.guard import LOOPBACK, Guard
 from unpool.serve.intake import Intake
-from unpool.serve.protocols import hugging_face, label_studio
+from unpool.serve.protocols import hugging_face, label_studio, open_inference
 from unpool.serve.refusals import Refusal
 from unpool.serve.service import Log, Service
 from unpool.serve.studio import pages
@@ -136,6 +136,7 @@ def make_app(
         Route("/metrics", service.measure),
         *(Route(path, service.apply, methods=["POST"]) for path in ENDPOINTS),
         *hugging_face.routes(service),
+        *open_inference.routes(service),
         *label_studio.routes(service, images or label_studio.Images()),
     ]
     if studio is not None:

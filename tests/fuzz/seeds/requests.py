@@ -19,6 +19,8 @@ def requests() -> list[Files]:
     task = {"id": 1, "data": {"image": f"data:image/jpeg;base64,{_DATA}"}}
     config = labeling_config(["background", "cat", "dog"])
     labels = {"tasks": [task, task], "label_config": config, "project": "7.1"}
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [_DATA]}
+    tensors = {"inputs": [tensor], "parameters": {"mode": "whole", "binary_data_output": True}}
     parameters = {"threshold": 0.2, "subtask": "semantic"}
     form, kind = _form({"format": "coco", "mode": "tiles", "tile": "32"}, JPG)
     return [
@@ -36,6 +38,7 @@ def requests() -> list[Files]:
             {"body.json": as_json({"inputs": _DATA, "parameters": parameters})},
             "application/json",
         ),
+        _request("/v2/models/tiny/infer", {"body.json": as_json(tensors)}),
         _request("/metrics", {}, method="GET"),
     ]
 
