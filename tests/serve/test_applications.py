@@ -13,6 +13,7 @@ import unpool
 from tests.cli.files import photo
 from unpool.cli import main
 from unpool.vision.images import read_image, read_mask
+from unpool.visualize.activations import run_model
 
 
 @pytest.fixture(scope="module")
@@ -153,11 +154,18 @@ def test_project(calls, weights, image, tmp_path, options, name):
     assert json.loads(answer.headers["x-unpool-facts"]) == record
 
 
-def test_fields_are_measured_once(calls, models, image, monkeypatch):
+def test_a_projection_is_one_pass(calls, models, image, monkeypatch):
     post(calls, "/v1/project", image, layer="trunk.stages.1")
     assert "trunk.stages.1" in models.fields
-    monkeypatch.setattr("unpool.visualize.projection.measure_field", None)
+    passes = []
+
+    def counted(*args):
+        passes.append(1)
+        return run_model(*args)
+
+    monkeypatch.setattr("unpool.visualize.activations.run_model", counted)
     post(calls, "/v1/project", image, layer="trunk.stages.1", unit=2)
+    assert len(passes) == 1
 
 
 def test_project_a_class(calls, weights, image, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from torch import nn
 
+from unpool.errors import OptionError
 from unpool.vision.images import read_image
 from unpool.visualize import LoadedModel, Preprocessing, measure_field, project, to_images
 from unpool.visualize.projections import ProjectionWriter
@@ -44,6 +45,29 @@ def test_records_and_files(loaded, image, tmp_path, units):
         assert entry["box"] == list(field.box(*entry["place"]))
     shown = [entry["unit"] for entry in record["projections"]]
     assert len(shown) == 2 if not units else shown == [5, 2, 5, 2]
+
+
+@pytest.mark.parametrize(("layer", "place"), [("7", "max"), ("8", (99, 0))])
+def test_what_cannot_be_projected_is_refused_at_once_or_by_the_first_image(
+    loaded, image, layer, place
+):
+    options = {"units": [10**6], "place": place}
+    with pytest.raises(OptionError) as early:
+        ProjectionWriter(loaded, [layer], **options)
+    writer = ProjectionWriter(loaded, [layer], check=False, **options)
+    with pytest.raises(OptionError) as late:
+        writer.project(image)
+    assert str(late.value) == str(early.value)
+
+
+def test_a_check_changes_no_result(loaded, image):
+    made = [
+        ProjectionWriter(loaded, ["8"], [5], place=(1, 0), check=check).project(image)[1]
+        for check in (True, False)
+    ]
+    (ending, shown, facts), (same, again, known) = made[0][0], made[1][0]
+    assert (ending, facts) == (same, known)
+    assert np.array_equal(shown, again)
 
 
 def test_a_layer_that_is_called_as_the_input(loaded, image, tmp_path):

@@ -245,12 +245,14 @@ def project(models: Models, upload: Upload, given: dict[str, Any], job: Job) -> 
                 "got class with layer, unit or place; a score is of all places where its class is "
                 "predicted: leave them out"
             )
-        writer = ScoreWriter(models.loaded, [models.loaded.find_class(name)], **given)
+        writer = ScoreWriter(models.loaded, [models.loaded.find_class(name)], check=False, **given)
     elif layer is None:
         raise OptionError("got no layer; name one, such as layer=trunk.stages.4, or a class")
     else:
         units = [] if unit is None else [unit]
-        writer = ProjectionWriter(models.loaded, [layer], units, fields=models.fields, **given)
+        writer = ProjectionWriter(
+            models.loaded, [layer], units, fields=models.fields, check=False, **given
+        )
     _, found = writer.project(image)
     (_, shown, facts), *_ = found
     return _image(encode_image(Image.fromarray(shown)), PNG, facts, kind == "json")

@@ -77,12 +77,17 @@ def score_maps(model: nn.Module, images: Tensor) -> Tensor:
     """
     with torch.no_grad():
         scores = ActivationRecorder(score_layer(model), [SCORE])(images)[SCORE]
-    if scores.dim() != 4 or scores.shape[1] < 2:
-        raise OptionError(
-            f"the model gives {tuple(scores.shape)} for images of {tuple(images.shape)}; wanted "
-            "a model that segments, which gives scores (N, classes, h, w)"
-        )
+    require_maps(scores.shape[1:], images)
     return scores
+
+
+def require_maps(shape: Sequence[int], images: Tensor) -> None:
+    """Raise an `OptionError` if a model that gives this shape for an image does not segment."""
+    if len(shape) != 3 or shape[0] < 2:
+        raise OptionError(
+            f"the model gives {tuple(shape)} for an image of {tuple(images.shape[1:])}; wanted "
+            "a model that segments, which gives scores (classes, h, w)"
+        )
 
 
 def largest_classes(labels: Tensor, least: float = 0) -> list[int]:

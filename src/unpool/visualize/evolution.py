@@ -187,7 +187,7 @@ def evolve(
             progress(stage * len(images) + done, work, what)
 
     inputs = read_inputs(loaded, images, partial(report, 0, "reading"))
-    names = [part.layer.name for part in chosen]
+    names = [part.name for part in chosen]
     states = []
     for stage, checkpoint in enumerate(checkpoints, 1):
         loaded = loaded if stage == 1 else checkpoint.load()
@@ -196,12 +196,12 @@ def evolve(
         batches = inputs.batches(loaded, batch)
         tops = top_activations(loaded.model, batches, names, 1, progress=watch)
         states.append(
-            [_state(loaded, c, tops[c.layer.name], inputs, batch, color, options) for c in chosen]
+            [_state(loaded, c, tops[c.name], inputs, batch, color, options) for c in chosen]
         )
     evolved = []
     for part, *of_layer in zip(chosen, *states, strict=True):
         stacked = [np.stack(arrays, axis=1) for arrays in zip(*of_layer, strict=True)]
-        evolved.append(LayerEvolution(part.layer.name, part.units, *stacked))
+        evolved.append(LayerEvolution(part.name, part.units, *stacked))
     return Evolution([c.name for c in checkpoints], inputs.images, inputs.failed, evolved)
 
 
@@ -220,7 +220,7 @@ def _require_same(
     """Refuse a checkpoint of another network, or one with another size of input."""
     side = inputs.crops[0].shape[0]
     shapes = {layer.name: layer.shape for layer in list_layers(loaded.model, loaded.trial_image())}
-    wrong = [b.layer.name for b in chosen if shapes.get(b.layer.name) != b.layer.shape]
+    wrong = [b.name for b in chosen if shapes.get(b.name) != b.shape]
     if wrong or loaded.preprocessing.size != side:
         what = f"no layer {wrong[0]} of that size" if wrong else f"no images of {side} pixels"
         raise OptionError(
@@ -239,7 +239,7 @@ def _state(
     options: dict[str, Any],
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], "Pixels"]:
     """The values, images, boxes and projections of `LayerEvolution` at one checkpoint."""
-    name, units = part.layer.name, part.units
+    name, units = part.name, part.units
     values, numbers = top.values[units, 0], top.images[units, 0]
     places = None if top.places is None else top.places[units, 0]
     shown: list[Pixels] = []

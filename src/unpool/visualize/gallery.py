@@ -86,7 +86,7 @@ def make_gallery(
         return [i * count // min(shown, count) for i in range(min(shown, count))]
 
     chosen = choose_units(loaded.model, loaded.trial_image(), layers, units, spaced, **options)
-    figures = [output / figure_path(c.layer.name, unit) for c in chosen for unit in c.units]
+    figures = [output / figure_path(c.name, unit) for c in chosen for unit in c.units]
     spare_inputs([Source(path, PurePosixPath(path.name)) for path in images], figures)
     done, found = len(images), Gallery([], {}, {})
 
@@ -102,13 +102,13 @@ def make_gallery(
             found.images.extend(path for path, _, _ in part)
             yield loaded.prepare([crop for _, crop, _ in part])
 
-    names = [part.layer.name for part in chosen]
+    names = [part.name for part in chosen]
     found.tops.update(top_activations(loaded.model, stream(), names, count))
     for part in chosen:
         for unit, image in _figures(loaded, part, found, batch, color, options):
-            write_image(output / figure_path(part.layer.name, unit), image)
+            write_image(output / figure_path(part.name, unit), image)
             done += 1
-            report(done, f"projecting {part.layer.name}")
+            report(done, f"projecting {part.name}")
     _write_pages(output, loaded, chosen, found, options)
     return found
 
@@ -137,7 +137,7 @@ def _figures(
     options: dict[str, Any],
 ) -> Iterator[tuple[int, Pixels]]:
     """Each unit with its figure; projections are made in batches, across units."""
-    (layer, field, units), top = chosen, found.tops[chosen.layer.name]
+    (name, shape, field, units), top = chosen, found.tops[chosen.name]
     count = top.values.shape[1]
     at = torch.zeros(*top.images.shape, 2, dtype=torch.int64) if top.places is None else top.places
 
@@ -147,9 +147,9 @@ def _figures(
         crops = {n: loaded.preprocessing.crop(read_image(found.images[n])) for n in {*numbers}}
         seen = [crops[n] for n in numbers]
         places = torch.stack([at[item] for item in items])
-        where: Any = places if len(layer.shape) == 3 else "max"
+        where: Any = places if len(shape) == 3 else "max"
         own, images = [unit for unit, _ in items], loaded.prepare(seen)
-        projected = project(loaded.model, images, layer.name, own, place=where, **options)
+        projected = project(loaded.model, images, name, own, place=where, **options)
         shown = projected.images(color, loaded.preprocessing.order)
         for place, projection, crop in zip(places.tolist(), shown, seen, strict=True):
             box = field.box(*place)
@@ -177,7 +177,7 @@ def _write_pages(
         "options": options,
         "images": [str(path) for path in found.images],
         "failed": found.failed,
-        "layers": [_layer_facts(part, found.tops[part.layer.name]) for part in chosen],
+        "layers": [_layer_facts(part, found.tops[part.name]) for part in chosen],
     }
     outdated = _outdated(output / "top.json", chosen)
     write_json(output / "top.json", facts)
@@ -199,18 +199,18 @@ def _outdated(path: Path, chosen: Sequence[LayerUnits]) -> set[Path]:
     except (ValueError, TypeError, KeyError):  # none, or not one of ours
         return set()
     return {
-        figure_path(layer.name, unit)
-        for layer, _, shown in chosen
-        for unit in {*units.get(layer.name, [])} - {*shown}
+        figure_path(part.name, unit)
+        for part in chosen
+        for unit in {*units.get(part.name, [])} - {*part.units}
     }
 
 
 def _layer_facts(chosen: LayerUnits, top: TopActivations) -> dict[str, Any]:
     """The entry of a layer in `top.json`."""
-    name = chosen.layer.name
+    name = chosen.name
     return {
         "layer": name,
-        "shape": list(chosen.layer.shape),
+        "shape": list(chosen.shape),
         "dead": top.dead,
         "field": {key: list(pair) for key, pair in chosen.field._asdict().items()},
         "figures": {str(unit): figure_path(name, unit).as_posix() for unit in chosen.units},
@@ -222,14 +222,14 @@ def _layer_facts(chosen: LayerUnits, top: TopActivations) -> dict[str, Any]:
 
 def _page(loaded: "LoadedModel", chosen: Sequence[LayerUnits], found: Gallery) -> str:
     links, sections = [], []
-    for number, (layer, field, units) in enumerate(chosen):
-        top, name = found.tops[layer.name], html.escape(layer.name)
+    for number, (layer, _, field, units) in enumerate(chosen):
+        top, name = found.tops[layer], html.escape(layer)
         links.append(f'<a href="#l{number}">{name}</a>')
         about = (
             f"{len(top.values)} units, {top.dead} of them never active; {len(units)} are "
             f"shown, each with a receptive field of {field.size[1]} &times; {field.size[0]} pixels"
         )
-        cards = "\n".join(_card(layer.name, unit, top, found.images) for unit in units)
+        cards = "\n".join(_card(layer, unit, top, found.images) for unit in units)
         sections.append(f'<h2 id="l{number}">{name}</h2>\n<p>{about}</p>\n<div>{cards}</div>')
     return _PAGE.format(
         title=f"What {html.escape(loaded.name)} has learned",

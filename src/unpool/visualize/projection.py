@@ -21,7 +21,7 @@ from unpool.vision.figures import mosaic as mosaic
 from unpool.vision.figures import patch as patch
 from unpool.vision.images import Pixels, encode_png, write_image
 from unpool.visualize import activations as layers
-from unpool.visualize.activations import ActivationRecorder, Layer
+from unpool.visualize.activations import ActivationRecorder
 from unpool.visualize.fields import Field, measure_field
 from unpool.visualize.rules import Interception, Rule, find_rule
 
@@ -132,9 +132,7 @@ def project(
     >>> project(model, torch.rand(1, 3, 9, 9), model[0], unit=1).figure().shape
     (9, 9, 3)
     """
-    if start not in ("activation", "one"):
-        raise OptionError(f"got start={start!r}; wanted 'activation' or 'one'")
-    wanted, layer = find_rule(rule, overlap, lrn), layers.layer_name(model, layer)
+    wanted, layer = _require_rule(rule, overlap, lrn, start), layers.layer_name(model, layer)
     with torch.inference_mode(False), torch.enable_grad():
         images, units, places = _matched(images, unit, place)
         recorder = ActivationRecorder(model, [layer])
@@ -151,6 +149,15 @@ def project(
     values = above.where(region, 0).flatten(1).sum(1)
     layers.require_finite(f"layer {layer!r}", values, signal)
     return Projection(signal, layer, units, spots, values)
+
+
+def _require_rule(
+    rule: str | Rule, overlap: str | None, lrn: str | None, start: str = "activation"
+) -> Rule:
+    """The rule of some options of `project`."""
+    if start not in ("activation", "one"):
+        raise OptionError(f"got start={start!r}; wanted 'activation' or 'one'")
+    return find_rule(rule, overlap, lrn)
 
 
 def _matched(
@@ -259,7 +266,8 @@ def _require_fit(places: Tensor, sides: list[int], layer: str) -> None:
 class LayerUnits(NamedTuple):
     """Units of a layer, and their receptive fields."""
 
-    layer: Layer
+    name: str
+    shape: tuple[int, ...]  #: of the output of the layer, without the batch
     field: Field
     units: list[int]
 
@@ -286,25 +294,54 @@ def choose_units(
         OptionError, ShapeError: as `project`; or a layer whose output is neither (N, C, h, w) nor
             (N, C).
     """
-    known = {layer.name: layer for layer in layers.list_layers(model, trial)}
     measured = {} if fields is None else fields
-    names = list(dict.fromkeys(names)) or layers.stage_ends(list(known.values()))
+    names = list(dict.fromkeys(names)) or layers.stage_ends(layers.list_layers(model, trial))
     if not names:
+        known = [layer.name for layer in layers.list_layers(model, trial)]
         raise OptionError(
             "got no layers, and the model has no stages whose last layer could be used; name some: "
-            f"{', '.join([*known][:5])} ..."
+            f"{', '.join(known[:5])} ..."
         )
     chosen = []
-    for name in names:
-        project(model, trial, name, [min(units), max(units)] if units else None, **options)
-        layer = known[name]
-        if len(layer.shape) not in (1, 3):
-            raise OptionError(
-                f"layer {name!r} gives {layer.shape} for an image; wanted (C, h, w) or (C,): "
-                "choose another of list_layers"
-            )
-        own = list(dict.fromkeys(units)) or default(layer.shape[0])
+    for name, shape in try_out(model, trial, names, units, **options).items():
         if name not in measured:
             measured[name] = measure_field(model, trial, name)
-        chosen.append(LayerUnits(layer, measured[name], own))
+        own = list(dict.fromkeys(units)) or default(shape[0])
+        chosen.append(LayerUnits(name, shape, measured[name], own))
     return chosen
+
+
+def try_out(
+    model: nn.Module,
+    trial: Tensor,
+    names: Sequence[str],
+    units: Sequence[int],
+    place: Place = "max",
+    activations: str | Mapping[str, str] | None = None,
+    **rule: Any,
+) -> dict[str, tuple[int, ...]]:
+    """Run a model on an image, and raise what `project` raises, without its backward pass.
+
+    Returns:
+        The shape of the output of each layer, (C, h, w) or (C,).
+    """
+    wanted, found = _require_rule(**{"rule": "deconvnet", "overlap": None, "lrn": None} | rule), {}
+    ends = [min(units), max(units)] if units else None
+    with torch.inference_mode(False), torch.enable_grad():
+        images, numbers, places = _matched(trial, ends, place)
+        recorder = ActivationRecorder(model, names)
+        with Interception(wanted, activations) as interception:
+            maps = recorder(trial.detach().clone().requires_grad_().clone())
+            for name in names:
+                interception.require_rules(maps[name])
+    for name in names:
+        above = maps[name].detach()
+        found[name] = tuple(above.shape[1:])
+        if len(found[name]) not in (1, 3):
+            raise OptionError(
+                f"layer {name!r} gives {found[name]} for an image; wanted (C, h, w) or (C,): "
+                "choose another of list_layers"
+            )
+        _select(above.expand(len(images), *found[name]), numbers, places, name)
+        layers.require_finite(f"layer {name!r}", above)
+    return found

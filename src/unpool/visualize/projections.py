@@ -11,8 +11,9 @@ from torch import Tensor
 from unpool.files import write_json
 from unpool.vision.images import Pixels, write_image
 from unpool.visualize.activations import SCORE, score_layer
-from unpool.visualize.class_scores import project_scores, score_maps
-from unpool.visualize.projection import choose_units, project
+from unpool.visualize.class_scores import project_scores, require_maps
+from unpool.visualize.fields import measure_field
+from unpool.visualize.projection import choose_units, project, try_out
 
 if TYPE_CHECKING:
     from unpool.visualize.fields import Field
@@ -84,6 +85,8 @@ class ProjectionWriter(_Writer):
         layers: names from `list_layers`; the last of each stage when not given.
         units: of every layer; the strongest of each image when not given.
         fields: see `choose_units`.
+        check: try the layers on noise now, so that what cannot be projected is refused before the
+            first image; otherwise it is refused there.
         options: `place`, `rule`, `start`, `overlap`, `lrn` and `activations` of `project`.
 
     Raises:
@@ -97,29 +100,43 @@ class ProjectionWriter(_Writer):
         units: Sequence[int] = (),
         color: bool = True,
         fields: "dict[str, Field] | None" = None,
+        check: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(loaded, color, options)
-        trial = loaded.trial_image()
-        self._layers = choose_units(
-            loaded.model, trial, layers, units, lambda _: [], fields, **options
-        )
+        self._fields = {} if fields is None else fields
+        self._layers, self._units = [*layers], list(dict.fromkeys(units))
+        if check or not layers:
+            trial = loaded.trial_image()
+            found = choose_units(
+                loaded.model, trial, layers, units, lambda _: [], self._fields, **options
+            )
+            self._layers = [chosen.name for chosen in found]
 
     def _endings(self) -> list[str]:
-        named = [(layer.name, (*units,) or (None,)) for layer, _, units in self._layers]
-        return [_ending(layer, unit) for layer, units in named for unit in units]
+        units = self._units or (None,)
+        return [_ending(layer, unit) for layer in self._layers for unit in units]
 
     def _project(self, images: Tensor) -> Iterator[tuple[str, Pixels, dict[str, Any]]]:
-        for layer, field, chosen in self._layers:
-            units = chosen or None
-            found = project(self.loaded.model, images, layer.name, units, **self._options)
+        for layer in self._layers:
+            units = self._units or None
+            found = project(self.loaded.model, images, layer, units, **self._options)
             shown = found.images(self.color, self.loaded.preprocessing.order)
             for i, unit in enumerate(found.units.tolist()):
                 place = None if found.places is None else found.places[i].tolist()
-                box = None if place is None else list(field.box(*place))
+                box = None if place is None else list(self._field(layer, images).box(*place))
                 facts = {"place": place, "value": float(found.values[i]), "box": box}
-                ending = _ending(layer.name, unit if chosen else None)
-                yield ending, shown[i], {"layer": layer.name, "unit": unit, **facts}
+                yield (
+                    _ending(layer, units and unit),
+                    shown[i],
+                    {"layer": layer, "unit": unit} | facts,
+                )
+
+    def _field(self, layer: str, images: Tensor) -> "Field":
+        """The receptive field of a layer, measured once."""
+        if layer not in self._fields:
+            self._fields[layer] = measure_field(self.loaded.model, images, layer)
+        return self._fields[layer]
 
 
 class ScoreWriter(_Writer):
@@ -130,6 +147,7 @@ class ScoreWriter(_Writer):
 
     Args:
         classes: by number; all that are predicted in an image but background when not given.
+        check: as of `ProjectionWriter`.
         options: as for `project_scores`.
 
     Raises:
@@ -137,13 +155,20 @@ class ScoreWriter(_Writer):
     """
 
     def __init__(
-        self, loaded: "LoadedModel", classes: Sequence[int] = (), color: bool = True, **options: Any
+        self,
+        loaded: "LoadedModel",
+        classes: Sequence[int] = (),
+        color: bool = True,
+        check: bool = True,
+        **options: Any,
     ) -> None:
         super().__init__(loaded, color, options)
-        self._classes, trial = list(dict.fromkeys(classes)), loaded.trial_image()
-        self._count = score_maps(loaded.model, trial).shape[1]
-        ends = [min(classes), max(classes)] if classes else 0
-        project(score_layer(loaded.model), trial, SCORE, ends, **options)  # refuses bad options now
+        self._classes = list(dict.fromkeys(classes))
+        if check or not classes:
+            trial = loaded.trial_image()
+            tried = try_out(score_layer(loaded.model), trial, [SCORE], classes or [0], **options)
+            require_maps(tried[SCORE], trial)
+            self._count = tried[SCORE][0]
 
     def _endings(self) -> list[str]:
         return [self._ending(number) for number in self._classes or range(self._count)]
