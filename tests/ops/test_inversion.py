@@ -9,7 +9,7 @@ import torch
 from unpool.errors import OptionError, ShapeError
 from unpool.ops import inversion
 from unpool.ops.blur import blur, blur_adjoint
-from unpool.ops.inversion import EDGES
+from unpool.recipes.presets import EDGES
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden/skimage_restoration.npz")
 Y = torch.from_numpy(GOLDEN["y"])[None, None]

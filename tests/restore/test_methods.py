@@ -4,10 +4,15 @@ import pytest
 import torch
 
 from unpool.errors import OptionError
+from unpool.recipes.presets import RESTORATIONS
 from unpool.restore import METHODS, methods
 from unpool.restore.methods import Facts, choose, require_value
 
 CLASSICAL = [name for name, method in METHODS.items() if method.run is not None]
+
+
+def test_the_command_line_knows_all_methods():
+    assert ("auto", *METHODS) == RESTORATIONS
 
 
 @pytest.mark.parametrize("name", CLASSICAL)

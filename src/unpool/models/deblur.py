@@ -8,7 +8,7 @@ Networks for gray images, `channels=1`, restore the channels of others one by on
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,10 @@ from torch import Tensor, nn
 
 from unpool.errors import OptionError, ShapeError, require_int, require_type
 from unpool.ops.blur import require_fit
-from unpool.ops.inversion import Edges, residuals, total_variation
+from unpool.ops.inversion import residuals, total_variation
+
+if TYPE_CHECKING:
+    from unpool.recipes.presets import Edges
 
 _FIRST_STEPS = 16  #: the steps of `residuals` with which an untrained `IRDNet` restores
 _WEIGHT, _POWER = 0.7, 1.5  #: lam = 0.7 sigma ** 1.5 is nearly the best weight of the variation
@@ -248,7 +251,7 @@ class IRDNet(Deblur):
         y: Tensor,
         psf: Tensor,
         sigma: Tensor | float | None = None,
-        edges: Edges = "ramp",
+        edges: "Edges" = "ramp",
         margin: int = 0,
     ) -> Tensor:
         """Restore images that a PSF blurred.
@@ -257,7 +260,7 @@ class IRDNet(Deblur):
             y: (N, C, H, W), 0 to 1.
             psf: (h, w), or (N, C, h, w) with 1 for N or C where they share it; of sum 1, odd.
             sigma: standard deviation of the noise, or (N,); a network with `variation` needs it.
-            edges: how the borders are extended, one of `unpool.ops.inversion.EDGES`.
+            edges: how the borders are extended, one of `unpool.recipes.presets.EDGES`.
             margin: width of the border to leave out; the result is smaller by twice as much.
         """
         if self.variation and sigma is None:
@@ -275,7 +278,7 @@ class IRDNet(Deblur):
         return found[..., : y.shape[-2] - 2 * margin, : y.shape[-1] - 2 * margin]
 
     def components(
-        self, y: Tensor, psf: Tensor, sigma: Tensor | None = None, edges: Edges = "ramp"
+        self, y: Tensor, psf: Tensor, sigma: Tensor | None = None, edges: "Edges" = "ramp"
     ) -> Tensor:
         """What is integrated, (N, components, H, W), for gray images (N, 1, H, W).
 

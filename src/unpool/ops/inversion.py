@@ -12,7 +12,7 @@ opposite borders meet and cause ringing. `EDGES` lists the ways to extend the im
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,7 @@ from torch import Tensor
 
 from unpool.errors import OptionError, ShapeError, require_choice, require_int
 from unpool.ops.blur import fast_length, outside, require_fit, require_room, transfer_function
-
-Edges: TypeAlias = Literal["ramp", "reflect", "zero", "none"]
-EDGES = ("ramp", "reflect", "zero", "none")
+from unpool.recipes.presets import EDGES, Edges
 
 # ---- linear --------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 Nothing here needs torch, so that the command line can list the names without loading it.
 """
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 PRECISIONS = ("auto", "bf16", "fp32")
 
@@ -21,6 +21,13 @@ RESULTS = ("mask", "coco", "labelme", "yolo", "geojson", "labelstudio")
 
 METHODS = ("edgeboxes", "grid")
 """Where object proposals come from; see `unpool.vision.proposals.propose`."""
+
+RESTORATIONS = ("auto", "wiener", "tikhonov", "tv", "rl", "rl-fast", "given", "blind")
+"""How blurred images are restored; see `unpool.restore.methods`."""
+
+Edges: TypeAlias = Literal["ramp", "reflect", "zero", "none"]
+EDGES = get_args(Edges)
+"""How images are extended at their borders; see `unpool.ops.inversion`."""
 
 ENSEMBLES = ("mean", "product")
 """How DeconvNet and FCN are combined; see `unpool.segment.ensemble.combine`."""

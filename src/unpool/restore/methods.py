@@ -13,7 +13,8 @@ from torch import Tensor
 
 from unpool.cards import list_pretrained
 from unpool.errors import OptionError, require_choice
-from unpool.ops.inversion import Edges, richardson_lucy, tikhonov, total_variation, wiener
+from unpool.ops.inversion import richardson_lucy, tikhonov, total_variation, wiener
+from unpool.recipes.presets import RESTORATIONS, Edges
 
 Run: TypeAlias = Callable[[Tensor, Tensor, float, Edges], Tensor]
 """Restores an image, given the PSF, the parameter and how to extend the borders."""
@@ -84,8 +85,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 )
 """All methods, by name; the last two are networks, with a PSF and without."""
 
-CHOICES = ("auto", *METHODS)
-
 GIVEN_NOISE = 0.0005
 """The lowest noise at which `given` was compared with `tv` in validation, and better."""
 
@@ -118,7 +117,7 @@ def choose(method: str, facts: Facts) -> tuple[str, str]:
     >>> choose("tv", Facts())
     ('tv', 'as asked for')
     """
-    require_choice("method", method, CHOICES)
+    require_choice("method", method, RESTORATIONS)
     name, reason = (method, "as asked for") if method != "auto" else _best(facts)
     if METHODS[name].run is None and facts.volume:
         raise OptionError(f"got a volume for method {name!r}, a network for images; choose another")

@@ -12,7 +12,7 @@ from unpool.models import from_pretrained
 from unpool.models.deblur import Deblur, IRDNet
 
 if TYPE_CHECKING:
-    from unpool.ops.inversion import Edges
+    from unpool.recipes.presets import Edges
 
 
 @dataclass(frozen=True)

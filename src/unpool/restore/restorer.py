@@ -13,18 +13,10 @@ from torch import Tensor
 
 from unpool.devices import find_device
 from unpool.errors import ImageError, OptionError, require_choice, require_int
-from unpool.ops.inversion import EDGES, Edges
+from unpool.recipes.presets import EDGES, RESTORATIONS, Edges
 from unpool.restore.estimate import estimate_psf, family_to_estimate
 from unpool.restore.light import parse_gamma
-from unpool.restore.methods import (
-    CHOICES,
-    METHODS,
-    Facts,
-    Run,
-    choose,
-    require_noise,
-    require_value,
-)
+from unpool.restore.methods import METHODS, Facts, Run, choose, require_noise, require_value
 from unpool.restore.networks import Network
 from unpool.restore.result import Restored
 from unpool.restore.samples import (
@@ -91,7 +83,7 @@ class Restorer:
         as_float: bool = False,
         device: str = "auto",
     ) -> None:
-        require_choice("method", method, CHOICES)
+        require_choice("method", method, RESTORATIONS)
         require_choice("edges", edges, EDGES)
         if noise is not None:
             require_noise(noise)

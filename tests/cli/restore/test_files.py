@@ -258,14 +258,6 @@ def test_mistakes(args, message, refused):
     assert message in refused("restore", "cat.png", *args)
 
 
-def test_the_methods_are_those_of_the_library():
-    from unpool.cli.restore import EDGES, METHODS
-    from unpool.ops.inversion import EDGES as rules
-    from unpool.restore.methods import CHOICES
-
-    assert (CHOICES, rules) == (METHODS, EDGES)
-
-
 def test_other_weights_in_the_package_are_other_results(run, monkeypatch):
     """Also those that nobody named, and only for methods that use them."""
     save("cat.png", scene()[1])

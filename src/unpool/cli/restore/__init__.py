@@ -1,5 +1,5 @@
 """`unpool restore`: blurred images in, sharp ones out; and a look at a PSF."""
 
-from unpool.cli.restore.files import EDGES, METHODS, restore
+from unpool.cli.restore.files import restore
 
-__all__ = ["EDGES", "METHODS", "restore"]
+__all__ = ["restore"]

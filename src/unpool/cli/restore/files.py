@@ -14,6 +14,7 @@ from unpool.cli.restore.psf import BACKGROUND
 from unpool.cli.restore.psf import psf as show_psf
 from unpool.cli.restore.text import text
 from unpool.errors import OptionError
+from unpool.recipes.presets import EDGES, RESTORATIONS
 
 if TYPE_CHECKING:
     from unpool import Progress
@@ -28,8 +29,6 @@ _HOW = "--psf motion:13,30, --psf bead.tif, or --psf estimate:motion"
 SUFFIXES = (".tif", ".png", ".jpg", ".compare.jpg", ".sheet.jpg")
 """Of the files that may be written for an image."""
 
-METHODS = ("auto", "wiener", "tikhonov", "tv", "rl", "rl-fast", "given", "blind")
-EDGES = ("ramp", "reflect", "zero", "none")
 CANDIDATES, MIDDLE = 3, 768  # estimates on a contact sheet, and the side of the part it shows
 
 PSFS = click.option(
@@ -76,7 +75,9 @@ def parse_tile(ctx: click.Context, param: click.Parameter, value: str) -> int | 
 @images.output_option("restored")
 @PSFS
 @BACKGROUND
-@options.choice("--method", METHODS, "How to restore; auto chooses, and says why.  [default: auto]")
+@options.choice(
+    "--method", RESTORATIONS, "How to restore; auto chooses, and says why.  [default: auto]"
+)
 @click.option(
     "--weights",
     metavar="NAME|FOLDER",
