@@ -136,8 +136,20 @@ def serve(**given: Any) -> int:
     metavar="FOLDER",
     help="Results to show, of `unpool train` or `unpool segment`.",
 )
+@click.option(
+    "--gallery",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="What `unpool visualize top` wrote for the same model: strongest patches beside units.",
+)
 @_service
-def studio(no_browser: bool, torch_model: str | None, results: Path | None, **given: Any) -> int:
+def studio(
+    no_browser: bool,
+    torch_model: str | None,
+    results: Path | None,
+    gallery: Path | None,
+    **given: Any,
+) -> int:
     """Segment, look inside, draw and restore in a browser.
 
     The pages are on top of the service of `unpool serve`, which also answers HTTP clients. They
@@ -153,7 +165,7 @@ def studio(no_browser: bool, torch_model: str | None, results: Path | None, **gi
     from unpool.serve.studio.studio import Settings
 
     model = {} if torch_model is None else {"torch_model": torch_model}
-    return _run(given, Settings(model, results), browse=not no_browser)
+    return _run(given, Settings(model, results, gallery), browse=not no_browser)
 
 
 def _run(given: dict[str, Any], studio: "Settings | None" = None, browse: bool = False) -> int:

@@ -230,14 +230,23 @@ def project(models: Models, upload: Upload, given: dict[str, Any], job: Job) -> 
     from PIL import Image
 
     from unpool.vision.images import encode_image
-    from unpool.visualize.activations import SCORE
-    from unpool.visualize.projections import ProjectionWriter, ScoreWriter
 
     kind = given.pop("format", "png")
     require_choice("format", kind, ("png", "json"))
+    _, shown, facts = project_image(models.loaded, models.fields, upload.data, given)
+    return _image(encode_image(Image.fromarray(shown)), PNG, facts, kind == "json")
+
+
+def project_image(
+    loaded: "LoadedModel", fields: "dict[str, Field]", data: bytes, given: dict[str, Any]
+) -> tuple["Pixels", "Pixels", dict[str, Any]]:
+    """The square of an image that a network sees, its projection, and the facts about it."""
+    from unpool.visualize.activations import SCORE
+    from unpool.visualize.projections import ProjectionWriter, ScoreWriter
+
     layer, name = given.pop("layer", None), given.pop("class_name", None)
     unit = given.pop("unit", None)
-    image = read(upload.data)
+    image = read(data)
     writer: ProjectionWriter | ScoreWriter
     if name is not None:
         if layer not in (None, SCORE) or unit is not None or "place" in given:
@@ -245,17 +254,15 @@ def project(models: Models, upload: Upload, given: dict[str, Any], job: Job) -> 
                 "got class with layer, unit or place; a score is of all places where its class is "
                 "predicted: leave them out"
             )
-        writer = ScoreWriter(models.loaded, [models.loaded.find_class(name)], check=False, **given)
+        writer = ScoreWriter(loaded, [loaded.find_class(name)], check=False, **given)
     elif layer is None:
         raise OptionError("got no layer; name one, such as layer=trunk.stages.4, or a class")
     else:
         units = [] if unit is None else [unit]
-        writer = ProjectionWriter(
-            models.loaded, [layer], units, fields=models.fields, check=False, **given
-        )
-    _, found = writer.project(image)
+        writer = ProjectionWriter(loaded, [layer], units, fields=fields, check=False, **given)
+    crop, found = writer.project(image)
     (_, shown, facts), *_ = found
-    return _image(encode_image(Image.fromarray(shown)), PNG, facts, kind == "json")
+    return crop, shown, facts
 
 
 def generate(models: Models, upload: Upload, given: dict[str, Any], job: Job) -> Answer:

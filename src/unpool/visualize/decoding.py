@@ -6,7 +6,7 @@ of the image; deconvolution makes them dense, and what does not belong to the cl
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 
 import cv2
 import numpy as np
@@ -24,6 +24,8 @@ from unpool.visualize.shadow import shadow_copy
 
 if TYPE_CHECKING:
     from unpool.vision.images import Pixels
+
+_Decoding: TypeAlias = DeconvNet | SegNet | SegNetBasic | DecoupledNet | FCN
 
 _SIDE = 224  # of a panel, in pixels: maps of 7 x 7 to 224 x 224 are enlarged by whole factors
 
@@ -126,9 +128,8 @@ def decode(
     >>> [(b.layer, tuple(a.values.shape)) for a, b in decode(net, image, label).stages]
     [('deconv2_1', (16, 16)), ('deconv1_1', (32, 32))]
     """
-    if isinstance(model, CRFRNN):
-        model = model.net
-    if not isinstance(model, DeconvNet | SegNet | SegNetBasic | DecoupledNet | FCN):
+    model = model.net if isinstance(model, CRFRNN) else model
+    if not has_decoder(model):
         raise OptionError(
             f"got a {type(model).__name__}, in which no decoder is known; wanted a DeconvNet, a "
             "SegNet, a DecoupledNet or an FCN: for the units of other models, use project or "
@@ -150,6 +151,15 @@ def decode(
     if unit is not None:
         raise OptionError("got a unit for an FCN, which has one map a class; name the class")
     return DecoderTrace(label, region, _score_stages(model, image, label), scores[label])
+
+
+def has_decoder(model: nn.Module) -> TypeGuard[_Decoding]:
+    """Whether `decode` knows the decoder of a model.
+
+    >>> has_decoder(nn.Identity())
+    False
+    """
+    return isinstance(model.net if isinstance(model, CRFRNN) else model, _Decoding)
 
 
 @torch.no_grad()

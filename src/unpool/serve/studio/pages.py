@@ -13,7 +13,7 @@ import unpool
 from unpool.cards import MODES, Card, read_card
 from unpool.limits import MAX_BODY, MAX_SERVED_PIXELS, STORED_SECONDS
 from unpool.serve.refusals import Refusal
-from unpool.serve.studio import draw, restore, results, segment
+from unpool.serve.studio import draw, look, restore, results, segment
 from unpool.serve.studio.studio import STATIC, File, Image, Studio, file_response
 
 POLICY = (
@@ -40,6 +40,7 @@ def routes(studio: Studio) -> list[Route | Mount]:
         Route("/api/jobs/{id}/events", shell.events),
         Route("/api/jobs/{id}", shell.cancel, methods=["DELETE"]),
         *segment.routes(studio),
+        *look.routes(studio),
         *draw.routes(studio),
         *restore.routes(studio),
         *results.routes(studio),

@@ -42,6 +42,7 @@ class Settings(NamedTuple):
 
     model: Mapping[str, Any] = {}  #: to look inside; empty for the network that segments
     results: Path | None = None  #: a folder of results to show
+    gallery: Path | None = None  #: what `unpool visualize top` wrote for the model
 
 
 class Image(NamedTuple):
