@@ -73,6 +73,26 @@ def test_below_some_noise_auto_takes_total_variation(shipped, monkeypatch):
     assert choose("auto", Facts(sigma=0.005))[0] == "given"
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"psf_side": methods.GIVEN_SIDE + 2}, "the network is for PSFs up to 41 pixels"),
+        ({"sigma": 0.0}, "the network is for a noise of 0.0005 or more"),
+        (
+            {"no_photo": "the file is a stack of pages"},
+            "the network was trained on photos, and the file is a stack of pages",
+        ),
+    ],
+)
+def test_the_network_says_what_it_was_not_trained_for(shipped, change, why):
+    facts = Facts(sigma=0.01, psf_side=methods.GIVEN_SIDE)
+    assert choose("given", facts) == ("given", "as asked for")
+    beyond = facts._replace(**change)
+    assert choose("auto", beyond) == ("tv", f"auto: {why}")
+    assert choose("given", beyond) == ("given", f"as asked for, but {why}: tv may be better")
+    assert choose("given", beyond._replace(ours=False)) == ("given", "as asked for")
+
+
 def test_without_weights(shipped):
     shipped()
     assert choose("auto", Facts(sigma=0.02))[0] == "tv"

@@ -15,6 +15,7 @@ from unpool.restore.samples import (
     require_room,
     residual_of,
     strips,
+    why_no_photo,
 )
 from unpool.vision.psf import find_psf
 
@@ -69,3 +70,10 @@ def test_noise_and_residual_are_those_that_were_added():
     assert residual_of(y[:9, :9], sharp[:9, :9], kernel, 0.01) is None  # smaller than two PSFs
     assert lowest([y, y - 1]) == y.min() - 1
     assert brightest(y) == pytest.approx(np.quantile(y, 0.999))
+
+
+def test_floats_beyond_one_are_no_photo():
+    _, floats = as_samples(np.zeros((4, 4), np.float32))
+    _, whole = as_samples(np.zeros((4, 4), np.uint16))
+    assert why_no_photo(floats, 1.02) == why_no_photo(whole, 1.0) == ""
+    assert why_no_photo(floats, 812.3) == "the values are floating point up to 812, not to 1"

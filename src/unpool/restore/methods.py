@@ -102,6 +102,8 @@ class Facts(NamedTuple):
     sigma: float = 0.0  #: the noise, as a fraction of the brightest parts
     psf_side: int = 1  #: the longest side of the PSF in pixels; 0 if there is no PSF
     values: Sequence[str] = ()  #: names of the parameters that are set
+    no_photo: str = ""  #: what says that the image is no photo; see `Frame.no_photo`
+    ours: bool = True  #: whether a network would be the one that ships with the package
 
 
 def choose(method: str, facts: Facts) -> tuple[str, str]:
@@ -119,6 +121,8 @@ def choose(method: str, facts: Facts) -> tuple[str, str]:
     """
     require_choice("method", method, RESTORATIONS)
     name, reason = (method, "as asked for") if method != "auto" else _best(facts)
+    if method == "given" and facts.ours and (limit := _limit(facts)):
+        reason = f"{reason}, but {limit}: tv may be better"
     if METHODS[name].run is None and facts.volume:
         raise OptionError(f"got a volume for method {name!r}, a network for images; choose another")
     if name == "blind" and facts.psf_side:
@@ -156,11 +160,20 @@ def _best(facts: Facts) -> tuple[str, str]:
         return "tikhonov", "auto: for volumes with values below 0"
     if METHODS["given"].weights not in list_pretrained():
         return "tv", "auto: the best of the methods without training on images"
-    if facts.psf_side > GIVEN_SIDE:
-        return "tv", f"auto: the network is for PSFs up to {GIVEN_SIDE} pixels"
-    if facts.sigma < GIVEN_NOISE:
-        return "tv", f"auto: the network is for a noise of {GIVEN_NOISE} or more"
+    if limit := _limit(facts):
+        return "tv", f"auto: {limit}"
     return "given", "auto: the best for images with a known PSF"
+
+
+def _limit(facts: Facts) -> str:
+    """Why the network "given" of the package is not for an image; "" if it is."""
+    if facts.psf_side > GIVEN_SIDE:
+        return f"the network is for PSFs up to {GIVEN_SIDE} pixels"
+    if facts.sigma < GIVEN_NOISE:
+        return f"the network is for a noise of {GIVEN_NOISE} or more"
+    if facts.no_photo:
+        return f"the network was trained on photos, and {facts.no_photo}"
+    return ""
 
 
 def require_noise(noise: float) -> float:

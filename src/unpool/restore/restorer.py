@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unpool.cards import list_pretrained
 from unpool.devices import find_device
 from unpool.errors import ImageError, OptionError, require_choice, require_int
 from unpool.recipes.presets import EDGES, RESTORATIONS, Edges
@@ -30,6 +31,7 @@ from unpool.restore.samples import (
     require_room,
     residual_of,
     strips,
+    why_no_photo,
 )
 from unpool.restore.tiles import Plan, Plane, plan_tiles, run_tiles
 from unpool.vision.images import LUMA
@@ -213,7 +215,11 @@ class Restorer:
         sigma = noise
         bright = max(float(np.mean([brightest(plane) for plane in linear])), 1e-12)
         side = max(psf.kernel.shape) if psf.known else 0
-        facts = Facts(volume, lowest(linear) >= 0, sigma / bright, side, [*self.values])
+        ours = self.weights is None or str(self.weights) in list_pretrained()
+        facts = Facts(
+            *(volume, lowest(linear) >= 0, sigma / bright, side, [*self.values]),
+            *(why_no_photo(frame, bright), ours),
+        )
         name, reason = choose(self.method, facts)
         method = METHODS[name]
         if method.counts and lowest(linear) < 0:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from unpool.vision.psf import PSF
 
 _SOME = 1_000_000  # number of values from which quantiles are computed
+_PHOTO = 1.5  # photos in floating point end at 1, and noise or sharpening exceeds it a little
 _STRIP = 2**18  # number of values that are converted at a time
 _SEEN = 1024  # side in pixels of the part on which the residual is measured
 _DEEP = "I", "I;16", "I;16B", "I;16L"  # modes of Pillow with more than 8 bits
@@ -117,6 +118,13 @@ def compression_in(planes: list["Plane"], frame: Frame, gamma: "Gamma") -> float
 def brightest(plane: "Plane") -> float:
     """The value that is brighter than 99.9 % of a channel."""
     return float(np.quantile(abs(plane.ravel()[:: max(1, plane.size // _SOME)]), 0.999))
+
+
+def why_no_photo(frame: Frame, bright: float) -> str:
+    """What says that an image is no photo, by its file or its `brightest` value; "" if nothing."""
+    if not frame.no_photo and frame.dtype.kind == "f" and bright > _PHOTO:
+        return f"the values are floating point up to {bright:.3g}, not to 1"
+    return frame.no_photo
 
 
 def residual_of(before: "Plane", after: "Plane", kernel: "Plane", sigma: float) -> float | None:

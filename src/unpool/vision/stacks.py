@@ -57,6 +57,7 @@ class Frame:
     compressed: bool = True
     packed: bool = False  #: whether samples of 9 to 15 bits are stored without gaps
     compression: float = 0.0  #: deviation of the error of JPEG compression, of the largest value
+    no_photo: str = ""  #: what in the file says that it is no photo, such as the size of its voxels
 
     @property
     def colors(self) -> int:
@@ -267,7 +268,11 @@ def _open_tiff(file: IO[bytes], source: Any) -> Stack:
             f"holds {more[1]} images in {len(frames)} pages, as ImageJ writes beyond 4 GiB; save "
             "it as OME-TIFF or BigTIFF"
         )
-    return Stack(tuple(frames), ".tif", _voxel(text, frames[0]), source, tuple(found))
+    voxel = _voxel(text, frames[0])
+    sign = "the file states the size of its voxels" if voxel else ""
+    sign = sign or ("the file is a stack of pages" if len(frames) > 1 else "")
+    frames = [replace(frame, no_photo=sign) for frame in frames]
+    return Stack(tuple(frames), ".tif", voxel, source, tuple(found))
 
 
 def _frame(file: IO[bytes], page: Page) -> Frame:

@@ -268,3 +268,26 @@ def test_other_weights_in_the_package_are_other_results(run, monkeypatch):
         with monkeypatch.context() as other:
             other.setattr("unpool.cards.weights_digest", lambda source: "of another version")
             assert run(*args)[1][0].startswith("(skipped) ") is not again
+
+
+def test_the_network_for_photos_is_not_for_microscopes(run):
+    _, y = scene()
+    pages = np.stack([y, y]).astype(np.float32)
+    tifffile.imwrite("stack.tif", pages)
+    about = {"unit": "um", "axes": "YX"}
+    tifffile.imwrite("one.tif", pages[0], imagej=True, resolution=(10.0, 10.0), metadata=about)
+    tifffile.imwrite("counts.tif", 900 * pages[0])
+    tifffile.imwrite("photo.tif", pages[0])
+    for name, why in (
+        ("stack", "the file is a stack of pages"),
+        ("one", "the file states the size of its voxels"),
+        ("counts", "the values are floating point up to "),
+        ("photo", ""),
+    ):
+        _, out, _ = run("restore", f"{name}.tif", "--psf", PSF, "-o", "out", "--json")
+        record = json.loads(out[0])
+        assert record["method"] == ("tv" if why else "given")
+        if why:
+            assert f"trained on photos, and {why}" in record["reason"]
+    args = ["restore", "one.tif", "--psf", PSF, "-o", "out", "--method", "given"]
+    assert "(as asked for, but the network was trained on photos" in run(*args)[1][0]
