@@ -41,6 +41,7 @@ WIDER_THAN_A_MODULE = {
     "formats/test_round_trip.py": "each format, written and read again",
     "export/test_networks.py": "networks exported by torch alone",
     "models/caffe/test_released.py": "files of all formats, at full size",
+    "serve/studio/test_browser_access.py": "all pages by keyboard and on a phone",
     "serve/studio/test_browser_segment.py": "the page in a browser",
     "test_contract.py": "every network and operator",
     "test_docs.py": "the pages",

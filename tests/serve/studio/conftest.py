@@ -18,16 +18,12 @@ from unpool.serve.studio.studio import Settings
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "refused: the server refuses requests of this test")
-
-
 @contextlib.contextmanager
-def served(models, settings=None, **options):
+def served(models, settings=None, port=0, **options):
     """The address of a studio that is ready, served by a thread of this process."""
     app = make_app(models, load=models.segmenter, studio=settings or Settings(), **options)
     config = uvicorn.Config(
-        app, port=0, log_level="warning", ws="none", timeout_graceful_shutdown=5
+        app, port=port, log_level="warning", ws="none", timeout_graceful_shutdown=5
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -104,7 +100,7 @@ def open_page(browser, address, request):
             **{"viewport": {"width": 1280, "height": 800}, "locale": "en-US", **options}
         )
         contexts.append(context)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(40_000)
         page = context.new_page()
         watch(page, origin)
         page.goto(origin + path)

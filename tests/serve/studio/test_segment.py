@@ -10,6 +10,8 @@ from PIL import Image
 import unpool
 from tests.cli.files import photo
 from tests.serve.test_applications import command, flags
+from unpool.segment.postprocessing import postprocess
+from unpool.serve.studio.segment import strongest
 from unpool.vision.images import read_image, read_mask
 
 
@@ -137,6 +139,17 @@ def test_large_images_are_shown_reduced(studio, tmp_path):
     assert ids.size == (facts["width"], facts["height"]) == (1672, 1254)
     planes = studio.get(f"/api/results/{facts['id']}/scores.bin").content
     assert len(planes) == len(facts["scores"]) * 1672 * 1254
+
+
+def test_the_strongest_where_nothing_was_found():
+    logits = np.float32([[[9, 3]], [[2, 2]], [[1, 2.5]]])
+    image, names = np.zeros((1, 2, 3), np.uint8), ["background", "cat", "dog"]
+    found = postprocess(image, logits, names, presence_threshold=0.9)
+    dog = np.exp(2.5) / (np.exp(3) + np.exp(2) + np.exp(2.5))
+    assert strongest(found) == {"name": "dog", "probability": pytest.approx(dog)}
+    assert strongest(postprocess(image, -logits, names)) is None  # there are objects
+    sky = ["sky", "cat", "dog"]  # a class like the others
+    assert strongest(postprocess(image, logits, sky, presence_threshold=0.9)) is None
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from starlette.staticfiles import StaticFiles
 import unpool
 from unpool.cards import MODES, Card, read_card
 from unpool.limits import MAX_BODY, MAX_SERVED_PIXELS, STORED_SECONDS
+from unpool.recipes.presets import AUTO
 from unpool.serve.refusals import Refusal
 from unpool.serve.studio import draw, look, restore, results, segment
 from unpool.serve.studio.studio import STATIC, File, Image, Studio, file_response
@@ -144,4 +145,5 @@ def _weights(card: Card, name: str) -> dict[str, Any]:
         "mode": card.mode or "whole",
         "presence_threshold": card.presence_threshold or 0,
         "ensemble": card.partner is not None,
+        "crf": AUTO if card.crf else "densecrf",
     }

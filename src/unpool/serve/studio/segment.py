@@ -18,6 +18,7 @@ from unpool.files import json_line
 from unpool.formats import coco
 from unpool.formats.geojson import to_geojson
 from unpool.formats.labelme import to_labelme
+from unpool.formats.objects import has_background
 from unpool.formats.yolo import to_yolo
 from unpool.recipes.presets import EDECONVNET
 from unpool.serve.applications import JPEG, JSON, PNG, mask_facts, read, segment_image
@@ -137,7 +138,7 @@ def compute(models: "Models", image: Image, given: dict[str, Any], job: "Job") -
         "description": description,
         "seconds": seconds,
         "scores": classes,
-        "strongest": _strongest(found),
+        "strongest": strongest(found),
     }
     labels = Pillow.fromarray(found.labels)
     if labels.size != (width, height):
@@ -245,14 +246,14 @@ def _scores(found: "Segmentation") -> tuple[list[int], bytes]:
     return kept.tolist(), planes[kept].tobytes()
 
 
-def _strongest(found: "Segmentation") -> dict[str, Any] | None:
-    """The most probable object anywhere, where none was found: its class and probability."""
-    objects = set(found.fractions()) - {found.classes[0]}
-    if found.logits is None or len(found.classes) < 2 or objects:
+def strongest(found: "Segmentation") -> dict[str, Any] | None:
+    """The class that was most probable anywhere, and how probable, if there is only background."""
+    if found.logits is None or list(found.fractions()) != found.classes[:1]:
+        return None
+    if not has_background(found.classes) or len(found.classes) < 2:
         return None
     logits = found.logits.reshape(len(found.classes), -1)
-    logits = logits - logits.max(0)
-    probabilities = np.exp(logits) / np.exp(logits).sum(0)
-    best = probabilities[1:].max(1)
-    label = int(best.argmax()) + 1
-    return {"name": found.classes[label], "probability": float(best[label - 1])}
+    odds = np.exp(logits - logits.max(0))
+    best = (odds[1:] / odds.sum(0)).max(1)
+    label = int(best.argmax())
+    return {"name": found.classes[1 + label], "probability": float(best[label])}

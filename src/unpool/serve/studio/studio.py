@@ -29,7 +29,7 @@ SAMPLES = {
     "chelsea": "A cat",
     "astronaut": "An astronaut",
     "motorcycle": "A motorcycle",
-    "coffee": "A cup of coffee",
+    "camera": "A man with a camera",
 }
 """The sample images by id; photos that scikit-image ships, all CC0 or in the public domain."""
 

@@ -9,6 +9,8 @@ export class Refused extends Error {
   }
 }
 
+const GONE = "The server cannot be reached. Is it still running?";
+
 const pause = (/** @type {number} */ ms, /** @type {AbortSignal | undefined} */ signal) =>
   new Promise((done, fail) => {
     const timer = setTimeout(done, ms);
@@ -16,7 +18,8 @@ const pause = (/** @type {number} */ ms, /** @type {AbortSignal | undefined} */ 
   });
 
 /**
- * A response; waits and asks again while the server is busy (429) or loads its weights (503).
+ * A response; waits and asks again while the server is busy (429) or loads its weights (503), and,
+ * where there is somebody to say so to, while it cannot be reached.
  * @param {string} path
  * @param {RequestInit & {waiting?: (text: string) => void}} [options]
  * @returns {Promise<Response>}
@@ -29,7 +32,10 @@ export async function ask(path, options = {}) {
       answer = await fetch(path, init);
     } catch (error) {
       if (init.signal?.aborted) throw error;
-      throw new Refused("The server cannot be reached. Is it still running?", 0);
+      if (!waiting) throw new Refused(GONE, 0);
+      waiting(`${GONE} Trying again in 2 s`);
+      await pause(2000, init.signal ?? undefined);
+      continue;
     }
     if (answer.ok) return answer;
     const { error } = await answer.json().catch(() => ({ error: answer.statusText }));
@@ -107,7 +113,11 @@ export function follow(job, on, signal) {
   return new Promise((resolve, reject) => {
     const source = new EventSource(`/api/jobs/${job}/events`);
     let lost = 0;
-    const end = (/** @type {() => void} */ then) => (source.close(), then());
+    const end = (/** @type {() => void} */ then) => {
+      source.close();
+      signal?.removeEventListener("abort", cancel);
+      then();
+    };
     const cancel = () => {
       fetch(`/api/jobs/${job}`, { method: "DELETE", keepalive: true }).catch(() => {});
       end(() => resolve(null));
@@ -122,8 +132,8 @@ export function follow(job, on, signal) {
     hear("failed", ({ error }) => end(() => reject(new Refused(error, 422))));
     source.onerror = () => {
       lost += 1; // EventSource connects again by itself, unless the answer was an error
-      if (source.readyState === EventSource.CLOSED || lost > 5)
-        end(() => reject(new Refused("The server cannot be reached. Is it still running?", 0)));
+      if (source.readyState === EventSource.CLOSED || lost > 2)
+        end(() => reject(new Refused(GONE, 0)));
     };
   });
 }

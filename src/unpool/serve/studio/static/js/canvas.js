@@ -23,13 +23,15 @@ export async function loadGray(url, signal = undefined) {
 
 /** Colors of ids as the 32-bit words of an ImageData. */
 export class Palette {
-  /** @param {{id: number, color: number[]}[]} classes */
-  constructor(classes) {
+  constructor() {
     this.words = new Uint32Array(256);
     this.bytes = new Uint8Array(this.words.buffer);
-    this.bytes.fill(0);
-    for (const { id, color } of classes) this.bytes.set([...color, 0], 4 * id);
-    this.bytes.set([224, 224, 192, 255], 4 * 255);
+  }
+
+  /** The colors of the files, or vivid ones that show on any photo. @param {{id: number, color: number[]}[]} classes */
+  fill(classes, vivid = true) {
+    for (const { id, color } of classes) this.bytes.set(vivid ? vividColor(id) : color, 4 * id);
+    this.bytes.set([224, 224, 192], 4 * 255); // void
   }
 
   /** @param {number} id */
@@ -49,6 +51,15 @@ export class Palette {
   }
 }
 
+/** A color of even lightness; hues a golden angle apart are never close. @param {number} id */
+function vividColor(id) {
+  const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  if (!context || !id) return [0, 0, 0];
+  context.fillStyle = `oklch(0.7 0.2 ${(137.508 * id + 240) % 360})`;
+  context.fillRect(0, 0, 1, 1);
+  return [...context.getImageData(0, 0, 1, 1).data.subarray(0, 3)];
+}
+
 /** Paint ids by a palette. @param {HTMLCanvasElement} canvas @param {Gray} ids @param {Palette} palette */
 export function paint(canvas, ids, palette) {
   if (canvas.width !== ids.width || canvas.height !== ids.height)
@@ -62,8 +73,11 @@ export function paint(canvas, ids, palette) {
   context.putImageData(image, 0, 0);
 }
 
-/** Paint the outline of an id: white, and dark next to it. @param {HTMLCanvasElement} canvas */
-export function outline(canvas, /** @type {Gray} */ ids, /** @type {number} */ id) {
+/**
+ * Paint the outline of an id, white and dark next to it; none for -1.
+ * @param {HTMLCanvasElement} canvas @param {Gray} ids @param {number} id
+ */
+export function outline(canvas, ids, id) {
   const { width, height, data } = ids;
   Object.assign(canvas, { width, height });
   if (id < 0) return;
@@ -72,10 +86,12 @@ export function outline(canvas, /** @type {Gray} */ ids, /** @type {number} */ i
   const words = new Uint32Array(image.data.buffer);
   for (let y = 0, i = 0; y < height; y++) {
     for (let x = 0; x < width; x++, i++) {
-      const own = data[i] === id;
-      const edge = (x > 0 && (data[i - 1] === id) !== own) || (x < width - 1 && (data[i + 1] === id) !== own) ||
-        (y > 0 && (data[i - width] === id) !== own) || (y < height - 1 && (data[i + width] === id) !== own);
-      if (edge) words[i] = own ? 0xffffffff : 0xc0000000;
+      const own = data[i];
+      const left = x > 0 ? data[i - 1] : own, right = x < width - 1 ? data[i + 1] : own;
+      const above = y > 0 ? data[i - width] : own, below = y < height - 1 ? data[i + width] : own;
+      if (left === own && right === own && above === own && below === own) continue;
+      if (own === id) words[i] = 0xffffffff;
+      else if (left === id || right === id || above === id || below === id) words[i] = 0xc0000000;
     }
   }
   context.putImageData(image, 0, 0);

@@ -38,6 +38,7 @@ const app = {
   image: () => tray.current,
   say(text) {
     $("status").textContent = text;
+    for (const fading of $("status").getAnimations()) (fading.cancel(), fading.play());
   },
   /** Change the address; values that are null or empty are removed from it. */
   go(patch) {

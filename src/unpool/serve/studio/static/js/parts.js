@@ -100,8 +100,15 @@ export function menu(label, files) {
     element.firstChild.focus();
     event.stopPropagation();
   });
-  element.addEventListener("focusout", (/** @type {FocusEvent} */ event) => {
-    if (event.relatedTarget && !element.contains(/** @type {Node} */ (event.relatedTarget))) element.open = false;
+  const leave = (/** @type {Event} */ event) => {
+    if (event.type === "keyup" && /** @type {KeyboardEvent} */ (event).key !== "Tab") return;
+    if (!element.contains(/** @type {Node} */ (event.target))) element.open = false;
+  };
+  element.addEventListener("toggle", () => {
+    for (const kind of ["click", "keyup"]) {
+      if (element.open) document.addEventListener(kind, leave);
+      else document.removeEventListener(kind, leave);
+    }
   });
   return element;
 }
@@ -116,7 +123,7 @@ export function copier(label, text, say) {
   return h("button.quiet", { type: "button", onclick: async () => {
     try {
       await navigator.clipboard.writeText(text());
-      say(`Copied: ${text()}`);
+      say("Copied.");
     } catch {
       say(text()); // the clipboard may be forbidden; the text can be selected then
     }

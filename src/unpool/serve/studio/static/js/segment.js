@@ -3,8 +3,9 @@
 import { follow, json, latest, query } from "./api.js";
 import { Stage } from "./canvas.js";
 import { choice, copier, h, menu, percent, select, slider, spinner, toggle } from "./parts.js";
-import { Legend } from "./legend.js";
-import { asCommand, asPython, optionsOf } from "./snippets.js";
+import { Compare } from "./compare.js";
+import { isBackground, Legend, stemOf } from "./legend.js";
+import { asCommand, asPython, nameOf, optionsOf } from "./snippets.js";
 
 const FILES = [
   ["mask.png", "Mask", "PNG of class ids with their colors"],
@@ -22,24 +23,26 @@ class Segment {
     this.app = app;
     this.weights = app.about.weights;
     this.state = state;
-    /** @type {any} the result that is shown, and the one before it */
+    /** @type {any} the result that is shown */
     this.result = null;
-    this.before = null;
     /** @type {AbortController | null} */
     this.working = null;
     this.stage = new Stage("The image and its classes. Arrow keys move a cursor, which reads the class below it.");
     this.legend = new Legend(this.stage, this.weights.classes, app);
+    this.compare = new Compare(this.legend);
     this.controls();
     this.progress = h("progress", { max: 1, value: 0, "aria-label": "Progress", hidden: true });
     this.doing = h("span");
     this.cancel = h("button", { type: "button", onclick: () => this.stop() }, "Cancel");
     this.work = h("div.work", { hidden: true }, spinner(), this.doing, this.progress, this.cancel);
-    this.summary = h("p.summary");
+    this.summary = h("p.summary", { "aria-live": "polite" });
     this.actions = h("div.actions");
     root.append(h("h1.hidden", null, "Segment"),
-      h("section.stage", { id: "stage", "aria-label": "Result" }, this.stage.element, this.legend.wipe, this.legend.readout, this.work, this.summary, this.actions),
+      h("section.stage", { id: "stage", "aria-label": "Result" }, 
+        h("div.frame", null, this.stage.element, this.work), this.compare.bar, this.legend.readout, this.summary, this.actions),
       h("section.panel", { "aria-label": "Options and classes" }, this.options, this.legend.element));
-    this.run = latest((signal) => this.work_(signal));
+    this.legend.element.append(this.compare.choice.element);
+    this.run = latest((signal) => this.segment(signal));
     this.update(state);
   }
 
@@ -51,7 +54,7 @@ class Segment {
     this.proposals = slider({ label: "Proposals", min: 5, max: 200, step: 5, value: 50,
       oninput: () => {}, onchange: (n) => app.go({ proposals: n === 50 ? "" : n }) });
     this.ensemble = toggle({ label: "Ensemble with an FCN", checked: false, onchange: (on) => app.go({ ensemble: on ? 1 : "" }) });
-    this.crf = toggle({ label: "Dense CRF", checked: false, onchange: (on) => app.go({ crf: on ? "auto" : "" }) });
+    this.crf = toggle({ label: "Dense CRF", checked: false, onchange: (on) => app.go({ crf: on ? weights.crf : "" }) });
     const own = weights.presence_threshold;
     this.presence = slider({ label: "Class presence threshold", min: 0, max: 0.99, step: 0.01, value: own, show: (v) => v.toFixed(2),
       oninput: () => {}, onchange: (v) => app.go({ presence: v === own ? "" : v }) });
@@ -73,9 +76,10 @@ class Segment {
     if (!image) return;
     if (image !== this.image) {
       this.image = image;
-      this.result = this.before = null;
+      this.result = null;
+      this.legend.clear();
+      this.compare.clear();
       this.stage.show(image);
-      this.legend.show(image, null, null);
       this.summary.textContent = "";
       this.actions.replaceChildren();
     }
@@ -85,7 +89,7 @@ class Segment {
   }
 
   /** Whole images are quick, and come first where the result takes longer. @param {AbortSignal} signal */
-  async work_(signal) {
+  async segment(signal) {
     this.working = new AbortController();
     const own = AbortSignal.any([signal, this.working.signal]);
     const asked = optionsOf(this.state);
@@ -99,7 +103,9 @@ class Segment {
       }
     } catch (error) {
       if (own.aborted) return;
-      this.app.say(/** @type {Error} */ (error).message);
+      const { status, message } = /** @type {import("./api.js").Refused} */ (error);
+      if (status === 0) return void setTimeout(this.run); // `ask` waits until the server is there
+      this.app.say(message);
     } finally {
       if (!signal.aborted) this.work.hidden = true;
     }
@@ -131,17 +137,25 @@ class Segment {
 
   /** @param {any} facts @param {Record<string, any>} options @param {AbortSignal} signal */
   async show(facts, options, signal) {
-    const shown = { ...facts, key: JSON.stringify(options), options };
-    await this.legend.show(this.image, shown, this.result, signal);
+    const key = JSON.stringify(options);
+    const shown = this.compare.results.get(key) ?? { ...facts, key, options, name: nameOf(options), image: this.image };
+    await this.legend.show(shown, signal);
     if (signal.aborted) return;
-    [this.before, this.result] = [this.result, shown];
-    const found = Object.keys(facts.labels).filter((name) => name !== this.weights.classes[0].name);
+    this.result = shown;
+    this.compare.add(shown);
+    this.describe(shown);
+    await this.legend.load(shown, signal);
+  }
+
+  /** What was found, how, and what can be done with it. @param {any} facts */
+  describe(facts) {
+    const { options } = facts;
+    const found = Object.keys(facts.labels).filter((name) => !isBackground(name));
     const { strongest } = facts;
     const nothing = strongest ? `Nothing found; the strongest class was ${strongest.name}, ${percent(strongest.probability)}. ` : "";
-    const said = `${found.length ? `Found ${found.join(", ")}. ` : nothing}`;
-    this.app.say(said);
-    this.summary.replaceChildren(h("b", null, said), `${facts.seconds.toFixed(2)} s, ${facts.description}`);
-    const stem = (this.image.name || "image").replace(/\.[^.]*$/, "");
+    const said = found.length ? `Found ${found.join(", ")}. ` : nothing;
+    this.summary.replaceChildren(h("b", null, said), `${facts.seconds.toFixed(2)} s: ${facts.description}`);
+    const stem = stemOf(this.image);
     this.actions.replaceChildren(
       menu("Save", FILES.map(([file, text, note]) => ({ text, note, href: query(`/api/results/${facts.id}/${file}`, { download: stem }) }))),
       copier("Copy as command", () => asCommand(this.weights.name, this.image, options), this.app.say),
@@ -166,7 +180,7 @@ class Segment {
     switch (event.key) {
       case "w": return go({ mode: "" }), true;
       case "i": return this.weights.modes.includes("instance") && go({ mode: "instance" }), true;
-      case "c": return go({ crf: this.state.crf ? "" : "auto" }), true;
+      case "c": return go({ crf: this.state.crf ? "" : this.weights.crf }), true;
       case "e": return this.weights.ensemble && go({ ensemble: this.state.ensemble ? "" : 1 }), true;
       case "Escape": return this.stop();
       case "s": {
@@ -174,6 +188,7 @@ class Segment {
         if (files) (files.open = true), files.querySelector("a").focus();
         return Boolean(files);
       }
+      case "x": return this.compare.toggle(), true;
       default: return this.legend.press(event);
     }
   }

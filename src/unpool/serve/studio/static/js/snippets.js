@@ -13,6 +13,14 @@ export function optionsOf(state) {
   return options;
 }
 
+/** A short name of a result by its options. @param {Record<string, any>} options */
+export function nameOf(options) {
+  const { mode, proposals = 50, preset, crf, "presence-threshold": presence } = options;
+  const kinds = { instance: `${proposals} proposals`, tiles: "tiles" };
+  return [kinds[/** @type {keyof typeof kinds} */ (mode)] ?? "whole", preset && "ensemble", crf && "CRF",
+    presence != null && `presence ${presence}`].filter(Boolean).join(" + ");
+}
+
 const fileName = (/** @type {import("./images.js").Image} */ image) =>
   /\.\w+$/.test(image.name) ? image.name : `${image.id.length < 20 ? image.id : "image"}.jpg`;
 
