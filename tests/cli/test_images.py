@@ -1,12 +1,17 @@
 import errno
 import json
+import sys
+import tarfile
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
 import click
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.cli.files import hashes, results
+from tests.cli.test_segment import make_good
 from unpool.cli import console
 from unpool.cli.images import each_image
 from unpool.errors import DataError, OptionError
@@ -238,7 +243,6 @@ def test_progress_within_an_image_counts_for_the_whole(loop, monkeypatch):
 
 
 def test_standard_input_is_a_dash(loop, monkeypatch):
-    from types import SimpleNamespace
 
     with open("a.png", "rb") as file:
         monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=file))
@@ -264,3 +268,67 @@ def test_images_that_are_read_by_a_guess_are_noted(loop):
     assert [line for line in err if "warning" in line] == [
         f"unpool: warning: {records[0]['warnings'][0]}"
     ]
+
+
+def visible_files(folder):
+    return {k.partition("/")[2]: v for k, v in hashes(folder).items() if "/.unpool/" not in k}
+
+
+def test_workers_write_what_the_plain_loop_does(run, weights):
+    make_good()
+    Path("in/broken.png").write_text("no image")
+    args = ["segment", "in", "--weights", weights, "--format", "mask,coco,yolo", "--json"]
+    plain = run(*args, "-o", "plain")
+    several = run(*args, "-o", "several", "--workers", "2")
+    for i in (1, 2):
+        assert run(*args, "-o", "parts", "--shard", f"{i}/2")[0] in (0, 3)
+    assert not Path("parts/annotations.coco.json").exists()
+    assert run(*args, "-o", "parts")[0] == 3  # all are done; it writes the files of all
+    assert plain[0] == several[0] == 3
+    assert len(plain[1]) == len(several[1]) == 13
+    expected = visible_files("plain")
+    assert len(expected) == 12 * 3 + 2
+    assert visible_files("several") == visible_files("parts") == expected
+
+
+def test_images_in_a_tar_file(run, weights):
+    make_good()
+    with tarfile.open("x.tar", "w") as archive:
+        archive.add("in", ".")
+    args = ["--weights", weights, "--quiet"]
+    assert run("segment", "in", "-o", "files", *args) == (0, [], [])
+    assert run("segment", "x.tar", "-o", "tar", *args) == (0, [], [])
+    inside = {name.removeprefix("x/"): v for name, v in visible_files("tar").items()}
+    assert inside == visible_files("files")
+    code, out, _ = run("segment", "x.tar", "-o", "tar", "--weights", weights)
+    assert (code, out[-1]) == (0, "12 of 12 segmented, into tar")
+    assert sum(line.startswith("(skipped) x.tar/") for line in out) == 12
+    with tarfile.open("x.tar", "a") as archive:
+        archive.add("in/rgb.jpg", "new.jpg")
+    assert "12 skipped" in run("segment", "x.tar", "-o", "tar", "--weights", weights)[1][-2]
+
+
+def test_parquet_holds_what_the_coco_file_does(run, refused, weights, monkeypatch):
+    pq = pytest.importorskip("pyarrow.parquet")
+    make_good()
+    args = ["--weights", weights, "--no-overlay", "--quiet"]
+    assert run("segment", "in", "-o", "out", "--format", "parquet,coco", *args)[0] == 0
+    assert {name for name in results("out") if not name.startswith(".unpool")} == {
+        *("segments.parquet", "annotations.coco.json")
+    }
+    coco = json.loads(Path("out/annotations.coco.json").read_text())
+    rows = pq.read_table("out/segments.parquet").to_pylist()
+    assert [row["file_name"] for row in rows] == [image["file_name"] for image in coco["images"]]
+    found = [entry for row in rows for entry in row["annotations"]]
+    for entry, other in zip(found, coco["annotations"], strict=True):
+        assert entry.pop("score") == pytest.approx(other.pop("score"))
+        assert entry == {k: v for k, v in other.items() if k not in ("id", "image_id")}
+    for i in (1, 2):
+        more = ["--format", "parquet", "--shard", f"{i}/2", "--workers", "1"]
+        assert run("segment", "in", "-o", "parts", *args, *more)[0] == 0
+    files = sorted(Path("parts").glob("*.parquet"))
+    assert [file.name for file in files] == [f"segments-0000{i}-of-00002.parquet" for i in (1, 2)]
+    parts = [row for file in files for row in pq.read_table(file).to_pylist()]
+    assert sorted(row["name"] for row in parts) == sorted(row["name"] for row in rows)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert "needs pyarrow" in refused("segment", "in", "--format", "parquet", *args)

@@ -46,3 +46,17 @@ def root(tmp_path) -> Path:
         Image.fromarray(LABELS).save(tmp_path / "masks" / name)
     (tmp_path / "classes.txt").write_text("background\ncat\ndog\n")
     return tmp_path
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """Images of one color, each with a block of another: class 1 in eight of them, 2 in one."""
+    (tmp_path / "classes.txt").write_text("background\none\ntwo\n")
+    for i in range(9):
+        label = 2 if i == 8 else 1
+        labels = np.zeros((60, 80), np.uint8)
+        labels[20:50, 10:40] = label
+        image = np.where(labels[..., None] > 0, 100 * label, 10).astype(np.uint8).repeat(3, 2)
+        write_image(tmp_path / f"images/{i}.png", image)
+        write_mask(tmp_path / f"masks/{i}.png", labels)
+    return open_data(tmp_path, "all")

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from tests.models.test_deconvnet import layers
-from unpool.models import DeconvNet
+from tests.models.test_fcn import THIN
+from unpool.models import FCN, DeconvNet
 
 ours_not = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -92,3 +93,14 @@ def test_onnx_of_the_published_network(tmp_path, code):
     finally:
         for file in tmp_path.iterdir():  # a gigabyte
             file.unlink()
+
+
+@pytest.mark.parametrize("form", [{"pad": 1, "window": 3}, {"pad": 100}], ids=str)
+@torch.no_grad()
+def test_torch_export_of_an_fcn_with_any_batch_and_size(filled, form):
+    net = filled(FCN(3, THIN, 4, **form))
+    free = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(net, (torch.randn(2, 3, 70, 90),), dynamic_shapes=(free,))
+    for shape in [(1, 3, 64, 97), (3, 3, 121, 40)]:
+        x = torch.randn(shape)
+        assert torch.allclose(program.module()(x), net(x), rtol=1e-4, atol=1e-5)

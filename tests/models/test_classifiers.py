@@ -1,29 +1,16 @@
 """Classification networks: as published, layer by layer, and against functions written by hand."""
 
-import json
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from unpool.errors import OptionError, ShapeError, WeightsError
-from unpool.models import (
-    MODELS,
-    VGG,
-    AlexNet,
-    SqueezeNet,
-    ZFNet,
-    from_pretrained,
-    load_tensors,
-    load_vgg,
-    prepare,
-    save_pretrained,
-)
+from unpool.errors import OptionError, ShapeError
+from unpool.models import MODELS, VGG, AlexNet, SqueezeNet, ZFNet, load_tensors, prepare
 from unpool.models.classifiers import initialize, renormalize
 from unpool.vision.boxes import Crops
 from unpool.vision.images import read_image
@@ -307,57 +294,6 @@ def test_arguments_are_copies():
     assert VGG(2, ((1, 4),), None, 8).arguments["trunk"] == [[1, 4]]
 
 
-def torchvision_names(net):
-    """The state dict of a VGG as torchvision names it."""
-    state = {}
-    for place, (name, layer) in enumerate(net.features.named_children()):
-        if name.startswith("conv"):
-            state |= {f"features.{place}.{k}": v.clone() for k, v in layer.state_dict().items()}
-    for i, name in ((0, "fc6"), (3, "fc7"), (6, "fc8")):
-        layer = net.classifier.get_submodule(name)
-        state |= {f"classifier.{i}.{k}": v.clone() for k, v in layer.state_dict().items()}
-    return state
-
-
-def test_vgg_takes_weights_by_the_names_of_torchvision(tmp_path):
-    net, other = SMALL["VGG"]().eval(), SMALL["VGG"]().eval()
-    state = torchvision_names(net)
-    assert "features.5.weight" in state  # conv2_2: after conv, ReLU, pool, conv, ReLU
-    save_file(state, tmp_path / "vgg.safetensors")
-    wanted = ["conv1_1", "conv2_1", "conv2_2", "fc6", "fc7", "fc8"]
-    assert load_vgg(other, tmp_path / "vgg.safetensors") == wanted
-    x = torch.randn(2, 3, 16, 16)
-    assert torch.equal(net(x), other(x))
-    fewer = VGG(3, ((1, 4), (2, 6)), code=7, size=16)
-    before = fewer.classifier.fc8.weight.clone()
-    assert load_vgg(fewer, tmp_path / "vgg.safetensors") == wanted[:-1]
-    assert torch.equal(fewer.classifier.fc8.weight, before)
-    without = VGG(5, ((1, 4), (2, 6)), code=None, size=16)
-    assert load_vgg(without, tmp_path / "vgg.safetensors") == wanted[:3]
-    convolutions = {k: v for k, v in state.items() if k.startswith("features")}
-    save_file(convolutions, tmp_path / "conv.safetensors")
-    assert load_vgg(other, tmp_path / "conv.safetensors") == wanted[:3]
-    with pytest.raises(WeightsError, match=r"got 3 VGG layers in .*; this trunk has 8"):
-        load_vgg(VGG(5, "vgg11", 8, 32), tmp_path / "vgg.safetensors")
-
-
-def test_tensors_are_taken_all_or_none(tmp_path):
-    net, other = SMALL["SqueezeNet"](), SMALL["SqueezeNet"]()
-    torch.save(net.state_dict(), tmp_path / "net.pth")
-    load_tensors(other, tmp_path / "net.pth")
-    assert all(torch.equal(v, other.state_dict()[k]) for k, v in net.state_dict().items())
-    state = {k: torch.ones_like(v) for k, v in net.state_dict().items()}
-    del state["classifier.1.bias"]
-    torch.save(state, tmp_path / "less.pth")
-    with pytest.raises(WeightsError, match=r"do not fit: classifier\.1\.bias is missing"):
-        load_tensors(other, tmp_path / "less.pth")
-    assert torch.equal(
-        other.state_dict()["features.0.weight"], net.state_dict()["features.0.weight"]
-    )
-    with pytest.raises(WeightsError, match=r"features\.conv1\.weight is missing"):
-        load_tensors(SMALL["ZFNet"](), tmp_path / "net.pth")
-
-
 # ---- what cannot be ------------------------------------------------------------------------------
 
 
@@ -401,16 +337,6 @@ def test_other_images_than_the_network_is_made_for_are_refused(shape):
 def test_arguments_that_cannot_be_built_are_refused(make, message):
     with pytest.raises(OptionError, match=message):
         make()
-
-
-def test_a_card_with_arguments_that_do_not_fit_is_refused(tmp_path):
-    folder = save_pretrained(SMALL["ZFNet"](), tmp_path, {})
-    card = json.loads((folder / "card.json").read_text())
-    for name, value in (("size", 10), ("widths", [4, 6]), ("groups", 2), ("classes", "many")):
-        changed = {**card, "arguments": {**card["arguments"], name: value}}
-        (folder / "card.json").write_text(json.dumps(changed))
-        with pytest.raises(WeightsError, match="has arguments that do not fit"):
-            from_pretrained(folder)
 
 
 # ---- SqueezeNet ----------------------------------------------------------------------------------

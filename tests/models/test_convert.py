@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from tests.models.caffe.files import save
+from tests.models.test_classifiers import SMALL
 from unpool.cli import main
 from unpool.data.layouts import VOC_CLASSES
 from unpool.errors import OptionError, WeightsError
-from unpool.models import FCN, DeconvNet, from_pretrained
+from unpool.models import FCN, DeconvNet, from_pretrained, save_pretrained
 from unpool.models.caffe import load_caffemodel
 from unpool.models.convert import convert
 from unpool.segment.segmenter import Segmenter
@@ -171,3 +172,13 @@ def test_existing_targets_are_not_overwritten(net, tmp_path):
     with pytest.raises(WeightsError, match=r"wanted a whole \.caffemodel"):
         convert(path, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_card_with_arguments_that_do_not_fit_is_refused(tmp_path):
+    folder = save_pretrained(SMALL["ZFNet"](), tmp_path, {})
+    card = json.loads((folder / "card.json").read_text())
+    for name, value in (("size", 10), ("widths", [4, 6]), ("groups", 2), ("classes", "many")):
+        changed = {**card, "arguments": {**card["arguments"], name: value}}
+        (folder / "card.json").write_text(json.dumps(changed))
+        with pytest.raises(WeightsError, match="has arguments that do not fit"):
+            from_pretrained(folder)

@@ -9,10 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from unpool.errors import OptionError, ShapeError, WeightsError
-from unpool.models import FCN, TRUNKS, DeconvNet
-from unpool.models.fast import fold
-from unpool.models.fcn import Interpolation
+from unpool.errors import OptionError, ShapeError
+from unpool.models import FCN, TRUNKS
 
 NARROW = ((2, 4), (2, 4), (3, 6), (3, 6), (3, 8))  # VGG-16, narrow
 THIN = ((1, 2),) * 5
@@ -353,57 +351,6 @@ def test_interpolation_stays_fixed_in_training():
         assert torch.equal(layer.weight, before[name]) == name.startswith("upscore"), name
 
 
-def test_stages_of_training(filled):
-    """FCN-16s takes FCN-32s, FCN-8s takes FCN-16s: all but what is new, which is zero."""
-    trunk = [n for n in layers(FCN(2, NARROW, 4)) if n.startswith(("conv", "fc"))]
-    coarse = filled(FCN(2, NARROW, 4, 32))
-    middle, fine = FCN(2, NARROW, 4, 16), FCN(2, NARROW, 4, 8)
-    assert middle.take(coarse) == [*trunk, "score_fr"]
-    x = torch.randn(1, 3, 40, 40)
-    by_pool5 = Interpolation(2, 16)(Interpolation(2, 2)(layers(coarse)["score_fr"](
-        coarse.code(coarse.trunk.pooled(x)[-1]))))  # fmt: skip
-    assert torch.allclose(middle.eval()(x), by_pool5[:, :, 27:67, 27:67], atol=1e-5)
-    with torch.no_grad():
-        middle.score["score_pool4"].weight.fill_(2)
-    assert fine.take(middle) == [*trunk, "score_fr", "score_pool4"]
-    for name, layer in layers(fine).items():
-        if name in layers(middle) and not name.startswith("upscore"):
-            assert torch.equal(layer.weight, layers(middle)[name].weight)
-            assert torch.equal(layer.bias, layers(middle)[name].bias)
-    assert not fine.score["score_pool3"].weight.any()
-
-
-def test_learned_interpolation_is_taken_where_it_is_learned(filled):
-    learned = filled(FCN(2, THIN, 4, 16, learned=True))
-    again, fixed = FCN(2, THIN, 4, 8, learned=True), FCN(2, THIN, 4, 8)
-    bilinear = fixed.score["upscore2"].weight.clone()
-    assert "upscore2" in again.take(learned)
-    assert torch.equal(again.score["upscore2"].weight, learned.score["upscore2"].weight)
-    assert "upscore2" not in fixed.take(learned)
-    assert torch.equal(fixed.score["upscore2"].weight, bilinear)
-    assert "upscore8" not in again.take(learned)
-
-
-def test_takes_what_fits_whole_layers(filled):
-    other = filled(FCN(5, THIN, 4))
-    net = FCN(2, THIN, 6)
-    assert net.take(other) == [f"conv{i}_1" for i in range(1, 6)]
-    assert not net.code.fc7.bias.any()
-    with pytest.raises(WeightsError, match="got a FCN whose layers do not fit; take"):
-        FCN(3, ((1, 3), (1, 3)), None, 4).take(other)
-
-
-def test_takes_a_folded_deconvnet(filled):
-    deconvnet = filled(DeconvNet(2, THIN, 4, 96))
-    net = FCN(2, THIN, 4, pad=1, window=3)
-    with pytest.raises(WeightsError, match=r"got a DeconvNet with normalization.*fold\(net\)"):
-        net.take(deconvnet)
-    folded = fold(deconvnet)
-    assert net.take(folded) == [*(f"conv{i}_1" for i in range(1, 6)), "fc6", "fc7"]
-    x = torch.randn(1, 3, 96, 96)
-    assert torch.allclose(net.trunk.pooled(x)[-1], deconvnet.trunk(x)[0], atol=1e-5)
-
-
 # ---- arguments -----------------------------------------------------------------------------------
 
 
@@ -446,17 +393,3 @@ def test_arguments_build_the_network_again(arguments):
 def test_refuses_arguments(arguments, message):
     with pytest.raises(OptionError, match=message):
         published(**arguments)
-
-
-# ---- export --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("form", [{"pad": 1, "window": 3}, {"pad": 100}], ids=str)
-@torch.no_grad()
-def test_torch_export_with_any_batch_and_size(filled, form):
-    net = filled(FCN(3, THIN, 4, **form))
-    free = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    program = torch.export.export(net, (torch.randn(2, 3, 70, 90),), dynamic_shapes=(free,))
-    for shape in [(1, 3, 64, 97), (3, 3, 121, 40)]:
-        x = torch.randn(shape)
-        assert torch.allclose(program.module()(x), net(x), rtol=1e-4, atol=1e-5)

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.models.saved import CARD, TABLE, rewrite
+from tests.models.test_classifiers import SMALL
 from unpool.errors import WeightsError
-from unpool.models import DeconvNet, from_pretrained, load_vgg, save_pretrained
+from unpool.models import VGG, DeconvNet, from_pretrained, load_tensors, load_vgg, save_pretrained
 from unpool.models.tensors import load_torch, read_tensors
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.count": torch.tensor([5, 6])}
@@ -334,3 +335,54 @@ def test_networks_that_diverged_are_not_saved(net, tmp_path):
     with pytest.raises(WeightsError, match=r"seg-score-voc\.weight is not finite"):
         save_pretrained(net, tmp_path / "new", CARD)
     assert not (tmp_path / "new").exists()
+
+
+def torchvision_names(net):
+    """The state dict of a VGG as torchvision names it."""
+    state = {}
+    for place, (name, layer) in enumerate(net.features.named_children()):
+        if name.startswith("conv"):
+            state |= {f"features.{place}.{k}": v.clone() for k, v in layer.state_dict().items()}
+    for i, name in ((0, "fc6"), (3, "fc7"), (6, "fc8")):
+        layer = net.classifier.get_submodule(name)
+        state |= {f"classifier.{i}.{k}": v.clone() for k, v in layer.state_dict().items()}
+    return state
+
+
+def test_vgg_takes_weights_by_the_names_of_torchvision(tmp_path):
+    net, other = SMALL["VGG"]().eval(), SMALL["VGG"]().eval()
+    state = torchvision_names(net)
+    assert "features.5.weight" in state  # conv2_2: after conv, ReLU, pool, conv, ReLU
+    save_file(state, tmp_path / "vgg.safetensors")
+    wanted = ["conv1_1", "conv2_1", "conv2_2", "fc6", "fc7", "fc8"]
+    assert load_vgg(other, tmp_path / "vgg.safetensors") == wanted
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.equal(net(x), other(x))
+    fewer = VGG(3, ((1, 4), (2, 6)), code=7, size=16)
+    before = fewer.classifier.fc8.weight.clone()
+    assert load_vgg(fewer, tmp_path / "vgg.safetensors") == wanted[:-1]
+    assert torch.equal(fewer.classifier.fc8.weight, before)
+    without = VGG(5, ((1, 4), (2, 6)), code=None, size=16)
+    assert load_vgg(without, tmp_path / "vgg.safetensors") == wanted[:3]
+    convolutions = {k: v for k, v in state.items() if k.startswith("features")}
+    save_file(convolutions, tmp_path / "conv.safetensors")
+    assert load_vgg(other, tmp_path / "conv.safetensors") == wanted[:3]
+    with pytest.raises(WeightsError, match=r"got 3 VGG layers in .*; this trunk has 8"):
+        load_vgg(VGG(5, "vgg11", 8, 32), tmp_path / "vgg.safetensors")
+
+
+def test_tensors_are_taken_all_or_none(tmp_path):
+    net, other = SMALL["SqueezeNet"](), SMALL["SqueezeNet"]()
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    load_tensors(other, tmp_path / "net.pth")
+    assert all(torch.equal(v, other.state_dict()[k]) for k, v in net.state_dict().items())
+    state = {k: torch.ones_like(v) for k, v in net.state_dict().items()}
+    del state["classifier.1.bias"]
+    torch.save(state, tmp_path / "less.pth")
+    with pytest.raises(WeightsError, match=r"do not fit: classifier\.1\.bias is missing"):
+        load_tensors(other, tmp_path / "less.pth")
+    assert torch.equal(
+        other.state_dict()["features.0.weight"], net.state_dict()["features.0.weight"]
+    )
+    with pytest.raises(WeightsError, match=r"features\.conv1\.weight is missing"):
+        load_tensors(SMALL["ZFNet"](), tmp_path / "net.pth")

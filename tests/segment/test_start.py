@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from tests.models.test_fcn import NARROW, THIN, layers
 from tests.segment.test_networks import TINY_FCN
 from unpool import train
 from unpool.errors import OptionError, WeightsError
@@ -20,6 +21,8 @@ from unpool.models import (
     load_vgg,
     save_pretrained,
 )
+from unpool.models.fast import fold
+from unpool.models.fcn import Interpolation
 from unpool.recipes import SegmentationRecipe
 from unpool.recipes.segment import Phase
 from unpool.segment.start import transfer_weights, trunk_of
@@ -292,3 +295,54 @@ def test_an_fcn_starts_a_crf_rnn_whose_crf_stays(filled):
         transfer_weights(fcn, net)
     with pytest.raises(OptionError, match=r"got SegNet .*; set start to CRFRNN or FCN weights"):
         transfer_weights(net, SegNet(3, sizes["trunk"]))
+
+
+def test_stages_of_training(filled):
+    """FCN-16s takes FCN-32s, FCN-8s takes FCN-16s: all but what is new, which is zero."""
+    trunk = [n for n in layers(FCN(2, NARROW, 4)) if n.startswith(("conv", "fc"))]
+    coarse = filled(FCN(2, NARROW, 4, 32))
+    middle, fine = FCN(2, NARROW, 4, 16), FCN(2, NARROW, 4, 8)
+    assert middle.take(coarse) == [*trunk, "score_fr"]
+    x = torch.randn(1, 3, 40, 40)
+    by_pool5 = Interpolation(2, 16)(Interpolation(2, 2)(layers(coarse)["score_fr"](
+        coarse.code(coarse.trunk.pooled(x)[-1]))))  # fmt: skip
+    assert torch.allclose(middle.eval()(x), by_pool5[:, :, 27:67, 27:67], atol=1e-5)
+    with torch.no_grad():
+        middle.score["score_pool4"].weight.fill_(2)
+    assert fine.take(middle) == [*trunk, "score_fr", "score_pool4"]
+    for name, layer in layers(fine).items():
+        if name in layers(middle) and not name.startswith("upscore"):
+            assert torch.equal(layer.weight, layers(middle)[name].weight)
+            assert torch.equal(layer.bias, layers(middle)[name].bias)
+    assert not fine.score["score_pool3"].weight.any()
+
+
+def test_learned_interpolation_is_taken_where_it_is_learned(filled):
+    learned = filled(FCN(2, THIN, 4, 16, learned=True))
+    again, fixed = FCN(2, THIN, 4, 8, learned=True), FCN(2, THIN, 4, 8)
+    bilinear = fixed.score["upscore2"].weight.clone()
+    assert "upscore2" in again.take(learned)
+    assert torch.equal(again.score["upscore2"].weight, learned.score["upscore2"].weight)
+    assert "upscore2" not in fixed.take(learned)
+    assert torch.equal(fixed.score["upscore2"].weight, bilinear)
+    assert "upscore8" not in again.take(learned)
+
+
+def test_takes_what_fits_whole_layers(filled):
+    other = filled(FCN(5, THIN, 4))
+    net = FCN(2, THIN, 6)
+    assert net.take(other) == [f"conv{i}_1" for i in range(1, 6)]
+    assert not net.code.fc7.bias.any()
+    with pytest.raises(WeightsError, match="got a FCN whose layers do not fit; take"):
+        FCN(3, ((1, 3), (1, 3)), None, 4).take(other)
+
+
+def test_takes_a_folded_deconvnet(filled):
+    deconvnet = filled(DeconvNet(2, THIN, 4, 96))
+    net = FCN(2, THIN, 4, pad=1, window=3)
+    with pytest.raises(WeightsError, match=r"got a DeconvNet with normalization.*fold\(net\)"):
+        net.take(deconvnet)
+    folded = fold(deconvnet)
+    assert net.take(folded) == [*(f"conv{i}_1" for i in range(1, 6)), "fc6", "fc7"]
+    x = torch.randn(1, 3, 96, 96)
+    assert torch.allclose(net.trunk.pooled(x)[-1], deconvnet.trunk(x)[0], atol=1e-5)

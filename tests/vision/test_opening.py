@@ -13,13 +13,13 @@ from PIL import EpsImagePlugin, Image
 
 import unpool
 from tests.fuzz.seeds.images import tiff
+from tests.vision.encoded import IMAGE, PHOTO, encode, png
 from unpool.errors import ImageError
 from unpool.vision import opening
 from unpool.vision.images import image_size, read_image, read_mask
 from unpool.vision.sources import find_images
 
 RNG = np.random.default_rng(0)
-PHOTO = np.kron(RNG.integers(0, 256, (8, 12, 3)), np.ones((8, 8, 1))).astype(np.uint8)
 READERS = (read_image, read_mask, image_size)
 
 EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
@@ -28,12 +28,6 @@ EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
 0 0 9 9 rectfill
 %%EOF
 """
-
-
-def encode(image, kind, **options):
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, kind, **options)
-    return file.getvalue()
 
 
 def test_an_eps_in_disguise_starts_no_program(tmp_path, monkeypatch):
@@ -293,3 +287,73 @@ def test_no_more_is_asked_for_than_there_is(kind, tmp_path):
     path.write_bytes(content)
     with pytest.raises(ImageError, match="truncated"):  # rather than a MemoryError
         read_image({"path": path, "bytes": content, "file": io.BytesIO(content)}[kind])
+
+
+@pytest.mark.parametrize("side", [13_500, 20_000, 2**31 - 1])
+def test_header_bombs_are_refused_before_decoding(side):
+    bomb = png(side, side, 8, 2, b"\0")
+    for read in (read_image, read_mask, image_size):
+        with pytest.raises(ImageError, match=r"too large by its header .*scale it down"):
+            read(bomb)
+
+
+def test_between_pillows_warning_and_our_limit_no_warning_leaks():
+    with pytest.raises(ImageError, match="cut short"):  # 169 million pixels, none of them there
+        read_image(png(13_000, 13_000, 1, 0, b"\0"))
+    assert image_size(png(13_000, 13_000, 1, 0, b"\0")) == (13_000, 13_000)
+
+
+def test_max_pixels():
+    data = encode(IMAGE)
+    assert read_image(data, max_pixels=35).shape == (5, 7, 3)
+    with pytest.raises(ImageError, match="7 x 5 pixels, at most 34 are read"):
+        read_image(data, max_pixels=34)
+
+
+FRAMES = [Image.fromarray(PHOTO), Image.fromarray(255 - PHOTO)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})]
+)
+def test_animations_are_refused_unless_asked_for(kind, options):
+    data = encode(FRAMES[0], kind, save_all=True, append_images=FRAMES[1:], **options)
+    for read in (read_image, read_mask):
+        with pytest.raises(ImageError, match="several frames or pages, wanted one image; extra"):
+            read(data)
+    first = read_image(data, animated=True)
+    np.testing.assert_allclose(first.astype(int), PHOTO, atol=40 if kind == "GIF" else 0)
+
+
+def test_a_phones_mpo_is_one_photo():
+    data = encode(FRAMES[0], "MPO", save_all=True, append_images=FRAMES[1:], quality=95)
+    assert abs(read_image(data).astype(int) - PHOTO).mean() < 16
+
+
+def test_sources_agree(tmp_path):
+    path = tmp_path / "image.png"
+    path.write_bytes(encode(IMAGE))
+    sources = [path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes())]
+    for source in sources:
+        np.testing.assert_array_equal(read_image(source), IMAGE)
+    with path.open("rb") as file:
+        assert image_size(file) == (5, 7)
+        assert not file.closed
+
+
+def test_a_file_that_cannot_seek():
+    class Pipe(io.RawIOBase):
+        name = "<stdin>"
+
+        def __init__(self, data):
+            self.data = io.BytesIO(data)
+
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            return self.data.readinto(buffer)
+
+    np.testing.assert_array_equal(read_image(io.BufferedReader(Pipe(encode(IMAGE)))), IMAGE)
+    with pytest.raises(ImageError, match="<stdin>: is empty"):
+        read_image(io.BufferedReader(Pipe(b"")))

@@ -5,7 +5,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from tests.visualize.alike import Spelled, close
+from unpool.visualize import project
 from unpool.visualize.functions import HIDDEN, Call, name_of
 
 X = torch.zeros(2)
@@ -62,3 +65,70 @@ NONLINEAR = [
 def test_the_names_of_nodes_are_pytorchs(function):
     node = function(torch.zeros(2, 2, requires_grad=True)).grad_fn
     assert type(node).__name__.partition("Backward")[0].lower() in HIDDEN
+
+
+SPELLINGS = {
+    "F.relu": F.relu,
+    "F.relu(input=)": lambda x: F.relu(input=x),
+    "F.relu in place": lambda x: F.relu(x, inplace=True),
+    "F.relu_": F.relu_,
+    "torch.relu": torch.relu,
+    "torch.relu_": torch.relu_,
+    "x.relu()": lambda x: x.relu(),
+    "x.relu_()": lambda x: x.relu_(),
+    "nn.ReLU(True)": nn.ReLU(inplace=True),
+    "aten": torch.ops.aten.relu,
+    "aten.default": torch.ops.aten.relu.default,
+    "clamp": lambda x: x.clamp(min=0),
+    "torch.clamp": lambda x: torch.clamp(x, 0),
+    "clamp_": lambda x: x.clamp_(min=0.0),
+    "clamp by tensor": lambda x: x.clamp(min=torch.tensor(0.0)),
+    "clamp_min": lambda x: x.clamp_min(0),
+    "clip": lambda x: torch.clip(x, min=0),
+    "threshold": lambda x: F.threshold(x, 0, 0),
+    "nn.Threshold": nn.Threshold(0, 0),
+    "hardtanh": lambda x: F.hardtanh(x, 0, float("inf")),
+    "maximum": lambda x: torch.maximum(x, torch.zeros_like(x)),
+    "maximum, turned": lambda x: torch.maximum(torch.zeros(()), x),
+    "max": lambda x: torch.max(x, torch.tensor(0.0)),
+    "a part in place": lambda x: (x[:, :3].relu_(), x[:, 3:].relu_(), x)[2],
+    "result not used": lambda x: (F.relu_(x), x)[1],
+}
+
+
+@pytest.mark.parametrize("rule", ["deconvnet", "guided", "FTF"])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_every_spelling_of_relu_is_one(spelling, rule, build, images):
+    net = build("vgg")
+    shadow = Spelled(net, SPELLINGS[spelling])
+    units = [1, 2]
+    expected = project(net, images, "8", units, rule=rule)
+    found = project(shadow, images, "convs.3", units, rule=rule)
+    assert torch.equal(found.values, expected.values)
+    assert close(found.signal, expected.signal)
+    assert torch.equal(shadow(images.clone()), net(images))
+
+
+def test_in_place_is_in_place(filled_net, images):
+    """A shortcut taken before an in-place ReLU sees its result, upwards and downwards."""
+
+    class PreActivation(nn.Module):
+        def __init__(self, relu):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+            self.relu = relu
+
+        def forward(self, x):
+            x = self.first(x)
+            shortcut = x
+            return self.second(self.relu(x)) + shortcut
+
+    class Careful(PreActivation):
+        def forward(self, x):
+            x = F.relu(self.first(x))
+            return self.second(x) + x
+
+    careless = filled_net(nn.Sequential(PreActivation(nn.ReLU(inplace=True))))
+    careful = filled_net(nn.Sequential(Careful(nn.ReLU())))
+    found, expected = (project(net, images, "0", 2) for net in (careless, careful))
+    assert torch.equal(found.signal, expected.signal)

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import threading
 import warnings
 
 import numpy as np
@@ -11,22 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.visualize.alike import Spelled, close, last
 from unpool.errors import OptionError, ShapeError
-from unpool.models import DeconvNet
 from unpool.vision.images import read_image
-from unpool.visualize import RULES, Rule, list_layers, project
-
-
-def last(net, images):
-    """The last layer with maps."""
-    return [layer.name for layer in list_layers(net, images) if len(layer.shape) == 3][-1]
-
-
-def close(a, b, tolerance=1e-6):
-    """Equal, relative to the largest value."""
-    assert a.shape == b.shape
-    return (a - b).abs().max() <= tolerance * b.abs().max()
-
+from unpool.visualize import RULES, Rule, project
 
 # ---- published numbers ---------------------------------------------------------------------------
 
@@ -146,92 +133,6 @@ def test_captum_is_wrong_where_relu_is_a_function(build, images):
     assert close(theirs, plain)
     assert close(ours, project(net, images, "8", 0, place=(3, 3), start="one").signal)
     assert not close(ours, plain, 0.1)
-
-
-# ---- spellings -----------------------------------------------------------------------------------
-
-
-class Spelled(nn.Module):
-    """The "vgg" network with its ReLUs spelled otherwise."""
-
-    def __init__(self, net, relu):
-        super().__init__()
-        self.convs = nn.ModuleList(m for m in net if isinstance(m, nn.Conv2d))
-        self.relu = [relu]  # not a submodule, even where it is a module
-
-    def forward(self, x):
-        for i, layer in enumerate(self.convs):
-            x = layer(x)
-            y = self.relu[0](x)
-            x = F.max_pool2d(y, 2) if i in (1, 2) else y
-        return x
-
-
-SPELLINGS = {
-    "F.relu": F.relu,
-    "F.relu(input=)": lambda x: F.relu(input=x),
-    "F.relu in place": lambda x: F.relu(x, inplace=True),
-    "F.relu_": F.relu_,
-    "torch.relu": torch.relu,
-    "torch.relu_": torch.relu_,
-    "x.relu()": lambda x: x.relu(),
-    "x.relu_()": lambda x: x.relu_(),
-    "nn.ReLU(True)": nn.ReLU(inplace=True),
-    "aten": torch.ops.aten.relu,
-    "aten.default": torch.ops.aten.relu.default,
-    "clamp": lambda x: x.clamp(min=0),
-    "torch.clamp": lambda x: torch.clamp(x, 0),
-    "clamp_": lambda x: x.clamp_(min=0.0),
-    "clamp by tensor": lambda x: x.clamp(min=torch.tensor(0.0)),
-    "clamp_min": lambda x: x.clamp_min(0),
-    "clip": lambda x: torch.clip(x, min=0),
-    "threshold": lambda x: F.threshold(x, 0, 0),
-    "nn.Threshold": nn.Threshold(0, 0),
-    "hardtanh": lambda x: F.hardtanh(x, 0, float("inf")),
-    "maximum": lambda x: torch.maximum(x, torch.zeros_like(x)),
-    "maximum, turned": lambda x: torch.maximum(torch.zeros(()), x),
-    "max": lambda x: torch.max(x, torch.tensor(0.0)),
-    "a part in place": lambda x: (x[:, :3].relu_(), x[:, 3:].relu_(), x)[2],
-    "result not used": lambda x: (F.relu_(x), x)[1],
-}
-
-
-@pytest.mark.parametrize("rule", ["deconvnet", "guided", "FTF"])
-@pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_spelling_of_relu_is_one(spelling, rule, build, images):
-    net = build("vgg")
-    shadow = Spelled(net, SPELLINGS[spelling])
-    units = [1, 2]
-    expected = project(net, images, "8", units, rule=rule)
-    found = project(shadow, images, "convs.3", units, rule=rule)
-    assert torch.equal(found.values, expected.values)
-    assert close(found.signal, expected.signal)
-    assert torch.equal(shadow(images.clone()), net(images))
-
-
-def test_in_place_is_in_place(filled_net, images):
-    """A shortcut taken before an in-place ReLU sees its result, upwards and downwards."""
-
-    class PreActivation(nn.Module):
-        def __init__(self, relu):
-            super().__init__()
-            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
-            self.relu = relu
-
-        def forward(self, x):
-            x = self.first(x)
-            shortcut = x
-            return self.second(self.relu(x)) + shortcut
-
-    class Careful(PreActivation):
-        def forward(self, x):
-            x = F.relu(self.first(x))
-            return self.second(x) + x
-
-    careless = filled_net(nn.Sequential(PreActivation(nn.ReLU(inplace=True))))
-    careful = filled_net(nn.Sequential(Careful(nn.ReLU())))
-    found, expected = (project(net, images, "0", 2) for net in (careless, careful))
-    assert torch.equal(found.signal, expected.signal)
 
 
 # ---- units, places, seeds ------------------------------------------------------------------------
@@ -371,148 +272,6 @@ def test_only_positive_weights(images, filled_net):
     down = F.conv_transpose2d(signal, positive[2].weight) * (maps > 0)
     down = F.conv_transpose2d(down, positive[0].weight)
     assert close(found.signal, down.detach())
-
-
-# ---- what becomes of the model -------------------------------------------------------------------
-
-
-def snapshot(model):
-    """All that a model consists of, to the byte."""
-    return {
-        name: (
-            module.training,
-            {k: (id(v), v._version, v.detach().clone(), v.requires_grad, v.grad)
-             for k, v in [*module._parameters.items(), *module._buffers.items()] if v is not None},
-            {k: id(v) for k, v in module.__dict__.items()},
-            [len(v) for k, v in module.__dict__.items() if k.endswith("_hooks")],
-        )
-        for name, module in model.named_modules()
-    }  # fmt: skip
-
-
-def equal(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
-    if isinstance(a, tuple | list):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_the_model_is_left_as_it_was(style, training, build, images):
-    net = build(style, inplace=True).train(training)
-    before, layer = snapshot(net), last(net, images)
-    project(net, images, layer, 1)
-    with pytest.raises(OptionError):
-        project(net, images, layer, 1000)
-    with pytest.raises(ShapeError):
-        project(net, images[:, :2], layer, 1)
-    with pytest.raises(OptionError):
-        project(net, images, "nowhere", 1)
-    assert equal(snapshot(net), before)
-
-
-def test_the_model_is_left_as_it_was_when_it_fails_midway(images):
-    class Fails(nn.Module):
-        def forward(self, x):
-            raise ZeroDivisionError
-
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), Fails())
-    before = snapshot(net)
-    with pytest.raises(ZeroDivisionError):
-        project(net, images, "2", 0)
-    assert project(net, images, "1", 0).signal.shape == images.shape  # it stops before
-    assert equal(snapshot(net), before)
-
-
-def test_images_and_the_gradient_mode_are_left_as_they_were(build, images):
-    net = build("vgg", inplace=True)
-    before = images.clone()
-    expected = project(net, images, "9", 1).signal
-    with torch.no_grad():
-        assert torch.equal(project(net, images, "9", 1).signal, expected)
-        assert not torch.is_grad_enabled()
-    with torch.inference_mode():
-        made_here = images.clone()
-        assert torch.equal(project(net, made_here, "9", 1).signal, expected)
-    wanted = images.clone().requires_grad_()
-    assert torch.equal(project(net, wanted, "9", 1).signal, expected)
-    assert wanted.grad is None
-    assert torch.equal(images, before)
-    assert not expected.requires_grad
-
-
-def test_a_model_that_works_on_its_input_in_place(images):
-    before = images.clone()
-    net = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 2, 3))
-    assert project(net, images, "1", 0).signal.shape == images.shape
-    assert torch.equal(images, before)
-
-
-def test_a_model_in_training_runs_as_in_evaluation(build, images):
-    net = build("bn")
-    expected = project(net, images, "7", 2).signal
-    assert torch.equal(project(net.train(), images, "7", 2).signal, expected)
-
-
-def test_maps_that_are_computed_again_for_the_gradient(filled):
-    net = filled(DeconvNet(3, trunk=((1, 4), (2, 6)), code=8, size=32))
-    images = torch.randn(2, 3, 32, 32)
-    expected = project(net, images, "seg-score-voc", 1).signal
-    net.checkpointing = net.trunk.checkpointing = True
-    assert close(project(net, images, "seg-score-voc", 1).signal, expected)
-
-
-def test_threads_do_not_disturb_one_another(build):
-    net = build("resnet", inplace=True)
-    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-    layer = last(net, images)
-    expected = {rule: project(net, images, layer, 1, rule=rule).signal for rule in RULES}
-    x = images.clone().requires_grad_()
-    gradient = torch.autograd.grad(net(x).sum(), x)[0]
-    wrong, barrier = [], threading.Barrier(4)
-
-    def look(rule):
-        barrier.wait()
-        for _ in range(8):
-            if rule is None:
-                x = images.clone().requires_grad_()
-                found, wanted = torch.autograd.grad(net(x).sum(), x)[0], gradient
-            else:
-                found, wanted = project(net, images, layer, 1, rule=rule).signal, expected[rule]
-            if not torch.equal(found, wanted):
-                wrong.append(rule)
-
-    threads = [threading.Thread(target=look, args=(rule,)) for rule in (*RULES, None)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
-
-
-def test_double_precision(build, images):
-    net = build("overlapping")
-    single = project(net, images, "8", 1, place=(1, 1)).signal
-    double = project(net.double(), images.double(), "8", 1, place=(1, 1)).signal
-    assert double.dtype == torch.float64
-    assert close(single.double(), double, 1e-5)
-
-
-def test_no_images(build):
-    found = project(build("vgg"), torch.zeros(0, 3, 32, 32), "9", 1)
-    assert found.signal.shape == (0, 3, 32, 32)
-    assert found.places.shape == (0, 2)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_on_a_gpu(build, images):
-    net = build("overlapping").double()
-    expected = project(net, images.double(), "8", [1, 2]).signal
-    found = project(net.cuda(), images.double().cuda(), "8", [1, 2])
-    assert close(found.signal.cpu(), expected, 1e-9)
 
 
 # ---- messages ------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Shadow copies of awkward models give the same outputs, and leave the models alone."""
 
 import copy
+import threading
 import warnings
 from functools import partial
 
@@ -8,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from unpool.errors import OptionError
-from unpool.visualize import list_layers, project
+from tests.visualize.alike import close, last
+from unpool.errors import OptionError, ShapeError
+from unpool.models import DeconvNet
+from unpool.visualize import RULES, list_layers, project
 from unpool.visualize.shadow import shadow_copy
 
 
@@ -156,3 +159,142 @@ def test_torchscript_is_refused(images):
     for model in (scripted, nn.Sequential(scripted)):
         with pytest.raises(OptionError, match=r"got a TorchScript model, .*; pass the Python"):
             list_layers(model, images)
+
+
+def snapshot(model):
+    """All that a model consists of, to the byte."""
+    return {
+        name: (
+            module.training,
+            {k: (id(v), v._version, v.detach().clone(), v.requires_grad, v.grad)
+             for k, v in [*module._parameters.items(), *module._buffers.items()] if v is not None},
+            {k: id(v) for k, v in module.__dict__.items()},
+            [len(v) for k, v in module.__dict__.items() if k.endswith("_hooks")],
+        )
+        for name, module in model.named_modules()
+    }  # fmt: skip
+
+
+def equal(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, tuple | list):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_model_is_left_as_it_was(style, training, build, images):
+    net = build(style, inplace=True).train(training)
+    before, layer = snapshot(net), last(net, images)
+    project(net, images, layer, 1)
+    with pytest.raises(OptionError):
+        project(net, images, layer, 1000)
+    with pytest.raises(ShapeError):
+        project(net, images[:, :2], layer, 1)
+    with pytest.raises(OptionError):
+        project(net, images, "nowhere", 1)
+    assert equal(snapshot(net), before)
+
+
+def test_the_model_is_left_as_it_was_when_it_fails_midway(images):
+    class Fails(nn.Module):
+        def forward(self, x):
+            raise ZeroDivisionError
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), Fails())
+    before = snapshot(net)
+    with pytest.raises(ZeroDivisionError):
+        project(net, images, "2", 0)
+    assert project(net, images, "1", 0).signal.shape == images.shape  # it stops before
+    assert equal(snapshot(net), before)
+
+
+def test_images_and_the_gradient_mode_are_left_as_they_were(build, images):
+    net = build("vgg", inplace=True)
+    before = images.clone()
+    expected = project(net, images, "9", 1).signal
+    with torch.no_grad():
+        assert torch.equal(project(net, images, "9", 1).signal, expected)
+        assert not torch.is_grad_enabled()
+    with torch.inference_mode():
+        made_here = images.clone()
+        assert torch.equal(project(net, made_here, "9", 1).signal, expected)
+    wanted = images.clone().requires_grad_()
+    assert torch.equal(project(net, wanted, "9", 1).signal, expected)
+    assert wanted.grad is None
+    assert torch.equal(images, before)
+    assert not expected.requires_grad
+
+
+def test_a_model_that_works_on_its_input_in_place(images):
+    before = images.clone()
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 2, 3))
+    assert project(net, images, "1", 0).signal.shape == images.shape
+    assert torch.equal(images, before)
+
+
+def test_a_model_in_training_runs_as_in_evaluation(build, images):
+    net = build("bn")
+    expected = project(net, images, "7", 2).signal
+    assert torch.equal(project(net.train(), images, "7", 2).signal, expected)
+
+
+def test_maps_that_are_computed_again_for_the_gradient(filled):
+    net = filled(DeconvNet(3, trunk=((1, 4), (2, 6)), code=8, size=32))
+    images = torch.randn(2, 3, 32, 32)
+    expected = project(net, images, "seg-score-voc", 1).signal
+    net.checkpointing = net.trunk.checkpointing = True
+    assert close(project(net, images, "seg-score-voc", 1).signal, expected)
+
+
+def test_threads_do_not_disturb_one_another(build):
+    net = build("resnet", inplace=True)
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    layer = last(net, images)
+    expected = {rule: project(net, images, layer, 1, rule=rule).signal for rule in RULES}
+    x = images.clone().requires_grad_()
+    gradient = torch.autograd.grad(net(x).sum(), x)[0]
+    wrong, barrier = [], threading.Barrier(4)
+
+    def look(rule):
+        barrier.wait()
+        for _ in range(8):
+            if rule is None:
+                x = images.clone().requires_grad_()
+                found, wanted = torch.autograd.grad(net(x).sum(), x)[0], gradient
+            else:
+                found, wanted = project(net, images, layer, 1, rule=rule).signal, expected[rule]
+            if not torch.equal(found, wanted):
+                wrong.append(rule)
+
+    threads = [threading.Thread(target=look, args=(rule,)) for rule in (*RULES, None)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_double_precision(build, images):
+    net = build("overlapping")
+    single = project(net, images, "8", 1, place=(1, 1)).signal
+    double = project(net.double(), images.double(), "8", 1, place=(1, 1)).signal
+    assert double.dtype == torch.float64
+    assert close(single.double(), double, 1e-5)
+
+
+def test_no_images(build):
+    found = project(build("vgg"), torch.zeros(0, 3, 32, 32), "9", 1)
+    assert found.signal.shape == (0, 3, 32, 32)
+    assert found.places.shape == (0, 2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu(build, images):
+    net = build("overlapping").double()
+    expected = project(net, images.double(), "8", [1, 2]).signal
+    found = project(net.cuda(), images.double().cuda(), "8", [1, 2])
+    assert close(found.signal.cpu(), expected, 1e-9)
