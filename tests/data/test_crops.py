@@ -356,6 +356,3 @@ def test_images_are_drawn_in_proportion_to_their_weights(tmp_path):
     again = take(2, data, 5, start=38, weights=weights)
     for once, twice in zip(found[38:], again, strict=True):
         np.testing.assert_array_equal(once.images, twice.images)
-
-
-# soft labels

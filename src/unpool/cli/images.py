@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,27 +190,16 @@ def each_image(
     work = Work(ledger, run, make, Explain(command), redo=redo, **more)
     names = [str(source.name) for source in found.sources if not source.is_stdin]
     write_manifest(ledger, command.name or "", names, scale.shard if scale else None)
-    suspects = ledger.unended(names) if scale else set()
     total, failed, skipped, done = len(found.sources), len(found.unusable), 0, 0
     for unusable in found.unusable:
         _print(unusable._asdict(), text, as_json, quiet)
-
-    def items(these: bool) -> Iterator[Item]:
-        for source in found.sources:
-            if (str(source.name) in suspects) is these:
-                yield Item(source, None if source.is_stdin else ledger.last(str(source.name)))
 
     with console.progress(what, quiet) as update, _warn_of_all():
 
         def within(part: int, parts: int, _: str = "") -> None:
             update(done + part / parts, total, what)
 
-        scale = scale or Scale()
-        outcomes = scale.outcomes(work, items(False), within)
-        if suspects:  # the last, and not in this process
-            apart = Scale(scale.workers or 1, scale.engine)
-            outcomes = chain(outcomes, apart.outcomes(work, items(True), within))
-        for outcome in outcomes:
+        for outcome in _outcomes(found.sources, work, scale, within):
             within(1, 1)
             record = outcome.record
             for warning in [] if "skipped" in record else record.get("warnings", []):
@@ -228,6 +216,24 @@ def each_image(
     if not (as_json or quiet):
         _print_summary(total + len(found.unusable), failed, skipped, summary)
     return 3 if failed else 0
+
+
+def _outcomes(
+    sources: "Sequence[Source]", work: Work, scale: Scale | None, within: "Progress"
+) -> Iterator[Outcome]:
+    """Work on images; those that may have ended the process of an earlier run come last."""
+    names = [str(source.name) for source in sources if not source.is_stdin]
+    suspects = work.ledger.unended(names) if scale else set()
+
+    def items(these: bool) -> Iterator[Item]:
+        for source in sources:
+            if (str(source.name) in suspects) is these:
+                yield Item(source, None if source.is_stdin else work.ledger.last(str(source.name)))
+
+    scale = scale or Scale()
+    yield from scale.outcomes(work, items(False), within)
+    if suspects:  # in processes of their own, which may end
+        yield from Scale(scale.workers or 1, scale.engine).outcomes(work, items(True), within)
 
 
 @contextmanager

@@ -136,22 +136,14 @@ def segment(
     \b
     Example: unpool segment photos "more/*.jpg" -o out --json
     """
-    from unpool.formats.outlines import require_tolerance
-    from unpool.formats.parquet import require_pyarrow
     from unpool.vision.sources import with_file_names
 
     scale = images.Scale.taken(given)
     files = images.with_suffixes(*SUFFIXES)
     found = images.find_inputs(inputs, output, files, True, scale)  # before torch is loaded
     outputs = Outputs(output, **{name: given.pop(name) for name in Outputs.options()})
-    require_tolerance(outputs.tolerance)
     spare_others(inputs, found.sources, output, outputs.formats)
-    if outputs.uncertainty and not given["samples"]:
-        raise OptionError("got --uncertainty without --samples; add --samples 20")
-    outputs.require_fit(found.sources)
-
-    if "parquet" in outputs.formats:
-        require_pyarrow()
+    outputs.require_fit(found.sources, given["samples"])
     loading, given = options.network_options(given), options.typed(given)
     job = Job(weights, loading, given, outputs)
     with console.progress("loading the weights", quiet) as update:
@@ -163,12 +155,7 @@ def segment(
         update(1, 2, "loading the CRF")
         job.prepare()
     shown = (console.segmentation_text, "segmenting", as_json, quiet, f"segmented, into {output}")
-    more: dict[str, Any] = {
-        "also": job.also,
-        "video": job.video,
-        "prepare": job.prepare,
-        "redo": redo,
-    }
+    more: dict[str, Any] = {"also": job.also, "video": job.video, "prepare": job.prepare}
     return images.each_image(
         found,
         output,
@@ -177,6 +164,7 @@ def segment(
         network=weights_digest(weights),
         scale=scale,
         finish=partial(job.finish, found.sources, scale.shard),
+        redo=redo,
         **more,
     )
 
@@ -204,8 +192,16 @@ class Outputs:
         """The formats of labeling tools."""
         return [name for name in self.formats if name not in ("mask", "parquet")]
 
-    def require_fit(self, sources: Sequence["Source"]) -> None:
-        """Refuse options that videos do not have."""
+    def require_fit(self, sources: Sequence["Source"], samples: int | None) -> None:
+        """Refuse what cannot be written, and options that videos do not have."""
+        from unpool.formats.outlines import require_tolerance
+        from unpool.formats.parquet import require_pyarrow
+
+        require_tolerance(self.tolerance)
+        if self.uncertainty and not samples:
+            raise OptionError("got --uncertainty without --samples; add --samples 20")
+        if "parquet" in self.formats:
+            require_pyarrow()
         video = next((source for source in sources if source.is_video), None)
         if video is None:
             return

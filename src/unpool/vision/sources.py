@@ -174,24 +174,32 @@ def find_images(
         first, *others = unusable
         more = f" ({len(others)} more cannot be used)" if others else ""
         raise ImageError(first.error + more)
-    named = list(zip(found.values(), _names([file for _, file in found.values()]), strict=True))
+    names = _names([file for _, file in found.values()])
+    places = [
+        (at, name, archives and file.suffix.lower() == TAR)
+        for (at, file), name in zip(found.values(), names, strict=True)
+    ]
+    _require_no_folders([name for _, name, is_tar in places if is_tar], names)
     sources = []
-    tars = {fold_name(n): n for (_, f), n in named if archives and f.suffix.lower() == TAR}
-    for _, name in named if tars else []:
-        if inside := next((p for p in name.parents if fold_name(p) in tars), None):
-            raise OptionError(f"got {inside}{TAR} and a folder {inside}; rename one of them")
-    for (at, file), name in named[shard.number - 1 :: shard.of] if shard else named:
-        if archives and file.suffix.lower() == TAR:
-            for one in _members(str(at), name):
-                if isinstance(one, Unusable):
-                    unusable[one._replace(error=one_line(one.error))] = None
-                else:
-                    sources.append(one)
-        elif isinstance(at, Place):
-            sources.append(Source(None, name, at))
-        else:
-            sources.append(Source(at, name))
+    for at, name, is_tar in places[shard.number - 1 :: shard.of] if shard else places:
+        for one in _members(str(at), name) if is_tar else [_source(at, name)]:
+            if isinstance(one, Unusable):
+                unusable[one._replace(error=one_line(one.error))] = None
+            else:
+                sources.append(one)
     return Found(sources, list(unusable), list(unread))
+
+
+def _require_no_folders(tars: Sequence[PurePosixPath], names: Sequence[PurePosixPath]) -> None:
+    """Refuse a tar file beside a folder of its name, as results of both would be mixed."""
+    folders = {fold_name(tar) for tar in tars}
+    for name in names if folders else []:
+        if inside := next((p for p in name.parents if fold_name(p) in folders), None):
+            raise OptionError(f"got {inside}{TAR} and a folder {inside}; rename one of them")
+
+
+def _source(at: Path | Place | None, name: PurePosixPath) -> Source:
+    return Source(None, name, at) if isinstance(at, Place) else Source(at, name)
 
 
 def _members(file: str, name: PurePosixPath) -> Iterator[Source | Unusable]:
