@@ -74,6 +74,7 @@ def blur_adjoint(y: Tensor, psf: Tensor, border: Borders = "reflect") -> Tensor:
 def _convolve(x: Tensor, psf: Tensor, size: Sequence[int]) -> Tensor:
     """The first `size` values of the full convolution, or the periodic one of that size."""
     axes = list(range(2, x.dim()))
+    # what wraps around reaches the first side - 1 values only, and `blur` cuts those off
     fast = [fast_length(n) for n in size]
     ends = [axis - x.dim() for axis in axes]
     product = torch.fft.rfftn(x, fast, axes) * torch.fft.rfftn(psf, fast, ends)
@@ -105,6 +106,7 @@ def outside(x: Tensor, length: int, reach: int, border: str, after: int | None =
     place = torch.arange(-reach, length + after, device=x.device)
     if border == "periodic":
         return place % length
+    # the pixel at the border is repeated; a PSF may reach beyond the image, and back
     place = place % (2 * length)
     return torch.minimum(place, 2 * length - 1 - place)
 
@@ -115,6 +117,7 @@ def transfer_function(psf: Tensor, size: Sequence[int]) -> Tensor:
     sides = psf.shape[-dims:]
     pad = [p for n, side in zip(size, sides, strict=True) for p in (n - side, 0)][::-1]
     ends = list(range(-dims, 0))
+    # with its corner as the origin, a PSF would shift the image by half its size
     centered = F.pad(psf, pad).roll([-(side // 2) for side in sides], ends)
     return torch.fft.rfftn(centered, dim=ends)
 

@@ -176,6 +176,7 @@ def pool_at(z: Tensor, switches: Switches3) -> Tensor:
 def _cells(z: Tensor, kernel: int, maps: int) -> Tensor:
     """Reshape maps (N, K, H, W) to cells, (N, G, h, w, maps * kernel * kernel)."""
     n, count, height, width = z.shape
+    # the last cells are completed with zeros, which win only where all are zero
     spare = -count % maps, -height % kernel, -width % kernel
     z = F.pad(z, (0, spare[2], 0, spare[1], 0, spare[0]))
     g, h, w = (count + spare[0]) // maps, z.shape[2] // kernel, z.shape[3] // kernel
@@ -301,6 +302,8 @@ def power_bound(operator: LinearMap, start: Tensor, steps: int = 8) -> Tensor:
     """
     for _ in range(steps):
         start = operator.adjoint(operator.forward(start / _length(start)))
+    # power iterations approach the eigenvalue from below, and with too small a bound coding
+    # diverges
     return 1.05 * _length(start)
 
 

@@ -146,6 +146,7 @@ def _scales(lattice: Lattice, normalization: str) -> tuple[Tensor | None, Tensor
     if normalization == "none":
         return None, None
     ones = torch.ones_like(lattice.slice.weight[: lattice.points, None])
+    # the constant of the authors' code
     total = lattice.filter(ones).flatten() + 1e-20
     if normalization == "symmetric":
         return total.rsqrt(), total.rsqrt()

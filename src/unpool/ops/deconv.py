@@ -60,6 +60,7 @@ def deconv(
     if size is not None:
         kernel = tuple(weight.shape[-2:])
         least = tuple((x.shape[i] - 1) * stride + kernel[i] - 2 * padding for i in (-2, -1))
+        # with a stride, images of several sizes have maps of one size: this says which is meant
         extra = (size[0] - least[0], size[1] - least[1])
         if not all(0 <= e < stride for e in extra):
             raise ShapeError(
@@ -130,6 +131,7 @@ def bilinear_kernel(channels: int, kernel: int) -> Tensor:
     tensor([0.1875, 0.5625, 0.5625, 0.1875])
     """
     half = (kernel + 1) // 2
+    # as Caffe's filler, so that released networks start from the same filters
     center = half - 1 if kernel % 2 else half - 0.5
     line = 1 - (torch.arange(kernel) - center).abs() / half
     weight = torch.zeros(channels, channels, kernel, kernel)

@@ -93,6 +93,8 @@ def residuals(
     """
     grid = _Grid.of(y, psf, edges)
     power = rate * _power(grid.otf)
+    # `where` computes both branches, and one that is not finite would spoil the gradient of the
+    # other
     few = power.clamp(min=torch.finfo(power.dtype).tiny, max=0.5)
     found = []
     for n in steps:
@@ -110,6 +112,7 @@ def residuals(
 def _regularized(grid: "_Grid", balance: float | Tensor, prior: float | Tensor) -> Tensor:
     if not isinstance(balance, Tensor):
         _require_weight("balance", balance)
+    # without regularization, it is 0 where the transfer function is
     denominator = _power(grid.otf) + balance * prior
     return grid.otf.conj() / denominator.clamp_min(torch.finfo(denominator.dtype).tiny)
 
@@ -202,11 +205,13 @@ def richardson_lucy(
     grid = _Grid.of(y, psf, edges)
     inside = grid.mask() if edges == "zero" else None
     x = grid.y if start is None else torch.full_like(grid.y, start)
+    # as in scikit-image, there is no light outside of the image
     x = x if inside is None else x * inside
     # rounding can make values near 0 negative, and their quotients huge
     limits = torch.finfo(y.dtype)
     floor = max(limits.eps * float(y.detach().amax()), limits.tiny)
     otf, turned = grid.otf, grid.otf.conj().resolve_conj()
+    # the first step has no other before it from which to extrapolate
     before, change, ahead = x, torch.zeros_like(x), y.new_zeros(())
     for _ in range(steps):
         guess = (x + ahead * (x - before)).clamp_min(0) if accelerate else x
@@ -234,6 +239,7 @@ def _smoothness(x: Tensor, axes: list[int], tv: float) -> Tensor:
     slope = _gradient(x, axes)
     length = _length(slope)
     unit = slope / length.clamp_min(torch.finfo(x.dtype).eps)
+    # a large weight would make the divisor 0 or negative, and the image with it
     return (1 + tv * _gradient_adjoint(unit, axes)).clamp_min(0.1)
 
 
@@ -299,6 +305,8 @@ class _Grid(NamedTuple):
         for i, side in enumerate(sides):
             match edges:
                 case "ramp":
+                    # a ramp has no step that rings, so one PSF is enough; the rest makes the FFT
+                    # fast
                     y = _ramp(y, i + 2, fast_length(size[i] + side) - size[i])
                 case "reflect":
                     before[i] = side
@@ -306,6 +314,7 @@ class _Grid(NamedTuple):
                     place = outside(y, size[i], before[i], "reflect", after)
                     y = y.index_select(i + 2, place)
                 case "zero":
+                    # half a PSF: light of one border does not reach the opposite one
                     more = fast_length(size[i] + side // 2) - size[i]
                     y = F.pad(y, [0, 0] * (len(sides) - 1 - i) + [0, more])
         require_room(y.shape[2:], sides)
@@ -351,6 +360,7 @@ def _laplacian(y: Tensor) -> Tensor:
     sizes = y.shape[2:]
     for i, n in enumerate(sizes):
         count = n if i < len(sizes) - 1 else n // 2 + 1
+        # 2 - 2 cos of a low frequency has no digits left in single precision
         place = torch.arange(count, dtype=torch.float64, device=y.device)
         wave = (2 - 2 * torch.cos(2 * math.pi / n * place)).to(y.dtype)
         total = total + wave.reshape([-1] + [1] * (len(sizes) - 1 - i))

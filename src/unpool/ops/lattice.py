@@ -78,6 +78,7 @@ class Lattice:
         point = order.int().div_(d + 1, rounding_mode="floor")
         self.splat = Bags(point, offsets, weight.index_select(0, order))
         self.blurs = [_neighbors(unique, step, weight.dtype) for step in steps]
+        # the constant of the authors' code, so that unnormalized filters equal theirs
         self.slice = Bags(cell, every, weight * (1 / (1 + 2.0**-d)))
 
     def filter(self, values: Tensor) -> Tensor:
@@ -187,6 +188,7 @@ class Filters:
             slices.append(lattice.slice._replace(index=lattice.slice.index + first, weight=weight))
             order = lattice.blurs[::-1] if reverse else lattice.blurs
             for i, stage in enumerate(blurs):
+                # lattices of fewer directions wait, so that all share a product at each stage
                 stage.append(order[i] if i < width else _identity(lattice))
             first += lattice.cells
         sizes = [lattice.cells for lattice in self._lattices]
@@ -303,6 +305,7 @@ def _signed(number: int) -> int:
 def _number(key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The unique keys in order, the index of each key among them, the order that sorts the keys,
     and the offsets of the unique keys in that order, with the end."""
+    # by sorting, since PyTorch has no hash table, and the result does not depend on threads
     ordered, order = torch.sort(key)
     new = torch.ones_like(key, dtype=torch.bool)
     torch.ne(ordered[1:], ordered[:-1], out=new[1:])
@@ -365,6 +368,7 @@ def _require_features(features: Tensor) -> None:
             f"got features of {tuple(features.shape)} {features.dtype}; wanted (N, d), float32 or "
             "float64, d from 1 up: one row for each point"
         )
+    # beyond that, float32 cannot hold a cell and the place within it
     if features.numel() and not features.abs().amax() < 1e6:  # NaN included
         raise ShapeError(
             "got features that are not finite, or beyond a million; wanted coordinates divided by "

@@ -237,11 +237,13 @@ def _softmax(score: Tensor) -> Tensor:
     score is very large. The usual search for row maxima, the slowest part, can thus be skipped.
     """
     low, high = (float(end) for end in torch.aminmax(score.detach()))
+    # float32 overflows at exp(88); this leaves room for the sum over labels
     if high > 60:
         score = score - score.detach().amax(1, keepdim=True)
     if high - low < 45:  # with fewer than 100 labels, none is below SMALLEST
         e = score.exp()
         return e / e.sum(1, keepdim=True)
+    # what is below becomes 0 in any case, and exp of it would be slow denormal numbers
     e = score.clamp(min=-51).exp()
     return F.threshold(e / e.sum(1, keepdim=True), SMALLEST, 0.0)
 

@@ -52,6 +52,7 @@ def inverse_root(matrix: Tensor, steps: int = 5) -> Tensor:
         raise ShapeError(f"got {tuple(matrix.shape)}; wanted square matrices (..., d, d)")
     size = torch.linalg.matrix_norm(matrix, keepdim=True)  # Frobenius norm
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    # the iteration converges for eigenvalues up to 1 only
     y, z = matrix / size, identity.expand_as(matrix)
     for _ in range(steps):
         t = (3 * identity - z @ y) / 2
@@ -121,6 +122,7 @@ class Whitening(nn.Module):
             self.num_batches_tracked += 1
         if not self.training or self._is_frozen():
             return self.mean, self.root
+        # small eigenvalues, which the root amplifies most, are lost in bf16
         with _full_precision(self.mean):
             samples = draw()
             samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
@@ -258,6 +260,7 @@ class FastDeconv(nn.Conv2d):
     def folded(self) -> nn.Conv2d:
         """The plain convolution that computes the same as this layer in evaluation."""
         geometry: Any = self.kernel_size, self.stride, self.padding, self.dilation, self.groups
+        # without drawing random weights, which are replaced
         with torch.device("meta"):
             plain = nn.Conv2d(self.in_channels, self.out_channels, *geometry)
         return _fill(plain, *self.whitening.filters(self.weight, self.bias))
@@ -265,6 +268,7 @@ class FastDeconv(nn.Conv2d):
     def _samples(self, x: Tensor) -> Tensor:
         """The samples (groups, n G, d) of maps (N, C, H, W)."""
         step = tuple(stride * self.sampling for stride in self.stride)
+        # `unfold` would copy all maps for patches of one pixel
         if self.kernel_size == (1, 1):
             rows = x.transpose(0, 1).flatten(1)[:, :: math.prod(step)].T  # (n, C)
         else:

@@ -37,6 +37,7 @@ Zeros = tuple[int, ...]
 
 def planes(lanes: int) -> list[slice]:
     """The lanes of each plane, as slices."""
+    # a vector of AVX-512 holds 16 floats
     return [slice(start, min(start + 16, lanes)) for start in range(0, lanes, 16)]
 
 
@@ -47,6 +48,8 @@ def by_rows(plane: Floats) -> Floats:
 
 def jit(work: Work) -> Work:
     """Compile at the first call with each combination of types, and cache the result on disk."""
+    # threads compute parts at once; checks for division by zero would keep loops from being
+    # vectorized
     options = {"nogil": True, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(work)
@@ -124,6 +127,7 @@ def _zeros(typing: Any, lanes: Any) -> Any:
 def _load(typing: Any, table: Any, row: Any, lanes: Any) -> Any:
     def build(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         pointers = _addresses(context, b, table, arguments[0], arguments[1], len(lanes))
+        # rows of 4 or 24 lanes do not begin at multiples of a vector
         return _row(b, [b.load(pointer, align=4) for pointer in pointers])
 
     return Row(len(lanes))(table, row, lanes), build
@@ -147,6 +151,7 @@ def _prefetch(typing: Any, table: Any, row: Any, lanes: Any) -> Any:
         kind = ir.FunctionType(ir.VoidType(), [byte, INT, INT, INT])
         prefetch = b.module.declare_intrinsic("llvm.prefetch", [byte], kind)
         for pointer in _addresses(context, b, table, arguments[0], arguments[1], len(lanes)):
+            # to read, into all levels of the cache, data
             b.call(prefetch, [b.bitcast(pointer, byte), INT(0), INT(3), INT(1)])
         return context.get_dummy_value()
 

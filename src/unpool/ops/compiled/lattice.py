@@ -49,6 +49,7 @@ def number(
         pixels = order[start : start + BLOCK]
         _simplices(features, scales, pixels, steps, scratch, key, moves, weight[start:])
         for p in range(len(pixels)):
+            # before a point and not within it, as slots change their places
             if cells + d + 1 > len(keys):
                 table, keys = _grown(keys[:cells])
             vertex = key[p]
@@ -120,6 +121,7 @@ def _find(table: Ints, keys: Longs, key: np.int64) -> np.int64:
     """The slot of a key, or the empty slot to put it in."""
     mask = len(table) - 1
     spread = key * GOLDEN
+    # only the upper bits of the product depend on all bits of the key
     slot = (spread ^ spread >> 32) & mask
     while table[slot] >= 0 and keys[table[slot]] != key:
         slot = (slot + 1) & mask
@@ -129,6 +131,7 @@ def _find(table: Ints, keys: Longs, key: np.int64) -> np.int64:
 @jit
 def _grown(keys: Longs) -> tuple[Ints, Longs]:
     """A hash table of the keys, and the keys in an array with room for as many more."""
+    # a table that is at least half empty keeps searches short
     room = 2**13
     while room < 2 * len(keys):
         room *= 2
@@ -143,6 +146,7 @@ def _grown(keys: Longs) -> tuple[Ints, Longs]:
 def sort(keys: Longs, low: int, high: int) -> tuple[Ints, Ints]:
     """The cells sorted by the lower bits of their keys, and sorted by all bits."""
     order = np.arange(len(keys), dtype=np.int32)
+    # 11 bits at a time: 2,048 counters fit into the first cache
     for shift in range(0, low, 11):
         order = _sorted(keys, order, shift, min(11, low - shift))
     inner = order
@@ -229,6 +233,7 @@ def _neighbors(keys: Longs, step: int, following: Ints, begins: NDArray[np.bool_
     at = 0
     for cell in range(cells):
         wanted = keys[cell] + step
+        # keys are sorted, so the wanted ones rise, too: a single pass finds all
         while at < cells - 1 and keys[at] < wanted:
             at += 1
         following[cell] = at if keys[at] == wanted else -1

@@ -75,6 +75,7 @@ def mean_field(score: Tensor, size: tuple[int, int], image: Tensor | None, crf: 
         crf: kernels that `fits` accepts.
     """
     labels, n = score.shape
+    # code is compiled for each width, so there are few, and others are padded
     lanes = next(w for w in (4, 8, 16, 24, 32, -(-labels // 16) * 16) if w >= labels)
     position = _strips(*size)[1]
     sources = fields(crf, size, image)
@@ -93,6 +94,7 @@ def _iterate(rows: Floats, q: Floats, pairs: Sequence[tuple[Field, Floats]], cou
     lanes, n = rows.shape
     threads = max(min(torch.get_num_threads(), lanes * n // LEAST), 1)
     parts = [(n * i // threads, n * (i + 1) // threads) for i in range(threads)]
+    # several points add to one cell, so threads divide the lanes here
     parted = planes(lanes) if threads > 1 else [slice(lanes)]
     jobs = [(*pair, part) for pair in pairs for part in parted]
     with _workers(threads) as each:
