@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from unpool.generate import Generator
-from unpool.models import GenerativeNet
+from unpool.models import DeconvNet, GenerativeNet, save_pretrained
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 TRUNK = ((2, 4), (1, 6))
@@ -65,6 +66,18 @@ def test_each_script(name, options, small, capsys):
     assert "range" in table.splitlines()[0]
     assert "processor: " in table
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no Chromium")
+def test_the_studio(script, small, monkeypatch, tmp_path, capsys):
+    net = DeconvNet(2, TRUNK, None, 32)
+    weights = save_pretrained(net, tmp_path / "tiny", {"classes": ["background", "cat"]})
+    monkeypatch.setattr(
+        script("bench_studio"), "STUDIO", [*script("bench_studio").STUDIO, "--weights", weights]
+    )
+    assert small("bench_studio", "--rounds", "2", "--json") == 0
+    seconds = json.loads(capsys.readouterr().out)["seconds"]
+    assert 0 < seconds["segmentation"]["median"] < seconds["drop to mask"]["median"] < 60
 
 
 def test_mistakes(small, capsys):
