@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from unpool.devices import bf16_pays, find_device, require_bf16, training_layout
+from unpool.devices import (
+    bf16_pays,
+    find_device,
+    find_dtype,
+    find_int8_obstacle,
+    require_bf16,
+    training_layout,
+)
 from unpool.errors import OptionError
 
 
@@ -121,3 +128,47 @@ def test_forked_processes_never_hang(tmp_path, method, parent, threads, loaded, 
     (tmp_path / "fork.py").write_text(FORK)
     command = [sys.executable, tmp_path / "fork.py", method, parent, threads, loaded]
     assert subprocess.run([str(part) for part in command], check=False).returncode == code
+
+
+VNNI = {"avx512_vnni": True, "avx512_bf16": True}
+
+
+@pytest.mark.parametrize(
+    ("has", "obstacle"),
+    [
+        (VNNI, None),
+        ({"avx_vnni": True}, None),
+        ({"avx2": True, "avx512_f": True}, "the processor has no instructions for int8"),
+    ],
+)
+def test_int8_needs_its_instructions(monkeypatch, has, obstacle):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    found = find_int8_obstacle(torch.device("cpu"))
+    assert found is None if obstacle is None else found.startswith(obstacle)
+
+
+def test_int8_needs_the_operators_of_torch(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: VNNI)
+    monkeypatch.setattr("unpool.devices._INT8_OPERATORS", ("qconv_prepack", "qconv9"))
+    assert "has no int8 convolutions" in find_int8_obstacle(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("has", "dtype"), [({"avx512_bf16": True}, torch.bfloat16), ({}, torch.float32)]
+)
+def test_without_int8_it_is_the_next_precision(monkeypatch, has, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    instead = {torch.bfloat16: "bf16", torch.float32: "fp32"}[dtype]
+    with pytest.warns(UserWarning, match=f"the processor has no .*; using {instead}"):
+        assert find_dtype("int8", False, torch.device("cpu")) == dtype
+
+
+def test_the_dtype_of_a_precision(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: VNNI)
+    cpu = torch.device("cpu")
+    assert find_dtype("int8", False, cpu) == torch.int8
+    assert find_dtype("auto", False, cpu) == torch.bfloat16
+    assert find_dtype("auto", True, cpu) == torch.float32
+    assert find_dtype("fp32", False, cpu) == torch.float32
+    with pytest.raises(OptionError, match="precision int8 and exact; leave one of them out"):
+        find_dtype("int8", True, cpu)

@@ -2,12 +2,16 @@
 
 import os
 import sys
+import warnings
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import torch
 
-from unpool.errors import OptionError
+from unpool.errors import OptionError, require_choice
+from unpool.recipes.presets import PRECISIONS
+
+_INT8_OPERATORS = ("qconv_prepack", "qconv2d_pointwise", "qlinear_prepack", "qlinear_pointwise")
 
 _started = _forked = False  # threads of torch: in this process, or before it was forked
 
@@ -72,6 +76,52 @@ def require_bf16(device: torch.device) -> None:
             f"got precision bf16, which the {device.type} of this machine cannot compute; set "
             "precision='fp32', or leave it out"
         )
+
+
+def find_int8_obstacle(device: torch.device) -> str | None:
+    """Why int8 convolutions do not pay on a device, or None if they do.
+
+    >>> find_int8_obstacle(torch.device("cuda"))
+    'int8 is for the CPU, and the device is cuda'
+    """
+    if device.type != "cpu":
+        return f"int8 is for the CPU, and the device is {device.type}"
+    has = torch.cpu.get_capabilities()
+    # without these, sums of two products would be cut off at 16 bits
+    if not any(has.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8")):
+        return "the processor has no instructions for int8 (VNNI)"
+    if not all(hasattr(torch.ops.onednn, name) for name in _INT8_OPERATORS):
+        return f"PyTorch {torch.__version__} has no int8 convolutions"
+    return None
+
+
+def find_dtype(precision: str, exact: bool, device: torch.device) -> torch.dtype:
+    """The dtype of a network's arithmetic: float32, bfloat16, or int8.
+
+    Args:
+        precision: "fp32", "bf16", "int8", or "auto": bf16 where it pays, and not if `exact`.
+        exact: whether the network is used as it is.
+        device: to compute on. Where int8 does not pay, a warning says why, and it is "auto".
+
+    Raises:
+        OptionError: another precision, one that is not exact, or that the hardware lacks.
+
+    >>> find_dtype("fp32", False, torch.device("cpu"))
+    torch.float32
+    """
+    require_choice("precision", precision, PRECISIONS)
+    if exact and precision in ("bf16", "int8"):
+        raise OptionError(f"got precision {precision} and exact; leave one of them out")
+    if precision == "bf16":
+        require_bf16(device)
+    if precision == "int8":
+        obstacle = find_int8_obstacle(device)
+        if obstacle is None:
+            return torch.int8
+        instead = "bf16" if bf16_pays(device) else "fp32"
+        warnings.warn(f"got precision int8, but {obstacle}; using {instead}", stacklevel=4)
+    bf16 = precision == "bf16" or (precision != "fp32" and not exact and bf16_pays(device))
+    return torch.bfloat16 if bf16 else torch.float32
 
 
 def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[object]:

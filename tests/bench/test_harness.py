@@ -73,10 +73,13 @@ def test_threads_are_set_inside_and_restored():
 
 def test_yardsticks_know_how_much_they_compute(monkeypatch):
     monkeypatch.setattr(harness, "_FLOP", 0)  # one call each
-    for name, stick in harness.yardsticks(harness.DTYPES, shrink=32).items():
+    sticks = harness.yardsticks(harness.DTYPES, shrink=32)
+    for name, stick in sticks.items():
         with FlopCounterMode(display=False) as counter:
             assert stick.work() > 0
-        if name == "copy":
+        if "int8" in name:  # which the counter does not know
+            assert stick.amount == sticks[name.replace("int8", "bf16")].amount
+        elif name == "copy":
             assert stick.amount == 2 * harness._COPIED // 32
         else:
             assert stick.amount == counter.get_total_flops() > 0, name

@@ -7,6 +7,7 @@ from torch import nn
 
 from unpool.bench import segment
 from unpool.bench.harness import yardsticks
+from unpool.devices import find_int8_obstacle
 from unpool.errors import OptionError
 from unpool.models import TRUNKS, DeconvNet, SegNet, SqueezeNet, save_pretrained
 
@@ -128,3 +129,31 @@ def test_numbers_below_one_are_refused():
     for options in ({"crops": 0}, {"rounds": 0}):
         with pytest.raises(OptionError, match=r"got \w+=0; wanted 1 or more"):
             segment.measure(**options)
+
+
+@pytest.mark.skipif(
+    find_int8_obstacle(torch.device("cpu")) is not None, reason="the processor has no VNNI"
+)
+def test_int8_is_compared_with_bf16(tiny, monkeypatch):
+    monkeypatch.setattr(segment.harness, "yardsticks", partial(yardsticks, shrink=32))
+    monkeypatch.setattr(segment, "_network", lambda weights: tiny)
+    found = segment.measure(3, None, 2, precision="int8", memory=False)
+    seconds = found["seconds_per_crop"]
+    *_, last = seconds
+    assert last == "int8"
+    ratio = seconds["as written"]["median"] / seconds["int8"]["median"]
+    assert found["ratio"] == pytest.approx(ratio, rel=0.5)
+    rate = segment.operations(tiny) / 1e9 / seconds["int8"]["median"]
+    largest = found["peak"]["convolution int8"]["rate"]
+    assert found["fraction_of_peak"] == pytest.approx(rate / largest, rel=0.2, abs=1e-3)
+    if "bf16" in seconds:
+        low, high = found["ratio_to_bf16_range"]
+        assert low <= found["ratio_to_bf16"] <= high
+        assert found["ratio_bf16"] > 0
+
+
+def test_int8_is_refused_where_it_does_not_pay(monkeypatch):
+    monkeypatch.setattr(segment, "find_int8_obstacle", lambda device: "no VNNI")
+    monkeypatch.setattr(segment, "_network", lambda weights: None)
+    with pytest.raises(OptionError, match="cannot measure int8: no VNNI; leave the precision out"):
+        segment.measure(3, precision="int8", memory=False)

@@ -108,6 +108,8 @@ def test_unsupported_options_are_refused(exported, weights):
         OptionError, match=r"precision bf16 for .*free.onnx.*onnxruntime.*ends in .x"
     ):
         Exported(exported("free", "onnx"), precision="bf16")
+    with pytest.raises(OptionError, match=r"precision int8 for .*free.onnx.*is for weights"):
+        Exported(exported("free", "onnx"), precision="int8")
     with pytest.raises(OptionError, match=r"precision 'fp16'; did you mean 'bf16'\?"):
         Exported(exported("code", "openvino"), precision="fp16")
     with pytest.raises(OptionError, match=r"device 'cuda' for .*run on the CPU; leave it out"):

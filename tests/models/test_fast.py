@@ -124,7 +124,7 @@ def test_the_fast_form_changes_nothing_but_rounding(
             assert expected.std() > 0.05
             assert close(got, expected)
     assert not any(isinstance(m, nn.BatchNorm2d | nn.ReLU) for m in quick.modules())
-    assert not any(m.is_plain for m in quick.modules() if isinstance(m, fast._Fast))
+    assert not any(m.is_plain for m in quick.modules() if isinstance(m, fast.Fast))
 
 
 @pytest.mark.parametrize("options", [{}, {"learned": True}, {"at_once": True}, {"pad": 10}])
@@ -162,10 +162,10 @@ def test_a_layer_that_goes_wrong_is_found_out(filled, monkeypatch):
     net = filled(DeconvNet(4, TABLES[0], 7, 16))
     x = torch.randn(2, 3, 16, 16)
     quick = accelerate(net)
-    right = fast._Expansion.quick
-    monkeypatch.setattr(fast._Expansion, "quick", lambda self, x: right(self, x) * 1.01)
+    right = fast.Expansion.quick
+    monkeypatch.setattr(fast.Expansion, "quick", lambda self, x: right(self, x) * 1.01)
     with torch.inference_mode():
-        with pytest.warns(UserWarning, match="fast form of _Expansion"):
+        with pytest.warns(UserWarning, match="fast form of Expansion"):
             first = quick(x)
         again = quick(x)  # no second warning, which would be an error
         assert close(first, net(x))
@@ -211,7 +211,7 @@ def test_a_network_can_be_used_up(filled, code, dtype):
 
 
 @pytest.mark.parametrize("consume", [False, True])
-@pytest.mark.parametrize("broken", ["as_convolution", "_folded", "_Reduction", "_Expansion"])
+@pytest.mark.parametrize("broken", ["as_convolution", "_folded", "Reduction", "Expansion"])
 def test_a_wrong_fast_form_is_found_and_left_out(filled, monkeypatch, broken, dtype, consume):
     """Filters that are not turned, a norm that is folded wrongly, weights laid out wrongly."""
     right = getattr(fast, broken)
@@ -226,7 +226,7 @@ def test_a_wrong_fast_form_is_found_and_left_out(filled, monkeypatch, broken, dt
     x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = net(x)
-        if broken in ("_Reduction", "_Expansion"):
+        if broken in ("Reduction", "Expansion"):
             monkeypatch.setattr(right, "__init__", _laid_out_wrongly(right))
         else:
             monkeypatch.setattr(fast, broken, wrong)
@@ -253,7 +253,7 @@ def test_a_layer_that_fails_at_its_first_image_goes_on_plain(filled, monkeypatch
     """A library that is right on noise, and wrong at one place of larger maps."""
     net = filled(DeconvNet(4, ((1, 4), (2, 6)), None, 32))
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    right = fast._Convolution.quick
+    right = fast.Convolution.quick
 
     def quick(self, x):
         y = right(self, x)
@@ -263,8 +263,8 @@ def test_a_layer_that_fails_at_its_first_image_goes_on_plain(filled, monkeypatch
 
     with torch.inference_mode():
         expected, form = net(x), accelerate(net)
-        monkeypatch.setattr(fast._Convolution, "quick", quick)
+        monkeypatch.setattr(fast.Convolution, "quick", quick)
         with pytest.warns(UserWarning, match="gives other values on this machine"):
             assert close(form(x), expected)
         assert close(form(x), expected)
-    assert any(m.is_plain for m in form.modules() if isinstance(m, fast._Fast))
+    assert any(m.is_plain for m in form.modules() if isinstance(m, fast.Fast))

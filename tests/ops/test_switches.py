@@ -389,6 +389,33 @@ def test_other_windows_have_no_phase_form(window):
         _ = switches.phase
 
 
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize(("size", "ceil"), [((8, 6), False), ((7, 9), True), ((7, 9), False)])
+def test_integers_are_pooled_as_floats(layout, size, ceil):
+    """With many equal values, of which the first wins."""
+    random = torch.Generator().manual_seed(0)
+    x = torch.randint(250, 256, (2, 5, *size), generator=random, dtype=torch.uint8)
+    x[:, 0] = 0
+    x = x.to(memory_format=layout)
+    y, switches = pool(x, ceil=ceil)
+    expected, floats = pool(x.float(), ceil=ceil)
+    assert y.dtype == switches.index.dtype == torch.uint8
+    assert torch.equal(y, expected)
+    assert torch.equal(switches.index, floats.phase.index)
+    assert switches.size == floats.size
+    value = torch.randint(0, 256, y.shape, generator=random, dtype=torch.uint8)
+    value = value.to(memory_format=layout)
+    for either in (switches, floats):
+        found = unpool(value, either)
+        assert found.dtype == torch.uint8
+        assert torch.equal(found, unpool(value.float(), floats))
+
+
+def test_other_windows_are_not_pooled_as_integers():
+    with pytest.raises(OptionError, match=r"kernel 3, stride 2.*and floating-point maps"):
+        pool(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), 3, 2)
+
+
 def test_switches_are_shown_in_a_line():
     x = torch.zeros(2, 3, 9, 12)
     assert repr(pool(x)[1]) == "Switches((2, 3, 4, 6) of maps (9, 12), disjoint, flat)"

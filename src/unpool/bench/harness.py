@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from unpool.errors import OptionError
+from unpool.models.fast import Convolution
+from unpool.models.int8 import Scale, integer_form
 from unpool.vision.images import read_image
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ CONVOLUTIONS = ((64, 224, 1), (64, 224, 4), (128, 112, 4), (256, 56, 4), (512, 2
 PRODUCTS = ((2048, 2048, 2048), (1024, 4096, 4096))
 """Rows, inner dimension and columns of the matrix products."""
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 
 Work = Callable[[], float]
 """Something to measure; returns the seconds that count."""
@@ -203,7 +205,7 @@ def yardsticks(precisions: Iterable[str], shrink: int = 1) -> dict[str, Yardstic
             channels = max(channels // shrink, 1)
             shape = f"{count} x {channels} x {side} x {side}"
             found[f"convolution {precision} {shape}"] = _convolution(channels, side, count, dtype)
-        for product in PRODUCTS:
+        for product in PRODUCTS if dtype.is_floating_point else ():
             rows, inner, columns = (side // shrink for side in product)
             name = f"product {precision} {rows} x {inner} x {columns}"
             found[name] = _product(rows, inner, columns, dtype)
@@ -234,9 +236,14 @@ def peaks(
 
 def _convolution(channels: int, side: int, count: int, dtype: torch.dtype) -> Yardstick:
     """A 3 x 3 convolution, channels-last as in the fast form of the networks."""
-    x = torch.randn(count, channels, side, side).to(dtype, memory_format=torch.channels_last)
-    w = torch.randn(channels, channels, 3, 3).to(dtype, memory_format=torch.channels_last)
+    x = torch.randn(count, channels, side, side).mul_(50).abs_()
+    w = torch.randn(channels, channels, 3, 3)
     flop = 2 * 9 * channels**2 * count * side**2
+    if dtype == torch.int8:
+        layer = integer_form(Convolution(w.float(), None, True, [1, 1]), Scale(1.0, 0, 1.0), dtype)
+        maps = x.to(torch.uint8, memory_format=torch.channels_last)
+        return Yardstick(flop, timed(lambda: layer(maps), _calls(flop)))
+    x, w = (t.to(dtype, memory_format=torch.channels_last) for t in (x, w))
     return Yardstick(flop, timed(lambda: F.conv2d(x, w, padding=1), _calls(flop)))
 
 

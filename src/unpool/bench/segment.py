@@ -16,9 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unpool.bench import harness
 from unpool.bench.memory import alone, gigabytes
-from unpool.devices import bf16_pays
-from unpool.errors import OptionError
+from unpool.cards import read_card
+from unpool.devices import bf16_pays, find_int8_obstacle
+from unpool.errors import OptionError, require_choice
 from unpool.models import DeconvNet, Network, from_pretrained, prepare
+from unpool.models.calibration import calibrate
+from unpool.models.int8 import Scales
 from unpool.segment.aggregate import crop_squares
 from unpool.segment.segmenter import Segmenter
 from unpool.segment.timings import measuring
@@ -38,6 +41,7 @@ def measure(
     weights: str | None = None,
     rounds: int = 5,
     *,
+    precision: str = "auto",
     memory: bool = True,
     progress: "Progress" = harness.silent,
 ) -> dict[str, Any]:
@@ -46,33 +50,46 @@ def measure(
     Three variants take turns: the network *as written* in fp32, crop by crop, with batch norm, in
     PyTorch's default memory layout (at most three crops per round, because its time per crop does
     not depend on their number); and its fast form in *fp32* and *bf16*, as `Segmenter.infer` runs
-    it. Without bf16 instructions there is no bf16 variant.
+    it. Without bf16 instructions there is no bf16 variant. *int8* is a fourth, if it is the
+    precision.
 
     Args:
         crops: per round.
         weights: by name or folder; by default random ones of the published DeconvNet. Networks that
             take any size get crops of 224 pixels.
-        memory: also measure the peak memory of segmenting an image, in a process per variant.
+        precision: "auto", or "int8" to measure it, too; its scales are those of the weights, or of
+            a few crops for random ones.
+        memory: also measure the peak memory of segmenting an image, in a process per variant, but
+            not of int8.
 
     Returns:
-        `ratio`, how many times as fast as the network as written bf16 is (fp32 without bf16);
-        `ratio_fp32`; the fractions of the convolution rate `fraction_of_peak` (bf16, or None) and
-        `fraction_of_peak_fp32`; and the figures behind these. `processor_fraction` is 1 if the
-        threads ran all the time, and less if other processes used the cores or threads waited.
+        `ratio`, how many times as fast as the network as written the last variant is: int8, or else
+        bf16, or else fp32; `fraction_of_peak`, its fraction of the convolution rate of the same
+        precision (None for fp32); with int8 `ratio_to_bf16`, how many times as fast as bf16 it is;
+        `ratio_fp32`, `fraction_of_peak_fp32` and, with int8, the same for bf16; and the figures
+        behind these. `processor_fraction` is 1 if the threads ran all the time, and less if other
+        processes used the cores or threads waited.
 
     Raises:
-        OptionError: a number below 1, or weights of a network that does not segment.
+        OptionError: a number below 1, weights of a network that does not segment, or int8 where it
+            does not pay.
     """
     harness.require_positive(crops=crops, rounds=rounds)
+    require_choice("precision", precision, ("auto", "int8"))
     names = ["fp32", "bf16"] if bf16_pays(torch.device("cpu")) else ["fp32"]
     held = {}
     for i, name in enumerate([AS_WRITTEN, *names] if memory else []):
         progress(i, 1 + len(names), f"memory, {name}")
         loading, segmenting = alone(segment_once, name, weights, crops)
         held[name] = {"loading": gigabytes(loading), "segmenting": gigabytes(segmenting)}
-    net = _network(weights)
+    net, scales = _network(weights), None
+    if precision == "int8":
+        if obstacle := find_int8_obstacle(torch.device("cpu")):
+            raise OptionError(f"cannot measure int8: {obstacle}; leave the precision out")
+        names, scales = [*names, "int8"], _scales(net, weights)
     sticks = harness.yardsticks(names)
-    works = _works(net, names, crops) | {name: stick.work for name, stick in sticks.items()}
+    works = _works(net, names, crops, scales)
+    works |= {name: stick.work for name, stick in sticks.items()}
     start = time.perf_counter(), time.process_time()
     seconds = harness.in_turn(works, rounds, progress=progress)
     passed, computed = time.perf_counter() - start[0], time.process_time() - start[1]
@@ -114,12 +131,24 @@ def segment_once(variant: str, weights: str | None, crops: int) -> Iterator[None
         segmenter(image)
 
 
-def _works(net: Network, names: list[str], crops: int) -> dict[str, harness.Work]:
+def _scales(net: Network, weights: str | None) -> Scales:
+    """The scales of weights, or of random ones on a few crops, whose labels mean nothing."""
+    if weights is not None:
+        return Scales.read(weights, read_card(weights).sha256)
+    image = next(iter(harness.photos(_SIZE).values()))
+    parts = crop_squares(image, _squares(4), _side(net), 2)
+    return calibrate(net, [prepare(torch.from_numpy(crops)) for _, crops in parts], agreement=0)
+
+
+def _works(
+    net: Network, names: list[str], crops: int, scales: Scales | None = None
+) -> dict[str, harness.Work]:
     """A work for each variant, which returns the seconds per crop."""
     image, squares = next(iter(harness.photos(_SIZE).values())), _squares(crops)
     works = {AS_WRITTEN: _as_written(net, image, squares[:_SLOWLY])}
     for name in names:
-        works[name] = _fast(_segmenter(net, precision=name), _side(net), image, squares)
+        segmenter = _segmenter(net, precision=name, scales=scales)
+        works[name] = _fast(segmenter, _side(net), image, squares)
     return works
 
 
@@ -153,22 +182,32 @@ def _compare(
     work = operations(net)
     variants = {name: seconds[name] for name in (AS_WRITTEN, *harness.DTYPES) if name in seconds}
     ratios = {name: harness.paired(variants[AS_WRITTEN], each) for name, each in variants.items()}
-    fractions: dict[str, float | None] = {"bf16": None}
+    fractions: dict[str, float] = {}
     for name in variants.keys() & harness.DTYPES.keys():
         rate = work / statistics.median(variants[name]) / 1e9
         fractions[name] = round(rate / peak[f"convolution {name}"]["rate"], 3)
-    best = ratios.get("bf16", ratios["fp32"])
+    best = list(variants)[-1]
+    found: dict[str, Any] = {"ratio": ratios[best]["median"], "ratio_range": _range(ratios[best])}
+    found |= {"ratio_fp32": ratios["fp32"]["median"], "ratio_fp32_range": _range(ratios["fp32"])}
+    found["fraction_of_peak"] = None if best == "fp32" else fractions[best]
+    found["fraction_of_peak_fp32"] = fractions["fp32"]
+    if best == "int8" and "bf16" in variants:
+        to_bf16 = harness.paired(variants["bf16"], variants["int8"])
+        found |= {"ratio_to_bf16": to_bf16["median"], "ratio_to_bf16_range": _range(to_bf16)}
+        found |= {
+            "ratio_bf16": ratios["bf16"]["median"],
+            "fraction_of_peak_bf16": fractions["bf16"],
+        }
     return {
-        "ratio": best["median"],
-        "ratio_range": [best["low"], best["high"]],
-        "ratio_fp32": ratios["fp32"]["median"],
-        "ratio_fp32_range": [ratios["fp32"]["low"], ratios["fp32"]["high"]],
-        "fraction_of_peak": fractions["bf16"],
-        "fraction_of_peak_fp32": fractions["fp32"],
+        **found,
         "seconds_per_crop": {name: harness.spread(each) for name, each in variants.items()},
         "gflop_per_crop": round(work / 1e9, 2),
         "peak": peak,
     }
+
+
+def _range(spread: dict[str, float]) -> list[float]:
+    return [spread["low"], spread["high"]]
 
 
 def _side(net: Network) -> int:

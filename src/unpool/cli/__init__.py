@@ -82,8 +82,8 @@ def _called(args: Sequence[str]) -> click.Command:
 
 
 NAMES = (
-    *("bench", "check", "convert", "crf", "evaluate", "export", "generate", "info", "render"),
-    *("restore", "segment", "serve", "status", "studio", "train", "visualize"),
+    *("bench", "check", "convert", "crf", "evaluate", "export", "generate", "info", "quantize"),
+    *("render", "restore", "segment", "serve", "status", "studio", "train", "visualize"),
 )
 
 MODULES = {"studio": "serve"}

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from unpool.cli import console
-from unpool.cli.options import FROM_ONE, JSON, PRECISION, QUIET, numbers, typed
+from unpool.cli.options import FROM_ONE, JSON, PRECISION, QUIET, choice, numbers, typed
 
 _FACTS = (
     *("network", "crops", "gflop_per_crop", "gflop_per_view", "parameters", "size", "images"),
@@ -43,17 +43,20 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="NAME|FOLDER",
     help="Weights to measure.  [default: the published DeconvNet with random weights]",
 )
+@choice("--precision", ["auto", "int8"], "int8 is measured, too.  [default: auto]")
 @click.option("--memory/--no-memory", default=None, help="Measure the memory.  [default: memory]")
 @_shared
 def segment(**options: Any) -> None:
-    """Seconds per crop of a network as written, and of its fast form in fp32 and bf16.
+    """Seconds per crop of a network as written, and of its fast form in fp32, bf16 and int8.
 
     With --json, ratio and ratio_fp32 are how many times as fast as the network as written the fast
     form is in bf16 and fp32; fraction_of_peak and fraction_of_peak_fp32 are its rates as fractions
-    of the fastest convolution in the same run.
+    of the fastest convolution in the same run. With int8, ratio and fraction_of_peak are its own,
+    those of bf16 are ratio_bf16 and fraction_of_peak_bf16, and ratio_to_bf16 is how many times as
+    fast as bf16 int8 is.
 
     \b
-    Example: unpool bench segment --threads 1 --crops 50 --json
+    Example: unpool bench segment --threads 1 --crops 50 --precision int8 --json
     """
     from unpool.bench.segment import measure
 
@@ -187,8 +190,10 @@ def print_result(found: Mapping[str, Any], table: list[list[str]] | None) -> Non
 def _of_segment(found: dict[str, Any]) -> list[list[str]]:
     head = ["", "s a crop", "range", "times as fast", "fraction of limit", "GB loading", "GB after"]
     rows = [head]
-    ratios = {"fp32": found["ratio_fp32"], "bf16": found["ratio"]}
-    fractions = {"fp32": found["fraction_of_peak_fp32"], "bf16": found["fraction_of_peak"]}
+    *_, best = found["seconds_per_crop"]
+    names = {"fp32": "_fp32", "bf16": "_bf16", best: "" if best != "fp32" else "_fp32"}
+    ratios = {name: found.get(f"ratio{suffix}") for name, suffix in names.items()}
+    fractions = {name: found.get(f"fraction_of_peak{suffix}") for name, suffix in names.items()}
     for name, seconds in found["seconds_per_crop"].items():
         fraction = console.percent(fractions.get(name)) + " %" * (name in fractions)
         row = [name, *seconds_cells(seconds), _number(ratios.get(name)), fraction]

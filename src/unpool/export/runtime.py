@@ -117,6 +117,11 @@ class Exported:
     def _require_options(self, path: Path, precision: str, device: str, exact: bool) -> None:
         got = f"for {path}, an exported network"
         require_choice("precision", precision, PRECISIONS)
+        if precision == "int8":
+            raise OptionError(
+                f"got precision int8 {got}, which is for weights; leave it out, or give those it "
+                "was exported from"
+            )
         if precision == "bf16" and self.format != "openvino":
             raise OptionError(
                 f"got precision bf16 {got}, which {self.engine} runs in fp32; leave it out, or "

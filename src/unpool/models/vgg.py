@@ -278,7 +278,10 @@ def _pool(
 
 
 def _max_pool(stage: nn.Module, x: Tensor) -> Tensor:
-    return F.max_pool2d(stage(x), 2, ceil_mode=True)
+    x = stage(x)
+    if x.is_floating_point():
+        return F.max_pool2d(x, 2, ceil_mode=True)
+    return pool(x, ceil=True)[0]  # torch does not pool integers
 
 
 def initialize(

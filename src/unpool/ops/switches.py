@@ -85,7 +85,8 @@ def pool(
     switches give the same values and positions, bit for bit.
 
     Args:
-        x: maps, (N, C, H, W), any float dtype, contiguous or channels-last; N may be 0.
+        x: maps, (N, C, H, W), any float dtype, contiguous or channels-last; N may be 0. Or uint8,
+            for kernel = stride = 2 without padding, whose switches are in the phase form.
         kernel: side of the square window.
         stride: distance between windows; by default the kernel.
         padding: cells of minus infinity around the map, at most half the kernel.
@@ -124,14 +125,16 @@ def pool(
         )
     size = (x.shape[-2], x.shape[-1])
     require_choice("form", form, ("flat", "phase"))
+    if x.dtype == torch.uint8:
+        form = "phase"
     if form == "flat":
         y, index = F.max_pool2d(x, kernel, stride, padding, 1, ceil, return_indices=True)
     elif (kernel, stride, padding) == (2, 2, 0):
-        y, index = _pool_phase(x, ceil)
+        y, index = _pool_bytes(x, ceil) if x.dtype == torch.uint8 else _pool_phase(x, ceil)
     else:
         raise OptionError(
             f"got form='phase' with kernel {kernel}, stride {stride}, padding {padding}; "
-            "it is for kernel 2, stride 2, padding 0: use form='flat'"
+            "it is for kernel 2, stride 2, padding 0: use form='flat', and floating-point maps"
         )
     return y, Switches(index, size, disjoint=stride >= kernel)
 
@@ -142,7 +145,7 @@ def unpool(
     """Put each value back at the position of its maximum; all other positions are zero.
 
     Args:
-        y: pooled maps, (N, C, h, w), of any float dtype.
+        y: pooled maps, (N, C, h, w), of any float dtype, or uint8 of disjoint windows.
         switches: what `pool` returned for maps of this size.
         overlap: what to do if several overlapping windows have their maximum at one position.
             "overwrite": the last window in row-major order wins, on every device, as in the
@@ -168,6 +171,8 @@ def unpool(
             f"got maps of {tuple(y.shape)} but switches recorded at {tuple(switches.index.shape)}; "
             "pass the switches of the matching pool"
         )
+    if y.dtype == torch.uint8:
+        return _unpool_bytes(y, switches.phase)
     if switches.index.dtype == torch.uint8:
         return _unpool_phase(y, switches)
     return _unpool_flat(y, switches, overlap)
@@ -249,6 +254,28 @@ def _unpool_phase(y: Tensor, switches: Switches) -> Tensor:
     zero = torch.zeros((), dtype=y.dtype, device=y.device)
     out = _interleave([torch.where(switches.index == cell, y, zero) for cell in range(4)], 2)
     return _fit(out, height, width)  # odd sizes: crop what `ceil` added, zero what floor left out
+
+
+def _pool_bytes(x: Tensor, ceil: bool) -> tuple[Tensor, Tensor]:
+    height, width = (side + int(ceil) for side in x.shape[-2:])
+    x = _fit(x, height // 2 * 2, width // 2 * 2)
+    cells = [x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)]
+    upper = torch.maximum(cells[0], cells[1])
+    y = torch.maximum(upper, torch.maximum(cells[2], cells[3]))
+    # of integers, only comparisons of whole maps are vectorized; each counts a cell passed over
+    before = [(cell < y).view(torch.uint8) for cell in (cells[0], upper, cells[2])]
+    return y, before[2].mul_(before[1]).add_(before[1]).add_(before[0])
+
+
+def _unpool_bytes(y: Tensor, switches: Switches) -> Tensor:
+    n, c, h, w = y.shape
+    layout = torch.channels_last if _channels_last(y) else torch.contiguous_format
+    out = torch.empty((n, c, 2 * h, 2 * w), dtype=y.dtype, device=y.device, memory_format=layout)
+    zeros = torch.zeros_like(switches.index)
+    for cell in range(4):
+        here = ((switches.index ^ cell) == zeros).view(torch.uint8)
+        torch.mul(y, here, out=out[..., cell // 2 :: 2, cell % 2 :: 2])
+    return _fit(out, *switches.size)
 
 
 def _fit(x: Tensor, height: int, width: int, value: float = 0.0) -> Tensor:

@@ -5,7 +5,8 @@ Nothing here needs torch, so that the command line can list the names without lo
 
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
-PRECISIONS = ("auto", "bf16", "fp32")
+PRECISIONS = ("auto", "bf16", "fp32", "int8")
+"""The arithmetic of a network; see `unpool.devices.find_dtype`."""
 
 LOADING = ("ensemble", "device", "precision", "exact")
 """Options of loading a segmenter that its calls do not have."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from unpool.cards import AGGREGATIONS, MODES
-from unpool.devices import bf16_pays, find_device, require_bf16, require_threads
+from unpool.devices import find_device, find_dtype, find_int8_obstacle, require_threads
 from unpool.errors import (
     OptionError,
     WeightsError,
@@ -29,9 +29,10 @@ from unpool.errors import (
 from unpool.export.runtime import Exported, is_exported
 from unpool.models import CRFRNN, MEAN_BGR, Network, from_pretrained, prepare
 from unpool.models.fast import accelerate
+from unpool.models.int8 import Scales, to_int8
 from unpool.models.tensors import require_finite_output
 from unpool.ops.crf import find_crf
-from unpool.recipes.presets import METHODS, PRECISIONS, TILES, DenseCRF, Preset
+from unpool.recipes.presets import METHODS, TILES, DenseCRF, Preset
 from unpool.segment import timings
 from unpool.segment.aggregate import Aggregate, crop_squares, find_preset, squares
 from unpool.segment.pipeline import BaseSegmenter, Prediction, predict_tiles, require_fitting
@@ -74,8 +75,10 @@ class Segmenter(BaseSegmenter):
         temperature: of the logits of each mode, and of the ensemble "edeconvnet"; 1 for others.
             See `Segmentation.confidence`.
         device: "auto", "cpu", "cuda" or "cuda:n".
-        precision: "bf16", "fp32", or "auto": bf16 where the hardware has it, and not if `exact`.
+        precision: "bf16", "fp32", "int8", or "auto": bf16 where the hardware has it, and not if
+            `exact`.
         exact: use the network as it is, not its fast form (`unpool.models.fast.accelerate`).
+        scales: for int8, see `unpool.models.calibration.calibrate`.
         consume: reuse the memory of `model`; do not use it afterwards.
 
     >>> from unpool.models import DeconvNet
@@ -101,6 +104,7 @@ class Segmenter(BaseSegmenter):
         device: str = "auto",
         precision: str = "auto",
         exact: bool = False,
+        scales: Scales | None = None,
         consume: bool = False,
     ) -> None:
         require_choice("mode", mode, MODES)
@@ -140,8 +144,10 @@ class Segmenter(BaseSegmenter):
         if isinstance(model, Exported):
             self.dtype = model.dtype
             return
-        self.dtype = _dtype(precision, exact, self.device)
-        if exact:
+        self.dtype = find_dtype(precision, exact, self.device)
+        if self.dtype == torch.int8:
+            self.model = to_int8(model, scales, consume)
+        elif exact:
             self.model = (model if consume else copy.deepcopy(model)).eval().to(self.device)
         else:
             self.model = accelerate(model, self.dtype, consume).to(self.device)
@@ -176,7 +182,11 @@ class Segmenter(BaseSegmenter):
             )
         if not card.ready:
             raise WeightsError(f"got {source}, a {card.note or 'network still to be trained'}")
-        return cls(model, **{**card.segmentation(model.classes), **options, "consume": True})
+        given = {**card.segmentation(model.classes), **options, "consume": True}
+        device = find_device(options.get("device", "auto"))
+        if options.get("precision") == "int8" and find_int8_obstacle(device) is None:
+            given["scales"] = Scales.read(source, card.sha256)
+        return cls(model, **given)
 
     def predict(
         self,
@@ -294,6 +304,8 @@ class Segmenter(BaseSegmenter):
                 f"got samples={samples} in mode={mode or self.mode!r}; they are of whole images: "
                 "pass mode='whole', or leave samples out"
             )
+        if samples and self.dtype == torch.int8:
+            raise OptionError(f"got samples={samples} and precision int8; set precision to bf16")
         layers = [] if isinstance(self.model, Exported) else dropout_layers(self.model)
         if samples and not layers:
             raise OptionError(
@@ -304,8 +316,10 @@ class Segmenter(BaseSegmenter):
 
     @property
     def input_dtype(self) -> torch.dtype:
-        """The dtype of the images: that of the arithmetic, unless a CRF compares their colors."""
-        return torch.float32 if isinstance(self.model, CRFRNN) else self.dtype
+        """The dtype of the images: that of the arithmetic, unless a CRF compares their colors, or
+        their first layer makes integers of them."""
+        own = isinstance(self.model, CRFRNN) or self.dtype == torch.int8
+        return torch.float32 if own else self.dtype
 
     def quickest_batch(self, side: int | None = None) -> int:
         """As many crops as keep a map of the first stage below 32 MiB, but at least 4.
@@ -382,13 +396,3 @@ class Segmenter(BaseSegmenter):
         if batch is not None:
             require_int("batch", batch)
         return _Instances(preset, method, proposals, aggregate, batch)
-
-
-def _dtype(precision: str, exact: bool, device: torch.device) -> torch.dtype:
-    require_choice("precision", precision, PRECISIONS)
-    if exact and precision == "bf16":
-        raise OptionError("got precision bf16 and exact; leave one of them out")
-    if precision == "bf16":
-        require_bf16(device)
-    bf16 = precision == "bf16" or (precision == "auto" and not exact and bf16_pays(device))
-    return torch.bfloat16 if bf16 else torch.float32
