@@ -152,6 +152,7 @@ def _spectrum(gray: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
             "pixels or more a side: name the PSF"
         )
     size = _window_of(gray.shape)
+    # without it, the step between opposite borders would look like detail along the axes
     taper = np.hanning(size + 2)[1:-1]
     taper = np.outer(taper, taper)
     starts = [np.linspace(0, n - size, min(4, max(1, 2 * n // size - 1))) for n in gray.shape]

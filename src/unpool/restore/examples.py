@@ -62,9 +62,11 @@ def draw_examples(
         examples: list[BlurBatch] = []
         for place in range(number * count, (number + 1) * count):
             image = read_image(images[distributed.sample_index(place, len(images), recipe.seed)])
+            # by place, so that a resumed run sees the same examples
             rng = np.random.default_rng([recipe.seed, place])
             for _ in range(min(recipe.crops, batch - len(examples))):
                 sharp = draw_crop(image, side, recipe.channels, recipe.halved, rng)
+                # evenly in logarithms, or little noise would be rare
                 sigma = math.exp(rng.uniform(*np.log(recipe.noise)))
                 examples.append(make_example(sharp, draw_psf(recipe, rng), sigma, recipe, rng))
         yield BlurBatch(*(torch.cat(parts) for parts in zip(*examples, strict=True)))
@@ -84,6 +86,7 @@ def draw_crop(
             the blocks of JPEG. Images that are too small for that are not halved.
         rng: draws.
     """
+    # halved photos are sharper, and have no blocks of JPEG
     factor = 2 if rng.random() < halved and min(image.shape[:2]) >= 2 * side else 1
     y, x = (int(rng.integers(n - factor * side + 1)) for n in image.shape[:2])
     part = _scaled(image[y : y + factor * side, x : x + factor * side])
@@ -149,12 +152,14 @@ def make_example(
 ) -> BlurBatch:
     """Blur an image (C, H, W) without borders, and add noise: a batch of one."""
     x, psf = torch.from_numpy(sharp)[None], torch.from_numpy(kernel)
+    # the light of what lies outside reaches the image, as in a photo
     y = blur(x, psf, "valid")[0].numpy()
     y = y + np.float32(sigma) * rng.standard_normal(y.shape, np.float32)
     if rng.random() < recipe.jpeg:
         y = _compressed(y, int(rng.integers(*_QUALITIES, endpoint=True)))
     elif rng.random() < recipe.rounded:
         y = np.rint(y.clip(0, 1) * 255) / 255
+    # the network is given a PSF that is slightly wrong, as those of users are
     if recipe.psf_noise:
         errors = rng.normal(0, recipe.psf_noise, kernel.shape)
         noisy = np.maximum(kernel + errors, 0).astype(np.float32)

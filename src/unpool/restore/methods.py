@@ -53,6 +53,7 @@ class Method(NamedTuple):
         return first
 
 
+# curves fitted on 5 photos blurred by shakes and Gaussians; memory measured
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "wiener": Method(wiener, "balance", ((0.002, 2.5e-3), (0.01, 1.8e-2), (0.03, 4e-2)), 20),

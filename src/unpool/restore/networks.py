@@ -53,6 +53,7 @@ class Network:
         found: Tensor
         if isinstance(self.net, IRDNet):
             found = self.net(y, psf, sigma, edges)
+        # a network of colors is given gray in each of them
         elif self.net.channels > y.shape[1] == 1:
             found = self.net(y.expand(-1, self.net.channels, -1, -1)).mean(1, keepdim=True)
         else:

@@ -291,6 +291,7 @@ class Restorer:
                 if kind.kind != "f":
                     low = -frame.largest - 1 if kind.kind == "i" else 0.0
                     clipped += int(((values < low - 0.5) | (values > frame.largest + 0.5)).sum())
+                    # the largest values of 32 bits are no numbers of float32
                     exact = values if kind.itemsize <= 2 else values.astype(np.float64)
                     values = np.clip(np.rint(exact), low, frame.largest)
                 found[strip, ..., i] = values.astype(kind)

@@ -131,6 +131,7 @@ def residual_of(before: "Plane", after: "Plane", kernel: "Plane", sigma: float) 
     """Compute `Restored.residual`; for large images, on the middle part."""
     places = []
     for n, side in zip(before.shape, kernel.shape, strict=True):
+        # nothing would be left of the interior, or to divide by
         if n < 2 * side or sigma == 0:
             return None
         start = max(0, (n - _SEEN) // 2)

@@ -31,6 +31,7 @@ BORDER = 8
 """Pixels along the border that are not counted in validation."""
 
 
+# crops are mostly border, and images are not: with all of it counted, nothing was gained inside
 _INNER = 0.75  # how often the margin of crops is left out
 
 
@@ -79,6 +80,7 @@ def restoration_loss(kind: str, found: Tensor, truth: Tensor) -> Tensor:
         return gap.square().mean()
     if kind == "psnr":
         inside = gap[..., BORDER:-BORDER, BORDER:-BORDER].square().mean((1, 2, 3))
+        # beyond 70 dB, an image hardly counts any more
         return (inside + gap.square().mean((1, 2, 3)) / 10 + 1e-7).log10().mean()
     slopes = [gap.diff(dim=axis).norm() for axis in (2, 3)]
     return 2500 * gap.square().mean() + 100 * (slopes[0] + slopes[1])
@@ -123,12 +125,14 @@ class RestorationObjective(loop.Objective[BlurBatch]):
         truths = pyramid(truth, len(found))
         for scale, (x, target) in enumerate(zip(found, truths, strict=True)):
             weight = recipe.scale_weight if scale else 1.0
+            # squares of small differences vanish in bf16
             loss = loss + weight * restoration_loss(recipe.loss, x.float(), target)
         return loss, loss
 
 
 def _either(sigma: Tensor, y: Tensor) -> Tensor:
     """The true noise for half of the images, and what is estimated from them for the others."""
+    # in use the noise is mostly estimated, and too high where there is little of it
     return torch.where(torch.rand_like(sigma) < 0.5, sigma, noise_level(y).mean(1))
 
 
@@ -239,6 +243,7 @@ class RestorationTask(task.Task[BlurBatch]):
             "command": command,
         }
         run.save_weights(net, card, int8=recipe.int8)
+        # figures are those of the weights as stored, with filters in int8
         stored = from_pretrained(run.folder / "weights")[0].to(self.objective.device)
         protocol = f"squares of {VALIDATED} pixels in the middle of "
         summary = {

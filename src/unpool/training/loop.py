@@ -60,6 +60,7 @@ def seeded(seed: int, step: int) -> Iterator[None]:
 def parts_of(recipe: "Recipe") -> int:
     """The number of parts that a batch is divided into, over all processes."""
     world, parts = distributed.world(), recipe.accumulate
+    # processes with fewer parts than others would wait for their gradients forever
     parts = parts if parts % world == 0 else parts * world
     if recipe.batch % parts:
         raise OptionError(
@@ -102,6 +103,7 @@ def optimizer_step(
         loss += float(reported.item()) / len(parts)
     loss = distributed.mean(loss)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    # with NaN the gradient stays NaN, and clipping would spread it
     if loss == loss:
         gradient = float(nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip))
     if not abs(loss) + gradient < math.inf:  # true for NaN, too
@@ -271,8 +273,10 @@ def fit(
         if state.step >= end:
             continue
         state.optimizer = make_optimizer(objective.groups(), objective.recipe)
+        # between two phases, the state is that of the optimizer before
         if optimizer_state is not None and state.step > start:
             _restore(state.optimizer, optimizer_state)
+        # a phase that goes on has its new layers already
         if state.step == start:
             first = next(stream)
             stream = itertools.chain([first], stream)
@@ -285,6 +289,7 @@ def fit(
 
 def _restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load the state of an optimizer from a checkpoint; a `WeightsError` if it is another's."""
+    # `load_state_dict` takes settings from the file as they are, learning rates among them
     before = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     try:
         optimizer.load_state_dict(state)

@@ -54,6 +54,7 @@ _ARGUMENTS = "arguments.json"
 
 _ENTRIES: dict[str, Callable[[Any], bool]] = {
     "optimizer": lambda v: isinstance(v, dict),
+    # not isinstance: True is an int, too
     "since_best": lambda v: type(v) is int,
     "best": lambda v: type(v) in (int, float) and not math.isnan(v),
     "step": lambda v: type(v) is int and v >= 0,
@@ -155,6 +156,7 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint for resuming."""
+        # statistics of batch norm differ between processes
         distributed.copy_from_first(self.learner)
         optimizer = self.state.optimizer
         assert optimizer is not None
@@ -211,6 +213,7 @@ class Run:
             for path in leftovers(folder, unknown=True):  # of this run, on another host
                 remove(path)
         if not has_checkpoint(self.folder):
+            # those of a run that ended before its first checkpoint
             self.best_path.unlink(missing_ok=True)
             self.start_path.unlink(missing_ok=True)
         _truncate_metrics(self.folder, self.state.step)

@@ -165,6 +165,7 @@ def train(
     with distributed.join(where):
         task.report = callback if distributed.is_main_process() else None
         parts = parts_of(task.recipe)
+        # the same first weights in all processes, and in runs with the same recipe
         torch.manual_seed(task.recipe.seed)
         task.objective = task.build(where)
         if not has_checkpoint(folder):  # weights that are refused leave no run folder
@@ -296,6 +297,7 @@ def _require_recipe(run: Path, stored: Recipe, given: Recipe, values: Mapping[st
 def _arguments(task: Task[Part]) -> dict[str, Any]:
     """The arguments of a task besides its recipe, as plain values."""
     values = {name: getattr(task, name, None) for name in ("data", *task.recipe.options)}
+    # a run may be resumed from another folder
     return {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in values.items()}
 
 
@@ -306,6 +308,7 @@ def _fit(task: Task[Part], run: Run, stream: Iterator[Part]) -> None:
     for step in fit(task.objective, stream, run.state, run.optimizer_state):
         run.log(step, task.report)
         if due := task.due(step.n):
+            # each process evaluates some of the images, and statistics of batch norm differ
             distributed.copy_from_first(run.learner)
             record = task.validate(run, step.n)
             run.log(record, task.report)
@@ -313,6 +316,8 @@ def _fit(task: Task[Part], run: Run, stream: Iterator[Part]) -> None:
             if score is not None:
                 run.keep_best(score)
             task.after_validation(run)
+        # after a validation, too, so that the checkpoint knows the score of the network kept as
+        # best
         if due or step.n == task.steps or step.n % task.recipe.save_every == 0:
             run.save()
         if run.stopped_early:
