@@ -49,6 +49,7 @@ def squares(
     """
     preset = find_preset(preset)
     found = propose(image, method, max(preset.candidates, count))
+    # more candidates than squares, since the small ones are left out afterwards
     boxes = square(found.boxes, preset.enlarge)
     return boxes[boxes[:, 2] - boxes[:, 0] >= preset.least_side][:count]
 
@@ -100,6 +101,7 @@ class Aggregate:
     def __init__(self, classes: int, size: tuple[int, int], how: str = "max") -> None:
         require_choice("aggregation", how, AGGREGATIONS)
         self.how = how
+        # as in the released script, whose scores below 0 do not count
         self._merged = np.zeros((classes, *size), np.float32)
         self._covered = np.zeros((1, *size), np.float32)
 

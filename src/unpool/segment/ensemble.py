@@ -54,10 +54,12 @@ def combine(
             "networks of the same classes"
         )
     if ensemble == "product":
+        # two scores far below 0 would have a large product
         return np.maximum(first, 0) * np.maximum(second, 0)
     if not 0 <= weight <= 1:
         raise OptionError(f"got weight={weight} of the first network; wanted 0 to 1")
     a, b = (torch.from_numpy(scores).log_softmax(0) for scores in (first, second))
+    # the logarithm of 0 below would be minus infinity
     if weight in (0, 1):
         return np.asarray((a if weight else b).numpy())
     ratio = np.log((1 - weight) / weight)
@@ -135,6 +137,7 @@ class EDeconvNet(BaseSegmenter):
         own = partner is None
         partner = find_partner(source) if partner is None else partner
         first, second = (Segmenter.from_pretrained(n, **options) for n in (source, partner))
+        # found for this partner; it says nothing about another one
         weight = read_card(source).ensemble_weight if own else None
         return cls(first, second, ensemble, 0.5 if weight is None else weight)
 

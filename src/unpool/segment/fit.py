@@ -72,6 +72,7 @@ class SegmentationObjective(loop.Objective[Batch]):
     def groups(self) -> list[loop.Group]:
         """A group for each learning rate and kind: filters, biases, batch norm."""
         learner, phase = self.learner, self.current
+        # what is in no group stays as it is, also without weight decay
         learner.requires_grad_(False)
         parts = [(part, phase.lr) for part in learner.newest(phase.stages)]
         parts += [(part, phase.older_lr) for part in learner.older(phase.stages)]
@@ -100,6 +101,7 @@ class SegmentationObjective(loop.Objective[Batch]):
             maps = self.network(x, stages, recipe.dropout, recipe.coarse_weight == 0)
         weights = None if self.class_weights is None else self.class_weights.to(self.device)
         seen = self.learner.targets(truth)
+        # bf16 has three digits, too few for sums over pixels
         found = [pixel_loss(scores.float(), seen, weights) for scores in maps]
         if part.soft is not None and recipe.distill:
             soft = torch.from_numpy(part.soft).to(self.device)
@@ -127,6 +129,7 @@ class SegmentationObjective(loop.Objective[Batch]):
             for layer in self.learner.net.trunk.modules():
                 if isinstance(layer, _NORMS):
                     layer.eval()
+        # their batch norm would keep statistics of maps that nothing has shaped yet
         for part in self.learner.unused(self.current.stages):
             part.eval()
 
@@ -166,6 +169,7 @@ def estimate_statistics(
     """
     device = next(net.parameters()).device
     with cumulative_statistics(net) as norms, autocast(device, bf16):
+        # networks without batch norm, such as FCNs, need no passes
         for _ in range(passes if norms else 0):
             net(prepare(torch.from_numpy(next(stream).images).to(device), mean))
 
@@ -218,6 +222,7 @@ def pixel_loss(scores: Tensor, truth: Tensor, weights: Tensor | None = None) -> 
     """
     grid = _grid_step(scores.shape[2:], truth.shape[1:])
     truth = truth[:, ::grid, ::grid]
+    # beyond four times, labels are thinned: interpolated scores say nothing more
     step = max(truth.shape[-1] // (4 * scores.shape[-1]), 1)
     truth = truth[:, step // 2 :: step, step // 2 :: step]
     if scores.shape[-2:] != truth.shape[-2:]:

@@ -32,6 +32,7 @@ class Learner(nn.Module):
     def __init__(self, net: Network) -> None:
         super().__init__()
         self.net = net
+        # such as the bilinear interpolation of an FCN
         self.fixed = {id(p) for p in net.parameters() if not p.requires_grad}
 
     def forward(
@@ -167,6 +168,8 @@ class GrowingLearner(Learner):
                 if layer.weight.shape == filters.shape:
                     layer.weight.copy_(filters)
                 else:
+                    # filters of deconvolutions are (I, O, k, k): what PyTorch calls fan-out enters
+                    # them
                     nn.init.kaiming_normal_(layer.weight, mode="fan_in" if convolves else "fan_out")
 
     @torch.no_grad()
@@ -188,6 +191,7 @@ class GrowingLearner(Learner):
         features = unpool(net.decode(maps, switches[1:])[-1], switches[0])
         carried = coarser.weight[:, :, 0, 0]  # (K, C): reads the scores off the maps
         shift: Tensor = coarser.get_parameter("bias")  # (K,): their bias
+        # unpooling fills a quarter of the map: nine taps of 4/9 keep the mean
         kernel = torch.full((3, 3), 4 / 9, device=x.device)
         smooth = torch.tensor([0.25, 0.5, 0.25], device=x.device)
         for layer, norm in _layers(net.decoder[stage]):

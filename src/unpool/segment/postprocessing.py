@@ -72,6 +72,7 @@ def postprocess(
         with timings.stage("CRF"):
             crf = find_crf(crf)
             if crf.clip is None:
+                # logits differ from log-probabilities by a constant at each pixel, which cancels
                 unary = -torch.from_numpy(decisive)
             else:
                 unary = unary_from_probabilities(probabilities, crf.clip)

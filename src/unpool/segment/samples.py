@@ -42,7 +42,9 @@ def sample(
     layers = dropout_layers(model)
     mean = squares = torch.zeros(())
     with torch.random.fork_rng():
+        # the same image has the same uncertainty
         torch.manual_seed(seed)
+        # dropout alone: batch norm keeps its statistics
         for layer in layers:
             layer.train()
         try:

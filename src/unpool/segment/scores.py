@@ -44,6 +44,7 @@ def write_scores(path: str | Path, scores: Scores) -> None:
     >>> found.values.shape, found.classes
     ((2, 3, 4), ['background', 'cat'])
     """
+    # beyond the range of half precision, softmax gives 0 or 1 in any case
     values = np.clip(scores.values, -_LARGEST, _LARGEST).astype(np.float16)
     arrays: dict[str, Any] = {"scores": values, "classes": np.array(scores.classes)}
     arrays["presence_threshold"] = np.float64(scores.presence_threshold)

@@ -91,6 +91,7 @@ def trunk_of(folder: str | Path) -> dict[str, Tensor]:
             f"got {folder}, weights of a {card.architecture}; wanted those of a network that "
             "segments, such as a DeconvNet, or a file of VGG weights"
         )
+    # folded, since the network that takes them may have no batch norm
     layers = [layer for layer in fold(net).trunk.modules() if isinstance(layer, nn.Conv2d)]
     return {
         f"features.{i}.{name}": value.detach()
@@ -161,6 +162,7 @@ def average_weights(net: Network, other: dict[str, Tensor], fraction: float) -> 
         fraction: 0..1, the weight of `other`.
     """
     for name, tensor in net.state_dict().items():
+        # not the counters of batch norm
         if tensor.is_floating_point():
             tensor.lerp_(other[name].to(tensor), fraction)
 

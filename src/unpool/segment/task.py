@@ -143,6 +143,7 @@ class BaseSegmentationTask(task.Task[Part]):
         """
         run.save_weights(net, card)
         weights, device = run.folder / "weights", str(next(net.parameters()).device)
+        # read back, since rounding of the stored weights is part of the figures
         segmenter = Segmenter.from_pretrained(weights, device=device)
         summary = {**evaluate.evaluate(segmenter, self.val_data), "notes": run.notes}
         figures = {figure: summary[figure] for figure in _ON_CARD}
@@ -165,5 +166,6 @@ def proposals(data: "DataSet", folder: Path, report: task.Report | None) -> list
         if report is not None:
             report(task.Preparation(done, total, "finding proposals"))
 
+    # the first process writes the file that the others read
     with distributed.first_before_others():
         return find_proposals(data, cache=folder / "proposals.npz", progress=show)

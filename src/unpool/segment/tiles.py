@@ -99,6 +99,7 @@ def plan_tiles(
     """
     sides = [fixed_side(model) or getattr(model, "input_size", None) for model in models]
     fixed = {side for side in sides if side is not None}
+    # on a grid of the pooling cells, windows see the same cells as one pass over the image
     grid = max(least_side(model) for model in models)
     if len(fixed) > 1:
         raise OptionError(f"got networks for images of {sorted(fixed)}; tiles need one size")
@@ -126,6 +127,7 @@ def plan_tiles(
         raise OptionError(f"got scale={scale}; wanted 1/{MAX_SCALE} to {MAX_SCALE}; 1 is native")
     least = chosen if fixed else grid
     if scale != 1:
+        # resized windows cannot keep to the cells of the image, so they start anywhere
         return Tiling(chosen, max(round(chosen / scale), 1), round(overlap / scale), 1, least)
     return Tiling(chosen, chosen, overlap, 1 if fixed else grid, least)
 
@@ -140,6 +142,7 @@ def blend_weights(windows: Sequence[slice]) -> list[NDArray[np.float32]]:
     """
     weights, total = [], np.zeros(windows[-1].stop)
     for i, window in enumerate(windows):
+        # at the centers of pixels no weight is 0, and none is divided by 0
         centers = np.arange(window.start, window.stop) + 0.5
         weight = np.ones(len(centers))
         if i > 0:
@@ -213,6 +216,7 @@ class TiledPrediction:
         rows, columns = (self.tiling.windows(length) for length in image.shape[:2])
         down, across = blend_weights(rows), blend_weights(columns)
         count = len(rows) * len(columns)
+        # one row of windows: finished lines leave it, those shared with the next row stay
         merged = np.zeros((self.classes, rows[0].stop, image.shape[1]), np.float32)
         for i, row in enumerate(rows):
             for j, column in enumerate(columns):
@@ -277,6 +281,7 @@ def segment_bands(
         )
     labels = np.zeros(tiles.image.shape[:2], np.uint8)
     confidence = np.zeros(labels.shape, np.float32)
+    # which classes are present is known at the end only, and scores are not kept until then
     passes = 2 if presence_threshold else 1
     kept = np.arange(len(classes))
     if presence_threshold:

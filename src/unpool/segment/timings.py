@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+# for each thread by itself, since the service segments in several
 _seconds: ContextVar[dict[str, float] | None] = ContextVar("seconds", default=None)
 
 

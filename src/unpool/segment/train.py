@@ -84,6 +84,7 @@ class SegmentationTask(BaseSegmentationTask[crops.Batch]):
         self.recipe = scaled_to(self.train_data, self.recipe)
         self.require_same_classes()
         self.counts = count_classes(self.train_data)
+        # reads all masks, so that a bad one is found now, and not by the first validation
         count_classes(self.val_data)
         self.class_weights = self._class_weights()
         require_objects(self.train_data, empty=False)
@@ -139,6 +140,7 @@ class SegmentationTask(BaseSegmentationTask[crops.Batch]):
         assert self.start is not None
         net, recipe = self.objective.learner.net, self.recipe
         if recipe.average_with_start:
+            # before the statistics are estimated, which are those of the averaged weights
             initial.average_weights(net, self.start.tensors, recipe.average_with_start)
         self.objective.phase = len(recipe.phases) - 1  # also if the run stopped early
         self.objective.set_mode()
@@ -184,6 +186,7 @@ def scaled_to(data: DataSet, recipe: "SegmentationRecipe") -> "SegmentationRecip
     take too long on a CPU. Crops are enlarged to between 7/12 and 7/6 of it.
     """
     if recipe.long_side == 0:
+        # the headers of 200 images tell the median well enough
         some = data.samples[:: max(len(data.samples) // 200, 1)]
         median = float(np.median([max(image_size(sample.image)) for sample in some]))
         recipe = replace(recipe, long_side=round(min(max(median, recipe.size), 640)))

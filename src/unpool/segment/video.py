@@ -76,6 +76,7 @@ def segment_video(
         except ImageError as error:
             if not done:
                 raise
+            # what precedes a damaged frame is kept
             broken = str(error)
     if masks:
         _move(work, folder)

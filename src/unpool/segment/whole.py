@@ -32,6 +32,7 @@ class WholeView:
         self.size = height, width = image.shape[:2]
         self._crop: Crop | None = None
         with timings.stage("resizing"):
+            # code layers are fully connected, so they need their design size
             if model.size is not None and model.fc is not None:
                 side = max(height, width)
                 x, y = (width - side) // 2, (height - side) // 2
@@ -44,6 +45,7 @@ class WholeView:
         """Resize logits (1, K, h, w) of `batch` to the image, (K, H, W)."""
         with timings.stage("resizing"):
             if self._crop is not None:
+                # pasting takes the maximum, which is then that of the crop alone
                 whole = np.full((logits.shape[1], *self.size), -np.inf, np.float32)
                 self._crop.paste(logits[0], whole)
                 return whole
