@@ -49,6 +49,7 @@ class Classifier(nn.Module):
         add_norm(features, classifier, self.norm)
         self._arguments = arguments
         sides = range(1, 2 * MAX_SIDE)
+        # by search, since strides that round up and down leave no simple formula
         self.least = 1 + bisect_left(sides, True, key=lambda n: _side(features, n) > 0)
         if self.size < self.least:
             raise OptionError(

@@ -203,6 +203,7 @@ class SparseCoder(nn.Module):
     def _code(self, y: Tensor, switches: tuple[Switches3, ...], lam: float, steps: int) -> Tensor:
         operator = self.operator(switches)
         if switches:
+            # through switches, the map depends on the image, and so does its bound
             bound = power_bound(operator, operator.adjoint(y))
         else:
             bound = synthesis_bound(self.filters(1))

@@ -140,6 +140,7 @@ class MeanField(nn.Module):
     def __init__(self, labels: int, theta: Sequence[float] = (160.0, 3.0, 3.0)) -> None:
         super().__init__()
         self.theta = tuple(float(value) for value in theta)
+        # the authors' first weights of both kernels
         self.spatial = nn.Parameter(3 * torch.eye(labels))
         self.bilateral = nn.Parameter(5 * torch.eye(labels))
         self.compatibility = nn.Parameter(torch.eye(labels))
@@ -149,6 +150,7 @@ class MeanField(nn.Module):
 
         Gradients flow to the scores and the three matrices, not to the image.
         """
+        # filtered by tables in float32; in bf16 marginals near 1 could not change
         with torch.autocast(scores.device.type, enabled=False):
             scores = scores.to(torch.promote_types(scores.dtype, self.spatial.dtype))
             if not scores.numel():

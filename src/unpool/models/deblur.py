@@ -51,6 +51,7 @@ class Deblur(nn.Module):
             return y
         height, width = y.shape[2:]
         planes = y.reshape(-1, self.channels, height, width)
+        # zeros would be an edge, which is sharpened like all others
         padded = F.pad(planes, (0, -width % multiple, 0, -height % multiple), mode="replicate")
         found = restore(padded)[..., :height, :width]
         return found.reshape(*y.shape[:2], *found.shape[2:])
@@ -234,6 +235,7 @@ class IRDNet(Deblur):
         components = 1 + len(self.steps) + variation
         self.body = resnet(4 * (components + variation), 4, width, blocks, kernel)
         first = max(sum(n <= _FIRST_STEPS for n in self.steps), 1)
+        # training begins with a restoration: a few steps, or the image of least variation
         mix = [float(0 < i <= first) for i in range(components)]
         if variation:
             mix = [0.0] * (components - 1) + [1.0]
@@ -242,7 +244,9 @@ class IRDNet(Deblur):
             if isinstance(block, Residual):
                 nn.init.zeros_(block.body[2].get_parameter("bias"))
                 with torch.no_grad():
+                    # blocks begin near the identity
                     block.body[2].get_parameter("weight").mul_(0.1)
+        # at first, nothing is added to the mixture
         for parameter in self.body[-1].parameters():
             nn.init.zeros_(parameter)
 
@@ -310,6 +314,7 @@ class IRDNet(Deblur):
             level = (sigma.log10() / 2 + 1).to(components.dtype)  # 0 at 0.01
             plane = level.expand(len(components), 1, *components.shape[2:])
             components = torch.cat([components, plane], 1)
+        # at half the resolution, filters see twice as far for a quarter of the work
         folded = F.pixel_unshuffle(components, 2).to(self.body[-1].get_parameter("weight").dtype)
         added: Tensor = F.pixel_shuffle(self.body(folded), 2)
         return 0.5 + mixed[:, None] + added

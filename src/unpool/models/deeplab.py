@@ -87,6 +87,7 @@ class DeepLab(nn.Module):
         self._require_arguments(fine)
         for layer in self.trunk.stages[-1].children():
             if isinstance(layer, nn.Conv2d):
+                # holes make up for the stride that the pooling before has lost
                 layer.dilation = layer.padding = (2, 2)
         pad = (window - 1) * dilation // 2
         fc6 = nn.Conv2d(table[-1][1], code, window, padding=pad, dilation=dilation)
@@ -111,6 +112,7 @@ class DeepLab(nn.Module):
         self.trunk.require_size(x)
         height, width = x.shape[-2:]
         right, bottom = (-(side - 1 - self.first) % self.stride for side in (width, height))
+        # zeros are the mean color
         x = F.pad(x, (0, right, 0, bottom))
         maps = self._maps(x, padded=True)
         y = _enlarge(self._encode(maps[-1]), self.stride)
@@ -201,6 +203,7 @@ class DeepLab(nn.Module):
             y = conv(maps)
         else:
             parameters = conv.get_parameter("weight"), conv.get_parameter("bias")
+            # only at the positions that the loss sees
             y = F.conv2d(maps, *parameters, stride=step, padding=1)
         y = self.drop(fc(self.drop(y.relu())).relu())
         return self._score(f"{name}_ms", y)
@@ -284,4 +287,5 @@ def _max_pool(kernel: int, stride: int, pad: int, stage: nn.Module, x: Tensor) -
 def _enlarge(y: Tensor, factor: int) -> Tensor:
     """Upsample maps (N, C, h, w) bilinearly to (h - 1) * factor + 1, with the corners aligned."""
     size = [factor * (side - 1) + 1 for side in y.shape[-2:]]
+    # as Caffe's layer Interp
     return F.interpolate(y, size, mode="bilinear", align_corners=True)

@@ -108,6 +108,7 @@ class FCN(nn.Module):
         for depth, skip in enumerate(self.skips):
             name, fine = f"score_pool{skip}", maps[skip - 1].to(dtype)
             if self.at_once:
+                # as in the released network, since maps of lower layers have larger values
                 fine = fine * 0.01 ** (depth + 1)
             # twice the side, on the grid of the skip's map
             y = _add(enlarge[depth](y), self.score[name](fine), self.offsets[name])

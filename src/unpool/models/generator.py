@@ -206,6 +206,7 @@ def encode_view(azimuth: Tensor, elevation: Tensor) -> Tensor:
     >>> encode_view(torch.tensor([0.0]), torch.tensor([30.0]))
     tensor([[0.5000, 0.8660, 0.0000, 1.0000]])
     """
+    # in single precision, 360 degrees would differ from 0
     angles = (torch.deg2rad(a.double()) for a in (elevation, azimuth))
     return torch.stack([f(a) for a in angles for f in (torch.sin, torch.cos)], 1).float()
 

@@ -162,6 +162,7 @@ class SRN(Deblur):
         found: list[Tensor] = []
         state: tuple[Tensor, Tensor] | None = None
         for image in reversed(images):
+            # as in the authors' code, the loss of a scale does not train the coarser ones
             before = enlarge(found[0].detach()) if found else image
             maps = [torch.cat([image, before], 1)]
             for stage in self.encoder:
@@ -215,6 +216,7 @@ class BlindNet(Deblur):
         self.decoder = nn.Sequential(
             *(Residual(width, 3) for _ in range(outer)), nn.Conv2d(width, 4, 3, padding=1)
         )
+        # an untrained network returns its input
         for parameter in self.decoder[-1].parameters():
             nn.init.zeros_(parameter)
 
@@ -303,6 +305,7 @@ def pyramid(y: Tensor, scales: int) -> list[Tensor]:
 def _halve(y: Tensor, axis: int) -> Tensor:
     """Smooth images along an axis, and take the mean of every two pixels."""
     reach = 3
+    # without smoothing, fine detail would come back as coarse patterns
     bell = [math.exp(-0.5 * (1.5 * i) ** 2) for i in range(-reach, reach + 1)]
     taps = [a + b for a, b in zip([*bell, 0], [0, *bell], strict=True)]
     taps = [tap / sum(taps) for tap in taps]

@@ -233,6 +233,7 @@ def brightness_norm(x: Tensor) -> Tensor:
     >>> brightness_norm(torch.full((1, 3, 1, 1), 128.0)).flatten()
     tensor([76.5969, 76.5969, 76.5969])
     """
+    # the sum of three squares of 255 is beyond float16, and has three digits in bf16
     exact = x.to(torch.promote_types(x.dtype, torch.float32))
     return (exact / (1 + 2e-5 * exact.square().sum(1, keepdim=True)) ** 0.75).to(x.dtype)
 

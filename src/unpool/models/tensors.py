@@ -142,6 +142,7 @@ def require_finite_output(what: str, *outputs: Tensor) -> None:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors, each in its own memory, so that each can be freed on its own."""
     with safe_open(path, framework="pt") as file:
+        # popped from the end, in the order of the file
         names = list(file.keys())[::-1]
     if len(names) > MAX_TENSORS:
         raise ValueError(f"it has {len(names)} tensors, more than {MAX_TENSORS}")

@@ -262,6 +262,7 @@ def _no_statistics(part: nn.Module) -> Iterator[None]:
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
         for norm in norms:
+            # maps are computed twice, but they are of one batch
             norm.momentum = 0.0
             if isinstance(norm, nn.BatchNorm2d):
                 norm.num_batches_tracked = None

@@ -120,6 +120,7 @@ def from_pretrained(source: str | Path) -> tuple[Any, Card]:
     """
     folder, card = find_weights(source), read_card(source)
     path, model = folder / _TENSORS, build_empty(card)
+    # before anything is parsed, so that a damaged file is refused in one way
     if (digest := _digest(path, model)) != card.sha256:
         raise WeightsError(
             f"{path} has sha256 {digest[:12]}… but its card says {card.sha256[:12]}…; the file "
@@ -127,6 +128,7 @@ def from_pretrained(source: str | Path) -> tuple[Any, Card]:
         )
     tensors = read_tensors(path)
     require_fit(model, tensors, path)
+    # the tensors that were read become the parameters, which have no memory so far
     model.load_state_dict(tensors, assign=True)
     return model.eval(), card
 
@@ -135,6 +137,7 @@ def _digest(path: Path, model: nn.Module) -> str:
     """The SHA-256 digest of a file of tensors that is not larger than the network's could be."""
     try:
         size = require_regular(path, WeightsError).stat().st_size
+        # 8 bytes a value, if it is stored in double precision
         if size > 8 * sum(value.numel() for value in model.state_dict().values()) + MAX_TEXT:
             raise WeightsError(f"got {path} of {size} bytes, more than the network's weights")
         return sha256(path)
@@ -205,6 +208,7 @@ def load_vgg(
         _to_bgr(sources[0])
     for (_, layer), source in found:
         layer.load_state_dict(source, strict=False)
+    # statistics of other filters say nothing about these
     for norm in trunk.modules():
         if not normalized and isinstance(norm, nn.BatchNorm2d):
             norm.reset_parameters()

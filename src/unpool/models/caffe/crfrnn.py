@@ -35,6 +35,7 @@ def load_crfrnn(path: Path, layers: dict[str, Layer], _: BatchNorm | None = None
         blobs.refuse(path, [f"{_CRF} has {found}, not three finite matrices {wanted}"], model)
     spatial, bilateral, penalty = (torch.from_numpy(m.reshape(wanted)) for m in matrices)
     state = {f"net.{name}": value for name, value in net.state_dict().items()}
+    # the file has a penalty of labels that differ, the network how much they favor each other
     state |= {"crf.spatial": spatial, "crf.bilateral": bilateral, "crf.compatibility": -penalty}
     model.load_state_dict(state, assign=True)
     return Imported(model.eval(), True, f"CRF-RNN for {net.classes} classes: for use")

@@ -20,6 +20,7 @@ def _load_deconvnet(
     blobs.require_batch_norm(path, batch_norm)
     classes = max(2, layers["seg-score-voc"].blobs[1].size)  # a single class is refused below
     with torch.device("meta"):
+        # folded files have a scale and a shift: batch norm applies them as they are, with eps 0
         model = DeconvNet(classes, *sizes, eps=0.0 if batch_norm == "folded" else 1e-9)
     state = blobs.fit(path, layers, model)
     blobs.add_statistics(state, model)
