@@ -3,10 +3,11 @@
     python -m experiments.tune --data vocmini:tune --data vocplus:tune --weights RUN --partner RUN
 
 segments each image of a split that was left out of training, and chooses by five-fold
-cross-validation: the class presence threshold, how crops are aggregated, the weight of the
-DeconvNet in the ensemble, the dense CRF, and the temperature of each mode. It prints a table with
-the mean IoU of each choice, fitted on all images and cross-validated, and with --write puts the
-choices on the cards. Scores are kept in RUNS/tune, so that an interrupted run continues.
+cross-validation: how the scores of the DeconvNet are smoothed, the class presence threshold, how
+crops are aggregated, the weight of the DeconvNet in the ensemble, the dense CRF, and the
+temperature of each mode. It prints a table with the mean IoU of each choice, fitted on all images
+and cross-validated, and with --write puts the choices on the cards. Scores are kept in RUNS/tune,
+so that an interrupted run continues.
 """
 
 import json
@@ -30,11 +31,14 @@ from unpool.segment.aggregate import Aggregate, crop_squares, squares
 from unpool.segment.ensemble import combine
 from unpool.segment.postprocessing import postprocess
 from unpool.segment.segmenter import Segmenter
+from unpool.segment.smoothing import smooth
+from unpool.segment.whole import WholeView
 from unpool.vision.images import VOID
 from unpool.vision.metrics import confusion_matrix
 from unpool.vision.metrics import scores as figures
 
 FOLDS = 5
+SMOOTHINGS = (0.0, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 PRESENCES = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 FEW_PRESENCES = (0.0, 0.5, 0.75, 0.9)  #: with each weight of the ensemble
 WEIGHTS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -92,6 +96,24 @@ def fit_temperature(scores: NDArray[np.floating], truth: NDArray[np.integer]) ->
 
     found = minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-3})
     return float(np.exp(found.x))
+
+
+def choose_smoothing(data: DataSet, segmenter: Segmenter) -> Choice:
+    """The smoothing of whole images, and the class presence threshold that goes with it."""
+    k = len(data.classes)
+    counts: dict[Any, list[Any]] = {(s, p): [] for s in SMOOTHINGS for p in PRESENCES}
+    segmenter.smoothing = 0.0
+    with click.progressbar(data.samples, label="smoothing") as samples:
+        for sample in samples:
+            image, truth = read_sample(sample, k)
+            view = WholeView(segmenter.model, image, segmenter.long_side)
+            logits = segmenter.infer(view.batch)
+            for sigma in SMOOTHINGS:
+                smoothed = view.paste(smooth(logits, sigma))
+                for p in PRESENCES:
+                    found = postprocess(image, smoothed, data.classes, presence_threshold=p)
+                    counts[sigma, p].append(confusion_matrix(found.labels, truth, k, VOID))
+    return choose({key: np.array(own) for key, own in counts.items()})
 
 
 def predict(
@@ -269,8 +291,12 @@ def main(
 ) -> None:
     """Choose, print, and write."""
     labeled = open_parts([parse_part(part) for part in data], "train")
-    key = "-".join(read_card(name).sha256[:8] for name in (weights, partner))
     nets = Segmenter.from_pretrained(weights), Segmenter.from_pretrained(partner)
+    smoothed = choose_smoothing(labeled, nets[0])
+    click.echo(f"smoothing, presence: {smoothed}")
+    nets[0].smoothing = smoothed.value[0]
+    key = "-".join(read_card(name).sha256[:8] for name in (weights, partner))
+    key += f"-{nets[0].smoothing:g}"
     stored = Stored(labeled, *nets, proposals, runs / f"tune/{key}-{proposals}")
     ways = ways_of(proposals)
     found = collect(stored, ways)
@@ -287,6 +313,7 @@ def main(
     together = best(*(f"weight {weight}" for weight in WEIGHTS))
     own = {"whole": temperature("whole"), "edeconvnet": temperature(together)}
     changes: dict[str, Any] = {
+        "smoothing": nets[0].smoothing,
         "presence_threshold": table["whole"].value,
         "ensemble_weight": float(together.split()[1]),
         "temperature": own,

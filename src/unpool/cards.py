@@ -15,7 +15,7 @@ from typing import Any
 
 from unpool.errors import WeightsError, suggest
 from unpool.files import read_json, require_regular, write_json
-from unpool.limits import MAX_DEPTH, MAX_SIDE
+from unpool.limits import MAX_DEPTH, MAX_SIDE, MAX_SMOOTHING
 from unpool.recipes.presets import NORMALIZATIONS, DenseCRF, Kernel
 
 MODES = ("whole", "instance", "tiles")
@@ -47,6 +47,7 @@ class Card:
     mode: str | None = None  #: of segmentation, one of `MODES`
     aggregate: str | None = None  #: of overlapping crops, one of `AGGREGATIONS`
     presence_threshold: float | None = None  #: classes that are nowhere as probable are left out
+    smoothing: float | None = None  #: of the scores, see `unpool.segment.smoothing`
     crf: dict[str, Any] | None = None  #: the arguments of a `DenseCRF`, for crf="auto"
     temperature: dict[str, float] | None = None  #: of the logits by mode, for the confidence
     recipe: dict[str, Any] = field(default_factory=dict)  #: with which the network was trained
@@ -131,7 +132,7 @@ class Card:
         if self.mode is not None:
             _check({"mode": self.mode}, {"mode": _one_of(MODES)}, self.path)
         sizes = ("palette", "mean", "long_side")
-        names = (*sizes, "mode", "aggregate", "presence_threshold", "temperature")
+        names = (*sizes, "mode", "aggregate", "smoothing", "presence_threshold", "temperature")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.crf is not None:
             kernels = tuple(Kernel(*kernel) for kernel in self.crf["kernels"])
@@ -285,6 +286,10 @@ def _rules(arguments: dict[str, Any]) -> dict[str, _Rule]:
         "elevations": (lambda v: bool(v) and _are(v, _is_number), "degrees, such as [20, 30]"),
         "long_side": (_is_side, _PIXELS),
         "aggregate": _one_of(AGGREGATIONS),
+        "smoothing": (
+            lambda v: _is_number(v) and 0 <= v <= MAX_SMOOTHING,
+            f"a standard deviation in pixels, 0 to {MAX_SMOOTHING}",
+        ),
         "presence_threshold": (lambda v: _is_number(v) and 0 <= v <= 1, "a probability, 0 to 1"),
         "ensemble_weight": (lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
         "crf": (_is_crf, 'an object with "kernels", such as [[3, 3], [20, 5, 3]]'),

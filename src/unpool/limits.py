@@ -23,6 +23,9 @@ MAX_PATH = 4096
 MAX_HASHED = GIB
 """Bytes of a file that is known by its digest, which takes a second or two to compute."""
 
+MAX_SMOOTHING = 32
+"""Pixels of the standard deviation by which scores are smoothed; useful ones are below 4."""
+
 # ---- zip files -----------------------------------------------------------------------------------
 
 MAX_ZIP_DIRECTORY = 16 * MIB

@@ -7,9 +7,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import unpool
+from experiments import tune
 from experiments.tune import Choice, choose, fit_temperature, main, merge_crops, search_crf
 from tests.experiments.test_results import CLASSES, data, weights  # noqa: F401 (fixtures)
 from unpool.cards import read_card
+from unpool.data import open_data
 from unpool.segment.ensemble import EDeconvNet
 from unpool.segment.segmenter import Segmenter
 
@@ -70,6 +73,17 @@ def test_crops_are_merged_as_the_segmenter_does(weights):  # noqa: F811
     assert (found["max"] != found["mean"]).any()
 
 
+def test_smoothing_is_chosen_as_the_segmenter_does_it(data, weights, monkeypatch):  # noqa: F811
+    """With one value to choose from, the counts are those of `Segmenter` with this smoothing."""
+    monkeypatch.setattr(tune, "SMOOTHINGS", (2.0,))
+    monkeypatch.setattr(tune, "PRESENCES", (0.0,))
+    found = tune.choose_smoothing(open_data(data, "val"), Segmenter.from_pretrained(weights))
+    assert found.value == (2.0, 0.0)
+    segmenter = Segmenter.from_pretrained(weights, smoothing=2.0, presence_threshold=0)
+    expected = unpool.evaluate(segmenter, data, split="val", mode="whole")
+    assert found.fitted == round(expected["miou"], 4)
+
+
 def test_the_choices_are_written_to_the_cards(data, weights, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     partner = weights.parent / "fcn"
@@ -81,6 +95,7 @@ def test_the_choices_are_written_to_the_cards(data, weights, tmp_path, monkeypat
     wanted = json.loads(lines[0].partition(": ")[2])
     both = EDeconvNet.from_pretrained(weights)
     assert both.weight == wanted["ensemble_weight"]
+    assert both.deconvnet.smoothing == wanted["smoothing"]
     assert both.presence_threshold == wanted["presence_threshold"]
     assert both.deconvnet.temperature == wanted["temperature"]
     assert set(wanted["temperature"]) == {"whole", "instance", "edeconvnet"}

@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 from unpool.errors import OptionError
-from unpool.limits import MAX_PAD, MAX_SIDE
+from unpool.limits import MAX_PAD, MAX_SIDE, MAX_SMOOTHING
 from unpool.recipes.recipe import (
     Batch,
     Count,
@@ -137,6 +137,8 @@ class SegmentationRecipe(Recipe):
     long_side: _LongSide = 320
     """Long side at which whole images are segmented; 0: the median of the training images'."""
     aggregate: Annotated[str, OneOf("max", "mean")] = "max"  #: of overlapping crops, on the card
+    smoothing: Annotated[float, Range(0, MAX_SMOOTHING)] = 0.0
+    """Of the scores, on the card, see `unpool.segment.smoothing`."""
     presence_threshold: Fraction = 0.0  #: on the card, see `unpool.segment.postprocessing`
 
     def check(self) -> None:

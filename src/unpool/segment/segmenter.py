@@ -38,6 +38,7 @@ from unpool.segment.aggregate import Aggregate, crop_squares, find_preset, squar
 from unpool.segment.pipeline import BaseSegmenter, Prediction, predict_tiles, require_fitting
 from unpool.segment.postprocessing import require_presence_threshold
 from unpool.segment.samples import dropout_layers, sample
+from unpool.segment.smoothing import require_smoothing, smooth
 from unpool.segment.tiles import TiledPrediction, Tiling, plan_tiles
 from unpool.segment.whole import WholeView
 from unpool.vision.boxes import reduced
@@ -69,6 +70,7 @@ class Segmenter(BaseSegmenter):
         mode: the default mode, "whole", "instance" or "tiles".
         aggregate: how crops are merged by default, "max" or "mean", see `Aggregate`.
         preset: of instance-wise mode by default, see `predict`.
+        smoothing: of the scores, see `unpool.segment.smoothing`.
         presence_threshold: excludes classes that reach this probability on less than 1 % of the
             image, see `postprocess`.
         crf: the dense CRF that crf="auto" stands for.
@@ -98,6 +100,7 @@ class Segmenter(BaseSegmenter):
         mode: str = "whole",
         aggregate: str = "max",
         preset: str | Preset = "paper",
+        smoothing: float = 0.0,
         presence_threshold: float = 0.0,
         crf: DenseCRF | None = None,
         temperature: Mapping[str, float] | None = None,
@@ -110,6 +113,7 @@ class Segmenter(BaseSegmenter):
         require_choice("mode", mode, MODES)
         require_choice("aggregation", aggregate, AGGREGATIONS)
         find_preset(preset)
+        require_smoothing(smoothing)
         require_presence_threshold(presence_threshold)
         if crf is not None:
             find_crf(crf)
@@ -131,7 +135,7 @@ class Segmenter(BaseSegmenter):
         self.device = find_device("cpu" if isinstance(model, Exported) else device)
         self.classes, self.mean, self.mode = list(classes), mean, mode
         self.long_side, self.aggregate, self.preset = long_side, aggregate, preset
-        self.presence_threshold = presence_threshold
+        self.smoothing, self.presence_threshold = smoothing, presence_threshold
         self.crf, self.temperature = crf, dict(temperature or {})
         self.palette = voc_palette()
         if palette is not None and len(palette):
@@ -282,7 +286,7 @@ class Segmenter(BaseSegmenter):
             x = prepare(torch.from_numpy(images).to(self.device), self.mean)
             logits = self.model(x.to(self.input_dtype)).float().cpu()
         require_finite_output("scores", logits)
-        return np.ascontiguousarray(logits.numpy())
+        return smooth(np.ascontiguousarray(logits.numpy()), self.smoothing)
 
     def _sample(self, view: WholeView, samples: int, progress: "Progress | None") -> Prediction:
         """The mean of several passes with dropout, and how far they differ."""
@@ -294,7 +298,8 @@ class Segmenter(BaseSegmenter):
         require_finite_output("scores", mean)
         logits = mean.clamp_min(torch.finfo(torch.float32).tiny).log()
         uncertainty = view.paste(variance.numpy())[0]
-        return Prediction(view.paste(logits.numpy()), uncertainty=uncertainty)
+        smoothed = smooth(logits.numpy(), self.smoothing)
+        return Prediction(view.paste(smoothed), uncertainty=uncertainty)
 
     def require_samples(self, mode: str | None, samples: int) -> None:
         """Refuse samples where there is no dropout, or no whole image."""
@@ -340,6 +345,7 @@ class Segmenter(BaseSegmenter):
         if isinstance(self.model, Exported):
             precision += f", {self.model.engine}"
         precision += ", CRF in the network" * isinstance(self.model, CRFRNN)  # crf= is a second one
+        precision += f", scores smoothed by {self.smoothing:g}" if self.smoothing else ""
         how = self.resolve(mode, **options)
         self.require_samples(mode, samples)
         if isinstance(how, Tiling):

@@ -173,6 +173,7 @@ class SegmentationTask(BaseSegmentationTask[crops.Batch]):
             recipe.long_side,
             self.objective.mean,
             aggregate=(start.card and start.card.aggregate) or recipe.aggregate,
+            smoothing=recipe.smoothing,
             presence_threshold=recipe.presence_threshold,
             class_images=dict(zip(data.classes, self.counts.images.tolist(), strict=True)),
             license=terms,
