@@ -40,7 +40,7 @@ from unpool.vision.metrics import scores as figures
 FOLDS = 5
 SMOOTHINGS = (0.0, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 PRESENCES = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-FEW_PRESENCES = (0.0, 0.5, 0.75, 0.9)  #: with each weight of the ensemble
+FEW_PRESENCES = (0.0, 0.75, 0.85, 0.9)  #: with each smoothing, and weight of the ensemble
 WEIGHTS = (0.3, 0.4, 0.5, 0.6, 0.7)
 PIXELS = 2000  #: of each image, for the temperature
 CRF_IMAGES = 60  #: on which the CRF's parameters are searched
@@ -101,7 +101,7 @@ def fit_temperature(scores: NDArray[np.floating], truth: NDArray[np.integer]) ->
 def choose_smoothing(data: DataSet, segmenter: Segmenter) -> Choice:
     """The smoothing of whole images, and the class presence threshold that goes with it."""
     k = len(data.classes)
-    counts: dict[Any, list[Any]] = {(s, p): [] for s in SMOOTHINGS for p in PRESENCES}
+    counts: dict[Any, list[Any]] = {(s, p): [] for s in SMOOTHINGS for p in FEW_PRESENCES}
     segmenter.smoothing = 0.0
     with click.progressbar(data.samples, label="smoothing") as samples:
         for sample in samples:
@@ -110,7 +110,7 @@ def choose_smoothing(data: DataSet, segmenter: Segmenter) -> Choice:
             logits = segmenter.infer(view.batch)
             for sigma in SMOOTHINGS:
                 smoothed = view.paste(smooth(logits, sigma))
-                for p in PRESENCES:
+                for p in FEW_PRESENCES:
                     found = postprocess(image, smoothed, data.classes, presence_threshold=p)
                     counts[sigma, p].append(confusion_matrix(found.labels, truth, k, VOID))
     return choose({key: np.array(own) for key, own in counts.items()})

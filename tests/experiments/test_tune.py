@@ -76,7 +76,7 @@ def test_crops_are_merged_as_the_segmenter_does(weights):  # noqa: F811
 def test_smoothing_is_chosen_as_the_segmenter_does_it(data, weights, monkeypatch):  # noqa: F811
     """With one value to choose from, the counts are those of `Segmenter` with this smoothing."""
     monkeypatch.setattr(tune, "SMOOTHINGS", (2.0,))
-    monkeypatch.setattr(tune, "PRESENCES", (0.0,))
+    monkeypatch.setattr(tune, "FEW_PRESENCES", (0.0,))
     found = tune.choose_smoothing(open_data(data, "val"), Segmenter.from_pretrained(weights))
     assert found.value == (2.0, 0.0)
     segmenter = Segmenter.from_pretrained(weights, smoothing=2.0, presence_threshold=0)
