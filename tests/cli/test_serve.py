@@ -1,4 +1,4 @@
-"""`unpool serve`: what is refused, and a process that ends by a signal."""
+"""`unpool serve` and `unpool studio`: what is refused, and a process that ends by a signal."""
 
 import os
 import signal
@@ -75,3 +75,26 @@ def test_a_service_until_sigterm(weights, tmp_path, monkeypatch):
     assert out == ""
     assert err.startswith("POST /v1/segment 200 ")
     assert mask == (tmp_path / "out/cat.png").read_bytes()
+
+
+def test_the_studio_has_pages_and_opens_a_browser(weights, tmp_path):
+    browser, opened = tmp_path / "browser", tmp_path / "opened"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
+    browser.chmod(0o755)
+    command = [sys.executable, "-m", "unpool", "studio", "--port", "0", "--weights", weights]
+    env = {**os.environ, "BROWSER": f"{browser} %s"}
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=env) as process:
+        try:
+            address = process.stdout.readline().strip()
+            with urllib.request.urlopen(address, timeout=60) as answer:
+                assert b"<title>unpool studio</title>" in answer.read()
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0, err
+    assert opened.read_text().strip() == address
+
+
+def test_the_folder_of_results_exists(refused):
+    assert "nowhere" in refused("studio", "--no-browser", "--port", 0, "--results", "nowhere")

@@ -84,7 +84,7 @@ class Guard:
                 raise Refusal(
                     401,
                     "got no key, or a wrong one; send the header 'Authorization: Bearer KEY'",
-                    {"www-authenticate": 'Bearer, Basic realm="unpool"'},
+                    {"www-authenticate": 'Basic realm="unpool"'},  # Chromium reads one challenge
                 )
 
 

@@ -272,6 +272,14 @@ def test_a_server_that_was_gone_is_found_again(open_page, models):
         page.close()
 
 
+def test_a_key_is_asked_for_by_the_browser(open_page, models):
+    with served(models, key="secret") as address:
+        credentials = {"username": "me", "password": "secret"}
+        page = open_page(origin=address, http_credentials=credentials)
+        settled(page)  # scripts, images and events have the key as well
+        page.close()
+
+
 @pytest.mark.refused
 def test_an_image_that_is_not_kept_any_more(open_page):
     page = open_page("/#/segment?image=forgotten")

@@ -3,8 +3,11 @@
 import io
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import unpool
@@ -107,6 +110,28 @@ def test_unknown_ids(studio):
         answer = studio.request(method, path)
         assert answer.status_code == 404, path
         assert "any more" in answer.json()["error"]
+
+
+PARTS = st.sampled_from(
+    ["images", "results", "jobs", "files", "about", "samples", "chelsea", "segment", "events",
+     "view.jpg", "mask.png", "cutout-1.png", "..", "%2e%2e", "%00", "", "x" * 300]
+)  # fmt: skip
+
+
+@settings(max_examples=80)
+@given(
+    st.sampled_from(["GET", "POST", "DELETE", "PUT"]),
+    st.lists(st.one_of(PARTS, st.text(max_size=8)), max_size=4),
+    st.dictionaries(st.sampled_from(["mode", "crf", "name", "download"]), st.text(max_size=8)),
+    st.one_of(st.just(IMAGE), st.binary(max_size=40)),
+)
+def test_whatever_is_asked_there_is_an_answer(studio, method, parts, query, data):
+    path = "/api/" + "/".join(quote(part, safe="%") for part in parts)
+    answer = studio.request(method, path, params=query, content=data)
+    assert answer.status_code < 500, (path, answer.text)
+    if answer.status_code >= 400:
+        assert list(answer.json()) == ["error"]
+        assert str(STATIC.parents[2]) not in answer.text
 
 
 def test_pages_of_other_sites_can_do_nothing(studio):

@@ -11,7 +11,8 @@ export class Compare {
     this.results = new Map();
     this.choice = select({ label: "Compare with", value: "", options: [["", "nothing"]], onchange: () => this.apply() });
     this.divider = slider({ label: "Divider", min: 0, max: 100, step: 1, value: 50, show: (v) => `${v} %`, oninput: () => this.apply() });
-    this.bar = h("div.wipe", { hidden: true }, this.divider.element);
+    this.names = h("p.small");
+    this.bar = h("div.wipe", { hidden: true }, this.divider.element, this.names);
     const { element } = legend.stage;
     element.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => {
       if (!(event.buttons & 1) || !this.choice.input.value) return;
@@ -46,6 +47,7 @@ export class Compare {
   apply() {
     const key = this.choice.input.value;
     this.bar.hidden = !key;
+    this.names.textContent = `Left: ${this.results.get(key)?.name ?? "the photo"}. Right: ${[...this.results.values()].at(-1)?.name}.`;
     this.legend.divide(this.results.get(key) ?? null, key ? Number(this.divider.input.value) : null);
   }
 

@@ -105,6 +105,8 @@ export function menu(label, files) {
     if (!element.contains(/** @type {Node} */ (event.target))) element.open = false;
   };
   element.addEventListener("toggle", () => {
+    const { top, bottom } = element.getBoundingClientRect();
+    element.classList.toggle("up", bottom > innerHeight - 380 && top > 380);
     for (const kind of ["click", "keyup"]) {
       if (element.open) document.addEventListener(kind, leave);
       else document.removeEventListener(kind, leave);
