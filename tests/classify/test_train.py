@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from tests.classify.shapes import make
+from tests.runs import files
 from unpool import Segmenter, recipes, train
 from unpool.classify.train import Accuracy, ClassificationObjective, build
 from unpool.cli import main
@@ -63,11 +64,6 @@ FILES = {
     "plots/curves.png",
     "plots/confusion.png",
 }
-
-
-def files(folder):
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix() for path in paths}
 
 
 def weights(folder):

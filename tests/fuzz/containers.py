@@ -11,6 +11,7 @@ import zlib
 from random import Random
 
 from tests.fuzz.damage import WORDS, Mutator, change_json, change_text, damage, integer, number
+from tests.models.caffe.files import varint
 
 
 def mutate(content: bytes, suffix: str, random: Random) -> bytes:
@@ -203,15 +204,6 @@ def change_protobuf(content: bytes, random: Random, depth: int = 0) -> bytes:
         whole if inner is None else varint(tag) + varint(len(inner)) + inner
         for tag, inner, whole in fields
     )
-
-
-def varint(value: int) -> bytes:
-    """A number with seven bits a byte, lowest first."""
-    out = b""
-    while value > 0x7F:
-        out += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return out + bytes([value])
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.runs import records
 from unpool import train
 from unpool.cards import read_card
 from unpool.cli import main
@@ -206,12 +207,6 @@ def require_resumed(data, folder, recipe, stop):
     name = "weights/model.safetensors"
     assert (whole / name).read_bytes() == (parted / name).read_bytes()
     assert records(whole) == records(parted)
-
-
-def records(folder):
-    """What a run has told, without the seconds it took."""
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in lines]
 
 
 def test_it_learns():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.ops.test_blur import noise
 from unpool.errors import OptionError, ShapeError
 from unpool.ops import inversion
 from unpool.ops.blur import blur, blur_adjoint
@@ -19,11 +20,6 @@ DELTA = torch.ones(1, 1, dtype=torch.float64)
 
 def golden(name):
     return torch.from_numpy(GOLDEN[name])[None, None]
-
-
-def noise(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
 def scene(side=96):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.models.golden import wave
 from unpool.errors import OptionError, ShapeError
 from unpool.ops import ChannelDeconv, Delinear, FastDeconv, inverse_root
 from unpool.ops.whitening import Whitening
@@ -18,12 +19,6 @@ GOLDEN = {
     for file in ("fastdeconv", "fastdeconv2", "channeldeconv_delinear")
     for name, value in np.load(FOLDER / f"{file}.npz").items()
 }
-
-
-def wave(*shape):
-    """Values by formula, with which the golden ones were made."""
-    i = np.arange(np.prod(shape))
-    return torch.from_numpy(np.sin(0.7 * i + 0.3 * (i % 7) ** 2)).float().view(shape)
 
 
 def image4(n, c, h, w):

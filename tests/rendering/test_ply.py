@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.rendering.test_obj import area
 from unpool.errors import DataError
 from unpool.rendering.meshes import read_mesh
 
@@ -31,11 +32,6 @@ def body(form, points, faces):
         return "".join(" ".join(map(str, row)) + "\n" for row in rows).encode()
     lists = [struct.pack(f"{order}B{len(face)}i", len(face), *face) for face in faces]
     return b"".join([*(struct.pack(f"{order}3f", *point) for point in points), *lists])
-
-
-def area(mesh):
-    edges = mesh.corners[:, 1:] - mesh.corners[:, :1]
-    return np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=-1).sum() / 2
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.runs import files
 from unpool import Segmenter, evaluate, train
 from unpool.data import check_data, open_data
 from unpool.errors import DataError, ImageError, OptionError
@@ -56,11 +57,6 @@ FILES = {
 
 def weights(folder):
     return (folder / "weights/model.safetensors").read_bytes()
-
-
-def files(folder):
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix() for path in paths}
 
 
 def test_a_run_writes_all_files_and_its_weights_segment(data, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.runs import records
 from unpool.errors import OptionError, TrainingError, WeightsError
 from unpool.recipes import Recipe
 from unpool.training import loop, progress
@@ -100,11 +101,6 @@ class Line(Task):
         line = {k: v.tolist() for k, v in self.objective.learner.state_dict().items()}
         (run.folder / "line.json").write_text(json.dumps(line))
         return {**self.validate(run, STEPS)._asdict(), "notes": run.notes}
-
-
-def records(folder):
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in lines]
 
 
 def test_a_new_task_learns_and_writes_its_run_folder(tmp_path):

@@ -1,6 +1,7 @@
 """The layers of the authors' files, narrow or full size, and the networks written out."""
 
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,30 @@ NARROW = {"widths": (4, 5, 6, 7, 8), "code": 9, "side": 2, "classes": 5}
 FULL = {"widths": (64, 128, 256, 512, 512), "code": 4096, "side": 7, "classes": 21}
 
 
+def add_layer(net, kind, name, inputs, outputs, kernel, norm=None):
+    """Add a layer, and batch norm after it, to a net: its kind, and the shapes of its blobs."""
+    channels = (outputs, inputs) if kind == "Convolution" else (inputs, outputs)
+    net[name] = (kind, (*channels, kernel, kernel), (1, 1, 1, outputs))
+    if norm:
+        net[norm] = ("BN", (1, outputs, 1, 1), (1, outputs, 1, 1))
+
+
+def add_decoder(net, widths):
+    """Add the thirteen deconvolutions of DeconvNet and DecoupledNet, and their batch norm."""
+    below = widths[-1]
+    for stage in (5, 4, 3, 2, 1):
+        for i in range(1, STAGES[stage - 1] + 1):
+            last = i == STAGES[stage - 1] and stage > 1
+            out = widths[stage - 2] if last else widths[stage - 1]
+            add_layer(net, "Deconvolution", f"deconv{stage}_{i}", below, out, 3, f"debn{stage}_{i}")
+            below = out
+
+
 def deconvnet(widths, code, side, classes):
     """Name: (kind, shapes of the two blobs) of every layer, in the order of the authors' file."""
     net = {}
 
-    def add(kind, name, inputs, outputs, kernel, norm=None):
-        channels = (outputs, inputs) if kind == "Convolution" else (inputs, outputs)
-        net[name] = (kind, (*channels, kernel, kernel), (1, 1, 1, outputs))
-        if norm:
-            net[norm] = ("BN", (1, outputs, 1, 1), (1, outputs, 1, 1))
-
+    add = partial(add_layer, net)
     below = 3
     for stage, width in enumerate(widths, start=1):
         for i in range(1, STAGES[stage - 1] + 1):
@@ -32,13 +47,8 @@ def deconvnet(widths, code, side, classes):
     add("Convolution", "fc6", below, code, side, "bnfc6")
     add("Convolution", "fc7", code, code, 1, "bnfc7")
     add("Deconvolution", "fc6-deconv", code, below, side, "fc6-deconv-bn")
-    for stage in (5, 4, 3, 2, 1):
-        for i in range(1, STAGES[stage - 1] + 1):
-            last = i == STAGES[stage - 1] and stage > 1
-            out = widths[stage - 2] if last else widths[stage - 1]
-            add("Deconvolution", f"deconv{stage}_{i}", below, out, 3, f"debn{stage}_{i}")
-            below = out
-    add("Convolution", "seg-score-voc", below, classes, 1)
+    add_decoder(net, widths)
+    add("Convolution", "seg-score-voc", widths[0], classes, 1)
     return net
 
 

@@ -1,12 +1,14 @@
 """DecoupledNet from Caffe files, against plain functions of the blobs."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from tests.models.caffe.files import save
-from tests.models.caffe.nets import STAGES, ones, values
+from tests.models.caffe.nets import STAGES, add_decoder, add_layer, ones, values
 from unpool.cards import read_card
 from unpool.errors import OptionError, WeightsError
 from unpool.models import DecoupledNet
@@ -21,12 +23,7 @@ def decouplednet(widths, code, seg_code, side, classes):
     """Name: (kind, shapes of blobs) of every layer but the bridge's, by the prototxt."""
     net, below = {}, 3
 
-    def add(kind, name, inputs, outputs, kernel, norm=None):
-        channels = (outputs, inputs) if kind == "Convolution" else (inputs, outputs)
-        net[name] = (kind, (*channels, kernel, kernel), (1, 1, 1, outputs))
-        if norm:
-            net[norm] = ("BN", (1, outputs, 1, 1), (1, outputs, 1, 1))
-
+    add = partial(add_layer, net)
     for stage, width in enumerate(widths, start=1):
         for i in range(1, STAGES[stage - 1] + 1):
             add("Convolution", f"conv{stage}_{i}", below, width, 3)
@@ -39,13 +36,8 @@ def decouplednet(widths, code, seg_code, side, classes):
     add("Convolution", "fc6-seg", 2 * below, seg_code, side, "bnfc6-seg")
     add("Convolution", "fc7-seg", seg_code, seg_code, 1, "bnfc7-seg")
     add("Deconvolution", "fc6-deconv", seg_code, below, side, "fc6-deconv-bn")
-    for stage in (5, 4, 3, 2, 1):
-        for i in range(1, STAGES[stage - 1] + 1):
-            last = i == STAGES[stage - 1] and stage > 1
-            out = widths[stage - 2] if last else widths[stage - 1]
-            add("Deconvolution", f"deconv{stage}_{i}", below, out, 3, f"debn{stage}_{i}")
-            below = out
-    add("Convolution", "seg-score-voc", below, 2, 1)
+    add_decoder(net, widths)
+    add("Convolution", "seg-score-voc", widths[0], 2, 1)
     return net
 
 
