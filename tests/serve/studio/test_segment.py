@@ -32,6 +32,7 @@ def segment(studio, image, **options):
     events = [
         (part.split("\n")[1].removeprefix("event: "), json.loads(part.partition("data: ")[2]))
         for part in text.split("\n\n")[:-1]
+        if not part.startswith(":")  # a comment, of a connection that was silent
     ]
     assert events[-1][0] == "done", events[-1]
     return events, events[-1][1]
