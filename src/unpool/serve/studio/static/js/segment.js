@@ -39,7 +39,7 @@ class Segment {
     this.actions = h("div.actions");
     root.append(h("h1.hidden", null, "Segment"),
       h("section.stage", { id: "stage", "aria-label": "Result" }, 
-        h("div.frame", null, this.stage.element, this.work), this.compare.bar, this.legend.readout, this.summary, this.actions),
+        h("div.stack", null, this.stage.element, this.work), this.compare.bar, this.legend.readout, this.summary, this.actions),
       h("section.panel", { "aria-label": "Options and classes" }, this.options, this.legend.element));
     this.legend.element.append(this.compare.choice.element);
     this.run = latest((signal) => this.segment(signal));
