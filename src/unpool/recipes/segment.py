@@ -233,6 +233,7 @@ FINETUNE = SegmentationRecipe(
     median_frequency=0.5,
     warmup=10,
     long_side=0,
+    smoothing=1.5,
     crop_long_side=(0, 0),
     validate_every=30,
     save_every=30,
