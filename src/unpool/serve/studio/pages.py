@@ -97,7 +97,7 @@ class _Shell:
             if not upload.data:
                 raise Refusal(400, "got no image; choose a file")
             name = upload.name or (upload.options.get("name") or [""])[0]
-            image = await asyncio.to_thread(Image.open, upload.data, name[:80])
+            image = await asyncio.to_thread(Image.from_file, upload.data, name[:80])
             await asyncio.to_thread(segment.view, image.data)  # damage shows here, not later
             name = self.studio.store.add(image, len(image.data))
         return JSONResponse({**image.facts(name), "seconds_kept": STORED_SECONDS}, 201)

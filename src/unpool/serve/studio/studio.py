@@ -54,7 +54,7 @@ class Image(NamedTuple):
     name: str  #: for people
 
     @classmethod
-    def open(cls, data: bytes, name: str = "") -> "Image":
+    def from_file(cls, data: bytes, name: str = "") -> "Image":
         """Check an image by its header.
 
         Raises:
@@ -98,7 +98,7 @@ class Studio:
         """The sample images by id."""
         folder = resources.files(STATIC[0]) / STATIC[1] / "samples"
         return {
-            name: Image.open((folder / f"{name}.jpg").read_bytes(), title)
+            name: Image.from_file((folder / f"{name}.jpg").read_bytes(), title)
             for name, title in SAMPLES.items()
         }
 
