@@ -15,10 +15,11 @@ import h11
 from tests.fuzz.seeds import weights
 from unpool.errors import DataError
 
-REFUSALS = (400, 403, 404, 405, 413, 415, 421, 422, 503, 504)
+ACCEPTED = (200, 201, 202, 204, 206, 304)
+REFUSALS = (400, 403, 404, 405, 413, 415, 416, 421, 422, 503, 504)
 """The codes that a request alone can cause; 503 is for lack of memory."""
 
-_SECONDS = 5.0  # of a request
+_SECONDS = 5.0  # of a request or a job
 
 
 @cache
@@ -27,11 +28,14 @@ def _service() -> tuple[Any, asyncio.Runner, tuple[str, ...]]:
     from unpool.models import save_pretrained
     from unpool.serve.app import make_app
     from unpool.serve.applications import Models
+    from unpool.serve.studio import jobs
+    from unpool.serve.studio.studio import Settings
 
+    jobs.JOB_SECONDS = _SECONDS  # type: ignore[misc]
     card = {"classes": ["background", "cat", "dog"], "long_side": 64, "license": "none"}
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     models = Models(str(save_pretrained(weights.small_net(), folder / "tiny", card)))
-    app = make_app(models, load=models.segmenter, seconds=_SECONDS)
+    app = make_app(models, load=models.segmenter, seconds=_SECONDS, studio=Settings())
     app.service.engine.start()
     while not app.service.engine.ready:
         assert app.service.engine.error is None
@@ -48,18 +52,32 @@ def ask(head: bytes, body: bytes) -> None:
         AssertionError: a fault of the service.
     """
     app, runner, secrets = _service()
-    status, headers, content = runner.run(_answer(app, *_scope(head, body)))
+    scope, body = _scope(head, body)
+    status, headers, content = runner.run(_answer(app, scope, body))
+    _check(status, headers, content, secrets)
+    if status == 202:
+        path = f"/api/jobs/{json.loads(content)['job']}/events"
+        events = scope | {"method": "GET", "path": path, "query_string": b""}
+        _, headers, content = runner.run(_answer(app, events, b""))
+        _check(200, headers, content, secrets)
+        _, event, data = content.decode().strip().rpartition("\n\n")[2].split("\n")
+        if event == "event: failed":
+            error = json.loads(data.partition(" ")[2])["error"]
+            assert "a fault of the service" not in error
+            raise DataError(error)
     end = time.monotonic() + 2 * _SECONDS
     while app.service.engine.jobs:
         assert time.monotonic() < end, "a job goes on after its answer"
         time.sleep(0.001)
     assert app.service.intake.held == 0
+
+
+def _check(status: int, headers: list[str], content: bytes, secrets: tuple[str, ...]) -> None:
     text = content.decode("latin-1") + json.dumps(headers)
     assert not [secret for secret in secrets if secret in text], text[:500]
-    if status != 200:
+    if status not in ACCEPTED:
         assert status in REFUSALS, (status, content[:500])
-        raise DataError(json.loads(content)["error"])
-    assert content
+        raise DataError("no such range" if status == 416 else json.loads(content)["error"])
 
 
 def _scope(head: bytes, body: bytes) -> tuple[dict[str, Any], bytes]:

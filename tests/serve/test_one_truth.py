@@ -1,4 +1,6 @@
-"""One truth: the command line, Python and the service give the same bytes for the same options."""
+"""One truth: command line, Python, service and studio give the same bytes for the same options."""
+
+import json
 
 import pytest
 from starlette.testclient import TestClient
@@ -9,6 +11,7 @@ from unpool.cli import main
 from unpool.generate import Generator, parse_style
 from unpool.serve.app import make_app
 from unpool.serve.applications import Models
+from unpool.serve.studio.studio import Settings
 from unpool.vision.images import encode_mask, encode_png
 from unpool.visualize import load_model
 
@@ -57,7 +60,7 @@ SETS = [
 
 @pytest.fixture(scope="module")
 def served(pair, waits):
-    app = make_app(Models(pair, precision="fp32"), load=lambda: None)
+    app = make_app(Models(pair, precision="fp32"), load=lambda: None, studio=Settings())
     with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as client:
         waits(lambda: app.service.engine.ready)
         yield client
@@ -77,6 +80,22 @@ def by_command(weights, image, application, name, options):
     return (out / name).read_bytes()
 
 
+def by_studio(served, image, application, options):
+    if application == "generate":
+        address = served.get("/api/chairs").json()["address"]
+        return served.get(f"{address}/view.png", params=options).content
+    known = served.post("/api/images?name=cat.png", content=image.read_bytes()).json()["id"]
+    answer = served.post(f"/api/images/{known}/{application}", params=options)
+    if application == "project":
+        return served.get(answer.json()["image"]).content
+    assert answer.status_code == 202, answer.text
+    events = served.get(f"/api/jobs/{answer.json()['job']}/events").text
+    assert "event: done" in events, events
+    facts = json.loads(events.strip().rpartition("data: ")[2])
+    file = facts["file"] if application == "restore" else f"/api/results/{facts['id']}/mask.png"
+    return served.get(file).content
+
+
 @pytest.mark.parametrize(("application", "python", "name", "options"), SETS)
 def test_the_same_bytes(served, pair, tmp_path, application, python, name, options):
     image = tmp_path / "cat.png"
@@ -85,5 +104,6 @@ def test_the_same_bytes(served, pair, tmp_path, application, python, name, optio
     answer = served.post(f"/v1/{application}", content=content, params=options)
     assert answer.status_code == 200, answer.text
     assert answer.content == by_command(pair, image, application, name, options)
+    assert answer.content == by_studio(served, image, application, options)
     keywords = {key.replace("-", "_"): value for key, value in options.items()}
     assert answer.content == python(pair, image, **keywords)

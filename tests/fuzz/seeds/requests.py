@@ -40,6 +40,29 @@ def requests() -> list[Files]:
         ),
         _request("/v2/models/tiny/infer", {"body.json": as_json(tensors)}),
         _request("/metrics", {}, method="GET"),
+        *_studio(png),
+    ]
+
+
+def _studio(png: Files) -> list[Files]:
+    """Requests of its pages, for a sample image."""
+    from unpool import __version__
+    from unpool.cards import weights_digest
+
+    chairs = f"/api/chairs/{__version__}-{weights_digest('chairs')[:16]}"
+    options = "mode=instance&proposals=2&method=grid&aggregate=mean"
+    return [
+        _request("/api/images?name=cat.png", png),
+        _request("/api/images/coffee/view.jpg", {}, method="GET"),
+        _request(f"/api/images/coffee/segment?{options}", {}),
+        _request("/api/images/coffee/restore?psf=gaussian:1&method=wiener&luma=", {}),
+        _request("/api/images/coffee/blur?psf=motion:13,30&noise=0.01", {}),
+        _request("/api/psf.png?psf=moffat:3,2", {}, method="GET"),
+        _request(f"{chairs}/view.png?style=0=1,3=-1&elevation=30", {}, method="GET"),
+        _request(f"{chairs}/film.gif?from=0&to=1=2&frames=4&fps=9", {}, method="GET"),
+        _request(f"{chairs}/units.webp?layer=shared.fc4&first=2&count=3", {}, method="GET"),
+        _request("/static/js/main.js", {}, method="GET"),
+        _request("/api/jobs/abc", {}, method="DELETE"),
     ]
 
 
