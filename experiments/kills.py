@@ -122,7 +122,7 @@ def cut_last_line(output: Path) -> bool:
 
 
 def kill_and_resume(
-    commands: Sequence[Sequence[str]], folder: Path, kills: int, seed: int, longest: float = 600
+    commands: Sequence[Sequence[str]], folder: Path, kills: int, seed: int, longest: float = 1800
 ) -> dict[str, int]:
     """Run commands over FOLDER/in into FOLDER/out, kill them at random, and check what is left.
 
