@@ -98,7 +98,7 @@ def restored(studio, image, **options):
 
 def test_a_sample_is_blurred_and_restored(studio, tmp_path):
     blurred = studio.post("/api/images/chelsea/blur?psf=disk:2&noise=0.004").json()
-    assert blurred["name"] == "A cat-blurred.png"
+    assert blurred["name"] == "A-cat-blurred.png"
     cat = studio.get("/static/samples/chelsea.jpg").content
     (tmp_path / "cat.png").write_bytes(restore.blurred_image(cat, "disk:2", 0.004))
     event, facts = restored(studio, blurred["id"], psf="disk:2", method="wiener")

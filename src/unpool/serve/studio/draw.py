@@ -18,7 +18,7 @@ from unpool import __version__
 from unpool.cards import weights_digest
 from unpool.errors import OptionError
 from unpool.serve import options
-from unpool.serve.applications import Answer, Models, generate
+from unpool.serve.applications import PNG, Answer, Models, generate
 from unpool.serve.engine import Job
 from unpool.serve.intake import Upload, query_options
 from unpool.serve.refusals import Refusal
@@ -172,18 +172,24 @@ def draw_styles(models: Models, given: dict[str, Any]) -> Answer:
 
 
 def draw_units(models: Models, given: dict[str, Any]) -> Answer:
-    """Images of single units, from `first` on, as a sprite sheet; see `activate_units`."""
+    """Images of single units, from `first` on, as a sprite sheet; see `activate_units`.
+
+    With `png`, as a PNG, to save.
+    """
     from unpool.generate import activate_units, count_units
+    from unpool.vision.images import encode_png
 
     layer = given.pop("layer", "shared.fc4")
     first, count = given.pop("first", 0), given.pop("count", 32)
+    encode, media_type = (encode_png, PNG) if given.pop("png", False) else (_webp, WEBP)
     chosen = range(first, min(first + count, count_units(models.generator, layer)))
     if not chosen:
         raise OptionError(f"got unit {first}, which {layer} does not have; choose a smaller one")
     images = activate_units(models.generator, layer, chosen, **given).images()
     height, width = images.shape[1:3]
     facts = {"layer": layer, "units": [*chosen], "columns": min(COLUMNS, len(images))}
-    return Answer(_webp(tiled(list(images))), WEBP, {**facts, "size": [width, height]})
+    content = encode(tiled(list(images)))
+    return Answer(content, media_type, {**facts, "size": [width, height]})
 
 
 def moving_images(
@@ -242,5 +248,6 @@ DRAWINGS = {
     "film.gif": Drawing(draw_film, _FILM),
     "styles.webp": Drawing(draw_styles, _ANGLES),
     "units.webp": Drawing(draw_units, _UNITS),
+    "units.png": Drawing(lambda models, given: draw_units(models, {**given, "png": True}), _UNITS),
 }
 """By the last part of the address."""

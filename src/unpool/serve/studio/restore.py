@@ -54,7 +54,8 @@ class _Page:
         """`POST /api/images/ID/blur`: a blurred copy of an image, which is kept."""
         image, given = self.studio.image(request), options.parse(query_options(request), BLUR)
         data = await self.studio.run(request, lambda job: blurred_image(image.data, **given))
-        blurred = Image.from_file(data, f"{PurePath(image.name).stem}-blurred.png")
+        name = "-".join([*PurePath(image.name).stem.split(), "blurred.png"])
+        blurred = Image.from_file(data, name)
         return JSONResponse(blurred.facts(self.studio.store.add(blurred, len(data))), 201)
 
     async def restore(self, request: Request) -> Response:

@@ -16,6 +16,9 @@ import { h } from "./parts.js";
 /** The pages by name, each a module with `page`; a row here is all that a new one needs. */
 const PAGES = [
   { name: "segment", title: "Segment" },
+  { name: "draw", title: "Draw" },
+  { name: "restore", title: "Restore" },
+  { name: "results", title: "Results" }, // only of a studio that was started with some
 ];
 
 const $ = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -145,13 +148,14 @@ function press(/** @type {KeyboardEvent} */ event) {
 
 async function start() {
   theme();
-  links();
   $("help").addEventListener("click", help);
   $("skip").addEventListener("click", (event) => (event.preventDefault(), $("page").focus()));
   addEventListener("keydown", press);
   addEventListener("popstate", show);
   try {
     [app.about] = await Promise.all([json("/api/about"), tray.start()]);
+    if (!app.about.results) PAGES.pop();
+    links();
     await show();
   } catch (error) {
     app.say(/** @type {Error} */ (error).message);

@@ -35,7 +35,7 @@ export function slider({ label, min, max, step, value, show = String, oninput, o
   const output = h("output", null, show(value));
   const id = uniqueId("slider");
   const input = h("input", { type: "range", id, min, max, step });
-  const fill = () => input.style.setProperty("--at", `${(100 * (input.value - min)) / (max - min)}%`);
+  const fill = () => input.style.setProperty("--at", `${(100 * (input.value - input.min)) / (input.max - input.min || 1)}%`);
   const set = (/** @type {number} */ v) => {
     input.value = v;
     output.textContent = show(Number(input.value));

@@ -24,7 +24,8 @@ export function nameOf(options) {
 const fileName = (/** @type {import("./images.js").Image} */ image) =>
   /\.\w+$/.test(image.name) ? image.name : `${image.id.length < 20 ? image.id : "image"}.jpg`;
 
-const quoted = (/** @type {string} */ text) => (/^[\w.-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+/** A text as a shell takes it. */
+export const quoted = (/** @type {string} */ text) => (/^[\w.,:-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 /** @param {string} weights @param {import("./images.js").Image} image @param {Record<string, any>} options */
 export function asCommand(weights, image, options) {
