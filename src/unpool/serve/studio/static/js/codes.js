@@ -5,7 +5,13 @@
 const round = (/** @type {number} */ value) => Number(value.toFixed(4));
 
 export const FRAMES = 36;
-export const DEFAULTS = { from: "0", to: "1", minus: "1", plus: "2", blend: "0", azimuth: "30", elevation: "20" };
+/** What the address leaves out. */
+export const DEFAULTS = { from: "2", to: "1", minus: "1", plus: "0", blend: "0", azimuth: "30", elevation: "20" };
+
+/** Keep the styles below their number. @param {number} count */
+export function bound(count) {
+  for (const slot of /** @type {const} */ (["from", "to", "minus", "plus"])) DEFAULTS[slot] = String(Math.min(Number(DEFAULTS[slot]), count - 1));
+}
 
 /** The styles with their fractions, those of 0 left out. @param {State} state @returns {[string, number][]} */
 export function fractions(state) {

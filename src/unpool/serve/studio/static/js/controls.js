@@ -34,7 +34,8 @@ export class Controls {
       elevation: this.range("elevation", "Elevation", -10, 70, 1, (v) => `${v}°`),
     };
     for (const { name, low, high } of about.changes) {
-      const step = Number(((high - low) / 100).toPrecision(1));
+      const rough = (high - low) / 100;
+      const step = [1, 2, 5].map((digit) => digit * 10 ** Math.floor(Math.log10(rough))).findLast((value) => value <= rough) ?? rough;
       const whole = (/** @type {number} */ v) => Number((Math.trunc(v / step) * step).toFixed(4));
       this.sliders[/** @type {"blend"} */ (name)] = this.range(name, title(name), whole(Math.min(low, 0)), whole(high), step, short);
     }
@@ -45,12 +46,12 @@ export class Controls {
     const reset = h("button.quiet", { type: "button", onclick: () =>
       tell.change(Object.fromEntries(about.changes.map((/** @type {any} */ change) => [change.name, ""]))) }, "Reset");
     const { blend, azimuth, elevation, ...changes } = this.sliders;
+    this.changes = h("details.options", null, h("summary", null, "Transformation"), ...Object.values(changes).map(({ element }) => element), reset);
     this.elements = [
       h("details.options", { open: true }, h("summary", null, "Styles"), this.kind.element,
         ...Object.values(this.selects).map(({ element }) => element), blend.element, all),
       h("details.options", { open: true }, h("summary", null, "View"), azimuth.element, elevation.element),
-      ...(about.changes.length ? [h("details.options", { open: innerWidth > 760 }, h("summary", null, "Transformation"),
-        ...Object.values(changes).map(({ element }) => element), reset)] : []),
+      ...(about.changes.length ? [this.changes] : []),
       this.units(),
     ];
     this.aim("from");
@@ -78,6 +79,7 @@ export class Controls {
     if (!shown.includes(this.slot)) this.aim("from");
     this.mark();
     if (state.unit && !this.list.open) this.list.open = true;
+    if (this.about.changes.some((/** @type {any} */ { name }) => Number(state[name]))) this.changes.open = true;
   }
 
   /** Say which style a click in the gallery replaces. @param {string} slot */

@@ -1,7 +1,7 @@
 // The page Draw: chairs by their style, view and transformation; turning, morphing, single units.
 
 import { json, latest, oneAtATime } from "./api.js";
-import { asCommand, asPython, DEFAULTS, FRAMES, options, request, styleOf } from "./codes.js";
+import { asCommand, asPython, bound, DEFAULTS, FRAMES, options, request, styleOf } from "./codes.js";
 import { Controls } from "./controls.js";
 import { choice, copier, h, menu, spinner } from "./parts.js";
 import { fetchImage, put, Sheet } from "./sprites.js";
@@ -28,7 +28,7 @@ class Draw {
     this.actions = h("div.actions");
     this.panel = h("section.panel", { "aria-label": "Styles, view and transformation" }, h("div", null, spinner("Loading the generator")));
     root.append(h("h1.hidden", null, "Draw"),
-      h("section.stage", { id: "stage", "aria-label": "Drawn" }, h("div.canvas.checkered", null, this.canvas), this.note,
+      h("section.stage.kept", { id: "stage", "aria-label": "Drawn" }, h("div.canvas.checkered", null, this.canvas), this.note,
         h("div.strip", null, this.button, this.kind.element, this.film), this.actions),
       this.panel);
     this.render = oneAtATime(() => this.render_());
@@ -39,6 +39,7 @@ class Draw {
   async start() {
     try {
       this.about = await json("/api/chairs", { waiting: this.app.say });
+      bound(this.about.styles.length);
       this.controls = new Controls(this.about, {
         input: (patch) => this.show({ ...this.state, layer: "", unit: "", ...patch }),
         change: (patch) => this.app.go({ layer: "", unit: "", ...patch }),

@@ -40,7 +40,8 @@ class Restore {
   controls() {
     const { app } = this;
     this.psf = new Psf((psf) => app.go({ psf: psf === START ? "" : psf }), app.say);
-    this.method = select({ label: "Method", options: /** @type {[string, string][]} */ (METHODS), value: "auto",
+    this.method = select({ label: "Method", value: "auto",
+      options: METHODS.map(([name, text]) => [name, text[0].toUpperCase() + text.slice(1)]),
       onchange: (method) => app.go({ method: method === "auto" ? "" : method, balance: "", lam: "", steps: "" }) });
     this.reason = h("p.small");
     this.chosen = toggle({ label: "Choose its value from the noise", checked: true,
