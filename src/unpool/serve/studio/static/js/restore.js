@@ -1,7 +1,7 @@
 // The page Restore: an image before and after, by a PSF that is known or estimated.
 
 import { follow, json, latest, query } from "./api.js";
-import { Compare } from "./compare.js";
+import { BeforeAfter } from "./before_after.js";
 import { copier, h, menu, percent, select, short, slider, spinner, toggle } from "./parts.js";
 import { Psf, START } from "./psf.js";
 import { asCommand, asPython, optionsOf, VALUES } from "./restoring.js";
@@ -22,7 +22,7 @@ class Restore {
     this.blurred = new Map();
     /** @type {AbortController | null} */
     this.working = null;
-    this.compare = new Compare("Divider between before and after");
+    this.compare = new BeforeAfter("Divider between before and after");
     this.hint = h("p.readout", { role: "note" });
     this.doing = h("span");
     this.progress = h("progress", { max: 1, value: 0, "aria-label": "Progress", hidden: true });
