@@ -18,7 +18,6 @@ const PAGES = [
   { name: "segment", title: "Segment" },
   { name: "draw", title: "Draw" },
   { name: "restore", title: "Restore" },
-  { name: "results", title: "Results" }, // only of a studio that was started with some
 ];
 
 const $ = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -154,7 +153,6 @@ async function start() {
   addEventListener("popstate", show);
   try {
     [app.about] = await Promise.all([json("/api/about"), tray.start()]);
-    if (!app.about.results) PAGES.pop();
     links();
     await show();
   } catch (error) {
