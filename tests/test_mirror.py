@@ -46,6 +46,7 @@ WIDER_THAN_A_MODULE = {
     "serve/studio/test_browser_access.py": "all pages by keyboard and on a phone",
     "serve/studio/test_browser_draw.py": "the page Draw in a browser",
     "serve/studio/test_browser_restore.py": "the page Restore in a browser",
+    "serve/studio/test_browser_results.py": "the page Results in a browser",
     "serve/studio/test_browser_segment.py": "the page in a browser",
     "ops/test_export.py": "operators in exported and compiled graphs",
     "test_contract.py": "every network and operator",

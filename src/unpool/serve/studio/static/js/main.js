@@ -18,6 +18,7 @@ const PAGES = [
   { name: "segment", title: "Segment" },
   { name: "draw", title: "Draw" },
   { name: "restore", title: "Restore" },
+  { name: "results", title: "Results" }, // only of a studio that was started with some
 ];
 
 const $ = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -153,6 +154,7 @@ async function start() {
   addEventListener("popstate", show);
   try {
     [app.about] = await Promise.all([json("/api/about"), tray.start()]);
+    if (!app.about.results) PAGES.splice(PAGES.findIndex((row) => row.name === "results"), 1);
     links();
     await show();
   } catch (error) {
