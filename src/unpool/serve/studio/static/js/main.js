@@ -16,6 +16,7 @@ import { h } from "./parts.js";
 /** The pages by name, each a module with `page`; a row here is all that a new one needs. */
 const PAGES = [
   { name: "segment", title: "Segment" },
+  { name: "look", title: "Look inside" },
   { name: "draw", title: "Draw" },
   { name: "restore", title: "Restore" },
   { name: "results", title: "Results" }, // only of a studio that was started with some

@@ -44,3 +44,27 @@ export function asPython(weights, image, options) {
     `result = segmenter(${[JSON.stringify(name), ...call].join(", ")})\n` +
     `result.save(${JSON.stringify(`out/${name.replace(/\.\w+$/, ".png")}`)})\n`;
 }
+
+/**
+ * The options of a projection outside the studio, where the choice of the defaults is the same.
+ * @param {{weights?: string, torchModel?: string}} own @param {import("./images.js").Image} image @param {Record<string, any>} asked
+ */
+export function projectionAsCommand({ weights, torchModel }, image, asked) {
+  const model = torchModel ? ["--torch-model", quoted(torchModel)] : weights === "objects" ? [] : ["--weights", quoted(weights ?? "")];
+  const flags = Object.entries(asked).flatMap(([name, value]) => (value == null ? [] : [`--${name}`, /^[\d,]+$/.test(value) ? String(value) : quoted(String(value))]));
+  return ["unpool visualize project", quoted(fileName(image)), ...model, ...flags, "-o out"].join(" ");
+}
+
+/** @param {{weights?: string, torchModel?: string}} own @param {import("./images.js").Image} image @param {Record<string, any>} asked */
+export function projectionAsPython({ weights, torchModel }, image, asked) {
+  const { layer, unit, place, rule, from } = asked;
+  const options = [`unit=${unit}`];
+  if (place) options.push(`place=${place === "max" ? '"max"' : `(${place.replace(",", ", ")})`}`);
+  if (rule) options.push(`rule=${JSON.stringify(rule)}`);
+  if (from) options.push(`start=${JSON.stringify(from)}`);
+  const [home, name] = (torchModel ?? "").split(":");
+  const start = torchModel ? `import unpool\nfrom ${home} import ${name}\n\nmodel = ${name}()\n` : "import unpool\n\n";
+  const model = torchModel ? "model" : JSON.stringify(weights);
+  return `${start}found = unpool.project(${[model, JSON.stringify(fileName(image)), JSON.stringify(layer), ...options].join(", ")})\n` +
+    `found.save(${JSON.stringify(`unit${unit}.png`)})\n`;
+}
