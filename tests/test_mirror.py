@@ -45,6 +45,7 @@ WIDER_THAN_A_MODULE = {
     "models/caffe/test_released.py": "files of all formats, at full size",
     "serve/studio/test_browser_access.py": "all pages by keyboard and on a phone",
     "serve/studio/test_browser_draw.py": "the page Draw in a browser",
+    "serve/studio/test_browser_look.py": "the page Look inside in a browser",
     "serve/studio/test_browser_restore.py": "the page Restore in a browser",
     "serve/studio/test_browser_results.py": "the page Results in a browser",
     "serve/studio/test_browser_segment.py": "the page in a browser",

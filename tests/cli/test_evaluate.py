@@ -8,6 +8,7 @@ from tests.cli.files import CLASSES, photo, results, save
 
 FIGURES = {
     *("mode", "miou", "miou_interval", "iou", "pixel_accuracy", "mean_accuracy", "boundary_f1"),
+    *("pixel_accuracy_interval", "boundary_f1_interval"),
     *("calibration_error", "images", "class_images", "dropped", "protocol"),
 }
 

@@ -237,7 +237,7 @@ def test_scales_are_read_as_they_were_written(folder):
 
 
 def test_weights_without_scales_say_how_to_make_them(folder):
-    with pytest.raises(WeightsError, match=r"unpool quantize .* --data FOLDER -o OUT"):
+    with pytest.raises(WeightsError, match=r"unpool quantize"):
         Scales.read(folder, "1" * 64)
 
 

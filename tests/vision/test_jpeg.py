@@ -71,3 +71,9 @@ def test_without_blocks_or_tables_there_is_none():
     assert compression_noise(np.zeros((7, 40), np.uint8), np.ones(64)) == 0
     assert compression_noise(np.full((16, 16), 128, np.uint8), np.full(64, 9)) < 0.3
     assert compression_of(Image.new("L", (16, 16)), np.zeros((16, 16), np.uint8)) == 0
+
+
+def test_steps_of_zero_in_a_damaged_file_count_as_one():
+    pixels = photo("camera")
+    found = compression_noise(pixels, np.zeros(64))
+    assert found == compression_noise(pixels, np.ones(64)) > 0

@@ -65,7 +65,7 @@ class Scales:
         if not path.is_file():
             raise WeightsError(
                 f"got {source} with precision int8, for which its maps must be measured first: "
-                f"unpool quantize {source} --data FOLDER -o OUT, or leave the precision out"
+                f"unpool quantize {source}, or leave the precision out"
             )
         entries = read_json(path, WeightsError)
         try:

@@ -33,7 +33,8 @@ def compression_noise(pixels: NDArray[np.uint8], table: ArrayLike) -> float:
     >>> round(compression_noise(ramp, np.full(64, 16)), 1)
     1.0
     """
-    steps = np.reshape(table, (8, 8)).astype(np.float64)
+    # the steps of a damaged file may be 0, where 1 is the smallest that a decoder can mean
+    steps = np.maximum(np.reshape(table, (8, 8)).astype(np.float64), 1.0)
     blocks = _blocks(pixels)
     if not len(blocks):
         return 0.0
